@@ -1,0 +1,241 @@
+//! What the configuration means: every value checked, every default applied, every name resolved.
+//!
+//! `file` holds what was written (serde only), `read` turns it into these types and reports all
+//! mistakes at once, `units` are durations, sizes and secrets, `profiles` the presets of routes.
+//! The rest of the crate sees only the types of this module.
+
+pub mod file;
+pub mod profiles;
+pub mod read;
+pub mod units;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{HeaderName, Method, Uri};
+
+use crate::idempotency::fingerprint::FingerprintRules;
+use crate::idempotency::key::KeyRules;
+use crate::idempotency::outcome::OutcomeRules;
+use crate::idempotency::record::{Keep, Retention};
+use crate::json::Pointer;
+use crate::problem::Dialect;
+pub use units::Secret;
+
+/// The whole configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The public listener.
+    pub server: Server,
+    /// The operator's listener.
+    pub admin: Admin,
+    /// Where records are kept.
+    pub store: Store,
+    /// What tells callers apart.
+    pub tenant: Tenant,
+    /// The backends.
+    pub upstreams: Vec<Upstream>,
+    /// What is served, in the order written.
+    pub routes: Vec<Route>,
+}
+
+/// `[server]`
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Addresses to accept on; port 0 takes a free one.
+    pub listen: Vec<SocketAddr>,
+    /// How long SIGTERM lets calls in flight finish.
+    pub drain: Duration,
+    /// The limits of everything a client can make the gateway hold.
+    pub limits: Limits,
+}
+
+/// `[server.limits]`
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Client connections at once.
+    pub connections: usize,
+    /// For a request head to arrive, and for an idle connection to send one.
+    pub header_timeout: Duration,
+    /// For a request body to arrive.
+    pub body_timeout: Duration,
+    /// Bytes of a request head.
+    pub max_head: usize,
+    /// Bytes of a request body on a keyed route.
+    pub max_body: u64,
+    /// Bytes of all buffered bodies together.
+    pub buffered: u64,
+    /// Claims at once.
+    pub in_flight: usize,
+    /// Claims at once for each tenant; `None`: no limit of its own.
+    pub in_flight_per_tenant: Option<usize>,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Where health is served; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The bearer token of the operator's API.
+    pub token: Option<Secret>,
+}
+
+/// `[store]`
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// How long answers and tombstones are kept where a route does not say.
+    pub retention: Retention,
+    /// Whether an empty place may become a store.
+    pub create: bool,
+    /// The only store identity to accept.
+    pub expect_id: Option<uuid::Uuid>,
+    /// Which engine.
+    pub engine: Engine,
+}
+
+/// Which engine keeps the records.
+#[derive(Debug, Clone)]
+pub enum Engine {
+    /// A directory on this machine.
+    Embedded {
+        /// The directory.
+        path: PathBuf,
+        /// Bytes of memory for the engine's own caches.
+        cache: u64,
+    },
+}
+
+/// `[tenant]`
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    /// The headers whose values tell callers apart.
+    pub headers: Vec<HeaderName>,
+}
+
+/// `[[upstream]]`
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// What routes call it.
+    pub name: String,
+    /// Its addresses: scheme `http` or `https`, authority, and an optional path prefix.
+    pub urls: Vec<Uri>,
+    /// For DNS, connect and TLS together.
+    pub connect_timeout: Duration,
+    /// For the whole answer, from the moment the request is handed to the connection.
+    pub timeout: Duration,
+    /// How long an idle connection is used again.
+    pub keep_alive: Duration,
+    /// PEM file of the authorities to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// PEM files of the certificate chain and key to present.
+    pub client_cert: Option<(PathBuf, PathBuf)>,
+}
+
+/// `[[route]]`
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Unique; a metric label and part of each record.
+    pub name: String,
+    /// Upper-case methods.
+    pub methods: Vec<Method>,
+    /// In matchit's syntax.
+    pub path: String,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+    /// Bytes of a request body. On keyed routes `None` means the server's limit; on `off` routes
+    /// it means no limit.
+    pub max_body: Option<u64>,
+    /// What the route does about duplicates.
+    pub mode: Mode,
+}
+
+/// What a route does about duplicates.
+#[derive(Debug, Clone)]
+pub enum Mode {
+    /// One key, one request, one stored answer.
+    Request(Box<RequestMode>),
+    /// Passed through, streamed both ways.
+    Off,
+}
+
+/// Everything about a route in request mode.
+#[derive(Debug, Clone)]
+pub struct RequestMode {
+    /// `[route.key]`
+    pub key: KeyRules,
+    /// `[route.fingerprint]`
+    pub fingerprint: FingerprintRules,
+    /// `[route.duplicates]`
+    pub duplicates: Duplicates,
+    /// `[route.outcome]`; `on_unknown` is `hold`, the only policy of this version.
+    pub outcome: OutcomeRules,
+    /// `[route.record]`
+    pub record: RecordRules,
+    /// How the gateway's own errors are written: problem+json or a backend's envelope.
+    pub dialect: Dialect,
+}
+
+/// `[route.duplicates]`
+#[derive(Debug, Clone)]
+pub struct Duplicates {
+    /// How long a duplicate waits for the call in flight; zero answers 409 at once.
+    pub wait: Duration,
+    /// Duplicates that may wait at once on this route; the next is told 409 at once.
+    pub max_waiters: usize,
+    /// How long the first client waits; `None`: until the upstream's timeout.
+    pub answer_within: Option<Duration>,
+    /// The header that says `true` on a replay.
+    pub replayed_header: HeaderName,
+}
+
+/// `[route.record]`
+#[derive(Debug, Clone)]
+pub struct RecordRules {
+    /// Where the body names the business id.
+    pub subject: Option<Pointer>,
+    /// Bytes of the largest answer body to keep.
+    pub max_stored_body: u64,
+    /// How long this route's records are kept.
+    pub retention: Retention,
+}
+
+/// The defaults of SPEC 8, in one place.
+pub mod defaults {
+    use super::{Duration, Keep};
+
+    /// `[server] drain`
+    pub const DRAIN: Duration = Duration::from_secs(30);
+    /// `[server.limits] connections`
+    pub const CONNECTIONS: usize = 10_000;
+    /// `[server.limits] header_timeout`
+    pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+    /// `[server.limits] body_timeout`
+    pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+    /// `[server.limits] max_head`
+    pub const MAX_HEAD: usize = 32 << 10;
+    /// `[server.limits] max_body`
+    pub const MAX_BODY: u64 = 1 << 20;
+    /// `[server.limits] buffered`
+    pub const BUFFERED: u64 = 256 << 20;
+    /// `[server.limits] in_flight`
+    pub const IN_FLIGHT: usize = 10_000;
+    /// `[store] retention`
+    pub const RETENTION: Keep = Keep::For(Duration::from_secs(7 * 86_400));
+    /// `[store] tombstone`
+    pub const TOMBSTONE: Keep = Keep::For(Duration::from_secs(30 * 86_400));
+    /// `[[upstream]] connect_timeout`
+    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+    /// `[[upstream]] timeout`
+    pub const TIMEOUT: Duration = Duration::from_secs(60);
+    /// `[[upstream]] keep_alive`
+    pub const KEEP_ALIVE: Duration = Duration::from_secs(4);
+    /// `[route.duplicates] wait`
+    pub const WAIT: Duration = Duration::from_secs(5);
+    /// `[route.duplicates] max_waiters`
+    pub const MAX_WAITERS: usize = 1000;
+    /// `[route.record] max_stored_body`
+    pub const MAX_STORED_BODY: u64 = 1 << 20;
+    /// `[store.embedded] cache`
+    pub const CACHE: u64 = 8 << 20;
+}

@@ -1,0 +1,217 @@
+//! The idempotency key: where it comes from and which values are accepted (SPEC 4.1).
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderName};
+
+use crate::json::Pointer;
+
+/// A client's idempotency key: 1 to `max_length` visible ASCII characters.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Key(String);
+
+impl Key {
+    /// The key's characters.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Keys never reach a log; whoever prints one by mistake prints this.
+        f.write_str("Key(…)")
+    }
+}
+
+/// `[route.key]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRules {
+    /// Where the key stands.
+    pub source: KeySource,
+    /// Whether a request without a key is refused.
+    pub required: bool,
+    /// Which requests share one name space of keys.
+    pub scope: Scope,
+    /// Which spellings of the header are taken.
+    pub syntax: Syntax,
+    /// Characters of the shortest key.
+    pub min_length: usize,
+    /// Characters of the longest key.
+    pub max_length: usize,
+    /// What else the key must look like.
+    pub format: Option<Format>,
+    /// Whether the key's header goes upstream.
+    pub forward: bool,
+}
+
+/// Where the key stands in a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// In this header.
+    Header(HeaderName),
+    /// In the JSON body.
+    Pointer(Pointer),
+}
+
+/// Which requests share one name space of keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All of a tenant's.
+    Tenant,
+    /// A tenant's on one route.
+    Route,
+}
+
+/// Which spellings of a key header are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Syntax {
+    /// The RFC 9651 String and the bare value.
+    Any,
+    /// The RFC 9651 String only.
+    Strict,
+}
+
+/// What a key must look like beyond its characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A UUID in its hyphenated form, RFC 9562 section 4.
+    Uuid,
+}
+
+/// Why a key was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyError {
+    /// There is none.
+    Missing,
+    /// More than one header line, or a list.
+    Several,
+    /// Empty, or shorter than `min_length`.
+    TooShort,
+    /// Longer than `max_length`.
+    TooLong,
+    /// A space, a control character or a non-ASCII byte.
+    Characters,
+    /// An RFC 9651 String that is not well formed, or a bare value under `syntax = "strict"`.
+    Syntax,
+    /// Not of the configured format.
+    Format,
+    /// The body's member is neither a string nor a number.
+    Type,
+}
+
+impl KeyRules {
+    /// The key in the request's headers; `name` is [`KeySource::Header`]'s.
+    ///
+    /// # Errors
+    /// [`KeyError::Missing`] when there is no such header; otherwise what is wrong with it.
+    pub fn from_headers(&self, name: &HeaderName, headers: &HeaderMap) -> Result<Key, KeyError> {
+        let mut lines = headers.get_all(name).iter();
+        let line = lines.next().ok_or(KeyError::Missing)?;
+        if lines.next().is_some() {
+            return Err(KeyError::Several);
+        }
+        self.from_header_value(line.as_bytes())
+    }
+
+    /// The key in one header line.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn from_header_value(&self, line: &[u8]) -> Result<Key, KeyError> {
+        let line = line.trim_ascii();
+        if line.first() == Some(&b'"') {
+            return self.check(sf_string(line)?);
+        }
+        if line.contains(&b',') {
+            return Err(KeyError::Several);
+        }
+        if self.syntax == Syntax::Strict && !line.is_empty() {
+            return Err(KeyError::Syntax);
+        }
+        self.check(line.to_vec())
+    }
+
+    /// The key as a string or number of the body.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn from_text(&self, text: &str) -> Result<Key, KeyError> {
+        self.check(text.as_bytes().to_vec())
+    }
+
+    fn check(&self, key: Vec<u8>) -> Result<Key, KeyError> {
+        if key.is_empty() || key.len() < self.min_length {
+            return Err(KeyError::TooShort);
+        }
+        if key.len() > self.max_length {
+            return Err(KeyError::TooLong);
+        }
+        if !key.iter().all(u8::is_ascii_graphic) {
+            return Err(KeyError::Characters);
+        }
+        let key = String::from_utf8(key).map_err(|_| KeyError::Characters)?;
+        match self.format {
+            Some(Format::Uuid) if !is_hyphenated_uuid(&key) => Err(KeyError::Format),
+            Some(Format::Uuid) | None => Ok(Key(key)),
+        }
+    }
+}
+
+/// The value of an RFC 9651 String (section 3.3.3, parsed as section 4.2.5 says), its parameters
+/// checked only as far as needed to tell an Item from a List.
+fn sf_string(line: &[u8]) -> Result<Vec<u8>, KeyError> {
+    let mut value = Vec::with_capacity(line.len());
+    let mut rest = line[1..].iter();
+    loop {
+        match rest.next() {
+            None => return Err(KeyError::Syntax),
+            Some(b'"') => break,
+            Some(b'\\') => match rest.next() {
+                Some(escaped @ (b'"' | b'\\')) => value.push(*escaped),
+                Some(_) | None => return Err(KeyError::Syntax),
+            },
+            Some(byte @ 0x20..=0x7e) => value.push(*byte),
+            Some(_) => return Err(KeyError::Characters),
+        }
+    }
+    let parameters = rest.as_slice();
+    if outside_quotes(parameters).any(|byte| byte == b',') {
+        return Err(KeyError::Several);
+    }
+    if parameters.is_empty() || (parameters[0] == b';' && parameters.is_ascii()) {
+        return Ok(value);
+    }
+    Err(KeyError::Syntax)
+}
+
+/// The bytes that are not inside a quoted string.
+fn outside_quotes(bytes: &[u8]) -> impl Iterator<Item = u8> + '_ {
+    let mut quoted = false;
+    let mut escaped = false;
+    bytes.iter().copied().filter(move |&byte| {
+        if escaped {
+            escaped = false;
+            return false;
+        }
+        match byte {
+            b'\\' if quoted => {
+                escaped = true;
+                false
+            }
+            b'"' => {
+                quoted = !quoted;
+                false
+            }
+            _ => !quoted,
+        }
+    })
+}
+
+fn is_hyphenated_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}

@@ -1,0 +1,19 @@
+//! The rules: what a key, a fingerprint and a record are, what an existing record means for a new
+//! request, and what a backend's answer means for the record.
+//!
+//! Everything here is pure. No I/O, no clock (time is an argument), no async, and no name from the
+//! rest of the crate except the two leaves `clock` and `json`. Stores keep what these functions
+//! return; the proxy acts on it.
+
+pub mod claim;
+pub mod fingerprint;
+pub mod key;
+pub mod outcome;
+pub mod record;
+pub mod tenant;
+
+pub use claim::{Decision, decide};
+pub use fingerprint::Fingerprint;
+pub use key::Key;
+pub use record::{Answer, Record, RecordId, State};
+pub use tenant::TenantId;

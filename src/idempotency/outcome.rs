@@ -1,0 +1,79 @@
+//! What a backend's complete answer means for the record (`[route.outcome]`, SPEC 5).
+
+use std::fmt;
+
+/// What an answer with a given status means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The backend decided; the answer is kept and replayed.
+    Final,
+    /// The backend asserts that it did not execute; the claim is released.
+    Released,
+    /// It does not say whether it acted.
+    Unknown,
+}
+
+/// Which statuses an entry of `[route.outcome]` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusPattern {
+    /// One status, 100 to 599; more specific than a class.
+    Exact(u16),
+    /// A class, the first digit of `"2xx"`: 1 to 5.
+    Class(u8),
+}
+
+impl fmt::Display for StatusPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(status) => write!(f, "{status}"),
+            Self::Class(digit) => write!(f, "{digit}xx"),
+        }
+    }
+}
+
+/// Maps each status to what it means.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OutcomeRules {
+    entries: Vec<(StatusPattern, Verdict)>,
+}
+
+/// An entry that stands in two lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conflict(pub StatusPattern);
+
+impl OutcomeRules {
+    /// The rules with these entries; a status that none names is unknown.
+    ///
+    /// # Errors
+    /// When the same entry is given two meanings.
+    pub fn new(entries: Vec<(StatusPattern, Verdict)>) -> Result<Self, Conflict> {
+        for (at, (pattern, verdict)) in entries.iter().enumerate() {
+            let twice = |(other, meaning): &(StatusPattern, Verdict)| {
+                other == pattern && meaning != verdict
+            };
+            if entries[..at].iter().any(twice) {
+                return Err(Conflict(*pattern));
+            }
+        }
+        Ok(Self { entries })
+    }
+
+    /// What a complete answer with `status` means: the entry that names just this status, else the
+    /// entry of its class. 101 is always unknown: the backend left HTTP.
+    pub fn verdict(&self, status: u16) -> Verdict {
+        if status < 200 {
+            return Verdict::Unknown;
+        }
+        let find = |pattern: StatusPattern| {
+            self.entries.iter().find(|(entry, _)| *entry == pattern).map(|(_, verdict)| *verdict)
+        };
+        find(StatusPattern::Exact(status))
+            .or_else(|| find(StatusPattern::Class(u8::try_from(status / 100).unwrap_or(0))))
+            .unwrap_or(Verdict::Unknown)
+    }
+
+    /// The entries, in the order given.
+    pub fn entries(&self) -> &[(StatusPattern, Verdict)] {
+        &self.entries
+    }
+}

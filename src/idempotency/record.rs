@@ -1,0 +1,271 @@
+//! The record: what the store holds for one (tenant, key), and the transitions between its states.
+//!
+//! Every transition is a function from a record to its successor with the version raised by one;
+//! a store makes it happen with a compare-and-swap on that version. So the version is the fencing
+//! token: whoever lost a swap holds an old version and can change nothing any more.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::fingerprint::Fingerprint;
+use super::tenant::TenantId;
+use crate::clock::Timestamp;
+
+/// Names a record: a digest of tenant, scope and key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RecordId([u8; 16]);
+
+impl RecordId {
+    /// The id for `key` of `tenant`; `scope` is the route's name where keys are scoped to routes,
+    /// else empty.
+    pub fn new(tenant: &TenantId, scope: &str, key: &str) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"oncegate/record/1\0");
+        hash.update(tenant.as_bytes());
+        hash.update((scope.len() as u64).to_le_bytes());
+        hash.update(scope.as_bytes());
+        hash.update(key.as_bytes());
+        Self(first_16(&hash.finalize()))
+    }
+
+    /// An id read back from a store.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 16 bytes a store uses as its key.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The first 8 hex digits: enough to follow a key through a log, and never the key itself.
+        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The first half of a SHA-256 digest.
+pub(super) fn first_16(digest: &[u8]) -> [u8; 16] {
+    let mut short = [0; 16];
+    short.copy_from_slice(&digest[..16]);
+    short
+}
+
+/// What the store holds for one (tenant, key).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The fencing token: raised by every transition. A new claim starts at a random number, so
+    /// that a claim made after a release never repeats an old token.
+    pub version: u64,
+    /// Whose key it is.
+    pub tenant: TenantId,
+    /// The name of the route that claimed it.
+    pub route: String,
+    /// The client's idempotency key.
+    pub key: String,
+    /// Digest of the business id the body named, for look-up; see `[route.record] subject`.
+    pub subject: Option<[u8; 16]>,
+    /// What must not change between retries.
+    pub fingerprint: Fingerprint,
+    /// When the key was first claimed.
+    pub first_seen: Timestamp,
+    /// When the record last changed.
+    pub updated: Timestamp,
+    /// How many attempts were dispatched, the present one included.
+    pub attempts: u32,
+    /// Names the present attempt; a write whose result was lost recognizes itself by it.
+    pub attempt: Nonce,
+    /// Names the process that made the present attempt.
+    pub owner: Nonce,
+    /// Where the record stands.
+    pub state: State,
+}
+
+/// Sixteen random bytes that name one attempt or one process.
+pub type Nonce = [u8; 16];
+
+/// Where a record stands (SPEC 5).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    /// Claimed; the backend may be working on it.
+    InFlight,
+    /// Dispatched, and nobody knows whether the backend acted.
+    Unknown {
+        /// Since when nobody knows.
+        since: Timestamp,
+        /// What happened.
+        reason: UnknownReason,
+    },
+    /// Answered; replayed until `expires`.
+    Final {
+        /// What every client of this key is told.
+        answer: Answer,
+        /// When the outcome became known.
+        completed: Timestamp,
+        /// When the answer may be dropped; `None` keeps it for ever.
+        expires: Option<Timestamp>,
+        /// How long the tombstone stays after that.
+        tombstone: Keep,
+    },
+    /// The answer is gone; the fact that the key was used is kept.
+    Tombstone {
+        /// The status the answer had.
+        status: u16,
+        /// When the outcome became known.
+        completed: Timestamp,
+        /// When the key may be forgotten; `None` keeps it for ever.
+        expires: Option<Timestamp>,
+    },
+}
+
+/// How long something is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Keep {
+    /// For this long; zero means not at all.
+    For(Duration),
+    /// Without end.
+    Forever,
+}
+
+impl Keep {
+    /// The end of a period that starts at `from`.
+    pub fn end(self, from: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::For(period) => Some(from.saturating_add(period)),
+            Self::Forever => None,
+        }
+    }
+}
+
+/// Why an outcome is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UnknownReason {
+    /// The backend answered with a status that does not say whether it acted.
+    Status(u16),
+    /// The upstream `timeout` ran out.
+    Timeout,
+    /// The connection failed after the request, or a part of it, was written.
+    ConnectionLost,
+    /// The answer ended early.
+    Truncated,
+    /// The backend answered 101 Switching Protocols.
+    Upgraded,
+    /// The process ended while the call was in flight.
+    ProcessEnded,
+    /// The answer arrived but could not be stored.
+    NotRecorded,
+}
+
+/// A final answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// Kept whole.
+    Kept(StoredResponse),
+    /// Larger than `max_stored_body`: only the status was kept.
+    NotRetained {
+        /// The backend's status.
+        status: u16,
+    },
+}
+
+impl Answer {
+    /// The backend's status.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Kept(response) => response.status,
+            Self::NotRetained { status } => *status,
+        }
+    }
+}
+
+/// A response as it is kept and replayed: end-to-end headers in their order, the body as bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredResponse {
+    /// Status code, 200 to 599.
+    pub status: u16,
+    /// Lower-case name and value bytes of each header line.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// The body, byte for byte.
+    pub body: Vec<u8>,
+}
+
+/// How long the answer and the tombstone of a route's records are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// The answer, counted from the outcome.
+    pub answer: Keep,
+    /// The tombstone, counted from the end of the answer.
+    pub tombstone: Keep,
+}
+
+impl Record {
+    /// The successor in which the outcome is known.
+    pub fn completed(&self, answer: Answer, retention: Retention, now: Timestamp) -> Self {
+        let state = State::Final {
+            answer,
+            completed: now,
+            expires: retention.answer.end(now),
+            tombstone: retention.tombstone,
+        };
+        self.next(state, now)
+    }
+
+    /// The successor in which nobody knows the outcome.
+    pub fn lost(&self, reason: UnknownReason, now: Timestamp) -> Self {
+        self.next(State::Unknown { since: now, reason }, now)
+    }
+
+    /// When this record is due for [`Record::expired`]; `None` while it must stay as it is.
+    pub fn expires(&self) -> Option<Timestamp> {
+        match self.state {
+            State::InFlight | State::Unknown { .. } => None,
+            State::Final { expires, .. } | State::Tombstone { expires, .. } => expires,
+        }
+    }
+
+    /// What becomes of this record at `now`.
+    pub fn expired(&self, now: Timestamp) -> Expiry {
+        match &self.state {
+            State::Final { answer, completed, expires: Some(at), tombstone } if *at <= now => {
+                let expires = tombstone.end(*at);
+                if expires.is_some_and(|end| end <= now) {
+                    return Expiry::Forget;
+                }
+                let status = answer.status();
+                let state = State::Tombstone { status, completed: *completed, expires };
+                Expiry::Bury(Box::new(self.next(state, now)))
+            }
+            State::Tombstone { expires: Some(at), .. } if *at <= now => Expiry::Forget,
+            State::InFlight
+            | State::Unknown { .. }
+            | State::Final { .. }
+            | State::Tombstone { .. } => Expiry::Keep,
+        }
+    }
+
+    fn next(&self, state: State, now: Timestamp) -> Self {
+        Self { version: self.version.wrapping_add(1), updated: now, state, ..self.clone() }
+    }
+}
+
+/// What time makes of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expiry {
+    /// Nothing: it is not due, or may never expire.
+    Keep,
+    /// Its answer goes; this tombstone stays.
+    Bury(Box<Record>),
+    /// It is forgotten; the key would run again.
+    Forget,
+}

@@ -1,0 +1,226 @@
+//! JSON read in place: a flat tree of spans over the received bytes (RFC 8259).
+//!
+//! Number text, member order and duplicate names stay visible, which a tree of owned values would
+//! lose; nothing is re-serialized. Depth and number of values are limited, so parsing takes bounded
+//! time and memory for any input.
+
+mod parse;
+mod pointer;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+
+pub use parse::{MAX_DEPTH, MAX_VALUES, ParseError};
+pub use pointer::{Pointer, PointerError};
+
+/// A parsed JSON text.
+#[derive(Debug)]
+pub struct Document<'a> {
+    text: &'a str,
+    /// All values in the order they start in the text; the root is the first.
+    nodes: Vec<Node>,
+}
+
+/// What kind of value a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Bool,
+    /// A number; its text is kept.
+    Number,
+    /// A string.
+    String,
+    /// An array.
+    Array,
+    /// An object.
+    Object,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    kind: Kind,
+    /// Where the value stands in the text, quotes and brackets included.
+    start: u32,
+    end: u32,
+    /// The node after this value and everything in it.
+    after: u32,
+    /// Where the member's name stands, quotes excluded; empty for elements and the root.
+    name_start: u32,
+    name_end: u32,
+}
+
+/// One value of a document.
+#[derive(Debug, Clone, Copy)]
+pub struct Value<'d, 'a> {
+    document: &'d Document<'a>,
+    at: usize,
+}
+
+impl<'a> Document<'a> {
+    /// Parses a whole text: one value, white space around it.
+    ///
+    /// # Errors
+    /// Where and why the text is not JSON, or which limit it is over.
+    pub fn parse(text: &'a [u8]) -> Result<Self, ParseError> {
+        parse::parse(text)
+    }
+
+    /// The whole value.
+    pub fn root(&self) -> Value<'_, 'a> {
+        Value { document: self, at: 0 }
+    }
+
+    /// The value a pointer names (RFC 6901). Of members with the same name, the first.
+    pub fn find(&self, pointer: &Pointer) -> Option<Value<'_, 'a>> {
+        pointer.tokens().iter().try_fold(self.root(), |value, token| match value.kind() {
+            Kind::Object => {
+                value.members().find(|(name, _)| name == token).map(|(_, member)| member)
+            }
+            Kind::Array => pointer::array_index(token).and_then(|at| value.elements().nth(at)),
+            Kind::Null | Kind::Bool | Kind::Number | Kind::String => None,
+        })
+    }
+
+    /// Whether any object has two members of the same name.
+    pub fn has_duplicates(&self) -> bool {
+        (0..self.nodes.len())
+            .map(|at| Value { document: self, at })
+            .filter(|value| value.kind() == Kind::Object)
+            .any(|object| object.sorted_members().is_none())
+    }
+}
+
+impl<'d, 'a> Value<'d, 'a> {
+    fn node(&self) -> &'d Node {
+        &self.document.nodes[self.at]
+    }
+
+    /// What kind of value this is.
+    pub fn kind(&self) -> Kind {
+        self.node().kind
+    }
+
+    /// Its place in the document; unique, and less than the place of everything inside it.
+    pub fn place(&self) -> usize {
+        self.at
+    }
+
+    /// Whether `other` is this value or lies inside it.
+    pub fn contains(&self, other: &Self) -> bool {
+        (self.at..self.node().after as usize).contains(&other.at)
+    }
+
+    /// The value as it stands in the text.
+    pub fn raw(&self) -> &'a str {
+        &self.document.text[self.node().start as usize..self.node().end as usize]
+    }
+
+    /// Where the value stands in the text, in bytes.
+    pub fn span(&self) -> std::ops::Range<usize> {
+        self.node().start as usize..self.node().end as usize
+    }
+
+    /// The characters of a string; `None` for other kinds.
+    pub fn as_str(&self) -> Option<Cow<'a, str>> {
+        if self.kind() != Kind::String {
+            return None;
+        }
+        let raw = self.raw();
+        Some(parse::unescape(&raw[1..raw.len() - 1]))
+    }
+
+    /// The characters of a string or the text of a number: what may serve as an identifier.
+    pub fn as_id(&self) -> Option<Cow<'a, str>> {
+        match self.kind() {
+            Kind::String => self.as_str(),
+            Kind::Number => Some(Cow::Borrowed(self.raw())),
+            Kind::Null | Kind::Bool | Kind::Array | Kind::Object => None,
+        }
+    }
+
+    /// The members of an object in the order of the text; nothing for other kinds.
+    pub fn members(&self) -> impl Iterator<Item = (Cow<'a, str>, Value<'d, 'a>)> + use<'d, 'a> {
+        self.children(Kind::Object).map(|value| (value.name(), value))
+    }
+
+    /// The elements of an array; nothing for other kinds.
+    pub fn elements(&self) -> impl Iterator<Item = Value<'d, 'a>> + use<'d, 'a> {
+        self.children(Kind::Array)
+    }
+
+    fn children(&self, kind: Kind) -> impl Iterator<Item = Value<'d, 'a>> + use<'d, 'a> {
+        let document = self.document;
+        let end = self.node().after as usize;
+        let mut next = if self.kind() == kind { self.at + 1 } else { end };
+        std::iter::from_fn(move || {
+            let at = next;
+            (at < end).then(|| {
+                next = document.nodes[at].after as usize;
+                Value { document, at }
+            })
+        })
+    }
+
+    fn name(&self) -> Cow<'a, str> {
+        let node = self.node();
+        parse::unescape(&self.document.text[node.name_start as usize..node.name_end as usize])
+    }
+
+    /// The members sorted by name; `None` when a name stands twice.
+    fn sorted_members(&self) -> Option<Vec<(Cow<'a, str>, Value<'d, 'a>)>> {
+        let mut members: Vec<_> = self.members().collect();
+        members.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        let twice = members.windows(2).any(|pair| pair[0].0 == pair[1].0);
+        (!twice).then_some(members)
+    }
+
+    /// Appends a form that is the same for all texts of the same value: members sorted by name,
+    /// no white space, strings without escapes, number text as written. Values whose place is in
+    /// `skip` are left out. False, with the text half-written, when a member name stands twice.
+    pub fn canonical(&self, text: &mut Vec<u8>, skip: &[usize]) -> bool {
+        match self.kind() {
+            Kind::Null | Kind::Bool | Kind::Number => {
+                text.push(b'v');
+                text.extend_from_slice(self.raw().as_bytes());
+                text.push(0);
+            }
+            Kind::String => {
+                text.push(b's');
+                length_prefixed(text, &self.as_str().unwrap_or_default());
+            }
+            Kind::Array => {
+                text.push(b'[');
+                for element in self.elements() {
+                    if !skip.contains(&element.at) && !element.canonical(text, skip) {
+                        return false;
+                    }
+                }
+                text.push(b']');
+            }
+            Kind::Object => {
+                let Some(members) = self.sorted_members() else { return false };
+                text.push(b'{');
+                for (name, member) in members {
+                    if skip.contains(&member.at) {
+                        continue;
+                    }
+                    text.push(b'm');
+                    length_prefixed(text, &name);
+                    if !member.canonical(text, skip) {
+                        return false;
+                    }
+                }
+                text.push(b'}');
+            }
+        }
+        true
+    }
+}
+
+fn length_prefixed(text: &mut Vec<u8>, part: &str) {
+    text.extend_from_slice(&(part.len() as u64).to_le_bytes());
+    text.extend_from_slice(part.as_bytes());
+}

@@ -1,0 +1,296 @@
+//! The JSON parser: one pass, iterative, so that nesting costs no stack.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::{Document, Kind, Node};
+
+/// Nesting of the deepest text that is read.
+pub const MAX_DEPTH: usize = 128;
+
+/// Values of the largest text that is read. A value costs 24 bytes, so a text costs 2.4 MB at most.
+pub const MAX_VALUES: usize = 100_000;
+
+/// Why a text was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParseError {
+    /// It is not UTF-8.
+    Utf8,
+    /// It is not JSON, from this byte on.
+    Syntax {
+        /// Offset of the first byte that does not fit.
+        at: usize,
+    },
+    /// It is nested deeper than [`MAX_DEPTH`].
+    TooDeep,
+    /// It has more values than [`MAX_VALUES`], or more bytes than a 32-bit offset can name.
+    TooLarge,
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Utf8 => f.write_str("not UTF-8"),
+            Self::Syntax { at } => write!(f, "not JSON at byte {at}"),
+            Self::TooDeep => write!(f, "nested deeper than {MAX_DEPTH} levels"),
+            Self::TooLarge => write!(f, "more than {MAX_VALUES} values"),
+        }
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+pub(super) fn parse(bytes: &[u8]) -> Result<Document<'_>, ParseError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| ParseError::Utf8)?;
+    if u32::try_from(bytes.len()).is_err() {
+        return Err(ParseError::TooLarge);
+    }
+    let mut parser = Parser { bytes, at: 0, nodes: Vec::with_capacity(16), open: Vec::new() };
+    parser.run()?;
+    Ok(Document { text, nodes: parser.nodes })
+}
+
+struct Parser<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    nodes: Vec<Node>,
+    /// The arrays and objects around the present place, by node.
+    open: Vec<usize>,
+}
+
+impl Parser<'_> {
+    fn run(&mut self) -> Result<(), ParseError> {
+        self.white_space();
+        self.value((0, 0))?;
+        while let Some(&parent) = self.open.last() {
+            self.white_space();
+            let first = self.nodes.len() == parent + 1;
+            let object = self.nodes[parent].kind == Kind::Object;
+            if self.peek() == Some(if object { b'}' } else { b']' }) {
+                self.at += 1;
+                self.close(parent);
+                continue;
+            }
+            if !first {
+                self.expect(b',')?;
+                self.white_space();
+            }
+            let name = if object { self.name()? } else { (0, 0) };
+            self.value(name)?;
+        }
+        self.white_space();
+        if self.at == self.bytes.len() { Ok(()) } else { Err(self.wrong()) }
+    }
+
+    /// Reads a scalar whole, or the opening bracket of an array or object.
+    fn value(&mut self, name: (usize, usize)) -> Result<(), ParseError> {
+        if self.nodes.len() == MAX_VALUES {
+            return Err(ParseError::TooLarge);
+        }
+        let start = self.at;
+        let kind = match self.peek() {
+            Some(b'{') => Kind::Object,
+            Some(b'[') => Kind::Array,
+            Some(b'"') => Kind::String,
+            Some(b'-' | b'0'..=b'9') => Kind::Number,
+            Some(b't' | b'f') => Kind::Bool,
+            Some(b'n') => Kind::Null,
+            Some(_) | None => return Err(self.wrong()),
+        };
+        match kind {
+            Kind::Object | Kind::Array => {
+                if self.open.len() == MAX_DEPTH {
+                    return Err(ParseError::TooDeep);
+                }
+                self.open.push(self.nodes.len());
+                self.at += 1;
+            }
+            Kind::String => self.string()?,
+            Kind::Number => self.number()?,
+            Kind::Null => self.word(b"null")?,
+            Kind::Bool if self.peek() == Some(b't') => self.word(b"true")?,
+            Kind::Bool => self.word(b"false")?,
+        }
+        let offset = |at: usize| u32::try_from(at).map_err(|_| ParseError::TooLarge);
+        self.nodes.push(Node {
+            kind,
+            start: offset(start)?,
+            end: offset(self.at)?,
+            after: offset(self.nodes.len() + 1)?,
+            name_start: offset(name.0)?,
+            name_end: offset(name.1)?,
+        });
+        Ok(())
+    }
+
+    fn close(&mut self, node: usize) {
+        // Both fit: the text's length was checked, and there are at most MAX_VALUES nodes.
+        self.nodes[node].end = u32::try_from(self.at).unwrap_or(u32::MAX);
+        self.nodes[node].after = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        self.open.pop();
+    }
+
+    fn name(&mut self) -> Result<(usize, usize), ParseError> {
+        let start = self.at + 1;
+        self.string()?;
+        let end = self.at - 1;
+        self.white_space();
+        self.expect(b':')?;
+        self.white_space();
+        Ok((start, end))
+    }
+
+    fn string(&mut self) -> Result<(), ParseError> {
+        self.expect(b'"')?;
+        loop {
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                Some(b'\\') => self.escape()?,
+                Some(0..=0x1f) | None => return Err(self.wrong()),
+                Some(_) => self.at += 1,
+            }
+        }
+    }
+
+    /// An escape sequence; surrogates must come in pairs.
+    fn escape(&mut self) -> Result<(), ParseError> {
+        self.at += 1;
+        match self.peek() {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                self.at += 1;
+                Ok(())
+            }
+            Some(b'u') => match self.four_hex()? {
+                0xd800..=0xdbff => {
+                    self.expect(b'\\')?;
+                    match self.four_hex()? {
+                        0xdc00..=0xdfff => Ok(()),
+                        _ => Err(self.wrong()),
+                    }
+                }
+                0xdc00..=0xdfff => Err(self.wrong()),
+                _ => Ok(()),
+            },
+            Some(_) | None => Err(self.wrong()),
+        }
+    }
+
+    fn four_hex(&mut self) -> Result<u32, ParseError> {
+        self.expect(b'u')?;
+        let digits = self.bytes.get(self.at..self.at + 4).ok_or(self.wrong())?;
+        let unit = hex(digits).ok_or(self.wrong())?;
+        self.at += 4;
+        Ok(unit)
+    }
+
+    /// RFC 8259 section 6.
+    fn number(&mut self) -> Result<(), ParseError> {
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        match self.peek() {
+            Some(b'0') => self.at += 1,
+            Some(b'1'..=b'9') => self.digits()?,
+            Some(_) | None => return Err(self.wrong()),
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if matches!(self.peek(), Some(b'e' | b'E')) {
+            self.at += 1;
+            if matches!(self.peek(), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), ParseError> {
+        let start = self.at;
+        while matches!(self.peek(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+        if self.at > start { Ok(()) } else { Err(self.wrong()) }
+    }
+
+    fn word(&mut self, word: &[u8]) -> Result<(), ParseError> {
+        if !self.bytes[self.at..].starts_with(word) {
+            return Err(self.wrong());
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn white_space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), ParseError> {
+        if self.peek() != Some(byte) {
+            return Err(self.wrong());
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn wrong(&self) -> ParseError {
+        ParseError::Syntax { at: self.at }
+    }
+}
+
+fn hex(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
+}
+
+/// The characters a string's inside stands for. The parser has checked the escapes; anything that
+/// it would not have let through reads as U+FFFD.
+pub(super) fn unescape(raw: &str) -> Cow<'_, str> {
+    let Some(first) = raw.find('\\') else { return Cow::Borrowed(raw) };
+    let mut plain = String::with_capacity(raw.len());
+    plain.push_str(&raw[..first]);
+    let mut rest = &raw[first..];
+    while let Some(after) = rest.strip_prefix('\\') {
+        let (character, length) = escaped(after);
+        plain.push(character);
+        rest = &after[length..];
+        let next = rest.find('\\').unwrap_or(rest.len());
+        plain.push_str(&rest[..next]);
+        rest = &rest[next..];
+    }
+    Cow::Owned(plain)
+}
+
+/// The character an escape sequence stands for, and how many bytes follow its backslash.
+fn escaped(after: &str) -> (char, usize) {
+    let simple = |character| (character, 1);
+    match after.as_bytes().first() {
+        Some(b'b') => simple('\u{8}'),
+        Some(b'f') => simple('\u{c}'),
+        Some(b'n') => simple('\n'),
+        Some(b'r') => simple('\r'),
+        Some(b't') => simple('\t'),
+        Some(b'u') => {
+            let unit = |at: usize| after.as_bytes().get(at..at + 4).and_then(hex);
+            let high = unit(1).unwrap_or(0xfffd);
+            if !(0xd800..0xdc00).contains(&high) {
+                return (char::from_u32(high).unwrap_or('\u{fffd}'), 5.min(after.len()));
+            }
+            let low = unit(7).unwrap_or(0xdc00);
+            let point = 0x10000 + ((high - 0xd800) << 10) + (low.wrapping_sub(0xdc00) & 0x3ff);
+            (char::from_u32(point).unwrap_or('\u{fffd}'), 11.min(after.len()))
+        }
+        Some(other) if other.is_ascii() => simple(char::from(*other)),
+        Some(_) | None => ('\u{fffd}', 0),
+    }
+}

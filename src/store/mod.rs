@@ -1,0 +1,122 @@
+//! The port every store implements, and nothing of the rules.
+//!
+//! A store keeps records, lists them and swaps them: `swap` takes one or several changes, each with
+//! the version it expects, and makes all of them durable or none. What a state means, when a record
+//! may expire and who may complete it is decided in `idempotency`; a store only compares versions.
+
+pub mod codec;
+pub mod embedded;
+pub mod hot;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::clock::Timestamp;
+use crate::idempotency::{Record, RecordId};
+
+/// A future of the port; boxed, because stores are used as `dyn Store`.
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// One change of a compare-and-swap.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// The record to change.
+    pub id: RecordId,
+    /// The version it must have now; `None`: it must be absent.
+    pub expect: Option<u64>,
+    /// What takes its place; `None` removes it.
+    pub put: Option<Record>,
+}
+
+/// How a compare-and-swap ended.
+#[derive(Debug)]
+pub enum Swap {
+    /// Every change was made and is durable.
+    Done,
+    /// Nothing was changed: the record at `index` of the changes is not what was expected.
+    Lost {
+        /// Which change met something else.
+        index: usize,
+        /// What is there instead; `None`: nothing.
+        winner: Option<Box<Record>>,
+    },
+}
+
+/// Which records [`Store::list`] gives.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    /// Only records with this subject digest.
+    pub subject: Option<[u8; 16]>,
+    /// Only records that are in flight or unknown.
+    pub open: bool,
+    /// Only records due for expiry at this time.
+    pub expired_at: Option<Timestamp>,
+    /// Only records after this id, in id order; not used together with `expired_at`, whose records
+    /// leave the result as they are swapped.
+    pub after: Option<RecordId>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// What a store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Made when the store was created; `expect_id` pins it.
+    pub store_id: uuid::Uuid,
+    /// The version of the record layout.
+    pub schema: u32,
+    /// When the store was created.
+    pub created: Timestamp,
+}
+
+/// Keeps, lists and swaps records.
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// The record with this id, if there is one.
+    fn get(&self, id: RecordId) -> StoreFuture<'_, Option<Record>>;
+
+    /// Makes every change durable, or none. Of two changes in one call no two name the same record.
+    ///
+    /// When this returns an error the caller knows nothing: the change may or may not be durable.
+    fn swap(&self, changes: Vec<Change>) -> StoreFuture<'_, Swap>;
+
+    /// Records in the order of their ids (of their expiry for `expired_at`).
+    fn list(&self, query: Query) -> StoreFuture<'_, Vec<(RecordId, Record)>>;
+
+    /// The store's time; retention is counted in it.
+    fn now(&self) -> Timestamp;
+
+    /// What this store is.
+    fn identity(&self) -> &Identity;
+
+    /// Names this process among the owners of claims.
+    fn owner(&self) -> crate::idempotency::record::Nonce;
+
+    /// Whether new claims can be made durable now; the error says why not.
+    fn ready(&self) -> Result<(), StoreError>;
+}
+
+/// Why a store could not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreError {
+    /// It cannot make anything durable now: closed, failed, full or out of reach.
+    Unavailable(String),
+    /// A record could not be read back: its checksum or its layout is wrong. Nothing is sent for
+    /// its key until an operator has looked at it.
+    Corrupt {
+        /// Which record.
+        id: RecordId,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unavailable(reason) => write!(f, "the store is unavailable: {reason}"),
+            Self::Corrupt { id, reason } => write!(f, "record {id} is corrupt: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
