@@ -3,7 +3,7 @@
 /// The text with every reference replaced; `$${` stands for `${`.
 ///
 /// # Errors
-/// Which reference has no value or is not well formed. The text is not repeated: it may be a secret.
+/// Which reference has no value or is not well formed. The text is not repeated, it may be secret.
 pub(super) fn substitute(
     text: &str,
     variable: &dyn Fn(&str) -> Option<String>,
@@ -30,7 +30,8 @@ pub(super) fn substitute(
         };
         if !is_name(name) {
             return Err(String::from(
-                "\"${…}\" does not hold the name of an environment variable (letters, digits and \"_\"); write \"$${\" for the characters themselves",
+                "\"${…}\" does not hold the name of an environment variable (letters, digits \
+                 and \"_\"); write \"$${\" for the characters themselves",
             ));
         }
         match (variable(name), default) {
@@ -39,7 +40,8 @@ pub(super) fn substitute(
             (None, Some(default)) => done.push_str(default),
             (None, None) => {
                 return Err(format!(
-                    "the environment variable {name} is not set; set it, or write \"${{{name}:-default}}\""
+                    "the environment variable {name} is not set; set it, or write \
+                     \"${{{name}:-default}}\""
                 ));
             }
         }

@@ -1,10 +1,10 @@
 //! What the configuration means: every value checked, every default applied, every name resolved.
 //!
 //! `file` holds what was written (serde only), `tree` gets there from text past every mistake of
-//! syntax, `read` (with `upstreams` and `routes`) turns it into these types and reports all mistakes
-//! at once, `units` are durations, sizes and secrets, `profiles` the presets of routes, `paths` the
-//! table of routes, `describe` prints what was understood. The rest of the crate sees only the types
-//! of this module, [`paths::Paths`] and [`Mistakes`].
+//! syntax, `read` (with `upstreams`, `routes`, `request` and `reader`) turns it into these types
+//! and reports all mistakes at once, `units` are durations, sizes and secrets, `profiles` the
+//! presets of routes, `paths` the table of routes, `describe` prints what was understood. The rest
+//! of the crate sees only the types of this module, [`paths::Paths`] and [`Mistakes`].
 
 mod describe;
 mod environment;
@@ -13,6 +13,8 @@ mod mistakes;
 pub mod paths;
 pub mod profiles;
 pub mod read;
+mod reader;
+mod request;
 mod routes;
 #[cfg(test)]
 mod tests;

@@ -124,7 +124,8 @@ fn reason(error: &matchit::InsertError) -> &'static str {
             "has two parameters in one segment; put a \"/\" between them"
         }
         matchit::InsertError::InvalidParam => {
-            "has braces that are not a parameter; write \"{name}\" or \"{*name}\", and \"{{\" for the character itself"
+            "has braces that are not a parameter; write \"{name}\" or \"{*name}\", and \"{{\" \
+             for the character itself"
         }
         matchit::InsertError::InvalidCatchAll => "may have \"{*name}\" only as its last segment",
         // Conflicts are told apart before; the enum may grow.

@@ -70,7 +70,8 @@ impl Time {
     fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "\"{text}\" is not a duration; write a whole number and its unit (ms, s, m, h, d), such as \"5s\""
+                "\"{text}\" is not a duration; write a whole number and its unit (ms, s, m, h, \
+                 d), such as \"5s\""
             )
         };
         let mut rest = text;
@@ -131,7 +132,8 @@ impl Size {
     fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "\"{text}\" is not a size; write a whole number and its unit (B, KiB, MiB, GiB), such as \"1MiB\""
+                "\"{text}\" is not a size; write a whole number and its unit (B, KiB, MiB, \
+                 GiB), such as \"1MiB\""
             )
         };
         let (number, unit) = leading(text, |character| character.is_ascii_digit());

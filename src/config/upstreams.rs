@@ -4,7 +4,7 @@ use http::Uri;
 use toml::Spanned;
 
 use super::file::{self, Table};
-use super::read::{LONGEST_WAIT, Reader, elements};
+use super::reader::{LONGEST_WAIT, Reader, elements};
 use super::units::Time;
 use super::{Upstream, defaults};
 
@@ -174,7 +174,8 @@ impl Reader {
             self.say(
                 written,
                 format!(
-                    "`name` must be 1 to {LONGEST_NAME} of the characters a-z, A-Z, 0-9, \"-\", \"_\" and \".\""
+                    "`name` must be 1 to {LONGEST_NAME} of the characters a-z, A-Z, 0-9, \"-\", \
+                     \"_\" and \".\""
                 ),
             );
         } else if taken(name) {
