@@ -3,6 +3,7 @@
 //! Where things live:
 //! - [`config`]: what the configuration says and means.
 //! - [`idempotency`]: the rules, pure functions.
+//! - [`items`]: batches, pure functions: what is still to send, and what was issued.
 //! - [`store`]: the port and its engines.
 //! - [`proxy`]: connections, routes, and the exchange, one request from start to finish.
 //! - [`admin`]: the operator's listener.
@@ -16,6 +17,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod idempotency;
+pub mod items;
 pub mod json;
 pub mod problem;
 pub mod proxy;

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use super::describe_items::{items_json, items_key_cell};
 use super::units::{Period, Size, Time};
-use super::{Config, Engine, Mode, RequestMode, Route, Upstream};
+use super::{Config, Duplicates, Engine, Mode, RecordRules, RequestMode, Route, Upstream};
 use crate::idempotency::fingerprint::{BodyCompare, Select};
 use crate::idempotency::key::{Format, KeySource, Scope, Syntax};
 use crate::idempotency::outcome::{OutcomeRules, Verdict};
@@ -47,16 +48,8 @@ impl Config {
         let dash = || String::from("-");
         let [key, wait, answer, kept, then] = match &route.mode {
             Mode::Off => [dash(), dash(), dash(), dash(), dash()],
-            Mode::Request(mode) => [
-                key_cell(mode),
-                Time(mode.duplicates.wait).to_string(),
-                mode.duplicates.answer_within.map_or_else(dash, |time| Time(time).to_string()),
-                Period(mode.record.retention.answer).to_string(),
-                match Period(mode.record.retention.tombstone).to_string() {
-                    none if none == "0s" => String::from("runs again"),
-                    period => format!("refused {period}"),
-                },
-            ],
+            Mode::Request(mode) => keyed_cells(key_cell(mode), &mode.duplicates, &mode.record),
+            Mode::Items(mode) => keyed_cells(items_key_cell(mode), &mode.duplicates, &mode.record),
         };
         let methods: Vec<&str> = route.methods.iter().map(|method| method.as_str()).collect();
         [
@@ -131,6 +124,15 @@ impl Config {
                     described[name] = rule;
                 }
             }
+            Mode::Items(mode) => {
+                let most = route.max_body.unwrap_or(self.server.limits.max_body);
+                described["max_body"] = json!(Size(most).to_string());
+                described["items"] = items_json(mode);
+                described["duplicates"] = duplicates_json(&mode.duplicates);
+                described["outcome"] = outcome_json(&mode.outcome);
+                described["record"] = record_json(&mode.record);
+                described["errors"] = json!(dialect_name(mode.dialect));
+            }
         }
         described
     }
@@ -139,6 +141,7 @@ impl Config {
 fn mode_name(mode: &Mode) -> &'static str {
     match mode {
         Mode::Request(_) => "request",
+        Mode::Items(_) => "items",
         Mode::Off => "off",
     }
 }
@@ -200,30 +203,60 @@ fn request_json(mode: &RequestMode) -> Value {
             "exclude": exclude,
             "headers": texts(&mode.fingerprint.headers),
         },
-        "duplicates": {
-            "wait": time(mode.duplicates.wait),
-            "max_waiters": mode.duplicates.max_waiters,
-            "answer_within": mode.duplicates.answer_within.map(time),
-            "replayed_header": mode.duplicates.replayed_header.as_str(),
-        },
-        "outcome": {
-            "final": statuses(&mode.outcome, Verdict::Final),
-            "retry": statuses(&mode.outcome, Verdict::Released),
-            "unknown": statuses(&mode.outcome, Verdict::Unknown),
-            "on_unknown": "hold",
-        },
-        "record": {
-            "subject": mode.record.subject.as_ref().map(Pointer::to_string),
-            "max_stored_body": Size(mode.record.max_stored_body).to_string(),
-            "retention": Period(mode.record.retention.answer).to_string(),
-            "tombstone": Period(mode.record.retention.tombstone).to_string(),
-        },
-        "errors": match mode.dialect {
-            Dialect::Problem => "problem+json",
-            Dialect::Stripe => "stripe",
-            Dialect::RedeemSg => "redeemsg",
-        },
+        "duplicates": duplicates_json(&mode.duplicates),
+        "outcome": outcome_json(&mode.outcome),
+        "record": record_json(&mode.record),
+        "errors": dialect_name(mode.dialect),
     })
+}
+
+fn duplicates_json(duplicates: &Duplicates) -> Value {
+    json!({
+        "wait": time(duplicates.wait),
+        "max_waiters": duplicates.max_waiters,
+        "answer_within": duplicates.answer_within.map(time),
+        "replayed_header": duplicates.replayed_header.as_str(),
+    })
+}
+
+fn outcome_json(outcome: &OutcomeRules) -> Value {
+    json!({
+        "final": statuses(outcome, Verdict::Final),
+        "retry": statuses(outcome, Verdict::Released),
+        "unknown": statuses(outcome, Verdict::Unknown),
+        "on_unknown": "hold",
+    })
+}
+
+fn record_json(record: &RecordRules) -> Value {
+    json!({
+        "subject": record.subject.as_ref().map(Pointer::to_string),
+        "max_stored_body": Size(record.max_stored_body).to_string(),
+        "retention": Period(record.retention.answer).to_string(),
+        "tombstone": Period(record.retention.tombstone).to_string(),
+    })
+}
+
+fn dialect_name(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Problem => "problem+json",
+        Dialect::Stripe => "stripe",
+        Dialect::RedeemSg => "redeemsg",
+    }
+}
+
+fn keyed_cells(key: String, duplicates: &Duplicates, record: &RecordRules) -> [String; 5] {
+    let answer = duplicates.answer_within;
+    [
+        key,
+        Time(duplicates.wait).to_string(),
+        answer.map_or_else(|| String::from("-"), |time| Time(time).to_string()),
+        Period(record.retention.answer).to_string(),
+        match Period(record.retention.tombstone).to_string() {
+            none if none == "0s" => String::from("runs again"),
+            period => format!("refused {period}"),
+        },
+    ]
 }
 
 fn key_cell(mode: &RequestMode) -> String {

@@ -218,7 +218,7 @@ pub struct Route {
     pub upstream: Written<String>,
     /// Presets for what follows.
     pub profile: Written<String>,
-    /// `request` or `off`.
+    /// `request`, `items` or `off`.
     pub mode: Written<String>,
     /// Bytes of a request body.
     pub max_body: Written<Size>,
@@ -232,8 +232,8 @@ pub struct Route {
     pub outcome: Written<Table<Outcome>>,
     /// What is kept.
     pub record: Written<Table<Record>>,
-    /// Not supported by this version.
-    pub items: Written<Unsupported>,
+    /// Where items, ids and rows stand.
+    pub items: Written<Table<super::file_items::Items>>,
     /// Not supported by this version.
     pub probe: Written<Unsupported>,
     /// Not supported by this version.

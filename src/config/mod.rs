@@ -1,14 +1,19 @@
 //! What the configuration means: every value checked, every default applied, every name resolved.
 //!
 //! `file` holds what was written (serde only), `tree` gets there from text past every mistake of
-//! syntax, `read` (with `upstreams`, `routes`, `request` and `reader`) turns it into these types
+//! syntax, `read` (with `upstreams`, `routes`, `request`, `items` and `reader`) turns it into these types
 //! and reports all mistakes at once, `units` are durations, sizes and secrets, `profiles` the
 //! presets of routes, `paths` the table of routes, `describe` prints what was understood. The rest
 //! of the crate sees only the types of this module, [`paths::Paths`] and [`Mistakes`].
 
+mod capillary;
 mod describe;
+mod describe_items;
 mod environment;
 pub mod file;
+pub mod file_items;
+mod items;
+mod items_parts;
 mod mistakes;
 pub mod paths;
 pub mod profiles;
@@ -32,6 +37,7 @@ use crate::idempotency::fingerprint::FingerprintRules;
 use crate::idempotency::key::KeyRules;
 use crate::idempotency::outcome::OutcomeRules;
 use crate::idempotency::record::{Keep, Retention};
+use crate::items::ItemRules;
 use crate::json::Pointer;
 use crate::problem::Dialect;
 pub use mistakes::{Mistake, Mistakes};
@@ -170,6 +176,8 @@ pub struct Route {
 pub enum Mode {
     /// One key, one request, one stored answer.
     Request(Box<RequestMode>),
+    /// One key for each item of a batch, which may be fulfilled over several tries.
+    Items(Box<ItemsMode>),
     /// Passed through, streamed both ways.
     Off,
 }
@@ -188,6 +196,23 @@ pub struct RequestMode {
     /// `[route.record]`
     pub record: RecordRules,
     /// How the gateway's own errors are written: problem+json or a backend's envelope.
+    pub dialect: Dialect,
+}
+
+/// Everything about a route in items mode.
+#[derive(Debug, Clone)]
+pub struct ItemsMode {
+    /// Names the ledger; routes with the same name share their ids. See [`crate::items::scope`].
+    pub ledger: String,
+    /// `[route.items]`
+    pub rules: ItemRules,
+    /// `[route.duplicates]`: what a batch gets while another one is sending one of its items.
+    pub duplicates: Duplicates,
+    /// `[route.outcome]`: what the status of an answer without rows means.
+    pub outcome: OutcomeRules,
+    /// `[route.record]`; `max_stored_body` bounds the answer that is read.
+    pub record: RecordRules,
+    /// How the gateway's own errors are written where `[route.items.render]` has no refusal.
     pub dialect: Dialect,
 }
 

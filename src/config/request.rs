@@ -24,6 +24,18 @@ impl Reader {
         config: &Config,
         upstream: Option<&Upstream>,
     ) -> RequestMode {
+        if let Some(items) = &route.items {
+            let what = "[route.items] needs mode = \"items\": with one key for each request, a \
+                        partial result would be replayed for ever";
+            self.say(items, what);
+        }
+        let of_items = |profile: &&Spanned<String>| profile.get_ref() == "capillary";
+        if let Some(profile) = route.profile.as_ref().filter(of_items) {
+            let what = "profile = \"capillary\" is about batches whose items are fulfilled over \
+                        several tries; write mode = \"items\"";
+            self.say(profile, what);
+            return Profile::default().request_mode(config.store.retention);
+        }
         let profile = self.choice(
             "profile",
             &route.profile,
@@ -32,7 +44,6 @@ impl Reader {
                 ("ietf", Some(Profile::Ietf)),
                 ("stripe", Some(Profile::Stripe)),
                 ("redeemsg", Some(Profile::RedeemSg)),
-                ("capillary", None),
             ],
         );
         let mut mode = profile.request_mode(config.store.retention);
@@ -178,7 +189,7 @@ impl Reader {
         FingerprintRules { body, select, headers }
     }
 
-    fn duplicates(
+    pub(super) fn duplicates(
         &mut self,
         written: &file::Duplicates,
         preset: Duplicates,
@@ -224,7 +235,7 @@ impl Reader {
         }
     }
 
-    fn outcome(
+    pub(super) fn outcome(
         &mut self,
         table: &Spanned<Table<file::Outcome>>,
         preset: &OutcomeRules,
@@ -283,7 +294,7 @@ impl Reader {
         OutcomeRules::new(entries).unwrap_or_default()
     }
 
-    fn record(
+    pub(super) fn record(
         &mut self,
         written: &file::Record,
         preset: RecordRules,

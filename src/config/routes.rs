@@ -24,6 +24,7 @@ const METHODS: [Method; 7] = [
 #[derive(Clone, Copy)]
 enum ModeName {
     Request,
+    Items,
     Off,
 }
 
@@ -40,6 +41,7 @@ impl Reader {
                     self.path_error(path, &error, &routes);
                 }
             }
+            self.items_beside(table, &route, &routes);
             routes.push(route);
         }
         routes
@@ -69,7 +71,6 @@ impl Reader {
         others: &[Route],
     ) -> Route {
         let written = table.get_ref();
-        self.unsupported("route.items", &written.items);
         self.unsupported("route.probe", &written.probe);
         self.unsupported("route.already_done", &written.already_done);
         let taken = |name: &str| others.iter().any(|other| other.name == name);
@@ -95,8 +96,8 @@ impl Reader {
             ModeName::Request,
             &[
                 ("request", Some(ModeName::Request)),
+                ("items", Some(ModeName::Items)),
                 ("off", Some(ModeName::Off)),
-                ("items", None),
                 ("observe", None),
             ],
         );
@@ -105,6 +106,10 @@ impl Reader {
                 let upstream = upstream.and_then(|at| config.upstreams.get(at));
                 Mode::Request(Box::new(self.request_mode(written, config, upstream)))
             }
+            ModeName::Items => {
+                let upstream = upstream.and_then(|at| config.upstreams.get(at));
+                Mode::Items(Box::new(self.items_mode(table, config, upstream)))
+            }
             ModeName::Off => {
                 self.nothing_keyed(written);
                 Mode::Off
@@ -112,7 +117,9 @@ impl Reader {
         };
         let max_body = written.max_body.as_ref().map(|_| {
             let most = match mode {
-                Mode::Request(_) => LARGEST_BODY.min(Size(config.server.limits.buffered)),
+                Mode::Request(_) | Mode::Items(_) => {
+                    LARGEST_BODY.min(Size(config.server.limits.buffered))
+                }
                 Mode::Off => Size(u64::MAX),
             };
             self.bounded("max_body", &written.max_body, Size(0), Size(0)..=most).0
@@ -192,6 +199,7 @@ impl Reader {
             ("duplicates", span_of(&route.duplicates)),
             ("outcome", span_of(&route.outcome)),
             ("record", span_of(&route.record)),
+            ("items", span_of(&route.items)),
         ];
         for (name, span) in tables {
             if span.is_some() {

@@ -1,5 +1,6 @@
 //! Whole configurations: the examples, the defaults, and every mistake with its line.
 
+mod batches;
 mod defaults;
 mod examples;
 mod mistakes;
@@ -36,6 +37,7 @@ fn route_with(more: &str) -> Config {
 fn request_mode(config: &Config) -> &RequestMode {
     match &config.routes[0].mode {
         Mode::Request(mode) => mode,
+        Mode::Items(_) => panic!("the first route has mode items"),
         Mode::Off => panic!("the first route has mode off"),
     }
 }

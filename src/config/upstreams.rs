@@ -168,13 +168,24 @@ impl Reader {
         written: &Spanned<String>,
         taken: impl Fn(&str) -> bool,
     ) -> String {
+        self.named("name", kind, written, taken)
+    }
+
+    /// A name under another key than `name`.
+    pub(super) fn named(
+        &mut self,
+        key: &str,
+        kind: &str,
+        written: &Spanned<String>,
+        taken: impl Fn(&str) -> bool,
+    ) -> String {
         let name = written.get_ref();
         let fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(fit) {
             self.say(
                 written,
                 format!(
-                    "`name` must be 1 to {LONGEST_NAME} of the characters a-z, A-Z, 0-9, \"-\", \
+                    "`{key}` must be 1 to {LONGEST_NAME} of the characters a-z, A-Z, 0-9, \"-\", \
                      \"_\" and \".\""
                 ),
             );

@@ -75,13 +75,7 @@ impl<'a> Document<'a> {
 
     /// The value a pointer names (RFC 6901). Of members with the same name, the first.
     pub fn find(&self, pointer: &Pointer) -> Option<Value<'_, 'a>> {
-        pointer.tokens().iter().try_fold(self.root(), |value, token| match value.kind() {
-            Kind::Object => {
-                value.members().find(|(name, _)| name == token).map(|(_, member)| member)
-            }
-            Kind::Array => pointer::array_index(token).and_then(|at| value.elements().nth(at)),
-            Kind::Null | Kind::Bool | Kind::Number | Kind::String => None,
-        })
+        self.root().find(pointer)
     }
 
     /// Whether any object has two members of the same name.
@@ -96,6 +90,22 @@ impl<'a> Document<'a> {
 impl<'d, 'a> Value<'d, 'a> {
     fn node(&self) -> &'d Node {
         &self.document.nodes[self.at]
+    }
+
+    /// The value a pointer names, counted from this one. Of members with the same name, the first.
+    pub fn find(&self, pointer: &Pointer) -> Option<Self> {
+        pointer.tokens().iter().try_fold(*self, |value, token| value.child(token))
+    }
+
+    /// The member of this name, or the element of this index.
+    pub fn child(&self, token: &str) -> Option<Self> {
+        match self.kind() {
+            Kind::Object => {
+                self.members().find(|(name, _)| name == token).map(|(_, member)| member)
+            }
+            Kind::Array => pointer::array_index(token).and_then(|at| self.elements().nth(at)),
+            Kind::Null | Kind::Bool | Kind::Number | Kind::String => None,
+        }
     }
 
     /// What kind of value this is.

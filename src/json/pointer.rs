@@ -27,6 +27,11 @@ impl fmt::Display for PointerError {
 }
 
 impl Pointer {
+    /// The pointer to the whole value, the empty one.
+    pub const fn root() -> Self {
+        Self { tokens: Vec::new() }
+    }
+
     /// Parses the string form (RFC 6901 section 3).
     ///
     /// # Errors

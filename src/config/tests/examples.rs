@@ -54,7 +54,7 @@ fn the_full_example_shows_the_defaults() {
 }
 
 /// What serde lists as known keys of a table when it meets one that is not.
-fn keys_of<T: for<'de> serde::Deserialize<'de>>() -> Vec<String> {
+pub(super) fn keys_of<T: for<'de> serde::Deserialize<'de>>() -> Vec<String> {
     let Err(error) = toml::from_str::<T>("no-such-key = 1") else { panic!("the key was taken") };
     let (_, known) = error.message().rsplit_once(", expected ").unwrap();
     known.split('`').skip(1).step_by(2).map(str::to_owned).collect()

@@ -121,14 +121,12 @@ fn text_that_is_not_toml_is_told_once() {
 #[test]
 fn what_this_version_does_not_support_is_said_at_its_line() {
     check(
-        "mode = \"items\"\nprofile = \"capillary\"\n[route.items]\nat = \"/rewards\"\n[route.outcome]\non_unknown = \"probe\"\n[route.probe]\n[route.already_done]\n",
+        "mode = \"observe\"\n[route.outcome]\non_unknown = \"probe\"\n[route.probe]\n[route.already_done]\n",
         &[
-            "9:8: `mode = \"items\"` is not supported by this version; use \"request\" or \"off\"",
-            "10:11: `profile = \"capillary\"` is not supported by this version; use \"ietf\", \"stripe\" or \"redeemsg\"",
-            "11:1: `route.items` is not supported by this version; remove it",
-            "14:14: `on_unknown = \"probe\"` is not supported by this version; use \"hold\"",
-            "15:1: `route.probe` is not supported by this version; remove it",
-            "16:1: `route.already_done` is not supported by this version; remove it",
+            "9:8: `mode = \"observe\"` is not supported by this version; use \"request\", \"items\" or \"off\"",
+            "11:14: `on_unknown = \"probe\"` is not supported by this version; use \"hold\"",
+            "12:1: `route.probe` is not supported by this version; remove it",
+            "13:1: `route.already_done` is not supported by this version; remove it",
         ],
     );
     check(

@@ -1,0 +1,99 @@
+//! The profile `capillary`: the bulk issue of rewards, as its integration guide and the samples
+//! published with it describe it.
+
+use crate::items::rules::{
+    IssuedRules, ItemRules, MAX_ITEMS, MAX_QUANTITY, MatchBy, Matcher, Put, Refusal, RenderRules,
+    ResponseRules, Template, Test, View,
+};
+use crate::json::Pointer;
+
+/// Everything under `[route.items]`.
+pub(super) fn rules() -> ItemRules {
+    ItemRules {
+        at: at("/rewards"),
+        single: false,
+        id: at("/requestId"),
+        quantity: Some(at("/quantity")),
+        max_items: MAX_ITEMS,
+        max_quantity: MAX_QUANTITY,
+        same: Some(
+            ["/rewardId", "/rewardExternalId", "/quantity", "/paymentConfig", "/params"]
+                .map(at)
+                .to_vec(),
+        ),
+        shared: Some(["/mobile", "/email", "/externalId", "/brand"].map(at).to_vec()),
+        serialize_by: ["/mobile", "/email", "/externalId"].map(at).to_vec(),
+        indivisible: Some(equals("/indivisible", &["true"])),
+        view: View::Cumulative,
+        response: response(),
+        render: render(),
+    }
+}
+
+fn response() -> ResponseRules {
+    ResponseRules {
+        at: at("/rewards"),
+        single: false,
+        by: vec![
+            MatchBy::Id(at("/requestId")),
+            MatchBy::Member(at("/rewardId")),
+            MatchBy::Position,
+        ],
+        issued: IssuedRules {
+            count: Some(at("/quantity")),
+            arrays: ["/intouch", "/vendor", "/promotions"].map(at).to_vec(),
+            all: None,
+        },
+        requested: Some(at("/requestedQuantity")),
+        append: ["/intouch", "/vendor", "/promotions", "/pointsReferenceIds"].map(at).to_vec(),
+        // A success without rows contradicts itself.
+        not_issued: vec![Matcher {
+            unless: Some(Box::new(equals("/status/success", &["true"]))),
+            status: None,
+            member: Some((at("/rewards"), Test::AbsentOrNull)),
+        }],
+        // 10004: refused because another batch of the customer is running.
+        retry: vec![equals("/status/code", &["8003", "8004", "12005", "10004"])],
+        finals: Vec::new(),
+        // Points could not be redeemed: the guide says to take it as not known.
+        unknown: vec![equals("/status/code", &["1010"])],
+    }
+}
+
+fn render() -> RenderRules {
+    let template = |success: bool, code: u16, message: &str, http| {
+        let put = status(success, code, message);
+        Template { item: vec![put.clone()], top: vec![put], http }
+    };
+    let refusal = |code: u16, message: &str, http| {
+        Some(Refusal { top: vec![status(false, code, message)], http: Some(http) })
+    };
+    RenderRules {
+        // The backend's status does not follow its rows: 8010 comes under 200 and 400.
+        complete: template(true, 200, "Reward issued successfully", Some(200)),
+        partial: template(false, 8010, "Reward issued partially", None),
+        none: template(false, 8003, "fail to issue reward", None),
+        unknown: template(false, 1010, "Outcome not known yet, do not issue again", Some(409)),
+        mismatch: refusal(10003, "Payload does not match the requestId", 422),
+        duplicate: refusal(400, "Duplicate requestId", 400),
+        parallel: refusal(10004, "Another request for this customer is running", 409),
+    }
+}
+
+fn status(success: bool, code: u16, message: &str) -> Put {
+    let text = format!("{{\"success\":{success},\"code\":{code},\"message\":\"{message}\"}}");
+    (at("/status"), text)
+}
+
+fn equals(pointer: &str, texts: &[&str]) -> Matcher {
+    let texts = texts.iter().map(|text| (*text).to_owned()).collect();
+    Matcher { status: None, member: Some((at(pointer), Test::OneOf(texts))), unless: None }
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "the pointers of this file are pointers, and a test reads it"
+)]
+fn at(pointer: &str) -> Pointer {
+    Pointer::parse(pointer).expect("a JSON pointer")
+}

@@ -1,0 +1,170 @@
+//! What the client is told: the rows of all items it asked for, in its order.
+//!
+//! The backend's last row is the base of each item; what it says beyond quantities, `append` arrays
+//! and the template's members stays as the backend wrote it.
+
+use super::batch::{Batch, Item};
+use super::edit::{Edit, edit, quoted};
+use super::join::{Joined, Response, Shape};
+use super::ledger::{ItemOutcome, Ledger, elements};
+use super::rules::{ItemRules, MatchBy, Progress, Refusal, View};
+use crate::json::{Document, Kind, Pointer};
+
+/// The status of an answer with unknown items, unless the template has one.
+const UNKNOWN_STATUS: u16 = 409;
+
+/// What the client is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The body: JSON, or the backend's bytes.
+    pub body: Vec<u8>,
+    /// How far the batch is.
+    pub progress: Progress,
+}
+
+/// Writes the answer from the ledger's entries after this call, one for each item of the batch,
+/// and from the backend's answer if there was one.
+///
+/// A refusal of the whole batch goes to the client as it came when there is nothing to add to it:
+/// nothing was ever issued for any of the items, and nothing is unknown.
+pub fn render(
+    rules: &ItemRules,
+    batch: &Batch,
+    entries: &[&Ledger],
+    backend: Option<(&Response<'_>, &Joined)>,
+) -> Answer {
+    let progress = whole_progress(entries);
+    let template = rules.render.template(progress);
+    let usable = backend.filter(|(_, joined)| joined.shape != Shape::Unreadable);
+    if let Some((response, joined)) = usable
+        && joined.shape == Shape::Refused
+        && entries.iter().all(|entry| entry.is_blank())
+        && joined.outcomes.iter().all(Option::is_some)
+    {
+        return Answer { status: response.status, body: response.body.to_vec(), progress };
+    }
+    let rows: Vec<String> = batch
+        .items
+        .iter()
+        .zip(entries)
+        .enumerate()
+        .map(|(at, (item, entry))| {
+            let now = backend.and_then(|(_, joined)| joined.outcomes.get(at)?.as_ref());
+            row(rules, item, entry, now)
+        })
+        .collect();
+    let rows = match rows.as_slice() {
+        [row] if rules.response.single => row.clone(),
+        rows => format!("[{}]", rows.join(",")),
+    };
+    let base = usable
+        .and_then(|(response, _)| std::str::from_utf8(response.body).ok())
+        .filter(|text| {
+            Document::parse(text.as_bytes())
+                .is_ok_and(|document| document.root().kind() == Kind::Object)
+        })
+        .unwrap_or("{}");
+    // The rows come last, so that an answer from the ledger alone starts with its status.
+    let mut edits: Vec<Edit<'_>> =
+        template.top.iter().map(|(at, text)| Edit::new(at, text.as_str())).collect();
+    let body = if rules.response.at.tokens().is_empty() {
+        edit(&rows, &edits)
+    } else {
+        edits.push(Edit::new(&rules.response.at, rows));
+        edit(base, &edits)
+    };
+    let default = match progress {
+        Progress::Unknown => UNKNOWN_STATUS,
+        Progress::Complete | Progress::Partial | Progress::None => {
+            backend.map_or(200, |(response, _)| response.status)
+        }
+    };
+    Answer { status: template.http.unwrap_or(default), body: body.into_bytes(), progress }
+}
+
+/// A refusal in the backend's own words: its status, if it has one of its own, and its body.
+pub fn refusal(refusal: &Refusal) -> (Option<u16>, String) {
+    let edits: Vec<Edit<'_>> =
+        refusal.top.iter().map(|(at, text)| Edit::new(at, text.as_str())).collect();
+    (refusal.http, edit("{}", &edits))
+}
+
+/// How far a batch is.
+fn whole_progress(entries: &[&Ledger]) -> Progress {
+    let all = |wanted: Progress| entries.iter().all(|entry| entry.progress() == wanted);
+    if entries.iter().any(|entry| entry.progress() == Progress::Unknown) {
+        Progress::Unknown
+    } else if all(Progress::Complete) {
+        Progress::Complete
+    } else if all(Progress::None) {
+        Progress::None
+    } else {
+        Progress::Partial
+    }
+}
+
+fn row(rules: &ItemRules, item: &Item, entry: &Ledger, now: Option<&ItemOutcome>) -> String {
+    let response = &rules.response;
+    let made;
+    let base = match &entry.row {
+        Some(row) => row.as_str(),
+        None => {
+            made = bare_row(rules, item);
+            &made
+        }
+    };
+    let document = Document::parse(base.as_bytes()).ok();
+    let find = |pointer: &Pointer| document.as_ref().and_then(|document| document.find(pointer));
+    let (units, lists) = match (rules.view, now) {
+        (View::Cumulative, _) => (entry.fulfilled, entry.outcomes.as_slice()),
+        (View::Delta, Some(ItemOutcome::Issued { units, appended, .. })) => {
+            (*units, appended.as_slice())
+        }
+        (View::Delta, Some(ItemOutcome::Unknown { .. }) | None) => (0, &[][..]),
+    };
+    let mut edits = Vec::new();
+    let numbers = [(&response.requested, entry.requested), (&response.issued.count, units)];
+    for (pointer, number) in numbers {
+        let Some(pointer) = pointer else { continue };
+        let written = find(pointer);
+        let text = match written.map(|value| value.kind()) {
+            Some(Kind::String) => quoted(&number.to_string()),
+            Some(Kind::Null | Kind::Bool | Kind::Number | Kind::Array | Kind::Object) | None => {
+                number.to_string()
+            }
+        };
+        if written.is_none_or(|value| value.raw() != text) {
+            edits.push(Edit::new(pointer, text));
+        }
+    }
+    for pointer in &response.append {
+        let list = elements(lists, &pointer.to_string());
+        // An array that stays empty stays as the backend wrote it: `[]`, `null` or absent.
+        if !list.is_empty() {
+            edits.push(Edit::new(pointer, format!("[{}]", list.join(","))));
+        }
+    }
+    let template = rules.render.template(entry.progress());
+    edits.extend(template.item.iter().map(|(at, text)| Edit::new(at, text.as_str())));
+    edit(base, &edits)
+}
+
+/// The row of an item the backend never wrote one for: what the client sent to tell it by.
+fn bare_row(rules: &ItemRules, item: &Item) -> String {
+    let mut edits = Vec::new();
+    let mut members = item.members.iter();
+    for by in &rules.response.by {
+        match by {
+            MatchBy::Id(pointer) => edits.push(Edit::new(pointer, item.raw_id.as_str())),
+            MatchBy::Member(pointer) => {
+                if let Some(Some((_, raw))) = members.next() {
+                    edits.push(Edit::new(pointer, raw.as_str()));
+                }
+            }
+            MatchBy::Position => {}
+        }
+    }
+    edit("{}", &edits)
+}

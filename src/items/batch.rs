@@ -1,0 +1,471 @@
+//! Reads a request body: its items, their ids, quantities and fingerprints.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+
+use sha2::{Digest, Sha256};
+
+use super::rules::{ItemRules, MatchBy, scalar};
+use crate::idempotency::TenantId;
+use crate::idempotency::fingerprint::{Fingerprint, MAX_MEMBER_NAME, MAX_MEMBERS, MemberDigest};
+use crate::json::{Document, Kind, ParseError, Pointer, Value};
+
+/// Bytes of the longest id.
+pub const MAX_ID: usize = 4096;
+
+/// What a batch is read from.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The caller.
+    pub tenant: &'a TenantId,
+    /// Names and values of the path's parameters, which may name what the body does not (a
+    /// customer); they count as shared members.
+    pub parameters: &'a [(&'a str, &'a str)],
+    /// The body as received.
+    pub body: &'a [u8],
+}
+
+/// The items of one request. Places are byte offsets in its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// At least one, in the order of the body.
+    pub items: Vec<Item>,
+    /// Digests of the `serialize_by` values; two batches that share one run one after the other.
+    pub serial: Vec<[u8; 16]>,
+    /// Where the array stands; for a single item, the item.
+    pub(super) list: Range<usize>,
+}
+
+/// One item.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Its id: the characters of a string, or the text of a number.
+    pub id: String,
+    /// Units asked for; at least 1.
+    pub quantity: u64,
+    /// SHA-256 over what must not change between tries, see [`Batch::fingerprints`].
+    pub digest: [u8; 32],
+    /// Whether it is sent whole or not at all.
+    pub indivisible: bool,
+    pub(super) span: Range<usize>,
+    pub(super) quantity_span: Option<Range<usize>>,
+    /// The id as it stands in the body.
+    pub(super) raw_id: String,
+    /// The values of the `member:` pointers, in their order: compared text, and text of the body.
+    pub(super) members: Vec<Option<(String, String)>>,
+}
+
+impl fmt::Debug for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Ids are keys, and keys never reach a log.
+        write!(f, "Item({} units at {:?})", self.quantity, self.span)
+    }
+}
+
+/// Why a body was not taken. Items are counted from 0; the text never repeats a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchError {
+    /// It cannot be read as JSON.
+    NotJson(ParseError),
+    /// A member name stands twice in one object.
+    DuplicateMember,
+    /// There are no items where they should be.
+    NoItems,
+    /// There are more than `max_items`.
+    TooMany {
+        /// The limit.
+        most: usize,
+    },
+    /// An item is not an object.
+    NotAnObject {
+        /// Which item.
+        item: usize,
+    },
+    /// An item has no id.
+    IdMissing {
+        /// Which item.
+        item: usize,
+    },
+    /// An id is neither a string nor a number, or longer than [`MAX_ID`].
+    IdInvalid {
+        /// Which item.
+        item: usize,
+    },
+    /// Two items have one id.
+    DuplicateItem {
+        /// The first of them.
+        first: usize,
+        /// The second.
+        item: usize,
+    },
+    /// A quantity is not a whole number from 1 to `max_quantity`, in digits.
+    Quantity {
+        /// Which item.
+        item: usize,
+        /// The limit.
+        most: u64,
+    },
+}
+
+impl BatchError {
+    /// The name clients match on.
+    pub const fn slug(self) -> &'static str {
+        match self {
+            Self::NotJson(_) | Self::DuplicateMember | Self::NoItems | Self::NotAnObject { .. } => {
+                "body-invalid"
+            }
+            Self::TooMany { .. } => "too-many-items",
+            Self::IdMissing { .. } => "key-missing",
+            Self::IdInvalid { .. } => "key-invalid",
+            Self::DuplicateItem { .. } => "duplicate-item",
+            Self::Quantity { .. } => "quantity-invalid",
+        }
+    }
+
+    /// The status of the refusal.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::TooMany { .. } => 413,
+            Self::NotJson(_)
+            | Self::DuplicateMember
+            | Self::NoItems
+            | Self::NotAnObject { .. }
+            | Self::IdMissing { .. }
+            | Self::IdInvalid { .. }
+            | Self::DuplicateItem { .. }
+            | Self::Quantity { .. } => 400,
+        }
+    }
+}
+
+impl fmt::Display for BatchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotJson(error) => write!(f, "The body cannot be read: {error}."),
+            Self::DuplicateMember => {
+                f.write_str("The body names a member twice in one object; name each once.")
+            }
+            Self::NoItems => f.write_str("The body has no items where this API expects them."),
+            Self::TooMany { most } => {
+                write!(f, "The body has more than {most} items; send them in several requests.")
+            }
+            Self::NotAnObject { item } => write!(f, "Item {} is not an object.", item + 1),
+            Self::IdMissing { item } => {
+                write!(f, "Item {} has no id; each item needs one of its own.", item + 1)
+            }
+            Self::IdInvalid { item } => write!(
+                f,
+                "The id of item {} must be a string or a number of at most {MAX_ID} bytes.",
+                item + 1
+            ),
+            Self::DuplicateItem { first, item } => write!(
+                f,
+                "Items {} and {} have the same id; each item needs one of its own.",
+                first + 1,
+                item + 1
+            ),
+            Self::Quantity { item, most } => write!(
+                f,
+                "The quantity of item {} must be a whole number from 1 to {most}.",
+                item + 1
+            ),
+        }
+    }
+}
+
+impl std::error::Error for BatchError {}
+
+impl Batch {
+    /// Reads the body. Takes time in proportion to it, and memory in proportion to its items.
+    ///
+    /// # Errors
+    /// When the body is not a batch that can be claimed; nothing may be sent for it.
+    pub fn read(rules: &ItemRules, request: &Request<'_>) -> Result<Self, BatchError> {
+        read(rules, request, &mut None)
+    }
+
+    /// The fingerprint of each item, with a short digest of each member: `quantity` for members of
+    /// the item, `/brand` for members of the body. The same for single items and arrays, whatever
+    /// the order of the pointers, so that routes can share a ledger.
+    ///
+    /// # Errors
+    /// As [`Batch::read`].
+    pub fn fingerprints(
+        rules: &ItemRules,
+        request: &Request<'_>,
+    ) -> Result<Vec<Fingerprint>, BatchError> {
+        let mut members = Some(Vec::new());
+        let batch = read(rules, request, &mut members)?;
+        let members = members.unwrap_or_default();
+        Ok(batch
+            .items
+            .iter()
+            .zip(members)
+            .map(|(item, members)| Fingerprint { digest: item.digest, members })
+            .collect())
+    }
+}
+
+fn read(
+    rules: &ItemRules,
+    request: &Request<'_>,
+    digests: &mut Option<Vec<Vec<MemberDigest>>>,
+) -> Result<Batch, BatchError> {
+    let document = Document::parse(request.body).map_err(BatchError::NotJson)?;
+    if document.has_duplicates() {
+        return Err(BatchError::DuplicateMember);
+    }
+    let list = document.find(&rules.at).ok_or(BatchError::NoItems)?;
+    let values: Vec<Value<'_, '_>> = match (list.kind(), rules.single) {
+        (Kind::Object, true) => vec![list],
+        (Kind::Array, false) => list.elements().take(rules.max_items + 1).collect(),
+        _ => return Err(BatchError::NoItems),
+    };
+    if values.is_empty() {
+        return Err(BatchError::NoItems);
+    }
+    if values.len() > rules.max_items {
+        return Err(BatchError::TooMany { most: rules.max_items });
+    }
+    let digester = Digester::new(rules, request, &document, list, digests.is_some());
+    let mut items = Vec::with_capacity(values.len());
+    let mut seen: HashMap<String, usize> = HashMap::with_capacity(values.len());
+    for (at, value) in values.into_iter().enumerate() {
+        let item = read_item(rules, value, at, &digester, digests)?;
+        if let Some(first) = seen.insert(item.id.clone(), at) {
+            return Err(BatchError::DuplicateItem { first, item: at });
+        }
+        items.push(item);
+    }
+    let serial = rules
+        .serialize_by
+        .iter()
+        .filter_map(|pointer| {
+            let value = document.find(pointer).filter(|value| value.kind() != Kind::Null)?;
+            let mut text = pointer.to_string().into_bytes();
+            text.push(0);
+            // Written as a number or as a string, it is the same customer.
+            match scalar(value) {
+                Some(scalar) => text.extend_from_slice(scalar.as_bytes()),
+                None => drop(value.canonical(&mut text, &[])),
+            }
+            let mut digest = [0; 16];
+            digest.copy_from_slice(&hash(b"oncegate/serial/1\0", request.tenant, &text)[..16]);
+            Some(digest)
+        })
+        .collect();
+    Ok(Batch { items, serial, list: list.span() })
+}
+
+fn read_item(
+    rules: &ItemRules,
+    value: Value<'_, '_>,
+    at: usize,
+    digester: &Digester<'_>,
+    digests: &mut Option<Vec<Vec<MemberDigest>>>,
+) -> Result<Item, BatchError> {
+    if value.kind() != Kind::Object {
+        return Err(BatchError::NotAnObject { item: at });
+    }
+    let id_value = value.find(&rules.id).filter(|id| id.kind() != Kind::Null);
+    let id_value = id_value.ok_or(BatchError::IdMissing { item: at })?;
+    let id = id_value.as_id().ok_or(BatchError::IdInvalid { item: at })?;
+    if id.is_empty() {
+        return Err(BatchError::IdMissing { item: at });
+    }
+    if id.len() > MAX_ID {
+        return Err(BatchError::IdInvalid { item: at });
+    }
+    let quantity_value = rules.quantity.as_ref().and_then(|pointer| value.find(pointer));
+    let quantity = match quantity_value {
+        None => 1,
+        Some(value) => {
+            let wrong = BatchError::Quantity { item: at, most: rules.max_quantity };
+            whole_number(value)
+                .filter(|units| (1..=rules.max_quantity).contains(units))
+                .ok_or(wrong)?
+        }
+    };
+    let skip = [Some(id_value.place()), quantity_value.map(|value| value.place())];
+    let (digest, members) = digester.item(value, quantity, skip);
+    if let Some(digests) = digests {
+        digests.push(members);
+    }
+    let members = rules
+        .response
+        .by
+        .iter()
+        .filter_map(|by| match by {
+            MatchBy::Member(pointer) => Some(pointer),
+            MatchBy::Id(_) | MatchBy::Position => None,
+        })
+        .map(|pointer| {
+            let value = value.find(pointer)?;
+            Some((scalar(value)?.into_owned(), value.raw().to_owned()))
+        })
+        .collect();
+    Ok(Item {
+        id: id.into_owned(),
+        quantity,
+        digest,
+        indivisible: rules.indivisible.as_ref().is_some_and(|matcher| matcher.matches(value, 0)),
+        span: value.span(),
+        quantity_span: quantity_value.map(|value| value.span()),
+        raw_id: id_value.raw().to_owned(),
+        members,
+    })
+}
+
+/// A whole number in digits: no sign, fraction, exponent or quotes, no leading zero (JSON).
+fn whole_number(value: Value<'_, '_>) -> Option<u64> {
+    let digits = value.kind() == Kind::Number && value.raw().bytes().all(|b| b.is_ascii_digit());
+    if digits { value.raw().parse().ok() } else { None }
+}
+
+/// Makes the digests of items; what they share is digested once.
+struct Digester<'a> {
+    tenant: &'a TenantId,
+    /// Names and pointers of the members that count, sorted by name; `None`: all.
+    same: Option<Vec<(String, &'a Pointer)>>,
+    shared: [u8; 32],
+    shared_members: Vec<MemberDigest>,
+    quantity_name: String,
+    wants_members: bool,
+}
+
+impl<'a> Digester<'a> {
+    fn new(
+        rules: &'a ItemRules,
+        request: &Request<'a>,
+        document: &Document<'_>,
+        list: Value<'_, '_>,
+        wants_members: bool,
+    ) -> Self {
+        let same = rules.same.as_ref().map(|pointers| {
+            let mut named: Vec<(String, &Pointer)> =
+                pointers.iter().map(|pointer| (item_name(pointer), pointer)).collect();
+            named.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+            named
+        });
+        let quantity_name =
+            rules.quantity.as_ref().map_or_else(|| String::from("quantity"), item_name);
+        let mut digester = Self {
+            tenant: request.tenant,
+            same,
+            shared: [0; 32],
+            shared_members: Vec::new(),
+            quantity_name,
+            wants_members,
+        };
+        let mut parts: Vec<(String, Value<'_, '_>)> = match &rules.shared {
+            Some(pointers) => pointers
+                .iter()
+                .filter_map(|pointer| Some((pointer.to_string(), document.find(pointer)?)))
+                .collect(),
+            None => document
+                .root()
+                .members()
+                .filter(|(_, member)| list.place() > 0 && member.place() != list.place())
+                .map(|(name, member)| (pointer_name(&name), member))
+                .collect(),
+        };
+        parts.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+        let mut text = Vec::new();
+        let mut members = Vec::new();
+        for (name, value) in request.parameters {
+            let name = format!("{{{name}}}");
+            members.extend(digester.fold(&mut text, &name, |text| field(text, value.as_bytes())));
+        }
+        for (name, value) in parts {
+            // A member that holds the items and more counts without the items.
+            let member = digester.fold(&mut text, &name, |text| {
+                value.canonical(text, &[list.place()]);
+            });
+            members.extend(member);
+        }
+        digester.shared = hash(b"oncegate/items-shared/1\0", request.tenant, &text);
+        digester.shared_members = members;
+        digester
+    }
+
+    /// The digest of an item, and those of its members if they are wanted. The values at the places
+    /// `skip` are its id, which names the record, and its quantity, which counts as a number.
+    fn item(
+        &self,
+        item: Value<'_, '_>,
+        quantity: u64,
+        skip: [Option<usize>; 2],
+    ) -> ([u8; 32], Vec<MemberDigest>) {
+        let mut text = Vec::with_capacity(256);
+        text.extend_from_slice(&self.shared);
+        let mut members = self.shared_members.clone();
+        members.extend(self.fold(&mut text, &self.quantity_name, |text| {
+            text.extend_from_slice(&quantity.to_le_bytes());
+        }));
+        let skipped = |value: &Value<'_, '_>| skip.contains(&Some(value.place()));
+        let mut each = |name: &str, value: Value<'_, '_>| {
+            if !skipped(&value) {
+                let inner = skip.map(|place| place.unwrap_or(usize::MAX));
+                members.extend(self.fold(&mut text, name, |text| {
+                    value.canonical(text, &inner);
+                }));
+            }
+        };
+        match &self.same {
+            Some(named) => named
+                .iter()
+                .filter_map(|(name, pointer)| Some((name, item.find(pointer)?)))
+                .for_each(|(name, value)| each(name, value)),
+            None => {
+                let mut all: Vec<_> = item.members().collect();
+                all.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+                all.into_iter().for_each(|(name, value)| each(&name, value));
+            }
+        }
+        members.truncate(MAX_MEMBERS);
+        (hash(b"oncegate/item/1\0", self.tenant, &text), members)
+    }
+
+    /// Appends one named part, and gives its short digest if those are wanted.
+    fn fold(
+        &self,
+        text: &mut Vec<u8>,
+        name: &str,
+        value: impl FnOnce(&mut Vec<u8>),
+    ) -> Option<MemberDigest> {
+        let start = text.len();
+        field(text, name.as_bytes());
+        value(text);
+        let wanted = self.wants_members && name.len() <= MAX_MEMBER_NAME;
+        wanted.then(|| {
+            let hash = hash(b"oncegate/item-member/1\0", self.tenant, &text[start..]);
+            let mut digest = [0; 4];
+            digest.copy_from_slice(&hash[..4]);
+            MemberDigest { name: name.to_owned(), digest }
+        })
+    }
+}
+
+/// A member of an item is named without the first slash, so that it differs from one of the body.
+fn item_name(pointer: &Pointer) -> String {
+    let name = pointer.to_string();
+    name.strip_prefix('/').map_or(name.clone(), str::to_owned)
+}
+
+fn pointer_name(member: &str) -> String {
+    format!("/{}", member.replace('~', "~0").replace('/', "~1"))
+}
+
+fn hash(label: &[u8], tenant: &TenantId, text: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(label);
+    hash.update(tenant.as_bytes());
+    hash.update(text);
+    hash.finalize().into()
+}
+
+fn field(text: &mut Vec<u8>, bytes: &[u8]) {
+    text.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+    text.extend_from_slice(bytes);
+}

@@ -1,0 +1,152 @@
+//! Changes to a JSON text that leave every byte they are not about as it is.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::json::{Document, Kind, Pointer, Value};
+
+/// One change: the JSON text to stand at a pointer.
+#[derive(Debug)]
+pub(super) struct Edit<'e> {
+    pub(super) at: &'e Pointer,
+    pub(super) text: Cow<'e, str>,
+}
+
+impl<'e> Edit<'e> {
+    pub(super) fn new(at: &'e Pointer, text: impl Into<Cow<'e, str>>) -> Self {
+        Self { at, text: text.into() }
+    }
+}
+
+type Splice<'e> = (Range<usize>, Cow<'e, str>);
+
+/// The text with the changes made in their order. A member that is absent is added at the end of
+/// its object, objects around it are made; an array's element that is absent is left out.
+pub(super) fn edit(text: &str, edits: &[Edit<'_>]) -> String {
+    let mut text = text.to_owned();
+    let mut rest = edits;
+    while !rest.is_empty() {
+        let Ok(document) = Document::parse(text.as_bytes()) else { return text };
+        // Changes that do not touch each other are made in one pass; the first that does starts
+        // the next, on the changed text.
+        let mut splices: Vec<Splice<'_>> = Vec::with_capacity(rest.len());
+        let mut taken = 0;
+        for change in rest {
+            if let Some(splice) = splice(document.root(), change) {
+                let touches = |other: &Splice<'_>| {
+                    other.0.start <= splice.0.end && splice.0.start <= other.0.end
+                };
+                if splices.iter().any(touches) {
+                    break;
+                }
+                splices.push(splice);
+            }
+            taken += 1;
+        }
+        rest = &rest[taken..];
+        text = spliced(&text, splices);
+    }
+    text
+}
+
+/// The text with each range replaced; the ranges do not overlap.
+pub(super) fn spliced(text: &str, mut splices: Vec<Splice<'_>>) -> String {
+    splices.sort_unstable_by_key(|(range, _)| range.start);
+    let added: usize = splices.iter().map(|(_, new)| new.len()).sum();
+    let mut changed = String::with_capacity(text.len() + added);
+    let mut done = 0;
+    for (range, new) in splices {
+        changed.push_str(&text[done..range.start]);
+        changed.push_str(&new);
+        done = range.end;
+    }
+    changed.push_str(&text[done..]);
+    changed
+}
+
+fn splice<'e>(root: Value<'_, '_>, change: &'e Edit<'_>) -> Option<Splice<'e>> {
+    let tokens = change.at.tokens();
+    let mut value = root;
+    for (depth, token) in tokens.iter().enumerate() {
+        if let Some(child) = value.child(token) {
+            value = child;
+            continue;
+        }
+        return match value.kind() {
+            Kind::Object => {
+                let member = format!("{}:{}", quoted(token), nested(&tokens[depth + 1..], change));
+                Some(match value.members().last() {
+                    Some((_, last)) => {
+                        let end = last.span().end;
+                        (end..end, format!(",{member}").into())
+                    }
+                    None => {
+                        let inside = value.span().start + 1;
+                        (inside..inside, member.into())
+                    }
+                })
+            }
+            Kind::Array => None,
+            Kind::Null | Kind::Bool | Kind::Number | Kind::String => {
+                Some((value.span(), nested(&tokens[depth..], change).into()))
+            }
+        };
+    }
+    Some((value.span(), Cow::Borrowed(&change.text)))
+}
+
+/// The new text inside one object for each name.
+fn nested(tokens: &[String], change: &Edit<'_>) -> String {
+    tokens.iter().rev().fold(change.text.clone().into_owned(), |inner, token| {
+        format!("{{{}:{inner}}}", quoted(token))
+    })
+}
+
+/// A JSON string.
+pub(super) fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, edits: &[(&str, &str)], expected: &str) {
+        let pointers: Vec<Pointer> =
+            edits.iter().map(|(at, _)| Pointer::parse(at).unwrap()).collect();
+        let edits: Vec<Edit<'_>> =
+            pointers.iter().zip(edits).map(|(at, (_, new))| Edit::new(at, *new)).collect();
+        assert_eq!(edit(text, &edits), expected);
+    }
+
+    #[test]
+    fn only_what_is_meant_changes() {
+        let text = r#"{ "n" : 1.10, "b":{"x" : 12345678901234567890},"é":"\u00e9" }"#;
+        check(text, &[], text);
+        check(
+            text,
+            &[("/b/x", "2"), ("/n", "null")],
+            r#"{ "n" : null, "b":{"x" : 2},"é":"\u00e9" }"#,
+        );
+    }
+
+    #[test]
+    fn what_is_absent_is_added_at_the_end() {
+        check(
+            "{}",
+            &[("/a", "1"), ("/b", "2"), ("/c/d", "3"), ("/c/e", "4")],
+            r#"{"a":1,"b":2,"c":{"d":3,"e":4}}"#,
+        );
+        check("{ \"a\" : {} }", &[("/a/\u{22}x", "1")], "{ \"a\" : {\"\\\"x\":1} }");
+        check(r#"{"a":null}"#, &[("/a/b", "1")], r#"{"a":{"b":1}}"#);
+        check("[1]", &[("/1", "2"), ("/0", "3")], "[3]");
+        check("[]", &[("", "5")], "5");
+    }
+
+    #[test]
+    fn later_changes_see_earlier_ones() {
+        check(r#"{"a":1}"#, &[("/a", r#"{"b":2}"#), ("/a/b", "3")], r#"{"a":{"b":3}}"#);
+        check(r#"{"a":1}"#, &[("/a", "2"), ("/c", "3")], r#"{"a":2,"c":3}"#);
+    }
+}

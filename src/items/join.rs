@@ -1,0 +1,241 @@
+//! What became of each item that was sent, read from the backend's answer.
+//!
+//! The body decides, not the status: backends report partial issues under 200 and 400 alike. The
+//! status counts only where the body has no rows. Whatever is missing, doubled or contradicts
+//! itself is unknown, never "not issued".
+
+use super::batch::Batch;
+use super::edit::{Edit, edit};
+pub use super::ledger::ItemOutcome;
+use super::ledger::{Appended, Doubt};
+use super::rows::{Found, assign};
+use super::rules::ItemRules;
+use super::split::Plan;
+use crate::idempotency::outcome::{OutcomeRules, Verdict};
+use crate::idempotency::record::UnknownReason;
+use crate::json::{Document, Kind, Pointer, Value};
+
+/// A complete answer of the backend.
+#[derive(Debug, Clone, Copy)]
+pub struct Response<'a> {
+    /// Its status.
+    pub status: u16,
+    /// Its body.
+    pub body: &'a [u8],
+}
+
+/// What an answer says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// For each item of the batch what became of it; `None`: it was not sent.
+    pub outcomes: Vec<Option<ItemOutcome>>,
+    /// What kind of answer it is.
+    pub shape: Shape,
+    /// Rows that belong to no item that was sent.
+    pub surplus: usize,
+}
+
+/// What kind of answer it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// It has rows.
+    Rows,
+    /// It has none, and says that nothing was issued.
+    Refused,
+    /// It has none, and does not say what was issued.
+    Unreadable,
+}
+
+/// Reads an answer. `outcome` says what its status means where it has no rows.
+pub fn join(
+    rules: &ItemRules,
+    outcome: &OutcomeRules,
+    batch: &Batch,
+    plan: &Plan,
+    response: &Response<'_>,
+) -> Joined {
+    let status = response.status;
+    let document = Document::parse(response.body).ok().filter(|it| !it.has_duplicates());
+    let place = document.as_ref().and_then(|document| document.find(&rules.response.at));
+    let rows: Vec<Value<'_, '_>> = match place {
+        Some(place) if place.kind() == Kind::Array => place.elements().collect(),
+        Some(place) if place.kind() == Kind::Object && rules.response.single => vec![place],
+        Some(_) | None => {
+            let refused = refused(rules, outcome, document.as_ref(), status);
+            return whole(batch, plan, refused, outcome.verdict(status), status);
+        }
+    };
+    if rules.response.single
+        && let [row] = rows.as_slice()
+        && says_nothing(rules, *row, status)
+        && refused(rules, outcome, document.as_ref(), status)
+    {
+        return whole(batch, plan, true, Verdict::Released, status);
+    }
+    let sent: Vec<(usize, u64)> = plan.sent().collect();
+    let items: Vec<_> = sent.iter().filter_map(|(at, _)| batch.items.get(*at)).collect();
+    let (found, surplus) = match (rules.response.single, items.as_slice(), rows.as_slice()) {
+        // One item, one row: there is nothing to confuse unless the row names another id.
+        (true, [_], [row]) if !names_another(rules, items[0].id.as_str(), *row) => {
+            (vec![Found::Row(*row)], 0)
+        }
+        _ => assign(rules, &items, &rows),
+    };
+    let mut outcomes = vec![None; batch.items.len()];
+    for (((at, units), item), found) in sent.iter().zip(&items).zip(found) {
+        let doubt = |doubt, row| ItemOutcome::Unknown { doubt, row };
+        outcomes[*at] = Some(match found {
+            Found::Missing => doubt(Doubt::Missing, None),
+            Found::Twice => doubt(Doubt::Twice, None),
+            Found::Row(row) => match issued(rules, row, *units, item.indivisible, status) {
+                Ok((units, closed)) => {
+                    let (appended, row) = gathered(rules, row);
+                    ItemOutcome::Issued { units, appended, row: Some(row), closed }
+                }
+                Err(why) => doubt(why, Some(row.raw().to_owned())),
+            },
+        });
+    }
+    Joined { outcomes, shape: Shape::Rows, surplus }
+}
+
+/// The same outcome for everything that was sent.
+fn whole(batch: &Batch, plan: &Plan, refused: bool, verdict: Verdict, status: u16) -> Joined {
+    let mut outcomes = vec![None; batch.items.len()];
+    for (at, _) in plan.sent() {
+        let doubt = match verdict {
+            Verdict::Unknown => Doubt::Lost(UnknownReason::Status(status)),
+            Verdict::Final | Verdict::Released => Doubt::Unreadable,
+        };
+        outcomes[at] = Some(if refused {
+            ItemOutcome::NOTHING
+        } else {
+            ItemOutcome::Unknown { doubt, row: None }
+        });
+    }
+    let shape = if refused { Shape::Refused } else { Shape::Unreadable };
+    Joined { outcomes, shape, surplus: 0 }
+}
+
+/// Whether an answer without rows proves that nothing was issued: by its status, or by its body
+/// under a status that may be believed. A 5xx without rows can come from anything in between.
+fn refused(
+    rules: &ItemRules,
+    outcome: &OutcomeRules,
+    document: Option<&Document<'_>>,
+    status: u16,
+) -> bool {
+    let root = document.map(Document::root);
+    let matches = |list: &[super::rules::Matcher], need_status: bool| {
+        root.is_some_and(|root| {
+            matches!(root.kind(), Kind::Object | Kind::Array)
+                && list.iter().any(|matcher| {
+                    (!need_status || matcher.status.is_some()) && matcher.matches(root, status)
+                })
+        })
+    };
+    if matches(&rules.response.unknown, false) {
+        return false;
+    }
+    match outcome.verdict(status) {
+        Verdict::Released => true,
+        Verdict::Final => matches(&rules.response.not_issued, false),
+        Verdict::Unknown => matches(&rules.response.not_issued, true),
+    }
+}
+
+fn names_another(rules: &ItemRules, id: &str, row: Value<'_, '_>) -> bool {
+    rules.response.by.iter().any(|by| match by {
+        super::rules::MatchBy::Id(pointer) => row
+            .find(pointer)
+            .filter(|named| named.kind() != Kind::Null)
+            .is_some_and(|named| named.as_id().as_deref() != Some(id)),
+        super::rules::MatchBy::Member(_) | super::rules::MatchBy::Position => false,
+    })
+}
+
+/// Whether a row has neither a number nor a code that says what was issued.
+fn says_nothing(rules: &ItemRules, row: Value<'_, '_>, status: u16) -> bool {
+    issued(rules, row, u64::MAX, false, status) == Err(Doubt::Silent)
+}
+
+/// How many units a row says were issued, and whether no more ever will be.
+fn issued(
+    rules: &ItemRules,
+    row: Value<'_, '_>,
+    sent: u64,
+    indivisible: bool,
+    status: u16,
+) -> Result<(u64, bool), Doubt> {
+    let response = &rules.response;
+    let any =
+        |list: &[super::rules::Matcher]| list.iter().any(|matcher| matcher.matches(row, status));
+    if row.kind() != Kind::Object {
+        return Err(Doubt::Silent);
+    }
+    if any(&response.unknown) {
+        return Err(Doubt::Said);
+    }
+    let closed = any(&response.finals);
+    let denied = closed || any(&response.retry);
+    let counted = match response.issued.count.as_ref().and_then(|pointer| present(row, pointer)) {
+        Some(count) => Some(units(count).ok_or(Doubt::Contradicting)?),
+        None => None,
+    };
+    let mut listed = None;
+    for array in response.issued.arrays.iter().filter_map(|pointer| present(row, pointer)) {
+        if array.kind() != Kind::Array {
+            return Err(Doubt::Contradicting);
+        }
+        listed = Some(listed.unwrap_or(0) + array.elements().count() as u64);
+    }
+    let issued = match (counted, listed) {
+        (Some(counted), Some(listed)) if counted != listed => return Err(Doubt::Contradicting),
+        // A row that denies and counts, without showing what it counts, says two things.
+        (Some(counted), None) if counted > 0 && denied => return Err(Doubt::Contradicting),
+        (Some(units), _) | (None, Some(units)) => units,
+        (None, None) if denied => 0,
+        (None, None)
+            if response.issued.all.as_ref().is_some_and(|all| all.matches(row, status)) =>
+        {
+            sent
+        }
+        (None, None) => return Err(Doubt::Silent),
+    };
+    if issued > sent {
+        return Err(Doubt::OverIssued);
+    }
+    if indivisible && issued > 0 && issued < sent {
+        return Err(Doubt::Divided);
+    }
+    Ok((issued, closed))
+}
+
+fn present<'d, 'a>(row: Value<'d, 'a>, pointer: &Pointer) -> Option<Value<'d, 'a>> {
+    row.find(pointer).filter(|value| value.kind() != Kind::Null)
+}
+
+/// A count: digits, with a fraction of zeros at most, as a number or in a string.
+fn units(value: Value<'_, '_>) -> Option<u64> {
+    let text = value.as_id()?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((&text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let zeros = digits(fraction) && fraction.bytes().all(|byte| byte == b'0');
+    if digits(whole) && zeros { whole.parse().ok() } else { None }
+}
+
+/// The elements of a row's `append` arrays, and the row with those arrays emptied.
+fn gathered(rules: &ItemRules, row: Value<'_, '_>) -> (Vec<Appended>, String) {
+    let mut appended = Vec::new();
+    let mut emptied = Vec::new();
+    for pointer in &rules.response.append {
+        let Some(array) = row.find(pointer) else { continue };
+        let elements: Vec<String> =
+            array.elements().map(|element| element.raw().to_owned()).collect();
+        if !elements.is_empty() {
+            emptied.push(Edit::new(pointer, "[]"));
+            appended.push(Appended { at: pointer.to_string(), elements });
+        }
+    }
+    (appended, edit(row.raw(), &emptied))
+}

@@ -1,0 +1,318 @@
+//! What is kept for one item, and how it changes. Every transition is a function from a ledger
+//! entry to its successor; versions, times and owners stand in the record around it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::rules::Progress;
+use crate::idempotency::record::UnknownReason;
+
+/// Bytes of elements kept from tries that issued nothing. Tries that issued something are at most
+/// as many as the units requested; the others have no end.
+pub const MAX_IDLE_BYTES: usize = 64 << 10;
+
+/// One item: `fulfilled + in_flight + unknown <= requested`, always.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Units the client asked for; at least 1.
+    pub requested: u64,
+    /// Units that were issued.
+    pub fulfilled: u64,
+    /// Units a call in flight was sent for.
+    pub in_flight: u64,
+    /// Units that were sent and nobody knows about.
+    pub unknown: u64,
+    /// Why nobody knows.
+    pub doubt: Option<Doubt>,
+    /// Whether the backend said that no more will be issued, ever.
+    pub closed: bool,
+    /// What was issued: for each `append` pointer the elements, in the order they came.
+    pub outcomes: Vec<Appended>,
+    /// The last row that could be understood, its `append` arrays emptied: JSON text.
+    pub row: Option<String>,
+    /// The row that could not be understood, for whoever settles it: JSON text.
+    pub evidence: Option<String>,
+}
+
+/// The elements of one `append` array.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Appended {
+    /// The array's pointer in a row.
+    pub at: String,
+    /// The text of each element as the backend wrote it.
+    pub elements: Vec<String>,
+}
+
+/// Why an item's fate is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Doubt {
+    /// There is no answer.
+    Lost(UnknownReason),
+    /// The answer cannot be read as this API's: not JSON, or no rows where they should be.
+    Unreadable,
+    /// The answer has no row for the item, or one that may be another's.
+    Missing,
+    /// Two rows are the item's.
+    Twice,
+    /// The row says that nobody knows (`unknown`).
+    Said,
+    /// The row does not say how many were issued.
+    Silent,
+    /// The row's parts say different things.
+    Contradicting,
+    /// The row says that more were issued than were sent.
+    OverIssued,
+    /// A part of an item that cannot be divided was issued.
+    Divided,
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lost(_) => "the answer was lost",
+            Self::Unreadable => "the answer has no rows that could be read",
+            Self::Missing => "the answer has no row for this item",
+            Self::Twice => "the answer has two rows for this item",
+            Self::Said => "the backend said that it does not know",
+            Self::Silent => "the row does not say how many were issued",
+            Self::Contradicting => "the row contradicts itself",
+            Self::OverIssued => "the row says that more were issued than were sent",
+            Self::Divided => "a part was issued of what cannot be divided",
+        })
+    }
+}
+
+/// What a transition may not do: the caller has the wrong entry in its hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LedgerError {
+    /// More units than are left, or none.
+    Units,
+    /// Units are in flight or unknown already.
+    Busy,
+    /// Nothing is in flight, or nothing is unknown.
+    Idle,
+    /// The entry breaks `fulfilled + in_flight + unknown <= requested`.
+    Broken,
+}
+
+impl fmt::Display for LedgerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Units => "not that many units are left",
+            Self::Busy => "units of this item are in flight or unknown",
+            Self::Idle => "no unit of this item is in flight or unknown",
+            Self::Broken => "the item's quantities do not add up",
+        })
+    }
+}
+
+impl std::error::Error for LedgerError {}
+
+/// What became of the units that were sent for one item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ItemOutcome {
+    /// This many were issued, none is possible; the others were not.
+    Issued {
+        /// At most as many as were sent.
+        units: u64,
+        /// The elements that came with them.
+        appended: Vec<Appended>,
+        /// The row, its `append` arrays emptied.
+        row: Option<String>,
+        /// Whether no more will ever be issued.
+        closed: bool,
+    },
+    /// Nobody knows.
+    Unknown {
+        /// Why.
+        doubt: Doubt,
+        /// The row as it came, if there was one.
+        row: Option<String>,
+    },
+}
+
+impl ItemOutcome {
+    /// Nothing was issued: no row says more.
+    pub const NOTHING: Self =
+        Self::Issued { units: 0, appended: Vec::new(), row: None, closed: false };
+
+    /// How many units were certainly issued.
+    pub fn units(&self) -> u64 {
+        match self {
+            Self::Issued { units, .. } => *units,
+            Self::Unknown { .. } => 0,
+        }
+    }
+}
+
+impl Ledger {
+    /// An item nothing was sent for yet.
+    ///
+    /// # Errors
+    /// When `requested` is zero.
+    pub fn new(requested: u64) -> Result<Self, LedgerError> {
+        if requested == 0 {
+            return Err(LedgerError::Units);
+        }
+        Ok(Self {
+            requested,
+            fulfilled: 0,
+            in_flight: 0,
+            unknown: 0,
+            doubt: None,
+            closed: false,
+            outcomes: Vec::new(),
+            row: None,
+            evidence: None,
+        })
+    }
+
+    /// Whether the quantities add up.
+    ///
+    /// # Errors
+    /// When they do not: the entry must not be acted on.
+    pub fn check(&self) -> Result<(), LedgerError> {
+        let held = self
+            .fulfilled
+            .checked_add(self.in_flight)
+            .and_then(|held| held.checked_add(self.unknown));
+        let holds = self.requested > 0 && held.is_some_and(|held| held <= self.requested);
+        if holds { Ok(()) } else { Err(LedgerError::Broken) }
+    }
+
+    /// Units that may be sent now, none while any is in flight or unknown.
+    pub fn remaining(&self) -> u64 {
+        if self.closed || self.in_flight > 0 || self.unknown > 0 {
+            return 0;
+        }
+        self.requested.saturating_sub(self.fulfilled)
+    }
+
+    /// How far the item is.
+    pub fn progress(&self) -> Progress {
+        if self.in_flight > 0 || self.unknown > 0 {
+            Progress::Unknown
+        } else if self.fulfilled >= self.requested {
+            Progress::Complete
+        } else if self.fulfilled > 0 {
+            Progress::Partial
+        } else {
+            Progress::None
+        }
+    }
+
+    /// Whether the entry says no more than that the id was once seen, so that it may be forgotten
+    /// when its call certainly did not reach the backend.
+    pub fn is_blank(&self) -> bool {
+        let nothing = self.fulfilled == 0 && self.in_flight == 0 && self.unknown == 0;
+        nothing && !self.closed && self.row.is_none() && self.outcomes.is_empty()
+    }
+
+    /// The successor in which `units` are about to be sent.
+    ///
+    /// # Errors
+    /// When not that many are left, or a call for the item is open.
+    pub fn claim(&self, units: u64) -> Result<Self, LedgerError> {
+        self.check()?;
+        if self.in_flight > 0 || self.unknown > 0 {
+            return Err(LedgerError::Busy);
+        }
+        if units == 0 || units > self.remaining() {
+            return Err(LedgerError::Units);
+        }
+        Ok(Self { in_flight: units, ..self.clone() })
+    }
+
+    /// The successor in which the call in flight had this outcome.
+    ///
+    /// # Errors
+    /// When nothing is in flight, or more was issued than was sent.
+    pub fn complete(&self, outcome: &ItemOutcome) -> Result<Self, LedgerError> {
+        let open = Self { in_flight: 0, ..self.clone() };
+        self.resolve(open, self.in_flight, outcome)
+    }
+
+    /// The successor in which the call in flight got no answer.
+    ///
+    /// # Errors
+    /// When nothing is in flight.
+    pub fn lose(&self, reason: UnknownReason) -> Result<Self, LedgerError> {
+        self.complete(&ItemOutcome::Unknown { doubt: Doubt::Lost(reason), row: None })
+    }
+
+    /// The successor in which the call in flight certainly did not reach the backend.
+    ///
+    /// # Errors
+    /// When nothing is in flight.
+    pub fn release(&self) -> Result<Self, LedgerError> {
+        self.complete(&ItemOutcome::NOTHING)
+    }
+
+    /// The successor in which the fate of the unknown units is known: by a late answer, or because
+    /// somebody looked. Units that were not issued may be sent again.
+    ///
+    /// # Errors
+    /// When nothing is unknown, or more was issued than is unknown.
+    pub fn settle(&self, outcome: &ItemOutcome) -> Result<Self, LedgerError> {
+        let open = Self { unknown: 0, doubt: None, evidence: None, ..self.clone() };
+        self.resolve(open, self.unknown, outcome)
+    }
+
+    fn resolve(
+        &self,
+        mut next: Self,
+        sent: u64,
+        outcome: &ItemOutcome,
+    ) -> Result<Self, LedgerError> {
+        self.check()?;
+        if sent == 0 {
+            return Err(LedgerError::Idle);
+        }
+        match outcome {
+            ItemOutcome::Unknown { doubt, row } => {
+                next.unknown += sent;
+                next.doubt = Some(*doubt);
+                next.evidence.clone_from(row);
+            }
+            ItemOutcome::Issued { units, appended, row, closed } => {
+                if *units > sent {
+                    return Err(LedgerError::Units);
+                }
+                next.fulfilled += units;
+                next.closed |= closed;
+                if row.is_some() {
+                    next.row.clone_from(row);
+                }
+                if *units > 0 || next.outcome_bytes() < MAX_IDLE_BYTES {
+                    next.append(appended);
+                }
+            }
+        }
+        next.check()?;
+        Ok(next)
+    }
+
+    /// The elements gathered at a pointer.
+    pub fn gathered(&self, at: &str) -> &[String] {
+        elements(&self.outcomes, at)
+    }
+
+    fn append(&mut self, appended: &[Appended]) {
+        for more in appended.iter().filter(|more| !more.elements.is_empty()) {
+            match self.outcomes.iter_mut().find(|list| list.at == more.at) {
+                Some(list) => list.elements.extend_from_slice(&more.elements),
+                None => self.outcomes.push(more.clone()),
+            }
+        }
+    }
+
+    fn outcome_bytes(&self) -> usize {
+        self.outcomes.iter().flat_map(|list| &list.elements).map(String::len).sum()
+    }
+}
+
+/// The elements of the list for a pointer, none when there is no such list.
+pub(super) fn elements<'l>(lists: &'l [Appended], at: &str) -> &'l [String] {
+    lists.iter().find(|list| list.at == at).map_or(&[], |list| &list.elements)
+}

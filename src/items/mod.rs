@@ -1,0 +1,34 @@
+//! Batches: requests whose elements each have an id and a quantity that may be fulfilled over
+//! several tries. A retry sends the backend only what is still missing.
+//!
+//! One call goes through these files in order: [`batch`] reads the request, [`split`] decides from
+//! each item's [`ledger`] what is still to send and writes the upstream body, [`join`] reads from
+//! the backend's answer what became of each item, [`answer`] writes what the client is told.
+//! [`rules`] says where things stand in the bodies; nothing here knows a particular backend.
+//!
+//! Everything is pure: no I/O, no clock, no async. Making claims and outcomes durable, waiting for
+//! calls in flight and sending are left to the proxy; the gateway's own errors to `problem`.
+
+pub mod answer;
+pub mod batch;
+mod edit;
+pub mod join;
+pub mod ledger;
+mod rows;
+pub mod rules;
+pub mod split;
+#[cfg(test)]
+mod tests;
+
+pub use answer::{Answer, refusal, render};
+pub use batch::{Batch, BatchError, Request};
+pub use join::{ItemOutcome, Joined, Response, Shape, join};
+pub use ledger::{Appended, Doubt, Ledger, LedgerError};
+pub use rules::ItemRules;
+pub use split::{Known, Part, Plan, Verdict};
+
+/// The scope of a ledger's record ids, for [`crate::idempotency::RecordId::new`]. Names of routes
+/// have no colon, so an item never collides with a key of request mode.
+pub fn scope(ledger: &str) -> String {
+    format!("items:{ledger}")
+}

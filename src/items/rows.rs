@@ -1,0 +1,128 @@
+//! Which row of an answer is which item's.
+
+use std::collections::HashMap;
+
+use super::batch::Item;
+use super::rules::{ItemRules, MatchBy, scalar};
+use crate::json::{Kind, Value};
+
+/// What an answer has for one item that was sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Found<'d, 'a> {
+    Row(Value<'d, 'a>),
+    Missing,
+    Twice,
+}
+
+/// For each item that was sent what the answer has for it, and how many rows belong to none.
+pub(super) fn assign<'d, 'a>(
+    rules: &ItemRules,
+    sent: &[&Item],
+    rows: &[Value<'d, 'a>],
+) -> (Vec<Found<'d, 'a>>, usize) {
+    let mut found = vec![Found::Missing; sent.len()];
+    let mut free: Vec<usize> = (0..rows.len()).collect();
+    let mut surplus = 0;
+    let by = &rules.response.by;
+    if let Some(pointer) = by.iter().find_map(|by| match by {
+        MatchBy::Id(pointer) => Some(pointer),
+        MatchBy::Member(_) | MatchBy::Position => None,
+    }) {
+        let ids: HashMap<&str, usize> =
+            sent.iter().enumerate().map(|(at, item)| (item.id.as_str(), at)).collect();
+        // A row that names an id is that item's or nobody's, whatever else it says.
+        free.retain(|&row| {
+            let id = rows[row].find(pointer).filter(|id| id.kind() != Kind::Null);
+            let Some(id) = id else { return true };
+            match id.as_id().and_then(|id| ids.get(&*id).copied()) {
+                Some(item) => {
+                    found[item] = match found[item] {
+                        Found::Missing => Found::Row(rows[row]),
+                        Found::Row(_) | Found::Twice => Found::Twice,
+                    };
+                }
+                None => surplus += 1,
+            }
+            false
+        });
+    }
+    // With a row of nobody about, or an item with two, what only looks alike proves nothing.
+    let certain = surplus == 0 && !found.iter().any(|found| matches!(found, Found::Twice));
+    let mut member = 0;
+    for by in by.iter().filter(|_| certain) {
+        match by {
+            MatchBy::Id(_) => {}
+            MatchBy::Member(pointer) => {
+                by_member(&mut found, &mut free, sent, rows, (pointer, member));
+                member += 1;
+            }
+            MatchBy::Position => by_position(&mut found, &mut free, rules, sent, rows),
+        }
+    }
+    (found, surplus + free.len())
+}
+
+fn by_member<'d, 'a>(
+    found: &mut [Found<'d, 'a>],
+    free: &mut Vec<usize>,
+    sent: &[&Item],
+    rows: &[Value<'d, 'a>],
+    (pointer, member): (&crate::json::Pointer, usize),
+) {
+    let of_row = |row: usize| rows[row].find(pointer).and_then(scalar);
+    let mut times: HashMap<String, usize> = HashMap::new();
+    for row in free.iter() {
+        if let Some(value) = of_row(*row) {
+            *times.entry(value.into_owned()).or_default() += 1;
+        }
+    }
+    let mut items: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (at, item) in sent.iter().enumerate() {
+        if let Some((value, _)) = item.members.get(member).and_then(Option::as_ref)
+            && matches!(found[at], Found::Missing)
+        {
+            items.entry(value).or_default().push(at);
+        }
+    }
+    free.retain(|&row| {
+        let Some(value) = of_row(row) else { return true };
+        match items.get(&*value).map(Vec::as_slice) {
+            Some([item]) if times.get(&*value) == Some(&1) => {
+                found[*item] = Found::Row(rows[row]);
+                false
+            }
+            Some(_) | None => true,
+        }
+    });
+}
+
+/// By place, when there is a row for each item; a row that names another member than the item at
+/// its place is nobody's.
+fn by_position<'d, 'a>(
+    found: &mut [Found<'d, 'a>],
+    free: &mut Vec<usize>,
+    rules: &ItemRules,
+    sent: &[&Item],
+    rows: &[Value<'d, 'a>],
+) {
+    if rows.len() != sent.len() {
+        return;
+    }
+    let members = || {
+        rules.response.by.iter().filter_map(|by| match by {
+            MatchBy::Member(pointer) => Some(pointer),
+            MatchBy::Id(_) | MatchBy::Position => None,
+        })
+    };
+    free.retain(|&row| {
+        let contradicts = members().zip(&sent[row].members).any(|(pointer, of_item)| {
+            let of_row = rows[row].find(pointer).and_then(scalar);
+            matches!((of_row, of_item), (Some(row), Some((item, _))) if row != *item)
+        });
+        if contradicts || !matches!(found[row], Found::Missing) {
+            return true;
+        }
+        found[row] = Found::Row(rows[row]);
+        false
+    });
+}

@@ -1,0 +1,147 @@
+//! What is still to send: from a batch and what the ledger says of each item to the upstream body.
+
+use std::ops::Range;
+
+use super::batch::Batch;
+use super::edit::spliced;
+use super::ledger::Ledger;
+use super::rules::ItemRules;
+
+/// What the store holds for one item.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'r> {
+    /// The digest of the fingerprint it was first claimed with.
+    pub digest: &'r [u8; 32],
+    /// Its entry.
+    pub ledger: &'r Ledger,
+}
+
+/// What to do about one item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Nothing: all of it is issued, or no more of it ever will be.
+    Settled,
+    /// Send this many units; at least 1.
+    Send(u64),
+    /// Nothing: the fate of some units is unknown.
+    Unknown,
+    /// Wait: another call is sending it.
+    InFlight,
+    /// Refuse the whole request: the id belongs to another item.
+    Reused,
+}
+
+/// What to do about a batch, item by item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order of [`Batch::items`].
+    pub parts: Vec<Part>,
+}
+
+/// What to do about the whole request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Refuse it: an id belongs to another item.
+    Reused {
+        /// The first such item.
+        item: usize,
+    },
+    /// Wait for the call in flight.
+    InFlight {
+        /// The first item it is sending.
+        item: usize,
+    },
+    /// Claim the items of [`Plan::sent`] and send them.
+    Send,
+    /// Answer from the ledger.
+    Replay,
+}
+
+impl Plan {
+    /// The plan for a batch; `known` has an element for each item.
+    pub fn of(batch: &Batch, known: &[Option<Known<'_>>]) -> Self {
+        let part = |(at, item): (usize, &super::batch::Item)| {
+            let Some(known) = known.get(at).copied().flatten() else {
+                return Part::Send(item.quantity);
+            };
+            let ledger = known.ledger;
+            if known.digest != &item.digest {
+                return Part::Reused;
+            }
+            // An entry that does not add up is not acted on, and neither is one that a digest of
+            // the same quantity contradicts.
+            if ledger.check().is_err() || ledger.requested != item.quantity {
+                return Part::Unknown;
+            }
+            if ledger.in_flight > 0 {
+                return Part::InFlight;
+            }
+            if ledger.unknown > 0 {
+                return Part::Unknown;
+            }
+            match ledger.remaining() {
+                0 => Part::Settled,
+                // What is left of something indivisible can never be sent.
+                units if item.indivisible && units < item.quantity => Part::Settled,
+                units => Part::Send(units),
+            }
+        };
+        Self { parts: batch.items.iter().enumerate().map(part).collect() }
+    }
+
+    /// What to do about the whole request. A changed item comes before one in flight.
+    pub fn verdict(&self) -> Verdict {
+        let first = |wanted: Part| self.parts.iter().position(|part| *part == wanted);
+        if let Some(item) = first(Part::Reused) {
+            return Verdict::Reused { item };
+        }
+        if let Some(item) = first(Part::InFlight) {
+            return Verdict::InFlight { item };
+        }
+        if self.sent().next().is_some() { Verdict::Send } else { Verdict::Replay }
+    }
+
+    /// The items to send, with their units, in their order.
+    pub fn sent(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
+        self.parts.iter().enumerate().filter_map(|(at, part)| match part {
+            Part::Send(units) => Some((at, *units)),
+            Part::Settled | Part::Unknown | Part::InFlight | Part::Reused => None,
+        })
+    }
+
+    /// The upstream body: `body`, the one `batch` was read from, without the items that are not
+    /// sent, and with the quantities that are left. Every other byte stays. `None` when nothing is
+    /// to be sent, or `body` is another.
+    pub fn body(&self, rules: &ItemRules, batch: &Batch, body: &[u8]) -> Option<Vec<u8>> {
+        let text = std::str::from_utf8(body).ok()?;
+        self.sent().next()?;
+        let mut splices: Vec<(Range<usize>, std::borrow::Cow<'_, str>)> = Vec::new();
+        // What stands between `[` and the first item that is sent stays, less the items before it;
+        // each later one brings the separator that stood before it.
+        let mut first = true;
+        for (at, item) in batch.items.iter().enumerate() {
+            match self.parts.get(at)? {
+                Part::Send(units) => {
+                    first = false;
+                    if *units != item.quantity {
+                        splices.push((item.quantity_span.clone()?, units.to_string().into()));
+                    }
+                }
+                Part::Settled | Part::Unknown | Part::InFlight | Part::Reused => {
+                    if rules.single {
+                        return None;
+                    }
+                    let end_of = |at: usize| Some(batch.items.get(at)?.span.end);
+                    let gone = if first {
+                        item.span.start..batch.items.get(at + 1)?.span.start
+                    } else {
+                        end_of(at.checked_sub(1)?)?..item.span.end
+                    };
+                    splices.push((gone, "".into()));
+                }
+            }
+        }
+        text.get(batch.list.clone())?;
+        Some(spliced(text, splices).into_bytes())
+    }
+}

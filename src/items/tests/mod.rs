@@ -1,0 +1,130 @@
+//! Batches: the worked example, every oddity that is known of real backends, exact texts, and
+//! random sequences of calls.
+
+mod oddities;
+mod random;
+mod reading;
+mod story;
+
+use super::*;
+use crate::config::{self, ItemsMode, Mode};
+use crate::idempotency::TenantId;
+
+/// The rules of an example's route.
+pub(super) fn example(text: &str, route: usize) -> ItemsMode {
+    let config = config::parse(text, "t.toml", &|_| None).unwrap_or_else(|it| panic!("{it}"));
+    match &config.routes[route].mode {
+        Mode::Items(mode) => (**mode).clone(),
+        Mode::Request(_) | Mode::Off => panic!("route {route} has another mode"),
+    }
+}
+
+pub(super) fn capillary() -> ItemsMode {
+    example(include_str!("../../../config/capillary.toml"), 0)
+}
+
+pub(super) fn currency() -> ItemsMode {
+    example(include_str!("../../../config/currency.toml"), 0)
+}
+
+pub(super) fn single() -> ItemsMode {
+    example(include_str!("../../../config/single-reward.toml"), 1)
+}
+
+pub(super) fn tenant() -> TenantId {
+    TenantId::from_bytes([7; 16])
+}
+
+pub(super) fn request(body: &str) -> Request<'_> {
+    const TENANT: TenantId = TenantId::from_bytes([7; 16]);
+    Request { tenant: &TENANT, parameters: &[], body: body.as_bytes() }
+}
+
+/// A ledger in memory, driven as the proxy drives the store.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Books {
+    pub(super) entries: std::collections::HashMap<String, ([u8; 32], Ledger)>,
+}
+
+/// A call between its claim and its answer.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) batch: Batch,
+    pub(super) plan: Plan,
+    /// What goes upstream; `None`: nothing.
+    pub(super) upstream: Option<String>,
+}
+
+impl Books {
+    /// Reads, splits and claims.
+    pub(super) fn claim(&mut self, mode: &ItemsMode, body: &str) -> Result<Call, Verdict> {
+        let batch = Batch::read(&mode.rules, &request(body)).unwrap();
+        let known: Vec<Option<Known<'_>>> = batch
+            .items
+            .iter()
+            .map(|item| self.entries.get(&item.id).map(|(digest, ledger)| Known { digest, ledger }))
+            .collect();
+        let plan = Plan::of(&batch, &known);
+        match plan.verdict() {
+            Verdict::Send | Verdict::Replay => {}
+            refused @ (Verdict::Reused { .. } | Verdict::InFlight { .. }) => return Err(refused),
+        }
+        let upstream = plan.body(&mode.rules, &batch, body.as_bytes());
+        for (at, units) in plan.sent() {
+            let item = &batch.items[at];
+            let entry = self
+                .entries
+                .entry(item.id.clone())
+                .or_insert_with(|| (item.digest, Ledger::new(item.quantity).unwrap()));
+            entry.1 = entry.1.claim(units).unwrap();
+        }
+        let upstream = upstream.map(|bytes| String::from_utf8(bytes).unwrap());
+        assert_eq!(upstream.is_some(), plan.verdict() == Verdict::Send);
+        Ok(Call { batch, plan, upstream })
+    }
+
+    /// Takes the backend's answer to a call.
+    pub(super) fn complete(
+        &mut self,
+        mode: &ItemsMode,
+        call: &Call,
+        status: u16,
+        body: &str,
+    ) -> (Joined, Answer) {
+        let response = Response { status, body: body.as_bytes() };
+        let joined = join(&mode.rules, &mode.outcome, &call.batch, &call.plan, &response);
+        for (item, outcome) in call.batch.items.iter().zip(&joined.outcomes) {
+            if let Some(outcome) = outcome {
+                let entry = self.entries.get_mut(&item.id).unwrap();
+                entry.1 = entry.1.complete(outcome).unwrap();
+            }
+        }
+        let answer = render(&mode.rules, &call.batch, &self.of(call), Some((&response, &joined)));
+        (joined, answer)
+    }
+
+    /// The answer of a call for which nothing was sent.
+    pub(super) fn replay(&self, mode: &ItemsMode, call: &Call) -> Answer {
+        render(&mode.rules, &call.batch, &self.of(call), None)
+    }
+
+    /// No answer came.
+    pub(super) fn lose(&mut self, call: &Call) {
+        for (at, _) in call.plan.sent() {
+            let entry = self.entries.get_mut(&call.batch.items[at].id).unwrap();
+            entry.1 = entry.1.lose(crate::idempotency::record::UnknownReason::Timeout).unwrap();
+        }
+    }
+
+    fn of(&self, call: &Call) -> Vec<&Ledger> {
+        call.batch.items.iter().map(|item| &self.entries[&item.id].1).collect()
+    }
+}
+
+pub(super) fn text(answer: &Answer) -> &str {
+    std::str::from_utf8(&answer.body).unwrap()
+}
+
+pub(super) fn value(answer: &Answer) -> serde_json::Value {
+    serde_json::from_slice(&answer.body).unwrap()
+}
