@@ -6,12 +6,12 @@ use toml::Spanned;
 use super::file::{self, List, Table, Written};
 use super::file_items as written;
 use super::profiles::Profile;
-use super::reader::{Reader, elements, span_of};
-use super::units::{Flag, Period};
-use super::{Config, ItemsMode, Mode, Route, Upstream};
+use super::reader::{Reader, elements};
+use super::units::Flag;
+use super::{Config, ItemsMode, Upstream};
 use crate::idempotency::record::{Keep, Retention};
 use crate::items::rules::{
-    IssuedRules, ItemRules, MAX_ITEMS, MAX_QUANTITY, MatchBy, RenderRules, ResponseRules, View,
+    IssuedRules, ItemRules, MAX_ITEMS, MAX_QUANTITY, MatchBy, ResponseRules, View,
 };
 use crate::json::Pointer;
 
@@ -79,21 +79,6 @@ impl Reader {
         mode
     }
 
-    /// A stored answer of a whole request would freeze a partial result for ever.
-    fn no_request_keys(&mut self, route: &file::Route) {
-        let tables = [("key", span_of(&route.key)), ("fingerprint", span_of(&route.fingerprint))];
-        for (name, span) in tables {
-            if span.is_some() {
-                let what = format!(
-                    "`{name}` has no place on a route with mode = \"items\": the keys are the ids \
-                     of the items, and a key for the whole request would replay a partial result \
-                     for ever; remove it, and use [route.items]"
-                );
-                self.say_at(span, what);
-            }
-        }
-    }
-
     fn items_profile(&mut self, route: &file::Route) -> Preset {
         if let Some(profile) = &route.profile
             && matches!(profile.get_ref().as_str(), "stripe" | "redeemsg")
@@ -114,21 +99,6 @@ impl Reader {
         )
     }
 
-    /// A tombstone of no length would let an id run again.
-    fn nothing_runs_again(&mut self, route: &file::Route, mode: &ItemsMode) {
-        let Retention { answer, tombstone } = mode.record.retention;
-        if answer != Keep::Forever && tombstone == Keep::For(std::time::Duration::ZERO) {
-            let record = route.record.as_ref().map(Spanned::get_ref);
-            let span = record.and_then(|record| span_of(&record.tombstone));
-            let what = format!(
-                "after `retention` ({}) a `tombstone` of 0s would let complete items be issued \
-                 again; keep one of them longer",
-                Period(answer)
-            );
-            self.say_at(span.or(span_of(&route.record)).or(span_of(&route.mode)), what);
-        }
-    }
-
     fn item_rules(&mut self, table: &Spanned<Table<written::Items>>, preset: Preset) -> ItemRules {
         let items = table.get_ref();
         let preset = match preset {
@@ -147,7 +117,7 @@ impl Reader {
         };
         let single = flag(&items.single, preset.as_ref().is_some_and(|rules| rules.single));
         let lists = preset.as_ref();
-        ItemRules {
+        let rules = ItemRules {
             same: self
                 .pointers("same", &items.same)
                 .or_else(|| lists.and_then(|rules| rules.same.clone())),
@@ -189,8 +159,9 @@ impl Reader {
             single,
             id,
             quantity,
-        }
-        .checked(self, items)
+        };
+        self.templates_agree(&rules, items);
+        rules
     }
 
     fn response_rules(
@@ -257,31 +228,6 @@ impl Reader {
         };
         self.response_agrees(response, &rules);
         rules
-    }
-
-    fn response_agrees(&mut self, table: &Spanned<Table<written::Answer>>, rules: &ResponseRules) {
-        let written = table.get_ref();
-        if rules.by.is_empty() && !self.was_removed("match") && written.by.is_none() {
-            let what = "[route.items.response] has no `match`, such as [\"id:/requestId\"] or \
-                        [\"position\"]";
-            self.say(table, what);
-        }
-        let IssuedRules { count, arrays, all } = &rules.issued;
-        if count.is_none() && arrays.is_empty() && all.is_none() && !self.was_removed("issued") {
-            let what = "nothing says how many units were issued; give `issued` a `count`, \
-                        `arrays` or `all`";
-            match &written.issued {
-                Some(issued) => self.say(issued, what),
-                None => self.say(table, what),
-            }
-        }
-        for array in arrays.iter().filter(|array| !rules.append.contains(array)) {
-            let what = format!(
-                "`issued` counts {array}, which `append` does not name: what earlier tries issued \
-                 would be missing in the answer; add it to `append`"
-            );
-            self.say_at(span_of(&written.append).or(span_of(&written.issued)), what);
-        }
     }
 
     fn issued(&mut self, issued: &Spanned<Table<written::Issued>>) -> IssuedRules {
@@ -361,101 +307,8 @@ impl Reader {
         }
         Some(pointers)
     }
-
-    /// What a route must agree about with the routes before it, so that no request can find a way
-    /// around the ledger.
-    pub(super) fn items_beside(
-        &mut self,
-        table: &Spanned<Table<file::Route>>,
-        route: &Route,
-        others: &[Route],
-    ) {
-        for other in others {
-            let modes = (&route.mode, &other.mode);
-            if route.path == other.path
-                && let (Mode::Items(_), Mode::Request(_)) | (Mode::Request(_), Mode::Items(_)) =
-                    modes
-            {
-                let what = format!(
-                    "route \"{}\" serves {} too, and one of the two has mode = \"items\", the \
-                     other \"request\": a stored answer could freeze a partial result for ever; \
-                     give both the same mode",
-                    other.name, other.path
-                );
-                self.say_at(
-                    span_of(&table.get_ref().mode).or(span_of(&table.get_ref().path)),
-                    what,
-                );
-            }
-            let (Mode::Items(mine), Mode::Items(theirs)) = modes else { continue };
-            let sorted = |list: &Option<Vec<Pointer>>| {
-                let texts = list.iter().flatten().map(ToString::to_string);
-                let mut texts: Vec<String> = texts.collect();
-                texts.sort_unstable();
-                (list.is_some(), texts)
-            };
-            let counted = |mode: &ItemsMode| (sorted(&mode.rules.same), sorted(&mode.rules.shared));
-            if mine.ledger == theirs.ledger && counted(mine) != counted(theirs) {
-                let what = format!(
-                    "route \"{}\" shares the ledger \"{}\", but has another `same` or `shared`, so \
-                     that the same item would look changed; give both the same lists",
-                    other.name, mine.ledger
-                );
-                self.say_at(
-                    span_of(&table.get_ref().items).or(span_of(&table.get_ref().mode)),
-                    what,
-                );
-            }
-        }
-    }
 }
 
 pub(super) fn flag(written: &Written<Flag>, preset: bool) -> bool {
     written.as_ref().map_or(preset, |flag| flag.get_ref().0)
-}
-
-trait Checked {
-    fn checked(self, reader: &mut Reader, written: &written::Items) -> Self;
-}
-
-impl Checked for ItemRules {
-    /// Notes templates that would overwrite what the ledger writes.
-    fn checked(self, reader: &mut Reader, written: &written::Items) -> Self {
-        let RenderRules { complete, partial, none, unknown, .. } = &self.render;
-        let response = &self.response;
-        let owned: Vec<&Pointer> = response
-            .append
-            .iter()
-            .chain(&response.issued.count)
-            .chain(&response.requested)
-            .collect();
-        let over = |put: &Pointer, own: &Pointer| {
-            let (put, own) = (put.tokens(), own.tokens());
-            put.starts_with(own) || own.starts_with(put)
-        };
-        let mut wrong = Vec::new();
-        for template in [complete, partial, none, unknown] {
-            for (put, _) in &template.item {
-                if owned.iter().any(|own| over(put, own)) {
-                    wrong.push(format!(
-                        "a template puts {put} into an item, which the ledger writes"
-                    ));
-                }
-            }
-            for (put, _) in &template.top {
-                let rows_at_root = response.at.tokens().is_empty();
-                if (rows_at_root && !response.single) || (!rows_at_root && over(put, &response.at))
-                {
-                    wrong.push(format!(
-                        "a template puts {put} into the answer, where the rows stand"
-                    ));
-                }
-            }
-        }
-        wrong.dedup();
-        for what in wrong {
-            reader.say_at(span_of(&written.render).or(span_of(&written.response)), what);
-        }
-        self
-    }
 }

@@ -121,7 +121,9 @@ impl Reader {
         let Some(table) = written else { return preset };
         let written = table.get_ref();
         let top = self.puts("top", &written.top);
-        if top.is_empty() {
+        let place = written.top.as_ref().map(|top| top.span().start);
+        let unreadable = self.removed.iter().any(|(table, _)| Some(*table) == place);
+        if top.is_empty() && !unreadable {
             self.say(table, "a refusal needs `top`, the members of its body");
         }
         let http = self.http(&written.http);

@@ -13,6 +13,7 @@ mod environment;
 pub mod file;
 pub mod file_items;
 mod items;
+mod items_agree;
 mod items_parts;
 mod mistakes;
 pub mod paths;

@@ -11,6 +11,7 @@
 
 pub mod answer;
 pub mod batch;
+mod digest;
 mod edit;
 pub mod join;
 pub mod ledger;

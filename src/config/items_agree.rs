@@ -1,0 +1,162 @@
+//! What the parts of `[route.items]` must agree about, with each other and with other routes, so
+//! that no configuration can freeze a partial result or forget what was issued.
+
+use toml::Spanned;
+
+use super::file::{self, Table};
+use super::file_items as written;
+use super::reader::{Reader, span_of};
+use super::units::Period;
+use super::{ItemsMode, Mode, Route};
+use crate::idempotency::record::{Keep, Retention};
+use crate::items::rules::{IssuedRules, ItemRules, RenderRules, ResponseRules};
+use crate::json::Pointer;
+
+impl Reader {
+    /// A stored answer of a whole request would freeze a partial result for ever.
+    pub(super) fn no_request_keys(&mut self, route: &file::Route) {
+        let tables = [("key", span_of(&route.key)), ("fingerprint", span_of(&route.fingerprint))];
+        for (name, span) in tables {
+            if span.is_some() {
+                let what = format!(
+                    "`{name}` has no place on a route with mode = \"items\": the keys are the ids \
+                     of the items, and a key for the whole request would replay a partial result \
+                     for ever; remove it, and use [route.items]"
+                );
+                self.say_at(span, what);
+            }
+        }
+    }
+
+    /// A tombstone of no length would let an id run again.
+    pub(super) fn nothing_runs_again(&mut self, route: &file::Route, mode: &ItemsMode) {
+        let Retention { answer, tombstone } = mode.record.retention;
+        if answer != Keep::Forever && tombstone == Keep::For(std::time::Duration::ZERO) {
+            let record = route.record.as_ref().map(Spanned::get_ref);
+            let span = record.and_then(|record| span_of(&record.tombstone));
+            let what = format!(
+                "after `retention` ({}) a `tombstone` of 0s would let complete items be issued \
+                 again; keep one of them longer",
+                Period(answer)
+            );
+            self.say_at(span.or(span_of(&route.record)).or(span_of(&route.mode)), what);
+        }
+    }
+
+    pub(super) fn response_agrees(
+        &mut self,
+        table: &Spanned<Table<written::Answer>>,
+        rules: &ResponseRules,
+    ) {
+        let written = table.get_ref();
+        if rules.by.is_empty() && !self.was_removed("match") && written.by.is_none() {
+            let what = "[route.items.response] has no `match`, such as [\"id:/requestId\"] or \
+                        [\"position\"]";
+            self.say(table, what);
+        }
+        let IssuedRules { count, arrays, all } = &rules.issued;
+        let unreadable =
+            ["issued", "count", "arrays", "all"].iter().any(|key| self.was_removed(key));
+        if count.is_none() && arrays.is_empty() && all.is_none() && !unreadable {
+            let what = "nothing says how many units were issued; give `issued` a `count`, \
+                        `arrays` or `all`";
+            match &written.issued {
+                Some(issued) => self.say(issued, what),
+                None => self.say(table, what),
+            }
+        }
+        for array in arrays.iter().filter(|array| !rules.append.contains(array)) {
+            let what = format!(
+                "`issued` counts {array}, which `append` does not name: what earlier tries issued \
+                 would be missing in the answer; add it to `append`"
+            );
+            self.say_at(span_of(&written.append).or(span_of(&written.issued)), what);
+        }
+    }
+
+    /// Notes templates that would overwrite what the ledger writes.
+    pub(super) fn templates_agree(&mut self, rules: &ItemRules, written: &written::Items) {
+        let RenderRules { complete, partial, none, unknown, .. } = &rules.render;
+        let response = &rules.response;
+        let owned: Vec<&Pointer> = response
+            .append
+            .iter()
+            .chain(&response.issued.count)
+            .chain(&response.requested)
+            .collect();
+        let over = |put: &Pointer, own: &Pointer| {
+            let (put, own) = (put.tokens(), own.tokens());
+            put.starts_with(own) || own.starts_with(put)
+        };
+        let mut wrong = Vec::new();
+        for template in [complete, partial, none, unknown] {
+            for (put, _) in &template.item {
+                if owned.iter().any(|own| over(put, own)) {
+                    wrong.push(format!(
+                        "a template puts {put} into an item, which the ledger writes"
+                    ));
+                }
+            }
+            for (put, _) in &template.top {
+                let rows_at_root = response.at.tokens().is_empty();
+                if (rows_at_root && !response.single) || (!rows_at_root && over(put, &response.at))
+                {
+                    wrong.push(format!(
+                        "a template puts {put} into the answer, where the rows stand"
+                    ));
+                }
+            }
+        }
+        wrong.dedup();
+        for what in wrong {
+            self.say_at(span_of(&written.render).or(span_of(&written.response)), what);
+        }
+    }
+
+    /// What a route must agree about with the routes before it, so that no request can find a way
+    /// around the ledger.
+    pub(super) fn items_beside(
+        &mut self,
+        table: &Spanned<Table<file::Route>>,
+        route: &Route,
+        others: &[Route],
+    ) {
+        for other in others {
+            let modes = (&route.mode, &other.mode);
+            if route.path == other.path
+                && let (Mode::Items(_), Mode::Request(_)) | (Mode::Request(_), Mode::Items(_)) =
+                    modes
+            {
+                let what = format!(
+                    "route \"{}\" serves {} too, and one of the two has mode = \"items\", the \
+                     other \"request\": a stored answer could freeze a partial result for ever; \
+                     give both the same mode",
+                    other.name, other.path
+                );
+                self.say_at(
+                    span_of(&table.get_ref().mode).or(span_of(&table.get_ref().path)),
+                    what,
+                );
+            }
+            let (Mode::Items(mine), Mode::Items(theirs)) = modes else { continue };
+            let sorted = |list: &Option<Vec<Pointer>>| {
+                let texts = list.iter().flatten().map(ToString::to_string);
+                let mut texts: Vec<String> = texts.collect();
+                texts.sort_unstable();
+                (list.is_some(), texts)
+            };
+            let counted = |mode: &ItemsMode| (sorted(&mode.rules.same), sorted(&mode.rules.shared));
+            if mine.ledger == theirs.ledger && counted(mine) != counted(theirs) {
+                let what = format!(
+                    "route \"{}\" shares the ledger \"{}\", but has another `same` or `shared`, so \
+                     that the same item would look changed; give both the same lists",
+                    other.name, mine.ledger
+                );
+                self.say_at(
+                    span_of(&table.get_ref().items).or(span_of(&table.get_ref().mode)),
+                    what,
+                );
+            }
+        }
+    }
+}
