@@ -139,6 +139,9 @@ fn row(rules: &ItemRules, item: &Item, entry: &Ledger, now: Option<&ItemOutcome>
             edits.push(Edit::new(pointer, text));
         }
     }
+    let template = rules.render.template(entry.progress());
+    edits.extend(template.item.iter().map(|(at, text)| Edit::new(at, text.as_str())));
+    // Last, so that however long they grow they need not be read again.
     for pointer in &response.append {
         let list = elements(lists, &pointer.to_string());
         // An array that stays empty stays as the backend wrote it: `[]`, `null` or absent.
@@ -146,8 +149,6 @@ fn row(rules: &ItemRules, item: &Item, entry: &Ledger, now: Option<&ItemOutcome>
             edits.push(Edit::new(pointer, format!("[{}]", list.join(","))));
         }
     }
-    let template = rules.render.template(entry.progress());
-    edits.extend(template.item.iter().map(|(at, text)| Edit::new(at, text.as_str())));
     edit(base, &edits)
 }
 

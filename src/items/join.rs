@@ -9,9 +9,9 @@ use super::edit::{Edit, edit};
 pub use super::ledger::ItemOutcome;
 use super::ledger::{Appended, Doubt};
 use super::rows::{Found, assign};
-use super::rules::ItemRules;
+use super::rules::{ItemRules, MatchBy, Matcher};
 use super::split::Plan;
-use crate::idempotency::outcome::{OutcomeRules, Verdict};
+use crate::idempotency::outcome::{OutcomeRules, StatusPattern, Verdict};
 use crate::idempotency::record::UnknownReason;
 use crate::json::{Document, Kind, Pointer, Value};
 
@@ -126,11 +126,12 @@ fn refused(
     status: u16,
 ) -> bool {
     let root = document.map(Document::root);
-    let matches = |list: &[super::rules::Matcher], need_status: bool| {
+    let matches = |list: &[Matcher], need_status: bool| {
         root.is_some_and(|root| {
             matches!(root.kind(), Kind::Object | Kind::Array)
                 && list.iter().any(|matcher| {
-                    (!need_status || matcher.status.is_some()) && matcher.matches(root, status)
+                    (!need_status || matches!(matcher.status, Some(StatusPattern::Exact(_))))
+                        && matcher.matches(root, status)
                 })
         })
     };
@@ -146,11 +147,11 @@ fn refused(
 
 fn names_another(rules: &ItemRules, id: &str, row: Value<'_, '_>) -> bool {
     rules.response.by.iter().any(|by| match by {
-        super::rules::MatchBy::Id(pointer) => row
+        MatchBy::Id(pointer) => row
             .find(pointer)
             .filter(|named| named.kind() != Kind::Null)
             .is_some_and(|named| named.as_id().as_deref() != Some(id)),
-        super::rules::MatchBy::Member(_) | super::rules::MatchBy::Position => false,
+        MatchBy::Member(_) | MatchBy::Position => false,
     })
 }
 
@@ -168,8 +169,7 @@ fn issued(
     status: u16,
 ) -> Result<(u64, bool), Doubt> {
     let response = &rules.response;
-    let any =
-        |list: &[super::rules::Matcher]| list.iter().any(|matcher| matcher.matches(row, status));
+    let any = |list: &[Matcher]| list.iter().any(|matcher| matcher.matches(row, status));
     if row.kind() != Kind::Object {
         return Err(Doubt::Silent);
     }

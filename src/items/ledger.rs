@@ -5,7 +5,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::rules::Progress;
 use crate::idempotency::record::UnknownReason;
 
 /// Bytes of elements kept from tries that issued nothing. Tries that issued something are at most
@@ -81,6 +80,19 @@ impl fmt::Display for Doubt {
             Self::Divided => "a part was issued of what cannot be divided",
         })
     }
+}
+
+/// How far an item or a batch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Everything that was requested is issued.
+    Complete,
+    /// A part of it.
+    Partial,
+    /// Nothing of it.
+    None,
+    /// The fate of some units is unknown.
+    Unknown,
 }
 
 /// What a transition may not do: the caller has the wrong entry in its hands.
@@ -181,9 +193,14 @@ impl Ledger {
         if holds { Ok(()) } else { Err(LedgerError::Broken) }
     }
 
+    /// Whether the fate of some units is still open, so that the entry may not expire.
+    pub fn is_open(&self) -> bool {
+        self.in_flight > 0 || self.unknown > 0
+    }
+
     /// Units that may be sent now, none while any is in flight or unknown.
     pub fn remaining(&self) -> u64 {
-        if self.closed || self.in_flight > 0 || self.unknown > 0 {
+        if self.closed || self.is_open() {
             return 0;
         }
         self.requested.saturating_sub(self.fulfilled)
@@ -191,7 +208,7 @@ impl Ledger {
 
     /// How far the item is.
     pub fn progress(&self) -> Progress {
-        if self.in_flight > 0 || self.unknown > 0 {
+        if self.is_open() {
             Progress::Unknown
         } else if self.fulfilled >= self.requested {
             Progress::Complete
@@ -205,8 +222,11 @@ impl Ledger {
     /// Whether the entry says no more than that the id was once seen, so that it may be forgotten
     /// when its call certainly did not reach the backend.
     pub fn is_blank(&self) -> bool {
-        let nothing = self.fulfilled == 0 && self.in_flight == 0 && self.unknown == 0;
-        nothing && !self.closed && self.row.is_none() && self.outcomes.is_empty()
+        self.fulfilled == 0
+            && !self.is_open()
+            && !self.closed
+            && self.row.is_none()
+            && self.outcomes.is_empty()
     }
 
     /// The successor in which `units` are about to be sent.
@@ -215,7 +235,7 @@ impl Ledger {
     /// When not that many are left, or a call for the item is open.
     pub fn claim(&self, units: u64) -> Result<Self, LedgerError> {
         self.check()?;
-        if self.in_flight > 0 || self.unknown > 0 {
+        if self.is_open() {
             return Err(LedgerError::Busy);
         }
         if units == 0 || units > self.remaining() {

@@ -1,5 +1,6 @@
 //! Where things stand in the bodies of a batch API, and what they mean (`[route.items]`).
 
+pub use super::ledger::Progress;
 use crate::idempotency::outcome::StatusPattern;
 use crate::json::{Kind, Pointer, Value};
 
@@ -136,19 +137,6 @@ pub struct Refusal {
     pub top: Vec<Put>,
     /// The status; `None`: the problem's.
     pub http: Option<u16>,
-}
-
-/// How far an item or a batch is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// Everything that was requested is issued.
-    Complete,
-    /// A part of it.
-    Partial,
-    /// Nothing of it.
-    None,
-    /// The fate of some units is unknown.
-    Unknown,
 }
 
 impl RenderRules {

@@ -313,6 +313,11 @@ fn one_item_is_one_row() {
     check_with(&mode, body, 200, "{}", &[Err(Doubt::Silent)]);
     check_with(&mode, body, 200, r#"{"status":{"code":8004}}"#, &[issued(0)]);
     check_with(&mode, body, 401, r#"{"message":"who?"}"#, &[issued(0)]);
+    check_with(&mode, body, 404, r#"{"message":"no such customer"}"#, &[issued(0)]);
+    for status in [200, 409, 500] {
+        let answer = r#"{"message":"no such customer"}"#;
+        check_with(&mode, body, status, answer, &[Err(Doubt::Silent)]);
+    }
 }
 
 #[test]
