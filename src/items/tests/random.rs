@@ -61,13 +61,13 @@ impl Backend {
                 rows.swap(at, random.below(at + 1));
             }
             match random.below(12) {
-                0 => drop(rows.pop()),
+                0 => drop(rows.remove(random.below(rows.len()))),
                 1 => rows.push(rows[0].clone()),
                 2 => rows.push(String::from("{\"requestId\":\"nobody\",\"quantity\":9}")),
                 _ => {}
             }
         } else if random.one_in(12) {
-            rows.pop();
+            rows.remove(random.below(rows.len()));
         }
         format!("{{\"rewards\":[{}]}}", rows.join(","))
     }
