@@ -4,7 +4,7 @@
 //! and the template's members stays as the backend wrote it.
 
 use super::batch::{Batch, Item};
-use super::edit::{Edit, edit, quoted};
+use super::edit::{Edit, edit, edit_value, quoted};
 use super::join::{Joined, Response, Shape};
 use super::ledger::{ItemOutcome, Ledger, elements};
 use super::rules::{ItemRules, MatchBy, Progress, Refusal, View};
@@ -149,7 +149,7 @@ fn row(rules: &ItemRules, item: &Item, entry: &Ledger, now: Option<&ItemOutcome>
             edits.push(Edit::new(pointer, format!("[{}]", list.join(","))));
         }
     }
-    edit(base, &edits)
+    document.map_or_else(|| base.to_owned(), |document| edit_value(document.root(), &edits))
 }
 
 /// The row of an item the backend never wrote one for: what the client sent to tell it by.

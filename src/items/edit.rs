@@ -23,30 +23,40 @@ type Splice<'e> = (Range<usize>, Cow<'e, str>);
 /// The text with the changes made in their order. A member that is absent is added at the end of
 /// its object, objects around it are made; an array's element that is absent is left out.
 pub(super) fn edit(text: &str, edits: &[Edit<'_>]) -> String {
-    let mut text = text.to_owned();
-    let mut rest = edits;
-    while !rest.is_empty() {
-        let Ok(document) = Document::parse(text.as_bytes()) else { return text };
-        // Changes that do not touch each other are made in one pass; the first that does starts
-        // the next, on the changed text.
-        let mut splices: Vec<Splice<'_>> = Vec::with_capacity(rest.len());
-        let mut taken = 0;
-        for change in rest {
-            if let Some(splice) = splice(document.root(), change) {
-                let touches = |other: &Splice<'_>| {
-                    other.0.start <= splice.0.end && splice.0.start <= other.0.end
-                };
-                if splices.iter().any(touches) {
-                    break;
-                }
-                splices.push(splice);
-            }
-            taken += 1;
+    match Document::parse(text.as_bytes()) {
+        Ok(document) => {
+            let span = document.root().span();
+            let inside = edit_value(document.root(), edits);
+            [&text[..span.start], &inside, &text[span.end..]].concat()
         }
-        rest = &rest[taken..];
-        text = spliced(&text, splices);
+        Err(_) => text.to_owned(),
     }
-    text
+}
+
+/// The text of a value with the changes made, as [`edit`] does.
+pub(super) fn edit_value(value: Value<'_, '_>, edits: &[Edit<'_>]) -> String {
+    // Changes that do not touch each other are made in one pass; the first that does starts the
+    // next, on the changed text.
+    let start = value.span().start;
+    let mut splices: Vec<Splice<'_>> = Vec::with_capacity(edits.len());
+    let mut taken = 0;
+    for change in edits {
+        if let Some((range, new)) = splice(value, change) {
+            let range = range.start - start..range.end - start;
+            let touches =
+                |other: &Splice<'_>| other.0.start <= range.end && range.start <= other.0.end;
+            if splices.iter().any(touches) {
+                break;
+            }
+            splices.push((range, new));
+        }
+        taken += 1;
+    }
+    let text = spliced(value.raw(), splices);
+    match &edits[taken..] {
+        [] => text,
+        rest => edit(&text, rest),
+    }
 }
 
 /// The text with each range replaced; the ranges do not overlap.
@@ -142,6 +152,7 @@ mod tests {
         check(r#"{"a":null}"#, &[("/a/b", "1")], r#"{"a":{"b":1}}"#);
         check("[1]", &[("/1", "2"), ("/0", "3")], "[3]");
         check("[]", &[("", "5")], "5");
+        check("\n {} \n", &[("/a", "1"), ("/b", "2")], "\n {\"a\":1,\"b\":2} \n");
     }
 
     #[test]

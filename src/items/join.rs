@@ -5,7 +5,7 @@
 //! itself is unknown, never "not issued".
 
 use super::batch::Batch;
-use super::edit::{Edit, edit};
+use super::edit::{Edit, edit_value};
 pub use super::ledger::ItemOutcome;
 use super::ledger::{Appended, Doubt};
 use super::rows::{Found, assign};
@@ -237,5 +237,5 @@ fn gathered(rules: &ItemRules, row: Value<'_, '_>) -> (Vec<Appended>, String) {
             appended.push(Appended { at: pointer.to_string(), elements });
         }
     }
-    (appended, edit(row.raw(), &emptied))
+    (appended, edit_value(row, &emptied))
 }
