@@ -1,0 +1,8 @@
+//! Black-box tests: the real binary, real sockets, and a count of what reached the backend.
+//!
+//! One binary, a chapter for each subject; `support` holds what they are written with.
+
+mod support;
+
+mod answers;
+mod harness;
