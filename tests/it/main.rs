@@ -5,4 +5,6 @@
 mod support;
 
 mod answers;
+mod bodies;
 mod harness;
+mod problems;

@@ -318,7 +318,8 @@ pub(crate) fn read_head(reader: &mut impl BufRead) -> io::Result<Head> {
         if line.is_empty() {
             break;
         }
-        let colon = line.iter().position(|byte| *byte == b':').ok_or_else(|| invalid("no colon"))?;
+        let colon =
+            line.iter().position(|byte| *byte == b':').ok_or_else(|| invalid("no colon"))?;
         let name = String::from_utf8_lossy(&line[..colon]).to_ascii_lowercase();
         headers.push((name, line[colon + 1..].trim_ascii().to_vec()));
     }
