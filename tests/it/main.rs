@@ -6,5 +6,9 @@ mod support;
 
 mod answers;
 mod bodies;
+mod disconnects;
+mod duplicates;
+mod faults;
 mod harness;
+mod keys;
 mod problems;
