@@ -288,11 +288,7 @@ fn no_unsafe_method_falls_through_to_a_backend() {
 #[test]
 fn a_path_that_no_route_names_is_not_found() {
     let backend = Backend::start();
-    let setup = Setup::before(&backend);
-    let text = setup.toml().replace("/{*rest}", "/only");
-    std::fs::write(setup.config_path(), text).unwrap();
-    let path = setup.config_path();
-    let gateway = setup.launch(&["run", "--config", path.to_str().unwrap()]).expect("starts");
+    let gateway = Setup::before(&backend).replacing("/{*rest}", "/only").start();
     let missing = Request::get("/elsewhere").send(gateway.addr);
     assert_eq!((missing.status, missing.error()), (404, "no-route".to_owned()));
     assert_eq!(backend.calls(), 0);

@@ -221,9 +221,7 @@ fn of_several_addresses_the_one_that_refuses_is_passed_over() {
     let setup = Setup::before(&up);
     let urls = format!("urls = [\"http://{}\", \"http://{}\"]", down.addr(), up.addr());
     let one = format!("url = \"http://{}\"", up.addr());
-    std::fs::write(setup.config_path(), setup.toml().replace(&one, &urls)).unwrap();
-    let path = setup.config_path();
-    let gateway = setup.launch(&["run", "--config", path.to_str().unwrap()]).expect("starts");
+    let gateway = setup.replacing(one, urls).start();
     let told: Vec<_> = (0..10)
         .map(|round| Request::redeem(&format!("k-{round}"), BODY).send(gateway.addr).told())
         .collect();
@@ -239,10 +237,7 @@ fn an_unresolvable_name_is_proof_that_nothing_ran() {
     let backend = Backend::start();
     let setup = Setup::before(&backend);
     let one = format!("http://{}", backend.addr());
-    let text = setup.toml().replace(&one, "http://backend.invalid:80");
-    std::fs::write(setup.config_path(), text).unwrap();
-    let path = setup.config_path();
-    let gateway = setup.launch(&["run", "--config", path.to_str().unwrap()]).expect("starts");
+    let gateway = setup.replacing(one, "http://backend.invalid:80").start();
     for _ in 0..2 {
         let told = Request::redeem("k", BODY).send(gateway.addr);
         told.is(502, "not-executed", "upstream-unreachable");

@@ -10,5 +10,8 @@ mod disconnects;
 mod duplicates;
 mod faults;
 mod harness;
+mod http;
 mod keys;
+mod passthrough;
 mod problems;
+mod upstream;

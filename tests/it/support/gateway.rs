@@ -30,6 +30,7 @@ pub(crate) struct Setup {
     redeem: Vec<String>,
     routes: Vec<String>,
     env: Vec<(String, String)>,
+    edits: Vec<(String, String)>,
     file_size_limit: Option<u64>,
 }
 
@@ -48,6 +49,7 @@ impl Setup {
             redeem: Vec::new(),
             routes: Vec::new(),
             env: Vec::new(),
+            edits: Vec::new(),
             file_size_limit: None,
         }
     }
@@ -96,6 +98,12 @@ impl Setup {
     /// With a further route: the lines after `[[route]]`, without `upstream`.
     pub(crate) fn route(mut self, lines: &str) -> Self {
         self.routes.push(lines.to_owned());
+        self
+    }
+
+    /// With this text of the configuration replaced by that.
+    pub(crate) fn replacing(mut self, this: impl Into<String>, that: impl Into<String>) -> Self {
+        self.edits.push((this.into(), that.into()));
         self
     }
 
@@ -159,19 +167,28 @@ impl Setup {
         for route in [redeem.as_str(), optional, rest].into_iter().chain(given) {
             writeln!(text, "[[route]]\nupstream = \"backend\"\n{route}").unwrap();
         }
+        for (this, that) in &self.edits {
+            assert!(text.contains(this), "no {this:?} in:\n{text}");
+            text = text.replace(this, that);
+        }
         text
     }
 
     /// Starts the gateway and waits until it is ready.
     #[track_caller]
     pub(crate) fn start(&self) -> Gateway {
+        self.try_start().unwrap_or_else(|exit| panic!("no start: {exit:?}\n{}", self.toml()))
+    }
+
+    /// As [`Self::start`], for when it may not start.
+    pub(crate) fn try_start(&self) -> Result<Gateway, Exit> {
+        self.launch(&["run", "--config", &self.write_config()])
+    }
+
+    /// Writes the configuration and gives its path.
+    pub(crate) fn write_config(&self) -> String {
         std::fs::write(self.config_path(), self.toml()).unwrap();
-        let config = self.config_path();
-        let arguments = ["run", "--config", config.to_str().expect("a UTF-8 path")];
-        match self.launch(&arguments) {
-            Ok(gateway) => gateway,
-            Err(exit) => panic!("did not start: {exit:?}\n{}", self.toml()),
-        }
+        self.config_path().to_str().expect("a UTF-8 path").to_owned()
     }
 
     /// Starts the binary with these arguments and waits until it is ready or has ended.
