@@ -179,6 +179,20 @@ fn tenants_do_not_meet_under_one_key() {
 }
 
 #[test]
+fn the_configured_headers_alone_tell_tenants_apart() {
+    let backend = Backend::start();
+    let gateway = Setup::before(&backend).tenant(r#"headers = ["x-shop"]"#).start();
+    let send = |shop: &str, api_key: &str| {
+        let request = Request::redeem("k", BODY).tenant(api_key).header("x-shop", shop);
+        request.send(gateway.addr).disposition()
+    };
+    assert_eq!(send("a", "old"), "executed");
+    assert_eq!(send("a", "new"), "replayed");
+    assert_eq!(send("b", "old"), "executed");
+    assert_eq!(backend.calls(), 2);
+}
+
+#[test]
 fn duplicates_of_a_call_that_could_not_be_made_execute_at_most_once() {
     let backend = Backend::refusing();
     let gateway = Setup::before(&backend).start();

@@ -2,10 +2,13 @@
 //!
 //! One binary, a chapter for each subject; `support` holds what they are written with.
 
+#![expect(clippy::unwrap_used, reason = "in a test, a surprise is a failure")]
+
 mod support;
 
 mod answers;
 mod bodies;
+mod crash;
 mod disconnects;
 mod drain;
 mod duplicates;
@@ -17,5 +20,6 @@ mod limits;
 mod passthrough;
 mod problems;
 mod restart;
+mod startup;
 mod upstream;
 mod wellknown;

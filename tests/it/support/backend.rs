@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::client::{Head, read_body, read_head};
+use super::client::{Head, HeaderLines, read_body, read_head};
 use super::reply::{Act, Step, answer};
 use super::{PATIENCE, eventually};
 
@@ -19,7 +19,7 @@ pub(crate) struct Seen {
     /// The request line.
     pub(crate) line: String,
     /// Header lines in order: lower-case name, value bytes.
-    pub(crate) headers: Vec<(String, Vec<u8>)>,
+    pub(crate) headers: HeaderLines,
     /// The body without its framing.
     pub(crate) body: Vec<u8>,
     /// Counts the backend's connections from 0.

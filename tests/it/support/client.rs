@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use super::PATIENCE;
 
+/// Header lines in order: lower-case name, value bytes.
+pub(crate) type HeaderLines = Vec<(String, Vec<u8>)>;
+
 /// A message's first line and header lines: lower-case name, value bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct Head {
     pub(crate) line: String,
-    pub(crate) headers: Vec<(String, Vec<u8>)>,
+    pub(crate) headers: HeaderLines,
 }
 
 /// An answer.
@@ -19,7 +22,7 @@ pub(crate) struct Response {
     /// Its status.
     pub(crate) status: u16,
     /// Header lines in order: lower-case name, value bytes.
-    pub(crate) headers: Vec<(String, Vec<u8>)>,
+    pub(crate) headers: HeaderLines,
     /// The body without its framing.
     pub(crate) body: Vec<u8>,
 }
@@ -95,7 +98,7 @@ impl Response {
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     line: String,
-    headers: Vec<(String, Vec<u8>)>,
+    headers: HeaderLines,
     body: Option<Vec<u8>>,
 }
 
@@ -179,7 +182,7 @@ impl Request {
     #[track_caller]
     pub(crate) fn begin(&self, to: SocketAddr) -> Conn {
         let mut conn = Conn::open(to);
-        conn.write(&self.bytes());
+        conn.write(self.bytes());
         conn
     }
 }
@@ -243,7 +246,7 @@ impl Conn {
     }
 
     /// The next status line and header lines, be it of an interim answer.
-    pub(crate) fn try_read_head(&mut self) -> io::Result<(u16, Vec<(String, Vec<u8>)>)> {
+    pub(crate) fn try_read_head(&mut self) -> io::Result<(u16, HeaderLines)> {
         let Head { line, headers } = read_head(&mut self.reader)?;
         let status = line.get(9..12).and_then(|digits| digits.parse().ok());
         let status = status.ok_or_else(|| invalid(&format!("no status in {line:?}")))?;

@@ -114,12 +114,6 @@ impl Setup {
         self
     }
 
-    /// Without an environment variable given before.
-    pub(crate) fn no_env(mut self, name: &str) -> Self {
-        self.env.retain(|(other, _)| other != name);
-        self
-    }
-
     /// No file of the gateway may grow over this many blocks of 512 bytes: a full disk.
     pub(crate) fn file_size_limit(self, blocks: Option<u64>) -> Self {
         Self { file_size_limit: blocks, ..self }
@@ -302,11 +296,6 @@ impl Gateway {
     /// What it has written to stderr so far; all of it once it has ended.
     pub(crate) fn stderr(&self) -> String {
         self.stderr.lock().unwrap().clone()
-    }
-
-    /// Its process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// What it was started with.

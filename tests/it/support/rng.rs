@@ -26,6 +26,11 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
+    /// Another source, seeded from this one.
+    pub(crate) fn fork(&mut self) -> Self {
+        Self(self.next())
+    }
+
     /// A number below `end`.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
