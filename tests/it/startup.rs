@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::support::gateway::{Exit, run};
-use crate::support::{Backend, Request, Setup};
+use crate::support::rng::Rng;
+use crate::support::{Act, Backend, Request, Setup};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 
@@ -295,6 +296,62 @@ fn a_full_disk_stops_claims_and_loses_nothing() {
     }
     Request::redeem("late-0", BODY).send(gateway.addr).is(200, "executed", "");
     assert!(backend.executions().values().all(|count| *count == 1));
+}
+
+#[test]
+fn an_answer_that_cannot_be_recorded_is_given_and_said_to_be_unrecorded() {
+    let backend = Backend::start();
+    // Not to be compressed by the engine.
+    let mut rng = Rng::seeded("an_answer_that_cannot_be_recorded");
+    let large: Vec<u8> = (0..100_000).flat_map(|_| rng.next().to_le_bytes()).collect();
+    backend.always(Act::whole(200, &[], &large));
+    let setup = Setup::before(&backend);
+    setup.start().stop();
+    // Room for the claim, none for the answer.
+    let largest = largest_file(&setup.store_path());
+    let gateway = setup.clone().file_size_limit(Some(largest / 512 + 200)).start();
+    let first = Request::redeem("k", BODY).send(gateway.addr);
+    first.is(200, "unrecorded", "");
+    assert!(first.body == large);
+    let again = Request::redeem("k", BODY).send(gateway.addr);
+    assert!([409, 503].contains(&again.status), "{again:?}");
+    drop(gateway);
+    let gateway = setup.start();
+    Request::redeem("k", BODY).send(gateway.addr).is(409, "unknown", "outcome-unknown");
+    assert_eq!(backend.calls(), 1);
+}
+
+#[test]
+fn a_corrupt_record_fails_closed() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend);
+    let mut gateway = setup.start();
+    for key in ["a", "b", "c"] {
+        Request::redeem(key, BODY).send(gateway.addr).is(200, "executed", "");
+    }
+    gateway.stop();
+    {
+        let db = fjall::Database::builder(setup.store_path().join("data")).open().unwrap();
+        let records = db.keyspace("records", fjall::KeyspaceCreateOptions::default).unwrap();
+        let entries: Vec<_> = records.iter().map(|entry| entry.into_inner().unwrap()).collect();
+        assert_eq!(entries.len(), 3);
+        for (id, record) in entries {
+            let mut bytes = record.to_vec();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            records.insert(id, bytes).unwrap();
+        }
+        db.persist(fjall::PersistMode::SyncAll).unwrap();
+    }
+    let gateway = setup.start();
+    for key in ["a", "b", "c"] {
+        Request::redeem(key, BODY).send(gateway.addr).is(503, "rejected", "store-unavailable");
+    }
+    assert_eq!(backend.calls(), 3, "a record that cannot be read is not taken for none");
+    Request::redeem("d", BODY).send(gateway.addr).is(200, "executed", "");
+    drop(gateway);
+    let verify = run(&["store", "verify", "--path", text(&setup.store_path())]);
+    assert_eq!(verify.code, Some(1), "{verify:?}");
 }
 
 /// The size of the largest file below `dir`, in bytes.
