@@ -159,8 +159,9 @@ where
             });
         }
         let idle = self.idle;
-        let stalled =
-            self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + idle)));
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + idle)));
         ready!(stalled.as_mut().poll(context));
         Poll::Ready(Some(Err("the body stalled for too long".into())))
     }
