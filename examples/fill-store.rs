@@ -1,6 +1,8 @@
-//! Fills a store with final records, to measure what a full one costs: `fill-store DIR COUNT`.
+//! Fills a store with final records, to measure what a full one costs.
 //!
-//! Prints how long filling and opening again took, and the memory of the process after opening.
+//! `fill-store DIR COUNT` writes many at once; `fill-store DIR COUNT WRITERS` as requests do, each
+//! with a durable claim and a durable completion, by so many at a time. Prints how long filling and
+//! opening again took, the processor time of each request, and the memory of the process.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,20 +22,27 @@ type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
-    let (Some(path), Some(count), None) = (arguments.next(), arguments.next(), arguments.next())
-    else {
-        return Err("usage: fill-store DIR COUNT".into());
+    let (Some(path), Some(count)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: fill-store DIR COUNT [WRITERS]".into());
     };
     let count: u64 = count.parse()?;
+    let writers: Option<u64> = arguments.next().map(|text| text.parse()).transpose()?;
     let cache = oncegate::config::defaults::CACHE;
     let options = Options { path: PathBuf::from(path), cache, create: true, expect_id: None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
 
     if count > 0 {
         let (store, _) = Embedded::open(&options)?;
-        let started = Instant::now();
-        runtime.block_on(fill(&*store, count))?;
-        println!("wrote {count} records in {:.2?}", started.elapsed());
+        let (started, before) = (Instant::now(), processor_time()?);
+        match writers {
+            None => runtime.block_on(fill(&*store, count))?,
+            Some(writers) => runtime.block_on(request(store.clone(), count, writers))?,
+        }
+        let (took, used) = (started.elapsed(), processor_time()? - before);
+        println!(
+            "wrote {count} records in {took:.2?}, {:.2?} of processor each",
+            used / count as u32
+        );
         drop(store);
     }
     let started = Instant::now();
@@ -61,6 +70,35 @@ async fn fill(store: &dyn Store, count: u64) -> Result<(), Failure> {
             Swap::Done => from = to,
             Swap::Lost { .. } => return Err("the directory has these records already".into()),
         }
+    }
+    Ok(())
+}
+
+/// Claims and completes as requests do, by `writers` tasks.
+#[expect(clippy::disallowed_methods, reason = "no drain waits for a measurement's tasks")]
+async fn request(store: Arc<Embedded>, count: u64, writers: u64) -> Result<(), Failure> {
+    let tenant = TenantId::from_bytes([1; 16]);
+    let tasks: Vec<_> = (0..writers)
+        .map(|writer| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for n in (writer..count).step_by(writers as usize) {
+                    let key = format!("00000000-0000-4000-8000-{n:012}");
+                    let id = RecordId::new(&tenant, "", &key);
+                    let record = record(tenant, key, n);
+                    let claim = Record { state: State::InFlight, ..record.clone() };
+                    let expect = Some(claim.version);
+                    let record = Record { version: n + 1, ..record };
+                    store.get(id).await?;
+                    store.swap(vec![Change { id, expect: None, put: Some(claim) }]).await?;
+                    store.swap(vec![Change { id, expect, put: Some(record) }]).await?;
+                }
+                Ok::<_, oncegate::store::StoreError>(())
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await??;
     }
     Ok(())
 }
@@ -118,6 +156,14 @@ fn record(tenant: TenantId, key: String, n: u64) -> Record {
     let day = |days: u64| Keep::For(Duration::from_secs(days * 86_400));
     let retention = Retention { answer: day(7), tombstone: day(30) };
     claim.completed(Answer::Kept(Arc::new(response)), retention, now)
+}
+
+/// Processor time of this process, all threads.
+fn processor_time() -> Result<Duration, Failure> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields = stat.rsplit(')').next().ok_or("no stat")?.split_whitespace();
+    let ticks = fields.skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+    Ok(Duration::from_millis(ticks * 10))
 }
 
 /// Kibibytes of memory that this process has.

@@ -122,3 +122,7 @@ async fn next(store: &dyn Store) -> Result<Duration, StoreError> {
     let due = first.first().and_then(|(_, record)| record.expires());
     Ok(due.map_or(LATEST, |at| now.until(at)).clamp(SOONEST, LATEST))
 }
+
+#[cfg(test)]
+#[path = "sweep_tests.rs"]
+mod tests;
