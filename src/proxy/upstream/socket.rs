@@ -20,13 +20,13 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
-    /// The last thing that happened was a read that found nothing: neither bytes nor a write since.
+    /// Since the last bytes or write, if any, nothing was found to read.
     waiting: bool,
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, waiting: false }
+        Self { stream, waiting: true }
     }
 
     /// What the kernel has, whatever the runtime believes.
