@@ -154,7 +154,9 @@ impl Target {
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (sender, connection) = http1::Builder::new()
+            // The buffer's size alone is no strict limit: it may grow to twice as much.
             .max_buf_size(MAX_RESPONSE_HEAD)
+            .max_header_size(MAX_RESPONSE_HEAD)
             .handshake(TokioIo::new(io))
             .await
             .map_err(|error| format!("{}: {error}", self.name))?;

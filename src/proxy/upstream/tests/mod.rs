@@ -53,7 +53,7 @@ async fn a_response_head_over_the_limit_is_a_bad_response() {
         for _ in 0..80 {
             peer.say(&format!("x: {}\r\n", "y".repeat(1024)));
         }
-        peer.say("\r\n");
+        peer.say("content-length: 0\r\n\r\n");
         // Until the gateway has closed, so that no reset can overtake the head.
         while peer.request().is_some() {}
     });
@@ -119,6 +119,30 @@ async fn connections_are_used_again() {
         assert_eq!(response.body().framing(), Framing::None);
     }
     assert_eq!(backend.connections(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::disallowed_methods, reason = "a test has nothing to drain")]
+async fn concurrent_calls_share_connections_and_all_are_sent_once() {
+    const CALLERS: usize = 8;
+    const CALLS: usize = 100;
+    let backend = Backend::answering(OK);
+    let upstream = Arc::new(upstream(&[backend.url()]));
+    let callers = (0..CALLERS).map(|_| {
+        let upstream = upstream.clone();
+        tokio::spawn(async move {
+            for _ in 0..CALLS {
+                assert_eq!(text(upstream.send(post("{}")).await.unwrap()).await.unwrap(), "ok");
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
+    }
+    assert_eq!(backend.requests().len(), CALLERS * CALLS);
+    assert_eq!(upstream.endpoints[0].in_flight(), 0);
+    // One for each caller, and a few more where a driver had not finished its turn in time.
+    assert!(backend.connections() < CALLERS * 4, "{}", backend.connections());
 }
 
 #[tokio::test]
