@@ -3,7 +3,7 @@
 mod support;
 
 use std::pin::Pin;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -164,11 +164,14 @@ async fn a_connection_whose_end_was_told_is_not_used_again() {
 /// The end of the idle connection is in the kernel, and the runtime has had no chance to learn of
 /// it: this thread, the runtime's only one, blocks until the backend has closed.
 async fn stale(close: fn(Peer)) {
+    let (read, is_read) = mpsc::channel();
     let (closed, is_closed) = mpsc::channel();
+    let is_read = Mutex::new(is_read);
     let backend = Backend::start(move |mut peer| {
         if peer.index == 0 {
             peer.request().unwrap();
             peer.say(OK);
+            is_read.lock().unwrap().recv().unwrap();
             close(peer);
             closed.send(()).unwrap();
         } else {
@@ -179,6 +182,7 @@ async fn stale(close: fn(Peer)) {
     });
     let upstream = upstream(&[backend.url()]);
     text(upstream.send(post("first")).await.unwrap()).await.unwrap();
+    read.send(()).unwrap();
     is_closed.recv().unwrap();
     assert_eq!(text(upstream.send(post("second")).await.unwrap()).await.unwrap(), "ok");
     let seconds = backend.requests().iter().filter(|text| text.ends_with("second")).count();
