@@ -54,17 +54,17 @@ pub async fn run(options: DemoOptions) -> Result<(), String> {
             return interrupted.and_then(|()| Err("the demo was interrupted".to_owned()));
         }
     };
-    if options.json {
-        let json = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
-        narrator.print(&json)?;
-    }
     let checked = report.check();
-    if checked.is_ok() && options.keep {
-        // With `--json` standard output is for programs, so the addresses are not printed.
+    let keep = options.keep && checked.is_ok();
+    if options.json {
+        narrator.print(&stage.json(&report, keep)?)?;
+    } else if keep {
         narrator.say(&stage.invitation())?;
-        interruption().await?;
-    } else {
+    } else if checked.is_ok() {
         narrator.say(TRY)?;
+    }
+    if keep {
+        interruption().await?;
     }
     stage.strike().await;
     checked
@@ -169,6 +169,18 @@ impl Stage {
         counts.calls = self.backend.calls(path);
         counts.prevented = counts.requests.saturating_sub(counts.calls);
         Ok(counts)
+    }
+
+    /// The report for programs, with the addresses of what is left running.
+    fn json(&self, report: &Report, keep: bool) -> Result<String, String> {
+        let cannot_write = |error: serde_json::Error| format!("cannot write the report: {error}");
+        let mut json = serde_json::to_value(report).map_err(cannot_write)?;
+        if let (true, Some(gateway)) = (keep, &self.gateway) {
+            json["gateway"] = format!("http://{}", gateway.address).into();
+            json["admin"] = format!("http://{}", gateway.admin).into();
+            json["backend"] = format!("http://{}", self.backend.address).into();
+        }
+        serde_json::to_string_pretty(&json).map_err(cannot_write)
     }
 
     /// What to try by hand while everything is still running.

@@ -157,7 +157,7 @@ impl Report {
             ("  vouchers", Some(&self.with.vouchers)),
             ("  points", Some(&self.with.points)),
         ];
-        let mut table = format!("{:<17}", "");
+        let mut table = format!("{:<16}", "");
         for (name, _) in Counts::default().columns() {
             table.push_str(&cell(name, name));
         }
@@ -165,7 +165,7 @@ impl Report {
         table.push('\n');
         table.push_str(&"-".repeat(width));
         for (name, counts) in rows {
-            table.push_str(&format!("\n{name:<17}"));
+            table.push_str(&format!("\n{name:<16}"));
             for (column, value) in counts.iter().flat_map(|counts| counts.columns()) {
                 table.push_str(&cell(column, &value.to_string()));
             }
@@ -178,7 +178,7 @@ impl Report {
 
 /// A right-aligned cell under its column's name.
 fn cell(column: &str, value: &str) -> String {
-    format!("{value:>width$}", width = column.len().max(6) + 1)
+    format!("{value:>width$}", width = column.len().max(5) + 1)
 }
 
 fn require(holds: bool, otherwise: &str) -> Result<(), String> {
