@@ -1,5 +1,6 @@
-//! What the crate is built from: licenses, crates in several versions, and a reason for each
-//! direct dependency. The rules are in `deny.toml` and `docs/dependencies.md`.
+//! What surrounds the code. Dependencies: licenses, crates in several versions, and a reason for
+//! each direct one, after `deny.toml` and `docs/dependencies.md`. Documents: the README's
+//! configuration is accepted and no link leads nowhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -163,4 +164,41 @@ fn every_direct_dependency_is_explained() {
         }
     }
     assert!(seen > 10, "only {seen} dependencies seen");
+}
+
+#[test]
+fn the_configuration_in_the_readme_is_accepted() {
+    let readme = read("README.md");
+    let blocks: Vec<_> = readme.split("```toml\n").skip(1).collect();
+    assert!(!blocks.is_empty(), "no configuration seen");
+    for block in blocks {
+        let (text, _) = block.split_once("```").unwrap();
+        let config = oncegate::config::read::parse(text, "README.md", &|_| None);
+        config.unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    }
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents: Vec<_> = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
+        .map(|name| root.join(name))
+        .into();
+    for entry in std::fs::read_dir(root.join("docs")).unwrap() {
+        documents.push(entry.unwrap().path());
+    }
+    let mut seen = 0;
+    for document in documents {
+        let text = std::fs::read_to_string(&document).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap_or_default();
+            if file.is_empty() || file.contains("://") {
+                continue;
+            }
+            seen += 1;
+            let target = document.parent().unwrap().join(file);
+            assert!(target.exists(), "{}: {link} leads nowhere", document.display());
+        }
+    }
+    assert!(seen > 3, "only {seen} links seen");
 }
