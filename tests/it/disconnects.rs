@@ -129,7 +129,7 @@ fn an_upload_cut_short_leaves_no_claim() {
 #[test]
 fn a_head_that_never_ends_is_timed_out_with_408() {
     let backend = Backend::start();
-    let gateway = Setup::before(&backend).limits(r#"header_timeout = "100ms""#).start();
+    let gateway = Setup::before(&backend).limits(r#"header_timeout = "500ms""#).start();
     let mut conn = Conn::open(gateway.addr);
     conn.write("POST /v1/vouchers/redeem HTTP/1.1\r\nhost: a\r\nidempotency-key: k\r\n");
     if let Ok(told) = conn.try_read(false) {
@@ -142,7 +142,7 @@ fn a_head_that_never_ends_is_timed_out_with_408() {
 #[test]
 fn an_idle_connection_is_closed() {
     let backend = Backend::start();
-    let gateway = Setup::before(&backend).limits(r#"header_timeout = "100ms""#).start();
+    let gateway = Setup::before(&backend).limits(r#"header_timeout = "500ms""#).start();
     let mut idle = Conn::open(gateway.addr);
     idle.ends();
     let mut used = Conn::open(gateway.addr);
@@ -154,7 +154,7 @@ fn an_idle_connection_is_closed() {
 #[test]
 fn a_body_that_never_ends_is_timed_out_with_408_and_claims_nothing() {
     let backend = Backend::start();
-    let gateway = Setup::before(&backend).limits(r#"body_timeout = "100ms""#).start();
+    let gateway = Setup::before(&backend).limits(r#"body_timeout = "500ms""#).start();
     let mut conn = Conn::open(gateway.addr);
     conn.write(
         "POST /v1/vouchers/redeem HTTP/1.1\r\nhost: a\r\nidempotency-key: k\r\n\

@@ -100,18 +100,18 @@ fn only_so_many_duplicates_wait() {
 }
 
 #[test]
-fn a_waiting_duplicate_that_leaves_makes_room_for_another() {
+fn a_waiting_duplicate_that_left_makes_room_when_its_time_is_over_at_the_latest() {
     let (backend, gate) = (Backend::start(), Gate::default());
     backend.always(answer(200, "{}").after(&gate));
     let gateway = Setup::before(&backend)
-        .redeem("duplicates.wait = \"30s\"\nduplicates.max_waiters = 1")
+        .redeem("duplicates.wait = \"5s\"\nduplicates.max_waiters = 1")
         .start();
     let mut first = Request::redeem("k", BODY).begin(gateway.addr);
     backend.wait_calls(1);
     Request::redeem("k", BODY).begin(gateway.addr).reset();
     let mut waiting = eventually("a place to wait becomes free", || {
         let mut conn = Request::redeem("k", BODY).begin(gateway.addr);
-        (!conn.readable_within(Duration::from_millis(200))).then_some(conn)
+        (!conn.readable_within(Duration::from_secs(1))).then_some(conn)
     });
     gate.open();
     first.read().is(200, "executed", "");
