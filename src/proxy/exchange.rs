@@ -107,7 +107,7 @@ async fn keyed(
     let intake = match intake::read(gateway, route, mode, arrived).await? {
         intake::Read::Keyed(intake) => intake,
         intake::Read::Keyless(whole) => {
-            return pass::buffered(gateway, route, whole, Disposition::Bypassed).await;
+            return pass::buffered(gateway, route, *whole, Disposition::Bypassed).await;
         }
     };
     if let Some(record) = gateway.hot.get(&intake.id)

@@ -43,7 +43,7 @@ pub(super) struct Whole {
 pub(super) enum Read {
     Keyed(Box<Intake>),
     /// The key would stand in the body, is optional and is not there.
-    Keyless(Whole),
+    Keyless(Box<Whole>),
 }
 
 /// Reads and identifies a request.
@@ -83,7 +83,7 @@ pub(super) async fn read(
             Ok(key) => key,
             Err(KeyError::Missing) if !mode.key.required => {
                 drop(json);
-                return Ok(Read::Keyless(Whole { head, peer, body, reservation }));
+                return Ok(Read::Keyless(Box::new(Whole { head, peer, body, reservation })));
             }
             Err(error) => return Err(refused_key(error, &mode.key.source)),
         },

@@ -59,7 +59,7 @@ fn page(media_type: &'static str, text: String) -> Response<Body> {
 fn wants_html(headers: &HeaderMap) -> bool {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let position = |media: &str| accept.find(media).unwrap_or(usize::MAX);
-    position("text/html") < position("application/json").min(position("*/*")).min(usize::MAX)
+    position("text/html") < position("application/json").min(position("*/*"))
 }
 
 /// The status of the key in the request's key header, for the tenant of its credentials.
