@@ -69,16 +69,13 @@ pub(super) async fn read(
         KeySource::Pointer(_) => None,
     };
     refuse_nominations(gateway, mode, key_header, &head.headers)?;
-    let most =
-        gateway.config.routes[route].max_body.unwrap_or(gateway.config.server.limits.max_body);
+    let most = gateway.config.routes[route].max_body.unwrap_or(gateway.config.server.limits.max_body);
     let (body, reservation) = read_body(gateway, body, most, key_header).await?;
     let tenant = TenantId::of(&gateway.config.tenant.headers, &head.headers);
     let json = parse(mode, &head.headers, &body);
     let key = match (from_header, &mode.key.source) {
         (Some(key), _) => key,
-        (None, KeySource::Header(name)) => {
-            return Err(refused_key(KeyError::Missing, name.as_str()));
-        }
+        (None, KeySource::Header(name)) => return Err(refused_key(KeyError::Missing, name.as_str())),
         (None, KeySource::Pointer(pointer)) => match key_in_body(mode, json.as_ref(), pointer) {
             Ok(key) => key,
             Err(KeyError::Missing) if !mode.key.required => {
@@ -260,8 +257,7 @@ fn refuse_nominations(
 fn refused_key(error: KeyError, place: &str) -> Problem {
     let what = match error {
         KeyError::Missing => {
-            let detail =
-                format!("This request needs an idempotency key in {place}. Nothing was sent.");
+            let detail = format!("This request needs an idempotency key in {place}. Nothing was sent.");
             return Problem::new(Slug::KeyMissing, detail);
         }
         KeyError::Several => "there must be exactly one",
