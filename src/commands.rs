@@ -142,7 +142,10 @@ fn verify(args: &StoreArgs, path: &std::path::Path, cache: u64) -> Exit {
         text.push_str(&format!("\n{id}  {what}"));
     }
     if verified.problem_count > 0 {
-        text.push_str(&format!("\n{} problems; the keys of corrupt records are refused", verified.problem_count));
+        text.push_str(&format!(
+            "\n{} problems; the keys of corrupt records are refused",
+            verified.problem_count
+        ));
     }
     print(args, &document, &text);
     if verified.problem_count == 0 { Exit::Ok } else { Exit::Failed }

@@ -10,7 +10,7 @@ pub enum Point {
     BeforeClaim,
     /// The claim is durable, nothing was sent.
     AfterClaim,
-    /// The backend has the request; its answer has not begun.
+    /// The backend has the request, and the head of its answer is here.
     AfterDispatch,
     /// The whole answer is here, not yet stored.
     AfterAnswer,

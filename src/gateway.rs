@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
 
+use crate::admin;
 use crate::config::{self, Config};
 use crate::proxy::{self, Gateway};
 use crate::shutdown::{Shutdown, Tasks};
 use crate::store::embedded::{self, Embedded};
 use crate::store::{Store, sweep};
-use crate::admin;
 
 /// Connections the system holds for us before they are accepted.
 const BACKLOG: u32 = 4096;

@@ -59,6 +59,27 @@ pub enum KeySource {
     Pointer(Pointer),
 }
 
+impl fmt::Display for KeySource {
+    /// The header as people write it (`Idempotency-Key`), or the pointer.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(name) => f.write_str(&header_as_written(name)),
+            Self::Pointer(pointer) => write!(f, "{pointer}"),
+        }
+    }
+}
+
+/// A header's name as people write it: `Idempotency-Key` for `idempotency-key`.
+pub fn header_as_written(name: &HeaderName) -> String {
+    let mut start = true;
+    let raise = |character: char| {
+        let raised = if start { character.to_ascii_uppercase() } else { character };
+        start = character == '-';
+        raised
+    };
+    name.as_str().chars().map(raise).collect()
+}
+
 /// Which requests share one name space of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {

@@ -37,9 +37,10 @@ impl Reservation {
     /// Takes `bytes` more, or nothing and says so.
     #[must_use]
     pub fn grow(&mut self, bytes: u64) -> bool {
-        let taken = self.budget.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| {
-            free.checked_sub(bytes)
-        });
+        let taken = self
+            .budget
+            .free
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(bytes));
         if taken.is_ok() {
             self.bytes += bytes;
         }

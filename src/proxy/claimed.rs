@@ -38,10 +38,7 @@ pub(super) struct Claimed {
 /// How recording a final answer ended.
 pub(super) enum Settled {
     /// It is durable.
-    Recorded {
-        expires: Option<Timestamp>,
-        completed: Timestamp,
-    },
+    Recorded { expires: Option<Timestamp>, completed: Timestamp },
     /// It is not known to be durable.
     NotRecorded,
     /// Somebody else settled the record; this is what it says.
@@ -111,7 +108,8 @@ impl Claimed {
                 Settled::Recorded { expires, completed: now }
             }
             Ok(Swap::Lost { winner, .. }) => {
-                let told = settled_by_other(&self.gateway, self.id, winner.as_deref(), &self.record);
+                let told =
+                    settled_by_other(&self.gateway, self.id, winner.as_deref(), &self.record);
                 Settled::Otherwise(told)
             }
             Err(error) => {
@@ -195,12 +193,7 @@ fn unavailable(error: &StoreError) -> Told {
 }
 
 /// What an existing record means for a request that wanted to claim its key.
-fn known(
-    gateway: &Gateway,
-    id: RecordId,
-    winner: Option<&Record>,
-    decision: Decision<'_>,
-) -> Told {
+fn known(gateway: &Gateway, id: RecordId, winner: Option<&Record>, decision: Decision<'_>) -> Told {
     match decision {
         Decision::Replay { response, expires } => {
             if let Some(record) = winner {

@@ -136,7 +136,9 @@ fn hypers_own(bytes: &[u8]) -> Option<Problem> {
     }
     let detail = match slug {
         Slug::UriTooLong => "The address is longer than what is accepted. Nothing was sent.",
-        Slug::HeadTooLarge => "The request's headers are larger than what is accepted. Nothing was sent.",
+        Slug::HeadTooLarge => {
+            "The request's headers are larger than what is accepted. Nothing was sent."
+        }
         _ => "The request is not well-formed HTTP. Nothing was sent.",
     };
     Some(Problem::new(slug, detail).close())
@@ -158,7 +160,9 @@ pub(super) fn written_out(problem: &Problem) -> Bytes {
         text.extend_from_slice(b"\r\n");
     }
     let date = crate::clock::now().to_http_date();
-    text.extend_from_slice(format!("content-length: {}\r\ndate: {date}\r\n\r\n", body.len()).as_bytes());
+    text.extend_from_slice(
+        format!("content-length: {}\r\ndate: {date}\r\n\r\n", body.len()).as_bytes(),
+    );
     text.extend_from_slice(&body);
     Bytes::from(text)
 }

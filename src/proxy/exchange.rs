@@ -10,12 +10,12 @@ use tokio::time::timeout;
 
 use super::conclusion::Conclusion;
 use super::forward::{self, Call};
+use super::headers::check::{HeadError, check_request_head};
+use super::headers::path::{ambiguous, normalize_path};
 use super::inflight::{Entry, Flight};
 use super::intake::{self, Intake};
 use super::outcome::{self, Told};
 use super::route::Found;
-use super::headers::check::{HeadError, check_request_head};
-use super::headers::path::{ambiguous, normalize_path};
 use super::{Gateway, pass, wellknown};
 use crate::body::Body;
 use crate::config::{Mode, RequestMode};
@@ -107,7 +107,7 @@ async fn keyed(
     let intake = match intake::read(gateway, route, mode, arrived).await? {
         intake::Read::Keyed(intake) => intake,
         intake::Read::Keyless(whole) => {
-            return pass::buffered(gateway, route, whole, Disposition::Bypassed).await;
+            return pass::buffered(gateway, route, *whole, Disposition::Bypassed).await;
         }
     };
     if let Some(record) = gateway.hot.get(&intake.id)
@@ -120,8 +120,7 @@ async fn keyed(
         Entry::Join(flight) => join(gateway, route, mode, &flight, &fingerprint).await,
         Entry::Lead(lead) => {
             let (first, answered) = oneshot::channel();
-            let conclusion =
-                Conclusion::new(lead, first, mode.duplicates.replayed_header.clone());
+            let conclusion = Conclusion::new(lead, first, mode.duplicates.replayed_header.clone());
             lead_call(gateway, route, *intake, fingerprint, conclusion);
             first_answer(answered, mode.duplicates.answer_within).await
         }

@@ -43,7 +43,7 @@ pub(super) struct Whole {
 pub(super) enum Read {
     Keyed(Box<Intake>),
     /// The key would stand in the body, is optional and is not there.
-    Keyless(Whole),
+    Keyless(Box<Whole>),
 }
 
 /// Reads and identifies a request.
@@ -60,7 +60,7 @@ pub(super) async fn read(
     let from_header = match &mode.key.source {
         KeySource::Header(name) => {
             let key = mode.key.from_headers(name, &head.headers);
-            Some(key.map_err(|error| refused_key(error, name.as_str()).close())?)
+            Some(key.map_err(|error| refused_key(error, &mode.key.source).close())?)
         }
         KeySource::Pointer(_) => None,
     };
@@ -69,20 +69,23 @@ pub(super) async fn read(
         KeySource::Pointer(_) => None,
     };
     refuse_nominations(gateway, mode, key_header, &head.headers)?;
-    let most = gateway.config.routes[route].max_body.unwrap_or(gateway.config.server.limits.max_body);
+    let most =
+        gateway.config.routes[route].max_body.unwrap_or(gateway.config.server.limits.max_body);
     let (body, reservation) = read_body(gateway, body, most, key_header).await?;
     let tenant = TenantId::of(&gateway.config.tenant.headers, &head.headers);
     let json = parse(mode, &head.headers, &body);
     let key = match (from_header, &mode.key.source) {
         (Some(key), _) => key,
-        (None, KeySource::Header(name)) => return Err(refused_key(KeyError::Missing, name.as_str())),
+        (None, source @ KeySource::Header(_)) => {
+            return Err(refused_key(KeyError::Missing, source));
+        }
         (None, KeySource::Pointer(pointer)) => match key_in_body(mode, json.as_ref(), pointer) {
             Ok(key) => key,
             Err(KeyError::Missing) if !mode.key.required => {
                 drop(json);
-                return Ok(Read::Keyless(Whole { head, peer, body, reservation }));
+                return Ok(Read::Keyless(Box::new(Whole { head, peer, body, reservation })));
             }
-            Err(error) => return Err(refused_key(error, &pointer.to_string())),
+            Err(error) => return Err(refused_key(error, &mode.key.source)),
         },
     };
     let subject = mode.record.subject.as_ref().and_then(|at| subject(json.as_ref()?, at, &tenant));
@@ -148,7 +151,7 @@ fn subject(json: &Document<'_>, pointer: &Pointer, tenant: &TenantId) -> Option<
 }
 
 /// The digest of a business id of a tenant.
-pub fn subject_digest(subject: &str, tenant: &TenantId) -> [u8; 16] {
+pub(super) fn subject_digest(subject: &str, tenant: &TenantId) -> [u8; 16] {
     let mut hash = Sha256::new();
     hash.update(b"oncegate/subject/1\0");
     hash.update(tenant.as_bytes());
@@ -254,10 +257,11 @@ fn refuse_nominations(
     Ok(())
 }
 
-fn refused_key(error: KeyError, place: &str) -> Problem {
+fn refused_key(error: KeyError, place: &KeySource) -> Problem {
     let what = match error {
         KeyError::Missing => {
-            let detail = format!("This request needs an idempotency key in {place}. Nothing was sent.");
+            let detail =
+                format!("This request needs an idempotency key in {place}. Nothing was sent.");
             return Problem::new(Slug::KeyMissing, detail);
         }
         KeyError::Several => "there must be exactly one",

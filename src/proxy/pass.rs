@@ -9,8 +9,8 @@ use tokio::time::timeout;
 
 use super::Gateway;
 use super::exchange::{Answer, Arrived};
-use super::onward;
 use super::intake::Whole;
+use super::onward;
 use super::upstream::SendError;
 use crate::body::{Body, Bounded, Held};
 use crate::problem::{Disposition, Problem, STATUS_HEADER, Slug};
@@ -96,7 +96,10 @@ fn unreachable() -> Problem {
 
 fn failed(reason: &str) -> Problem {
     tracing::warn!(reason, "the backend did not answer");
-    Problem::new(Slug::UpstreamFailed, "The service did not answer. It may have acted all the same.")
+    Problem::new(
+        Slug::UpstreamFailed,
+        "The service did not answer. It may have acted all the same.",
+    )
 }
 
 fn too_large() -> Problem {

@@ -68,12 +68,7 @@ fn refuse(stream: &TcpStream) {
 }
 
 /// Serves one connection until it ends.
-async fn serve(
-    gateway: Arc<Gateway>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    mut shutdown: Shutdown,
-) {
+async fn serve(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr, mut shutdown: Shutdown) {
     // Without this an answer in two pieces waits for the client's delayed acknowledgment.
     let _ = stream.set_nodelay(true);
     let limits = &gateway.config.server.limits;
@@ -89,9 +84,7 @@ async fn serve(
         .max_buf_size(BUFFER.max(2 * limits.max_head));
     let service = service_fn(|request| {
         let gateway = &gateway;
-        async move {
-            Ok::<_, Infallible>(exchange::exchange(gateway, peer.ip(), request).await)
-        }
+        async move { Ok::<_, Infallible>(exchange::exchange(gateway, peer.ip(), request).await) }
     });
     let mut connection = pin!(builder.serve_connection(io, service));
     let result = tokio::select! {

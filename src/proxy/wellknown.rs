@@ -12,7 +12,9 @@ use crate::body::{Body, full};
 use crate::clock::{Timestamp, rfc3339};
 use crate::config::{Mode, RequestMode, Route};
 use crate::idempotency::fingerprint::{BodyCompare, Select};
-use crate::idempotency::key::{Format, KeyError, KeyRules, KeySource, Scope, Syntax};
+use crate::idempotency::key::{
+    Format, KeyError, KeyRules, KeySource, Scope, Syntax, header_as_written,
+};
 use crate::idempotency::outcome::Verdict;
 use crate::idempotency::record::Keep;
 use crate::idempotency::{Record, RecordId, State, TenantId};
@@ -57,7 +59,7 @@ fn page(media_type: &'static str, text: String) -> Response<Body> {
 fn wants_html(headers: &HeaderMap) -> bool {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let position = |media: &str| accept.find(media).unwrap_or(usize::MAX);
-    position("text/html") < position("application/json").min(position("*/*")).min(usize::MAX)
+    position("text/html") < position("application/json").min(position("*/*"))
 }
 
 /// The status of the key in the request's key header, for the tenant of its credentials.
@@ -166,7 +168,7 @@ fn contract(gateway: &Gateway) -> Value {
 
 fn route_contract(route: &Route, mode: &RequestMode) -> Value {
     let (header, pointer) = match &mode.key.source {
-        KeySource::Header(name) => (Some(canonical(name)), None),
+        KeySource::Header(name) => (Some(header_as_written(name)), None),
         KeySource::Pointer(pointer) => (None, Some(pointer.to_string())),
     };
     let list = |meaning: Verdict| -> Vec<String> {
@@ -225,18 +227,7 @@ fn fingerprint(mode: &RequestMode) -> Value {
 }
 
 fn names(list: &[http::HeaderName]) -> Vec<String> {
-    list.iter().map(canonical).collect()
-}
-
-/// `idempotency-key` as people write it: `Idempotency-Key`.
-fn canonical(name: &http::HeaderName) -> String {
-    let mut start = true;
-    let raise = |character: char| {
-        let raised = if start { character.to_ascii_uppercase() } else { character };
-        start = character == '-';
-        raised
-    };
-    name.as_str().chars().map(raise).collect()
+    list.iter().map(header_as_written).collect()
 }
 
 /// `null` means for ever.
