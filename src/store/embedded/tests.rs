@@ -491,3 +491,24 @@ async fn damage_before_the_tail_is_not_taken_for_a_torn_tail() {
     fs::write(&journal, bytes).unwrap();
     drop(open(dir.path()));
 }
+
+#[tokio::test]
+async fn a_torn_tail_is_one_only_when_no_later_journal_goes_on() {
+    let dir = TempDir::new().unwrap();
+    let (journal, ends) = written(dir.path()).await;
+    let bytes = fs::read(&journal).unwrap();
+    let next = dir.path().join("data/1.jnl");
+    assert_ne!(journal, next);
+
+    // The row breaks off within the eleventh batch, and the next journal has the twelfth.
+    fs::write(&journal, &bytes[..ends[10] - 5]).unwrap();
+    fs::write(&next, &bytes[ends[10]..ends[19]]).unwrap();
+    let message = refused(&options(dir.path()));
+    assert!(message.contains("is damaged: its journal 0.jnl has a bad batch"), "{message}");
+
+    // Nothing was written after it.
+    fs::write(&next, [0; 4096]).unwrap();
+    let (store, _) = open(dir.path());
+    assert_eq!(store.get(id(9)).await.unwrap(), Some(samples::kept(9, 10_000)));
+    assert_eq!(store.get(id(10)).await.unwrap(), None);
+}
