@@ -11,9 +11,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::{Exit, HealthArgs, RunArgs, StoreArgs, StoreCommand};
 use crate::clock::rfc3339;
 use crate::config::{Config, Engine, defaults};
+use crate::gateway;
+use crate::shutdown;
 use crate::store::Identity;
 use crate::store::embedded;
-use crate::{gateway, shutdown};
 
 /// How long `oncegate health` waits for the gateway.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);

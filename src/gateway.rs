@@ -44,8 +44,8 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String
     let admin = addresses(std::slice::from_ref(&admin_listener))?[0];
     // The sweeper and the operator's listener are no work to drain: they end with the process.
     let background = Tasks::default();
-    background.spawn(sweep::run(store, shutdown.clone()));
-    background.spawn(admin::serve(gateway.clone(), admin_listener, shutdown.clone()));
+    background.spawn(sweep::run(store.clone(), shutdown.clone()));
+    background.spawn(admin::serve(store, admin_listener, shutdown.clone()));
     proxy::serve(&gateway, listeners, &background, &shutdown);
     Ok(Running { listening, admin, gateway, shutdown, drain })
 }

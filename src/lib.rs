@@ -9,7 +9,7 @@
 //! - [`demo`]: the told story of the lost answer.
 //! - [`gateway`]: starting all of it and ending it.
 //! - [`cli`] and [`commands`]: what may be typed and what it does.
-//! - leaves: [`body`], [`clock`], [`crash`], [`json`], [`problem`], [`shutdown`], [`telemetry`], [`tls`].
+//! - leaves: [`body`], [`clock`], [`crash`], [`json`], [`places`], [`problem`], [`shutdown`], [`telemetry`], [`tls`].
 
 pub mod admin;
 pub mod body;
@@ -22,6 +22,7 @@ pub mod demo;
 pub mod gateway;
 pub mod idempotency;
 pub mod json;
+pub mod places;
 pub mod problem;
 pub mod proxy;
 pub mod shutdown;

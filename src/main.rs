@@ -8,7 +8,7 @@ use oncegate::{commands, telemetry};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    telemetry::start();
+    telemetry::start(if matches!(cli.command, Command::Demo(_)) { "error" } else { "info" });
     let exit = match &cli.command {
         Command::Run(args) => commands::run(args),
         Command::Check(args) => {

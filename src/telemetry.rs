@@ -1,6 +1,6 @@
 //! The log: one line for each thing an operator may want to know, on standard error.
 //!
-//! `ONCEGATE_LOG` sets what is shown, in tracing-subscriber's filter syntax (`info` when unset);
+//! `ONCEGATE_LOG` sets what is shown, in tracing-subscriber's filter syntax (when unset: `info`; `error` for the demo, whose faults are meant);
 //! `ONCEGATE_LOG_FORMAT=json` writes one JSON object a line. Keys, credentials and bodies are never
 //! logged; a record appears as the first 8 hex digits of its digest.
 
@@ -8,9 +8,10 @@ use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging. A filter that cannot be read is reported and replaced by `info`.
-pub fn start() {
-    let filter = std::env::var("ONCEGATE_LOG").unwrap_or_else(|_| "info".to_owned());
+/// Starts logging, with the filter `unset` when the environment has none. A filter that cannot be
+/// read is reported and replaced by `info`.
+pub fn start(unset: &str) {
+    let filter = std::env::var("ONCEGATE_LOG").unwrap_or_else(|_| unset.to_owned());
     let (filter, wrong) = match EnvFilter::try_new(&filter) {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new("info"), Some(error.to_string())),

@@ -14,9 +14,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::body::{Body, full};
-use crate::proxy::Gateway;
-use crate::proxy::inflight::Places;
+use crate::places::Places;
 use crate::shutdown::{Shutdown, Tasks};
+use crate::store::Store;
 
 /// Connections at once: a few probes and a person.
 const CONNECTIONS: usize = 64;
@@ -26,7 +26,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves the operator's listener. It goes on while the gateway drains, so that a probe can see it.
-pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, shutdown: Shutdown) {
+pub async fn serve(store: Arc<dyn Store>, listener: TcpListener, shutdown: Shutdown) {
     let connections = Places::new(CONNECTIONS);
     let tasks = Tasks::default();
     loop {
@@ -35,17 +35,17 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, shutdown: Shutd
             continue;
         };
         let Some(place) = connections.take() else { continue };
-        let (gateway, shutdown) = (gateway.clone(), shutdown.clone());
+        let (store, shutdown) = (store.clone(), shutdown.clone());
         tasks.spawn(async move {
-            serve_one(&gateway, stream, &shutdown).await;
+            serve_one(&*store, stream, &shutdown).await;
             drop(place);
         });
     }
 }
 
-async fn serve_one(gateway: &Gateway, stream: TcpStream, shutdown: &Shutdown) {
+async fn serve_one(store: &dyn Store, stream: TcpStream, shutdown: &Shutdown) {
     let service = service_fn(|request| async move {
-        Ok::<_, Infallible>(answer(gateway, &request, shutdown.started()))
+        Ok::<_, Infallible>(answer(store, &request, shutdown.started()))
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -57,7 +57,7 @@ async fn serve_one(gateway: &Gateway, stream: TcpStream, shutdown: &Shutdown) {
     }
 }
 
-fn answer(gateway: &Gateway, request: &Request<Incoming>, draining: bool) -> Response<Body> {
+fn answer(store: &dyn Store, request: &Request<Incoming>, draining: bool) -> Response<Body> {
     let read = request.method() == Method::GET || request.method() == Method::HEAD;
     match request.uri().path() {
         "/healthz" | "/readyz" if !read => {
@@ -67,7 +67,7 @@ fn answer(gateway: &Gateway, request: &Request<Incoming>, draining: bool) -> Res
         }
         "/healthz" => text(StatusCode::OK, "alive\n"),
         "/readyz" if draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        "/readyz" => match gateway.store.ready() {
+        "/readyz" => match store.ready() {
             Ok(()) => text(StatusCode::OK, "ready\n"),
             Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
         },

@@ -87,16 +87,29 @@ impl State {
             return Ok(refusal(StatusCode::UNAUTHORIZED, "unauthorized", message));
         }
         match (request.method(), path) {
-            (&Method::GET, TRANSACTIONS) => Ok(self.list(|book| &book.transactions)),
-            (&Method::GET, POINTS) => Ok(self.list(|book| &book.awards)),
+            (&Method::GET, TRANSACTIONS) => {
+                Ok(self.list(request.uri().query(), |book| &book.transactions))
+            }
+            (&Method::GET, POINTS) => Ok(self.list(request.uri().query(), |book| &book.awards)),
             (&Method::POST, REDEEM | AWARD) => self.execute(path, request.body()).await,
             _ => Ok(refusal(StatusCode::NOT_FOUND, "not_found", "There is nothing here.")),
         }
     }
 
-    fn list(&self, entries: impl FnOnce(&Book) -> &Vec<Value>) -> Response<Bytes> {
+    /// The entries, or with `limit=` the newest of them.
+    fn list(
+        &self,
+        query: Option<&str>,
+        entries: impl FnOnce(&Book) -> &Vec<Value>,
+    ) -> Response<Bytes> {
+        let limit = query
+            .and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("limit=")))
+            .and_then(|limit| limit.parse().ok())
+            .unwrap_or(usize::MAX);
         let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        respond(StatusCode::OK, &json!({ "data": entries(&book) }))
+        let entries = entries(&book);
+        let newest = &entries[entries.len().saturating_sub(limit)..];
+        respond(StatusCode::OK, &json!({ "data": newest }))
     }
 
     /// Executes, unless the plan says busy; then answers, unless the plan says otherwise.

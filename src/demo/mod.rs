@@ -188,25 +188,33 @@ impl Stage {
         let backend = self.backend.address;
         let gateway = self.gateway.as_ref().map_or(backend, |gateway| gateway.address);
         let admin = self.gateway.as_ref().map_or(backend, |gateway| gateway.admin);
-        let qr = format!("rsg:{}", uuid::Uuid::new_v4());
+        let random = uuid::Uuid::new_v4().simple().to_string();
+        let qr = format!("rsg:{}", &random[..12]);
+        let redeem = |key: &str, qr: &str, receipt: u32| {
+            format!(
+                "  curl -i http://{gateway}{REDEEM} \\\n    \
+                 -H 'content-type: application/json' -H 'x-api-key: demo' \
+                 -H 'Idempotency-Key: {key}' \\\n    \
+                 -d '{{\"qr\":\"{qr}\",\"metadata\":\"receipt_number:{receipt}\"}}'"
+            )
+        };
+        let (first, other_key) = (redeem("sale-1", &qr, 1), redeem("sale-2", &qr, 2));
+        let other_voucher = redeem("sale-1", &format!("{qr}-b"), 1);
         format!(
             "\
 Gateway http://{gateway}, backend http://{backend}, health http://{admin}/readyz
 
 Redeem a fresh voucher, then send the same line again: the second answer is a replay.
-  curl -i http://{gateway}{REDEEM} -H 'content-type: application/json' -H 'x-api-key: demo' \\
-    -H 'Idempotency-Key: sale-1' -d '{{\"qr\":\"{qr}\",\"metadata\":\"receipt_number:1\"}}'
+{first}
 
-The same voucher under another key, past the gateway's record: the backend's own 402.
-  curl -i http://{gateway}{REDEEM} -H 'content-type: application/json' -H 'x-api-key: demo' \\
-    -H 'Idempotency-Key: sale-2' -d '{{\"qr\":\"{qr}\",\"metadata\":\"receipt_number:2\"}}'
+The same voucher under another key is another request: the backend's own 402.
+{other_key}
 
 The same key for another voucher: refused, nothing is sent.
-  curl -i http://{gateway}{REDEEM} -H 'content-type: application/json' -H 'x-api-key: demo' \\
-    -H 'Idempotency-Key: sale-1' -d '{{\"qr\":\"{qr}-b\",\"metadata\":\"receipt_number:1\"}}'
+{other_voucher}
 
-What the backend has done:
-  curl http://{backend}{TRANSACTIONS} -H 'x-api-key: demo'
+What the backend has done lately:
+  curl 'http://{backend}{TRANSACTIONS}?limit=3' -H 'x-api-key: demo'
 
 Ctrl-C ends both and removes the store.
 "

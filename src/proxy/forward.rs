@@ -15,7 +15,7 @@ use super::Gateway;
 use super::claimed::{Claimed, Settled};
 use super::collect::{self, Collected, Limits};
 use super::conclusion::Conclusion;
-use super::inflight::{Place, Share};
+use super::inflight::Share;
 use super::intake::Intake;
 use super::onward;
 use super::outcome::{self, Told};
@@ -26,6 +26,7 @@ use crate::crash::{self, Point};
 use crate::idempotency::outcome::Verdict;
 use crate::idempotency::record::{StoredResponse, UnknownReason};
 use crate::idempotency::{Answer as Kept, Fingerprint};
+use crate::places::Place;
 use crate::problem::{Disposition, Problem, Slug};
 
 /// A request that is ready to be claimed and sent.

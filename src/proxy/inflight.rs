@@ -3,7 +3,6 @@
 //! Nothing here awaits while it holds a map entry: the maps stay behind these synchronous methods.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
@@ -109,42 +108,6 @@ impl Drop for Lead {
             }
             abandoned
         });
-    }
-}
-
-/// Counts up to a limit; each place is given back when its guard drops.
-#[derive(Debug)]
-pub struct Places {
-    taken: AtomicUsize,
-    limit: usize,
-}
-
-/// One taken place.
-#[derive(Debug)]
-pub struct Place(Arc<Places>);
-
-impl Places {
-    /// A counter with this limit.
-    pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { taken: AtomicUsize::new(0), limit })
-    }
-
-    /// Takes a place if one is left.
-    pub fn take(self: &Arc<Self>) -> Option<Place> {
-        let free = |taken| (taken < self.limit).then_some(taken + 1);
-        self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, free).ok()?;
-        Some(Place(self.clone()))
-    }
-
-    /// How many are taken.
-    pub fn taken(&self) -> usize {
-        self.taken.load(Ordering::Acquire)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -23,9 +23,10 @@ mod wellknown;
 
 use std::sync::Arc;
 
-use inflight::{InFlight, Places, Quota};
+use inflight::{InFlight, Quota};
 
 use crate::config::Config;
+use crate::places::Places;
 use crate::shutdown::Tasks;
 use crate::store::Store;
 use crate::store::hot::Hot;

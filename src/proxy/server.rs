@@ -13,8 +13,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::client_io::{ClientIo, written_out};
-use super::inflight::Places;
 use super::{Gateway, exchange, outcome};
+use crate::places::Places;
 use crate::problem::{Problem, Slug};
 use crate::shutdown::Shutdown;
 

@@ -1,7 +1,7 @@
 //! Expiry: turns answers past their retention into tombstones, and forgets those in the end.
 //!
 //! Uses the port alone, so it is the same for every engine. When a record is due and what becomes
-//! of it is decided by [`Record::expired`]; nothing in flight or unknown is ever due. Time is the
+//! of it is decided by [`Record::expired`](crate::idempotency::Record::expired); nothing in flight or unknown is ever due. Time is the
 //! store's, and a clock that jumps only makes this sooner or later.
 
 use std::sync::Arc;

@@ -19,11 +19,12 @@ use crate::store::{Query, StoreError};
 /// Bytes of records held in memory until they are sorted into a table.
 const RECORDS_MEMTABLE: u64 = 8 << 20;
 /// The same for each index; entries are 16 to 32 bytes.
-const INDEX_MEMTABLE: u64 = 1 << 20;
+const INDEX_MEMTABLE: u64 = 2 << 20;
 /// Bytes of journal that call for flushing what holds it; the engine's smallest.
 const JOURNAL: u64 = 64 << 20;
-/// One thread flushes while the other compacts.
-const WORKERS: usize = 2;
+/// One thread flushes and compacts. With two, the engine hands a compaction that is under way to
+/// and fro between them, which costs a processor for as long as it lasts.
+const WORKERS: usize = 1;
 /// Open table files.
 const FILES: usize = 128;
 

@@ -38,29 +38,31 @@ impl From<io::Error> for JournalError {
     }
 }
 
-/// Checks every journal of an engine's directory and cuts a torn tail off the newest.
+/// Checks every journal of an engine's directory, in the order of writing, and cuts off a torn tail.
+///
+/// The tail is that of the newest journal, or of the one before when a failed write was still
+/// followed by the change to a new journal, which then holds nothing.
 pub(super) fn check(dir: &Path) -> Result<(), JournalError> {
-    let mut journals = journals(dir)?;
-    let Some((_, newest)) = journals.pop() else { return Ok(()) };
     let mut last = None;
-    for (_, path) in journals {
-        let (end, seen) = Journal::open(&path)?.batches(last)?;
-        // Sealed journals were synced whole; behind their end is only space taken in advance.
-        if Journal::open(&path)?.content_after(end)? {
-            return Err(damaged(&path, end));
-        }
+    let mut torn: Option<(PathBuf, u64)> = None;
+    for (_, path) in journals(dir)? {
+        let mut journal = Journal::open(&path)?;
+        let (end, seen) = journal.batches(last)?;
         last = seen;
+        if let (Some((path, at)), true) = (&torn, end > 0) {
+            return Err(damaged(path, *at));
+        }
+        // Behind the end there may be space that was taken in advance.
+        if journal.content_after(end)? {
+            if journal.whole_batch_after(end)? {
+                return Err(damaged(&path, end));
+            }
+            torn.get_or_insert((path, end));
+        }
     }
-    let (end, _) = Journal::open(&newest)?.batches(last)?;
-    let mut journal = Journal::open(&newest)?;
-    if !journal.content_after(end)? {
-        return Ok(());
-    }
-    if journal.whole_batch_after(end)? {
-        return Err(damaged(&newest, end));
-    }
-    tracing::warn!(journal = %newest.display(), end, "cut off a write that a crash left unfinished");
-    let file = File::options().write(true).open(&newest)?;
+    let Some((path, end)) = torn else { return Ok(()) };
+    tracing::warn!(journal = %path.display(), end, "cut off a write that was never finished");
+    let file = File::options().write(true).open(&path)?;
     file.set_len(end)?;
     Ok(file.sync_all()?)
 }

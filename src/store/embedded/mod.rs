@@ -15,6 +15,7 @@ mod tests;
 mod writer;
 
 use std::fs::File;
+use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -82,9 +83,9 @@ impl Embedded {
         let opened = open::open(options)?;
         let engine = opened.engine;
         let recovered = open::recover(&engine, clock::now(), |batch| disk.commit(batch));
-        let recovered = recovered.map_err(|error| OpenError::Damaged {
+        let recovered = recovered.map_err(|error| OpenError::Unwritable {
             path: path.clone(),
-            reason: error.to_string(),
+            error: io::Error::other(error.to_string()),
         })?;
         let shared = Arc::new(Shared { space, failed: OnceLock::new() });
         let (queue, requests) = mpsc::channel(QUEUE);

@@ -1,7 +1,6 @@
 //! The embedded store passes the port's contract, and survives what disks and processes do.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -283,8 +282,8 @@ struct Flaky {
 
 impl Disk for Flaky {
     fn commit(&self, batch: OwnedWriteBatch) -> Result<(), String> {
-        let _held = self.gate.lock().unwrap();
         self.commits.fetch_add(1, Ordering::SeqCst);
+        let _held = self.gate.lock().unwrap();
         if self.failing.load(Ordering::SeqCst) {
             return Err("Input/output error (os error 5)".to_owned());
         }
@@ -364,7 +363,7 @@ async fn changes_that_wait_share_one_write_and_see_each_other() {
     let (store, disk) = flaky(dir.path());
     let gate = disk.gate.lock().unwrap();
     let first = store.swap(vec![put_new(id(0), samples::claim(0))]);
-    while store.queue.as_ref().unwrap().capacity() < QUEUE {
+    while disk.commits.load(Ordering::SeqCst) == 0 {
         std::thread::yield_now();
     }
     // One batch: claim, lose against it, complete it, lose again, release, claim anew.
@@ -490,4 +489,25 @@ async fn damage_before_the_tail_is_not_taken_for_a_torn_tail() {
     }
     fs::write(&journal, bytes).unwrap();
     drop(open(dir.path()));
+}
+
+#[tokio::test]
+async fn a_torn_tail_is_one_only_when_no_later_journal_goes_on() {
+    let dir = TempDir::new().unwrap();
+    let (journal, ends) = written(dir.path()).await;
+    let bytes = fs::read(&journal).unwrap();
+    let next = dir.path().join("data/1.jnl");
+    assert_ne!(journal, next);
+
+    // The row breaks off within the eleventh batch, and the next journal has the twelfth.
+    fs::write(&journal, &bytes[..ends[10] - 5]).unwrap();
+    fs::write(&next, &bytes[ends[10]..ends[19]]).unwrap();
+    let message = refused(&options(dir.path()));
+    assert!(message.contains("is damaged: its journal 0.jnl has a bad batch"), "{message}");
+
+    // Nothing was written after it.
+    fs::write(&next, [0; 4096]).unwrap();
+    let (store, _) = open(dir.path());
+    assert_eq!(store.get(id(9)).await.unwrap(), Some(samples::kept(9, 10_000)));
+    assert_eq!(store.get(id(10)).await.unwrap(), None);
 }
