@@ -56,7 +56,7 @@ pub(super) async fn collect(
         let held = (read.len() + only.as_ref().map_or(0, Bytes::len)) as u64;
         let fits = held + length <= limits.most && reservation.grow(length);
         if fits && held == 0 {
-            // Most answers come in one piece, which needs no copy.
+            // Most answers come in one piece.
             only = Some(data);
             continue;
         }
@@ -70,7 +70,9 @@ pub(super) async fn collect(
             return Ok(Collected { head, body: Content::Streaming(body) });
         }
     }
-    let whole = only.unwrap_or_else(|| read.freeze());
+    // A copy of its own: the piece is a slice of the connection's read buffer, and a small answer
+    // that is kept in memory must not keep all of that.
+    let whole = only.map_or_else(|| read.freeze(), |piece| Bytes::copy_from_slice(&piece));
     if !body.framing().proves_end() && !ends_by_itself(&whole) {
         return Err("the connection ended, and nothing says that the answer was whole".into());
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -22,6 +23,9 @@ use crate::config::{Mode, RequestMode};
 use crate::idempotency::key::{KeyError, KeySource};
 use crate::idempotency::{Decision, Fingerprint, Record, decide};
 use crate::problem::{Dialect, Disposition, Problem, Slug};
+
+/// Bytes of the longest request target; RFC 9110 section 4.1 asks for 8000 at least.
+const MAX_TARGET: usize = 16 << 10;
 
 /// What came of a request: the backend's answer, or one of the gateway's own.
 pub(super) type Answer = Result<Response<Body>, Problem>;
@@ -43,9 +47,15 @@ pub(super) async fn exchange(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let mut dialect = Dialect::Problem;
+    let no_body = request.body().is_end_stream();
     match answer(gateway, peer, request, &mut dialect).await {
         Ok(response) => response,
-        Err(problem) => report(&problem, dialect),
+        Err(problem) => {
+            // A request without a body was read to its end; its connection can go on.
+            let reusable = no_body && problem.slug != Slug::RequestInvalid;
+            let close = problem.close && !reusable;
+            report(&Problem { close, ..problem }, dialect)
+        }
     }
 }
 
@@ -69,6 +79,9 @@ async fn answer(
 ) -> Answer {
     let (head, body) = request.into_parts();
     check_request_head(&head).map_err(refused_head)?;
+    if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
+        return Err(Problem::new(Slug::UriTooLong, "The address is too long.").close());
+    }
     let path = path_of(&head)?;
     if path.starts_with(wellknown::PATH) {
         return wellknown::answer(gateway, &head, &path).await;

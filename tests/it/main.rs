@@ -14,6 +14,7 @@ mod drain;
 mod duplicates;
 mod faults;
 mod harness;
+mod house;
 mod http;
 mod keys;
 mod limits;

@@ -16,14 +16,15 @@ use crate::idempotency::{Record, RecordId};
 use crate::store::codec::{self, Head};
 use crate::store::{Query, StoreError};
 
-/// Bytes of records held in memory until they are sorted into a table.
-const RECORDS_MEMTABLE: u64 = 8 << 20;
-/// The same for each index; entries are 16 to 32 bytes.
-const INDEX_MEMTABLE: u64 = 2 << 20;
+/// Bytes put into memory, over all keyspaces, until they are sorted into tables.
+pub(super) const MEMTABLES: usize = 8 << 20;
+/// What an entry costs in memory beside its key and value.
+pub(super) const ENTRY: usize = 96;
 /// Bytes of journal that call for flushing what holds it; the engine's smallest.
 const JOURNAL: u64 = 64 << 20;
 /// One thread flushes and compacts. With two, the engine hands a compaction that is under way to
-/// and fro between them, which costs a processor for as long as it lasts.
+/// and fro between them, which costs a processor for as long as it lasts. One is enough because
+/// the writer rotates the memtables itself, see [`Engine::rotate`].
 const WORKERS: usize = 1;
 /// Open table files.
 const FILES: usize = 128;
@@ -63,13 +64,13 @@ impl Engine {
                     return Err(EngineError::Damaged(format!("its part `{name}` is missing")));
                 }
             }
-            let keyspace = |name: &str, memtable| db.keyspace(name, || options(memtable));
+            let keyspace = |name: &str| db.keyspace(name, options);
             Ok(Self {
-                records: keyspace("records", RECORDS_MEMTABLE)?,
-                open: keyspace("open", INDEX_MEMTABLE)?,
-                expiry: keyspace("expiry", INDEX_MEMTABLE)?,
-                subject: keyspace("subject", INDEX_MEMTABLE)?,
-                meta: keyspace("meta", INDEX_MEMTABLE)?,
+                records: keyspace("records")?,
+                open: keyspace("open")?,
+                expiry: keyspace("expiry")?,
+                subject: keyspace("subject")?,
+                meta: keyspace("meta")?,
                 db,
             })
         };
@@ -77,6 +78,19 @@ impl Engine {
         // without a word to the operator.
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(open))
             .unwrap_or_else(|_| Err(EngineError::Damaged("the engine gave up on it".to_owned())))
+    }
+
+    /// Hands what is in memory to the worker, to be sorted into tables, so that the journals which
+    /// hold it can go.
+    ///
+    /// The engine would do this by itself at a size, but then sends its worker one message for each
+    /// commit while a memtable is full, through a queue that the worker also posts to: when a flush
+    /// outlasts a thousand commits the worker waits for itself, for ever.
+    pub(super) fn rotate(&self) -> Result<(), String> {
+        for keyspace in [&self.records, &self.open, &self.expiry, &self.subject] {
+            keyspace.rotate_memtable().map_err(|error| error.to_string())?;
+        }
+        Ok(())
     }
 
     /// The stored bytes of a record.
@@ -149,12 +163,13 @@ impl From<fjall::Error> for EngineError {
     }
 }
 
-fn options(memtable: u64) -> KeyspaceCreateOptions {
+fn options() -> KeyspaceCreateOptions {
     // Only what was just flushed keeps its index and filter in memory; the rest goes through the
     // cache, so that the number of records costs no memory.
     KeyspaceCreateOptions::default()
         .manual_journal_persist(true)
-        .max_memtable_size(memtable)
+        // Never by the engine: see [`Engine::rotate`].
+        .max_memtable_size(u64::MAX)
         .index_block_pinning_policy(PinningPolicy::new([true, false]))
         .filter_block_pinning_policy(PinningPolicy::new([true, false]))
 }
@@ -187,14 +202,16 @@ impl Written {
 }
 
 /// Puts a change into a batch: the record, and the index entries that differ between the two.
-/// A batch may hold one change of each record only.
+/// A batch may hold one change of each record only. Gives the bytes it will take in memory.
 pub(super) fn stage(
     engine: &Engine,
     batch: &mut OwnedWriteBatch,
     id: &RecordId,
     before: Option<Head>,
     after: Option<Written>,
-) {
+) -> usize {
+    let entries = batch.len();
+    let bytes = after.as_ref().map_or(0, |written| written.bytes.len());
     let head = after.as_ref().map(|written| written.head);
     let was_open = before.is_some_and(|head| head.open);
     let is_open = head.is_some_and(|head| head.open);
@@ -227,6 +244,7 @@ pub(super) fn stage(
         Some(written) => batch.insert(&engine.records, *id.as_bytes(), written.bytes),
         None => batch.remove(&engine.records, *id.as_bytes()),
     }
+    bytes + (batch.len() - entries) * ENTRY
 }
 
 /// Whether a record is what the query asks for.

@@ -95,6 +95,7 @@ impl Embedded {
             shared: shared.clone(),
             path: path.clone(),
             queue: requests,
+            in_memory: 0,
         };
         let (end, ended) = std::sync::mpsc::sync_channel(1);
         let writer =

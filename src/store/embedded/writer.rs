@@ -14,7 +14,7 @@ use fjall::OwnedWriteBatch;
 use tokio::sync::{mpsc, oneshot};
 
 use super::disk::{Disk, FREE_SPACE_MARGIN, Space};
-use super::engine::{Engine, Written, corrupt, decode, stage};
+use super::engine::{Engine, MEMTABLES, Written, corrupt, decode, stage};
 use crate::idempotency::RecordId;
 use crate::store::codec::{self, Head};
 use crate::store::{StoreError, Swap};
@@ -87,6 +87,8 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) path: PathBuf,
     pub(super) queue: mpsc::Receiver<Request>,
+    /// Bytes put into memory since they were last handed to the engine's worker.
+    pub(super) in_memory: usize,
 }
 
 /// A record that changed in this batch.
@@ -112,7 +114,7 @@ impl Writer {
         }
     }
 
-    fn write(&self, requests: Vec<Request>) {
+    fn write(&mut self, requests: Vec<Request>) {
         let mut pending = HashMap::new();
         let mut answers = Vec::with_capacity(requests.len());
         for request in requests {
@@ -130,6 +132,19 @@ impl Writer {
             };
             // Whoever asked may be gone; the change stands all the same.
             let _ = answer.send(result);
+        }
+        self.rotate();
+    }
+
+    /// Once enough has gathered in memory. A failure fails the store: without tables the journals
+    /// would grow without bound.
+    fn rotate(&mut self) {
+        if self.in_memory < MEMTABLES || self.shared.failed.get().is_some() {
+            return;
+        }
+        self.in_memory = 0;
+        if let Err(error) = self.engine.rotate() {
+            self.fail(&error);
         }
     }
 
@@ -179,24 +194,27 @@ impl Writer {
 
     /// Makes the batch durable. A failure is final: what the disk then holds is not known, and a
     /// second fsync could report success for pages that the first one lost.
-    fn commit(&self, pending: HashMap<RecordId, Pending>) -> Result<(), StoreError> {
+    fn commit(&mut self, pending: HashMap<RecordId, Pending>) -> Result<(), StoreError> {
         if pending.is_empty() {
             return Ok(());
         }
         let mut batch = OwnedWriteBatch::with_capacity(self.engine.db.clone(), pending.len() * 4);
         for (id, change) in pending {
             if change.before.is_some() || change.after.is_some() {
-                stage(&self.engine, &mut batch, &id, change.before, change.after);
+                self.in_memory += stage(&self.engine, &mut batch, &id, change.before, change.after);
             }
         }
-        self.disk.commit(batch).map_err(|error| {
-            let path = self.path.display();
-            let reason = format!(
-                "writing to {path} failed ({error}); nothing more is written until a restart: \
-                 check the disk and its free space, then restart oncegate"
-            );
-            tracing::error!(path = %path, error, "the store failed and takes no more writes");
-            StoreError::Unavailable(self.shared.failed.get_or_init(|| reason).clone())
-        })
+        self.disk.commit(batch).map_err(|error| self.fail(&error))
+    }
+
+    /// From now on nothing is written any more.
+    fn fail(&self, error: &str) -> StoreError {
+        let path = self.path.display();
+        let reason = format!(
+            "writing to {path} failed ({error}); nothing more is written until a restart: \
+             check the disk and its free space, then restart oncegate"
+        );
+        tracing::error!(path = %path, error, "the store failed and takes no more writes");
+        StoreError::Unavailable(self.shared.failed.get_or_init(|| reason).clone())
     }
 }
