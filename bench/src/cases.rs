@@ -65,7 +65,12 @@ pub(crate) const CASES: &[Case] = &[
     peer(PROXY_POST, Target::NginxProxy, Ask::Same, Backend::EveryTime),
     ours("oncegate, fresh, durable", Ask::Fresh, Backend::EveryTime, EXECUTED, PROXY_POST, 2.5),
     peer("bare hyper proxy, POST", Target::HyperProxy, Ask::Same, Backend::EveryTime),
-    peer("nginx + Lua + Redis, fresh, not durable", Target::NginxNaive, Ask::Fresh, Backend::EveryTime),
+    peer(
+        "nginx + Lua + Redis, fresh, not durable",
+        Target::NginxNaive,
+        Ask::Fresh,
+        Backend::EveryTime,
+    ),
     peer(CACHE_GET, Target::NginxCache, Ask::Get, Backend::Never),
     peer("nginx, cache hit, POST by key", Target::NginxCache, Ask::Same, Backend::Never),
     ours("oncegate, replay", Ask::Same, Backend::Never, REPLAYED, CACHE_GET, 0.6),

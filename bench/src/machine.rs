@@ -43,7 +43,8 @@ pub(crate) fn description(tmp: &Path) -> String {
         .trim_matches('"');
     let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
     let redis = said("redis-server", &["--version"]);
-    let redis = redis.split_whitespace().find(|word| word.starts_with("v=")).unwrap_or("").to_owned();
+    let redis =
+        redis.split_whitespace().find(|word| word.starts_with("v=")).unwrap_or("").to_owned();
     format!(
         "- CPU: {model}, {cores} cores; server on one, load and backend on another\n\
          - System: {system}, kernel {}, store on {}\n\

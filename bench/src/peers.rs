@@ -68,8 +68,7 @@ impl Upstream {
         head.headers.remove(CONTENT_LENGTH);
         head.headers.insert(HOST, self.host.clone());
         let mut connection = self.connection().await?;
-        let response =
-            connection.send_request(Request::from_parts(head, Full::new(body))).await?;
+        let response = connection.send_request(Request::from_parts(head, Full::new(body))).await?;
         let (head, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);

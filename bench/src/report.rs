@@ -19,20 +19,21 @@ pub(crate) fn table(rows: &[Row]) -> String {
          |---|---:|---:|---:|---:|---:|---:|---|\n",
     );
     for row in rows {
-        let cpu = median(row, |sample| sample.cpu);
-        let (least, most) = row.samples.iter().fold((f64::MAX, 0.0_f64), |(least, most), sample| {
-            (least.min(sample.cpu), most.max(sample.cpu))
-        });
+        let cpu = of(row, |sample| sample.cpu);
+        let (least, most) =
+            row.samples.iter().fold((f64::MAX, 0.0_f64), |(least, most), sample| {
+                (least.min(sample.cpu), most.max(sample.cpu))
+            });
         let _ = write!(
             text,
             "| {} | {cpu:.1} | {least:.1}–{most:.1} | {:.0} | {:.0} % |",
             row.case.name,
-            median(row, |sample| sample.rate),
-            median(row, |sample| sample.busy) * 100.0,
+            of(row, |sample| sample.rate),
+            of(row, |sample| sample.busy) * 100.0,
         );
         let reference = row.case.wanted.as_ref().and_then(|wanted| {
             let found = rows.iter().find(|other| other.case.name == wanted.reference)?;
-            Some((wanted, cpu / median(found, |sample| sample.cpu)))
+            Some((wanted, cpu / of(found, |sample| sample.cpu)))
         });
         match reference {
             None => text.push_str(" | | |\n"),
@@ -47,6 +48,10 @@ pub(crate) fn table(rows: &[Row]) -> String {
         }
     }
     text
+}
+
+fn of(row: &Row, figure: impl Fn(&Sample) -> f64) -> f64 {
+    median(row.samples.iter().map(figure).collect())
 }
 
 /// Memory and start time.
@@ -75,8 +80,7 @@ fn met(yes: bool) -> &'static str {
 }
 
 /// The middle value; of an even number, the mean of the middle two.
-fn median(row: &Row, figure: impl Fn(&Sample) -> f64) -> f64 {
-    let mut values: Vec<f64> = row.samples.iter().map(figure).collect();
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {

@@ -20,7 +20,11 @@ type Order = (Write, oneshot::Sender<()>);
 
 /// Runs `writers` tasks for `seconds`, each making two durable writes per request, on one thread; the
 /// engine gets a thread of its own.
-pub(crate) fn drive(engine: Box<dyn Engine>, writers: usize, seconds: f64) -> Result<Done, Failure> {
+pub(crate) fn drive(
+    engine: Box<dyn Engine>,
+    writers: usize,
+    seconds: f64,
+) -> Result<Done, Failure> {
     let (orders, inbox) = mpsc::channel(writers * 2);
     let writer = std::thread::spawn(move || commit_in_groups(engine, inbox));
     let requests = Arc::new(AtomicU64::new(0));

@@ -16,7 +16,7 @@ use std::process::Command;
 
 use crate::Failure;
 use crate::args::Args;
-use crate::process;
+use crate::{process, report};
 
 pub(crate) use self::fjall::Settings;
 
@@ -43,36 +43,57 @@ impl Engine for Nothing {
     }
 }
 
-/// The rows of the comparison: a name and the settings that make it.
-const ROWS: &[(&str, &[&str])] = &[
-    ("append + fdatasync", &["--kind", "append"]),
-    ("fjall, as it comes", &["--kind", "fjall", "--memtable-mib", "64", "--journal-mib", "512"]),
-    ("fjall, 16 MiB memtable, 64 MiB journals", &["--kind", "fjall"]),
-    ("the same, absent key read before a claim", &["--kind", "fjall", "--read-first"]),
-    ("the same, second keyspace (expiry index)", &["--kind", "fjall", "--read-first", "--keyspaces", "2"]),
-    ("the same, SyncAll", &["--kind", "fjall", "--read-first", "--keyspaces", "2", "--sync", "all"]),
-    ("redb, immediate durability", &["--kind", "redb"]),
+/// fjall as it configures itself on two cores.
+const DEFAULTS: &[&str] = &["--memtable-mib", "64", "--journal-mib", "512", "--workers", "2"];
+const ROTATED: &[&str] = &["--own-rotation"];
+const READ_FIRST: &[&str] = &["--own-rotation", "--read-first"];
+const INDEXED: &[&str] = &["--own-rotation", "--read-first", "--keyspaces", "2"];
+
+/// The rows of the comparison: a name, an engine and the settings that make it.
+const ROWS: &[(&str, &str, &[&[&str]])] = &[
+    ("append + fdatasync", "append", &[]),
+    ("fjall, as it comes", "fjall", &[DEFAULTS]),
+    ("fjall, bounded, one worker, own rotation", "fjall", &[ROTATED]),
+    ("… and the absent key read before a claim", "fjall", &[READ_FIRST]),
+    ("… and an index of expiry", "fjall", &[INDEXED]),
+    ("… the same with SyncAll", "fjall", &[INDEXED, &["--sync", "all"]]),
+    ("… the same with two workers", "fjall", &[INDEXED, &["--workers", "2"]]),
+    ("redb, immediate durability", "redb", &[]),
 ];
 
-/// Measures every engine and prints a table; then how long a filled fjall takes to open.
+/// Measures every engine in interleaved rounds and prints a table; then how a filled fjall opens.
 pub(crate) fn compare(args: &Args) -> Result<(), Failure> {
     let dir = args.path("dir")?;
-    let harness = row(&dir, args, &["--kind", "none"])?;
-    println!("| engine | requests/s | writes per sync | CPU µs per request | of it the engine | disk, MiB |");
+    let mut harness = Vec::new();
+    let mut found: Vec<Vec<Found>> = ROWS.iter().map(|_| Vec::new()).collect();
+    for _ in 0..args.or("rounds", 3)? {
+        harness.push(row(&dir, args, "none", &[])?);
+        for ((_, kind, settings), rounds) in ROWS.iter().zip(&mut found) {
+            rounds.push(row(&dir, args, kind, &settings.concat())?);
+        }
+    }
+    let harness_cpu = median(&harness, |found| found.cpu);
+    println!(
+        "| engine | CPU µs per request | of it the engine | requests/s | writes per sync | disk, MiB |"
+    );
     println!("|---|---:|---:|---:|---:|---:|");
-    for (name, settings) in ROWS {
-        let found = row(&dir, args, settings)?;
+    for ((name, ..), rounds) in ROWS.iter().zip(&found) {
+        let cpu = median(rounds, |found| found.cpu);
         println!(
-            "| {name} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} |",
-            found.rate,
-            found.batch,
-            found.cpu,
-            found.cpu - harness.cpu,
-            found.disk,
+            "| {name} | {cpu:.1} | {:.1} | {:.0} | {:.0} | {:.0} |",
+            cpu - harness_cpu,
+            median(rounds, |found| found.rate),
+            median(rounds, |found| found.batch),
+            median(rounds, |found| found.disk),
         );
     }
-    println!("\nharness alone: {:.1} µs, {:.0} requests/s", harness.cpu, harness.rate);
+    let rate = median(&harness, |found| found.rate);
+    println!("\nThe harness alone: {harness_cpu:.1} µs, {rate:.0} requests/s.");
     reopen::compare(&dir, args.or("records", 1_000_000)?)
+}
+
+fn median(rounds: &[Found], figure: impl Fn(&Found) -> f64) -> f64 {
+    report::median(rounds.iter().map(figure).collect())
 }
 
 /// What a measurement of one engine found.
@@ -84,14 +105,14 @@ struct Found {
 }
 
 /// Runs one engine in a process of its own, in an empty directory.
-fn row(dir: &Path, args: &Args, settings: &[&str]) -> Result<Found, Failure> {
+fn row(dir: &Path, args: &Args, kind: &str, settings: &[&str]) -> Result<Found, Failure> {
     let place = dir.join("engine");
     let _ = std::fs::remove_dir_all(&place);
     std::fs::create_dir_all(&place)?;
     let seconds: f64 = args.or("seconds", 8.0)?;
     let writers: usize = args.or("writers", 64)?;
     let ran = Command::new(std::env::current_exe()?)
-        .args(["engine", "--dir"])
+        .args(["engine", "--kind", kind, "--dir"])
         .arg(&place)
         .args(["--seconds", &seconds.to_string(), "--writers", &writers.to_string()])
         .args(settings)
@@ -105,7 +126,7 @@ fn row(dir: &Path, args: &Args, settings: &[&str]) -> Result<Found, Failure> {
         [rate, batch, cpu] if ran.status.success() => {
             Ok(Found { rate, batch, cpu, disk: disk as f64 / f64::from(1 << 20) })
         }
-        _ => Err(format!("{settings:?}: {}", String::from_utf8_lossy(&ran.stderr)).into()),
+        _ => Err(format!("{kind} {settings:?}: {}", String::from_utf8_lossy(&ran.stderr)).into()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::fjall::{Fjall, Settings};
 use super::group::{CLAIM, RECORD, key, mix, value};
-use super::{Engine, Write, directory_size};
+use super::{DEFAULTS, Engine, ROTATED, Write, directory_size};
 use crate::Failure;
 use crate::args::Args;
 use crate::process;
@@ -17,25 +17,31 @@ const BATCH: u64 = 64;
 /// Point reads after opening, so that the caches fill before the memory is read off.
 const READS: u64 = 20_000;
 
-const ROWS: &[(&str, &[&str])] = &[
-    ("as it comes, one keyspace", &["--memtable-mib", "64", "--journal-mib", "512"]),
-    ("as it comes, two keyspaces", &["--memtable-mib", "64", "--journal-mib", "512", "--keyspaces", "2"]),
-    ("memtable 16 MiB, journals 64 MiB, two keyspaces", &["--keyspaces", "2"]),
-    ("memtable 8 MiB, journals 64 MiB, two keyspaces", &["--memtable-mib", "8", "--keyspaces", "2"]),
-    ("the same, cache 8 MiB", &["--memtable-mib", "8", "--keyspaces", "2", "--cache-mib", "8"]),
+const INDEXED: &[&str] = &["--keyspaces", "2"];
+
+const ROWS: &[(&str, &[&[&str]])] = &[
+    ("as it comes, no index", &[DEFAULTS]),
+    ("as it comes, with an index", &[DEFAULTS, INDEXED]),
+    ("bounded, two workers", &[INDEXED, &["--workers", "2"]]),
+    ("bounded, one worker", &[INDEXED]),
+    ("bounded, one worker, own rotation", &[INDEXED, ROTATED]),
+    ("… with a cache of 8 MiB", &[INDEXED, ROTATED, &["--cache-mib", "8"]]),
 ];
 
 /// Fills, crashes and opens with each of the settings, and prints a table.
 pub(crate) fn compare(dir: &Path, records: u64) -> Result<(), Failure> {
-    println!("\n| fjall with {records} records | disk, MiB | peak while filling, MiB | open, ms | then, MiB | after {READS} reads, MiB | read, hit µs | read, absent µs |");
+    println!(
+        "\n| fjall with {records} records | disk, MiB | peak while filling, MiB | open, ms | then, MiB | after {READS} reads, MiB | read, hit µs | read, absent µs |"
+    );
     println!("|---|---:|---:|---:|---:|---:|---:|---:|");
     for (name, settings) in ROWS {
         let place = dir.join("reopen");
         let _ = std::fs::remove_dir_all(&place);
         std::fs::create_dir_all(&place)?;
-        let peak = child("fjall-fill", &place, records, settings)?;
+        let settings = settings.concat();
+        let peak = child("fjall-fill", &place, records, &settings)?;
         let disk = directory_size(&place) >> 20;
-        let opened = child("fjall-reopen", &place, records, settings)?;
+        let opened = child("fjall-reopen", &place, records, &settings)?;
         println!("| {name} | {disk} | {peak} | {opened} |");
         let _ = std::fs::remove_dir_all(&place);
     }
