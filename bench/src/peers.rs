@@ -77,10 +77,10 @@ impl Upstream {
 
     async fn connection(&self) -> Result<Connection, Failure> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if let Some(mut connection) = idle {
-            if connection.ready().await.is_ok() {
-                return Ok(connection);
-            }
+        if let Some(mut connection) = idle
+            && connection.ready().await.is_ok()
+        {
+            return Ok(connection);
         }
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;

@@ -37,6 +37,8 @@ impl Server {
         let child = Command::new("taskset")
             .args(["-c", &core.to_string()])
             .args(command)
+            // Where it works is how the calling script knows its own.
+            .current_dir(tmp)
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out)
