@@ -1,10 +1,18 @@
-//! The one body type of responses and upstream requests.
+//! The one body type of responses and upstream requests, and the bodies of our own behind it.
 
 use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full};
+use tokio::time::{Instant, Sleep};
 
 /// Why a body broke off. Its text goes to the log, never to a client.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -22,11 +30,162 @@ pub fn empty() -> Body {
     Empty::new().map_err(impossible).boxed_unsync()
 }
 
-/// A body that arrives from a connection.
-pub fn streamed(incoming: hyper::body::Incoming) -> Body {
-    incoming.map_err(BodyError::from).boxed_unsync()
-}
-
 fn impossible(never: Infallible) -> BodyError {
     match never {}
+}
+
+/// A body that is there already and owns something (a reservation of memory) until it was sent.
+#[derive(Debug)]
+pub struct Held<T> {
+    bytes: Option<Bytes>,
+    _owned: T,
+}
+
+impl<T> Held<T> {
+    /// A body of `bytes` that drops `owned` with itself.
+    pub fn new(bytes: Bytes, owned: T) -> Self {
+        Self { bytes: (!bytes.is_empty()).then_some(bytes), _owned: owned }
+    }
+}
+
+impl<T: Unpin> HttpBody for Held<T> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}
+
+/// A body of which a part was read already.
+#[derive(Debug)]
+pub struct Resumed<B> {
+    read: Option<Bytes>,
+    rest: B,
+}
+
+impl<B> Resumed<B> {
+    /// The bytes `read` so far, then the `rest`.
+    pub fn new(read: Bytes, rest: B) -> Self {
+        Self { read: Some(read), rest }
+    }
+}
+
+impl<B> HttpBody for Resumed<B>
+where
+    B: HttpBody<Data = Bytes, Error = BodyError> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.read.take() {
+            Some(read) => Poll::Ready(Some(Ok(Frame::data(read)))),
+            None => Pin::new(&mut self.rest).poll_frame(context),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let read = self.read.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        let rest = self.rest.size_hint();
+        let mut whole = SizeHint::new();
+        whole.set_lower(rest.lower().saturating_add(read));
+        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(read)) {
+            whole.set_upper(upper);
+        }
+        whole
+    }
+}
+
+/// A streamed body that must not stall: it breaks off when no frame came for `idle`, or when it
+/// grows beyond `most` bytes. Trailers are dropped.
+#[derive(Debug)]
+pub struct Bounded<B> {
+    inner: B,
+    idle: Duration,
+    most: Option<u64>,
+    too_large: Arc<AtomicBool>,
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B> Bounded<B> {
+    /// A body that breaks off after `idle` without a frame, or beyond `most` bytes.
+    pub fn new(inner: B, idle: Duration, most: Option<u64>) -> Self {
+        let too_large = Arc::new(AtomicBool::new(false));
+        Self { inner, idle, most, too_large, stalled: None }
+    }
+
+    /// Tells later whether the body was broken off for its size.
+    pub fn too_large(&self) -> Arc<AtomicBool> {
+        self.too_large.clone()
+    }
+}
+
+impl<B> HttpBody for Bounded<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BodyError>,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) {
+            self.stalled = None;
+            return Poll::Ready(match frame {
+                None => None,
+                Some(Err(error)) => Some(Err(error.into())),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => Some(self.count(data)),
+                    Err(_trailers) => None,
+                },
+            });
+        }
+        let idle = self.idle;
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + idle)));
+        ready!(stalled.as_mut().poll(context));
+        Poll::Ready(Some(Err("the body stalled for too long".into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl<B> Bounded<B> {
+    fn count(&mut self, data: Bytes) -> Result<Frame<Bytes>, BodyError> {
+        if let Some(left) = self.most.as_mut() {
+            match left.checked_sub(data.len() as u64) {
+                Some(less) => *left = less,
+                None => {
+                    self.too_large.store(true, Ordering::Release);
+                    return Err("the body is over the route's limit".into());
+                }
+            }
+        }
+        Ok(Frame::data(data))
+    }
 }

@@ -1,1 +1,305 @@
-//! To be written.
+//! The command line: what may be typed, and `oncegate check`. What the other commands do is left
+//! to the modules that do it.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Parser, Subcommand};
+
+use crate::config::{self, Config, Engine, Mistakes};
+
+/// Makes existing HTTP APIs safe to retry: one execution per idempotency key.
+#[derive(Debug, Parser)]
+#[command(name = "oncegate", version, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 ok, 1 failed at run time, 2 bad usage or configuration.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway.
+    Run(RunArgs),
+    /// Check a configuration: print every mistake, or the routes as understood.
+    Check(CheckArgs),
+    /// See it work: a backend that loses answers, with and without the gateway.
+    Demo(DemoArgs),
+    /// Look after the store's directory.
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// Ask a running gateway whether it is ready; the exit code is the answer.
+    Health(HealthArgs),
+}
+
+/// `oncegate run`
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["config", "upstream"]))]
+pub struct RunArgs {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "store", "admin"])]
+    pub config: Option<PathBuf>,
+    /// Without a file: the backend to protect. Unsafe methods need a key, safe ones pass.
+    #[arg(long, value_name = "URL")]
+    pub upstream: Option<String>,
+    /// Where to accept clients [default: 0.0.0.0:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// The store's directory.
+    #[arg(long, value_name = "DIR", default_value = "oncegate-store")]
+    pub store: PathBuf,
+    /// Where to serve health; a loopback address [default: 127.0.0.1:9090]
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<SocketAddr>,
+}
+
+/// `oncegate check`
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Print JSON, for programs.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `oncegate demo`
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Leave backend and gateway running at the end, until Ctrl-C.
+    #[arg(long)]
+    pub keep: bool,
+    /// Print the table as JSON, for programs.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `oncegate store …`
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Make an empty store.
+    Init(StoreArgs),
+    /// Print what the store is and how much it holds.
+    Info(StoreArgs),
+    /// Read every record and check it.
+    Verify(StoreArgs),
+}
+
+/// Which store.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("place").required(true).args(["config", "path"]))]
+pub struct StoreArgs {
+    /// The configuration file that names the store.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The store's directory.
+    #[arg(long, value_name = "DIR")]
+    pub path: Option<PathBuf>,
+    /// Print JSON, for programs.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `oncegate health`
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// The admin listener.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090")]
+    pub admin: String,
+}
+
+/// How the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// 0
+    Ok,
+    /// 1: failed at run time.
+    Failed,
+    /// 2: bad usage or configuration.
+    Usage,
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Ok => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+        })
+    }
+}
+
+impl RunArgs {
+    /// The configuration to run with.
+    ///
+    /// # Errors
+    /// For everything that is wrong with the file or the arguments.
+    pub fn configuration(&self) -> Result<Config, Mistakes> {
+        let upstream = match (&self.config, &self.upstream) {
+            (Some(file), _) => return config::load(file),
+            (None, Some(upstream)) => upstream,
+            (None, None) => {
+                return Err(Mistakes::one("oncegate run", "needs --config FILE or --upstream URL"));
+            }
+        };
+        let mut config = config::without_file(upstream, self.listen, self.store.clone())?;
+        if let Some(admin) = self.admin {
+            if !admin.ip().is_loopback() {
+                return Err(Mistakes::one(
+                    "--admin",
+                    format!("{admin} is not a loopback address; without a file there is no token"),
+                ));
+            }
+            config.admin.listen = admin;
+        }
+        Ok(config)
+    }
+}
+
+impl StoreArgs {
+    /// The store's directory, and the whole configuration where a file names it.
+    ///
+    /// # Errors
+    /// For everything that is wrong with the file.
+    pub fn place(&self) -> Result<(PathBuf, Option<Config>), Mistakes> {
+        match (&self.path, &self.config) {
+            (Some(path), _) => Ok((path.clone(), None)),
+            (None, Some(file)) => {
+                let config = config::load(file)?;
+                let Engine::Embedded { path, .. } = &config.store.engine;
+                Ok((path.clone(), Some(config)))
+            }
+            (None, None) => {
+                Err(Mistakes::one("oncegate store", "needs --config FILE or --path DIR"))
+            }
+        }
+    }
+}
+
+/// `oncegate check`: the routes as understood to `out`, or every mistake to `err` (with `--json` to
+/// `out`, as `{"mistakes":[{"file","line","column","what"}]}`).
+///
+/// # Errors
+/// When nothing can be written.
+pub fn check(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> std::io::Result<Exit> {
+    match config::load(&args.config) {
+        Ok(config) if args.json => {
+            writeln!(out, "{:#}", config.describe_json())?;
+            Ok(Exit::Ok)
+        }
+        Ok(config) => {
+            out.write_all(config.describe().as_bytes())?;
+            Ok(Exit::Ok)
+        }
+        Err(mistakes) if args.json => {
+            writeln!(out, "{:#}", mistakes_json(&mistakes))?;
+            Ok(Exit::Usage)
+        }
+        Err(mistakes) => {
+            writeln!(err, "{mistakes}")?;
+            Ok(Exit::Usage)
+        }
+    }
+}
+
+fn mistakes_json(mistakes: &Mistakes) -> serde_json::Value {
+    let each = mistakes.list.iter().map(|mistake| {
+        serde_json::json!({
+            "file": mistakes.source,
+            "line": mistake.at.map(|(line, _)| line),
+            "column": mistake.at.map(|(_, column)| column),
+            "what": mistake.what,
+        })
+    });
+    serde_json::json!({ "mistakes": each.collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    fn exit_of(arguments: &str) -> Option<i32> {
+        let words = std::iter::once("oncegate").chain(arguments.split_whitespace());
+        Cli::try_parse_from(words).err().map(|error| error.exit_code())
+    }
+
+    #[test]
+    fn usage_decides_the_exit_code() {
+        for (arguments, exit) in [
+            ("run --config a.toml", None),
+            ("run --upstream http://127.0.0.1:9000", None),
+            ("run --upstream http://a --listen 127.0.0.1:0 --store s --admin 127.0.0.1:0", None),
+            ("demo --keep", None),
+            ("store verify --path here --json", None),
+            ("health", None),
+            ("--version", Some(0)),
+            ("--help", Some(0)),
+            ("run", Some(2)),
+            ("run --config a.toml --upstream http://a", Some(2)),
+            ("run --config a.toml --listen 127.0.0.1:0", Some(2)),
+            ("run --upstream http://a --listen nowhere", Some(2)),
+            ("store init", Some(2)),
+            ("store", Some(2)),
+            ("walk", Some(2)),
+            ("", Some(2)),
+        ] {
+            assert_eq!(exit_of(arguments), exit, "oncegate {arguments}");
+        }
+    }
+
+    #[test]
+    fn check_prints_routes_or_mistakes() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("oncegate.toml");
+        let run = |text: &str, json: bool| {
+            std::fs::write(&config, text).unwrap();
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let args = CheckArgs { config: config.clone(), json };
+            let exit = check(&args, &mut out, &mut err).unwrap();
+            (exit, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+        };
+        let good = include_str!("../config/minimal.toml");
+        let (exit, out, err) = run(good, false);
+        assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
+        assert!(out.contains("\nROUTE "), "{out}");
+        let (exit, out, _) = run(good, true);
+        assert_eq!(exit, Exit::Ok);
+        let described: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(described["routes"][0]["mode"], "request");
+        let (exit, out, err) = run("[servr]", false);
+        assert_eq!((exit, out.as_str()), (Exit::Usage, ""));
+        assert!(err.contains("oncegate.toml:1:2: unknown key `servr`"), "{err}");
+        let (exit, out, _) = run("[servr]", true);
+        assert_eq!(exit, Exit::Usage);
+        let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+        // What has no place of its own comes first.
+        assert_eq!(told["mistakes"][2]["line"], 1);
+    }
+
+    #[test]
+    fn the_admin_listener_of_a_run_without_a_file_stays_on_loopback() {
+        let run = |admin: &str| {
+            let words =
+                ["oncegate", "run", "--upstream", "http://127.0.0.1:9000", "--admin", admin];
+            match Cli::try_parse_from(words).unwrap().command {
+                Command::Run(args) => args.configuration(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(run("127.0.0.1:0").unwrap().admin.listen.port(), 0);
+        assert_eq!(
+            run("0.0.0.0:9090").unwrap_err().to_string(),
+            "--admin: 0.0.0.0:9090 is not a loopback address; without a file there is no token"
+        );
+    }
+}

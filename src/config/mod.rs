@@ -1,13 +1,26 @@
 //! What the configuration means: every value checked, every default applied, every name resolved.
 //!
-//! `file` holds what was written (serde only), `read` turns it into these types and reports all
-//! mistakes at once, `units` are durations, sizes and secrets, `profiles` the presets of routes.
-//! The rest of the crate sees only the types of this module.
+//! `file` holds what was written (serde only), `tree` gets there from text past every mistake of
+//! syntax, `read` (with `upstreams`, `routes`, `request` and `reader`) turns it into these types
+//! and reports all mistakes at once, `units` are durations, sizes and secrets, `profiles` the
+//! presets of routes, `paths` the table of routes, `describe` prints what was understood. The rest
+//! of the crate sees only the types of this module, [`paths::Paths`] and [`Mistakes`].
 
+mod describe;
+mod environment;
 pub mod file;
+mod mistakes;
+pub mod paths;
 pub mod profiles;
 pub mod read;
+mod reader;
+mod request;
+mod routes;
+#[cfg(test)]
+mod tests;
+mod tree;
 pub mod units;
+mod upstreams;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,6 +34,8 @@ use crate::idempotency::outcome::OutcomeRules;
 use crate::idempotency::record::{Keep, Retention};
 use crate::json::Pointer;
 use crate::problem::Dialect;
+pub use mistakes::{Mistake, Mistakes};
+pub use read::{load, parse, without_file};
 pub use units::Secret;
 
 /// The whole configuration.
@@ -236,6 +251,10 @@ pub mod defaults {
     pub const MAX_WAITERS: usize = 1000;
     /// `[route.record] max_stored_body`
     pub const MAX_STORED_BODY: u64 = 1 << 20;
+    /// `[tenant] headers`
+    pub const TENANT_HEADERS: [&str; 2] = ["authorization", "x-api-key"];
+    /// `[store.embedded] path`
+    pub const STORE_PATH: &str = "/var/lib/oncegate";
     /// `[store.embedded] cache`
     pub const CACHE: u64 = 8 << 20;
 }

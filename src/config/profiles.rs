@@ -1,1 +1,92 @@
-//! To be written.
+//! Profiles: presets for everything a route in request mode can say. Each key that a route writes
+//! itself takes the place of its preset.
+
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::{Duplicates, RecordRules, RequestMode, defaults};
+use crate::idempotency::fingerprint::{BodyCompare, FingerprintRules, Select};
+use crate::idempotency::key::{KeyRules, KeySource, Scope, Syntax};
+use crate::idempotency::outcome::{OutcomeRules, StatusPattern, Verdict};
+use crate::idempotency::record::{Keep, Retention};
+use crate::json::Pointer;
+use crate::problem::Dialect;
+
+/// Whose published contract a route follows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// The IETF draft "The Idempotency-Key HTTP Header Field", with problem details (RFC 9457).
+    #[default]
+    Ietf,
+    /// Stripe's API v1: a 5xx is final, keys are forgotten after a day.
+    Stripe,
+    /// RedeemSG's voucher API.
+    RedeemSg,
+}
+
+const DAY: Keep = Keep::For(Duration::from_secs(86_400));
+/// Its guide: a pruned key runs again.
+const NO_TOMBSTONE: Keep = Keep::For(Duration::ZERO);
+/// The reference client of RedeemSG gives up after 7 s.
+const BEFORE_THE_TILL_GIVES_UP: Duration = Duration::from_secs(6);
+
+impl Profile {
+    /// Everything the profile presets; `store` is the retention where it presets none.
+    pub fn request_mode(self, store: Retention) -> RequestMode {
+        let a_day = Retention { answer: DAY, tombstone: NO_TOMBSTONE };
+        let (retention, dialect, replayed_header) = match self {
+            Self::Ietf => (store, Dialect::Problem, "idempotency-replayed"),
+            Self::Stripe => (a_day, Dialect::Stripe, "idempotent-replayed"),
+            Self::RedeemSg => (a_day, Dialect::RedeemSg, "idempotency-replayed"),
+        };
+        let (answer_within, subject) = match self {
+            Self::Ietf | Self::Stripe => (None, None),
+            Self::RedeemSg => (Some(BEFORE_THE_TILL_GIVES_UP), Pointer::parse("/qr").ok()),
+        };
+        RequestMode {
+            key: KeyRules {
+                source: KeySource::Header(HeaderName::from_static("idempotency-key")),
+                required: true,
+                scope: Scope::Tenant,
+                syntax: Syntax::Any,
+                min_length: 1,
+                max_length: 255,
+                format: None,
+                forward: false,
+            },
+            fingerprint: FingerprintRules {
+                body: BodyCompare::ByMediaType,
+                select: Select::All,
+                headers: Vec::new(),
+            },
+            duplicates: Duplicates {
+                wait: defaults::WAIT,
+                max_waiters: defaults::MAX_WAITERS,
+                answer_within,
+                replayed_header: HeaderName::from_static(replayed_header),
+            },
+            outcome: self.outcome(),
+            record: RecordRules { subject, max_stored_body: defaults::MAX_STORED_BODY, retention },
+            dialect,
+        }
+    }
+
+    fn outcome(self) -> OutcomeRules {
+        use StatusPattern::{Class, Exact};
+        let fives = match self {
+            Self::Ietf | Self::RedeemSg => Verdict::Unknown,
+            Self::Stripe => Verdict::Final,
+        };
+        let mut entries = vec![
+            (Class(2), Verdict::Final),
+            (Class(3), Verdict::Final),
+            (Class(4), Verdict::Final),
+        ];
+        entries.extend([401, 407, 425, 429].map(|status| (Exact(status), Verdict::Released)));
+        entries.push((Class(5), fives));
+        entries.extend([408, 409].map(|status| (Exact(status), Verdict::Unknown)));
+        // No entry stands twice, so there is no conflict to report.
+        OutcomeRules::new(entries).unwrap_or_default()
+    }
+}

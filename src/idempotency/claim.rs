@@ -1,5 +1,7 @@
 //! What an existing record means for a new request with its key.
 
+use std::sync::Arc;
+
 use super::fingerprint::Fingerprint;
 use super::record::{Record, State, StoredResponse};
 use crate::clock::Timestamp;
@@ -15,7 +17,7 @@ pub enum Decision<'a> {
     /// Answer with this.
     Replay {
         /// The stored answer.
-        response: &'a StoredResponse,
+        response: &'a Arc<StoredResponse>,
         /// Until when it is kept; `None`: for ever.
         expires: Option<Timestamp>,
     },

@@ -5,8 +5,10 @@
 //! token: whoever lost a swap holds an old version and can change nothing any more.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -171,7 +173,7 @@ pub enum UnknownReason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// Kept whole.
-    Kept(StoredResponse),
+    Kept(Arc<StoredResponse>),
     /// Larger than `max_stored_body`: only the status was kept.
     NotRetained {
         /// The backend's status.
@@ -197,7 +199,7 @@ pub struct StoredResponse {
     /// Lower-case name and value bytes of each header line.
     pub headers: Vec<(String, Vec<u8>)>,
     /// The body, byte for byte.
-    pub body: Vec<u8>,
+    pub body: Bytes,
 }
 
 /// How long the answer and the tombstone of a route's records are kept.

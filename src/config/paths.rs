@@ -1,0 +1,134 @@
+//! Paths of routes: their syntax, and which route a request's path belongs to.
+
+use http::Method;
+
+/// The pattern for every path. Unlike in matchit it also stands for `/`.
+pub const EVERYTHING: &str = "/{*rest}";
+
+/// Where the gateway publishes its own contract; not a route's to take.
+pub const WELL_KNOWN: [&str; 2] = ["/.well-known/idempotency", "/.well-known/idempotency/status"];
+
+/// Which routes serve which path; the same table that the configuration was checked with.
+///
+/// The most specific pattern decides alone: a path that has a pattern of its own does not fall
+/// through to `/{*rest}` for a method that its pattern lacks.
+#[derive(Debug, Clone, Default)]
+pub struct Paths {
+    /// Finds an index into `patterns`.
+    router: matchit::Router<usize>,
+    /// Each pattern, and its methods with the index of their route.
+    patterns: Vec<(String, Vec<(Method, usize)>)>,
+}
+
+/// Why a route cannot be added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathError {
+    /// The path is not one; what is wrong and what to do.
+    Syntax(String),
+    /// The path cannot be told from that of this other pattern.
+    Ambiguous(String),
+    /// The route of this index serves this method on this path already.
+    Taken(Method, usize),
+}
+
+impl Paths {
+    /// Adds a route.
+    ///
+    /// # Errors
+    /// When its path is not one, or requests could belong to it and to another route.
+    pub fn add(&mut self, path: &str, methods: &[Method], route: usize) -> Result<(), PathError> {
+        check(path).map_err(PathError::Syntax)?;
+        let at = match self.patterns.iter().position(|(pattern, _)| pattern == path) {
+            Some(at) => at,
+            None => {
+                let at = self.patterns.len();
+                self.router.insert(path, at).map_err(|error| match error {
+                    matchit::InsertError::Conflict { with } => PathError::Ambiguous(with),
+                    other => PathError::Syntax(reason(&other).to_owned()),
+                })?;
+                self.patterns.push((path.to_owned(), Vec::new()));
+                at
+            }
+        };
+        let serves = &mut self.patterns[at].1;
+        let taken = serves.iter().find(|(method, _)| methods.contains(method));
+        if let Some((method, other)) = taken {
+            return Err(PathError::Taken(method.clone(), *other));
+        }
+        serves.extend(methods.iter().map(|method| (method.clone(), route)));
+        Ok(())
+    }
+
+    /// The methods of the most specific pattern that `path` matches, each with the index of its
+    /// route; `None`: no route. `/` belongs to the pattern `/` where there is one, else to
+    /// `/{*rest}`.
+    pub fn find(&self, path: &str) -> Option<&[(Method, usize)]> {
+        let at = match self.router.at(path) {
+            Ok(found) => *found.value,
+            Err(matchit::MatchError::NotFound) if path == "/" => {
+                self.patterns.iter().position(|(pattern, _)| is_everything(pattern))?
+            }
+            Err(matchit::MatchError::NotFound) => return None,
+        };
+        self.patterns.get(at).map(|(_, methods)| methods.as_slice())
+    }
+}
+
+/// `/{*rest}`, whatever the parameter is called.
+fn is_everything(pattern: &str) -> bool {
+    pattern.starts_with("/{*") && pattern.ends_with('}')
+}
+
+fn check(path: &str) -> Result<(), String> {
+    if !path.starts_with('/') {
+        return Err(String::from("must start with \"/\""));
+    }
+    if path.contains(['?', '#']) {
+        return Err(String::from("must end before \"?\" and \"#\"; the query is not matched"));
+    }
+    if !path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\') {
+        return Err(String::from("may hold visible ASCII characters only, and no \"\\\""));
+    }
+    if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err(String::from("may not hold the segments \".\" and \"..\""));
+    }
+    if path.contains("//") {
+        return Err(String::from("may not hold an empty segment (\"//\")"));
+    }
+    escapes(path)?;
+    if WELL_KNOWN.contains(&path) {
+        return Err(String::from("is the gateway's own; it publishes its contract there"));
+    }
+    Ok(())
+}
+
+/// Percent-encodings are matched as written, but for those of unreserved characters (RFC 3986
+/// section 2.3), which arrive decoded.
+fn escapes(path: &str) -> Result<(), String> {
+    for escape in path.split('%').skip(1) {
+        let byte = escape.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match byte.map(char::from) {
+            None => return Err(String::from("holds a \"%\" without two hexadecimal digits")),
+            Some(plain) if plain.is_ascii_alphanumeric() || "-._~".contains(plain) => {
+                return Err(format!("must write \"%{}\" as \"{plain}\"", &escape[..2]));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn reason(error: &matchit::InsertError) -> &'static str {
+    match error {
+        matchit::InsertError::InvalidParamSegment => {
+            "has two parameters in one segment; put a \"/\" between them"
+        }
+        matchit::InsertError::InvalidParam => {
+            "has braces that are not a parameter; write \"{name}\" or \"{*name}\", and \"{{\" \
+             for the character itself"
+        }
+        matchit::InsertError::InvalidCatchAll => "may have \"{*name}\" only as its last segment",
+        // Conflicts are told apart before; the enum may grow.
+        _ => "cannot be used next to the other paths",
+    }
+}

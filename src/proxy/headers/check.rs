@@ -1,0 +1,213 @@
+//! What hyper's server lets through and the gateway does not: heads that two readers could
+//! understand in two ways.
+
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Method, StatusCode, Uri, Version};
+
+/// Why a request's head is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadError {
+    /// Neither HTTP/1.0 nor HTTP/1.1.
+    Version,
+    /// CONNECT or TRACE.
+    Method,
+    /// The target's form does not fit the method, or its authority is not the `Host`.
+    Target,
+    /// No `Host`, several, or one that names no host.
+    Host,
+    /// `Transfer-Encoding` other than exactly `chunked`, or with HTTP/1.0.
+    TransferEncoding,
+    /// `Content-Length` that is repeated, no number, or next to `Transfer-Encoding`.
+    ContentLength,
+    /// `Expect` other than `100-continue`.
+    Expect,
+    /// `Connection` nominates a header that must reach the backend.
+    Nomination,
+}
+
+impl HeadError {
+    /// The status to answer with.
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Expect => StatusCode::EXPECTATION_FAILED,
+            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::Target
+            | Self::Host
+            | Self::TransferEncoding
+            | Self::ContentLength
+            | Self::Nomination => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// One plain sentence for the problem's detail.
+    pub const fn detail(self) -> &'static str {
+        match self {
+            Self::Version => "Only HTTP/1.0 and HTTP/1.1 are served here.",
+            Self::Method => "CONNECT and TRACE are not served here.",
+            Self::Target => "The request target does not fit the method or the Host header.",
+            Self::Host => "The request needs exactly one valid Host header.",
+            Self::TransferEncoding => "The only Transfer-Encoding served here is chunked.",
+            Self::ContentLength => "The Content-Length header is repeated or not a number.",
+            Self::Expect => "The only expectation served here is 100-continue.",
+            Self::Nomination => "The Connection header names a header that must be forwarded.",
+        }
+    }
+}
+
+/// Headers that `Connection` may not nominate: the backend must see them, or the framing and the
+/// authority of the message would change between two readers.
+const NEVER_NOMINATED: [&str; 12] = [
+    "host",
+    "authorization",
+    "cookie",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "content-range",
+    "transfer-encoding",
+    "date",
+    "via",
+    "x-forwarded-for",
+    "x-request-id",
+];
+
+/// Checks the head of a request as hyper's server gives it.
+///
+/// The target may have the origin form; the asterisk form with OPTIONS; and the absolute form,
+/// which a server must accept (RFC 9112 section 3.2.2), when its authority is the one of `Host`. A
+/// client must send the two alike (section 3.2), so a difference is an attack or a mistake.
+/// `Upgrade` is no error: it is not forwarded, which is how it is declined.
+///
+/// # Errors
+/// What is wrong; nothing of such a request may be used.
+pub fn check_request_head(head: &Parts) -> Result<(), HeadError> {
+    check_head(&head.method, &head.uri, head.version, &head.headers)
+}
+
+fn check_head(
+    method: &Method,
+    uri: &Uri,
+    version: Version,
+    headers: &HeaderMap,
+) -> Result<(), HeadError> {
+    if version != Version::HTTP_11 && version != Version::HTTP_10 {
+        return Err(HeadError::Version);
+    }
+    if *method == Method::CONNECT || *method == Method::TRACE {
+        return Err(HeadError::Method);
+    }
+    let host = host(version, headers)?;
+    check_target(method, uri, host)?;
+    check_framing(version, headers)?;
+    for expectation in headers.get_all(EXPECT) {
+        if !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+            return Err(HeadError::Expect);
+        }
+    }
+    if super::options(headers).any(is_never_nominated) {
+        return Err(HeadError::Nomination);
+    }
+    Ok(())
+}
+
+/// Whether `Connection` nominates `name`. A route refuses a request that does so with its key
+/// header, a tenant header or a header of its fingerprint: such a header was read here and would
+/// not reach the backend, so the two would see different requests.
+pub fn nominates(headers: &HeaderMap, name: &HeaderName) -> bool {
+    super::options(headers).any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
+}
+
+fn is_never_nominated(option: &[u8]) -> bool {
+    NEVER_NOMINATED.iter().any(|name| option.eq_ignore_ascii_case(name.as_bytes()))
+}
+
+/// The one `Host`; HTTP/1.0 may have none.
+fn host(version: Version, headers: &HeaderMap) -> Result<Option<&[u8]>, HeadError> {
+    let mut lines = headers.get_all(HOST).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) if version == Version::HTTP_10 => Ok(None),
+        (Some(line), None) if is_authority(line.as_bytes()) => Ok(Some(line.as_bytes())),
+        (_, _) => Err(HeadError::Host),
+    }
+}
+
+/// `uri-host [ ":" port ]` without user information (RFC 9110 section 7.2, RFC 3986 section 3.2).
+fn is_authority(text: &[u8]) -> bool {
+    let (host, port) = match text.strip_prefix(b"[") {
+        Some(literal) => {
+            let Some(end) = literal.iter().position(|byte| *byte == b']') else { return false };
+            let address = std::str::from_utf8(&literal[..end]).unwrap_or_default();
+            if address.parse::<std::net::Ipv6Addr>().is_err() {
+                return false;
+            }
+            (&literal[..end], &literal[end + 1..])
+        }
+        None => {
+            let end = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
+            let (host, port) = text.split_at(end);
+            if !host.iter().all(|byte| is_reg_name(*byte)) {
+                return false;
+            }
+            (host, port)
+        }
+    };
+    let port_is_valid = match port {
+        [] => true,
+        [b':', digits @ ..] => {
+            // An empty port is allowed and means the default one.
+            digits.len() <= 5
+                && digits.iter().all(u8::is_ascii_digit)
+                && digits.iter().fold(0u32, |sum, digit| sum * 10 + u32::from(digit - b'0'))
+                    <= u32::from(u16::MAX)
+        }
+        [_, ..] => false,
+    };
+    !host.is_empty() && port_is_valid
+}
+
+/// The characters of a host name. Percent-encoding is legal in RFC 3986 but names no host that
+/// exists, and only serves to hide one name behind another.
+fn is_reg_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
+}
+
+fn check_target(method: &Method, uri: &Uri, host: Option<&[u8]>) -> Result<(), HeadError> {
+    match (uri.scheme_str(), uri.authority()) {
+        (None, None) if uri.path() == "*" && *method == Method::OPTIONS => Ok(()),
+        (None, None) if uri.path().starts_with('/') => Ok(()),
+        (Some("http" | "https"), Some(authority)) => {
+            let authority = authority.as_str().as_bytes();
+            let same = host.is_none_or(|host| host.eq_ignore_ascii_case(authority));
+            if same && is_authority(authority) { Ok(()) } else { Err(HeadError::Target) }
+        }
+        (_, _) => Err(HeadError::Target),
+    }
+}
+
+fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), HeadError> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let coded = match (codings.next(), codings.next()) {
+        (None, _) => false,
+        (Some(coding), None) => {
+            let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+            if !chunked || version == Version::HTTP_10 {
+                return Err(HeadError::TransferEncoding);
+            }
+            true
+        }
+        (Some(_), Some(_)) => return Err(HeadError::TransferEncoding),
+    };
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (None, _) => Ok(()),
+        (Some(length), None) if !coded && is_number(length.as_bytes()) => Ok(()),
+        (Some(_), _) => Err(HeadError::ContentLength),
+    }
+}
+
+fn is_number(text: &[u8]) -> bool {
+    // 19 digits are below 2^64 whatever they are.
+    (1..=19).contains(&text.len()) && text.iter().all(u8::is_ascii_digit)
+}

@@ -1,0 +1,245 @@
+//! Heads as pure functions: which requests are refused, and what goes up, down and into a record.
+//!
+//! [`check`] refuses what hyper lets through, [`path`] gives the path that routes and fingerprints
+//! see, and this file builds the header maps of the messages that are sent. Framing is not copied
+//! in either direction; whoever writes a message computes it.
+
+pub mod check;
+pub mod path;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use http::header::{
+    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, DATE, HOST, HeaderMap, HeaderName, HeaderValue,
+    VIA,
+};
+use uuid::Uuid;
+
+use crate::problem::{ERROR_HEADER, STATUS_HEADER};
+
+/// Until when an answer is kept; set by the gateway alone.
+pub const EXPIRES_HEADER: &str = "idempotency-expires";
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What the gateway calls itself in `Via` (RFC 9110 section 7.6.3).
+const PSEUDONYM: &str = "oncegate";
+
+/// What a request's headers upstream depend on besides the client's own.
+#[derive(Debug, Clone, Copy)]
+pub struct Forwarding<'a> {
+    /// Where the client's connection comes from.
+    pub client: IpAddr,
+    /// Whether that connection is encrypted.
+    pub secure: bool,
+    /// Names this request when the client gave it no `X-Request-Id`.
+    pub request_id: Uuid,
+    /// The key's header, where it must not go upstream.
+    pub key: Option<&'a HeaderName>,
+    /// Whether the answer may be replayed to other clients, so that it must not be compressed.
+    pub keyed: bool,
+}
+
+/// The headers of a request to the backend, built anew from the client's.
+///
+/// Left out: everything that concerns one connection only (RFC 9110 section 7.6.1, and whatever
+/// `Connection` nominates), framing, `Expect`, and the key unless the route forwards it. Key and
+/// tenant must be read before this, from the client's own headers; see [`check::nominates`] for
+/// nominations that are refused.
+///
+/// `Host` keeps the client's value here; the upstream client replaces it by that of the URL it
+/// sends to, and `X-Forwarded-Host` carries the original. `X-Forwarded-Proto` and `-Host` say what
+/// this gateway saw, whatever the client claimed; `X-Forwarded-For` is appended to.
+pub fn upstream_headers(client: HeaderMap, forwarding: &Forwarding<'_>) -> HeaderMap {
+    let nominated = Nominated::of(&client);
+    let mut headers = HeaderMap::with_capacity(client.keys_len() + 8);
+    // First, as RFC 9110 section 7.2 asks for.
+    let host = client.get(HOST).cloned();
+    if let Some(host) = &host {
+        headers.insert(HOST, host.clone());
+    }
+    let mut forwarded_for = String::new();
+    let mut via = String::new();
+    // In turn a name and its value, then a value for each further line of that name.
+    let mut last: Option<HeaderName> = None;
+    for (name, value) in client {
+        let name = match (name, &last) {
+            (Some(name), _) => last.insert(name),
+            (None, Some(name)) => name,
+            (None, None) => continue,
+        };
+        if *name == X_FORWARDED_FOR {
+            join(&mut forwarded_for, &value);
+        } else if *name == VIA {
+            join(&mut via, &value);
+        } else if !(is_hop_by_hop(name)
+            || is_set_upstream(name, forwarding)
+            || nominated.contains(name))
+        {
+            headers.append(name.clone(), value);
+        }
+    }
+    separate(&mut forwarded_for);
+    // Writing to a string does not fail.
+    let _ = write!(forwarded_for, "{}", forwarding.client.to_canonical());
+    separate(&mut via);
+    let _ = write!(via, "1.1 {PSEUDONYM}");
+    set(&mut headers, X_FORWARDED_FOR, forwarded_for);
+    set(&mut headers, VIA, via);
+    let scheme = if forwarding.secure { "https" } else { "http" };
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    if let Some(host) = host {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+    if forwarding.keyed {
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+    if !headers.contains_key(X_REQUEST_ID) {
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        let text: &str = forwarding.request_id.hyphenated().encode_lower(&mut text);
+        set(&mut headers, X_REQUEST_ID, text);
+    }
+    headers
+}
+
+/// The headers of a response to the client, from the backend's.
+///
+/// Left out: what concerns one connection only, framing, and headers by which a backend could pass
+/// its answer off as the gateway's: `Idempotency-Status`, `-Error`, `-Expires` and the route's own
+/// `replayed` marker (a backend's marker of another name is its own business and passes).
+///
+/// `keep_length` keeps `Content-Length` on an answer that has no body but tells the length of one:
+/// to HEAD, and with status 304. `date` is used when the backend sent none, so that a replay is the
+/// same as the first answer.
+pub fn downstream_headers(
+    backend: HeaderMap,
+    replayed: Option<&HeaderName>,
+    keep_length: bool,
+    date: impl FnOnce() -> HeaderValue,
+) -> HeaderMap {
+    let nominated = Nominated::of(&backend);
+    let mut headers = HeaderMap::with_capacity(backend.keys_len() + 4);
+    let mut last: Option<HeaderName> = None;
+    for (name, value) in backend {
+        let name = match (name, &last) {
+            (Some(name), _) => last.insert(name),
+            (None, Some(name)) => name,
+            (None, None) => continue,
+        };
+        let kept = if *name == CONTENT_LENGTH {
+            keep_length && !headers.contains_key(CONTENT_LENGTH)
+        } else {
+            !(is_hop_by_hop(name)
+                || is_ours(name)
+                || replayed.is_some_and(|replayed| replayed == name)
+                || nominated.contains(name))
+        };
+        if kept {
+            headers.append(name.clone(), value);
+        }
+    }
+    // A line of its own means the same as a further member of the list (RFC 9110 section 5.3).
+    headers.append(VIA, HeaderValue::from_static("1.1 oncegate"));
+    if !headers.contains_key(DATE) {
+        headers.insert(DATE, date());
+    }
+    headers
+}
+
+/// What a replay keeps of the headers sent to the first client: each line, in order, as bytes.
+/// Cookies and challenges were meant for that client alone; what the gateway says about this one
+/// exchange (`Idempotency-*`) is said anew each time.
+pub fn stored_headers(sent: &HeaderMap) -> Vec<(String, Vec<u8>)> {
+    sent.iter()
+        .filter(|(name, _)| !is_for_one_client(name) && !is_hop_by_hop(name) && !is_ours(name))
+        .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_owned()))
+        .collect()
+}
+
+/// Whether a header concerns one connection or one message's framing, never the other side.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    match name.as_str() {
+        "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade"
+        | "content-length" | "expect" | "http2-settings" => true,
+        name => name.starts_with("proxy-"),
+    }
+}
+
+/// Whether a header only the gateway may set.
+fn is_ours(name: &HeaderName) -> bool {
+    matches!(name.as_str(), STATUS_HEADER | ERROR_HEADER | EXPIRES_HEADER)
+}
+
+fn is_for_one_client(name: &HeaderName) -> bool {
+    // `Set-Cookie2` is obsolete, and as private as its successor. `Proxy-Authenticate` is
+    // hop-by-hop already.
+    matches!(name.as_str(), "set-cookie" | "set-cookie2" | "www-authenticate")
+}
+
+/// Whether a request's header is replaced or withheld rather than copied.
+fn is_set_upstream(name: &HeaderName, forwarding: &Forwarding<'_>) -> bool {
+    match name.as_str() {
+        "host" | "x-forwarded-proto" | "x-forwarded-host" => true,
+        "accept-encoding" => forwarding.keyed,
+        _ => forwarding.key.is_some_and(|key| key == name),
+    }
+}
+
+/// The header names that the `Connection` lines of a message nominate, in lower case.
+struct Nominated(Vec<Vec<u8>>);
+
+impl Nominated {
+    /// Holds nothing in the common cases: no `Connection` line, or only options that name headers
+    /// which are left out anyway.
+    fn of(headers: &HeaderMap) -> Self {
+        const USUAL: [&[u8]; 4] = [b"close", b"keep-alive", b"te", b"upgrade"];
+        let unusual =
+            |option: &&[u8]| !USUAL.iter().any(|usual| option.eq_ignore_ascii_case(usual));
+        Self(options(headers).filter(unusual).map(<[u8]>::to_ascii_lowercase).collect())
+    }
+
+    fn contains(&self, name: &HeaderName) -> bool {
+        self.0.iter().any(|nominated| nominated == name.as_str().as_bytes())
+    }
+}
+
+/// The options of all `Connection` lines (RFC 9110 section 7.6.1).
+fn options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(CONNECTION).iter().flat_map(|line| {
+        line.as_bytes()
+            .split(|byte| *byte == b',')
+            .map(<[u8]>::trim_ascii)
+            .filter(|option| !option.is_empty())
+    })
+}
+
+/// Adds one line of a list to those before it. What is not ASCII text cannot be part of these
+/// lists and is left out.
+fn join(list: &mut String, line: &HeaderValue) {
+    if let Ok(line) = line.to_str()
+        && !line.is_empty()
+    {
+        separate(list);
+        list.push_str(line);
+    }
+}
+
+fn separate(list: &mut String) {
+    if !list.is_empty() {
+        list.push_str(", ");
+    }
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: impl AsRef<str>) {
+    // The text was made of checked header values and ASCII; should that ever be wrong, the header
+    // is left out rather than the request lost.
+    if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
+        headers.insert(name, value);
+    }
+}

@@ -1,0 +1,164 @@
+//! The path that routes and fingerprints see: one spelling for each path, and none that a backend
+//! could read as another.
+
+use std::borrow::Cow;
+
+/// Why a path is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathError {
+    /// It does not start with a slash.
+    Relative,
+    /// A percent sign without two hexadecimal digits.
+    Escape,
+    /// A character that no URI may contain, or an encoded control character.
+    Character,
+    /// A slash or backslash in disguise: encoded, or a backslash at all.
+    Separator,
+    /// A segment `.` or `..`, plain or encoded, with or without parameters.
+    DotSegment,
+}
+
+impl PathError {
+    /// One plain sentence for the problem's detail.
+    pub const fn detail(self) -> &'static str {
+        match self {
+            Self::Relative => "The request's path does not start with a slash.",
+            Self::Escape => "The request's path has a percent sign without two hex digits.",
+            Self::Character => "The request's path contains a character that is not allowed.",
+            Self::Separator => "The request's path contains a backslash or an encoded slash.",
+            Self::DotSegment => "The request's path contains a dot segment.",
+        }
+    }
+}
+
+/// The path in its one spelling: unreserved characters decoded, the digits of other escapes in
+/// upper case (RFC 3986 section 6.2.2). Borrowed when nothing had to change.
+///
+/// Forward this spelling, so that the backend sees the path that was matched.
+///
+/// # Errors
+/// For paths that a backend may read as another path than the one matched here.
+pub fn normalize_path(raw: &str) -> Result<Cow<'_, str>, PathError> {
+    if !raw.starts_with('/') {
+        return Err(PathError::Relative);
+    }
+    let mut simple = true;
+    for byte in raw.bytes() {
+        match byte {
+            b'%' => simple = false,
+            b'\\' => return Err(PathError::Separator),
+            b'?' | b'#' => return Err(PathError::Character),
+            0x21..=0x7e => {}
+            _ => return Err(PathError::Character),
+        }
+    }
+    let path = if simple { Cow::Borrowed(raw) } else { decode(raw)? };
+    if path.split('/').any(is_dot_segment) {
+        return Err(PathError::DotSegment);
+    }
+    Ok(path)
+}
+
+/// Whether backends disagree about a path: an empty segment, which some merge, parameters after
+/// `;`, which some cut off, or a percent sign that is itself encoded, which some decode twice. A
+/// request that changes something is refused with such a path, because the backend may take it for
+/// another route.
+pub fn ambiguous(path: &str) -> bool {
+    path.contains("//") || path.contains(';') || path.contains("%3B") || path.contains("%25")
+}
+
+/// Some backends cut off `;…` before they resolve dots.
+fn is_dot_segment(segment: &str) -> bool {
+    if !segment.starts_with('.') {
+        return false;
+    }
+    let bare = segment.split(';').next().unwrap_or(segment);
+    let bare = bare.split("%3B").next().unwrap_or(bare);
+    matches!(bare, "." | "..")
+}
+
+fn decode(raw: &str) -> Result<Cow<'_, str>, PathError> {
+    let mut path = String::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some((plain, escaped)) = rest.split_once('%') {
+        path.push_str(plain);
+        let byte = escape(escaped).ok_or(PathError::Escape)?;
+        match byte {
+            b'/' | b'\\' => return Err(PathError::Separator),
+            0..=0x1f | 0x7f => return Err(PathError::Character),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                path.push(char::from(byte));
+            }
+            _ => {
+                path.push('%');
+                path.extend(escaped[..2].chars().map(|digit| digit.to_ascii_uppercase()));
+            }
+        }
+        rest = &escaped[2..];
+    }
+    path.push_str(rest);
+    Ok(if path == raw { Cow::Borrowed(raw) } else { Cow::Owned(path) })
+}
+
+/// The byte that the two hexadecimal digits at the start stand for.
+fn escape(text: &str) -> Option<u8> {
+    let digits = text.as_bytes().get(..2)?;
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    u8::try_from(digit(digits[0])? * 16 + digit(digits[1])?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PathError::{Character, DotSegment, Escape, Relative, Separator};
+    use super::{PathError, ambiguous, normalize_path};
+
+    fn check(raw: &str, expected: Result<&str, PathError>) {
+        assert_eq!(normalize_path(raw).as_deref().map_err(|error| *error), expected, "{raw}");
+    }
+
+    #[test]
+    fn one_path_has_one_spelling() {
+        check("/", Ok("/"));
+        check("/v1/vouchers/redeem", Ok("/v1/vouchers/redeem"));
+        check("/v1/%76ouchers/redeem", Ok("/v1/vouchers/redeem"));
+        check("/%7Euser/a%2db%5F", Ok("/~user/a-b_"));
+        check("/caf%c3%a9", Ok("/caf%C3%A9"));
+        check("/a%20b%3f%23", Ok("/a%20b%3F%23"));
+        check("/100%25", Ok("/100%25"));
+        check("/a//b;c=d", Ok("/a//b;c=d"));
+        check("/.well-known/x", Ok("/.well-known/x"));
+        check("/...", Ok("/..."));
+    }
+
+    #[test]
+    fn a_path_that_a_backend_could_read_as_another_is_refused() {
+        for path in ["/a/../b", "/./a", "/a/..", "/a/.", "/%2e%2e/a", "/.%2E/a", "/a/%2e"] {
+            check(path, Err(DotSegment));
+        }
+        for path in ["/a/..;x=y/b", "/..;/a", "/.;/a", "/..%3b/a", "/%2e%2e%3B/a"] {
+            check(path, Err(DotSegment));
+        }
+        for path in ["/a\\b", "/a%5cb", "/a%2Fb", "/a%2fb"] {
+            check(path, Err(Separator));
+        }
+        for path in ["/a%00", "/a%0d%0a", "/a%7F", "/a b", "/a\u{e9}", "/a\t", "/a?b", "/a#b"] {
+            check(path, Err(Character));
+        }
+        for path in ["/a%", "/a%2", "/a%zz", "/a%2x", "/%\u{e9}", "/%+1", "/% 1"] {
+            assert!(matches!(normalize_path(path), Err(Escape | Character)), "{path}");
+        }
+        for path in ["", "a", "*", "%2fa"] {
+            check(path, Err(Relative));
+        }
+    }
+
+    #[test]
+    fn what_backends_disagree_about_is_ambiguous() {
+        for path in ["//a", "/a//", "/a;b", "/a;", "/a%3Bb", "/a%252fb"] {
+            assert!(ambiguous(path), "{path}");
+        }
+        for path in ["/", "/a/b", "/a%20b", "/a.b"] {
+            assert!(!ambiguous(path), "{path}");
+        }
+    }
+}

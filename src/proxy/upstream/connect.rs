@@ -1,0 +1,180 @@
+//! From one of a backend's URLs to a connection that can take a request.
+//!
+//! Nothing of a request is written here, so every failure of this file proves that the backend has
+//! not acted.
+
+use std::future::{Future as _, poll_fn};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderValue, Uri};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use super::socket::{Socket, Turn};
+use crate::body::Body;
+
+/// Bytes of the longest response head. hyper also takes at most 100 header lines.
+pub(super) const MAX_RESPONSE_HEAD: usize = 64 << 10;
+
+/// One URL of a backend.
+pub(super) struct Target {
+    /// Scheme and authority, for messages.
+    pub(super) name: String,
+    /// The `Host` of requests to it.
+    pub(super) host_header: HeaderValue,
+    /// What comes before the path of every request; no slash at its end, often empty.
+    pub(super) prefix: String,
+    host: String,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Target {
+    /// The target a URL names; `tls` is used when its scheme is `https`.
+    pub(super) fn new(url: &Uri, tls: Option<&Arc<ClientConfig>>) -> Result<Self, String> {
+        let wrong = |what: &str| format!("upstream URL {url}: {what}");
+        let authority = url.authority().ok_or_else(|| wrong("it names no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(wrong("credentials in the URL are not used; remove them"));
+        }
+        if url.query().is_some() {
+            return Err(wrong("a query cannot be part of it"));
+        }
+        let secure = match url.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => false,
+            Some(scheme) if *scheme == Scheme::HTTPS => true,
+            Some(_) | None => return Err(wrong("its scheme must be http or https")),
+        };
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        if host.is_empty() {
+            return Err(wrong("it names no host"));
+        }
+        let tls = match (secure, tls) {
+            (false, _) => None,
+            (true, Some(config)) => {
+                let name = ServerName::try_from(host.clone())
+                    .map_err(|_| wrong("its host is neither a DNS name nor an IP address"))?;
+                Some((TlsConnector::from(config.clone()), name))
+            }
+            (true, None) => return Err(wrong("TLS is not set up")),
+        };
+        Ok(Self {
+            name: format!("{}://{authority}", url.scheme_str().unwrap_or_default()),
+            host_header: HeaderValue::from_str(authority.as_str())
+                .map_err(|_| wrong("its authority cannot be a Host header"))?,
+            prefix: url.path().trim_end_matches('/').to_owned(),
+            port: authority.port_u16().unwrap_or(if secure { 443 } else { 80 }),
+            host,
+            tls,
+        })
+    }
+
+    /// Whether connections to it are encrypted.
+    pub(super) fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The request target to send: the prefix, then the client's path and query.
+    pub(super) fn uri(&self, target: &Uri) -> Result<Uri, String> {
+        let path = target.path_and_query().map_or("/", PathAndQuery::as_str);
+        if path == "*" {
+            return Ok(Uri::from_static("*"));
+        }
+        let joined = format!("{}{path}", self.prefix);
+        joined.parse().map_err(|error| format!("{}: no valid request target: {error}", self.name))
+    }
+
+    /// A new connection, within `limit` for DNS, connect and TLS together.
+    pub(super) async fn connect(&self, limit: Duration) -> Result<SendRequest<Body>, String> {
+        let deadline = Instant::now() + limit;
+        let stream = self.tcp(deadline).await?;
+        // Requests are written whole; waiting for more to come only delays them. When the system
+        // refuses, requests are slower and nothing else.
+        let _ = stream.set_nodelay(true);
+        let (socket, turn) = Socket::new(stream);
+        match &self.tls {
+            None => self.handshake(socket, turn).await,
+            Some((connector, name)) => {
+                let stream = timeout_at(deadline, connector.connect(name.clone(), socket))
+                    .await
+                    .map_err(|_| format!("{}: TLS handshake timed out", self.name))?
+                    .map_err(|error| format!("{}: TLS handshake failed: {error}", self.name))?;
+                self.handshake(stream, turn).await
+            }
+        }
+    }
+
+    /// Tries every address of the host; each gets an equal part of the time that is left, so that
+    /// one that swallows packets does not use up all of it.
+    async fn tcp(&self, deadline: Instant) -> Result<TcpStream, String> {
+        let addresses = self.resolve(deadline).await?;
+        let mut failure = format!("{}: {} has no address", self.name, self.host);
+        for (at, address) in addresses.iter().enumerate() {
+            let now = Instant::now();
+            let left = u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
+            let until = now + deadline.saturating_duration_since(now) / left;
+            match timeout_at(until, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => {
+                    failure = format!("{}: connect to {address}: {error}", self.name);
+                }
+                Err(_) => failure = format!("{}: connect to {address} timed out", self.name),
+            }
+        }
+        Err(failure)
+    }
+
+    async fn resolve(&self, deadline: Instant) -> Result<Vec<SocketAddr>, String> {
+        if let Ok(address) = self.host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, self.port)]);
+        }
+        let lookup = tokio::net::lookup_host((self.host.as_str(), self.port));
+        match timeout_at(deadline, lookup).await {
+            Ok(Ok(addresses)) => Ok(addresses.take(MAX_ADDRESSES).collect()),
+            Ok(Err(error)) => Err(format!("{}: look-up of {}: {error}", self.name, self.host)),
+            Err(_) => Err(format!("{}: look-up of {} timed out", self.name, self.host)),
+        }
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a connection ends by itself when its sender is dropped; a drain must not wait \
+                  for idle ones"
+    )]
+    async fn handshake<T>(&self, io: T, turn: Turn) -> Result<SendRequest<Body>, String>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, connection) = http1::Builder::new()
+            // The buffer's size alone is no strict limit: it may grow to twice as much.
+            .max_buf_size(MAX_RESPONSE_HEAD)
+            .max_header_size(MAX_RESPONSE_HEAD)
+            .handshake(TokioIo::new(io))
+            .await
+            .map_err(|error| format!("{}: {error}", self.name))?;
+        tokio::spawn(async move {
+            // Whoever waits for an answer on this connection is told by the sender; an idle one
+            // that breaks is of no interest.
+            let mut connection = pin!(connection);
+            let _ = poll_fn(|cx| {
+                turn.start();
+                connection.as_mut().poll(cx)
+            })
+            .await;
+        });
+        Ok(sender)
+    }
+}
+
+/// Addresses of one host that are tried.
+const MAX_ADDRESSES: usize = 8;

@@ -1,0 +1,133 @@
+//! A TCP connection that looks for the peer's end before it is written to again.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A TCP connection. In each turn of its task, the first read that finds nothing asks the kernel
+/// instead of the runtime's cached readiness.
+///
+/// Why: hyper reads an idle connection once more before it takes the next request from its queue.
+/// The runtime learns of a FIN or RST only when it next polls the system, which a busy worker does
+/// late; without the question a request would be written to a connection whose end has already
+/// arrived, and its outcome would be unknown. With it, hyper closes the connection and hands the
+/// request back. It costs one system call for each request. What it cannot see is an end still on
+/// its way while the request leaves: that stays unknown.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: TcpStream,
+    turn: Turn,
+}
+
+/// Tells a socket that its task starts a new turn. The socket and its task share it; both run on
+/// one thread at a time, so that the weakest ordering is enough.
+#[derive(Debug, Clone)]
+pub(super) struct Turn(Arc<AtomicBool>);
+
+impl Turn {
+    /// A turn starts: nothing was read or written in it yet.
+    pub(super) fn start(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Something was read or written, or the kernel was asked.
+    fn used(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    fn is_new(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream) -> (Self, Turn) {
+        let turn = Turn(Arc::new(AtomicBool::new(false)));
+        (Self { stream, turn: turn.clone() }, turn)
+    }
+
+    /// What the kernel has, whatever the runtime believes.
+    fn ask(&self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut byte = [0u8; 1];
+        let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        match rustix::net::recv(&self.stream, &mut byte[..], peek) {
+            Ok((0, _)) => Poll::Ready(Ok(())),
+            Ok(_) => {
+                let unfilled = buf.initialize_unfilled();
+                match rustix::net::recv(&self.stream, unfilled, RecvFlags::DONTWAIT) {
+                    Ok((read, _)) => {
+                        buf.advance(read);
+                        Poll::Ready(Ok(()))
+                    }
+                    Err(error) => nothing_yet(error),
+                }
+            }
+            Err(error) => nothing_yet(error),
+        }
+    }
+}
+
+/// Pending when there is nothing to read; the runtime's own read has already asked to be woken.
+fn nothing_yet(error: Errno) -> Poll<io::Result<()>> {
+    match error {
+        Errno::AGAIN | Errno::INTR => Poll::Pending,
+        error => Poll::Ready(Err(error.into())),
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if !this.turn.is_new() {
+            return read;
+        }
+        this.turn.used();
+        if read.is_pending() { this.ask(buf) } else { read }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.turn.used();
+        Pin::new(&mut this.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.turn.used();
+        Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
