@@ -18,6 +18,8 @@ struct Plan {
     records: u64,
 }
 
+/// What is to be replayed is asked for once by every connection; that takes no longer than this.
+const PRIMING: Duration = Duration::from_secs(9);
 const WARM_UP: Duration = Duration::from_millis(300);
 
 impl Plan {
@@ -105,7 +107,7 @@ fn measure(plan: &Plan, peers: &Peers, gateway: Option<&Gateway>) -> Result<Vec<
             if round == 0 && row.case.backend == Backend::Never {
                 // What is to be replayed has to be there first.
                 let prime = Load { status: Status::Any, ..load.clone() };
-                load::run(&prime, Until::Answered(1, WARM_UP), &pids).map_err(told)?;
+                load::run(&prime, Until::Answered(1, PRIMING), &pids).map_err(told)?;
             }
             let until = Until::Elapsed { warm_up: WARM_UP, measured: plan.measured };
             let sample = load::run(&load, until, &pids).map_err(told)?;

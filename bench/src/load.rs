@@ -142,7 +142,7 @@ async fn watch(
     let (last, cpu_now, now) = read();
     let (requests, elapsed) = ((last - count) as f64, (now - time).as_secs_f64());
     if requests == 0.0 {
-        return Err("nothing was answered".into());
+        return Err("nothing was answered in time".into());
     }
     let used = (cpu_now - cpu).as_secs_f64();
     Ok((requests / elapsed, used * 1e6 / requests, used / elapsed))
