@@ -94,7 +94,7 @@ async fn answer(
     if !head.method.is_safe() && ambiguous(&path) {
         return Err(refused_path("The address could be read in two ways."));
     }
-    let arrived = Arrived { head, body, peer, path };
+    let arrived = Box::new(Arrived { head, body, peer, path });
     match &gateway.config.routes[route].mode {
         Mode::Off => pass::through(gateway, route, arrived, None).await,
         Mode::Request(mode) => {
@@ -109,7 +109,7 @@ async fn keyed(
     gateway: &Arc<Gateway>,
     route: usize,
     mode: &RequestMode,
-    arrived: Arrived,
+    arrived: Box<Arrived>,
 ) -> Answer {
     if let KeySource::Header(name) = &mode.key.source
         && !mode.key.required
@@ -134,7 +134,7 @@ async fn keyed(
         Entry::Lead(lead) => {
             let (first, answered) = oneshot::channel();
             let conclusion = Conclusion::new(lead, first, mode.duplicates.replayed_header.clone());
-            lead_call(gateway, route, *intake, fingerprint, conclusion);
+            lead_call(gateway, route, intake, fingerprint, conclusion);
             first_answer(answered, mode.duplicates.answer_within).await
         }
     }
@@ -144,7 +144,7 @@ async fn keyed(
 fn lead_call(
     gateway: &Arc<Gateway>,
     route: usize,
-    intake: Intake,
+    intake: Box<Intake>,
     fingerprint: Fingerprint,
     conclusion: Conclusion,
 ) {

@@ -34,7 +34,7 @@ pub(super) struct Call {
     pub(super) gateway: Arc<Gateway>,
     /// Index of its route.
     pub(super) route: usize,
-    pub(super) intake: Intake,
+    pub(super) intake: Box<Intake>,
     pub(super) fingerprint: Fingerprint,
     /// Its place among the claims at once.
     pub(super) place: Place,
@@ -56,7 +56,7 @@ enum End {
 pub(super) async fn run(call: Call, conclusion: Conclusion) {
     let Call { gateway, route, intake, fingerprint, place, share } = call;
     let Some(mode) = gateway.request_mode(route) else { return };
-    let Intake { id, key, tenant, subject, whole, .. } = intake;
+    let Intake { id, key, tenant, subject, whole, .. } = *intake;
     let (request, reservation) = whole.into_request(&gateway.config.routes[route], true);
     crash::point(Point::BeforeClaim);
     let draft = super::claimed::Draft { route, tenant, key, subject, fingerprint };

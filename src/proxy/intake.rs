@@ -54,9 +54,9 @@ pub(super) async fn read(
     gateway: &Gateway,
     route: usize,
     mode: &RequestMode,
-    arrived: Arrived,
+    arrived: Box<Arrived>,
 ) -> Result<Read, Problem> {
-    let Arrived { head, body, peer, path } = arrived;
+    let Arrived { head, body, peer, path } = *arrived;
     let from_header = match &mode.key.source {
         KeySource::Header(name) => {
             let key = mode.key.from_headers(name, &head.headers);

@@ -19,10 +19,10 @@ use crate::problem::{Disposition, Problem, STATUS_HEADER, Slug};
 pub(super) async fn through(
     gateway: &Gateway,
     route: usize,
-    arrived: Arrived,
+    arrived: Box<Arrived>,
     disposition: Option<Disposition>,
 ) -> Answer {
-    let Arrived { head, body, peer, .. } = arrived;
+    let Arrived { head, body, peer, .. } = *arrived;
     let most = gateway.config.routes[route].max_body;
     let declared = http_body::Body::size_hint(&body).lower();
     if most.is_some_and(|most| declared > most) {
