@@ -57,3 +57,51 @@ pub fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(millis(since_epoch))
 }
+
+/// As RFC 3339 in UTC with milliseconds, such as `2026-01-31T23:59:59.000Z`.
+pub fn rfc3339(at: Timestamp) -> String {
+    let (days, rest) = (at.0 / 86_400_000, at.0 % 86_400_000);
+    let (year, month, day) = civil(days.min(LAST_DAY));
+    let (hour, minute) = (rest / 3_600_000, rest / 60_000 % 60);
+    let (second, milli) = (rest / 1000 % 60, rest % 1000);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+}
+
+/// 9999-12-31 in days since the epoch: RFC 3339 has four digits for the year.
+const LAST_DAY: u64 = 2_932_896;
+
+/// Year, month and day of a day counted from 1970-01-01 in the proleptic Gregorian calendar,
+/// reckoned in years that start in March, so that the leap day comes last.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let era = days / 146_097;
+    let day_of_era = days % 146_097;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc3339_agrees_with_http_dates() {
+        for seconds in [0, 951_782_399, 951_782_400, 951_868_800, 1_709_251_199, 4_102_444_800] {
+            let at = Timestamp::from_millis(seconds * 1000);
+            let text = rfc3339(at);
+            let http = at.to_http_date();
+            let (day, year) = (&http[5..7], &http[12..16]);
+            assert_eq!((&text[0..4], &text[8..10], &text[11..19]), (year, day, &http[17..25]));
+            let months = "JanFebMarAprMayJunJulAugSepOctNovDec";
+            let month = months.find(&http[8..11]).map(|at| at / 3 + 1);
+            assert_eq!(text[5..7].parse().ok(), month);
+        }
+        assert_eq!(rfc3339(Timestamp::from_millis(1)), "1970-01-01T00:00:00.001Z");
+        assert!(rfc3339(Timestamp::from_millis(u64::MAX)).starts_with("9999-12-31T"));
+    }
+}

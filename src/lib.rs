@@ -8,17 +8,23 @@
 //! - [`proxy`]: connections, routes, and the exchange, one request from start to finish.
 //! - [`admin`]: the operator's listener.
 //! - [`demo`]: the told story of the lost answer.
-//! - leaves: [`body`], [`clock`], [`json`], [`problem`], [`shutdown`], [`telemetry`], [`tls`].
+//! - [`gateway`]: starting all of it and ending it.
+//! - [`cli`] and [`commands`]: what may be typed and what it does.
+//! - leaves: [`body`], [`clock`], [`crash`], [`json`], [`places`], [`problem`], [`shutdown`], [`telemetry`], [`tls`].
 
 pub mod admin;
 pub mod body;
 pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod config;
+pub mod crash;
 pub mod demo;
+pub mod gateway;
 pub mod idempotency;
 pub mod items;
 pub mod json;
+pub mod places;
 pub mod problem;
 pub mod proxy;
 pub mod shutdown;

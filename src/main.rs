@@ -1,1 +1,28 @@
-fn main() {}
+//! The binary: arguments, telemetry, the command, the exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use oncegate::cli::{self, Cli, Command, Exit};
+use oncegate::{commands, telemetry};
+
+/// Requests are taken in on one thread and written down on another; the system's allocator pays for
+/// that with a third of the gateway's own work.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    telemetry::start(if matches!(cli.command, Command::Demo(_)) { "error" } else { "info" });
+    let exit = match &cli.command {
+        Command::Run(args) => commands::run(args),
+        Command::Check(args) => {
+            let checked = cli::check(args, &mut std::io::stdout(), &mut std::io::stderr());
+            checked.unwrap_or(Exit::Failed)
+        }
+        Command::Demo(args) => commands::demo(args),
+        Command::Store(command) => commands::store(command),
+        Command::Health(args) => commands::health(args),
+    };
+    exit.into()
+}

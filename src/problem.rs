@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, LINK, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode, response};
 use serde_json::json;
 
 use crate::body::{Body, full};
@@ -263,16 +263,19 @@ impl Problem {
 
     /// The response; `instance` names this request, here and in the log.
     pub fn respond(&self, dialect: Dialect, instance: uuid::Uuid) -> Response<Body> {
+        let (head, body) = self.render(dialect, instance);
+        Response::from_parts(head, full(body))
+    }
+
+    /// The response's head, without framing, and its body.
+    pub fn render(&self, dialect: Dialect, instance: uuid::Uuid) -> (response::Parts, Bytes) {
         let (status, media_type, body) = dialect.render(self, instance);
-        let mut response = Response::new(full(Bytes::from(body)));
+        let mut response = Response::new(());
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         headers.insert(ERROR_HEADER, HeaderValue::from_static(self.slug.as_str()));
-        headers.insert(
-            LINK,
-            HeaderValue::from_static("</.well-known/idempotency>; rel=\"describedby\""),
-        );
+        headers.insert(LINK, HeaderValue::from_static(CONTRACT_LINK));
         if let Some(disposition) = self.disposition {
             headers.insert(STATUS_HEADER, disposition.header());
         }
@@ -287,9 +290,12 @@ impl Problem {
         if self.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        response
+        (response.into_parts().0, Bytes::from(body))
     }
 }
+
+/// Where the contract is published.
+const CONTRACT_LINK: &str = "</.well-known/idempotency>; rel=\"describedby\"";
 
 /// How the gateway's own errors are written: a profile's default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

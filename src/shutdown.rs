@@ -1,10 +1,12 @@
 //! Ending well: the signal that stops accepting, and the tasks a drain waits for.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// Tells everybody that the process is ending. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -53,6 +55,21 @@ impl Default for Tasks {
     }
 }
 
+/// A task and its place among the running ones. The task is boxed at once: an `async` block around
+/// it would hold it twice, and the runtime moves what it is given several times.
+struct Tracked {
+    task: Pin<Box<dyn Future<Output = ()> + Send>>,
+    _running: Option<OwnedSemaphorePermit>,
+}
+
+impl Future for Tracked {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.task.as_mut().poll(context)
+    }
+}
+
 impl Tasks {
     /// Starts a task of its own.
     #[expect(clippy::disallowed_methods, reason = "this is the tracked spawn")]
@@ -61,10 +78,7 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         let running = self.0.clone().try_acquire_owned().ok();
-        tokio::spawn(async move {
-            task.await;
-            drop(running);
-        });
+        tokio::spawn(Tracked { task: Box::pin(task), _running: running });
     }
 
     /// How many are running.

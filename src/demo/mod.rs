@@ -1,1 +1,307 @@
-//! To be written.
+//! The told story of the lost answer: a built-in legacy backend, tills, the same faults twice, once
+//! without and once with the gateway between them, and a table of what came of it.
+//!
+//! Nothing here is used by a running gateway. The numbers are counted at the tills and in the
+//! backend's books; [`Report::check`] fails the demo when the gateway does not keep its promises.
+
+mod backend;
+mod faults;
+mod gateway;
+mod scene;
+mod table;
+#[cfg(test)]
+mod tests;
+mod till;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::{HeaderValue, Request};
+use serde_json::Value;
+
+use self::backend::{AWARD, Backend, POINTS, REDEEM, TRANSACTIONS};
+use self::faults::{Plan, receipt_of};
+use self::gateway::Gateway;
+use self::scene::Goods;
+use self::till::ShopNetwork;
+use crate::shutdown::{Tasks, Trigger};
+
+pub use self::table::{Counts, Report, Telling};
+
+/// How the demo is run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DemoOptions {
+    /// Leave backend and gateway running at the end, until a signal.
+    pub keep: bool,
+    /// Print the report as JSON and nothing else.
+    pub json: bool,
+}
+
+/// Tells the story on standard output; ends early at Ctrl-C or SIGTERM.
+///
+/// # Errors
+/// One sentence: a server could not be started, or the numbers break a promise.
+pub async fn run(options: DemoOptions) -> Result<(), String> {
+    let mut out = std::io::stdout();
+    let mut narrator = Narrator { out: &mut out, quiet: options.json };
+    let (report, stage) = tokio::select! {
+        told = tell(&mut narrator) => told?,
+        interrupted = interruption() => {
+            return interrupted.and_then(|()| Err("the demo was interrupted".to_owned()));
+        }
+    };
+    let checked = report.check();
+    let keep = options.keep && checked.is_ok();
+    if options.json {
+        narrator.print(&stage.json(&report, keep)?)?;
+    } else if keep {
+        narrator.say(&stage.invitation())?;
+    } else if checked.is_ok() {
+        narrator.say(TRY)?;
+    }
+    if keep {
+        interruption().await?;
+    }
+    stage.strike().await;
+    checked
+}
+
+/// Tells the story twice; gives its numbers and the second stage, still set.
+async fn tell(narrator: &mut Narrator<'_>) -> Result<(Report, Stage), String> {
+    narrator.say(OPENING)?;
+
+    narrator.say("Without oncegate: the tills call the backend themselves.")?;
+    let stage = Stage::set(false).await?;
+    let without = stage.play(narrator).await?;
+    stage.strike().await;
+
+    narrator.say("\nWith oncegate: the same tills, the same faults, the gateway in between.")?;
+    let stage = Stage::set(true).await?;
+    let with = stage.play(narrator).await?;
+
+    let report = Report { without, with };
+    narrator.say(&format!("\n{}{LEGEND}", report.table()))?;
+    Ok((report, stage))
+}
+
+const OPENING: &str = "\
+A legacy backend redeems vouchers and gives points. It knows no idempotency keys: it executes what
+arrives. Tills send a key with each scan and ask once more with the same key when no answer comes.
+";
+
+const LEGEND: &str = "
+calls: requests that reached the backend. executed: entries in the backend's own books.
+refused: another sale's voucher, so rightly. disputes: refused although this very sale redeemed it.
+unknown: nobody can know, so the gateway says so and never sends it again; an operator looks.
+doubles: executed more than once for one sale. prevented: repeats the backend never saw.
+";
+
+const TRY: &str = "\
+Try it by hand: `oncegate demo --keep` leaves backend and gateway running and prints curl lines.";
+
+/// Everything one telling needs; its folder goes when it is dropped.
+struct Stage {
+    plan: Arc<Plan>,
+    backend: Backend,
+    gateway: Option<Gateway>,
+    shop: Arc<ShopNetwork>,
+    trigger: Trigger,
+    tasks: Tasks,
+    folder: Folder,
+}
+
+impl Stage {
+    async fn set(with_gateway: bool) -> Result<Self, String> {
+        let (trigger, shutdown) = crate::shutdown::channel();
+        let tasks = Tasks::default();
+        let plan = Arc::new(Plan::default());
+        let folder = Folder::create()?;
+        let backend = Backend::start(plan.clone(), &tasks, shutdown.clone()).await?;
+        let gateway = if with_gateway {
+            Some(Gateway::start(backend.address, &folder.0, shutdown.clone()).await?)
+        } else {
+            None
+        };
+        let next = gateway.as_ref().map_or(backend.address, |gateway| gateway.address);
+        let shop = ShopNetwork::start(next, plan.clone(), &tasks, shutdown).await?;
+        let shop = Arc::new(shop);
+        Ok(Self { plan, backend, gateway, shop, trigger, tasks, folder })
+    }
+
+    async fn play(&self, narrator: &mut Narrator<'_>) -> Result<Telling, String> {
+        Ok(Telling {
+            vouchers: self.play_with(Goods::Vouchers, narrator).await?,
+            points: self.play_with(Goods::Points, narrator).await?,
+        })
+    }
+
+    async fn play_with(&self, goods: Goods, narrator: &mut Narrator<'_>) -> Result<Counts, String> {
+        let (title, path, books) = match goods {
+            Goods::Vouchers => ("Vouchers, which the backend redeems once:", REDEEM, TRANSACTIONS),
+            Goods::Points => {
+                ("Points, which the backend gives as often as it is asked:", AWARD, POINTS)
+            }
+        };
+        narrator.say(&format!("  {title}"))?;
+        let mut counts = Counts::default();
+        for scene in goods.scenes() {
+            let sales = scene::play(goods, *scene, &self.shop, &self.plan).await;
+            let executions = executions(self.backend.address, books).await?;
+            let mut endings = Vec::new();
+            let mut doubles = 0;
+            for sale in &sales {
+                let executed = executions.get(&sale.receipt).copied().unwrap_or(0);
+                doubles += executed.saturating_sub(1);
+                endings.push(counts.add(sale, executed));
+            }
+            let mut line =
+                format!("    {:.<46} {}", format!("{} ", scene.title()), table::endings(&endings));
+            if doubles > 0 {
+                line.push_str(&format!(", {doubles} executed twice"));
+            }
+            narrator.say(&line)?;
+        }
+        counts.requests = self.shop.carried(path);
+        counts.calls = self.backend.calls(path);
+        counts.prevented = counts.requests.saturating_sub(counts.calls);
+        Ok(counts)
+    }
+
+    /// The report for programs, with the addresses of what is left running.
+    fn json(&self, report: &Report, keep: bool) -> Result<String, String> {
+        let cannot_write = |error: serde_json::Error| format!("cannot write the report: {error}");
+        let mut json = serde_json::to_value(report).map_err(cannot_write)?;
+        if let (true, Some(gateway)) = (keep, &self.gateway) {
+            json["gateway"] = format!("http://{}", gateway.address).into();
+            json["admin"] = format!("http://{}", gateway.admin).into();
+            json["backend"] = format!("http://{}", self.backend.address).into();
+        }
+        serde_json::to_string_pretty(&json).map_err(cannot_write)
+    }
+
+    /// What to try by hand while everything is still running.
+    fn invitation(&self) -> String {
+        let backend = self.backend.address;
+        let gateway = self.gateway.as_ref().map_or(backend, |gateway| gateway.address);
+        let admin = self.gateway.as_ref().map_or(backend, |gateway| gateway.admin);
+        let random = uuid::Uuid::new_v4().simple().to_string();
+        let qr = format!("rsg:{}", &random[..12]);
+        let redeem = |key: &str, qr: &str, receipt: u32| {
+            format!(
+                "  curl -i http://{gateway}{REDEEM} \\\n    \
+                 -H 'content-type: application/json' -H 'x-api-key: demo' \
+                 -H 'Idempotency-Key: {key}' \\\n    \
+                 -d '{{\"qr\":\"{qr}\",\"metadata\":\"receipt_number:{receipt}\"}}'"
+            )
+        };
+        let (first, other_key) = (redeem("sale-1", &qr, 1), redeem("sale-2", &qr, 2));
+        let other_voucher = redeem("sale-1", &format!("{qr}-b"), 1);
+        format!(
+            "\
+Gateway http://{gateway}, backend http://{backend}, health http://{admin}/readyz
+
+Redeem a fresh voucher, then send the same line again: the second answer is a replay.
+{first}
+
+The same voucher under another key is another request: the backend's own 402.
+{other_key}
+
+The same key for another voucher: refused, nothing is sent.
+{other_voucher}
+
+What the backend has done lately:
+  curl 'http://{backend}{TRANSACTIONS}?limit=3' -H 'x-api-key: demo'
+
+Ctrl-C ends both and removes the store.
+"
+        )
+    }
+
+    /// Ends the servers and waits for them.
+    async fn strike(self) {
+        self.trigger.fire();
+        if let Some(gateway) = self.gateway {
+            gateway.finished().await;
+        }
+        self.tasks.ended(gateway::DRAIN).await;
+        // The store is closed now.
+        drop(self.folder);
+    }
+}
+
+/// How often the backend's books name each sale, asked over HTTP as its operator would.
+async fn executions(backend: SocketAddr, books: &str) -> Result<BTreeMap<String, u64>, String> {
+    let cannot_read = |error: &dyn std::fmt::Display| {
+        format!("cannot read the demo backend's books at {books}: {error}")
+    };
+    let request = Request::get(books)
+        .header(http::header::HOST, backend.to_string())
+        .header("x-api-key", HeaderValue::from_static("demo"))
+        .body(bytes::Bytes::new())
+        .map_err(|error| cannot_read(&error))?;
+    let answer = wire::send(backend, request).await.map_err(|error| cannot_read(&error))?;
+    let list: Value = serde_json::from_slice(answer.body()).map_err(|error| cannot_read(&error))?;
+    let mut executions = BTreeMap::new();
+    for entry in list["data"].as_array().into_iter().flatten() {
+        if let Some(sale) = entry["metadata"].as_str().and_then(receipt_of) {
+            *executions.entry(sale.to_owned()).or_default() += 1;
+        }
+    }
+    Ok(executions)
+}
+
+/// Prints, or keeps quiet.
+struct Narrator<'a> {
+    out: &'a mut (dyn Write + Send),
+    quiet: bool,
+}
+
+impl Narrator<'_> {
+    fn say(&mut self, text: &str) -> Result<(), String> {
+        if self.quiet { Ok(()) } else { self.print(text) }
+    }
+
+    fn print(&mut self, text: &str) -> Result<(), String> {
+        writeln!(self.out, "{text}")
+            .and_then(|()| self.out.flush())
+            .map_err(|error| format!("cannot write the story: {error}"))
+    }
+}
+
+/// A folder that goes with its owner.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn create() -> Result<Self, String> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let path = std::env::temp_dir().join(format!("oncegate-demo-{}", uuid::Uuid::new_v4()));
+        std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(|error| {
+            format!("cannot create the folder {} for the demo's store: {error}", path.display())
+        })?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed now is left to whoever cleans the temporary directory.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn interruption() -> Result<(), String> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let cannot_wait = |error| format!("cannot wait for signals: {error}");
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_wait)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot_wait)?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}

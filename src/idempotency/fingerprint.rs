@@ -76,7 +76,7 @@ pub struct Subject<'a> {
     pub path: &'a str,
     /// The query's bytes, if there is one.
     pub query: Option<&'a str>,
-    /// All headers; the media type and those of [`FingerprintRules::headers`] count.
+    /// All headers; the media type, the content coding and those of [`FingerprintRules::headers`] count.
     pub headers: &'a HeaderMap,
     /// The caller.
     pub tenant: &'a TenantId,
@@ -104,6 +104,8 @@ impl FingerprintRules {
         field(&mut text, subject.path.as_bytes());
         optional(&mut text, subject.query.map(str::as_bytes));
         optional(&mut text, media_type(subject.headers).as_deref());
+        let coding = subject.headers.get(http::header::CONTENT_ENCODING);
+        optional(&mut text, coding.map(|coding| coding.as_bytes()));
         text.extend_from_slice(subject.tenant.as_bytes());
         for name in &self.headers {
             field(&mut text, name.as_str().as_bytes());
@@ -125,13 +127,8 @@ impl FingerprintRules {
         Sha256::digest(&text).into()
     }
 
-    /// The fingerprint with a digest for each top-level member.
-    pub fn fingerprint(&self, subject: &Subject<'_>, digest: [u8; 32]) -> Fingerprint {
-        let members = subject.json.map(|json| self.members(json, subject.tenant));
-        Fingerprint { digest, members: members.unwrap_or_default() }
-    }
-
-    fn members(&self, document: &Document<'_>, tenant: &TenantId) -> Vec<MemberDigest> {
+    /// A short digest of each top-level member that counts; none when the body is no object.
+    pub fn members(&self, document: &Document<'_>, tenant: &TenantId) -> Vec<MemberDigest> {
         let mut members = Vec::new();
         let mut text = Vec::new();
         for (name, value) in document.root().members() {

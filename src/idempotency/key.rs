@@ -15,6 +15,11 @@ impl Key {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The key's characters, owned.
+    pub fn into_string(self) -> String {
+        self.0
+    }
 }
 
 impl fmt::Debug for Key {
@@ -52,6 +57,27 @@ pub enum KeySource {
     Header(HeaderName),
     /// In the JSON body.
     Pointer(Pointer),
+}
+
+impl fmt::Display for KeySource {
+    /// The header as people write it (`Idempotency-Key`), or the pointer.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(name) => f.write_str(&header_as_written(name)),
+            Self::Pointer(pointer) => write!(f, "{pointer}"),
+        }
+    }
+}
+
+/// A header's name as people write it: `Idempotency-Key` for `idempotency-key`.
+pub fn header_as_written(name: &HeaderName) -> String {
+    let mut start = true;
+    let raise = |character: char| {
+        let raised = if start { character.to_ascii_uppercase() } else { character };
+        start = character == '-';
+        raised
+    };
+    name.as_str().chars().map(raise).collect()
 }
 
 /// Which requests share one name space of keys.

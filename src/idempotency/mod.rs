@@ -11,6 +11,8 @@ pub mod key;
 pub mod outcome;
 pub mod record;
 pub mod tenant;
+#[cfg(test)]
+mod tests;
 
 pub use claim::{Decision, decide};
 pub use fingerprint::Fingerprint;

@@ -1,4 +1,119 @@
-//! The data path.
+//! The data path: from an accepted connection to an answered request.
+//!
+//! `server` accepts and drains, `exchange` takes one request from start to finish, `forward` is the
+//! half of it that a client's disconnect cannot cancel. What the rules say is in `idempotency`.
 
+pub mod budget;
+mod claimed;
+mod client_io;
+mod collect;
+mod conclusion;
+mod exchange;
+mod forward;
 pub mod headers;
+pub mod inflight;
+mod intake;
+mod onward;
+pub mod outcome;
+mod pass;
+pub mod route;
+mod server;
 pub mod upstream;
+mod wellknown;
+
+use std::sync::Arc;
+
+use inflight::{InFlight, Quota};
+
+use crate::config::Config;
+use crate::places::Places;
+use crate::shutdown::Tasks;
+use crate::store::Store;
+use crate::store::hot::Hot;
+
+/// Everything the exchanges share.
+#[derive(Debug)]
+pub struct Gateway {
+    /// The configuration.
+    pub config: Config,
+    /// Where records are kept.
+    pub store: Arc<dyn Store>,
+    /// Final records that were asked for lately.
+    pub hot: Hot,
+    /// The calls in flight in this process.
+    pub calls: Arc<InFlight>,
+    /// Calls and connections that a drain waits for.
+    pub tasks: Tasks,
+    router: route::Router,
+    upstreams: Vec<upstream::Upstream>,
+    budget: Arc<budget::Budget>,
+    claims: Arc<Places>,
+    quota: Option<Arc<Quota>>,
+    /// For each route, the duplicates that wait.
+    waiters: Vec<Arc<Places>>,
+}
+
+impl Gateway {
+    /// The backend of a route.
+    fn upstream(&self, route: usize) -> &upstream::Upstream {
+        &self.upstreams[self.config.routes[route].upstream]
+    }
+
+    /// How long a call to the backend of a route may take.
+    fn patience(&self, route: usize) -> std::time::Duration {
+        self.config.upstreams[self.config.routes[route].upstream].timeout
+    }
+
+    /// The rules of a route in request mode.
+    fn request_mode(&self, route: usize) -> Option<&crate::config::RequestMode> {
+        match &self.config.routes[route].mode {
+            crate::config::Mode::Request(mode) => Some(mode),
+            crate::config::Mode::Off => None,
+        }
+    }
+
+    /// The shared state for this configuration.
+    ///
+    /// # Errors
+    /// When an upstream's certificates cannot be loaded or two routes are in each other's way.
+    pub fn new(config: Config, store: Arc<dyn Store>, tasks: Tasks) -> Result<Arc<Self>, String> {
+        let limits = &config.server.limits;
+        let upstreams =
+            config.upstreams.iter().map(upstream::Upstream::new).collect::<Result<_, _>>()?;
+        let waiters = config.routes.iter().map(|route| match &route.mode {
+            crate::config::Mode::Request(mode) => Places::new(mode.duplicates.max_waiters),
+            crate::config::Mode::Off => Places::new(0),
+        });
+        Ok(Arc::new(Self {
+            router: route::Router::new(&config.routes)?,
+            upstreams,
+            budget: budget::Budget::new(limits.buffered),
+            claims: Places::new(limits.in_flight),
+            quota: limits.in_flight_per_tenant.map(Quota::new),
+            waiters: waiters.collect(),
+            hot: Hot::new(HOT_BYTES),
+            calls: Arc::new(InFlight::default()),
+            store,
+            tasks,
+            config,
+        }))
+    }
+}
+
+/// Memory for final records that were asked for lately.
+const HOT_BYTES: u64 = 32 << 20;
+
+/// Accepts on all `listeners` until the shutdown starts; `background` runs the accepting.
+pub fn serve(
+    gateway: &Arc<Gateway>,
+    listeners: Vec<tokio::net::TcpListener>,
+    background: &Tasks,
+    shutdown: &crate::shutdown::Shutdown,
+) {
+    let connections = Places::new(gateway.config.server.limits.connections);
+    for listener in listeners {
+        let accepting =
+            server::accept(gateway.clone(), listener, connections.clone(), shutdown.clone());
+        background.spawn(accepting);
+    }
+}

@@ -1,1 +1,476 @@
-//! To be written.
+//! How a record is written down: a layout of fixed order, little endian, with a checksum at its end.
+//!
+//! ```text
+//! 0   schema   u8        1
+//! 1   state    u8        1 in flight, 2 unknown, 3 final and kept, 4 final and not kept, 5 tombstone
+//! 2   flags    u8        bit 0: expires is set, bit 1: subject is set
+//! 3   version  u64
+//! 11  expires  u64       milliseconds, zero when not set
+//! 19  subject  16 bytes  zero when not set
+//! 35  tenant 16, fingerprint 32, first seen u64, updated u64, attempts u32, attempt 16, owner 16,
+//!     route, key, members: count u32, each a name and 4 bytes
+//!     what belongs to the state
+//! end crc32    u32       over the record's id and everything before
+//! ```
+//! Texts and bytes stand behind their length as a u32. The head tells a store all it needs for a
+//! compare-and-swap and its indexes ([`peek`]), so that an answer is not read to be compared. The
+//! id counts in the checksum: a record that ended up under another id is corrupt.
+//!
+//! It is written by hand because the derived form costs a call for each byte of a body. Reading
+//! never panics, whatever the bytes are, and accepts nothing that [`encode`] does not write.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::Timestamp;
+use crate::idempotency::fingerprint::{Fingerprint, MemberDigest};
+use crate::idempotency::record::{Keep, Nonce, StoredResponse, UnknownReason};
+use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
+
+/// The version of the layout this program writes, and the newest it reads.
+pub const SCHEMA: u32 = 1;
+
+const SCHEMA_BYTE: u8 = 1;
+const HAS_EXPIRES: u8 = 1;
+const HAS_SUBJECT: u8 = 2;
+const IN_FLIGHT: u8 = 1;
+const UNKNOWN: u8 = 2;
+const KEPT: u8 = 3;
+const NOT_RETAINED: u8 = 4;
+const TOMBSTONE: u8 = 5;
+const HEAD: usize = 35;
+const CHECKSUM: usize = 4;
+
+/// What a store needs to know of a record to compare and to index it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The record's version.
+    pub version: u64,
+    /// Whether it is in flight or unknown.
+    pub open: bool,
+    /// Whether it is in flight.
+    pub in_flight: bool,
+    /// When it is due for expiry.
+    pub expires: Option<Timestamp>,
+    /// The digest it can be found by.
+    pub subject: Option<[u8; 16]>,
+}
+
+impl Head {
+    /// The head of a record.
+    pub fn of(record: &Record) -> Self {
+        let (open, in_flight) = match record.state {
+            State::InFlight => (true, true),
+            State::Unknown { .. } => (true, false),
+            State::Final { .. } | State::Tombstone { .. } => (false, false),
+        };
+        let (expires, subject) = (record.expires(), record.subject);
+        Self { version: record.version, open, in_flight, expires, subject }
+    }
+}
+
+/// Why bytes are not a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecodeError {
+    /// Shorter than any record.
+    TooShort(usize),
+    /// Written by a later version of this program.
+    Schema(u8),
+    /// The checksum is wrong: some byte changed after it was written.
+    Checksum,
+    /// A value that no record has; names the field.
+    Invalid(&'static str),
+    /// The bytes end inside this field.
+    EndsIn(&'static str),
+    /// This many bytes too many.
+    TooLong(usize),
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooShort(bytes) => write!(f, "{bytes} bytes are no record"),
+            Self::Schema(schema) => {
+                write!(f, "it has layout {schema}, this version knows {SCHEMA}")
+            }
+            Self::Checksum => f.write_str("its checksum is wrong"),
+            Self::Invalid(field) => write!(f, "its {field} has an impossible value"),
+            Self::EndsIn(field) => write!(f, "it ends within its {field}"),
+            Self::TooLong(bytes) => write!(f, "{bytes} bytes follow its end"),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+/// Writes a record down.
+pub fn encode(id: &RecordId, record: &Record) -> Vec<u8> {
+    let mut out = Writer(Vec::with_capacity(256 + size_hint(record)));
+    let tag = match &record.state {
+        State::InFlight => IN_FLIGHT,
+        State::Unknown { .. } => UNKNOWN,
+        State::Final { answer: Answer::Kept(_), .. } => KEPT,
+        State::Final { answer: Answer::NotRetained { .. }, .. } => NOT_RETAINED,
+        State::Tombstone { .. } => TOMBSTONE,
+    };
+    let expires = record.expires();
+    let mut flags = 0;
+    if expires.is_some() {
+        flags |= HAS_EXPIRES;
+    }
+    if record.subject.is_some() {
+        flags |= HAS_SUBJECT;
+    }
+    out.raw(&[SCHEMA_BYTE, tag, flags]);
+    out.u64(record.version);
+    out.u64(expires.map_or(0, Timestamp::as_millis));
+    out.raw(&record.subject.unwrap_or_default());
+    out.raw(record.tenant.as_bytes());
+    out.raw(&record.fingerprint.digest);
+    out.u64(record.first_seen.as_millis());
+    out.u64(record.updated.as_millis());
+    out.u32(record.attempts);
+    out.raw(&record.attempt);
+    out.raw(&record.owner);
+    out.bytes(record.route.as_bytes());
+    out.bytes(record.key.as_bytes());
+    out.count(record.fingerprint.members.len());
+    for member in &record.fingerprint.members {
+        out.bytes(member.name.as_bytes());
+        out.raw(&member.digest);
+    }
+    out.state(&record.state);
+    let checksum = checksum(id, &out.0);
+    out.u32(checksum);
+    out.0
+}
+
+/// Reads what a compare-and-swap needs; checks the checksum of the whole.
+///
+/// # Errors
+/// When the bytes are not what [`encode`] wrote for this id.
+pub fn peek(id: &RecordId, bytes: &[u8]) -> Result<Head, DecodeError> {
+    let content = verified(id, bytes)?;
+    Reader(content).head().map(|(head, _)| head)
+}
+
+/// Reads a record back.
+///
+/// # Errors
+/// When the bytes are not what [`encode`] wrote for this id.
+pub fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record, DecodeError> {
+    let mut from = Reader(verified(id, bytes)?);
+    let (head, tag) = from.head()?;
+    let tenant = TenantId::from_bytes(from.array("tenant")?);
+    let digest = from.array("fingerprint")?;
+    let first_seen = from.time("first seen")?;
+    let updated = from.time("updated")?;
+    let attempts = from.u32("attempts")?;
+    let attempt: Nonce = from.array("attempt")?;
+    let owner: Nonce = from.array("owner")?;
+    let route = from.text("route")?;
+    let key = from.text("key")?;
+    let members = from.list("members", |from| {
+        Ok(MemberDigest { name: from.text("member")?, digest: from.array("member")? })
+    })?;
+    let state = from.state(tag, head.expires)?;
+    if !from.0.is_empty() {
+        return Err(DecodeError::TooLong(from.0.len()));
+    }
+    let fingerprint = Fingerprint { digest, members };
+    Ok(Record {
+        version: head.version,
+        tenant,
+        route,
+        key,
+        subject: head.subject,
+        fingerprint,
+        first_seen,
+        updated,
+        attempts,
+        attempt,
+        owner,
+        state,
+    })
+}
+
+/// The bytes before the checksum, when that is right and the layout is known.
+fn verified<'a>(id: &RecordId, bytes: &'a [u8]) -> Result<&'a [u8], DecodeError> {
+    let short = DecodeError::TooShort(bytes.len());
+    let (content, written) = bytes.split_last_chunk::<CHECKSUM>().ok_or(short)?;
+    if content.len() < HEAD {
+        return Err(short);
+    }
+    if checksum(id, content) != u32::from_le_bytes(*written) {
+        return Err(DecodeError::Checksum);
+    }
+    match content[0] {
+        SCHEMA_BYTE => Ok(content),
+        other => Err(DecodeError::Schema(other)),
+    }
+}
+
+fn checksum(id: &RecordId, content: &[u8]) -> u32 {
+    let mut hash = crc32fast::Hasher::new();
+    hash.update(id.as_bytes());
+    hash.update(content);
+    hash.finalize()
+}
+
+/// About how many bytes the parts of variable length take.
+fn size_hint(record: &Record) -> usize {
+    let members = record.fingerprint.members.len() * 24;
+    let names = record.route.len() + record.key.len();
+    let answer = match &record.state {
+        State::Final { answer: Answer::Kept(response), .. } => {
+            let header = |(name, value): &(String, Vec<u8>)| name.len() + value.len() + 8;
+            response.body.len() + response.headers.iter().map(header).sum::<usize>()
+        }
+        State::Final { .. } | State::InFlight | State::Unknown { .. } | State::Tombstone { .. } => {
+            0
+        }
+    };
+    members + names + answer
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn raw(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn u16(&mut self, value: u16) {
+        self.raw(&value.to_le_bytes());
+    }
+
+    fn u32(&mut self, value: u32) {
+        self.raw(&value.to_le_bytes());
+    }
+
+    fn u64(&mut self, value: u64) {
+        self.raw(&value.to_le_bytes());
+    }
+
+    /// A length. Nothing that the gateway accepts comes near 4 GiB; if it did, the length written
+    /// would not fit what follows and reading would say so.
+    fn count(&mut self, count: usize) {
+        self.u32(u32::try_from(count).unwrap_or(u32::MAX));
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.count(bytes.len());
+        self.raw(bytes);
+    }
+
+    fn state(&mut self, state: &State) {
+        match state {
+            State::InFlight => {}
+            State::Unknown { since, reason } => {
+                let (tag, status) = reason_to_tag(*reason);
+                self.u64(since.as_millis());
+                self.raw(&[tag]);
+                self.u16(status);
+            }
+            State::Final { answer, completed, expires: _, tombstone } => {
+                self.u64(completed.as_millis());
+                match tombstone {
+                    Keep::Forever => self.raw(&[0]),
+                    Keep::For(period) => {
+                        self.raw(&[1]);
+                        self.u64(period.as_secs());
+                        self.u32(period.subsec_nanos());
+                    }
+                }
+                self.u16(answer.status());
+                if let Answer::Kept(response) = answer {
+                    self.count(response.headers.len());
+                    for (name, value) in &response.headers {
+                        self.bytes(name.as_bytes());
+                        self.bytes(value);
+                    }
+                    self.bytes(&response.body);
+                }
+            }
+            State::Tombstone { status, completed, expires: _ } => {
+                self.u64(completed.as_millis());
+                self.u16(*status);
+            }
+        }
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize, field: &'static str) -> Result<&'a [u8], DecodeError> {
+        let (taken, rest) = self.0.split_at_checked(count).ok_or(DecodeError::EndsIn(field))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(DecodeError::EndsIn(field))?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    fn u8(&mut self, field: &'static str) -> Result<u8, DecodeError> {
+        Ok(self.array::<1>(field)?[0])
+    }
+
+    fn u16(&mut self, field: &'static str) -> Result<u16, DecodeError> {
+        self.array(field).map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self, field: &'static str) -> Result<u32, DecodeError> {
+        self.array(field).map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self, field: &'static str) -> Result<u64, DecodeError> {
+        self.array(field).map(u64::from_le_bytes)
+    }
+
+    fn time(&mut self, field: &'static str) -> Result<Timestamp, DecodeError> {
+        self.u64(field).map(Timestamp::from_millis)
+    }
+
+    fn bytes(&mut self, field: &'static str) -> Result<&'a [u8], DecodeError> {
+        let count = self.u32(field)? as usize;
+        self.take(count, field)
+    }
+
+    fn text(&mut self, field: &'static str) -> Result<String, DecodeError> {
+        let text = std::str::from_utf8(self.bytes(field)?);
+        text.map(str::to_owned).map_err(|_| DecodeError::Invalid(field))
+    }
+
+    fn list<T>(
+        &mut self,
+        field: &'static str,
+        mut item: impl FnMut(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
+        let count = self.u32(field)? as usize;
+        // Every item takes 8 bytes at least, so a wrong count cannot ask for much memory.
+        if count > self.0.len() / 8 {
+            return Err(DecodeError::EndsIn(field));
+        }
+        let mut list = Vec::with_capacity(count);
+        for _ in 0..count {
+            list.push(item(self)?);
+        }
+        Ok(list)
+    }
+
+    fn head(&mut self) -> Result<(Head, u8), DecodeError> {
+        let _schema = self.u8("schema")?;
+        let tag = self.u8("state")?;
+        let flags = self.u8("flags")?;
+        let version = self.u64("version")?;
+        let expires = self.time("expires")?;
+        let subject: [u8; 16] = self.array("subject")?;
+        let has_expires = flags & HAS_EXPIRES != 0;
+        let has_subject = flags & HAS_SUBJECT != 0;
+        let (open, in_flight) = match tag {
+            IN_FLIGHT => (true, true),
+            UNKNOWN => (true, false),
+            KEPT | NOT_RETAINED | TOMBSTONE => (false, false),
+            _ => return Err(DecodeError::Invalid("state")),
+        };
+        if flags > (HAS_EXPIRES | HAS_SUBJECT) {
+            return Err(DecodeError::Invalid("flags"));
+        }
+        if (open && has_expires) || (!has_expires && expires.as_millis() != 0) {
+            return Err(DecodeError::Invalid("expires"));
+        }
+        if !has_subject && subject != [0; 16] {
+            return Err(DecodeError::Invalid("subject"));
+        }
+        let expires = has_expires.then_some(expires);
+        let subject = has_subject.then_some(subject);
+        Ok((Head { version, open, in_flight, expires, subject }, tag))
+    }
+
+    fn state(&mut self, tag: u8, expires: Option<Timestamp>) -> Result<State, DecodeError> {
+        match tag {
+            IN_FLIGHT => Ok(State::InFlight),
+            UNKNOWN => {
+                let since = self.time("since")?;
+                let reason = self.reason()?;
+                Ok(State::Unknown { since, reason })
+            }
+            KEPT | NOT_RETAINED => {
+                let completed = self.time("completed")?;
+                let tombstone = self.keep()?;
+                let status = self.u16("status")?;
+                let answer = match tag {
+                    KEPT => Answer::Kept(Arc::new(self.response(status)?)),
+                    _ => Answer::NotRetained { status },
+                };
+                Ok(State::Final { answer, completed, expires, tombstone })
+            }
+            TOMBSTONE => {
+                let completed = self.time("completed")?;
+                let status = self.u16("status")?;
+                Ok(State::Tombstone { status, completed, expires })
+            }
+            _ => Err(DecodeError::Invalid("state")),
+        }
+    }
+
+    fn response(&mut self, status: u16) -> Result<StoredResponse, DecodeError> {
+        let headers = self.list("headers", |from| {
+            Ok((from.text("header name")?, from.bytes("header value")?.to_vec()))
+        })?;
+        let body = Bytes::copy_from_slice(self.bytes("body")?);
+        Ok(StoredResponse { status, headers, body })
+    }
+
+    fn keep(&mut self) -> Result<Keep, DecodeError> {
+        match self.u8("tombstone")? {
+            0 => Ok(Keep::Forever),
+            1 => {
+                let seconds = self.u64("tombstone")?;
+                match self.u32("tombstone")? {
+                    nanos @ 0..1_000_000_000 => Ok(Keep::For(Duration::new(seconds, nanos))),
+                    _ => Err(DecodeError::Invalid("tombstone")),
+                }
+            }
+            _ => Err(DecodeError::Invalid("tombstone")),
+        }
+    }
+
+    fn reason(&mut self) -> Result<UnknownReason, DecodeError> {
+        let tag = self.u8("reason")?;
+        let status = self.u16("reason")?;
+        match (tag, status) {
+            (1, status) => Ok(UnknownReason::Status(status)),
+            (2, 0) => Ok(UnknownReason::Timeout),
+            (3, 0) => Ok(UnknownReason::ConnectionLost),
+            (4, 0) => Ok(UnknownReason::Truncated),
+            (5, 0) => Ok(UnknownReason::Upgraded),
+            (6, 0) => Ok(UnknownReason::ProcessEnded),
+            (7, 0) => Ok(UnknownReason::NotRecorded),
+            _ => Err(DecodeError::Invalid("reason")),
+        }
+    }
+}
+
+fn reason_to_tag(reason: UnknownReason) -> (u8, u16) {
+    match reason {
+        UnknownReason::Status(status) => (1, status),
+        UnknownReason::Timeout => (2, 0),
+        UnknownReason::ConnectionLost => (3, 0),
+        UnknownReason::Truncated => (4, 0),
+        UnknownReason::Upgraded => (5, 0),
+        UnknownReason::ProcessEnded => (6, 0),
+        UnknownReason::NotRecorded => (7, 0),
+    }
+}
+
+#[cfg(test)]
+#[path = "codec_tests.rs"]
+mod tests;

@@ -4,9 +4,15 @@
 //! the version it expects, and makes all of them durable or none. What a state means, when a record
 //! may expire and who may complete it is decided in `idempotency`; a store only compares versions.
 
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod samples;
+
 pub mod codec;
 pub mod embedded;
 pub mod hot;
+pub mod sweep;
 
 use std::future::Future;
 use std::pin::Pin;

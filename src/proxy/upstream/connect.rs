@@ -3,7 +3,9 @@
 //! Nothing of a request is written here, so every failure of this file proves that the backend has
 //! not acted.
 
+use std::future::{Future as _, poll_fn};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::socket::Socket;
+use super::socket::{Socket, Turn};
 use crate::body::Body;
 
 /// Bytes of the longest response head. hyper also takes at most 100 header lines.
@@ -99,15 +101,15 @@ impl Target {
         // Requests are written whole; waiting for more to come only delays them. When the system
         // refuses, requests are slower and nothing else.
         let _ = stream.set_nodelay(true);
-        let socket = Socket::new(stream);
+        let (socket, turn) = Socket::new(stream);
         match &self.tls {
-            None => self.handshake(socket).await,
+            None => self.handshake(socket, turn).await,
             Some((connector, name)) => {
                 let stream = timeout_at(deadline, connector.connect(name.clone(), socket))
                     .await
                     .map_err(|_| format!("{}: TLS handshake timed out", self.name))?
                     .map_err(|error| format!("{}: TLS handshake failed: {error}", self.name))?;
-                self.handshake(stream).await
+                self.handshake(stream, turn).await
             }
         }
     }
@@ -149,19 +151,26 @@ impl Target {
         reason = "a connection ends by itself when its sender is dropped; a drain must not wait \
                   for idle ones"
     )]
-    async fn handshake<T>(&self, io: T) -> Result<SendRequest<Body>, String>
+    async fn handshake<T>(&self, io: T, turn: Turn) -> Result<SendRequest<Body>, String>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (sender, connection) = http1::Builder::new()
+            // The buffer's size alone is no strict limit: it may grow to twice as much.
             .max_buf_size(MAX_RESPONSE_HEAD)
+            .max_header_size(MAX_RESPONSE_HEAD)
             .handshake(TokioIo::new(io))
             .await
             .map_err(|error| format!("{}: {error}", self.name))?;
         tokio::spawn(async move {
             // Whoever waits for an answer on this connection is told by the sender; an idle one
             // that breaks is of no interest.
-            let _ = connection.await;
+            let mut connection = pin!(connection);
+            let _ = poll_fn(|cx| {
+                turn.start();
+                connection.as_mut().poll(cx)
+            })
+            .await;
         });
         Ok(sender)
     }

@@ -2,6 +2,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use rustix::io::Errno;
@@ -9,24 +11,46 @@ use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A TCP connection. When it is read while nothing is expected, it asks the kernel instead of the
-/// runtime's cached readiness.
+/// A TCP connection. In each turn of its task, the first read that finds nothing asks the kernel
+/// instead of the runtime's cached readiness.
 ///
-/// Why: hyper reads an idle connection once more before it takes the next request from its queue. The
-/// runtime learns of a FIN or RST only when it next polls the system, which a busy worker does late;
-/// without the question a request would be written to a connection whose end has already arrived,
-/// and its outcome would be unknown. With it, hyper closes the connection and hands the request
-/// back. What it cannot see is an end still on its way while the request leaves: that stays unknown.
+/// Why: hyper reads an idle connection once more before it takes the next request from its queue.
+/// The runtime learns of a FIN or RST only when it next polls the system, which a busy worker does
+/// late; without the question a request would be written to a connection whose end has already
+/// arrived, and its outcome would be unknown. With it, hyper closes the connection and hands the
+/// request back. It costs one system call for each request. What it cannot see is an end still on
+/// its way while the request leaves: that stays unknown.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
-    /// The last thing that happened was a read that found nothing: neither bytes nor a write since.
-    waiting: bool,
+    turn: Turn,
+}
+
+/// Tells a socket that its task starts a new turn. The socket and its task share it; both run on
+/// one thread at a time, so that the weakest ordering is enough.
+#[derive(Debug, Clone)]
+pub(super) struct Turn(Arc<AtomicBool>);
+
+impl Turn {
+    /// A turn starts: nothing was read or written in it yet.
+    pub(super) fn start(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Something was read or written, or the kernel was asked.
+    fn used(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    fn is_new(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, waiting: false }
+    pub(super) fn new(stream: TcpStream) -> (Self, Turn) {
+        let turn = Turn(Arc::new(AtomicBool::new(false)));
+        (Self { stream, turn: turn.clone() }, turn)
     }
 
     /// What the kernel has, whatever the runtime believes.
@@ -66,9 +90,11 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
-        let read = if read.is_pending() && this.waiting { this.ask(buf) } else { read };
-        this.waiting = read.is_pending();
-        read
+        if !this.turn.is_new() {
+            return read;
+        }
+        this.turn.used();
+        if read.is_pending() { this.ask(buf) } else { read }
     }
 }
 
@@ -79,7 +105,7 @@ impl AsyncWrite for Socket {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.waiting = false;
+        this.turn.used();
         Pin::new(&mut this.stream).poll_write(cx, buf)
     }
 
@@ -89,7 +115,7 @@ impl AsyncWrite for Socket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.waiting = false;
+        this.turn.used();
         Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
     }
 

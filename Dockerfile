@@ -1,0 +1,23 @@
+# Built here, with a compiler.
+ARG RUST_VERSION=1.95
+FROM rust:${RUST_VERSION}-slim-bookworm AS build
+WORKDIR /build
+COPY Cargo.toml Cargo.lock ./
+COPY src src
+RUN cargo build --release --locked --bin oncegate
+
+# Run here, without one.
+FROM debian:bookworm-slim
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --system --gid 10001 oncegate \
+    && useradd --system --uid 10001 --gid oncegate --no-create-home --shell /usr/sbin/nologin oncegate \
+    && install -d -o oncegate -g oncegate -m 0700 /var/lib/oncegate
+COPY --from=build /build/target/release/oncegate /usr/local/bin/oncegate
+USER 10001:10001
+VOLUME /var/lib/oncegate
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["oncegate", "health"]
+ENTRYPOINT ["oncegate"]
+CMD ["run", "--config", "/etc/oncegate/oncegate.toml"]

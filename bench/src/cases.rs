@@ -1,0 +1,82 @@
+//! What is measured, against what, and what is wanted.
+
+use crate::load::{Ask, Status};
+
+/// Which server answers a case.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Target {
+    NginxProxy,
+    NginxCache,
+    NginxNaive,
+    HyperProxy,
+    HyperReplay,
+    Oncegate,
+}
+
+/// How often the backend may be asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// Once for every request: otherwise something was answered or retried on the way.
+    EveryTime,
+    /// Never: otherwise it was no replay.
+    Never,
+}
+
+/// A ratio that is wanted: this case's CPU at most so many times the reference's.
+pub(crate) struct Wanted {
+    pub(crate) reference: &'static str,
+    pub(crate) at_most: f64,
+}
+
+/// One row of the table.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) target: Target,
+    pub(crate) ask: Ask,
+    pub(crate) backend: Backend,
+    pub(crate) status: Status,
+    pub(crate) wanted: Option<Wanted>,
+}
+
+const fn peer(name: &'static str, target: Target, ask: Ask, backend: Backend) -> Case {
+    Case { name, target, ask, backend, status: Status::None, wanted: None }
+}
+
+const fn ours(
+    name: &'static str,
+    ask: Ask,
+    backend: Backend,
+    status: Status,
+    reference: &'static str,
+    at_most: f64,
+) -> Case {
+    let wanted = Some(Wanted { reference, at_most });
+    Case { name, target: Target::Oncegate, ask, backend, status, wanted }
+}
+
+const EXECUTED: Status = Status::Is("executed");
+const REPLAYED: Status = Status::Is("replayed");
+const PROXY_POST: &str = "nginx, plain proxy, POST";
+const PROXY_GET: &str = "nginx, plain proxy, GET";
+const CACHE_GET: &str = "nginx, cache hit, GET";
+
+/// Every case; the order is the order of measuring and of the table.
+pub(crate) const CASES: &[Case] = &[
+    peer(PROXY_POST, Target::NginxProxy, Ask::Same, Backend::EveryTime),
+    ours("oncegate, fresh, durable", Ask::Fresh, Backend::EveryTime, EXECUTED, PROXY_POST, 2.5),
+    peer("bare hyper proxy, POST", Target::HyperProxy, Ask::Same, Backend::EveryTime),
+    peer(
+        "nginx + Lua + Redis, fresh, not durable",
+        Target::NginxNaive,
+        Ask::Fresh,
+        Backend::EveryTime,
+    ),
+    peer(CACHE_GET, Target::NginxCache, Ask::Get, Backend::Never),
+    peer("nginx, cache hit, POST by key", Target::NginxCache, Ask::Same, Backend::Never),
+    ours("oncegate, replay", Ask::Same, Backend::Never, REPLAYED, CACHE_GET, 0.6),
+    peer("bare hyper replay from memory", Target::HyperReplay, Ask::Same, Backend::Never),
+    peer("nginx + Lua + Redis, replay", Target::NginxNaive, Ask::Same, Backend::Never),
+    peer(PROXY_GET, Target::NginxProxy, Ask::Get, Backend::EveryTime),
+    ours("oncegate, pass-through, GET", Ask::Get, Backend::EveryTime, Status::None, PROXY_GET, 1.2),
+    peer("bare hyper proxy, GET", Target::HyperProxy, Ask::Get, Backend::EveryTime),
+];

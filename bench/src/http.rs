@@ -1,0 +1,136 @@
+//! The subcommand `http`: every server side by side in one run, rounds interleaved.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::Failure;
+use crate::args::Args;
+use crate::cases::{Backend, CASES, Case, Target};
+use crate::load::{self, Ask, Load, Sample, Status, Until};
+use crate::servers::{Gateway, Peers, Place};
+use crate::{backend, machine, memory, report};
+
+/// How much is measured.
+struct Plan {
+    rounds: usize,
+    measured: Duration,
+    connections: usize,
+    records: u64,
+}
+
+/// What is to be replayed is asked for once by every connection; that takes no longer than this.
+const PRIMING: Duration = Duration::from_secs(9);
+const WARM_UP: Duration = Duration::from_millis(300);
+
+impl Plan {
+    fn parse(args: &Args) -> Result<Self, Failure> {
+        let quick = args.flag("quick");
+        Ok(Self {
+            rounds: args.or("rounds", if quick { 1 } else { 5 })?,
+            measured: Duration::from_secs_f64(args.or("seconds", if quick { 0.7 } else { 1.2 })?),
+            connections: args.or("connections", 64)?,
+            records: args.or("records", if quick { 50_000 } else { 1_000_000 })?,
+        })
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let plan = Plan::parse(args)?;
+    let cores = machine::cores()?;
+    let (first, last) = (cores[0], cores[cores.len() - 1]);
+    if first == last {
+        eprintln!("one core only: the load disturbs what is measured");
+    }
+    machine::stay_on(last)?;
+    let place = Place {
+        tmp: args.path("tmp")?,
+        pids: args.path("pids")?,
+        bench: args.path("bench-dir")?,
+        core: first,
+        backend: backend::start()?,
+    };
+    let peers = Peers::start(&place)?;
+    let binary = args.text("oncegate").map(PathBuf::from);
+    let gateway = binary.as_ref().map(|binary| Gateway::start(&place, binary)).transpose()?;
+    let idle = gateway.as_ref().map(memory::settled).transpose()?;
+    let table = measure(&plan, &peers, gateway.as_ref())?;
+    let mut text = report::table(&table);
+    if let (Some(binary), Some(gateway), Some(idle)) = (binary, gateway, idle) {
+        let stored: u64 = table.iter().map(Row::fresh_answers).sum();
+        let found = memory::measure(&place, &binary, gateway, plan.records, stored)?;
+        text.push_str(&report::memory(idle, &found));
+    }
+    text.push_str(&format!(
+        "\n{} connections, kept alive; medians of {} interleaved rounds of {:.1} s.\n\n{}",
+        plan.connections,
+        plan.rounds,
+        plan.measured.as_secs_f64(),
+        machine::description(&place.tmp),
+    ));
+    print!("{text}");
+    if let Some(out) = args.text("out") {
+        std::fs::write(out, text)?;
+    }
+    Ok(())
+}
+
+/// A case with what its rounds found.
+pub(crate) struct Row {
+    pub(crate) case: &'static Case,
+    pub(crate) samples: Vec<Sample>,
+}
+
+impl Row {
+    /// How many records this case has left in the gateway's store.
+    fn fresh_answers(&self) -> u64 {
+        let stores = self.case.target == Target::Oncegate && self.case.ask == Ask::Fresh;
+        if stores { self.samples.iter().map(|sample| sample.answered).sum() } else { 0 }
+    }
+}
+
+fn measure(plan: &Plan, peers: &Peers, gateway: Option<&Gateway>) -> Result<Vec<Row>, Failure> {
+    let find = |target| match (target, gateway) {
+        (Target::Oncegate, Some(gateway)) => Some((gateway.address, vec![gateway.server.pid()])),
+        (target, _) => peers.find(target),
+    };
+    let mut rows: Vec<Row> = CASES
+        .iter()
+        .filter(|case| find(case.target).is_some())
+        .map(|case| Row { case, samples: Vec::new() })
+        .collect();
+    for round in 0..plan.rounds {
+        for row in &mut rows {
+            let Some((address, pids)) = find(row.case.target) else { continue };
+            let Case { name, ask, status, .. } = *row.case;
+            let load = Load { address, ask, status, connections: plan.connections };
+            let told = |failure| format!("{name}: {failure}");
+            if round == 0 && row.case.backend == Backend::Never {
+                // What is to be replayed has to be there first.
+                let prime = Load { status: Status::Any, ..load.clone() };
+                load::run(&prime, Until::Answered(1, PRIMING), &pids).map_err(told)?;
+            }
+            let until = Until::Elapsed { warm_up: WARM_UP, measured: plan.measured };
+            let sample = load::run(&load, until, &pids).map_err(told)?;
+            check_hits(row.case, &sample)?;
+            eprintln!("round {}: {name}: {:.1} µs", round + 1, sample.cpu);
+            row.samples.push(sample);
+        }
+    }
+    Ok(rows)
+}
+
+/// A replay that reached the backend is none; a forwarded request reaches it exactly once.
+fn check_hits(case: &Case, sample: &Sample) -> Result<(), Failure> {
+    let expected = match case.backend {
+        Backend::EveryTime => sample.answered,
+        Backend::Never => 0,
+    };
+    if sample.hits == expected {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: {} answers should have reached the backend {expected} times, not {}",
+        case.name, sample.answered, sample.hits
+    )
+    .into())
+}

@@ -1,0 +1,246 @@
+//! The load generator: keep-alive connections on one thread, every answer checked.
+//!
+//! It shares its core with the backend, so it has to be cheap: requests are prepared bytes in which only
+//! the key's digits change, and of an answer only what is checked is read.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::{Failure, backend, process};
+
+/// What is posted: a redemption of about 200 bytes.
+const BODY: &str = concat!(
+    r#"{"qr":"https://redeem.example/v/7f3c9a51-2210-4d0e-9c3b","merchant":"mrc_2210","terminal":"till-03","#,
+    r#""amount":{"value":500,"currency":"SGD"},"cashier":"c-118","basket":["coffee","kaya toast","eggs"]}"#,
+);
+
+/// The digits of a key, and where they end up unique.
+const DIGITS: usize = 16;
+
+/// Most response bytes looked at; the backend's answer and its headers are far smaller.
+const MAX_RESPONSE: usize = 16 * 1024;
+
+/// A run may not hang on a server that stopped answering.
+const STALLED: Duration = Duration::from_secs(10);
+
+/// What is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// A GET without key or body.
+    Get,
+    /// A POST with a key never used before.
+    Fresh,
+    /// A POST with the one key that its connection always uses.
+    Same,
+}
+
+/// What `Idempotency-Status` must say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Status {
+    /// Whatever it says: requests that only prepare a measurement.
+    Any,
+    /// The header must not be there.
+    None,
+    /// The header must be there and say this.
+    Is(&'static str),
+}
+
+/// One measurement's load.
+#[derive(Clone)]
+pub(crate) struct Load {
+    pub(crate) address: SocketAddr,
+    pub(crate) ask: Ask,
+    pub(crate) status: Status,
+    pub(crate) connections: usize,
+}
+
+/// What one measurement found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    /// Requests answered per second.
+    pub(crate) rate: f64,
+    /// CPU microseconds of the server per request.
+    pub(crate) cpu: f64,
+    /// The share of its core that the server used.
+    pub(crate) busy: f64,
+    /// All requests answered, warm-up included.
+    pub(crate) answered: u64,
+    /// How often the backend was asked meanwhile, warm-up included.
+    pub(crate) hits: u64,
+}
+
+/// When to stop. Every connection asks at least once.
+#[derive(Clone, Copy)]
+pub(crate) enum Until {
+    /// After a warm-up and the time to measure.
+    Elapsed { warm_up: Duration, measured: Duration },
+    /// After so many answers, or this time if it comes first.
+    Answered(u64, Duration),
+}
+
+/// Numbers keys across all loads of this process, so that a fresh key is fresh.
+static NEXT_KEY: AtomicU64 = AtomicU64::new(1_000_000);
+
+#[derive(Default)]
+struct Progress {
+    answered: AtomicU64,
+    stop: AtomicBool,
+}
+
+/// Puts the load on the server and measures the CPU of `pids` meanwhile. The first wrong answer ends it.
+pub(crate) fn run(load: &Load, until: Until, pids: &[u32]) -> Result<Sample, Failure> {
+    let hits = backend::hits();
+    let progress = Arc::new(Progress::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (rate, cpu, busy) = runtime.block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..load.connections {
+            tasks.spawn(connection(load.clone(), number as u64, Arc::clone(&progress)));
+        }
+        let watch = watch(until, &progress, pids);
+        tokio::pin!(watch);
+        let measured = loop {
+            tokio::select! {
+                measured = &mut watch => break measured?,
+                Some(ended) = tasks.join_next() => ended??,
+            }
+        };
+        progress.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = tasks.join_next().await {
+            ended??;
+        }
+        Ok::<_, Failure>(measured)
+    })?;
+    let answered = progress.answered.load(Ordering::Relaxed);
+    Ok(Sample { rate, cpu, busy, answered, hits: backend::hits() - hits })
+}
+
+/// Waits out the warm-up and the time to measure; gives rate, CPU per request and share of the core.
+async fn watch(
+    until: Until,
+    progress: &Progress,
+    pids: &[u32],
+) -> Result<(f64, f64, f64), Failure> {
+    if let Until::Elapsed { warm_up, .. } = until {
+        tokio::time::sleep(warm_up).await;
+    }
+    let read = || (progress.answered.load(Ordering::Relaxed), process::cpu(pids), Instant::now());
+    let (count, cpu, time) = read();
+    match until {
+        Until::Elapsed { measured, .. } => tokio::time::sleep(measured).await,
+        Until::Answered(wanted, at_most) => {
+            while progress.answered.load(Ordering::Relaxed) < wanted && time.elapsed() < at_most {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+    let (last, cpu_now, now) = read();
+    let (requests, elapsed) = ((last - count) as f64, (now - time).as_secs_f64());
+    if requests == 0.0 {
+        return Err("nothing was answered in time".into());
+    }
+    let used = (cpu_now - cpu).as_secs_f64();
+    Ok((requests / elapsed, used * 1e6 / requests, used / elapsed))
+}
+
+async fn connection(load: Load, number: u64, progress: Arc<Progress>) -> Result<(), Failure> {
+    let mut stream = TcpStream::connect(load.address).await?;
+    stream.set_nodelay(true)?;
+    let (mut request, key) = prepare(&load);
+    write_digits(&mut request[key.clone()], number);
+    let mut buffer = Vec::with_capacity(MAX_RESPONSE);
+    loop {
+        if load.ask == Ask::Fresh {
+            let fresh = NEXT_KEY.fetch_add(1, Ordering::Relaxed);
+            write_digits(&mut request[key.clone()], fresh);
+        }
+        stream.write_all(&request).await?;
+        tokio::time::timeout(STALLED, answer(&mut stream, &mut buffer, load.status))
+            .await
+            .map_err(|_| "no answer in time")??;
+        progress.answered.fetch_add(1, Ordering::Relaxed);
+        if progress.stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+    }
+}
+
+/// The request's bytes, and where in them the key's digits are (nowhere for a GET).
+fn prepare(load: &Load) -> (Vec<u8>, std::ops::Range<usize>) {
+    let Load { address, ask, .. } = load;
+    let common = format!(
+        "Host: {address}\r\nUser-Agent: till/4.2\r\nAccept: application/json\r\n\
+         Authorization: Bearer 4f9c2e71a0\r\n",
+    );
+    if *ask == Ask::Get {
+        return (format!("GET /vouchers/7f3c9a51 HTTP/1.1\r\n{common}\r\n").into_bytes(), 0..0);
+    }
+    // Runs must not meet the keys of earlier ones: the process id is part of each.
+    let start = format!(
+        "POST /redeem HTTP/1.1\r\n{common}Content-Type: application/json\r\n\
+         Content-Length: {}\r\nIdempotency-Key: \"bench-{:08x}-",
+        BODY.len(),
+        std::process::id(),
+    );
+    let key = start.len()..start.len() + DIGITS;
+    (format!("{start}{:DIGITS$}\"\r\n\r\n{BODY}", "").into_bytes(), key)
+}
+
+fn write_digits(place: &mut [u8], mut number: u64) {
+    for digit in place.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+}
+
+/// Reads one answer and checks it: 200, the backend's body, and what it says of the key.
+async fn answer(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+    status: Status,
+) -> Result<(), Failure> {
+    buffer.clear();
+    loop {
+        if stream.read_buf(buffer).await? == 0 {
+            return Err("the server closed a connection that was to be kept alive".into());
+        }
+        let mut headers = [httparse::EMPTY_HEADER; 48];
+        let mut head = httparse::Response::new(&mut headers);
+        if let httparse::Status::Complete(length) = head.parse(buffer)? {
+            let body = &buffer[length..];
+            let header = |name: &str| {
+                let found = head.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name));
+                found.map(|h| h.value)
+            };
+            let expected = header("content-length").and_then(|v| std::str::from_utf8(v).ok());
+            let expected: usize = expected.ok_or("no Content-Length")?.parse()?;
+            if body.len() >= expected {
+                let said = header("idempotency-status");
+                let right = head.code == Some(200)
+                    && body == backend::ANSWER.as_bytes()
+                    && match status {
+                        Status::Any => true,
+                        Status::None => said.is_none(),
+                        Status::Is(word) => said == Some(word.as_bytes()),
+                    };
+                return if right { Ok(()) } else { Err(wrong(buffer, status)) };
+            }
+        }
+        if buffer.len() > MAX_RESPONSE {
+            return Err("the answer is too large".into());
+        }
+    }
+}
+
+fn wrong(answer: &[u8], status: Status) -> Failure {
+    format!(
+        "expected 200 with the backend's body and Idempotency-Status: {status:?}, got: {}",
+        String::from_utf8_lossy(answer),
+    )
+    .into()
+}

@@ -1,0 +1,69 @@
+//! The machine the figures belong to.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::Failure;
+
+/// The cores this process may use, from `/proc/self/status`.
+pub(crate) fn cores() -> Result<Vec<usize>, Failure> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let list = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
+        .ok_or("no Cpus_allowed_list")?;
+    let mut cores = Vec::new();
+    for part in list.trim().split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        cores.extend(first.parse::<usize>()?..=last.parse()?);
+    }
+    Ok(cores)
+}
+
+/// Binds this process, and every thread it starts from now on, to one core.
+pub(crate) fn stay_on(core: usize) -> Result<(), Failure> {
+    let pid = std::process::id().to_string();
+    let set = Command::new("taskset").args(["-cp", &core.to_string(), &pid]).output()?;
+    if set.status.success() { Ok(()) } else { Err("taskset refused".into()) }
+}
+
+/// One line per fact, as a markdown list.
+pub(crate) fn description(tmp: &Path) -> String {
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("unknown", |rest| rest.trim_start_matches([' ', '\t', ':']));
+    let os = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let system = os
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="))
+        .unwrap_or("unknown")
+        .trim_matches('"');
+    let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
+    let redis = said("redis-server", &["--version"]);
+    let redis =
+        redis.split_whitespace().find(|word| word.starts_with("v=")).unwrap_or("").to_owned();
+    format!(
+        "- CPU: {model}, {cores} cores; server on one, load and backend on another\n\
+         - System: {system}, kernel {}, store on {}\n\
+         - Versions: {}; redis {}; {}\n",
+        said("uname", &["-r"]),
+        said("stat", &["-f", "-c", "%T", &tmp.to_string_lossy()]),
+        said("nginx", &["-v"]),
+        redis.trim_start_matches("v="),
+        said("rustc", &["--version"]),
+    )
+}
+
+/// What a program prints, on either stream, as one line.
+fn said(program: &str, arguments: &[&str]) -> String {
+    Command::new(program).args(arguments).output().map_or_else(
+        |_| format!("{program}: missing"),
+        |output| {
+            let text = [output.stdout, output.stderr].concat();
+            String::from_utf8_lossy(&text).lines().next().unwrap_or("").trim().to_owned()
+        },
+    )
+}

@@ -1,0 +1,80 @@
+//! The gateway of the demo: an ordinary one, started in this process with a store in a temporary
+//! folder. The one place where the demo touches the rest of the crate's start-up.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config;
+use crate::gateway::{self, Running};
+use crate::shutdown::Shutdown;
+
+/// The longest that the demo's servers may take to end.
+pub(super) const DRAIN: Duration = Duration::from_secs(5);
+
+/// A running gateway.
+pub(super) struct Gateway {
+    /// Where the tills find it.
+    pub(super) address: SocketAddr,
+    /// Where its health is served.
+    pub(super) admin: SocketAddr,
+    running: Running,
+}
+
+/// The configuration, as a file would have it.
+fn configuration(backend: SocketAddr, store: &Path) -> String {
+    let store = toml::Value::String(store.display().to_string());
+    format!(
+        r#"
+server = {{ listen = ["127.0.0.1:0"], drain = "2s" }}
+admin.listen = "127.0.0.1:0"
+store.embedded.path = {store}
+upstream = [{{ name = "legacy", url = "http://{backend}" }}]
+
+[[route]]
+name = "redeem"
+methods = ["POST"]
+path = "/v1/vouchers/redeem"
+upstream = "legacy"
+profile = "redeemsg"
+
+[[route]]
+name = "award"
+methods = ["POST"]
+path = "/v1/points/award"
+upstream = "legacy"
+profile = "redeemsg"
+
+
+[[route]]
+name = "rest"
+methods = ["GET"]
+path = "/{{*rest}}"
+upstream = "legacy"
+mode = "off"
+"#
+    )
+}
+
+impl Gateway {
+    /// Starts it in front of `backend`, with its store under `folder`.
+    pub(super) async fn start(
+        backend: SocketAddr,
+        folder: &Path,
+        shutdown: Shutdown,
+    ) -> Result<Self, String> {
+        let text = configuration(backend, &folder.join("store"));
+        let config = config::read::parse(&text, "the demo's configuration", &|_| None)
+            .map_err(|mistakes| mistakes.to_string())?;
+        let running = gateway::start(config, shutdown).await.map_err(|error| error.to_string())?;
+        let address = running.listening.first().copied();
+        let address = address.ok_or("the demo's gateway listens nowhere")?;
+        Ok(Self { address, admin: running.admin, running })
+    }
+
+    /// Waits for its end.
+    pub(super) async fn finished(self) {
+        // Whoever ends the demo is told about the story, not about its stage.
+        let _ = tokio::time::timeout(DRAIN, self.running.finished()).await;
+    }
+}

@@ -1,0 +1,154 @@
+//! The scenes of the story: what happens at the tills, and how each sale ends.
+
+use std::sync::Arc;
+
+use super::faults::{BackendFault, Hold, Plan};
+use super::till::{Reading, Scan, ShopNetwork, What};
+
+/// What happens to a sale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scene {
+    /// Nothing.
+    Ordinary,
+    /// The shop's network loses the answer; the till asks again.
+    ShopLosesAnswer,
+    /// The cashier clicks twice.
+    DoubleClick,
+    /// The backend is slow; the till gives up waiting and asks again.
+    TillGivesUp,
+    /// The backend says it is busy and does nothing; the till asks again.
+    BackendBusy,
+    /// The backend's answer is lost before it reaches the next hop; the till asks again.
+    BackendLosesAnswer,
+    /// The backend executes and then answers 500; the till asks again.
+    BackendFails,
+    /// Another sale presents a voucher that is spent.
+    SpentVoucher,
+}
+
+/// What is sold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Goods {
+    /// Vouchers, which the backend redeems once.
+    Vouchers,
+    /// Points, which the backend gives as often as it is asked.
+    Points,
+}
+
+impl Goods {
+    /// The scenes played with them, in order.
+    pub(super) const fn scenes(self) -> &'static [Scene] {
+        match self {
+            Self::Vouchers => &[
+                Scene::Ordinary,
+                Scene::ShopLosesAnswer,
+                Scene::DoubleClick,
+                Scene::TillGivesUp,
+                Scene::BackendBusy,
+                Scene::SpentVoucher,
+                Scene::BackendLosesAnswer,
+                Scene::BackendFails,
+            ],
+            Self::Points => &[
+                Scene::Ordinary,
+                Scene::ShopLosesAnswer,
+                Scene::DoubleClick,
+                Scene::TillGivesUp,
+                Scene::BackendLosesAnswer,
+            ],
+        }
+    }
+}
+
+impl Scene {
+    /// What the narrator says.
+    pub(super) const fn title(self) -> &'static str {
+        match self {
+            Self::Ordinary => "nothing goes wrong",
+            Self::ShopLosesAnswer => "the shop's network loses the answer",
+            Self::DoubleClick => "an impatient double click",
+            Self::TillGivesUp => "slow backend, the till gives up and retries",
+            Self::BackendBusy => "the backend is busy (429), the till retries",
+            Self::SpentVoucher => "another customer shows the same voucher",
+            Self::BackendLosesAnswer => "the backend's own answer is lost",
+            Self::BackendFails => "the backend executes, then answers 500",
+        }
+    }
+}
+
+/// A sale and what its till showed.
+#[derive(Debug)]
+pub(super) struct Sale {
+    /// Its receipt number.
+    pub(super) receipt: String,
+    /// What the screen said, request by request.
+    pub(super) readings: Vec<Reading>,
+}
+
+/// Plays one scene at three tills at once.
+pub(super) async fn play(
+    goods: Goods,
+    scene: Scene,
+    shop: &Arc<ShopNetwork>,
+    plan: &Plan,
+) -> Vec<Sale> {
+    let (one, two, three) = tokio::join!(
+        play_at_till(goods, scene, 1, shop, plan),
+        play_at_till(goods, scene, 2, shop, plan),
+        play_at_till(goods, scene, 3, shop, plan),
+    );
+    [one, two, three].into_iter().flatten().collect()
+}
+
+async fn play_at_till(
+    goods: Goods,
+    scene: Scene,
+    till: usize,
+    shop: &ShopNetwork,
+    plan: &Plan,
+) -> Vec<Sale> {
+    let receipt = format!("{goods:?}-{scene:?}-{till}");
+    let what = match goods {
+        Goods::Vouchers => What::Redeem(format!("rsg:{scene:?}-{till}")),
+        Goods::Points => What::Award(format!("member-{till}")),
+    };
+    let scan = Scan { key: uuid::Uuid::new_v4().to_string(), sale: receipt.clone(), what };
+    let fault = |fault| plan.at_backend(&receipt, fault);
+    let readings = match scene {
+        Scene::Ordinary | Scene::SpentVoucher => shop.scan(&scan).await,
+        Scene::ShopLosesAnswer => {
+            plan.in_shop(&receipt);
+            shop.scan(&scan).await
+        }
+        Scene::DoubleClick => {
+            let hold = Hold::default();
+            fault(BackendFault::AnswerHeld(hold.clone()));
+            shop.scan_twice(&scan, &hold).await
+        }
+        Scene::TillGivesUp => {
+            let hold = Hold::default();
+            fault(BackendFault::AnswerHeld(hold.clone()));
+            shop.scan_impatiently(&scan, &hold).await
+        }
+        Scene::BackendBusy => {
+            fault(BackendFault::Busy);
+            shop.scan(&scan).await
+        }
+        Scene::BackendLosesAnswer => {
+            fault(BackendFault::AnswerLost);
+            shop.scan(&scan).await
+        }
+        Scene::BackendFails => {
+            fault(BackendFault::FailsAfterwards);
+            shop.scan(&scan).await
+        }
+    };
+    let mut sales = vec![Sale { receipt: receipt.clone(), readings }];
+    if scene == Scene::SpentVoucher {
+        let sale = format!("{receipt}-copy");
+        let key = uuid::Uuid::new_v4().to_string();
+        let readings = shop.scan(&Scan { key, sale: sale.clone(), what: scan.what }).await;
+        sales.push(Sale { receipt: sale, readings });
+    }
+    sales
+}

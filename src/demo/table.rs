@@ -1,0 +1,197 @@
+//! What is counted, and how it is printed.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::scene::Sale;
+use super::till::Reading;
+
+/// What both tellings came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The tills call the backend themselves.
+    pub without: Telling,
+    /// The gateway stands between them.
+    pub with: Telling,
+}
+
+/// What one telling came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Telling {
+    /// Of the vouchers, which the backend redeems once.
+    pub vouchers: Counts,
+    /// Of the points, which the backend gives as often as it is asked.
+    pub points: Counts,
+}
+
+/// Numbers counted at the tills, in the shop's network and in the backend's own books. Every sale
+/// ends in exactly one of `confirmed`, `refused`, `disputes`, `unknown` and `failed`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Sales rung up.
+    pub sales: u64,
+    /// Requests that the tills sent for them.
+    pub requests: u64,
+    /// Requests that reached the backend.
+    pub calls: u64,
+    /// Redemptions or awards in the backend's books.
+    pub executed: u64,
+    /// Sales whose till read a success, and nothing to the contrary.
+    pub confirmed: u64,
+    /// Sales that were told "already used" about a voucher another sale had spent: rightly.
+    pub refused: u64,
+    /// Sales that were told "already used" about their own redemption.
+    pub disputes: u64,
+    /// Executions beyond one for a sale.
+    pub doubles: u64,
+    /// Sales that ended with the honest answer that nobody knows yet: a case for the operator.
+    pub unknown: u64,
+    /// Sales that ended without any of these.
+    pub failed: u64,
+    /// Repeats that the gateway answered itself instead of asking the backend again.
+    pub prevented: u64,
+}
+
+/// How a sale ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Ending {
+    Confirmed,
+    Refused,
+    Dispute,
+    Unknown,
+    Failed,
+}
+
+impl Ending {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Refused => "rightly refused",
+            Self::Dispute => "told \"already used\": dispute",
+            Self::Unknown => "told \"not known\": operator",
+            Self::Failed => "without an answer",
+        }
+    }
+
+    /// How `sale` ended, given how often the backend's books name it.
+    fn of(sale: &Sale, executions: u64) -> Self {
+        let read = |reading| sale.readings.contains(&reading);
+        if read(Reading::AlreadyUsed) {
+            if executions > 0 { Self::Dispute } else { Self::Refused }
+        } else if read(Reading::Confirmed) {
+            Self::Confirmed
+        } else if read(Reading::Unknown) {
+            Self::Unknown
+        } else {
+            Self::Failed
+        }
+    }
+}
+
+impl Counts {
+    /// Adds one sale that the backend's books name `executions` times; says how it ended.
+    pub(super) fn add(&mut self, sale: &Sale, executions: u64) -> Ending {
+        let ending = Ending::of(sale, executions);
+        self.sales += 1;
+        self.executed += executions;
+        self.doubles += executions.saturating_sub(1);
+        *match ending {
+            Ending::Confirmed => &mut self.confirmed,
+            Ending::Refused => &mut self.refused,
+            Ending::Dispute => &mut self.disputes,
+            Ending::Unknown => &mut self.unknown,
+            Ending::Failed => &mut self.failed,
+        } += 1;
+        ending
+    }
+
+    const fn columns(&self) -> [(&'static str, u64); 10] {
+        [
+            ("sales", self.sales),
+            ("requests", self.requests),
+            ("calls", self.calls),
+            ("executed", self.executed),
+            ("confirmed", self.confirmed),
+            ("refused", self.refused),
+            ("unknown", self.unknown),
+            ("disputes", self.disputes),
+            ("doubles", self.doubles),
+            ("prevented", self.prevented),
+        ]
+    }
+}
+
+impl Report {
+    /// What must be true of the numbers; the first thing that is not.
+    ///
+    /// # Errors
+    /// One sentence that names the broken promise.
+    pub fn check(&self) -> Result<(), String> {
+        let parts = [&self.without.vouchers, &self.without.points];
+        let with = [&self.with.vouchers, &self.with.points];
+        for counts in parts.into_iter().chain(with) {
+            let ended = counts.confirmed + counts.refused + counts.disputes + counts.unknown;
+            require(counts.failed == 0, "a sale ended without any answer")?;
+            require(ended == counts.sales, "the endings do not add up to the sales")?;
+        }
+        for (counts, without) in with.into_iter().zip(parts) {
+            require(counts.sales == without.sales, "the two tellings had different sales")?;
+            require(counts.doubles == 0, "the backend executed a sale twice behind the gateway")?;
+            require(counts.disputes == 0, "a till behind the gateway was refused its own sale")?;
+            require(
+                counts.executed == counts.confirmed + counts.unknown,
+                "the backend's books and the tills behind the gateway disagree",
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The table, for 100 columns.
+    pub fn table(&self) -> String {
+        let rows = [
+            ("without oncegate", None),
+            ("  vouchers", Some(&self.without.vouchers)),
+            ("  points", Some(&self.without.points)),
+            ("with oncegate", None),
+            ("  vouchers", Some(&self.with.vouchers)),
+            ("  points", Some(&self.with.points)),
+        ];
+        let mut table = format!("{:<16}", "");
+        for (name, _) in Counts::default().columns() {
+            table.push_str(&cell(name, name));
+        }
+        let width = table.len();
+        table.push('\n');
+        table.push_str(&"-".repeat(width));
+        for (name, counts) in rows {
+            table.push_str(&format!("\n{name:<16}"));
+            for (column, value) in counts.iter().flat_map(|counts| counts.columns()) {
+                table.push_str(&cell(column, &value.to_string()));
+            }
+            table.truncate(table.trim_end().len());
+        }
+        table.push('\n');
+        table
+    }
+}
+
+/// A right-aligned cell under its column's name.
+fn cell(column: &str, value: &str) -> String {
+    format!("{value:>width$}", width = column.len().max(5) + 1)
+}
+
+fn require(holds: bool, otherwise: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(format!("the demo's promise is broken: {otherwise}")) }
+}
+
+/// The line under a scene's title: `3 confirmed`.
+pub(super) fn endings(endings: &[Ending]) -> String {
+    let mut counted: BTreeMap<Ending, usize> = BTreeMap::new();
+    for ending in endings {
+        *counted.entry(*ending).or_default() += 1;
+    }
+    let words: Vec<_> =
+        counted.iter().map(|(ending, count)| format!("{count} {}", ending.words())).collect();
+    words.join(", ")
+}

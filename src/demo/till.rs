@@ -1,0 +1,192 @@
+//! A shop's side: tills that behave as RedeemSG's published merchant app does (one key for each
+//! scan, one retry with the same key), and the shop's network between them and the next hop.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{Request, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::backend::{AWARD, REDEEM, USED};
+use super::faults::{Hold, Plan, metadata_of, sale_of};
+use super::wire::{self, Lost};
+use crate::problem::ERROR_HEADER;
+use crate::shutdown::{Shutdown, Tasks};
+
+/// How often a till asks for one scan: once, and once more with the same key.
+const ATTEMPTS: usize = 2;
+/// How long a till waits for an answer. Only a safety net: the story's own time-outs are steered by
+/// [`Hold`], so that a slow machine tells the same story.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a steered wait lasts once the backend has executed.
+const IMPATIENCE: Duration = Duration::from_millis(120);
+
+/// What a till asks for.
+#[derive(Debug, Clone)]
+pub(super) struct Scan {
+    /// The sale, by its receipt number.
+    pub(super) sale: String,
+    /// What is done.
+    pub(super) what: What,
+    /// The idempotency key of this scan.
+    pub(super) key: String,
+}
+
+/// What a scan does.
+#[derive(Debug, Clone)]
+pub(super) enum What {
+    /// Redeems the voucher with this QR code.
+    Redeem(String),
+    /// Gives points to this member.
+    Award(String),
+}
+
+/// What the till's screen said in the end of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// Success.
+    Confirmed,
+    /// "The voucher has been used already."
+    AlreadyUsed,
+    /// "Nobody knows yet whether this was executed."
+    Unknown,
+    /// Nothing: the connection broke or the till gave up waiting.
+    Nothing,
+    /// Some other answer, worth asking again.
+    Other(StatusCode),
+}
+
+/// The shop's network: carries requests to the next hop and loses the answers it is told to lose.
+#[derive(Debug)]
+pub(super) struct ShopNetwork {
+    address: SocketAddr,
+    carried: Arc<Mutex<BTreeMap<String, u64>>>,
+}
+
+impl ShopNetwork {
+    /// Starts it in front of `next`.
+    pub(super) async fn start(
+        next: SocketAddr,
+        plan: Arc<Plan>,
+        tasks: &Tasks,
+        shutdown: Shutdown,
+    ) -> Result<Self, String> {
+        let carried = Arc::new(Mutex::new(BTreeMap::new()));
+        let counted = carried.clone();
+        let address = wire::serve(tasks, shutdown, move |request: Request<Bytes>| {
+            let path = request.uri().path().to_owned();
+            *counted.lock().unwrap_or_else(PoisonError::into_inner).entry(path).or_default() += 1;
+            let lose = sale_of(request.body()).is_some_and(|sale| plan.take_shop(&sale));
+            async move {
+                let answer = wire::send(next, request).await?;
+                if lose { Err(Lost) } else { Ok(answer) }
+            }
+        })
+        .await?;
+        Ok(Self { address, carried })
+    }
+
+    /// How many requests for this path it has carried.
+    pub(super) fn carried(&self, path: &str) -> u64 {
+        let carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
+        carried.get(path).copied().unwrap_or(0)
+    }
+
+    /// One scan: a request, and one retry with the same key when the answer was no answer. What the
+    /// screen showed, in order.
+    pub(super) async fn scan(&self, scan: &Scan) -> Vec<Reading> {
+        let mut readings = Vec::new();
+        while readings.len() < ATTEMPTS {
+            let reading = self.ask(scan).await;
+            readings.push(reading);
+            if matches!(reading, Reading::Confirmed | Reading::AlreadyUsed) {
+                break;
+            }
+        }
+        readings
+    }
+
+    /// A scan whose till gives up waiting for the first answer and asks again with the same key.
+    pub(super) async fn scan_impatiently(&self, scan: &Scan, hold: &Hold) -> Vec<Reading> {
+        let gives_up = async {
+            hold.executed().await;
+            tokio::time::sleep(IMPATIENCE).await;
+        };
+        let first = tokio::select! {
+            reading = self.ask(scan) => reading,
+            () = gives_up => Reading::Nothing,
+        };
+        let (second, ()) = tokio::join!(self.ask(scan), release_later(hold));
+        vec![first, second]
+    }
+
+    /// A scan that is sent twice at once: a double click.
+    pub(super) async fn scan_twice(&self, scan: &Scan, hold: &Hold) -> Vec<Reading> {
+        let second_click = async {
+            hold.executed().await;
+            tokio::join!(self.ask(scan), release_later(hold)).0
+        };
+        let (first, second) = tokio::join!(self.ask(scan), second_click);
+        vec![first, second]
+    }
+
+    async fn ask(&self, scan: &Scan) -> Reading {
+        let Some(request) = request(self.address, scan) else { return Reading::Nothing };
+        match tokio::time::timeout(PATIENCE, wire::send(self.address, request)).await {
+            Ok(Ok(answer)) => read(&answer),
+            Ok(Err(Lost)) | Err(_) => Reading::Nothing,
+        }
+    }
+}
+
+/// Lets the held answer go once the other request has had time to arrive.
+async fn release_later(hold: &Hold) {
+    tokio::time::sleep(IMPATIENCE).await;
+    hold.release();
+}
+
+/// The path of what a scan asks for, and its body.
+pub(super) fn path_and_body(scan: &Scan) -> (&'static str, Value) {
+    let metadata = metadata_of(&scan.sale);
+    match &scan.what {
+        What::Redeem(qr) => (REDEEM, json!({ "qr": qr, "metadata": metadata })),
+        What::Award(member) => {
+            (AWARD, json!({ "member": member, "points": 50, "metadata": metadata }))
+        }
+    }
+}
+
+fn request(to: SocketAddr, scan: &Scan) -> Option<Request<Bytes>> {
+    let (path, body) = path_and_body(scan);
+    Request::post(path)
+        .header(HOST, to.to_string())
+        .header(CONTENT_TYPE, "application/json")
+        .header("x-api-key", "demo")
+        .header("idempotency-key", &scan.key)
+        .body(Bytes::from(body.to_string()))
+        .ok()
+}
+
+fn read(answer: &Response<Bytes>) -> Reading {
+    let status = answer.status();
+    let code = || {
+        let body: Value = serde_json::from_slice(answer.body()).unwrap_or(Value::Null);
+        body["error"]["code"].as_str().map(str::to_owned)
+    };
+    let unknown = || {
+        answer.headers().get(ERROR_HEADER).is_some_and(|slug| slug.as_bytes() == b"outcome-unknown")
+    };
+    if status.is_success() {
+        Reading::Confirmed
+    } else if status == StatusCode::PAYMENT_REQUIRED && code().as_deref() == Some(USED) {
+        Reading::AlreadyUsed
+    } else if unknown() {
+        Reading::Unknown
+    } else {
+        Reading::Other(status)
+    }
+}

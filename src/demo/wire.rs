@@ -1,0 +1,99 @@
+//! HTTP as small as the demo needs it: accept connections and answer them, or send one request on
+//! a connection of its own.
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::shutdown::{Shutdown, Tasks};
+
+/// Bytes of the largest message the demo reads.
+const LARGEST: usize = 64 << 10;
+
+/// The answer will not come: the connection ends without one.
+#[derive(Debug)]
+pub(super) struct Lost;
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the connection ended without an answer")
+    }
+}
+
+impl std::error::Error for Lost {}
+
+/// Serves on a free loopback port until the end of the demo. `Lost` closes the connection without
+/// an answer.
+pub(super) async fn serve<S, F>(
+    tasks: &Tasks,
+    mut shutdown: Shutdown,
+    answer: S,
+) -> Result<SocketAddr, String>
+where
+    S: Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response<Bytes>, Lost>> + Send + 'static,
+{
+    let cannot_listen =
+        |error| format!("cannot listen on a loopback port for the demo's own servers: {error}");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(cannot_listen)?;
+    let address = listener.local_addr().map_err(cannot_listen)?;
+    let connections = tasks.clone();
+    tasks.spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = shutdown.wait() => return,
+            };
+            // A connection that broke before it was accepted is its client's affair.
+            let Ok((stream, _)) = accepted else { continue };
+            connections.spawn(serve_connection(stream, shutdown.clone(), answer.clone()));
+        }
+    });
+    Ok(address)
+}
+
+async fn serve_connection<S, F>(stream: TcpStream, mut shutdown: Shutdown, answer: S)
+where
+    S: Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response<Bytes>, Lost>> + Send + 'static,
+{
+    let service = service_fn(|request: Request<Incoming>| {
+        let answer = answer.clone();
+        async move {
+            let (head, body) = request.into_parts();
+            let body = Limited::new(body, LARGEST).collect().await.map_err(|_| Lost)?.to_bytes();
+            answer(Request::from_parts(head, body)).await.map(|response| response.map(Full::new))
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        // How a connection ends is part of the story, not an error of the demo.
+        _ = connection => {}
+        () = shutdown.wait() => {}
+    }
+}
+
+/// Sends one request on a connection of its own and reads the whole answer. Dropping the future
+/// closes the connection, as a till that gives up does.
+pub(super) async fn send(to: SocketAddr, request: Request<Bytes>) -> Result<Response<Bytes>, Lost> {
+    let stream = TcpStream::connect(to).await.map_err(|_| Lost)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|_| Lost)?;
+    let exchange = async move {
+        let response = sender.send_request(request.map(Full::new)).await.map_err(|_| Lost)?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, LARGEST).collect().await.map_err(|_| Lost)?.to_bytes();
+        Ok(Response::from_parts(head, body))
+    };
+    let (answer, _) = tokio::join!(exchange, connection);
+    answer
+}

@@ -1,0 +1,108 @@
+//! Starting the whole gateway, and ending it: the store first, then the listeners, so that nothing
+//! is accepted that could not be kept.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket};
+
+use crate::admin;
+use crate::config::{self, Config};
+use crate::proxy::{self, Gateway};
+use crate::shutdown::{Shutdown, Tasks};
+use crate::store::embedded::{self, Embedded};
+use crate::store::{Store, sweep};
+
+/// Connections the system holds for us before they are accepted.
+const BACKLOG: u32 = 4096;
+
+/// A gateway that accepts requests.
+#[derive(Debug)]
+pub struct Running {
+    /// Where clients connect.
+    pub listening: Vec<SocketAddr>,
+    /// Where health is served.
+    pub admin: SocketAddr,
+    gateway: Arc<Gateway>,
+    shutdown: Shutdown,
+    drain: Duration,
+}
+
+/// Opens the store and starts listening. The gateway runs until the shutdown starts.
+///
+/// # Errors
+/// One line that says what is in the way. Nothing is left running.
+pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String> {
+    let listeners = bind(&config.server.listen)?;
+    let admin_listener = bind_one(config.admin.listen)?;
+    let store = open(&config.store).await?;
+    let tasks = Tasks::default();
+    let drain = config.server.drain;
+    let gateway = Gateway::new(config, store.clone(), tasks.clone())?;
+    let listening = addresses(&listeners)?;
+    let admin = addresses(std::slice::from_ref(&admin_listener))?[0];
+    // The sweeper and the operator's listener are no work to drain: they end with the process.
+    let background = Tasks::default();
+    background.spawn(sweep::run(store.clone(), shutdown.clone()));
+    background.spawn(admin::serve(store, admin_listener, shutdown.clone()));
+    proxy::serve(&gateway, listeners, &background, &shutdown);
+    Ok(Running { listening, admin, gateway, shutdown, drain })
+}
+
+impl Running {
+    /// Waits for the shutdown, then for the work in flight; says whether all of it ended in time.
+    /// What did not is recorded as in flight, and unknown after the next start.
+    pub async fn finished(mut self) -> bool {
+        self.shutdown.wait().await;
+        tracing::info!(calls = self.gateway.calls.len(), "draining");
+        self.gateway.tasks.ended(self.drain).await
+    }
+}
+
+async fn open(config: &config::Store) -> Result<Arc<dyn Store>, String> {
+    let config::Engine::Embedded { path, cache } = config.engine.clone();
+    let options =
+        embedded::Options { path, cache, create: config.create, expect_id: config.expect_id };
+    let opened = tokio::task::spawn_blocking(move || Embedded::open(&options)).await;
+    let (store, recovered) =
+        opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    if recovered.created {
+        tracing::info!(store.id = %store.identity().store_id, "a new store was created");
+    }
+    if recovered.unknown > 0 {
+        tracing::warn!(
+            interrupted = recovered.interrupted,
+            unknown = recovered.unknown,
+            "some outcomes are unknown; their keys are held until each is settled"
+        );
+    }
+    for (id, reason) in &recovered.corrupt {
+        tracing::error!(record = %id, reason, "a record is corrupt; its key is refused");
+    }
+    Ok(store)
+}
+
+fn bind(wanted: &[SocketAddr]) -> Result<Vec<TcpListener>, String> {
+    wanted.iter().map(|address| bind_one(*address)).collect()
+}
+
+fn bind_one(address: SocketAddr) -> Result<TcpListener, String> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let listening = socket.and_then(|socket| {
+        // A restart must not wait for the old connections to be forgotten.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    });
+    listening.map_err(|error| {
+        format!("cannot listen on {address}: {error}; choose another address or end what uses it")
+    })
+}
+
+fn addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, String> {
+    listeners
+        .iter()
+        .map(|listener| listener.local_addr().map_err(|error| error.to_string()))
+        .collect()
+}

@@ -1,0 +1,57 @@
+//! The memory that all buffered bodies share (`[server.limits] buffered`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes that may be buffered at once.
+#[derive(Debug)]
+pub struct Budget {
+    free: AtomicU64,
+}
+
+/// Bytes taken from the budget; given back when dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Budget {
+    /// A budget of this many bytes.
+    pub fn new(bytes: u64) -> Arc<Self> {
+        Arc::new(Self { free: AtomicU64::new(bytes) })
+    }
+
+    /// An empty reservation, to grow.
+    pub fn reserve(self: &Arc<Self>) -> Reservation {
+        Reservation { budget: self.clone(), bytes: 0 }
+    }
+
+    /// Bytes left.
+    pub fn free(&self) -> u64 {
+        self.free.load(Ordering::Acquire)
+    }
+}
+
+impl Reservation {
+    /// Takes `bytes` more, or nothing and says so.
+    #[must_use]
+    pub fn grow(&mut self, bytes: u64) -> bool {
+        let taken = self
+            .budget
+            .free
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(bytes));
+        if taken.is_ok() {
+            self.bytes += bytes;
+        }
+        taken.is_ok()
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.budget.free.fetch_add(self.bytes, Ordering::AcqRel);
+        }
+    }
+}

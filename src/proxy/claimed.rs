@@ -1,0 +1,227 @@
+//! A claim from the moment it is durable until its outcome is.
+
+use std::sync::Arc;
+
+use super::Gateway;
+use super::outcome::{self, Told};
+use crate::clock::Timestamp;
+use crate::idempotency::key::Key;
+use crate::idempotency::record::{Retention, UnknownReason};
+use crate::idempotency::{
+    Answer, Decision, Fingerprint, Record, RecordId, State, TenantId, decide,
+};
+use crate::store::{Change, StoreError, Swap};
+
+/// How often a claim is tried again when the record it met changed under it. Each try lost to a
+/// change that somebody else made, so this is only reached under a fault.
+const MAX_TRIES: usize = 8;
+
+/// What a new record says.
+pub(super) struct Draft {
+    pub(super) route: usize,
+    pub(super) tenant: TenantId,
+    pub(super) key: Key,
+    pub(super) subject: Option<[u8; 16]>,
+    pub(super) fingerprint: Fingerprint,
+}
+
+/// A durable claim. Dropped before its outcome was recorded (a panic, a runtime that ends), it
+/// records "unknown" as well as it can.
+pub(super) struct Claimed {
+    gateway: Arc<Gateway>,
+    id: RecordId,
+    /// The record as this attempt last wrote it.
+    record: Record,
+    settled: bool,
+}
+
+/// How recording a final answer ended.
+pub(super) enum Settled {
+    /// It is durable.
+    Recorded { expires: Option<Timestamp>, completed: Timestamp },
+    /// It is not known to be durable.
+    NotRecorded,
+    /// Somebody else settled the record; this is what it says.
+    Otherwise(Told),
+}
+
+impl Claimed {
+    /// Makes the claim durable, or says what the key's record means for this request.
+    pub(super) async fn claim(
+        gateway: &Arc<Gateway>,
+        id: RecordId,
+        draft: Draft,
+    ) -> Result<Self, Told> {
+        let now = gateway.store.now();
+        let attempt = *uuid::Uuid::new_v4().as_bytes();
+        let mut record = Record {
+            version: first_version(),
+            tenant: draft.tenant,
+            route: gateway.config.routes[draft.route].name.clone(),
+            key: draft.key.into_string(),
+            subject: draft.subject,
+            fingerprint: draft.fingerprint,
+            first_seen: now,
+            updated: now,
+            attempts: 1,
+            attempt,
+            owner: gateway.store.owner(),
+            state: State::InFlight,
+        };
+        let mut expect = None;
+        for _ in 0..MAX_TRIES {
+            let change = Change { id, expect, put: Some(record.clone()) };
+            let winner = match gateway.store.swap(vec![change]).await {
+                Ok(Swap::Done) => {
+                    return Ok(Self { gateway: gateway.clone(), id, record, settled: false });
+                }
+                Ok(Swap::Lost { winner, .. }) => winner,
+                Err(error) => return Err(unavailable(&error)),
+            };
+            let decision = decide(winner.as_deref(), &record.fingerprint, gateway.store.now());
+            match decision {
+                Decision::Forward { replacing } => {
+                    expect = replacing;
+                    if let Some(version) = replacing {
+                        record.version = version.wrapping_add(1);
+                    }
+                }
+                other => return Err(known(gateway, id, winner.as_deref(), other)),
+            }
+        }
+        tracing::error!(record = ?id, "the record kept changing; nothing was sent");
+        Err(Told::Refused(outcome::store_unavailable()))
+    }
+
+    pub(super) fn id(&self) -> RecordId {
+        self.id
+    }
+
+    /// Records a final answer and makes it known to later duplicates.
+    pub(super) async fn complete(&mut self, answer: Answer, retention: Retention) -> Settled {
+        let now = self.gateway.store.now();
+        let next = self.record.completed(answer, retention, now);
+        let expires = next.expires();
+        match self.put(Some(next)).await {
+            Ok(Swap::Done) => {
+                self.gateway.hot.put(self.id, Arc::new(self.record.clone()));
+                Settled::Recorded { expires, completed: now }
+            }
+            Ok(Swap::Lost { winner, .. }) => {
+                let told =
+                    settled_by_other(&self.gateway, self.id, winner.as_deref(), &self.record);
+                Settled::Otherwise(told)
+            }
+            Err(error) => {
+                tracing::error!(record = ?self.id, %error, "an outcome could not be recorded");
+                Settled::NotRecorded
+            }
+        }
+    }
+
+    /// Records that nobody knows the outcome.
+    pub(super) async fn lose(&mut self, reason: UnknownReason) {
+        let next = self.record.lost(reason, self.gateway.store.now());
+        let written = self.put_unless_lost(Some(next)).await;
+        self.report(written);
+    }
+
+    /// Removes the record: the backend has certainly not acted.
+    pub(super) async fn release(&mut self) {
+        let written = self.put_unless_lost(None).await;
+        self.report(written);
+    }
+
+    /// A record that cannot be written stays in flight, and is unknown after the next start.
+    fn report(&self, written: Result<(), String>) {
+        if let Err(error) = written {
+            tracing::error!(record = ?self.id, error, "a record could not be updated");
+        }
+    }
+
+    async fn put_unless_lost(&mut self, next: Option<Record>) -> Result<(), String> {
+        match self.put(next).await {
+            Ok(Swap::Done) => Ok(()),
+            Ok(Swap::Lost { .. }) => Err("somebody else has settled it".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    async fn put(&mut self, next: Option<Record>) -> Result<Swap, StoreError> {
+        let expect = Some(self.record.version);
+        let change = Change { id: self.id, expect, put: next.clone() };
+        let swap = self.gateway.store.swap(vec![change]).await?;
+        self.settled = true;
+        if let (Swap::Done, Some(next)) = (&swap, next) {
+            self.record = next;
+        }
+        Ok(swap)
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        if self.settled || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let now = self.gateway.store.now();
+        let next = self.record.lost(UnknownReason::ProcessEnded, now);
+        let change = Change { id: self.id, expect: Some(self.record.version), put: Some(next) };
+        let store = self.gateway.store.clone();
+        self.gateway.tasks.spawn(async move {
+            // Best effort: if this fails too the record stays in flight, and is unknown after the
+            // next start.
+            let _ = store.swap(vec![change]).await;
+        });
+    }
+}
+
+/// The version of a new claim. Random, so that it repeats no token of a claim that was released;
+/// the upper bits are free for the raises to come.
+fn first_version() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0 >> 8
+}
+
+fn unavailable(error: &StoreError) -> Told {
+    match error {
+        StoreError::Unavailable(_) => tracing::error!(%error, "nothing was sent"),
+        StoreError::Corrupt { .. } => {
+            tracing::error!(%error, "nothing was sent; run `oncegate store verify`");
+        }
+    }
+    Told::Refused(outcome::store_unavailable())
+}
+
+/// What an existing record means for a request that wanted to claim its key.
+fn known(gateway: &Gateway, id: RecordId, winner: Option<&Record>, decision: Decision<'_>) -> Told {
+    match decision {
+        Decision::Replay { response, expires } => {
+            if let Some(record) = winner {
+                gateway.hot.put(id, Arc::new(record.clone()));
+            }
+            Told::Final { response: response.clone(), expires }
+        }
+        Decision::NotRetained { status, completed } => Told::NotRetained { status, completed },
+        Decision::InProgress => Told::InProgress,
+        Decision::Unknown => Told::Unknown,
+        Decision::Reused { differing } => Told::Refused(outcome::reused(differing)),
+        Decision::Expired => Told::Refused(outcome::expired()),
+        // The caller tries again instead of telling this.
+        Decision::Forward { .. } => Told::Refused(outcome::store_unavailable()),
+    }
+}
+
+/// What a record says that was settled while this attempt was still out.
+fn settled_by_other(
+    gateway: &Gateway,
+    id: RecordId,
+    winner: Option<&Record>,
+    own: &Record,
+) -> Told {
+    tracing::warn!(record = ?id, "the record was settled by somebody else");
+    let decision = decide(winner, &own.fingerprint, gateway.store.now());
+    match decision {
+        Decision::Forward { .. } => Told::Unknown,
+        other => known(gateway, id, winner, other),
+    }
+}

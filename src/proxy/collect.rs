@@ -1,0 +1,129 @@
+//! Reading a backend's answer: whole, or as much as may be held.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Response, StatusCode, response};
+use http_body_util::BodyExt as _;
+
+use super::budget::Reservation;
+use super::headers;
+use super::outcome;
+use super::upstream::ResponseBody;
+use crate::body::{Body, BodyError, Bounded, Held, Resumed};
+use crate::idempotency::record::StoredResponse;
+use crate::json::{Document, Kind};
+use crate::problem::{Disposition, STATUS_HEADER};
+
+/// How much of an answer is held, and how long its stream may rest beyond that.
+pub(super) struct Limits {
+    /// Bytes of the largest body to keep.
+    pub(super) most: u64,
+    /// For the next piece of a body that is too large to keep.
+    pub(super) idle: Duration,
+}
+
+/// A backend's answer.
+pub(super) struct Collected {
+    head: response::Parts,
+    body: Content,
+}
+
+enum Content {
+    /// All of it, and the memory it was granted.
+    Whole(Bytes, Option<Reservation>),
+    /// The start, and the stream that brings the rest: too large to hold.
+    Streaming(Body),
+}
+
+/// Reads the answer to its end; stops holding it, but not reading it, beyond `most` bytes or when
+/// the shared memory runs out. An answer of any size still reaches the first client.
+///
+/// # Errors
+/// When the body breaks off: the answer is truncated.
+pub(super) async fn collect(
+    head: response::Parts,
+    mut body: ResponseBody,
+    limits: &Limits,
+    reservation: &mut Reservation,
+) -> Result<Collected, BodyError> {
+    let mut read = BytesMut::new();
+    let mut only: Option<Bytes> = None;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        let length = data.len() as u64;
+        let held = (read.len() + only.as_ref().map_or(0, Bytes::len)) as u64;
+        let fits = held + length <= limits.most && reservation.grow(length);
+        if fits && held == 0 {
+            // Most answers come in one piece.
+            only = Some(data);
+            continue;
+        }
+        if let Some(first) = only.take() {
+            read.extend_from_slice(&first);
+        }
+        read.extend_from_slice(&data);
+        if !fits {
+            let rest = Bounded::new(body, limits.idle, None);
+            let body = Resumed::new(read.freeze(), rest).boxed_unsync();
+            return Ok(Collected { head, body: Content::Streaming(body) });
+        }
+    }
+    // A copy of its own: the piece is a slice of the connection's read buffer, and a small answer
+    // that is kept in memory must not keep all of that.
+    let whole = only.map_or_else(|| read.freeze(), |piece| Bytes::copy_from_slice(&piece));
+    if !body.framing().proves_end() && !ends_by_itself(&whole) {
+        return Err("the connection ended, and nothing says that the answer was whole".into());
+    }
+    Ok(Collected { head, body: Content::Whole(whole, None) })
+}
+
+/// Whether a body shows its own end: a JSON object or array that is closed. Where the backend says
+/// neither length nor chunks, the end of the connection looks the same as its breaking off.
+fn ends_by_itself(body: &[u8]) -> bool {
+    Document::parse(body)
+        .is_ok_and(|json| matches!(json.root().kind(), Kind::Object | Kind::Array | Kind::String))
+}
+
+impl Collected {
+    pub(super) fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
+    /// Keeps the memory reserved until the first client has the answer.
+    pub(super) fn holding(mut self, reservation: Reservation) -> Self {
+        if let Content::Whole(_, held) = &mut self.body {
+            *held = Some(reservation);
+        }
+        self
+    }
+
+    /// What a replay gives; `None` when the answer is too large to keep.
+    pub(super) fn stored(&self) -> Option<Arc<StoredResponse>> {
+        match &self.body {
+            Content::Streaming(_) => None,
+            Content::Whole(body, _) => Some(Arc::new(StoredResponse {
+                status: self.head.status.as_u16(),
+                headers: headers::stored_headers(&self.head.headers),
+                body: body.clone(),
+            })),
+        }
+    }
+
+    /// The answer for the first client.
+    pub(super) fn respond(
+        self,
+        disposition: Disposition,
+        expires: Option<String>,
+    ) -> Response<Body> {
+        let Self { mut head, body } = self;
+        head.headers.insert(STATUS_HEADER, disposition.header());
+        outcome::insert_expires(&mut head.headers, expires);
+        let body = match body {
+            Content::Whole(bytes, held) => Held::new(bytes, held).boxed_unsync(),
+            Content::Streaming(body) => body,
+        };
+        Response::from_parts(head, body)
+    }
+}

@@ -1,0 +1,39 @@
+//! Telling everybody, once: the client that came first and the duplicates that wait.
+
+use http::HeaderName;
+use tokio::sync::oneshot;
+
+use super::exchange::Answer;
+use super::inflight::Lead;
+use super::outcome::Told;
+use crate::problem::Problem;
+
+/// The duty to tell what came of a call.
+pub(super) struct Conclusion {
+    lead: Lead,
+    first: oneshot::Sender<Answer>,
+    replayed_header: HeaderName,
+}
+
+impl Conclusion {
+    pub(super) fn new(
+        lead: Lead,
+        first: oneshot::Sender<Answer>,
+        replayed_header: HeaderName,
+    ) -> Self {
+        Self { lead, first, replayed_header }
+    }
+
+    /// Tells the duplicates `told`, and the first client `first` or else the same.
+    pub(super) fn tell(self, told: Told, first: Option<Answer>) {
+        let answer = first.unwrap_or_else(|| told.clone().replay(&self.replayed_header));
+        // The first client may have gone; nobody is harmed.
+        let _ = self.first.send(answer);
+        self.lead.conclude(told);
+    }
+
+    /// Tells everybody that the call was refused before its claim.
+    pub(super) fn refuse(self, problem: Problem) {
+        self.tell(Told::Refused(problem), None);
+    }
+}

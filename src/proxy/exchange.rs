@@ -1,0 +1,288 @@
+//! One request from start to finish. Every way it can end early stands in this file.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::conclusion::Conclusion;
+use super::forward::{self, Call};
+use super::headers::check::{HeadError, check_request_head};
+use super::headers::path::{ambiguous, normalize_path};
+use super::inflight::{Entry, Flight};
+use super::intake::{self, Intake};
+use super::outcome::{self, Told};
+use super::route::Found;
+use super::{Gateway, pass, wellknown};
+use crate::body::Body;
+use crate::config::{Mode, RequestMode};
+use crate::idempotency::key::{KeyError, KeySource};
+use crate::idempotency::{Decision, Fingerprint, Record, decide};
+use crate::problem::{Dialect, Disposition, Problem, Slug};
+
+/// Bytes of the longest request target; RFC 9110 section 4.1 asks for 8000 at least.
+const MAX_TARGET: usize = 16 << 10;
+
+/// What came of a request: the backend's answer, or one of the gateway's own.
+pub(super) type Answer = Result<Response<Body>, Problem>;
+
+/// A request's head and body, as the server hands them over.
+pub(super) struct Arrived {
+    pub(super) head: http::request::Parts,
+    pub(super) body: Incoming,
+    /// Where the client connects from.
+    pub(super) peer: std::net::IpAddr,
+    /// The path that routes and fingerprints see.
+    pub(super) path: String,
+}
+
+/// Answers one request.
+pub(super) async fn exchange(
+    gateway: &Arc<Gateway>,
+    peer: std::net::IpAddr,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let mut dialect = Dialect::Problem;
+    let no_body = request.body().is_end_stream();
+    match answer(gateway, peer, request, &mut dialect).await {
+        Ok(response) => response,
+        Err(problem) => {
+            // A request without a body was read to its end; its connection can go on.
+            let reusable = no_body && problem.slug != Slug::RequestInvalid;
+            let close = problem.close && !reusable;
+            report(&Problem { close, ..problem }, dialect)
+        }
+    }
+}
+
+/// The one place where a problem becomes an answer and a line in the log.
+pub(super) fn report(problem: &Problem, dialect: Dialect) -> Response<Body> {
+    let instance = uuid::Uuid::new_v4();
+    let slug = problem.slug.as_str();
+    if problem.status.is_server_error() {
+        tracing::warn!(http.status = problem.status.as_u16(), problem = slug, %instance, "refused");
+    } else {
+        tracing::info!(http.status = problem.status.as_u16(), problem = slug, %instance, "refused");
+    }
+    problem.respond(dialect, instance)
+}
+
+async fn answer(
+    gateway: &Arc<Gateway>,
+    peer: std::net::IpAddr,
+    request: Request<Incoming>,
+    dialect: &mut Dialect,
+) -> Answer {
+    let (head, body) = request.into_parts();
+    check_request_head(&head).map_err(refused_head)?;
+    if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
+        return Err(Problem::new(Slug::UriTooLong, "The address is too long.").close());
+    }
+    let path = path_of(&head)?;
+    if path.starts_with(wellknown::PATH) {
+        return wellknown::answer(gateway, &head, &path).await;
+    }
+    let route = match gateway.router.find(&head.method, &path) {
+        Found::Route(route) => route,
+        Found::NotAllowed(allow) => return Err(method_not_allowed(allow)),
+        Found::Nothing => return Err(no_route()),
+    };
+    if !head.method.is_safe() && ambiguous(&path) {
+        return Err(refused_path("The address could be read in two ways."));
+    }
+    let arrived = Box::new(Arrived { head, body, peer, path });
+    match &gateway.config.routes[route].mode {
+        Mode::Off => pass::through(gateway, route, arrived, None).await,
+        Mode::Request(mode) => {
+            *dialect = mode.dialect;
+            keyed(gateway, route, mode, arrived).await
+        }
+    }
+}
+
+/// A request on a route in request mode.
+async fn keyed(
+    gateway: &Arc<Gateway>,
+    route: usize,
+    mode: &RequestMode,
+    arrived: Box<Arrived>,
+) -> Answer {
+    if let KeySource::Header(name) = &mode.key.source
+        && !mode.key.required
+        && mode.key.from_headers(name, &arrived.head.headers) == Err(KeyError::Missing)
+    {
+        return pass::through(gateway, route, arrived, Some(Disposition::Bypassed)).await;
+    }
+    let intake = match intake::read(gateway, route, mode, arrived).await? {
+        intake::Read::Keyed(intake) => intake,
+        intake::Read::Keyless(whole) => {
+            return pass::buffered(gateway, route, *whole, Disposition::Bypassed).await;
+        }
+    };
+    if let Some(record) = gateway.hot.get(&intake.id)
+        && let Some(answer) = remembered(gateway, &record, &intake, mode)
+    {
+        return answer;
+    }
+    let fingerprint = intake.fingerprint(mode);
+    match gateway.calls.enter(intake.id, &fingerprint) {
+        Entry::Join(flight) => join(gateway, route, mode, &flight, &fingerprint).await,
+        Entry::Lead(lead) => {
+            let (first, answered) = oneshot::channel();
+            let conclusion = Conclusion::new(lead, first, mode.duplicates.replayed_header.clone());
+            lead_call(gateway, route, intake, fingerprint, conclusion);
+            first_answer(answered, mode.duplicates.answer_within).await
+        }
+    }
+}
+
+/// Starts the call in a task that outlives this request, or refuses it before the claim.
+fn lead_call(
+    gateway: &Arc<Gateway>,
+    route: usize,
+    intake: Box<Intake>,
+    fingerprint: Fingerprint,
+    conclusion: Conclusion,
+) {
+    let Some(place) = gateway.claims.take() else {
+        return conclusion.refuse(too_many_claims());
+    };
+    let share = match &gateway.quota {
+        None => None,
+        Some(quota) => match quota.take(intake.tenant) {
+            Some(share) => Some(share),
+            None => return conclusion.refuse(quota_exceeded()),
+        },
+    };
+    let call = Call { gateway: gateway.clone(), route, intake, fingerprint, place, share };
+    gateway.tasks.spawn(forward::run(call, conclusion));
+}
+
+/// Waits for the call this request started. The call goes on when the wait ends.
+async fn first_answer(answered: oneshot::Receiver<Answer>, within: Option<Duration>) -> Answer {
+    let lost = || outcome::outcome_unknown(StatusCode::BAD_GATEWAY);
+    let Some(within) = within else {
+        return answered.await.unwrap_or_else(|_| Err(lost()));
+    };
+    match timeout(within, answered).await {
+        Ok(answer) => answer.unwrap_or_else(|_| Err(lost())),
+        Err(_) => {
+            Err(outcome::in_progress(outcome::RETRY_LATER).status(StatusCode::GATEWAY_TIMEOUT))
+        }
+    }
+}
+
+/// Waits for the call in flight, as its duplicate.
+async fn join(
+    gateway: &Arc<Gateway>,
+    route: usize,
+    mode: &RequestMode,
+    flight: &Flight,
+    fingerprint: &Fingerprint,
+) -> Answer {
+    if flight.fingerprint.digest != fingerprint.digest {
+        return Err(outcome::reused(flight.fingerprint.differing(fingerprint)));
+    }
+    let wait = mode.duplicates.wait;
+    if wait.is_zero() {
+        return Err(outcome::in_progress(expected_rest(flight)));
+    }
+    let Some(_waiting) = gateway.waiters[route].take() else {
+        return Err(outcome::in_progress(expected_rest(flight)));
+    };
+    match timeout(wait, flight.concluded()).await {
+        Ok(told) => told.replay(&mode.duplicates.replayed_header),
+        Err(_) => Err(outcome::in_progress(expected_rest(flight))),
+    }
+}
+
+/// When a call may be expected to end, from what is known of it: one that has run for some time is
+/// given as much again, between 1 s and 30 s.
+fn expected_rest(flight: &Flight) -> Duration {
+    flight.started.elapsed().clamp(Duration::from_secs(1), Duration::from_secs(30))
+}
+
+/// The answer a final record in memory gives; `None` when it no longer decides.
+fn remembered(
+    gateway: &Gateway,
+    record: &Record,
+    intake: &Intake,
+    mode: &RequestMode,
+) -> Option<Answer> {
+    let same = record.fingerprint.digest == intake.digest;
+    // The digests of the members are only needed to name what differs.
+    let members = if same { Vec::new() } else { intake.fingerprint(mode).members };
+    let fingerprint = Fingerprint { digest: intake.digest, members };
+    match decide(Some(record), &fingerprint, gateway.store.now()) {
+        Decision::Replay { response, expires } => {
+            let told = Told::Final { response: response.clone(), expires };
+            Some(told.replay(&mode.duplicates.replayed_header))
+        }
+        Decision::Reused { differing } => Some(Err(outcome::reused(differing))),
+        Decision::Expired | Decision::Forward { .. } => {
+            gateway.hot.forget(&intake.id);
+            None
+        }
+        Decision::NotRetained { .. } | Decision::InProgress | Decision::Unknown => None,
+    }
+}
+
+/// The path that routes and fingerprints see. `OPTIONS *` asks about the server as a whole.
+fn path_of(head: &http::request::Parts) -> Result<String, Problem> {
+    if head.uri.path() == "*" {
+        return Ok("*".to_owned());
+    }
+    let path = normalize_path(head.uri.path()).map_err(|error| refused_path(error.detail()))?;
+    Ok(path.into_owned())
+}
+
+fn refused_head(error: HeadError) -> Problem {
+    let slug = match error {
+        HeadError::Method => Slug::MethodNotAllowed,
+        HeadError::Version
+        | HeadError::Target
+        | HeadError::Host
+        | HeadError::TransferEncoding
+        | HeadError::ContentLength
+        | HeadError::Expect
+        | HeadError::Nomination => Slug::RequestInvalid,
+    };
+    Problem::new(slug, error.detail()).status(error.status()).close()
+}
+
+fn refused_path(detail: &'static str) -> Problem {
+    Problem::new(Slug::RequestInvalid, detail).close()
+}
+
+fn no_route() -> Problem {
+    Problem::new(Slug::NoRoute, "Nothing is served at this address.").disposition(None).close()
+}
+
+fn method_not_allowed(allow: http::HeaderValue) -> Problem {
+    let problem = Problem::new(
+        Slug::MethodNotAllowed,
+        "This address does not take this kind of request; see the Allow header.",
+    );
+    Problem { allow: Some(allow), ..problem.disposition(None).close() }
+}
+
+fn too_many_claims() -> Problem {
+    Problem::new(
+        Slug::Overloaded,
+        "Too many requests are being worked on. Nothing was sent; please try again shortly.",
+    )
+    .retry_after(outcome::RETRY_LATER)
+}
+
+fn quota_exceeded() -> Problem {
+    Problem::new(
+        Slug::QuotaExceeded,
+        "Too many of your requests are being worked on. Nothing was sent; please try again \
+         shortly.",
+    )
+    .retry_after(outcome::RETRY_LATER)
+}

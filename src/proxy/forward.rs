@@ -1,0 +1,231 @@
+//! The half of an exchange that a client's disconnect cannot cancel: claim, send, read the whole
+//! answer, record the outcome, tell everybody.
+//!
+//! It runs in a task of its own. Between the durable claim and the durable outcome the record is in
+//! the hands of [`Claimed`], whose drop records "unknown" when nothing else was recorded.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+use tokio::time::timeout;
+
+use super::Gateway;
+use super::claimed::{Claimed, Settled};
+use super::collect::{self, Collected, Limits};
+use super::conclusion::Conclusion;
+use super::inflight::Share;
+use super::intake::Intake;
+use super::onward;
+use super::outcome::{self, Told};
+use super::upstream::SendError;
+use crate::body::full;
+use crate::config::RequestMode;
+use crate::crash::{self, Point};
+use crate::idempotency::outcome::Verdict;
+use crate::idempotency::record::{StoredResponse, UnknownReason};
+use crate::idempotency::{Answer as Kept, Fingerprint};
+use crate::places::Place;
+use crate::problem::{Disposition, Problem, Slug};
+
+/// A request that is ready to be claimed and sent.
+pub(super) struct Call {
+    pub(super) gateway: Arc<Gateway>,
+    /// Index of its route.
+    pub(super) route: usize,
+    pub(super) intake: Box<Intake>,
+    pub(super) fingerprint: Fingerprint,
+    /// Its place among the claims at once.
+    pub(super) place: Place,
+    /// Its share of the tenant's quota.
+    pub(super) share: Option<Share>,
+}
+
+/// How the backend's part ended.
+enum End {
+    /// Provably nothing was written.
+    NotSent(String),
+    /// Something was written, and no whole answer came.
+    Lost(UnknownReason, String),
+    /// A whole answer, or one too large to hold.
+    Answered(Collected),
+}
+
+/// Claims, sends, records and tells.
+pub(super) async fn run(call: Call, conclusion: Conclusion) {
+    let Call { gateway, route, intake, fingerprint, place, share } = call;
+    let Some(mode) = gateway.request_mode(route) else { return };
+    let Intake { id, key, tenant, subject, whole, .. } = *intake;
+    let (request, reservation) = whole.into_request(&gateway.config.routes[route], true);
+    crash::point(Point::BeforeClaim);
+    let draft = super::claimed::Draft { route, tenant, key, subject, fingerprint };
+    let mut claimed = match Claimed::claim(&gateway, id, draft).await {
+        Ok(claimed) => claimed,
+        Err(told) => return conclusion.tell(told, None),
+    };
+    crash::point(Point::AfterClaim);
+    let patience = gateway.patience(route);
+    let mut backend = pin!(send(&gateway, route, mode, request, reservation));
+    let end = match timeout(patience, backend.as_mut()).await {
+        Ok(end) => end,
+        Err(_) => {
+            lose(&mut claimed, UnknownReason::Timeout, "the upstream timeout ran out").await;
+            let problem = outcome::outcome_unknown(StatusCode::GATEWAY_TIMEOUT);
+            conclusion.tell(Told::Unknown, Some(Err(problem)));
+            late(&mut claimed, mode, timeout(patience, backend).await.ok()).await;
+            return;
+        }
+    };
+    crash::point(Point::AfterAnswer);
+    match end {
+        End::NotSent(reason) => not_sent(&mut claimed, &reason, conclusion).await,
+        End::Lost(reason, detail) => {
+            lose(&mut claimed, reason, &detail).await;
+            let problem = outcome::outcome_unknown(StatusCode::BAD_GATEWAY);
+            conclusion.tell(Told::Unknown, Some(Err(problem)));
+        }
+        End::Answered(answer) => answered(&mut claimed, mode, answer, conclusion).await,
+    }
+    drop((place, share));
+}
+
+/// Sends the request once and reads the answer.
+async fn send(
+    gateway: &Gateway,
+    route: usize,
+    mode: &RequestMode,
+    request: Request<bytes::Bytes>,
+    mut reservation: super::budget::Reservation,
+) -> End {
+    let upstream = gateway.upstream(route);
+    let method = request.method().clone();
+    let response = match upstream.send(request.map(full)).await {
+        Ok(response) => response,
+        Err(SendError::NotSent { reason }) => return End::NotSent(reason),
+        Err(SendError::Unknown { detail, .. }) => {
+            return End::Lost(UnknownReason::ConnectionLost, detail);
+        }
+    };
+    crash::point(Point::AfterDispatch);
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return End::Lost(UnknownReason::Upgraded, "the backend answered 101".to_owned());
+    }
+    let limits = Limits { most: mode.record.max_stored_body, idle: gateway.patience(route) };
+    let (mut head, body) = response.into_parts();
+    onward::to_client(&mut head, &method, Some(&mode.duplicates.replayed_header));
+    match collect::collect(head, body, &limits, &mut reservation).await {
+        Ok(answer) => End::Answered(answer.holding(reservation)),
+        Err(error) => End::Lost(UnknownReason::Truncated, error.to_string()),
+    }
+}
+
+/// Nothing was written: the claim is released, and the same key may be tried again.
+async fn not_sent(claimed: &mut Claimed, reason: &str, conclusion: Conclusion) {
+    tracing::warn!(record = ?claimed.id(), reason, "the backend could not be reached");
+    // When the release cannot be stored the record stays in flight and becomes unknown at the next
+    // start. The answer is true all the same: this request was not carried out.
+    claimed.release().await;
+    let problem = Problem::new(
+        Slug::UpstreamUnreachable,
+        "The service could not be reached and the request was not carried out. Please try again.",
+    )
+    .disposition(Disposition::NotExecuted)
+    .retry_after(Duration::from_secs(1));
+    conclusion.tell(Told::Refused(problem), None);
+}
+
+async fn lose(claimed: &mut Claimed, reason: UnknownReason, detail: &str) {
+    tracing::warn!(record = ?claimed.id(), ?reason, detail, "the outcome is unknown");
+    claimed.lose(reason).await;
+}
+
+/// A whole answer, or as much of it as may be held: records what it means, then tells.
+async fn answered(
+    claimed: &mut Claimed,
+    mode: &RequestMode,
+    answer: Collected,
+    conclusion: Conclusion,
+) {
+    let status = answer.status();
+    match mode.outcome.verdict(status.as_u16()) {
+        Verdict::Released => {
+            let stored = answer.stored();
+            claimed.release().await;
+            crash::point(Point::AfterCompletion);
+            let live = answer.respond(Disposition::NotExecuted, None);
+            let told = stored.map_or_else(released_unkept, Told::Released);
+            conclusion.tell(told, Some(Ok(live)));
+        }
+        Verdict::Unknown => {
+            lose(claimed, UnknownReason::Status(status.as_u16()), "the backend's status").await;
+            crash::point(Point::AfterCompletion);
+            let live = answer.respond(Disposition::Unknown, None);
+            conclusion.tell(Told::Unknown, Some(Ok(live)));
+        }
+        Verdict::Final => complete(claimed, mode, answer, conclusion).await,
+    }
+}
+
+/// Records the final answer, durably, and only then tells anybody.
+async fn complete(
+    claimed: &mut Claimed,
+    mode: &RequestMode,
+    answer: Collected,
+    conclusion: Conclusion,
+) {
+    let stored = answer.stored();
+    let settled = claimed.complete(kept(stored.as_ref(), &answer), mode.record.retention).await;
+    crash::point(Point::AfterCompletion);
+    match settled {
+        Settled::Recorded { expires, completed } => {
+            let told = match stored {
+                Some(response) => Told::Final { response, expires },
+                None => Told::NotRetained { status: answer.status().as_u16(), completed },
+            };
+            let until = told.expires_header();
+            conclusion.tell(told, Some(Ok(answer.respond(Disposition::Executed, until))));
+        }
+        Settled::NotRecorded => {
+            let told = stored.map_or(Told::Unknown, Told::Unrecorded);
+            conclusion.tell(told, Some(Ok(answer.respond(Disposition::Unrecorded, None))));
+        }
+        Settled::Otherwise(told) => conclusion.tell(told, None),
+    }
+}
+
+/// After the timeout the client has been told and the record is unknown; what the same attempt
+/// still brings is the truth and settles it. `None`: nothing came in a second timeout's time.
+async fn late(claimed: &mut Claimed, mode: &RequestMode, end: Option<End>) {
+    match end {
+        None | Some(End::Lost(..)) => {}
+        Some(End::NotSent(_)) => claimed.release().await,
+        Some(End::Answered(answer)) => match mode.outcome.verdict(answer.status().as_u16()) {
+            Verdict::Unknown => {}
+            Verdict::Released => claimed.release().await,
+            Verdict::Final => {
+                let stored = answer.stored();
+                claimed.complete(kept(stored.as_ref(), &answer), mode.record.retention).await;
+                tracing::info!(record = ?claimed.id(), "a late answer settled the outcome");
+            }
+        },
+    }
+}
+
+fn kept(stored: Option<&Arc<StoredResponse>>, answer: &Collected) -> Kept {
+    match stored {
+        Some(response) => Kept::Kept(response.clone()),
+        None => Kept::NotRetained { status: answer.status().as_u16() },
+    }
+}
+
+/// The backend did not execute, and its answer was too large to share with the duplicates.
+fn released_unkept() -> Told {
+    Told::Refused(
+        Problem::new(
+            Slug::UpstreamUnreachable,
+            "The service did not carry out the request. Please try again.",
+        )
+        .disposition(Disposition::NotExecuted),
+    )
+}

@@ -1,0 +1,318 @@
+//! Taking a keyed request in: key, tenant, the bounded body, and what they make together. Nothing
+//! here claims anything; whatever is wrong with a request is found before its claim.
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, Request};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use sha2::{Digest as _, Sha256};
+use tokio::time::timeout;
+
+use super::budget::Reservation;
+use super::exchange::Arrived;
+use super::{Gateway, headers, onward, outcome};
+use crate::config::{RequestMode, Route};
+use crate::idempotency::fingerprint::{self, Fingerprint};
+use crate::idempotency::key::{Key, KeyError, KeySource, Scope};
+use crate::idempotency::{RecordId, TenantId};
+use crate::json::{Document, Pointer};
+use crate::problem::{Problem, Slug};
+
+/// A keyed request, whole and valid.
+pub(super) struct Intake {
+    pub(super) id: RecordId,
+    pub(super) key: Key,
+    pub(super) tenant: TenantId,
+    /// Digest of the business id the body names.
+    pub(super) subject: Option<[u8; 16]>,
+    /// Digest of everything the fingerprint covers.
+    pub(super) digest: [u8; 32],
+    pub(super) whole: Whole,
+}
+
+/// A request whose body was read to its end.
+pub(super) struct Whole {
+    pub(super) head: http::request::Parts,
+    pub(super) peer: std::net::IpAddr,
+    pub(super) body: Bytes,
+    pub(super) reservation: Reservation,
+}
+
+/// What was read.
+pub(super) enum Read {
+    Keyed(Box<Intake>),
+    /// The key would stand in the body, is optional and is not there.
+    Keyless(Box<Whole>),
+}
+
+/// Reads and identifies a request.
+///
+/// # Errors
+/// Whatever is wrong with it; nothing was claimed or sent.
+pub(super) async fn read(
+    gateway: &Gateway,
+    route: usize,
+    mode: &RequestMode,
+    arrived: Box<Arrived>,
+) -> Result<Read, Problem> {
+    let Arrived { head, body, peer, path } = *arrived;
+    let from_header = match &mode.key.source {
+        KeySource::Header(name) => {
+            let key = mode.key.from_headers(name, &head.headers);
+            Some(key.map_err(|error| refused_key(error, &mode.key.source).close())?)
+        }
+        KeySource::Pointer(_) => None,
+    };
+    let key_header = match &mode.key.source {
+        KeySource::Header(name) => Some(name),
+        KeySource::Pointer(_) => None,
+    };
+    refuse_nominations(gateway, mode, key_header, &head.headers)?;
+    let most =
+        gateway.config.routes[route].max_body.unwrap_or(gateway.config.server.limits.max_body);
+    let (body, reservation) = read_body(gateway, body, most, key_header).await?;
+    let tenant = TenantId::of(&gateway.config.tenant.headers, &head.headers);
+    let json = parse(mode, &head.headers, &body);
+    let key = match (from_header, &mode.key.source) {
+        (Some(key), _) => key,
+        (None, source @ KeySource::Header(_)) => {
+            return Err(refused_key(KeyError::Missing, source));
+        }
+        (None, KeySource::Pointer(pointer)) => match key_in_body(mode, json.as_ref(), pointer) {
+            Ok(key) => key,
+            Err(KeyError::Missing) if !mode.key.required => {
+                drop(json);
+                return Ok(Read::Keyless(Box::new(Whole { head, peer, body, reservation })));
+            }
+            Err(error) => return Err(refused_key(error, &mode.key.source)),
+        },
+    };
+    let subject = mode.record.subject.as_ref().and_then(|at| subject(json.as_ref()?, at, &tenant));
+    let compared = json.as_ref().filter(|_| mode.fingerprint.wants_json(&head.headers));
+    let digest = mode.fingerprint.digest(&fingerprint::Subject {
+        method: head.method.as_str(),
+        path: &path,
+        query: head.uri.query(),
+        headers: &head.headers,
+        tenant: &tenant,
+        body: &body,
+        json: compared,
+    });
+    let scope = match mode.key.scope {
+        Scope::Tenant => "",
+        Scope::Route => gateway.config.routes[route].name.as_str(),
+    };
+    let id = RecordId::new(&tenant, scope, key.as_str());
+    drop(json);
+    let whole = Whole { head, peer, body, reservation };
+    Ok(Read::Keyed(Box::new(Intake { id, key, tenant, subject, digest, whole })))
+}
+
+impl Intake {
+    /// The whole fingerprint: with a digest for each member of the body.
+    pub(super) fn fingerprint(&self, mode: &RequestMode) -> Fingerprint {
+        let members = mode
+            .fingerprint
+            .wants_json(&self.whole.head.headers)
+            .then(|| Document::parse(&self.whole.body).ok())
+            .flatten()
+            .map(|json| mode.fingerprint.members(&json, &self.tenant));
+        Fingerprint { digest: self.digest, members: members.unwrap_or_default() }
+    }
+}
+
+/// The body as JSON, where anything asks for that and it is JSON.
+fn parse<'a>(mode: &RequestMode, headers: &HeaderMap, body: &'a [u8]) -> Option<Document<'a>> {
+    let wanted = mode.fingerprint.wants_json(headers)
+        || matches!(mode.key.source, KeySource::Pointer(_))
+        || mode.record.subject.is_some();
+    wanted.then(|| Document::parse(body).ok()).flatten()
+}
+
+fn key_in_body(
+    mode: &RequestMode,
+    json: Option<&Document<'_>>,
+    pointer: &Pointer,
+) -> Result<Key, KeyError> {
+    let document = json.ok_or(KeyError::Missing)?;
+    if document.has_duplicates() {
+        // Two members of one name: the backend may read the other one.
+        return Err(KeyError::Several);
+    }
+    let value = document.find(pointer).ok_or(KeyError::Missing)?;
+    mode.key.from_text(&value.as_id().ok_or(KeyError::Type)?)
+}
+
+/// The digest under which every key that named this business id is found, for one tenant.
+fn subject(json: &Document<'_>, pointer: &Pointer, tenant: &TenantId) -> Option<[u8; 16]> {
+    let value = json.find(pointer)?;
+    Some(subject_digest(&value.as_id()?, tenant))
+}
+
+/// The digest of a business id of a tenant.
+pub(super) fn subject_digest(subject: &str, tenant: &TenantId) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    hash.update(b"oncegate/subject/1\0");
+    hash.update(tenant.as_bytes());
+    hash.update(subject);
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&hash.finalize()[..16]);
+    digest
+}
+
+/// Reads a body of at most `most` bytes, in the time and the memory the limits give.
+async fn read_body(
+    gateway: &Gateway,
+    mut body: Incoming,
+    most: u64,
+    key_header: Option<&HeaderName>,
+) -> Result<(Bytes, Reservation), Problem> {
+    let mut reservation = gateway.budget.reserve();
+    if body.is_end_stream() {
+        return Ok((Bytes::new(), reservation));
+    }
+    let declared = body.size_hint().lower();
+    if declared > most {
+        return Err(too_large(most));
+    }
+    if !reservation.grow(declared) {
+        return Err(out_of_memory());
+    }
+    let reading = collect(&mut body, most, declared, &mut reservation, key_header);
+    let bytes = timeout(gateway.config.server.limits.body_timeout, reading)
+        .await
+        .map_err(|_| too_slow())??;
+    Ok((bytes, reservation))
+}
+
+async fn collect(
+    body: &mut Incoming,
+    most: u64,
+    mut reserved: u64,
+    reservation: &mut Reservation,
+    key_header: Option<&HeaderName>,
+) -> Result<Bytes, Problem> {
+    let mut only = Bytes::new();
+    let mut read = BytesMut::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let data = match frame.map_err(|_| cut_short())?.into_data() {
+            Ok(data) => data,
+            Err(other) => {
+                let key_in_trailer = key_header
+                    .zip(other.trailers_ref())
+                    .is_some_and(|(name, trailers)| trailers.contains_key(name));
+                if key_in_trailer {
+                    return Err(key_in_a_trailer());
+                }
+                continue;
+            }
+        };
+        length += data.len() as u64;
+        if length > most {
+            return Err(too_large(most));
+        }
+        if length > reserved {
+            if !reservation.grow(length - reserved) {
+                return Err(out_of_memory());
+            }
+            reserved = length;
+        }
+        if only.is_empty() && read.is_empty() {
+            // Most bodies come in one piece, which needs no copy.
+            only = data;
+            continue;
+        }
+        read.extend_from_slice(&std::mem::take(&mut only));
+        read.extend_from_slice(&data);
+    }
+    Ok(if read.is_empty() { only } else { read.freeze() })
+}
+
+impl Whole {
+    /// The request as it goes upstream, and the memory it holds.
+    pub(super) fn into_request(self, route: &Route, keyed: bool) -> (Request<Bytes>, Reservation) {
+        let request = onward::to_backend(route, self.head, self.peer, self.body, keyed);
+        (request, self.reservation)
+    }
+}
+
+/// A header that was read here must reach the backend too, or the two see different requests.
+fn refuse_nominations(
+    gateway: &Gateway,
+    mode: &RequestMode,
+    key_header: Option<&HeaderName>,
+    headers: &HeaderMap,
+) -> Result<(), Problem> {
+    if !headers.contains_key(http::header::CONNECTION) {
+        return Ok(());
+    }
+    let read = key_header.into_iter().chain(&gateway.config.tenant.headers);
+    let mut read = read.chain(&mode.fingerprint.headers);
+    if read.any(|name| headers::check::nominates(headers, name)) {
+        let detail = headers::check::HeadError::Nomination.detail();
+        return Err(Problem::new(Slug::RequestInvalid, detail).close());
+    }
+    Ok(())
+}
+
+fn refused_key(error: KeyError, place: &KeySource) -> Problem {
+    let what = match error {
+        KeyError::Missing => {
+            let detail =
+                format!("This request needs an idempotency key in {place}. Nothing was sent.");
+            return Problem::new(Slug::KeyMissing, detail);
+        }
+        KeyError::Several => "there must be exactly one",
+        KeyError::TooShort => "it is empty or too short",
+        KeyError::TooLong => "it is too long",
+        KeyError::Characters => "only visible ASCII characters are allowed",
+        KeyError::Syntax => "it is not a well-formed quoted string",
+        KeyError::Format => "it must be a UUID",
+        KeyError::Type => "it must be a string or a number",
+    };
+    let detail =
+        format!("The idempotency key in {place} cannot be accepted: {what}. Nothing was sent.");
+    Problem::new(Slug::KeyInvalid, detail)
+}
+
+fn key_in_a_trailer() -> Problem {
+    Problem::new(
+        Slug::KeyInvalid,
+        "The idempotency key stands in a trailer, where it cannot be accepted. Nothing was sent.",
+    )
+}
+
+fn too_large(most: u64) -> Problem {
+    Problem::new(
+        Slug::BodyTooLarge,
+        format!("The request's body is larger than the {most} bytes that are accepted. Nothing was sent."),
+    )
+    .close()
+}
+
+fn out_of_memory() -> Problem {
+    Problem::new(
+        Slug::Overloaded,
+        "Too much is being received at once. Nothing was sent; please try again shortly.",
+    )
+    .retry_after(outcome::RETRY_LATER)
+    .close()
+}
+
+fn too_slow() -> Problem {
+    Problem::new(
+        Slug::RequestTimeout,
+        "The request's body did not arrive in time. Nothing was sent; please try again.",
+    )
+    .close()
+}
+
+fn cut_short() -> Problem {
+    Problem::new(
+        Slug::RequestInvalid,
+        "The request's body broke off before its end. Nothing was sent; please try again.",
+    )
+    .close()
+}

@@ -1,0 +1,205 @@
+//! What came of a call, as everybody who waited for it is told, and the answers made from it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+
+use crate::body::{Body, full};
+use crate::clock::Timestamp;
+use crate::idempotency::record::StoredResponse;
+use crate::problem::{Disposition, Problem, STATUS_HEADER, Slug};
+
+/// Says until when an answer is kept.
+pub const EXPIRES_HEADER: &str = "idempotency-expires";
+
+/// What came of a call.
+#[derive(Debug, Clone)]
+pub enum Told {
+    /// A final answer, durable.
+    Final {
+        /// The answer.
+        response: Arc<StoredResponse>,
+        /// Until when it is kept; `None`: for ever.
+        expires: Option<Timestamp>,
+    },
+    /// A final answer that was too large to keep.
+    NotRetained {
+        /// The status it had.
+        status: u16,
+        /// When the outcome became known.
+        completed: Timestamp,
+    },
+    /// The backend asserts that it did not execute: its answer. The claim is released.
+    Released(Arc<StoredResponse>),
+    /// The backend's answer, which could not be stored.
+    Unrecorded(Arc<StoredResponse>),
+    /// The call ended without an answer of the backend that can be passed on.
+    Refused(Problem),
+    /// Nobody knows whether the backend acted.
+    Unknown,
+    /// Another process, or an earlier life of this one, has the call in flight.
+    InProgress,
+    /// The call's task ended without a word.
+    Abandoned,
+}
+
+/// How long a client is asked to wait where nothing better is known.
+pub const RETRY_LATER: Duration = Duration::from_secs(5);
+
+impl Told {
+    /// The value of `Idempotency-Expires`, where the answer is kept and not for ever.
+    pub fn expires_header(&self) -> Option<String> {
+        match self {
+            Self::Final { expires, .. } => expires.map(Timestamp::to_http_date),
+            Self::NotRetained { .. }
+            | Self::Released(_)
+            | Self::Unrecorded(_)
+            | Self::Refused(_)
+            | Self::Unknown
+            | Self::InProgress
+            | Self::Abandoned => None,
+        }
+    }
+
+    /// The answer for a duplicate.
+    pub fn replay(self, replayed_header: &HeaderName) -> Result<Response<Body>, Problem> {
+        match self {
+            Self::Final { response, expires } => {
+                Ok(replayed(&response, expires.map(Timestamp::to_http_date), replayed_header))
+            }
+            Self::Released(response) => Ok(marked(&response, Disposition::NotExecuted)),
+            Self::Unrecorded(response) => Ok(marked(&response, Disposition::Unrecorded)),
+            Self::NotRetained { status, completed } => Err(not_retained(status, completed)),
+            Self::Refused(problem) => Err(problem),
+            Self::Unknown | Self::Abandoned => Err(still_unknown()),
+            Self::InProgress => Err(in_progress(RETRY_LATER)),
+        }
+    }
+}
+
+/// A stored answer, as a duplicate gets it.
+pub fn replayed(
+    stored: &Arc<StoredResponse>,
+    expires: Option<String>,
+    replayed_header: &HeaderName,
+) -> Response<Body> {
+    let mut response = marked(stored, Disposition::Replayed);
+    let headers = response.headers_mut();
+    headers.insert(replayed_header.clone(), HeaderValue::from_static("true"));
+    insert_expires(headers, expires);
+    response
+}
+
+/// Adds `Idempotency-Expires`, when there is an end.
+pub fn insert_expires(headers: &mut HeaderMap, expires: Option<String>) {
+    if let Some(expires) = expires
+        && let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(expires))
+    {
+        headers.insert(EXPIRES_HEADER, value);
+    }
+}
+
+fn marked(stored: &Arc<StoredResponse>, disposition: Disposition) -> Response<Body> {
+    let mut response = Response::new(full(stored.body.clone()));
+    // What was stored came from a response; anything else was damaged after its checksum passed.
+    *response.status_mut() =
+        StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.headers_mut() = header_map(&stored.headers, 4);
+    response.headers_mut().insert(STATUS_HEADER, disposition.header());
+    response
+}
+
+/// The stored header lines as a map with room for `more`.
+fn header_map(lines: &[(String, Vec<u8>)], more: usize) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(lines.len() + more);
+    for (name, value) in lines {
+        let name = HeaderName::from_bytes(name.as_bytes());
+        let value = HeaderValue::from_bytes(value);
+        if let (Ok(name), Ok(value)) = (name, value) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+/// The call is running; `delay` is when a retry may find its end.
+pub fn in_progress(delay: Duration) -> Problem {
+    Problem::new(
+        Slug::RequestInProgress,
+        "This request is still being worked on. Please wait a moment and try again.",
+    )
+    .disposition(Disposition::InProgress)
+    .retry_after(delay)
+}
+
+/// A retry of a request whose outcome is unknown.
+pub fn still_unknown() -> Problem {
+    Problem::new(
+        Slug::OutcomeUnknown,
+        "It is not known whether this request was carried out. Do not repeat it under a new key; \
+         ask for it to be checked.",
+    )
+    .status(StatusCode::CONFLICT)
+    .disposition(Disposition::Unknown)
+    .retry_after(Duration::from_secs(30))
+}
+
+/// The first request, when its outcome is not known. The status is 504 where time ran out.
+pub fn outcome_unknown(status: StatusCode) -> Problem {
+    Problem::new(
+        Slug::OutcomeUnknown,
+        "The answer was lost, so it is not known whether this request was carried out. Try again \
+         with the same key to learn more; it will not be carried out twice.",
+    )
+    .status(status)
+    .disposition(Disposition::Unknown)
+}
+
+/// A retry of a request whose answer was too large to keep.
+fn not_retained(status: u16, completed: Timestamp) -> Problem {
+    Problem::new(
+        Slug::ResponseNotRetained,
+        "This request was carried out, but its answer was too large to keep. It will not be \
+         carried out again.",
+    )
+    .member("original_status", status)
+    .member("completed_at", crate::clock::rfc3339(completed))
+}
+
+/// The key is that of another request.
+pub fn reused(differing: Vec<String>) -> Problem {
+    let detail: Cow<'static, str> = if differing.is_empty() {
+        "This key was already used for a different request. Use a new key for a new request.".into()
+    } else {
+        format!(
+            "This key was already used for a different request (different: {}). Use a new key for \
+             a new request.",
+            differing.join(", ")
+        )
+        .into()
+    };
+    let problem = Problem::new(Slug::KeyReused, detail);
+    if differing.is_empty() { problem } else { problem.member("differing", differing) }
+}
+
+/// The answer's retention has ended.
+pub fn expired() -> Problem {
+    Problem::new(
+        Slug::KeyExpired,
+        "This request was carried out a while ago and its answer is no longer kept. It will not \
+         be carried out again.",
+    )
+}
+
+/// The store cannot make a claim durable.
+pub fn store_unavailable() -> Problem {
+    Problem::new(
+        Slug::StoreUnavailable,
+        "The request was not sent because it cannot be recorded safely right now. Please try \
+         again shortly.",
+    )
+    .retry_after(RETRY_LATER)
+}

@@ -1,0 +1,109 @@
+//! Passing a request through without a key: streamed both ways, nothing stored.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use tokio::time::timeout;
+
+use super::Gateway;
+use super::exchange::{Answer, Arrived};
+use super::intake::Whole;
+use super::onward;
+use super::upstream::SendError;
+use crate::body::{Body, Bounded, Held};
+use crate::problem::{Disposition, Problem, STATUS_HEADER, Slug};
+
+/// Streams the request to the backend and its answer to the client.
+pub(super) async fn through(
+    gateway: &Gateway,
+    route: usize,
+    arrived: Box<Arrived>,
+    disposition: Option<Disposition>,
+) -> Answer {
+    let Arrived { head, body, peer, .. } = *arrived;
+    let most = gateway.config.routes[route].max_body;
+    let declared = http_body::Body::size_hint(&body).lower();
+    if most.is_some_and(|most| declared > most) {
+        return Err(too_large());
+    }
+    let body = Bounded::new(body, gateway.config.server.limits.body_timeout, most);
+    let over = body.too_large();
+    let config = &gateway.config.routes[route];
+    let request = onward::to_backend(config, head, peer, body.boxed_unsync(), false);
+    match send(gateway, route, request, disposition).await {
+        Err(_) if over.load(Ordering::Acquire) => Err(too_large()),
+        answer => answer,
+    }
+}
+
+/// The same for a request whose body was read already.
+pub(super) async fn buffered(
+    gateway: &Gateway,
+    route: usize,
+    whole: Whole,
+    disposition: Disposition,
+) -> Answer {
+    let (request, reservation) = whole.into_request(&gateway.config.routes[route], false);
+    let request = request.map(|bytes: Bytes| Held::new(bytes, reservation).boxed_unsync());
+    send(gateway, route, request, Some(disposition)).await
+}
+
+async fn send(
+    gateway: &Gateway,
+    route: usize,
+    request: Request<Body>,
+    disposition: Option<Disposition>,
+) -> Answer {
+    let upstream = gateway.upstream(route);
+    let patience = gateway.patience(route);
+    let method = request.method().clone();
+    let not_executed = disposition.map(|_| Disposition::NotExecuted);
+    let unknown = disposition.map(|_| Disposition::Unknown);
+    let response = match timeout(patience, upstream.send(request)).await {
+        Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            return Err(failed("the backend answered 101").disposition(unknown));
+        }
+        Ok(Ok(response)) => response,
+        Ok(Err(SendError::NotSent { reason })) => {
+            tracing::warn!(reason, "the backend could not be reached");
+            return Err(unreachable().disposition(not_executed));
+        }
+        Ok(Err(SendError::Unknown { detail, .. })) => {
+            return Err(failed(&detail).disposition(unknown));
+        }
+        Err(_) => {
+            let problem = failed("the upstream timeout ran out");
+            return Err(problem.status(StatusCode::GATEWAY_TIMEOUT).disposition(unknown));
+        }
+    };
+    let (mut head, body) = response.into_parts();
+    onward::to_client(&mut head, &method, None);
+    if let Some(disposition) = disposition {
+        head.headers.insert(STATUS_HEADER, disposition.header());
+    }
+    let body = Bounded::new(body, patience, None).boxed_unsync();
+    Ok(Response::from_parts(head, body))
+}
+
+fn unreachable() -> Problem {
+    Problem::new(
+        Slug::UpstreamUnreachable,
+        "The service could not be reached and the request was not carried out. Please try again.",
+    )
+}
+
+fn failed(reason: &str) -> Problem {
+    tracing::warn!(reason, "the backend did not answer");
+    Problem::new(
+        Slug::UpstreamFailed,
+        "The service did not answer. It may have acted all the same.",
+    )
+}
+
+fn too_large() -> Problem {
+    Problem::new(Slug::BodyTooLarge, "The request's body is larger than what is accepted here.")
+        .disposition(None)
+        .close()
+}

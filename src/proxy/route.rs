@@ -1,0 +1,81 @@
+//! Which route a request takes: by method and path, nothing else.
+
+use std::collections::HashMap;
+
+use http::{HeaderValue, Method};
+
+use crate::config;
+
+/// One path matcher for each method, so that a path which is special for one method is still found
+/// by another under a wider pattern.
+#[derive(Debug, Default)]
+pub struct Router {
+    by_method: HashMap<Method, matchit::Router<usize>>,
+}
+
+/// What the router found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The route of this index.
+    Route(usize),
+    /// The path is configured, but only for these methods.
+    NotAllowed(HeaderValue),
+    /// Nothing is configured for the path.
+    Nothing,
+}
+
+impl Router {
+    /// The router for these routes.
+    ///
+    /// # Errors
+    /// When two routes claim the same method and path; the configuration reports that earlier, with
+    /// the line.
+    pub fn new(routes: &[config::Route]) -> Result<Self, String> {
+        let mut router = Self::default();
+        for (index, route) in routes.iter().enumerate() {
+            for method in &route.methods {
+                let paths = router.by_method.entry(method.clone()).or_default();
+                paths
+                    .insert(route.path.as_str(), index)
+                    .map_err(|error| format!("route {}: {error}", route.name))?;
+            }
+        }
+        router.let_wildcards_match_the_root(routes);
+        Ok(router)
+    }
+
+    /// `/{*rest}` reads as "everything", but matchit wants at least one character for the rest.
+    fn let_wildcards_match_the_root(&mut self, routes: &[config::Route]) {
+        for (index, route) in routes.iter().enumerate() {
+            if !route.path.starts_with("/{*") {
+                continue;
+            }
+            for method in &route.methods {
+                if let Some(paths) = self.by_method.get_mut(method) {
+                    // A route for just "/" stands already: it is the more specific one.
+                    let _ = paths.insert("/", index);
+                }
+            }
+        }
+    }
+
+    /// The route for `method` and the normalized `path`.
+    pub fn find(&self, method: &Method, path: &str) -> Found {
+        if let Some(paths) = self.by_method.get(method)
+            && let Ok(matched) = paths.at(path)
+        {
+            return Found::Route(*matched.value);
+        }
+        let mut allowed: Vec<&str> = self
+            .by_method
+            .iter()
+            .filter(|(_, paths)| paths.at(path).is_ok())
+            .map(|(method, _)| method.as_str())
+            .collect();
+        if allowed.is_empty() {
+            return Found::Nothing;
+        }
+        allowed.sort_unstable();
+        HeaderValue::from_str(&allowed.join(", ")).map_or(Found::Nothing, Found::NotAllowed)
+    }
+}

@@ -1,0 +1,369 @@
+//! The contract of the port, as tests that every engine passes.
+//!
+//! An engine's tests call [`every_clause`] with a function that gives an empty store each time.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::samples::{self, T0, id};
+use super::{Change, Query, Store, StoreError, Swap};
+use crate::clock::Timestamp;
+use crate::idempotency::record::{Keep, UnknownReason};
+use crate::idempotency::{Record, RecordId};
+
+/// Runs the whole suite, each clause on a store of its own.
+pub(crate) async fn every_clause<F, Fut, S>(store: F)
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = S>,
+    S: std::ops::Deref<Target = Arc<dyn Store>>,
+{
+    what_was_put_is_there_until_it_is_removed(&**store().await).await;
+    a_change_is_made_only_on_the_version_it_expects(&**store().await).await;
+    the_loser_is_told_the_winner(&**store().await).await;
+    several_changes_are_made_together_or_not_at_all(&**store().await).await;
+    of_many_claimers_exactly_one_wins(&*store().await).await;
+    of_many_completions_exactly_one_wins(&*store().await).await;
+    a_change_that_nobody_waits_for_is_made(&**store().await).await;
+    listings_are_in_order_and_come_in_pages(&**store().await).await;
+    open_records_are_listed_while_they_are_open(&**store().await).await;
+    records_are_found_by_their_subject(&**store().await).await;
+    expired_records_come_in_the_order_of_their_expiry(&**store().await).await;
+    the_store_knows_what_it_is(&**store().await).await;
+    random_changes_have_the_effect_they_have_on_a_map(&**store().await).await;
+}
+
+/// A change that claims an absent record.
+pub(crate) fn put_new(id: RecordId, record: Record) -> Change {
+    Change { id, expect: None, put: Some(record) }
+}
+
+/// A change of a record from one version.
+pub(crate) fn replace(id: RecordId, version: u64, put: Option<Record>) -> Change {
+    Change { id, expect: Some(version), put }
+}
+
+/// Swaps, and expects it to be done.
+pub(crate) async fn done(store: &dyn Store, changes: Vec<Change>) {
+    match store.swap(changes).await {
+        Ok(Swap::Done) => {}
+        other => panic!("expected the swap to be done, got {other:?}"),
+    }
+}
+
+/// Swaps, and expects it to be lost; gives the index and the winner.
+pub(crate) async fn lost(store: &dyn Store, changes: Vec<Change>) -> (usize, Option<Record>) {
+    match store.swap(changes).await {
+        Ok(Swap::Lost { index, winner }) => (index, winner.map(|winner| *winner)),
+        other => panic!("expected the swap to be lost, got {other:?}"),
+    }
+}
+
+async fn check_list(store: &dyn Store, query: Query, expected: &[u64]) {
+    let page = store.list(query.clone()).await.unwrap();
+    let ids: Vec<RecordId> = page.iter().map(|(id, _)| *id).collect();
+    let expected: Vec<RecordId> = expected.iter().copied().map(id).collect();
+    assert_eq!(ids, expected, "{query:?}");
+    for (id, record) in page {
+        assert_eq!(store.get(id).await.unwrap(), Some(record));
+    }
+}
+
+async fn what_was_put_is_there_until_it_is_removed(store: &dyn Store) {
+    assert_eq!(store.get(id(1)).await.unwrap(), None);
+    for (at, record) in samples::every_state().into_iter().enumerate() {
+        let id = id(at as u64);
+        done(store, vec![put_new(id, record.clone())]).await;
+        assert_eq!(store.get(id).await.unwrap().as_ref(), Some(&record));
+        done(store, vec![replace(id, record.version, None)]).await;
+        assert_eq!(store.get(id).await.unwrap(), None);
+    }
+    let all = Query { limit: 100, ..Query::default() };
+    check_list(store, all.clone(), &[]).await;
+    check_list(store, Query { open: true, ..all.clone() }, &[]).await;
+    check_list(store, Query { subject: Some([9; 16]), ..all.clone() }, &[]).await;
+    let end = Some(Timestamp::from_millis(u64::MAX));
+    check_list(store, Query { expired_at: end, ..all }, &[]).await;
+}
+
+async fn a_change_is_made_only_on_the_version_it_expects(store: &dyn Store) {
+    let claim = samples::claim(1);
+    done(store, vec![put_new(id(1), claim.clone())]).await;
+    let unknown = claim.lost(UnknownReason::Timeout, T0);
+    for wrong in [None, Some(0), Some(2), Some(u64::MAX)] {
+        for put in [None, Some(unknown.clone())] {
+            let change = Change { id: id(1), expect: wrong, put };
+            assert_eq!(lost(store, vec![change]).await, (0, Some(claim.clone())));
+            assert_eq!(store.get(id(1)).await.unwrap(), Some(claim.clone()));
+        }
+    }
+    done(store, vec![replace(id(1), 1, Some(unknown.clone()))]).await;
+    assert_eq!(store.get(id(1)).await.unwrap(), Some(unknown));
+    // Versions have no order: a new claim starts anywhere.
+    let newer = Record { version: 0, ..samples::claim(1) };
+    done(store, vec![replace(id(1), 2, Some(newer))]).await;
+    assert_eq!(lost(store, vec![replace(id(2), 1, None)]).await, (0, None));
+}
+
+async fn the_loser_is_told_the_winner(store: &dyn Store) {
+    let claim = samples::claim(1);
+    done(store, vec![put_new(id(1), claim.clone())]).await;
+    let other = vec![put_new(id(1), samples::claim(2))];
+    assert_eq!(lost(store, other).await, (0, Some(claim.clone())));
+    done(store, vec![replace(id(1), 1, None)]).await;
+    let late = vec![replace(id(1), 1, Some(claim.lost(UnknownReason::Timeout, T0)))];
+    assert_eq!(lost(store, late).await, (0, None));
+}
+
+async fn several_changes_are_made_together_or_not_at_all(store: &dyn Store) {
+    let claims = |from: u64| (from..from + 5).map(|n| put_new(id(n), samples::claim(n))).collect();
+    done(store, claims(10)).await;
+    // The last one overlaps.
+    assert_eq!(lost(store, claims(6)).await, (4, Some(samples::claim(10))));
+    let all = Query { limit: 100, ..Query::default() };
+    check_list(store, all.clone(), &[10, 11, 12, 13, 14]).await;
+    let mixed = vec![
+        replace(id(10), 1, None),
+        replace(id(11), 1, Some(samples::kept(11, 10))),
+        put_new(id(20), samples::claim(20)),
+    ];
+    done(store, mixed).await;
+    check_list(store, all.clone(), &[11, 12, 13, 14, 20]).await;
+    check_list(store, Query { open: true, ..all }, &[12, 13, 14, 20]).await;
+}
+
+async fn of_many_claimers_exactly_one_wins(store: &Arc<dyn Store>) {
+    for round in 0..20 {
+        let mut tasks = JoinSet::new();
+        for claimer in 0..64 {
+            let store = store.clone();
+            tasks.spawn(async move {
+                let claim = Record { attempt: [claimer; 16], ..samples::claim(round) };
+                let swap = store.swap(vec![put_new(id(round), claim)]).await.unwrap();
+                (claimer, swap, store.get(id(round)).await.unwrap())
+            });
+        }
+        let results = tasks.join_all().await;
+        let stored = store.get(id(round)).await.unwrap().unwrap();
+        let mut wins = 0;
+        for (claimer, swap, seen) in results {
+            assert_eq!(seen.as_ref(), Some(&stored), "an answer came before its record");
+            match swap {
+                Swap::Done => {
+                    wins += 1;
+                    assert_eq!(stored.attempt, [claimer; 16]);
+                }
+                Swap::Lost { index, winner } => {
+                    assert_eq!((index, winner.as_deref()), (0, Some(&stored)));
+                }
+            }
+        }
+        assert_eq!(wins, 1, "round {round}");
+    }
+}
+
+async fn of_many_completions_exactly_one_wins(store: &Arc<dyn Store>) {
+    let claim = samples::claim(1);
+    done(&**store, vec![put_new(id(1), claim.clone())]).await;
+    let mut tasks = JoinSet::new();
+    for n in 0..64 {
+        let (store, claim) = (store.clone(), claim.clone());
+        tasks.spawn(async move {
+            let put = match n % 3 {
+                0 => None,
+                1 => Some(claim.lost(UnknownReason::Status(n), T0)),
+                _ => Some(samples::kept(1, usize::from(n))),
+            };
+            matches!(store.swap(vec![replace(id(1), 1, put)]).await, Ok(Swap::Done))
+        });
+    }
+    let wins = tasks.join_all().await.into_iter().filter(|won| *won).count();
+    assert_eq!(wins, 1);
+}
+
+async fn a_change_that_nobody_waits_for_is_made(store: &dyn Store) {
+    // The future is polled once and dropped, as by a task that was cancelled.
+    let mut swap = store.swap(vec![put_new(id(1), samples::claim(1))]);
+    let first = std::future::poll_fn(|context| {
+        std::task::Poll::Ready(std::future::Future::poll(swap.as_mut(), context))
+    });
+    let _ = first.await;
+    drop(swap);
+    // Of two writers the first is first: this one meets what the dropped one put.
+    assert_eq!(
+        lost(store, vec![put_new(id(1), samples::claim(2))]).await,
+        (0, Some(samples::claim(1)))
+    );
+}
+
+async fn listings_are_in_order_and_come_in_pages(store: &dyn Store) {
+    for n in [5, 3, 9, 1, 7] {
+        done(store, vec![put_new(id(n), samples::claim(n))]).await;
+    }
+    let page =
+        |after: Option<u64>, limit| Query { after: after.map(id), limit, ..Query::default() };
+    check_list(store, page(None, 100), &[1, 3, 5, 7, 9]).await;
+    check_list(store, page(None, 2), &[1, 3]).await;
+    check_list(store, page(Some(3), 2), &[5, 7]).await;
+    check_list(store, page(Some(4), 2), &[5, 7]).await;
+    check_list(store, page(Some(7), 2), &[9]).await;
+    check_list(store, page(Some(9), 2), &[]).await;
+    check_list(store, page(None, 0), &[]).await;
+}
+
+async fn open_records_are_listed_while_they_are_open(store: &dyn Store) {
+    for n in 1..=4 {
+        done(store, vec![put_new(id(n), samples::claim(n))]).await;
+    }
+    let open = Query { open: true, limit: 100, ..Query::default() };
+    check_list(store, open.clone(), &[1, 2, 3, 4]).await;
+    let unknown = samples::claim(2).lost(UnknownReason::Timeout, T0);
+    done(store, vec![replace(id(2), 1, Some(unknown.clone()))]).await;
+    done(store, vec![replace(id(3), 1, Some(samples::kept(3, 10)))]).await;
+    done(store, vec![replace(id(4), 1, None)]).await;
+    check_list(store, open.clone(), &[1, 2]).await;
+    check_list(store, Query { after: Some(id(1)), ..open.clone() }, &[2]).await;
+    let final_ = unknown.completed(samples::answer(1), forever(), T0);
+    done(store, vec![replace(id(2), 2, Some(final_))]).await;
+    check_list(store, open, &[1]).await;
+}
+
+async fn records_are_found_by_their_subject(store: &dyn Store) {
+    let with = |n: u64, subject: u8| Record { subject: Some([subject; 16]), ..samples::claim(n) };
+    for (n, subject) in [(1, 1), (2, 2), (3, 1), (4, 0xff), (5, 1)] {
+        done(store, vec![put_new(id(n), with(n, subject))]).await;
+    }
+    done(store, vec![put_new(id(6), samples::claim(6))]).await;
+    let of = |subject: u8| Query { subject: Some([subject; 16]), limit: 2, ..Query::default() };
+    check_list(store, of(1), &[1, 3]).await;
+    check_list(store, Query { after: Some(id(3)), ..of(1) }, &[5]).await;
+    check_list(store, of(0xff), &[4]).await;
+    check_list(store, of(0), &[]).await;
+    let completed = with(3, 1).completed(samples::answer(1), forever(), T0);
+    done(store, vec![replace(id(3), 1, Some(completed))]).await;
+    check_list(store, of(1), &[1, 3]).await;
+    check_list(store, Query { open: true, ..of(1) }, &[1, 5]).await;
+    done(store, vec![replace(id(1), 1, None)]).await;
+    check_list(store, of(1), &[3, 5]).await;
+    done(store, vec![replace(id(5), 1, Some(Record { version: 2, ..with(5, 2) }))]).await;
+    check_list(store, of(1), &[3]).await;
+    check_list(store, of(2), &[2, 5]).await;
+}
+
+async fn expired_records_come_in_the_order_of_their_expiry(store: &dyn Store) {
+    let after = |millis| Keep::For(Duration::from_millis(millis));
+    let due = |n: u64, millis| {
+        samples::claim(n).completed(
+            samples::answer(1),
+            samples::kept_for(after(millis), after(50)),
+            T0,
+        )
+    };
+    for (n, millis) in [(1, 300), (2, 100), (3, 200), (4, 100)] {
+        done(store, vec![put_new(id(n), due(n, millis))]).await;
+    }
+    let kept_forever = samples::claim(5).completed(samples::answer(1), forever(), T0);
+    done(store, vec![put_new(id(5), kept_forever)]).await;
+    done(store, vec![put_new(id(6), samples::claim(6))]).await;
+    let at = |millis| Query {
+        expired_at: Some(T0.saturating_add(Duration::from_millis(millis))),
+        limit: 100,
+        ..Query::default()
+    };
+    check_list(store, at(99), &[]).await;
+    check_list(store, at(100), &[2, 4]).await;
+    check_list(store, at(250), &[2, 4, 3]).await;
+    check_list(store, at(10_000), &[2, 4, 3, 1]).await;
+    check_list(store, Query { limit: 1, ..at(10_000) }, &[2]).await;
+    // A record that moves to another time is found there only.
+    let moved = Record { version: 3, ..due(2, 250) };
+    done(store, vec![replace(id(2), 2, Some(moved))]).await;
+    check_list(store, at(10_000), &[4, 3, 2, 1]).await;
+    done(store, vec![replace(id(4), 2, None)]).await;
+    check_list(store, at(10_000), &[3, 2, 1]).await;
+    let end = Query { expired_at: Some(Timestamp::from_millis(u64::MAX)), ..at(0) };
+    check_list(store, end, &[3, 2, 1]).await;
+}
+
+async fn the_store_knows_what_it_is(store: &dyn Store) {
+    assert!(!store.identity().store_id.is_nil());
+    assert_eq!(store.identity().schema, super::codec::SCHEMA);
+    assert_ne!(store.owner(), [0; 16]);
+    assert_eq!(store.ready(), Ok::<(), StoreError>(()));
+    assert!(store.now() > T0);
+}
+
+async fn random_changes_have_the_effect_they_have_on_a_map(store: &dyn Store) {
+    let mut random = samples::Random::new();
+    let samples = samples::every_state();
+    let mut model = std::collections::BTreeMap::<RecordId, Record>::new();
+    for _ in 0..1000 {
+        let mut changes: Vec<Change> = Vec::new();
+        for _ in 0..=random.below(3) {
+            let id = id(random.below(12) as u64);
+            if changes.iter().any(|change| change.id == id) {
+                continue;
+            }
+            let guess = random.below(4) as u64;
+            let expect = match random.below(8) {
+                0 => None,
+                1 => Some(guess),
+                _ => model.get(&id).map(|record| record.version),
+            };
+            let sample = samples[random.below(samples.len())].clone();
+            let version = random.below(4) as u64;
+            let subject = [None, Some([1; 16]), Some([2; 16])][random.below(3)];
+            let put = (random.below(4) > 0).then_some(Record { version, subject, ..sample });
+            changes.push(Change { id, expect, put });
+        }
+        let loser = changes
+            .iter()
+            .position(|change| model.get(&change.id).map(|record| record.version) != change.expect);
+        match (store.swap(changes.clone()).await.unwrap(), loser) {
+            (Swap::Done, None) => {
+                for change in changes {
+                    match change.put {
+                        Some(record) => model.insert(change.id, record),
+                        None => model.remove(&change.id),
+                    };
+                }
+            }
+            (Swap::Lost { index, winner }, Some(at)) => {
+                assert_eq!((index, winner.as_deref()), (at, model.get(&changes[at].id)));
+            }
+            (swap, expected) => panic!("got {swap:?}, the loser should be {expected:?}"),
+        }
+    }
+    let queries = [
+        Query::default(),
+        Query { open: true, ..Query::default() },
+        Query { subject: Some([1; 16]), ..Query::default() },
+        Query { subject: Some([2; 16]), open: true, ..Query::default() },
+        Query { expired_at: Some(T0), ..Query::default() },
+        Query { expired_at: Some(Timestamp::from_millis(u64::MAX)), ..Query::default() },
+    ];
+    for query in queries {
+        let open = |record: &Record| super::codec::Head::of(record).open;
+        let mut expected: Vec<_> = model
+            .iter()
+            .filter(|(_, record)| !query.open || open(record))
+            .filter(|(_, record)| query.subject.is_none() || record.subject == query.subject)
+            .filter(|(_, record)| {
+                query.expired_at.is_none_or(|at| record.expires().is_some_and(|due| due <= at))
+            })
+            .map(|(id, record)| (*id, record.clone()))
+            .collect();
+        if query.expired_at.is_some() {
+            expected.sort_by_key(|(id, record)| (record.expires(), *id));
+        }
+        let page = store.list(Query { limit: 100, ..query.clone() }).await.unwrap();
+        assert_eq!(page, expected, "{query:?}");
+    }
+}
+
+fn forever() -> crate::idempotency::record::Retention {
+    samples::kept_for(Keep::Forever, Keep::Forever)
+}

@@ -1,0 +1,81 @@
+//! The two things the store asks of the disk while it runs: to make a batch durable, and how much
+//! room is left. Behind a trait so that tests can let either fail.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use fjall::{OwnedWriteBatch, PersistMode};
+
+/// New claims stop when the file system has less room than this. What is in flight then still has
+/// room to complete, and the engine to flush and compact.
+pub const FREE_SPACE_MARGIN: u64 = 64 << 20;
+
+/// How long one look at the free space is believed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What the store asks of the disk.
+pub(super) trait Disk: Send + Sync {
+    /// Writes the batch and waits until it is durable.
+    fn commit(&self, batch: OwnedWriteBatch) -> Result<(), String>;
+
+    /// Bytes that may still be written.
+    fn free(&self) -> io::Result<u64>;
+}
+
+/// The real one.
+pub(super) struct FileSystem {
+    pub(super) dir: PathBuf,
+}
+
+impl Disk for FileSystem {
+    fn commit(&self, batch: OwnedWriteBatch) -> Result<(), String> {
+        // fdatasync is enough: it also writes the file's size, which is all of the metadata that
+        // reading the journal needs, and the journal's name was made durable when it was created.
+        let batch = batch.durability(Some(PersistMode::SyncData));
+        batch.commit().map_err(|error| match error {
+            fjall::Error::Io(error) => error.to_string(),
+            fjall::Error::Poisoned => "an earlier write failed in the background".to_owned(),
+            other => other.to_string(),
+        })
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.dir)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+/// Whether there is room for new claims.
+pub(super) struct Space {
+    disk: Arc<dyn Disk>,
+    look_again: Duration,
+    seen: Mutex<Option<(Instant, Option<u64>)>>,
+}
+
+impl Space {
+    pub(super) fn new(disk: Arc<dyn Disk>) -> Self {
+        Self { disk, look_again: LOOK_AGAIN, seen: Mutex::new(None) }
+    }
+
+    /// Looks every time it is asked.
+    #[cfg(test)]
+    pub(super) fn eager(disk: Arc<dyn Disk>) -> Self {
+        Self { look_again: Duration::ZERO, ..Self::new(disk) }
+    }
+
+    /// The bytes left when they are too few; looks at most once a second.
+    pub(super) fn short(&self) -> Option<u64> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((when, short)) = *seen
+            && when.elapsed() < self.look_again
+        {
+            return short;
+        }
+        // A file system that does not say is taken to have room: the write itself will tell.
+        let short = self.disk.free().ok().filter(|free| *free < FREE_SPACE_MARGIN);
+        *seen = Some((Instant::now(), short));
+        short
+    }
+}

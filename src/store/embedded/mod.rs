@@ -1,0 +1,225 @@
+//! The embedded store: a directory on this machine, durable, with one writer.
+//!
+//! This file is the asking side: it opens the store, writes records down and queues changes.
+//! `open` decides whether a directory is a store, `engine` knows the layout, `writer` compares and
+//! commits, `disk` is what may fail, `journal` tells a torn tail from lost data, `inspect` serves
+//! the command line. What the records mean is not known here; see `docs/store.md` for operators.
+
+mod disk;
+mod engine;
+mod inspect;
+mod journal;
+mod open;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::disk::FREE_SPACE_MARGIN;
+pub use self::inspect::{Info, Progress, Verified, info, init, verify};
+pub use self::open::{NAMED, OpenError, Options, Recovered};
+
+use self::disk::{Disk, FileSystem, Space};
+use self::engine::{Engine, Written};
+use self::writer::{Planned, Request, Shared, Writer};
+use super::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
+use crate::clock::{self, Timestamp};
+use crate::idempotency::record::Nonce;
+use crate::idempotency::{Record, RecordId};
+
+/// Compare-and-swaps that may wait for the writer; the next ones wait for a place.
+const QUEUE: usize = 4096;
+/// How long a compare-and-swap waits for its result. A disk that takes longer is as good as gone;
+/// the change may still be made, as the port's error says.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long closing waits for the writer; longer only when the disk hangs.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+
+/// An open store. Closing it, by dropping it, writes what is queued and unlocks the directory.
+pub struct Embedded {
+    identity: Identity,
+    owner: Nonce,
+    engine: Option<Engine>,
+    shared: Arc<Shared>,
+    queue: Option<mpsc::Sender<Request>>,
+    writer: Option<JoinHandle<()>>,
+    /// Says that the writer has ended.
+    ended: Mutex<std::sync::mpsc::Receiver<()>>,
+    /// Unlocks when dropped, after everything else.
+    _lock: File,
+}
+
+impl std::fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Embedded").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+impl Embedded {
+    /// Opens the store, and makes what was in flight unknown before anyone sees it.
+    ///
+    /// Blocks for as long as the disk takes; call it before serving.
+    ///
+    /// # Errors
+    /// When the directory is not a store, is in use, cannot be written or is damaged.
+    pub fn open(options: &Options) -> Result<(Arc<Self>, Recovered), OpenError> {
+        let disk = Arc::new(FileSystem { dir: options.path.clone() });
+        Self::open_on(options, disk.clone(), Space::new(disk))
+    }
+
+    fn open_on(
+        options: &Options,
+        disk: Arc<dyn Disk>,
+        space: Space,
+    ) -> Result<(Arc<Self>, Recovered), OpenError> {
+        let path = options.path.clone();
+        let opened = open::open(options)?;
+        let engine = opened.engine;
+        let recovered = open::recover(&engine, clock::now(), |batch| disk.commit(batch));
+        let recovered = recovered.map_err(|error| OpenError::Unwritable {
+            path: path.clone(),
+            error: io::Error::other(error.to_string()),
+        })?;
+        let shared = Arc::new(Shared { space, failed: OnceLock::new() });
+        let (queue, requests) = mpsc::channel(QUEUE);
+        let writer = Writer {
+            engine: engine.clone(),
+            disk,
+            shared: shared.clone(),
+            path: path.clone(),
+            queue: requests,
+            in_memory: 0,
+        };
+        let (end, ended) = std::sync::mpsc::sync_channel(1);
+        let writer =
+            std::thread::Builder::new().name("oncegate-store".to_owned()).spawn(move || {
+                writer.run();
+                let _ = end.send(());
+            });
+        let writer = writer.map_err(|error| OpenError::Unwritable { path, error })?;
+        let store = Self {
+            identity: opened.identity,
+            owner: *uuid::Uuid::new_v4().as_bytes(),
+            engine: Some(engine),
+            shared,
+            queue: Some(queue),
+            writer: Some(writer),
+            ended: Mutex::new(ended),
+            _lock: opened.lock,
+        };
+        Ok((Arc::new(store), Recovered { created: opened.created, ..recovered }))
+    }
+
+    fn engine(&self) -> Result<&Engine, StoreError> {
+        self.engine.as_ref().ok_or_else(closed)
+    }
+
+    fn queue(&self) -> Result<&mpsc::Sender<Request>, StoreError> {
+        match (&self.queue, self.shared.failure()) {
+            (_, Some(error)) => Err(error),
+            (Some(queue), None) if !queue.is_closed() => Ok(queue),
+            (Some(_) | None, None) => Err(closed()),
+        }
+    }
+}
+
+impl Store for Embedded {
+    fn get(&self, id: RecordId) -> StoreFuture<'_, Option<Record>> {
+        // On the caller's thread: one look into memory tables, filters and mostly cached blocks.
+        Box::pin(async move { self.engine()?.get(&id) })
+    }
+
+    /// The change is queued before this returns, unless the queue is full: from then on it is made
+    /// even if the future is dropped.
+    fn swap(&self, changes: Vec<Change>) -> StoreFuture<'_, Swap> {
+        let planned = changes.into_iter().map(|change| Planned {
+            put: change.put.map(|record| Written::of(&change.id, &record)),
+            id: change.id,
+            expect: change.expect,
+        });
+        let (answer, result) = oneshot::channel();
+        let request = Request { changes: planned.collect(), answer };
+        let queued = match self.queue() {
+            Err(error) => Err(error),
+            Ok(queue) => match queue.try_send(request) {
+                Ok(()) => Ok(None),
+                Err(mpsc::error::TrySendError::Full(request)) => Ok(Some((queue, request))),
+                Err(mpsc::error::TrySendError::Closed(_)) => Err(closed()),
+            },
+        };
+        Box::pin(async move {
+            let answered = async {
+                if let Some((queue, request)) = queued? {
+                    queue.send(request).await.map_err(|_| closed())?;
+                }
+                result.await.unwrap_or_else(|_| Err(self.shared.failure().unwrap_or_else(closed)))
+            };
+            tokio::time::timeout(PATIENCE, answered).await.unwrap_or_else(|_| Err(too_slow()))
+        })
+    }
+
+    fn list(&self, query: Query) -> StoreFuture<'_, Vec<(RecordId, Record)>> {
+        Box::pin(async move {
+            let engine = self.engine()?.clone();
+            // A page may read many blocks from the disk: not on a thread that serves requests.
+            let page = tokio::task::spawn_blocking(move || engine.list(&query)).await;
+            page.unwrap_or_else(|_| {
+                Err(StoreError::Unavailable("a listing failed; see the log".to_owned()))
+            })
+        })
+    }
+
+    fn now(&self) -> Timestamp {
+        clock::now()
+    }
+
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn owner(&self) -> Nonce {
+        self.owner
+    }
+
+    fn ready(&self) -> Result<(), StoreError> {
+        self.queue()?;
+        self.shared.no_room().map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        // Without a sender the writer writes what is queued, and ends.
+        drop(self.queue.take());
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        match ended.recv_timeout(CLOSE_WITHIN) {
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+                tracing::error!("the disk does not answer; closing without waiting for it");
+                // Dropping the engine would wait for the same disk.
+                std::mem::forget(self.engine.take());
+            }
+            Ok(()) | Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => {
+                if let Some(writer) = self.writer.take() {
+                    let _ = writer.join();
+                }
+                drop(self.engine.take());
+            }
+        }
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable("it is closed; restart oncegate".to_owned())
+}
+
+fn too_slow() -> StoreError {
+    let seconds = PATIENCE.as_secs();
+    StoreError::Unavailable(format!("the disk did not answer within {seconds} s; check it"))
+}

@@ -1,0 +1,372 @@
+//! Opening a directory as a store: whose it is, whether it is one, and what a crash left in flight.
+//!
+//! ```text
+//! lock        held while a process has the store open
+//! data/       the engine's files
+//! data.new/   a store that is being created; renamed to `data` when complete
+//! ```
+
+use std::fmt;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fjall::{OwnedWriteBatch, PersistMode};
+use uuid::Uuid;
+
+use super::engine::{Engine, EngineError, Written, id_of, stage};
+use super::journal::{self, JournalError};
+use crate::clock::{self, Timestamp};
+use crate::idempotency::record::UnknownReason;
+use crate::idempotency::{RecordId, State};
+use crate::store::codec::{Head, SCHEMA};
+use crate::store::{Identity, StoreError};
+
+const LOCK: &str = "lock";
+const DATA: &str = "data";
+const NEW: &str = "data.new";
+/// What a fresh file system has in its root.
+const LOST_AND_FOUND: &str = "lost+found";
+
+const STORE_ID: &[u8] = b"store_id";
+const SCHEMA_KEY: &[u8] = b"schema";
+const CREATED: &[u8] = b"created";
+
+/// Records made unknown by one write when the store is opened.
+const RECOVER_AT_ONCE: usize = 512;
+/// Corrupt records that are named; more are only counted.
+pub const NAMED: usize = 100;
+
+/// How to open a store.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The directory.
+    pub path: PathBuf,
+    /// Bytes of memory for the engine's block cache.
+    pub cache: u64,
+    /// Whether an empty place may become a store.
+    pub create: bool,
+    /// The only identity to accept.
+    pub expect_id: Option<Uuid>,
+}
+
+/// What was found when the store was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Whether the store was created just now.
+    pub created: bool,
+    /// Calls that were in flight when the last process ended; unknown now.
+    pub interrupted: u64,
+    /// Records that are unknown, those included.
+    pub unknown: u64,
+    /// Open records that cannot be read back, and why; they are left as they are, and their keys
+    /// are refused. The first [`NAMED`].
+    pub corrupt: Vec<(RecordId, String)>,
+    /// How many those are in all.
+    pub corrupt_count: u64,
+}
+
+/// Why a directory could not be opened as a store.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The path is not a directory.
+    NotADirectory(PathBuf),
+    /// Nothing is there, and nothing may be created.
+    Missing(PathBuf),
+    /// A store is there already; only `init` minds.
+    Exists(PathBuf),
+    /// The directory holds something else.
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+        /// Something in it.
+        found: String,
+    },
+    /// It cannot be written, or read.
+    Unwritable {
+        /// What could not be written.
+        path: PathBuf,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// Another process has it open.
+    Locked(PathBuf),
+    /// It was written by a later version.
+    NewerSchema {
+        /// The directory.
+        path: PathBuf,
+        /// Its layout.
+        found: u32,
+    },
+    /// It is another store than the one expected.
+    WrongId {
+        /// The directory.
+        path: PathBuf,
+        /// Its identity.
+        found: Uuid,
+        /// What `expect_id` says.
+        expected: Uuid,
+    },
+    /// Its files are damaged.
+    Damaged {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotADirectory(path) => {
+                write!(f, "the store path {} is not a directory; name a directory", path.display())
+            }
+            Self::Missing(path) => write!(
+                f,
+                "there is no store in {} and `create = false` forbids making one, because an \
+                 emptied store does not know which keys were used; check that its disk is mounted, \
+                 or create it with `oncegate store init`",
+                path.display()
+            ),
+            Self::Exists(path) => {
+                write!(f, "there is a store in {} already; it was left as it is", path.display())
+            }
+            Self::NotAStore { path, found } => write!(
+                f,
+                "{} is not a store: it holds `{found}`; name an empty directory or a store",
+                path.display()
+            ),
+            Self::Unwritable { path, error } => write!(
+                f,
+                "cannot write the store at {}: {error}; check the path, its owner and permissions, \
+                 and the free space",
+                path.display()
+            ),
+            Self::Locked(path) => write!(
+                f,
+                "the store in {} is in use by another process; stop that one first, two gateways \
+                 cannot share a directory",
+                path.display()
+            ),
+            Self::NewerSchema { path, found } => write!(
+                f,
+                "the store in {} has schema {found}, this oncegate knows {SCHEMA}: upgrade oncegate",
+                path.display()
+            ),
+            Self::WrongId { path, found, expected } => write!(
+                f,
+                "the store in {} is {found}, but `expect_id` is {expected}; check that the right \
+                 disk is mounted, or change `expect_id` if the store was replaced on purpose",
+                path.display()
+            ),
+            Self::Damaged { path, reason } => write!(
+                f,
+                "the store in {} is damaged: {reason}; restore it from a backup, and treat keys \
+                 used since then as unknown",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unwritable { error, .. } => Some(error),
+            Self::NotADirectory(_)
+            | Self::Missing(_)
+            | Self::Exists(_)
+            | Self::NotAStore { .. }
+            | Self::Locked(_)
+            | Self::NewerSchema { .. }
+            | Self::WrongId { .. }
+            | Self::Damaged { .. } => None,
+        }
+    }
+}
+
+/// A directory that is open, locked, and known to be a store.
+pub(super) struct Opened {
+    pub(super) engine: Engine,
+    pub(super) identity: Identity,
+    pub(super) created: bool,
+    /// Unlocks when dropped, which must be after the engine.
+    pub(super) lock: File,
+}
+
+/// Opens the directory, creating the store when that is allowed.
+pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
+    let path = &options.path;
+    let unwritable = |error| OpenError::Unwritable { path: path.clone(), error };
+    match fs::metadata(path) {
+        Ok(found) if !found.is_dir() => return Err(OpenError::NotADirectory(path.clone())),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(OpenError::NotADirectory(path.clone()));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if !options.create {
+                return Err(OpenError::Missing(path.clone()));
+            }
+            fs::create_dir_all(path).map_err(unwritable)?;
+        }
+        Err(error) => return Err(unwritable(error)),
+    }
+    let is_store = path.join(DATA).is_dir();
+    if !is_store {
+        refuse_foreign(path)?;
+        if !options.create {
+            return Err(OpenError::Missing(path.clone()));
+        }
+    }
+    let lock = lock(path)?;
+    let created = !path.join(DATA).is_dir();
+    if created {
+        create(path, options.cache)?;
+    }
+    journal::check(&path.join(DATA)).map_err(|error| match error {
+        JournalError::Io(error) => unwritable(error),
+        JournalError::Damaged(reason) => OpenError::Damaged { path: path.clone(), reason },
+    })?;
+    let engine = open_engine(path, DATA, options.cache, false)?;
+    let identity = identity(&engine, path)?;
+    match options.expect_id {
+        Some(expected) if expected != identity.store_id => {
+            let found = identity.store_id;
+            Err(OpenError::WrongId { path: path.clone(), found, expected })
+        }
+        Some(_) | None => Ok(Opened { engine, identity, created, lock }),
+    }
+}
+
+/// Only an empty directory may become a store.
+fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
+    let unwritable = |error| OpenError::Unwritable { path: path.to_owned(), error };
+    for entry in fs::read_dir(path).map_err(unwritable)? {
+        let name = entry.map_err(unwritable)?.file_name();
+        if ![LOCK, NEW, LOST_AND_FOUND].iter().any(|ours| name == *ours) {
+            let found = name.to_string_lossy().into_owned();
+            return Err(OpenError::NotAStore { path: path.to_owned(), found });
+        }
+    }
+    Ok(())
+}
+
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let name = path.join(LOCK);
+    let unwritable = |error| OpenError::Unwritable { path: name.clone(), error };
+    let file = File::options().create(true).truncate(false).write(true).open(&name);
+    let file = file.map_err(unwritable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(unwritable(error)),
+    }
+}
+
+/// Makes a store under another name, whole and durable, and gives it its name at the end.
+fn create(path: &Path, cache: u64) -> Result<(), OpenError> {
+    let unwritable = |error| OpenError::Unwritable { path: path.to_owned(), error };
+    let new = path.join(NEW);
+    match fs::remove_dir_all(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unwritable(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let engine = open_engine(path, NEW, cache, true)?;
+    let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
+    batch.insert(&engine.meta, STORE_ID, *Uuid::new_v4().as_bytes());
+    batch.insert(&engine.meta, SCHEMA_KEY, SCHEMA.to_le_bytes());
+    batch.insert(&engine.meta, CREATED, clock::now().as_millis().to_le_bytes());
+    batch.commit().map_err(|error| unwritable(io::Error::other(error.to_string())))?;
+    drop(engine);
+    fs::rename(&new, path.join(DATA)).map_err(unwritable)?;
+    let sync = |dir: &Path| File::open(dir).and_then(|dir| dir.sync_all());
+    sync(path).map_err(unwritable)?;
+    // The directory itself may be new as well.
+    match path.canonicalize().map_err(unwritable)?.parent() {
+        Some(parent) => sync(parent).map_err(unwritable),
+        None => Ok(()),
+    }
+}
+
+fn open_engine(path: &Path, dir: &str, cache: u64, create: bool) -> Result<Engine, OpenError> {
+    Engine::open(&path.join(dir), cache, create).map_err(|error| match error {
+        EngineError::Locked => OpenError::Locked(path.to_owned()),
+        EngineError::Io(error) => OpenError::Unwritable { path: path.to_owned(), error },
+        EngineError::Damaged(reason) => OpenError::Damaged { path: path.to_owned(), reason },
+    })
+}
+
+fn identity(engine: &Engine, path: &Path) -> Result<Identity, OpenError> {
+    let damaged = |reason: String| OpenError::Damaged { path: path.to_owned(), reason };
+    let read = |key: &[u8]| engine.meta.get(key).map_err(|error| damaged(error.to_string()));
+    let missing = || damaged("its identity is missing".to_owned());
+    let number = |bytes: Option<fjall::Slice>| {
+        bytes.as_deref().and_then(|bytes| bytes.first_chunk().copied()).ok_or_else(missing)
+    };
+    let schema = read(SCHEMA_KEY)?;
+    let schema = schema.as_deref().and_then(|bytes| bytes.first_chunk().copied());
+    let schema = u32::from_le_bytes(schema.ok_or_else(missing)?);
+    if schema > SCHEMA {
+        return Err(OpenError::NewerSchema { path: path.to_owned(), found: schema });
+    }
+    let created = Timestamp::from_millis(u64::from_le_bytes(number(read(CREATED)?)?));
+    let id = read(STORE_ID)?;
+    let id = id.as_deref().and_then(|bytes| bytes.first_chunk().copied()).ok_or_else(missing)?;
+    Ok(Identity { store_id: Uuid::from_bytes(id), schema, created })
+}
+
+/// Makes every record that is in flight unknown, durably: the process that dispatched it is gone,
+/// and nobody can say any more whether the backend acted.
+pub(super) fn recover(
+    engine: &Engine,
+    now: Timestamp,
+    mut commit: impl FnMut(OwnedWriteBatch) -> Result<(), String>,
+) -> Result<Recovered, StoreError> {
+    let unavailable = |reason: String| StoreError::Unavailable(reason);
+    let mut recovered = Recovered::default();
+    let mut batch = engine.db.batch();
+    for entry in engine.open.iter() {
+        let key = entry.key().map_err(|error| unavailable(error.to_string()))?;
+        let found = match id_of(&key) {
+            Some(id) => engine.get(&id).map(|record| (id, record)),
+            None => continue,
+        };
+        let (id, reason) = match found {
+            Ok((id, Some(record))) => {
+                match record.state {
+                    State::InFlight => {
+                        let lost = record.lost(UnknownReason::ProcessEnded, now);
+                        let before = Some(Head::of(&record));
+                        stage(engine, &mut batch, &id, before, Some(Written::of(&id, &lost)));
+                        recovered.interrupted += 1;
+                        recovered.unknown += 1;
+                        if batch.len() >= RECOVER_AT_ONCE {
+                            let full = std::mem::replace(&mut batch, engine.db.batch());
+                            commit(full).map_err(unavailable)?;
+                        }
+                        continue;
+                    }
+                    State::Unknown { .. } => {
+                        recovered.unknown += 1;
+                        continue;
+                    }
+                    State::Final { .. } | State::Tombstone { .. } => {}
+                }
+                (id, "the index calls it open and it is not".to_owned())
+            }
+            Ok((id, None)) => (id, "the index names it and it is missing".to_owned()),
+            Err(StoreError::Corrupt { id, reason }) => (id, reason),
+            Err(error @ StoreError::Unavailable(_)) => return Err(error),
+        };
+        recovered.corrupt_count += 1;
+        if recovered.corrupt.len() < NAMED {
+            recovered.corrupt.push((id, reason));
+        }
+    }
+    if !batch.is_empty() {
+        commit(batch).map_err(unavailable)?;
+    }
+    Ok(recovered)
+}

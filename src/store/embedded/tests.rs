@@ -1,0 +1,513 @@
+//! The embedded store passes the port's contract, and survives what disks and processes do.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use fjall::{OwnedWriteBatch, PersistMode};
+use tempfile::TempDir;
+
+use super::*;
+use crate::idempotency::State;
+use crate::idempotency::record::UnknownReason;
+use crate::store::contract::{self, done, lost, put_new, replace};
+use crate::store::samples::{self, id};
+
+const CACHE: u64 = 1 << 20;
+
+fn options(path: &Path) -> Options {
+    Options { path: path.to_owned(), cache: CACHE, create: true, expect_id: None }
+}
+
+fn open(path: &Path) -> (Arc<Embedded>, Recovered) {
+    Embedded::open(&options(path)).unwrap()
+}
+
+fn refused(options: &Options) -> String {
+    Embedded::open(options).map(|_| ()).unwrap_err().to_string()
+}
+
+/// A store whose directory goes with it.
+struct Temporary {
+    store: Arc<dyn Store>,
+    _dir: TempDir,
+}
+
+impl std::ops::Deref for Temporary {
+    type Target = Arc<dyn Store>;
+    fn deref(&self) -> &Self::Target {
+        &self.store
+    }
+}
+
+async fn temporary() -> Temporary {
+    let dir = TempDir::new().unwrap();
+    Temporary { store: open(dir.path()).0, _dir: dir }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_passes_the_contract() {
+    contract::every_clause(temporary).await;
+}
+
+#[tokio::test]
+async fn everything_is_there_after_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let (store, recovered) = open(dir.path());
+    assert_eq!(recovered, Recovered { created: true, ..Recovered::default() });
+    let identity = store.identity().clone();
+    let records: Vec<Record> = samples::every_state();
+    for (at, record) in records.iter().enumerate() {
+        done(&*store, vec![put_new(id(at as u64), record.clone())]).await;
+    }
+    let owner = store.owner();
+    drop(store);
+    let (store, recovered) = open(dir.path());
+    assert_eq!(store.identity(), &identity);
+    assert_ne!(store.owner(), owner);
+    assert_eq!((recovered.created, recovered.corrupt_count), (false, 0));
+    for (at, record) in records.into_iter().enumerate() {
+        let stored = store.get(id(at as u64)).await.unwrap();
+        if record.state != State::InFlight {
+            assert_eq!(stored, Some(record));
+        }
+    }
+}
+
+#[tokio::test]
+async fn calls_in_flight_when_the_process_ended_are_unknown_at_the_next_start() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = open(dir.path());
+    // More than one write of the recovery takes.
+    let claims = 1500;
+    let changes = (0..claims).map(|n| put_new(id(n), samples::claim(n))).collect();
+    done(&*store, changes).await;
+    let unknown = samples::claim(9).lost(UnknownReason::Timeout, samples::T0);
+    done(&*store, vec![replace(id(9), 1, Some(unknown.clone()))]).await;
+    done(&*store, vec![replace(id(8), 1, Some(samples::kept(8, 10)))]).await;
+    drop(store);
+    for (round, interrupted) in [(0, claims - 2), (1, 0)] {
+        let (store, recovered) = open(dir.path());
+        assert_eq!(recovered.interrupted, interrupted, "round {round}");
+        assert_eq!(recovered.unknown, claims - 1, "round {round}");
+        let record = store.get(id(7)).await.unwrap().unwrap();
+        assert_eq!(record.version, 2);
+        let lost =
+            |state| matches!(state, State::Unknown { reason: UnknownReason::ProcessEnded, .. });
+        assert!(lost(record.state));
+        assert_eq!(store.get(id(9)).await.unwrap(), Some(unknown.clone()));
+        assert_eq!(store.get(id(8)).await.unwrap(), Some(samples::kept(8, 10)));
+        let late = replace(id(7), 1, Some(samples::kept(7, 10)));
+        contract::lost(&*store, vec![late]).await;
+        drop(store);
+    }
+    let verified = verify(dir.path(), CACHE, |_| {}).unwrap();
+    assert_eq!((verified.sound, verified.problem_count), (claims, 0));
+}
+
+#[tokio::test]
+async fn a_queued_change_is_made_although_the_store_closes() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = open(dir.path());
+    for n in 0..100 {
+        drop(store.swap(vec![put_new(id(n), samples::kept(n, 10))]));
+    }
+    drop(store);
+    let (store, _) = open(dir.path());
+    for n in 0..100 {
+        assert_eq!(store.get(id(n)).await.unwrap(), Some(samples::kept(n, 10)));
+    }
+}
+
+/// Changes one byte of a stored record, past the store's back.
+fn damage(dir: &Path, id: RecordId) {
+    let engine = Engine::open(&dir.join("data"), CACHE, false).ok().unwrap();
+    let mut bytes = engine.raw(&id).unwrap().unwrap().to_vec();
+    bytes[50] ^= 1;
+    let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
+    batch.insert(&engine.records, *id.as_bytes(), bytes);
+    batch.commit().unwrap();
+}
+
+#[tokio::test]
+async fn a_corrupt_record_is_refused_and_left_while_others_go_on() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = open(dir.path());
+    for n in 1..=3 {
+        done(&*store, vec![put_new(id(n), samples::claim(n))]).await;
+    }
+    done(&*store, vec![put_new(id(4), samples::kept(4, 10))]).await;
+    drop(store);
+    damage(dir.path(), id(2));
+    damage(dir.path(), id(4));
+
+    let (store, recovered) = open(dir.path());
+    assert_eq!((recovered.interrupted, recovered.unknown), (2, 2));
+    let named = vec![(id(2), "its checksum is wrong".to_owned())];
+    assert_eq!((recovered.corrupt, recovered.corrupt_count), (named, 1));
+
+    for n in [2, 4] {
+        let corrupt = StoreError::Corrupt { id: id(n), reason: "its checksum is wrong".to_owned() };
+        assert_eq!(store.get(id(n)).await, Err(corrupt.clone()));
+        for change in [put_new(id(n), samples::claim(n)), replace(id(n), 1, None)] {
+            let both = vec![put_new(id(100), samples::claim(100)), change];
+            assert_eq!(store.swap(both).await.unwrap_err(), corrupt);
+        }
+    }
+    assert_eq!(store.get(id(100)).await, Ok(None));
+    done(&*store, vec![put_new(id(100), samples::claim(100))]).await;
+    assert_eq!(store.ready(), Ok(()));
+    let all = store.list(Query { limit: 10, ..Query::default() }).await.unwrap();
+    assert_eq!(all.len(), 3, "the others are listed");
+    drop(store);
+
+    let info = info(dir.path(), CACHE).unwrap();
+    assert_eq!((info.in_flight, info.unknown, info.corrupt), (1, 2, 1));
+    let mut calls = 0;
+    let verified = verify(dir.path(), CACHE, |_| calls += 1).unwrap();
+    assert_eq!((verified.sound, verified.problem_count), (3, 2));
+    let ids: Vec<_> = verified.problems.iter().map(|(id, _)| *id).collect();
+    assert_eq!(ids, [Some(id(2)), Some(id(4))]);
+    assert_eq!(calls, 1);
+}
+
+#[tokio::test]
+async fn verify_finds_an_index_that_does_not_fit() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = open(dir.path());
+    done(&*store, vec![put_new(id(1), samples::kept(1, 10))]).await;
+    done(&*store, vec![put_new(id(2), samples::claim(2))]).await;
+    drop(store);
+    let engine = Engine::open(&dir.path().join("data"), CACHE, false).ok().unwrap();
+    let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
+    batch.insert(&engine.open, *id(1).as_bytes(), []);
+    batch.insert(&engine.open, *id(7).as_bytes(), []);
+    batch.remove(&engine.open, *id(2).as_bytes());
+    batch.commit().unwrap();
+    drop(engine);
+    let verified = verify(dir.path(), CACHE, |_| {}).unwrap();
+    let problems: Vec<_> =
+        verified.problems.iter().map(|(id, reason)| (id.unwrap(), reason.as_str())).collect();
+    let expected = [
+        (id(2), "the index `open` lacks it"),
+        (id(1), "the index `open` has it and should not"),
+        (id(7), "the index `open` names it, it is missing"),
+    ];
+    assert_eq!(problems, expected);
+    assert_eq!((verified.sound, verified.problem_count), (1, 3));
+}
+
+#[test]
+fn a_second_process_is_told_that_the_store_is_in_use() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = open(dir.path());
+    let started = std::time::Instant::now();
+    let message = refused(&options(dir.path()));
+    assert!(message.ends_with(
+        "is in use by another process; stop that one first, two gateways cannot share a directory"
+    ));
+    assert!(started.elapsed() < Duration::from_secs(1));
+    assert!(matches!(info(dir.path(), CACHE), Err(OpenError::Locked(_))));
+    drop(store);
+    drop(open(dir.path()));
+}
+
+#[test]
+fn every_reason_not_to_open_is_said_in_one_line() {
+    let dir = TempDir::new().unwrap();
+    let check = |options: &Options, expected: &str| {
+        let message = refused(options);
+        let message = message.replace(&dir.path().display().to_string(), "DIR");
+        assert!(message.contains(expected), "{message}");
+        assert!(!message.contains('\n'));
+    };
+    let at = |name: &str| options(&dir.path().join(name));
+    let existing = |name: &str| Options { create: false, ..at(name) };
+
+    fs::write(dir.path().join("file"), "x").unwrap();
+    check(&at("file"), "DIR/file is not a directory");
+    check(&at("file/below"), "DIR/file/below is not a directory");
+    check(&existing("absent"), "there is no store in DIR/absent and `create = false` forbids");
+    assert!(!dir.path().join("absent").exists());
+    fs::create_dir(dir.path().join("emptied")).unwrap();
+    check(&existing("emptied"), "there is no store in DIR/emptied and `create = false`");
+    fs::create_dir_all(dir.path().join("home/photos")).unwrap();
+    check(&at("home"), "DIR/home is not a store: it holds `photos`");
+    assert_eq!(fs::read_dir(dir.path().join("home")).unwrap().count(), 1, "left as it was");
+    check(&options(Path::new("/proc/oncegate")), "cannot write the store at /proc/oncegate");
+
+    let (store, _) = Embedded::open(&at("store")).unwrap();
+    let found = store.identity().store_id;
+    drop(store);
+    let expected = uuid::Uuid::new_v4();
+    let pinned = |id| Options { expect_id: Some(id), ..at("store") };
+    check(&pinned(expected), &format!("is {found}, but `expect_id` is {expected}"));
+    drop(Embedded::open(&pinned(found)).unwrap());
+    assert!(matches!(init(&dir.path().join("store"), CACHE), Err(OpenError::Exists(_))));
+    let made = init(&dir.path().join("made"), CACHE).unwrap();
+    assert_eq!(info(&dir.path().join("made"), CACHE).unwrap().identity, made);
+
+    let engine = Engine::open(&dir.path().join("store/data"), CACHE, false).ok().unwrap();
+    let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
+    batch.insert(&engine.meta, b"schema", 2u32.to_le_bytes());
+    batch.commit().unwrap();
+    drop(engine);
+    check(&at("store"), "DIR/store has schema 2, this oncegate knows 1: upgrade oncegate");
+
+    fs::write(dir.path().join("made/data/version"), "???").unwrap();
+    check(&at("made"), "the store in DIR/made is damaged");
+}
+
+#[test]
+fn a_creation_that_was_cut_short_is_begun_again() {
+    let dir = TempDir::new().unwrap();
+    fs::create_dir_all(dir.path().join("data.new/keyspaces")).unwrap();
+    fs::write(dir.path().join("data.new/0.jnl"), "half").unwrap();
+    fs::write(dir.path().join("lock"), "").unwrap();
+    fs::create_dir(dir.path().join("lost+found")).unwrap();
+    let (_, recovered) = open(dir.path());
+    assert!(recovered.created);
+    assert!(!dir.path().join("data.new").exists());
+}
+
+/// A disk that fails when told to, and can be held.
+struct Flaky {
+    real: FileSystem,
+    commits: AtomicUsize,
+    failing: AtomicBool,
+    free: AtomicU64,
+    /// Taken for each commit, so that a test can hold it.
+    gate: Mutex<()>,
+}
+
+impl Disk for Flaky {
+    fn commit(&self, batch: OwnedWriteBatch) -> Result<(), String> {
+        self.commits.fetch_add(1, Ordering::SeqCst);
+        let _held = self.gate.lock().unwrap();
+        if self.failing.load(Ordering::SeqCst) {
+            return Err("Input/output error (os error 5)".to_owned());
+        }
+        self.real.commit(batch)
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        Ok(self.free.load(Ordering::SeqCst))
+    }
+}
+
+fn flaky(path: &Path) -> (Arc<Embedded>, Arc<Flaky>) {
+    let disk = Arc::new(Flaky {
+        real: FileSystem { dir: PathBuf::from(path) },
+        commits: AtomicUsize::new(0),
+        failing: AtomicBool::new(false),
+        free: AtomicU64::new(u64::MAX),
+        gate: Mutex::new(()),
+    });
+    let space = Space::eager(disk.clone());
+    (Embedded::open_on(&options(path), disk.clone(), space).unwrap().0, disk)
+}
+
+#[tokio::test]
+async fn a_failed_write_ends_all_writing_and_nothing_is_lost() {
+    let dir = TempDir::new().unwrap();
+    let (store, disk) = flaky(dir.path());
+    done(&*store, vec![put_new(id(1), samples::claim(1))]).await;
+    disk.failing.store(true, Ordering::SeqCst);
+    let completion = || vec![replace(id(1), 1, Some(samples::kept(1, 10)))];
+    let failed = store.swap(completion()).await.unwrap_err();
+    let StoreError::Unavailable(reason) = &failed else { panic!("{failed:?}") };
+    assert!(reason.contains("failed (Input/output error (os error 5))"), "{reason}");
+    assert!(reason.contains("then restart oncegate"), "{reason}");
+
+    // The disk recovers; the store must not.
+    disk.failing.store(false, Ordering::SeqCst);
+    let commits = disk.commits.load(Ordering::SeqCst);
+    assert_eq!(store.swap(completion()).await.unwrap_err(), failed);
+    assert_eq!(store.swap(vec![put_new(id(2), samples::claim(2))]).await.unwrap_err(), failed);
+    assert_eq!(store.ready(), Err(failed));
+    assert_eq!(disk.commits.load(Ordering::SeqCst), commits, "no second try");
+    assert_eq!(store.get(id(1)).await.unwrap(), Some(samples::claim(1)), "reads go on");
+    assert_eq!(store.get(id(2)).await.unwrap(), None);
+
+    drop(store);
+    let (store, recovered) = open(dir.path());
+    assert_eq!((recovered.interrupted, recovered.unknown), (1, 1));
+    done(&*store, vec![put_new(id(2), samples::claim(2))]).await;
+}
+
+#[tokio::test]
+async fn everyone_who_waits_for_a_failed_write_is_told() {
+    let dir = TempDir::new().unwrap();
+    let (store, disk) = flaky(dir.path());
+    let gate = disk.gate.lock().unwrap();
+    // The first goes to the disk and is held there; the others queue behind it.
+    let first = store.swap(vec![put_new(id(0), samples::claim(0))]);
+    let rest: Vec<_> =
+        (0..50).map(|n| store.swap(vec![put_new(id(n), samples::claim(n))])).collect();
+    disk.failing.store(true, Ordering::SeqCst);
+    drop(gate);
+    let failed = first.await.unwrap_err();
+    for swap in rest {
+        assert_eq!(swap.await.unwrap_err(), failed);
+    }
+    assert_eq!(
+        store.get(id(0)).await.unwrap(),
+        None,
+        "a lost claim has no winner that is not durable"
+    );
+}
+
+#[tokio::test]
+async fn changes_that_wait_share_one_write_and_see_each_other() {
+    let dir = TempDir::new().unwrap();
+    let (store, disk) = flaky(dir.path());
+    let gate = disk.gate.lock().unwrap();
+    let first = store.swap(vec![put_new(id(0), samples::claim(0))]);
+    while disk.commits.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    // One batch: claim, lose against it, complete it, lose again, release, claim anew.
+    let claim = store.swap(vec![put_new(id(1), samples::claim(1))]);
+    let duplicate = store.swap(vec![put_new(id(1), samples::claim(2))]);
+    let complete = store.swap(vec![replace(id(1), 1, Some(samples::kept(1, 10)))]);
+    let stale = store.swap(vec![replace(id(1), 1, None)]);
+    let remove = store.swap(vec![replace(id(1), 2, None)]);
+    let anew = store.swap(vec![put_new(id(1), samples::claim(3))]);
+    let brief = store.swap(vec![put_new(id(5), samples::kept(5, 1))]);
+    let gone = store.swap(vec![replace(id(5), 2, None)]);
+    drop(gate);
+    let winner = |swap| match swap {
+        Ok(Swap::Lost { winner, .. }) => winner.map(|winner| *winner),
+        other => panic!("{other:?}"),
+    };
+    for swap in [first, claim, complete, remove, anew, brief, gone] {
+        assert!(matches!(swap.await, Ok(Swap::Done)));
+    }
+    assert_eq!(winner(duplicate.await), Some(samples::claim(1)));
+    assert_eq!(winner(stale.await), Some(samples::kept(1, 10)));
+    assert_eq!(disk.commits.load(Ordering::SeqCst), 2);
+    assert_eq!(store.get(id(1)).await.unwrap(), Some(samples::claim(3)));
+    drop(store);
+    let verified = verify(dir.path(), CACHE, |_| {}).unwrap();
+    assert_eq!((verified.sound, verified.problem_count), (2, 0));
+}
+
+#[tokio::test]
+async fn without_room_nothing_new_begins_and_what_began_completes() {
+    let dir = TempDir::new().unwrap();
+    let (store, disk) = flaky(dir.path());
+    done(&*store, vec![put_new(id(1), samples::claim(1))]).await;
+    disk.free.store(FREE_SPACE_MARGIN - 1, Ordering::SeqCst);
+    let refused = store.swap(vec![put_new(id(2), samples::claim(2))]).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the store is unavailable: only 63 MiB are free on the store's file system and new claims \
+         need 64 MiB; free some space, claims resume by themselves"
+    );
+    assert_eq!(store.ready(), Err(refused));
+    done(&*store, vec![replace(id(1), 1, Some(samples::kept(1, 10)))]).await;
+    // A claim in place of a forgotten record is a new claim, too.
+    let again = replace(id(1), 2, Some(samples::claim(1)));
+    assert!(store.swap(vec![again.clone()]).await.is_err());
+    disk.free.store(FREE_SPACE_MARGIN, Ordering::SeqCst);
+    assert_eq!(store.ready(), Ok(()));
+    done(&*store, vec![again]).await;
+    lost(&*store, vec![put_new(id(1), samples::claim(2))]).await;
+}
+
+/// The journal that is written to, and how much of it is used.
+fn journal_of(dir: &Path) -> PathBuf {
+    let files = fs::read_dir(dir.join("data")).unwrap().map(|entry| entry.unwrap().path());
+    let mut journals: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|ext| ext == "jnl")).collect();
+    journals.sort();
+    journals.pop().unwrap()
+}
+
+/// Where each write of 20 records ends in the journal, and that journal.
+async fn written(dir: &Path) -> (PathBuf, Vec<usize>) {
+    let (store, _) = open(dir);
+    let journal = journal_of(dir);
+    let mut ends = Vec::new();
+    for n in 0..20 {
+        done(&*store, vec![put_new(id(n), samples::kept(n, 10_000))]).await;
+        let bytes = fs::read(&journal).unwrap();
+        ends.push(bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1);
+    }
+    drop(store);
+    (journal, ends)
+}
+
+#[tokio::test]
+async fn a_torn_tail_of_the_journal_costs_only_what_was_never_answered() {
+    let mut random = samples::Random::new();
+    for round in 0..12 {
+        let dir = TempDir::new().unwrap();
+        let (journal, ends) = written(dir.path()).await;
+        let bytes = fs::read(&journal).unwrap();
+        let (from, to) = (ends[18], ends[19]);
+        let mut torn = bytes[..to].to_vec();
+        let cut = from + random.below(to - from);
+        match round % 3 {
+            0 => torn.truncate(cut),
+            // Space was taken, nothing written.
+            1 => torn[cut..].fill(0),
+            // A page in the middle did not arrive.
+            _ => {
+                let end = (cut + 512).min(to - 20).max(cut + 1);
+                torn[cut..end].fill(0);
+            }
+        }
+        fs::write(&journal, torn).unwrap();
+        let (store, _) = open(dir.path());
+        for n in 0..19 {
+            assert_eq!(store.get(id(n)).await.unwrap(), Some(samples::kept(n, 10_000)));
+        }
+        assert_eq!(store.get(id(19)).await.unwrap(), None, "round {round}, cut at {cut}");
+        done(&*store, vec![put_new(id(19), samples::claim(19))]).await;
+        drop(store);
+        let (store, _) = open(dir.path());
+        assert_eq!(store.get(id(19)).await.unwrap().unwrap().version, 2);
+    }
+}
+
+#[tokio::test]
+async fn damage_before_the_tail_is_not_taken_for_a_torn_tail() {
+    let mut random = samples::Random::new();
+    let dir = TempDir::new().unwrap();
+    let (journal, ends) = written(dir.path()).await;
+    let bytes = fs::read(&journal).unwrap();
+    for round in 0..40 {
+        let at = ends[0] + random.below(ends[17] - ends[0]);
+        // Every fourth time the start of a batch; its checksum does not cover that.
+        let at = if round % 4 == 0 { ends[round % 17] + random.below(5) } else { at };
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << random.below(8);
+        fs::write(&journal, damaged).unwrap();
+        let message = refused(&options(dir.path()));
+        assert!(message.contains("is damaged: its journal"), "byte {at}: {message}");
+    }
+    fs::write(&journal, bytes).unwrap();
+    drop(open(dir.path()));
+}
+
+#[tokio::test]
+async fn a_torn_tail_is_one_only_when_no_later_journal_goes_on() {
+    let dir = TempDir::new().unwrap();
+    let (journal, ends) = written(dir.path()).await;
+    let bytes = fs::read(&journal).unwrap();
+    let next = dir.path().join("data/1.jnl");
+    assert_ne!(journal, next);
+
+    // The row breaks off within the eleventh batch, and the next journal has the twelfth.
+    fs::write(&journal, &bytes[..ends[10] - 5]).unwrap();
+    fs::write(&next, &bytes[ends[10]..ends[19]]).unwrap();
+    let message = refused(&options(dir.path()));
+    assert!(message.contains("is damaged: its journal 0.jnl has a bad batch"), "{message}");
+
+    // Nothing was written after it.
+    fs::write(&next, [0; 4096]).unwrap();
+    let (store, _) = open(dir.path());
+    assert_eq!(store.get(id(9)).await.unwrap(), Some(samples::kept(9, 10_000)));
+    assert_eq!(store.get(id(10)).await.unwrap(), None);
+}

@@ -1,0 +1,123 @@
+//! Records for tests, and random numbers that can be asked for again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::idempotency::fingerprint::{Fingerprint, MemberDigest};
+use crate::idempotency::record::{Keep, Retention, StoredResponse, UnknownReason};
+use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
+
+/// The time at which samples are claimed.
+pub(crate) const T0: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+/// An id; larger numbers sort later.
+pub(crate) fn id(n: u64) -> RecordId {
+    let mut bytes = [7; 16];
+    bytes[..8].copy_from_slice(&n.to_be_bytes());
+    RecordId::from_bytes(bytes)
+}
+
+/// A claim in flight, version 1.
+pub(crate) fn claim(n: u64) -> Record {
+    let member = |name: &str| MemberDigest { name: name.to_owned(), digest: [n as u8; 4] };
+    Record {
+        version: 1,
+        tenant: TenantId::from_bytes([1; 16]),
+        route: "redeem".to_owned(),
+        key: format!("key-{n}"),
+        subject: None,
+        fingerprint: Fingerprint {
+            digest: [n as u8; 32],
+            members: vec![member("qr"), member("outlet")],
+        },
+        first_seen: T0,
+        updated: T0,
+        attempts: 1,
+        attempt: [2; 16],
+        owner: [3; 16],
+        state: State::InFlight,
+    }
+}
+
+/// How long the samples are kept.
+pub(crate) fn kept_for(answer: Keep, tombstone: Keep) -> Retention {
+    Retention { answer, tombstone }
+}
+
+/// A final record, version 2, with a body of `size` bytes, kept for an hour and buried for another.
+pub(crate) fn kept(n: u64, size: usize) -> Record {
+    let hour = Keep::For(Duration::from_secs(3600));
+    claim(n).completed(answer(size), kept_for(hour, hour), T0)
+}
+
+/// An answer with a body of `size` bytes.
+pub(crate) fn answer(size: usize) -> Answer {
+    let header = |name: &str, value: &[u8]| (name.to_owned(), value.to_vec());
+    Answer::Kept(Arc::new(StoredResponse {
+        status: 201,
+        headers: vec![
+            header("content-type", b"application/json"),
+            header("date", b"Tue, 14 Nov 2023 22:13:20 GMT"),
+            header("x-odd", b"\xff\x00"),
+        ],
+        body: vec![b'b'; size].into(),
+    }))
+}
+
+/// A record in each state.
+pub(crate) fn every_state() -> Vec<Record> {
+    let forever = kept_for(Keep::Forever, Keep::Forever);
+    let brief = kept_for(Keep::For(Duration::from_millis(5)), Keep::For(Duration::new(9, 7)));
+    let mut with_subject = kept(9, 10);
+    with_subject.subject = Some([9; 16]);
+    let mut records = vec![
+        claim(1),
+        kept(2, 0),
+        kept(3, 600),
+        with_subject,
+        claim(4).completed(answer(70_000), forever, T0),
+        claim(5).completed(Answer::NotRetained { status: 200 }, brief, T0),
+    ];
+    let reasons = [
+        UnknownReason::Status(503),
+        UnknownReason::Timeout,
+        UnknownReason::ConnectionLost,
+        UnknownReason::Truncated,
+        UnknownReason::Upgraded,
+        UnknownReason::ProcessEnded,
+        UnknownReason::NotRecorded,
+    ];
+    records.extend(reasons.map(|reason| claim(6).lost(reason, T0)));
+    for expires in [None, Some(T0), Some(Timestamp::from_millis(u64::MAX))] {
+        let state = State::Tombstone { status: 204, completed: T0, expires };
+        records.push(Record { state, ..claim(7) });
+    }
+    records
+}
+
+/// Random numbers from a seed that is printed, and taken from `ONCEGATE_TEST_SEED` when set.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new() -> Self {
+        let given = std::env::var("ONCEGATE_TEST_SEED").ok().and_then(|text| text.parse().ok());
+        let seed = given.unwrap_or_else(|| crate::clock::now().as_millis());
+        println!("ONCEGATE_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    /// The next number (SplitMix64).
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `end`.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+}

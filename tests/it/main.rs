@@ -1,0 +1,26 @@
+//! Black-box tests: the real binary, real sockets, and a count of what reached the backend.
+//!
+//! One binary, a chapter for each subject; `support` holds what they are written with.
+
+#![expect(clippy::unwrap_used, reason = "in a test, a surprise is a failure")]
+
+mod support;
+
+mod answers;
+mod bodies;
+mod crash;
+mod disconnects;
+mod drain;
+mod duplicates;
+mod faults;
+mod harness;
+mod house;
+mod http;
+mod keys;
+mod limits;
+mod passthrough;
+mod problems;
+mod restart;
+mod startup;
+mod upstream;
+mod wellknown;

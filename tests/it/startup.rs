@@ -1,0 +1,367 @@
+//! Starting, and not starting: one clear line, the exit code of the contract, nothing half-way.
+
+use std::path::Path;
+
+use crate::support::gateway::{Exit, run};
+use crate::support::rng::Rng;
+use crate::support::{Act, Backend, Request, Setup};
+
+const BODY: &str = r#"{"qr":"rsg:1"}"#;
+
+/// The process ended with this code and said what is wrong, without a backtrace.
+#[track_caller]
+fn check_exit(exit: &Exit, code: i32, words: &[&str]) {
+    assert_eq!(exit.code, Some(code), "{exit:?}");
+    for word in words {
+        assert!(exit.stderr.contains(word), "{word:?} is missing: {}", exit.stderr);
+    }
+    assert!(!exit.stderr.contains("panicked"), "{}", exit.stderr);
+    assert!(!exit.stdout.contains("ready"), "{}", exit.stdout);
+}
+
+#[track_caller]
+fn one_line(exit: &Exit) {
+    assert_eq!(exit.stderr.trim().lines().count(), 1, "not one line: {}", exit.stderr);
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a UTF-8 path")
+}
+
+#[test]
+fn every_mistake_of_a_configuration_is_told_at_once() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend)
+        .server("dran = \"1s\"")
+        .limits("max_body = \"many\"")
+        .store("retention = \"7 fortnights\"")
+        .redeem("duplicates.max_waitres = 1");
+    let config = setup.write_config();
+    for command in ["run", "check"] {
+        let exit = run(&[command, "--config", &config]);
+        let words = ["oncegate.toml:3", "drain", "max_body", "retention", "max_waiters"];
+        check_exit(&exit, 2, &words);
+    }
+    assert!(!setup.store_path().exists(), "nothing is started half-way");
+}
+
+#[test]
+fn parts_of_a_later_version_are_refused_and_not_ignored() {
+    let backend = Backend::start();
+    for line in ["mode = \"items\"", "mode = \"observe\"", "outcome.on_unknown = \"resend\""] {
+        let exit = Setup::before(&backend).redeem(line).try_start().unwrap_err();
+        check_exit(&exit, 2, &["not supported"]);
+    }
+}
+
+#[test]
+fn a_file_that_is_missing_or_no_toml_is_bad_usage() {
+    let setup = Setup::before(&Backend::start());
+    let missing = setup.dir().join("missing.toml");
+    check_exit(&run(&["run", "--config", text(&missing)]), 2, &["missing.toml"]);
+    std::fs::write(setup.config_path(), "[server\n").unwrap();
+    check_exit(&run(&["run", "--config", text(&setup.config_path())]), 2, &["oncegate.toml:1"]);
+}
+
+#[test]
+fn bad_usage_ends_with_2() {
+    let usages: [&[&str]; 4] =
+        [&["run"], &["frobnicate"], &["run", "--config"], &["store", "info", "--nope"]];
+    for arguments in usages {
+        assert_eq!(run(arguments).code, Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn check_prints_the_routes_as_understood() {
+    let backend = Backend::start();
+    let exit = run(&["check", "--config", &Setup::before(&backend).write_config()]);
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+    for word in ["redeem", "/v1/vouchers/redeem", "optional", "rest"] {
+        assert!(exit.stdout.contains(word), "{word} is missing: {}", exit.stdout);
+    }
+}
+
+#[test]
+fn the_version_is_told() {
+    let exit = run(&["--version"]);
+    assert_eq!(exit.code, Some(0));
+    assert_eq!(exit.stdout.trim(), concat!("oncegate ", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_port_in_use_is_told_in_one_line() {
+    let backend = Backend::start();
+    let taken = backend.addr().to_string();
+    let exit = Setup::before(&backend).listen(&taken).try_start().unwrap_err();
+    check_exit(&exit, 1, &[&taken]);
+    one_line(&exit);
+    let admin = Setup::before(&backend)
+        .replacing("[admin]\nlisten = \"127.0.0.1:0\"", format!("[admin]\nlisten = \"{taken}\""));
+    let exit = admin.try_start().unwrap_err();
+    check_exit(&exit, 1, &[&taken]);
+    one_line(&exit);
+}
+
+#[test]
+fn a_store_that_another_process_holds_is_refused() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend);
+    let gateway = setup.start();
+    let exit = setup.try_start().unwrap_err();
+    check_exit(&exit, 1, &[text(&setup.store_path())]);
+    one_line(&exit);
+    // The one that runs is not disturbed.
+    Request::redeem("k", BODY).send(gateway.addr).is(200, "executed", "");
+}
+
+#[test]
+fn a_store_that_cannot_be_written_is_refused() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend);
+    std::fs::write(setup.store_path(), "a file").unwrap();
+    let exit = setup.try_start().unwrap_err();
+    check_exit(&exit, 1, &[text(&setup.store_path())]);
+    one_line(&exit);
+    let setup = Setup::before(&backend).file_size_limit(Some(0));
+    check_exit(&setup.try_start().unwrap_err(), 1, &[text(&setup.store_path())]);
+}
+
+#[test]
+fn a_directory_that_holds_something_else_is_not_taken_for_a_store() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend);
+    std::fs::create_dir(setup.store_path()).unwrap();
+    std::fs::write(setup.store_path().join("letter.txt"), "dear").unwrap();
+    let exit = setup.try_start().unwrap_err();
+    check_exit(&exit, 1, &[text(&setup.store_path())]);
+    one_line(&exit);
+    let left = std::fs::read_dir(setup.store_path()).unwrap().count();
+    assert_eq!(left, 1, "nothing was added");
+}
+
+#[test]
+fn a_store_of_a_newer_schema_is_refused_and_left_as_it_is() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend);
+    setup.start().stop();
+    {
+        let db = fjall::Database::builder(setup.store_path().join("data")).open().unwrap();
+        let meta = db.keyspace("meta", fjall::KeyspaceCreateOptions::default).unwrap();
+        meta.insert("schema", 9_u32.to_le_bytes()).unwrap();
+        db.persist(fjall::PersistMode::SyncAll).unwrap();
+    }
+    for _ in 0..2 {
+        let exit = setup.try_start().unwrap_err();
+        check_exit(&exit, 1, &["schema", "9", "upgrade"]);
+        one_line(&exit);
+    }
+}
+
+#[test]
+fn an_empty_store_is_not_taken_for_one_where_no_key_was_ever_used() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend);
+    let strict = setup.clone().store("create = false");
+    let exit = strict.try_start().unwrap_err();
+    check_exit(&exit, 1, &[text(&setup.store_path())]);
+    one_line(&exit);
+    let init = run(&["store", "init", "--path", text(&setup.store_path())]);
+    assert_eq!(init.code, Some(0), "{init:?}");
+    let gateway = strict.start();
+    Request::redeem("k", BODY).send(gateway.addr).is(200, "executed", "");
+    drop(gateway);
+    let other = setup.clone().store("expect_id = \"8e03978e-40d5-43e8-bc93-6894a57f9324\"");
+    check_exit(&other.try_start().unwrap_err(), 1, &["8e03978e"]);
+}
+
+#[test]
+fn a_store_can_be_made_looked_at_and_checked() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend);
+    let path = setup.store_path();
+    let store = |what: &str| run(&["store", what, "--path", text(&path)]);
+    assert_eq!(store("info").code, Some(1));
+    assert_eq!(store("init").code, Some(0));
+    assert_eq!(store("init").code, Some(1), "what exists is not made again");
+    let mut gateway = setup.start();
+    for key in ["a", "b", "c"] {
+        Request::redeem(key, BODY).send(gateway.addr).is(200, "executed", "");
+    }
+    assert_eq!(store("info").code, Some(1), "locked by the gateway");
+    gateway.stop();
+    let info = store("info");
+    assert_eq!(info.code, Some(0), "{info:?}");
+    let verify = store("verify");
+    assert_eq!(verify.code, Some(0), "{verify:?}");
+    assert!((verify.stdout + &verify.stderr).contains('3'));
+    let json = run(&["store", "info", "--path", text(&path), "--json"]);
+    serde_json::from_str::<serde_json::Value>(&json.stdout).expect("JSON");
+}
+
+#[test]
+fn a_gateway_needs_no_file() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend);
+    let gateway = setup
+        .launch(&[
+            "run",
+            "--upstream",
+            &format!("http://{}", backend.addr()),
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--store",
+            text(&setup.store_path()),
+        ])
+        .expect("starts");
+    Request::get("/anything").send(gateway.addr).is(200, "", "");
+    for method in ["POST", "PUT", "PATCH", "DELETE"] {
+        let request = Request::new(method, "/any/where");
+        request.clone().json(BODY).send(gateway.addr).is(400, "rejected", "key-missing");
+        let keyed = request.key(method).json(BODY);
+        keyed.send(gateway.addr).is(200, "executed", "");
+        keyed.send(gateway.addr).is(200, "replayed", "");
+    }
+    assert_eq!(backend.calls(), 5);
+}
+
+#[test]
+fn health_is_an_exit_code() {
+    let backend = Backend::start();
+    let mut gateway = Setup::before(&backend).start();
+    let admin = format!("http://{}", gateway.admin);
+    assert_eq!(run(&["health", "--admin", &admin]).code, Some(0));
+    gateway.stop();
+    let exit = run(&["health", "--admin", &admin]);
+    check_exit(&exit, 1, &[]);
+    one_line(&exit);
+}
+
+#[test]
+fn the_operators_pages_are_not_on_the_clients_port() {
+    let backend = Backend::refusing();
+    let gateway = Setup::before(&backend).start();
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(Request::get(path).send(gateway.addr).error(), "upstream-unreachable");
+    }
+    let exit = Setup::before(&backend)
+        .replacing("[admin]\nlisten = \"127.0.0.1:0\"", "[admin]\nlisten = \"0.0.0.0:0\"")
+        .try_start()
+        .unwrap_err();
+    check_exit(&exit, 2, &["token"]);
+}
+
+#[test]
+fn a_full_disk_stops_claims_and_loses_nothing() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend);
+    setup.start().stop();
+    // Files may grow to a size that the store reaches soon.
+    let largest = largest_file(&setup.store_path());
+    let full = setup.clone().file_size_limit(Some(largest / 512 + 64));
+    let gateway = full.start();
+    let mut kept = Vec::new();
+    let refused = (0..5000).find_map(|number| {
+        let request = Request::redeem(&format!("k-{number}"), &format!("[{number}]"));
+        let told = request.send(gateway.addr);
+        match (told.status, told.disposition().as_str()) {
+            (200, "executed") => {
+                kept.push((request, told.kept()));
+                None
+            }
+            // The claim was durable, the outcome was not: told, and never run again.
+            (200, "unrecorded") => None,
+            _ => Some(told),
+        }
+    });
+    let refused = refused.expect("the disk is full at last");
+    refused.is(503, "rejected", "store-unavailable");
+    assert!(refused.header("retry-after").is_some(), "{refused:?}");
+    let calls = backend.calls();
+    for number in 0..5 {
+        let told = Request::redeem(&format!("late-{number}"), BODY).send(gateway.addr);
+        told.is(503, "rejected", "store-unavailable");
+    }
+    assert_eq!(backend.calls(), calls, "nothing is sent without a claim");
+    assert_eq!(Request::get("/readyz").send(gateway.admin).status, 503);
+    drop(gateway);
+    assert!(!kept.is_empty(), "the disk was full from the start");
+    let gateway = setup.start();
+    for (request, first) in &kept {
+        let again = request.send(gateway.addr);
+        again.is(200, "replayed", "");
+        assert_eq!(&again.kept(), first);
+    }
+    Request::redeem("late-0", BODY).send(gateway.addr).is(200, "executed", "");
+    assert!(backend.executions().values().all(|count| *count == 1));
+}
+
+#[test]
+fn an_answer_that_cannot_be_recorded_is_given_and_said_to_be_unrecorded() {
+    let backend = Backend::start();
+    // Not to be compressed by the engine.
+    let mut rng = Rng::seeded("an_answer_that_cannot_be_recorded");
+    let large: Vec<u8> = (0..100_000).flat_map(|_| rng.next().to_le_bytes()).collect();
+    backend.always(Act::whole(200, &[], &large));
+    let setup = Setup::before(&backend);
+    setup.start().stop();
+    // Room for the claim, none for the answer.
+    let largest = largest_file(&setup.store_path());
+    let gateway = setup.clone().file_size_limit(Some(largest / 512 + 200)).start();
+    let first = Request::redeem("k", BODY).send(gateway.addr);
+    first.is(200, "unrecorded", "");
+    assert!(first.body == large);
+    let again = Request::redeem("k", BODY).send(gateway.addr);
+    assert!([409, 503].contains(&again.status), "{again:?}");
+    drop(gateway);
+    let gateway = setup.start();
+    Request::redeem("k", BODY).send(gateway.addr).is(409, "unknown", "outcome-unknown");
+    assert_eq!(backend.calls(), 1);
+}
+
+#[test]
+fn a_corrupt_record_fails_closed() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend);
+    let mut gateway = setup.start();
+    for key in ["a", "b", "c"] {
+        Request::redeem(key, BODY).send(gateway.addr).is(200, "executed", "");
+    }
+    gateway.stop();
+    {
+        let db = fjall::Database::builder(setup.store_path().join("data")).open().unwrap();
+        let records = db.keyspace("records", fjall::KeyspaceCreateOptions::default).unwrap();
+        let entries: Vec<_> = records.iter().map(|entry| entry.into_inner().unwrap()).collect();
+        assert_eq!(entries.len(), 3);
+        for (id, record) in entries {
+            let mut bytes = record.to_vec();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            records.insert(id, bytes).unwrap();
+        }
+        db.persist(fjall::PersistMode::SyncAll).unwrap();
+    }
+    let gateway = setup.start();
+    for key in ["a", "b", "c"] {
+        Request::redeem(key, BODY).send(gateway.addr).is(503, "rejected", "store-unavailable");
+    }
+    assert_eq!(backend.calls(), 3, "a record that cannot be read is not taken for none");
+    Request::redeem("d", BODY).send(gateway.addr).is(200, "executed", "");
+    drop(gateway);
+    let verify = run(&["store", "verify", "--path", text(&setup.store_path())]);
+    assert_eq!(verify.code, Some(1), "{verify:?}");
+}
+
+/// The size of the largest file below `dir`, in bytes.
+fn largest_file(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    entries
+        .map(|entry| {
+            let kind = entry.metadata().unwrap();
+            if kind.is_dir() { largest_file(&entry.path()) } else { kind.len() }
+        })
+        .max()
+        .unwrap_or(0)
+}
