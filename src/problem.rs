@@ -89,6 +89,14 @@ pub enum Slug {
     HeadTooLarge,
     /// The request's target is over the limit.
     UriTooLong,
+    /// The body is not the batch that this address takes.
+    BodyInvalid,
+    /// A batch has more items than are accepted.
+    TooManyItems,
+    /// Two items of a batch have one id.
+    DuplicateItem,
+    /// The quantity of an item is not one.
+    QuantityInvalid,
     /// The request did not arrive in time.
     RequestTimeout,
     /// The request is not one that can be forwarded safely.
@@ -104,7 +112,7 @@ pub enum Slug {
 }
 
 /// Every slug, for the published contract.
-pub const SLUGS: [Slug; 20] = [
+pub const SLUGS: [Slug; 24] = [
     Slug::KeyMissing,
     Slug::KeyInvalid,
     Slug::KeyReused,
@@ -119,6 +127,10 @@ pub const SLUGS: [Slug; 20] = [
     Slug::BodyTooLarge,
     Slug::HeadTooLarge,
     Slug::UriTooLong,
+    Slug::BodyInvalid,
+    Slug::TooManyItems,
+    Slug::DuplicateItem,
+    Slug::QuantityInvalid,
     Slug::RequestTimeout,
     Slug::RequestInvalid,
     Slug::NoRoute,
@@ -180,6 +192,12 @@ impl Slug {
                 ("head-too-large", "Headers too large", S::REQUEST_HEADER_FIELDS_TOO_LARGE, false)
             }
             Self::UriTooLong => ("uri-too-long", "URI too long", S::URI_TOO_LONG, false),
+            Self::BodyInvalid => ("body-invalid", "Body invalid", S::BAD_REQUEST, false),
+            Self::TooManyItems => ("too-many-items", "Too many items", S::PAYLOAD_TOO_LARGE, false),
+            Self::DuplicateItem => ("duplicate-item", "Item id used twice", S::BAD_REQUEST, false),
+            Self::QuantityInvalid => {
+                ("quantity-invalid", "Quantity invalid", S::BAD_REQUEST, false)
+            }
             Self::RequestTimeout => {
                 ("request-timeout", "Request timeout", S::REQUEST_TIMEOUT, true)
             }
@@ -358,9 +376,12 @@ fn redeemsg(problem: &Problem) -> (StatusCode, &'static str, &'static str) {
             (StatusCode::CONFLICT, "idempotent_request_in_progress", "idempotency_error")
         }
         Slug::KeyReused => (StatusCode::CONFLICT, slug.as_str(), "idempotency_error"),
-        Slug::KeyMissing | Slug::KeyInvalid => {
-            (problem.status, slug.as_str(), "invalid_request_error")
-        }
+        Slug::KeyMissing
+        | Slug::KeyInvalid
+        | Slug::BodyInvalid
+        | Slug::TooManyItems
+        | Slug::DuplicateItem
+        | Slug::QuantityInvalid => (problem.status, slug.as_str(), "invalid_request_error"),
         Slug::UpstreamUnreachable
         | Slug::OutcomeUnknown
         | Slug::KeyExpired

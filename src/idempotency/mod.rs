@@ -1,4 +1,4 @@
-//! The rules: what a key, a fingerprint and a record are, what an existing record means for a new
+//! The rules: what a key, a fingerprint, a record and the ledger entry of an item are, what an existing record means for a new
 //! request, and what a backend's answer means for the record.
 //!
 //! Everything here is pure. No I/O, no clock (time is an argument), no async, and no name from the
@@ -8,6 +8,7 @@
 pub mod claim;
 pub mod fingerprint;
 pub mod key;
+pub mod ledger;
 pub mod outcome;
 pub mod record;
 pub mod tenant;
@@ -17,5 +18,6 @@ mod tests;
 pub use claim::{Decision, decide};
 pub use fingerprint::Fingerprint;
 pub use key::Key;
+pub use ledger::Ledger;
 pub use record::{Answer, Record, RecordId, State};
 pub use tenant::TenantId;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::fingerprint::Fingerprint;
+use super::ledger::Ledger;
 use super::tenant::TenantId;
 use crate::clock::Timestamp;
 
@@ -129,6 +130,23 @@ pub enum State {
         /// When the key may be forgotten; `None` keeps it for ever.
         expires: Option<Timestamp>,
     },
+    /// One item of batches; the record's key is its id.
+    Item {
+        /// How much of it was asked for, issued, sent.
+        ledger: Box<Ledger>,
+        /// When it is due; `None` while anything is missing or open, and where it is kept for ever.
+        expires: Option<Timestamp>,
+        /// How long the quantities stay once the outcomes are gone; `None`: those are gone.
+        tombstone: Option<Keep>,
+    },
+}
+
+impl State {
+    /// The state of an item with this ledger entry.
+    pub fn item(ledger: Ledger, retention: Retention, now: Timestamp) -> Self {
+        let expires = if ledger.is_done() { retention.answer.end(now) } else { None };
+        Self::Item { ledger: Box::new(ledger), expires, tombstone: Some(retention.tombstone) }
+    }
 }
 
 /// How long something is kept.
@@ -224,15 +242,47 @@ impl Record {
     }
 
     /// The successor in which nobody knows the outcome.
+    ///
+    /// Of an item, only the units in flight become unknown; one without any stays as it is.
     pub fn lost(&self, reason: UnknownReason, now: Timestamp) -> Self {
-        self.next(State::Unknown { since: now, reason }, now)
+        let state = match &self.state {
+            State::InFlight
+            | State::Unknown { .. }
+            | State::Final { .. }
+            | State::Tombstone { .. } => State::Unknown { since: now, reason },
+            State::Item { ledger, tombstone, .. } => match ledger.lose(reason) {
+                Ok(ledger) => {
+                    State::Item { ledger: Box::new(ledger), expires: None, tombstone: *tombstone }
+                }
+                Err(_) => self.state.clone(),
+            },
+        };
+        self.next(state, now)
+    }
+
+    /// The successor with this ledger entry. Retention is counted from when the item is done.
+    pub fn with_ledger(&self, ledger: Ledger, retention: Retention, now: Timestamp) -> Self {
+        self.next(State::item(ledger, retention, now), now)
+    }
+
+    /// The ledger entry, if this is the record of an item.
+    pub fn ledger(&self) -> Option<&Ledger> {
+        match &self.state {
+            State::Item { ledger, .. } => Some(ledger),
+            State::InFlight
+            | State::Unknown { .. }
+            | State::Final { .. }
+            | State::Tombstone { .. } => None,
+        }
     }
 
     /// When this record is due for [`Record::expired`]; `None` while it must stay as it is.
     pub fn expires(&self) -> Option<Timestamp> {
         match self.state {
             State::InFlight | State::Unknown { .. } => None,
-            State::Final { expires, .. } | State::Tombstone { expires, .. } => expires,
+            State::Final { expires, .. }
+            | State::Tombstone { expires, .. }
+            | State::Item { expires, .. } => expires,
         }
     }
 
@@ -249,10 +299,22 @@ impl Record {
                 Expiry::Bury(Box::new(self.next(state, now)))
             }
             State::Tombstone { expires: Some(at), .. } if *at <= now => Expiry::Forget,
+            State::Item { ledger, expires: Some(at), tombstone } if *at <= now => {
+                let Some(keep) = tombstone else { return Expiry::Forget };
+                let expires = keep.end(*at);
+                if expires.is_some_and(|end| end <= now) {
+                    return Expiry::Forget;
+                }
+                let ledger = Box::new(ledger.bare());
+                Expiry::Bury(Box::new(
+                    self.next(State::Item { ledger, expires, tombstone: None }, now),
+                ))
+            }
             State::InFlight
             | State::Unknown { .. }
             | State::Final { .. }
-            | State::Tombstone { .. } => Expiry::Keep,
+            | State::Tombstone { .. }
+            | State::Item { .. } => Expiry::Keep,
         }
     }
 

@@ -6,8 +6,8 @@
 use super::batch::{Batch, Item};
 use super::edit::{Edit, edit, edit_value, quoted};
 use super::join::{Joined, Response, Shape};
-use super::ledger::{ItemOutcome, Ledger, elements};
 use super::rules::{ItemRules, MatchBy, Progress, Refusal, View};
+use crate::idempotency::ledger::{ItemOutcome, Ledger, elements};
 use crate::json::{Document, Kind, Pointer};
 
 /// The status of an answer with unknown items, unless the template has one.

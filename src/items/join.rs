@@ -6,11 +6,11 @@
 
 use super::batch::Batch;
 use super::edit::{Edit, edit_value};
-pub use super::ledger::ItemOutcome;
-use super::ledger::{Appended, Doubt};
 use super::rows::{Found, assign};
 use super::rules::{ItemRules, MatchBy, Matcher};
 use super::split::Plan;
+pub use crate::idempotency::ledger::ItemOutcome;
+use crate::idempotency::ledger::{Appended, Doubt};
 use crate::idempotency::outcome::{OutcomeRules, StatusPattern, Verdict};
 use crate::idempotency::record::UnknownReason;
 use crate::json::{Document, Kind, Pointer, Value};

@@ -2,7 +2,7 @@
 //! several tries. A retry sends the backend only what is still missing.
 //!
 //! One call goes through these files in order: [`batch`] reads the request, [`split`] decides from
-//! each item's [`ledger`] what is still to send and writes the upstream body, [`join`] reads from
+//! each item's [`Ledger`] what is still to send and writes the upstream body, [`join`] reads from
 //! the backend's answer what became of each item, [`answer`] writes what the client is told.
 //! [`rules`] says where things stand in the bodies; nothing here knows a particular backend.
 //!
@@ -14,17 +14,16 @@ pub mod batch;
 mod digest;
 mod edit;
 pub mod join;
-pub mod ledger;
 mod rows;
 pub mod rules;
 pub mod split;
 #[cfg(test)]
 mod tests;
 
+pub use crate::idempotency::ledger::{Appended, Doubt, Ledger, LedgerError};
 pub use answer::{Answer, refusal, render};
 pub use batch::{Batch, BatchError, Request};
 pub use join::{ItemOutcome, Joined, Response, Shape, join};
-pub use ledger::{Appended, Doubt, Ledger, LedgerError};
 pub use rules::ItemRules;
 pub use split::{Known, Part, Plan, Verdict};
 

@@ -1,6 +1,6 @@
 //! Where things stand in the bodies of a batch API, and what they mean (`[route.items]`).
 
-pub use super::ledger::Progress;
+pub use crate::idempotency::ledger::Progress;
 use crate::idempotency::outcome::StatusPattern;
 use crate::json::{Kind, Pointer, Value};
 

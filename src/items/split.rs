@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::batch::Batch;
 use super::edit::spliced;
-use super::ledger::Ledger;
 use super::rules::ItemRules;
+use crate::idempotency::ledger::Ledger;
 
 /// What the store holds for one item.
 #[derive(Debug, Clone, Copy)]

@@ -178,7 +178,7 @@ impl Drop for Claimed {
 
 /// The version of a new claim. Random, so that it repeats no token of a claim that was released;
 /// the upper bits are free for the raises to come.
-fn first_version() -> u64 {
+pub(super) fn first_version() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().0 >> 8
 }
 

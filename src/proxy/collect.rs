@@ -99,6 +99,17 @@ impl Collected {
         self
     }
 
+    /// Head, body and the memory that the body was granted; the status alone when the answer is too
+    /// large to hold.
+    pub(super) fn into_whole(
+        self,
+    ) -> Result<(response::Parts, Bytes, Option<Reservation>), StatusCode> {
+        match self.body {
+            Content::Whole(body, held) => Ok((self.head, body, held)),
+            Content::Streaming(_) => Err(self.head.status),
+        }
+    }
+
     /// What a replay gives; `None` when the answer is too large to keep.
     pub(super) fn stored(&self) -> Option<Arc<StoredResponse>> {
         match &self.body {

@@ -17,7 +17,7 @@ use super::inflight::{Entry, Flight};
 use super::intake::{self, Intake};
 use super::outcome::{self, Told};
 use super::route::Found;
-use super::{Gateway, pass, wellknown};
+use super::{Gateway, batch, pass, wellknown};
 use crate::body::Body;
 use crate::config::{Mode, RequestMode};
 use crate::idempotency::key::{KeyError, KeySource};
@@ -97,6 +97,10 @@ async fn answer(
     let arrived = Box::new(Arrived { head, body, peer, path });
     match &gateway.config.routes[route].mode {
         Mode::Off => pass::through(gateway, route, arrived, None).await,
+        Mode::Items(mode) => {
+            *dialect = mode.dialect;
+            batch::exchange(gateway, route, mode, arrived).await
+        }
         Mode::Request(mode) => {
             *dialect = mode.dialect;
             keyed(gateway, route, mode, arrived).await
@@ -163,7 +167,10 @@ fn lead_call(
 }
 
 /// Waits for the call this request started. The call goes on when the wait ends.
-async fn first_answer(answered: oneshot::Receiver<Answer>, within: Option<Duration>) -> Answer {
+pub(super) async fn first_answer(
+    answered: oneshot::Receiver<Answer>,
+    within: Option<Duration>,
+) -> Answer {
     let lost = || outcome::outcome_unknown(StatusCode::BAD_GATEWAY);
     let Some(within) = within else {
         return answered.await.unwrap_or_else(|_| Err(lost()));
@@ -270,7 +277,7 @@ fn method_not_allowed(allow: http::HeaderValue) -> Problem {
     Problem { allow: Some(allow), ..problem.disposition(None).close() }
 }
 
-fn too_many_claims() -> Problem {
+pub(super) fn too_many_claims() -> Problem {
     Problem::new(
         Slug::Overloaded,
         "Too many requests are being worked on. Nothing was sent; please try again shortly.",
@@ -278,7 +285,7 @@ fn too_many_claims() -> Problem {
     .retry_after(outcome::RETRY_LATER)
 }
 
-fn quota_exceeded() -> Problem {
+pub(super) fn quota_exceeded() -> Problem {
     Problem::new(
         Slug::QuotaExceeded,
         "Too many of your requests are being worked on. Nothing was sent; please try again \

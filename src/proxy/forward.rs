@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, StatusCode};
+use http::{HeaderName, Request, StatusCode};
 use tokio::time::timeout;
 
 use super::Gateway;
@@ -43,13 +43,23 @@ pub(super) struct Call {
 }
 
 /// How the backend's part ended.
-enum End {
+pub(super) enum End {
     /// Provably nothing was written.
     NotSent(String),
     /// Something was written, and no whole answer came.
     Lost(UnknownReason, String),
     /// A whole answer, or one too large to hold.
     Answered(Collected),
+}
+
+/// How a request is sent and its answer read.
+pub(super) struct Sending<'a> {
+    /// Index of its route.
+    pub(super) route: usize,
+    /// Bytes of the largest answer to hold.
+    pub(super) most: u64,
+    /// The marker that only the gateway may set.
+    pub(super) replayed_header: &'a HeaderName,
 }
 
 /// Claims, sends, records and tells.
@@ -66,7 +76,12 @@ pub(super) async fn run(call: Call, conclusion: Conclusion) {
     };
     crash::point(Point::AfterClaim);
     let patience = gateway.patience(route);
-    let mut backend = pin!(send(&gateway, route, mode, request, reservation));
+    let sending = Sending {
+        route,
+        most: mode.record.max_stored_body,
+        replayed_header: &mode.duplicates.replayed_header,
+    };
+    let mut backend = pin!(send(&gateway, &sending, request, reservation));
     let end = match timeout(patience, backend.as_mut()).await {
         Ok(end) => end,
         Err(_) => {
@@ -91,14 +106,13 @@ pub(super) async fn run(call: Call, conclusion: Conclusion) {
 }
 
 /// Sends the request once and reads the answer.
-async fn send(
+pub(super) async fn send(
     gateway: &Gateway,
-    route: usize,
-    mode: &RequestMode,
+    sending: &Sending<'_>,
     request: Request<bytes::Bytes>,
     mut reservation: super::budget::Reservation,
 ) -> End {
-    let upstream = gateway.upstream(route);
+    let upstream = gateway.upstream(sending.route);
     let method = request.method().clone();
     let response = match upstream.send(request.map(full)).await {
         Ok(response) => response,
@@ -111,9 +125,9 @@ async fn send(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return End::Lost(UnknownReason::Upgraded, "the backend answered 101".to_owned());
     }
-    let limits = Limits { most: mode.record.max_stored_body, idle: gateway.patience(route) };
+    let limits = Limits { most: sending.most, idle: gateway.patience(sending.route) };
     let (mut head, body) = response.into_parts();
-    onward::to_client(&mut head, &method, Some(&mode.duplicates.replayed_header));
+    onward::to_client(&mut head, &method, Some(sending.replayed_header));
     match collect::collect(head, body, &limits, &mut reservation).await {
         Ok(answer) => End::Answered(answer.holding(reservation)),
         Err(error) => End::Lost(UnknownReason::Truncated, error.to_string()),
@@ -126,13 +140,17 @@ async fn not_sent(claimed: &mut Claimed, reason: &str, conclusion: Conclusion) {
     // When the release cannot be stored the record stays in flight and becomes unknown at the next
     // start. The answer is true all the same: this request was not carried out.
     claimed.release().await;
-    let problem = Problem::new(
+    conclusion.tell(Told::Refused(unreachable()), None);
+}
+
+/// Nothing was written to the backend, and the claim is released.
+pub(super) fn unreachable() -> Problem {
+    Problem::new(
         Slug::UpstreamUnreachable,
         "The service could not be reached and the request was not carried out. Please try again.",
     )
     .disposition(Disposition::NotExecuted)
-    .retry_after(Duration::from_secs(1));
-    conclusion.tell(Told::Refused(problem), None);
+    .retry_after(Duration::from_secs(1))
 }
 
 async fn lose(claimed: &mut Claimed, reason: UnknownReason, detail: &str) {

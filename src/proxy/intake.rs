@@ -68,7 +68,7 @@ pub(super) async fn read(
         KeySource::Header(name) => Some(name),
         KeySource::Pointer(_) => None,
     };
-    refuse_nominations(gateway, mode, key_header, &head.headers)?;
+    refuse_nominations(gateway, &mode.fingerprint.headers, key_header, &head.headers)?;
     let most =
         gateway.config.routes[route].max_body.unwrap_or(gateway.config.server.limits.max_body);
     let (body, reservation) = read_body(gateway, body, most, key_header).await?;
@@ -145,7 +145,11 @@ fn key_in_body(
 }
 
 /// The digest under which every key that named this business id is found, for one tenant.
-fn subject(json: &Document<'_>, pointer: &Pointer, tenant: &TenantId) -> Option<[u8; 16]> {
+pub(super) fn subject(
+    json: &Document<'_>,
+    pointer: &Pointer,
+    tenant: &TenantId,
+) -> Option<[u8; 16]> {
     let value = json.find(pointer)?;
     Some(subject_digest(&value.as_id()?, tenant))
 }
@@ -162,7 +166,7 @@ pub(super) fn subject_digest(subject: &str, tenant: &TenantId) -> [u8; 16] {
 }
 
 /// Reads a body of at most `most` bytes, in the time and the memory the limits give.
-async fn read_body(
+pub(super) async fn read_body(
     gateway: &Gateway,
     mut body: Incoming,
     most: u64,
@@ -239,9 +243,9 @@ impl Whole {
 }
 
 /// A header that was read here must reach the backend too, or the two see different requests.
-fn refuse_nominations(
+pub(super) fn refuse_nominations(
     gateway: &Gateway,
-    mode: &RequestMode,
+    compared: &[HeaderName],
     key_header: Option<&HeaderName>,
     headers: &HeaderMap,
 ) -> Result<(), Problem> {
@@ -249,7 +253,7 @@ fn refuse_nominations(
         return Ok(());
     }
     let read = key_header.into_iter().chain(&gateway.config.tenant.headers);
-    let mut read = read.chain(&mode.fingerprint.headers);
+    let mut read = read.chain(compared);
     if read.any(|name| headers::check::nominates(headers, name)) {
         let detail = headers::check::HeadError::Nomination.detail();
         return Err(Problem::new(Slug::RequestInvalid, detail).close());
@@ -292,7 +296,7 @@ fn too_large(most: u64) -> Problem {
     .close()
 }
 
-fn out_of_memory() -> Problem {
+pub(super) fn out_of_memory() -> Problem {
     Problem::new(
         Slug::Overloaded,
         "Too much is being received at once. Nothing was sent; please try again shortly.",

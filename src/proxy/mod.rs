@@ -3,6 +3,7 @@
 //! `server` accepts and drains, `exchange` takes one request from start to finish, `forward` is the
 //! half of it that a client's disconnect cannot cancel. What the rules say is in `idempotency`.
 
+mod batch;
 pub mod budget;
 mod claimed;
 mod client_io;
@@ -42,6 +43,8 @@ pub struct Gateway {
     pub hot: Hot,
     /// The calls in flight in this process.
     pub calls: Arc<InFlight>,
+    /// What batches of this process are sending.
+    busy: Arc<batch::busy::Busy>,
     /// Calls and connections that a drain waits for.
     pub tasks: Tasks,
     router: route::Router,
@@ -68,7 +71,15 @@ impl Gateway {
     fn request_mode(&self, route: usize) -> Option<&crate::config::RequestMode> {
         match &self.config.routes[route].mode {
             crate::config::Mode::Request(mode) => Some(mode),
-            crate::config::Mode::Off => None,
+            crate::config::Mode::Items(_) | crate::config::Mode::Off => None,
+        }
+    }
+
+    /// The rules of a route in items mode.
+    fn items_mode(&self, route: usize) -> Option<&crate::config::ItemsMode> {
+        match &self.config.routes[route].mode {
+            crate::config::Mode::Items(mode) => Some(mode),
+            crate::config::Mode::Request(_) | crate::config::Mode::Off => None,
         }
     }
 
@@ -82,6 +93,7 @@ impl Gateway {
             config.upstreams.iter().map(upstream::Upstream::new).collect::<Result<_, _>>()?;
         let waiters = config.routes.iter().map(|route| match &route.mode {
             crate::config::Mode::Request(mode) => Places::new(mode.duplicates.max_waiters),
+            crate::config::Mode::Items(mode) => Places::new(mode.duplicates.max_waiters),
             crate::config::Mode::Off => Places::new(0),
         });
         Ok(Arc::new(Self {
@@ -93,6 +105,7 @@ impl Gateway {
             waiters: waiters.collect(),
             hot: Hot::new(HOT_BYTES),
             calls: Arc::new(InFlight::default()),
+            busy: Arc::default(),
             store,
             tasks,
             config,

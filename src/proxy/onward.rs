@@ -11,6 +11,8 @@ use super::headers::{self, Forwarding};
 use crate::config::{Mode, Route};
 use crate::idempotency::key::KeySource;
 
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
 /// The request for the backend of `route`. `keyed` says that its answer will be kept.
 pub(super) fn to_backend<B>(
     route: &Route,
@@ -41,6 +43,8 @@ fn hidden_key(route: &Route) -> Option<&HeaderName> {
             KeySource::Header(name) if !mode.key.forward => Some(name),
             KeySource::Header(_) | KeySource::Pointer(_) => None,
         },
+        // A batch has the ids of its items; a key for the whole of it would freeze partial results.
+        Mode::Items(_) => Some(&IDEMPOTENCY_KEY),
         Mode::Off => None,
     }
 }

@@ -59,6 +59,13 @@ impl Router {
         }
     }
 
+    /// Names and values of the parameters in the path of a route that was found.
+    pub fn parameters(&self, method: &Method, path: &str) -> Vec<(String, String)> {
+        let matched = self.by_method.get(method).and_then(|paths| paths.at(path).ok());
+        let matched = matched.iter().flat_map(|matched| matched.params.iter());
+        matched.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
     /// The route for `method` and the normalized `path`.
     pub fn find(&self, method: &Method, path: &str) -> Found {
         if let Some(paths) = self.by_method.get(method)

@@ -10,14 +10,17 @@ use super::Gateway;
 use super::exchange::Answer;
 use crate::body::{Body, full};
 use crate::clock::{Timestamp, rfc3339};
-use crate::config::{Mode, RequestMode, Route};
+use crate::config::{ItemsMode, Mode, RequestMode, Route};
 use crate::idempotency::fingerprint::{BodyCompare, Select};
 use crate::idempotency::key::{
     Format, KeyError, KeyRules, KeySource, Scope, Syntax, header_as_written,
 };
+use crate::idempotency::ledger::Progress;
 use crate::idempotency::outcome::Verdict;
 use crate::idempotency::record::Keep;
-use crate::idempotency::{Record, RecordId, State, TenantId};
+use crate::idempotency::{Ledger, Record, RecordId, State, TenantId};
+use crate::items;
+use crate::items::rules::View;
 use crate::problem::{Problem, SLUGS, Slug};
 
 /// Where the contract is published.
@@ -67,14 +70,9 @@ async fn status(gateway: &Gateway, headers: &HeaderMap) -> Answer {
     let tenant = TenantId::of(&gateway.config.tenant.headers, headers);
     let mut named = false;
     for route in &gateway.config.routes {
-        let Mode::Request(mode) = &route.mode else { continue };
-        let Some(key) = key_for(&mode.key, headers)? else { continue };
+        let Some((scope, key)) = scoped_key(route, headers)? else { continue };
         named = true;
-        let scope = match mode.key.scope {
-            Scope::Tenant => "",
-            Scope::Route => route.name.as_str(),
-        };
-        let id = RecordId::new(&tenant, scope, &key);
+        let id = RecordId::new(&tenant, &scope, &key);
         let record = gateway.store.get(id).await.map_err(|error| {
             tracing::error!(%error, "a key's status could not be read");
             super::outcome::store_unavailable()
@@ -90,6 +88,25 @@ async fn status(gateway: &Gateway, headers: &HeaderMap) -> Answer {
     }
     let detail = "This key is not known here: no request with it was accepted.";
     Err(Problem::new(Slug::NotFound, detail).disposition(None))
+}
+
+/// The scope and the key that this route would find a record by: for a batch API the header names
+/// the id of an item.
+fn scoped_key(route: &Route, headers: &HeaderMap) -> Result<Option<(String, String)>, Problem> {
+    match &route.mode {
+        Mode::Request(mode) => {
+            let scope = match mode.key.scope {
+                Scope::Tenant => String::new(),
+                Scope::Route => route.name.clone(),
+            };
+            Ok(key_for(&mode.key, headers)?.map(|key| (scope, key)))
+        }
+        Mode::Items(mode) => {
+            let id = headers.get("idempotency-key").and_then(|id| id.to_str().ok());
+            Ok(id.map(|id| (items::scope(&mode.ledger), id.to_owned())))
+        }
+        Mode::Off => Ok(None),
+    }
 }
 
 /// The key as this route would read it; where the route takes keys from bodies, from the usual
@@ -114,10 +131,13 @@ fn forgotten(record: &Record, now: Timestamp) -> bool {
 }
 
 fn status_document(record: &Record, now: Timestamp) -> Value {
+    if let Some(ledger) = record.ledger() {
+        return item_document(record, ledger);
+    }
     let expired = record.expires().is_some_and(|at| at <= now);
     let (state, status, completed, expires) = match &record.state {
         State::InFlight => ("in_flight", None, None, None),
-        State::Unknown { .. } => ("unknown", None, None, None),
+        State::Unknown { .. } | State::Item { .. } => ("unknown", None, None, None),
         State::Final { answer, completed, expires, .. } => {
             let state = if expired { "tombstone" } else { "final" };
             (state, Some(answer.status()), Some(*completed), *expires)
@@ -136,6 +156,30 @@ fn status_document(record: &Record, now: Timestamp) -> Value {
     })
 }
 
+/// The state of one item of a batch API.
+fn item_document(record: &Record, ledger: &Ledger) -> Value {
+    let state = match ledger.progress() {
+        _ if ledger.in_flight > 0 => "in_flight",
+        Progress::Complete => "complete",
+        Progress::Partial => "partial",
+        Progress::None => "none",
+        Progress::Unknown => "unknown",
+    };
+    json!({
+        "state": state,
+        "requested": ledger.requested,
+        "fulfilled": ledger.fulfilled,
+        "in_flight": ledger.in_flight,
+        "unknown": ledger.unknown,
+        "reason": ledger.doubt.map(|doubt| doubt.to_string()),
+        "closed": ledger.closed,
+        "first_seen": rfc3339(record.first_seen),
+        "updated_at": rfc3339(record.updated),
+        "expires_at": record.expires().map(rfc3339),
+        "attempts": record.attempts,
+    })
+}
+
 /// The contract as it is configured.
 fn contract(gateway: &Gateway) -> Value {
     let routes: Vec<Value> = gateway
@@ -144,6 +188,7 @@ fn contract(gateway: &Gateway) -> Value {
         .iter()
         .filter_map(|route| match &route.mode {
             Mode::Request(mode) => Some(route_contract(route, mode)),
+            Mode::Items(mode) => Some(items_contract(route, mode)),
             Mode::Off => None,
         })
         .collect();
@@ -201,6 +246,36 @@ fn route_contract(route: &Route, mode: &RequestMode) -> Value {
         "retention_seconds": seconds(mode.record.retention.answer),
         "tombstone_seconds": seconds(mode.record.retention.tombstone),
         "max_stored_body": mode.record.max_stored_body,
+    })
+}
+
+fn items_contract(route: &Route, mode: &ItemsMode) -> Value {
+    let rules = &mode.rules;
+    let pointers = |list: &[crate::json::Pointer]| -> Vec<String> {
+        list.iter().map(ToString::to_string).collect()
+    };
+    json!({
+        "name": route.name,
+        "methods": route.methods.iter().map(Method::as_str).collect::<Vec<_>>(),
+        "path": route.path,
+        "mode": "items",
+        "items": {
+            "at": rules.at.to_string(),
+            "single": rules.single,
+            "id": rules.id.to_string(),
+            "quantity": rules.quantity.as_ref().map(ToString::to_string),
+            "max_items": rules.max_items,
+            "max_quantity": rules.max_quantity,
+            "ledger": mode.ledger,
+            "same": rules.same.as_deref().map(pointers),
+            "shared": rules.shared.as_deref().map(pointers),
+            "serialize_by": pointers(&rules.serialize_by),
+            "view": match rules.view { View::Cumulative => "cumulative", View::Delta => "delta" },
+        },
+        "duplicates": { "wait_seconds": mode.duplicates.wait.as_secs_f64() },
+        "outcome": { "on_unknown": "hold" },
+        "retention_seconds": seconds(mode.record.retention.answer),
+        "tombstone_seconds": seconds(mode.record.retention.tombstone),
     })
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! 0   schema   u8        1
-//! 1   state    u8        1 in flight, 2 unknown, 3 final and kept, 4 final and not kept, 5 tombstone
+//! 1   state    u8        1 in flight, 2 unknown, 3 final and kept, 4 final and not kept, 5 tombstone,
+//!                        6 item at rest, 7 item in flight, 8 item unknown
 //! 2   flags    u8        bit 0: expires is set, bit 1: subject is set
 //! 3   version  u64
 //! 11  expires  u64       milliseconds, zero when not set
@@ -29,6 +30,7 @@ use crate::clock::Timestamp;
 use crate::idempotency::fingerprint::{Fingerprint, MemberDigest};
 use crate::idempotency::record::{Keep, Nonce, StoredResponse, UnknownReason};
 use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
+use ledger::{ledger_tag, reason_of, reason_to_tag};
 
 /// The version of the layout this program writes, and the newest it reads.
 pub const SCHEMA: u32 = 1;
@@ -41,6 +43,11 @@ const UNKNOWN: u8 = 2;
 const KEPT: u8 = 3;
 const NOT_RETAINED: u8 = 4;
 const TOMBSTONE: u8 = 5;
+const ITEM: u8 = 6;
+const ITEM_IN_FLIGHT: u8 = 7;
+const ITEM_UNKNOWN: u8 = 8;
+/// In the place of an item's tombstone: its outcomes are gone already.
+const GONE: u8 = 2;
 const HEAD: usize = 35;
 const CHECKSUM: usize = 4;
 
@@ -66,6 +73,7 @@ impl Head {
             State::InFlight => (true, true),
             State::Unknown { .. } => (true, false),
             State::Final { .. } | State::Tombstone { .. } => (false, false),
+            State::Item { ref ledger, .. } => (ledger.is_open(), ledger.in_flight > 0),
         };
         let (expires, subject) = (record.expires(), record.subject);
         Self { version: record.version, open, in_flight, expires, subject }
@@ -115,6 +123,7 @@ pub fn encode(id: &RecordId, record: &Record) -> Vec<u8> {
         State::Final { answer: Answer::Kept(_), .. } => KEPT,
         State::Final { answer: Answer::NotRetained { .. }, .. } => NOT_RETAINED,
         State::Tombstone { .. } => TOMBSTONE,
+        State::Item { ledger, .. } => ledger_tag(ledger),
     };
     let expires = record.expires();
     let mut flags = 0;
@@ -229,6 +238,7 @@ fn size_hint(record: &Record) -> usize {
             let header = |(name, value): &(String, Vec<u8>)| name.len() + value.len() + 8;
             response.body.len() + response.headers.iter().map(header).sum::<usize>()
         }
+        State::Item { ledger, .. } => ledger.bytes(),
         State::Final { .. } | State::InFlight | State::Unknown { .. } | State::Tombstone { .. } => {
             0
         }
@@ -277,14 +287,7 @@ impl Writer {
             }
             State::Final { answer, completed, expires: _, tombstone } => {
                 self.u64(completed.as_millis());
-                match tombstone {
-                    Keep::Forever => self.raw(&[0]),
-                    Keep::For(period) => {
-                        self.raw(&[1]);
-                        self.u64(period.as_secs());
-                        self.u32(period.subsec_nanos());
-                    }
-                }
+                self.keep(*tombstone);
                 self.u16(answer.status());
                 if let Answer::Kept(response) = answer {
                     self.count(response.headers.len());
@@ -298,6 +301,24 @@ impl Writer {
             State::Tombstone { status, completed, expires: _ } => {
                 self.u64(completed.as_millis());
                 self.u16(*status);
+            }
+            State::Item { ledger, expires: _, tombstone } => {
+                match tombstone {
+                    None => self.raw(&[GONE]),
+                    Some(keep) => self.keep(*keep),
+                }
+                self.ledger(ledger);
+            }
+        }
+    }
+
+    fn keep(&mut self, keep: Keep) {
+        match keep {
+            Keep::Forever => self.raw(&[0]),
+            Keep::For(period) => {
+                self.raw(&[1]);
+                self.u64(period.as_secs());
+                self.u32(period.subsec_nanos());
             }
         }
     }
@@ -377,7 +398,9 @@ impl<'a> Reader<'a> {
         let (open, in_flight) = match tag {
             IN_FLIGHT => (true, true),
             UNKNOWN => (true, false),
-            KEPT | NOT_RETAINED | TOMBSTONE => (false, false),
+            ITEM_IN_FLIGHT => (true, true),
+            ITEM_UNKNOWN => (true, false),
+            KEPT | NOT_RETAINED | TOMBSTONE | ITEM => (false, false),
             _ => return Err(DecodeError::Invalid("state")),
         };
         if flags > (HAS_EXPIRES | HAS_SUBJECT) {
@@ -417,6 +440,19 @@ impl<'a> Reader<'a> {
                 let status = self.u16("status")?;
                 Ok(State::Tombstone { status, completed, expires })
             }
+            ITEM | ITEM_IN_FLIGHT | ITEM_UNKNOWN => {
+                let tombstone = if self.0.first() == Some(&GONE) {
+                    self.u8("tombstone")?;
+                    None
+                } else {
+                    Some(self.keep()?)
+                };
+                let ledger = Box::new(self.ledger()?);
+                if ledger_tag(&ledger) != tag || (expires.is_some() && !ledger.is_done()) {
+                    return Err(DecodeError::Invalid("state"));
+                }
+                Ok(State::Item { ledger, expires, tombstone })
+            }
             _ => Err(DecodeError::Invalid("state")),
         }
     }
@@ -445,32 +481,12 @@ impl<'a> Reader<'a> {
 
     fn reason(&mut self) -> Result<UnknownReason, DecodeError> {
         let tag = self.u8("reason")?;
-        let status = self.u16("reason")?;
-        match (tag, status) {
-            (1, status) => Ok(UnknownReason::Status(status)),
-            (2, 0) => Ok(UnknownReason::Timeout),
-            (3, 0) => Ok(UnknownReason::ConnectionLost),
-            (4, 0) => Ok(UnknownReason::Truncated),
-            (5, 0) => Ok(UnknownReason::Upgraded),
-            (6, 0) => Ok(UnknownReason::ProcessEnded),
-            (7, 0) => Ok(UnknownReason::NotRecorded),
-            _ => Err(DecodeError::Invalid("reason")),
-        }
+        reason_of(tag, self.u16("reason")?)
     }
 }
 
-fn reason_to_tag(reason: UnknownReason) -> (u8, u16) {
-    match reason {
-        UnknownReason::Status(status) => (1, status),
-        UnknownReason::Timeout => (2, 0),
-        UnknownReason::ConnectionLost => (3, 0),
-        UnknownReason::Truncated => (4, 0),
-        UnknownReason::Upgraded => (5, 0),
-        UnknownReason::ProcessEnded => (6, 0),
-        UnknownReason::NotRecorded => (7, 0),
-    }
-}
-
+#[path = "codec_ledger.rs"]
+mod ledger;
 #[cfg(test)]
 #[path = "codec_tests.rs"]
 mod tests;

@@ -60,7 +60,8 @@ fn whatever_the_bytes_are_reading_ends_with_an_answer_that_writes_back_the_same(
         let mut content = if round % 4 == 0 {
             (0..random.below(300)).map(|_| random.next() as u8).collect()
         } else {
-            let mut bytes = encode(&id(1), &samples[random.below(4)]);
+            let mut bytes =
+                encode(&id(1), &samples[[0, 1, 2, 3, 16, 17, 19, 20, 21][random.below(9)]]);
             bytes.truncate(bytes.len() - CHECKSUM);
             bytes
         };

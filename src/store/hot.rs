@@ -1,6 +1,6 @@
 //! Final answers kept in memory, so that a replay reads no disk.
 //!
-//! Only final records whose answer was kept go in: nothing can change them before they expire, and
+//! Only final records whose answer was kept, and items that are done, go in: nothing can change them before they expire, and
 //! whoever uses one decides on it with the record's own time, so an entry is never wrong, only
 //! absent. Bounded by bytes; the least useful entries leave first. Work in flight is never here.
 
@@ -41,10 +41,12 @@ impl Hot {
         self.entries.get(id)
     }
 
-    /// Keeps a record, if it is final and its answer was kept; anything else is ignored.
+    /// Keeps a record, if it is final and its answer was kept, or an item that is done; anything
+    /// else is ignored.
     pub fn put(&self, id: RecordId, record: Arc<Record>) {
         let replayable = match &record.state {
             State::Final { answer: Answer::Kept(_), .. } => true,
+            State::Item { ledger, .. } => ledger.is_done(),
             State::Final { answer: Answer::NotRetained { .. }, .. }
             | State::InFlight
             | State::Unknown { .. }
@@ -75,6 +77,7 @@ fn weight(record: &Record) -> usize {
             let headers = headers.map(|(name, value)| name.len() + value.len() + 80);
             response.body.len() + headers.sum::<usize>()
         }
+        State::Item { ledger, .. } => ledger.bytes(),
         State::Final { answer: Answer::NotRetained { .. }, .. }
         | State::InFlight
         | State::Unknown { .. }
@@ -86,6 +89,7 @@ fn weight(record: &Record) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::idempotency::Ledger;
     use crate::store::samples;
 
     #[test]
@@ -93,7 +97,8 @@ mod tests {
         let hot = Hot::new(CAPACITY);
         for (at, record) in samples::every_state().into_iter().enumerate() {
             let id = samples::id(at as u64);
-            let kept = matches!(&record.state, State::Final { answer: Answer::Kept(_), .. });
+            let kept = matches!(&record.state, State::Final { answer: Answer::Kept(_), .. })
+                || record.ledger().is_some_and(Ledger::is_done);
             hot.put(id, Arc::new(record));
             assert_eq!(hot.get(&id).is_some(), kept, "sample {at}");
         }

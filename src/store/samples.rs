@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::idempotency::fingerprint::{Fingerprint, MemberDigest};
+use crate::idempotency::ledger::{Appended, Doubt, ItemOutcome, Ledger};
 use crate::idempotency::record::{Keep, Retention, StoredResponse, UnknownReason};
 use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
 
@@ -93,6 +94,40 @@ pub(crate) fn every_state() -> Vec<Record> {
         let state = State::Tombstone { status: 204, completed: T0, expires };
         records.push(Record { state, ..claim(7) });
     }
+    records.extend(items());
+    records
+}
+
+/// Records of items: fresh, in flight, unknown, partial, complete, closed, and with its rows gone.
+pub(crate) fn items() -> Vec<Record> {
+    let hour = Keep::For(Duration::from_secs(3600));
+    let kept = kept_for(hour, hour);
+    let fresh = Ledger::new(3).expect("units");
+    let flying = fresh.claim(3).expect("free");
+    let rows = |units: u64, closed| ItemOutcome::Issued {
+        units,
+        appended: vec![Appended {
+            at: "/vendor".to_owned(),
+            elements: (0..units).map(|unit| unit.to_string()).collect(),
+        }],
+        row: Some("{\"vendor\":[]}".to_owned()),
+        closed,
+    };
+    let partial = flying.complete(&rows(2, false)).expect("in flight");
+    let again = partial.claim(1).expect("free");
+    let lost = again.lose(UnknownReason::Status(503)).expect("in flight");
+    let unknown = ItemOutcome::Unknown { doubt: Doubt::Said, row: Some("{}".to_owned()) };
+    let said = again.complete(&unknown).expect("in flight");
+    let complete = again.complete(&rows(1, false)).expect("in flight");
+    let closed = again.complete(&rows(0, true)).expect("in flight");
+    let states = [&flying, &partial, &again, &lost, &said, &complete, &closed];
+    let mut records: Vec<Record> =
+        states.into_iter().map(|ledger| claim(8).with_ledger(ledger.clone(), kept, T0)).collect();
+    let forever = kept_for(Keep::Forever, Keep::Forever);
+    records.push(claim(8).with_ledger(complete.clone(), forever, T0));
+    let ledger = Box::new(complete.bare());
+    let state = State::Item { ledger, expires: Some(T0), tombstone: None };
+    records.push(Record { state, ..claim(8) });
     records
 }
 

@@ -191,5 +191,5 @@ fn tries_that_issue_nothing_do_not_grow_an_entry_without_end() {
     for _ in 0..1000 {
         entry = entry.claim(1).unwrap().complete(&idle).unwrap();
     }
-    assert!(entry.gathered("/x").len() * 1000 <= ledger::MAX_IDLE_BYTES + 1000);
+    assert!(entry.gathered("/x").len() * 1000 <= crate::idempotency::ledger::MAX_IDLE_BYTES + 1000);
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::engine::{Engine, expiry_key, id_of, subject_key};
 use super::open::{self, NAMED, OpenError, Options};
 use crate::clock::Timestamp;
-use crate::idempotency::{RecordId, State};
+use crate::idempotency::RecordId;
 use crate::store::codec::{self, Head};
 use crate::store::{Identity, StoreError};
 
@@ -88,12 +88,11 @@ pub fn info(path: &Path, cache: u64) -> Result<Info, OpenError> {
     };
     for entry in engine.open.iter() {
         let key = entry.key().map_err(|error| damaged(path, &error))?;
-        let state = id_of(&key).map(|id| engine.get(&id));
-        match state.map(|found| found.map(|record| record.map(|record| record.state))) {
-            Some(Ok(Some(State::InFlight))) => info.in_flight += 1,
-            Some(Ok(Some(State::Unknown { .. }))) => info.unknown += 1,
-            Some(Ok(Some(State::Final { .. } | State::Tombstone { .. }) | None) | Err(_))
-            | None => info.corrupt += 1,
+        let record = id_of(&key).map(|id| engine.get(&id));
+        match record.map(|found| found.map(|record| record.as_ref().map(Head::of))) {
+            Some(Ok(Some(Head { in_flight: true, .. }))) => info.in_flight += 1,
+            Some(Ok(Some(Head { open: true, .. }))) => info.unknown += 1,
+            Some(Ok(Some(_) | None) | Err(_)) | None => info.corrupt += 1,
         }
     }
     Ok(info)

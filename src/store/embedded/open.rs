@@ -17,8 +17,8 @@ use uuid::Uuid;
 use super::engine::{Engine, EngineError, Written, id_of, stage};
 use super::journal::{self, JournalError};
 use crate::clock::{self, Timestamp};
+use crate::idempotency::RecordId;
 use crate::idempotency::record::UnknownReason;
-use crate::idempotency::{RecordId, State};
 use crate::store::codec::{Head, SCHEMA};
 use crate::store::{Identity, StoreError};
 
@@ -335,24 +335,21 @@ pub(super) fn recover(
         };
         let (id, reason) = match found {
             Ok((id, Some(record))) => {
-                match record.state {
-                    State::InFlight => {
-                        let lost = record.lost(UnknownReason::ProcessEnded, now);
-                        let before = Some(Head::of(&record));
-                        stage(engine, &mut batch, &id, before, Some(Written::of(&id, &lost)));
-                        recovered.interrupted += 1;
-                        recovered.unknown += 1;
-                        if batch.len() >= RECOVER_AT_ONCE {
-                            let full = std::mem::replace(&mut batch, engine.db.batch());
-                            commit(full).map_err(unavailable)?;
-                        }
-                        continue;
+                let head = Head::of(&record);
+                if head.in_flight {
+                    let lost = record.lost(UnknownReason::ProcessEnded, now);
+                    stage(engine, &mut batch, &id, Some(head), Some(Written::of(&id, &lost)));
+                    recovered.interrupted += 1;
+                    recovered.unknown += 1;
+                    if batch.len() >= RECOVER_AT_ONCE {
+                        let full = std::mem::replace(&mut batch, engine.db.batch());
+                        commit(full).map_err(unavailable)?;
                     }
-                    State::Unknown { .. } => {
-                        recovered.unknown += 1;
-                        continue;
-                    }
-                    State::Final { .. } | State::Tombstone { .. } => {}
+                    continue;
+                }
+                if head.open {
+                    recovered.unknown += 1;
+                    continue;
                 }
                 (id, "the index calls it open and it is not".to_owned())
             }

@@ -1,11 +1,11 @@
-//! What is kept for one item, and how it changes. Every transition is a function from a ledger
+//! What is kept for one item of a batch, and how it changes. Every transition is a function from a ledger
 //! entry to its successor; versions, times and owners stand in the record around it.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::idempotency::record::UnknownReason;
+use super::record::UnknownReason;
 
 /// Bytes of elements kept from tries that issued nothing. Tries that issued something are at most
 /// as many as the units requested; the others have no end.
@@ -313,9 +313,26 @@ impl Ledger {
         Ok(next)
     }
 
+    /// Whether nothing more will ever be sent, and nothing is open: only then may time act on it.
+    pub fn is_done(&self) -> bool {
+        !self.is_open() && (self.closed || self.fulfilled >= self.requested)
+    }
+
+    /// What stays when the retention of the outcomes has ended: the quantities.
+    pub fn bare(&self) -> Self {
+        Self { outcomes: Vec::new(), row: None, evidence: None, ..self.clone() }
+    }
+
     /// The elements gathered at a pointer.
     pub fn gathered(&self, at: &str) -> &[String] {
         elements(&self.outcomes, at)
+    }
+
+    /// About how many bytes the texts take.
+    pub fn bytes(&self) -> usize {
+        let texts = self.row.iter().chain(&self.evidence).map(String::len).sum::<usize>();
+        let lists = self.outcomes.iter().map(|list| list.at.len() + 24 * list.elements.len());
+        texts + self.outcome_bytes() + lists.sum::<usize>()
     }
 
     fn append(&mut self, appended: &[Appended]) {
@@ -333,6 +350,6 @@ impl Ledger {
 }
 
 /// The elements of the list for a pointer, none when there is no such list.
-pub(super) fn elements<'l>(lists: &'l [Appended], at: &str) -> &'l [String] {
+pub fn elements<'l>(lists: &'l [Appended], at: &str) -> &'l [String] {
     lists.iter().find(|list| list.at == at).map_or(&[], |list| &list.elements)
 }

@@ -1,0 +1,106 @@
+//! What batches of this process are sending: the ids of items, and the values that `serialize_by`
+//! allows one batch at a time. A batch takes all its names in one step or none, so that batches
+//! that share some never wait for each other in a circle.
+//!
+//! This only makes duplicates wait instead of losing a swap; the store alone decides who sends.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// A record's id, or the digest of a `serialize_by` value.
+pub(crate) type Name = [u8; 16];
+
+/// The names in use.
+#[derive(Debug, Default)]
+pub(crate) struct Busy {
+    held: Mutex<HashMap<Name, Arc<Sending>>>,
+}
+
+/// A batch that is being sent.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    /// When it began.
+    pub(crate) started: Instant,
+    ended: watch::Sender<bool>,
+}
+
+/// The names of one batch; given back when dropped, and whoever waits is woken.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    busy: Arc<Busy>,
+    names: Vec<Name>,
+    sending: Arc<Sending>,
+}
+
+impl Busy {
+    /// Takes all of `names`, or gives the batch that has one of them.
+    pub(crate) fn hold(self: &Arc<Self>, mut names: Vec<Name>) -> Result<Hold, Arc<Sending>> {
+        names.sort_unstable();
+        names.dedup();
+        let sending =
+            Arc::new(Sending { started: Instant::now(), ended: watch::Sender::new(false) });
+        let mut held = self.lock();
+        if let Some(other) = names.iter().find_map(|name| held.get(name)) {
+            return Err(other.clone());
+        }
+        held.extend(names.iter().map(|name| (*name, sending.clone())));
+        drop(held);
+        Ok(Hold { busy: self.clone(), names, sending })
+    }
+
+    /// The batch that has this name.
+    pub(crate) fn holder(&self, name: &Name) -> Option<Arc<Sending>> {
+        self.lock().get(name).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Name, Arc<Sending>>> {
+        // Nothing between lock and unlock can leave the map half changed.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sending {
+    /// Returns when the batch has its outcome, or nobody sends it any more.
+    pub(crate) async fn ended(&self) {
+        // The sender lives in `self`, so waiting can only end with the value.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut held = self.busy.lock();
+        for name in &self.names {
+            if let Entry::Occupied(entry) = held.entry(*name)
+                && Arc::ptr_eq(entry.get(), &self.sending)
+            {
+                entry.remove();
+            }
+        }
+        drop(held);
+        self.sending.ended.send_replace(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_takes_all_of_its_names_or_none() {
+        let busy = Arc::new(Busy::default());
+        let first = busy.hold(vec![[1; 16], [2; 16], [1; 16]]).expect("free");
+        assert!(busy.hold(vec![[3; 16], [2; 16]]).is_err());
+        let other = busy.hold(vec![[3; 16]]).expect("not taken by the one that failed");
+        assert!(busy.holder(&[1; 16]).is_some());
+        drop(first);
+        assert!(busy.holder(&[1; 16]).is_none());
+        drop(busy.hold(vec![[2; 16], [1; 16]]).expect("free again"));
+        drop(other);
+        assert!(busy.lock().is_empty());
+    }
+}

@@ -1,0 +1,282 @@
+//! The half of a batch that a client's disconnect cannot cancel: claim what is missing, send it,
+//! read what became of each item, record it, tell.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::busy::Hold;
+use super::records::{self, Claim, ClaimedItems, Recorded, Records};
+use super::{Intake, parallel, reused, told};
+use crate::config::ItemsMode;
+use crate::crash::{self, Point};
+use crate::idempotency::ledger::{Doubt, ItemOutcome};
+use crate::idempotency::outcome::Verdict as StatusVerdict;
+use crate::idempotency::record::UnknownReason;
+use crate::items::{self, Joined, Part, Plan, Shape, Verdict, join};
+use crate::places::Place;
+use crate::problem::{Disposition, Problem};
+use crate::proxy::budget::Reservation;
+use crate::proxy::collect::Collected;
+use crate::proxy::exchange::{Answer, quota_exceeded, too_many_claims};
+use crate::proxy::forward::{self, End, Sending};
+use crate::proxy::inflight::Share;
+use crate::proxy::intake::Whole;
+use crate::proxy::{Gateway, intake, onward, outcome};
+
+/// How often a claim is tried again when a record changed under it.
+const MAX_TRIES: usize = 8;
+
+/// A batch that has something to send.
+pub(super) struct Start {
+    pub(super) route: usize,
+    pub(super) intake: Intake,
+    pub(super) records: Records,
+    pub(super) plan: Plan,
+}
+
+/// The duty to tell the client what came of its batch, and to let the next one go.
+pub(super) struct Conclusion {
+    pub(super) hold: Hold,
+    pub(super) first: oneshot::Sender<Answer>,
+}
+
+impl Conclusion {
+    fn tell(self, answer: Answer) {
+        // First: a client that sends its next batch at once must not meet this one.
+        drop(self.hold);
+        // The client may have gone; nobody is harmed.
+        let _ = self.first.send(answer);
+    }
+}
+
+/// Starts the call in a task that outlives the request, or refuses it before the claim.
+pub(super) fn lead(gateway: &Arc<Gateway>, start: Start, conclusion: Conclusion) {
+    let Some(place) = gateway.claims.take() else {
+        return conclusion.tell(Err(too_many_claims()));
+    };
+    let share = match &gateway.quota {
+        None => None,
+        Some(quota) => match quota.take(start.intake.tenant) {
+            Some(share) => Some(share),
+            None => return conclusion.tell(Err(quota_exceeded())),
+        },
+    };
+    gateway.tasks.spawn(run(gateway.clone(), start, conclusion, (place, share)));
+}
+
+/// Everything about a call from its claim on.
+struct Call<'a> {
+    mode: &'a ItemsMode,
+    batch: items::Batch,
+    records: Records,
+    plan: Plan,
+}
+
+async fn run(
+    gateway: Arc<Gateway>,
+    start: Start,
+    conclusion: Conclusion,
+    taken: (Place, Option<Share>),
+) {
+    let Start { route, mut intake, mut records, mut plan } = start;
+    let Some(mode) = gateway.items_mode(route) else { return };
+    crash::point(Point::BeforeClaim);
+    let claim = claim(&gateway, route, mode, &mut intake, &mut records, &mut plan).await;
+    let (mut claimed, body) = match claim {
+        Ok(claimed) => claimed,
+        Err(answer) => return conclusion.tell(answer),
+    };
+    crash::point(Point::AfterClaim);
+    let Intake { batch, whole, .. } = intake;
+    let Whole { mut head, peer, body: received, reservation } = whole;
+    if body != received {
+        told::forget_bytes(&mut head.headers);
+    }
+    let request = onward::to_backend(&gateway.config.routes[route], head, peer, body, true);
+    let call = Call { mode, batch, records, plan };
+    let sending = Sending {
+        route,
+        most: mode.record.max_stored_body,
+        replayed_header: &mode.duplicates.replayed_header,
+    };
+    let patience = gateway.patience(route);
+    let mut backend = pin!(forward::send(&gateway, &sending, request, reservation));
+    let end = match timeout(patience, backend.as_mut()).await {
+        Ok(end) => end,
+        Err(_) => {
+            lose(&mut claimed, UnknownReason::Timeout, "the upstream timeout ran out").await;
+            conclusion.tell(Err(outcome::outcome_unknown(StatusCode::GATEWAY_TIMEOUT)));
+            call.late(&mut claimed, timeout(patience, backend).await.ok()).await;
+            return;
+        }
+    };
+    crash::point(Point::AfterAnswer);
+    match end {
+        End::NotSent(reason) => {
+            tracing::warn!(items = claimed.len(), reason, "the backend could not be reached");
+            claimed.release().await;
+            conclusion.tell(Err(forward::unreachable()));
+        }
+        End::Lost(reason, detail) => {
+            lose(&mut claimed, reason, &detail).await;
+            conclusion.tell(Err(outcome::outcome_unknown(StatusCode::BAD_GATEWAY)));
+        }
+        End::Answered(answer) => call.answered(&mut claimed, answer, conclusion).await,
+    }
+    drop(taken);
+}
+
+/// Claims what is missing, or says what the records have become meanwhile; gives the claim and the
+/// body to send.
+async fn claim(
+    gateway: &Arc<Gateway>,
+    route: usize,
+    mode: &ItemsMode,
+    intake: &mut Intake,
+    records: &mut Records,
+    plan: &mut Plan,
+) -> Result<(ClaimedItems, Bytes), Answer> {
+    for _ in 0..MAX_TRIES {
+        match plan.verdict() {
+            Verdict::Send => {}
+            Verdict::Reused { item } => return Err(reused(mode, intake, records, item)),
+            Verdict::InFlight { .. } => return Err(parallel(mode, outcome::RETRY_LATER)),
+            Verdict::Replay => {
+                return Err(told::merged(mode, &intake.batch, records, None));
+            }
+        }
+        let body = body_to_send(mode, intake, plan).map_err(Err)?;
+        match records::claim(gateway, intake, route, mode, (plan, records)).await.map_err(Err)? {
+            Claim::Made(claimed) => return Ok((claimed, body)),
+            Claim::Lost => {
+                *records = records::read(gateway, &intake.ids).await.map_err(Err)?;
+                *plan = records::plan(&intake.batch, records, gateway.store.now());
+            }
+        }
+    }
+    tracing::error!("the records of a batch kept changing; nothing was sent");
+    Err(Err(outcome::store_unavailable()))
+}
+
+/// The body upstream; that of the client where nothing changes.
+fn body_to_send(mode: &ItemsMode, intake: &mut Intake, plan: &Plan) -> Result<Bytes, Problem> {
+    let whole = &mut intake.whole;
+    let whole_item =
+        |(part, item): (&Part, &items::batch::Item)| *part == Part::Send(item.quantity);
+    if plan.parts.iter().zip(&intake.batch.items).all(whole_item) {
+        return Ok(whole.body.clone());
+    }
+    let Some(body) = plan.body(&mode.rules, &intake.batch, &whole.body) else {
+        tracing::error!("a batch could not be reduced; nothing was sent");
+        return Err(outcome::store_unavailable());
+    };
+    if !whole.reservation.grow(body.len() as u64) {
+        return Err(intake::out_of_memory());
+    }
+    Ok(Bytes::from(body))
+}
+
+async fn lose(claimed: &mut ClaimedItems, reason: UnknownReason, detail: &str) {
+    tracing::warn!(items = claimed.len(), ?reason, detail, "the outcome of items is unknown");
+    claimed.lose(reason).await;
+}
+
+impl Call<'_> {
+    /// A whole answer, or as much of it as may be held: records what it means, then tells.
+    async fn answered(
+        mut self,
+        claimed: &mut ClaimedItems,
+        answer: Collected,
+        conclusion: Conclusion,
+    ) {
+        let (head, body, held) = match answer.into_whole() {
+            Ok(whole) => whole,
+            Err(status) => {
+                tracing::warn!(%status, "an answer was too large to read; its items are unknown");
+                claimed.record(false, |_, ledger| ledger.complete(&UNREADABLE)).await;
+                let problem = outcome::outcome_unknown(StatusCode::BAD_GATEWAY);
+                return conclusion.tell(Err(problem));
+            }
+        };
+        let (joined, released) = self.join(head.status, &body);
+        let recorded = claimed.record(released, |at, entry| entry.complete(said(&joined, at)));
+        let recorded = recorded.await;
+        crash::point(Point::AfterCompletion);
+        conclusion.tell(self.tell(head, &body, held, &joined, (recorded, released)));
+    }
+
+    /// What an answer says of each item, and whether it says that the call was not executed at all.
+    fn join(&self, status: StatusCode, body: &Bytes) -> (Joined, bool) {
+        let mode = self.mode;
+        let response = items::Response { status: status.as_u16(), body };
+        let joined = join(&mode.rules, &mode.outcome, &self.batch, &self.plan, &response);
+        let released = joined.shape == Shape::Refused
+            && mode.outcome.verdict(status.as_u16()) == StatusVerdict::Released;
+        for (at, outcome) in joined.outcomes.iter().enumerate() {
+            if let Some(ItemOutcome::Unknown { doubt, .. }) = outcome {
+                tracing::warn!(item = at, %status, %doubt, "what became of an item is unknown");
+            }
+        }
+        if joined.surplus > 0 {
+            tracing::warn!(rows = joined.surplus, "an answer has rows that are no item's");
+        }
+        (joined, released)
+    }
+
+    fn tell(
+        &mut self,
+        head: http::response::Parts,
+        body: &Bytes,
+        held: Option<Reservation>,
+        joined: &Joined,
+        (recorded, released): (Recorded, bool),
+    ) -> Answer {
+        let Recorded { records, durable } = recorded;
+        if joined.shape == Shape::Unreadable {
+            let status = match head.status {
+                StatusCode::GATEWAY_TIMEOUT => StatusCode::GATEWAY_TIMEOUT,
+                _ => StatusCode::BAD_GATEWAY,
+            };
+            return Err(outcome::outcome_unknown(status));
+        }
+        for (at, record) in records {
+            self.records[at] = Some(record);
+        }
+        let disposition = match (durable, released) {
+            (false, _) => Disposition::Unrecorded,
+            (true, true) => Disposition::NotExecuted,
+            (true, false) => Disposition::Executed,
+        };
+        let brought = told::Brought { head, body, joined, held, disposition };
+        told::merged(self.mode, &self.batch, &self.records, Some(brought))
+    }
+
+    /// After the timeout the client has been told and the items are unknown; what the same attempt
+    /// still brings is the truth and settles them. `None`: nothing came in a second timeout's time.
+    async fn late(self, claimed: &mut ClaimedItems, end: Option<End>) {
+        match end {
+            None | Some(End::Lost(..)) => {}
+            Some(End::NotSent(_)) => {
+                claimed.record(true, |_, entry| entry.settle(&ItemOutcome::NOTHING)).await;
+            }
+            Some(End::Answered(answer)) => {
+                let Ok((head, body, _held)) = answer.into_whole() else { return };
+                let (joined, released) = self.join(head.status, &body);
+                claimed.record(released, |at, entry| entry.settle(said(&joined, at))).await;
+                tracing::info!(items = claimed.len(), "a late answer settled the outcome");
+            }
+        }
+    }
+}
+
+static UNREADABLE: ItemOutcome = ItemOutcome::Unknown { doubt: Doubt::Unreadable, row: None };
+
+/// What an answer says of the item at this place.
+fn said(joined: &Joined, at: usize) -> &ItemOutcome {
+    joined.outcomes.get(at).and_then(Option::as_ref).unwrap_or(&UNREADABLE)
+}

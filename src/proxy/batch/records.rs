@@ -1,0 +1,296 @@
+//! The records of a batch's items: reading them, claiming them in one write, and a claim from the
+//! moment it is durable until its outcome is.
+
+use std::sync::Arc;
+
+use super::Intake;
+use crate::clock::Timestamp;
+use crate::config::ItemsMode;
+use crate::idempotency::fingerprint::Fingerprint;
+use crate::idempotency::ledger::{Ledger, LedgerError};
+use crate::idempotency::record::{Expiry, Retention, UnknownReason};
+use crate::idempotency::{Record, RecordId, State};
+use crate::items::{Batch, Known, Plan};
+use crate::problem::Problem;
+use crate::proxy::claimed::first_version;
+use crate::proxy::{Gateway, outcome};
+use crate::store::{Change, StoreError, Swap};
+
+/// What the store holds for each item of a batch, in its order.
+pub(super) type Records = Vec<Option<Arc<Record>>>;
+
+/// Reads the records of all items.
+///
+/// # Errors
+/// When one cannot be read: nothing may be sent for the batch.
+pub(super) async fn read(gateway: &Gateway, ids: &[RecordId]) -> Result<Records, Problem> {
+    let now = gateway.store.now();
+    let mut records = Vec::with_capacity(ids.len());
+    for id in ids {
+        // A record in memory decides until it is due.
+        let hot = gateway.hot.get(id).filter(|record| record.expires().is_none_or(|at| at > now));
+        if hot.is_some() {
+            records.push(hot);
+            continue;
+        }
+        let record = gateway.store.get(*id).await.map_err(|error| unavailable(&error))?;
+        let record = record.map(Arc::new);
+        if let Some(record) = &record {
+            if record.ledger().is_none() {
+                tracing::error!(record = ?id, "this record is not an item's; nothing was sent");
+                return Err(outcome::store_unavailable());
+            }
+            gateway.hot.put(*id, record.clone());
+        }
+        records.push(record);
+    }
+    Ok(records)
+}
+
+/// What to do about a batch whose items have these records.
+pub(super) fn plan(batch: &Batch, records: &Records, now: Timestamp) -> Plan {
+    let known: Vec<Option<Known<'_>>> = records
+        .iter()
+        .map(|record| {
+            let record = record.as_deref().filter(|record| !forgotten(record, now))?;
+            Some(Known { digest: &record.fingerprint.digest, ledger: record.ledger()? })
+        })
+        .collect();
+    Plan::of(batch, &known)
+}
+
+fn forgotten(record: &Record, now: Timestamp) -> bool {
+    record.expired(now) == Expiry::Forget
+}
+
+fn unavailable(error: &StoreError) -> Problem {
+    tracing::error!(%error, "nothing was sent");
+    outcome::store_unavailable()
+}
+
+/// A durable claim of some items of a batch. Dropped before its outcome was recorded (a panic, a
+/// runtime that ends), it records "unknown" as well as it can.
+pub(super) struct ClaimedItems {
+    gateway: Arc<Gateway>,
+    retention: Retention,
+    items: Vec<Entry>,
+    settled: bool,
+}
+
+/// One item that was claimed.
+struct Entry {
+    /// Its place in the batch.
+    at: usize,
+    id: RecordId,
+    /// The record as this attempt last wrote it.
+    record: Record,
+}
+
+/// What claiming came to.
+pub(super) enum Claim {
+    Made(ClaimedItems),
+    /// A record is not what was read: read again, plan again.
+    Lost,
+}
+
+/// What recording an outcome came to.
+pub(super) struct Recorded {
+    /// The records now, by place in the batch, those that were removed included.
+    pub(super) records: Vec<(usize, Arc<Record>)>,
+    /// Whether they are durable.
+    pub(super) durable: bool,
+}
+
+/// Makes the claim of all items of `plan` that are to be sent durable, in one write.
+///
+/// # Errors
+/// When the store does not confirm it; nothing may be sent.
+pub(super) async fn claim(
+    gateway: &Arc<Gateway>,
+    intake: &Intake,
+    route: usize,
+    mode: &ItemsMode,
+    (plan, records): (&Plan, &Records),
+) -> Result<Claim, Problem> {
+    let retention = mode.record.retention;
+    let now = gateway.store.now();
+    let draft = Draft {
+        now,
+        retention,
+        attempt: *uuid::Uuid::new_v4().as_bytes(),
+        owner: gateway.store.owner(),
+        route: &gateway.config.routes[route].name,
+    };
+    let fresh = plan.sent().any(|(at, _)| records[at].is_none());
+    let again = |record: &Option<Arc<Record>>| record.as_deref().is_some_and(|r| forgotten(r, now));
+    let mut fingerprints: Vec<Option<Fingerprint>> = if fresh || records.iter().any(again) {
+        intake.fingerprints(mode)?.into_iter().map(Some).collect()
+    } else {
+        Vec::new()
+    };
+    let mut items = Vec::new();
+    let mut changes = Vec::new();
+    for (at, units) in plan.sent() {
+        let fingerprint = fingerprints.get_mut(at).and_then(Option::take);
+        let known = records[at].as_deref();
+        let record = draft.record(intake, at, units, known, fingerprint).map_err(|error| {
+            tracing::error!(record = ?intake.ids[at], %error, "nothing was sent");
+            outcome::store_unavailable()
+        })?;
+        let (id, expect) = (intake.ids[at], known.map(|record| record.version));
+        changes.push(Change { id, expect, put: Some(record.clone()) });
+        items.push(Entry { at, id, record });
+    }
+    match gateway.store.swap(changes).await {
+        Ok(Swap::Done) => {
+            let gateway = gateway.clone();
+            Ok(Claim::Made(ClaimedItems { gateway, retention, items, settled: false }))
+        }
+        Ok(Swap::Lost { index, .. }) => {
+            if let Some(entry) = items.get(index) {
+                gateway.hot.forget(&entry.id);
+            }
+            Ok(Claim::Lost)
+        }
+        Err(error) => Err(unavailable(&error)),
+    }
+}
+
+/// What the records of one attempt have in common.
+struct Draft<'a> {
+    now: Timestamp,
+    retention: Retention,
+    attempt: [u8; 16],
+    owner: [u8; 16],
+    route: &'a str,
+}
+
+impl Draft<'_> {
+    /// The record of an item of which `units` are about to be sent.
+    fn record(
+        &self,
+        intake: &Intake,
+        at: usize,
+        units: u64,
+        known: Option<&Record>,
+        fingerprint: Option<Fingerprint>,
+    ) -> Result<Record, LedgerError> {
+        let (now, attempt, owner) = (self.now, self.attempt, self.owner);
+        if let Some((record, ledger)) = known
+            .filter(|record| !forgotten(record, now))
+            .and_then(|record| Some((record, record.ledger()?)))
+        {
+            let next = record.with_ledger(ledger.claim(units)?, self.retention, now);
+            let attempts = record.attempts.saturating_add(1);
+            return Ok(Record { attempts, attempt, owner, ..next });
+        }
+        let item = &intake.batch.items[at];
+        let ledger = Ledger::new(item.quantity)?.claim(units)?;
+        Ok(Record {
+            version: known.map_or_else(first_version, |old| old.version.wrapping_add(1)),
+            tenant: intake.tenant,
+            route: self.route.to_owned(),
+            key: item.id.clone(),
+            subject: intake.subject,
+            fingerprint: fingerprint.ok_or(LedgerError::Broken)?,
+            first_seen: now,
+            updated: now,
+            attempts: 1,
+            attempt,
+            owner,
+            state: State::item(ledger, self.retention, now),
+        })
+    }
+}
+
+impl ClaimedItems {
+    /// Records what became of each item, in one write. `next` gives an item's next entry from its
+    /// place in the batch and its present one; with `forget`, items about which then nothing is
+    /// known are removed.
+    pub(super) async fn record(
+        &mut self,
+        forget: bool,
+        next: impl Fn(usize, &Ledger) -> Result<Ledger, LedgerError>,
+    ) -> Recorded {
+        let now = self.gateway.store.now();
+        let mut changes = Vec::with_capacity(self.items.len());
+        let mut records = Vec::with_capacity(self.items.len());
+        for entry in &self.items {
+            let Some(ledger) = entry.record.ledger() else { continue };
+            // What cannot be recorded as it came is unknown.
+            let doubt = |_| ledger.lose(UnknownReason::NotRecorded);
+            let ledger = match next(entry.at, ledger).or_else(doubt) {
+                Ok(ledger) => ledger,
+                Err(error) => {
+                    tracing::error!(record = ?entry.id, %error, "an outcome does not fit");
+                    ledger.clone()
+                }
+            };
+            let gone = forget && ledger.is_blank();
+            let next = entry.record.with_ledger(ledger, self.retention, now);
+            let put = (!gone).then(|| next.clone());
+            changes.push(Change { id: entry.id, expect: Some(entry.record.version), put });
+            records.push((entry.at, Arc::new(next)));
+        }
+        let durable = match self.gateway.store.swap(changes).await {
+            Ok(Swap::Done) => {
+                self.settled = true;
+                for (entry, (_, record)) in self.items.iter_mut().zip(&records) {
+                    entry.record = Record::clone(record);
+                    self.gateway.hot.put(entry.id, record.clone());
+                }
+                true
+            }
+            Ok(Swap::Lost { index, .. }) => {
+                self.settled = true;
+                let id = self.items.get(index).map(|entry| entry.id);
+                tracing::error!(record = ?id, "an item was settled by somebody else");
+                false
+            }
+            Err(error) => {
+                tracing::error!(%error, "the outcome of a batch could not be recorded");
+                false
+            }
+        };
+        Recorded { records, durable }
+    }
+
+    /// Records that nobody knows what became of the items.
+    pub(super) async fn lose(&mut self, reason: UnknownReason) {
+        self.record(false, |_, ledger| ledger.lose(reason)).await;
+    }
+
+    /// Records that the items certainly did not reach the backend.
+    pub(super) async fn release(&mut self) {
+        self.record(true, |_, ledger| ledger.release()).await;
+    }
+
+    /// How many items were claimed.
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+}
+
+impl Drop for ClaimedItems {
+    fn drop(&mut self) {
+        if self.settled || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let now = self.gateway.store.now();
+        let changes = self
+            .items
+            .iter()
+            .map(|entry| Change {
+                id: entry.id,
+                expect: Some(entry.record.version),
+                put: Some(entry.record.lost(UnknownReason::ProcessEnded, now)),
+            })
+            .collect();
+        let store = self.gateway.store.clone();
+        self.gateway.tasks.spawn(async move {
+            // Best effort: if this fails too the items stay in flight, and are unknown after the
+            // next start.
+            let _ = store.swap(changes).await;
+        });
+    }
+}
