@@ -8,6 +8,7 @@ pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod reply;
+pub(crate) mod rewards;
 pub(crate) mod rng;
 
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ pub(crate) use backend::{Backend, Seen};
 pub(crate) use client::{Conn, Request, Response};
 pub(crate) use gateway::{Gateway, Setup};
 pub(crate) use reply::{Act, Gate, answer};
+pub(crate) use rewards::Rewards;
 
 /// The longest any test waits for something that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,159 @@
+//! Lost answers: exactly the units that were sent are unknown, the rest goes on, and points never
+//! exceed what was requested.
+
+use crate::support::rewards::{batch, coupons, issue, rows};
+use crate::support::{Act, Backend, Gate, Request, Rewards, answer, eventually};
+
+fn story() -> String {
+    batch("+65", &[("a", "R1", 2), ("b", "R2", 2)])
+}
+
+#[test]
+fn a_lost_answer_leaves_what_was_sent_unknown_and_the_rest_goes_on() {
+    let losses: [fn() -> Act; 4] = [
+        Act::reset,
+        Act::close,
+        || {
+            Act::raw("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"rewards\":[")
+                .then(Act::close())
+        },
+        || Act::raw("HTTP/1.1 200 OK\r\n\r\n{\"rewards\":[").then(Act::close()),
+    ];
+    for loss in losses {
+        let rewards = Rewards::start();
+        let gateway = rewards.gateway("");
+        rewards.limit("R1", 1);
+        issue(&story()).send(gateway.addr).is(400, "executed", "");
+        rewards.unlimited();
+        rewards.answering(move |_, _, _| loss());
+        // R1 x 1 is sent and issued, and the answer is lost.
+        issue(&story()).send(gateway.addr).is(502, "unknown", "outcome-unknown");
+        rewards.honest();
+        let more = batch("+65", &[("a", "R1", 2), ("b", "R2", 2), ("c", "R3", 1)]);
+        let told = issue(&more).send(gateway.addr);
+        told.is(409, "unknown", "");
+        assert_eq!(rows(&told), "a:1/2 1010, b:2/2 200, c:1/1 200 = 1010");
+        assert_eq!(coupons(&told, 0), 1, "what is known to be issued is shown");
+        issue(&story()).send(gateway.addr).is(409, "unknown", "");
+        let gateway = gateway.killed_and_restarted();
+        let told = issue(&more).send(gateway.addr);
+        assert_eq!(rows(&told), "a:1/2 1010, b:2/2 200, c:1/1 200 = 1010");
+        assert_eq!(told.header("idempotency-replayed"), None);
+        assert_eq!(rewards.sent(), ["R1x2,R2x2", "R1x1", "R3x1"]);
+        assert_eq!(rewards.points(), 45);
+    }
+}
+
+#[test]
+fn a_kill_between_dispatch_and_answer_makes_exactly_the_dispatched_units_unknown() {
+    let (rewards, gate) = (Rewards::start(), Gate::default());
+    let gateway = rewards.gateway("");
+    rewards.limit("R1", 1);
+    issue(&story()).send(gateway.addr);
+    rewards.unlimited();
+    let held = gate.clone();
+    rewards.answering(move |_, status, body| answer(status, &body.to_string()).after(&held));
+    let more = batch("+65", &[("a", "R1", 2), ("b", "R2", 2), ("c", "R3", 1)]);
+    let _cut = issue(&more).begin(gateway.addr);
+    rewards.backend.wait_calls(2);
+    let gateway = gateway.killed_and_restarted();
+    gate.open();
+    rewards.honest();
+    let told = issue(&more).send(gateway.addr);
+    told.is(409, "unknown", "");
+    assert_eq!(rows(&told), "a:1/2 1010, b:2/2 200, c:0/1 1010 = 1010");
+    let told = issue(&batch("+65", &[("d", "R1", 1)])).send(gateway.addr);
+    told.is(200, "executed", "");
+    let status = Request::get("/.well-known/idempotency/status").key("a").send(gateway.addr).json();
+    assert_eq!((&status["state"], &status["unknown"]), (&"unknown".into(), &1.into()));
+    assert_eq!(rewards.sent(), ["R1x2,R2x2", "R1x1,R3x1", "R1x1"]);
+}
+
+#[test]
+fn a_late_answer_settles_what_the_timeout_left_unknown() {
+    let (rewards, gate) = (Rewards::start(), Gate::default());
+    let gateway = rewards.setup("").upstream("timeout = \"2s\"").start();
+    let held = gate.clone();
+    rewards.limit("R1", 1);
+    rewards.answering(move |_, status, body| answer(status, &body.to_string()).after(&held));
+    issue(&story()).send(gateway.addr).is(504, "unknown", "outcome-unknown");
+    let told = issue(&story()).send(gateway.addr);
+    assert_eq!((told.status, rows(&told).as_str()), (409, "a:0/2 1010, b:0/2 1010 = 1010"));
+    gate.open();
+    rewards.honest();
+    rewards.unlimited();
+    let told = eventually("the late answer counts", || {
+        let told = issue(&story()).send(gateway.addr);
+        (told.status != 409).then_some(told)
+    });
+    told.is(200, "executed", "");
+    assert_eq!(rows(&told), "a:2/2 200, b:2/2 200 = 200");
+    assert_eq!(rewards.sent(), ["R1x2,R2x2", "R1x1"]);
+    assert_eq!(rewards.points(), 30);
+}
+
+#[test]
+fn a_backend_that_cannot_be_reached_leaves_nothing_behind() {
+    let backend = Backend::refusing();
+    let gateway = crate::support::Setup::before(&backend)
+        .route(
+            "name = \"issue\"\nmethods = [\"POST\"]\npath = \"/issue\"\nmode = \"items\"\n\
+             profile = \"capillary\"",
+        )
+        .start();
+    let told = issue(&story()).send(gateway.addr);
+    told.is(502, "not-executed", "upstream-unreachable");
+    // The ids are free, even for other items.
+    let other = batch("+65", &[("a", "R2", 1)]);
+    issue(&other).send(gateway.addr).is(502, "not-executed", "upstream-unreachable");
+    let row = r#"{"rewards":[{"requestId":"a","quantity":1,"intouch":[1]}]}"#;
+    backend.always(answer(200, row));
+    backend.listen();
+    assert_eq!(rows(&issue(&other).send(gateway.addr)), "a:1/1 200 = 200");
+}
+
+#[test]
+fn a_client_that_leaves_does_not_stop_its_batch() {
+    let (rewards, gate) = (Rewards::start(), Gate::default());
+    let gateway = rewards.gateway("");
+    let held = gate.clone();
+    rewards.answering(move |_, status, body| answer(status, &body.to_string()).after(&held));
+    let gone = issue(&story()).begin(gateway.addr);
+    rewards.backend.wait_calls(1);
+    drop(gone);
+    gate.open();
+    let told = eventually("the batch ends", || {
+        let told = issue(&story()).send(gateway.addr);
+        (told.status == 200).then_some(told)
+    });
+    told.is(200, "replayed", "");
+    assert_eq!(rewards.points(), 30);
+}
+
+#[test]
+fn a_drain_waits_for_a_batch() {
+    let (rewards, gate) = (Rewards::start(), Gate::default());
+    let mut gateway = rewards.gateway("");
+    let held = gate.clone();
+    rewards.answering(move |_, status, body| answer(status, &body.to_string()).after(&held));
+    let mut client = issue(&story()).begin(gateway.addr);
+    rewards.backend.wait_calls(1);
+    gateway.sigterm();
+    gate.open();
+    client.read().is(200, "executed", "");
+    assert_eq!(gateway.wait().code(), Some(0));
+    let gateway = gateway.setup().clone().start();
+    issue(&story()).send(gateway.addr).is(200, "replayed", "");
+    assert_eq!(rewards.points(), 30);
+}
+
+#[test]
+fn an_answer_too_large_to_read_leaves_its_items_unknown() {
+    let rewards = Rewards::start();
+    let gateway = rewards.gateway("record.max_stored_body = \"1KiB\"");
+    rewards.editing(200, |body| body["padding"] = "x".repeat(4096).into());
+    issue(&story()).send(gateway.addr).is(502, "unknown", "outcome-unknown");
+    rewards.honest();
+    issue(&story()).send(gateway.addr).is(409, "unknown", "");
+    assert_eq!(rewards.points(), 30);
+}

@@ -1,0 +1,136 @@
+//! Batches at the same time: identical ones, ones that share an item, ones of the same customer.
+
+use crate::support::rewards::{batch, issue, rows};
+use crate::support::{Gate, Rewards, answer, at_once};
+
+#[test]
+fn thirty_identical_batches_at_once_issue_once() {
+    let rewards = Rewards::start();
+    let gateway = rewards.gateway("");
+    let body = batch("+65", &[("a", "R1", 2), ("b", "R2", 2)]);
+    let told = at_once(30, |_| issue(&body).send(gateway.addr));
+    let executed = told.iter().filter(|told| told.disposition() == "executed").count();
+    for told in &told {
+        assert_eq!((told.status, rows(told).as_str()), (200, "a:2/2 200, b:2/2 200 = 200"));
+    }
+    assert_eq!((executed, rewards.points(), rewards.sent().len()), (1, 30, 1));
+}
+
+#[test]
+fn thirty_identical_batches_under_a_limit_never_issue_more_than_was_requested() {
+    let rewards = Rewards::start();
+    rewards.limit("R1", 1);
+    let gateway = rewards.gateway("");
+    let body = batch("+65", &[("a", "R1", 2)]);
+    // Each of them tries the rest once more, one after the other.
+    let told = at_once(30, |_| issue(&body).send(gateway.addr));
+    assert!(told.iter().all(|told| rows(told) == "a:1/2 8010 = 8010"));
+    rewards.unlimited();
+    at_once(30, |_| issue(&body).send(gateway.addr));
+    assert_eq!((rewards.issued("a"), rewards.points()), (2, 10));
+}
+
+#[test]
+fn ten_batches_that_share_an_item_issue_it_once_and_all_end() {
+    let rewards = Rewards::start();
+    let gateway = rewards.gateway("");
+    for round in 0..5 {
+        let shared = format!("shared-{round}");
+        let told = at_once(10, |index| {
+            let own = format!("own-{round}-{index}");
+            let next = format!("own-{round}-{}", (index + 1) % 10);
+            // Of different customers would be different items; so all are of one. Each batch also
+            // has an item of its neighbor's, in another order: a circle.
+            let mut items = [(own.as_str(), "R1", 1), (shared.as_str(), "R2", 1), (&next, "R1", 1)];
+            items.rotate_left(index % 3);
+            issue(&batch("+65", &items)).send(gateway.addr)
+        });
+        for told in &told {
+            assert_eq!(told.status, 200, "{told:?}");
+            assert!(rows(told).ends_with("= 200"));
+        }
+        assert_eq!(rewards.issued(&shared), 1);
+        assert!((0..10).all(|index| rewards.issued(&format!("own-{round}-{index}")) == 1));
+    }
+    assert_eq!(rewards.points(), 5 * (10 + 10 * 5));
+}
+
+#[test]
+fn batches_of_different_customers_run_side_by_side_and_those_of_one_do_not() {
+    let (rewards, gate) = (Rewards::start(), Gate::default());
+    let gateway = rewards.gateway("duplicates.wait = \"0s\"");
+    let held = gate.clone();
+    rewards.answering(move |_, status, body| answer(status, &body.to_string()).after(&held));
+    let mut first = issue(&batch("+65", &[("a", "R1", 1)])).begin(gateway.addr);
+    rewards.backend.wait_calls(1);
+    let mut other = issue(&batch("+66", &[("b", "R1", 1)])).begin(gateway.addr);
+    rewards.backend.wait_calls(2);
+    // The same customer, another item: refused in the backend's words.
+    let told = issue(&batch("+65", &[("c", "R1", 1)])).send(gateway.addr);
+    told.is(409, "in-progress", "request-in-progress");
+    assert_eq!(told.json()["status"]["code"], 10004);
+    assert!(told.header("retry-after").is_some());
+    // The same item, which comes first.
+    let told = issue(&batch("+65", &[("a", "R1", 1)])).send(gateway.addr);
+    told.is(409, "in-progress", "request-in-progress");
+    // A number is the same customer.
+    let told = issue(r#"{"mobile":"+65","externalId":5,"rewards":[{"requestId":"x"}]}"#);
+    told.send(gateway.addr).is(409, "in-progress", "request-in-progress");
+    gate.open();
+    first.read().is(200, "executed", "");
+    other.read().is(200, "executed", "");
+    issue(&batch("+65", &[("c", "R1", 1)])).send(gateway.addr).is(200, "executed", "");
+    assert_eq!(rewards.backend.calls(), 3);
+}
+
+#[test]
+fn a_batch_waits_for_another_of_its_customer_and_then_goes_on() {
+    let (rewards, gate) = (Rewards::start(), Gate::default());
+    let gateway = rewards.gateway("");
+    let held = gate.clone();
+    rewards.answering(move |_, status, body| answer(status, &body.to_string()).after(&held));
+    let mut first = issue(&batch("+65", &[("a", "R1", 1)])).begin(gateway.addr);
+    rewards.backend.wait_calls(1);
+    let mut second = issue(&batch("+65", &[("b", "R1", 1), ("a", "R1", 1)])).begin(gateway.addr);
+    assert!(!second.readable_within(std::time::Duration::from_millis(100)));
+    assert_eq!(rewards.backend.calls(), 1);
+    gate.open();
+    first.read().is(200, "executed", "");
+    let told = second.read();
+    assert_eq!(rows(&told), "b:1/1 200, a:1/1 200 = 200");
+    assert_eq!(rewards.points(), 10);
+}
+
+#[test]
+fn waiting_batches_are_bounded_in_number_and_time() {
+    let (rewards, gate) = (Rewards::start(), Gate::default());
+    let gateway = rewards.gateway("duplicates.wait = \"300ms\"\nduplicates.max_waiters = 2");
+    let held = gate.clone();
+    rewards.answering(move |_, status, body| answer(status, &body.to_string()).after(&held));
+    let body = batch("+65", &[("a", "R1", 1)]);
+    let mut first = issue(&body).begin(gateway.addr);
+    rewards.backend.wait_calls(1);
+    let told = at_once(10, |_| issue(&body).send(gateway.addr));
+    assert!(
+        told.iter()
+            .all(|told| told.told() == (409, "in-progress".into(), "request-in-progress".into()))
+    );
+    gate.open();
+    first.read().is(200, "executed", "");
+    issue(&body).send(gateway.addr).is(200, "replayed", "");
+}
+
+#[test]
+fn a_quota_counts_batches() {
+    let (rewards, gate) = (Rewards::start(), Gate::default());
+    let gateway = rewards.setup("").limits("in_flight_per_tenant = 1").start();
+    let held = gate.clone();
+    rewards.answering(move |_, status, body| answer(status, &body.to_string()).after(&held));
+    let mut first = issue(&batch("+65", &[("a", "R1", 1)])).begin(gateway.addr);
+    rewards.backend.wait_calls(1);
+    let second = batch("+66", &[("b", "R1", 1)]);
+    issue(&second).send(gateway.addr).is(429, "rejected", "quota-exceeded");
+    gate.open();
+    first.read().is(200, "executed", "");
+    issue(&second).send(gateway.addr).is(200, "executed", "");
+}
