@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use super::rewards::ISSUE;
 use crate::config;
 use crate::gateway::{self, Running};
 use crate::shutdown::Shutdown;
@@ -22,14 +23,17 @@ pub(super) struct Gateway {
 }
 
 /// The configuration, as a file would have it.
-fn configuration(backend: SocketAddr, store: &Path) -> String {
+fn configuration([backend, engine]: [SocketAddr; 2], store: &Path) -> String {
     let store = toml::Value::String(store.display().to_string());
     format!(
         r#"
 server = {{ listen = ["127.0.0.1:0"], drain = "2s" }}
 admin.listen = "127.0.0.1:0"
 store.embedded.path = {store}
-upstream = [{{ name = "legacy", url = "http://{backend}" }}]
+upstream = [
+  {{ name = "legacy", url = "http://{backend}" }},
+  {{ name = "rewards", url = "http://{engine}" }},
+]
 
 [[route]]
 name = "redeem"
@@ -45,6 +49,13 @@ path = "/v1/points/award"
 upstream = "legacy"
 profile = "redeemsg"
 
+[[route]]
+name = "issue-rewards"
+methods = ["POST"]
+path = "{ISSUE}"
+upstream = "rewards"
+mode = "items"
+profile = "capillary"
 
 [[route]]
 name = "rest"
@@ -57,13 +68,13 @@ mode = "off"
 }
 
 impl Gateway {
-    /// Starts it in front of `backend`, with its store under `folder`.
+    /// Starts it in front of the backend and the reward engine, with its store under `folder`.
     pub(super) async fn start(
-        backend: SocketAddr,
+        behind: [SocketAddr; 2],
         folder: &Path,
         shutdown: Shutdown,
     ) -> Result<Self, String> {
-        let text = configuration(backend, &folder.join("store"));
+        let text = configuration(behind, &folder.join("store"));
         let config = config::read::parse(&text, "the demo's configuration", &|_| None)
             .map_err(|mistakes| mistakes.to_string())?;
         let running = gateway::start(config, shutdown).await.map_err(|error| error.to_string())?;

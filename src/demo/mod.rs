@@ -1,5 +1,6 @@
 //! The told story of the lost answer: a built-in legacy backend, tills, the same faults twice, once
-//! without and once with the gateway between them, and a table of what came of it.
+//! without and once with the gateway between them, and a table of what came of it. Then that of the
+//! batches which are issued in part.
 //!
 //! Nothing here is used by a running gateway. The numbers are counted at the tills and in the
 //! backend's books; [`Report::check`] fails the demo when the gateway does not keep its promises.
@@ -7,6 +8,7 @@
 mod backend;
 mod faults;
 mod gateway;
+mod rewards;
 mod scene;
 mod table;
 #[cfg(test)]
@@ -26,10 +28,12 @@ use serde_json::Value;
 use self::backend::{AWARD, Backend, POINTS, REDEEM, TRANSACTIONS};
 use self::faults::{Plan, receipt_of};
 use self::gateway::Gateway;
+use self::rewards::Engine;
 use self::scene::Goods;
 use self::till::ShopNetwork;
 use crate::shutdown::{Tasks, Trigger};
 
+pub use self::rewards::BatchCall;
 pub use self::table::{Counts, Report, Telling};
 
 /// How the demo is run.
@@ -85,6 +89,7 @@ async fn tell(narrator: &mut Narrator<'_>) -> Result<(Report, Stage), String> {
 
     let report = Report { without, with };
     narrator.say(&format!("\n{}{LEGEND}", report.table()))?;
+    narrator.say(&format!("{BATCHES}\n{}{BATCHES_LEGEND}", report.batches()))?;
     Ok((report, stage))
 }
 
@@ -100,6 +105,15 @@ unknown: nobody can know, so the gateway says so and never sends it again; an op
 doubles: executed more than once for one sale. prevented: repeats the backend never saw.
 ";
 
+const BATCHES: &str = "\
+A reward engine issues batches: two of R1 for 5 points each, two of R2 for 10. What a limit forbids
+today it issues another day, so the client sends the same batch until all of it is issued.
+";
+
+const BATCHES_LEGEND: &str = "
+points: spent for this customer so far; the batch is worth 30. Calls 5 and 6 are another customer's.
+";
+
 const TRY: &str = "\
 Try it by hand: `oncegate demo --keep` leaves backend and gateway running and prints curl lines.";
 
@@ -107,6 +121,7 @@ Try it by hand: `oncegate demo --keep` leaves backend and gateway running and pr
 struct Stage {
     plan: Arc<Plan>,
     backend: Backend,
+    engine: Engine,
     gateway: Option<Gateway>,
     shop: Arc<ShopNetwork>,
     trigger: Trigger,
@@ -121,21 +136,27 @@ impl Stage {
         let plan = Arc::new(Plan::default());
         let folder = Folder::create()?;
         let backend = Backend::start(plan.clone(), &tasks, shutdown.clone()).await?;
+        let engine = Engine::start(&tasks, shutdown.clone()).await?;
         let gateway = if with_gateway {
-            Some(Gateway::start(backend.address, &folder.0, shutdown.clone()).await?)
+            let behind = [backend.address, engine.address];
+            Some(Gateway::start(behind, &folder.0, shutdown.clone()).await?)
         } else {
             None
         };
         let next = gateway.as_ref().map_or(backend.address, |gateway| gateway.address);
         let shop = ShopNetwork::start(next, plan.clone(), &tasks, shutdown).await?;
         let shop = Arc::new(shop);
-        Ok(Self { plan, backend, gateway, shop, trigger, tasks, folder })
+        Ok(Self { plan, backend, engine, gateway, shop, trigger, tasks, folder })
     }
 
     async fn play(&self, narrator: &mut Narrator<'_>) -> Result<Telling, String> {
         Ok(Telling {
             vouchers: self.play_with(Goods::Vouchers, narrator).await?,
             points: self.play_with(Goods::Points, narrator).await?,
+            batches: match &self.gateway {
+                None => rewards::play(&self.engine, self.engine.address, false).await,
+                Some(gateway) => rewards::play(&self.engine, gateway.address, true).await,
+            },
         })
     }
 

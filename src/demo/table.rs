@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::rewards::{self, BatchCall};
 use super::scene::Sale;
 use super::till::Reading;
 
@@ -23,6 +24,8 @@ pub struct Telling {
     pub vouchers: Counts,
     /// Of the points, which the backend gives as often as it is asked.
     pub points: Counts,
+    /// The batches of rewards, call by call.
+    pub batches: Vec<BatchCall>,
 }
 
 /// Numbers counted at the tills, in the shop's network and in the backend's own books. Every sale
@@ -144,7 +147,12 @@ impl Report {
                 "the backend's books and the tills behind the gateway disagree",
             )?;
         }
-        Ok(())
+        rewards::check(&self.with.batches).or_else(|broken| require(false, broken))
+    }
+
+    /// The table of the batches, for 100 columns.
+    pub fn batches(&self) -> String {
+        rewards::table(&self.without.batches, &self.with.batches)
     }
 
     /// The table, for 100 columns.

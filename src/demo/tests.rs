@@ -107,6 +107,7 @@ async fn the_story_ends_with_doubles_and_disputes_only_without_the_gateway() {
                 doubles: 12,
                 ..points.clone()
             },
+            batches: report.without.batches.clone(),
         },
         with: Telling {
             vouchers: Counts {
@@ -126,8 +127,14 @@ async fn the_story_ends_with_doubles_and_disputes_only_without_the_gateway() {
                 prevented: 12,
                 ..points
             },
+            batches: report.with.batches.clone(),
         },
     };
+    let spent = |calls: &[BatchCall]| -> Vec<u64> {
+        calls.iter().filter(|call| call.asked).map(|call| call.points).collect()
+    };
+    assert_eq!(spent(&report.without.batches), [15, 25, 55, 30, 60]);
+    assert_eq!(spent(&report.with.batches), [15, 25, 30, 30, 30, 30]);
     let text = String::from_utf8(text).unwrap();
     assert_eq!(report, expected, "{text}");
     let widest = text.lines().map(|line| line.chars().count()).max();
@@ -141,7 +148,22 @@ async fn the_story_ends_with_doubles_and_disputes_only_without_the_gateway() {
 #[test]
 fn a_broken_promise_fails_the_demo() {
     let counts = Counts { sales: 1, executed: 1, confirmed: 1, ..Counts::default() };
-    let telling = Telling { vouchers: counts.clone(), points: counts };
+    let call = |points, sent: &str, told: &str| BatchCall {
+        what: "",
+        asked: true,
+        sent: sent.to_owned(),
+        issued: String::new(),
+        points,
+        told: told.to_owned(),
+    };
+    let complete = "2 of 2, 2 of 2";
+    let batches = vec![
+        call(30, "R1x1", complete),
+        call(30, "", complete),
+        call(30, "R1x2 R2x2", "not known"),
+        call(30, "", "not known"),
+    ];
+    let telling = Telling { vouchers: counts.clone(), points: counts, batches };
     let report = Report { without: telling.clone(), with: telling };
     assert_eq!(report.check(), Ok(()));
 
@@ -152,6 +174,15 @@ fn a_broken_promise_fails_the_demo() {
     disputed.with.vouchers.confirmed = 0;
     disputed.with.vouchers.disputes = 1;
     assert!(disputed.check().is_err());
+    let broken = [call(45, "", complete), call(30, "R1x1", complete), call(30, "", "nothing")];
+    for call in broken {
+        let mut batches = report.clone();
+        batches.with.batches[1] = call;
+        assert!(batches.check().is_err());
+    }
+    let mut guessing = report.clone();
+    guessing.with.batches[3].sent = "R1x2 R2x2".to_owned();
+    assert!(guessing.check().is_err());
     let mut silent = report;
     silent.without.vouchers.failed = 1;
     assert!(silent.check().is_err());

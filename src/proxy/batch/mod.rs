@@ -147,7 +147,7 @@ impl Intake {
         let named = borrowed(&self.parameters);
         let request = Request { tenant: &self.tenant, parameters: &named, body: &self.whole.body };
         // The same body was read already; this cannot fail.
-        Batch::fingerprints(&mode.rules, &request).map_err(|error| problem(error))
+        Batch::fingerprints(&mode.rules, &request).map_err(problem)
     }
 }
 

@@ -1,0 +1,250 @@
+//! The second story: batches of rewards that are issued in part and sent again, told as a table.
+//!
+//! A built-in reward engine has limits for each customer and no memory of request ids, as such
+//! engines do. What it was sent, what it issued and the points spent are counted in it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{Request, Response, StatusCode};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::wire::{self, Lost};
+use crate::problem::ERROR_HEADER;
+use crate::shutdown::{Shutdown, Tasks};
+
+/// Where batches are issued.
+pub(super) const ISSUE: &str = "/v1/rewards/issue";
+/// The rewards of each batch, and what one unit is worth in points.
+const REWARDS: [(&str, u64); 2] = [("R1", 5), ("R2", 10)];
+/// Units of each reward in a batch.
+const UNITS: u64 = 2;
+/// What a batch is worth.
+const WORTH: u64 = 30;
+
+/// One call of the story.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BatchCall {
+    /// What happens.
+    pub what: &'static str,
+    /// Whether the batch is sent; a client that was told "complete" stops.
+    pub asked: bool,
+    /// What reached the engine; empty: nothing.
+    pub sent: String,
+    /// What it issued for that.
+    pub issued: String,
+    /// Points spent for this customer so far.
+    pub points: u64,
+    /// What the client read.
+    pub told: String,
+}
+
+/// A step of the story.
+struct Step {
+    what: &'static str,
+    customer: &'static str,
+    /// The most a customer may have of each reward.
+    limits: [u64; 2],
+    /// Whether the engine's answer is lost.
+    lost: bool,
+}
+
+const NONE: [u64; 2] = [u64::MAX; 2];
+const STEPS: [Step; 6] = [
+    Step { what: "limits R1:1, R2:1", customer: "a", limits: [1, 1], lost: false },
+    Step { what: "limits R1:1, R2:2", customer: "a", limits: [1, 2], lost: false },
+    Step { what: "no limits", customer: "a", limits: NONE, lost: false },
+    Step { what: "sent once more", customer: "a", limits: NONE, lost: false },
+    Step { what: "the answer is lost", customer: "b", limits: NONE, lost: true },
+    Step { what: "sent once more", customer: "b", limits: NONE, lost: false },
+];
+/// The step that only a client with its answer's replay at hand takes: it was told "complete".
+const ONCE_MORE: usize = 3;
+
+/// A running engine.
+#[derive(Debug)]
+pub(super) struct Engine {
+    /// Where it listens.
+    pub(super) address: SocketAddr,
+    books: Arc<Mutex<Books>>,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    limits: [u64; 2],
+    lose: bool,
+    /// Units of each reward that a customer has.
+    taken: BTreeMap<String, [u64; 2]>,
+    /// What arrived and what was issued for it, since somebody last looked.
+    calls: Vec<(String, String)>,
+}
+
+impl Engine {
+    /// Starts it on a free loopback port.
+    pub(super) async fn start(tasks: &Tasks, shutdown: Shutdown) -> Result<Self, String> {
+        let books = Arc::new(Mutex::new(Books::default()));
+        let serving = books.clone();
+        let address = wire::serve(tasks, shutdown, move |request: Request<Bytes>| {
+            let answer = lock(&serving).issue(request.body());
+            async move { answer }
+        })
+        .await?;
+        Ok(Self { address, books })
+    }
+}
+
+fn lock(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
+    books.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Books {
+    fn issue(&mut self, body: &Bytes) -> Result<Response<Bytes>, Lost> {
+        let batch: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+        let customer = batch["mobile"].as_str().unwrap_or_default().to_owned();
+        let taken = self.taken.entry(customer).or_default();
+        let (mut sent, mut issued, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        for item in batch["rewards"].as_array().into_iter().flatten() {
+            let wanted = item["quantity"].as_u64().unwrap_or(0);
+            let reward = item["rewardId"].as_str().unwrap_or_default();
+            let Some(at) = REWARDS.iter().position(|(name, _)| *name == reward) else { continue };
+            let units = wanted.min(self.limits[at].saturating_sub(taken[at]));
+            taken[at] += units;
+            sent.push(format!("{reward}x{wanted}"));
+            issued.push(units.to_string());
+            let code = if units == wanted { 200 } else { 8010 };
+            rows.push(json!({
+                "requestId": item["requestId"],
+                "rewardId": reward,
+                "requestedQuantity": wanted,
+                "quantity": units,
+                "status": { "success": code == 200, "code": code },
+            }));
+        }
+        self.calls.push((sent.join(" "), issued.join(" + ")));
+        if self.lose {
+            return Err(Lost);
+        }
+        let mut response = Response::new(Bytes::from(json!({ "rewards": rows }).to_string()));
+        let json = http::HeaderValue::from_static("application/json");
+        response.headers_mut().insert(CONTENT_TYPE, json);
+        Ok(response)
+    }
+
+    fn points(&self, customer: &str) -> u64 {
+        let taken = self.taken.get(customer).copied().unwrap_or_default();
+        REWARDS.iter().zip(taken).map(|((_, worth), units)| worth * units).sum()
+    }
+}
+
+/// Plays the story against `next`: the engine itself, or the gateway before it.
+pub(super) async fn play(engine: &Engine, next: SocketAddr, with_gateway: bool) -> Vec<BatchCall> {
+    let mut calls = Vec::new();
+    for (at, step) in STEPS.iter().enumerate() {
+        let asked = with_gateway || at != ONCE_MORE;
+        {
+            let mut books = lock(&engine.books);
+            books.limits = step.limits;
+            books.lose = step.lost;
+            books.calls.clear();
+        }
+        let told = if asked { ask(next, step.customer).await } else { String::new() };
+        let books = lock(&engine.books);
+        let (sent, issued): (Vec<String>, Vec<String>) = books.calls.iter().cloned().unzip();
+        let points = books.points(step.customer);
+        let (sent, issued) = (sent.join(", "), issued.join(", "));
+        calls.push(BatchCall { what: step.what, asked, sent, issued, points, told });
+    }
+    calls
+}
+
+/// Sends the batch of a customer, the same each time; gives what the client reads.
+async fn ask(next: SocketAddr, customer: &str) -> String {
+    let items: Vec<Value> = REWARDS
+        .iter()
+        .map(|(reward, _)| {
+            let id = format!("{customer}-{reward}");
+            json!({ "requestId": id, "rewardId": reward, "quantity": UNITS })
+        })
+        .collect();
+    let body = json!({ "mobile": customer, "rewards": items });
+    let request = Request::post(ISSUE)
+        .header(HOST, next.to_string())
+        .header(CONTENT_TYPE, "application/json")
+        .header("x-api-key", "demo")
+        .body(Bytes::from(body.to_string()));
+    let Ok(request) = request else { return String::new() };
+    match wire::send(next, request).await {
+        Ok(answer) => read(&answer),
+        Err(Lost) => "nothing".to_owned(),
+    }
+}
+
+fn read(answer: &Response<Bytes>) -> String {
+    if answer.headers().contains_key(ERROR_HEADER) || answer.status() == StatusCode::CONFLICT {
+        return "not known".to_owned();
+    }
+    let body: Value = serde_json::from_slice(answer.body()).unwrap_or(Value::Null);
+    let rows = body["rewards"].as_array().into_iter().flatten();
+    let rows: Vec<String> =
+        rows.map(|row| format!("{} of {}", row["quantity"], row["requestedQuantity"])).collect();
+    rows.join(", ")
+}
+
+/// What must be true behind the gateway.
+///
+/// # Errors
+/// What is not.
+pub(super) fn check(calls: &[BatchCall]) -> Result<(), &'static str> {
+    let complete = format!("{UNITS} of {UNITS}, {UNITS} of {UNITS}");
+    let [.., third, fourth, lost, again] = calls else {
+        return Err("the story of the batches was not told to its end");
+    };
+    if calls.iter().any(|call| call.points > WORTH) {
+        return Err("a batch behind the gateway spent more points than it was worth");
+    }
+    if third.points != WORTH || third.told != complete || fourth.told != complete {
+        return Err("a batch behind the gateway was not completed");
+    }
+    if !fourth.sent.is_empty() || !again.sent.is_empty() {
+        return Err("the gateway sent a batch that it must not send");
+    }
+    if [lost, again].iter().any(|call| call.told != "not known") {
+        return Err("the gateway claimed to know what nobody knows");
+    }
+    Ok(())
+}
+
+/// Both tellings side by side, for 100 columns.
+pub(super) fn table(without: &[BatchCall], with: &[BatchCall]) -> String {
+    let line = |what: &str, left: [&str; 3], right: [&str; 4]| {
+        let [sent, issued, points] = left;
+        let left = format!("{sent:<11}{issued:<7}{points:>6}");
+        let [sent, issued, points, told] = right;
+        let text = format!("{what:<22}{left}   {sent:<11}{issued:<7}{points:>6}  {told}");
+        format!("{}\n", text.trim_end())
+    };
+    let mut table = line("", ["without oncegate", "", ""], ["with oncegate", "", "", ""]);
+    let names = ["sent", "issued", "points"];
+    table.push_str(&line("", names, [names[0], names[1], names[2], "the client reads"]));
+    table.push_str(&format!("{}\n", "-".repeat(93)));
+    for (at, (left, right)) in without.iter().zip(with).enumerate() {
+        let what = format!("{} {}", at + 1, right.what);
+        let points = [left, right].map(|call| call.points.to_string());
+        let nothing = |sent: &str| if sent.is_empty() { "nothing" } else { sent }.to_owned();
+        let (left_sent, left_points) = if left.asked {
+            (nothing(&left.sent), points[0].as_str())
+        } else {
+            (String::new(), "")
+        };
+        table.push_str(&line(
+            &what,
+            [&left_sent, &left.issued, left_points],
+            [&nothing(&right.sent), &right.issued, &points[1], &right.told],
+        ));
+    }
+    table
+}
