@@ -144,7 +144,7 @@ fn record(tenant: TenantId, key: String, n: u64) -> Record {
         subject: None,
         fingerprint: Fingerprint {
             digest: [n as u8; 32],
-            members: vec![member("qr"), member("outlet"), member("amount")],
+            members: vec![member("qr"), member("outlet"), member("amount")].into(),
         },
         first_seen: now,
         updated: now,

@@ -61,7 +61,7 @@ pub(super) async fn exchange(
 
 /// The one place where a problem becomes an answer and a line in the log.
 pub(super) fn report(problem: &Problem, dialect: Dialect) -> Response<Body> {
-    let instance = uuid::Uuid::new_v4();
+    let instance = crate::unique::uuid();
     let slug = problem.slug.as_str();
     if problem.status.is_server_error() {
         tracing::warn!(http.status = problem.status.as_u16(), problem = slug, %instance, "refused");
@@ -128,7 +128,7 @@ async fn keyed(
     {
         return answer;
     }
-    let fingerprint = intake.fingerprint(mode);
+    let fingerprint = intake.compared.fingerprint(&intake.tenant);
     match gateway.calls.enter(intake.id, &fingerprint) {
         Entry::Join(flight) => join(gateway, route, mode, &flight, &fingerprint).await,
         Entry::Lead(lead) => {
@@ -213,10 +213,13 @@ fn remembered(
     intake: &Intake,
     mode: &RequestMode,
 ) -> Option<Answer> {
-    let same = record.fingerprint.digest == intake.digest;
-    // The digests of the members are only needed to name what differs.
-    let members = if same { Vec::new() } else { intake.fingerprint(mode).members };
-    let fingerprint = Fingerprint { digest: intake.digest, members };
+    let digest = intake.compared.digest;
+    let fingerprint = if record.fingerprint.digest == digest {
+        // The digests of the members are only needed to name what differs.
+        Fingerprint { digest, members: Arc::default() }
+    } else {
+        intake.compared.fingerprint(&intake.tenant)
+    };
     match decide(Some(record), &fingerprint, gateway.store.now()) {
         Decision::Replay { response, expires } => {
             let told = Told::Final { response: response.clone(), expires };

@@ -13,7 +13,7 @@ use super::budget::Reservation;
 use super::exchange::Arrived;
 use super::{Gateway, headers, onward, outcome};
 use crate::config::{RequestMode, Route};
-use crate::idempotency::fingerprint::{self, Fingerprint};
+use crate::idempotency::fingerprint::{self, Compared};
 use crate::idempotency::key::{Key, KeyError, KeySource, Scope};
 use crate::idempotency::{RecordId, TenantId};
 use crate::json::{Document, Pointer};
@@ -26,8 +26,8 @@ pub(super) struct Intake {
     pub(super) tenant: TenantId,
     /// Digest of the business id the body names.
     pub(super) subject: Option<[u8; 16]>,
-    /// Digest of everything the fingerprint covers.
-    pub(super) digest: [u8; 32],
+    /// What is compared with other requests of this key.
+    pub(super) compared: Compared,
     pub(super) whole: Whole,
 }
 
@@ -89,15 +89,15 @@ pub(super) async fn read(
         },
     };
     let subject = mode.record.subject.as_ref().and_then(|at| subject(json.as_ref()?, at, &tenant));
-    let compared = json.as_ref().filter(|_| mode.fingerprint.wants_json(&head.headers));
-    let digest = mode.fingerprint.digest(&fingerprint::Subject {
+    let compared_json = json.as_ref().filter(|_| mode.fingerprint.wants_json(&head.headers));
+    let compared = mode.fingerprint.compare(&fingerprint::Subject {
         method: head.method.as_str(),
         path: &path,
         query: head.uri.query(),
         headers: &head.headers,
         tenant: &tenant,
         body: &body,
-        json: compared,
+        json: compared_json,
     });
     let scope = match mode.key.scope {
         Scope::Tenant => "",
@@ -106,20 +106,7 @@ pub(super) async fn read(
     let id = RecordId::new(&tenant, scope, key.as_str());
     drop(json);
     let whole = Whole { head, peer, body, reservation };
-    Ok(Read::Keyed(Box::new(Intake { id, key, tenant, subject, digest, whole })))
-}
-
-impl Intake {
-    /// The whole fingerprint: with a digest for each member of the body.
-    pub(super) fn fingerprint(&self, mode: &RequestMode) -> Fingerprint {
-        let members = mode
-            .fingerprint
-            .wants_json(&self.whole.head.headers)
-            .then(|| Document::parse(&self.whole.body).ok())
-            .flatten()
-            .map(|json| mode.fingerprint.members(&json, &self.tenant));
-        Fingerprint { digest: self.digest, members: members.unwrap_or_default() }
-    }
+    Ok(Read::Keyed(Box::new(Intake { id, key, tenant, subject, compared, whole })))
 }
 
 /// The body as JSON, where anything asks for that and it is JSON.

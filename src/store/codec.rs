@@ -138,7 +138,7 @@ pub fn encode(id: &RecordId, record: &Record) -> Vec<u8> {
     out.bytes(record.route.as_bytes());
     out.bytes(record.key.as_bytes());
     out.count(record.fingerprint.members.len());
-    for member in &record.fingerprint.members {
+    for member in record.fingerprint.members.iter() {
         out.bytes(member.name.as_bytes());
         out.raw(&member.digest);
     }
@@ -180,7 +180,7 @@ pub fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record, DecodeError> {
     if !from.0.is_empty() {
         return Err(DecodeError::TooLong(from.0.len()));
     }
-    let fingerprint = Fingerprint { digest, members };
+    let fingerprint = Fingerprint { digest, members: members.into() };
     Ok(Record {
         version: head.version,
         tenant,

@@ -29,7 +29,7 @@ pub(crate) fn claim(n: u64) -> Record {
         subject: None,
         fingerprint: Fingerprint {
             digest: [n as u8; 32],
-            members: vec![member("qr"), member("outlet")],
+            members: vec![member("qr"), member("outlet")].into(),
         },
         first_seen: T0,
         updated: T0,
