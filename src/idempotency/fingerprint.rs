@@ -100,8 +100,17 @@ impl FingerprintRules {
         }
     }
 
-    /// Writes down what is compared of a request, and digests it.
-    pub fn compare(&self, subject: &Subject<'_>) -> Compared {
+    /// A digest of the very bytes of a request: two that agree in it agree in everything that
+    /// [`FingerprintRules::compare`] could compare.
+    pub fn verbatim(&self, subject: &Subject<'_>) -> [u8; 32] {
+        let mut text = self.head(subject);
+        text.push(b'r');
+        text.extend_from_slice(subject.body);
+        Sha256::digest(&text).into()
+    }
+
+    /// Writes down what is compared of a request but its body.
+    fn head(&self, subject: &Subject<'_>) -> Vec<u8> {
         let mut text = Vec::with_capacity(256 + subject.body.len());
         text.extend_from_slice(b"oncegate/fingerprint/1\0");
         field(&mut text, subject.method.as_bytes());
@@ -118,6 +127,12 @@ impl FingerprintRules {
             }
             optional(&mut text, None);
         }
+        text
+    }
+
+    /// Writes down what is compared of a request, and digests it.
+    pub fn compare(&self, subject: &Subject<'_>) -> Compared {
+        let mut text = self.head(subject);
         let before_body = text.len();
         let mut members = Vec::new();
         let as_json = subject.json.is_some_and(|document| {

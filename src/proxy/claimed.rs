@@ -105,7 +105,7 @@ impl Claimed {
         let expires = next.expires();
         match self.put(Some(next)).await {
             Ok(Swap::Done) => {
-                self.gateway.hot.put(self.id, Arc::new(self.record.clone()));
+                self.gateway.hot.put(self.id, self.record.clone());
                 Settled::Recorded { expires, completed: now }
             }
             Ok(Swap::Lost { winner, .. }) => {
@@ -198,7 +198,7 @@ fn known(gateway: &Gateway, id: RecordId, winner: Option<&Record>, decision: Dec
     match decision {
         Decision::Replay { response, expires } => {
             if let Some(record) = winner {
-                gateway.hot.put(id, Arc::new(record.clone()));
+                gateway.hot.put(id, record.clone());
             }
             Told::Final { response: response.clone(), expires }
         }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::conclusion::Conclusion;
-use super::forward::{self, Call};
+use super::forward::{self, Call, Wanted};
 use super::headers::check::{HeadError, check_request_head};
 use super::headers::path::{ambiguous, normalize_path};
 use super::inflight::{Entry, Flight};
@@ -21,8 +21,9 @@ use super::{Gateway, pass, wellknown};
 use crate::body::Body;
 use crate::config::{Mode, RequestMode};
 use crate::idempotency::key::{KeyError, KeySource};
-use crate::idempotency::{Decision, Fingerprint, Record, decide};
+use crate::idempotency::{Decision, Fingerprint, decide};
 use crate::problem::{Dialect, Disposition, Problem, Slug};
+use crate::store::hot::Known;
 
 /// Bytes of the longest request target; RFC 9110 section 4.1 asks for 8000 at least.
 const MAX_TARGET: usize = 16 << 10;
@@ -123,42 +124,38 @@ async fn keyed(
             return pass::buffered(gateway, route, *whole, Disposition::Bypassed).await;
         }
     };
-    if let Some(record) = gateway.hot.get(&intake.id)
-        && let Some(answer) = remembered(gateway, &record, &intake, mode)
+    if let Some(known) = gateway.hot.get(&intake.id)
+        && let Some(answer) = remembered(gateway, &known, &intake, mode)
     {
         return answer;
     }
-    let fingerprint = intake.compared.fingerprint(&intake.tenant);
+    let identity = intake.identify(mode);
+    let fingerprint = identity.compared.fingerprint(&intake.tenant);
     match gateway.calls.enter(intake.id, &fingerprint) {
         Entry::Join(flight) => join(gateway, route, mode, &flight, &fingerprint).await,
         Entry::Lead(lead) => {
             let (first, answered) = oneshot::channel();
             let conclusion = Conclusion::new(lead, first, mode.duplicates.replayed_header.clone());
-            lead_call(gateway, route, intake, fingerprint, conclusion);
+            let wanted = Wanted { intake, fingerprint, subject: identity.subject };
+            lead_call(gateway, route, wanted, conclusion);
             first_answer(answered, mode.duplicates.answer_within).await
         }
     }
 }
 
 /// Starts the call in a task that outlives this request, or refuses it before the claim.
-fn lead_call(
-    gateway: &Arc<Gateway>,
-    route: usize,
-    intake: Box<Intake>,
-    fingerprint: Fingerprint,
-    conclusion: Conclusion,
-) {
+fn lead_call(gateway: &Arc<Gateway>, route: usize, wanted: Wanted, conclusion: Conclusion) {
     let Some(place) = gateway.claims.take() else {
         return conclusion.refuse(too_many_claims());
     };
     let share = match &gateway.quota {
         None => None,
-        Some(quota) => match quota.take(intake.tenant) {
+        Some(quota) => match quota.take(wanted.intake.tenant) {
             Some(share) => Some(share),
             None => return conclusion.refuse(quota_exceeded()),
         },
     };
-    let call = Call { gateway: gateway.clone(), route, intake, fingerprint, place, share };
+    let call = Call { gateway: gateway.clone(), route, wanted, place, share };
     gateway.tasks.spawn(forward::run(call, conclusion));
 }
 
@@ -209,16 +206,25 @@ fn expected_rest(flight: &Flight) -> Duration {
 /// The answer a final record in memory gives; `None` when it no longer decides.
 fn remembered(
     gateway: &Gateway,
-    record: &Record,
+    known: &Known,
     intake: &Intake,
     mode: &RequestMode,
 ) -> Option<Answer> {
-    let digest = intake.compared.digest;
-    let fingerprint = if record.fingerprint.digest == digest {
-        // The digests of the members are only needed to name what differs.
-        Fingerprint { digest, members: Arc::default() }
+    let record = &known.record;
+    let digest = record.fingerprint.digest;
+    // The digests of the members are only needed to name what differs.
+    let same = || Fingerprint { digest, members: Arc::default() };
+    let verbatim = intake.verbatim(mode);
+    let fingerprint = if known.verbatim.get() == Some(&verbatim) {
+        same()
     } else {
-        intake.compared.fingerprint(&intake.tenant)
+        let compared = intake.identify(mode).compared;
+        if compared.digest == digest {
+            let _ = known.verbatim.set(verbatim);
+            same()
+        } else {
+            compared.fingerprint(&intake.tenant)
+        }
     };
     match decide(Some(record), &fingerprint, gateway.store.now()) {
         Decision::Replay { response, expires } => {

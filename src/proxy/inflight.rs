@@ -10,12 +10,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::outcome::Told;
+use crate::idempotency::record::BuildIdHasher;
 use crate::idempotency::{Fingerprint, RecordId, TenantId};
 
 /// All calls in flight, by record.
 #[derive(Debug, Default)]
 pub struct InFlight {
-    flights: DashMap<RecordId, Arc<Flight>>,
+    flights: DashMap<RecordId, Arc<Flight>, BuildIdHasher>,
 }
 
 /// One call in flight.

@@ -26,6 +26,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
+use http::{HeaderName, HeaderValue};
+
 use crate::idempotency::fingerprint::{Fingerprint, MemberDigest};
 use crate::idempotency::record::{Keep, Nonce, StoredResponse, UnknownReason};
 use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
@@ -226,7 +228,8 @@ fn size_hint(record: &Record) -> usize {
     let names = record.route.len() + record.key.len();
     let answer = match &record.state {
         State::Final { answer: Answer::Kept(response), .. } => {
-            let header = |(name, value): &(String, Vec<u8>)| name.len() + value.len() + 8;
+            let header =
+                |(name, value): &(HeaderName, HeaderValue)| name.as_str().len() + value.len() + 8;
             response.body.len() + response.headers.iter().map(header).sum::<usize>()
         }
         State::Final { .. } | State::InFlight | State::Unknown { .. } | State::Tombstone { .. } => {
@@ -289,8 +292,8 @@ impl Writer {
                 if let Answer::Kept(response) = answer {
                     self.count(response.headers.len());
                     for (name, value) in &response.headers {
-                        self.bytes(name.as_bytes());
-                        self.bytes(value);
+                        self.bytes(name.as_str().as_bytes());
+                        self.bytes(value.as_bytes());
                     }
                     self.bytes(&response.body);
                 }
@@ -423,7 +426,10 @@ impl<'a> Reader<'a> {
 
     fn response(&mut self, status: u16) -> Result<StoredResponse, DecodeError> {
         let headers = self.list("headers", |from| {
-            Ok((from.text("header name")?, from.bytes("header value")?.to_vec()))
+            let name = HeaderName::from_bytes(from.bytes("header name")?);
+            let value = HeaderValue::from_bytes(from.bytes("header value")?);
+            let name = name.map_err(|_| DecodeError::Invalid("header name"))?;
+            Ok((name, value.map_err(|_| DecodeError::Invalid("header value"))?))
         })?;
         let body = Bytes::copy_from_slice(self.bytes("body")?);
         Ok(StoredResponse { status, headers, body })
