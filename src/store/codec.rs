@@ -426,9 +426,12 @@ impl<'a> Reader<'a> {
 
     fn response(&mut self, status: u16) -> Result<StoredResponse, DecodeError> {
         let headers = self.list("headers", |from| {
-            let name = HeaderName::from_bytes(from.bytes("header name")?);
+            let written = from.bytes("header name")?;
             let value = HeaderValue::from_bytes(from.bytes("header value")?);
-            let name = name.map_err(|_| DecodeError::Invalid("header name"))?;
+            // Written in lower case; another spelling was never written here.
+            let name = HeaderName::from_bytes(written).ok();
+            let name = name.filter(|name| name.as_str().as_bytes() == written);
+            let name = name.ok_or(DecodeError::Invalid("header name"))?;
             Ok((name, value.map_err(|_| DecodeError::Invalid("header value"))?))
         })?;
         let body = Bytes::copy_from_slice(self.bytes("body")?);
