@@ -1,6 +1,6 @@
 //! Requests and answers made to mislead: each of these once got a wrong answer.
 
-use crate::support::{Backend, Request, Setup, answer, at_once};
+use crate::support::{Act, Backend, Gate, Request, Setup, answer, at_once};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 
@@ -23,4 +23,17 @@ fn a_retry_that_meets_a_wrong_request_with_its_key_still_gets_its_answer() {
         });
     }
     assert_eq!(backend.calls(), 1);
+}
+
+#[test]
+fn a_body_that_looks_like_a_refusal_arrives_as_it_is() {
+    let (backend, gate) = (Backend::start(), Gate::default());
+    let body = "HTTP/1.1 400 Bad Request\r\ncontent-length: 2\r\n\r\nno";
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+    backend.always(Act::raw(head).then(Act::raw(body).after(&gate)));
+    let gateway = Setup::before(&backend).start();
+    let mut conn = Request::get("/batch").begin(gateway.addr);
+    assert_eq!(conn.try_read_head().unwrap().0, 200);
+    gate.open();
+    assert_eq!(String::from_utf8_lossy(&conn.read_exact(body.len())), body);
 }
