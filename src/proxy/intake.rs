@@ -79,7 +79,11 @@ pub(super) async fn read(
         (None, source @ KeySource::Header(_)) => {
             return Err(refused_key(KeyError::Missing, source));
         }
-        (None, KeySource::Pointer(pointer)) => match key_in_body(mode, json.as_ref(), pointer) {
+        (None, KeySource::Pointer(pointer)) => match json
+            .as_ref()
+            .ok_or_else(|| unread(&head.headers, &body))
+            .and_then(|json| key_in_body(mode, json, pointer))
+        {
             Ok(key) => key,
             Err(KeyError::Missing) if !mode.key.required => {
                 drop(json);
@@ -130,12 +134,23 @@ fn parse<'a>(mode: &RequestMode, headers: &HeaderMap, body: &'a [u8]) -> Option<
     wanted.then(|| Document::parse(body).ok()).flatten()
 }
 
+/// What a body that could not be read as JSON says about its key. Where it claims to be JSON, or
+/// begins like an object, the backend may read it all the same (half a surrogate pair, deep nesting,
+/// a content coding) and the key in it.
+fn unread(headers: &HeaderMap, body: &[u8]) -> KeyError {
+    let claims = fingerprint::names_json(headers) && !body.is_empty();
+    if claims || body.trim_ascii_start().starts_with(b"{") {
+        KeyError::Unreadable
+    } else {
+        KeyError::Missing
+    }
+}
+
 fn key_in_body(
     mode: &RequestMode,
-    json: Option<&Document<'_>>,
+    document: &Document<'_>,
     pointer: &Pointer,
 ) -> Result<Key, KeyError> {
-    let document = json.ok_or(KeyError::Missing)?;
     if document.has_duplicates() {
         // Two members of one name: the backend may read the other one.
         return Err(KeyError::Several);
@@ -271,6 +286,7 @@ fn refused_key(error: KeyError, place: &KeySource) -> Problem {
         KeyError::Syntax => "it is not a well-formed quoted string",
         KeyError::Format => "it must be a UUID",
         KeyError::Type => "it must be a string or a number",
+        KeyError::Unreadable => "the body cannot be read as JSON",
     };
     let detail =
         format!("The idempotency key in {place} cannot be accepted: {what}. Nothing was sent.");

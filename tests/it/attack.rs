@@ -4,6 +4,17 @@ use crate::support::{Act, Backend, Gate, Request, Setup, answer, at_once};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 
+/// A route whose key may stand in the body.
+const IN_BODY: &str = r#"name = "in-body"
+methods = ["POST"]
+path = "/in-body"
+key.pointer = "/requestId"
+key.required = false"#;
+
+fn in_body(body: &str) -> Request {
+    Request::new("POST", "/in-body").json(body)
+}
+
 #[test]
 fn a_retry_that_meets_a_wrong_request_with_its_key_still_gets_its_answer() {
     let backend = Backend::start();
@@ -36,4 +47,25 @@ fn a_body_that_looks_like_a_refusal_arrives_as_it_is() {
     assert_eq!(conn.try_read_head().unwrap().0, 200);
     gate.open();
     assert_eq!(String::from_utf8_lossy(&conn.read_exact(body.len())), body);
+}
+
+#[test]
+fn a_key_in_a_body_that_cannot_be_read_is_not_taken_for_no_key() {
+    let backend = Backend::start();
+    let gateway = Setup::before(&backend).route(IN_BODY).start();
+    let deep = format!(r#"{{"requestId":"r","deep":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+    // Half an emoji, which many clients write and most backends read.
+    let half = r#"{"requestId":"r","note":"\ud83d"}"#;
+    for body in [half, &deep, r#"{"requestId":"r",}"#] {
+        in_body(body).send(gateway.addr).is(400, "rejected", "key-invalid");
+    }
+    let packed = in_body("\u{1f}packed").header("content-encoding", "gzip").send(gateway.addr);
+    packed.is(400, "rejected", "key-invalid");
+    let unnamed = Request::new("POST", "/in-body").body(half.as_bytes()).send(gateway.addr);
+    unnamed.is(400, "rejected", "key-invalid");
+    assert_eq!(backend.calls(), 0);
+    in_body(r#"{"note":"no key"}"#).send(gateway.addr).is(200, "bypassed", "");
+    in_body("").send(gateway.addr).is(200, "bypassed", "");
+    let form = Request::new("POST", "/in-body").header("content-type", "text/plain");
+    form.body(b"no JSON").send(gateway.addr).is(200, "bypassed", "");
 }
