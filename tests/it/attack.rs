@@ -69,3 +69,14 @@ fn a_key_in_a_body_that_cannot_be_read_is_not_taken_for_no_key() {
     let form = Request::new("POST", "/in-body").header("content-type", "text/plain");
     form.body(b"no JSON").send(gateway.addr).is(200, "bypassed", "");
 }
+
+#[test]
+fn a_large_answer_without_an_end_is_not_passed_on_as_whole() {
+    let backend = Backend::start();
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{\"a\":\"";
+    backend.always(Act::raw(format!("{head}{}", "x".repeat(100 << 10))).then(Act::close()));
+    let gateway = Setup::before(&backend).redeem(r#"record.max_stored_body = "1KiB""#).start();
+    Request::redeem("k", BODY).send(gateway.addr).is(502, "unknown", "outcome-unknown");
+    Request::redeem("k", BODY).send(gateway.addr).is(409, "unknown", "outcome-unknown");
+    assert_eq!(backend.calls(), 1);
+}
