@@ -80,3 +80,20 @@ fn a_large_answer_without_an_end_is_not_passed_on_as_whole() {
     Request::redeem("k", BODY).send(gateway.addr).is(409, "unknown", "outcome-unknown");
     assert_eq!(backend.calls(), 1);
 }
+
+#[test]
+fn the_status_of_a_key_is_found_whichever_route_took_it() {
+    let backend = Backend::start();
+    let uuids = "name = \"uuids\"\nmethods = [\"POST\"]\npath = \"/uuids\"\nkey.format = \"uuid\"";
+    let short = "name = \"short\"\nmethods = [\"POST\"]\npath = \"/short\"\nkey.max_length = 4";
+    let setup = Setup::before(&backend).redeem(r#"key.format = "uuid""#);
+    let gateway = setup.route(uuids).route(short).start();
+    let optional = Request::new("POST", "/optional").key("sale-789").json(BODY);
+    optional.send(gateway.addr).is(200, "executed", "");
+    let status = "/.well-known/idempotency/status";
+    let told = Request::get(status).key("sale-789").send(gateway.addr);
+    assert_eq!(told.status, 200, "{told:?}");
+    assert_eq!(told.json()["state"], "final");
+    let told = Request::get(status).key("a,b").send(gateway.addr);
+    told.is(400, "rejected", "key-invalid");
+}
