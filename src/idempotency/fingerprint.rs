@@ -295,10 +295,14 @@ pub fn is_json(headers: &HeaderMap) -> bool {
         .get_all(http::header::CONTENT_ENCODING)
         .iter()
         .all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    plain
-        && media_type(headers).is_some_and(|media| {
-            media == b"application/json" || media == b"text/json" || media.ends_with(b"+json")
-        })
+    plain && names_json(headers)
+}
+
+/// Whether the media type names JSON, whatever the content coding.
+pub fn names_json(headers: &HeaderMap) -> bool {
+    media_type(headers).is_some_and(|media| {
+        media == b"application/json" || media == b"text/json" || media.ends_with(b"+json")
+    })
 }
 
 fn field(text: &mut Vec<u8>, bytes: &[u8]) {

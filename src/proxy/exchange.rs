@@ -28,6 +28,13 @@ use crate::store::hot::Known;
 /// Bytes of the longest request target; RFC 9110 section 4.1 asks for 8000 at least.
 const MAX_TARGET: usize = 16 << 10;
 
+/// How often a request looks again for the call that its key belongs to. Each time another request
+/// with its key was looked up and refused meanwhile.
+const MAX_JOINS: usize = 8;
+
+/// How long a request waits at least for another one's claim: as long as a commit may take.
+const CLAIM_WAIT: Duration = Duration::from_secs(1);
+
 /// What came of a request: the backend's answer, or one of the gateway's own.
 pub(super) type Answer = Result<Response<Body>, Problem>;
 
@@ -131,16 +138,24 @@ async fn keyed(
     }
     let identity = intake.identify(mode);
     let fingerprint = identity.compared.fingerprint(&intake.tenant);
-    match gateway.calls.enter(intake.id, &fingerprint) {
-        Entry::Join(flight) => join(gateway, route, mode, &flight, &fingerprint).await,
-        Entry::Lead(lead) => {
-            let (first, answered) = oneshot::channel();
-            let conclusion = Conclusion::new(lead, first, mode.duplicates.replayed_header.clone());
-            let wanted = Wanted { intake, fingerprint, subject: identity.subject };
-            lead_call(gateway, route, wanted, conclusion);
-            first_answer(answered, mode.duplicates.answer_within).await
+    for _ in 0..MAX_JOINS {
+        match gateway.calls.enter(intake.id, &fingerprint) {
+            Entry::Join(flight) => {
+                if let Some(answer) = join(gateway, route, mode, &flight, &fingerprint).await {
+                    return answer;
+                }
+            }
+            Entry::Lead(lead) => {
+                let (first, answered) = oneshot::channel();
+                let header = mode.duplicates.replayed_header.clone();
+                let conclusion = Conclusion::new(lead, first, header);
+                let wanted = Wanted { intake, fingerprint, subject: identity.subject };
+                lead_call(gateway, route, wanted, conclusion);
+                return first_answer(answered, mode.duplicates.answer_within).await;
+            }
         }
     }
+    Err(outcome::in_progress(outcome::RETRY_LATER))
 }
 
 /// Starts the call in a task that outlives this request, or refuses it before the claim.
@@ -173,27 +188,32 @@ async fn first_answer(answered: oneshot::Receiver<Answer>, within: Option<Durati
     }
 }
 
-/// Waits for the call in flight, as its duplicate.
+/// Waits for the call in flight, as its duplicate. `None`: it was another request, and the key was
+/// not its own; the store knows more.
 async fn join(
     gateway: &Arc<Gateway>,
     route: usize,
     mode: &RequestMode,
     flight: &Flight,
     fingerprint: &Fingerprint,
-) -> Answer {
-    if flight.fingerprint.digest != fingerprint.digest {
-        return Err(outcome::reused(flight.fingerprint.differing(fingerprint)));
-    }
+) -> Option<Answer> {
     let wait = mode.duplicates.wait;
-    if wait.is_zero() {
-        return Err(outcome::in_progress(expected_rest(flight)));
+    let in_progress = || Some(Err(outcome::in_progress(expected_rest(flight))));
+    if flight.fingerprint.digest != fingerprint.digest {
+        // Until it is claimed, either of the two may be the one that the key was used for.
+        return match timeout(wait.max(CLAIM_WAIT), flight.holds_its_key()).await {
+            Ok(true) => Some(Err(outcome::reused(flight.fingerprint.differing(fingerprint)))),
+            Ok(false) => None,
+            Err(_) => in_progress(),
+        };
     }
-    let Some(_waiting) = gateway.waiters[route].take() else {
-        return Err(outcome::in_progress(expected_rest(flight)));
-    };
+    if wait.is_zero() {
+        return in_progress();
+    }
+    let Some(_waiting) = gateway.waiters[route].take() else { return in_progress() };
     match timeout(wait, flight.concluded()).await {
-        Ok(told) => told.replay(&mode.duplicates.replayed_header),
-        Err(_) => Err(outcome::in_progress(expected_rest(flight))),
+        Ok(told) => Some(told.replay(&mode.duplicates.replayed_header)),
+        Err(_) => in_progress(),
     }
 }
 

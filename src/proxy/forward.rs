@@ -72,6 +72,7 @@ pub(super) async fn run(call: Call, conclusion: Conclusion) {
         Ok(claimed) => claimed,
         Err(told) => return conclusion.tell(told, None),
     };
+    conclusion.claimed();
     crash::point(Point::AfterClaim);
     let patience = gateway.patience(route);
     let mut backend = pin!(send(&gateway, route, mode, request, reservation));

@@ -13,7 +13,7 @@ use super::budget::Reservation;
 use super::exchange::Arrived;
 use super::{Gateway, headers, onward, outcome};
 use crate::config::{RequestMode, Route};
-use crate::idempotency::fingerprint::{Compared, Subject};
+use crate::idempotency::fingerprint::{self, Compared, Subject};
 use crate::idempotency::key::{Key, KeyError, KeySource, Scope};
 use crate::idempotency::{RecordId, TenantId};
 use crate::json::{Document, Pointer};
@@ -84,7 +84,10 @@ pub(super) async fn read(
         (None, source @ KeySource::Header(_)) => {
             return Err(refused_key(KeyError::Missing, source));
         }
-        (None, KeySource::Pointer(pointer)) => match key_in_body(mode, &body, pointer) {
+        (None, KeySource::Pointer(pointer)) => match Document::parse(&body)
+            .map_err(|_| unread(&head.headers, &body))
+            .and_then(|json| key_in_body(mode, &json, pointer))
+        {
             Ok(key) => key,
             Err(KeyError::Missing) if !mode.key.required => {
                 return Ok(Read::Keyless(Box::new(Whole { head, peer, body, reservation })));
@@ -133,8 +136,23 @@ impl Intake {
     }
 }
 
-fn key_in_body(mode: &RequestMode, body: &[u8], pointer: &Pointer) -> Result<Key, KeyError> {
-    let document = Document::parse(body).map_err(|_| KeyError::Missing)?;
+/// What a body that could not be read as JSON says about its key. Where it claims to be JSON, or
+/// begins like an object, the backend may read it all the same (half a surrogate pair, deep nesting,
+/// a content coding) and the key in it.
+fn unread(headers: &HeaderMap, body: &[u8]) -> KeyError {
+    let claims = fingerprint::names_json(headers) && !body.is_empty();
+    if claims || body.trim_ascii_start().starts_with(b"{") {
+        KeyError::Unreadable
+    } else {
+        KeyError::Missing
+    }
+}
+
+fn key_in_body(
+    mode: &RequestMode,
+    document: &Document<'_>,
+    pointer: &Pointer,
+) -> Result<Key, KeyError> {
     if document.has_duplicates() {
         // Two members of one name: the backend may read the other one.
         return Err(KeyError::Several);
@@ -270,6 +288,7 @@ fn refused_key(error: KeyError, place: &KeySource) -> Problem {
         KeyError::Syntax => "it is not a well-formed quoted string",
         KeyError::Format => "it must be a UUID",
         KeyError::Type => "it must be a string or a number",
+        KeyError::Unreadable => "the body cannot be read as JSON",
     };
     let detail =
         format!("The idempotency key in {place} cannot be accepted: {what}. Nothing was sent.");

@@ -13,7 +13,7 @@ use crate::clock::{Timestamp, rfc3339};
 use crate::config::{Mode, RequestMode, Route};
 use crate::idempotency::fingerprint::{BodyCompare, Select};
 use crate::idempotency::key::{
-    Format, KeyError, KeyRules, KeySource, Scope, Syntax, header_as_written,
+    Format, Key, KeyError, KeyRules, KeySource, Scope, Syntax, header_as_written,
 };
 use crate::idempotency::outcome::Verdict;
 use crate::idempotency::record::Keep;
@@ -65,16 +65,23 @@ fn wants_html(headers: &HeaderMap) -> bool {
 /// The status of the key in the request's key header, for the tenant of its credentials.
 async fn status(gateway: &Gateway, headers: &HeaderMap) -> Answer {
     let tenant = TenantId::of(&gateway.config.tenant.headers, headers);
-    let mut named = false;
+    let (mut named, mut refused) = (false, false);
     for route in &gateway.config.routes {
         let Mode::Request(mode) = &route.mode else { continue };
-        let Some(key) = key_for(&mode.key, headers)? else { continue };
+        let key = match key_for(&mode.key, headers) {
+            Ok(key) => key,
+            Err(error) => {
+                // Another route may take what this one refuses.
+                refused |= error != KeyError::Missing;
+                continue;
+            }
+        };
         named = true;
         let scope = match mode.key.scope {
             Scope::Tenant => "",
             Scope::Route => route.name.as_str(),
         };
-        let id = RecordId::new(&tenant, scope, &key);
+        let id = RecordId::new(&tenant, scope, key.as_str());
         let record = gateway.store.get(id).await.map_err(|error| {
             tracing::error!(%error, "a key's status could not be read");
             super::outcome::store_unavailable()
@@ -83,6 +90,10 @@ async fn status(gateway: &Gateway, headers: &HeaderMap) -> Answer {
             let text = status_document(&record, gateway.store.now()).to_string();
             return Ok(page("application/json", text));
         }
+    }
+    if refused && !named {
+        let detail = "The idempotency key in the header is not valid.";
+        return Err(Problem::new(Slug::KeyInvalid, detail));
     }
     if !named {
         let detail = "Name the key in the header it was sent with, such as Idempotency-Key.";
@@ -94,19 +105,13 @@ async fn status(gateway: &Gateway, headers: &HeaderMap) -> Answer {
 
 /// The key as this route would read it; where the route takes keys from bodies, from the usual
 /// header.
-fn key_for(rules: &KeyRules, headers: &HeaderMap) -> Result<Option<String>, Problem> {
+fn key_for(rules: &KeyRules, headers: &HeaderMap) -> Result<Key, KeyError> {
     let usual = http::HeaderName::from_static("idempotency-key");
     let name = match &rules.source {
         KeySource::Header(name) => name,
         KeySource::Pointer(_) => &usual,
     };
-    match rules.from_headers(name, headers) {
-        Ok(key) => Ok(Some(key.into_string())),
-        Err(KeyError::Missing) => Ok(None),
-        Err(_) => {
-            Err(Problem::new(Slug::KeyInvalid, "The idempotency key in the header is not valid."))
-        }
-    }
+    rules.from_headers(name, headers)
 }
 
 fn forgotten(record: &Record, now: Timestamp) -> bool {
