@@ -122,7 +122,9 @@ async fn read(store: &Arc<Embedded>, count: u64) -> Result<(), Failure> {
 fn record(tenant: TenantId, key: String, n: u64) -> Record {
     let now = clock::now();
     let member = |name: &str| MemberDigest { name: name.to_owned(), digest: [n as u8; 4] };
-    let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+    let header = |name: &'static str, value: &'static str| {
+        (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
+    };
     let body = format!(
         r#"{{"object":"redemption","id":"red_{n:016}","voucher":"{n:032x}","status":"redeemed","amount":1000,"currency":"SGD","outlet":"outlet-{:04}","created":"2024-01-01T00:00:00Z"}}"#,
         n % 1000
@@ -144,7 +146,7 @@ fn record(tenant: TenantId, key: String, n: u64) -> Record {
         subject: None,
         fingerprint: Fingerprint {
             digest: [n as u8; 32],
-            members: vec![member("qr"), member("outlet"), member("amount")],
+            members: vec![member("qr"), member("outlet"), member("amount")].into(),
         },
         first_seen: now,
         updated: now,

@@ -1,12 +1,13 @@
 //! Ending well: the signal that stops accepting, and the tasks a drain waits for.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 
 /// Tells everybody that the process is ending. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -42,24 +43,23 @@ impl Shutdown {
     }
 }
 
-/// Tasks that outlive whoever started them and that a drain waits for.
-#[derive(Debug, Clone)]
-pub struct Tasks(Arc<Semaphore>);
+/// Tasks that outlive whoever started them and that a drain waits for. Cheap to clone; clones count
+/// together.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks(Arc<Running>);
 
-/// More tasks than can ever run at once: the count is bounded by connections and claims.
-const MOST: u32 = 1 << 28;
-
-impl Default for Tasks {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MOST as usize)))
-    }
+#[derive(Debug, Default)]
+struct Running {
+    count: AtomicUsize,
+    /// Told when the count falls to zero.
+    none_left: Notify,
 }
 
 /// A task and its place among the running ones. The task is boxed at once: an `async` block around
 /// it would hold it twice, and the runtime moves what it is given several times.
 struct Tracked {
     task: Pin<Box<dyn Future<Output = ()> + Send>>,
-    _running: Option<OwnedSemaphorePermit>,
+    running: Arc<Running>,
 }
 
 impl Future for Tracked {
@@ -70,24 +70,82 @@ impl Future for Tracked {
     }
 }
 
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        if self.running.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.running.none_left.notify_waiters();
+        }
+    }
+}
+
 impl Tasks {
-    /// Starts a task of its own.
+    /// Starts a task of its own; also while a drain waits, which then waits for this one too.
     #[expect(clippy::disallowed_methods, reason = "this is the tracked spawn")]
     pub fn spawn<F>(&self, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let running = self.0.clone().try_acquire_owned().ok();
-        tokio::spawn(Tracked { task: Box::pin(task), _running: running });
+        self.0.count.fetch_add(1, Ordering::AcqRel);
+        tokio::spawn(Tracked { task: Box::pin(task), running: self.0.clone() });
     }
 
     /// How many are running.
     pub fn running(&self) -> usize {
-        MOST as usize - self.0.available_permits()
+        self.0.count.load(Ordering::Acquire)
     }
 
     /// Waits until all have ended, for `limit` at most; says whether they have.
     pub async fn ended(&self, limit: Duration) -> bool {
-        tokio::time::timeout(limit, self.0.acquire_many(MOST)).await.is_ok()
+        let all_ended = async {
+            loop {
+                let mut none_left = pin!(self.0.none_left.notified());
+                // Listens before it looks, so that an end in between is not missed.
+                none_left.as_mut().enable();
+                if self.running() == 0 {
+                    return;
+                }
+                none_left.await;
+            }
+        };
+        tokio::time::timeout(limit, all_ended).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot;
+
+    #[tokio::test]
+    async fn a_drain_waits_for_tasks_that_start_while_it_waits() {
+        let tasks = Tasks::default();
+        let (first, ended) = oneshot::channel::<()>();
+        let (second, also_ended) = oneshot::channel::<()>();
+        let within = tasks.clone();
+        tasks.spawn(async move {
+            let _ = ended.await;
+            within.spawn(async move {
+                let _ = also_ended.await;
+            });
+        });
+        assert!(!tasks.ended(Duration::ZERO).await);
+        let drained = tasks.ended(Duration::from_secs(60));
+        let story = async {
+            first.send(()).unwrap();
+            while tasks.running() != 1 {
+                tokio::task::yield_now().await;
+            }
+            second.send(()).unwrap();
+        };
+        let (drained, ()) = tokio::join!(drained, story);
+        assert!(drained);
+        assert_eq!(tasks.running(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_has_ended() {
+        let tasks = Tasks::default();
+        tasks.spawn(async { panic!("on purpose") });
+        assert!(tasks.ended(Duration::from_secs(60)).await);
     }
 }

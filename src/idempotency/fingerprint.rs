@@ -1,12 +1,16 @@
 //! The fingerprint: a digest of what must not change between two requests with the same key
 //! (SPEC 4.3).
 
-use http::{HeaderMap, HeaderName};
+use std::ops::Range;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::tenant::TenantId;
-use crate::json::{Document, Pointer, Value};
+use crate::json::{Document, Kind, Pointer};
 
 /// How many top-level members get a digest of their own. Bodies with more are still compared whole;
 /// only the list of what differs stops here.
@@ -21,7 +25,7 @@ pub struct Fingerprint {
     /// SHA-256 over everything that is compared.
     pub digest: [u8; 32],
     /// A short digest for each top-level member, to say which ones differ.
-    pub members: Vec<MemberDigest>,
+    pub members: Arc<[MemberDigest]>,
 }
 
 /// A short digest of one top-level member of the body. Four bytes: enough to see that two values
@@ -30,7 +34,7 @@ pub struct Fingerprint {
 pub struct MemberDigest {
     /// The member's name.
     pub name: String,
-    /// The start of a digest over tenant, name and value.
+    /// The start of a hash over name and value, seeded with the tenant.
     pub digest: [u8; 4],
 }
 
@@ -96,8 +100,17 @@ impl FingerprintRules {
         }
     }
 
-    /// SHA-256 over everything that is compared.
-    pub fn digest(&self, subject: &Subject<'_>) -> [u8; 32] {
+    /// A digest of the very bytes of a request: two that agree in it agree in everything that
+    /// [`FingerprintRules::compare`] could compare.
+    pub fn verbatim(&self, subject: &Subject<'_>) -> [u8; 32] {
+        let mut text = self.head(subject);
+        text.push(b'r');
+        text.extend_from_slice(subject.body);
+        Sha256::digest(&text).into()
+    }
+
+    /// Writes down what is compared of a request but its body.
+    fn head(&self, subject: &Subject<'_>) -> Vec<u8> {
         let mut text = Vec::with_capacity(256 + subject.body.len());
         text.extend_from_slice(b"oncegate/fingerprint/1\0");
         field(&mut text, subject.method.as_bytes());
@@ -105,7 +118,7 @@ impl FingerprintRules {
         optional(&mut text, subject.query.map(str::as_bytes));
         optional(&mut text, media_type(subject.headers).as_deref());
         let coding = subject.headers.get(http::header::CONTENT_ENCODING);
-        optional(&mut text, coding.map(|coding| coding.as_bytes()));
+        optional(&mut text, coding.map(HeaderValue::as_bytes));
         text.extend_from_slice(subject.tenant.as_bytes());
         for name in &self.headers {
             field(&mut text, name.as_str().as_bytes());
@@ -114,44 +127,62 @@ impl FingerprintRules {
             }
             optional(&mut text, None);
         }
+        text
+    }
+
+    /// Writes down what is compared of a request, and digests it.
+    pub fn compare(&self, subject: &Subject<'_>) -> Compared {
+        let mut text = self.head(subject);
         let before_body = text.len();
+        let mut members = Vec::new();
         let as_json = subject.json.is_some_and(|document| {
             text.push(b'j');
-            self.select.canonical(document, &mut text)
+            self.select.canonical(document, &mut text, &mut members)
         });
         if !as_json {
+            members.clear();
             text.truncate(before_body);
             text.push(b'r');
             text.extend_from_slice(subject.body);
         }
-        Sha256::digest(&text).into()
+        Compared { digest: Sha256::digest(&text).into(), text, members }
     }
+}
 
-    /// A short digest of each top-level member that counts; none when the body is no object.
-    pub fn members(&self, document: &Document<'_>, tenant: &TenantId) -> Vec<MemberDigest> {
-        let mut members = Vec::new();
-        let mut text = Vec::new();
-        for (name, value) in document.root().members() {
-            if members.len() == MAX_MEMBERS {
-                break;
-            }
-            if name.len() > MAX_MEMBER_NAME || !self.select.touches(document, &value) {
-                continue;
-            }
-            text.clear();
-            text.extend_from_slice(b"oncegate/member/1\0");
-            text.extend_from_slice(tenant.as_bytes());
-            field(&mut text, name.as_bytes());
-            let skip = self.select.skipped(document);
-            if !value.canonical(&mut text, &skip) {
-                return Vec::new();
-            }
-            let hash = Sha256::digest(&text);
-            let mut digest = [0; 4];
-            digest.copy_from_slice(&hash[..4]);
-            members.push(MemberDigest { name: name.into_owned(), digest });
-        }
-        members
+/// What is compared of a request, written down.
+#[derive(Debug)]
+pub struct Compared {
+    /// SHA-256 over everything.
+    pub digest: [u8; 32],
+    text: Vec<u8>,
+    members: Vec<Piece>,
+}
+
+/// Where a top-level member stands in the text of a [`Compared`].
+#[derive(Debug)]
+struct Piece {
+    name: Range<usize>,
+    whole: Range<usize>,
+}
+
+impl Compared {
+    /// The fingerprint: with a short digest for each top-level member.
+    pub fn fingerprint(&self, tenant: &TenantId) -> Fingerprint {
+        // Two tenants with the same value have different digests for it.
+        let seed = tenant.as_bytes().first_chunk().copied().map_or(0, u64::from_le_bytes);
+        let members = self
+            .members
+            .iter()
+            .filter(|piece| piece.name.len() <= MAX_MEMBER_NAME)
+            .take(MAX_MEMBERS)
+            .map(|piece| {
+                let hash = xxh3_64_with_seed(&self.text[piece.whole.clone()], seed);
+                let [a, b, c, d, ..] = hash.to_le_bytes();
+                let name = String::from_utf8_lossy(&self.text[piece.name.clone()]).into_owned();
+                MemberDigest { name, digest: [a, b, c, d] }
+            })
+            .collect();
+        Fingerprint { digest: self.digest, members }
     }
 }
 
@@ -160,12 +191,13 @@ impl Fingerprint {
     /// the difference lies elsewhere (path, query, media type, a header, a body that is not an
     /// object) or cannot be told.
     pub fn differing(&self, other: &Self) -> Vec<String> {
-        let find = |list: &[MemberDigest], name: &str| {
-            list.iter().find(|member| member.name == name).map(|member| member.digest)
+        let all = |list: &[MemberDigest], name: &str| -> Vec<[u8; 4]> {
+            let named = list.iter().filter(|member| member.name == name);
+            named.map(|member| member.digest).collect()
         };
         let mut names: Vec<String> = Vec::new();
-        for member in self.members.iter().chain(&other.members) {
-            let differs = find(&self.members, &member.name) != find(&other.members, &member.name);
+        for member in self.members.iter().chain(&*other.members) {
+            let differs = all(&self.members, &member.name) != all(&other.members, &member.name);
             if differs && !names.contains(&member.name) {
                 names.push(member.name.clone());
             }
@@ -176,52 +208,77 @@ impl Fingerprint {
 }
 
 impl Select {
-    /// Appends what counts of the document; false when it cannot be compared as JSON because a
-    /// member name stands twice in one object.
-    fn canonical(&self, document: &Document<'_>, text: &mut Vec<u8>) -> bool {
+    /// Appends what counts of the document, and where its top-level members then stand; false when
+    /// it cannot be compared as JSON because a member name stands twice in one object.
+    fn canonical(
+        &self,
+        document: &Document<'_>,
+        text: &mut Vec<u8>,
+        pieces: &mut Vec<Piece>,
+    ) -> bool {
         match self {
-            Self::All | Self::Exclude(_) => {
-                document.root().canonical(text, &self.skipped(document))
+            Self::All => whole(document, &[], text, pieces),
+            Self::Exclude(pointers) => {
+                let found = pointers.iter().filter_map(|pointer| document.find(pointer));
+                let skip: Vec<usize> = found.map(|value| value.place()).collect();
+                whole(document, &skip, text, pieces)
             }
             Self::Include(pointers) => {
-                if document.has_duplicates() {
-                    return false;
-                }
-                pointers.iter().all(|pointer| match document.find(pointer) {
-                    Some(value) => {
-                        text.push(1);
-                        value.canonical(text, &[])
-                    }
-                    None => {
-                        text.push(0);
-                        true
-                    }
-                })
+                !document.has_duplicates()
+                    && pointers.iter().all(|pointer| {
+                        let name = pointer.tokens().first().map_or("", String::as_str);
+                        member(text, pieces, name, |text| match document.find(pointer) {
+                            Some(value) => {
+                                text.push(1);
+                                value.canonical(text, &[])
+                            }
+                            None => {
+                                text.push(0);
+                                true
+                            }
+                        })
+                    })
             }
         }
     }
+}
 
-    /// The values left out, by their place in the document.
-    fn skipped(&self, document: &Document<'_>) -> Vec<usize> {
-        match self {
-            Self::All | Self::Include(_) => Vec::new(),
-            Self::Exclude(pointers) => pointers
-                .iter()
-                .filter_map(|pointer| document.find(pointer).map(|value| value.place()))
-                .collect(),
+/// The whole document but the values whose place is in `skip`.
+fn whole(
+    document: &Document<'_>,
+    skip: &[usize],
+    text: &mut Vec<u8>,
+    pieces: &mut Vec<Piece>,
+) -> bool {
+    let root = document.root();
+    if root.kind() != Kind::Object || skip.contains(&root.place()) {
+        return skip.contains(&root.place()) || root.canonical(text, skip);
+    }
+    let Some(members) = root.sorted_members() else { return false };
+    text.push(b'{');
+    let counted = members.iter().filter(|(_, value)| !skip.contains(&value.place()));
+    for (name, value) in counted {
+        if !member(text, pieces, name, |text| value.canonical(text, skip)) {
+            return false;
         }
     }
+    text.push(b'}');
+    true
+}
 
-    /// Whether any part of this top-level member counts.
-    fn touches(&self, document: &Document<'_>, member: &Value<'_, '_>) -> bool {
-        match self {
-            Self::All => true,
-            Self::Exclude(_) => !self.skipped(document).contains(&member.place()),
-            Self::Include(pointers) => pointers
-                .iter()
-                .any(|pointer| document.find(pointer).is_some_and(|value| member.contains(&value))),
-        }
-    }
+/// Appends a member's name, then its value by `append`, and notes where they stand.
+fn member(
+    text: &mut Vec<u8>,
+    pieces: &mut Vec<Piece>,
+    name: &str,
+    append: impl FnOnce(&mut Vec<u8>) -> bool,
+) -> bool {
+    let start = text.len();
+    field(text, name.as_bytes());
+    let named = text.len();
+    let appended = append(text);
+    pieces.push(Piece { name: named - name.len()..named, whole: start..text.len() });
+    appended
 }
 
 /// The media type without its parameters, in lower case.
@@ -238,10 +295,14 @@ pub fn is_json(headers: &HeaderMap) -> bool {
         .get_all(http::header::CONTENT_ENCODING)
         .iter()
         .all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    plain
-        && media_type(headers).is_some_and(|media| {
-            media == b"application/json" || media == b"text/json" || media.ends_with(b"+json")
-        })
+    plain && names_json(headers)
+}
+
+/// Whether the media type names JSON, whatever the content coding.
+pub fn names_json(headers: &HeaderMap) -> bool {
+    media_type(headers).is_some_and(|media| {
+        media == b"application/json" || media == b"text/json" || media.ends_with(b"+json")
+    })
 }
 
 fn field(text: &mut Vec<u8>, bytes: &[u8]) {

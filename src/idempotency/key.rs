@@ -124,6 +124,8 @@ pub enum KeyError {
     Format,
     /// The body's member is neither a string nor a number.
     Type,
+    /// The body says that it is JSON and cannot be read as such, so that a key may stand in it.
+    Unreadable,
 }
 
 impl KeyRules {

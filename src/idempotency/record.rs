@@ -5,10 +5,12 @@
 //! token: whoever lost a swap holds an old version and can change nothing any more.
 
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -18,8 +20,38 @@ use super::tenant::TenantId;
 use crate::clock::Timestamp;
 
 /// Names a record: a digest of tenant, scope and key.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RecordId([u8; 16]);
+
+impl Hash for RecordId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // An id is a digest: any part of it is as good as a hash of the whole.
+        state.write_u64(self.0.first_chunk().copied().map_or(0, u64::from_le_bytes));
+    }
+}
+
+/// Hashes ids by what they are, a digest. Only for keys that write one `u64`.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}
+
+/// For maps whose keys are ids.
+pub type BuildIdHasher = BuildHasherDefault<IdHasher>;
 
 impl RecordId {
     /// The id for `key` of `tenant`; `scope` is the route's name where keys are scoped to routes,
@@ -66,7 +98,7 @@ pub(super) fn first_16(digest: &[u8]) -> [u8; 16] {
 }
 
 /// What the store holds for one (tenant, key).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The fencing token: raised by every transition. A new claim starts at a random number, so
     /// that a claim made after a release never repeats an old token.
@@ -99,7 +131,7 @@ pub struct Record {
 pub type Nonce = [u8; 16];
 
 /// Where a record stands (SPEC 5).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     /// Claimed; the backend may be working on it.
     InFlight,
@@ -188,7 +220,7 @@ pub enum UnknownReason {
 }
 
 /// A final answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// Kept whole.
     Kept(Arc<StoredResponse>),
@@ -210,12 +242,12 @@ impl Answer {
 }
 
 /// A response as it is kept and replayed: end-to-end headers in their order, the body as bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredResponse {
     /// Status code, 200 to 599.
     pub status: u16,
-    /// Lower-case name and value bytes of each header line.
-    pub headers: Vec<(String, Vec<u8>)>,
+    /// Name and value of each header line.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body, byte for byte.
     pub body: Bytes,
 }

@@ -151,8 +151,7 @@ fn of_request(
     let json = parsed.as_ref().filter(|_| rules.wants_json(&headers));
     let subject =
         Subject { method: "POST", path, query, headers: &headers, tenant: &tenant, body, json };
-    let members = json.map(|json| rules.members(json, &tenant)).unwrap_or_default();
-    Fingerprint { digest: rules.digest(&subject), members }
+    rules.compare(&subject).fingerprint(&tenant)
 }
 
 #[test]
@@ -224,7 +223,7 @@ fn claimed() -> Record {
         route: "redeem".to_owned(),
         key: "k".to_owned(),
         subject: None,
-        fingerprint: Fingerprint { digest: [1; 32], members: Vec::new() },
+        fingerprint: Fingerprint { digest: [1; 32], members: Arc::default() },
         first_seen: NOW,
         updated: NOW,
         attempts: 1,
@@ -248,8 +247,8 @@ fn completed(answer: Keep, tombstone: Keep) -> Record {
 
 #[test]
 fn what_a_record_means_for_a_request() {
-    let same = Fingerprint { digest: [1; 32], members: Vec::new() };
-    let other = Fingerprint { digest: [9; 32], members: Vec::new() };
+    let same = Fingerprint { digest: [1; 32], members: Arc::default() };
+    let other = Fingerprint { digest: [9; 32], members: Arc::default() };
     let later = |hours: u32| NOW.saturating_add(HOUR * hours);
     let normal = completed(Keep::For(HOUR), Keep::For(HOUR));
     let no_tombstone = completed(Keep::For(HOUR), Keep::For(Duration::ZERO));

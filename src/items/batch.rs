@@ -201,7 +201,7 @@ impl Batch {
             .items
             .iter()
             .zip(members)
-            .map(|(item, members)| Fingerprint { digest: item.digest, members })
+            .map(|(item, members)| Fingerprint { digest: item.digest, members: members.into() })
             .collect())
     }
 }

@@ -50,6 +50,10 @@ struct Node {
     /// Where the member's name stands, quotes excluded; empty for elements and the root.
     name_start: u32,
     name_end: u32,
+    /// Nothing is escaped in the string.
+    plain: bool,
+    /// Nothing is escaped in the name.
+    plain_name: bool,
 }
 
 /// One value of a document.
@@ -139,7 +143,8 @@ impl<'d, 'a> Value<'d, 'a> {
             return None;
         }
         let raw = self.raw();
-        Some(parse::unescape(&raw[1..raw.len() - 1]))
+        let inside = &raw[1..raw.len() - 1];
+        Some(if self.node().plain { Cow::Borrowed(inside) } else { parse::unescape(inside) })
     }
 
     /// The characters of a string or the text of a number: what may serve as an identifier.
@@ -176,11 +181,12 @@ impl<'d, 'a> Value<'d, 'a> {
 
     fn name(&self) -> Cow<'a, str> {
         let node = self.node();
-        parse::unescape(&self.document.text[node.name_start as usize..node.name_end as usize])
+        let raw = &self.document.text[node.name_start as usize..node.name_end as usize];
+        if node.plain_name { Cow::Borrowed(raw) } else { parse::unescape(raw) }
     }
 
     /// The members sorted by name; `None` when a name stands twice.
-    fn sorted_members(&self) -> Option<Vec<(Cow<'a, str>, Value<'d, 'a>)>> {
+    pub fn sorted_members(&self) -> Option<Vec<(Cow<'a, str>, Value<'d, 'a>)>> {
         let mut members: Vec<_> = self.members().collect();
         members.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
         let twice = members.windows(2).any(|pair| pair[0].0 == pair[1].0);

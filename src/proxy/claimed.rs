@@ -11,6 +11,7 @@ use crate::idempotency::{
     Answer, Decision, Fingerprint, Record, RecordId, State, TenantId, decide,
 };
 use crate::store::{Change, StoreError, Swap};
+use crate::unique;
 
 /// How often a claim is tried again when the record it met changed under it. Each try lost to a
 /// change that somebody else made, so this is only reached under a fault.
@@ -53,7 +54,7 @@ impl Claimed {
         draft: Draft,
     ) -> Result<Self, Told> {
         let now = gateway.store.now();
-        let attempt = *uuid::Uuid::new_v4().as_bytes();
+        let attempt = unique::bytes();
         let mut record = Record {
             version: first_version(),
             tenant: draft.tenant,
@@ -104,7 +105,7 @@ impl Claimed {
         let expires = next.expires();
         match self.put(Some(next)).await {
             Ok(Swap::Done) => {
-                self.gateway.hot.put(self.id, Arc::new(self.record.clone()));
+                self.gateway.hot.put(self.id, self.record.clone());
                 Settled::Recorded { expires, completed: now }
             }
             Ok(Swap::Lost { winner, .. }) => {
@@ -179,7 +180,7 @@ impl Drop for Claimed {
 /// The version of a new claim. Random, so that it repeats no token of a claim that was released;
 /// the upper bits are free for the raises to come.
 pub(super) fn first_version() -> u64 {
-    uuid::Uuid::new_v4().as_u64_pair().0 >> 8
+    unique::number() >> 8
 }
 
 fn unavailable(error: &StoreError) -> Told {
@@ -197,7 +198,7 @@ fn known(gateway: &Gateway, id: RecordId, winner: Option<&Record>, decision: Dec
     match decision {
         Decision::Replay { response, expires } => {
             if let Some(record) = winner {
-                gateway.hot.put(id, Arc::new(record.clone()));
+                gateway.hot.put(id, record.clone());
             }
             Told::Final { response: response.clone(), expires }
         }

@@ -121,8 +121,7 @@ impl Drop for ClientIo {
 }
 
 /// The problem for an answer that hyper makes by itself when it cannot parse a head: an empty one
-/// with status 400, 414 or 431. All answers of ours and of a backend carry one of the two headers
-/// looked for.
+/// with status 400, 414 or 431.
 fn hypers_own(bytes: &[u8]) -> Option<Problem> {
     let slug = match bytes.get(..12)? {
         b"HTTP/1.1 400" | b"HTTP/1.0 400" => Slug::RequestInvalid,
@@ -130,8 +129,7 @@ fn hypers_own(bytes: &[u8]) -> Option<Problem> {
         b"HTTP/1.1 431" | b"HTTP/1.0 431" => Slug::HeadTooLarge,
         _ => return None,
     };
-    let marked = |name: &[u8]| bytes.windows(name.len()).any(|window| window == name);
-    if marked(b"idempotency-error: ") || marked(b"via: ") {
+    if !is_bare(bytes) {
         return None;
     }
     let detail = match slug {
@@ -142,6 +140,16 @@ fn hypers_own(bytes: &[u8]) -> Option<Problem> {
         _ => "The request is not well-formed HTTP. Nothing was sent.",
     };
     Some(Problem::new(slug, detail).close())
+}
+
+/// Whether these bytes are a head with the three headers of hyper's own answers and nothing else.
+/// Answers of ours and of a backend have more, and what looks like a head may be a piece of a body.
+fn is_bare(bytes: &[u8]) -> bool {
+    const LINES: [&str; 3] = ["connection: close", "content-length: 0", "date: "];
+    let head = std::str::from_utf8(bytes).ok().and_then(|text| text.strip_suffix("\r\n\r\n"));
+    head.is_some_and(|head| {
+        head.split("\r\n").skip(1).all(|line| LINES.iter().any(|known| line.starts_with(known)))
+    })
 }
 
 /// A problem as bytes for the wire, where no exchange can send it.

@@ -37,6 +37,9 @@ enum Content {
     Streaming(Body),
 }
 
+/// Why an answer that ends with its connection is not taken.
+const NO_END: &str = "nothing but the connection's end could say that the answer was whole";
+
 /// Reads the answer to its end; stops holding it, but not reading it, beyond `most` bytes or when
 /// the shared memory runs out. An answer of any size still reaches the first client.
 ///
@@ -65,6 +68,10 @@ pub(super) async fn collect(
         }
         read.extend_from_slice(&data);
         if !fits {
+            if !body.framing().proves_end() {
+                // What is not held cannot be looked at, and its end would be taken for a whole one.
+                return Err(NO_END.into());
+            }
             let rest = Bounded::new(body, limits.idle, None);
             let body = Resumed::new(read.freeze(), rest).boxed_unsync();
             return Ok(Collected { head, body: Content::Streaming(body) });
@@ -74,7 +81,7 @@ pub(super) async fn collect(
     // that is kept in memory must not keep all of that.
     let whole = only.map_or_else(|| read.freeze(), |piece| Bytes::copy_from_slice(&piece));
     if !body.framing().proves_end() && !ends_by_itself(&whole) {
-        return Err("the connection ended, and nothing says that the answer was whole".into());
+        return Err(NO_END.into());
     }
     Ok(Collected { head, body: Content::Whole(whole, None) })
 }

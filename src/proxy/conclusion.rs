@@ -24,6 +24,11 @@ impl Conclusion {
         Self { lead, first, replayed_header }
     }
 
+    /// The call's claim is durable: the key is its own.
+    pub(super) fn claimed(&self) {
+        self.lead.claimed();
+    }
+
     /// Tells the duplicates `told`, and the first client `first` or else the same.
     pub(super) fn tell(self, told: Told, first: Option<Answer>) {
         let answer = first.unwrap_or_else(|| told.clone().replay(&self.replayed_header));

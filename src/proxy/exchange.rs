@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::conclusion::Conclusion;
-use super::forward::{self, Call};
+use super::forward::{self, Call, Wanted};
 use super::headers::check::{HeadError, check_request_head};
 use super::headers::path::{ambiguous, normalize_path};
 use super::inflight::{Entry, Flight};
@@ -21,11 +21,19 @@ use super::{Gateway, batch, pass, wellknown};
 use crate::body::Body;
 use crate::config::{Mode, RequestMode};
 use crate::idempotency::key::{KeyError, KeySource};
-use crate::idempotency::{Decision, Fingerprint, Record, decide};
+use crate::idempotency::{Decision, Fingerprint, decide};
 use crate::problem::{Dialect, Disposition, Problem, Slug};
+use crate::store::hot::Known;
 
 /// Bytes of the longest request target; RFC 9110 section 4.1 asks for 8000 at least.
 const MAX_TARGET: usize = 16 << 10;
+
+/// How often a request looks again for the call that its key belongs to. Each time another request
+/// with its key was looked up and refused meanwhile.
+const MAX_JOINS: usize = 8;
+
+/// How long a request waits at least for another one's claim: as long as a commit may take.
+const CLAIM_WAIT: Duration = Duration::from_secs(1);
 
 /// What came of a request: the backend's answer, or one of the gateway's own.
 pub(super) type Answer = Result<Response<Body>, Problem>;
@@ -61,7 +69,7 @@ pub(super) async fn exchange(
 
 /// The one place where a problem becomes an answer and a line in the log.
 pub(super) fn report(problem: &Problem, dialect: Dialect) -> Response<Body> {
-    let instance = uuid::Uuid::new_v4();
+    let instance = crate::unique::uuid();
     let slug = problem.slug.as_str();
     if problem.status.is_server_error() {
         tracing::warn!(http.status = problem.status.as_u16(), problem = slug, %instance, "refused");
@@ -127,42 +135,46 @@ async fn keyed(
             return pass::buffered(gateway, route, *whole, Disposition::Bypassed).await;
         }
     };
-    if let Some(record) = gateway.hot.get(&intake.id)
-        && let Some(answer) = remembered(gateway, &record, &intake, mode)
+    if let Some(known) = gateway.hot.get(&intake.id)
+        && let Some(answer) = remembered(gateway, &known, &intake, mode)
     {
         return answer;
     }
-    let fingerprint = intake.fingerprint(mode);
-    match gateway.calls.enter(intake.id, &fingerprint) {
-        Entry::Join(flight) => join(gateway, route, mode, &flight, &fingerprint).await,
-        Entry::Lead(lead) => {
-            let (first, answered) = oneshot::channel();
-            let conclusion = Conclusion::new(lead, first, mode.duplicates.replayed_header.clone());
-            lead_call(gateway, route, intake, fingerprint, conclusion);
-            first_answer(answered, mode.duplicates.answer_within).await
+    let identity = intake.identify(mode);
+    let fingerprint = identity.compared.fingerprint(&intake.tenant);
+    for _ in 0..MAX_JOINS {
+        match gateway.calls.enter(intake.id, &fingerprint) {
+            Entry::Join(flight) => {
+                if let Some(answer) = join(gateway, route, mode, &flight, &fingerprint).await {
+                    return answer;
+                }
+            }
+            Entry::Lead(lead) => {
+                let (first, answered) = oneshot::channel();
+                let header = mode.duplicates.replayed_header.clone();
+                let conclusion = Conclusion::new(lead, first, header);
+                let wanted = Wanted { intake, fingerprint, subject: identity.subject };
+                lead_call(gateway, route, wanted, conclusion);
+                return first_answer(answered, mode.duplicates.answer_within).await;
+            }
         }
     }
+    Err(outcome::in_progress(outcome::RETRY_LATER))
 }
 
 /// Starts the call in a task that outlives this request, or refuses it before the claim.
-fn lead_call(
-    gateway: &Arc<Gateway>,
-    route: usize,
-    intake: Box<Intake>,
-    fingerprint: Fingerprint,
-    conclusion: Conclusion,
-) {
+fn lead_call(gateway: &Arc<Gateway>, route: usize, wanted: Wanted, conclusion: Conclusion) {
     let Some(place) = gateway.claims.take() else {
         return conclusion.refuse(too_many_claims());
     };
     let share = match &gateway.quota {
         None => None,
-        Some(quota) => match quota.take(intake.tenant) {
+        Some(quota) => match quota.take(wanted.intake.tenant) {
             Some(share) => Some(share),
             None => return conclusion.refuse(quota_exceeded()),
         },
     };
-    let call = Call { gateway: gateway.clone(), route, intake, fingerprint, place, share };
+    let call = Call { gateway: gateway.clone(), route, wanted, place, share };
     gateway.tasks.spawn(forward::run(call, conclusion));
 }
 
@@ -183,27 +195,32 @@ pub(super) async fn first_answer(
     }
 }
 
-/// Waits for the call in flight, as its duplicate.
+/// Waits for the call in flight, as its duplicate. `None`: it was another request, and the key was
+/// not its own; the store knows more.
 async fn join(
     gateway: &Arc<Gateway>,
     route: usize,
     mode: &RequestMode,
     flight: &Flight,
     fingerprint: &Fingerprint,
-) -> Answer {
-    if flight.fingerprint.digest != fingerprint.digest {
-        return Err(outcome::reused(flight.fingerprint.differing(fingerprint)));
-    }
+) -> Option<Answer> {
     let wait = mode.duplicates.wait;
-    if wait.is_zero() {
-        return Err(outcome::in_progress(expected_rest(flight)));
+    let in_progress = || Some(Err(outcome::in_progress(expected_rest(flight))));
+    if flight.fingerprint.digest != fingerprint.digest {
+        // Until it is claimed, either of the two may be the one that the key was used for.
+        return match timeout(wait.max(CLAIM_WAIT), flight.holds_its_key()).await {
+            Ok(true) => Some(Err(outcome::reused(flight.fingerprint.differing(fingerprint)))),
+            Ok(false) => None,
+            Err(_) => in_progress(),
+        };
     }
-    let Some(_waiting) = gateway.waiters[route].take() else {
-        return Err(outcome::in_progress(expected_rest(flight)));
-    };
+    if wait.is_zero() {
+        return in_progress();
+    }
+    let Some(_waiting) = gateway.waiters[route].take() else { return in_progress() };
     match timeout(wait, flight.concluded()).await {
-        Ok(told) => told.replay(&mode.duplicates.replayed_header),
-        Err(_) => Err(outcome::in_progress(expected_rest(flight))),
+        Ok(told) => Some(told.replay(&mode.duplicates.replayed_header)),
+        Err(_) => in_progress(),
     }
 }
 
@@ -216,14 +233,26 @@ fn expected_rest(flight: &Flight) -> Duration {
 /// The answer a final record in memory gives; `None` when it no longer decides.
 fn remembered(
     gateway: &Gateway,
-    record: &Record,
+    known: &Known,
     intake: &Intake,
     mode: &RequestMode,
 ) -> Option<Answer> {
-    let same = record.fingerprint.digest == intake.digest;
+    let record = &known.record;
+    let digest = record.fingerprint.digest;
     // The digests of the members are only needed to name what differs.
-    let members = if same { Vec::new() } else { intake.fingerprint(mode).members };
-    let fingerprint = Fingerprint { digest: intake.digest, members };
+    let same = || Fingerprint { digest, members: Arc::default() };
+    let verbatim = intake.verbatim(mode);
+    let fingerprint = if known.verbatim.get() == Some(&verbatim) {
+        same()
+    } else {
+        let compared = intake.identify(mode).compared;
+        if compared.digest == digest {
+            let _ = known.verbatim.set(verbatim);
+            same()
+        } else {
+            compared.fingerprint(&intake.tenant)
+        }
+    };
     match decide(Some(record), &fingerprint, gateway.store.now()) {
         Decision::Replay { response, expires } => {
             let told = Told::Final { response: response.clone(), expires };

@@ -34,12 +34,19 @@ pub(super) struct Call {
     pub(super) gateway: Arc<Gateway>,
     /// Index of its route.
     pub(super) route: usize,
-    pub(super) intake: Box<Intake>,
-    pub(super) fingerprint: Fingerprint,
+    pub(super) wanted: Wanted,
     /// Its place among the claims at once.
     pub(super) place: Place,
     /// Its share of the tenant's quota.
     pub(super) share: Option<Share>,
+}
+
+/// What is to be sent, and what its record will say.
+pub(super) struct Wanted {
+    pub(super) intake: Box<Intake>,
+    pub(super) fingerprint: Fingerprint,
+    /// Digest of the business id that the body names.
+    pub(super) subject: Option<[u8; 16]>,
 }
 
 /// How the backend's part ended.
@@ -64,9 +71,10 @@ pub(super) struct Sending<'a> {
 
 /// Claims, sends, records and tells.
 pub(super) async fn run(call: Call, conclusion: Conclusion) {
-    let Call { gateway, route, intake, fingerprint, place, share } = call;
+    let Call { gateway, route, wanted, place, share } = call;
+    let Wanted { intake, fingerprint, subject } = wanted;
     let Some(mode) = gateway.request_mode(route) else { return };
-    let Intake { id, key, tenant, subject, whole, .. } = *intake;
+    let Intake { id, key, tenant, whole, .. } = *intake;
     let (request, reservation) = whole.into_request(&gateway.config.routes[route], true);
     crash::point(Point::BeforeClaim);
     let draft = super::claimed::Draft { route, tenant, key, subject, fingerprint };
@@ -74,6 +82,7 @@ pub(super) async fn run(call: Call, conclusion: Conclusion) {
         Ok(claimed) => claimed,
         Err(told) => return conclusion.tell(told, None),
     };
+    conclusion.claimed();
     crash::point(Point::AfterClaim);
     let patience = gateway.patience(route);
     let sending = Sending {

@@ -10,12 +10,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::outcome::Told;
+use crate::idempotency::record::BuildIdHasher;
 use crate::idempotency::{Fingerprint, RecordId, TenantId};
 
 /// All calls in flight, by record.
 #[derive(Debug, Default)]
 pub struct InFlight {
-    flights: DashMap<RecordId, Arc<Flight>>,
+    flights: DashMap<RecordId, Arc<Flight>, BuildIdHasher>,
 }
 
 /// One call in flight.
@@ -25,7 +26,16 @@ pub struct Flight {
     pub fingerprint: Fingerprint,
     /// When it began.
     pub started: Instant,
-    told: watch::Sender<Option<Told>>,
+    progress: watch::Sender<Progress>,
+}
+
+/// How far a call has come.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Its claim is durable. Before that the key may turn out to be another request's.
+    claimed: bool,
+    /// What came of it.
+    told: Option<Told>,
 }
 
 /// What a request with a key becomes.
@@ -55,7 +65,7 @@ impl InFlight {
                 let flight = Arc::new(Flight {
                     fingerprint: fingerprint.clone(),
                     started: Instant::now(),
-                    told: watch::Sender::new(None),
+                    progress: watch::Sender::default(),
                 });
                 place.insert(flight.clone());
                 Entry::Lead(Lead { calls: self.clone(), id, flight })
@@ -77,12 +87,20 @@ impl InFlight {
 impl Flight {
     /// What came of the call; returns when it is concluded.
     pub async fn concluded(&self) -> Told {
-        let mut told = self.told.subscribe();
+        let mut progress = self.progress.subscribe();
         // The sender lives in `self`, so waiting can only end with a value.
-        match told.wait_for(Option::is_some).await {
-            Ok(told) => told.clone().unwrap_or(Told::Abandoned),
+        match progress.wait_for(|progress| progress.told.is_some()).await {
+            Ok(progress) => progress.told.clone().unwrap_or(Told::Abandoned),
             Err(_) => Told::Abandoned,
         }
+    }
+
+    /// Whether the key belongs to this call; returns when its claim is durable or it is over. One
+    /// that is over has left what it was in the store.
+    pub async fn holds_its_key(&self) -> bool {
+        let mut progress = self.progress.subscribe();
+        let known = progress.wait_for(|progress| progress.claimed || progress.told.is_some());
+        known.await.is_ok_and(|progress| progress.told.is_none())
     }
 }
 
@@ -92,19 +110,24 @@ impl Lead {
         self.id
     }
 
+    /// The claim is durable.
+    pub fn claimed(&self) {
+        self.flight.progress.send_modify(|progress| progress.claimed = true);
+    }
+
     /// Ends the flight and tells everybody who joined. A request that comes later finds the record.
     pub fn conclude(self, told: Told) {
-        self.flight.told.send_replace(Some(told));
+        self.flight.progress.send_modify(|progress| progress.told = Some(told));
     }
 }
 
 impl Drop for Lead {
     fn drop(&mut self) {
         self.calls.flights.remove(&self.id);
-        self.flight.told.send_if_modified(|told| {
-            let abandoned = told.is_none();
+        self.flight.progress.send_if_modified(|progress| {
+            let abandoned = progress.told.is_none();
             if abandoned {
-                *told = Some(Told::Abandoned);
+                progress.told = Some(Told::Abandoned);
             }
             abandoned
         });

@@ -13,7 +13,7 @@ use super::budget::Reservation;
 use super::exchange::Arrived;
 use super::{Gateway, headers, onward, outcome};
 use crate::config::{RequestMode, Route};
-use crate::idempotency::fingerprint::{self, Fingerprint};
+use crate::idempotency::fingerprint::{self, Compared, Subject};
 use crate::idempotency::key::{Key, KeyError, KeySource, Scope};
 use crate::idempotency::{RecordId, TenantId};
 use crate::json::{Document, Pointer};
@@ -24,11 +24,17 @@ pub(super) struct Intake {
     pub(super) id: RecordId,
     pub(super) key: Key,
     pub(super) tenant: TenantId,
-    /// Digest of the business id the body names.
-    pub(super) subject: Option<[u8; 16]>,
-    /// Digest of everything the fingerprint covers.
-    pub(super) digest: [u8; 32],
+    /// The path that routes and fingerprints see.
+    path: String,
     pub(super) whole: Whole,
+}
+
+/// What a request is, as far as its body says.
+pub(super) struct Identity {
+    /// What is compared with other requests of its key.
+    pub(super) compared: Compared,
+    /// Digest of the business id that the body names.
+    pub(super) subject: Option<[u8; 16]>,
 }
 
 /// A request whose body was read to its end.
@@ -73,69 +79,80 @@ pub(super) async fn read(
         gateway.config.routes[route].max_body.unwrap_or(gateway.config.server.limits.max_body);
     let (body, reservation) = read_body(gateway, body, most, key_header).await?;
     let tenant = TenantId::of(&gateway.config.tenant.headers, &head.headers);
-    let json = parse(mode, &head.headers, &body);
     let key = match (from_header, &mode.key.source) {
         (Some(key), _) => key,
         (None, source @ KeySource::Header(_)) => {
             return Err(refused_key(KeyError::Missing, source));
         }
-        (None, KeySource::Pointer(pointer)) => match key_in_body(mode, json.as_ref(), pointer) {
+        (None, KeySource::Pointer(pointer)) => match Document::parse(&body)
+            .map_err(|_| unread(&head.headers, &body))
+            .and_then(|json| key_in_body(mode, &json, pointer))
+        {
             Ok(key) => key,
             Err(KeyError::Missing) if !mode.key.required => {
-                drop(json);
                 return Ok(Read::Keyless(Box::new(Whole { head, peer, body, reservation })));
             }
             Err(error) => return Err(refused_key(error, &mode.key.source)),
         },
     };
-    let subject = mode.record.subject.as_ref().and_then(|at| subject(json.as_ref()?, at, &tenant));
-    let compared = json.as_ref().filter(|_| mode.fingerprint.wants_json(&head.headers));
-    let digest = mode.fingerprint.digest(&fingerprint::Subject {
-        method: head.method.as_str(),
-        path: &path,
-        query: head.uri.query(),
-        headers: &head.headers,
-        tenant: &tenant,
-        body: &body,
-        json: compared,
-    });
     let scope = match mode.key.scope {
         Scope::Tenant => "",
         Scope::Route => gateway.config.routes[route].name.as_str(),
     };
     let id = RecordId::new(&tenant, scope, key.as_str());
-    drop(json);
     let whole = Whole { head, peer, body, reservation };
-    Ok(Read::Keyed(Box::new(Intake { id, key, tenant, subject, digest, whole })))
+    Ok(Read::Keyed(Box::new(Intake { id, key, tenant, path, whole })))
 }
 
 impl Intake {
-    /// The whole fingerprint: with a digest for each member of the body.
-    pub(super) fn fingerprint(&self, mode: &RequestMode) -> Fingerprint {
-        let members = mode
-            .fingerprint
-            .wants_json(&self.whole.head.headers)
+    /// Reads the body as far as the route asks for that.
+    pub(super) fn identify(&self, mode: &RequestMode) -> Identity {
+        let compares_json = mode.fingerprint.wants_json(&self.whole.head.headers);
+        let json = (compares_json || mode.record.subject.is_some())
             .then(|| Document::parse(&self.whole.body).ok())
-            .flatten()
-            .map(|json| mode.fingerprint.members(&json, &self.tenant));
-        Fingerprint { digest: self.digest, members: members.unwrap_or_default() }
+            .flatten();
+        let pointer = mode.record.subject.as_ref();
+        let subject = pointer.and_then(|at| subject(json.as_ref()?, at, &self.tenant));
+        let compared_json = json.as_ref().filter(|_| compares_json);
+        let compared = mode.fingerprint.compare(&self.subject(compared_json));
+        Identity { compared, subject }
+    }
+
+    /// A digest of the very bytes of the request.
+    pub(super) fn verbatim(&self, mode: &RequestMode) -> [u8; 32] {
+        mode.fingerprint.verbatim(&self.subject(None))
+    }
+
+    fn subject<'a>(&'a self, json: Option<&'a Document<'a>>) -> Subject<'a> {
+        Subject {
+            method: self.whole.head.method.as_str(),
+            path: &self.path,
+            query: self.whole.head.uri.query(),
+            headers: &self.whole.head.headers,
+            tenant: &self.tenant,
+            body: &self.whole.body,
+            json,
+        }
     }
 }
 
-/// The body as JSON, where anything asks for that and it is JSON.
-fn parse<'a>(mode: &RequestMode, headers: &HeaderMap, body: &'a [u8]) -> Option<Document<'a>> {
-    let wanted = mode.fingerprint.wants_json(headers)
-        || matches!(mode.key.source, KeySource::Pointer(_))
-        || mode.record.subject.is_some();
-    wanted.then(|| Document::parse(body).ok()).flatten()
+/// What a body that could not be read as JSON says about its key. Where it claims to be JSON, or
+/// begins like an object, the backend may read it all the same (half a surrogate pair, deep nesting,
+/// a content coding) and the key in it.
+fn unread(headers: &HeaderMap, body: &[u8]) -> KeyError {
+    let claims = fingerprint::names_json(headers) && !body.is_empty();
+    if claims || body.trim_ascii_start().starts_with(b"{") {
+        KeyError::Unreadable
+    } else {
+        KeyError::Missing
+    }
 }
 
 fn key_in_body(
     mode: &RequestMode,
-    json: Option<&Document<'_>>,
+    document: &Document<'_>,
     pointer: &Pointer,
 ) -> Result<Key, KeyError> {
-    let document = json.ok_or(KeyError::Missing)?;
     if document.has_duplicates() {
         // Two members of one name: the backend may read the other one.
         return Err(KeyError::Several);
@@ -275,6 +292,7 @@ fn refused_key(error: KeyError, place: &KeySource) -> Problem {
         KeyError::Syntax => "it is not a well-formed quoted string",
         KeyError::Format => "it must be a UUID",
         KeyError::Type => "it must be a string or a number",
+        KeyError::Unreadable => "the body cannot be read as JSON",
     };
     let detail =
         format!("The idempotency key in {place} cannot be accepted: {what}. Nothing was sent.");

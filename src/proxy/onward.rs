@@ -24,7 +24,7 @@ pub(super) fn to_backend<B>(
     let forwarding = Forwarding {
         client: peer,
         secure: false,
-        request_id: uuid::Uuid::new_v4(),
+        request_id: crate::unique::uuid(),
         key: hidden_key(route),
         keyed,
     };

@@ -113,14 +113,10 @@ fn marked(stored: &Arc<StoredResponse>, disposition: Disposition) -> Response<Bo
 }
 
 /// The stored header lines as a map with room for `more`.
-fn header_map(lines: &[(String, Vec<u8>)], more: usize) -> HeaderMap {
+fn header_map(lines: &[(HeaderName, HeaderValue)], more: usize) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(lines.len() + more);
     for (name, value) in lines {
-        let name = HeaderName::from_bytes(name.as_bytes());
-        let value = HeaderValue::from_bytes(value);
-        if let (Ok(name), Ok(value)) = (name, value) {
-            headers.append(name, value);
-        }
+        headers.append(name, value.clone());
     }
     headers
 }

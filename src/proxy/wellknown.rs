@@ -13,7 +13,7 @@ use crate::clock::{Timestamp, rfc3339};
 use crate::config::{ItemsMode, Mode, RequestMode, Route};
 use crate::idempotency::fingerprint::{BodyCompare, Select};
 use crate::idempotency::key::{
-    Format, KeyError, KeyRules, KeySource, Scope, Syntax, header_as_written,
+    Format, Key, KeyError, KeyRules, KeySource, Scope, Syntax, header_as_written,
 };
 use crate::idempotency::ledger::Progress;
 use crate::idempotency::outcome::Verdict;
@@ -68,9 +68,17 @@ fn wants_html(headers: &HeaderMap) -> bool {
 /// The status of the key in the request's key header, for the tenant of its credentials.
 async fn status(gateway: &Gateway, headers: &HeaderMap) -> Answer {
     let tenant = TenantId::of(&gateway.config.tenant.headers, headers);
-    let mut named = false;
+    let (mut named, mut refused) = (false, false);
     for route in &gateway.config.routes {
-        let Some((scope, key)) = scoped_key(route, headers)? else { continue };
+        let (scope, key) = match scoped_key(route, headers) {
+            Some(Ok(found)) => found,
+            Some(Err(error)) => {
+                // Another route may take what this one refuses.
+                refused |= error != KeyError::Missing;
+                continue;
+            }
+            None => continue,
+        };
         named = true;
         let id = RecordId::new(&tenant, &scope, &key);
         let record = gateway.store.get(id).await.map_err(|error| {
@@ -82,6 +90,10 @@ async fn status(gateway: &Gateway, headers: &HeaderMap) -> Answer {
             return Ok(page("application/json", text));
         }
     }
+    if refused && !named {
+        let detail = "The idempotency key in the header is not valid.";
+        return Err(Problem::new(Slug::KeyInvalid, detail));
+    }
     if !named {
         let detail = "Name the key in the header it was sent with, such as Idempotency-Key.";
         return Err(Problem::new(Slug::KeyMissing, detail));
@@ -92,38 +104,33 @@ async fn status(gateway: &Gateway, headers: &HeaderMap) -> Answer {
 
 /// The scope and the key that this route would find a record by: for a batch API the header names
 /// the id of an item.
-fn scoped_key(route: &Route, headers: &HeaderMap) -> Result<Option<(String, String)>, Problem> {
+fn scoped_key(route: &Route, headers: &HeaderMap) -> Option<Result<(String, String), KeyError>> {
     match &route.mode {
         Mode::Request(mode) => {
             let scope = match mode.key.scope {
                 Scope::Tenant => String::new(),
                 Scope::Route => route.name.clone(),
             };
-            Ok(key_for(&mode.key, headers)?.map(|key| (scope, key)))
+            Some(key_for(&mode.key, headers).map(|key| (scope, key.into_string())))
         }
         Mode::Items(mode) => {
             let id = headers.get("idempotency-key").and_then(|id| id.to_str().ok());
-            Ok(id.map(|id| (items::scope(&mode.ledger), id.to_owned())))
+            let id = id.ok_or(KeyError::Missing);
+            Some(id.map(|id| (items::scope(&mode.ledger), id.to_owned())))
         }
-        Mode::Off => Ok(None),
+        Mode::Off => None,
     }
 }
 
 /// The key as this route would read it; where the route takes keys from bodies, from the usual
 /// header.
-fn key_for(rules: &KeyRules, headers: &HeaderMap) -> Result<Option<String>, Problem> {
+fn key_for(rules: &KeyRules, headers: &HeaderMap) -> Result<Key, KeyError> {
     let usual = http::HeaderName::from_static("idempotency-key");
     let name = match &rules.source {
         KeySource::Header(name) => name,
         KeySource::Pointer(_) => &usual,
     };
-    match rules.from_headers(name, headers) {
-        Ok(key) => Ok(Some(key.into_string())),
-        Err(KeyError::Missing) => Ok(None),
-        Err(_) => {
-            Err(Problem::new(Slug::KeyInvalid, "The idempotency key in the header is not valid."))
-        }
-    }
+    rules.from_headers(name, headers)
 }
 
 fn forgotten(record: &Record, now: Timestamp) -> bool {

@@ -27,6 +27,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
+use http::{HeaderName, HeaderValue};
+
 use crate::idempotency::fingerprint::{Fingerprint, MemberDigest};
 use crate::idempotency::record::{Keep, Nonce, StoredResponse, UnknownReason};
 use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
@@ -147,7 +149,7 @@ pub fn encode(id: &RecordId, record: &Record) -> Vec<u8> {
     out.bytes(record.route.as_bytes());
     out.bytes(record.key.as_bytes());
     out.count(record.fingerprint.members.len());
-    for member in &record.fingerprint.members {
+    for member in record.fingerprint.members.iter() {
         out.bytes(member.name.as_bytes());
         out.raw(&member.digest);
     }
@@ -189,7 +191,7 @@ pub fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record, DecodeError> {
     if !from.0.is_empty() {
         return Err(DecodeError::TooLong(from.0.len()));
     }
-    let fingerprint = Fingerprint { digest, members };
+    let fingerprint = Fingerprint { digest, members: members.into() };
     Ok(Record {
         version: head.version,
         tenant,
@@ -235,7 +237,8 @@ fn size_hint(record: &Record) -> usize {
     let names = record.route.len() + record.key.len();
     let answer = match &record.state {
         State::Final { answer: Answer::Kept(response), .. } => {
-            let header = |(name, value): &(String, Vec<u8>)| name.len() + value.len() + 8;
+            let header =
+                |(name, value): &(HeaderName, HeaderValue)| name.as_str().len() + value.len() + 8;
             response.body.len() + response.headers.iter().map(header).sum::<usize>()
         }
         State::Item { ledger, .. } => ledger.bytes(),
@@ -292,8 +295,8 @@ impl Writer {
                 if let Answer::Kept(response) = answer {
                     self.count(response.headers.len());
                     for (name, value) in &response.headers {
-                        self.bytes(name.as_bytes());
-                        self.bytes(value);
+                        self.bytes(name.as_str().as_bytes());
+                        self.bytes(value.as_bytes());
                     }
                     self.bytes(&response.body);
                 }
@@ -459,7 +462,13 @@ impl<'a> Reader<'a> {
 
     fn response(&mut self, status: u16) -> Result<StoredResponse, DecodeError> {
         let headers = self.list("headers", |from| {
-            Ok((from.text("header name")?, from.bytes("header value")?.to_vec()))
+            let written = from.bytes("header name")?;
+            let value = HeaderValue::from_bytes(from.bytes("header value")?);
+            // Written in lower case; another spelling was never written here.
+            let name = HeaderName::from_bytes(written).ok();
+            let name = name.filter(|name| name.as_str().as_bytes() == written);
+            let name = name.ok_or(DecodeError::Invalid("header name"))?;
+            Ok((name, value.map_err(|_| DecodeError::Invalid("header value"))?))
         })?;
         let body = Bytes::copy_from_slice(self.bytes("body")?);
         Ok(StoredResponse { status, headers, body })

@@ -1,13 +1,14 @@
 //! Final answers kept in memory, so that a replay reads no disk.
 //!
-//! Only final records whose answer was kept, and items that are done, go in: nothing can change them before they expire, and
-//! whoever uses one decides on it with the record's own time, so an entry is never wrong, only
-//! absent. Bounded by bytes; the least useful entries leave first. Work in flight is never here.
+//! Only final records whose answer was kept, and items that are done, go in: nothing can change
+//! them before they expire, and whoever uses one decides on it with the record's own time, so an
+//! entry is never wrong, only absent. Bounded by bytes; the least useful entries leave first. Work in flight is never here.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use moka::sync::Cache;
 
+use crate::idempotency::record::BuildIdHasher;
 use crate::idempotency::{Answer, Record, RecordId, State};
 
 /// Bytes of answers kept in memory, unless the caller says otherwise.
@@ -22,8 +23,24 @@ const OVERHEAD: usize = 512;
 /// The cache of final records. Cheap to clone; clones share the entries.
 #[derive(Debug, Clone)]
 pub struct Hot {
-    entries: Cache<RecordId, Arc<Record>>,
+    entries: Cache<RecordId, Arc<Known>, BuildIdHasher>,
     max_entry: u64,
+}
+
+/// A final record in memory.
+#[derive(Debug)]
+pub struct Known {
+    /// The record.
+    pub record: Record,
+    /// Digest of the very bytes of a request that was found to be the record's. Whoever sends the
+    /// same bytes again need not be compared member by member.
+    pub verbatim: OnceLock<[u8; 32]>,
+}
+
+impl From<Record> for Arc<Known> {
+    fn from(record: Record) -> Self {
+        Self::new(Known { record, verbatim: OnceLock::new() })
+    }
 }
 
 impl Hot {
@@ -31,19 +48,23 @@ impl Hot {
     pub fn new(capacity: u64) -> Self {
         let entries = Cache::builder()
             .max_capacity(capacity)
-            .weigher(|_, record: &Arc<Record>| u32::try_from(weight(record)).unwrap_or(u32::MAX))
-            .build();
+            .weigher(|_, known: &Arc<Known>| {
+                u32::try_from(weight(&known.record)).unwrap_or(u32::MAX)
+            })
+            .build_with_hasher(BuildIdHasher::default());
         Self { entries, max_entry: MAX_ENTRY.min(capacity) }
     }
 
     /// The final record with this id, when it is here. It may have expired: decide with its time.
-    pub fn get(&self, id: &RecordId) -> Option<Arc<Record>> {
+    pub fn get(&self, id: &RecordId) -> Option<Arc<Known>> {
         self.entries.get(id)
     }
 
     /// Keeps a record, if it is final and its answer was kept, or an item that is done; anything
     /// else is ignored.
-    pub fn put(&self, id: RecordId, record: Arc<Record>) {
+    pub fn put(&self, id: RecordId, record: impl Into<Arc<Known>>) {
+        let known = record.into();
+        let record = &known.record;
         let replayable = match &record.state {
             State::Final { answer: Answer::Kept(_), .. } => true,
             State::Item { ledger, .. } => ledger.is_done(),
@@ -52,8 +73,8 @@ impl Hot {
             | State::Unknown { .. }
             | State::Tombstone { .. } => false,
         };
-        if replayable && weight(&record) as u64 <= self.max_entry {
-            self.entries.insert(id, record);
+        if replayable && weight(record) as u64 <= self.max_entry {
+            self.entries.insert(id, known);
         }
     }
 
@@ -74,7 +95,7 @@ fn weight(record: &Record) -> usize {
     let answer = match &record.state {
         State::Final { answer: Answer::Kept(response), .. } => {
             let headers = response.headers.iter();
-            let headers = headers.map(|(name, value)| name.len() + value.len() + 80);
+            let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + 80);
             response.body.len() + headers.sum::<usize>()
         }
         State::Item { ledger, .. } => ledger.bytes(),
@@ -99,7 +120,7 @@ mod tests {
             let id = samples::id(at as u64);
             let kept = matches!(&record.state, State::Final { answer: Answer::Kept(_), .. })
                 || record.ledger().is_some_and(Ledger::is_done);
-            hot.put(id, Arc::new(record));
+            hot.put(id, record);
             assert_eq!(hot.get(&id).is_some(), kept, "sample {at}");
         }
     }
@@ -107,18 +128,18 @@ mod tests {
     #[test]
     fn a_forgotten_record_is_gone() {
         let hot = Hot::new(CAPACITY);
-        let record = Arc::new(samples::kept(1, 100));
+        let record = samples::kept(1, 100);
         hot.put(samples::id(1), record.clone());
-        assert_eq!(hot.get(&samples::id(1)), Some(record));
+        assert_eq!(hot.get(&samples::id(1)).map(|known| known.record.clone()), Some(record));
         hot.forget(&samples::id(1));
-        assert_eq!(hot.get(&samples::id(1)), None);
+        assert!(hot.get(&samples::id(1)).is_none());
     }
 
     #[test]
     fn bytes_are_bounded() {
         let hot = Hot::new(64 << 10);
         for n in 0..1000 {
-            hot.put(samples::id(n), Arc::new(samples::kept(n, 1000)));
+            hot.put(samples::id(n), samples::kept(n, 1000));
         }
         hot.entries.run_pending_tasks();
         assert!(hot.bytes() <= 64 << 10, "{} bytes", hot.bytes());
@@ -128,7 +149,7 @@ mod tests {
     #[test]
     fn an_answer_larger_than_the_cache_is_not_taken() {
         let hot = Hot::new(10_000);
-        hot.put(samples::id(1), Arc::new(samples::kept(1, 20_000)));
-        assert_eq!(hot.get(&samples::id(1)), None);
+        hot.put(samples::id(1), samples::kept(1, 20_000));
+        assert!(hot.get(&samples::id(1)).is_none());
     }
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use http::{HeaderName, HeaderValue};
+
 use crate::idempotency::fingerprint::{Fingerprint, MemberDigest};
 use crate::idempotency::ledger::{Appended, Doubt, ItemOutcome, Ledger};
 use crate::idempotency::record::{Keep, Retention, StoredResponse, UnknownReason};
@@ -30,7 +32,7 @@ pub(crate) fn claim(n: u64) -> Record {
         subject: None,
         fingerprint: Fingerprint {
             digest: [n as u8; 32],
-            members: vec![member("qr"), member("outlet")],
+            members: vec![member("qr"), member("outlet")].into(),
         },
         first_seen: T0,
         updated: T0,
@@ -54,13 +56,15 @@ pub(crate) fn kept(n: u64, size: usize) -> Record {
 
 /// An answer with a body of `size` bytes.
 pub(crate) fn answer(size: usize) -> Answer {
-    let header = |name: &str, value: &[u8]| (name.to_owned(), value.to_vec());
+    let header = |name: &'static str, value: &[u8]| {
+        (HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap())
+    };
     Answer::Kept(Arc::new(StoredResponse {
         status: 201,
         headers: vec![
             header("content-type", b"application/json"),
             header("date", b"Tue, 14 Nov 2023 22:13:20 GMT"),
-            header("x-odd", b"\xff\x00"),
+            header("x-odd", b"\xff\xfe"),
         ],
         body: vec![b'b'; size].into(),
     }))

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// What each part of the crate may name of the others; see ARCHITECTURE.md.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("idempotency", &["clock", "json"]),
     ("items", &["idempotency", "json"]),
     ("store", &["clock", "idempotency", "shutdown"]),
@@ -24,12 +24,14 @@ const MAY_USE: [(&str, &[&str]); 17] = [
             "shutdown",
             "store",
             "tls",
+            "unique",
         ],
     ),
     ("json", &[]),
     ("clock", &[]),
     ("crash", &[]),
     ("places", &[]),
+    ("unique", &[]),
     ("body", &[]),
     ("shutdown", &[]),
     ("tls", &[]),

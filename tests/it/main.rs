@@ -7,6 +7,7 @@
 mod support;
 
 mod answers;
+mod attack;
 mod bodies;
 mod crash;
 mod disconnects;

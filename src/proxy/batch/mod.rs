@@ -192,7 +192,7 @@ fn reused(mode: &ItemsMode, intake: &Intake, records: &Records, item: usize) -> 
     let now = intake.fingerprints(mode)?;
     let differing = known
         .zip(now.get(item))
-        .map(|(record, fingerprint)| record.fingerprint.differing(fingerprint))
+        .map(|(known, fingerprint)| known.record.fingerprint.differing(fingerprint))
         .unwrap_or_default();
     let which = if differing.is_empty() {
         String::new()

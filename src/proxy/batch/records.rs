@@ -10,14 +10,16 @@ use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::ledger::{Ledger, LedgerError};
 use crate::idempotency::record::{Expiry, Retention, UnknownReason};
 use crate::idempotency::{Record, RecordId, State};
-use crate::items::{Batch, Known, Plan};
+use crate::items::{self, Batch, Plan};
 use crate::problem::Problem;
 use crate::proxy::claimed::first_version;
 use crate::proxy::{Gateway, outcome};
+use crate::store::hot::Known;
 use crate::store::{Change, StoreError, Swap};
+use crate::unique;
 
 /// What the store holds for each item of a batch, in its order.
-pub(super) type Records = Vec<Option<Arc<Record>>>;
+pub(super) type Records = Vec<Option<Arc<Known>>>;
 
 /// Reads the records of all items.
 ///
@@ -28,32 +30,36 @@ pub(super) async fn read(gateway: &Gateway, ids: &[RecordId]) -> Result<Records,
     let mut records = Vec::with_capacity(ids.len());
     for id in ids {
         // A record in memory decides until it is due.
-        let hot = gateway.hot.get(id).filter(|record| record.expires().is_none_or(|at| at > now));
+        let hot =
+            gateway.hot.get(id).filter(|known| known.record.expires().is_none_or(|at| at > now));
         if hot.is_some() {
             records.push(hot);
             continue;
         }
         let record = gateway.store.get(*id).await.map_err(|error| unavailable(&error))?;
-        let record = record.map(Arc::new);
-        if let Some(record) = &record {
-            if record.ledger().is_none() {
+        let known: Option<Arc<Known>> = record.map(Arc::from);
+        if let Some(known) = &known {
+            if known.record.ledger().is_none() {
                 tracing::error!(record = ?id, "this record is not an item's; nothing was sent");
                 return Err(outcome::store_unavailable());
             }
-            gateway.hot.put(*id, record.clone());
+            gateway.hot.put(*id, known.clone());
         }
-        records.push(record);
+        records.push(known);
     }
     Ok(records)
 }
 
 /// What to do about a batch whose items have these records.
 pub(super) fn plan(batch: &Batch, records: &Records, now: Timestamp) -> Plan {
-    let known: Vec<Option<Known<'_>>> = records
+    let known: Vec<Option<items::Known<'_>>> = records
         .iter()
         .map(|record| {
-            let record = record.as_deref().filter(|record| !forgotten(record, now))?;
-            Some(Known { digest: &record.fingerprint.digest, ledger: record.ledger()? })
+            let record = &record.as_deref()?.record;
+            if forgotten(record, now) {
+                return None;
+            }
+            Some(items::Known { digest: &record.fingerprint.digest, ledger: record.ledger()? })
         })
         .collect();
     Plan::of(batch, &known)
@@ -96,7 +102,7 @@ pub(super) enum Claim {
 /// What recording an outcome came to.
 pub(super) struct Recorded {
     /// The records now, by place in the batch, those that were removed included.
-    pub(super) records: Vec<(usize, Arc<Record>)>,
+    pub(super) records: Vec<(usize, Arc<Known>)>,
     /// Whether they are durable.
     pub(super) durable: bool,
 }
@@ -117,12 +123,14 @@ pub(super) async fn claim(
     let draft = Draft {
         now,
         retention,
-        attempt: *uuid::Uuid::new_v4().as_bytes(),
+        attempt: unique::bytes(),
         owner: gateway.store.owner(),
         route: &gateway.config.routes[route].name,
     };
     let fresh = plan.sent().any(|(at, _)| records[at].is_none());
-    let again = |record: &Option<Arc<Record>>| record.as_deref().is_some_and(|r| forgotten(r, now));
+    let again = |known: &Option<Arc<Known>>| {
+        known.as_deref().is_some_and(|known| forgotten(&known.record, now))
+    };
     let mut fingerprints: Vec<Option<Fingerprint>> = if fresh || records.iter().any(again) {
         intake.fingerprints(mode)?.into_iter().map(Some).collect()
     } else {
@@ -132,7 +140,7 @@ pub(super) async fn claim(
     let mut changes = Vec::new();
     for (at, units) in plan.sent() {
         let fingerprint = fingerprints.get_mut(at).and_then(Option::take);
-        let known = records[at].as_deref();
+        let known = records[at].as_deref().map(|known| &known.record);
         let record = draft.record(intake, at, units, known, fingerprint).map_err(|error| {
             tracing::error!(record = ?intake.ids[at], %error, "nothing was sent");
             outcome::store_unavailable()
@@ -214,7 +222,7 @@ impl ClaimedItems {
     ) -> Recorded {
         let now = self.gateway.store.now();
         let mut changes = Vec::with_capacity(self.items.len());
-        let mut records = Vec::with_capacity(self.items.len());
+        let mut records: Vec<(usize, Arc<Known>)> = Vec::with_capacity(self.items.len());
         for entry in &self.items {
             let Some(ledger) = entry.record.ledger() else { continue };
             // What cannot be recorded as it came is unknown.
@@ -230,13 +238,13 @@ impl ClaimedItems {
             let next = entry.record.with_ledger(ledger, self.retention, now);
             let put = (!gone).then(|| next.clone());
             changes.push(Change { id: entry.id, expect: Some(entry.record.version), put });
-            records.push((entry.at, Arc::new(next)));
+            records.push((entry.at, Arc::from(next)));
         }
         let durable = match self.gateway.store.swap(changes).await {
             Ok(Swap::Done) => {
                 self.settled = true;
                 for (entry, (_, record)) in self.items.iter_mut().zip(&records) {
-                    entry.record = Record::clone(record);
+                    entry.record = record.record.clone();
                     self.gateway.hot.put(entry.id, record.clone());
                 }
                 true

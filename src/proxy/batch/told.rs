@@ -57,7 +57,7 @@ pub(super) fn merged(
     brought: Option<Brought<'_>>,
 ) -> Answer {
     let entries: Option<Vec<&Ledger>> =
-        records.iter().map(|record| record.as_deref()?.ledger()).collect();
+        records.iter().map(|known| known.as_deref()?.record.ledger()).collect();
     let Some(entries) = entries else {
         // Every item that is not sent has a record, and every item that was has one now.
         tracing::error!("an item of a batch has no record");
@@ -99,7 +99,7 @@ pub(super) fn merged(
 
 /// Until when all of it is kept; `None` when some of it is kept without end.
 fn expires(records: &Records) -> Option<Timestamp> {
-    let ends = records.iter().map(|record| record.as_deref()?.expires());
+    let ends = records.iter().map(|record| record.as_deref()?.record.expires());
     ends.collect::<Option<Vec<_>>>()?.into_iter().min()
 }
 

@@ -155,10 +155,14 @@ pub fn downstream_headers(
 /// What a replay keeps of the headers sent to the first client: each line, in order, as bytes.
 /// Cookies and challenges were meant for that client alone; what the gateway says about this one
 /// exchange (`Idempotency-*`) is said anew each time.
-pub fn stored_headers(sent: &HeaderMap) -> Vec<(String, Vec<u8>)> {
+pub fn stored_headers(sent: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     sent.iter()
         .filter(|(name, _)| !is_for_one_client(name) && !is_hop_by_hop(name) && !is_ours(name))
-        .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_owned()))
+        .filter_map(|(name, value)| {
+            // A copy of its own: the value is a slice of the connection's read buffer, and an
+            // answer kept in memory must not keep all of that. It was valid, so it stays so.
+            Some((name.clone(), HeaderValue::from_bytes(value.as_bytes()).ok()?))
+        })
         .collect()
 }
 

@@ -280,9 +280,13 @@ fn a_replay_keeps_each_line_in_order_as_bytes_without_what_was_for_one_client() 
         ("link", "<b>"),
     ]);
     sent.append("x-name", HeaderValue::from_bytes(b"caf\xe9").unwrap());
-    let expected: [(&str, &[u8]); 4] =
+    let expected: [(&'static str, &[u8]); 4] =
         [("link", b"<a>"), ("link", b"<b>"), ("date", b"then"), ("x-name", b"caf\xe9")];
-    let expected: Vec<_> =
-        expected.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(name, value)| {
+            (HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap())
+        })
+        .collect();
     assert_eq!(stored_headers(&sent), expected);
 }

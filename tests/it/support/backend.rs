@@ -195,7 +195,13 @@ impl Backend {
         for stream in self.shared.state.lock().unwrap().open.values() {
             let _ = stream.shutdown(std::net::Shutdown::Write);
         }
-        eventually("the gateway drops closed connections", || {
+        self.wait_closed();
+    }
+
+    /// Waits until no connection is left.
+    #[track_caller]
+    pub(crate) fn wait_closed(&self) {
+        eventually("the gateway drops its connections", || {
             self.shared.state.lock().unwrap().open.is_empty().then_some(())
         });
     }

@@ -1,0 +1,245 @@
+//! What the disk can do to a store: writes that fail, no room, torn and damaged journals.
+
+use super::*;
+
+/// A disk that fails when told to, and can be held.
+struct Flaky {
+    real: FileSystem,
+    commits: AtomicUsize,
+    failing: AtomicBool,
+    free: AtomicU64,
+    /// Taken for each commit, so that a test can hold it.
+    gate: Mutex<()>,
+}
+
+impl Disk for Flaky {
+    fn commit(&self, batch: OwnedWriteBatch) -> Result<(), String> {
+        self.commits.fetch_add(1, Ordering::SeqCst);
+        let _held = self.gate.lock().unwrap();
+        if self.failing.load(Ordering::SeqCst) {
+            return Err("Input/output error (os error 5)".to_owned());
+        }
+        self.real.commit(batch)
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        Ok(self.free.load(Ordering::SeqCst))
+    }
+}
+
+fn flaky(path: &Path) -> (Arc<Embedded>, Arc<Flaky>) {
+    let disk = Arc::new(Flaky {
+        real: FileSystem { dir: PathBuf::from(path) },
+        commits: AtomicUsize::new(0),
+        failing: AtomicBool::new(false),
+        free: AtomicU64::new(u64::MAX),
+        gate: Mutex::new(()),
+    });
+    let space = Space::eager(disk.clone());
+    (Embedded::open_on(&options(path), disk.clone(), space).unwrap().0, disk)
+}
+
+#[tokio::test]
+async fn a_failed_write_ends_all_writing_and_nothing_is_lost() {
+    let dir = TempDir::new().unwrap();
+    let (store, disk) = flaky(dir.path());
+    done(&*store, vec![put_new(id(1), samples::claim(1))]).await;
+    disk.failing.store(true, Ordering::SeqCst);
+    let completion = || vec![replace(id(1), 1, Some(samples::kept(1, 10)))];
+    let failed = store.swap(completion()).await.unwrap_err();
+    let StoreError::Unavailable(reason) = &failed else { panic!("{failed:?}") };
+    assert!(reason.contains("failed (Input/output error (os error 5))"), "{reason}");
+    assert!(reason.contains("then restart oncegate"), "{reason}");
+
+    // The disk recovers; the store must not.
+    disk.failing.store(false, Ordering::SeqCst);
+    let commits = disk.commits.load(Ordering::SeqCst);
+    assert_eq!(store.swap(completion()).await.unwrap_err(), failed);
+    assert_eq!(store.swap(vec![put_new(id(2), samples::claim(2))]).await.unwrap_err(), failed);
+    assert_eq!(store.ready(), Err(failed));
+    assert_eq!(disk.commits.load(Ordering::SeqCst), commits, "no second try");
+    assert_eq!(store.get(id(1)).await.unwrap(), Some(samples::claim(1)), "reads go on");
+    assert_eq!(store.get(id(2)).await.unwrap(), None);
+
+    drop(store);
+    let (store, recovered) = open(dir.path());
+    assert_eq!((recovered.interrupted, recovered.unknown), (1, 1));
+    done(&*store, vec![put_new(id(2), samples::claim(2))]).await;
+}
+
+#[tokio::test]
+async fn everyone_who_waits_for_a_failed_write_is_told() {
+    let dir = TempDir::new().unwrap();
+    let (store, disk) = flaky(dir.path());
+    let gate = disk.gate.lock().unwrap();
+    // The first goes to the disk and is held there; the others queue behind it.
+    let first = store.swap(vec![put_new(id(0), samples::claim(0))]);
+    let rest: Vec<_> =
+        (0..50).map(|n| store.swap(vec![put_new(id(n), samples::claim(n))])).collect();
+    disk.failing.store(true, Ordering::SeqCst);
+    drop(gate);
+    let failed = first.await.unwrap_err();
+    for swap in rest {
+        assert_eq!(swap.await.unwrap_err(), failed);
+    }
+    assert_eq!(
+        store.get(id(0)).await.unwrap(),
+        None,
+        "a lost claim has no winner that is not durable"
+    );
+}
+
+#[tokio::test]
+async fn changes_that_wait_share_one_write_and_see_each_other() {
+    let dir = TempDir::new().unwrap();
+    let (store, disk) = flaky(dir.path());
+    let gate = disk.gate.lock().unwrap();
+    let first = store.swap(vec![put_new(id(0), samples::claim(0))]);
+    while disk.commits.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    // One batch: claim, lose against it, complete it, lose again, release, claim anew.
+    let claim = store.swap(vec![put_new(id(1), samples::claim(1))]);
+    let duplicate = store.swap(vec![put_new(id(1), samples::claim(2))]);
+    let complete = store.swap(vec![replace(id(1), 1, Some(samples::kept(1, 10)))]);
+    let stale = store.swap(vec![replace(id(1), 1, None)]);
+    let remove = store.swap(vec![replace(id(1), 2, None)]);
+    let anew = store.swap(vec![put_new(id(1), samples::claim(3))]);
+    let brief = store.swap(vec![put_new(id(5), samples::kept(5, 1))]);
+    let gone = store.swap(vec![replace(id(5), 2, None)]);
+    drop(gate);
+    let winner = |swap| match swap {
+        Ok(Swap::Lost { winner, .. }) => winner.map(|winner| *winner),
+        other => panic!("{other:?}"),
+    };
+    for swap in [first, claim, complete, remove, anew, brief, gone] {
+        assert!(matches!(swap.await, Ok(Swap::Done)));
+    }
+    assert_eq!(winner(duplicate.await), Some(samples::claim(1)));
+    assert_eq!(winner(stale.await), Some(samples::kept(1, 10)));
+    assert_eq!(disk.commits.load(Ordering::SeqCst), 2);
+    assert_eq!(store.get(id(1)).await.unwrap(), Some(samples::claim(3)));
+    drop(store);
+    let verified = verify(dir.path(), CACHE, |_| {}).unwrap();
+    assert_eq!((verified.sound, verified.problem_count), (2, 0));
+}
+
+#[tokio::test]
+async fn without_room_nothing_new_begins_and_what_began_completes() {
+    let dir = TempDir::new().unwrap();
+    let (store, disk) = flaky(dir.path());
+    done(&*store, vec![put_new(id(1), samples::claim(1))]).await;
+    disk.free.store(FREE_SPACE_MARGIN - 1, Ordering::SeqCst);
+    let refused = store.swap(vec![put_new(id(2), samples::claim(2))]).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the store is unavailable: only 63 MiB are free on the store's file system and new claims \
+         need 64 MiB; free some space, claims resume by themselves"
+    );
+    assert_eq!(store.ready(), Err(refused));
+    done(&*store, vec![replace(id(1), 1, Some(samples::kept(1, 10)))]).await;
+    // A claim in place of a forgotten record is a new claim, too.
+    let again = replace(id(1), 2, Some(samples::claim(1)));
+    assert!(store.swap(vec![again.clone()]).await.is_err());
+    disk.free.store(FREE_SPACE_MARGIN, Ordering::SeqCst);
+    assert_eq!(store.ready(), Ok(()));
+    done(&*store, vec![again]).await;
+    lost(&*store, vec![put_new(id(1), samples::claim(2))]).await;
+}
+
+/// The journal that is written to, and how much of it is used.
+fn journal_of(dir: &Path) -> PathBuf {
+    let files = fs::read_dir(dir.join("data")).unwrap().map(|entry| entry.unwrap().path());
+    let mut journals: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|ext| ext == "jnl")).collect();
+    journals.sort();
+    journals.pop().unwrap()
+}
+
+/// Where each write of 20 records ends in the journal, and that journal.
+async fn written(dir: &Path) -> (PathBuf, Vec<usize>) {
+    let (store, _) = open(dir);
+    let journal = journal_of(dir);
+    let mut ends = Vec::new();
+    for n in 0..20 {
+        done(&*store, vec![put_new(id(n), samples::kept(n, 10_000))]).await;
+        let bytes = fs::read(&journal).unwrap();
+        ends.push(bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1);
+    }
+    drop(store);
+    (journal, ends)
+}
+
+#[tokio::test]
+async fn a_torn_tail_of_the_journal_costs_only_what_was_never_answered() {
+    let mut random = samples::Random::new();
+    for round in 0..12 {
+        let dir = TempDir::new().unwrap();
+        let (journal, ends) = written(dir.path()).await;
+        let bytes = fs::read(&journal).unwrap();
+        let (from, to) = (ends[18], ends[19]);
+        let mut torn = bytes[..to].to_vec();
+        let cut = from + random.below(to - from);
+        match round % 3 {
+            0 => torn.truncate(cut),
+            // Space was taken, nothing written.
+            1 => torn[cut..].fill(0),
+            // A page in the middle did not arrive.
+            _ => {
+                let end = (cut + 512).min(to - 20).max(cut + 1);
+                torn[cut..end].fill(0);
+            }
+        }
+        fs::write(&journal, torn).unwrap();
+        let (store, _) = open(dir.path());
+        for n in 0..19 {
+            assert_eq!(store.get(id(n)).await.unwrap(), Some(samples::kept(n, 10_000)));
+        }
+        assert_eq!(store.get(id(19)).await.unwrap(), None, "round {round}, cut at {cut}");
+        done(&*store, vec![put_new(id(19), samples::claim(19))]).await;
+        drop(store);
+        let (store, _) = open(dir.path());
+        assert_eq!(store.get(id(19)).await.unwrap().unwrap().version, 2);
+    }
+}
+
+#[tokio::test]
+async fn damage_before_the_tail_is_not_taken_for_a_torn_tail() {
+    let mut random = samples::Random::new();
+    let dir = TempDir::new().unwrap();
+    let (journal, ends) = written(dir.path()).await;
+    let bytes = fs::read(&journal).unwrap();
+    for round in 0..40 {
+        let at = ends[0] + random.below(ends[17] - ends[0]);
+        // Every fourth time the start of a batch; its checksum does not cover that.
+        let at = if round % 4 == 0 { ends[round % 17] + random.below(5) } else { at };
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << random.below(8);
+        fs::write(&journal, damaged).unwrap();
+        let message = refused(&options(dir.path()));
+        assert!(message.contains("is damaged: its journal"), "byte {at}: {message}");
+    }
+    fs::write(&journal, bytes).unwrap();
+    drop(open(dir.path()));
+}
+
+#[tokio::test]
+async fn a_torn_tail_is_one_only_when_no_later_journal_goes_on() {
+    let dir = TempDir::new().unwrap();
+    let (journal, ends) = written(dir.path()).await;
+    let bytes = fs::read(&journal).unwrap();
+    let next = dir.path().join("data/1.jnl");
+    assert_ne!(journal, next);
+
+    // The row breaks off within the eleventh batch, and the next journal has the twelfth.
+    fs::write(&journal, &bytes[..ends[10] - 5]).unwrap();
+    fs::write(&next, &bytes[ends[10]..ends[19]]).unwrap();
+    let message = refused(&options(dir.path()));
+    assert!(message.contains("is damaged: its journal 0.jnl has a bad batch"), "{message}");
+
+    // Nothing was written after it.
+    fs::write(&next, [0; 4096]).unwrap();
+    let (store, _) = open(dir.path());
+    assert_eq!(store.get(id(9)).await.unwrap(), Some(samples::kept(9, 10_000)));
+    assert_eq!(store.get(id(10)).await.unwrap(), None);
+}

@@ -1,0 +1,99 @@
+//! Requests and answers made to mislead: each of these once got a wrong answer.
+
+use crate::support::{Act, Backend, Gate, Request, Setup, answer, at_once};
+
+const BODY: &str = r#"{"qr":"rsg:1"}"#;
+
+/// A route whose key may stand in the body.
+const IN_BODY: &str = r#"name = "in-body"
+methods = ["POST"]
+path = "/in-body"
+key.pointer = "/requestId"
+key.required = false"#;
+
+fn in_body(body: &str) -> Request {
+    Request::new("POST", "/in-body").json(body)
+}
+
+#[test]
+fn a_retry_that_meets_a_wrong_request_with_its_key_still_gets_its_answer() {
+    let backend = Backend::start();
+    // Too large for the answers kept in memory: each duplicate asks the store.
+    backend.always(answer(200, &format!("\"{}\"", "x".repeat(300 << 10))));
+    let gateway = Setup::before(&backend).start();
+    Request::redeem("k", BODY).send(gateway.addr).is(200, "executed", "");
+    for _ in 0..40 {
+        at_once(8, |index| match index % 2 {
+            0 => {
+                Request::redeem("k", BODY).send(gateway.addr).is(200, "replayed", "");
+            }
+            _ => {
+                let wrong = Request::redeem("k", r#"{"qr":"rsg:2"}"#).send(gateway.addr);
+                wrong.is(422, "rejected", "key-reused");
+            }
+        });
+    }
+    assert_eq!(backend.calls(), 1);
+}
+
+#[test]
+fn a_body_that_looks_like_a_refusal_arrives_as_it_is() {
+    let (backend, gate) = (Backend::start(), Gate::default());
+    let body = "HTTP/1.1 400 Bad Request\r\ncontent-length: 2\r\n\r\nno";
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+    backend.always(Act::raw(head).then(Act::raw(body).after(&gate)));
+    let gateway = Setup::before(&backend).start();
+    let mut conn = Request::get("/batch").begin(gateway.addr);
+    assert_eq!(conn.try_read_head().unwrap().0, 200);
+    gate.open();
+    assert_eq!(String::from_utf8_lossy(&conn.read_exact(body.len())), body);
+}
+
+#[test]
+fn a_key_in_a_body_that_cannot_be_read_is_not_taken_for_no_key() {
+    let backend = Backend::start();
+    let gateway = Setup::before(&backend).route(IN_BODY).start();
+    let deep = format!(r#"{{"requestId":"r","deep":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+    // Half an emoji, which many clients write and most backends read.
+    let half = r#"{"requestId":"r","note":"\ud83d"}"#;
+    for body in [half, &deep, r#"{"requestId":"r",}"#] {
+        in_body(body).send(gateway.addr).is(400, "rejected", "key-invalid");
+    }
+    let packed = in_body("\u{1f}packed").header("content-encoding", "gzip").send(gateway.addr);
+    packed.is(400, "rejected", "key-invalid");
+    let unnamed = Request::new("POST", "/in-body").body(half.as_bytes()).send(gateway.addr);
+    unnamed.is(400, "rejected", "key-invalid");
+    assert_eq!(backend.calls(), 0);
+    in_body(r#"{"note":"no key"}"#).send(gateway.addr).is(200, "bypassed", "");
+    in_body("").send(gateway.addr).is(200, "bypassed", "");
+    let form = Request::new("POST", "/in-body").header("content-type", "text/plain");
+    form.body(b"no JSON").send(gateway.addr).is(200, "bypassed", "");
+}
+
+#[test]
+fn a_large_answer_without_an_end_is_not_passed_on_as_whole() {
+    let backend = Backend::start();
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{\"a\":\"";
+    backend.always(Act::raw(format!("{head}{}", "x".repeat(100 << 10))).then(Act::close()));
+    let gateway = Setup::before(&backend).redeem(r#"record.max_stored_body = "1KiB""#).start();
+    Request::redeem("k", BODY).send(gateway.addr).is(502, "unknown", "outcome-unknown");
+    Request::redeem("k", BODY).send(gateway.addr).is(409, "unknown", "outcome-unknown");
+    assert_eq!(backend.calls(), 1);
+}
+
+#[test]
+fn the_status_of_a_key_is_found_whichever_route_took_it() {
+    let backend = Backend::start();
+    let uuids = "name = \"uuids\"\nmethods = [\"POST\"]\npath = \"/uuids\"\nkey.format = \"uuid\"";
+    let short = "name = \"short\"\nmethods = [\"POST\"]\npath = \"/short\"\nkey.max_length = 4";
+    let setup = Setup::before(&backend).redeem(r#"key.format = "uuid""#);
+    let gateway = setup.route(uuids).route(short).start();
+    let optional = Request::new("POST", "/optional").key("sale-789").json(BODY);
+    optional.send(gateway.addr).is(200, "executed", "");
+    let status = "/.well-known/idempotency/status";
+    let told = Request::get(status).key("sale-789").send(gateway.addr);
+    assert_eq!(told.status, 200, "{told:?}");
+    assert_eq!(told.json()["state"], "final");
+    let told = Request::get(status).key("a,b").send(gateway.addr);
+    told.is(400, "rejected", "key-invalid");
+}
