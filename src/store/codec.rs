@@ -22,7 +22,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -30,7 +29,7 @@ use crate::clock::Timestamp;
 use http::{HeaderName, HeaderValue};
 
 use crate::idempotency::fingerprint::{Fingerprint, MemberDigest};
-use crate::idempotency::record::{Keep, Nonce, StoredResponse, UnknownReason};
+use crate::idempotency::record::{Nonce, StoredResponse, UnknownReason};
 use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
 use ledger::{ledger_tag, reason_of, reason_to_tag};
 
@@ -314,17 +313,6 @@ impl Writer {
             }
         }
     }
-
-    fn keep(&mut self, keep: Keep) {
-        match keep {
-            Keep::Forever => self.raw(&[0]),
-            Keep::For(period) => {
-                self.raw(&[1]);
-                self.u64(period.as_secs());
-                self.u32(period.subsec_nanos());
-            }
-        }
-    }
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -472,20 +460,6 @@ impl<'a> Reader<'a> {
         })?;
         let body = Bytes::copy_from_slice(self.bytes("body")?);
         Ok(StoredResponse { status, headers, body })
-    }
-
-    fn keep(&mut self) -> Result<Keep, DecodeError> {
-        match self.u8("tombstone")? {
-            0 => Ok(Keep::Forever),
-            1 => {
-                let seconds = self.u64("tombstone")?;
-                match self.u32("tombstone")? {
-                    nanos @ 0..1_000_000_000 => Ok(Keep::For(Duration::new(seconds, nanos))),
-                    _ => Err(DecodeError::Invalid("tombstone")),
-                }
-            }
-            _ => Err(DecodeError::Invalid("tombstone")),
-        }
     }
 
     fn reason(&mut self) -> Result<UnknownReason, DecodeError> {

@@ -1,4 +1,5 @@
-//! How the ledger entry of an item is written down, within its record; and reasons, for both.
+//! How the ledger entry of an item is written down, within its record; and what that
+//! shares with other records, reasons and periods.
 //!
 //! ```text
 //! requested, fulfilled, in flight, unknown   u64 each
@@ -8,9 +9,11 @@
 //! row, evidence, where they are set
 //! ```
 
+use std::time::Duration;
+
 use super::{DecodeError, ITEM, ITEM_IN_FLIGHT, ITEM_UNKNOWN, Reader, Writer};
 use crate::idempotency::ledger::{Appended, Doubt, Ledger};
-use crate::idempotency::record::UnknownReason;
+use crate::idempotency::record::{Keep, UnknownReason};
 
 const CLOSED: u8 = 1;
 const HAS_ROW: u8 = 2;
@@ -28,6 +31,17 @@ pub(super) fn ledger_tag(ledger: &Ledger) -> u8 {
 }
 
 impl Writer {
+    pub(super) fn keep(&mut self, keep: Keep) {
+        match keep {
+            Keep::Forever => self.raw(&[0]),
+            Keep::For(period) => {
+                self.raw(&[1]);
+                self.u64(period.as_secs());
+                self.u32(period.subsec_nanos());
+            }
+        }
+    }
+
     pub(super) fn ledger(&mut self, ledger: &Ledger) {
         for units in [ledger.requested, ledger.fulfilled, ledger.in_flight, ledger.unknown] {
             self.u64(units);
@@ -63,6 +77,20 @@ impl Writer {
 }
 
 impl Reader<'_> {
+    pub(super) fn keep(&mut self) -> Result<Keep, DecodeError> {
+        match self.u8("tombstone")? {
+            0 => Ok(Keep::Forever),
+            1 => {
+                let seconds = self.u64("tombstone")?;
+                match self.u32("tombstone")? {
+                    nanos @ 0..1_000_000_000 => Ok(Keep::For(Duration::new(seconds, nanos))),
+                    _ => Err(DecodeError::Invalid("tombstone")),
+                }
+            }
+            _ => Err(DecodeError::Invalid("tombstone")),
+        }
+    }
+
     pub(super) fn ledger(&mut self) -> Result<Ledger, DecodeError> {
         let mut units = [0; 4];
         for units in &mut units {
