@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::fingerprint::{BodyCompare, FingerprintRules, Select, Subject};
 use super::key::{Format, KeyError, KeyRules, KeySource, Scope, Syntax};
+use super::ledger::ItemOutcome;
 use super::outcome::{Conflict, OutcomeRules, StatusPattern, Verdict};
 use super::record::{Expiry, Keep, Retention, StoredResponse, UnknownReason};
 use super::*;
@@ -316,6 +317,48 @@ fn only_what_is_settled_expires_and_versions_only_rise() {
     assert_eq!(tombstone.expired(far), Expiry::Keep);
     assert_eq!((claimed().version, kept_fact.version, tombstone.version), (7, 8, 9));
     assert_eq!(tombstone.state, State::Tombstone { status: 200, completed: NOW, expires: None });
+}
+
+#[test]
+fn of_an_item_only_what_is_done_expires_and_its_quantities_last_longer() {
+    let far = Timestamp::from_millis(u64::MAX);
+    let kept = Retention { answer: Keep::For(HOUR), tombstone: Keep::For(HOUR) };
+    let record = |ledger: &Ledger| claimed().with_ledger(ledger.clone(), kept, NOW);
+    let flying = Ledger::new(2).unwrap().claim(2).unwrap();
+    let issued = |units| ItemOutcome::Issued {
+        units,
+        appended: Vec::new(),
+        row: Some("{}".to_owned()),
+        closed: false,
+    };
+    let partial = flying.complete(&issued(1)).unwrap();
+    let complete = flying.complete(&issued(2)).unwrap();
+    for open in [&flying, &flying.lose(UnknownReason::Timeout).unwrap(), &partial] {
+        assert_eq!((record(open).expires(), record(open).expired(far)), (None, Expiry::Keep));
+    }
+    let done = record(&complete);
+    let end = NOW.saturating_add(HOUR);
+    assert_eq!(done.expires(), Some(end));
+    assert_eq!(done.expired(far), Expiry::Forget);
+    let Expiry::Bury(bare) = done.expired(end) else { panic!("not buried") };
+    assert_eq!(bare.ledger(), Some(&complete.bare()));
+    assert_eq!(bare.ledger().map(Ledger::is_done), Some(true));
+    assert_eq!(bare.expires(), Some(end.saturating_add(HOUR)));
+    assert_eq!(bare.expired(end), Expiry::Keep);
+    assert_eq!(bare.expired(end.saturating_add(HOUR)), Expiry::Forget);
+}
+
+#[test]
+fn a_lost_item_holds_exactly_the_units_in_flight() {
+    let kept = Retention { answer: Keep::Forever, tombstone: Keep::Forever };
+    let record = |ledger: Ledger| claimed().with_ledger(ledger, kept, NOW);
+    let flying = Ledger::new(3).unwrap().claim(2).unwrap();
+    let lost = record(flying).lost(UnknownReason::ProcessEnded, NOW);
+    let ledger = lost.ledger().unwrap();
+    assert_eq!((ledger.in_flight, ledger.unknown, ledger.fulfilled), (0, 2, 0));
+    // There is nothing to lose twice.
+    let again = lost.lost(UnknownReason::ProcessEnded, NOW);
+    assert_eq!((again.ledger(), again.version), (Some(ledger), lost.version + 1));
 }
 
 #[test]

@@ -95,6 +95,7 @@ pub(super) async fn exchange(
         if timeout_at(end, sending.ended()).await.is_err() {
             return parallel(mode, rest(&sending));
         }
+        looks = 0;
     }
 }
 
