@@ -82,6 +82,17 @@ fn a_large_answer_without_an_end_is_not_passed_on_as_whole() {
 }
 
 #[test]
+fn a_client_that_takes_nothing_does_not_hold_the_backend_for_ever() {
+    let backend = Backend::start();
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 64 << 20);
+    backend.always(Act::raw(head).then(Act::raw(vec![b'x'; 64 << 20])));
+    let gateway = Setup::before(&backend).limits(r#"body_timeout = "1s""#).start();
+    let _silent = Request::get("/large").begin(gateway.addr);
+    backend.wait_calls(1);
+    backend.wait_closed();
+}
+
+#[test]
 fn the_status_of_a_key_is_found_whichever_route_took_it() {
     let backend = Backend::start();
     let uuids = "name = \"uuids\"\nmethods = [\"POST\"]\npath = \"/uuids\"\nkey.format = \"uuid\"";
