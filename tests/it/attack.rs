@@ -108,3 +108,21 @@ fn the_status_of_a_key_is_found_whichever_route_took_it() {
     let told = Request::get(status).key("a,b").send(gateway.addr);
     told.is(400, "rejected", "key-invalid");
 }
+
+#[test]
+fn a_path_in_a_spelling_that_no_request_has_is_refused_at_the_start() {
+    let backend = Backend::start();
+    let route = |path: &str| format!("name = \"cafe\"\nmethods = [\"POST\"]\npath = \"{path}\"");
+    let wide = "name = \"wide\"\nmethods = [\"POST\"]\npath = \"/{*all}\"\nmode = \"off\"";
+    let setup = Setup::before(&backend).replacing("/{*rest}", "/rest");
+    let refused = setup.clone().route(&route("/caf%c3%a9")).route(wide).try_start();
+    let exit = refused.expect_err("a route that is never found");
+    assert_eq!(exit.code, Some(2), "{exit:?}");
+    assert!(exit.stderr.contains("%C3"), "{exit:?}");
+    let gateway = setup.route(&route("/caf%C3%A9")).route(wide).start();
+    for path in ["/caf%c3%a9", "/caf%C3%A9", "/%63af%c3%A9"] {
+        let keyless = Request::new("POST", path).json(BODY).send(gateway.addr);
+        keyless.is(400, "rejected", "key-missing");
+    }
+    assert_eq!(backend.calls(), 0);
+}
