@@ -1,6 +1,12 @@
 //! Requests and answers made to mislead: each of these once got a wrong answer.
 
-use crate::support::{Act, Backend, Gate, Request, Setup, answer, at_once};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketType};
+
+use crate::support::{Act, Backend, Gate, Request, Setup, answer, at_once, eventually};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 
@@ -125,4 +131,32 @@ fn a_path_in_a_spelling_that_no_request_has_is_refused_at_the_start() {
         keyless.is(400, "rejected", "key-missing");
     }
     assert_eq!(backend.calls(), 0);
+}
+
+#[test]
+fn a_backend_that_accepts_no_connection_in_time_has_seen_nothing() {
+    let backend = Backend::start();
+    let (full, waiting) = full_port();
+    let setup = Setup::before(&backend).upstream("timeout = \"300ms\"");
+    let url = format!("http://{}", backend.addr());
+    let gateway = setup.replacing(url, format!("http://{full}")).start();
+    // Unknown for a moment when the two limits run out together.
+    let told = Request::redeem("k", BODY).send(gateway.addr);
+    assert!([502, 504].contains(&told.status), "{told:?}");
+    eventually("the claim is released", || {
+        let told = Request::redeem("k", BODY).send(gateway.addr);
+        (told.status != 409).then_some(())
+    });
+    drop(waiting);
+}
+
+/// A port whose queue is full, so that connecting hangs; and what fills it.
+fn full_port() -> (SocketAddr, (OwnedFd, Vec<TcpStream>)) {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    rustix::net::listen(&socket, 0).unwrap();
+    let addr: SocketAddr = rustix::net::getsockname(&socket).unwrap().try_into().unwrap();
+    let connect = || TcpStream::connect_timeout(&addr, Duration::from_millis(300)).ok();
+    let filling = std::iter::from_fn(connect).take(16).collect();
+    (addr, (socket, filling))
 }
