@@ -172,3 +172,18 @@ fn full_port() -> (SocketAddr, (OwnedFd, Vec<TcpStream>)) {
     let filling = std::iter::from_fn(connect).take(16).collect();
     (addr, (socket, filling))
 }
+
+#[test]
+fn the_length_of_an_answer_to_head_is_replayed() {
+    let backend = Backend::start();
+    backend.always(Act::raw("HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n\r\n"));
+    let route = "name = \"head\"\nmethods = [\"HEAD\"]\npath = \"/head\"";
+    let gateway = Setup::before(&backend).route(route).start();
+    for disposition in ["executed", "replayed"] {
+        let mut conn = Request::new("HEAD", "/head").key("k").begin(gateway.addr);
+        let told = conn.read_to_head();
+        assert_eq!((told.status, told.disposition()), (200, disposition.to_owned()));
+        assert_eq!(told.header("content-length").as_deref(), Some("1234"), "{disposition}");
+    }
+    assert_eq!(backend.calls(), 1);
+}

@@ -154,10 +154,15 @@ pub fn downstream_headers(
 
 /// What a replay keeps of the headers sent to the first client: each line, in order, as bytes.
 /// Cookies and challenges were meant for that client alone; what the gateway says about this one
-/// exchange (`Idempotency-*`) is said anew each time.
+/// exchange (`Idempotency-*`) is said anew each time. A `Content-Length` that [`downstream_headers`]
+/// left is no framing: it tells the length of a body that is not there.
 pub fn stored_headers(sent: &HeaderMap) -> Vec<(String, Vec<u8>)> {
+    let kept = |name: &HeaderName| {
+        *name == CONTENT_LENGTH
+            || !(is_for_one_client(name) || is_hop_by_hop(name) || is_ours(name))
+    };
     sent.iter()
-        .filter(|(name, _)| !is_for_one_client(name) && !is_hop_by_hop(name) && !is_ours(name))
+        .filter(|(name, _)| kept(name))
         .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_owned()))
         .collect()
 }
