@@ -73,7 +73,7 @@ pub struct Limits {
     pub connections: usize,
     /// For a request head to arrive, and for an idle connection to send one.
     pub header_timeout: Duration,
-    /// For a request body to arrive.
+    /// For a request body to arrive, and for a client to take the next piece of its answer.
     pub body_timeout: Duration,
     /// Bytes of a request head.
     pub max_head: usize,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::header::TRAILER;
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
@@ -123,6 +124,9 @@ async fn keyed(
         && !mode.key.required
         && mode.key.from_headers(name, &arrived.head.headers) == Err(KeyError::Missing)
     {
+        if announces(&arrived.head.headers, name) {
+            return Err(intake::key_in_a_trailer().close());
+        }
         return pass::through(gateway, route, arrived, Some(Disposition::Bypassed)).await;
     }
     let intake = match intake::read(gateway, route, mode, arrived).await? {
@@ -156,6 +160,15 @@ async fn keyed(
         }
     }
     Err(outcome::in_progress(outcome::RETRY_LATER))
+}
+
+/// Whether `Trailer` announces this header: what is streamed cannot be called back when it arrives.
+fn announces(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.get_all(TRAILER).iter().any(|line| {
+        line.as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|announced| announced.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
+    })
 }
 
 /// Starts the call in a task that outlives this request, or refuses it before the claim.
