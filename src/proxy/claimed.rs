@@ -193,6 +193,22 @@ fn unavailable(error: &StoreError) -> Told {
     Told::Refused(outcome::store_unavailable())
 }
 
+/// What the store says of a key, for a request that does not claim it; `None`: the key is free.
+pub(super) async fn recorded(
+    gateway: &Gateway,
+    id: RecordId,
+    fingerprint: &Fingerprint,
+) -> Option<Told> {
+    let record = match gateway.store.get(id).await {
+        Ok(record) => record?,
+        Err(error) => return Some(unavailable(&error)),
+    };
+    match decide(Some(&record), fingerprint, gateway.store.now()) {
+        Decision::Forward { .. } => None,
+        decision => Some(known(gateway, id, Some(&record), decision)),
+    }
+}
+
 /// What an existing record means for a request that wanted to claim its key.
 fn known(gateway: &Gateway, id: RecordId, winner: Option<&Record>, decision: Decision<'_>) -> Told {
     match decision {

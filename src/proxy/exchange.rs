@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::claimed;
 use super::conclusion::Conclusion;
 use super::forward::{self, Call, Wanted};
 use super::headers::check::{HeadError, check_request_head};
@@ -30,7 +31,7 @@ use crate::store::hot::Known;
 const MAX_TARGET: usize = 16 << 10;
 
 /// How often a request looks again for the call that its key belongs to. Each time another request
-/// with its key was looked up and refused meanwhile.
+/// with its key was refused meanwhile, and the store had no record of the key.
 const MAX_JOINS: usize = 8;
 
 /// How long a request waits at least for another one's claim: as long as a commit may take.
@@ -147,6 +148,10 @@ async fn keyed(
             Entry::Join(flight) => {
                 if let Some(answer) = join(gateway, route, mode, &flight, &fingerprint).await {
                     return answer;
+                }
+                let recorded = claimed::recorded(gateway, intake.id, &fingerprint).await;
+                if let Some(told) = recorded {
+                    return told.replay(&mode.duplicates.replayed_header);
                 }
             }
             Entry::Lead(lead) => {
