@@ -77,7 +77,10 @@ impl Claimed {
                     return Ok(Self { gateway: gateway.clone(), id, record, settled: false });
                 }
                 Ok(Swap::Lost { winner, .. }) => winner,
-                Err(error) => return Err(unavailable(&error)),
+                Err(error) => {
+                    withdraw(gateway, id, record.version);
+                    return Err(unavailable(&error));
+                }
             };
             let decision = decide(winner.as_deref(), &record.fingerprint, gateway.store.now());
             match decision {
@@ -175,6 +178,15 @@ impl Drop for Claimed {
             let _ = store.swap(vec![change]).await;
         });
     }
+}
+
+/// Takes back a claim that may become durable yet: nothing was sent for it and nothing will be. Best
+/// effort; a claim that stays is unknown after the next start.
+fn withdraw(gateway: &Gateway, id: RecordId, version: u64) {
+    let store = gateway.store.clone();
+    gateway.tasks.spawn(async move {
+        let _ = store.swap(vec![Change { id, expect: Some(version), put: None }]).await;
+    });
 }
 
 /// The version of a new claim. Random, so that it repeats no token of a claim that was released;
