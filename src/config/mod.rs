@@ -215,7 +215,7 @@ pub struct RecordRules {
     pub retention: Retention,
 }
 
-/// The defaults of SPEC 8, in one place.
+/// What a key that is left out means, in one place.
 pub mod defaults {
     use super::{Duration, Keep};
 
