@@ -1,6 +1,7 @@
 //! The one place that reads the wall clock.
 //!
-//! Wall-clock time only ever decides retention (SPEC promise 14); waits and timeouts use
+//! Wall-clock time only ever decides retention, so a jump can do no more harm than keep an answer too
+//! long or too short; waits and timeouts use
 //! `tokio::time::Instant`, which cannot jump.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

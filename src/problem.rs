@@ -1,4 +1,4 @@
-//! The answers the gateway makes itself: the catalog of problems (SPEC 4.2) and how they are
+//! The answers the gateway makes itself: the catalog of problems and how they are
 //! written, as RFC 9457 problem details or in a backend's own envelope.
 
 use std::borrow::Cow;

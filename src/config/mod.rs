@@ -80,7 +80,7 @@ pub struct Limits {
     pub connections: usize,
     /// For a request head to arrive, and for an idle connection to send one.
     pub header_timeout: Duration,
-    /// For a request body to arrive.
+    /// For a request body to arrive, and for a client to take the next piece of its answer.
     pub body_timeout: Duration,
     /// Bytes of a request head.
     pub max_head: usize,
@@ -241,7 +241,7 @@ pub struct RecordRules {
     pub retention: Retention,
 }
 
-/// The defaults of SPEC 8, in one place.
+/// What a key that is left out means, in one place.
 pub mod defaults {
     use super::{Duration, Keep};
 

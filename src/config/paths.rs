@@ -102,8 +102,9 @@ fn check(path: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Percent-encodings are matched as written, but for those of unreserved characters (RFC 3986
-/// section 2.3), which arrive decoded.
+/// Percent-encodings are matched as requests have them in the end: unreserved characters decoded,
+/// the digits of others in upper case (RFC 3986 sections 2.3 and 6.2.2). In another spelling the
+/// route would never be found, and a wider one without keys might be.
 fn escapes(path: &str) -> Result<(), String> {
     for escape in path.split('%').skip(1) {
         let byte = escape.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
@@ -111,6 +112,10 @@ fn escapes(path: &str) -> Result<(), String> {
             None => return Err(String::from("holds a \"%\" without two hexadecimal digits")),
             Some(plain) if plain.is_ascii_alphanumeric() || "-._~".contains(plain) => {
                 return Err(format!("must write \"%{}\" as \"{plain}\"", &escape[..2]));
+            }
+            Some(_) if escape[..2].bytes().any(|digit| digit.is_ascii_lowercase()) => {
+                let upper = escape[..2].to_ascii_uppercase();
+                return Err(format!("must write \"%{}\" as \"%{upper}\"", &escape[..2]));
             }
             Some(_) => {}
         }

@@ -1,5 +1,4 @@
-//! The fingerprint: a digest of what must not change between two requests with the same key
-//! (SPEC 4.3).
+//! The fingerprint: a digest of what must not change between two requests with the same key.
 
 use std::ops::Range;
 use std::sync::Arc;

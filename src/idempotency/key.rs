@@ -1,4 +1,4 @@
-//! The idempotency key: where it comes from and which values are accepted (SPEC 4.1).
+//! The idempotency key: where it comes from and which values are accepted.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What a backend's complete answer means for the record (`[route.outcome]`, SPEC 5).
+//! What a backend's complete answer means for the record (`[route.outcome]`).
 
 use std::fmt;
 

@@ -130,7 +130,7 @@ pub struct Record {
 /// Sixteen random bytes that name one attempt or one process.
 pub type Nonce = [u8; 16];
 
-/// Where a record stands (SPEC 5).
+/// Where a record stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     /// Claimed; the backend may be working on it.

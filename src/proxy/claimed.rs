@@ -77,7 +77,10 @@ impl Claimed {
                     return Ok(Self { gateway: gateway.clone(), id, record, settled: false });
                 }
                 Ok(Swap::Lost { winner, .. }) => winner,
-                Err(error) => return Err(unavailable(&error)),
+                Err(error) => {
+                    withdraw(gateway, id, record.version);
+                    return Err(unavailable(&error));
+                }
             };
             let decision = decide(winner.as_deref(), &record.fingerprint, gateway.store.now());
             match decision {
@@ -177,6 +180,15 @@ impl Drop for Claimed {
     }
 }
 
+/// Takes back a claim that may become durable yet: nothing was sent for it and nothing will be. Best
+/// effort; a claim that stays is unknown after the next start.
+fn withdraw(gateway: &Gateway, id: RecordId, version: u64) {
+    let store = gateway.store.clone();
+    gateway.tasks.spawn(async move {
+        let _ = store.swap(vec![Change { id, expect: Some(version), put: None }]).await;
+    });
+}
+
 /// The version of a new claim. Random, so that it repeats no token of a claim that was released;
 /// the upper bits are free for the raises to come.
 pub(super) fn first_version() -> u64 {
@@ -191,6 +203,22 @@ fn unavailable(error: &StoreError) -> Told {
         }
     }
     Told::Refused(outcome::store_unavailable())
+}
+
+/// What the store says of a key, for a request that does not claim it; `None`: the key is free.
+pub(super) async fn recorded(
+    gateway: &Gateway,
+    id: RecordId,
+    fingerprint: &Fingerprint,
+) -> Option<Told> {
+    let record = match gateway.store.get(id).await {
+        Ok(record) => record?,
+        Err(error) => return Some(unavailable(&error)),
+    };
+    match decide(Some(&record), fingerprint, gateway.store.now()) {
+        Decision::Forward { .. } => None,
+        decision => Some(known(gateway, id, Some(&record), decision)),
+    }
 }
 
 /// What an existing record means for a request that wanted to claim its key.

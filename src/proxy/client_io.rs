@@ -1,15 +1,19 @@
 //! A client's connection as hyper sees it, with the two answers hyper would give without our
-//! headers, or not at all: a head it cannot parse, and a head that does not arrive in time.
+//! headers, or not at all: a head it cannot parse, and a head that does not arrive in time. And with
+//! the limit that hyper has not: a client that takes nothing of its answer is not waited for.
 
+use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 
 use crate::problem::{Dialect, Problem, Slug};
 
@@ -23,11 +27,33 @@ pub(super) struct ClientIo {
     begun: bool,
     /// Our answer in place of hyper's, as far as it is not written yet.
     ours: Bytes,
+    /// How long a write may wait for the client.
+    patience: Duration,
+    /// Runs while a write waits.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl ClientIo {
-    pub(super) fn new(stream: TcpStream, timed_out: Arc<AtomicBool>) -> Self {
-        Self { stream, timed_out, begun: false, ours: Bytes::new() }
+    pub(super) fn new(stream: TcpStream, timed_out: Arc<AtomicBool>, patience: Duration) -> Self {
+        Self { stream, timed_out, begun: false, ours: Bytes::new(), patience, stalled: None }
+    }
+
+    /// What a write came to, or an error when the client has taken nothing for too long: it holds
+    /// its place among the connections, and through its answer memory and the backend.
+    fn patiently<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        write: impl FnOnce(&mut Self, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let written = write(self, context);
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let patience = self.patience;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(stalled.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Whether `head` is hyper's own answer; ours is then written at the next flush.
@@ -70,12 +96,14 @@ impl AsyncWrite for ClientIo {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_ours(context))?;
-        self.begun = false;
-        if self.replaced(bytes) {
-            return Poll::Ready(Ok(bytes.len()));
-        }
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        self.patiently(context, |io, context| {
+            ready!(io.poll_ours(context))?;
+            io.begun = false;
+            if io.replaced(bytes) {
+                return Poll::Ready(Ok(bytes.len()));
+            }
+            Pin::new(&mut io.stream).poll_write(context, bytes)
+        })
     }
 
     fn poll_write_vectored(
@@ -83,12 +111,14 @@ impl AsyncWrite for ClientIo {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_ours(context))?;
-        self.begun = false;
-        if slices.first().is_some_and(|head| self.replaced(head)) {
-            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
-        }
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        self.patiently(context, |io, context| {
+            ready!(io.poll_ours(context))?;
+            io.begun = false;
+            if slices.first().is_some_and(|head| io.replaced(head)) {
+                return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+            }
+            Pin::new(&mut io.stream).poll_write_vectored(context, slices)
+        })
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -96,13 +126,17 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_ours(context))?;
-        Pin::new(&mut self.stream).poll_flush(context)
+        self.patiently(context, |io, context| {
+            ready!(io.poll_ours(context))?;
+            Pin::new(&mut io.stream).poll_flush(context)
+        })
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_ours(context))?;
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        self.patiently(context, |io, context| {
+            ready!(io.poll_ours(context))?;
+            Pin::new(&mut io.stream).poll_shutdown(context)
+        })
     }
 }
 

@@ -32,9 +32,10 @@ impl Conclusion {
     /// Tells the duplicates `told`, and the first client `first` or else the same.
     pub(super) fn tell(self, told: Told, first: Option<Answer>) {
         let answer = first.unwrap_or_else(|| told.clone().replay(&self.replayed_header));
+        // First: a client that has its answer must not find the call still in flight.
+        self.lead.conclude(told);
         // The first client may have gone; nobody is harmed.
         let _ = self.first.send(answer);
-        self.lead.conclude(told);
     }
 
     /// Tells everybody that the call was refused before its claim.

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::header::TRAILER;
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::claimed;
 use super::conclusion::Conclusion;
 use super::forward::{self, Call, Wanted};
 use super::headers::check::{HeadError, check_request_head};
@@ -29,7 +31,7 @@ use crate::store::hot::Known;
 const MAX_TARGET: usize = 16 << 10;
 
 /// How often a request looks again for the call that its key belongs to. Each time another request
-/// with its key was looked up and refused meanwhile.
+/// with its key was refused meanwhile, and the store had no record of the key.
 const MAX_JOINS: usize = 8;
 
 /// How long a request waits at least for another one's claim: as long as a commit may take.
@@ -127,6 +129,9 @@ async fn keyed(
         && !mode.key.required
         && mode.key.from_headers(name, &arrived.head.headers) == Err(KeyError::Missing)
     {
+        if announces(&arrived.head.headers, name) {
+            return Err(intake::key_in_a_trailer().close());
+        }
         return pass::through(gateway, route, arrived, Some(Disposition::Bypassed)).await;
     }
     let intake = match intake::read(gateway, route, mode, arrived).await? {
@@ -148,6 +153,10 @@ async fn keyed(
                 if let Some(answer) = join(gateway, route, mode, &flight, &fingerprint).await {
                     return answer;
                 }
+                let recorded = claimed::recorded(gateway, intake.id, &fingerprint).await;
+                if let Some(told) = recorded {
+                    return told.replay(&mode.duplicates.replayed_header);
+                }
             }
             Entry::Lead(lead) => {
                 let (first, answered) = oneshot::channel();
@@ -160,6 +169,15 @@ async fn keyed(
         }
     }
     Err(outcome::in_progress(outcome::RETRY_LATER))
+}
+
+/// Whether `Trailer` announces this header: what is streamed cannot be called back when it arrives.
+fn announces(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.get_all(TRAILER).iter().any(|line| {
+        line.as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|announced| announced.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
+    })
 }
 
 /// Starts the call in a task that outlives this request, or refuses it before the claim.

@@ -299,7 +299,7 @@ fn refused_key(error: KeyError, place: &KeySource) -> Problem {
     Problem::new(Slug::KeyInvalid, detail)
 }
 
-fn key_in_a_trailer() -> Problem {
+pub(super) fn key_in_a_trailer() -> Problem {
     Problem::new(
         Slug::KeyInvalid,
         "The idempotency key stands in a trailer, where it cannot be accepted. Nothing was sent.",

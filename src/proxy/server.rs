@@ -73,7 +73,7 @@ async fn serve(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr, mut s
     let _ = stream.set_nodelay(true);
     let limits = &gateway.config.server.limits;
     let timed_out = Arc::new(AtomicBool::new(false));
-    let io = TokioIo::new(ClientIo::new(stream, timed_out.clone()));
+    let io = TokioIo::new(ClientIo::new(stream, timed_out.clone(), limits.body_timeout));
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())

@@ -1,6 +1,12 @@
 //! Requests and answers made to mislead: each of these once got a wrong answer.
 
-use crate::support::{Act, Backend, Gate, Request, Setup, answer, at_once};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketType};
+
+use crate::support::{Act, Backend, Conn, Gate, Request, Setup, answer, at_once, eventually};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 
@@ -82,6 +88,17 @@ fn a_large_answer_without_an_end_is_not_passed_on_as_whole() {
 }
 
 #[test]
+fn a_client_that_takes_nothing_does_not_hold_the_backend_for_ever() {
+    let backend = Backend::start();
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 64 << 20);
+    backend.always(Act::raw(head).then(Act::raw(vec![b'x'; 64 << 20])));
+    let gateway = Setup::before(&backend).limits(r#"body_timeout = "1s""#).start();
+    let _silent = Request::get("/large").begin(gateway.addr);
+    backend.wait_calls(1);
+    backend.wait_closed();
+}
+
+#[test]
 fn the_status_of_a_key_is_found_whichever_route_took_it() {
     let backend = Backend::start();
     let uuids = "name = \"uuids\"\nmethods = [\"POST\"]\npath = \"/uuids\"\nkey.format = \"uuid\"";
@@ -96,4 +113,77 @@ fn the_status_of_a_key_is_found_whichever_route_took_it() {
     assert_eq!(told.json()["state"], "final");
     let told = Request::get(status).key("a,b").send(gateway.addr);
     told.is(400, "rejected", "key-invalid");
+}
+
+#[test]
+fn a_path_in_a_spelling_that_no_request_has_is_refused_at_the_start() {
+    let backend = Backend::start();
+    let route = |path: &str| format!("name = \"cafe\"\nmethods = [\"POST\"]\npath = \"{path}\"");
+    let wide = "name = \"wide\"\nmethods = [\"POST\"]\npath = \"/{*all}\"\nmode = \"off\"";
+    let setup = Setup::before(&backend).replacing("/{*rest}", "/rest");
+    let refused = setup.clone().route(&route("/caf%c3%a9")).route(wide).try_start();
+    let exit = refused.expect_err("a route that is never found");
+    assert_eq!(exit.code, Some(2), "{exit:?}");
+    assert!(exit.stderr.contains("%C3"), "{exit:?}");
+    let gateway = setup.route(&route("/caf%C3%A9")).route(wide).start();
+    for path in ["/caf%c3%a9", "/caf%C3%A9", "/%63af%c3%A9"] {
+        let keyless = Request::new("POST", path).json(BODY).send(gateway.addr);
+        keyless.is(400, "rejected", "key-missing");
+    }
+    assert_eq!(backend.calls(), 0);
+}
+
+#[test]
+fn a_key_announced_for_a_trailer_is_not_taken_for_no_key() {
+    let backend = Backend::start();
+    let gateway = Setup::before(&backend).start();
+    let head = "POST /optional HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n";
+    let body = "2\r\n{}\r\n0\r\nidempotency-key: k\r\n\r\n";
+    let mut conn = Conn::open(gateway.addr);
+    conn.write(format!("{head}trailer: x-sum, Idempotency-Key\r\n\r\n{body}"));
+    conn.read().is(400, "rejected", "key-invalid");
+    assert_eq!(backend.calls(), 0);
+}
+
+#[test]
+fn a_backend_that_accepts_no_connection_in_time_has_seen_nothing() {
+    let backend = Backend::start();
+    let (full, waiting) = full_port();
+    let setup = Setup::before(&backend).upstream("timeout = \"300ms\"");
+    let url = format!("http://{}", backend.addr());
+    let gateway = setup.replacing(url, format!("http://{full}")).start();
+    // Unknown for a moment when the two limits run out together.
+    let told = Request::redeem("k", BODY).send(gateway.addr);
+    assert!([502, 504].contains(&told.status), "{told:?}");
+    eventually("the claim is released", || {
+        let told = Request::redeem("k", BODY).send(gateway.addr);
+        (told.status != 409).then_some(())
+    });
+    drop(waiting);
+}
+
+/// A port whose queue is full, so that connecting hangs; and what fills it.
+fn full_port() -> (SocketAddr, (OwnedFd, Vec<TcpStream>)) {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    rustix::net::listen(&socket, 0).unwrap();
+    let addr: SocketAddr = rustix::net::getsockname(&socket).unwrap().try_into().unwrap();
+    let connect = || TcpStream::connect_timeout(&addr, Duration::from_millis(300)).ok();
+    let filling = std::iter::from_fn(connect).take(16).collect();
+    (addr, (socket, filling))
+}
+
+#[test]
+fn the_length_of_an_answer_to_head_is_replayed() {
+    let backend = Backend::start();
+    backend.always(Act::raw("HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n\r\n"));
+    let route = "name = \"head\"\nmethods = [\"HEAD\"]\npath = \"/head\"";
+    let gateway = Setup::before(&backend).route(route).start();
+    for disposition in ["executed", "replayed"] {
+        let mut conn = Request::new("HEAD", "/head").key("k").begin(gateway.addr);
+        let told = conn.read_to_head();
+        assert_eq!((told.status, told.disposition()), (200, disposition.to_owned()));
+        assert_eq!(told.header("content-length").as_deref(), Some("1234"), "{disposition}");
+    }
+    assert_eq!(backend.calls(), 1);
 }

@@ -154,10 +154,15 @@ pub fn downstream_headers(
 
 /// What a replay keeps of the headers sent to the first client: each line, in order, as bytes.
 /// Cookies and challenges were meant for that client alone; what the gateway says about this one
-/// exchange (`Idempotency-*`) is said anew each time.
+/// exchange (`Idempotency-*`) is said anew each time. A `Content-Length` that [`downstream_headers`]
+/// left is no framing: it tells the length of a body that is not there.
 pub fn stored_headers(sent: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let kept = |name: &HeaderName| {
+        *name == CONTENT_LENGTH
+            || !(is_for_one_client(name) || is_hop_by_hop(name) || is_ours(name))
+    };
     sent.iter()
-        .filter(|(name, _)| !is_for_one_client(name) && !is_hop_by_hop(name) && !is_ours(name))
+        .filter(|(name, _)| kept(name))
         .filter_map(|(name, value)| {
             // A copy of its own: the value is a slice of the connection's read buffer, and an
             // answer kept in memory must not keep all of that. It was valid, so it stays so.

@@ -166,7 +166,9 @@ impl Upstream {
         Ok(Self {
             prefixed: endpoints.iter().any(|endpoint| !endpoint.target.prefix.is_empty()),
             endpoints,
-            connect_timeout: config.connect_timeout,
+            // A call that ends while it connects has sent nothing; whoever waits for it after its
+            // own time ran out must still learn that.
+            connect_timeout: config.connect_timeout.min(config.timeout),
             turn: AtomicUsize::new(0),
             started: Instant::now(),
         })
