@@ -149,18 +149,24 @@ pub(super) async fn claim(
         changes.push(Change { id, expect, put: Some(record.clone()) });
         items.push(Entry { at, id, record });
     }
-    match gateway.store.swap(changes).await {
+    let swapped = gateway.store.swap(changes).await;
+    let mut claimed =
+        ClaimedItems { gateway: gateway.clone(), retention, items, settled: swapped.is_ok() };
+    match swapped {
         Ok(Swap::Done) => {
-            let gateway = gateway.clone();
-            Ok(Claim::Made(ClaimedItems { gateway, retention, items, settled: false }))
+            claimed.settled = false;
+            Ok(Claim::Made(claimed))
         }
         Ok(Swap::Lost { index, .. }) => {
-            if let Some(entry) = items.get(index) {
+            if let Some(entry) = claimed.items.get(index) {
                 gateway.hot.forget(&entry.id);
             }
             Ok(Claim::Lost)
         }
-        Err(error) => Err(unavailable(&error)),
+        Err(error) => {
+            claimed.withdraw();
+            Err(unavailable(&error))
+        }
     }
 }
 
@@ -190,7 +196,9 @@ impl Draft<'_> {
         {
             let next = record.with_ledger(ledger.claim(units)?, self.retention, now);
             let attempts = record.attempts.saturating_add(1);
-            return Ok(Record { attempts, attempt, owner, ..next });
+            // A jump, so that no other claim of this record has the same version: see `withdraw`.
+            let version = next.version.wrapping_add(unique::number() >> 40);
+            return Ok(Record { version, attempts, attempt, owner, ..next });
         }
         let item = &intake.batch.items[at];
         let ledger = Ledger::new(item.quantity)?.claim(units)?;
@@ -271,6 +279,27 @@ impl ClaimedItems {
     /// Records that the items certainly did not reach the backend.
     pub(super) async fn release(&mut self) {
         self.record(true, |_, ledger| ledger.release()).await;
+    }
+
+    /// Takes back a claim that was not confirmed and may become durable yet: nothing was sent for
+    /// it and nothing will be. Best effort; a claim that stays is unknown after the next start.
+    fn withdraw(mut self) {
+        self.settled = true;
+        let now = self.gateway.store.now();
+        let changes = self
+            .items
+            .iter()
+            .filter_map(|entry| {
+                let ledger = entry.record.ledger()?.release().ok()?;
+                let put = (!ledger.is_blank())
+                    .then(|| entry.record.with_ledger(ledger, self.retention, now));
+                Some(Change { id: entry.id, expect: Some(entry.record.version), put })
+            })
+            .collect();
+        let store = self.gateway.store.clone();
+        self.gateway.tasks.spawn(async move {
+            let _ = store.swap(changes).await;
+        });
     }
 
     /// How many items were claimed.
