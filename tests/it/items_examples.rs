@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::rewards::{batch, issue as bulk, rows};
+use crate::support::rewards::{batch, rows};
 use crate::support::{Backend, Request, Rewards, Setup, answer};
 
 /// The routes of an example, before this backend.
@@ -98,5 +98,4 @@ fn a_single_reward_and_a_batch_share_their_ids() {
     );
     assert_eq!(rewards.points(), 20);
     assert_eq!(rewards.sent(), ["R1x2", "R1x1,R2x1"]);
-    let _ = bulk;
 }
