@@ -36,6 +36,12 @@ impl Shutdown {
         *self.0.borrow()
     }
 
+    /// Whether the end has started since this was cloned; costs no lock.
+    pub fn changed(&self) -> bool {
+        // An error means that the trigger is gone, which is an end as well.
+        self.0.has_changed().unwrap_or(true)
+    }
+
     /// Waits for the end to start; also returns when nobody can start it any more.
     pub async fn wait(&mut self) {
         // An error means that the trigger is gone, which is an end as well.

@@ -1,6 +1,7 @@
 //! Accepting connections and ending them well.
 
 use std::convert::Infallible;
+use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -87,13 +88,26 @@ async fn serve(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr, mut s
         async move { Ok::<_, Infallible>(exchange::exchange(gateway, peer.ip(), request).await) }
     });
     let mut connection = pin!(builder.serve_connection(io, service));
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = shutdown.wait() => {
+    let signal = shutdown.clone();
+    let mut ending = pin!(shutdown.wait());
+    let mut listening = false;
+    let mut told = false;
+    let result = poll_fn(|context| {
+        // Polled once, to be woken when the end starts; a connection is polled several times for
+        // each request, and asking the signal itself costs a lock each time.
+        if !listening {
+            listening = true;
+            told = ending.as_mut().poll(context).is_ready();
+            if told {
+                connection.as_mut().graceful_shutdown();
+            }
+        } else if !told && signal.changed() {
+            told = true;
             connection.as_mut().graceful_shutdown();
-            connection.as_mut().await
         }
-    };
+        connection.as_mut().poll(context)
+    })
+    .await;
     if let Err(error) = result {
         timed_out.store(error.is_timeout(), Ordering::Release);
         tracing::debug!(%error, "a connection ended early");
