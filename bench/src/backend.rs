@@ -22,6 +22,15 @@ pub(crate) const ANSWER: &str = concat!(
     r#""terminal":"till-03","redeemed_at":"2026-03-14T09:26:53.589Z","balance":{"value":4500,"currency":"SGD"}}"#,
 );
 
+/// What a batch of ten is answered with: all issued, by position.
+const BATCH_ANSWER: &str = concat!(
+    r#"{"status":{"success":true,"code":200},"rewards":["#,
+    r#"{"rewardId":"R0","quantity":1},{"rewardId":"R1","quantity":1},{"rewardId":"R2","quantity":1},"#,
+    r#"{"rewardId":"R3","quantity":1},{"rewardId":"R4","quantity":1},{"rewardId":"R5","quantity":1},"#,
+    r#"{"rewardId":"R6","quantity":1},{"rewardId":"R7","quantity":1},{"rewardId":"R8","quantity":1},"#,
+    r#"{"rewardId":"R9","quantity":1}]}"#,
+);
+
 static HITS: AtomicU64 = AtomicU64::new(0);
 
 /// How many requests have reached the backend.
@@ -45,11 +54,13 @@ pub(crate) fn start() -> Result<SocketAddr, Failure> {
 }
 
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let batch = request.uri().path() == "/batch";
     // An incomplete request is not a request: only a whole body counts as a hit.
     if request.into_body().collect().await.is_ok() {
         HITS.fetch_add(1, Ordering::Relaxed);
     }
-    Ok(json(Bytes::from_static(ANSWER.as_bytes())))
+    let answer = if batch { BATCH_ANSWER } else { ANSWER };
+    Ok(json(Bytes::from_static(answer.as_bytes())))
 }
 
 /// A 200 with a JSON body.

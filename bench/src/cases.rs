@@ -58,6 +58,8 @@ const EXECUTED: Status = Status::Is("executed");
 const REPLAYED: Status = Status::Is("replayed");
 const PROXY_POST: &str = "nginx, plain proxy, POST";
 const PROXY_GET: &str = "nginx, plain proxy, GET";
+const REPLAY: &str = "oncegate, replay";
+const FRESH_LARGE: &str = "oncegate, fresh, body of a batch's size";
 const CACHE_GET: &str = "nginx, cache hit, GET";
 
 /// Every case; the order is the order of measuring and of the table.
@@ -73,10 +75,27 @@ pub(crate) const CASES: &[Case] = &[
     ),
     peer(CACHE_GET, Target::NginxCache, Ask::Get, Backend::Never),
     peer("nginx, cache hit, POST by key", Target::NginxCache, Ask::Same, Backend::Never),
-    ours("oncegate, replay", Ask::Same, Backend::Never, REPLAYED, CACHE_GET, 0.6),
+    ours(REPLAY, Ask::Same, Backend::Never, REPLAYED, CACHE_GET, 0.6),
     peer("bare hyper replay from memory", Target::HyperReplay, Ask::Same, Backend::Never),
     peer("nginx + Lua + Redis, replay", Target::NginxNaive, Ask::Same, Backend::Never),
     peer(PROXY_GET, Target::NginxProxy, Ask::Get, Backend::EveryTime),
     ours("oncegate, pass-through, GET", Ask::Get, Backend::EveryTime, Status::None, PROXY_GET, 1.2),
     peer("bare hyper proxy, GET", Target::HyperProxy, Ask::Get, Backend::EveryTime),
+    Case {
+        name: FRESH_LARGE,
+        target: Target::Oncegate,
+        ask: Ask::FreshLarge,
+        backend: Backend::EveryTime,
+        status: EXECUTED,
+        wanted: None,
+    },
+    ours(
+        "oncegate, batch of 10, fresh",
+        Ask::FreshBatch,
+        Backend::EveryTime,
+        EXECUTED,
+        FRESH_LARGE,
+        2.0,
+    ),
+    ours("oncegate, batch of 10, replay", Ask::SameBatch, Backend::Never, REPLAYED, REPLAY, 3.0),
 ];

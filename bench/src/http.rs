@@ -83,7 +83,8 @@ pub(crate) struct Row {
 impl Row {
     /// How many records this case has left in the gateway's store.
     fn fresh_answers(&self) -> u64 {
-        let stores = self.case.target == Target::Oncegate && self.case.ask == Ask::Fresh;
+        let fresh = [Ask::Fresh, Ask::FreshLarge].contains(&self.case.ask);
+        let stores = self.case.target == Target::Oncegate && fresh;
         if stores { self.samples.iter().map(|sample| sample.answered).sum() } else { 0 }
     }
 }

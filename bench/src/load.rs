@@ -37,7 +37,26 @@ pub(crate) enum Ask {
     Fresh,
     /// A POST with the one key that its connection always uses.
     Same,
+    /// A fresh POST whose body is as large as that of a batch.
+    FreshLarge,
+    /// A batch of ten items with ids never used before.
+    FreshBatch,
+    /// The batch that its connection always sends.
+    SameBatch,
 }
+
+impl Ask {
+    fn is_fresh(self) -> bool {
+        matches!(self, Self::Fresh | Self::FreshLarge | Self::FreshBatch)
+    }
+
+    fn is_batch(self) -> bool {
+        matches!(self, Self::FreshBatch | Self::SameBatch)
+    }
+}
+
+/// Items of a batch.
+const ITEMS: usize = 10;
 
 /// What `Idempotency-Status` must say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -151,16 +170,21 @@ async fn watch(
 async fn connection(load: Load, number: u64, progress: Arc<Progress>) -> Result<(), Failure> {
     let mut stream = TcpStream::connect(load.address).await?;
     stream.set_nodelay(true)?;
-    let (mut request, key) = prepare(&load);
-    write_digits(&mut request[key.clone()], number);
+    let (mut request, keys) = prepare(&load);
+    let number_with = |request: &mut [u8], number: u64| {
+        for key in &keys {
+            write_digits(&mut request[key.clone()], number);
+        }
+    };
+    number_with(&mut request, number);
+    let body = if load.ask.is_batch() { None } else { Some(backend::ANSWER.as_bytes()) };
     let mut buffer = Vec::with_capacity(MAX_RESPONSE);
     loop {
-        if load.ask == Ask::Fresh {
-            let fresh = NEXT_KEY.fetch_add(1, Ordering::Relaxed);
-            write_digits(&mut request[key.clone()], fresh);
+        if load.ask.is_fresh() {
+            number_with(&mut request, NEXT_KEY.fetch_add(1, Ordering::Relaxed));
         }
         stream.write_all(&request).await?;
-        tokio::time::timeout(STALLED, answer(&mut stream, &mut buffer, load.status))
+        tokio::time::timeout(STALLED, answer(&mut stream, &mut buffer, load.status, body))
             .await
             .map_err(|_| "no answer in time")??;
         progress.answered.fetch_add(1, Ordering::Relaxed);
@@ -170,25 +194,67 @@ async fn connection(load: Load, number: u64, progress: Arc<Progress>) -> Result<
     }
 }
 
-/// The request's bytes, and where in them the key's digits are (nowhere for a GET).
-fn prepare(load: &Load) -> (Vec<u8>, std::ops::Range<usize>) {
+/// The body of a batch, with blanks for the digits of its ids.
+fn batch_body() -> String {
+    let item = |number: usize| {
+        let process = std::process::id();
+        format!(
+            r#"{{"requestId":"{process:08x}-{:DIGITS$}-{number}","rewardId":"R{number}","quantity":1}}"#,
+            ""
+        )
+    };
+    let items: Vec<String> = (0..ITEMS).map(item).collect();
+    format!(r#"{{"mobile":"6591234567","brand":"kopi","rewards":[{}]}}"#, items.join(","))
+}
+
+/// A redemption with a body of `size` bytes and as many members as a batch has.
+fn large_body(size: usize) -> String {
+    let short = |note: &str| {
+        let items: Vec<String> = (0..ITEMS)
+            .map(|number| format!(r#"{{"sku":"S{number}","name":"{note}","quantity":1}}"#))
+            .collect();
+        format!(r#"{{"qr":"rsg:7f3c9a51","items":[{}],"note":""}}"#, items.join(","))
+    };
+    let note = "n".repeat(size.saturating_sub(short("").len()) / ITEMS);
+    short(&note)
+}
+
+/// The request's bytes, and where in them the digits of its keys are (nowhere for a GET).
+fn prepare(load: &Load) -> (Vec<u8>, Vec<std::ops::Range<usize>>) {
     let Load { address, ask, .. } = load;
     let common = format!(
         "Host: {address}\r\nUser-Agent: till/4.2\r\nAccept: application/json\r\n\
          Authorization: Bearer 4f9c2e71a0\r\n",
     );
     if *ask == Ask::Get {
-        return (format!("GET /vouchers/7f3c9a51 HTTP/1.1\r\n{common}\r\n").into_bytes(), 0..0);
+        let request = format!("GET /vouchers/7f3c9a51 HTTP/1.1\r\n{common}\r\n");
+        return (request.into_bytes(), Vec::new());
     }
+    if ask.is_batch() {
+        let body = batch_body();
+        let head = format!(
+            "POST /batch HTTP/1.1\r\n{common}Content-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let request = head + &body;
+        let blank = " ".repeat(DIGITS);
+        let keys = request.match_indices(&blank).map(|(at, _)| at..at + DIGITS).collect();
+        return (request.into_bytes(), keys);
+    }
+    let body = match ask {
+        Ask::FreshLarge => large_body(batch_body().len()),
+        _ => BODY.to_owned(),
+    };
     // Runs must not meet the keys of earlier ones: the process id is part of each.
     let start = format!(
         "POST /redeem HTTP/1.1\r\n{common}Content-Type: application/json\r\n\
          Content-Length: {}\r\nIdempotency-Key: \"bench-{:08x}-",
-        BODY.len(),
+        body.len(),
         std::process::id(),
     );
     let key = start.len()..start.len() + DIGITS;
-    (format!("{start}{:DIGITS$}\"\r\n\r\n{BODY}", "").into_bytes(), key)
+    (format!("{start}{:DIGITS$}\"\r\n\r\n{body}", "").into_bytes(), vec![key])
 }
 
 fn write_digits(place: &mut [u8], mut number: u64) {
@@ -198,11 +264,13 @@ fn write_digits(place: &mut [u8], mut number: u64) {
     }
 }
 
-/// Reads one answer and checks it: 200, the backend's body, and what it says of the key.
+/// Reads one answer and checks it: 200, the backend's body (a batch's is made by the gateway), and
+/// what it says of the key.
 async fn answer(
     stream: &mut TcpStream,
     buffer: &mut Vec<u8>,
     status: Status,
+    wanted: Option<&[u8]>,
 ) -> Result<(), Failure> {
     buffer.clear();
     loop {
@@ -222,7 +290,7 @@ async fn answer(
             if body.len() >= expected {
                 let said = header("idempotency-status");
                 let right = head.code == Some(200)
-                    && body == backend::ANSWER.as_bytes()
+                    && wanted.is_none_or(|wanted| body == wanted)
                     && match status {
                         Status::Any => true,
                         Status::None => said.is_none(),
