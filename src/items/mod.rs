@@ -2,7 +2,7 @@
 //! several tries. A retry sends the backend only what is still missing.
 //!
 //! One call goes through these files in order: [`batch`] reads the request, [`split`] decides from
-//! each item's [`Ledger`] what is still to send and writes the upstream body, [`join`] reads from
+//! each item's [`Ledger`] what is still to send and writes the upstream body, [`join()`] reads from
 //! the backend's answer what became of each item, [`answer`] writes what the client is told.
 //! [`rules`] says where things stand in the bodies; nothing here knows a particular backend.
 //!
