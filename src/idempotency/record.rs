@@ -19,14 +19,15 @@ use super::ledger::Ledger;
 use super::tenant::TenantId;
 use crate::clock::Timestamp;
 
-/// Names a record: a digest of tenant, scope and key.
+/// Names a record: one byte that all records of a tenant share, then a digest of tenant, scope and
+/// key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RecordId([u8; 16]);
 
 impl Hash for RecordId {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // An id is a digest: any part of it is as good as a hash of the whole.
-        state.write_u64(self.0.first_chunk().copied().map_or(0, u64::from_le_bytes));
+        // Behind its first byte an id is a digest: any part is as good as a hash of the whole.
+        state.write_u64(self.0[1..].first_chunk().copied().map_or(0, u64::from_le_bytes));
     }
 }
 
@@ -63,12 +64,21 @@ impl RecordId {
         hash.update((scope.len() as u64).to_le_bytes());
         hash.update(scope.as_bytes());
         hash.update(key.as_bytes());
-        Self(first_16(&hash.finalize()))
+        let mut bytes = [0; 16];
+        bytes[0] = tenant.as_bytes()[0];
+        bytes[1..].copy_from_slice(&hash.finalize()[..15]);
+        Self(bytes)
     }
 
     /// An id read back from a store.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
+    }
+
+    /// The byte that all records of a tenant share. A store that spreads records over several
+    /// servers keeps those of one shard together, so that a batch can be claimed in one step.
+    pub const fn shard(&self) -> u8 {
+        self.0[0]
     }
 
     /// The 16 bytes a store uses as its key.

@@ -1,7 +1,7 @@
 //! How a record is written down: a layout of fixed order, little endian, with a checksum at its end.
 //!
 //! ```text
-//! 0   schema   u8        1
+//! 0   schema   u8        2
 //! 1   state    u8        1 in flight, 2 unknown, 3 final and kept, 4 final and not kept, 5 tombstone,
 //!                        6 item at rest, 7 item in flight, 8 item unknown
 //! 2   flags    u8        bit 0: expires is set, bit 1: subject is set
@@ -34,9 +34,9 @@ use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
 use ledger::{ledger_tag, reason_of, reason_to_tag};
 
 /// The version of the layout this program writes, and the newest it reads.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
-const SCHEMA_BYTE: u8 = 1;
+const SCHEMA_BYTE: u8 = 2;
 const HAS_EXPIRES: u8 = 1;
 const HAS_SUBJECT: u8 = 2;
 const IN_FLIGHT: u8 = 1;

@@ -12,13 +12,19 @@ mod samples;
 pub mod codec;
 pub mod embedded;
 pub mod hot;
+pub mod reap;
+#[expect(dead_code, reason = "the engines that use it come next")]
+mod shared;
 pub mod sweep;
+pub mod watch;
 
 use std::future::Future;
 use std::pin::Pin;
 
 use crate::clock::Timestamp;
+use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
+use watch::Watch;
 
 /// A future of the port; boxed, because stores are used as `dyn Store`.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -55,6 +61,8 @@ pub struct Query {
     pub subject: Option<[u8; 16]>,
     /// Only records that are in flight or unknown.
     pub open: bool,
+    /// Only records that are in flight and whose owner no longer lives, by the store's clock.
+    pub abandoned: bool,
     /// Only records due for expiry at this time.
     pub expired_at: Option<Timestamp>,
     /// Only records after this id, in id order; not used together with `expired_at`, whose records
@@ -80,6 +88,18 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The record with this id, if there is one.
     fn get(&self, id: RecordId) -> StoreFuture<'_, Option<Record>>;
 
+    /// The records with these ids, in their order; the same as [`Store::get`] for each, and for a
+    /// store that is asked over a network, in one question.
+    fn get_all<'a>(&'a self, ids: &'a [RecordId]) -> StoreFuture<'a, Vec<Option<Record>>> {
+        Box::pin(async move {
+            let mut records = Vec::with_capacity(ids.len());
+            for id in ids {
+                records.push(self.get(*id).await?);
+            }
+            Ok(records)
+        })
+    }
+
     /// Makes every change durable, or none. Of two changes in one call no two name the same record.
     ///
     /// When this returns an error the caller knows nothing: the change may or may not be durable.
@@ -95,7 +115,27 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn identity(&self) -> &Identity;
 
     /// Names this process among the owners of claims.
-    fn owner(&self) -> crate::idempotency::record::Nonce;
+    fn owner(&self) -> Nonce;
+
+    /// Whether this process may act on its claims now: others take it for alive, and will for long
+    /// enough that what it sends is sent before they take it for dead. Asked between a claim and
+    /// its first byte.
+    fn alive(&self) -> bool {
+        true
+    }
+
+    /// Watches a record that `owner` has in flight. Watch first, read then: a change that comes
+    /// after the reading is not missed.
+    fn watch(&self, _id: RecordId, _owner: Nonce) -> Watch {
+        // Of a store that no other process shares, nobody else can change a record.
+        Watch::never()
+    }
+
+    /// Says goodbye: claims of this process that are still in flight are nobody's from now on.
+    /// Called once, when nothing is sent any more.
+    fn leave(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
 
     /// Whether new claims can be made durable now; the error says why not.
     fn ready(&self) -> Result<(), StoreError>;

@@ -98,6 +98,13 @@ pub enum OpenError {
         /// Its layout.
         found: u32,
     },
+    /// It was written by a version before the first release.
+    OlderSchema {
+        /// The directory.
+        path: PathBuf,
+        /// Its layout.
+        found: u32,
+    },
     /// It is another store than the one expected.
     WrongId {
         /// The directory.
@@ -154,6 +161,13 @@ impl fmt::Display for OpenError {
                 "the store in {} has schema {found}, this oncegate knows {SCHEMA}: upgrade oncegate",
                 path.display()
             ),
+            Self::OlderSchema { path, found } => write!(
+                f,
+                "the store in {} has schema {found}, written before the first release, and this \
+                 oncegate knows {SCHEMA} only; start with an empty directory once every key in it \
+                 has been settled",
+                path.display()
+            ),
             Self::WrongId { path, found, expected } => write!(
                 f,
                 "the store in {} is {found}, but `expect_id` is {expected}; check that the right \
@@ -180,6 +194,7 @@ impl std::error::Error for OpenError {
             | Self::NotAStore { .. }
             | Self::Locked(_)
             | Self::NewerSchema { .. }
+            | Self::OlderSchema { .. }
             | Self::WrongId { .. }
             | Self::Damaged { .. } => None,
         }
@@ -310,6 +325,9 @@ fn identity(engine: &Engine, path: &Path) -> Result<Identity, OpenError> {
     let schema = u32::from_le_bytes(schema.ok_or_else(missing)?);
     if schema > SCHEMA {
         return Err(OpenError::NewerSchema { path: path.to_owned(), found: schema });
+    }
+    if schema < SCHEMA {
+        return Err(OpenError::OlderSchema { path: path.to_owned(), found: schema });
     }
     let created = Timestamp::from_millis(u64::from_le_bytes(number(read(CREATED)?)?));
     let id = read(STORE_ID)?;

@@ -1,0 +1,245 @@
+//! What an engine that several processes share has to offer. It compares versions, keeps bytes and
+//! tells the time; queues, patience, retries and leases are the same for all engines and stand
+//! beside this file.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::clock::Timestamp;
+use crate::idempotency::record::Nonce;
+use crate::idempotency::{Record, RecordId};
+use crate::shutdown::Shutdown;
+use crate::store::codec::{self, Head};
+use crate::store::{Change, Query};
+
+/// A compare-and-swap over some records, all or nothing.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// The changes; no two name the same record.
+    pub(crate) rows: Vec<Row>,
+    /// It was sent before and nobody knows whether it was made. A row whose record already is what
+    /// it puts, byte for byte, then fits as well; so does one that removes what is absent.
+    pub(crate) again: bool,
+}
+
+/// One change, with its record written down.
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// The record to change.
+    pub(crate) id: RecordId,
+    /// The version it must have; `None`: it must be absent.
+    pub(crate) expect: Option<u64>,
+    /// What takes its place; `None` removes it.
+    pub(crate) put: Option<Stored>,
+}
+
+/// A record as an engine keeps it: its bytes, and what the engine's indexes need.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// As [`codec::encode`] wrote it.
+    pub(crate) bytes: Vec<u8>,
+    /// Version, expiry, subject, and whether it is open.
+    pub(crate) head: Head,
+    /// Who has it in flight.
+    pub(crate) owner: Option<Nonce>,
+}
+
+impl Group {
+    /// A group that was not sent yet.
+    pub(super) fn of(changes: Vec<Change>) -> Self {
+        let rows = changes.into_iter().map(|change| Row {
+            put: change.put.map(|record| Stored::of(&change.id, &record)),
+            id: change.id,
+            expect: change.expect,
+        });
+        Self { rows: rows.collect(), again: false }
+    }
+
+    /// Bytes of its records.
+    pub(super) fn bytes(&self) -> usize {
+        self.rows.iter().filter_map(|row| row.put.as_ref()).map(|put| put.bytes.len()).sum()
+    }
+
+    /// Whether it begins something new rather than ending what was begun.
+    pub(super) fn claims(&self) -> bool {
+        self.rows.iter().any(|row| row.put.as_ref().is_some_and(|put| put.head.in_flight))
+    }
+}
+
+impl Stored {
+    fn of(id: &RecordId, record: &Record) -> Self {
+        let head = Head::of(record);
+        let owner = head.in_flight.then_some(record.owner);
+        Self { bytes: codec::encode(id, record), head, owner }
+    }
+}
+
+/// How a group ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Compared {
+    /// Every change was made and is durable.
+    Done,
+    /// Nothing was changed.
+    Lost {
+        /// The first row that met something else.
+        index: usize,
+        /// The bytes of what is there instead; `None`: nothing.
+        winner: Option<Vec<u8>>,
+    },
+}
+
+/// Why an engine did not do what it was asked. The text is one line for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// Certainly nothing was changed: the server was not reached, or said no.
+    Refused(String),
+    /// It was sent, and no answer came, or one that does not promise durability: the change may
+    /// have been made, or may be made yet.
+    Unsure(String),
+}
+
+impl Trouble {
+    /// What happened.
+    pub(crate) fn reason(&self) -> &str {
+        match self {
+            Self::Refused(reason) | Self::Unsure(reason) => reason,
+        }
+    }
+}
+
+/// An id and the bytes under it.
+pub(crate) type Found = (RecordId, Vec<u8>);
+
+/// A server that several processes share. Every method is bounded in time by the engine, connects
+/// by itself where it has to, and may be called at the same time as every other.
+pub(crate) trait Engine: Send + Sync + std::fmt::Debug + 'static {
+    /// How many [`Engine::commit`]s make sense at once.
+    fn lanes(&self) -> usize;
+
+    /// Makes each group durable or leaves it as if it had not been asked; the results are in the
+    /// order of the groups. No two groups name the same record. `lane` is below
+    /// [`Engine::lanes`] and in use by one caller at a time.
+    fn commit<'a>(
+        &'a self,
+        lane: usize,
+        groups: &'a [Group],
+    ) -> impl Future<Output = Result<Vec<Compared>, Trouble>> + Send + 'a;
+
+    /// The bytes of these records, in their order; committed and durable ones.
+    fn read<'a>(
+        &'a self,
+        ids: &'a [RecordId],
+    ) -> impl Future<Output = Result<Vec<Option<Vec<u8>>>, Trouble>> + Send + 'a;
+
+    /// What [`Store::list`](crate::store::Store::list) gives, in its order.
+    fn list<'a>(
+        &'a self,
+        query: &'a Query,
+    ) -> impl Future<Output = Result<Vec<Found>, Trouble>> + Send + 'a;
+
+    /// Renews the life of `owner` for `lease` from now, by the server's clock, which it gives.
+    fn beat(
+        &self,
+        owner: Nonce,
+        lease: Duration,
+    ) -> impl Future<Output = Result<Timestamp, Trouble>> + Send + '_;
+
+    /// Ends the life of `owner`.
+    fn leave(&self, owner: Nonce) -> impl Future<Output = Result<(), Trouble>> + Send + '_;
+
+    /// Sends messages to the processes named, best effort.
+    fn publish(
+        &self,
+        messages: Vec<(Nonce, Message)>,
+    ) -> impl Future<Output = Result<(), Trouble>> + Send + '_;
+
+    /// Hands over the messages to `owner`, connecting again when the connection is lost, until the
+    /// end starts. A message that finds `heard` full is dropped: messages are hints.
+    fn listen(
+        self: Arc<Self>,
+        owner: Nonce,
+        heard: mpsc::Sender<Message>,
+        end: Shutdown,
+    ) -> impl Future<Output = ()> + Send;
+}
+
+/// What processes tell each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// `from` waits for this record, which the receiver has in flight.
+    Waiting {
+        /// The record.
+        id: RecordId,
+        /// Who waits.
+        from: Nonce,
+    },
+    /// This record may have changed.
+    Changed {
+        /// The record.
+        id: RecordId,
+    },
+}
+
+impl Message {
+    /// As a word of visible ASCII, 33 or 65 characters.
+    pub(crate) fn to_text(self) -> String {
+        let hex = |bytes: &[u8; 16]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let (tag, id, from): (char, String, String) = match self {
+            Self::Waiting { id, from } => ('w', hex(id.as_bytes()), hex(&from)),
+            Self::Changed { id } => ('c', hex(id.as_bytes()), String::new()),
+        };
+        format!("{tag}{id}{from}")
+    }
+
+    /// Reads [`Message::to_text`]; `None`: it is something else.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let nonce = |hex: &str| -> Option<Nonce> {
+            let mut bytes = [0; 16];
+            if hex.len() != 32 || !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                return None;
+            }
+            for (at, byte) in bytes.iter_mut().enumerate() {
+                *byte = u8::from_str_radix(hex.get(at * 2..at * 2 + 2)?, 16).ok()?;
+            }
+            Some(bytes)
+        };
+        match text.strip_prefix('w') {
+            Some(rest) => Some(Self::Waiting {
+                id: RecordId::from_bytes(nonce(rest.get(..32)?)?),
+                from: nonce(rest.get(32..)?)?,
+            }),
+            None => {
+                let id = nonce(text.strip_prefix('c')?)?;
+                Some(Self::Changed { id: RecordId::from_bytes(id) })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::samples;
+
+    #[test]
+    fn messages_are_read_back() {
+        let id = samples::id(77);
+        for message in [Message::Changed { id }, Message::Waiting { id, from: [0xa5; 16] }] {
+            assert_eq!(Message::parse(&message.to_text()), Some(message));
+        }
+    }
+
+    #[test]
+    fn anything_else_is_no_message() {
+        let good = Message::Waiting { id: samples::id(1), from: [1; 16] }.to_text();
+        for cut in 0..good.len() {
+            assert_eq!(Message::parse(&good[..cut]), None, "{cut}");
+        }
+        for bad in ["x", "c", "w", "cé", &good.replace('0', "+"), &format!("{good}0")] {
+            assert_eq!(Message::parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Waiting for a record that another process has in flight.
+//!
+//! The store wakes the waiter when that process says so. Nothing depends on the message: without it
+//! the waiter looks again by itself, at growing intervals.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+/// The first wait without a message, and the longest.
+const FIRST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// A watch on one record.
+#[derive(Debug)]
+pub struct Watch {
+    woken: Option<Woken>,
+    pause: Duration,
+}
+
+/// What wakes a watch.
+#[derive(Debug)]
+pub struct Woken {
+    /// Told when the record has changed.
+    pub notify: Arc<Notify>,
+    /// Given up with the watch.
+    pub guard: Box<dyn std::any::Any + Send + Sync>,
+}
+
+impl Watch {
+    /// A watch on a record that nobody else can change.
+    pub fn never() -> Self {
+        Self { woken: None, pause: LONGEST }
+    }
+
+    /// A watch that `woken` wakes.
+    pub fn new(woken: Woken) -> Self {
+        Self { woken: Some(woken), pause: FIRST }
+    }
+
+    /// Whether anybody else can change the record.
+    pub fn is_shared(&self) -> bool {
+        self.woken.is_some()
+    }
+
+    /// Returns when the record may have changed since the last look. Bounded: after at most a
+    /// second it is time to look again in any case.
+    pub async fn changed(&mut self) {
+        // Spread, so that replicas which began to wait together do not ask together.
+        let pause =
+            self.pause.mul_f64(0.75 + f64::from(crate::unique::number() as u16) / 131_072.0);
+        self.pause = (self.pause * 2).min(LONGEST);
+        match &self.woken {
+            Some(woken) => {
+                let _ = timeout(pause, woken.notify.notified()).await;
+            }
+            None => tokio::time::sleep(pause).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_message_that_came_before_the_wait_is_not_missed() {
+        let notify = Arc::new(Notify::new());
+        let mut watch = Watch::new(Woken { notify: notify.clone(), guard: Box::new(()) });
+        watch.pause = Duration::from_secs(600);
+        notify.notify_one();
+        watch.changed().await;
+        assert_eq!(watch.pause, LONGEST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_message_the_waits_grow_and_are_bounded() {
+        let mut watch = Watch::new(Woken { notify: Arc::new(Notify::new()), guard: Box::new(()) });
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            let before = tokio::time::Instant::now();
+            watch.changed().await;
+            waits.push(before.elapsed());
+        }
+        assert!(waits[0] < Duration::from_millis(130), "{waits:?}");
+        assert!(waits[7] > Duration::from_millis(700), "{waits:?}");
+        assert!(waits.iter().all(|wait| *wait <= Duration::from_millis(1_300)), "{waits:?}");
+    }
+}
