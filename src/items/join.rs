@@ -194,13 +194,15 @@ fn issued(
         // A row that denies and counts, without showing what it counts, says two things.
         (Some(counted), None) if counted > 0 && denied => return Err(Doubt::Contradicting),
         (Some(units), _) | (None, Some(units)) => units,
-        (None, None) if denied => 0,
-        (None, None)
-            if response.issued.all.as_ref().is_some_and(|all| all.matches(row, status)) =>
-        {
-            sent
+        (None, None) => {
+            let all = response.issued.all.as_ref().is_some_and(|all| all.matches(row, status));
+            match (denied, all) {
+                (true, true) => return Err(Doubt::Contradicting),
+                (true, false) => 0,
+                (false, true) => sent,
+                (false, false) => return Err(Doubt::Silent),
+            }
         }
-        (None, None) => return Err(Doubt::Silent),
     };
     if issued > sent {
         return Err(Doubt::OverIssued);

@@ -1,7 +1,7 @@
 //! Batches and answers made to mislead: each of these once got a wrong answer.
 
 use crate::support::rewards::{batch, issue};
-use crate::support::{Rewards, answer};
+use crate::support::{Backend, Request, Rewards, Setup, answer};
 
 #[test]
 fn rows_without_the_object_around_them_are_not_a_refusal() {
@@ -17,4 +17,29 @@ fn rows_without_the_object_around_them_are_not_a_refusal() {
     rewards.refusing(400, r#"{"status":{"success":false,"code":8003}}"#);
     let told = issue(&batch("+65", &[("b", "R1", 1)])).send(gateway.addr);
     told.is(400, "executed", "");
+}
+
+/// A route without a profile, whose rows say "all of it" or a code.
+const ALL: &str = r#"name = "credit"
+methods = ["POST"]
+path = "/credit"
+mode = "items"
+[route.items]
+at = "/list"
+id = "/id"
+[route.items.response]
+match = ["id:/id"]
+issued = { all = { pointer = "/success", equals = true } }
+retry = { pointer = "/code", equals = 8003 }"#;
+
+#[test]
+fn a_row_that_confirms_and_denies_is_unknown() {
+    let backend = Backend::start();
+    let gateway = Setup::before(&backend).route(ALL).start();
+    let credit = Request::new("POST", "/credit").json(r#"{"list":[{"id":"a"}]}"#);
+    backend.always(answer(200, r#"{"list":[{"id":"a","success":true,"code":8003}]}"#));
+    for _ in 0..2 {
+        credit.send(gateway.addr).is(409, "unknown", "");
+    }
+    assert_eq!(backend.calls(), 1);
 }
