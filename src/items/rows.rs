@@ -96,7 +96,7 @@ fn by_member<'d, 'a>(
     });
 }
 
-/// By place, when there is a row for each item; a row that names another member than the item at
+/// By place, when there is a row for each item and all that are known stand at theirs; a row that names another member than the item at
 /// its place is nobody's.
 fn by_position<'d, 'a>(
     found: &mut [Found<'d, 'a>],
@@ -106,6 +106,11 @@ fn by_position<'d, 'a>(
     rows: &[Value<'d, 'a>],
 ) {
     if rows.len() != sent.len() {
+        return;
+    }
+    // A row that is known and stands elsewhere shows that the order is another.
+    let elsewhere = |(found, row): (&Found<'_, '_>, &Value<'_, '_>)| matches!(found, Found::Row(known) if known.place() != row.place());
+    if found.iter().zip(rows).any(elsewhere) {
         return;
     }
     let members = || {

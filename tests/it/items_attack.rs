@@ -1,6 +1,6 @@
 //! Batches and answers made to mislead: each of these once got a wrong answer.
 
-use crate::support::rewards::{batch, issue};
+use crate::support::rewards::{batch, issue, rows};
 use crate::support::{Backend, Request, Rewards, Setup, answer};
 
 #[test]
@@ -42,4 +42,29 @@ fn a_row_that_confirms_and_denies_is_unknown() {
         credit.send(gateway.addr).is(409, "unknown", "");
     }
     assert_eq!(backend.calls(), 1);
+}
+
+#[test]
+fn a_place_proves_nothing_when_the_known_rows_stand_elsewhere() {
+    let rewards = Rewards::start();
+    let gateway = rewards.gateway("");
+    rewards.limit("R2", 0);
+    // In the order b, c, a; only b's row has an id, and none names its reward.
+    rewards.answering(|_, status, mut body| {
+        let list = body["rewards"].as_array_mut().unwrap();
+        list.rotate_left(1);
+        for row in list.iter_mut().map(|row| row.as_object_mut().unwrap()) {
+            row.remove("rewardId");
+            if row["requestId"] != "b" {
+                row.remove("requestId");
+            }
+        }
+        answer(status, &body.to_string())
+    });
+    let body = batch("+65", &[("a", "R2", 1), ("b", "R1", 1), ("c", "R1", 1)]);
+    let told = issue(&body).send(gateway.addr);
+    assert_eq!(rows(&told), "a:0/1 1010, b:1/1 200, c:0/1 1010 = 1010");
+    rewards.honest();
+    issue(&body).send(gateway.addr).is(409, "unknown", "");
+    assert_eq!((rewards.issued("c"), rewards.sent().len()), (1, 1));
 }
