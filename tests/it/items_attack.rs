@@ -68,3 +68,28 @@ fn a_place_proves_nothing_when_the_known_rows_stand_elsewhere() {
     issue(&body).send(gateway.addr).is(409, "unknown", "");
     assert_eq!((rewards.issued("c"), rewards.sent().len()), (1, 1));
 }
+
+#[test]
+fn a_place_proves_nothing_when_another_row_names_another_reward() {
+    let rewards = Rewards::start();
+    let gateway = rewards.gateway("");
+    // In the order b, c, a, d, without ids: each reward stands twice, and the third row, a's, is of
+    // the reward that c has too.
+    rewards.answering(|_, status, mut body| {
+        let list = body["rewards"].as_array_mut().unwrap();
+        list[..3].rotate_left(1);
+        for row in list.iter_mut() {
+            row.as_object_mut().unwrap().remove("requestId");
+        }
+        // The backend could not give a's: it went to somebody else meanwhile.
+        list[2]["quantity"] = 0.into();
+        list[2]["intouch"] = serde_json::json!([]);
+        answer(status, &body.to_string())
+    });
+    let body = batch("+65", &[("a", "R1", 1), ("b", "R2", 1), ("c", "R1", 1), ("d", "R2", 1)]);
+    let told = issue(&body).send(gateway.addr);
+    told.is(409, "unknown", "");
+    rewards.honest();
+    issue(&body).send(gateway.addr).is(409, "unknown", "");
+    assert_eq!((rewards.issued("c"), rewards.sent().len()), (1, 1));
+}
