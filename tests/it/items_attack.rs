@@ -1,7 +1,9 @@
 //! Batches and answers made to mislead: each of these once got a wrong answer.
 
+use std::time::Duration;
+
 use crate::support::rewards::{batch, issue, rows};
-use crate::support::{Backend, Request, Rewards, Setup, answer};
+use crate::support::{Backend, Conn, Gate, Request, Rewards, Setup, answer, eventually};
 
 #[test]
 fn rows_without_the_object_around_them_are_not_a_refusal() {
@@ -92,4 +94,39 @@ fn a_place_proves_nothing_when_another_row_names_another_reward() {
     rewards.honest();
     issue(&body).send(gateway.addr).is(409, "unknown", "");
     assert_eq!((rewards.issued("c"), rewards.sent().len()), (1, 1));
+}
+
+/// Two further batches of the customer, of which one finds the only place to wait; gives its
+/// connection.
+fn one_that_waits(to: std::net::SocketAddr, ids: [&str; 2]) -> Conn {
+    let [mut one, mut other] = ids.map(|id| issue(&batch("+65", &[(id, "R1", 1)])).begin(to));
+    let refused = eventually("one of two is refused", || {
+        let soon = Duration::from_millis(20);
+        one.readable_within(soon).then_some(0).or(other.readable_within(soon).then_some(1))
+    });
+    let (mut refused, waiting) = if refused == 0 { (one, other) } else { (other, one) };
+    refused.read().is(409, "in-progress", "request-in-progress");
+    waiting
+}
+
+#[test]
+fn a_batch_whose_turn_has_come_takes_no_place_to_wait() {
+    let (rewards, gates) = (Rewards::start(), [Gate::default(), Gate::default()]);
+    let gateway = rewards.gateway("duplicates.wait = \"30s\"\nduplicates.max_waiters = 1");
+    let held = gates.clone();
+    rewards.answering(move |seen, status, body| {
+        let answer = answer(status, &body.to_string());
+        held.get(seen.number).map_or(answer.clone(), |gate| answer.after(gate))
+    });
+    let mut first = issue(&batch("+65", &[("a", "R1", 1)])).begin(gateway.addr);
+    rewards.backend.wait_calls(1);
+    let mut second = one_that_waits(gateway.addr, ["b", "c"]);
+    gates[0].open();
+    first.read().is(200, "executed", "");
+    rewards.backend.wait_calls(2);
+    let mut third = one_that_waits(gateway.addr, ["d", "e"]);
+    assert!(!third.readable_within(Duration::from_millis(20)));
+    gates[1].open();
+    second.read().is(200, "executed", "");
+    third.read().is(200, "executed", "");
 }
