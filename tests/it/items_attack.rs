@@ -130,3 +130,27 @@ fn a_batch_whose_turn_has_come_takes_no_place_to_wait() {
     second.read().is(200, "executed", "");
     third.read().is(200, "executed", "");
 }
+
+#[test]
+fn rows_that_cannot_be_read_are_not_a_refusal_by_the_status() {
+    let rewards = Rewards::start();
+    let gateway = rewards.gateway("");
+    let edits: [fn(String) -> String; 3] = [
+        |text| text[..text.len() - 1].to_owned(),
+        |text| text.replacen("\"quantity\":", "\"quantity\":0,\"quantity\":", 1),
+        |text| format!("\u{feff} {text}"),
+    ];
+    for (at, edit) in edits.into_iter().enumerate() {
+        let id = format!("a{at}");
+        rewards.answering(move |_, _, body| answer(429, &edit(body.to_string())));
+        let body = batch("+65", &[(&id, "R1", 2)]);
+        for (status, error) in [(502, "outcome-unknown"), (409, "")] {
+            issue(&body).send(gateway.addr).is(status, "unknown", error);
+        }
+        assert_eq!(rewards.issued(&id), 2);
+    }
+    // What is no JSON has no rows.
+    rewards.backend.always(answer(429, "<html>too many</html>"));
+    let body = batch("+65", &[("b", "R1", 1)]);
+    issue(&body).send(gateway.addr).is(429, "not-executed", "");
+}
