@@ -154,3 +154,27 @@ fn rows_that_cannot_be_read_are_not_a_refusal_by_the_status() {
     let body = batch("+65", &[("b", "R1", 1)]);
     issue(&body).send(gateway.addr).is(429, "not-executed", "");
 }
+
+#[test]
+fn lists_longer_than_a_text_may_be_lose_nothing() {
+    let backend = Backend::start();
+    let route = "name = \"issue\"\nmethods = [\"POST\"]\npath = \"/issue\"\nmode = \"items\"\nprofile = \"capillary\"";
+    let gateway = Setup::before(&backend).route(route).start();
+    let half = vec!["1"; 59_999].join(",");
+    let row = |rest: &str| format!(r#"{{"rewards":[{{"requestId":"a",{rest}}}]}}"#);
+    let body = batch("+65", &[("a", "R1", 120_001)]);
+    let rest = format!(r#""quantity":60000,"intouch":[{half}],"vendor":["v"]"#);
+    backend.always(answer(200, &row(&rest)));
+    for _ in 0..2 {
+        issue(&body).send(gateway.addr).is(200, "executed", "");
+    }
+    // The last row has none of the lists: all of them are put into it.
+    backend.always(answer(200, &row(r#""quantity":1"#)));
+    for disposition in ["executed", "replayed"] {
+        let told = issue(&body).send(gateway.addr);
+        told.is(200, disposition, "");
+        let row = &told.json()["rewards"][0];
+        let count = |name: &str| row[name].as_array().map_or(0, Vec::len);
+        assert_eq!((count("intouch"), count("vendor")), (119_998, 2));
+    }
+}
