@@ -71,6 +71,8 @@ pub(super) async fn exchange(
             Verdict::Replay => return told::merged(mode, &intake.batch, &records, None),
             Verdict::Send => match gateway.busy.hold(intake.names(&plan)) {
                 Ok(hold) => {
+                    // Its turn has come: the place is for those who still wait.
+                    drop(waiting.take());
                     let (first, answered) = oneshot::channel();
                     let start = call::Start { route, intake, records, plan };
                     call::lead(gateway, start, call::Conclusion { hold, first });
