@@ -80,6 +80,17 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The record with this id, if there is one.
     fn get(&self, id: RecordId) -> StoreFuture<'_, Option<Record>>;
 
+    /// The records with these ids, in their order.
+    fn get_many<'a>(&'a self, ids: &'a [RecordId]) -> StoreFuture<'a, Vec<Option<Record>>> {
+        Box::pin(async move {
+            let mut records = Vec::with_capacity(ids.len());
+            for id in ids {
+                records.push(self.get(*id).await?);
+            }
+            Ok(records)
+        })
+    }
+
     /// Makes every change durable, or none. Of two changes in one call no two name the same record.
     ///
     /// When this returns an error the caller knows nothing: the change may or may not be durable.
