@@ -34,7 +34,7 @@ const MAX_TRIES: usize = 8;
 /// A batch that has something to send.
 pub(super) struct Start {
     pub(super) route: usize,
-    pub(super) intake: Intake,
+    pub(super) intake: Box<Intake>,
     pub(super) records: Records,
     pub(super) plan: Plan,
 }
@@ -92,7 +92,7 @@ async fn run(
         Err(answer) => return conclusion.tell(answer),
     };
     crash::point(Point::AfterClaim);
-    let Intake { batch, whole, .. } = intake;
+    let Intake { batch, whole, .. } = *intake;
     let Whole { mut head, peer, body: received, reservation } = whole;
     if body != received {
         told::forget_bytes(&mut head.headers);

@@ -14,40 +14,24 @@ use crate::items::{self, Batch, Plan};
 use crate::problem::Problem;
 use crate::proxy::claimed::first_version;
 use crate::proxy::{Gateway, outcome};
-use crate::store::hot::Known;
 use crate::store::{Change, StoreError, Swap};
 use crate::unique;
 
 /// What the store holds for each item of a batch, in its order.
-pub(super) type Records = Vec<Option<Arc<Known>>>;
+pub(super) type Records = Vec<Option<Arc<Record>>>;
 
 /// Reads the records of all items.
 ///
 /// # Errors
 /// When one cannot be read: nothing may be sent for the batch.
 pub(super) async fn read(gateway: &Gateway, ids: &[RecordId]) -> Result<Records, Problem> {
-    let now = gateway.store.now();
-    let mut records = Vec::with_capacity(ids.len());
-    for id in ids {
-        // A record in memory decides until it is due.
-        let hot =
-            gateway.hot.get(id).filter(|known| known.record.expires().is_none_or(|at| at > now));
-        if hot.is_some() {
-            records.push(hot);
-            continue;
-        }
-        let record = gateway.store.get(*id).await.map_err(|error| unavailable(&error))?;
-        let known: Option<Arc<Known>> = record.map(Arc::from);
-        if let Some(known) = &known {
-            if known.record.ledger().is_none() {
-                tracing::error!(record = ?id, "this record is not an item's; nothing was sent");
-                return Err(outcome::store_unavailable());
-            }
-            gateway.hot.put(*id, known.clone());
-        }
-        records.push(known);
+    let records = gateway.store.get_many(ids).await.map_err(|error| unavailable(&error))?;
+    let other = |record: &Option<Record>| record.as_ref().is_some_and(|it| it.ledger().is_none());
+    if let Some(at) = records.iter().position(other) {
+        tracing::error!(record = ?ids.get(at), "this record is not an item's; nothing was sent");
+        return Err(outcome::store_unavailable());
     }
-    Ok(records)
+    Ok(records.into_iter().map(|record| record.map(Arc::new)).collect())
 }
 
 /// What to do about a batch whose items have these records.
@@ -55,7 +39,7 @@ pub(super) fn plan(batch: &Batch, records: &Records, now: Timestamp) -> Plan {
     let known: Vec<Option<items::Known<'_>>> = records
         .iter()
         .map(|record| {
-            let record = &record.as_deref()?.record;
+            let record = record.as_deref()?;
             if forgotten(record, now) {
                 return None;
             }
@@ -89,7 +73,7 @@ struct Entry {
     at: usize,
     id: RecordId,
     /// The record as this attempt last wrote it.
-    record: Record,
+    record: Arc<Record>,
 }
 
 /// What claiming came to.
@@ -102,7 +86,7 @@ pub(super) enum Claim {
 /// What recording an outcome came to.
 pub(super) struct Recorded {
     /// The records now, by place in the batch, those that were removed included.
-    pub(super) records: Vec<(usize, Arc<Known>)>,
+    pub(super) records: Vec<(usize, Arc<Record>)>,
     /// Whether they are durable.
     pub(super) durable: bool,
 }
@@ -113,7 +97,7 @@ pub(super) struct Recorded {
 /// When the store does not confirm it; nothing may be sent.
 pub(super) async fn claim(
     gateway: &Arc<Gateway>,
-    intake: &Intake,
+    intake: &mut Intake,
     route: usize,
     mode: &ItemsMode,
     (plan, records): (&Plan, &Records),
@@ -127,27 +111,19 @@ pub(super) async fn claim(
         owner: gateway.store.owner(),
         route: &gateway.config.routes[route].name,
     };
-    let fresh = plan.sent().any(|(at, _)| records[at].is_none());
-    let again = |known: &Option<Arc<Known>>| {
-        known.as_deref().is_some_and(|known| forgotten(&known.record, now))
-    };
-    let mut fingerprints: Vec<Option<Fingerprint>> = if fresh || records.iter().any(again) {
-        intake.fingerprints(mode)?.into_iter().map(Some).collect()
-    } else {
-        Vec::new()
-    };
-    let mut items = Vec::new();
-    let mut changes = Vec::new();
+    let mut items = Vec::with_capacity(records.len());
+    let mut changes = Vec::with_capacity(records.len());
     for (at, units) in plan.sent() {
-        let fingerprint = fingerprints.get_mut(at).and_then(Option::take);
-        let known = records[at].as_deref().map(|known| &known.record);
+        let known = records[at].as_deref();
+        let fresh = known.is_none_or(|known| forgotten(known, now));
+        let fingerprint = if fresh { intake.fingerprint(mode, at) } else { None };
         let record = draft.record(intake, at, units, known, fingerprint).map_err(|error| {
             tracing::error!(record = ?intake.ids[at], %error, "nothing was sent");
             outcome::store_unavailable()
         })?;
         let (id, expect) = (intake.ids[at], known.map(|record| record.version));
         changes.push(Change { id, expect, put: Some(record.clone()) });
-        items.push(Entry { at, id, record });
+        items.push(Entry { at, id, record: Arc::new(record) });
     }
     let swapped = gateway.store.swap(changes).await;
     let mut claimed =
@@ -157,12 +133,7 @@ pub(super) async fn claim(
             claimed.settled = false;
             Ok(Claim::Made(claimed))
         }
-        Ok(Swap::Lost { index, .. }) => {
-            if let Some(entry) = claimed.items.get(index) {
-                gateway.hot.forget(&entry.id);
-            }
-            Ok(Claim::Lost)
-        }
+        Ok(Swap::Lost { .. }) => Ok(Claim::Lost),
         Err(error) => {
             claimed.withdraw();
             Err(unavailable(&error))
@@ -230,7 +201,7 @@ impl ClaimedItems {
     ) -> Recorded {
         let now = self.gateway.store.now();
         let mut changes = Vec::with_capacity(self.items.len());
-        let mut records: Vec<(usize, Arc<Known>)> = Vec::with_capacity(self.items.len());
+        let mut records: Vec<(usize, Arc<Record>)> = Vec::with_capacity(self.items.len());
         for entry in &self.items {
             let Some(ledger) = entry.record.ledger() else { continue };
             // What cannot be recorded as it came is unknown.
@@ -246,14 +217,13 @@ impl ClaimedItems {
             let next = entry.record.with_ledger(ledger, self.retention, now);
             let put = (!gone).then(|| next.clone());
             changes.push(Change { id: entry.id, expect: Some(entry.record.version), put });
-            records.push((entry.at, Arc::from(next)));
+            records.push((entry.at, Arc::new(next)));
         }
         let durable = match self.gateway.store.swap(changes).await {
             Ok(Swap::Done) => {
                 self.settled = true;
                 for (entry, (_, record)) in self.items.iter_mut().zip(&records) {
-                    entry.record = record.record.clone();
-                    self.gateway.hot.put(entry.id, record.clone());
+                    entry.record = record.clone();
                 }
                 true
             }
