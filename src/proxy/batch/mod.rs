@@ -9,6 +9,8 @@
 pub(super) mod busy;
 mod call;
 mod records;
+#[cfg(test)]
+mod tests;
 mod told;
 
 use std::sync::Arc;
