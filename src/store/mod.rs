@@ -90,7 +90,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// The records with these ids, in their order; the same as [`Store::get`] for each, and for a
     /// store that is asked over a network, in one question.
-    fn get_all<'a>(&'a self, ids: &'a [RecordId]) -> StoreFuture<'a, Vec<Option<Record>>> {
+    fn get_many<'a>(&'a self, ids: &'a [RecordId]) -> StoreFuture<'a, Vec<Option<Record>>> {
         Box::pin(async move {
             let mut records = Vec::with_capacity(ids.len());
             for id in ids {

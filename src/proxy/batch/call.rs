@@ -32,7 +32,7 @@ use crate::proxy::{Gateway, intake, onward, outcome};
 /// A batch that has something to send.
 pub(super) struct Start {
     pub(super) route: usize,
-    pub(super) intake: Intake,
+    pub(super) intake: Box<Intake>,
     pub(super) records: Records,
     pub(super) plan: Plan,
 }
@@ -95,7 +95,7 @@ async fn run(
         return conclusion.tell(Err(outcome::store_unavailable()));
     }
     crash::point(Point::AfterClaim);
-    let Intake { batch, whole, .. } = intake;
+    let Intake { batch, whole, .. } = *intake;
     let Whole { mut head, peer, body: received, reservation } = whole;
     if body != received {
         told::forget_bytes(&mut head.headers);

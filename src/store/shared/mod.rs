@@ -159,7 +159,7 @@ impl<E: Engine> Store for Shared<E> {
         Box::pin(async move { Ok(self.read(&[id]).await?.pop().flatten()) })
     }
 
-    fn get_all<'a>(&'a self, ids: &'a [RecordId]) -> StoreFuture<'a, Vec<Option<Record>>> {
+    fn get_many<'a>(&'a self, ids: &'a [RecordId]) -> StoreFuture<'a, Vec<Option<Record>>> {
         Box::pin(self.read(ids))
     }
 
