@@ -59,6 +59,23 @@ pub fn now() -> Timestamp {
     Timestamp(millis(since_epoch))
 }
 
+/// Time since some fixed point in the past, which goes on while the machine sleeps and never jumps:
+/// leases are counted in it.
+pub fn uptime() -> Duration {
+    #[cfg(target_os = "linux")]
+    {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+    }
+    // Elsewhere a machine that slept may take itself for alive for a moment too long.
+    #[cfg(not(target_os = "linux"))]
+    {
+        static START: std::sync::LazyLock<std::time::Instant> =
+            std::sync::LazyLock::new(std::time::Instant::now);
+        START.elapsed()
+    }
+}
+
 /// As RFC 3339 in UTC with milliseconds, such as `2026-01-31T23:59:59.000Z`.
 pub fn rfc3339(at: Timestamp) -> String {
     let (days, rest) = (at.0 / 86_400_000, at.0 % 86_400_000);

@@ -279,6 +279,15 @@ impl Ledger {
         self.resolve(open, self.unknown, outcome)
     }
 
+    /// The successor in which the outcome of the last attempt is known, whether it is still in
+    /// flight or was given up as unknown meanwhile.
+    ///
+    /// # Errors
+    /// When nothing is open, or more was issued than was sent.
+    pub fn conclude(&self, outcome: &ItemOutcome) -> Result<Self, LedgerError> {
+        if self.in_flight > 0 { self.complete(outcome) } else { self.settle(outcome) }
+    }
+
     fn resolve(
         &self,
         mut next: Self,

@@ -307,6 +307,17 @@ impl Record {
         self.next(State::item(ledger, retention, now), now)
     }
 
+    /// Whether this record still waits for the outcome of the attempt that wrote `own`: it is open,
+    /// and nobody has decided since.
+    pub fn awaits(&self, own: &Self) -> bool {
+        let open = match &self.state {
+            State::Unknown { .. } => true,
+            State::Item { ledger, .. } => ledger.is_open(),
+            State::InFlight | State::Final { .. } | State::Tombstone { .. } => false,
+        };
+        open && self.attempt == own.attempt
+    }
+
     /// The ledger entry, if this is the record of an item.
     pub fn ledger(&self) -> Option<&Ledger> {
         match &self.state {

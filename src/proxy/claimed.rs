@@ -1,6 +1,9 @@
 //! A claim from the moment it is durable until its outcome is.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
 
 use super::Gateway;
 use super::outcome::{self, Told};
@@ -15,7 +18,7 @@ use crate::unique;
 
 /// How often a claim is tried again when the record it met changed under it. Each try lost to a
 /// change that somebody else made, so this is only reached under a fault.
-const MAX_TRIES: usize = 8;
+pub(super) const MAX_TRIES: usize = 8;
 
 /// What a new record says.
 pub(super) struct Draft {
@@ -47,12 +50,15 @@ pub(super) enum Settled {
 }
 
 impl Claimed {
-    /// Makes the claim durable, or says what the key's record means for this request.
+    /// Makes the claim durable, or says what the key's record means for this request. A call that
+    /// another process has in flight is waited for, `wait` at most.
     pub(super) async fn claim(
         gateway: &Arc<Gateway>,
         id: RecordId,
         draft: Draft,
+        wait: Duration,
     ) -> Result<Self, Told> {
+        let (route, until) = (draft.route, Instant::now() + wait);
         let now = gateway.store.now();
         let attempt = unique::bytes();
         let mut record = Record {
@@ -82,13 +88,18 @@ impl Claimed {
                     return Err(unavailable(&error));
                 }
             };
+            let winner = match winner {
+                Some(winner) if winner.state == State::InFlight => {
+                    elsewhere(gateway, id, winner, (route, until)).await?
+                }
+                other => other,
+            };
             let decision = decide(winner.as_deref(), &record.fingerprint, gateway.store.now());
             match decision {
                 Decision::Forward { replacing } => {
                     expect = replacing;
-                    if let Some(version) = replacing {
-                        record.version = version.wrapping_add(1);
-                    }
+                    record.version =
+                        replacing.map_or_else(first_version, |version| version.wrapping_add(1));
                 }
                 other => return Err(known(gateway, id, winner.as_deref(), other)),
             }
@@ -102,53 +113,67 @@ impl Claimed {
     }
 
     /// Records a final answer and makes it known to later duplicates.
+    ///
+    /// A process that was taken for dead finds its record unknown. When nobody else has decided
+    /// since, what its own attempt brought is the truth and settles it.
     pub(super) async fn complete(&mut self, answer: Answer, retention: Retention) -> Settled {
         let now = self.gateway.store.now();
-        let next = self.record.completed(answer, retention, now);
-        let expires = next.expires();
-        match self.put(Some(next)).await {
-            Ok(Swap::Done) => {
-                self.gateway.hot.put(self.id, self.record.clone());
-                Settled::Recorded { expires, completed: now }
-            }
-            Ok(Swap::Lost { winner, .. }) => {
-                let told =
-                    settled_by_other(&self.gateway, self.id, winner.as_deref(), &self.record);
-                Settled::Otherwise(told)
-            }
-            Err(error) => {
-                tracing::error!(record = ?self.id, %error, "an outcome could not be recorded");
-                Settled::NotRecorded
+        for _ in 0..MAX_TRIES {
+            let next = self.record.completed(answer.clone(), retention, now);
+            let expires = next.expires();
+            match self.put(Some(next.clone())).await {
+                Ok(Swap::Done) => {
+                    self.gateway.hot.put(self.id, self.record.clone());
+                    return Settled::Recorded { expires, completed: now };
+                }
+                Ok(Swap::Lost { winner: Some(winner), .. }) if winner.awaits(&self.record) => {
+                    self.record = *winner;
+                }
+                Ok(Swap::Lost { winner, .. }) => {
+                    let told =
+                        settled_by_other(&self.gateway, self.id, winner.as_deref(), &self.record);
+                    return Settled::Otherwise(told);
+                }
+                Err(error) => {
+                    tracing::error!(record = ?self.id, %error, "an outcome could not be recorded");
+                    self.finish_later(Some(next));
+                    return Settled::NotRecorded;
+                }
             }
         }
+        tracing::error!(record = ?self.id, "the record kept changing; its outcome is not recorded");
+        Settled::NotRecorded
     }
 
     /// Records that nobody knows the outcome.
     pub(super) async fn lose(&mut self, reason: UnknownReason) {
         let next = self.record.lost(reason, self.gateway.store.now());
-        let written = self.put_unless_lost(Some(next)).await;
-        self.report(written);
+        self.put_or_later(Some(next)).await;
     }
 
     /// Removes the record: the backend has certainly not acted.
     pub(super) async fn release(&mut self) {
-        let written = self.put_unless_lost(None).await;
-        self.report(written);
+        self.put_or_later(None).await;
     }
 
-    /// A record that cannot be written stays in flight, and is unknown after the next start.
-    fn report(&self, written: Result<(), String>) {
-        if let Err(error) = written {
-            tracing::error!(record = ?self.id, error, "a record could not be updated");
+    async fn put_or_later(&mut self, next: Option<Record>) {
+        match self.put(next.clone()).await {
+            Ok(Swap::Done) => {}
+            Ok(Swap::Lost { .. }) => {
+                tracing::error!(record = ?self.id, "somebody else has settled it");
+            }
+            Err(error) => {
+                tracing::error!(record = ?self.id, %error, "a record could not be updated yet");
+                self.finish_later(next);
+            }
         }
     }
 
-    async fn put_unless_lost(&mut self, next: Option<Record>) -> Result<(), String> {
-        match self.put(next).await {
-            Ok(Swap::Done) => Ok(()),
-            Ok(Swap::Lost { .. }) => Err("somebody else has settled it".to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
+    /// What the store did not confirm is tried again until it has it.
+    fn finish_later(&mut self, put: Option<Record>) {
+        self.settled = true;
+        let change = Change { id: self.id, expect: Some(self.record.version), put };
+        self.gateway.unfinished.finish(&self.gateway.store, vec![change]);
     }
 
     async fn put(&mut self, next: Option<Record>) -> Result<Swap, StoreError> {
@@ -168,25 +193,44 @@ impl Drop for Claimed {
         if self.settled || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
-        let now = self.gateway.store.now();
-        let next = self.record.lost(UnknownReason::ProcessEnded, now);
-        let change = Change { id: self.id, expect: Some(self.record.version), put: Some(next) };
-        let store = self.gateway.store.clone();
-        self.gateway.tasks.spawn(async move {
-            // Best effort: if this fails too the record stays in flight, and is unknown after the
-            // next start.
-            let _ = store.swap(vec![change]).await;
-        });
+        let next = self.record.lost(UnknownReason::ProcessEnded, self.gateway.store.now());
+        self.finish_later(Some(next));
     }
 }
 
-/// Takes back a claim that may become durable yet: nothing was sent for it and nothing will be. Best
-/// effort; a claim that stays is unknown after the next start.
+/// Waits for the call that another process has in flight; gives the record then.
+async fn elsewhere(
+    gateway: &Gateway,
+    id: RecordId,
+    mut winner: Box<Record>,
+    (route, until): (usize, Instant),
+) -> Result<Option<Box<Record>>, Told> {
+    let mut watch = gateway.store.watch(id, winner.owner);
+    if !watch.is_shared() || winner.owner == gateway.store.owner() {
+        return Ok(Some(winner));
+    }
+    let Some(_waiting) = gateway.waiters[route].take() else { return Err(Told::InProgress) };
+    loop {
+        // Read once more than was waited: the watch may be older than the reading, not younger.
+        let owner = winner.owner;
+        match gateway.store.get(id).await {
+            Ok(Some(record)) if record.state == State::InFlight => *winner = record,
+            Ok(record) => return Ok(record.map(Box::new)),
+            Err(error) => return Err(unavailable(&error)),
+        }
+        if winner.owner != owner {
+            watch = gateway.store.watch(id, winner.owner);
+        }
+        if timeout_at(until, watch.changed()).await.is_err() {
+            return Err(Told::InProgress);
+        }
+    }
+}
+
+/// Takes back a claim that may become durable yet: nothing was sent for it and nothing will be.
 fn withdraw(gateway: &Gateway, id: RecordId, version: u64) {
-    let store = gateway.store.clone();
-    gateway.tasks.spawn(async move {
-        let _ = store.swap(vec![Change { id, expect: Some(version), put: None }]).await;
-    });
+    let change = Change { id, expect: Some(version), put: None };
+    gateway.unfinished.finish(&gateway.store, vec![change]);
 }
 
 /// The version of a new claim. Random, so that it repeats no token of a claim that was released;

@@ -19,6 +19,7 @@ pub mod outcome;
 mod pass;
 pub mod route;
 mod server;
+mod unfinished;
 pub mod upstream;
 mod wellknown;
 
@@ -47,6 +48,8 @@ pub struct Gateway {
     busy: Arc<batch::busy::Busy>,
     /// Calls and connections that a drain waits for.
     pub tasks: Tasks,
+    /// What the store did not confirm and is tried again.
+    unfinished: unfinished::Unfinished,
     router: route::Router,
     upstreams: Vec<upstream::Upstream>,
     budget: Arc<budget::Budget>,
@@ -108,6 +111,7 @@ impl Gateway {
             busy: Arc::default(),
             store,
             tasks,
+            unfinished: unfinished::Unfinished::new(limits.in_flight),
             config,
         }))
     }

@@ -90,7 +90,7 @@ fn mistakes_are_named() {
         changed[at] = byte;
         decode(&id(1), &sealed(changed)).unwrap_err().to_string()
     };
-    assert_eq!(with(0, 2), "it has layout 2, this version knows 1");
+    assert_eq!(with(0, 3), "it has layout 3, this version knows 2");
     assert_eq!(with(1, 9), "its state has an impossible value");
     assert_eq!(with(2, 4), "its flags has an impossible value");
     assert_eq!(with(2, 1), "its expires has an impossible value");

@@ -21,15 +21,13 @@ use crate::items::{self, Joined, Part, Plan, Shape, Verdict, join};
 use crate::places::Place;
 use crate::problem::{Disposition, Problem};
 use crate::proxy::budget::Reservation;
+use crate::proxy::claimed::MAX_TRIES;
 use crate::proxy::collect::Collected;
 use crate::proxy::exchange::{Answer, quota_exceeded, too_many_claims};
 use crate::proxy::forward::{self, End, Sending};
 use crate::proxy::inflight::Share;
 use crate::proxy::intake::Whole;
 use crate::proxy::{Gateway, intake, onward, outcome};
-
-/// How often a claim is tried again when a record changed under it.
-const MAX_TRIES: usize = 8;
 
 /// A batch that has something to send.
 pub(super) struct Start {
@@ -91,6 +89,11 @@ async fn run(
         Ok(claimed) => claimed,
         Err(answer) => return conclusion.tell(answer),
     };
+    if !gateway.store.alive() {
+        // Others may take this process for dead, and the call for one that was lost.
+        claimed.release().await;
+        return conclusion.tell(Err(outcome::store_unavailable()));
+    }
     crash::point(Point::AfterClaim);
     let Intake { batch, whole, .. } = intake;
     let Whole { mut head, peer, body: received, reservation } = whole;
@@ -198,13 +201,13 @@ impl Call<'_> {
             Ok(whole) => whole,
             Err(status) => {
                 tracing::warn!(%status, "an answer was too large to read; its items are unknown");
-                claimed.record(false, |_, ledger| ledger.complete(&UNREADABLE)).await;
+                claimed.record(false, |_, ledger| ledger.conclude(&UNREADABLE)).await;
                 let problem = outcome::outcome_unknown(StatusCode::BAD_GATEWAY);
                 return conclusion.tell(Err(problem));
             }
         };
         let (joined, released) = self.join(head.status, &body);
-        let recorded = claimed.record(released, |at, entry| entry.complete(said(&joined, at)));
+        let recorded = claimed.record(released, |at, entry| entry.conclude(said(&joined, at)));
         let recorded = recorded.await;
         crash::point(Point::AfterCompletion);
         conclusion.tell(self.tell(head, &body, held, &joined, (recorded, released)));
@@ -262,12 +265,12 @@ impl Call<'_> {
         match end {
             None | Some(End::Lost(..)) => {}
             Some(End::NotSent(_)) => {
-                claimed.record(true, |_, entry| entry.settle(&ItemOutcome::NOTHING)).await;
+                claimed.record(true, |_, entry| entry.conclude(&ItemOutcome::NOTHING)).await;
             }
             Some(End::Answered(answer)) => {
                 let Ok((head, body, _held)) = answer.into_whole() else { return };
                 let (joined, released) = self.join(head.status, &body);
-                claimed.record(released, |at, entry| entry.settle(said(&joined, at))).await;
+                claimed.record(released, |at, entry| entry.conclude(said(&joined, at))).await;
                 tracing::info!(items = claimed.len(), "a late answer settled the outcome");
             }
         }

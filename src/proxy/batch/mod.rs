@@ -22,9 +22,12 @@ use super::intake::{self, Whole};
 use super::{Gateway, outcome};
 use crate::config::ItemsMode;
 use crate::idempotency::fingerprint::Fingerprint;
+use crate::idempotency::record::Nonce;
 use crate::idempotency::{RecordId, TenantId};
 use crate::items::{self, Batch, BatchError, Plan, Request, Verdict};
 use crate::problem::{Dialect, Problem, Slug};
+use crate::store::hot::Known;
+use crate::store::watch::Watch;
 use busy::Sending;
 use records::Records;
 
@@ -59,6 +62,7 @@ pub(super) async fn exchange(
     let end = Instant::now() + mode.duplicates.wait;
     let mut looks = 0;
     let mut waiting = None;
+    let mut elsewhere = Elsewhere::default();
     loop {
         let records = records::read(gateway, &intake.ids).await?;
         let plan = records::plan(&intake.batch, &records, gateway.store.now());
@@ -72,30 +76,88 @@ pub(super) async fn exchange(
                     call::lead(gateway, start, call::Conclusion { hold, first });
                     return exchange::first_answer(answered, mode.duplicates.answer_within).await;
                 }
-                Err(sending) => sending,
+                Err(sending) => Sender::Here(sending),
             },
-            Verdict::InFlight { item } => {
-                let Some(sending) = gateway.busy.holder(intake.ids[item].as_bytes()) else {
+            Verdict::InFlight { item } => match gateway.busy.holder(intake.ids[item].as_bytes()) {
+                Some(sending) => Sender::Here(sending),
+                None if elsewhere.follow(gateway, intake.ids[item], &records[item]) => {
+                    Sender::Elsewhere
+                }
+                None => {
                     looks += 1;
                     if looks < MAX_LOOKS {
                         continue;
                     }
                     return parallel(mode, outcome::RETRY_LATER);
-                };
-                sending
-            }
+                }
+            },
         };
         if waiting.is_none() {
             waiting =
                 if mode.duplicates.wait.is_zero() { None } else { gateway.waiters[route].take() };
             if waiting.is_none() {
-                return parallel(mode, rest(&sending));
+                return parallel(mode, sending.rest());
             }
         }
-        if timeout_at(end, sending.ended()).await.is_err() {
-            return parallel(mode, rest(&sending));
+        let ended = async {
+            match &sending {
+                Sender::Here(sending) => sending.ended().await,
+                Sender::Elsewhere => elsewhere.changed().await,
+            }
+        };
+        if timeout_at(end, ended).await.is_err() {
+            return parallel(mode, sending.rest());
         }
         looks = 0;
+    }
+}
+
+/// Who is sending what a batch waits for.
+enum Sender {
+    /// A batch of this process.
+    Here(Arc<Sending>),
+    /// Another process.
+    Elsewhere,
+}
+
+impl Sender {
+    /// When its batch may be expected to end: one that has run for some time is given as much
+    /// again.
+    fn rest(&self) -> Duration {
+        let Self::Here(sending) = self else { return outcome::RETRY_LATER };
+        sending.started.elapsed().clamp(Duration::from_secs(1), Duration::from_secs(30))
+    }
+}
+
+/// The item of another process that a batch waits for.
+#[derive(Default)]
+struct Elsewhere(Option<(RecordId, Nonce, Watch)>);
+
+impl Elsewhere {
+    /// Follows this record, if another process has it in flight.
+    fn follow(&mut self, gateway: &Gateway, id: RecordId, known: &Option<Arc<Known>>) -> bool {
+        let Some(known) = known else { return false };
+        let owner = known.record.owner;
+        if owner == gateway.store.owner() {
+            return false;
+        }
+        let same = self.0.as_ref().is_some_and(|(at, by, _)| (*at, *by) == (id, owner));
+        if !same {
+            let watch = gateway.store.watch(id, owner);
+            if !watch.is_shared() {
+                return false;
+            }
+            // What changed before the watch began is seen by a look at once.
+            watch.look();
+            self.0 = Some((id, owner, watch));
+        }
+        true
+    }
+
+    async fn changed(&mut self) {
+        if let Some((_, _, watch)) = &mut self.0 {
+            watch.changed().await;
+        }
     }
 }
 
@@ -150,11 +212,6 @@ impl Intake {
         // The same body was read already; this cannot fail.
         Batch::fingerprints(&mode.rules, &request).map_err(problem)
     }
-}
-
-/// When a batch may be expected to end: one that has run for some time is given as much again.
-fn rest(sending: &Sending) -> Duration {
-    sending.started.elapsed().clamp(Duration::from_secs(1), Duration::from_secs(30))
 }
 
 fn problem(error: BatchError) -> Problem {

@@ -7,12 +7,12 @@ use super::Intake;
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
 use crate::idempotency::fingerprint::Fingerprint;
-use crate::idempotency::ledger::{Ledger, LedgerError};
+use crate::idempotency::ledger::{Doubt, ItemOutcome, Ledger, LedgerError};
 use crate::idempotency::record::{Expiry, Retention, UnknownReason};
 use crate::idempotency::{Record, RecordId, State};
 use crate::items::{self, Batch, Plan};
 use crate::problem::Problem;
-use crate::proxy::claimed::first_version;
+use crate::proxy::claimed::{MAX_TRIES, first_version};
 use crate::proxy::{Gateway, outcome};
 use crate::store::hot::Known;
 use crate::store::{Change, StoreError, Swap};
@@ -27,16 +27,19 @@ pub(super) type Records = Vec<Option<Arc<Known>>>;
 /// When one cannot be read: nothing may be sent for the batch.
 pub(super) async fn read(gateway: &Gateway, ids: &[RecordId]) -> Result<Records, Problem> {
     let now = gateway.store.now();
-    let mut records = Vec::with_capacity(ids.len());
-    for id in ids {
-        // A record in memory decides until it is due.
-        let hot =
-            gateway.hot.get(id).filter(|known| known.record.expires().is_none_or(|at| at > now));
-        if hot.is_some() {
-            records.push(hot);
-            continue;
-        }
-        let record = gateway.store.get(*id).await.map_err(|error| unavailable(&error))?;
+    // A record in memory decides until it is due.
+    let hot =
+        |id| gateway.hot.get(id).filter(|known| known.record.expires().is_none_or(|at| at > now));
+    let mut records: Records = ids.iter().map(hot).collect();
+    let missing = |(_, known): &(&RecordId, &Option<Arc<Known>>)| known.is_none();
+    let asked: Vec<RecordId> =
+        ids.iter().zip(&records).filter(missing).map(|(id, _)| *id).collect();
+    if asked.is_empty() {
+        return Ok(records);
+    }
+    let found = gateway.store.get_all(&asked).await.map_err(|error| unavailable(&error))?;
+    let places = records.iter_mut().filter(|known| known.is_none());
+    for (place, (id, record)) in places.zip(asked.iter().zip(found)) {
         let known: Option<Arc<Known>> = record.map(Arc::from);
         if let Some(known) = &known {
             if known.record.ledger().is_none() {
@@ -45,7 +48,7 @@ pub(super) async fn read(gateway: &Gateway, ids: &[RecordId]) -> Result<Records,
             }
             gateway.hot.put(*id, known.clone());
         }
-        records.push(known);
+        *place = known;
     }
     Ok(records)
 }
@@ -223,11 +226,51 @@ impl ClaimedItems {
     /// Records what became of each item, in one write. `next` gives an item's next entry from its
     /// place in the batch and its present one; with `forget`, items about which then nothing is
     /// known are removed.
+    ///
+    /// A process that was taken for dead finds its items unknown. When nobody else has decided
+    /// since, what its own attempt brought is the truth and settles them.
     pub(super) async fn record(
         &mut self,
         forget: bool,
         next: impl Fn(usize, &Ledger) -> Result<Ledger, LedgerError>,
     ) -> Recorded {
+        for _ in 0..MAX_TRIES {
+            let (changes, records) = self.outcome(forget, &next);
+            match self.gateway.store.swap(changes.clone()).await {
+                Ok(Swap::Done) => {
+                    self.settled = true;
+                    for (entry, (_, record)) in self.items.iter_mut().zip(&records) {
+                        entry.record = record.record.clone();
+                        self.gateway.hot.put(entry.id, record.clone());
+                    }
+                    return Recorded { records, durable: true };
+                }
+                Ok(Swap::Lost { index, .. }) => {
+                    if self.still_ours().await {
+                        continue;
+                    }
+                    self.settled = true;
+                    let id = self.items.get(index).map(|entry| entry.id);
+                    tracing::error!(record = ?id, "an item was settled by somebody else");
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the outcome of a batch could not be recorded");
+                    self.finish_later(changes);
+                }
+            }
+            return Recorded { records, durable: false };
+        }
+        tracing::error!("the records of a batch kept changing; its outcome is not recorded");
+        let (_, records) = self.outcome(forget, &next);
+        Recorded { records, durable: false }
+    }
+
+    /// The changes that record what became of each item, and the records after them.
+    fn outcome(
+        &self,
+        forget: bool,
+        next: impl Fn(usize, &Ledger) -> Result<Ledger, LedgerError>,
+    ) -> (Vec<Change>, Vec<(usize, Arc<Known>)>) {
         let now = self.gateway.store.now();
         let mut changes = Vec::with_capacity(self.items.len());
         let mut records: Vec<(usize, Arc<Known>)> = Vec::with_capacity(self.items.len());
@@ -248,43 +291,47 @@ impl ClaimedItems {
             changes.push(Change { id: entry.id, expect: Some(entry.record.version), put });
             records.push((entry.at, Arc::from(next)));
         }
-        let durable = match self.gateway.store.swap(changes).await {
-            Ok(Swap::Done) => {
-                self.settled = true;
-                for (entry, (_, record)) in self.items.iter_mut().zip(&records) {
-                    entry.record = record.record.clone();
-                    self.gateway.hot.put(entry.id, record.clone());
-                }
-                true
-            }
-            Ok(Swap::Lost { index, .. }) => {
-                self.settled = true;
-                let id = self.items.get(index).map(|entry| entry.id);
-                tracing::error!(record = ?id, "an item was settled by somebody else");
-                false
-            }
-            Err(error) => {
-                tracing::error!(%error, "the outcome of a batch could not be recorded");
-                false
-            }
+        (changes, records)
+    }
+
+    /// Whether all items still wait for this attempt, though they changed; takes them as they are.
+    async fn still_ours(&mut self) -> bool {
+        let ids: Vec<RecordId> = self.items.iter().map(|entry| entry.id).collect();
+        let Ok(found) = self.gateway.store.get_all(&ids).await else { return false };
+        let awaits = |(entry, record): (&Entry, &Option<Record>)| {
+            record.as_ref().is_some_and(|record| record.awaits(&entry.record))
         };
-        Recorded { records, durable }
+        if !self.items.iter().zip(&found).all(awaits) {
+            return false;
+        }
+        for (entry, record) in self.items.iter_mut().zip(found) {
+            if let Some(record) = record {
+                entry.record = record;
+            }
+        }
+        true
+    }
+
+    /// What the store did not confirm is tried again until it has it.
+    fn finish_later(&mut self, changes: Vec<Change>) {
+        self.settled = true;
+        self.gateway.unfinished.finish(&self.gateway.store, changes);
     }
 
     /// Records that nobody knows what became of the items.
     pub(super) async fn lose(&mut self, reason: UnknownReason) {
-        self.record(false, |_, ledger| ledger.lose(reason)).await;
+        let lost = ItemOutcome::Unknown { doubt: Doubt::Lost(reason), row: None };
+        self.record(false, |_, ledger| ledger.conclude(&lost)).await;
     }
 
     /// Records that the items certainly did not reach the backend.
     pub(super) async fn release(&mut self) {
-        self.record(true, |_, ledger| ledger.release()).await;
+        self.record(true, |_, ledger| ledger.conclude(&ItemOutcome::NOTHING)).await;
     }
 
     /// Takes back a claim that was not confirmed and may become durable yet: nothing was sent for
-    /// it and nothing will be. Best effort; a claim that stays is unknown after the next start.
+    /// it and nothing will be.
     fn withdraw(mut self) {
-        self.settled = true;
         let now = self.gateway.store.now();
         let changes = self
             .items
@@ -296,10 +343,7 @@ impl ClaimedItems {
                 Some(Change { id: entry.id, expect: Some(entry.record.version), put })
             })
             .collect();
-        let store = self.gateway.store.clone();
-        self.gateway.tasks.spawn(async move {
-            let _ = store.swap(changes).await;
-        });
+        self.finish_later(changes);
     }
 
     /// How many items were claimed.
@@ -323,11 +367,6 @@ impl Drop for ClaimedItems {
                 put: Some(entry.record.lost(UnknownReason::ProcessEnded, now)),
             })
             .collect();
-        let store = self.gateway.store.clone();
-        self.gateway.tasks.spawn(async move {
-            // Best effort: if this fails too the items stay in flight, and are unknown after the
-            // next start.
-            let _ = store.swap(changes).await;
-        });
+        self.finish_later(changes);
     }
 }

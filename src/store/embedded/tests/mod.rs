@@ -256,12 +256,16 @@ fn every_reason_not_to_open_is_said_in_one_line() {
     let made = init(&dir.path().join("made"), CACHE).unwrap();
     assert_eq!(info(&dir.path().join("made"), CACHE).unwrap().identity, made);
 
-    let engine = Engine::open(&dir.path().join("store/data"), CACHE, false).ok().unwrap();
-    let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
-    batch.insert(&engine.meta, b"schema", 2u32.to_le_bytes());
-    batch.commit().unwrap();
-    drop(engine);
-    check(&at("store"), "DIR/store has schema 2, this oncegate knows 1: upgrade oncegate");
+    let with_schema = |schema: u32| {
+        let engine = Engine::open(&dir.path().join("store/data"), CACHE, false).ok().unwrap();
+        let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
+        batch.insert(&engine.meta, b"schema", schema.to_le_bytes());
+        batch.commit().unwrap();
+    };
+    with_schema(3);
+    check(&at("store"), "DIR/store has schema 3, this oncegate knows 2: upgrade oncegate");
+    with_schema(1);
+    check(&at("store"), "DIR/store has schema 1, written before the first release");
 
     fs::write(dir.path().join("made/data/version"), "???").unwrap();
     check(&at("made"), "the store in DIR/made is damaged");

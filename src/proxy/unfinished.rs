@@ -1,0 +1,68 @@
+//! Changes that the store did not confirm, and that must be made all the same.
+//!
+//! A claim that may be durable although nobody acts on it, or an outcome that is known and not
+//! recorded, would keep its key in flight for as long as this process lives. So they are tried
+//! again until the store has them, or has something else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::places::{Place, Places};
+use crate::shutdown::Tasks;
+use crate::store::{Change, Store, StoreError, Swap};
+
+/// The pause before the first repetition, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The changes that are tried again, up to a limit.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    places: Arc<Places>,
+    /// Not those that a drain waits for: the store may stay away.
+    tasks: Tasks,
+}
+
+impl Unfinished {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { places: Places::new(limit), tasks: Tasks::default() }
+    }
+
+    /// Makes the changes, all or none, as soon as the store takes them. Ends with the process;
+    /// another one, or the next start, makes what is left unknown.
+    pub(super) fn finish(&self, store: &Arc<dyn Store>, changes: Vec<Change>) {
+        match self.places.take() {
+            Some(place) => self.tasks.spawn(insist(store.clone(), changes, place)),
+            None => tracing::error!(
+                "too many changes wait for the store; some records stay in flight until a restart"
+            ),
+        }
+    }
+}
+
+async fn insist(store: Arc<dyn Store>, changes: Vec<Change>, _place: Place) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match store.swap(changes.clone()).await {
+            Ok(Swap::Done) => return,
+            Ok(Swap::Lost { index, winner }) => {
+                let ours = changes.get(index).map(|change| change.put.as_ref());
+                // Perhaps an earlier try was made after all.
+                if ours != Some(winner.as_deref()) {
+                    let id = changes.get(index).map(|change| change.id);
+                    tracing::info!(record = ?id, "somebody else has settled it meanwhile");
+                }
+                return;
+            }
+            Err(StoreError::Corrupt { id, reason }) => {
+                tracing::error!(record = ?id, reason, "it stays as it is");
+                return;
+            }
+            Err(StoreError::Unavailable(_)) => {}
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}

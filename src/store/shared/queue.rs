@@ -1,0 +1,212 @@
+//! Changes that wait for the server, and the lanes that take them there.
+//!
+//! As many commits run at once as the engine has lanes. While one is free a change waits for no
+//! one; once all are busy, what arrives gathers and goes together in the next. Of two groups that
+//! name the same record the first is first: the second waits until the first has its result.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep};
+
+use super::engine::{Compared, Engine, Group, Trouble};
+use crate::idempotency::RecordId;
+use crate::idempotency::record::BuildIdHasher;
+use crate::shutdown::Shutdown;
+
+/// Groups that may wait; more than these are refused at once.
+const QUEUE: usize = 16_384;
+/// Groups of one commit, and bytes of records after which it takes no more.
+const MAX_GROUPS: usize = 256;
+const MAX_BYTES: usize = 4 << 20;
+/// The pause before the first repetition of a commit that failed, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+
+/// What came of a group, or why nothing is known of it.
+pub(super) type Answer = Result<Compared, String>;
+
+/// A group that waits for its result.
+struct Asked {
+    group: Group,
+    /// After this nobody waits for the result any more, and the group is not sent again.
+    until: Instant,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// The changes that wait.
+#[derive(Default)]
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    groups: VecDeque<Asked>,
+    /// The records of the groups that are on their way.
+    busy: Busy,
+}
+
+type Busy = HashSet<RecordId, BuildIdHasher>;
+
+impl Queue {
+    /// Queues a group; from now on it is on its way even if nobody waits for the result.
+    pub(super) fn push(
+        &self,
+        group: Group,
+        until: Instant,
+    ) -> Result<oneshot::Receiver<Answer>, String> {
+        let (answer, result) = oneshot::channel();
+        let mut waiting = self.lock();
+        if waiting.groups.len() >= QUEUE {
+            return Err(format!("{QUEUE} changes wait for it already; it is too slow"));
+        }
+        waiting.groups.push_back(Asked { group, until, answer });
+        drop(waiting);
+        self.arrived.notify_one();
+        Ok(result)
+    }
+
+    /// Waits for groups that can go now, and takes as many as make one commit.
+    async fn take(&self) -> Vec<Asked> {
+        loop {
+            let arrived = self.arrived.notified();
+            let (batch, more) = self.lock().take();
+            if more {
+                // For another lane: what is left has waited long enough.
+                self.arrived.notify_one();
+            }
+            if !batch.is_empty() {
+                return batch;
+            }
+            arrived.await;
+        }
+    }
+
+    /// These records are no longer on their way; what waited for them can go.
+    fn release(&self, ids: &[RecordId]) {
+        let mut waiting = self.lock();
+        for id in ids {
+            waiting.busy.remove(id);
+        }
+        let more = !waiting.groups.is_empty();
+        drop(waiting);
+        if more {
+            self.arrived.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing between lock and unlock can leave the queue half changed.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// The groups of the next commit, and whether others are left that could go as well.
+    fn take(&mut self) -> (Vec<Asked>, bool) {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        // Records of groups that have to wait: later groups must not overtake them.
+        let mut held = Busy::default();
+        let mut kept = VecDeque::new();
+        while batch.len() < MAX_GROUPS && bytes < MAX_BYTES {
+            let Some(asked) = self.groups.pop_front() else { break };
+            let ids = || asked.group.rows.iter().map(|row| row.id);
+            if ids().any(|id| self.busy.contains(&id) || held.contains(&id)) {
+                held.extend(ids());
+                kept.push_back(asked);
+                continue;
+            }
+            self.busy.extend(ids());
+            bytes += asked.group.bytes();
+            batch.push(asked);
+        }
+        let more = !batch.is_empty() && !self.groups.is_empty();
+        while let Some(asked) = kept.pop_back() {
+            self.groups.push_front(asked);
+        }
+        (batch, more)
+    }
+}
+
+/// Takes what waits to the server, one commit after the other, until the end starts.
+pub(super) async fn lane<E: Engine>(
+    engine: Arc<E>,
+    queue: Arc<Queue>,
+    lane: usize,
+    mut end: Shutdown,
+) {
+    loop {
+        tokio::select! {
+            batch = queue.take() => commit(&*engine, &queue, lane, batch).await,
+            () = end.wait() => return,
+        }
+    }
+}
+
+/// Commits a batch, again and again until it has a result or nobody waits for one.
+async fn commit<E: Engine>(engine: &E, queue: &Queue, lane: usize, batch: Vec<Asked>) {
+    let mut pause = FIRST_PAUSE;
+    let (mut groups, mut waiting): (Vec<_>, Vec<_>) =
+        batch.into_iter().map(|asked| (asked.group, (asked.until, asked.answer))).unzip();
+    let mut reason = String::from("it was not reached in time");
+    loop {
+        drop_late(queue, &mut groups, &mut waiting, &reason);
+        if groups.is_empty() {
+            return;
+        }
+        match engine.commit(lane, &groups).await {
+            Ok(results) if results.len() == groups.len() => {
+                queue.release(&ids(&groups));
+                for ((_, answer), result) in waiting.into_iter().zip(results) {
+                    // Whoever asked may be gone; the change stands all the same.
+                    let _ = answer.send(Ok(result));
+                }
+                return;
+            }
+            Ok(_) => {
+                // An engine never does this. What it did is not known.
+                groups.iter_mut().for_each(|group| group.again = true);
+                reason = String::from("its answer does not fit the question");
+            }
+            Err(trouble) => {
+                if let Trouble::Unsure(_) = trouble {
+                    groups.iter_mut().for_each(|group| group.again = true);
+                }
+                trouble.reason().clone_into(&mut reason);
+            }
+        }
+        tracing::debug!(reason, "a commit is tried again");
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Gives up the groups whose time has ended.
+fn drop_late(
+    queue: &Queue,
+    groups: &mut Vec<Group>,
+    waiting: &mut Vec<(Instant, oneshot::Sender<Answer>)>,
+    reason: &str,
+) {
+    let now = Instant::now();
+    let mut at = 0;
+    while at < groups.len() {
+        if waiting[at].0 > now {
+            at += 1;
+            continue;
+        }
+        let (_, answer) = waiting.swap_remove(at);
+        let group = groups.swap_remove(at);
+        queue.release(&ids(std::slice::from_ref(&group)));
+        let _ = answer.send(Err(reason.to_owned()));
+    }
+}
+
+fn ids(groups: &[Group]) -> Vec<RecordId> {
+    groups.iter().flat_map(|group| group.rows.iter().map(|row| row.id)).collect()
+}

@@ -1,0 +1,363 @@
+//! The shared part of shared stores, on an engine in memory that fails on demand.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+
+use super::engine::{Compared, Engine, Found, Group, Message, Row, Stored, Trouble};
+use super::{Shared, Timing};
+use crate::clock::{self, Timestamp};
+use crate::idempotency::record::{Nonce, UnknownReason};
+use crate::idempotency::{Record, RecordId};
+use crate::shutdown::Shutdown;
+use crate::store::contract::{self, done, lost, put_new, replace};
+use crate::store::samples::{self, Random, T0, id};
+use crate::store::{Identity, Query, Store, StoreError, Swap, codec, reap};
+
+/// What a commit does instead of working.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    /// Nothing is done, and it says so.
+    Refuse,
+    /// Nothing is done, and nobody knows.
+    LoseQuestion,
+    /// It is done, and nobody knows.
+    LoseAnswer,
+}
+
+/// An engine in memory. Several stores may share one.
+#[derive(Debug, Default)]
+struct Memory {
+    records: Mutex<BTreeMap<RecordId, Kept>>,
+    leases: Mutex<HashMap<Nonce, Timestamp>>,
+    ears: Mutex<HashMap<Nonce, mpsc::Sender<Message>>>,
+    /// The faults of the next commits, and of all while `away`.
+    faults: Mutex<Vec<Fault>>,
+    away: Mutex<bool>,
+    deaf: Mutex<bool>,
+    commits: AtomicUsize,
+    groups: AtomicUsize,
+    /// Commits wait here while it is closed.
+    gate: Mutex<Option<Arc<Notify>>>,
+    lanes: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Kept {
+    bytes: Vec<u8>,
+    owner: Option<Nonce>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap()
+}
+
+impl Memory {
+    fn apply(&self, group: &Group) -> Compared {
+        let mut records = locked(&self.records);
+        for (index, row) in group.rows.iter().enumerate() {
+            let kept = records.get(&row.id);
+            let version = kept.map(|kept| codec::peek(&row.id, &kept.bytes).unwrap().version);
+            let own = |put: &Stored| kept.is_some_and(|kept| kept.bytes == put.bytes);
+            let again = group.again && row.put.as_ref().map_or(kept.is_none(), own);
+            if version != row.expect && !again {
+                return Compared::Lost { index, winner: kept.map(|kept| kept.bytes.clone()) };
+            }
+        }
+        for Row { id, put, .. } in &group.rows {
+            match put {
+                Some(put) => {
+                    let kept = Kept { bytes: put.bytes.clone(), owner: put.owner };
+                    records.insert(*id, kept);
+                }
+                None => {
+                    records.remove(id);
+                }
+            }
+        }
+        Compared::Done
+    }
+
+    fn reachable(&self) -> Result<(), Trouble> {
+        if *locked(&self.away) {
+            return Err(Trouble::Refused("the server is away".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+impl Engine for Memory {
+    fn lanes(&self) -> usize {
+        self.lanes.load(Ordering::Relaxed).max(1) as usize
+    }
+
+    async fn commit(&self, _lane: usize, groups: &[Group]) -> Result<Vec<Compared>, Trouble> {
+        let gate = locked(&self.gate).clone();
+        if let Some(gate) = gate {
+            gate.notified().await;
+        }
+        self.reachable()?;
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.groups.fetch_add(groups.len(), Ordering::Relaxed);
+        let fault = locked(&self.faults).pop();
+        if fault == Some(Fault::Refuse) {
+            return Err(Trouble::Refused("refused".to_owned()));
+        }
+        if fault == Some(Fault::LoseQuestion) {
+            return Err(Trouble::Unsure("lost".to_owned()));
+        }
+        let results = groups.iter().map(|group| self.apply(group)).collect();
+        tokio::task::yield_now().await;
+        match fault {
+            Some(Fault::LoseAnswer) => Err(Trouble::Unsure("lost".to_owned())),
+            _ => Ok(results),
+        }
+    }
+
+    async fn read(&self, ids: &[RecordId]) -> Result<Vec<Option<Vec<u8>>>, Trouble> {
+        self.reachable()?;
+        let records = locked(&self.records);
+        Ok(ids.iter().map(|id| Some(records.get(id)?.bytes.clone())).collect())
+    }
+
+    async fn list(&self, query: &Query) -> Result<Vec<Found>, Trouble> {
+        self.reachable()?;
+        let now = clock::now();
+        let leases = locked(&self.leases).clone();
+        let dead = |owner: &Nonce| leases.get(owner).is_none_or(|until| *until <= now);
+        let records = locked(&self.records);
+        let mut found: Vec<(Option<Timestamp>, RecordId, Vec<u8>)> = Vec::new();
+        for (id, kept) in records.iter() {
+            let head = codec::peek(id, &kept.bytes).unwrap();
+            let due = query.expired_at.is_none_or(|at| head.expires.is_some_and(|due| due <= at));
+            let fits = (query.subject.is_none() || query.subject == head.subject)
+                && (!query.open || head.open)
+                && (!query.abandoned || kept.owner.as_ref().is_some_and(dead))
+                && query.after.is_none_or(|after| *id > after)
+                && due;
+            if fits {
+                found.push((head.expires, *id, kept.bytes.clone()));
+            }
+        }
+        if query.expired_at.is_some() {
+            found.sort_by_key(|(expires, id, _)| (*expires, *id));
+        }
+        found.truncate(query.limit);
+        Ok(found.into_iter().map(|(_, id, bytes)| (id, bytes)).collect())
+    }
+
+    async fn beat(&self, owner: Nonce, lease: Duration) -> Result<Timestamp, Trouble> {
+        self.reachable()?;
+        let now = clock::now();
+        locked(&self.leases).insert(owner, now.saturating_add(lease));
+        Ok(now)
+    }
+
+    async fn leave(&self, owner: Nonce) -> Result<(), Trouble> {
+        locked(&self.leases).remove(&owner);
+        Ok(())
+    }
+
+    async fn publish(&self, messages: Vec<(Nonce, Message)>) -> Result<(), Trouble> {
+        if !*locked(&self.deaf) {
+            let ears = locked(&self.ears);
+            for (to, message) in messages {
+                if let Some(ear) = ears.get(&to) {
+                    let _ = ear.try_send(message);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn listen(
+        self: Arc<Self>,
+        owner: Nonce,
+        heard: mpsc::Sender<Message>,
+        mut end: Shutdown,
+    ) {
+        locked(&self.ears).insert(owner, heard);
+        end.wait().await;
+    }
+}
+
+const TIMING: Timing =
+    Timing { patience: Duration::from_secs(20), lease: Duration::from_secs(600) };
+
+async fn open(memory: &Arc<Memory>, timing: Timing) -> Arc<dyn Store> {
+    let store_id = uuid::Uuid::from_bytes([5; 16]);
+    let identity = Identity { store_id, schema: codec::SCHEMA, created: T0 };
+    Shared::start(memory.clone(), identity, timing).await.unwrap()
+}
+
+async fn temporary() -> Box<Arc<dyn Store>> {
+    Box::new(open(&Arc::default(), TIMING).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_passes_the_contract() {
+    contract::every_clause(temporary).await;
+    let many = || async {
+        let memory = Arc::new(Memory { lanes: AtomicU32::new(4), ..Memory::default() });
+        Box::new(open(&memory, TIMING).await)
+    };
+    contract::every_clause(many).await;
+}
+
+#[tokio::test]
+async fn what_arrives_during_a_commit_shares_the_next() {
+    let memory: Arc<Memory> = Arc::default();
+    let store = open(&memory, TIMING).await;
+    let gate = Arc::new(Notify::new());
+    *locked(&memory.gate) = Some(gate.clone());
+    let claims: Vec<_> =
+        (0..100).map(|n| store.swap(vec![put_new(id(n), samples::claim(n))])).collect();
+    // The lane took what was there when it first ran; everything else waits behind the gate.
+    *locked(&memory.gate) = None;
+    tokio::task::yield_now().await;
+    gate.notify_waiters();
+    gate.notify_one();
+    for claim in claims {
+        assert!(matches!(claim.await, Ok(Swap::Done)));
+    }
+    assert_eq!(memory.groups.load(Ordering::Relaxed), 100);
+    assert!(memory.commits.load(Ordering::Relaxed) <= 2);
+}
+
+async fn check_fault(fault: Fault) {
+    let memory: Arc<Memory> = Arc::default();
+    let store = open(&memory, TIMING).await;
+    let claim = samples::claim(1);
+    *locked(&memory.faults) = vec![fault];
+    done(&*store, vec![put_new(id(1), claim.clone())]).await;
+    let unknown = claim.lost(UnknownReason::Timeout, T0);
+    *locked(&memory.faults) = vec![fault, fault];
+    done(&*store, vec![replace(id(1), 1, Some(unknown.clone()))]).await;
+    // Somebody else's record is not taken for one's own.
+    *locked(&memory.faults) = vec![fault];
+    let other = vec![put_new(id(1), Record { attempt: [9; 16], ..samples::claim(1) })];
+    assert_eq!(lost(&*store, other).await, (0, Some(unknown.clone())));
+    *locked(&memory.faults) = vec![fault];
+    done(&*store, vec![replace(id(1), unknown.version, None)]).await;
+    assert_eq!(store.get(id(1)).await, Ok(None));
+}
+
+#[tokio::test]
+async fn a_commit_whose_fate_is_unknown_is_found_out() {
+    for fault in [Fault::Refuse, Fault::LoseQuestion, Fault::LoseAnswer] {
+        check_fault(fault).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_fails_of_many_claimers_exactly_one_wins() {
+    let mut random = Random::new();
+    let memory = Arc::new(Memory { lanes: AtomicU32::new(3), ..Memory::default() });
+    let stores = [open(&memory, TIMING).await, open(&memory, TIMING).await];
+    for round in 0..200 {
+        *locked(&memory.faults) = (0..random.below(6))
+            .map(|_| [Fault::Refuse, Fault::LoseQuestion, Fault::LoseAnswer][random.below(3)])
+            .collect();
+        let mut tasks = JoinSet::new();
+        for claimer in 0..8_u8 {
+            let store = stores[usize::from(claimer % 2)].clone();
+            tasks.spawn(async move {
+                let claim = Record { attempt: [claimer; 16], ..samples::claim(round) };
+                let more = Record { attempt: [claimer; 16], ..samples::claim(round + 1000) };
+                let both = vec![put_new(id(round), claim), put_new(id(round + 1000), more)];
+                (claimer, matches!(store.swap(both).await.unwrap(), Swap::Done))
+            });
+        }
+        let won: Vec<u8> = tasks
+            .join_all()
+            .await
+            .into_iter()
+            .filter(|(_, won)| *won)
+            .map(|(who, _)| who)
+            .collect();
+        assert_eq!(won.len(), 1, "round {round}");
+        for id in [id(round), id(round + 1000)] {
+            assert_eq!(stores[0].get(id).await.unwrap().unwrap().attempt, [won[0]; 16]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_stays_away_is_an_error_and_what_waited_is_not_sent_later() {
+    let memory: Arc<Memory> = Arc::default();
+    let timing = Timing { patience: Duration::from_millis(200), ..TIMING };
+    let store = open(&memory, timing).await;
+    *locked(&memory.away) = true;
+    let refused = store.swap(vec![put_new(id(1), samples::claim(1))]).await;
+    let Err(StoreError::Unavailable(reason)) = refused else { panic!("got {refused:?}") };
+    assert!(reason.contains("away") || reason.contains("in time"), "{reason}");
+    assert!(matches!(store.get(id(1)).await, Err(StoreError::Unavailable(_))));
+    *locked(&memory.away) = false;
+    done(&*store, vec![put_new(id(2), samples::claim(2))]).await;
+    assert_eq!(store.get(id(1)).await, Ok(None));
+}
+
+#[tokio::test]
+async fn who_cannot_renew_its_lease_claims_nothing_and_may_still_complete() {
+    let memory: Arc<Memory> = Arc::default();
+    let timing = Timing { lease: Duration::from_millis(50), ..TIMING };
+    let store = open(&memory, timing).await;
+    assert!(store.alive());
+    let claim = samples::claim(1);
+    done(&*store, vec![put_new(id(1), claim.clone())]).await;
+    let leases = || locked(&memory.leases).clone();
+    *locked(&memory.away) = true;
+    while store.alive() {
+        tokio::task::yield_now().await;
+    }
+    assert!(store.ready().is_err());
+    let refused = store.swap(vec![put_new(id(2), samples::claim(2))]).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "got {refused:?}");
+    let renewed = leases();
+    *locked(&memory.away) = false;
+    done(&*store, vec![replace(id(1), 1, Some(claim.lost(UnknownReason::Timeout, T0)))]).await;
+    while leases() == renewed || !store.alive() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store.ready(), Ok(()));
+}
+
+#[tokio::test]
+async fn claims_of_a_process_that_left_become_unknown_and_nobody_elses() {
+    let memory: Arc<Memory> = Arc::default();
+    let (gone, here) = (open(&memory, TIMING).await, open(&memory, TIMING).await);
+    let of = |store: &Arc<dyn Store>, n| Record { owner: store.owner(), ..samples::claim(n) };
+    for n in 0..150 {
+        done(&*gone, vec![put_new(id(n), of(&gone, n))]).await;
+    }
+    done(&*here, vec![put_new(id(500), of(&here, 500))]).await;
+    assert_eq!(reap::pass(&*here).await, Ok(0));
+    gone.leave().await.unwrap();
+    assert!(!gone.alive());
+    assert_eq!(reap::pass(&*here).await, Ok(150));
+    let now = here.get(id(7)).await.unwrap().unwrap();
+    assert_eq!(now, of(&gone, 7).lost(UnknownReason::ProcessEnded, now.updated));
+    assert_eq!(here.get(id(500)).await, Ok(Some(of(&here, 500))));
+    assert_eq!(reap::pass(&*here).await, Ok(0));
+}
+
+#[tokio::test]
+async fn who_waits_elsewhere_is_woken() {
+    let memory: Arc<Memory> = Arc::default();
+    let (ours, other) = (open(&memory, TIMING).await, open(&memory, TIMING).await);
+    let claim = Record { owner: ours.owner(), ..samples::claim(1) };
+    done(&*ours, vec![put_new(id(1), claim.clone())]).await;
+    let mut watch = other.watch(id(1), ours.owner());
+    assert!(watch.is_shared());
+    let unknown = claim.lost(UnknownReason::Timeout, T0);
+    done(&*ours, vec![replace(id(1), 1, Some(unknown.clone()))]).await;
+    // With messages or without, the change is seen; see `wake` for the messages themselves.
+    while other.get(id(1)).await.unwrap() != Some(unknown.clone()) {
+        watch.changed().await;
+    }
+}
