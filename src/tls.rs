@@ -1,4 +1,4 @@
-//! TLS toward the backends: which authorities are trusted and which certificate is presented.
+//! TLS toward backends and stores: which authorities are trusted and which certificate is presented.
 //!
 //! Files are read once, when the configuration is loaded, so that a wrong one stops the start with a
 //! clear line. Handshakes are the upstream's business.
@@ -23,6 +23,19 @@ pub fn client(
     ca: Option<&Path>,
     client_cert: Option<(&Path, &Path)>,
 ) -> Result<Arc<ClientConfig>, String> {
+    let mut config = bare_client(ca, client_cert)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// As [`client`], for another protocol than HTTP: without ALPN.
+///
+/// # Errors
+/// As [`client`].
+pub fn bare_client(
+    ca: Option<&Path>,
+    client_cert: Option<(&Path, &Path)>,
+) -> Result<ClientConfig, String> {
     let roots = match ca {
         Some(file) => roots_of(file)?,
         None => system_roots()?,
@@ -31,12 +44,10 @@ pub fn client(
         .with_safe_default_protocol_versions()
         .map_err(|error| format!("TLS cannot be set up: {error}"))?
         .with_root_certificates(roots);
-    let mut config = match client_cert {
-        Some((chain, key)) => present(builder, chain, key)?,
-        None => builder.with_no_client_auth(),
-    };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    match client_cert {
+        Some((chain, key)) => present(builder, chain, key),
+        None => Ok(builder.with_no_client_auth()),
+    }
 }
 
 fn present(
@@ -75,7 +86,7 @@ fn system_roots() -> Result<RootCertStore, String> {
     let why: String = found.errors.iter().map(|error| format!(" ({error})")).collect();
     Err(format!(
         "no authority certificates were found on this system{why}; install them \
-         (Debian: ca-certificates) or name a PEM file in the upstream's `ca`"
+         (Debian: ca-certificates) or name a PEM file in `ca`"
     ))
 }
 

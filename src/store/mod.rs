@@ -12,6 +12,8 @@ mod samples;
 pub mod codec;
 pub mod embedded;
 pub mod hot;
+#[expect(dead_code, reason = "the configuration that opens it comes next")]
+pub mod postgres;
 pub mod reap;
 #[expect(dead_code, reason = "the engines that use it come next")]
 mod shared;

@@ -1,0 +1,245 @@
+//! PostgreSQL, and what speaks its protocol, as an engine that several gateways share.
+//!
+//! All changes that come together are one statement (`commit.sql`), so that a round trip and a
+//! commit serve many. Nothing of the rules is here: rows are compared by version and kept.
+//! `open` finds or makes the tables, `connect` reaches the primary, `link` is one connection,
+//! `listen` what other gateways say.
+
+mod commit;
+mod connect;
+mod link;
+mod list;
+mod listen;
+mod open;
+mod slot;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod trouble;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use crate::clock::{Timestamp, millis};
+use crate::idempotency::RecordId;
+use crate::idempotency::record::Nonce;
+use crate::shutdown::Shutdown;
+use crate::store::shared::engine::{Compared, Engine, Found, Group, Message, Trouble};
+use crate::store::{Identity, Query};
+use connect::Connector;
+use link::{Failed, Link, Parameters, Sql};
+use slot::Slot;
+
+/// Connections that read: pipelined, so that few serve many.
+const READERS: usize = 2;
+
+const READ: Sql = Sql {
+    text: "SELECT id, data FROM oncegate.record WHERE id = ANY ($1::uuid[])",
+    types: &[Type::UUID_ARRAY],
+};
+
+/// Renews a lease, and removes some that ended more than an hour ago. It is as durable as a claim:
+/// a lease that a crash of the server shortened would let others take a living gateway for dead.
+const BEAT: Sql = Sql {
+    text: "WITH ended AS (
+               DELETE FROM oncegate.replica WHERE id IN (
+                   SELECT id FROM oncegate.replica
+                   WHERE lease_until < clock_timestamp() - interval '1 hour' AND id <> $1
+                   ORDER BY id LIMIT 100 FOR UPDATE SKIP LOCKED))
+           INSERT INTO oncegate.replica AS r (id, lease_until)
+           VALUES ($1, clock_timestamp() + $2 * interval '1 millisecond')
+           ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until
+           RETURNING (extract(epoch FROM clock_timestamp()) * 1000)::int8",
+    types: &[Type::UUID, Type::INT8],
+};
+
+const LEAVE: Sql =
+    Sql { text: "DELETE FROM oncegate.replica WHERE id = $1", types: &[Type::UUID] };
+
+/// Not durable: a message is a hint, and all commits with messages wait for each other.
+const PUBLISH: Sql = Sql {
+    text: "SELECT set_config('synchronous_commit', 'off', true) FROM (
+               SELECT pg_notify(channel, payload)
+               FROM unnest($1::text[], $2::text[]) AS t(channel, payload)
+           ) AS sent",
+    types: &[Type::TEXT_ARRAY, Type::TEXT_ARRAY],
+};
+
+/// How to open a store.
+#[derive(Clone)]
+pub struct Options {
+    /// `postgresql://user:password@host:port/database?…`, or libpq's `key=value` form. Several hosts
+    /// are tried in their order.
+    pub url: String,
+    /// Connections that change records, each one statement at a time.
+    pub connections: usize,
+    /// The longest time to make a connection.
+    pub connect_timeout: Duration,
+    /// The longest time to wait for the answer to a statement.
+    pub timeout: Duration,
+    /// A PEM file of the authorities to trust instead of the system's. Makes TLS a must.
+    pub ca: Option<PathBuf>,
+    /// PEM files of a certificate chain and its key, to present to the server.
+    pub client_cert: Option<(PathBuf, PathBuf)>,
+    /// Whether a database without a store may get one.
+    pub create: bool,
+    /// The only identity to accept.
+    pub expect_id: Option<Uuid>,
+    /// Whether the server keeps prepared statements for a connection: not behind a transaction
+    /// pooler that does not know them.
+    pub prepared: bool,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without the URL, which has a password in it.
+        f.debug_struct("Options").field("connections", &self.connections).finish_non_exhaustive()
+    }
+}
+
+/// A store that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The engine.
+    pub(crate) engine: Arc<Postgres>,
+    /// What the store is.
+    pub identity: Identity,
+    /// Whether it was created just now.
+    pub created: bool,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub(crate) struct Postgres {
+    connector: Connector,
+    timeout: Duration,
+    /// Each is used by one commit at a time.
+    lanes: Vec<Slot>,
+    readers: Vec<Slot>,
+    /// Heartbeats and messages.
+    control: Slot,
+}
+
+impl Postgres {
+    /// Connects and finds the store, or makes it where that is allowed.
+    ///
+    /// # Errors
+    /// One line: what is wrong and what to do. Never the password.
+    pub(crate) async fn open(options: &Options) -> Result<Opened, String> {
+        let connector = Connector::new(options)?;
+        let link = connector.link(None).await?;
+        let (identity, created) = open::find_or_create(&link, options).await?;
+        connector.pin(identity.store_id);
+        let slots = |count: usize| (0..count).map(|_| Slot::default()).collect();
+        let engine = Arc::new(Self {
+            connector,
+            timeout: options.timeout,
+            lanes: slots(options.connections.max(1)),
+            readers: slots(READERS),
+            control: Slot::with(link),
+        });
+        Ok(Opened { engine, identity, created })
+    }
+
+    /// Asks something that may be asked twice; so it is asked again, once, when the connection turns
+    /// out to be lost.
+    async fn ask(
+        &self,
+        slot: &Slot,
+        sql: &Sql,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<tokio_postgres::Row>, Failed> {
+        let end = Instant::now() + self.timeout;
+        let link = self.linked(slot).await?;
+        match link.ask(sql, parameters, end).await {
+            Err(Failed::Silent(_) | Failed::Unsent(_)) if Instant::now() < end => {
+                let link = self.linked(slot).await?;
+                link.ask(sql, parameters, Instant::now() + self.timeout).await
+            }
+            result => result,
+        }
+    }
+
+    async fn linked(&self, slot: &Slot) -> Result<Arc<Link>, Failed> {
+        let linked = slot.link(&self.connector).await;
+        linked.map_err(|trouble| Failed::Unsent(trouble.reason().to_owned()))
+    }
+
+    fn reader(&self, any: u8) -> &Slot {
+        &self.readers[usize::from(any) % self.readers.len()]
+    }
+}
+
+impl Engine for Postgres {
+    fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
+    async fn commit<'a>(
+        &'a self,
+        lane: usize,
+        groups: &'a [Group],
+    ) -> Result<Vec<Compared>, Trouble> {
+        let link = self.lanes[lane % self.lanes.len()].link(&self.connector).await?;
+        commit::commit(&link, groups, Instant::now() + self.timeout).await
+    }
+
+    async fn read<'a>(&'a self, ids: &'a [RecordId]) -> Result<Vec<Option<Vec<u8>>>, Trouble> {
+        let Some(first) = ids.first() else { return Ok(Vec::new()) };
+        let asked: Vec<Uuid> = ids.iter().map(|id| uuid_of(id.as_bytes())).collect();
+        let slot = self.reader(first.as_bytes()[15]);
+        let rows = self.ask(slot, &READ, &[&asked]).await.map_err(Failed::of_question)?;
+        let mut found = list::found(&rows)?;
+        found.sort_unstable_by_key(|(id, _)| *id);
+        let bytes_of = |id: &RecordId| {
+            let at = found.binary_search_by_key(id, |(id, _)| *id).ok()?;
+            Some(found[at].1.clone())
+        };
+        Ok(ids.iter().map(bytes_of).collect())
+    }
+
+    async fn list<'a>(&'a self, query: &'a Query) -> Result<Vec<Found>, Trouble> {
+        list::list(self, query).await
+    }
+
+    async fn beat(&self, owner: Nonce, lease: Duration) -> Result<Timestamp, Trouble> {
+        let lease = i64::try_from(millis(lease)).unwrap_or(i64::MAX);
+        let rows = self.ask(&self.control, &BEAT, &[&uuid_of(&owner), &lease]).await?;
+        let now: Option<i64> = rows.first().and_then(|row| row.try_get(0).ok());
+        let now = now.and_then(|now| u64::try_from(now).ok());
+        let odd = || Trouble::Unsure("the server does not tell its time".to_owned());
+        now.map(Timestamp::from_millis).ok_or_else(odd)
+    }
+
+    async fn leave(&self, owner: Nonce) -> Result<(), Trouble> {
+        self.ask(&self.control, &LEAVE, &[&uuid_of(&owner)]).await?;
+        Ok(())
+    }
+
+    async fn publish(&self, messages: Vec<(Nonce, Message)>) -> Result<(), Trouble> {
+        let channels: Vec<String> = messages.iter().map(|(to, _)| listen::channel(to)).collect();
+        let payloads: Vec<String> = messages.iter().map(|(_, said)| said.to_text()).collect();
+        self.ask(&self.control, &PUBLISH, &[&channels, &payloads]).await?;
+        Ok(())
+    }
+
+    async fn listen(self: Arc<Self>, owner: Nonce, heard: mpsc::Sender<Message>, end: Shutdown) {
+        listen::listen(&self, owner, &heard, end).await;
+    }
+}
+
+/// Sixteen bytes as the server's type for them, which it compares byte by byte.
+fn uuid_of(bytes: &[u8; 16]) -> Uuid {
+    Uuid::from_bytes(*bytes)
+}
+
+/// A time as the server's type; times at the end of time are all the same.
+fn bigint(at: Timestamp) -> i64 {
+    i64::try_from(at.as_millis()).unwrap_or(i64::MAX)
+}
