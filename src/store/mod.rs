@@ -12,10 +12,9 @@ mod samples;
 pub mod codec;
 pub mod embedded;
 pub mod hot;
-#[expect(dead_code, reason = "the configuration that opens it comes next")]
 pub mod postgres;
 pub mod reap;
-#[expect(dead_code, reason = "the engines that use it come next")]
+pub mod server;
 mod shared;
 pub mod sweep;
 pub mod watch;
