@@ -5,7 +5,9 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::servers::{Postgres, PostgresPair, Redis};
+use crate::servers::{
+    Chaos, Direction, Postgres, PostgresPair, Redis, RedisCluster, RedisReplicas,
+};
 use crate::support::{at_once, eventually};
 
 #[test]
@@ -136,6 +138,80 @@ fn a_paused_redis_answers_only_when_it_goes_on() {
         assert_eq!(asked.join().unwrap(), "PONG");
         drop(connected);
     });
+}
+
+#[test]
+fn postgres_with_tls_proves_who_it_is_and_takes_nothing_else() {
+    let (server, stranger) = (Postgres::start_tls(&[]), Redis::start_tls(&[]));
+    let ask = |mode: &str, ca: &Path| {
+        let parameters = format!("?sslmode={mode}&sslrootcert={}", ca.display());
+        let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+        Postgres::try_sql_at(&(server.url("postgres") + &parameters), sql)
+    };
+    assert_eq!(ask("verify-full", server.ca().unwrap()), Ok("t".to_owned()));
+    let refused = ask("verify-full", stranger.ca().unwrap()).expect_err("another authority");
+    assert!(refused.contains("certificate verify failed"), "{refused}");
+    let refused = ask("disable", server.ca().unwrap()).expect_err("a plain connection");
+    assert!(refused.contains("no encryption"), "{refused}");
+}
+
+#[test]
+fn redis_with_tls_proves_who_it_is_and_takes_nothing_else() {
+    let server = Redis::start_tls(&[("requirepass", "geheim")]);
+    let stranger = Redis::start_tls(&[]);
+    assert_eq!(server.try_cli_at(&server.url(), &["PING"]), Ok("PONG".to_owned()));
+    let refused = stranger.try_cli_at(&server.url(), &["PING"]).expect_err("another authority");
+    assert!(refused.contains("certificate verify failed"), "{refused}");
+    let plain = server.url().replace("rediss:", "redis:");
+    let refused = Redis::start(&[]).try_cli_at(&plain, &["PING"]);
+    assert!(refused.is_err(), "a plain connection: {refused:?}");
+    server.restart();
+    assert_eq!(server.try_cli_at(&server.url(), &["PING"]), Ok("PONG".to_owned()));
+}
+
+#[test]
+fn a_redis_failover_keeps_what_the_replicas_have_confirmed() {
+    let group = RedisReplicas::start(2, &[("requirepass", "geheim")]);
+    let first = group.primary().port();
+    group.primary().cli(&["SET", "kept", "7"]);
+    assert_eq!(group.primary().cli(&["WAIT", "2", "10000"]), "2");
+    let next = group.fail_over();
+    assert_ne!(next.port(), first);
+    assert_eq!(next.cli(&["GET", "kept"]), "7");
+    next.cli(&["SET", "kept", "8"]);
+    assert_eq!(next.cli(&["WAIT", "1", "10000"]), "1");
+    let written = group.servers().iter().filter(|server| server.runs());
+    assert!(written.map(|server| server.cli(&["GET", "kept"])).eq(["8", "8"]));
+}
+
+#[test]
+fn a_cluster_keeps_keys_on_three_nodes_and_can_be_reached_through_proxies() {
+    let cluster = RedisCluster::start(&[]);
+    let mut owners: Vec<_> = ["a", "b", "c"].map(|key| cluster.owner(key).port()).into();
+    for key in ["a", "b", "c"] {
+        assert_eq!(cluster.owner(key).cli(&["SET", key, "kept"]), "OK");
+    }
+    owners.sort_unstable();
+    owners.dedup();
+    assert_eq!(owners.len(), 3, "the keys of this test lie on all nodes");
+    let elsewhere = cluster.nodes().iter().find(|node| node.port() != cluster.owner("a").port());
+    let moved = elsewhere.unwrap().try_cli(&["GET", "a"]).expect_err("another node's key");
+    assert!(moved.contains("MOVED"), "{moved}");
+
+    let proxies: Vec<_> = cluster.nodes().iter().map(|node| Chaos::start(node.addr())).collect();
+    cluster.announce(&proxies.iter().map(Chaos::port).collect::<Vec<_>>());
+    let node = &cluster.nodes()[0];
+    for key in ["a", "b", "c"] {
+        let through = node.try_cli_at(&node.url_at(proxies[0].addr(), 0), &["-c", "GET", key]);
+        assert_eq!(through, Ok("kept".to_owned()));
+    }
+    assert!(proxies.iter().all(|proxy| proxy.bytes(Direction::ToServer) > 0), "{proxies:?}");
+
+    cluster.owner("a").kill();
+    cluster.owner("a").restart();
+    cluster.until_ready();
+    assert_eq!(cluster.owner("a").cli(&["GET", "a"]), "kept");
+    assert_eq!(cluster.urls().len(), 3);
 }
 
 /// In the environment of the test process that is to be killed.

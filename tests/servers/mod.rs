@@ -7,19 +7,24 @@
 
 #![allow(dead_code, unused_imports, reason = "each of the two test binaries uses a part of it")]
 
+mod certificates;
 mod chaos;
+mod cluster;
 mod pair;
 mod place;
 mod postgres;
 mod process;
 mod redis;
+mod replicas;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use chaos::{Chaos, Direction};
+pub(crate) use cluster::RedisCluster;
 pub(crate) use pair::PostgresPair;
 pub(crate) use postgres::Postgres;
 pub(crate) use redis::Redis;
+pub(crate) use replicas::RedisReplicas;
 
 /// The longest any call waits for a server.
 const PATIENCE: Duration = Duration::from_secs(30);

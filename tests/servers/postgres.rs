@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use super::certificates::Certificates;
 use super::place::{Owner, Place, free_port};
 use super::process::{Process, run};
 
@@ -48,6 +49,21 @@ impl Postgres {
         Self::begin(Self::copied(), settings, None)
     }
 
+    /// Starts a server that takes TCP connections only with TLS, with a certificate for 127.0.0.1 by
+    /// [`Self::ca`]. Its URLs are the same: the client says how far it checks.
+    pub(crate) fn start_tls(settings: &[(&str, &str)]) -> Self {
+        let place = Self::copied();
+        let owner = Owner::unprivileged();
+        let access = "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
+        place.write("data/pg_hba.conf", access, owner);
+        let files = Certificates::issue(&place, owner);
+        let [certificate, key] =
+            [&files.certificate, &files.key].map(|path| path.to_str().expect("a plain path"));
+        let mut all = vec![("ssl", "on"), ("ssl_cert_file", certificate), ("ssl_key_file", key)];
+        all.extend(settings);
+        Self::begin(place, &all, Some(files.ca.clone()))
+    }
+
     /// The one server of this test process: take a database of its own from it with
     /// [`Self::create_database`], and leave its settings alone.
     pub(crate) fn shared() -> &'static Self {
@@ -56,7 +72,7 @@ impl Postgres {
     }
 
     /// A directory with a fresh copy of the template's data.
-    pub(super) fn copied() -> Place {
+    fn copied() -> Place {
         let owner = Owner::unprivileged();
         let place = Place::new("pg", owner);
         let mut copy = Command::new("/bin/cp");

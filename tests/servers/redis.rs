@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::Signal;
 
+use super::certificates::Certificates;
 use super::place::{Place, free_port};
 use super::process::{Process, run};
 
@@ -25,6 +26,8 @@ const PORT_TRIES: u32 = 20;
 pub(crate) struct Redis {
     process: Process,
     port: u16,
+    /// Where the other nodes of a cluster connect to.
+    bus: Option<u16>,
     password: Option<String>,
     ca: Option<PathBuf>,
     databases: AtomicU32,
@@ -41,6 +44,22 @@ impl Redis {
         Self::begin(Place::new("redis", None), settings, None)
     }
 
+    /// Starts a server that speaks only TLS, with a certificate for 127.0.0.1 by [`Self::ca`].
+    pub(crate) fn start_tls(settings: &[(&str, &str)]) -> Self {
+        let place = Place::new("redis", None);
+        let files = Certificates::issue(&place, None);
+        let [certificate, key, ca] = [&files.certificate, &files.key, &files.ca]
+            .map(|path| path.to_str().expect("a plain path"));
+        let mut all = vec![
+            ("tls-cert-file", certificate),
+            ("tls-key-file", key),
+            ("tls-ca-cert-file", ca),
+            ("tls-auth-clients", "no"),
+        ];
+        all.extend(settings);
+        Self::begin(place, &all, Some(files.ca.clone()))
+    }
+
     /// The one server of this test process. A test takes a database of its own with
     /// [`Self::fresh_url`]; channels are the server's, not the database's, and `FLUSHALL`,
     /// `CONFIG SET` and faults need a server of their own.
@@ -50,10 +69,10 @@ impl Redis {
     }
 
     /// Starts a server in `place`.
-    pub(super) fn begin(place: Place, settings: &[(&str, &str)], ca: Option<PathBuf>) -> Self {
+    fn begin(place: Place, settings: &[(&str, &str)], ca: Option<PathBuf>) -> Self {
         let mut text = format!(
             "bind 127.0.0.1\ndir {dir}\nunixsocket {socket}\nappendonly yes\nappendfsync always\n\
-             save \"\"\nproc-title-template \"{{title}} {{config-file}}\"\n",
+             save \"\"\nrepl-diskless-sync-delay 0\nproc-title-template \"{{title}} {{config-file}}\"\n",
             dir = place.path().display(),
             socket = socket(&place).display(),
         );
@@ -65,9 +84,11 @@ impl Redis {
         let password = password.map(|(_, value)| (*value).to_owned());
         let process = Process::new(place.tag().clone(), place.path().join("log"));
         let databases = AtomicU32::new(0);
-        let mut server = Self { process, port: 0, password, ca, databases, place };
+        let in_cluster = settings.contains(&("cluster-enabled", "yes"));
+        let mut server = Self { process, port: 0, bus: None, password, ca, databases, place };
         for _ in 0..PORT_TRIES {
             server.port = free_port();
+            server.bus = in_cluster.then(free_port);
             match server.run_process() {
                 Ok(()) => return server,
                 Err(log) if log.contains("Address already in use") => {}
@@ -85,6 +106,9 @@ impl Redis {
             None => command.args(["--port", &port]),
             Some(_) => command.args(["--port", "0", "--tls-port", &port]),
         };
+        if let Some(bus) = self.bus {
+            command.args(["--cluster-port", &bus.to_string()]);
+        }
         self.process.start(command, || match self.try_cli(&["PING"]) {
             Ok(answer) if answer == "PONG" => Ok(()),
             Ok(other) | Err(other) => Err(other),
@@ -98,6 +122,16 @@ impl Redis {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where the other nodes of its cluster connect to.
+    pub(super) fn bus(&self) -> Option<u16> {
+        self.bus
+    }
+
+    /// Whether it was started and neither stopped nor killed since.
+    pub(crate) fn runs(&self) -> bool {
+        self.process.runs()
     }
 
     /// Where it listens.
