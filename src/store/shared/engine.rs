@@ -49,7 +49,7 @@ pub(crate) struct Stored {
 
 impl Group {
     /// A group that was not sent yet.
-    pub(super) fn of(changes: Vec<Change>) -> Self {
+    pub(crate) fn of(changes: Vec<Change>) -> Self {
         let rows = changes.into_iter().map(|change| Row {
             put: change.put.map(|record| Stored::of(&change.id, &record)),
             id: change.id,

@@ -1,1 +1,178 @@
+//! The engine against real servers.
 
+mod faults;
+mod leases;
+mod opening;
+mod races;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Opened, Options, Postgres};
+use crate::idempotency::{Record, RecordId};
+use crate::servers;
+use crate::store::contract::{self, put_new, replace};
+use crate::store::samples::{self, T0, id};
+use crate::store::shared::engine::{Compared, Engine, Group, Trouble};
+use crate::store::shared::{Shared, Timing};
+use crate::store::{Change, Query, Store, codec};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Options as a configuration has them, with much patience.
+fn options(url: String) -> Options {
+    Options {
+        url,
+        connections: 4,
+        connect_timeout: PATIENCE,
+        timeout: PATIENCE,
+        ca: None,
+        client_cert: None,
+        create: true,
+        expect_id: None,
+        prepared: true,
+    }
+}
+
+/// A database of its own on the server that the tests share.
+fn fresh() -> Options {
+    let server = servers::Postgres::shared();
+    options(server.url(&server.create_database()))
+}
+
+async fn open(options: &Options) -> Arc<Postgres> {
+    Postgres::open(options).await.unwrap().engine
+}
+
+async fn store(options: &Options) -> Arc<dyn Store> {
+    let Opened { engine, identity, .. } = Postgres::open(options).await.unwrap();
+    let timing = Timing { patience: PATIENCE, lease: Duration::from_secs(60) };
+    Shared::start(engine, identity, timing).await.unwrap()
+}
+
+fn group(changes: Vec<Change>) -> Group {
+    Group::of(changes)
+}
+
+/// The same, sent for the second time.
+fn again(changes: Vec<Change>) -> Group {
+    Group { again: true, ..group(changes) }
+}
+
+fn bytes(n: u64, record: &Record) -> Vec<u8> {
+    codec::encode(&id(n), record)
+}
+
+fn lost(index: usize, winner: Option<Vec<u8>>) -> Compared {
+    Compared::Lost { index, winner }
+}
+
+async fn read(engine: &Postgres, n: u64) -> Option<Vec<u8>> {
+    engine.read(&[id(n)]).await.unwrap().remove(0)
+}
+
+async fn listed(engine: &Postgres, query: Query) -> Vec<RecordId> {
+    engine.list(&query).await.unwrap().into_iter().map(|(id, _)| id).collect()
+}
+
+#[tokio::test]
+async fn it_keeps_the_contract_of_the_port() {
+    contract::every_clause(|| async { Box::new(store(&fresh()).await) }).await;
+}
+
+#[tokio::test]
+async fn it_keeps_the_contract_where_nothing_can_be_prepared() {
+    let unprepared = || async { store(&Options { prepared: false, ..fresh() }).await };
+    contract::every_clause(|| async { Box::new(unprepared().await) }).await;
+}
+
+#[tokio::test]
+async fn the_groups_of_a_batch_end_each_for_itself() {
+    let engine = open(&fresh()).await;
+    let (one, two) = (samples::claim(1), samples::claim(2));
+    let first = [
+        group(vec![put_new(id(2), two.clone())]),
+        group(vec![put_new(id(1), one.clone()), put_new(id(3), samples::claim(3))]),
+        group(vec![replace(id(9), 1, None)]),
+    ];
+    let expected = [Compared::Done, Compared::Done, lost(0, None)];
+    assert_eq!(engine.commit(0, &first).await.unwrap(), expected);
+
+    let second = [
+        group(vec![put_new(id(4), samples::claim(4)), put_new(id(2), samples::claim(2))]),
+        group(vec![replace(id(1), 1, None), put_new(id(5), samples::claim(5))]),
+        group(vec![put_new(id(6), samples::kept(6, 100_000))]),
+    ];
+    let expected = [lost(1, Some(bytes(2, &two))), Compared::Done, Compared::Done];
+    assert_eq!(engine.commit(3, &second).await.unwrap(), expected);
+    let all = listed(&engine, Query { limit: 100, ..Query::default() }).await;
+    assert_eq!(all, [2, 3, 5, 6].map(id));
+    assert_eq!(read(&engine, 6).await, Some(bytes(6, &samples::kept(6, 100_000))));
+    let ids = [id(7), id(2), id(7), id(2)];
+    let two = Some(bytes(2, &two));
+    assert_eq!(engine.read(&ids).await.unwrap(), [None, two.clone(), None, two]);
+}
+
+#[tokio::test]
+async fn what_was_made_already_fits_when_it_is_sent_again() {
+    let engine = open(&fresh()).await;
+    let claim = samples::claim(1);
+    let put = || vec![put_new(id(1), claim.clone())];
+    assert_eq!(engine.commit(0, &[group(put())]).await.unwrap(), [Compared::Done]);
+    let own = lost(0, Some(bytes(1, &claim)));
+    assert_eq!(engine.commit(0, &[group(put())]).await.unwrap(), [own]);
+    let before = xmin(&engine, 1).await;
+    assert_eq!(engine.commit(0, &[again(put())]).await.unwrap(), [Compared::Done]);
+    // It was written again, so that this commit waited for all that the first should have.
+    assert_ne!(xmin(&engine, 1).await, before);
+
+    let other = Record { attempt: [9; 16], ..claim.clone() };
+    let result = engine.commit(0, &[again(vec![put_new(id(1), other)])]).await.unwrap();
+    assert_eq!(result, [lost(0, Some(bytes(1, &claim)))]);
+
+    let remove = || vec![replace(id(1), 1, None)];
+    assert_eq!(engine.commit(0, &[group(remove())]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(remove())]).await.unwrap(), [lost(0, None)]);
+    assert_eq!(engine.commit(0, &[again(remove())]).await.unwrap(), [Compared::Done]);
+}
+
+/// The transaction that wrote the record.
+async fn xmin(engine: &Postgres, n: u64) -> String {
+    let link = engine.lanes[0].link(&engine.connector).await.unwrap();
+    let text = format!(
+        "SELECT xmin::text FROM oncegate.record WHERE id = '{}'",
+        super::uuid_of(id(n).as_bytes())
+    );
+    let end = tokio::time::Instant::now() + PATIENCE;
+    link.ask_once(&text, &[], end).await.unwrap()[0].get(0)
+}
+
+#[tokio::test]
+async fn a_large_group_is_made_whole() {
+    const ROWS: u64 = 10_000;
+    let engine = open(&fresh()).await;
+    let put = || (0..ROWS).rev().map(|n| put_new(id(n), samples::claim(n))).collect();
+    assert_eq!(engine.commit(0, &[group(put())]).await.unwrap(), [Compared::Done]);
+    let result = engine.commit(1, &[again(put())]).await.unwrap();
+    assert_eq!(result, [Compared::Done]);
+    let first = lost(0, Some(bytes(ROWS - 1, &samples::claim(ROWS - 1))));
+    assert_eq!(engine.commit(2, &[group(put())]).await.unwrap(), [first]);
+    let remove = (0..ROWS).map(|n| replace(id(n), 1, None)).collect();
+    assert_eq!(engine.commit(3, &[group(remove)]).await.unwrap(), [Compared::Done]);
+    assert_eq!(listed(&engine, Query { limit: 1, ..Query::default() }).await, []);
+}
+
+#[tokio::test]
+async fn versions_and_times_of_every_size_are_kept_and_compared() {
+    let engine = open(&fresh()).await;
+    for version in [0, 1, i64::MAX as u64, i64::MAX as u64 + 1, u64::MAX] {
+        let record = Record { version, ..samples::claim(1) };
+        let put = [group(vec![put_new(id(1), record.clone())])];
+        assert_eq!(engine.commit(0, &put).await.unwrap(), [Compared::Done]);
+        let wrong = [group(vec![replace(id(1), version ^ (1 << 63), None)])];
+        let winner = Some(bytes(1, &record));
+        assert_eq!(engine.commit(0, &wrong).await.unwrap(), [lost(0, winner)]);
+        let right = [group(vec![replace(id(1), version, None)])];
+        assert_eq!(engine.commit(0, &right).await.unwrap(), [Compared::Done]);
+    }
+}
