@@ -178,3 +178,26 @@ fn lists_longer_than_a_text_may_be_lose_nothing() {
         assert_eq!((count("intouch"), count("vendor")), (119_998, 2));
     }
 }
+
+#[test]
+fn answers_from_the_ledger_share_the_memory_of_all_bodies() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend).route(ALL).limits("buffered = \"1MiB\"");
+    let gateway = setup.start();
+    let list = |ids: std::ops::Range<usize>| {
+        let items: Vec<String> = ids.map(|id| format!(r#"{{"id":{id}}}"#)).collect();
+        Request::new("POST", "/credit").json(&format!(r#"{{"list":[{}]}}"#, items.join(",")))
+    };
+    let pad = "x".repeat(200 << 10);
+    for id in 0..8 {
+        let row = format!(r#"{{"list":[{{"id":{id},"success":true,"pad":"{pad}"}}]}}"#);
+        backend.always(answer(200, &row));
+        list(id..id + 1).send(gateway.addr).is(200, "executed", "");
+    }
+    assert!(list(0..3).send(gateway.addr).is(200, "replayed", "").body.len() > 600 << 10);
+    // A request of a hundred bytes cannot take more than all bodies may.
+    list(0..8).send(gateway.addr).is(503, "rejected", "overloaded");
+    // What was taken was given back.
+    list(4..7).send(gateway.addr).is(200, "replayed", "");
+    assert_eq!(backend.calls(), 8);
+}

@@ -64,7 +64,7 @@ pub(super) async fn exchange(
         let plan = records::plan(&intake.batch, &records, gateway.store.now());
         let sending = match plan.verdict() {
             Verdict::Reused { item } => return reused(mode, &intake, &records, item),
-            Verdict::Replay => return told::merged(mode, &intake.batch, &records, None),
+            Verdict::Replay => return told::replayed(gateway, mode, &intake.batch, &records),
             Verdict::Send => match gateway.busy.hold(intake.names(&plan)) {
                 Ok(hold) => {
                     // Its turn has come: the place is for those who still wait.
@@ -87,6 +87,8 @@ pub(super) async fn exchange(
                 sending
             }
         };
+        // They are read anew after the wait.
+        drop(records);
         if waiting.is_none() {
             waiting =
                 if mode.duplicates.wait.is_zero() { None } else { gateway.waiters[route].take() };

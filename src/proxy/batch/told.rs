@@ -17,7 +17,7 @@ use crate::items::{self, Joined, Ledger};
 use crate::problem::{Dialect, Disposition, Problem, STATUS_HEADER};
 use crate::proxy::budget::Reservation;
 use crate::proxy::exchange::{Answer, report};
-use crate::proxy::outcome;
+use crate::proxy::{Gateway, intake, outcome};
 
 /// Headers that are about the exact bytes of a body, which change here.
 const ABOUT_BYTES: [HeaderName; 8] = [
@@ -43,18 +43,35 @@ pub(super) struct Brought<'a> {
     pub(super) head: response::Parts,
     pub(super) body: &'a Bytes,
     pub(super) joined: &'a Joined,
-    /// Memory to hold until the client has the answer.
-    pub(super) held: Option<Reservation>,
     /// What the call came to, unless an item is unknown.
     pub(super) disposition: Disposition,
 }
 
-/// The merged answer from the records of all items; `brought`: what this call was answered.
+/// The answer from the records alone, in memory that is granted for it: a short request may name
+/// items whose rows are long.
+pub(super) fn replayed(
+    gateway: &Gateway,
+    mode: &ItemsMode,
+    batch: &items::Batch,
+    records: &Records,
+) -> Answer {
+    let ledgers = records.iter().filter_map(|known| known.as_deref()?.record.ledger());
+    let bytes: usize = ledgers.map(Ledger::bytes).sum();
+    let mut memory = gateway.budget.reserve();
+    if !memory.grow(bytes as u64) {
+        return Err(intake::out_of_memory());
+    }
+    merged(mode, batch, records, None, Some(memory))
+}
+
+/// The merged answer from the records of all items; `brought`: what this call was answered, `held`:
+/// memory to hold until the client has the answer.
 pub(super) fn merged(
     mode: &ItemsMode,
     batch: &items::Batch,
     records: &Records,
     brought: Option<Brought<'_>>,
+    held: Option<Reservation>,
 ) -> Answer {
     let entries: Option<Vec<&Ledger>> =
         records.iter().map(|known| known.as_deref()?.record.ledger()).collect();
@@ -69,12 +86,12 @@ pub(super) fn merged(
     });
     let backend = response.as_ref().zip(brought.as_ref().map(|brought| brought.joined));
     let rendered = items::render(&mode.rules, batch, &entries, backend);
-    let (mut head, held, disposition, unchanged) = match brought {
+    let (mut head, disposition, unchanged) = match brought {
         Some(brought) => {
             let unchanged = *brought.body == rendered.body;
-            (brought.head, brought.held, brought.disposition, unchanged)
+            (brought.head, brought.disposition, unchanged)
         }
-        None => (Response::new(()).into_parts().0, None, Disposition::Replayed, false),
+        None => (Response::new(()).into_parts().0, Disposition::Replayed, false),
     };
     let disposition = match rendered.progress {
         Progress::Unknown => Disposition::Unknown,
