@@ -1,7 +1,10 @@
 //! Batches and answers made to mislead: each of these once got a wrong answer.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::support::gateway::BINARY;
 use crate::support::rewards::{batch, issue, rows};
 use crate::support::{Backend, Conn, Gate, Request, Rewards, Setup, answer, eventually};
 
@@ -200,4 +203,39 @@ fn answers_from_the_ledger_share_the_memory_of_all_bodies() {
     // What was taken was given back.
     list(4..7).send(gateway.addr).is(200, "replayed", "");
     assert_eq!(backend.calls(), 8);
+}
+
+/// A process that ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let rewards = Rewards::start();
+    let setup = rewards.setup("");
+    let mut command = Command::new(BINARY);
+    command.args(["run", "--config", &setup.write_config()]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Running(command.spawn().unwrap());
+    drop(running.0.stderr.take());
+    let lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
+    // Kept open to the end of the test: only the log is lost.
+    let mut lines = lines.map_while(Result::ok);
+    let address = lines
+        .by_ref()
+        .find_map(|line| line.strip_prefix("oncegate: listening on ").map(str::to_owned))
+        .expect("it starts");
+    let to = address.parse().unwrap();
+    // Refusals, and items whose fate is unknown, are worth a line.
+    let body = batch("+65", &[("a", "R1", 2), ("b", "R1", 1)]);
+    rewards.editing(200, |body| drop(body["rewards"].as_array_mut().unwrap().remove(0)));
+    let told = issue(&body).send(to);
+    assert_eq!(rows(&told), "a:0/2 1010, b:1/1 200 = 1010");
+    issue(&batch("+65", &[("b", "R1", 2)])).send(to).is(422, "rejected", "key-reused");
 }
