@@ -1,7 +1,10 @@
 //! Batches and answers made to mislead: each of these once got a wrong answer.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::support::gateway::BINARY;
 use crate::support::rewards::{batch, issue, rows};
 use crate::support::{Backend, Conn, Gate, Request, Rewards, Setup, answer, eventually};
 
@@ -177,4 +180,62 @@ fn lists_longer_than_a_text_may_be_lose_nothing() {
         let count = |name: &str| row[name].as_array().map_or(0, Vec::len);
         assert_eq!((count("intouch"), count("vendor")), (119_998, 2));
     }
+}
+
+#[test]
+fn answers_from_the_ledger_share_the_memory_of_all_bodies() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend).route(ALL).limits("buffered = \"1MiB\"");
+    let gateway = setup.start();
+    let list = |ids: std::ops::Range<usize>| {
+        let items: Vec<String> = ids.map(|id| format!(r#"{{"id":{id}}}"#)).collect();
+        Request::new("POST", "/credit").json(&format!(r#"{{"list":[{}]}}"#, items.join(",")))
+    };
+    let pad = "x".repeat(200 << 10);
+    for id in 0..8 {
+        let row = format!(r#"{{"list":[{{"id":{id},"success":true,"pad":"{pad}"}}]}}"#);
+        backend.always(answer(200, &row));
+        list(id..id + 1).send(gateway.addr).is(200, "executed", "");
+    }
+    assert!(list(0..3).send(gateway.addr).is(200, "replayed", "").body.len() > 600 << 10);
+    // A request of a hundred bytes cannot take more than all bodies may.
+    list(0..8).send(gateway.addr).is(503, "rejected", "overloaded");
+    // What was taken was given back.
+    list(4..7).send(gateway.addr).is(200, "replayed", "");
+    assert_eq!(backend.calls(), 8);
+}
+
+/// A process that ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let rewards = Rewards::start();
+    let setup = rewards.setup("");
+    let mut command = Command::new(BINARY);
+    command.args(["run", "--config", &setup.write_config()]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Running(command.spawn().unwrap());
+    drop(running.0.stderr.take());
+    let lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
+    // Kept open to the end of the test: only the log is lost.
+    let mut lines = lines.map_while(Result::ok);
+    let address = lines
+        .by_ref()
+        .find_map(|line| line.strip_prefix("oncegate: listening on ").map(str::to_owned))
+        .expect("it starts");
+    let to = address.parse().unwrap();
+    // Refusals, and items whose fate is unknown, are worth a line.
+    let body = batch("+65", &[("a", "R1", 2), ("b", "R1", 1)]);
+    rewards.editing(200, |body| drop(body["rewards"].as_array_mut().unwrap().remove(0)));
+    let told = issue(&body).send(to);
+    assert_eq!(rows(&told), "a:0/2 1010, b:1/1 200 = 1010");
+    issue(&batch("+65", &[("b", "R1", 2)])).send(to).is(422, "rejected", "key-reused");
 }

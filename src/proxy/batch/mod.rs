@@ -74,7 +74,7 @@ pub(super) async fn exchange(
 ) -> Answer {
     let mut intake = match read(gateway, route, mode, arrived).await? {
         Read::Batch(intake) => intake,
-        Read::Known(merged) => return told::again(mode, &merged),
+        Read::Known(merged) => return told::again(mode, &merged, None),
         Read::Refused(error) => return refused(mode, error),
     };
     let end = Instant::now() + mode.duplicates.wait;
@@ -88,11 +88,12 @@ pub(super) async fn exchange(
         let sending = match plan.verdict() {
             Verdict::Reused { item } => return reused(mode, &mut intake, &records, item),
             Verdict::Replay => {
+                let memory = told::memory(gateway, &records)?;
                 if let Some(merged) = told::done(mode, &intake.batch, &records, dropped) {
                     gateway.hot.put_merged(intake.verbatim, merged.clone());
-                    return told::again(mode, &merged);
+                    return told::again(mode, &merged, Some(memory));
                 }
-                return told::merged(mode, &intake.batch, &records, None);
+                return told::merged(mode, &intake.batch, &records, None, Some(memory));
             }
             Verdict::Send => match gateway.busy.hold(intake.names(&plan)) {
                 Ok(hold) => {
@@ -119,6 +120,8 @@ pub(super) async fn exchange(
                 }
             },
         };
+        // They are read anew after the wait.
+        drop(records);
         if waiting.is_none() {
             waiting =
                 if mode.duplicates.wait.is_zero() { None } else { gateway.waiters[route].take() };

@@ -19,7 +19,7 @@ use crate::items::{self, Joined, Ledger};
 use crate::problem::{Dialect, Disposition, Problem, STATUS_HEADER};
 use crate::proxy::budget::Reservation;
 use crate::proxy::exchange::{Answer, report};
-use crate::proxy::outcome;
+use crate::proxy::{Gateway, intake, outcome};
 use crate::store::hot::Merged;
 
 /// Headers that are about the exact bytes of a body, which change here.
@@ -46,18 +46,29 @@ pub(super) struct Brought<'a> {
     pub(super) head: response::Parts,
     pub(super) body: &'a Bytes,
     pub(super) joined: &'a Joined,
-    /// Memory to hold until the client has the answer.
-    pub(super) held: Option<Reservation>,
     /// What the call came to, unless an item is unknown.
     pub(super) disposition: Disposition,
 }
 
-/// The merged answer from the records of all items; `brought`: what this call was answered.
+/// Memory for an answer from the records alone: a short request may name items whose rows are long.
+///
+/// # Errors
+/// When it is not granted.
+pub(super) fn memory(gateway: &Gateway, records: &Records) -> Result<Reservation, Problem> {
+    let ledgers = records.iter().filter_map(|record| record.as_deref()?.ledger());
+    let bytes: usize = ledgers.map(Ledger::bytes).sum();
+    let mut memory = gateway.budget.reserve();
+    if memory.grow(bytes as u64) { Ok(memory) } else { Err(intake::out_of_memory()) }
+}
+
+/// The merged answer from the records of all items; `brought`: what this call was answered, `held`:
+/// memory to hold until the client has the answer.
 pub(super) fn merged(
     mode: &ItemsMode,
     batch: &items::Batch,
     records: &Records,
     brought: Option<Brought<'_>>,
+    held: Option<Reservation>,
 ) -> Answer {
     let entries: Option<Vec<&Ledger>> =
         records.iter().map(|record| record.as_deref()?.ledger()).collect();
@@ -72,12 +83,12 @@ pub(super) fn merged(
     });
     let backend = response.as_ref().zip(brought.as_ref().map(|brought| brought.joined));
     let rendered = items::render(&mode.rules, batch, &entries, backend);
-    let (mut head, held, disposition, unchanged) = match brought {
+    let (mut head, disposition, unchanged) = match brought {
         Some(brought) => {
             let unchanged = *brought.body == rendered.body;
-            (brought.head, brought.held, brought.disposition, unchanged)
+            (brought.head, brought.disposition, unchanged)
         }
-        None => (Response::new(()).into_parts().0, None, Disposition::Replayed, false),
+        None => (Response::new(()).into_parts().0, Disposition::Replayed, false),
     };
     let disposition = match rendered.progress {
         Progress::Unknown => Disposition::Unknown,
@@ -123,9 +134,9 @@ pub(super) fn done(
     }))
 }
 
-/// That answer: nothing was sent.
-pub(super) fn again(mode: &ItemsMode, merged: &Merged) -> Answer {
-    let mut response = Response::new(full(merged.body.clone()));
+/// That answer: nothing was sent. `held`: memory to hold until the client has it.
+pub(super) fn again(mode: &ItemsMode, merged: &Merged, held: Option<Reservation>) -> Answer {
+    let mut response = Response::new(Held::new(merged.body.clone(), held).boxed_unsync());
     // Templates have statuses that were checked.
     *response.status_mut() = StatusCode::from_u16(merged.status).unwrap_or(StatusCode::OK);
     let headers = response.headers_mut();
