@@ -125,6 +125,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         true
     }
 
+    /// Whether other processes may use it at the same time.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Watches a record that `owner` has in flight. Watch first, read then: a change that comes
     /// after the reading is not missed.
     fn watch(&self, _id: RecordId, _owner: Nonce) -> Watch {
