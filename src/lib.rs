@@ -27,6 +27,9 @@ pub mod json;
 pub mod places;
 pub mod problem;
 pub mod proxy;
+#[cfg(test)]
+#[path = "../tests/servers/mod.rs"]
+mod servers;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

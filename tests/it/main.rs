@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a surprise is a failure")]
 
+#[path = "../servers/mod.rs"]
+mod servers;
 mod support;
 
 mod answers;
@@ -29,6 +31,8 @@ mod limits;
 mod passthrough;
 mod problems;
 mod restart;
+mod servers_chaos;
+mod servers_test;
 mod startup;
 mod upstream;
 mod wellknown;
