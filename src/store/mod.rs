@@ -14,6 +14,7 @@ pub mod embedded;
 pub mod hot;
 pub mod postgres;
 pub mod reap;
+pub mod redis;
 pub mod server;
 mod shared;
 pub mod sweep;
