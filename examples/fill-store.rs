@@ -121,7 +121,7 @@ async fn read(store: &Arc<Embedded>, count: u64) -> Result<(), Failure> {
 /// A record of about 600 bytes, as a voucher backend's answer makes it.
 fn record(tenant: TenantId, key: String, n: u64) -> Record {
     let now = clock::now();
-    let member = |name: &str| MemberDigest { name: name.to_owned(), digest: [n as u8; 4] };
+    let member = |name: &str| MemberDigest { name: name.into(), digest: [n as u8; 4] };
     let header = |name: &'static str, value: &'static str| {
         (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
     };

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
-use crate::config::{self, Config, Engine, Mistakes};
+use crate::config::{self, Config, Engine, Mistakes, Store, defaults};
+use crate::idempotency::record::Retention;
 
 /// Makes existing HTTP APIs safe to retry: one execution per idempotency key.
 #[derive(Debug, Parser)]
@@ -161,18 +162,22 @@ impl RunArgs {
 }
 
 impl StoreArgs {
-    /// The store's directory, and the whole configuration where a file names it.
+    /// Where the store is.
     ///
     /// # Errors
     /// For everything that is wrong with the file.
-    pub fn place(&self) -> Result<(PathBuf, Option<Config>), Mistakes> {
+    pub fn store(&self) -> Result<Store, Mistakes> {
         match (&self.path, &self.config) {
-            (Some(path), _) => Ok((path.clone(), None)),
-            (None, Some(file)) => {
-                let config = config::load(file)?;
-                let Engine::Embedded { path, .. } = &config.store.engine;
-                Ok((path.clone(), Some(config)))
-            }
+            (Some(path), _) => Ok(Store {
+                retention: Retention {
+                    answer: defaults::RETENTION,
+                    tombstone: defaults::TOMBSTONE,
+                },
+                create: true,
+                expect_id: None,
+                engine: Engine::Embedded { path: path.clone(), cache: defaults::CACHE },
+            }),
+            (None, Some(file)) => Ok(config::load(file)?.store),
             (None, None) => {
                 Err(Mistakes::one("oncegate store", "needs --config FILE or --path DIR"))
             }

@@ -20,6 +20,9 @@ pub fn start(unset: &str) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
+        // It would report a line that could not be written on standard error, where writing just
+        // failed, and panic: a full disk or a log collector that ended would end calls.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     let json = std::env::var("ONCEGATE_LOG_FORMAT").is_ok_and(|format| format == "json");
     // The one error is that logging was started already, which is what was wanted.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::describe_items::{items_json, items_key_cell};
 use super::units::{Period, Size, Time};
-use super::{Config, Duplicates, Engine, Mode, RecordRules, RequestMode, Route, Upstream};
+use super::{Config, Duplicates, Mode, RecordRules, RequestMode, Route, Upstream};
 use crate::idempotency::fingerprint::{BodyCompare, Select};
 use crate::idempotency::key::{Format, KeySource, Scope, Syntax};
 use crate::idempotency::outcome::{OutcomeRules, Verdict};
@@ -21,7 +21,6 @@ impl Config {
     /// routes. Every line ends with a line feed.
     pub fn describe(&self) -> String {
         let mut text = String::new();
-        let Engine::Embedded { path, .. } = &self.store.engine;
         let listen: Vec<String> = self.server.listen.iter().map(ToString::to_string).collect();
         let tenant: Vec<&str> = self.tenant.headers.iter().map(|name| name.as_str()).collect();
         let guarded = if self.admin.token.is_some() { "with a token" } else { "no token" };
@@ -31,7 +30,7 @@ impl Config {
         };
         line("listen", listen.join(", "));
         line("admin", format!("{} ({guarded})", self.admin.listen));
-        line("store", format!("embedded, {}", path.display()));
+        line("store", self.store.engine.line());
         line("callers", if tenant.is_empty() { "all are one".into() } else { tenant.join(", ") });
         for upstream in &self.upstreams {
             line("upstream", upstream_line(upstream));
@@ -69,7 +68,7 @@ impl Config {
     /// The same for programs, and in full: durations and sizes as they are written in a file.
     pub fn describe_json(&self) -> Value {
         let limits = &self.server.limits;
-        let Engine::Embedded { path, cache } = &self.store.engine;
+        let (engine, place) = self.store.engine.json();
         let upstreams: Vec<Value> = self.upstreams.iter().map(upstream_json).collect();
         let routes: Vec<Value> = self.routes.iter().map(|route| self.route_json(route)).collect();
         json!({
@@ -96,7 +95,7 @@ impl Config {
                 "tombstone": Period(self.store.retention.tombstone).to_string(),
                 "create": self.store.create,
                 "expect_id": self.store.expect_id.map(|id| id.to_string()),
-                "embedded": { "path": path, "cache": Size(*cache).to_string() },
+                engine: place,
             },
             "tenant": { "headers": texts(&self.tenant.headers) },
             "upstreams": upstreams,

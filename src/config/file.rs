@@ -144,10 +144,10 @@ pub struct Store {
     pub encryption: Written<Unsupported>,
     /// A directory on this machine.
     pub embedded: Written<Table<Embedded>>,
-    /// Not supported by this version.
-    pub postgres: Written<Unsupported>,
-    /// Not supported by this version.
-    pub redis: Written<Unsupported>,
+    /// A PostgreSQL server that other replicas use as well.
+    pub postgres: Written<Table<Postgres>>,
+    /// A Redis or Valkey server, or a cluster of them, that other replicas use as well.
+    pub redis: Written<Table<Redis>>,
 }
 
 /// `[store.embedded]`
@@ -158,6 +158,62 @@ pub struct Embedded {
     pub path: Written<String>,
     /// Memory for the engine's own caches.
     pub cache: Written<Size>,
+}
+
+/// `[store.postgres]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Postgres {
+    /// `postgres://user:password@host/database`
+    pub url: Written<Secret>,
+    /// A file with the URL.
+    pub url_file: Written<String>,
+    /// Connections that write.
+    pub pool: Written<Count>,
+    /// Whether statements are prepared once for each connection.
+    pub prepared: Written<Flag>,
+    /// For DNS, connect, TLS and login together.
+    pub connect_timeout: Written<Time>,
+    /// For a change to become durable, reconnecting included.
+    pub timeout: Written<Time>,
+    /// How long this replica lives on after it was last heard of.
+    pub lease: Written<Time>,
+    /// PEM file of the authorities to trust instead of the system's.
+    pub ca: Written<String>,
+    /// The certificate to present.
+    pub client_cert: Written<Table<ClientCert>>,
+}
+
+/// `[store.redis]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redis {
+    /// `redis://user:password@host:6379/0`, or `rediss://` with TLS
+    pub url: Written<Secret>,
+    /// A file with the URL, or with one URL on each line.
+    pub url_file: Written<String>,
+    /// Several servers: a primary and its replicas, sentinels, or some nodes of a cluster.
+    pub urls: List<Secret>,
+    /// Whether the servers are a cluster.
+    pub cluster: Written<Flag>,
+    /// The name under which sentinels know the primary; `urls` are the sentinels then.
+    pub sentinel: Written<String>,
+    /// `strict` or `relaxed`
+    pub durability: Written<String>,
+    /// Replicas that must confirm each change before it counts.
+    pub replicas: Written<Count>,
+    /// What the names of all keys begin with.
+    pub prefix: Written<String>,
+    /// For DNS, connect, TLS and login together.
+    pub connect_timeout: Written<Time>,
+    /// For a change to become durable, reconnecting included.
+    pub timeout: Written<Time>,
+    /// How long this replica lives on after it was last heard of.
+    pub lease: Written<Time>,
+    /// PEM file of the authorities to trust instead of the system's.
+    pub ca: Written<String>,
+    /// The certificate to present.
+    pub client_cert: Written<Table<ClientCert>>,
 }
 
 /// `[tenant]`

@@ -9,6 +9,7 @@
 mod capillary;
 mod describe;
 mod describe_items;
+mod describe_stores;
 mod environment;
 pub mod file;
 pub mod file_items;
@@ -22,6 +23,7 @@ pub mod read;
 mod reader;
 mod request;
 mod routes;
+mod stores;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -126,6 +128,57 @@ pub enum Engine {
         /// Bytes of memory for the engine's own caches.
         cache: u64,
     },
+    /// A PostgreSQL server.
+    Postgres(Box<PostgresStore>),
+    /// A Redis or Valkey server or cluster.
+    Redis(Box<RedisStore>),
+}
+
+/// `[store.postgres]`
+#[derive(Debug, Clone)]
+pub struct PostgresStore {
+    /// `postgres://user:password@host/database`
+    pub url: Secret,
+    /// Connections that write.
+    pub pool: usize,
+    /// Whether statements are prepared once for each connection.
+    pub prepared: bool,
+    /// What both shared stores have.
+    pub server: StoreServer,
+}
+
+/// `[store.redis]`
+#[derive(Debug, Clone)]
+pub struct RedisStore {
+    /// `redis://` or `rediss://`, at least one.
+    pub urls: Vec<Secret>,
+    /// Whether they are a cluster.
+    pub cluster: bool,
+    /// The name under which sentinels know the primary.
+    pub sentinel: Option<String>,
+    /// Whether a server that may lose what it confirmed is refused.
+    pub strict: bool,
+    /// Replicas that must confirm each change before it counts.
+    pub replicas: u32,
+    /// What the names of all keys begin with.
+    pub prefix: String,
+    /// What both shared stores have.
+    pub server: StoreServer,
+}
+
+/// What every store on a server has.
+#[derive(Debug, Clone)]
+pub struct StoreServer {
+    /// For DNS, connect, TLS and login together.
+    pub connect_timeout: Duration,
+    /// For a change to become durable, reconnecting included.
+    pub timeout: Duration,
+    /// How long this replica lives on after it was last heard of.
+    pub lease: Duration,
+    /// PEM file of the authorities to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// PEM files of the certificate chain and key to present.
+    pub client_cert: Option<(PathBuf, PathBuf)>,
 }
 
 /// `[tenant]`
@@ -283,4 +336,14 @@ pub mod defaults {
     pub const STORE_PATH: &str = "/var/lib/oncegate";
     /// `[store.embedded] cache`
     pub const CACHE: u64 = 8 << 20;
+    /// `[store.postgres] pool`
+    pub const POOL: usize = 4;
+    /// `[store.redis] prefix`
+    pub const PREFIX: &str = "oncegate";
+    /// `[store.postgres] connect_timeout`, `[store.redis] connect_timeout`
+    pub const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+    /// `[store.postgres] timeout`, `[store.redis] timeout`
+    pub const STORE_TIMEOUT: Duration = Duration::from_secs(2);
+    /// `[store.postgres] lease`, `[store.redis] lease`
+    pub const LEASE: Duration = Duration::from_secs(10);
 }

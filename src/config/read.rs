@@ -9,16 +9,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::{HeaderName, Method};
-use toml::Spanned;
 
 use super::file;
 use super::mistakes::{Mistake, Mistakes, place};
 use super::profiles::Profile;
 use super::reader::{LARGEST_BODY, LONGEST_WAIT, Reader, SHORTEST, elements, span_of, usize_of};
 use super::units::{Secret, Size, Time};
-use super::{Admin, Config, Engine, Limits, Mode, Route, Server, Store, Tenant, defaults, tree};
+use super::{Admin, Config, Engine, Limits, Mode, Route, Server, Tenant, defaults, tree};
 use super::{paths, upstreams};
-use crate::idempotency::record::Retention;
 
 /// Reads and checks the file at `path`, with the environment of this process.
 ///
@@ -79,8 +77,7 @@ pub fn without_file(
     let mut reader = Reader { base: PathBuf::new(), removed: Vec::new(), mistakes: Vec::new() };
     let mut config = reader.general(&file::File::default());
     config.server.listen = listen.map_or(config.server.listen, |address| vec![address]);
-    let Engine::Embedded { path, .. } = &mut config.store.engine;
-    *path = store;
+    config.store.engine = Engine::Embedded { path: store, cache: defaults::CACHE };
     config.upstreams = vec![upstreams::at("backend", url)];
     let route = |name: &str, methods: &[Method], mode| Route {
         name: name.to_owned(),
@@ -290,46 +287,6 @@ impl Reader {
             );
         }
         Admin { listen, token: token.map(|(token, _)| token) }
-    }
-
-    fn store(&mut self, store: &file::Store) -> Store {
-        self.unsupported("store.encryption", &store.encryption);
-        self.unsupported("store.postgres", &store.postgres);
-        self.unsupported("store.redis", &store.redis);
-        let expect_id = store.expect_id.as_ref().and_then(|written| {
-            let id = uuid::Uuid::parse_str(written.get_ref()).ok();
-            if id.is_none() {
-                let what = "`expect_id` is not a UUID; `oncegate store info` prints the store's";
-                self.say(written, what);
-            }
-            id
-        });
-        let empty = file::Table::default();
-        let embedded = store.embedded.as_ref().map_or(&empty, Spanned::get_ref);
-        let path = match &embedded.path {
-            Some(path) if path.get_ref().is_empty() => {
-                self.say(path, "`path` is empty; name a directory");
-                PathBuf::new()
-            }
-            Some(path) => self.path(path),
-            None => PathBuf::from(defaults::STORE_PATH),
-        };
-        let cache = self.bounded(
-            "cache",
-            &embedded.cache,
-            Size(defaults::CACHE),
-            Size(64 << 10)..=Size(1 << 40),
-        );
-        Store {
-            retention: self.retention(
-                &store.retention,
-                &store.tombstone,
-                Retention { answer: defaults::RETENTION, tombstone: defaults::TOMBSTONE },
-            ),
-            create: store.create.as_ref().is_none_or(|create| create.get_ref().0),
-            expect_id,
-            engine: Engine::Embedded { path, cache: cache.0 },
-        }
     }
 
     fn tenant(&mut self, tenant: &file::Tenant) -> Tenant {

@@ -4,6 +4,7 @@ mod batches;
 mod defaults;
 mod examples;
 mod mistakes;
+mod stores;
 mod written;
 
 use super::{Config, Mistakes, Mode, RequestMode, parse};

@@ -1,5 +1,7 @@
 //! `[[upstream]]`: what was written, made sure of.
 
+use std::path::PathBuf;
+
 use http::Uri;
 use toml::Spanned;
 
@@ -104,16 +106,7 @@ impl Reader {
                 Time(std::time::Duration::ZERO)..=LONGEST_WAIT,
             ),
             ca: written.ca.as_ref().map(|ca| self.path(ca)),
-            client_cert: written.client_cert.as_ref().and_then(|pair| {
-                let (cert, key) = (&pair.get_ref().cert, &pair.get_ref().key);
-                if cert.is_none() {
-                    self.missing(pair, "cert", "`client_cert` needs `cert`, a PEM file");
-                }
-                if key.is_none() {
-                    self.missing(pair, "key", "`client_cert` needs `key`, a PEM file");
-                }
-                Some((self.path(cert.as_ref()?), self.path(key.as_ref()?)))
-            }),
+            client_cert: written.client_cert.as_ref().and_then(|pair| self.client_cert(pair)),
             urls,
         };
         let plain = upstream.urls.iter().all(|url| url.scheme_str() == Some("http"));
@@ -127,6 +120,21 @@ impl Reader {
             }
         }
         upstream
+    }
+
+    /// The files of a certificate chain and its key.
+    pub(super) fn client_cert(
+        &mut self,
+        pair: &Spanned<Table<file::ClientCert>>,
+    ) -> Option<(PathBuf, PathBuf)> {
+        let (cert, key) = (&pair.get_ref().cert, &pair.get_ref().key);
+        if cert.is_none() {
+            self.missing(pair, "cert", "`client_cert` needs `cert`, a PEM file");
+        }
+        if key.is_none() {
+            self.missing(pair, "key", "`client_cert` needs `key`, a PEM file");
+        }
+        Some((self.path(cert.as_ref()?), self.path(key.as_ref()?)))
     }
 
     fn urls(&mut self, table: &Spanned<Table<file::Upstream>>) -> Vec<Uri> {

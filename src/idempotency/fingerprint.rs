@@ -31,8 +31,8 @@ pub struct Fingerprint {
 /// differ, too few to search for the value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberDigest {
-    /// The member's name.
-    pub name: String,
+    /// The member's name; records of one batch share it.
+    pub name: Arc<str>,
     /// The start of a hash over name and value, seeded with the tenant.
     pub digest: [u8; 4],
 }
@@ -167,22 +167,27 @@ struct Piece {
 impl Compared {
     /// The fingerprint: with a short digest for each top-level member.
     pub fn fingerprint(&self, tenant: &TenantId) -> Fingerprint {
-        // Two tenants with the same value have different digests for it.
-        let seed = tenant.as_bytes().first_chunk().copied().map_or(0, u64::from_le_bytes);
         let members = self
             .members
             .iter()
             .filter(|piece| piece.name.len() <= MAX_MEMBER_NAME)
             .take(MAX_MEMBERS)
             .map(|piece| {
-                let hash = xxh3_64_with_seed(&self.text[piece.whole.clone()], seed);
-                let [a, b, c, d, ..] = hash.to_le_bytes();
-                let name = String::from_utf8_lossy(&self.text[piece.name.clone()]).into_owned();
-                MemberDigest { name, digest: [a, b, c, d] }
+                let digest = member_digest(tenant, &self.text[piece.whole.clone()]);
+                let name = String::from_utf8_lossy(&self.text[piece.name.clone()]).into();
+                MemberDigest { name, digest }
             })
             .collect();
         Fingerprint { digest: self.digest, members }
     }
+}
+
+/// The short digest of a member, written down with its name. Two tenants with the same value have
+/// different digests for it.
+pub fn member_digest(tenant: &TenantId, text: &[u8]) -> [u8; 4] {
+    let seed = tenant.as_bytes().first_chunk().copied().map_or(0, u64::from_le_bytes);
+    let [a, b, c, d, ..] = xxh3_64_with_seed(text, seed).to_le_bytes();
+    [a, b, c, d]
 }
 
 impl Fingerprint {
@@ -191,14 +196,14 @@ impl Fingerprint {
     /// object) or cannot be told.
     pub fn differing(&self, other: &Self) -> Vec<String> {
         let all = |list: &[MemberDigest], name: &str| -> Vec<[u8; 4]> {
-            let named = list.iter().filter(|member| member.name == name);
+            let named = list.iter().filter(|member| &*member.name == name);
             named.map(|member| member.digest).collect()
         };
         let mut names: Vec<String> = Vec::new();
         for member in self.members.iter().chain(&*other.members) {
             let differs = all(&self.members, &member.name) != all(&other.members, &member.name);
-            if differs && !names.contains(&member.name) {
-                names.push(member.name.clone());
+            if differs && !names.iter().any(|name| **name == *member.name) {
+                names.push(member.name.as_ref().to_owned());
             }
         }
         names.sort_unstable();

@@ -372,7 +372,21 @@ impl Record {
     }
 
     fn next(&self, state: State, now: Timestamp) -> Self {
-        Self { version: self.version.wrapping_add(1), updated: now, state, ..self.clone() }
+        // Not `..self.clone()`: the present state, which may be large, would be copied to be dropped.
+        Self {
+            version: self.version.wrapping_add(1),
+            tenant: self.tenant,
+            route: self.route.clone(),
+            key: self.key.clone(),
+            subject: self.subject,
+            fingerprint: self.fingerprint.clone(),
+            first_seen: self.first_seen,
+            updated: now,
+            attempts: self.attempts,
+            attempt: self.attempt,
+            owner: self.owner,
+            state,
+        }
     }
 }
 

@@ -141,15 +141,23 @@ fn row(rules: &ItemRules, item: &Item, entry: &Ledger, now: Option<&ItemOutcome>
     }
     let template = rules.render.template(entry.progress());
     edits.extend(template.item.iter().map(|(at, text)| Edit::new(at, text.as_str())));
-    // Last, so that however long they grow they need not be read again.
+    // All of them last and in one pass: however long they grow, they need not be read again. So
+    // those that are absent get their places with the other changes.
+    let mut lists_edits = Vec::new();
     for pointer in &response.append {
         let list = elements(lists, &pointer.to_string());
         // An array that stays empty stays as the backend wrote it: `[]`, `null` or absent.
         if !list.is_empty() {
-            edits.push(Edit::new(pointer, format!("[{}]", list.join(","))));
+            if find(pointer).is_none() {
+                edits.push(Edit::new(pointer, "[]"));
+            }
+            lists_edits.push(Edit::new(pointer, format!("[{}]", list.join(","))));
         }
     }
-    document.map_or_else(|| base.to_owned(), |document| edit_value(document.root(), &edits))
+    let text = document
+        .as_ref()
+        .map_or_else(|| base.to_owned(), |document| edit_value(document.root(), &edits));
+    if lists_edits.is_empty() { text } else { edit(&text, &lists_edits) }
 }
 
 /// The row of an item the backend never wrote one for: what the client sent to tell it by.

@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 
-use super::digest::{Digester, hash};
+use super::digest::{Digester, Prints, hash};
 use super::rules::{ItemRules, MatchBy, scalar};
 use crate::idempotency::TenantId;
-use crate::idempotency::fingerprint::{Fingerprint, MemberDigest};
 use crate::json::{Document, Kind, ParseError, Value};
 
 /// Bytes of the longest id.
 pub const MAX_ID: usize = 4096;
+
+/// So many ids are compared with each other faster than they are hashed.
+const FEW: usize = 16;
 
 /// What a batch is read from.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +45,8 @@ pub struct Item {
     pub id: String,
     /// Units asked for; at least 1.
     pub quantity: u64,
-    /// SHA-256 over what must not change between tries, see [`Batch::fingerprints`].
+    /// SHA-256 over what must not change between tries: the item's `same` members, its quantity and
+    /// the body's `shared` members.
     pub digest: [u8; 32],
     /// Whether it is sent whole or not at all.
     pub indivisible: bool,
@@ -181,37 +184,32 @@ impl Batch {
     /// # Errors
     /// When the body is not a batch that can be claimed; nothing may be sent for it.
     pub fn read(rules: &ItemRules, request: &Request<'_>) -> Result<Self, BatchError> {
-        read(rules, request, &mut None)
+        let document = Document::parse(request.body).map_err(BatchError::NotJson)?;
+        read(rules, request, &document, false).map(|(batch, _)| batch)
     }
 
-    /// The fingerprint of each item, with a short digest of each member: `quantity` for members of
-    /// the item, `/brand` for members of the body. The same for single items and arrays, whatever
-    /// the order of the pointers, so that routes can share a ledger.
+    /// Reads the body, parsed already, together with what the records of new items need: the
+    /// digests of their members. They are the same for single items and arrays, whatever the order
+    /// of the pointers, so that routes can share a ledger.
     ///
     /// # Errors
     /// As [`Batch::read`].
-    pub fn fingerprints(
+    pub fn read_with_prints(
         rules: &ItemRules,
         request: &Request<'_>,
-    ) -> Result<Vec<Fingerprint>, BatchError> {
-        let mut members = Some(Vec::new());
-        let batch = read(rules, request, &mut members)?;
-        let members = members.unwrap_or_default();
-        Ok(batch
-            .items
-            .iter()
-            .zip(members)
-            .map(|(item, members)| Fingerprint { digest: item.digest, members: members.into() })
-            .collect())
+        document: &Document<'_>,
+    ) -> Result<(Self, Prints), BatchError> {
+        let (batch, prints) = read(rules, request, document, true)?;
+        Ok((batch, prints.unwrap_or_default()))
     }
 }
 
 fn read(
     rules: &ItemRules,
     request: &Request<'_>,
-    digests: &mut Option<Vec<Vec<MemberDigest>>>,
-) -> Result<Batch, BatchError> {
-    let document = Document::parse(request.body).map_err(BatchError::NotJson)?;
+    document: &Document<'_>,
+    wants_members: bool,
+) -> Result<(Batch, Option<Prints>), BatchError> {
     if document.has_duplicates() {
         return Err(BatchError::DuplicateMember);
     }
@@ -227,42 +225,51 @@ fn read(
     if values.len() > rules.max_items {
         return Err(BatchError::TooMany { most: rules.max_items });
     }
-    let digester = Digester::new(rules, request, &document, list, digests.is_some());
+    let mut digester = Digester::new(rules, request, document, list, wants_members);
     let mut items = Vec::with_capacity(values.len());
-    let mut seen: HashMap<String, usize> = HashMap::with_capacity(values.len());
-    for (at, value) in values.into_iter().enumerate() {
-        let item = read_item(rules, value, at, &digester, digests)?;
-        if let Some(first) = seen.insert(item.id.clone(), at) {
-            return Err(BatchError::DuplicateItem { first, item: at });
-        }
-        items.push(item);
+    let wrong = values.into_iter().enumerate().find_map(|(at, value)| {
+        read_item(rules, value, at, &mut digester).map(|item| items.push(item)).err()
+    });
+    // An id that stands twice before an item that is wrong is what was wrong first.
+    if let Some(error) = twice(&items).or(wrong) {
+        return Err(error);
     }
-    let serial = rules
-        .serialize_by
-        .iter()
-        .filter_map(|pointer| {
-            let value = document.find(pointer).filter(|value| value.kind() != Kind::Null)?;
-            let mut text = pointer.to_string().into_bytes();
-            text.push(0);
-            // Written as a number or as a string, it is the same customer.
-            match scalar(value) {
-                Some(scalar) => text.extend_from_slice(scalar.as_bytes()),
-                None => drop(value.canonical(&mut text, &[])),
-            }
-            let mut digest = [0; 16];
-            digest.copy_from_slice(&hash(b"oncegate/serial/1\0", request.tenant, &text)[..16]);
-            Some(digest)
-        })
-        .collect();
-    Ok(Batch { items, serial, list: list.span() })
+    let serial = rules.serialize_by.iter().filter_map(|pointer| {
+        let value = document.find(pointer).filter(|value| value.kind() != Kind::Null)?;
+        let mut text = pointer.to_string().into_bytes();
+        text.push(0);
+        // Written as a number or as a string, it is the same customer.
+        match scalar(value) {
+            Some(scalar) => text.extend_from_slice(scalar.as_bytes()),
+            None => drop(value.canonical(&mut text, &[])),
+        }
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&hash(b"oncegate/serial/1\0", request.tenant, &text)[..16]);
+        Some(digest)
+    });
+    let serial = serial.collect();
+    Ok((Batch { items, serial, list: list.span() }, digester.into_prints()))
+}
+
+/// The first item whose id an earlier one has.
+fn twice(items: &[Item]) -> Option<BatchError> {
+    if items.len() <= FEW {
+        let same = |at: &usize| items[..*at].iter().position(|item| item.id == items[*at].id);
+        return (0..items.len())
+            .find_map(|at| Some(BatchError::DuplicateItem { first: same(&at)?, item: at }));
+    }
+    let mut seen: HashMap<&str, usize> = HashMap::with_capacity(items.len());
+    items.iter().enumerate().find_map(|(item, value)| {
+        let first = seen.insert(&value.id, item)?;
+        Some(BatchError::DuplicateItem { first, item })
+    })
 }
 
 fn read_item(
     rules: &ItemRules,
     value: Value<'_, '_>,
     at: usize,
-    digester: &Digester<'_>,
-    digests: &mut Option<Vec<Vec<MemberDigest>>>,
+    digester: &mut Digester<'_>,
 ) -> Result<Item, BatchError> {
     if value.kind() != Kind::Object {
         return Err(BatchError::NotAnObject { item: at });
@@ -287,10 +294,7 @@ fn read_item(
         }
     };
     let skip = [Some(id_value.place()), quantity_value.map(|value| value.place())];
-    let (digest, members) = digester.item(value, quantity, skip);
-    if let Some(digests) = digests {
-        digests.push(members);
-    }
+    let digest = digester.item(value, quantity, skip);
     let members = rules
         .response
         .by

@@ -1,12 +1,39 @@
 //! Fingerprints of items: what must not change between two tries of the same id.
 
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
 
-use super::batch::Request;
+use super::batch::{Batch, Request};
 use super::rules::ItemRules;
 use crate::idempotency::TenantId;
-use crate::idempotency::fingerprint::{MAX_MEMBER_NAME, MAX_MEMBERS, MemberDigest};
+use crate::idempotency::fingerprint::{
+    Fingerprint, MAX_MEMBER_NAME, MAX_MEMBERS, MemberDigest, member_digest,
+};
 use crate::json::{Document, Pointer, Value};
+
+/// The short digests of the members of a batch's items: `quantity` for members of the item,
+/// `/brand` for members of the body.
+#[derive(Debug, Default, Clone)]
+pub struct Prints {
+    /// Of the members that all items share.
+    shared: Vec<MemberDigest>,
+    /// Of the items' own members, item after item.
+    own: Vec<MemberDigest>,
+    /// Where each item's own members end.
+    ends: Vec<usize>,
+}
+
+impl Prints {
+    /// The fingerprint of the item at this place; `batch` is the one that was read with these.
+    pub fn fingerprint(&self, batch: &Batch, at: usize) -> Option<Fingerprint> {
+        let digest = batch.items.get(at)?.digest;
+        let start = at.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
+        let own = self.own.get(start..*self.ends.get(at)?)?;
+        let members = self.shared.iter().chain(own).take(MAX_MEMBERS).cloned().collect();
+        Some(Fingerprint { digest, members })
+    }
+}
 
 /// Makes the digests of items; what they share is digested once.
 pub(super) struct Digester<'a> {
@@ -14,9 +41,11 @@ pub(super) struct Digester<'a> {
     /// Names and pointers of the members that count, sorted by name; `None`: all.
     same: Option<Vec<(String, &'a Pointer)>>,
     shared: [u8; 32],
-    shared_members: Vec<MemberDigest>,
     quantity_name: String,
-    wants_members: bool,
+    /// `None`: short digests are not wanted.
+    notes: Option<Notes<'a>>,
+    /// What is digested, used again for each item.
+    text: Vec<u8>,
 }
 
 impl<'a> Digester<'a> {
@@ -35,14 +64,6 @@ impl<'a> Digester<'a> {
         });
         let quantity_name =
             rules.quantity.as_ref().map_or_else(|| String::from("quantity"), item_name);
-        let mut digester = Self {
-            tenant: request.tenant,
-            same,
-            shared: [0; 32],
-            shared_members: Vec::new(),
-            quantity_name,
-            wants_members,
-        };
         let mut parts: Vec<(String, Value<'_, '_>)> = match &rules.shared {
             Some(pointers) => pointers
                 .iter()
@@ -56,79 +77,121 @@ impl<'a> Digester<'a> {
                 .collect(),
         };
         parts.sort_unstable_by(|left, right| left.0.cmp(&right.0));
-        let mut text = Vec::new();
-        let mut members = Vec::new();
+        let tenant = request.tenant;
+        let mut notes = wants_members.then(|| Notes::new(tenant));
+        let mut text = Vec::with_capacity(256);
         for (name, value) in request.parameters {
-            let name = format!("{{{name}}}");
-            members.extend(digester.fold(&mut text, &name, |text| field(text, value.as_bytes())));
+            part(&mut text, &mut notes, &format!("{{{name}}}"), |text| {
+                field(text, value.as_bytes());
+            });
         }
         for (name, value) in parts {
             // A member that holds the items and more counts without the items.
-            let member = digester.fold(&mut text, &name, |text| {
+            part(&mut text, &mut notes, &name, |text| {
                 value.canonical(text, &[list.place()]);
             });
-            members.extend(member);
         }
-        digester.shared = hash(b"oncegate/items-shared/1\0", request.tenant, &text);
-        digester.shared_members = members;
-        digester
+        if let Some(notes) = &mut notes {
+            notes.end_shared();
+        }
+        let shared = hash(b"oncegate/items-shared/1\0", tenant, &text);
+        Self { tenant, same, shared, quantity_name, notes, text }
     }
 
-    /// The digest of an item, and those of its members if they are wanted. The values at the places
-    /// `skip` are its id, which names the record, and its quantity, which counts as a number.
+    /// The digest of an item. The values at the places `skip` are its id, which names the record,
+    /// and its quantity, which counts as a number.
     pub(super) fn item(
-        &self,
+        &mut self,
         item: Value<'_, '_>,
         quantity: u64,
         skip: [Option<usize>; 2],
-    ) -> ([u8; 32], Vec<MemberDigest>) {
-        let mut text = Vec::with_capacity(256);
-        text.extend_from_slice(&self.shared);
-        let mut members = self.shared_members.clone();
-        members.extend(self.fold(&mut text, &self.quantity_name, |text| {
+    ) -> [u8; 32] {
+        let Self { tenant, same, shared, quantity_name, notes, text } = self;
+        text.clear();
+        text.extend_from_slice(shared);
+        part(text, notes, quantity_name, |text| {
             text.extend_from_slice(&quantity.to_le_bytes());
-        }));
-        let skipped = |value: &Value<'_, '_>| skip.contains(&Some(value.place()));
-        let mut each = |name: &str, value: Value<'_, '_>| {
-            if !skipped(&value) {
-                let inner = skip.map(|place| place.unwrap_or(usize::MAX));
-                members.extend(self.fold(&mut text, name, |text| {
+        });
+        let inner = skip.map(|place| place.unwrap_or(usize::MAX));
+        let mut member = |name: &str, value: Value<'_, '_>| {
+            if !inner.contains(&value.place()) {
+                part(text, notes, name, |text| {
                     value.canonical(text, &inner);
-                }));
+                });
             }
         };
-        match &self.same {
+        match same {
             Some(named) => named
                 .iter()
                 .filter_map(|(name, pointer)| Some((name, item.find(pointer)?)))
-                .for_each(|(name, value)| each(name, value)),
+                .for_each(|(name, value)| member(name, value)),
             None => {
                 let mut all: Vec<_> = item.members().collect();
                 all.sort_unstable_by(|left, right| left.0.cmp(&right.0));
-                all.into_iter().for_each(|(name, value)| each(&name, value));
+                all.into_iter().for_each(|(name, value)| member(&name, value));
             }
         }
-        members.truncate(MAX_MEMBERS);
-        (hash(b"oncegate/item/1\0", self.tenant, &text), members)
+        if let Some(notes) = notes {
+            notes.end_item();
+        }
+        hash(b"oncegate/item/1\0", tenant, text)
     }
 
-    /// Appends one named part, and gives its short digest if those are wanted.
-    fn fold(
-        &self,
-        text: &mut Vec<u8>,
-        name: &str,
-        value: impl FnOnce(&mut Vec<u8>),
-    ) -> Option<MemberDigest> {
-        let start = text.len();
-        field(text, name.as_bytes());
-        value(text);
-        let wanted = self.wants_members && name.len() <= MAX_MEMBER_NAME;
-        wanted.then(|| {
-            let hash = hash(b"oncegate/item-member/1\0", self.tenant, &text[start..]);
-            let mut digest = [0; 4];
-            digest.copy_from_slice(&hash[..4]);
-            MemberDigest { name: name.to_owned(), digest }
-        })
+    /// The short digests of all items so far, if they were wanted.
+    pub(super) fn into_prints(self) -> Option<Prints> {
+        self.notes.map(|notes| notes.prints)
+    }
+}
+
+/// Short digests as they are made, first those of the shared members, then item after item.
+struct Notes<'a> {
+    tenant: &'a TenantId,
+    prints: Prints,
+    /// Where the digests of the item before begin, and those of the present one.
+    before: usize,
+    first: usize,
+}
+
+impl<'a> Notes<'a> {
+    fn new(tenant: &'a TenantId) -> Self {
+        Self { tenant, prints: Prints::default(), before: 0, first: 0 }
+    }
+
+    fn end_shared(&mut self) {
+        self.prints.shared = std::mem::take(&mut self.prints.own);
+    }
+
+    fn end_item(&mut self) {
+        self.before = self.first;
+        self.first = self.prints.own.len();
+        self.prints.ends.push(self.first);
+    }
+
+    fn note(&mut self, name: &str, text: &[u8]) {
+        let Self { tenant, prints, before, first } = self;
+        let place = prints.own.len() - *first;
+        if name.len() > MAX_MEMBER_NAME || prints.shared.len() + place >= MAX_MEMBERS {
+            return;
+        }
+        // Most items have the members of the one before, and share their names.
+        let like = prints.own.get(*before + place).map(|like| &like.name);
+        let name = like.filter(|like| ***like == *name).map_or_else(|| name.into(), Arc::clone);
+        prints.own.push(MemberDigest { name, digest: member_digest(tenant, text) });
+    }
+}
+
+/// Appends one named part, and notes its short digest if those are wanted.
+fn part(
+    text: &mut Vec<u8>,
+    notes: &mut Option<Notes<'_>>,
+    name: &str,
+    value: impl FnOnce(&mut Vec<u8>),
+) {
+    let start = text.len();
+    field(text, name.as_bytes());
+    value(text);
+    if let Some(notes) = notes {
+        notes.note(name, &text[start..]);
     }
 }
 

@@ -61,14 +61,14 @@ pub fn join(
         Some(place) if place.kind() == Kind::Array => place.elements().collect(),
         Some(place) if place.kind() == Kind::Object && rules.response.single => vec![place],
         Some(_) | None => {
-            let refused = refused(rules, outcome, document.as_ref(), status);
+            let refused = refused(rules, outcome, document.as_ref(), response);
             return whole(batch, plan, refused, outcome.verdict(status), status);
         }
     };
     if rules.response.single
         && let [row] = rows.as_slice()
         && says_nothing(rules, *row, status)
-        && refused(rules, outcome, document.as_ref(), status)
+        && refused(rules, outcome, document.as_ref(), response)
     {
         return whole(batch, plan, true, Verdict::Released, status);
     }
@@ -123,8 +123,9 @@ fn refused(
     rules: &ItemRules,
     outcome: &OutcomeRules,
     document: Option<&Document<'_>>,
-    status: u16,
+    response: &Response<'_>,
 ) -> bool {
+    let status = response.status;
     let root = document.map(Document::root);
     let matches = |list: &[Matcher], need_status: bool| {
         root.is_some_and(|root| {
@@ -139,10 +140,16 @@ fn refused(
         return false;
     }
     match outcome.verdict(status) {
-        Verdict::Released => true,
+        // JSON that is cut off or ambiguous may hold rows, and rows come under any status.
+        Verdict::Released => document.is_some() || !starts_as_json(response.body),
         Verdict::Final => matches(&rules.response.not_issued, false),
         Verdict::Unknown => matches(&rules.response.not_issued, true),
     }
+}
+
+fn starts_as_json(body: &[u8]) -> bool {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
 }
 
 fn names_another(rules: &ItemRules, id: &str, row: Value<'_, '_>) -> bool {
@@ -194,13 +201,15 @@ fn issued(
         // A row that denies and counts, without showing what it counts, says two things.
         (Some(counted), None) if counted > 0 && denied => return Err(Doubt::Contradicting),
         (Some(units), _) | (None, Some(units)) => units,
-        (None, None) if denied => 0,
-        (None, None)
-            if response.issued.all.as_ref().is_some_and(|all| all.matches(row, status)) =>
-        {
-            sent
+        (None, None) => {
+            let all = response.issued.all.as_ref().is_some_and(|all| all.matches(row, status));
+            match (denied, all) {
+                (true, true) => return Err(Doubt::Contradicting),
+                (true, false) => 0,
+                (false, true) => sent,
+                (false, false) => return Err(Doubt::Silent),
+            }
         }
-        (None, None) => return Err(Doubt::Silent),
     };
     if issued > sent {
         return Err(Doubt::OverIssued);

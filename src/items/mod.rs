@@ -23,6 +23,7 @@ mod tests;
 pub use crate::idempotency::ledger::{Appended, Doubt, Ledger, LedgerError};
 pub use answer::{Answer, refusal, render};
 pub use batch::{Batch, BatchError, Request};
+pub use digest::Prints;
 pub use join::{ItemOutcome, Joined, Response, Shape, join};
 pub use rules::ItemRules;
 pub use split::{Known, Part, Plan, Verdict};

@@ -1,6 +1,6 @@
 //! Which row of an answer is which item's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::batch::Item;
 use super::rules::{ItemRules, MatchBy, scalar};
@@ -96,7 +96,7 @@ fn by_member<'d, 'a>(
     });
 }
 
-/// By place, when there is a row for each item; a row that names another member than the item at
+/// By place, when there is a row for each item and all that are known stand at theirs; a row that names another member than the item at
 /// its place is nobody's.
 fn by_position<'d, 'a>(
     found: &mut [Found<'d, 'a>],
@@ -108,18 +108,36 @@ fn by_position<'d, 'a>(
     if rows.len() != sent.len() {
         return;
     }
+    // A row that is known and stands elsewhere shows that the order is another.
+    let elsewhere = |(found, row): (&Found<'_, '_>, &Value<'_, '_>)| matches!(found, Found::Row(known) if known.place() != row.place());
+    if found.iter().zip(rows).any(elsewhere) {
+        return;
+    }
     let members = || {
         rules.response.by.iter().filter_map(|by| match by {
             MatchBy::Member(pointer) => Some(pointer),
             MatchBy::Id(_) | MatchBy::Position => None,
         })
     };
-    free.retain(|&row| {
-        let contradicts = members().zip(&sent[row].members).any(|(pointer, of_item)| {
+    let contradicts = |row: usize, only: Option<&HashSet<&str>>| {
+        members().zip(&sent[row].members).any(|(pointer, of_item)| {
             let of_row = rows[row].find(pointer).and_then(scalar);
-            matches!((of_row, of_item), (Some(row), Some((item, _))) if row != *item)
-        });
-        if contradicts || !matches!(found[row], Found::Missing) {
+            matches!((of_row, of_item), (Some(row), Some((item, _)))
+                if row != *item && only.is_none_or(|values| values.contains(&*row)))
+        })
+    };
+    // One that names what another item has shows the same; what no item has, the backend has put
+    // in its place.
+    let values: HashSet<&str> = sent
+        .iter()
+        .flat_map(|item| item.members.iter().flatten())
+        .map(|(value, _)| value.as_str())
+        .collect();
+    if free.iter().any(|&row| contradicts(row, Some(&values))) {
+        return;
+    }
+    free.retain(|&row| {
+        if contradicts(row, None) || !matches!(found[row], Found::Missing) {
             return true;
         }
         found[row] = Found::Row(rows[row]);

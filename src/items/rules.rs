@@ -178,19 +178,30 @@ impl Matcher {
             StatusPattern::Exact(exact) => exact == status,
             StatusPattern::Class(digit) => u16::from(digit) == status / 100,
         });
-        let by_member = self.member.as_ref().is_none_or(|(pointer, test)| {
-            let found = value.find(pointer);
-            match test {
-                Test::AbsentOrNull => found.is_none_or(|found| found.kind() == Kind::Null),
-                Test::OneOf(texts) => found
-                    .and_then(scalar)
-                    .is_some_and(|text| texts.iter().any(|expected| *expected == text)),
-            }
+        let by_member = self.member.as_ref().is_none_or(|(pointer, test)| match test {
+            Test::AbsentOrNull => absent_or_null(value, pointer),
+            Test::OneOf(texts) => value
+                .find(pointer)
+                .and_then(scalar)
+                .is_some_and(|text| texts.iter().any(|expected| *expected == text)),
         });
         by_status
             && by_member
             && self.unless.as_ref().is_none_or(|other| !other.matches(value, status))
     }
+}
+
+/// Whether nothing, or `null`, stands at a pointer. That an array lacks a member says nothing: what
+/// is meant may stand in its elements.
+fn absent_or_null(mut value: Value<'_, '_>, pointer: &Pointer) -> bool {
+    for token in pointer.tokens() {
+        let Some(child) = value.child(token) else {
+            let index = token.bytes().all(|byte| byte.is_ascii_digit());
+            return value.kind() != Kind::Array || index;
+        };
+        value = child;
+    }
+    value.kind() == Kind::Null
 }
 
 /// The text of a string, number or boolean.

@@ -87,7 +87,7 @@ impl<'a> Document<'a> {
         (0..self.nodes.len())
             .map(|at| Value { document: self, at })
             .filter(|value| value.kind() == Kind::Object)
-            .any(|object| object.sorted_members().is_none())
+            .any(|object| object.repeats_a_name())
     }
 }
 
@@ -166,7 +166,7 @@ impl<'d, 'a> Value<'d, 'a> {
         self.children(Kind::Array)
     }
 
-    fn children(&self, kind: Kind) -> impl Iterator<Item = Value<'d, 'a>> + use<'d, 'a> {
+    fn children(&self, kind: Kind) -> impl Iterator<Item = Value<'d, 'a>> + Clone + use<'d, 'a> {
         let document = self.document;
         let end = self.node().after as usize;
         let mut next = if self.kind() == kind { self.at + 1 } else { end };
@@ -183,6 +183,22 @@ impl<'d, 'a> Value<'d, 'a> {
         let node = self.node();
         let raw = &self.document.text[node.name_start as usize..node.name_end as usize];
         if node.plain_name { Cow::Borrowed(raw) } else { parse::unescape(raw) }
+    }
+
+    /// Whether two members have the same name.
+    fn repeats_a_name(&self) -> bool {
+        if self.children(Kind::Object).nth(FEW).is_some() {
+            return self.sorted_members().is_none();
+        }
+        let mut members = self.children(Kind::Object);
+        while let Some(member) = members.next() {
+            let name = member.name();
+            let mut later = members.clone();
+            if later.any(|other| other.name() == name) {
+                return true;
+            }
+        }
+        false
     }
 
     /// The members sorted by name; `None` when a name stands twice.
@@ -235,6 +251,9 @@ impl<'d, 'a> Value<'d, 'a> {
         true
     }
 }
+
+/// So many names are compared with each other faster than they are sorted.
+const FEW: usize = 8;
 
 fn length_prefixed(text: &mut Vec<u8>, part: &str) {
     text.extend_from_slice(&(part.len() as u64).to_le_bytes());

@@ -45,7 +45,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Document<'_>, ParseError> {
     if u32::try_from(bytes.len()).is_err() {
         return Err(ParseError::TooLarge);
     }
-    let mut parser = Parser { bytes, at: 0, nodes: Vec::with_capacity(16), open: Vec::new() };
+    // Most values with their name take some more bytes than that.
+    let expected = (bytes.len() / 12).clamp(8, MAX_VALUES);
+    let mut parser = Parser { bytes, at: 0, nodes: Vec::with_capacity(expected), open: Vec::new() };
     parser.run()?;
     Ok(Document { text, nodes: parser.nodes })
 }

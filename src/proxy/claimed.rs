@@ -121,7 +121,7 @@ impl Claimed {
         for _ in 0..MAX_TRIES {
             let next = self.record.completed(answer.clone(), retention, now);
             let expires = next.expires();
-            match self.put(Some(next.clone())).await {
+            match self.put(Some(next)).await {
                 Ok(Swap::Done) => {
                     self.gateway.hot.put(self.id, self.record.clone());
                     return Settled::Recorded { expires, completed: now };
@@ -136,7 +136,7 @@ impl Claimed {
                 }
                 Err(error) => {
                     tracing::error!(record = ?self.id, %error, "an outcome could not be recorded");
-                    self.finish_later(Some(next));
+                    self.finish_later(Some(self.record.completed(answer, retention, now)));
                     return Settled::NotRecorded;
                 }
             }

@@ -184,7 +184,7 @@ pub fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record, DecodeError> {
     let route = from.text("route")?;
     let key = from.text("key")?;
     let members = from.list("members", |from| {
-        Ok(MemberDigest { name: from.text("member")?, digest: from.array("member")? })
+        Ok(MemberDigest { name: from.text("member")?.into(), digest: from.array("member")? })
     })?;
     let state = from.state(tag, head.expires)?;
     if !from.0.is_empty() {

@@ -22,6 +22,7 @@ where
     S: std::ops::Deref<Target = Arc<dyn Store>>,
 {
     what_was_put_is_there_until_it_is_removed(&**store().await).await;
+    several_records_are_read_in_the_order_asked_for(&**store().await).await;
     a_change_is_made_only_on_the_version_it_expects(&**store().await).await;
     the_loser_is_told_the_winner(&**store().await).await;
     several_changes_are_made_together_or_not_at_all(&**store().await).await;
@@ -87,6 +88,14 @@ async fn what_was_put_is_there_until_it_is_removed(store: &dyn Store) {
     check_list(store, Query { subject: Some([9; 16]), ..all.clone() }, &[]).await;
     let end = Some(Timestamp::from_millis(u64::MAX));
     check_list(store, Query { expired_at: end, ..all }, &[]).await;
+}
+
+async fn several_records_are_read_in_the_order_asked_for(store: &dyn Store) {
+    assert_eq!(store.get_many(&[]).await.unwrap(), []);
+    let (one, two) = (samples::claim(1), samples::kept(2, 100));
+    done(store, vec![put_new(id(1), one.clone()), put_new(id(2), two.clone())]).await;
+    let read = store.get_many(&[id(2), id(3), id(1), id(2)]).await.unwrap();
+    assert_eq!(read, [Some(two.clone()), None, Some(one), Some(two)]);
 }
 
 async fn a_change_is_made_only_on_the_version_it_expects(store: &dyn Store) {

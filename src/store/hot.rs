@@ -1,30 +1,58 @@
 //! Final answers kept in memory, so that a replay reads no disk.
 //!
-//! Only final records whose answer was kept, and items that are done, go in: nothing can change
-//! them before they expire, and whoever uses one decides on it with the record's own time, so an
-//! entry is never wrong, only absent. Bounded by bytes; the least useful entries leave first. Work in flight is never here.
+//! Only final records whose answer was kept go in, and the answers of batches whose items are all
+//! done: nothing can change them before they expire, and whoever uses one decides on it with its own
+//! time, so an entry is never wrong, only absent. Bounded by bytes; the least useful entries leave
+//! first. Work in flight is never here.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use moka::sync::Cache;
 
+use crate::clock::Timestamp;
 use crate::idempotency::record::BuildIdHasher;
 use crate::idempotency::{Answer, Record, RecordId, State};
 
 /// Bytes of answers kept in memory, unless the caller says otherwise.
 pub const CAPACITY: u64 = 32 << 20;
 
-/// A record larger than this stays on disk: one answer must not push out hundreds.
+/// An answer larger than this is not kept here: one must not push out hundreds.
 const MAX_ENTRY: u64 = 256 << 10;
 
 /// What an entry costs beside its contents: the cache's own books and the allocations.
 const OVERHEAD: usize = 512;
 
-/// The cache of final records. Cheap to clone; clones share the entries.
+/// The cache of final answers. Cheap to clone; clones share the entries.
 #[derive(Debug, Clone)]
 pub struct Hot {
-    entries: Cache<RecordId, Arc<Known>, BuildIdHasher>,
+    entries: Cache<RecordId, Entry, BuildIdHasher>,
     max_entry: u64,
+    /// Counts the records that were dropped because they changed. A batch's answer is made of
+    /// records that it does not name, so that it holds only while none was.
+    dropped: Arc<AtomicU64>,
+}
+
+#[derive(Debug, Clone)]
+enum Entry {
+    Record(Arc<Known>),
+    Batch(Arc<Merged>),
+}
+
+/// What the client of a batch is told once all of its items are done.
+#[derive(Debug)]
+pub struct Merged {
+    /// The status.
+    pub status: u16,
+    /// The body: JSON.
+    pub body: Bytes,
+    /// Until when all of it is kept, as clients are told.
+    pub kept_until: Option<Timestamp>,
+    /// From when on some of it may be gone: the answer is to be made anew.
+    pub holds_until: Option<Timestamp>,
+    /// What [`Hot::dropped`] gave before the records were read.
+    pub dropped: u64,
 }
 
 /// A final record in memory.
@@ -48,44 +76,78 @@ impl Hot {
     pub fn new(capacity: u64) -> Self {
         let entries = Cache::builder()
             .max_capacity(capacity)
-            .weigher(|_, known: &Arc<Known>| {
-                u32::try_from(weight(&known.record)).unwrap_or(u32::MAX)
-            })
+            .weigher(|_, entry: &Entry| u32::try_from(entry.weight()).unwrap_or(u32::MAX))
             .build_with_hasher(BuildIdHasher::default());
-        Self { entries, max_entry: MAX_ENTRY.min(capacity) }
+        Self { entries, max_entry: MAX_ENTRY.min(capacity), dropped: Arc::default() }
     }
 
     /// The final record with this id, when it is here. It may have expired: decide with its time.
     pub fn get(&self, id: &RecordId) -> Option<Arc<Known>> {
-        self.entries.get(id)
+        match self.entries.get(id)? {
+            Entry::Record(known) => Some(known),
+            Entry::Batch(_) => None,
+        }
     }
 
-    /// Keeps a record, if it is final and its answer was kept, or an item that is done; anything
-    /// else is ignored.
+    /// Keeps a record, if it is final and its answer was kept; anything else is ignored.
     pub fn put(&self, id: RecordId, record: impl Into<Arc<Known>>) {
         let known = record.into();
         let record = &known.record;
         let replayable = match &record.state {
             State::Final { answer: Answer::Kept(_), .. } => true,
-            State::Item { ledger, .. } => ledger.is_done(),
             State::Final { answer: Answer::NotRetained { .. }, .. }
             | State::InFlight
             | State::Unknown { .. }
-            | State::Tombstone { .. } => false,
+            | State::Tombstone { .. }
+            | State::Item { .. } => false,
         };
-        if replayable && weight(record) as u64 <= self.max_entry {
-            self.entries.insert(id, known);
+        if replayable {
+            self.insert(id, Entry::Record(known));
         }
     }
 
-    /// Drops the record with this id.
+    /// The answer of the batch with this name, at `now`.
+    pub fn merged(&self, name: &RecordId, now: Timestamp) -> Option<Arc<Merged>> {
+        let Entry::Batch(merged) = self.entries.get(name)? else { return None };
+        let due = merged.holds_until.is_some_and(|end| end <= now);
+        (!due && merged.dropped == self.dropped()).then_some(merged)
+    }
+
+    /// Keeps the answer of a batch whose items are all done. `name` is a digest of everything that
+    /// decided it but the records.
+    pub fn put_merged(&self, name: RecordId, merged: Arc<Merged>) {
+        self.insert(name, Entry::Batch(merged));
+    }
+
+    /// How often a record was dropped, for [`Merged::dropped`].
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Acquire)
+    }
+
+    fn insert(&self, id: RecordId, entry: Entry) {
+        if entry.weight() as u64 <= self.max_entry {
+            self.entries.insert(id, entry);
+        }
+    }
+
+    /// Drops the record with this id, and all answers of batches, which may be made of it.
     pub fn forget(&self, id: &RecordId) {
+        self.dropped.fetch_add(1, Ordering::AcqRel);
         self.entries.invalidate(id);
     }
 
     /// Bytes held now, as far as the cache's housekeeping has counted them.
     pub fn bytes(&self) -> u64 {
         self.entries.weighted_size()
+    }
+}
+
+impl Entry {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Record(known) => weight(&known.record),
+            Self::Batch(merged) => OVERHEAD + merged.body.len(),
+        }
     }
 }
 
@@ -98,11 +160,11 @@ fn weight(record: &Record) -> usize {
             let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + 80);
             response.body.len() + headers.sum::<usize>()
         }
-        State::Item { ledger, .. } => ledger.bytes(),
         State::Final { answer: Answer::NotRetained { .. }, .. }
         | State::InFlight
         | State::Unknown { .. }
-        | State::Tombstone { .. } => 0,
+        | State::Tombstone { .. }
+        | State::Item { .. } => 0,
     };
     OVERHEAD + record.route.len() + record.key.len() + members.sum::<usize>() + answer
 }
@@ -110,7 +172,6 @@ fn weight(record: &Record) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::idempotency::Ledger;
     use crate::store::samples;
 
     #[test]
@@ -118,8 +179,7 @@ mod tests {
         let hot = Hot::new(CAPACITY);
         for (at, record) in samples::every_state().into_iter().enumerate() {
             let id = samples::id(at as u64);
-            let kept = matches!(&record.state, State::Final { answer: Answer::Kept(_), .. })
-                || record.ledger().is_some_and(Ledger::is_done);
+            let kept = matches!(&record.state, State::Final { answer: Answer::Kept(_), .. });
             hot.put(id, record);
             assert_eq!(hot.get(&id).is_some(), kept, "sample {at}");
         }
@@ -133,6 +193,30 @@ mod tests {
         assert_eq!(hot.get(&samples::id(1)).map(|known| known.record.clone()), Some(record));
         hot.forget(&samples::id(1));
         assert!(hot.get(&samples::id(1)).is_none());
+    }
+
+    fn merged(hot: &Hot, body: Vec<u8>, holds_until: Option<Timestamp>) -> Arc<Merged> {
+        let (body, dropped) = (body.into(), hot.dropped());
+        Arc::new(Merged { status: 200, body, kept_until: holds_until, holds_until, dropped })
+    }
+
+    #[test]
+    fn the_answer_of_a_batch_holds_until_some_of_it_may_be_gone() {
+        let (hot, name) = (Hot::new(CAPACITY), samples::id(1));
+        let later = samples::T0.saturating_add(std::time::Duration::from_millis(1));
+        hot.put_merged(name, merged(&hot, b"[]".to_vec(), Some(later)));
+        let kept = hot.merged(&name, samples::T0).expect("not due");
+        assert_eq!(&*kept.body, b"[]");
+        assert!(hot.merged(&name, later).is_none());
+        assert!(hot.get(&name).is_none(), "it is no record");
+        hot.put_merged(name, merged(&hot, b"[]".to_vec(), None));
+        assert!(hot.merged(&name, later).is_some());
+        hot.forget(&samples::id(2));
+        assert!(hot.merged(&name, later).is_none(), "it may be made of what was dropped");
+        hot.put(name, samples::kept(1, 10));
+        assert!(hot.merged(&name, later).is_none(), "it is no batch");
+        hot.put_merged(samples::id(3), merged(&hot, vec![b' '; MAX_ENTRY as usize], None));
+        assert!(hot.merged(&samples::id(3), later).is_none(), "it is too large");
     }
 
     #[test]

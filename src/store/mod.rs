@@ -12,10 +12,9 @@ mod samples;
 pub mod codec;
 pub mod embedded;
 pub mod hot;
-#[expect(dead_code, reason = "the configuration that opens it comes next")]
 pub mod postgres;
 pub mod reap;
-#[expect(dead_code, reason = "the engines that use it come next")]
+pub mod server;
 mod shared;
 pub mod sweep;
 pub mod watch;
@@ -92,7 +91,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// The records with these ids, in their order; the same as [`Store::get`] for each, and for a
     /// store that is asked over a network, in one question.
-    fn get_all<'a>(&'a self, ids: &'a [RecordId]) -> StoreFuture<'a, Vec<Option<Record>>> {
+    fn get_many<'a>(&'a self, ids: &'a [RecordId]) -> StoreFuture<'a, Vec<Option<Record>>> {
         Box::pin(async move {
             let mut records = Vec::with_capacity(ids.len());
             for id in ids {

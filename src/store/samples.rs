@@ -23,7 +23,7 @@ pub(crate) fn id(n: u64) -> RecordId {
 
 /// A claim in flight, version 1.
 pub(crate) fn claim(n: u64) -> Record {
-    let member = |name: &str| MemberDigest { name: name.to_owned(), digest: [n as u8; 4] };
+    let member = |name: &str| MemberDigest { name: name.into(), digest: [n as u8; 4] };
     Record {
         version: 1,
         tenant: TenantId::from_bytes([1; 16]),

@@ -1,6 +1,7 @@
 //! Lost answers: exactly the units that were sent are unknown, the rest goes on, and points never
 //! exceed what was requested.
 
+use crate::startup::largest_file;
 use crate::support::rewards::{batch, coupons, issue, rows};
 use crate::support::{Act, Backend, Gate, Request, Rewards, answer, eventually};
 
@@ -156,4 +157,60 @@ fn an_answer_too_large_to_read_leaves_its_items_unknown() {
     rewards.honest();
     issue(&story()).send(gateway.addr).is(409, "unknown", "");
     assert_eq!(rewards.points(), 30);
+}
+
+#[test]
+fn a_full_disk_stops_batches_before_they_are_sent_and_nothing_is_stuck() {
+    let rewards = Rewards::start();
+    let setup = rewards.setup("");
+    setup.start().stop();
+    // Files may grow to a size that the store reaches soon.
+    let largest = largest_file(&setup.store_path());
+    let gateway = setup.clone().file_size_limit(Some(largest / 512 + 64)).start();
+    let ids = |number: usize| [format!("a{number}"), format!("b{number}")];
+    let request = |number: usize| {
+        let [a, b] = ids(number);
+        issue(&batch(&format!("+{number}"), &[(&a, "R1", 2), (&b, "R2", 1)]))
+    };
+    let (mut recorded, mut unrecorded) = (Vec::new(), Vec::new());
+    let refused = (0..5000).find(|number| {
+        let told = request(*number).send(gateway.addr);
+        match (told.status, told.disposition().as_str()) {
+            (200, "executed") => recorded.push(*number),
+            // The claim was durable, the outcome was not: told, and never sent again.
+            (200, "unrecorded") => unrecorded.push(*number),
+            _ => {
+                told.is(503, "rejected", "store-unavailable");
+                assert!(told.header("retry-after").is_some(), "{told:?}");
+                return true;
+            }
+        }
+        false
+    });
+    let refused = refused.expect("the disk is full at last");
+    let sent = rewards.sent().len();
+    assert_eq!(sent, recorded.len() + unrecorded.len(), "nothing is sent without a claim");
+    for number in 6000..6005 {
+        request(number).send(gateway.addr).is(503, "rejected", "store-unavailable");
+    }
+    assert_eq!(rewards.sent().len(), sent, "nothing is sent without a claim");
+    drop(gateway);
+    assert!(!recorded.is_empty(), "the disk was full from the start");
+    let gateway = setup.start();
+    for number in &recorded {
+        request(*number).send(gateway.addr).is(200, "replayed", "");
+    }
+    for number in &unrecorded {
+        request(*number).send(gateway.addr).is(409, "unknown", "");
+    }
+    assert_eq!(rewards.sent().len(), sent);
+    // A claim of which nothing or only a part was written is none.
+    for number in [refused, 6000, 6004] {
+        request(number).send(gateway.addr).is(200, "executed", "");
+        assert!(ids(number).iter().all(|id| rewards.issued(id) > 0));
+    }
+    rewards.books(|books| {
+        let most = |id: &str| if id.starts_with('a') { 2 } else { 1 };
+        assert!(books.issued.iter().all(|(id, units)| *units == most(id)), "{:?}", books.issued);
+    });
 }

@@ -355,7 +355,7 @@ fn a_corrupt_record_fails_closed() {
 }
 
 /// The size of the largest file below `dir`, in bytes.
-fn largest_file(dir: &Path) -> u64 {
+pub(crate) fn largest_file(dir: &Path) -> u64 {
     let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
     entries
         .map(|entry| {

@@ -43,7 +43,7 @@ fn what_is_left_out_has_the_published_default() {
     assert_eq!(config.store.retention.tombstone, days(30));
     assert!(config.store.create);
     assert_eq!(config.store.expect_id, None);
-    let Engine::Embedded { path, .. } = &config.store.engine;
+    let Engine::Embedded { path, .. } = &config.store.engine else { panic!("not a directory") };
     assert_eq!(path, &PathBuf::from("/var/lib/oncegate"));
     assert_eq!(config.tenant.headers, ["authorization", "x-api-key"]);
     assert_eq!(config.upstreams[0].connect_timeout, Duration::from_secs(2));
@@ -142,7 +142,7 @@ fn without_a_file_unsafe_methods_need_a_key() {
     let listen = "127.0.0.1:0".parse().unwrap();
     let config = without_file("http://127.0.0.1:9000", Some(listen), "here".into()).unwrap();
     assert_eq!(config.server.listen, [listen]);
-    let Engine::Embedded { path, .. } = &config.store.engine;
+    let Engine::Embedded { path, .. } = &config.store.engine else { panic!("not a directory") };
     assert_eq!(path, &PathBuf::from("here"));
     let mode_of = |method: Method| {
         let mut routes = config.routes.iter().filter(|route| route.methods.contains(&method));

@@ -4,7 +4,7 @@ use super::{ROUTE, read};
 
 /// Checks the messages for [`ROUTE`] followed by `more`, which starts on line 9.
 #[track_caller]
-fn check(more: &str, expected: &[&str]) {
+pub(super) fn check(more: &str, expected: &[&str]) {
     check_whole(&format!("{ROUTE}{more}"), expected);
 }
 
@@ -130,14 +130,12 @@ fn what_this_version_does_not_support_is_said_at_its_line() {
         ],
     );
     check(
-        "[server]\ntls = { cert = \"a\" }\n[store]\nencryption = { key_file = \"k\" }\n[store.postgres]\nurl = \"x\"\n[store.redis]\n[tenant]\ndirectory = \"t\"\nunknown = \"reject\"",
+        "[server]\ntls = { cert = \"a\" }\n[store]\nencryption = { key_file = \"k\" }\n[tenant]\ndirectory = \"t\"\nunknown = \"reject\"",
         &[
             "10:7: `server.tls` is not supported by this version; remove it",
             "12:14: `store.encryption` is not supported by this version; remove it",
-            "13:1: `store.postgres` is not supported by this version; remove it",
-            "15:1: `store.redis` is not supported by this version; remove it",
-            "17:13: `tenant.directory` is not supported by this version; remove it",
-            "18:11: `tenant.unknown` is not supported by this version; remove it",
+            "14:13: `tenant.directory` is not supported by this version; remove it",
+            "15:11: `tenant.unknown` is not supported by this version; remove it",
         ],
     );
 }

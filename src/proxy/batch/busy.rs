@@ -11,13 +11,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// A record's id, or the digest of a `serialize_by` value.
-pub(crate) type Name = [u8; 16];
+use crate::idempotency::RecordId;
+use crate::idempotency::record::BuildIdHasher;
+
+/// A record's id, or the digest of a `serialize_by` value in the same form.
+pub(crate) type Name = RecordId;
+
+type Held = HashMap<Name, Arc<Sending>, BuildIdHasher>;
 
 /// The names in use.
 #[derive(Debug, Default)]
 pub(crate) struct Busy {
-    held: Mutex<HashMap<Name, Arc<Sending>>>,
+    held: Mutex<Held>,
 }
 
 /// A batch that is being sent.
@@ -57,7 +62,7 @@ impl Busy {
         self.lock().get(name).cloned()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Name, Arc<Sending>>> {
+    fn lock(&self) -> MutexGuard<'_, Held> {
         // Nothing between lock and unlock can leave the map half changed.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -93,13 +98,14 @@ mod tests {
     #[test]
     fn a_batch_takes_all_of_its_names_or_none() {
         let busy = Arc::new(Busy::default());
-        let first = busy.hold(vec![[1; 16], [2; 16], [1; 16]]).expect("free");
-        assert!(busy.hold(vec![[3; 16], [2; 16]]).is_err());
-        let other = busy.hold(vec![[3; 16]]).expect("not taken by the one that failed");
-        assert!(busy.holder(&[1; 16]).is_some());
+        let name = |number| RecordId::from_bytes([number; 16]);
+        let first = busy.hold(vec![name(1), name(2), name(1)]).expect("free");
+        assert!(busy.hold(vec![name(3), name(2)]).is_err());
+        let other = busy.hold(vec![name(3)]).expect("not taken by the one that failed");
+        assert!(busy.holder(&name(1)).is_some());
         drop(first);
-        assert!(busy.holder(&[1; 16]).is_none());
-        drop(busy.hold(vec![[2; 16], [1; 16]]).expect("free again"));
+        assert!(busy.holder(&name(1)).is_none());
+        drop(busy.hold(vec![name(2), name(1)]).expect("free again"));
         drop(other);
         assert!(busy.lock().is_empty());
     }

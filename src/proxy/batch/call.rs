@@ -32,7 +32,7 @@ use crate::proxy::{Gateway, intake, onward, outcome};
 /// A batch that has something to send.
 pub(super) struct Start {
     pub(super) route: usize,
-    pub(super) intake: Intake,
+    pub(super) intake: Box<Intake>,
     pub(super) records: Records,
     pub(super) plan: Plan,
 }
@@ -95,7 +95,7 @@ async fn run(
         return conclusion.tell(Err(outcome::store_unavailable()));
     }
     crash::point(Point::AfterClaim);
-    let Intake { batch, whole, .. } = intake;
+    let Intake { batch, whole, .. } = *intake;
     let Whole { mut head, peer, body: received, reservation } = whole;
     if body != received {
         told::forget_bytes(&mut head.headers);
@@ -150,7 +150,8 @@ async fn claim(
             Verdict::Reused { item } => return Err(reused(mode, intake, records, item)),
             Verdict::InFlight { .. } => return Err(parallel(mode, outcome::RETRY_LATER)),
             Verdict::Replay => {
-                return Err(told::merged(mode, &intake.batch, records, None));
+                let memory = told::memory(gateway, records).map_err(Err)?;
+                return Err(told::merged(mode, &intake.batch, records, None, Some(memory)));
             }
         }
         let body = body_to_send(mode, intake, plan).map_err(Err)?;
@@ -255,8 +256,8 @@ impl Call<'_> {
             (true, true) => Disposition::NotExecuted,
             (true, false) => Disposition::Executed,
         };
-        let brought = told::Brought { head, body, joined, held, disposition };
-        told::merged(self.mode, &self.batch, &self.records, Some(brought))
+        let brought = told::Brought { head, body, joined, disposition };
+        told::merged(self.mode, &self.batch, &self.records, Some(brought), held)
     }
 
     /// After the timeout the client has been told and the items are unknown; what the same attempt

@@ -9,11 +9,14 @@
 pub(super) mod busy;
 mod call;
 mod records;
+#[cfg(test)]
+mod tests;
 mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
@@ -23,10 +26,11 @@ use super::{Gateway, outcome};
 use crate::config::ItemsMode;
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::record::Nonce;
-use crate::idempotency::{RecordId, TenantId};
-use crate::items::{self, Batch, BatchError, Plan, Request, Verdict};
+use crate::idempotency::{Record, RecordId, TenantId};
+use crate::items::{self, Batch, BatchError, Plan, Prints, Request, Verdict};
+use crate::json::Document;
 use crate::problem::{Dialect, Problem, Slug};
-use crate::store::hot::Known;
+use crate::store::hot::Merged;
 use crate::store::watch::Watch;
 use busy::Sending;
 use records::Records;
@@ -39,13 +43,26 @@ const MAX_LOOKS: usize = 3;
 pub(super) struct Intake {
     tenant: TenantId,
     batch: Batch,
+    /// The digests of its items' members, for the records of new ones. They are not kept while it
+    /// waits, but made again when they are needed.
+    prints: Option<Prints>,
     /// The id of each item's record.
     ids: Vec<RecordId>,
     /// Digest of the business id the body names.
     subject: Option<[u8; 16]>,
     /// Names and values of the path's parameters.
     parameters: Vec<(String, String)>,
+    /// Names the very bytes of the request, and what else decides its answer but the records.
+    verbatim: RecordId,
     whole: Whole,
+}
+
+/// What came of reading a request.
+enum Read {
+    Batch(Box<Intake>),
+    /// Its answer is known: nothing is to be sent for it any more.
+    Known(Arc<Merged>),
+    Refused(BatchError),
 }
 
 /// A request on a route in items mode.
@@ -55,22 +72,33 @@ pub(super) async fn exchange(
     mode: &ItemsMode,
     arrived: Box<Arrived>,
 ) -> Answer {
-    let intake = match read(gateway, route, mode, arrived).await? {
-        Ok(intake) => intake,
-        Err(error) => return refused(mode, error),
+    let mut intake = match read(gateway, route, mode, arrived).await? {
+        Read::Batch(intake) => intake,
+        Read::Known(merged) => return told::again(mode, &merged, None),
+        Read::Refused(error) => return refused(mode, error),
     };
     let end = Instant::now() + mode.duplicates.wait;
     let mut looks = 0;
     let mut waiting = None;
     let mut elsewhere = Elsewhere::default();
     loop {
+        let dropped = gateway.hot.dropped();
         let records = records::read(gateway, &intake.ids).await?;
         let plan = records::plan(&intake.batch, &records, gateway.store.now());
         let sending = match plan.verdict() {
-            Verdict::Reused { item } => return reused(mode, &intake, &records, item),
-            Verdict::Replay => return told::merged(mode, &intake.batch, &records, None),
+            Verdict::Reused { item } => return reused(mode, &mut intake, &records, item),
+            Verdict::Replay => {
+                let memory = told::memory(gateway, &records)?;
+                if let Some(merged) = told::done(mode, &intake.batch, &records, dropped) {
+                    gateway.hot.put_merged(intake.verbatim, merged.clone());
+                    return told::again(mode, &merged, Some(memory));
+                }
+                return told::merged(mode, &intake.batch, &records, None, Some(memory));
+            }
             Verdict::Send => match gateway.busy.hold(intake.names(&plan)) {
                 Ok(hold) => {
+                    // Its turn has come: the place is for those who still wait.
+                    drop(waiting.take());
                     let (first, answered) = oneshot::channel();
                     let start = call::Start { route, intake, records, plan };
                     call::lead(gateway, start, call::Conclusion { hold, first });
@@ -78,7 +106,7 @@ pub(super) async fn exchange(
                 }
                 Err(sending) => Sender::Here(sending),
             },
-            Verdict::InFlight { item } => match gateway.busy.holder(intake.ids[item].as_bytes()) {
+            Verdict::InFlight { item } => match gateway.busy.holder(&intake.ids[item]) {
                 Some(sending) => Sender::Here(sending),
                 None if elsewhere.follow(gateway, intake.ids[item], &records[item]) => {
                     Sender::Elsewhere
@@ -92,6 +120,8 @@ pub(super) async fn exchange(
                 }
             },
         };
+        // They are read anew after the wait.
+        drop(records);
         if waiting.is_none() {
             waiting =
                 if mode.duplicates.wait.is_zero() { None } else { gateway.waiters[route].take() };
@@ -99,6 +129,7 @@ pub(super) async fn exchange(
                 return parallel(mode, sending.rest());
             }
         }
+        intake.prints = None;
         let ended = async {
             match &sending {
                 Sender::Here(sending) => sending.ended().await,
@@ -135,9 +166,9 @@ struct Elsewhere(Option<(RecordId, Nonce, Watch)>);
 
 impl Elsewhere {
     /// Follows this record, if another process has it in flight.
-    fn follow(&mut self, gateway: &Gateway, id: RecordId, known: &Option<Arc<Known>>) -> bool {
+    fn follow(&mut self, gateway: &Gateway, id: RecordId, known: &Option<Arc<Record>>) -> bool {
         let Some(known) = known else { return false };
-        let owner = known.record.owner;
+        let owner = known.owner;
         if owner == gateway.store.owner() {
             return false;
         }
@@ -167,7 +198,7 @@ async fn read(
     route: usize,
     mode: &ItemsMode,
     arrived: Box<Arrived>,
-) -> Result<Result<Intake, BatchError>, Problem> {
+) -> Result<Read, Problem> {
     let Arrived { head, body, peer, path } = *arrived;
     intake::refuse_nominations(gateway, &[], None, &head.headers)?;
     let most = gateway.config.routes[route].max_body;
@@ -175,23 +206,49 @@ async fn read(
     let (body, reservation) = intake::read_body(gateway, body, most, None).await?;
     let tenant = TenantId::of(&gateway.config.tenant.headers, &head.headers);
     let parameters = gateway.router.parameters(&head.method, &path);
-    let whole = Whole { head, peer, body, reservation };
-    let batch = {
-        let named = borrowed(&parameters);
-        let request = Request { tenant: &tenant, parameters: &named, body: &whole.body };
-        match Batch::read(&mode.rules, &request) {
-            Ok(batch) => batch,
-            Err(error) => return Ok(Err(error)),
-        }
+    let named = borrowed(&parameters);
+    let request = Request { tenant: &tenant, parameters: &named, body: &body };
+    let verbatim = verbatim(&gateway.config.routes[route].name, &request);
+    if let Some(merged) = gateway.hot.merged(&verbatim, gateway.store.now()) {
+        return Ok(Read::Known(merged));
+    }
+    let document = match Document::parse(&body) {
+        Ok(document) => document,
+        Err(error) => return Ok(Read::Refused(BatchError::NotJson(error))),
+    };
+    let (batch, prints) = match Batch::read_with_prints(&mode.rules, &request, &document) {
+        Ok((batch, prints)) => (batch, Some(prints)),
+        Err(error) => return Ok(Read::Refused(error)),
     };
     let scope = items::scope(&mode.ledger);
     let id = |item: &items::batch::Item| RecordId::new(&tenant, &scope, &item.id);
     let ids = batch.items.iter().map(id).collect();
-    let subject = mode.record.subject.as_ref().and_then(|at| {
-        let document = crate::json::Document::parse(&whole.body).ok()?;
-        intake::subject(&document, at, &tenant)
-    });
-    Ok(Ok(Intake { tenant, batch, ids, subject, parameters, whole }))
+    let subject = mode.record.subject.as_ref();
+    let subject = subject.and_then(|at| intake::subject(&document, at, &tenant));
+    drop(document);
+    let whole = Whole { head, peer, body, reservation };
+    let intake = Intake { tenant, batch, prints, ids, subject, parameters, verbatim, whole };
+    Ok(Read::Batch(Box::new(intake)))
+}
+
+/// A digest of everything that decides what a batch is told, but the records.
+fn verbatim(route: &str, request: &Request<'_>) -> RecordId {
+    let mut hash = Sha256::new();
+    let mut field = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    field(b"oncegate/batch/1");
+    field(route.as_bytes());
+    field(request.tenant.as_bytes());
+    for (name, value) in request.parameters {
+        field(name.as_bytes());
+        field(value.as_bytes());
+    }
+    field(request.body);
+    let mut name = [0; 16];
+    name.copy_from_slice(&hash.finalize()[..16]);
+    RecordId::from_bytes(name)
 }
 
 fn borrowed(parameters: &[(String, String)]) -> Vec<(&str, &str)> {
@@ -201,16 +258,24 @@ fn borrowed(parameters: &[(String, String)]) -> Vec<(&str, &str)> {
 impl Intake {
     /// What the batch must have for itself to send what `plan` says.
     fn names(&self, plan: &Plan) -> Vec<busy::Name> {
-        let items = plan.sent().map(|(at, _)| *self.ids[at].as_bytes());
-        items.chain(self.batch.serial.iter().copied()).collect()
+        let items = plan.sent().map(|(at, _)| self.ids[at]);
+        items.chain(self.batch.serial.iter().copied().map(RecordId::from_bytes)).collect()
     }
 
-    /// The fingerprints of all items, with a digest for each member.
-    fn fingerprints(&self, mode: &ItemsMode) -> Result<Vec<Fingerprint>, Problem> {
-        let named = borrowed(&self.parameters);
-        let request = Request { tenant: &self.tenant, parameters: &named, body: &self.whole.body };
-        // The same body was read already; this cannot fail.
-        Batch::fingerprints(&mode.rules, &request).map_err(problem)
+    /// The fingerprint of the item at this place, with a digest for each member.
+    fn fingerprint(&mut self, mode: &ItemsMode, at: usize) -> Option<Fingerprint> {
+        let prints = match self.prints.take() {
+            Some(prints) => prints,
+            None => {
+                let named = borrowed(&self.parameters);
+                let body = &self.whole.body;
+                let request = Request { tenant: &self.tenant, parameters: &named, body };
+                // The same body was read already; this cannot fail.
+                let document = Document::parse(body).ok()?;
+                Batch::read_with_prints(&mode.rules, &request, &document).ok()?.1
+            }
+        };
+        self.prints.insert(prints).fingerprint(&self.batch, at)
     }
 }
 
@@ -245,12 +310,11 @@ fn refused(mode: &ItemsMode, error: BatchError) -> Answer {
 }
 
 /// The id of the item at this place belongs to another item.
-fn reused(mode: &ItemsMode, intake: &Intake, records: &Records, item: usize) -> Answer {
+fn reused(mode: &ItemsMode, intake: &mut Intake, records: &Records, item: usize) -> Answer {
     let known = records.get(item).and_then(Option::as_deref);
-    let now = intake.fingerprints(mode)?;
     let differing = known
-        .zip(now.get(item))
-        .map(|(known, fingerprint)| known.record.fingerprint.differing(fingerprint))
+        .zip(intake.fingerprint(mode, item))
+        .map(|(known, fingerprint)| known.fingerprint.differing(&fingerprint))
         .unwrap_or_default();
     let which = if differing.is_empty() {
         String::new()

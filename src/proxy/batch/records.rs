@@ -14,43 +14,24 @@ use crate::items::{self, Batch, Plan};
 use crate::problem::Problem;
 use crate::proxy::claimed::{MAX_TRIES, first_version};
 use crate::proxy::{Gateway, outcome};
-use crate::store::hot::Known;
 use crate::store::{Change, StoreError, Swap};
 use crate::unique;
 
 /// What the store holds for each item of a batch, in its order.
-pub(super) type Records = Vec<Option<Arc<Known>>>;
+pub(super) type Records = Vec<Option<Arc<Record>>>;
 
 /// Reads the records of all items.
 ///
 /// # Errors
 /// When one cannot be read: nothing may be sent for the batch.
 pub(super) async fn read(gateway: &Gateway, ids: &[RecordId]) -> Result<Records, Problem> {
-    let now = gateway.store.now();
-    // A record in memory decides until it is due.
-    let hot =
-        |id| gateway.hot.get(id).filter(|known| known.record.expires().is_none_or(|at| at > now));
-    let mut records: Records = ids.iter().map(hot).collect();
-    let missing = |(_, known): &(&RecordId, &Option<Arc<Known>>)| known.is_none();
-    let asked: Vec<RecordId> =
-        ids.iter().zip(&records).filter(missing).map(|(id, _)| *id).collect();
-    if asked.is_empty() {
-        return Ok(records);
+    let records = gateway.store.get_many(ids).await.map_err(|error| unavailable(&error))?;
+    let other = |record: &Option<Record>| record.as_ref().is_some_and(|it| it.ledger().is_none());
+    if let Some(at) = records.iter().position(other) {
+        tracing::error!(record = ?ids.get(at), "this record is not an item's; nothing was sent");
+        return Err(outcome::store_unavailable());
     }
-    let found = gateway.store.get_all(&asked).await.map_err(|error| unavailable(&error))?;
-    let places = records.iter_mut().filter(|known| known.is_none());
-    for (place, (id, record)) in places.zip(asked.iter().zip(found)) {
-        let known: Option<Arc<Known>> = record.map(Arc::from);
-        if let Some(known) = &known {
-            if known.record.ledger().is_none() {
-                tracing::error!(record = ?id, "this record is not an item's; nothing was sent");
-                return Err(outcome::store_unavailable());
-            }
-            gateway.hot.put(*id, known.clone());
-        }
-        *place = known;
-    }
-    Ok(records)
+    Ok(records.into_iter().map(|record| record.map(Arc::new)).collect())
 }
 
 /// What to do about a batch whose items have these records.
@@ -58,7 +39,7 @@ pub(super) fn plan(batch: &Batch, records: &Records, now: Timestamp) -> Plan {
     let known: Vec<Option<items::Known<'_>>> = records
         .iter()
         .map(|record| {
-            let record = &record.as_deref()?.record;
+            let record = record.as_deref()?;
             if forgotten(record, now) {
                 return None;
             }
@@ -92,7 +73,7 @@ struct Entry {
     at: usize,
     id: RecordId,
     /// The record as this attempt last wrote it.
-    record: Record,
+    record: Arc<Record>,
 }
 
 /// What claiming came to.
@@ -105,7 +86,7 @@ pub(super) enum Claim {
 /// What recording an outcome came to.
 pub(super) struct Recorded {
     /// The records now, by place in the batch, those that were removed included.
-    pub(super) records: Vec<(usize, Arc<Known>)>,
+    pub(super) records: Vec<(usize, Arc<Record>)>,
     /// Whether they are durable.
     pub(super) durable: bool,
 }
@@ -116,7 +97,7 @@ pub(super) struct Recorded {
 /// When the store does not confirm it; nothing may be sent.
 pub(super) async fn claim(
     gateway: &Arc<Gateway>,
-    intake: &Intake,
+    intake: &mut Intake,
     route: usize,
     mode: &ItemsMode,
     (plan, records): (&Plan, &Records),
@@ -130,27 +111,19 @@ pub(super) async fn claim(
         owner: gateway.store.owner(),
         route: &gateway.config.routes[route].name,
     };
-    let fresh = plan.sent().any(|(at, _)| records[at].is_none());
-    let again = |known: &Option<Arc<Known>>| {
-        known.as_deref().is_some_and(|known| forgotten(&known.record, now))
-    };
-    let mut fingerprints: Vec<Option<Fingerprint>> = if fresh || records.iter().any(again) {
-        intake.fingerprints(mode)?.into_iter().map(Some).collect()
-    } else {
-        Vec::new()
-    };
-    let mut items = Vec::new();
-    let mut changes = Vec::new();
+    let mut items = Vec::with_capacity(records.len());
+    let mut changes = Vec::with_capacity(records.len());
     for (at, units) in plan.sent() {
-        let fingerprint = fingerprints.get_mut(at).and_then(Option::take);
-        let known = records[at].as_deref().map(|known| &known.record);
+        let known = records[at].as_deref();
+        let fresh = known.is_none_or(|known| forgotten(known, now));
+        let fingerprint = if fresh { intake.fingerprint(mode, at) } else { None };
         let record = draft.record(intake, at, units, known, fingerprint).map_err(|error| {
             tracing::error!(record = ?intake.ids[at], %error, "nothing was sent");
             outcome::store_unavailable()
         })?;
         let (id, expect) = (intake.ids[at], known.map(|record| record.version));
         changes.push(Change { id, expect, put: Some(record.clone()) });
-        items.push(Entry { at, id, record });
+        items.push(Entry { at, id, record: Arc::new(record) });
     }
     let swapped = gateway.store.swap(changes).await;
     let mut claimed =
@@ -160,12 +133,7 @@ pub(super) async fn claim(
             claimed.settled = false;
             Ok(Claim::Made(claimed))
         }
-        Ok(Swap::Lost { index, .. }) => {
-            if let Some(entry) = claimed.items.get(index) {
-                gateway.hot.forget(&entry.id);
-            }
-            Ok(Claim::Lost)
-        }
+        Ok(Swap::Lost { .. }) => Ok(Claim::Lost),
         Err(error) => {
             claimed.withdraw();
             Err(unavailable(&error))
@@ -236,12 +204,11 @@ impl ClaimedItems {
     ) -> Recorded {
         for _ in 0..MAX_TRIES {
             let (changes, records) = self.outcome(forget, &next);
-            match self.gateway.store.swap(changes.clone()).await {
+            match self.gateway.store.swap(changes).await {
                 Ok(Swap::Done) => {
                     self.settled = true;
                     for (entry, (_, record)) in self.items.iter_mut().zip(&records) {
-                        entry.record = record.record.clone();
-                        self.gateway.hot.put(entry.id, record.clone());
+                        entry.record = record.clone();
                     }
                     return Recorded { records, durable: true };
                 }
@@ -255,6 +222,7 @@ impl ClaimedItems {
                 }
                 Err(error) => {
                     tracing::error!(%error, "the outcome of a batch could not be recorded");
+                    let (changes, _) = self.outcome(forget, &next);
                     self.finish_later(changes);
                 }
             }
@@ -270,10 +238,10 @@ impl ClaimedItems {
         &self,
         forget: bool,
         next: impl Fn(usize, &Ledger) -> Result<Ledger, LedgerError>,
-    ) -> (Vec<Change>, Vec<(usize, Arc<Known>)>) {
+    ) -> (Vec<Change>, Vec<(usize, Arc<Record>)>) {
         let now = self.gateway.store.now();
         let mut changes = Vec::with_capacity(self.items.len());
-        let mut records: Vec<(usize, Arc<Known>)> = Vec::with_capacity(self.items.len());
+        let mut records: Vec<(usize, Arc<Record>)> = Vec::with_capacity(self.items.len());
         for entry in &self.items {
             let Some(ledger) = entry.record.ledger() else { continue };
             // What cannot be recorded as it came is unknown.
@@ -289,7 +257,7 @@ impl ClaimedItems {
             let next = entry.record.with_ledger(ledger, self.retention, now);
             let put = (!gone).then(|| next.clone());
             changes.push(Change { id: entry.id, expect: Some(entry.record.version), put });
-            records.push((entry.at, Arc::from(next)));
+            records.push((entry.at, Arc::new(next)));
         }
         (changes, records)
     }
@@ -297,7 +265,7 @@ impl ClaimedItems {
     /// Whether all items still wait for this attempt, though they changed; takes them as they are.
     async fn still_ours(&mut self) -> bool {
         let ids: Vec<RecordId> = self.items.iter().map(|entry| entry.id).collect();
-        let Ok(found) = self.gateway.store.get_all(&ids).await else { return false };
+        let Ok(found) = self.gateway.store.get_many(&ids).await else { return false };
         let awaits = |(entry, record): (&Entry, &Option<Record>)| {
             record.as_ref().is_some_and(|record| record.awaits(&entry.record))
         };
@@ -306,7 +274,7 @@ impl ClaimedItems {
         }
         for (entry, record) in self.items.iter_mut().zip(found) {
             if let Some(record) = record {
-                entry.record = record;
+                entry.record = Arc::new(record);
             }
         }
         true

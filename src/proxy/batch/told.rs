@@ -1,5 +1,7 @@
 //! What the clients of a batch API are told: the merged answer, and refusals in the backend's words.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
@@ -17,7 +19,8 @@ use crate::items::{self, Joined, Ledger};
 use crate::problem::{Dialect, Disposition, Problem, STATUS_HEADER};
 use crate::proxy::budget::Reservation;
 use crate::proxy::exchange::{Answer, report};
-use crate::proxy::outcome;
+use crate::proxy::{Gateway, intake, outcome};
+use crate::store::hot::Merged;
 
 /// Headers that are about the exact bytes of a body, which change here.
 const ABOUT_BYTES: [HeaderName; 8] = [
@@ -43,21 +46,32 @@ pub(super) struct Brought<'a> {
     pub(super) head: response::Parts,
     pub(super) body: &'a Bytes,
     pub(super) joined: &'a Joined,
-    /// Memory to hold until the client has the answer.
-    pub(super) held: Option<Reservation>,
     /// What the call came to, unless an item is unknown.
     pub(super) disposition: Disposition,
 }
 
-/// The merged answer from the records of all items; `brought`: what this call was answered.
+/// Memory for an answer from the records alone: a short request may name items whose rows are long.
+///
+/// # Errors
+/// When it is not granted.
+pub(super) fn memory(gateway: &Gateway, records: &Records) -> Result<Reservation, Problem> {
+    let ledgers = records.iter().filter_map(|record| record.as_deref()?.ledger());
+    let bytes: usize = ledgers.map(Ledger::bytes).sum();
+    let mut memory = gateway.budget.reserve();
+    if memory.grow(bytes as u64) { Ok(memory) } else { Err(intake::out_of_memory()) }
+}
+
+/// The merged answer from the records of all items; `brought`: what this call was answered, `held`:
+/// memory to hold until the client has the answer.
 pub(super) fn merged(
     mode: &ItemsMode,
     batch: &items::Batch,
     records: &Records,
     brought: Option<Brought<'_>>,
+    held: Option<Reservation>,
 ) -> Answer {
     let entries: Option<Vec<&Ledger>> =
-        records.iter().map(|known| known.as_deref()?.record.ledger()).collect();
+        records.iter().map(|record| record.as_deref()?.ledger()).collect();
     let Some(entries) = entries else {
         // Every item that is not sent has a record, and every item that was has one now.
         tracing::error!("an item of a batch has no record");
@@ -69,12 +83,12 @@ pub(super) fn merged(
     });
     let backend = response.as_ref().zip(brought.as_ref().map(|brought| brought.joined));
     let rendered = items::render(&mode.rules, batch, &entries, backend);
-    let (mut head, held, disposition, unchanged) = match brought {
+    let (mut head, disposition, unchanged) = match brought {
         Some(brought) => {
             let unchanged = *brought.body == rendered.body;
-            (brought.head, brought.held, brought.disposition, unchanged)
+            (brought.head, brought.disposition, unchanged)
         }
-        None => (Response::new(()).into_parts().0, None, Disposition::Replayed, false),
+        None => (Response::new(()).into_parts().0, Disposition::Replayed, false),
     };
     let disposition = match rendered.progress {
         Progress::Unknown => Disposition::Unknown,
@@ -97,9 +111,46 @@ pub(super) fn merged(
     Ok(Response::from_parts(head, body))
 }
 
+/// The answer of a batch whose items are all done, for whoever sends it again; `dropped`: see
+/// [`Merged::dropped`].
+pub(super) fn done(
+    mode: &ItemsMode,
+    batch: &items::Batch,
+    records: &Records,
+    dropped: u64,
+) -> Option<Arc<Merged>> {
+    let done = |ledger: &&Ledger| ledger.is_done();
+    let entries: Vec<&Ledger> = records
+        .iter()
+        .map(|record| record.as_deref()?.ledger().filter(done))
+        .collect::<Option<_>>()?;
+    let rendered = items::render(&mode.rules, batch, &entries, None);
+    Some(Arc::new(Merged {
+        status: rendered.status,
+        body: Bytes::from(rendered.body),
+        kept_until: expires(records),
+        holds_until: records.iter().flatten().filter_map(|record| record.expires()).min(),
+        dropped,
+    }))
+}
+
+/// That answer: nothing was sent. `held`: memory to hold until the client has it.
+pub(super) fn again(mode: &ItemsMode, merged: &Merged, held: Option<Reservation>) -> Answer {
+    let mut response = Response::new(Held::new(merged.body.clone(), held).boxed_unsync());
+    // Templates have statuses that were checked.
+    *response.status_mut() = StatusCode::from_u16(merged.status).unwrap_or(StatusCode::OK);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(STATUS_HEADER, Disposition::Replayed.header());
+    let name = mode.duplicates.replayed_header.clone();
+    headers.insert(name, HeaderValue::from_static("true"));
+    outcome::insert_expires(headers, merged.kept_until.map(Timestamp::to_http_date));
+    Ok(response)
+}
+
 /// Until when all of it is kept; `None` when some of it is kept without end.
 fn expires(records: &Records) -> Option<Timestamp> {
-    let ends = records.iter().map(|record| record.as_deref()?.record.expires());
+    let ends = records.iter().map(|record| record.as_deref()?.expires());
     ends.collect::<Option<Vec<_>>>()?.into_iter().min()
 }
 

@@ -136,6 +136,13 @@ impl Store for Embedded {
         Box::pin(async move { self.engine()?.get(&id) })
     }
 
+    fn get_many<'a>(&'a self, ids: &'a [RecordId]) -> StoreFuture<'a, Vec<Option<Record>>> {
+        Box::pin(async move {
+            let engine = self.engine()?;
+            ids.iter().map(|id| engine.get(id)).collect()
+        })
+    }
+
     /// The change is queued before this returns, unless the queue is full: from then on it is made
     /// even if the future is dropped.
     fn swap(&self, changes: Vec<Change>) -> StoreFuture<'_, Swap> {

@@ -105,10 +105,7 @@ impl Connector {
     ///
     /// # Errors
     /// One line: why each host was refused.
-    pub(super) async fn link(
-        &self,
-        heard: Option<mpsc::Sender<String>>,
-    ) -> Result<Link, String> {
+    pub(super) async fn link(&self, heard: Option<mpsc::Sender<String>>) -> Result<Link, String> {
         let end = Instant::now() + self.connect_timeout;
         let count = self.hosts.len();
         let share = (self.connect_timeout / count as u32).max(LEAST_FOR_A_HOST);

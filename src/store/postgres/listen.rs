@@ -27,8 +27,7 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// Pause before the connection is made again.
 const AGAIN: Duration = Duration::from_millis(500);
 
-const SEND_ECHO: Sql =
-    Sql { text: "SELECT pg_notify($1, $2)", types: &[Type::TEXT, Type::TEXT] };
+const SEND_ECHO: Sql = Sql { text: "SELECT pg_notify($1, $2)", types: &[Type::TEXT, Type::TEXT] };
 
 /// Where messages to a gateway go.
 pub(super) fn channel(owner: &Nonce) -> String {

@@ -61,8 +61,7 @@ const BEAT: Sql = Sql {
     types: &[Type::UUID, Type::INT8],
 };
 
-const LEAVE: Sql =
-    Sql { text: "DELETE FROM oncegate.replica WHERE id = $1", types: &[Type::UUID] };
+const LEAVE: Sql = Sql { text: "DELETE FROM oncegate.replica WHERE id = $1", types: &[Type::UUID] };
 
 /// Not durable: a message is a hint, and all commits with messages wait for each other.
 const PUBLISH: Sql = Sql {

@@ -36,8 +36,7 @@ const RIGHTS_OF: &str = "SELECT string_agg(t.name || ' ' || p.name, ', ' ORDER B
             (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) AS p(name)
        WHERE NOT has_table_privilege('oncegate.' || t.name, p.name)";
 
-const IDENTITY: &str =
-    "SELECT store_id, schema, tables, (extract(epoch FROM created) * 1000)::int8 \
+const IDENTITY: &str = "SELECT store_id, schema, tables, (extract(epoch FROM created) * 1000)::int8 \
      FROM oncegate.store";
 
 /// The store of the database, and whether it was made just now.

@@ -37,7 +37,7 @@ const HEARD: usize = 1024;
 
 /// What a shared store is asked to bear.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Timing {
+pub struct Timing {
     /// How long a change or a question may take until it counts as failed.
     pub patience: Duration,
     /// How long a process lives on after it was last heard of.
@@ -159,7 +159,7 @@ impl<E: Engine> Store for Shared<E> {
         Box::pin(async move { Ok(self.read(&[id]).await?.pop().flatten()) })
     }
 
-    fn get_all<'a>(&'a self, ids: &'a [RecordId]) -> StoreFuture<'a, Vec<Option<Record>>> {
+    fn get_many<'a>(&'a self, ids: &'a [RecordId]) -> StoreFuture<'a, Vec<Option<Record>>> {
         Box::pin(self.read(ids))
     }
 

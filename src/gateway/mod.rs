@@ -1,6 +1,8 @@
 //! Starting the whole gateway, and ending it: the store first, then the listeners, so that nothing
 //! is accepted that could not be kept.
 
+pub(crate) mod store;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +10,10 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::admin;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::proxy::{self, Gateway};
 use crate::shutdown::{Shutdown, Tasks};
-use crate::store::embedded::{self, Embedded};
-use crate::store::{Store, sweep};
+use crate::store::{reap, sweep};
 
 /// Connections the system holds for us before they are accepted.
 const BACKLOG: u32 = 4096;
@@ -36,7 +37,8 @@ pub struct Running {
 pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String> {
     let listeners = bind(&config.server.listen)?;
     let admin_listener = bind_one(config.admin.listen)?;
-    let store = open(&config.store).await?;
+    let store = store::open(&config.store).await?;
+    let lease = store::lease(&config.store);
     let tasks = Tasks::default();
     let drain = config.server.drain;
     let gateway = Gateway::new(config, store.clone(), tasks.clone())?;
@@ -45,6 +47,10 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String
     // The sweeper and the operator's listener are no work to drain: they end with the process.
     let background = Tasks::default();
     background.spawn(sweep::run(store.clone(), shutdown.clone()));
+    if let Some(lease) = lease {
+        // A death is noticed within a lease and a fifth.
+        background.spawn(reap::run(store.clone(), lease / 5, shutdown.clone()));
+    }
     background.spawn(admin::serve(store, admin_listener, shutdown.clone()));
     proxy::serve(&gateway, listeners, &background, &shutdown);
     Ok(Running { listening, admin, gateway, shutdown, drain })
@@ -56,31 +62,13 @@ impl Running {
     pub async fn finished(mut self) -> bool {
         self.shutdown.wait().await;
         tracing::info!(calls = self.gateway.calls.len(), "draining");
-        self.gateway.tasks.ended(self.drain).await
+        let drained = self.gateway.tasks.ended(self.drain).await;
+        if let Err(error) = self.gateway.store.leave().await {
+            // Then its lease ends by itself.
+            tracing::debug!(%error, "the store could not be left");
+        }
+        drained
     }
-}
-
-async fn open(config: &config::Store) -> Result<Arc<dyn Store>, String> {
-    let config::Engine::Embedded { path, cache } = config.engine.clone();
-    let options =
-        embedded::Options { path, cache, create: config.create, expect_id: config.expect_id };
-    let opened = tokio::task::spawn_blocking(move || Embedded::open(&options)).await;
-    let (store, recovered) =
-        opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-    if recovered.created {
-        tracing::info!(store.id = %store.identity().store_id, "a new store was created");
-    }
-    if recovered.unknown > 0 {
-        tracing::warn!(
-            interrupted = recovered.interrupted,
-            unknown = recovered.unknown,
-            "some outcomes are unknown; their keys are held until each is settled"
-        );
-    }
-    for (id, reason) in &recovered.corrupt {
-        tracing::error!(record = %id, reason, "a record is corrupt; its key is refused");
-    }
-    Ok(store)
 }
 
 fn bind(wanted: &[SocketAddr]) -> Result<Vec<TcpListener>, String> {

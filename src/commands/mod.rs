@@ -1,20 +1,21 @@
-//! What the commands do: `run`, `demo`, `store …` and `health`. What may be typed is in `cli`.
+//! What the commands do: `run`, `demo` and `health` here, `store …` in `store`. What may be typed
+//! is in `cli`.
+
+mod store;
 
 use std::io::Write as _;
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::{Exit, HealthArgs, RunArgs, StoreArgs, StoreCommand};
-use crate::clock::rfc3339;
-use crate::config::{Config, Engine, defaults};
+pub use self::store::store;
+
+use crate::cli::{Exit, HealthArgs, RunArgs};
+use crate::config::Config;
 use crate::gateway;
 use crate::shutdown;
-use crate::store::Identity;
-use crate::store::embedded;
 
 /// How long `oncegate health` waits for the gateway.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -80,111 +81,6 @@ pub fn demo(args: &crate::cli::DemoArgs) -> Exit {
     })
 }
 
-/// `oncegate store …`
-pub fn store(command: &StoreCommand) -> Exit {
-    let args = match command {
-        StoreCommand::Init(args) | StoreCommand::Info(args) | StoreCommand::Verify(args) => args,
-    };
-    let (path, cache) = match args.place() {
-        Ok((path, config)) => (path, config.map_or(defaults::CACHE, |config| cache_of(&config))),
-        Err(mistakes) => {
-            eprintln!("{mistakes}");
-            return Exit::Usage;
-        }
-    };
-    match command {
-        StoreCommand::Init(_) => match embedded::init(&path, cache) {
-            Ok(identity) => {
-                let text = format!("made an empty store, id {}", identity.store_id);
-                print(args, &identity_json(&identity), &text);
-                Exit::Ok
-            }
-            Err(error) => failed(&error.to_string()),
-        },
-        StoreCommand::Info(_) => match embedded::info(&path, cache) {
-            Ok(info) => {
-                print(args, &info_json(&info), &info_text(&info));
-                Exit::Ok
-            }
-            Err(error) => failed(&error.to_string()),
-        },
-        StoreCommand::Verify(_) => verify(args, &path, cache),
-    }
-}
-
-fn cache_of(config: &Config) -> u64 {
-    let Engine::Embedded { cache, .. } = &config.store.engine;
-    *cache
-}
-
-fn verify(args: &StoreArgs, path: &std::path::Path, cache: u64) -> Exit {
-    let verified = embedded::verify(path, cache, |progress| {
-        if !args.json {
-            eprint!("\r{} of about {} records", progress.done, progress.about);
-        }
-    });
-    let verified = match verified {
-        Ok(verified) => verified,
-        Err(error) => return failed(&error.to_string()),
-    };
-    let problems: Vec<_> = verified
-        .problems
-        .iter()
-        .map(|(id, what)| json!({ "record": id.map(|id| id.to_string()), "what": what }))
-        .collect();
-    let document = json!({
-        "sound": verified.sound,
-        "problem_count": verified.problem_count,
-        "problems": problems,
-    });
-    let mut text = format!("{} records are sound", verified.sound);
-    for (id, what) in &verified.problems {
-        let id = id.map_or_else(|| "-".to_owned(), |id| id.to_string());
-        text.push_str(&format!("\n{id}  {what}"));
-    }
-    if verified.problem_count > 0 {
-        text.push_str(&format!(
-            "\n{} problems; the keys of corrupt records are refused",
-            verified.problem_count
-        ));
-    }
-    print(args, &document, &text);
-    if verified.problem_count == 0 { Exit::Ok } else { Exit::Failed }
-}
-
-fn identity_json(identity: &Identity) -> serde_json::Value {
-    json!({
-        "store_id": identity.store_id.to_string(),
-        "schema": identity.schema,
-        "created": rfc3339(identity.created),
-    })
-}
-
-fn info_json(info: &embedded::Info) -> serde_json::Value {
-    let mut document = identity_json(&info.identity);
-    document["in_flight"] = info.in_flight.into();
-    document["unknown"] = info.unknown.into();
-    document["corrupt"] = info.corrupt.into();
-    document["records"] = info.records.into();
-    document["disk_bytes"] = info.disk_bytes.into();
-    document
-}
-
-fn info_text(info: &embedded::Info) -> String {
-    let rows = [
-        ("store id", info.identity.store_id.to_string()),
-        ("schema", info.identity.schema.to_string()),
-        ("created", rfc3339(info.identity.created)),
-        ("records, about", info.records.to_string()),
-        ("in flight", info.in_flight.to_string()),
-        ("unknown", info.unknown.to_string()),
-        ("corrupt", info.corrupt.to_string()),
-        ("bytes on disk", info.disk_bytes.to_string()),
-    ];
-    let lines: Vec<_> = rows.iter().map(|(name, value)| format!("{name:<16}{value}")).collect();
-    lines.join("\n")
-}
-
 /// `oncegate health`: 0 when the gateway answers that it is ready.
 pub fn health(args: &HealthArgs) -> Exit {
     let Ok(uri) = args.admin.parse::<http::Uri>() else {
@@ -228,10 +124,6 @@ fn block_on(work: impl Future<Output = Exit>) -> Exit {
         Ok(runtime) => runtime.block_on(work),
         Err(error) => failed(&format!("cannot start the runtime: {error}")),
     }
-}
-
-fn print(args: &StoreArgs, document: &serde_json::Value, text: &str) {
-    if args.json { say(&format!("{document:#}")) } else { say(text) }
 }
 
 /// A line on standard output. Whoever closed it has stopped reading, which is no failure.

@@ -1,0 +1,217 @@
+//! `oncegate store init|info|verify`, for a directory and for a server.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{block_on, failed, say};
+use crate::cli::{Exit, StoreArgs, StoreCommand};
+use crate::clock::rfc3339;
+use crate::config::Engine;
+use crate::gateway::store::server;
+use crate::idempotency::{RecordId, State};
+use crate::store::embedded;
+use crate::store::server::{Server, Timing};
+use crate::store::{Identity, Query, Store};
+
+/// Open records that `info` counts on a server; a store with more has more pressing needs.
+const COUNTED: u64 = 1_000_000;
+/// Records asked for at once.
+const PAGE: usize = 256;
+
+/// `oncegate store …`
+pub fn store(command: &StoreCommand) -> Exit {
+    let args = match command {
+        StoreCommand::Init(args) | StoreCommand::Info(args) | StoreCommand::Verify(args) => args,
+    };
+    let mut config = match args.store() {
+        Ok(config) => config,
+        Err(mistakes) => {
+            eprintln!("{mistakes}");
+            return Exit::Usage;
+        }
+    };
+    if let Engine::Embedded { path, cache } = &config.engine {
+        return in_directory(command, args, path, *cache);
+    }
+    // Only `init` makes a store.
+    config.create = matches!(command, StoreCommand::Init(_));
+    let Some((server, timing)) = server(&config) else {
+        return failed("this store is neither a directory nor on a server");
+    };
+    block_on(on_server(command, args, server, timing))
+}
+
+fn in_directory(command: &StoreCommand, args: &StoreArgs, path: &Path, cache: u64) -> Exit {
+    match command {
+        StoreCommand::Init(_) => match embedded::init(path, cache) {
+            Ok(identity) => made(args, &identity),
+            Err(error) => failed(&error.to_string()),
+        },
+        StoreCommand::Info(_) => match embedded::info(path, cache) {
+            Ok(info) => {
+                let mut told = identity_rows(&info.identity);
+                told.extend([
+                    ("records", "records, about", info.records.into()),
+                    ("in_flight", "in flight", info.in_flight.into()),
+                    ("unknown", "unknown", info.unknown.into()),
+                    ("corrupt", "corrupt", info.corrupt.into()),
+                    ("disk_bytes", "bytes on disk", info.disk_bytes.into()),
+                ]);
+                print_rows(args, told)
+            }
+            Err(error) => failed(&error.to_string()),
+        },
+        StoreCommand::Verify(_) => {
+            let verified = embedded::verify(path, cache, |progress| {
+                if !args.json {
+                    eprint!("\r{} of about {} records", progress.done, progress.about);
+                }
+            });
+            match verified {
+                Ok(found) => verified_to(args, found.sound, &found.problems, found.problem_count),
+                Err(error) => failed(&error.to_string()),
+            }
+        }
+    }
+}
+
+async fn on_server(
+    command: &StoreCommand,
+    args: &StoreArgs,
+    server: Server,
+    timing: Timing,
+) -> Exit {
+    match command {
+        StoreCommand::Init(_) => match server.init().await {
+            Ok(identity) => made(args, &identity),
+            Err(error) => failed(&error),
+        },
+        StoreCommand::Info(_) => match info(&server, timing).await {
+            Ok(told) => print_rows(args, told),
+            Err(error) => failed(&error),
+        },
+        StoreCommand::Verify(_) => {
+            let progress = |done| {
+                if !args.json {
+                    eprint!("\r{done} records");
+                }
+            };
+            match server.verify(progress).await {
+                Ok((_, found)) => {
+                    let problems: Vec<_> =
+                        found.problems.into_iter().map(|(id, what)| (Some(id), what)).collect();
+                    verified_to(args, found.sound, &problems, found.problem_count)
+                }
+                Err(error) => failed(&error),
+            }
+        }
+    }
+}
+
+/// A row of what is told: its name for programs, its name for people, its value.
+type Row = (&'static str, &'static str, Value);
+
+async fn info(server: &Server, timing: Timing) -> Result<Vec<Row>, String> {
+    let store = server.open(timing).await?.store;
+    let counted = count_open(&*store).await;
+    let identity = store.identity().clone();
+    // Best effort: this process was never of any importance to the others.
+    let _ = store.leave().await;
+    let (in_flight, unknown) = counted.map_err(|error| error.to_string())?;
+    let mut told = identity_rows(&identity);
+    told.push(("in_flight", "in flight", in_flight.into()));
+    told.push(("unknown", "unknown", unknown.into()));
+    Ok(told)
+}
+
+/// How many records are in flight and how many unknown, up to [`COUNTED`] together.
+async fn count_open(store: &dyn Store) -> Result<(u64, u64), crate::store::StoreError> {
+    let (mut in_flight, mut unknown) = (0, 0);
+    let mut after = None;
+    while in_flight + unknown < COUNTED {
+        let query = Query { open: true, after, limit: PAGE, ..Query::default() };
+        let page = store.list(query).await?;
+        for (_, record) in &page {
+            let flying = match &record.state {
+                State::InFlight => true,
+                State::Item { ledger, .. } => ledger.in_flight > 0,
+                State::Unknown { .. } | State::Final { .. } | State::Tombstone { .. } => false,
+            };
+            if flying {
+                in_flight += 1;
+            } else {
+                unknown += 1;
+            }
+        }
+        after = page.last().map(|(id, _)| *id);
+        if page.len() < PAGE {
+            break;
+        }
+    }
+    Ok((in_flight, unknown))
+}
+
+fn made(args: &StoreArgs, identity: &Identity) -> Exit {
+    if args.json {
+        return print_rows(args, identity_rows(identity));
+    }
+    say(&format!("made an empty store, id {}", identity.store_id));
+    Exit::Ok
+}
+
+fn identity_rows(identity: &Identity) -> Vec<Row> {
+    vec![
+        ("store_id", "store id", identity.store_id.to_string().into()),
+        ("schema", "schema", identity.schema.into()),
+        ("created", "created", rfc3339(identity.created).into()),
+    ]
+}
+
+fn print_rows(args: &StoreArgs, rows: Vec<Row>) -> Exit {
+    if args.json {
+        let document: serde_json::Map<String, Value> =
+            rows.into_iter().map(|(name, _, value)| (name.to_owned(), value)).collect();
+        say(&format!("{:#}", Value::Object(document)));
+        return Exit::Ok;
+    }
+    let line = |(_, name, value): &Row| match value {
+        Value::String(text) => format!("{name:<16}{text}"),
+        other => format!("{name:<16}{other}"),
+    };
+    say(&rows.iter().map(line).collect::<Vec<_>>().join("\n"));
+    Exit::Ok
+}
+
+fn verified_to(
+    args: &StoreArgs,
+    sound: u64,
+    problems: &[(Option<RecordId>, String)],
+    problem_count: u64,
+) -> Exit {
+    if args.json {
+        let problems: Vec<_> = problems
+            .iter()
+            .map(|(id, what)| json!({ "record": id.map(|id| id.to_string()), "what": what }))
+            .collect();
+        let document = json!({
+            "sound": sound,
+            "problem_count": problem_count,
+            "problems": problems,
+        });
+        say(&format!("{document:#}"));
+    } else {
+        let mut text = format!("{sound} records are sound");
+        for (id, what) in problems {
+            let id = id.map_or_else(|| "-".to_owned(), |id| id.to_string());
+            text.push_str(&format!("\n{id}  {what}"));
+        }
+        if problem_count > 0 {
+            text.push_str(&format!(
+                "\n{problem_count} problems; the keys of corrupt records are refused"
+            ));
+        }
+        say(&text);
+    }
+    if problem_count == 0 { Exit::Ok } else { Exit::Failed }
+}

@@ -1,0 +1,77 @@
+//! Opening the store that the configuration names.
+
+use std::sync::Arc;
+
+use crate::config::{self, Engine, StoreServer};
+use crate::store::Store;
+use crate::store::embedded::{self, Embedded};
+use crate::store::postgres;
+use crate::store::server::{Server, Timing, statement_timeout};
+
+/// Opens the store for a gateway.
+///
+/// # Errors
+/// One line that says what is in the way.
+pub(super) async fn open(config: &config::Store) -> Result<Arc<dyn Store>, String> {
+    let Some((server, timing)) = server(config) else { return embedded(config).await };
+    let opened = server.open(timing).await?;
+    if opened.created {
+        tracing::info!(store.id = %opened.store.identity().store_id, "a new store was created");
+    }
+    Ok(opened.store)
+}
+
+/// How long a process lives in a shared store after it was last heard of; `None`: the store is not
+/// shared.
+pub(super) fn lease(config: &config::Store) -> Option<std::time::Duration> {
+    server(config).map(|(_, timing)| timing.lease)
+}
+
+/// The server of a store that is shared.
+pub(crate) fn server(config: &config::Store) -> Option<(Server, Timing)> {
+    let (create, expect_id) = (config.create, config.expect_id);
+    let timing = |server: &StoreServer| Timing { patience: server.timeout, lease: server.lease };
+    match &config.engine {
+        Engine::Embedded { .. } => None,
+        Engine::Postgres(store) => {
+            let options = postgres::Options {
+                url: store.url.expose().to_owned(),
+                connections: store.pool,
+                connect_timeout: store.server.connect_timeout,
+                timeout: statement_timeout(store.server.timeout),
+                ca: store.server.ca.clone(),
+                client_cert: store.server.client_cert.clone(),
+                create,
+                expect_id,
+                prepared: store.prepared,
+            };
+            Some((Server::Postgres(options), timing(&store.server)))
+        }
+        Engine::Redis(_) => None,
+    }
+}
+
+async fn embedded(config: &config::Store) -> Result<Arc<dyn Store>, String> {
+    let Engine::Embedded { path, cache } = config.engine.clone() else {
+        return Err("this store is not a directory".to_owned());
+    };
+    let options =
+        embedded::Options { path, cache, create: config.create, expect_id: config.expect_id };
+    let opened = tokio::task::spawn_blocking(move || Embedded::open(&options)).await;
+    let (store, recovered) =
+        opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    if recovered.created {
+        tracing::info!(store.id = %store.identity().store_id, "a new store was created");
+    }
+    if recovered.unknown > 0 {
+        tracing::warn!(
+            interrupted = recovered.interrupted,
+            unknown = recovered.unknown,
+            "some outcomes are unknown; their keys are held until each is settled"
+        );
+    }
+    for (id, reason) in &recovered.corrupt {
+        tracing::error!(record = %id, reason, "a record is corrupt; its key is refused");
+    }
+    Ok(store)
+}

@@ -1,0 +1,283 @@
+//! A gateway in this process, whose store does what it is told, and a backend that counts.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+
+use crate::clock::Timestamp;
+use crate::config;
+use crate::idempotency::record::Nonce;
+use crate::idempotency::{Record, RecordId, TenantId};
+use crate::items;
+use crate::proxy::{self, Gateway};
+use crate::shutdown::{self, Tasks, Trigger};
+use crate::store::embedded::{Embedded, Options};
+use crate::store::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
+
+/// The longest a test waits for something that must happen.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a compare-and-swap does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Act {
+    /// What it should.
+    Honest,
+    /// It is not made, and says so.
+    Refused,
+    /// It is made, and nobody is told.
+    Unconfirmed,
+    /// The caller's task ends here.
+    Panic,
+}
+
+/// A store whose next compare-and-swaps do what they are told.
+#[derive(Debug)]
+pub(super) struct Faulty {
+    real: Arc<dyn Store>,
+    acts: Mutex<VecDeque<Act>>,
+}
+
+impl Store for Faulty {
+    fn get(&self, id: RecordId) -> StoreFuture<'_, Option<Record>> {
+        self.real.get(id)
+    }
+
+    fn swap(&self, changes: Vec<Change>) -> StoreFuture<'_, Swap> {
+        let act = self.acts.lock().unwrap().pop_front().unwrap_or(Act::Honest);
+        let lost = || Err(StoreError::Unavailable("on purpose".to_owned()));
+        match act {
+            Act::Honest => self.real.swap(changes),
+            Act::Refused => Box::pin(async move { lost() }),
+            Act::Unconfirmed => Box::pin(async move {
+                self.real.swap(changes).await?;
+                lost()
+            }),
+            Act::Panic => panic!("on purpose"),
+        }
+    }
+
+    fn list(&self, query: Query) -> StoreFuture<'_, Vec<(RecordId, Record)>> {
+        self.real.list(query)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.real.now()
+    }
+
+    fn identity(&self) -> &Identity {
+        self.real.identity()
+    }
+
+    fn owner(&self) -> Nonce {
+        self.real.owner()
+    }
+
+    fn ready(&self) -> Result<(), StoreError> {
+        self.real.ready()
+    }
+}
+
+/// A gateway in this process, and a backend that issues everything and counts its calls.
+pub(super) struct House {
+    addr: SocketAddr,
+    gateway: Arc<Gateway>,
+    pub(super) store: Arc<Faulty>,
+    backend: SocketAddr,
+    calls: Arc<AtomicUsize>,
+    tasks: Tasks,
+    trigger: Trigger,
+    dir: TempDir,
+}
+
+impl House {
+    pub(super) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let backend = listener.local_addr().unwrap();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        Tasks::default().spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                Tasks::default().spawn(issue_all(stream, counted.clone()));
+            }
+        });
+        Self::open(TempDir::new().unwrap(), backend, calls).await
+    }
+
+    async fn open(dir: TempDir, backend: SocketAddr, calls: Arc<AtomicUsize>) -> Self {
+        let path = dir.path().join("store");
+        let options = Options { path: path.clone(), cache: 1 << 20, create: true, expect_id: None };
+        let real = Embedded::open(&options).unwrap_or_else(|error| panic!("{error}")).0;
+        let store = Arc::new(Faulty { real, acts: Mutex::default() });
+        let text = configuration(&path, backend);
+        let config = config::parse(&text, "t.toml", &|_| None).unwrap_or_else(|it| panic!("{it}"));
+        let tasks = Tasks::default();
+        let gateway = Gateway::new(config, store.clone(), tasks.clone()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (trigger, shutdown) = shutdown::channel();
+        proxy::serve(&gateway, vec![listener], &tasks, &shutdown);
+        Self { addr, gateway, store, backend, calls, tasks, trigger, dir }
+    }
+
+    /// Ends the gateway and starts another on its store.
+    pub(super) async fn restarted(self) -> Self {
+        let Self { gateway, store, backend, calls, tasks, trigger, dir, .. } = self;
+        trigger.fire();
+        assert!(tasks.ended(PATIENCE).await, "a task does not end");
+        drop((gateway, store));
+        Self::open(dir, backend, calls).await
+    }
+
+    /// What the next compare-and-swaps do.
+    pub(super) fn acts(&self, acts: &[Act]) {
+        self.store.acts.lock().unwrap().extend(acts);
+    }
+
+    pub(super) fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    /// Sends a batch of the customer; each item is one unit.
+    pub(super) async fn send(&self, customer: &str, ids: &[&str]) -> Told {
+        self.send_as("till", "/issue", customer, ids).await
+    }
+
+    /// Sends one as this caller, to this path.
+    pub(super) async fn send_as(
+        &self,
+        caller: &str,
+        path: &str,
+        customer: &str,
+        ids: &[&str],
+    ) -> Told {
+        let rewards: Vec<Value> =
+            ids.iter().map(|id| json!({ "requestId": id, "rewardId": id })).collect();
+        let body = json!({ "mobile": customer, "rewards": rewards }).to_string();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\
+             X-Api-Key: {caller}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let exchange = async {
+            let mut stream = TcpStream::connect(self.addr).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let answer = timeout(PATIENCE, exchange).await.expect("an answer in time");
+        let header = |name: &str| {
+            let line = answer.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or_default().to_owned()
+        };
+        Told {
+            status: answer[9..12].parse().unwrap(),
+            disposition: header("idempotency-status: "),
+            error: header("idempotency-error: "),
+            body: answer.split_once("\r\n\r\n").unwrap().1.to_owned(),
+        }
+    }
+
+    /// The caller of [`House::send`].
+    pub(super) fn tenant(&self) -> TenantId {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("x-api-key", http::HeaderValue::from_static("till"));
+        TenantId::of(&self.gateway.config.tenant.headers, &headers)
+    }
+
+    async fn record(&self, id: &str) -> Option<Record> {
+        let id = RecordId::new(&self.tenant(), &items::scope("issue"), id);
+        self.store.get(id).await.unwrap()
+    }
+
+    /// Waits until none of these items is in flight; gives for each its units issued and unknown.
+    pub(super) async fn settled(&self, ids: &[&str]) -> Vec<Option<(u64, u64)>> {
+        let all = async {
+            loop {
+                let mut seen = Vec::new();
+                for id in ids {
+                    let record = self.record(id).await;
+                    seen.push(record.and_then(|record| record.ledger().cloned()));
+                }
+                if seen.iter().flatten().all(|ledger| ledger.in_flight == 0) {
+                    let units = |ledger: items::Ledger| (ledger.fulfilled, ledger.unknown);
+                    return seen.into_iter().map(|ledger| ledger.map(units)).collect();
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, all).await.expect("the items do not stay in flight")
+    }
+}
+
+fn configuration(store: &Path, backend: SocketAddr) -> String {
+    format!(
+        "[server]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [store.embedded]\npath = {store:?}\n\
+         [[upstream]]\nname = \"backend\"\nurl = \"http://{backend}\"\n\
+         [[route]]\nname = \"issue\"\nmethods = [\"POST\"]\npath = \"/issue\"\n\
+         upstream = \"backend\"\nmode = \"items\"\nprofile = \"capillary\"\n\
+         record.subject = \"/mobile\"\n\
+         [[route]]\nname = \"brief\"\nmethods = [\"POST\"]\npath = \"/brief/{{shop}}\"\n\
+         upstream = \"backend\"\nmode = \"items\"\n\
+         record = {{ retention = \"50ms\", tombstone = \"50ms\" }}\n\
+         [route.items]\nat = \"/rewards\"\nid = \"/requestId\"\n\
+         [route.items.response]\nmatch = [\"id:/requestId\"]\n\
+         issued = {{ count = \"/quantity\" }}\n"
+    )
+}
+
+/// What a client was told.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) status: u16,
+    pub(super) disposition: String,
+    pub(super) error: String,
+    pub(super) body: String,
+}
+
+impl Told {
+    #[track_caller]
+    pub(super) fn is(&self, status: u16, disposition: &str, error: &str) {
+        let told = (self.status, self.disposition.as_str(), self.error.as_str());
+        assert_eq!(told, (status, disposition, error), "{}", self.body);
+    }
+}
+
+/// Answers the requests of one connection: everything is issued.
+async fn issue_all(mut stream: TcpStream, calls: Arc<AtomicUsize>) {
+    let mut read = Vec::new();
+    loop {
+        let whole = loop {
+            let text = String::from_utf8_lossy(&read);
+            if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                if length.is_some_and(|length| length.parse() == Ok(body.len())) {
+                    break serde_json::from_str::<Value>(body).expect("JSON goes upstream");
+                }
+            }
+            if stream.read_buf(&mut read).await.unwrap_or(0) == 0 {
+                return;
+            }
+        };
+        read.clear();
+        calls.fetch_add(1, Ordering::SeqCst);
+        let row = |item: &Value| json!({ "requestId": item["requestId"], "quantity": 1 });
+        let rows: Vec<Value> = whole["rewards"].as_array().unwrap().iter().map(row).collect();
+        let body = json!({ "status": { "success": true }, "rewards": rows }).to_string();
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+        if stream.write_all((head + &body).as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}

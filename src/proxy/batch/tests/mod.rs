@@ -1,0 +1,140 @@
+//! A store that fails at the worst moments: whatever it does, nothing is sent without a claim,
+//! nothing is sent twice, and nothing stays in flight.
+
+mod house;
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use crate::proxy::intake;
+use crate::store::{Query, Store as _};
+use house::{Act, House, PATIENCE};
+
+#[tokio::test]
+async fn a_claim_that_is_not_made_sends_nothing_and_leaves_nothing() {
+    let house = House::start().await;
+    house.acts(&[Act::Refused]);
+    house.send("+65", &["a", "b"]).await.is(503, "rejected", "store-unavailable");
+    assert_eq!(house.calls(), 0);
+    assert_eq!(house.settled(&["a", "b"]).await, [None, None]);
+    house.send("+65", &["a", "b"]).await.is(200, "executed", "");
+    assert_eq!(house.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_claim_that_is_made_and_not_confirmed_sends_nothing_and_is_taken_back() {
+    let house = House::start().await;
+    house.send("+65", &["old"]).await.is(200, "executed", "");
+    house.acts(&[Act::Unconfirmed]);
+    house.send("+65", &["a", "old", "b"]).await.is(503, "rejected", "store-unavailable");
+    assert_eq!(house.calls(), 1, "nothing was sent");
+    assert_eq!(house.settled(&["a", "old", "b"]).await, [None, Some((1, 0)), None]);
+    house.send("+65", &["a", "old", "b"]).await.is(200, "executed", "");
+    assert_eq!(house.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_claim_that_cannot_even_be_taken_back_is_unknown_after_a_restart() {
+    let house = House::start().await;
+    house.acts(&[Act::Unconfirmed, Act::Refused]);
+    house.send("+65", &["a", "b"]).await.is(503, "rejected", "store-unavailable");
+    let house = house.restarted().await;
+    assert_eq!(house.settled(&["a", "b"]).await, [Some((0, 1)), Some((0, 1))]);
+    house.send("+65", &["a", "b"]).await.is(409, "unknown", "");
+    assert_eq!(house.calls(), 0);
+    // The customer's other items are not held up.
+    house.send("+65", &["a", "c"]).await.is(409, "unknown", "");
+    assert_eq!(house.settled(&["a", "c"]).await, [Some((0, 1)), Some((1, 0))]);
+    assert_eq!(house.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_panic_after_the_claim_leaves_its_items_unknown_and_nothing_held() {
+    let house = House::start().await;
+    house.acts(&[Act::Honest, Act::Panic]);
+    house.send("+65", &["a", "b"]).await.is(502, "unknown", "outcome-unknown");
+    assert_eq!(house.calls(), 1);
+    assert_eq!(house.settled(&["a", "b"]).await, [Some((0, 1)), Some((0, 1))]);
+    house.send("+65", &["a", "b"]).await.is(409, "unknown", "");
+    assert_eq!(house.calls(), 1, "what is unknown is not sent again");
+    // Neither the customer nor the place among the claims is taken any more.
+    house.send("+65", &["c"]).await.is(200, "executed", "");
+    let house = house.restarted().await;
+    house.send("+65", &["a", "b"]).await.is(409, "unknown", "");
+    house.send("+65", &["c"]).await.is(200, "replayed", "");
+    assert_eq!(house.calls(), 2);
+}
+
+#[tokio::test]
+async fn an_outcome_that_is_not_recorded_is_told_and_its_items_are_unknown() {
+    let house = House::start().await;
+    house.acts(&[Act::Honest, Act::Refused]);
+    let told = house.send("+65", &["a", "b"]).await;
+    told.is(200, "unrecorded", "");
+    assert_eq!(told.body.matches("\"code\":200").count(), 3, "the merged answer: {}", told.body);
+    assert_eq!(house.settled(&["a", "b"]).await, [Some((0, 1)), Some((0, 1))]);
+    house.send("+65", &["a", "b"]).await.is(409, "unknown", "");
+    assert_eq!(house.calls(), 1);
+}
+
+#[tokio::test]
+async fn an_outcome_that_is_recorded_and_not_confirmed_is_not_overwritten() {
+    let house = House::start().await;
+    house.acts(&[Act::Honest, Act::Unconfirmed]);
+    house.send("+65", &["a"]).await.is(200, "unrecorded", "");
+    let house = house.restarted().await;
+    assert_eq!(house.settled(&["a"]).await, [Some((1, 0))]);
+    house.send("+65", &["a"]).await.is(200, "replayed", "");
+    assert_eq!(house.calls(), 1);
+}
+
+#[tokio::test]
+async fn the_items_of_a_batch_are_found_by_its_subject() {
+    let house = House::start().await;
+    house.send("+65", &["a", "b"]).await.is(200, "executed", "");
+    house.send("+66", &["c"]).await.is(200, "executed", "");
+    // One that stays unknown.
+    house.acts(&[Act::Honest, Act::Refused]);
+    house.send("+65", &["d"]).await.is(200, "unrecorded", "");
+    house.settled(&["d"]).await;
+    let tenant = house.tenant();
+    let found = async |customer: &str, open: bool| {
+        let subject = Some(intake::subject_digest(customer, &tenant));
+        let query = Query { subject, open, limit: 10, ..Query::default() };
+        let page = house.store.list(query).await.unwrap();
+        let mut keys: Vec<String> = page.into_iter().map(|(_, record)| record.key).collect();
+        keys.sort_unstable();
+        keys
+    };
+    assert_eq!(found("+65", false).await, ["a", "b", "d"]);
+    assert_eq!(found("+65", true).await, ["d"]);
+    assert_eq!(found("+66", false).await, ["c"]);
+    assert_eq!(found("+67", false).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn the_answer_of_a_done_batch_is_its_callers_alone_and_ends_with_its_records() {
+    let house = House::start().await;
+    house.send("+65", &["a", "b"]).await.is(200, "executed", "");
+    let told = house.send("+65", &["a", "b"]).await;
+    told.is(200, "replayed", "");
+    let again = house.send("+65", &["a", "b"]).await;
+    again.is(200, "replayed", "");
+    assert_eq!(again.body, told.body);
+    // The same bytes from somebody else, or about something else, are another batch.
+    house.send_as("other till", "/issue", "+65", &["a", "b"]).await.is(200, "executed", "");
+    house.send_as("till", "/brief/1", "+65", &["a", "b"]).await.is(200, "executed", "");
+    let other_shop = house.send_as("till", "/brief/2", "+65", &["a", "b"]).await;
+    assert_ne!(other_shop.disposition, "replayed", "{other_shop:?}");
+    // The periods of its records end while it is asked for again and again.
+    let calls = house.calls();
+    let runs_twice = async {
+        while house.calls() < calls + 2 {
+            let told = house.send_as("till", "/brief/3", "+65", &["c"]).await;
+            assert_eq!(told.status, 200, "{told:?}");
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, runs_twice).await.expect("the id is new in the end");
+}
