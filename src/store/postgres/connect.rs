@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::Options;
 use super::link::Link;
+use super::session::Session;
 use super::tls::Tls;
 use super::trouble;
 use crate::shutdown::Tasks;
@@ -34,7 +35,8 @@ const SERVERS_SHARE: (u32, u32) = (4, 5);
 /// What is asked of every connection before it is used.
 const PROBE: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only'), \
      current_setting('server_version_num'), current_setting('fsync', true), \
-     current_setting('full_page_writes', true)";
+     current_setting('full_page_writes', true), pg_backend_pid(), \
+     (SELECT backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid())";
 
 const STORE_ID: &str = "SELECT store_id FROM oncegate.store";
 
@@ -144,6 +146,12 @@ impl Connector {
         set.map_err(|failed| failed.of_question().reason().to_owned())?;
         let row = probed.first().ok_or("it does not answer questions")?;
         check(row)?;
+        if self.prepared
+            && !is_cockroach
+            && let Some(session) = Session::of(row, 5, 6)
+        {
+            link.set_session(session);
+        }
         if let Some(expected) = self.store_id.get() {
             let rows = link.ask_once(STORE_ID, &[], end).await;
             let rows = rows.map_err(|failed| failed.of_question().reason().to_owned())?;

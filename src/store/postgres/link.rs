@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout_at};
@@ -12,6 +12,7 @@ use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Connection, Error, Row, Socket, Statement};
 
+use super::session::Session;
 use super::tls::Encrypted;
 pub(super) use super::trouble::Failed;
 use crate::shutdown::Tasks;
@@ -34,6 +35,7 @@ pub(super) struct Link {
     prepared: Option<Mutex<HashMap<usize, Statement>>>,
     said: Arc<Said>,
     ended: AtomicBool,
+    session: OnceLock<Session>,
 }
 
 /// What the task that drives the connection shares with those who use it.
@@ -63,12 +65,23 @@ impl Link {
         let said = Arc::new(Said::default());
         tasks.spawn(drive(connection, said.clone(), heard));
         let prepared = prepared.then(Mutex::default);
-        Self { client, prepared, said, ended: AtomicBool::new(false) }
+        Self { client, prepared, said, ended: AtomicBool::new(false), session: OnceLock::new() }
     }
 
     /// Whether it can be used, as far as is known.
     pub(super) fn is_open(&self) -> bool {
         !self.ended.load(Ordering::Acquire) && !self.client.is_closed()
+    }
+
+    /// The server's end of it, where a pooler does not hide that.
+    pub(super) fn session(&self) -> Option<&Session> {
+        self.session.get()
+    }
+
+    /// Notes the server's end.
+    pub(super) fn set_session(&self, session: Session) {
+        // Noted once, when the connection is made.
+        let _ = self.session.set(session);
     }
 
     /// Ends it for all who use it.

@@ -3,7 +3,8 @@
 //! All changes that come together are one statement (`commit.sql`), so that a round trip and a
 //! commit serve many. Nothing of the rules is here: rows are compared by version and kept.
 //! `open` finds or makes the tables, `connect` reaches the primary, `link` is one connection,
-//! `listen` what other gateways say.
+//! `slot` makes it again when it is lost, after `session` has ended what the server still does for
+//! it, and `listen` hears what other gateways say.
 
 mod commit;
 mod connect;
@@ -11,6 +12,7 @@ mod link;
 mod list;
 mod listen;
 mod open;
+mod session;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -166,7 +168,7 @@ impl Postgres {
     }
 
     async fn linked(&self, slot: &Slot) -> Result<Arc<Link>, Failed> {
-        let linked = slot.link(&self.connector).await;
+        let linked = slot.link(&self.connector, self.timeout).await;
         linked.map_err(|trouble| Failed::Unsent(trouble.reason().to_owned()))
     }
 
@@ -185,7 +187,8 @@ impl Engine for Postgres {
         lane: usize,
         groups: &'a [Group],
     ) -> Result<Vec<Compared>, Trouble> {
-        let link = self.lanes[lane % self.lanes.len()].link(&self.connector).await?;
+        let slot = &self.lanes[lane % self.lanes.len()];
+        let link = slot.link(&self.connector, self.timeout).await?;
         commit::commit(&link, groups, Instant::now() + self.timeout).await
     }
 
