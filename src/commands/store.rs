@@ -134,7 +134,7 @@ async fn count_open(store: &dyn Store) -> Result<(u64, u64), crate::store::Store
         let page = store.list(query).await?;
         for (_, record) in &page {
             let flying = match &record.state {
-                State::InFlight => true,
+                State::InFlight | State::Turn => true,
                 State::Item { ledger, .. } => ledger.in_flight > 0,
                 State::Unknown { .. } | State::Final { .. } | State::Tombstone { .. } => false,
             };

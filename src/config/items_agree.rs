@@ -145,17 +145,37 @@ impl Reader {
                 texts.sort_unstable();
                 (list.is_some(), texts)
             };
+            if mine.ledger != theirs.ledger {
+                continue;
+            }
             let counted = |mode: &ItemsMode| (sorted(&mode.rules.same), sorted(&mode.rules.shared));
-            if mine.ledger == theirs.ledger && counted(mine) != counted(theirs) {
-                let what = format!(
-                    "route \"{}\" shares the ledger \"{}\", but has another `same` or `shared`, so \
-                     that the same item would look changed; give both the same lists",
-                    other.name, mine.ledger
-                );
-                self.say_at(
-                    span_of(&table.get_ref().items).or(span_of(&table.get_ref().mode)),
-                    what,
-                );
+            let append = |mode: &ItemsMode| sorted(&Some(mode.rules.response.append.clone()));
+            let written = table.get_ref();
+            let disagreements = [
+                (
+                    counted(mine) != counted(theirs),
+                    span_of(&written.items),
+                    "another `same` or `shared`, so that the same item would look changed; give \
+                     both the same lists",
+                ),
+                (
+                    append(mine) != append(theirs),
+                    span_of(&written.items),
+                    "another `append`, so that what one issued would be missing in the answers of \
+                     the other; give both the same list",
+                ),
+                (
+                    mine.record.retention != theirs.record.retention,
+                    span_of(&written.record),
+                    "another `retention` or `tombstone`, so that one would forget what the other \
+                     has to keep; give both the same",
+                ),
+            ];
+            for (_, span, what) in disagreements.into_iter().filter(|(differs, ..)| *differs) {
+                let (name, ledger) = (&other.name, &mine.ledger);
+                let what =
+                    format!("route \"{name}\" shares the ledger \"{ledger}\", but has {what}");
+                self.say_at(span.or(span_of(&written.mode)), what);
             }
         }
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::config::{self, Engine, StoreServer};
 use crate::store::Store;
 use crate::store::embedded::{self, Embedded};
-use crate::store::postgres;
 use crate::store::server::{Server, Timing, statement_timeout};
+use crate::store::{postgres, redis};
 
 /// Opens the store for a gateway.
 ///
@@ -47,7 +47,23 @@ pub(crate) fn server(config: &config::Store) -> Option<(Server, Timing)> {
             };
             Some((Server::Postgres(options), timing(&store.server)))
         }
-        Engine::Redis(_) => None,
+        Engine::Redis(store) => {
+            let options = redis::Options {
+                urls: store.urls.iter().map(|url| url.expose().to_owned()).collect(),
+                cluster: store.cluster,
+                sentinel: store.sentinel.clone(),
+                strict: store.strict,
+                replicas: store.replicas,
+                prefix: store.prefix.clone(),
+                connect_timeout: store.server.connect_timeout,
+                timeout: statement_timeout(store.server.timeout),
+                ca: store.server.ca.clone(),
+                client_cert: store.server.client_cert.clone(),
+                create,
+                expect_id,
+            };
+            Some((Server::Redis(options), timing(&store.server)))
+        }
     }
 }
 

@@ -54,7 +54,7 @@ pub fn decide<'a>(
     let due = |expires: &Option<Timestamp>| expires.is_some_and(|at| at <= now);
     let (expired, forgotten) = match &record.state {
         // Of no request: items have ids of their own, see `items`.
-        State::InFlight | State::Unknown { .. } | State::Item { .. } => (false, false),
+        State::InFlight | State::Unknown { .. } | State::Turn | State::Item { .. } => (false, false),
         State::Final { expires, tombstone, .. } => {
             let end = expires.and_then(|at| tombstone.end(at));
             (due(expires), due(&end))
@@ -71,7 +71,7 @@ pub fn decide<'a>(
     match &record.state {
         _ if expired => Decision::Expired,
         State::InFlight => Decision::InProgress,
-        State::Unknown { .. } | State::Item { .. } => Decision::Unknown,
+        State::Unknown { .. } | State::Turn | State::Item { .. } => Decision::Unknown,
         State::Tombstone { .. } => Decision::Expired,
         State::Final { answer, expires, completed, .. } => match answer {
             super::Answer::Kept(response) => Decision::Replay { response, expires: *expires },

@@ -172,6 +172,9 @@ pub enum State {
         /// When the key may be forgotten; `None` keeps it for ever.
         expires: Option<Timestamp>,
     },
+    /// A turn: batches with one `serialize_by` value go one after the other, and this one's turn it
+    /// is. It is there while its batch is sent, and says nothing of any request.
+    Turn,
     /// One item of batches; the record's key is its id.
     Item {
         /// How much of it was asked for, issued, sent.
@@ -288,6 +291,7 @@ impl Record {
     /// Of an item, only the units in flight become unknown; one without any stays as it is.
     pub fn lost(&self, reason: UnknownReason, now: Timestamp) -> Self {
         let state = match &self.state {
+            State::Turn => State::Turn,
             State::InFlight
             | State::Unknown { .. }
             | State::Final { .. }
@@ -302,6 +306,19 @@ impl Record {
         self.next(state, now)
     }
 
+    /// What becomes of this record when the process that has it in flight is gone: what it sent is
+    /// unknown, and its turns are over.
+    pub fn abandoned(&self, now: Timestamp) -> Option<Self> {
+        match self.state {
+            State::Turn => None,
+            State::InFlight
+            | State::Unknown { .. }
+            | State::Final { .. }
+            | State::Tombstone { .. }
+            | State::Item { .. } => Some(self.lost(UnknownReason::ProcessEnded, now)),
+        }
+    }
+
     /// The successor with this ledger entry. Retention is counted from when the item is done.
     pub fn with_ledger(&self, ledger: Ledger, retention: Retention, now: Timestamp) -> Self {
         self.next(State::item(ledger, retention, now), now)
@@ -313,7 +330,7 @@ impl Record {
         let open = match &self.state {
             State::Unknown { .. } => true,
             State::Item { ledger, .. } => ledger.is_open(),
-            State::InFlight | State::Final { .. } | State::Tombstone { .. } => false,
+            State::InFlight | State::Turn | State::Final { .. } | State::Tombstone { .. } => false,
         };
         open && self.attempt == own.attempt
     }
@@ -323,6 +340,7 @@ impl Record {
         match &self.state {
             State::Item { ledger, .. } => Some(ledger),
             State::InFlight
+            | State::Turn
             | State::Unknown { .. }
             | State::Final { .. }
             | State::Tombstone { .. } => None,
@@ -332,7 +350,7 @@ impl Record {
     /// When this record is due for [`Record::expired`]; `None` while it must stay as it is.
     pub fn expires(&self) -> Option<Timestamp> {
         match self.state {
-            State::InFlight | State::Unknown { .. } => None,
+            State::InFlight | State::Unknown { .. } | State::Turn => None,
             State::Final { expires, .. }
             | State::Tombstone { expires, .. }
             | State::Item { expires, .. } => expires,
@@ -365,6 +383,7 @@ impl Record {
             }
             State::InFlight
             | State::Unknown { .. }
+            | State::Turn
             | State::Final { .. }
             | State::Tombstone { .. }
             | State::Item { .. } => Expiry::Keep,

@@ -205,10 +205,10 @@ async fn elsewhere(
     mut winner: Box<Record>,
     (route, until): (usize, Instant),
 ) -> Result<Option<Box<Record>>, Told> {
-    let mut watch = gateway.store.watch(id, winner.owner);
-    if !watch.is_shared() || winner.owner == gateway.store.owner() {
+    if !gateway.store.is_shared() || winner.owner == gateway.store.owner() {
         return Ok(Some(winner));
     }
+    let mut watch = gateway.store.watch(id, winner.owner);
     let Some(_waiting) = gateway.waiters[route].take() else { return Err(Told::InProgress) };
     loop {
         // Read once more than was waited: the watch may be older than the reading, not younger.

@@ -144,7 +144,7 @@ fn status_document(record: &Record, now: Timestamp) -> Value {
     let expired = record.expires().is_some_and(|at| at <= now);
     let (state, status, completed, expires) = match &record.state {
         State::InFlight => ("in_flight", None, None, None),
-        State::Unknown { .. } | State::Item { .. } => ("unknown", None, None, None),
+        State::Unknown { .. } | State::Turn | State::Item { .. } => ("unknown", None, None, None),
         State::Final { answer, completed, expires, .. } => {
             let state = if expired { "tombstone" } else { "final" };
             (state, Some(answer.status()), Some(*completed), *expires)

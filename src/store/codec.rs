@@ -3,7 +3,7 @@
 //! ```text
 //! 0   schema   u8        2
 //! 1   state    u8        1 in flight, 2 unknown, 3 final and kept, 4 final and not kept, 5 tombstone,
-//!                        6 item at rest, 7 item in flight, 8 item unknown
+//!                        6 item at rest, 7 item in flight, 8 item unknown, 9 turn
 //! 2   flags    u8        bit 0: expires is set, bit 1: subject is set
 //! 3   version  u64
 //! 11  expires  u64       milliseconds, zero when not set
@@ -47,6 +47,7 @@ const TOMBSTONE: u8 = 5;
 const ITEM: u8 = 6;
 const ITEM_IN_FLIGHT: u8 = 7;
 const ITEM_UNKNOWN: u8 = 8;
+const TURN: u8 = 9;
 /// In the place of an item's tombstone: its outcomes are gone already.
 const GONE: u8 = 2;
 const HEAD: usize = 35;
@@ -73,6 +74,8 @@ impl Head {
         let (open, in_flight) = match record.state {
             State::InFlight => (true, true),
             State::Unknown { .. } => (true, false),
+            // Nobody has to settle it.
+            State::Turn => (false, true),
             State::Final { .. } | State::Tombstone { .. } => (false, false),
             State::Item { ref ledger, .. } => (ledger.is_open(), ledger.in_flight > 0),
         };
@@ -124,6 +127,7 @@ pub fn encode(id: &RecordId, record: &Record) -> Vec<u8> {
         State::Final { answer: Answer::Kept(_), .. } => KEPT,
         State::Final { answer: Answer::NotRetained { .. }, .. } => NOT_RETAINED,
         State::Tombstone { .. } => TOMBSTONE,
+        State::Turn => TURN,
         State::Item { ledger, .. } => ledger_tag(ledger),
     };
     let expires = record.expires();
@@ -241,7 +245,11 @@ fn size_hint(record: &Record) -> usize {
             response.body.len() + response.headers.iter().map(header).sum::<usize>()
         }
         State::Item { ledger, .. } => ledger.bytes(),
-        State::Final { .. } | State::InFlight | State::Unknown { .. } | State::Tombstone { .. } => {
+        State::Final { .. }
+        | State::InFlight
+        | State::Unknown { .. }
+        | State::Turn
+        | State::Tombstone { .. } => {
             0
         }
     };
@@ -280,7 +288,7 @@ impl Writer {
 
     fn state(&mut self, state: &State) {
         match state {
-            State::InFlight => {}
+            State::InFlight | State::Turn => {}
             State::Unknown { since, reason } => {
                 let (tag, status) = reason_to_tag(*reason);
                 self.u64(since.as_millis());
@@ -426,6 +434,7 @@ impl<'a> Reader<'a> {
                 };
                 Ok(State::Final { answer, completed, expires, tombstone })
             }
+            TURN => Ok(State::Turn),
             TOMBSTONE => {
                 let completed = self.time("completed")?;
                 let status = self.u16("status")?;

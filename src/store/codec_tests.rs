@@ -91,7 +91,7 @@ fn mistakes_are_named() {
         decode(&id(1), &sealed(changed)).unwrap_err().to_string()
     };
     assert_eq!(with(0, 3), "it has layout 3, this version knows 2");
-    assert_eq!(with(1, 9), "its state has an impossible value");
+    assert_eq!(with(1, 10), "its state has an impossible value");
     assert_eq!(with(2, 4), "its flags has an impossible value");
     assert_eq!(with(2, 1), "its expires has an impossible value");
     assert_eq!(with(19, 1), "its subject has an impossible value");

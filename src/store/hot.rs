@@ -97,6 +97,7 @@ impl Hot {
             State::Final { answer: Answer::Kept(_), .. } => true,
             State::Final { answer: Answer::NotRetained { .. }, .. }
             | State::InFlight
+            | State::Turn
             | State::Unknown { .. }
             | State::Tombstone { .. }
             | State::Item { .. } => false,
@@ -162,6 +163,7 @@ fn weight(record: &Record) -> usize {
         }
         State::Final { answer: Answer::NotRetained { .. }, .. }
         | State::InFlight
+        | State::Turn
         | State::Unknown { .. }
         | State::Tombstone { .. }
         | State::Item { .. } => 0,

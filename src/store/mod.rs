@@ -14,6 +14,7 @@ pub mod embedded;
 pub mod hot;
 pub mod postgres;
 pub mod reap;
+pub mod redis;
 pub mod server;
 mod shared;
 pub mod sweep;
@@ -123,6 +124,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// its first byte.
     fn alive(&self) -> bool {
         true
+    }
+
+    /// Whether other processes may use it at the same time.
+    fn is_shared(&self) -> bool {
+        false
     }
 
     /// Watches a record that `owner` has in flight. Watch first, read then: a change that comes

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Change, Query, Store, StoreError, Swap};
-use crate::idempotency::record::UnknownReason;
 use crate::shutdown::Shutdown;
 
 /// Records read at once.
@@ -60,7 +59,7 @@ pub async fn pass(store: &dyn Store) -> Result<u64, StoreError> {
         let now = store.now();
         let mut swaps = Vec::with_capacity(page.len());
         for (id, record) in page {
-            let put = Some(record.lost(UnknownReason::ProcessEnded, now));
+            let put = record.abandoned(now);
             swaps.push(store.swap(vec![Change { id, expect: Some(record.version), put }]));
         }
         for swap in swaps {

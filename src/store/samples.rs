@@ -98,6 +98,7 @@ pub(crate) fn every_state() -> Vec<Record> {
         let state = State::Tombstone { status: 204, completed: T0, expires };
         records.push(Record { state, ..claim(7) });
     }
+    records.push(Record { state: State::Turn, ..claim(9) });
     records.extend(items());
     records
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::shared::Shared;
 use super::shared::engine::Engine;
-use super::{Identity, Query, Store, codec, postgres};
+use super::{Identity, Query, Store, codec, postgres, redis};
 use crate::idempotency::RecordId;
 
 pub use super::shared::Timing;
@@ -18,6 +18,8 @@ const PAGE: usize = 256;
 pub enum Server {
     /// PostgreSQL, or what speaks its protocol.
     Postgres(postgres::Options),
+    /// Redis or Valkey.
+    Redis(redis::Options),
 }
 
 /// A store that was found on its server, or made there.
@@ -57,6 +59,11 @@ impl Server {
                 let store = Shared::start(opened.engine, opened.identity, timing).await?;
                 Ok(Opened { store, created: opened.created })
             }
+            Self::Redis(options) => {
+                let opened = redis::Redis::open(options).await?;
+                let store = Shared::start(opened.engine, opened.identity, timing).await?;
+                Ok(Opened { store, created: opened.created })
+            }
         }
     }
 
@@ -68,6 +75,10 @@ impl Server {
         let (identity, created) = match self {
             Self::Postgres(options) => {
                 let opened = postgres::Postgres::open(options).await?;
+                (opened.identity, opened.created)
+            }
+            Self::Redis(options) => {
+                let opened = redis::Redis::open(options).await?;
                 (opened.identity, opened.created)
             }
         };
@@ -89,6 +100,10 @@ impl Server {
         match self {
             Self::Postgres(options) => {
                 let opened = postgres::Postgres::open(options).await?;
+                Ok((opened.identity, read_all(&*opened.engine, progress).await?))
+            }
+            Self::Redis(options) => {
+                let opened = redis::Redis::open(options).await?;
                 Ok((opened.identity, read_all(&*opened.engine, progress).await?))
             }
         }

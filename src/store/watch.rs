@@ -40,11 +40,6 @@ impl Watch {
         Self { woken: Some(woken), pause: FIRST }
     }
 
-    /// Whether anybody else can change the record.
-    pub fn is_shared(&self) -> bool {
-        self.woken.is_some()
-    }
-
     /// The next [`Watch::changed`] returns at once.
     pub fn look(&self) {
         if let Some(woken) = &self.woken {

@@ -239,3 +239,27 @@ fn a_log_that_nobody_reads_stops_nothing() {
     assert_eq!(rows(&told), "a:0/2 1010, b:1/1 200 = 1010");
     issue(&batch("+65", &[("b", "R1", 2)])).send(to).is(422, "rejected", "key-reused");
 }
+
+#[test]
+fn routes_of_one_ledger_cannot_forget_what_the_other_keeps() {
+    let rewards = Rewards::start();
+    let second = |lines: &str| {
+        let name = "name = \"second\"\nmethods = [\"POST\"]\npath = \"/second\"\nmode = \"items\"";
+        let setup = rewards.setup("[route.items]\nledger = \"rewards\"");
+        setup.route(&format!("{name}\nprofile = \"capillary\"\n{lines}")).try_start()
+    };
+    let refused = [
+        ("record.retention = \"1s\"\nitems.ledger = \"rewards\"", "`retention`"),
+        (
+            "[route.items]\nledger = \"rewards\"\n[route.items.response]\nmatch = [\"position\"]\n\
+             issued = { arrays = [\"/c\"] }\nappend = [\"/c\"]",
+            "`append`",
+        ),
+    ];
+    for (lines, key) in refused {
+        let exit = second(lines).expect_err("the two disagree");
+        assert_eq!(exit.code, Some(2), "{exit:?}");
+        assert!(exit.stderr.contains(key), "{exit:?}");
+    }
+    second("items.ledger = \"rewards\"").expect("the two agree");
+}

@@ -161,6 +161,19 @@ fn routes_that_share_a_ledger_compare_the_same() {
             "22:1: route \"create\" shares the ledger \"create\", but has another `same` or `shared`, so that the same item would look changed; give both the same lists",
         ],
     );
+    check(
+        &format!("{ITEMS}{second}[route.record]\nretention = \"1s\"\n"),
+        &[
+            "28:1: route \"create\" shares the ledger \"create\", but has another `retention` or `tombstone`, so that one would forget what the other has to keep; give both the same",
+        ],
+    );
+    check(
+        &format!("{ITEMS}{second}")
+            .replace("count = \"/n\" } }", "count = \"/n\" }, append = [\"/c\"] }"),
+        &[
+            "22:1: route \"create\" shares the ledger \"create\", but has another `append`, so that what one issued would be missing in the answers of the other; give both the same list",
+        ],
+    );
 }
 
 #[test]

@@ -7,27 +7,27 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::busy::Hold;
-use super::records::{self, Claim, ClaimedItems, Recorded, Records};
-use super::{Intake, parallel, reused, told};
+use super::claim::Claiming;
+use super::records::{ClaimedItems, Recorded, Records};
+use super::{Intake, told};
 use crate::config::ItemsMode;
 use crate::crash::{self, Point};
 use crate::idempotency::ledger::{Doubt, ItemOutcome};
 use crate::idempotency::outcome::Verdict as StatusVerdict;
 use crate::idempotency::record::UnknownReason;
-use crate::items::{self, Joined, Part, Plan, Shape, Verdict, join};
+use crate::items::{self, Joined, Plan, Shape, join};
 use crate::places::Place;
-use crate::problem::{Disposition, Problem};
+use crate::problem::Disposition;
 use crate::proxy::budget::Reservation;
-use crate::proxy::claimed::MAX_TRIES;
 use crate::proxy::collect::Collected;
 use crate::proxy::exchange::{Answer, quota_exceeded, too_many_claims};
 use crate::proxy::forward::{self, End, Sending};
 use crate::proxy::inflight::Share;
 use crate::proxy::intake::Whole;
-use crate::proxy::{Gateway, intake, onward, outcome};
+use crate::proxy::{Gateway, onward, outcome};
 
 /// A batch that has something to send.
 pub(super) struct Start {
@@ -35,6 +35,8 @@ pub(super) struct Start {
     pub(super) intake: Box<Intake>,
     pub(super) records: Records,
     pub(super) plan: Plan,
+    /// Until when it may wait for what other processes are sending.
+    pub(super) until: Instant,
 }
 
 /// The duty to tell the client what came of its batch, and to let the next one go.
@@ -81,10 +83,12 @@ async fn run(
     conclusion: Conclusion,
     taken: (Place, Option<Share>),
 ) {
-    let Start { route, mut intake, mut records, mut plan } = start;
+    let route = start.route;
     let Some(mode) = gateway.items_mode(route) else { return };
     crash::point(Point::BeforeClaim);
-    let claim = claim(&gateway, route, mode, &mut intake, &mut records, &mut plan).await;
+    let mut claiming = Claiming { gateway: &gateway, mode, start };
+    let claim = claiming.claim().await;
+    let Start { intake, records, plan, .. } = claiming.start;
     let (mut claimed, body) = match claim {
         Ok(claimed) => claimed,
         Err(answer) => return conclusion.tell(answer),
@@ -132,57 +136,6 @@ async fn run(
         End::Answered(answer) => call.answered(&mut claimed, answer, conclusion).await,
     }
     drop(taken);
-}
-
-/// Claims what is missing, or says what the records have become meanwhile; gives the claim and the
-/// body to send.
-async fn claim(
-    gateway: &Arc<Gateway>,
-    route: usize,
-    mode: &ItemsMode,
-    intake: &mut Intake,
-    records: &mut Records,
-    plan: &mut Plan,
-) -> Result<(ClaimedItems, Bytes), Answer> {
-    for _ in 0..MAX_TRIES {
-        match plan.verdict() {
-            Verdict::Send => {}
-            Verdict::Reused { item } => return Err(reused(mode, intake, records, item)),
-            Verdict::InFlight { .. } => return Err(parallel(mode, outcome::RETRY_LATER)),
-            Verdict::Replay => {
-                let memory = told::memory(gateway, records).map_err(Err)?;
-                return Err(told::merged(mode, &intake.batch, records, None, Some(memory)));
-            }
-        }
-        let body = body_to_send(mode, intake, plan).map_err(Err)?;
-        match records::claim(gateway, intake, route, mode, (plan, records)).await.map_err(Err)? {
-            Claim::Made(claimed) => return Ok((claimed, body)),
-            Claim::Lost => {
-                *records = records::read(gateway, &intake.ids).await.map_err(Err)?;
-                *plan = records::plan(&intake.batch, records, gateway.store.now());
-            }
-        }
-    }
-    tracing::error!("the records of a batch kept changing; nothing was sent");
-    Err(Err(outcome::store_unavailable()))
-}
-
-/// The body upstream; that of the client where nothing changes.
-fn body_to_send(mode: &ItemsMode, intake: &mut Intake, plan: &Plan) -> Result<Bytes, Problem> {
-    let whole = &mut intake.whole;
-    let whole_item =
-        |(part, item): (&Part, &items::batch::Item)| *part == Part::Send(item.quantity);
-    if plan.parts.iter().zip(&intake.batch.items).all(whole_item) {
-        return Ok(whole.body.clone());
-    }
-    let Some(body) = plan.body(&mode.rules, &intake.batch, &whole.body) else {
-        tracing::error!("a batch could not be reduced; nothing was sent");
-        return Err(outcome::store_unavailable());
-    };
-    if !whole.reservation.grow(body.len() as u64) {
-        return Err(intake::out_of_memory());
-    }
-    Ok(Bytes::from(body))
 }
 
 async fn lose(claimed: &mut ClaimedItems, reason: UnknownReason, detail: &str) {

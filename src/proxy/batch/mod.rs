@@ -8,6 +8,8 @@
 
 pub(super) mod busy;
 mod call;
+mod claim;
+mod elsewhere;
 mod records;
 #[cfg(test)]
 mod tests;
@@ -25,14 +27,13 @@ use super::intake::{self, Whole};
 use super::{Gateway, outcome};
 use crate::config::ItemsMode;
 use crate::idempotency::fingerprint::Fingerprint;
-use crate::idempotency::record::Nonce;
-use crate::idempotency::{Record, RecordId, TenantId};
+use crate::idempotency::{RecordId, TenantId};
 use crate::items::{self, Batch, BatchError, Plan, Prints, Request, Verdict};
 use crate::json::Document;
 use crate::problem::{Dialect, Problem, Slug};
 use crate::store::hot::Merged;
-use crate::store::watch::Watch;
 use busy::Sending;
+use elsewhere::Elsewhere;
 use records::Records;
 
 /// How often a batch is planned anew when an item is in flight and nobody here is sending it: the
@@ -100,7 +101,7 @@ pub(super) async fn exchange(
                     // Its turn has come: the place is for those who still wait.
                     drop(waiting.take());
                     let (first, answered) = oneshot::channel();
-                    let start = call::Start { route, intake, records, plan };
+                    let start = call::Start { route, intake, records, plan, until: end };
                     call::lead(gateway, start, call::Conclusion { hold, first });
                     return exchange::first_answer(answered, mode.duplicates.answer_within).await;
                 }
@@ -108,7 +109,7 @@ pub(super) async fn exchange(
             },
             Verdict::InFlight { item } => match gateway.busy.holder(&intake.ids[item]) {
                 Some(sending) => Sender::Here(sending),
-                None if elsewhere.follow(gateway, intake.ids[item], &records[item]) => {
+                None if follows(gateway, &mut elsewhere, &intake, &records, item) => {
                     Sender::Elsewhere
                 }
                 None => {
@@ -143,6 +144,18 @@ pub(super) async fn exchange(
     }
 }
 
+/// Whether another process has this item in flight; then it is followed.
+fn follows(
+    gateway: &Gateway,
+    elsewhere: &mut Elsewhere,
+    intake: &Intake,
+    records: &Records,
+    item: usize,
+) -> bool {
+    let owner = records[item].as_deref().map(|record| record.owner);
+    owner.is_some_and(|owner| elsewhere.follow(gateway, intake.ids[item], owner))
+}
+
 /// Who is sending what a batch waits for.
 enum Sender {
     /// A batch of this process.
@@ -157,38 +170,6 @@ impl Sender {
     fn rest(&self) -> Duration {
         let Self::Here(sending) = self else { return outcome::RETRY_LATER };
         sending.started.elapsed().clamp(Duration::from_secs(1), Duration::from_secs(30))
-    }
-}
-
-/// The item of another process that a batch waits for.
-#[derive(Default)]
-struct Elsewhere(Option<(RecordId, Nonce, Watch)>);
-
-impl Elsewhere {
-    /// Follows this record, if another process has it in flight.
-    fn follow(&mut self, gateway: &Gateway, id: RecordId, known: &Option<Arc<Record>>) -> bool {
-        let Some(known) = known else { return false };
-        let owner = known.owner;
-        if owner == gateway.store.owner() {
-            return false;
-        }
-        let same = self.0.as_ref().is_some_and(|(at, by, _)| (*at, *by) == (id, owner));
-        if !same {
-            let watch = gateway.store.watch(id, owner);
-            if !watch.is_shared() {
-                return false;
-            }
-            // What changed before the watch began is seen by a look at once.
-            watch.look();
-            self.0 = Some((id, owner, watch));
-        }
-        true
-    }
-
-    async fn changed(&mut self) {
-        if let Some((_, _, watch)) = &mut self.0 {
-            watch.changed().await;
-        }
     }
 }
 

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use super::Intake;
+use super::elsewhere::Turns;
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::ledger::{Doubt, ItemOutcome, Ledger, LedgerError};
-use crate::idempotency::record::{Expiry, Retention, UnknownReason};
+use crate::idempotency::record::{Expiry, Nonce, Retention, UnknownReason};
 use crate::idempotency::{Record, RecordId, State};
 use crate::items::{self, Batch, Plan};
 use crate::problem::Problem;
@@ -64,6 +65,8 @@ pub(super) struct ClaimedItems {
     gateway: Arc<Gateway>,
     retention: Retention,
     items: Vec<Entry>,
+    /// Given back with the outcome.
+    turns: Turns,
     settled: bool,
 }
 
@@ -81,6 +84,13 @@ pub(super) enum Claim {
     Made(ClaimedItems),
     /// A record is not what was read: read again, plan again.
     Lost,
+    /// It is the turn of another process's batch.
+    NotItsTurn {
+        /// The turn.
+        id: RecordId,
+        /// Whose it is.
+        owner: Nonce,
+    },
 }
 
 /// What recording an outcome came to.
@@ -125,15 +135,23 @@ pub(super) async fn claim(
         changes.push(Change { id, expect, put: Some(record.clone()) });
         items.push(Entry { at, id, record: Arc::new(record) });
     }
+    let turns = Turns::of(gateway, &intake.batch, items.first().map(|entry| &*entry.record));
+    changes.extend(turns.take());
     let swapped = gateway.store.swap(changes).await;
-    let mut claimed =
-        ClaimedItems { gateway: gateway.clone(), retention, items, settled: swapped.is_ok() };
+    let settled = swapped.is_ok();
+    let mut claimed = ClaimedItems { gateway: gateway.clone(), retention, items, turns, settled };
     match swapped {
         Ok(Swap::Done) => {
             claimed.settled = false;
             Ok(Claim::Made(claimed))
         }
-        Ok(Swap::Lost { .. }) => Ok(Claim::Lost),
+        Ok(Swap::Lost { index, winner }) => {
+            let turn = index.checked_sub(claimed.items.len()).and_then(|at| claimed.turns.id(at));
+            Ok(match turn.zip(winner) {
+                Some((id, winner)) => Claim::NotItsTurn { id, owner: winner.owner },
+                None => Claim::Lost,
+            })
+        }
         Err(error) => {
             claimed.withdraw();
             Err(unavailable(&error))
@@ -210,6 +228,7 @@ impl ClaimedItems {
                     for (entry, (_, record)) in self.items.iter_mut().zip(&records) {
                         entry.record = record.clone();
                     }
+                    self.turns.clear();
                     return Recorded { records, durable: true };
                 }
                 Ok(Swap::Lost { index, .. }) => {
@@ -259,13 +278,16 @@ impl ClaimedItems {
             changes.push(Change { id: entry.id, expect: Some(entry.record.version), put });
             records.push((entry.at, Arc::new(next)));
         }
+        changes.extend(self.turns.give_back());
         (changes, records)
     }
 
     /// Whether all items still wait for this attempt, though they changed; takes them as they are.
     async fn still_ours(&mut self) -> bool {
-        let ids: Vec<RecordId> = self.items.iter().map(|entry| entry.id).collect();
-        let Ok(found) = self.gateway.store.get_many(&ids).await else { return false };
+        let ids = self.items.iter().map(|entry| entry.id).chain(self.turns.ids());
+        let ids: Vec<RecordId> = ids.collect();
+        let Ok(mut found) = self.gateway.store.get_many(&ids).await else { return false };
+        self.turns.retain(&found.split_off(self.items.len().min(found.len())));
         let awaits = |(entry, record): (&Entry, &Option<Record>)| {
             record.as_ref().is_some_and(|record| record.awaits(&entry.record))
         };
@@ -310,6 +332,7 @@ impl ClaimedItems {
                     .then(|| entry.record.with_ledger(ledger, self.retention, now));
                 Some(Change { id: entry.id, expect: Some(entry.record.version), put })
             })
+            .chain(self.turns.give_back())
             .collect();
         self.finish_later(changes);
     }
@@ -334,6 +357,7 @@ impl Drop for ClaimedItems {
                 expect: Some(entry.record.version),
                 put: Some(entry.record.lost(UnknownReason::ProcessEnded, now)),
             })
+            .chain(self.turns.give_back())
             .collect();
         self.finish_later(changes);
     }

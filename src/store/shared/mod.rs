@@ -223,6 +223,10 @@ impl<E: Engine> Store for Shared<E> {
         self.life.alive()
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn watch(&self, id: RecordId, owner: Nonce) -> Watch {
         self.wake.watch(id, owner)
     }

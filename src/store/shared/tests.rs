@@ -353,7 +353,7 @@ async fn who_waits_elsewhere_is_woken() {
     let claim = Record { owner: ours.owner(), ..samples::claim(1) };
     done(&*ours, vec![put_new(id(1), claim.clone())]).await;
     let mut watch = other.watch(id(1), ours.owner());
-    assert!(watch.is_shared());
+    assert!(other.is_shared());
     let unknown = claim.lost(UnknownReason::Timeout, T0);
     done(&*ours, vec![replace(id(1), 1, Some(unknown.clone()))]).await;
     // With messages or without, the change is seen; see `wake` for the messages themselves.

@@ -1,0 +1,92 @@
+//! What a batch waits for in other processes: an item that one of them has in flight, or a turn that
+//! is another batch's.
+
+use crate::idempotency::record::Nonce;
+use crate::idempotency::{Record, RecordId, State};
+use crate::items;
+use crate::proxy::Gateway;
+use crate::proxy::claimed::first_version;
+use crate::store::Change;
+use crate::store::watch::Watch;
+
+/// The record of another process that a batch waits for.
+#[derive(Default)]
+pub(super) struct Elsewhere(Option<(RecordId, Nonce, Watch)>);
+
+impl Elsewhere {
+    /// Follows this record; `false`: no other process has it in flight.
+    pub(super) fn follow(&mut self, gateway: &Gateway, id: RecordId, owner: Nonce) -> bool {
+        if !gateway.store.is_shared() || owner == gateway.store.owner() {
+            return false;
+        }
+        let same = self.0.as_ref().is_some_and(|(at, by, _)| (*at, *by) == (id, owner));
+        if !same {
+            let watch = gateway.store.watch(id, owner);
+            // What changed before the watch began is seen by a look at once.
+            watch.look();
+            self.0 = Some((id, owner, watch));
+        }
+        true
+    }
+
+    /// Returns when it may have changed.
+    pub(super) async fn changed(&mut self) {
+        if let Some((_, _, watch)) = &mut self.0 {
+            watch.changed().await;
+        }
+    }
+}
+
+/// The turns of a batch: one for each `serialize_by` value, so that batches of several processes go
+/// one after the other. Within one process `busy` sees to that, and a store of one process has none.
+#[derive(Default)]
+pub(super) struct Turns(Vec<(RecordId, Record)>);
+
+impl Turns {
+    /// The turns that `batch` needs, as records of the attempt that `like` is a record of.
+    pub(super) fn of(gateway: &Gateway, batch: &items::Batch, like: Option<&Record>) -> Self {
+        let (true, Some(like)) = (gateway.store.is_shared(), like) else { return Self::default() };
+        let turn = |digest: &[u8; 16]| {
+            let key: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            // Names of routes have no colon, so a turn never collides with anything else.
+            let id = RecordId::new(&like.tenant, "turn:", &key);
+            let (version, state) = (first_version(), State::Turn);
+            (id, Record { version, key, subject: None, attempts: 1, state, ..like.clone() })
+        };
+        Self(batch.serial.iter().map(turn).collect())
+    }
+
+    /// Taking them all.
+    pub(super) fn take(&self) -> impl Iterator<Item = Change> {
+        self.0.iter().map(|(id, record)| Change { id: *id, expect: None, put: Some(record.clone()) })
+    }
+
+    /// Giving them all back.
+    pub(super) fn give_back(&self) -> impl Iterator<Item = Change> {
+        self.0.iter().map(|(id, record)| Change { id: *id, expect: Some(record.version), put: None })
+    }
+
+    /// Their ids.
+    pub(super) fn ids(&self) -> impl Iterator<Item = RecordId> {
+        self.0.iter().map(|(id, _)| *id)
+    }
+
+    /// Which turn is at this place among them.
+    pub(super) fn id(&self, at: usize) -> Option<RecordId> {
+        self.0.get(at).map(|(id, _)| *id)
+    }
+
+    /// Forgets those that are not this batch's any more, from what the store has now.
+    pub(super) fn retain(&mut self, found: &[Option<Record>]) {
+        let mut found = found.iter();
+        self.0.retain(|(_, own)| {
+            let now = found.next().and_then(Option::as_ref);
+            now.is_some_and(|now| now.version == own.version && now.attempt == own.attempt)
+        });
+    }
+
+    /// They are given back.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}

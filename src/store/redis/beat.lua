@@ -1,0 +1,12 @@
+-- Renews the lease of a process by the server's clock, which it gives in milliseconds.
+--
+-- KEYS  store, replicas
+-- ARGV  store id, owner, length of the lease, how long an ended lease is remembered
+if redis.call('HGET', KEYS[1], 'store_id') ~= ARGV[1] then
+  return redis.error_reply('EMPTIED')
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZADD', KEYS[2], now + tonumber(ARGV[3]), ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - tonumber(ARGV[4]))
+return now

@@ -1,0 +1,109 @@
+//! How things are named on the server.
+//!
+//! ```text
+//! <prefix>:{meta}:store       hash: store_id, schema, created, state
+//! <prefix>:{meta}:replicas    sorted set: owner by the end of its lease
+//! <prefix>:{xx}:store         the marker of shard xx: the store's id
+//! <prefix>:{xx}:r:<id>        a record
+//! <prefix>:{xx}:ids           sorted sets whose members are bytes in order, all of score 0:
+//! <prefix>:{xx}:open            id, and the owner when in flight
+//! <prefix>:{xx}:expiry          expiry, id
+//! <prefix>:{xx}:subjects        subject, id
+//! <prefix>:wake:<owner>       the channel of a process
+//! ```
+//! The shard is the first byte of the id; in a cluster all keys of a shard are in one slot (Redis
+//! Cluster specification, "Hash tags"), so that a script may change them together.
+
+use crate::idempotency::RecordId;
+use crate::idempotency::record::Nonce;
+
+/// Slots of a Redis Cluster.
+pub(super) const SLOTS: u16 = 16_384;
+/// The longest prefix: it is part of every key.
+const LONGEST_PREFIX: usize = 64;
+/// The hash tag of what belongs to no shard.
+const META: &str = "meta";
+
+/// The names under one prefix.
+#[derive(Debug)]
+pub(super) struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    /// # Errors
+    /// When keys with this prefix could not be told apart, or not be kept together.
+    pub(super) fn new(prefix: &str) -> Result<Self, String> {
+        let plain = |byte: u8| byte.is_ascii_graphic() && !b"{}*?[]\\".contains(&byte);
+        if prefix.is_empty() || prefix.len() > LONGEST_PREFIX || !prefix.bytes().all(plain) {
+            return Err(format!(
+                "the prefix {prefix:?} cannot be used: it must be 1 to {LONGEST_PREFIX} visible \
+                 ASCII characters without {{ }} [ ] * ? and \\"
+            ));
+        }
+        Ok(Self { prefix: prefix.to_owned() })
+    }
+
+    pub(super) fn meta(&self) -> String {
+        format!("{}:{{{META}}}:store", self.prefix)
+    }
+
+    pub(super) fn replicas(&self) -> String {
+        format!("{}:{{{META}}}:replicas", self.prefix)
+    }
+
+    /// `name` is `store`, `ids`, `open`, `expiry` or `subjects`.
+    pub(super) fn of_shard(&self, shard: u8, name: &str) -> String {
+        format!("{}:{{{shard:02x}}}:{name}", self.prefix)
+    }
+
+    pub(super) fn record(&self, id: &RecordId) -> String {
+        format!("{}:{{{:02x}}}:r:{id}", self.prefix, id.shard())
+    }
+
+    pub(super) fn wake(&self, owner: &Nonce) -> String {
+        format!("{}:wake:{}", self.prefix, hex(owner))
+    }
+}
+
+/// The slot of a shard's keys.
+pub(super) fn slot_of(shard: u8) -> u16 {
+    crc16(format!("{shard:02x}").as_bytes()) % SLOTS
+}
+
+/// The slot of the keys that belong to no shard.
+pub(super) fn meta_slot() -> u16 {
+    crc16(META.as_bytes()) % SLOTS
+}
+
+pub(super) fn hex(bytes: &[u8; 16]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// CRC-16/XMODEM (Redis Cluster specification, appendix A).
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc: u16, byte| {
+        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
+            let next = crc << 1;
+            if crc & 0x8000 == 0 { next } else { next ^ 0x1021 }
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_the_one_of_the_cluster_specification() {
+        assert_eq!(crc16(b"123456789"), 0x31c3);
+    }
+
+    #[test]
+    fn a_prefix_that_would_scatter_keys_is_refused() {
+        assert!(Keys::new("oncegate").is_ok());
+        for bad in ["", "a{b", "a}", "a b", "é", "a*", &"x".repeat(65)] {
+            assert!(Keys::new(bad).unwrap_err().contains("prefix"), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Which processes live, by the server's clock.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use ::redis::{Cmd, Pipeline, Value};
+use tokio::time::Instant;
+
+use super::keys::{self, hex};
+use super::nodes::SIGNALS;
+use super::send::Ask;
+use super::swap::unreadable;
+use super::{Redis, checks, said};
+use crate::clock::{Timestamp, millis};
+use crate::idempotency::record::Nonce;
+use crate::store::shared::engine::Trouble;
+
+/// How long an ended lease is remembered.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+/// How often all servers are looked at: whether they still are the primaries, and set up well.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+impl Redis {
+    pub(super) async fn renew(&self, owner: &Nonce, lease: Duration) -> Result<Timestamp, Trouble> {
+        if self.is_time_to_look() {
+            self.look().await?;
+        }
+        let keys = [self.keys.meta(), self.keys.replicas()];
+        let mut run = self.scripts.beat.on(keys::meta_slot(), &keys);
+        run.arg(&self.store_id).arg(hex(owner)).arg(millis(lease)).arg(millis(REMEMBERED));
+        match self.ask(SIGNALS, 0, &[run.0]).await?.pop() {
+            Some(Value::Int(now)) => {
+                let now = u64::try_from(now).map_err(|_| unreadable("TIME"))?;
+                Ok(Timestamp::from_millis(now))
+            }
+            _ => Err(unreadable("a script")),
+        }
+    }
+
+    pub(super) async fn end_lease(&self, owner: &Nonce) -> Result<(), Trouble> {
+        let mut command = Cmd::new();
+        command.arg("ZREM").arg(self.keys.replicas()).arg(hex(owner));
+        let ask = Ask { slot: keys::meta_slot(), command, script: None };
+        self.ask(SIGNALS, 0, &[ask]).await.map(drop)
+    }
+
+    fn is_time_to_look(&self) -> bool {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = looked.elapsed() >= LOOK_EVERY;
+        if due {
+            *looked = Instant::now();
+        }
+        due
+    }
+
+    /// Finds the primaries anew, so that one that was deposed without noticing is left, and checks
+    /// that none may evict: `CONFIG SET` can change that at any time. A failure is a missed beat,
+    /// and enough of those stop this process from sending.
+    pub(super) async fn look(&self) -> Result<(), Trouble> {
+        self.nodes.set_stale();
+        let until = Instant::now() + self.connect_timeout + self.timeout;
+        let looking = async {
+            let map = self.nodes.map().await?;
+            for node in map.nodes() {
+                let link = node.link(SIGNALS).await.map_err(checks::Unfit::into_reason)?;
+                let mut ask = Pipeline::new();
+                ask.cmd("INFO").arg("memory");
+                let answers = match link.ask(&ask).await {
+                    Ok(answers) => answers,
+                    Err(reason) => {
+                        node.drop_link(SIGNALS, &link).await;
+                        return Err(said::unreachable(&node.target, &reason));
+                    }
+                };
+                checks::still_fit(&node.target, answers.first().unwrap_or(&Value::Nil))?;
+            }
+            Ok(())
+        };
+        let looked = tokio::time::timeout_at(until, looking).await;
+        let looked = looked.unwrap_or_else(|_| Err("the Redis servers do not answer".to_owned()));
+        looked.map_err(|reason| {
+            self.nodes.set_stale();
+            // The next beat looks again.
+            *self.looked.lock().unwrap_or_else(PoisonError::into_inner) =
+                Instant::now() - LOOK_EVERY;
+            Trouble::Refused(reason)
+        })
+    }
+}

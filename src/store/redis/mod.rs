@@ -1,0 +1,249 @@
+//! Records on a Redis or Valkey server, alone, behind Sentinels, or on a cluster.
+//!
+//! Every transition is one script (`swap.lua`) that compares, writes the records and their indexes,
+//! and checks first that the data are still this store's: each shard carries a marker with the
+//! store's id, so that an emptied or exchanged server refuses instead of knowing nothing. Records
+//! have no time to live; what expires is decided elsewhere.
+//!
+//! `keys` names things, `link` is one connection, `checks` says whether a server can be trusted,
+//! `nodes` finds the servers, `send` asks them; `swap`, `list`, `leases`, `messages` and `create`
+//! are what an engine has to do.
+
+mod checks;
+mod create;
+mod find;
+mod keys;
+mod leases;
+mod link;
+mod list;
+mod messages;
+mod nodes;
+mod said;
+mod send;
+mod swap;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ::redis::{Cmd, Value};
+use rustls::ClientConfig;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::idempotency::RecordId;
+use crate::idempotency::record::Nonce;
+use crate::shutdown::Shutdown;
+use crate::store::shared::engine::{Compared, Engine, Found, Group, Message, Trouble};
+use crate::store::{Identity, Query};
+use crate::tls;
+use checks::Rules;
+use keys::Keys;
+use nodes::{Nodes, Places};
+use send::{Ask, Outcome, Terms};
+
+/// How to open a store on Redis.
+#[derive(Clone)]
+pub struct Options {
+    /// `redis://user:password@host:port/database`, `rediss://` for TLS: the server, or the primary
+    /// and its replicas, or nodes of the cluster, or the Sentinels.
+    pub urls: Vec<String>,
+    /// Whether the servers are a Redis Cluster.
+    pub cluster: bool,
+    /// The name under which Sentinels watch the primary; `urls` then name the Sentinels, with the
+    /// user, password and database of the primary.
+    pub sentinel: Option<String>,
+    /// Whether to refuse a server that may lose what it acknowledged when it crashes.
+    pub strict: bool,
+    /// How many replicas have to acknowledge each commit (`WAIT`); 0: none.
+    pub replicas: u32,
+    /// What all keys begin with.
+    pub prefix: String,
+    /// For opening a connection: TCP, TLS, login and checks together.
+    pub connect_timeout: Duration,
+    /// For an answer.
+    pub timeout: Duration,
+    /// PEM file of the authorities to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// PEM files of the certificate chain and the private key to present.
+    pub client_cert: Option<(PathBuf, PathBuf)>,
+    /// Whether an empty server may become a store.
+    pub create: bool,
+    /// The only identity to accept.
+    pub expect_id: Option<Uuid>,
+}
+
+/// A store that was opened.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// The engine.
+    pub(crate) engine: Arc<Redis>,
+    /// What the store is.
+    pub(crate) identity: Identity,
+    /// Whether it was created just now.
+    pub(crate) created: bool,
+}
+
+/// A store on Redis.
+#[derive(Debug)]
+pub(crate) struct Redis {
+    nodes: Nodes,
+    keys: Keys,
+    scripts: Scripts,
+    /// The store's id as the markers have it.
+    store_id: String,
+    replicas: u32,
+    timeout: Duration,
+    connect_timeout: Duration,
+    /// When the servers were last looked at as a whole.
+    looked: Mutex<Instant>,
+}
+
+/// A script, by the name the server gave it.
+#[derive(Debug, Clone, Default)]
+struct Script {
+    text: &'static str,
+    sha: String,
+}
+
+#[derive(Debug)]
+struct Scripts {
+    swap: Script,
+    beat: Script,
+    alive: Script,
+}
+
+impl Script {
+    /// Runs it on these keys.
+    fn on(&self, slot: u16, keys: &[String]) -> Run {
+        let mut command = Cmd::new();
+        command.arg("EVALSHA").arg(&self.sha).arg(keys.len()).arg(keys);
+        Run(Ask { slot, command, script: Some(self.text) })
+    }
+}
+
+/// A call of a script, to which arguments are added.
+struct Run(Ask);
+
+impl Run {
+    fn arg(&mut self, arg: impl ::redis::ToRedisArgs) -> &mut Self {
+        self.0.command.arg(arg);
+        self
+    }
+}
+
+impl Redis {
+    /// Opens the store, creating it when that is allowed.
+    ///
+    /// # Errors
+    /// One line: what happened, why, and what to do. It never shows a password.
+    pub(crate) async fn open(options: &Options) -> Result<Opened, String> {
+        create::open(options).await
+    }
+
+    /// Asks for something that changes nothing, or that may be done twice.
+    async fn ask(&self, lane: usize, replicas: u32, asks: &[Ask]) -> Result<Vec<Value>, Trouble> {
+        let terms = self.terms(lane, replicas, true);
+        let mut answers = Vec::with_capacity(asks.len());
+        for outcome in send::send(&self.nodes, asks, terms).await {
+            match outcome {
+                Outcome::Said(Value::ServerError(error), target) => {
+                    return Err(Trouble::Refused(said::no(&target, &error)));
+                }
+                Outcome::Said(answer, _) => answers.push(answer),
+                Outcome::NotSent(reason) | Outcome::Unsure(reason) => {
+                    return Err(Trouble::Refused(reason));
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    fn terms(&self, lane: usize, replicas: u32, harmless: bool) -> Terms {
+        let deadline = Instant::now() + self.connect_timeout + self.timeout;
+        Terms { lane, replicas, harmless, timeout: self.timeout, deadline }
+    }
+
+    /// What is said of a shard whose marker is not this store's.
+    fn check_marker(&self, marker: &Value, shard: u8) -> Result<(), Trouble> {
+        match marker {
+            Value::BulkString(id) if id == self.store_id.as_bytes() => Ok(()),
+            Value::Nil => Err(Trouble::Refused(format!(
+                "shard {shard:02x} of the store {} is gone from Redis: its data were removed; \
+                 nothing is claimed until they are restored",
+                self.store_id
+            ))),
+            _ => Err(Trouble::Refused(format!(
+                "shard {shard:02x} on Redis does not belong to the store {}: its data were \
+                 exchanged; nothing is claimed until they are restored",
+                self.store_id
+            ))),
+        }
+    }
+}
+
+/// Where to look for the servers.
+fn places(options: &Options) -> Result<Places, String> {
+    if options.cluster && options.sentinel.is_some() {
+        return Err("`cluster` and `sentinel` exclude each other; a cluster fails over by itself"
+            .to_owned());
+    }
+    let certificate = options.client_cert.as_ref();
+    let certificate = certificate.map(|(chain, key)| (chain.as_path(), key.as_path()));
+    let secure = options.urls.iter().any(|url| url.starts_with("rediss://"));
+    let tls = if secure {
+        let mut config = ClientConfig::clone(&*tls::client(options.ca.as_deref(), certificate)?);
+        // Redis speaks no protocol that has a name.
+        config.alpn_protocols.clear();
+        Some(Arc::new(config))
+    } else {
+        None
+    };
+    let mut entries = Vec::new();
+    for url in &options.urls {
+        entries.push(link::parse(url, tls.as_ref(), options.connect_timeout)?);
+    }
+    if entries.is_empty() {
+        return Err("no Redis URL is set; name at least one in `urls`".to_owned());
+    }
+    let rules = Rules { cluster: options.cluster, strict: options.strict };
+    Ok(Places { entries, sentinel: options.sentinel.clone(), rules })
+}
+
+impl Engine for Redis {
+    fn lanes(&self) -> usize {
+        nodes::LANES
+    }
+
+    async fn commit(&self, lane: usize, groups: &[Group]) -> Result<Vec<Compared>, Trouble> {
+        self.swap(lane, groups).await
+    }
+
+    async fn read(&self, ids: &[RecordId]) -> Result<Vec<Option<Vec<u8>>>, Trouble> {
+        self.fetch(ids, self.replicas).await
+    }
+
+    async fn list(&self, query: &Query) -> Result<Vec<Found>, Trouble> {
+        self.page(query).await
+    }
+
+    async fn beat(&self, owner: Nonce, lease: Duration) -> Result<Timestamp, Trouble> {
+        self.renew(&owner, lease).await
+    }
+
+    async fn leave(&self, owner: Nonce) -> Result<(), Trouble> {
+        self.end_lease(&owner).await
+    }
+
+    async fn publish(&self, messages: Vec<(Nonce, Message)>) -> Result<(), Trouble> {
+        self.say(messages).await
+    }
+
+    async fn listen(self: Arc<Self>, owner: Nonce, heard: mpsc::Sender<Message>, end: Shutdown) {
+        self.hear(owner, heard, end).await;
+    }
+}

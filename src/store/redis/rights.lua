@@ -1,0 +1,10 @@
+-- Uses each command that the other scripts write with, so that a missing right shows.
+--
+-- KEYS  a string and a sorted set of nobody
+redis.call('SET', KEYS[1], '1')
+redis.call('GET', KEYS[1])
+redis.call('ZADD', KEYS[2], 0, '1')
+redis.call('ZREM', KEYS[2], '1')
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', 0)
+redis.call('DEL', KEYS[1])
+return 0

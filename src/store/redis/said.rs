@@ -1,0 +1,87 @@
+//! What is told of a server's errors: one line, what it means and what to do.
+
+use std::time::Duration;
+
+use ::redis::{ErrorKind, RedisError, ServerError};
+
+use super::link::Target;
+
+pub(super) fn unreachable(target: &Target, error: &str) -> String {
+    format!("the Redis server {target} cannot be reached: {error}")
+}
+
+pub(super) fn silent(patience: Duration) -> String {
+    format!("no answer within {patience:?}")
+}
+
+/// Why a login failed.
+pub(super) fn no_entry(target: &Target, error: &RedisError) -> String {
+    let wrong = matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"));
+    if wrong || error.kind() == ErrorKind::AuthenticationFailed {
+        // What the server says is left out: some errors repeat what was sent.
+        return format!(
+            "the Redis server {target} does not accept the user and password of the URL; check \
+             them, and the server's requirepass or ACL"
+        );
+    }
+    match error.detail() {
+        Some(detail) if error.code().is_some() => {
+            format!("the Redis server {target} refused the login: {detail}")
+        }
+        Some(_) | None => unreachable(target, &error.to_string()),
+    }
+}
+
+/// What an error in the place of an answer means.
+pub(super) fn no(target: &Target, error: &ServerError) -> String {
+    let detail = error.details().unwrap_or_default();
+    let code = error.code();
+    let meaning = match code {
+        "EMPTIED" => {
+            "no longer holds this store: the marker of a shard is gone or another store's, so its \
+             data were removed or replaced; nothing is claimed until the data are restored"
+        }
+        "NOAUTH" => "asks for a password: put it into the URL",
+        "NOPERM" => "denies the user a command or a key; grant what docs/stores.md lists",
+        "OOM" => "has no memory left: raise its maxmemory",
+        "READONLY" => "is a replica; writes go to the primary",
+        "MISCONF" => "cannot write its data to disk: free the disk and see its log",
+        "LOADING" => "is still loading its data",
+        "CLUSTERDOWN" => "says that its cluster is down: a slot has no primary",
+        "MASTERDOWN" => "has lost its primary",
+        "NOREPLICAS" => "has too few replicas for its min-replicas-to-write",
+        "BUSY" => "is busy with somebody's script",
+        "MOVED" | "ASK" | "TRYAGAIN" => "keeps sending us elsewhere: its cluster is being rebuilt",
+        "CROSSSLOT" => "is a cluster; set `cluster = true`",
+        _ => return format!("the Redis server {target} said {code} {detail}"),
+    };
+    if detail.is_empty() {
+        format!("the Redis server {target} {meaning}")
+    } else {
+        format!("the Redis server {target} {meaning} ({code} {detail})")
+    }
+}
+
+/// Whether an error proves that a script changed nothing. The scripts compare before they write,
+/// so that these stop them at their first write at the latest. A missing right does not: the
+/// server checks it at each command.
+pub(super) fn proves_untouched(error: &ServerError) -> bool {
+    matches!(
+        error.code(),
+        "EMPTIED"
+            | "NOAUTH"
+            | "OOM"
+            | "READONLY"
+            | "MISCONF"
+            | "LOADING"
+            | "CLUSTERDOWN"
+            | "MASTERDOWN"
+            | "NOREPLICAS"
+            | "BUSY"
+            | "NOSCRIPT"
+            | "MOVED"
+            | "ASK"
+            | "TRYAGAIN"
+            | "CROSSSLOT"
+    )
+}
