@@ -54,7 +54,9 @@ pub fn decide<'a>(
     let due = |expires: &Option<Timestamp>| expires.is_some_and(|at| at <= now);
     let (expired, forgotten) = match &record.state {
         // Of no request: items have ids of their own, see `items`.
-        State::InFlight | State::Unknown { .. } | State::Turn | State::Item { .. } => (false, false),
+        State::InFlight | State::Unknown { .. } | State::Turn | State::Item { .. } => {
+            (false, false)
+        }
         State::Final { expires, tombstone, .. } => {
             let end = expires.and_then(|at| tombstone.end(at));
             (due(expires), due(&end))

@@ -4,7 +4,7 @@
 //! recorded, would keep its key in flight for as long as this process lives. So they are tried
 //! again until the store has them, or has something else.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -34,7 +34,7 @@ impl Unfinished {
     /// another one, or the next start, makes what is left unknown.
     pub(super) fn finish(&self, store: &Arc<dyn Store>, changes: Vec<Change>) {
         match self.places.take() {
-            Some(place) => self.tasks.spawn(insist(store.clone(), changes, place)),
+            Some(place) => self.tasks.spawn(insist(Arc::downgrade(store), changes, place)),
             None => tracing::error!(
                 "too many changes wait for the store; some records stay in flight until a restart"
             ),
@@ -42,9 +42,10 @@ impl Unfinished {
     }
 }
 
-async fn insist(store: Arc<dyn Store>, changes: Vec<Change>, _place: Place) {
+async fn insist(store: Weak<dyn Store>, changes: Vec<Change>, _place: Place) {
     let mut pause = FIRST_PAUSE;
-    loop {
+    // Whoever closes the store is not kept from it.
+    while let Some(store) = store.upgrade() {
         match store.swap(changes.clone()).await {
             Ok(Swap::Done) => return,
             Ok(Swap::Lost { index, winner }) => {
@@ -62,6 +63,7 @@ async fn insist(store: Arc<dyn Store>, changes: Vec<Change>, _place: Place) {
             }
             Err(StoreError::Unavailable(_)) => {}
         }
+        drop(store);
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }

@@ -249,9 +249,7 @@ fn size_hint(record: &Record) -> usize {
         | State::InFlight
         | State::Unknown { .. }
         | State::Turn
-        | State::Tombstone { .. } => {
-            0
-        }
+        | State::Tombstone { .. } => 0,
     };
     members + names + answer
 }

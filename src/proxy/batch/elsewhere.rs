@@ -58,12 +58,20 @@ impl Turns {
 
     /// Taking them all.
     pub(super) fn take(&self) -> impl Iterator<Item = Change> {
-        self.0.iter().map(|(id, record)| Change { id: *id, expect: None, put: Some(record.clone()) })
+        self.0.iter().map(|(id, record)| Change {
+            id: *id,
+            expect: None,
+            put: Some(record.clone()),
+        })
     }
 
     /// Giving them all back.
     pub(super) fn give_back(&self) -> impl Iterator<Item = Change> {
-        self.0.iter().map(|(id, record)| Change { id: *id, expect: Some(record.version), put: None })
+        self.0.iter().map(|(id, record)| Change {
+            id: *id,
+            expect: Some(record.version),
+            put: None,
+        })
     }
 
     /// Their ids.

@@ -77,6 +77,13 @@ pub struct Options {
     pub expect_id: Option<Uuid>,
 }
 
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without the URLs, which have passwords in them.
+        f.debug_struct("Options").field("cluster", &self.cluster).finish_non_exhaustive()
+    }
+}
+
 /// A store that was opened.
 #[derive(Debug)]
 pub(crate) struct Opened {

@@ -11,6 +11,9 @@ use crate::proxy::intake;
 use crate::store::{Query, Store as _};
 use house::{Act, House, PATIENCE};
 
+/// More refusals than a test has time for.
+const STAYS_AWAY: [Act; 1000] = [Act::Refused; 1000];
+
 #[tokio::test]
 async fn a_claim_that_is_not_made_sends_nothing_and_leaves_nothing() {
     let house = House::start().await;
@@ -37,7 +40,8 @@ async fn a_claim_that_is_made_and_not_confirmed_sends_nothing_and_is_taken_back(
 #[tokio::test]
 async fn a_claim_that_cannot_even_be_taken_back_is_unknown_after_a_restart() {
     let house = House::start().await;
-    house.acts(&[Act::Unconfirmed, Act::Refused]);
+    house.acts(&[Act::Unconfirmed]);
+    house.acts(&STAYS_AWAY);
     house.send("+65", &["a", "b"]).await.is(503, "rejected", "store-unavailable");
     let house = house.restarted().await;
     assert_eq!(house.settled(&["a", "b"]).await, [Some((0, 1)), Some((0, 1))]);
@@ -67,12 +71,24 @@ async fn a_panic_after_the_claim_leaves_its_items_unknown_and_nothing_held() {
 }
 
 #[tokio::test]
-async fn an_outcome_that_is_not_recorded_is_told_and_its_items_are_unknown() {
+async fn an_outcome_that_is_not_recorded_is_told_and_recorded_when_the_store_is_back() {
     let house = House::start().await;
-    house.acts(&[Act::Honest, Act::Refused]);
+    house.acts(&[Act::Honest, Act::Refused, Act::Refused]);
     let told = house.send("+65", &["a", "b"]).await;
     told.is(200, "unrecorded", "");
     assert_eq!(told.body.matches("\"code\":200").count(), 3, "the merged answer: {}", told.body);
+    assert_eq!(house.settled(&["a", "b"]).await, [Some((1, 0)), Some((1, 0))]);
+    house.send("+65", &["a", "b"]).await.is(200, "replayed", "");
+    assert_eq!(house.calls(), 1);
+}
+
+#[tokio::test]
+async fn an_outcome_that_is_never_recorded_is_unknown_after_a_restart() {
+    let house = House::start().await;
+    house.acts(&[Act::Honest]);
+    house.acts(&STAYS_AWAY);
+    house.send("+65", &["a", "b"]).await.is(200, "unrecorded", "");
+    let house = house.restarted().await;
     assert_eq!(house.settled(&["a", "b"]).await, [Some((0, 1)), Some((0, 1))]);
     house.send("+65", &["a", "b"]).await.is(409, "unknown", "");
     assert_eq!(house.calls(), 1);
@@ -95,8 +111,8 @@ async fn the_items_of_a_batch_are_found_by_its_subject() {
     house.send("+65", &["a", "b"]).await.is(200, "executed", "");
     house.send("+66", &["c"]).await.is(200, "executed", "");
     // One that stays unknown.
-    house.acts(&[Act::Honest, Act::Refused]);
-    house.send("+65", &["d"]).await.is(200, "unrecorded", "");
+    house.acts(&[Act::Honest, Act::Panic]);
+    house.send("+65", &["d"]).await.is(502, "unknown", "outcome-unknown");
     house.settled(&["d"]).await;
     let tenant = house.tenant();
     let found = async |customer: &str, open: bool| {
