@@ -12,7 +12,7 @@ use super::{Opened, Options, Postgres};
 use crate::idempotency::{Record, RecordId};
 use crate::servers;
 use crate::store::contract::{self, put_new, replace};
-use crate::store::samples::{self, T0, id};
+use crate::store::samples::{self, id};
 use crate::store::shared::engine::{Compared, Engine, Group, Trouble};
 use crate::store::shared::{Shared, Timing};
 use crate::store::{Change, Query, Store, codec};
@@ -138,7 +138,7 @@ async fn what_was_made_already_fits_when_it_is_sent_again() {
 
 /// The transaction that wrote the record.
 async fn xmin(engine: &Postgres, n: u64) -> String {
-    let link = engine.lanes[0].link(&engine.connector).await.unwrap();
+    let link = engine.lanes[0].link(&engine.connector, PATIENCE).await.unwrap();
     let text = format!(
         "SELECT xmin::text FROM oncegate.record WHERE id = '{}'",
         super::uuid_of(id(n).as_bytes())
