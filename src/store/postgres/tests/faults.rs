@@ -211,10 +211,13 @@ async fn a_statement_that_takes_too_long_is_undone_by_the_server() {
     let options = fresh();
     let database = options.url.rsplit('/').next().unwrap().to_owned();
     open(&options).await;
-    sql(&database, "CREATE FUNCTION waits() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+    sql(
+        &database,
+        "CREATE FUNCTION waits() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
                     PERFORM pg_sleep(60); RETURN NULL; END $$; \
                     CREATE TRIGGER waits AFTER INSERT ON oncegate.record \
-                    FOR EACH ROW WHEN (NEW.version = 666) EXECUTE FUNCTION waits()");
+                    FOR EACH ROW WHEN (NEW.version = 666) EXECUTE FUNCTION waits()",
+    );
     // Most of it is the server's: it says no well before nobody listens any more.
     let engine = open(&Options { timeout: Duration::from_secs(5), ..options }).await;
     let slow = put_new(id(1), Record { version: 666, ..samples::claim(1) });

@@ -105,7 +105,8 @@ async fn a_url_that_leads_nowhere_is_told_without_its_password() {
     check("postgresql://u:secret@127.0.0.1/x?sslrootcert=a", &["sslrootcert", "`ca`"]).await;
     check("postgresql://u:secret@127.0.0.1:1/x", &["127.0.0.1:1", "refused"]).await;
     check("postgresql://u:secret@no-such-host.invalid/x", &["no-such-host.invalid:5432"]).await;
-    let url = |user: &str, database: &str| format!("postgresql://{user}@{}/{database}", server.addr());
+    let url =
+        |user: &str, database: &str| format!("postgresql://{user}@{}/{database}", server.addr());
     let wrong = url("postgres:very-secret", "postgres");
     check(&wrong, &["password authentication failed", "28P01", "`url`"]).await;
     let right = server.url("no_such_database");
@@ -127,9 +128,12 @@ async fn the_rights_a_gateway_needs_are_those_in_the_file() {
     let (_, rights) = TABLES.split_once(RIGHTS).unwrap();
     sql(&owner, TABLES.split(RIGHTS).next().unwrap());
     refused(&gateway, &["permission denied for schema", "config/postgres.sql"]).await;
-    sql(&owner, "GRANT USAGE ON SCHEMA oncegate TO oncegate; \
+    sql(
+        &owner,
+        "GRANT USAGE ON SCHEMA oncegate TO oncegate; \
                  GRANT SELECT ON oncegate.store TO oncegate; \
-                 GRANT SELECT, INSERT, UPDATE ON oncegate.record TO oncegate");
+                 GRANT SELECT, INSERT, UPDATE ON oncegate.record TO oncegate",
+    );
     refused(&gateway, &["record DELETE, replica DELETE", "config/postgres.sql"]).await;
 
     let rights: String = rights.lines().skip(1).collect();
@@ -167,19 +171,20 @@ async fn commits_are_durable_whatever_the_database_says() {
         (false, "remote_write", "remote_write"),
     ] {
         let options = Options { prepared, ..fresh() };
-        let text = format!(
-            "ALTER DATABASE {} SET synchronous_commit = {set}",
-            database_of(&options)
-        );
+        let text =
+            format!("ALTER DATABASE {} SET synchronous_commit = {set}", database_of(&options));
         sql(&options, &text);
         let engine = open(&options).await;
         // A trigger that runs with the statement sees what the commit will be like.
-        sql(&options, "CREATE TABLE seen (as_if text);
+        sql(
+            &options,
+            "CREATE TABLE seen (as_if text);
              CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                  INSERT INTO seen VALUES (current_setting('synchronous_commit')); RETURN NULL;
              END $$;
              CREATE CONSTRAINT TRIGGER seen AFTER INSERT ON oncegate.record
-             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION see()");
+             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION see()",
+        );
         let put = [group(vec![put_new(id(1), samples::claim(1))])];
         assert_eq!(engine.commit(0, &put).await.unwrap(), [Compared::Done]);
         assert_eq!(sql(&options, "SELECT as_if FROM seen"), kept, "{set}");
@@ -191,10 +196,8 @@ async fn encryption_is_verified_in_full() {
     let server = servers::Postgres::start_tls(&[]);
     let ca = server.ca().map(ToOwned::to_owned);
     let url = server.url("postgres");
-    let with = |ca: &Option<std::path::PathBuf>, url: String| Options {
-        ca: ca.clone(),
-        ..options(url)
-    };
+    let with =
+        |ca: &Option<std::path::PathBuf>, url: String| Options { ca: ca.clone(), ..options(url) };
     let engine = open(&with(&ca, format!("{url}?channel_binding=require"))).await;
     let put = [group(vec![put_new(id(1), samples::claim(1))])];
     assert_eq!(engine.commit(0, &put).await.unwrap(), [Compared::Done]);
