@@ -7,8 +7,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
-use crate::config::{self, Config, Engine, Mistakes, Store, defaults};
-use crate::idempotency::record::Retention;
+use crate::config::{self, Config, Mistakes, Store};
 
 /// Makes existing HTTP APIs safe to retry: one execution per idempotency key.
 #[derive(Debug, Parser)]
@@ -168,15 +167,7 @@ impl StoreArgs {
     /// For everything that is wrong with the file.
     pub fn store(&self) -> Result<Store, Mistakes> {
         match (&self.path, &self.config) {
-            (Some(path), _) => Ok(Store {
-                retention: Retention {
-                    answer: defaults::RETENTION,
-                    tombstone: defaults::TOMBSTONE,
-                },
-                create: true,
-                expect_id: None,
-                engine: Engine::Embedded { path: path.clone(), cache: defaults::CACHE },
-            }),
+            (Some(path), _) => Ok(Store::in_directory(path.clone())),
             (None, Some(file)) => Ok(config::load(file)?.store),
             (None, None) => {
                 Err(Mistakes::one("oncegate store", "needs --config FILE or --path DIR"))

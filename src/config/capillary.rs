@@ -1,6 +1,7 @@
 //! The profile `capillary`: the bulk issue of rewards, as its integration guide and the samples
 //! published with it describe it.
 
+use crate::idempotency::outcome::StatusPattern;
 use crate::items::rules::{
     IssuedRules, ItemRules, MAX_ITEMS, MAX_QUANTITY, MatchBy, Matcher, Put, Refusal, RenderRules,
     ResponseRules, Template, Test, View,
@@ -31,6 +32,9 @@ pub(super) fn rules() -> ItemRules {
 }
 
 fn response() -> ResponseRules {
+    // A refusal is told by its status, or says that it is one: an answer under 2xx that says neither
+    // may be of a batch that was taken.
+    let denied = equals("/status/success", &["false"]);
     ResponseRules {
         at: at("/rewards"),
         single: false,
@@ -46,12 +50,12 @@ fn response() -> ResponseRules {
         },
         requested: Some(at("/requestedQuantity")),
         append: ["/intouch", "/vendor", "/promotions", "/pointsReferenceIds"].map(at).to_vec(),
-        // A success without rows contradicts itself.
-        not_issued: vec![Matcher {
-            unless: Some(Box::new(equals("/status/success", &["true"]))),
-            status: None,
-            member: Some((at("/rewards"), Test::AbsentOrNull)),
-        }],
+        // A refusal is told by its status, or says that it is one: an answer under 2xx that says
+        // neither may be of a batch that was taken.
+        not_issued: vec![
+            no_rows(4, equals("/status/success", &["true"])),
+            no_rows(2, Matcher { status: None, member: None, unless: Some(Box::new(denied)) }),
+        ],
         // 10004: refused because another batch of the customer is running.
         retry: vec![equals("/status/code", &["8003", "8004", "12005", "10004"])],
         finals: Vec::new(),
@@ -88,6 +92,15 @@ fn status(success: bool, code: u16, message: &str) -> Put {
 fn equals(pointer: &str, texts: &[&str]) -> Matcher {
     let texts = texts.iter().map(|text| (*text).to_owned()).collect();
     Matcher { status: None, member: Some((at(pointer), Test::OneOf(texts))), unless: None }
+}
+
+/// An answer without rows under a status of this class, `unless` the other holds.
+fn no_rows(class: u8, unless: Matcher) -> Matcher {
+    Matcher {
+        status: Some(StatusPattern::Class(class)),
+        member: Some((at("/rewards"), Test::AbsentOrNull)),
+        unless: Some(Box::new(unless)),
+    }
 }
 
 #[expect(

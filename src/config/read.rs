@@ -15,7 +15,7 @@ use super::mistakes::{Mistake, Mistakes, place};
 use super::profiles::Profile;
 use super::reader::{LARGEST_BODY, LONGEST_WAIT, Reader, SHORTEST, elements, span_of, usize_of};
 use super::units::{Secret, Size, Time};
-use super::{Admin, Config, Engine, Limits, Mode, Route, Server, Tenant, defaults, tree};
+use super::{Admin, Config, Limits, Mode, Route, Server, Store, Tenant, defaults, tree};
 use super::{paths, upstreams};
 
 /// Reads and checks the file at `path`, with the environment of this process.
@@ -77,7 +77,7 @@ pub fn without_file(
     let mut reader = Reader { base: PathBuf::new(), removed: Vec::new(), mistakes: Vec::new() };
     let mut config = reader.general(&file::File::default());
     config.server.listen = listen.map_or(config.server.listen, |address| vec![address]);
-    config.store.engine = Engine::Embedded { path: store, cache: defaults::CACHE };
+    config.store = Store::in_directory(store);
     config.upstreams = vec![upstreams::at("backend", url)];
     let route = |name: &str, methods: &[Method], mode| Route {
         name: name.to_owned(),

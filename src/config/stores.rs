@@ -32,6 +32,18 @@ struct ServerKeys<'a> {
     client_cert: &'a Written<Table<file::ClientCert>>,
 }
 
+impl Store {
+    /// A store in this directory, with every default.
+    pub fn in_directory(path: PathBuf) -> Self {
+        Self {
+            retention: Retention { answer: defaults::RETENTION, tombstone: defaults::TOMBSTONE },
+            create: true,
+            expect_id: None,
+            engine: Engine::Embedded { path, cache: defaults::CACHE },
+        }
+    }
+}
+
 impl Reader {
     pub(super) fn store(&mut self, store: &file::Store) -> Store {
         self.unsupported("store.encryption", &store.encryption);

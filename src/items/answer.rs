@@ -4,7 +4,7 @@
 //! and the template's members stays as the backend wrote it.
 
 use super::batch::{Batch, Item};
-use super::edit::{Edit, edit, edit_value, quoted};
+use super::edit::{Edit, edit, edit_document, edit_value, quoted};
 use super::join::{Joined, Response, Shape};
 use super::rules::{ItemRules, MatchBy, Progress, Refusal, View};
 use crate::idempotency::ledger::{ItemOutcome, Ledger, elements};
@@ -59,13 +59,6 @@ pub fn render(
         [row] if rules.response.single => row.clone(),
         rows => format!("[{}]", rows.join(",")),
     };
-    let base = usable
-        .and_then(|(response, _)| std::str::from_utf8(response.body).ok())
-        .filter(|text| {
-            Document::parse(text.as_bytes())
-                .is_ok_and(|document| document.root().kind() == Kind::Object)
-        })
-        .unwrap_or("{}");
     // The rows come last, so that an answer from the ledger alone starts with its status.
     let mut edits: Vec<Edit<'_>> =
         template.top.iter().map(|(at, text)| Edit::new(at, text.as_str())).collect();
@@ -73,7 +66,8 @@ pub fn render(
         edit(&rows, &edits)
     } else {
         edits.push(Edit::new(&rules.response.at, rows));
-        edit(base, &edits)
+        let base = usable.and_then(|(response, _)| std::str::from_utf8(response.body).ok());
+        base.and_then(|base| edit_object(base, &edits)).unwrap_or_else(|| edit("{}", &edits))
     };
     let default = match progress {
         Progress::Unknown => UNKNOWN_STATUS,
@@ -82,6 +76,12 @@ pub fn render(
         }
     };
     Answer { status: template.http.unwrap_or(default), body: body.into_bytes(), progress }
+}
+
+/// The text with the changes made, when it is an object.
+fn edit_object(text: &str, edits: &[Edit<'_>]) -> Option<String> {
+    let document = Document::parse(text.as_bytes()).ok()?;
+    (document.root().kind() == Kind::Object).then(|| edit_document(text, &document, edits))
 }
 
 /// A refusal in the backend's own words: its status, if it has one of its own, and its body.
@@ -145,6 +145,9 @@ fn row(rules: &ItemRules, item: &Item, entry: &Ledger, now: Option<&ItemOutcome>
     // those that are absent get their places with the other changes.
     let mut lists_edits = Vec::new();
     for pointer in &response.append {
+        if lists.is_empty() {
+            break;
+        }
         let list = elements(lists, &pointer.to_string());
         // An array that stays empty stays as the backend wrote it: `[]`, `null` or absent.
         if !list.is_empty() {

@@ -24,13 +24,16 @@ type Splice<'e> = (Range<usize>, Cow<'e, str>);
 /// its object, objects around it are made; an array's element that is absent is left out.
 pub(super) fn edit(text: &str, edits: &[Edit<'_>]) -> String {
     match Document::parse(text.as_bytes()) {
-        Ok(document) => {
-            let span = document.root().span();
-            let inside = edit_value(document.root(), edits);
-            [&text[..span.start], &inside, &text[span.end..]].concat()
-        }
+        Ok(document) => edit_document(text, &document, edits),
         Err(_) => text.to_owned(),
     }
+}
+
+/// As [`edit`], of a text that was parsed already.
+pub(super) fn edit_document(text: &str, document: &Document<'_>, edits: &[Edit<'_>]) -> String {
+    let span = document.root().span();
+    let inside = edit_value(document.root(), edits);
+    [&text[..span.start], &inside, &text[span.end..]].concat()
 }
 
 /// The text of a value with the changes made, as [`edit`] does.

@@ -17,6 +17,10 @@ use crate::store::{Change, Store, StoreError, Swap};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// How often a lost change is tried again on a store that is asked over a network: what was sent to
+/// it before, on a connection that was given up, may arrive and be made yet. About twenty seconds.
+const LINGER: u32 = 9;
+
 /// The changes that are tried again, up to a limit.
 #[derive(Debug)]
 pub(super) struct Unfinished {
@@ -44,18 +48,23 @@ impl Unfinished {
 
 async fn insist(store: Weak<dyn Store>, changes: Vec<Change>, _place: Place) {
     let mut pause = FIRST_PAUSE;
+    let mut lost = 0;
     // Whoever closes the store is not kept from it.
     while let Some(store) = store.upgrade() {
         match store.swap(changes.clone()).await {
             Ok(Swap::Done) => return,
             Ok(Swap::Lost { index, winner }) => {
-                let ours = changes.get(index).map(|change| change.put.as_ref());
+                lost += 1;
+                let change = changes.get(index);
                 // Perhaps an earlier try was made after all.
-                if ours != Some(winner.as_deref()) {
-                    let id = changes.get(index).map(|change| change.id);
-                    tracing::info!(record = ?id, "somebody else has settled it meanwhile");
+                let made = change.is_some_and(|change| {
+                    change.put.is_some() && change.put.as_ref() == winner.as_deref()
+                });
+                if made || !store.is_shared() || lost == LINGER {
+                    let id = change.map(|change| change.id);
+                    tracing::debug!(record = ?id, made, "what was unfinished is settled");
+                    return;
                 }
-                return;
             }
             Err(StoreError::Corrupt { id, reason }) => {
                 tracing::error!(record = ?id, reason, "it stays as it is");

@@ -2,12 +2,15 @@
 //! shares with other records, reasons and periods.
 //!
 //! ```text
-//! requested, fulfilled, in flight, unknown   u64 each
-//! flags     u8   bit 0: closed, bit 1: row is set, bit 2: evidence is set
-//! doubt     u8, u8, u16   0 none, 1 lost with the reason and status of an unknown record, 2 and on
-//! outcomes  count u32, each: place, count u32, elements
-//! row, evidence, where they are set
+//! requested, fulfilled, in flight, unknown   a number each
+//! flags     u8   bit 0: closed; what is set: bit 1: row, bit 2: evidence, bit 3: doubt, bit 4: outcomes
+//! and of these, where they are set:
+//! doubt     u8   1 lost, with u8 and u16: the reason and status of an unknown record; 2 and on
+//! outcomes  count, each: place, count, elements
+//! row, evidence
 //! ```
+//! Most numbers here are small and a batch writes many entries: numbers, counts and the lengths of
+//! texts take a byte for each 7 bits, the lowest first, all but the last with the highest bit set.
 
 use std::time::Duration;
 
@@ -18,6 +21,15 @@ use crate::idempotency::record::{Keep, UnknownReason};
 const CLOSED: u8 = 1;
 const HAS_ROW: u8 = 2;
 const HAS_EVIDENCE: u8 = 4;
+const HAS_DOUBT: u8 = 8;
+const HAS_OUTCOMES: u8 = 16;
+
+const LOST: u8 = 1;
+
+/// Of each byte of a number: how many bits count, which, and that another byte follows.
+const BITS: u32 = 7;
+const LOW: u8 = 0x7f;
+const MORE: u8 = 0x80;
 
 /// The state byte of an item's record, which the indexes are kept by.
 pub(super) fn ledger_tag(ledger: &Ledger) -> u8 {
@@ -44,35 +56,60 @@ impl Writer {
 
     pub(super) fn ledger(&mut self, ledger: &Ledger) {
         for units in [ledger.requested, ledger.fulfilled, ledger.in_flight, ledger.unknown] {
-            self.u64(units);
+            self.number(units);
         }
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
         self.raw(&[flag(ledger.closed, CLOSED)
             | flag(ledger.row.is_some(), HAS_ROW)
-            | flag(ledger.evidence.is_some(), HAS_EVIDENCE)]);
-        let (doubt, (reason, status)) = match ledger.doubt {
-            None => (0, (0, 0)),
-            Some(Doubt::Lost(reason)) => (1, reason_to_tag(reason)),
-            Some(Doubt::Unreadable) => (2, (0, 0)),
-            Some(Doubt::Missing) => (3, (0, 0)),
-            Some(Doubt::Twice) => (4, (0, 0)),
-            Some(Doubt::Said) => (5, (0, 0)),
-            Some(Doubt::Silent) => (6, (0, 0)),
-            Some(Doubt::Contradicting) => (7, (0, 0)),
-            Some(Doubt::OverIssued) => (8, (0, 0)),
-            Some(Doubt::Divided) => (9, (0, 0)),
-        };
-        self.raw(&[doubt, reason]);
-        self.u16(status);
-        self.count(ledger.outcomes.len());
+            | flag(ledger.evidence.is_some(), HAS_EVIDENCE)
+            | flag(ledger.doubt.is_some(), HAS_DOUBT)
+            | flag(!ledger.outcomes.is_empty(), HAS_OUTCOMES)]);
+        if let Some(doubt) = ledger.doubt {
+            self.doubt(doubt);
+        }
+        if !ledger.outcomes.is_empty() {
+            self.number(ledger.outcomes.len() as u64);
+        }
         for list in &ledger.outcomes {
-            self.bytes(list.at.as_bytes());
-            self.count(list.elements.len());
-            list.elements.iter().for_each(|element| self.bytes(element.as_bytes()));
+            self.short(&list.at);
+            self.number(list.elements.len() as u64);
+            list.elements.iter().for_each(|element| self.short(element));
         }
         for text in ledger.row.iter().chain(&ledger.evidence) {
-            self.bytes(text.as_bytes());
+            self.short(text);
         }
+    }
+
+    fn doubt(&mut self, doubt: Doubt) {
+        let tag = match doubt {
+            Doubt::Lost(reason) => {
+                let (reason, status) = reason_to_tag(reason);
+                self.raw(&[LOST, reason]);
+                return self.u16(status);
+            }
+            Doubt::Unreadable => 2,
+            Doubt::Missing => 3,
+            Doubt::Twice => 4,
+            Doubt::Said => 5,
+            Doubt::Silent => 6,
+            Doubt::Contradicting => 7,
+            Doubt::OverIssued => 8,
+            Doubt::Divided => 9,
+        };
+        self.raw(&[tag]);
+    }
+
+    fn number(&mut self, mut value: u64) {
+        while value > LOW.into() {
+            self.raw(&[value.to_le_bytes()[0] | MORE]);
+            value >>= BITS;
+        }
+        self.raw(&[value.to_le_bytes()[0]]);
+    }
+
+    fn short(&mut self, text: &str) {
+        self.number(text.len() as u64);
+        self.raw(text.as_bytes());
     }
 }
 
@@ -94,19 +131,17 @@ impl Reader<'_> {
     pub(super) fn ledger(&mut self) -> Result<Ledger, DecodeError> {
         let mut units = [0; 4];
         for units in &mut units {
-            *units = self.u64("quantities")?;
+            *units = self.number("quantities")?;
         }
         let [requested, fulfilled, in_flight, unknown] = units;
         let flags = self.u8("item flags")?;
-        if flags > (CLOSED | HAS_ROW | HAS_EVIDENCE) {
+        if flags > (CLOSED | HAS_ROW | HAS_EVIDENCE | HAS_DOUBT | HAS_OUTCOMES) {
             return Err(DecodeError::Invalid("item flags"));
         }
-        let doubt = self.doubt()?;
-        let outcomes = self.list("outcomes", |from| {
-            Ok(Appended { at: from.text("place")?, elements: from.texts("elements")? })
-        })?;
-        let row = if flags & HAS_ROW == 0 { None } else { Some(self.text("row")?) };
-        let evidence = if flags & HAS_EVIDENCE == 0 { None } else { Some(self.text("evidence")?) };
+        let doubt = if flags & HAS_DOUBT == 0 { None } else { Some(self.doubt()?) };
+        let outcomes = if flags & HAS_OUTCOMES == 0 { Vec::new() } else { self.outcomes()? };
+        let row = if flags & HAS_ROW == 0 { None } else { Some(self.short("row")?) };
+        let evidence = if flags & HAS_EVIDENCE == 0 { None } else { Some(self.short("evidence")?) };
         let closed = flags & CLOSED != 0;
         let ledger = Ledger {
             requested,
@@ -125,41 +160,64 @@ impl Reader<'_> {
         }
     }
 
-    fn doubt(&mut self) -> Result<Option<Doubt>, DecodeError> {
-        let tag = self.u8("doubt")?;
-        let reason = self.u8("doubt")?;
-        let status = self.u16("doubt")?;
-        if tag == 1 {
-            return Ok(Some(Doubt::Lost(reason_of(reason, status)?)));
-        }
-        if (reason, status) != (0, 0) {
-            return Err(DecodeError::Invalid("doubt"));
-        }
-        match tag {
-            0 => Ok(None),
-            2 => Ok(Some(Doubt::Unreadable)),
-            3 => Ok(Some(Doubt::Missing)),
-            4 => Ok(Some(Doubt::Twice)),
-            5 => Ok(Some(Doubt::Said)),
-            6 => Ok(Some(Doubt::Silent)),
-            7 => Ok(Some(Doubt::Contradicting)),
-            8 => Ok(Some(Doubt::OverIssued)),
-            9 => Ok(Some(Doubt::Divided)),
+    fn doubt(&mut self) -> Result<Doubt, DecodeError> {
+        match self.u8("doubt")? {
+            LOST => {
+                let reason = self.u8("doubt")?;
+                Ok(Doubt::Lost(reason_of(reason, self.u16("doubt")?)?))
+            }
+            2 => Ok(Doubt::Unreadable),
+            3 => Ok(Doubt::Missing),
+            4 => Ok(Doubt::Twice),
+            5 => Ok(Doubt::Said),
+            6 => Ok(Doubt::Silent),
+            7 => Ok(Doubt::Contradicting),
+            8 => Ok(Doubt::OverIssued),
+            9 => Ok(Doubt::Divided),
             _ => Err(DecodeError::Invalid("doubt")),
         }
     }
 
-    fn texts(&mut self, field: &'static str) -> Result<Vec<String>, DecodeError> {
-        let count = self.u32(field)? as usize;
-        // Each takes 4 bytes at least, so a wrong count cannot ask for much memory.
-        if count > self.0.len() / 4 {
-            return Err(DecodeError::EndsIn(field));
+    /// At least one list. The vectors grow as they are read, so a wrong count asks for no memory.
+    fn outcomes(&mut self) -> Result<Vec<Appended>, DecodeError> {
+        let mut lists = Vec::new();
+        let count = self.number("outcomes")?;
+        if count == 0 {
+            return Err(DecodeError::Invalid("outcomes"));
         }
-        let mut list = Vec::with_capacity(count);
         for _ in 0..count {
-            list.push(self.text(field)?);
+            let at = self.short("place")?;
+            let mut elements = Vec::new();
+            for _ in 0..self.number("elements")? {
+                elements.push(self.short("elements")?);
+            }
+            lists.push(Appended { at, elements });
         }
-        Ok(list)
+        Ok(lists)
+    }
+
+    /// A number in its one form, the shortest.
+    fn number(&mut self, field: &'static str) -> Result<u64, DecodeError> {
+        let mut value = 0;
+        for shift in (0..u64::BITS).step_by(BITS as usize) {
+            let byte = self.u8(field)?;
+            let bits = u64::from(byte & LOW);
+            let beyond = (bits << shift) >> shift != bits;
+            if beyond || (byte == 0 && shift > 0) {
+                return Err(DecodeError::Invalid(field));
+            }
+            value |= bits << shift;
+            if byte & MORE == 0 {
+                return Ok(value);
+            }
+        }
+        Err(DecodeError::Invalid(field))
+    }
+
+    fn short(&mut self, field: &'static str) -> Result<String, DecodeError> {
+        let length = usize::try_from(self.number(field)?).unwrap_or(usize::MAX);
+        let text = std::str::from_utf8(self.take(length, field)?);
+        text.map(str::to_owned).map_err(|_| DecodeError::Invalid(field))
     }
 }
 

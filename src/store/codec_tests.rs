@@ -1,6 +1,8 @@
 //! What is written is read back, and nothing else is.
 
 use super::*;
+use crate::idempotency::ledger::Ledger;
+use crate::idempotency::record::Keep;
 use crate::store::samples::{self, Random, id};
 
 fn check(record: &Record) {
@@ -101,4 +103,32 @@ fn mistakes_are_named() {
     let mut changed = good;
     changed[40] ^= 1;
     assert_eq!(decode(&id(1), &changed).unwrap_err().to_string(), "its checksum is wrong");
+}
+
+#[test]
+fn numbers_of_any_size_have_one_form() {
+    let forever = samples::kept_for(Keep::Forever, Keep::Forever);
+    let item = |units: u64| {
+        let ledger = Ledger::new(units).unwrap().claim(units).unwrap();
+        samples::claim(1).with_ledger(ledger, forever, samples::T0)
+    };
+    for units in [1, 127, 128, 16_383, 16_384, u64::from(u32::MAX), 1 << 63, u64::MAX] {
+        check(&item(units));
+    }
+    let bytes = encode(&id(1), &item(1));
+    let content = &bytes[..bytes.len() - CHECKSUM];
+    let (before, ledger) = content.split_at(content.len() - 5);
+    assert_eq!(ledger, [1, 0, 1, 0, 0], "quantities and flags");
+    let with = |requested: &[u8]| {
+        let content = sealed([before, requested, &ledger[1..]].concat());
+        decode(&id(1), &content).map(|record| record.ledger().map(|ledger| ledger.requested))
+    };
+    assert_eq!(with(&[0x81, 0x01]), Ok(Some(129)));
+    assert_eq!(with(&[0x81, 0x00]), Err(DecodeError::Invalid("quantities")), "longer than needed");
+    let most = [[0xff; 9].as_slice(), &[0x01]].concat();
+    assert_eq!(with(&most), Ok(Some(u64::MAX)));
+    let beyond = [[0xff; 9].as_slice(), &[0x02]].concat();
+    assert_eq!(with(&beyond), Err(DecodeError::Invalid("quantities")));
+    let endless = [0xff; 11];
+    assert_eq!(with(&endless), Err(DecodeError::Invalid("quantities")));
 }

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::disk::{Disk, FREE_SPACE_MARGIN, Space};
 use super::engine::{Engine, MEMTABLES, Written, corrupt, decode, stage};
 use crate::idempotency::RecordId;
+use crate::idempotency::record::BuildIdHasher;
 use crate::store::codec::{self, Head};
 use crate::store::{StoreError, Swap};
 
@@ -91,6 +92,9 @@ pub(super) struct Writer {
     pub(super) in_memory: usize,
 }
 
+/// The records that changed in this batch.
+type Changed = HashMap<RecordId, Pending, BuildIdHasher>;
+
 /// A record that changed in this batch.
 struct Pending {
     /// What the database has.
@@ -115,7 +119,7 @@ impl Writer {
     }
 
     fn write(&mut self, requests: Vec<Request>) {
-        let mut pending = HashMap::new();
+        let mut pending = Changed::default();
         let mut answers = Vec::with_capacity(requests.len());
         for request in requests {
             let result = match self.refusal(&request) {
@@ -154,11 +158,7 @@ impl Writer {
     }
 
     /// Compares every change, then makes all of them part of the batch, or none.
-    fn compare(
-        &self,
-        changes: Vec<Planned>,
-        pending: &mut HashMap<RecordId, Pending>,
-    ) -> Result<Swap, StoreError> {
+    fn compare(&self, changes: Vec<Planned>, pending: &mut Changed) -> Result<Swap, StoreError> {
         let mut stored = Vec::with_capacity(changes.len());
         for (index, change) in changes.iter().enumerate() {
             let id = &change.id;
@@ -194,7 +194,7 @@ impl Writer {
 
     /// Makes the batch durable. A failure is final: what the disk then holds is not known, and a
     /// second fsync could report success for pages that the first one lost.
-    fn commit(&mut self, pending: HashMap<RecordId, Pending>) -> Result<(), StoreError> {
+    fn commit(&mut self, pending: Changed) -> Result<(), StoreError> {
         if pending.is_empty() {
             return Ok(());
         }

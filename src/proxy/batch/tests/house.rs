@@ -133,7 +133,14 @@ impl House {
         let Self { gateway, store, backend, calls, tasks, trigger, dir, .. } = self;
         trigger.fire();
         assert!(tasks.ended(PATIENCE).await, "a task does not end");
+        let closing = Arc::downgrade(&store);
         drop((gateway, store));
+        let closed = async {
+            while closing.strong_count() > 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, closed).await.expect("nobody keeps the store open");
         Self::open(dir, backend, calls).await
     }
 
