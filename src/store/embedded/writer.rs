@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::disk::{Disk, FREE_SPACE_MARGIN, Space};
 use super::engine::{Engine, MEMTABLES, Written, corrupt, decode, stage};
 use crate::idempotency::RecordId;
+use crate::idempotency::record::BuildIdHasher;
 use crate::store::codec::{self, Head};
 use crate::store::{StoreError, Swap};
 
@@ -23,6 +24,9 @@ use crate::store::{StoreError, Swap};
 const MAX_BATCH: usize = 1024;
 /// Bytes of records after which a batch takes no more.
 const MAX_BATCH_BYTES: usize = 8 << 20;
+/// Records in flight whose heads are kept in memory, some 100 bytes each; those of further ones are
+/// read back.
+const MAX_KNOWN: usize = 16 << 10;
 
 /// One compare-and-swap, and where its result goes.
 pub(super) struct Request {
@@ -89,7 +93,13 @@ pub(super) struct Writer {
     pub(super) queue: mpsc::Receiver<Request>,
     /// Bytes put into memory since they were last handed to the engine's worker.
     pub(super) in_memory: usize,
+    /// What this writer last made durable of records in flight: their next change follows soon, and
+    /// nobody else writes.
+    pub(super) in_flight: HashMap<RecordId, Head, BuildIdHasher>,
 }
+
+/// The records that change in one batch.
+type Changed = HashMap<RecordId, Pending, BuildIdHasher>;
 
 /// A record that changed in this batch.
 struct Pending {
@@ -115,7 +125,7 @@ impl Writer {
     }
 
     fn write(&mut self, requests: Vec<Request>) {
-        let mut pending = HashMap::new();
+        let mut pending = Changed::default();
         let mut answers = Vec::with_capacity(requests.len());
         for request in requests {
             let result = match self.refusal(&request) {
@@ -154,11 +164,7 @@ impl Writer {
     }
 
     /// Compares every change, then makes all of them part of the batch, or none.
-    fn compare(
-        &self,
-        changes: Vec<Planned>,
-        pending: &mut HashMap<RecordId, Pending>,
-    ) -> Result<Swap, StoreError> {
+    fn compare(&self, changes: Vec<Planned>, pending: &mut Changed) -> Result<Swap, StoreError> {
         let mut stored = Vec::with_capacity(changes.len());
         for (index, change) in changes.iter().enumerate() {
             let id = &change.id;
@@ -171,6 +177,10 @@ impl Writer {
                     return lost(earlier.after.as_ref().map(|written| written.bytes.as_slice()));
                 }
                 stored.push(earlier.before);
+            } else if let Some(head) =
+                self.in_flight.get(id).filter(|head| Some(head.version) == change.expect)
+            {
+                stored.push(Some(*head));
             } else {
                 let bytes = self.engine.raw(id)?;
                 let head = bytes.as_ref().map(|bytes| codec::peek(id, bytes)).transpose();
@@ -194,17 +204,30 @@ impl Writer {
 
     /// Makes the batch durable. A failure is final: what the disk then holds is not known, and a
     /// second fsync could report success for pages that the first one lost.
-    fn commit(&mut self, pending: HashMap<RecordId, Pending>) -> Result<(), StoreError> {
+    fn commit(&mut self, pending: Changed) -> Result<(), StoreError> {
         if pending.is_empty() {
             return Ok(());
         }
         let mut batch = OwnedWriteBatch::with_capacity(self.engine.db.clone(), pending.len() * 4);
+        let mut heads = Vec::with_capacity(pending.len());
         for (id, change) in pending {
+            heads.push((id, change.after.as_ref().map(|written| written.head)));
             if change.before.is_some() || change.after.is_some() {
                 self.in_memory += stage(&self.engine, &mut batch, &id, change.before, change.after);
             }
         }
-        self.disk.commit(batch).map_err(|error| self.fail(&error))
+        self.disk.commit(batch).map_err(|error| self.fail(&error))?;
+        for (id, head) in heads {
+            match head.filter(|head| head.in_flight) {
+                Some(head) if self.in_flight.len() < MAX_KNOWN => {
+                    self.in_flight.insert(id, head);
+                }
+                Some(_) | None => {
+                    self.in_flight.remove(&id);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// From now on nothing is written any more.
