@@ -1,1 +1,264 @@
+//! The engine against real servers.
 
+mod faults;
+mod leases;
+mod opening;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Opened, Options, Redis};
+use crate::idempotency::{Record, RecordId};
+use crate::servers;
+use crate::store::contract::{self, put_new, replace};
+use crate::store::samples::{self, id};
+use crate::store::shared::engine::{Compared, Engine, Group, Trouble};
+use crate::store::shared::{Shared, Timing};
+use crate::store::{Change, Query, Store, codec};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Options as a configuration has them, with much patience.
+fn options(url: String) -> Options {
+    Options {
+        urls: vec![url],
+        cluster: false,
+        sentinel: None,
+        strict: true,
+        replicas: 0,
+        prefix: "oncegate".to_owned(),
+        connect_timeout: PATIENCE,
+        timeout: PATIENCE,
+        ca: None,
+        client_cert: None,
+        create: true,
+        expect_id: None,
+    }
+}
+
+/// A database of its own on the server that the tests share.
+fn fresh() -> Options {
+    options(servers::Redis::shared().fresh_url())
+}
+
+/// A cluster under this prefix.
+fn clustered(cluster: &servers::RedisCluster, prefix: &str) -> Options {
+    let urls = cluster.urls();
+    Options { urls, cluster: true, prefix: prefix.to_owned(), ..options(String::new()) }
+}
+
+async fn open(options: &Options) -> Arc<Redis> {
+    Redis::open(options).await.unwrap().engine
+}
+
+async fn store(options: &Options) -> Arc<dyn Store> {
+    let Opened { engine, identity, .. } = Redis::open(options).await.unwrap();
+    let timing = Timing { patience: PATIENCE, lease: Duration::from_secs(60) };
+    Shared::start(engine, identity, timing).await.unwrap()
+}
+
+fn group(changes: Vec<Change>) -> Group {
+    Group::of(changes)
+}
+
+/// The same, sent for the second time.
+fn again(changes: Vec<Change>) -> Group {
+    Group { again: true, ..group(changes) }
+}
+
+/// An id in a shard.
+fn at(shard: u8, n: u64) -> RecordId {
+    let mut bytes = *id(n).as_bytes();
+    bytes[0] = shard;
+    RecordId::from_bytes(bytes)
+}
+
+fn bytes(id: &RecordId, record: &Record) -> Vec<u8> {
+    codec::encode(id, record)
+}
+
+fn lost(index: usize, winner: Option<Vec<u8>>) -> Compared {
+    Compared::Lost { index, winner }
+}
+
+async fn read(engine: &Redis, id: RecordId) -> Option<Vec<u8>> {
+    engine.read(&[id]).await.unwrap().remove(0)
+}
+
+async fn listed(engine: &Redis, query: Query) -> Vec<RecordId> {
+    engine.list(&query).await.unwrap().into_iter().map(|(id, _)| id).collect()
+}
+
+fn refused<T: std::fmt::Debug>(result: Result<T, Trouble>, expected: &str) {
+    match result {
+        Err(Trouble::Refused(reason)) if reason.contains(expected) => {}
+        other => panic!("expected to be refused for {expected:?}, got {other:?}"),
+    }
+}
+
+fn unsure<T: std::fmt::Debug>(result: Result<T, Trouble>) {
+    assert!(matches!(result, Err(Trouble::Unsure(_))), "{result:?}");
+}
+
+#[tokio::test]
+async fn it_keeps_the_contract_of_the_port() {
+    contract::every_clause(|| async { Box::new(store(&fresh()).await) }).await;
+}
+
+#[tokio::test]
+async fn it_keeps_the_contract_of_the_port_on_a_cluster() {
+    let cluster = servers::RedisCluster::start(&[]);
+    let count = std::sync::atomic::AtomicU32::new(0);
+    let next = || {
+        let count = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        clustered(&cluster, &format!("clause-{count}"))
+    };
+    contract::every_clause(|| async { Box::new(store(&next()).await) }).await;
+}
+
+#[tokio::test]
+async fn the_groups_of_a_batch_end_each_for_itself() {
+    let engine = open(&fresh()).await;
+    let (one, two) = (samples::claim(1), samples::claim(2));
+    let first = [
+        group(vec![put_new(id(2), two.clone())]),
+        group(vec![put_new(id(1), one.clone()), put_new(id(3), samples::claim(3))]),
+        group(vec![replace(id(9), 1, None)]),
+    ];
+    let expected = [Compared::Done, Compared::Done, lost(0, None)];
+    assert_eq!(engine.commit(0, &first).await.unwrap(), expected);
+
+    let second = [
+        group(vec![put_new(id(4), samples::claim(4)), put_new(id(2), samples::claim(2))]),
+        group(vec![replace(id(1), 1, None), put_new(id(5), samples::claim(5))]),
+        group(vec![put_new(id(6), samples::kept(6, 100_000))]),
+    ];
+    let expected = [lost(1, Some(bytes(&id(2), &two))), Compared::Done, Compared::Done];
+    assert_eq!(engine.commit(3, &second).await.unwrap(), expected);
+    let all = listed(&engine, Query { limit: 100, ..Query::default() }).await;
+    assert_eq!(all, [2, 3, 5, 6].map(id));
+    assert_eq!(read(&engine, id(6)).await, Some(bytes(&id(6), &samples::kept(6, 100_000))));
+    let two = Some(bytes(&id(2), &two));
+    let read = engine.read(&[id(7), id(2), id(7), id(2)]).await.unwrap();
+    assert_eq!(read, [None, two.clone(), None, two]);
+}
+
+#[tokio::test]
+async fn what_was_made_already_fits_when_it_is_sent_again() {
+    let engine = open(&fresh()).await;
+    let claim = samples::claim(1);
+    let put = || vec![put_new(id(1), claim.clone())];
+    assert_eq!(engine.commit(0, &[group(put())]).await.unwrap(), [Compared::Done]);
+    let own = || lost(0, Some(bytes(&id(1), &claim)));
+    assert_eq!(engine.commit(0, &[group(put())]).await.unwrap(), [own()]);
+    assert_eq!(engine.commit(0, &[again(put())]).await.unwrap(), [Compared::Done]);
+    let other = Record { attempt: [9; 16], ..claim.clone() };
+    let other = again(vec![put_new(id(1), other)]);
+    assert_eq!(engine.commit(0, &[other]).await.unwrap(), [own()]);
+    let open = Query { open: true, limit: 10, ..Query::default() };
+    assert_eq!(listed(&engine, open.clone()).await, [id(1)]);
+
+    let remove = || vec![replace(id(1), 1, None)];
+    assert_eq!(engine.commit(0, &[group(remove())]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(remove())]).await.unwrap(), [lost(0, None)]);
+    assert_eq!(engine.commit(0, &[again(remove())]).await.unwrap(), [Compared::Done]);
+    assert_eq!(listed(&engine, open).await, []);
+}
+
+#[tokio::test]
+async fn a_large_group_is_made_whole() {
+    const ROWS: u64 = 10_000;
+    let engine = open(&fresh()).await;
+    let put = || (0..ROWS).rev().map(|n| put_new(id(n), samples::claim(n))).collect();
+    assert_eq!(engine.commit(0, &[group(put())]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(1, &[again(put())]).await.unwrap(), [Compared::Done]);
+    let last = id(ROWS - 1);
+    let first = lost(0, Some(bytes(&last, &samples::claim(ROWS - 1))));
+    assert_eq!(engine.commit(2, &[group(put())]).await.unwrap(), [first]);
+    let ids: Vec<RecordId> = (0..ROWS).map(id).collect();
+    assert!(engine.read(&ids).await.unwrap().iter().all(Option::is_some));
+    let all = Query { limit: 20_000, ..Query::default() };
+    assert_eq!(listed(&engine, all).await, ids);
+    let remove = (0..ROWS).map(|n| replace(id(n), 1, None)).collect();
+    assert_eq!(engine.commit(3, &[group(remove)]).await.unwrap(), [Compared::Done]);
+    assert_eq!(listed(&engine, Query { limit: 1, ..Query::default() }).await, []);
+}
+
+#[tokio::test]
+async fn versions_of_every_size_are_kept_and_compared() {
+    let engine = open(&fresh()).await;
+    for version in [0, 1, (1 << 53) + 1, i64::MAX as u64, i64::MAX as u64 + 1, u64::MAX] {
+        let record = Record { version, ..samples::claim(1) };
+        let put = [group(vec![put_new(id(1), record.clone())])];
+        assert_eq!(engine.commit(0, &put).await.unwrap(), [Compared::Done]);
+        for wrong in [version ^ (1 << 63), version ^ 1] {
+            let wrong = [group(vec![replace(id(1), wrong, None)])];
+            let winner = Some(bytes(&id(1), &record));
+            assert_eq!(engine.commit(0, &wrong).await.unwrap(), [lost(0, winner)]);
+        }
+        let right = [group(vec![replace(id(1), version, None)])];
+        assert_eq!(engine.commit(0, &right).await.unwrap(), [Compared::Done]);
+    }
+}
+
+#[tokio::test]
+async fn listings_are_in_order_over_all_shards() {
+    let cluster = servers::RedisCluster::start(&[]);
+    for options in [fresh(), clustered(&cluster, "oncegate")] {
+        let engine = open(&options).await;
+        let mut random = samples::Random::new();
+        let mut model = Vec::new();
+        let mut groups = Vec::new();
+        for n in 0..2000_u64 {
+            // Most in few shards, so that pages end within and between them.
+            let shard = [0, 0, 1, 7, 0xff, random.below(256) as u8][random.below(6)];
+            let expires = match random.below(3) {
+                0 => crate::clock::Timestamp::from_millis(u64::MAX - random.below(3) as u64),
+                _ => crate::clock::Timestamp::from_millis(random.below(50) as u64),
+            };
+            let state = crate::idempotency::State::Tombstone {
+                status: 200,
+                completed: samples::T0,
+                expires: Some(expires),
+            };
+            let id = at(shard, n);
+            let record = Record { state, ..samples::claim(n) };
+            groups.push(group(vec![put_new(id, record)]));
+            model.push((expires, id));
+        }
+        let done = engine.commit(0, &groups).await.unwrap();
+        assert!(done.iter().all(|end| *end == Compared::Done));
+        model.sort();
+        let due = |limit| Query {
+            expired_at: Some(crate::clock::Timestamp::from_millis(u64::MAX)),
+            limit,
+            ..Query::default()
+        };
+        for limit in [1, 33, 700, 3000] {
+            let expected: Vec<_> = model.iter().take(limit).map(|(_, id)| *id).collect();
+            assert_eq!(listed(&engine, due(limit)).await, expected, "{limit}");
+        }
+        let mut ids: Vec<RecordId> = model.iter().map(|(_, id)| *id).collect();
+        ids.sort();
+        for limit in [7, 600, 3000] {
+            let mut seen = Vec::new();
+            loop {
+                let after = seen.last().copied();
+                let page = listed(&engine, Query { after, limit, ..Query::default() }).await;
+                seen.extend(&page);
+                if page.len() < limit {
+                    break;
+                }
+            }
+            assert_eq!(seen, ids, "{limit}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn groups_of_several_shards_are_refused_and_those_of_one_are_not_split() {
+    let engine = open(&fresh()).await;
+    let changes = vec![put_new(at(1, 1), samples::claim(1)), put_new(at(2, 2), samples::claim(2))];
+    refused(engine.commit(0, &[group(changes)]).await, "several shards");
+    assert_eq!(engine.read(&[at(1, 1), at(2, 2)]).await.unwrap(), [None, None]);
+}

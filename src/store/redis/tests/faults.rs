@@ -1,0 +1,233 @@
+//! Servers that go away, forget, run full or are deposed.
+
+use super::*;
+
+fn put(n: u64) -> Vec<Change> {
+    vec![put_new(id(n), samples::claim(n))]
+}
+
+fn impatient(options: Options) -> Options {
+    let while_ = Duration::from_millis(500);
+    Options { connect_timeout: while_, timeout: while_, ..options }
+}
+
+/// Asks until the engine has found its way; what it says meanwhile is an error, never a result.
+async fn until_done(engine: &Redis, changes: impl Fn() -> Vec<Change>) {
+    let done = async {
+        loop {
+            match engine.commit(0, &[again(changes())]).await {
+                Ok(ended) => return assert_eq!(ended, [Compared::Done]),
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, done).await.expect("it does not find its way");
+}
+
+#[tokio::test]
+async fn an_emptied_server_refuses_everything() {
+    let server = servers::Redis::start(&[]);
+    let engine = open(&options(server.url())).await;
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    let check = async |engine: &Redis, expected: &str| {
+        refused(engine.commit(0, &[group(put(1))]).await, expected);
+        refused(engine.commit(0, &[again(put(1))]).await, expected);
+        refused(engine.beat([1; 16], PATIENCE).await, expected);
+        refused(engine.read(&[id(1)]).await, "shard 00");
+        let queries = [
+            Query::default(),
+            Query { open: true, ..Query::default() },
+            Query { abandoned: true, ..Query::default() },
+            Query { expired_at: Some(samples::T0), ..Query::default() },
+        ];
+        for query in queries {
+            refused(engine.list(&Query { limit: 1, ..query }).await, "shard 00");
+        }
+    };
+    server.cli(&["FLUSHALL"]);
+    check(&engine, "no longer holds this store").await;
+    // Somebody else's store is none either; the new one works.
+    let other = open(&options(server.url())).await;
+    check(&engine, "no longer holds this store").await;
+    assert_eq!(other.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+}
+
+#[tokio::test]
+async fn a_lost_shard_refuses_and_the_others_go_on() {
+    let cluster = servers::RedisCluster::start(&[]);
+    let engine = open(&clustered(&cluster, "oncegate")).await;
+    let owner = cluster.owner("oncegate:{00}:store");
+    owner.cli(&["FLUSHALL"]);
+    let lives = (0..=255).find(|shard| {
+        let key = format!("oncegate:{{{shard:02x}}}:store");
+        !std::ptr::eq(cluster.owner(&key), owner)
+    });
+    let lives = lives.unwrap();
+    let claim = |shard| vec![put_new(at(shard, 1), samples::claim(1))];
+    refused(engine.commit(0, &[group(claim(0))]).await, "no longer holds");
+    assert_eq!(engine.commit(0, &[group(claim(lives))]).await.unwrap(), [Compared::Done]);
+    // Of a batch a part of which was made nobody says that nothing was.
+    let removed = group(vec![replace(at(lives, 1), 1, None)]);
+    unsure(engine.commit(0, &[removed, group(claim(0))]).await);
+    assert_eq!(read(&engine, at(lives, 1)).await, None);
+}
+
+#[tokio::test]
+async fn the_scripts_are_sent_again_when_the_server_lost_them() {
+    let server = servers::Redis::start(&[]);
+    let engine = open(&options(server.url())).await;
+    let groups: Vec<Group> = (0..10).map(|n| group(put(n))).collect();
+    server.cli(&["SCRIPT", "FLUSH"]);
+    assert!(engine.commit(0, &groups).await.unwrap().iter().all(|end| *end == Compared::Done));
+    server.cli(&["SCRIPT", "FLUSH"]);
+    engine.beat([1; 16], PATIENCE).await.unwrap();
+    server.restart();
+    until_done(&engine, || put(20)).await;
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_and_changes_nothing() {
+    let server = servers::Redis::start(&[]);
+    let engine = open(&options(server.url())).await;
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    refused(engine.commit(0, &[group(put(2))]).await, "maxmemory");
+    let completed = vec![replace(id(1), 1, Some(samples::kept(1, 10)))];
+    refused(engine.commit(0, &[group(completed)]).await, "maxmemory");
+    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    let all = Query { open: true, limit: 10, ..Query::default() };
+    assert_eq!(listed(&engine, all).await, [id(1)]);
+    assert_eq!(read(&engine, id(1)).await, Some(bytes(&id(1), &samples::claim(1))));
+    assert_eq!(read(&engine, id(2)).await, None);
+}
+
+#[tokio::test]
+async fn a_server_that_begins_to_evict_is_noticed() {
+    let server = servers::Redis::start(&[]);
+    let engine = open(&options(server.url())).await;
+    engine.look().await.unwrap();
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    refused(engine.look().await, "may evict");
+    refused(engine.beat([1; 16], PATIENCE).await, "may evict");
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    engine.beat([1; 16], PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_silent_server_leaves_a_commit_unsure_and_a_dead_one_refuses() {
+    let server = servers::Redis::start(&[]);
+    let engine = open(&impatient(options(server.url()))).await;
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    server.pause();
+    unsure(engine.commit(0, &[group(put(2))]).await);
+    refused(engine.read(&[id(1)]).await, "cannot be reached");
+    server.resume();
+    until_done(&engine, || put(2)).await;
+    server.kill();
+    // The connection is known to be lost at the latest by the second question.
+    assert!(engine.commit(0, &[group(put(3))]).await.is_err());
+    refused(engine.commit(0, &[group(put(3))]).await, "cannot be reached");
+    refused(engine.beat([1; 16], PATIENCE).await, "cannot be reached");
+    server.restart();
+    until_done(&engine, || put(3)).await;
+    assert_eq!(read(&engine, id(1)).await, Some(bytes(&id(1), &samples::claim(1))));
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_unsure_and_never_lost_against_oneself() {
+    let server = servers::Redis::start(&[]);
+    let proxy = servers::Chaos::start(server.addr());
+    let engine = open(&options(server.url_at(proxy.addr(), 0))).await;
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    for n in 2..20 {
+        // The question gets through or not; the answer never does.
+        let direction =
+            [servers::Direction::ToClient, servers::Direction::ToServer][n as usize % 2];
+        proxy.cut_after_bytes(direction, 1);
+        unsure(engine.commit(0, &[group(put(n))]).await);
+        until_done(&engine, || put(n)).await;
+        assert_eq!(read(&engine, id(n)).await, Some(bytes(&id(n), &samples::claim(n))));
+    }
+}
+
+#[tokio::test]
+async fn a_commit_waits_for_as_many_replicas_as_it_is_told() {
+    let servers = servers::RedisReplicas::start(1, &[]);
+    let urls = servers.servers().iter().map(servers::Redis::url).collect();
+    let options = Options { urls, replicas: 1, ..options(String::new()) };
+    let engine = open(&impatient(options.clone())).await;
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    let replica = &servers.servers()[1];
+    replica.pause();
+    unsure(engine.commit(0, &[group(put(2))]).await);
+    // It is on the primary alone: nobody is told of it yet.
+    assert!(engine.read(&[id(2)]).await.is_err());
+    unsure(engine.commit(0, &[again(put(2))]).await);
+    unsure(engine.commit(0, &[group(put(2))]).await);
+    replica.resume();
+    until_done(&engine, || put(2)).await;
+    assert_eq!(read(&engine, id(2)).await, Some(bytes(&id(2), &samples::claim(2))));
+}
+
+#[tokio::test]
+async fn the_new_primary_is_found_after_a_failover() {
+    let servers = servers::RedisReplicas::start(2, &[]);
+    let urls = servers.servers().iter().map(servers::Redis::url).collect();
+    let options = Options { urls, replicas: 1, ..options(String::new()) };
+    let engine = open(&options).await;
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    servers.fail_over();
+    until_done(&engine, || put(2)).await;
+    assert_eq!(read(&engine, id(1)).await, Some(bytes(&id(1), &samples::claim(1))));
+    // One that was deposed while connected says so, and is left.
+    let next = servers.primary();
+    let other = servers.servers()[1..].iter().find(|it| it.port() != next.port()).unwrap();
+    other.cli(&["REPLICAOF", "NO", "ONE"]);
+    next.cli(&["REPLICAOF", "127.0.0.1", &other.port().to_string()]);
+    until_done(&engine, || put(3)).await;
+    assert!(other.cli(&["EXISTS", &format!("oncegate:{{00}}:r:{}", id(3))]) == "1");
+}
+
+#[tokio::test]
+async fn slots_that_move_are_followed() {
+    let cluster = servers::RedisCluster::start(&[]);
+    let engine = open(&clustered(&cluster, "oncegate")).await;
+    let groups: Vec<Group> =
+        (0..=255).map(|shard| group(vec![put_new(at(shard, 1), samples::claim(1))])).collect();
+    let done = engine.commit(0, &groups).await.unwrap();
+    assert!(done.iter().all(|end| *end == Compared::Done));
+
+    let from = cluster.owner("oncegate:{00}:store");
+    let to = cluster.nodes().iter().find(|node| !std::ptr::eq(*node, from)).unwrap();
+    let slot = from.cli(&["CLUSTER", "KEYSLOT", "oncegate:{00}:store"]);
+    let (from_id, to_id) = (from.cli(&["CLUSTER", "MYID"]), to.cli(&["CLUSTER", "MYID"]));
+    to.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]);
+    from.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]);
+    let keys = from.cli(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]);
+    let port = to.port().to_string();
+    for key in keys.lines() {
+        from.cli(&["MIGRATE", "127.0.0.1", &port, key, "0", "10000"]);
+    }
+    // All keys are there, the slot is still here: ASK.
+    let next = |version, n| {
+        let record = Record { version: n, ..samples::claim(1) };
+        vec![replace(at(0, 1), version, Some(record))]
+    };
+    assert_eq!(engine.commit(1, &[group(next(1, 2))]).await.unwrap(), [Compared::Done]);
+    for node in cluster.nodes() {
+        node.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]);
+    }
+    assert_eq!(engine.commit(2, &[group(next(2, 3))]).await.unwrap(), [Compared::Done]);
+    let all = engine.list(&Query { limit: 1000, ..Query::default() }).await.unwrap();
+    assert_eq!(all.len(), 256);
+    // A node that is away: what it has is refused, the rest goes on.
+    to.kill();
+    let lives = (0..=255)
+        .find(|shard| !std::ptr::eq(cluster.owner(&format!("oncegate:{{{shard:02x}}}:store")), to));
+    let removed = || vec![replace(at(lives.unwrap(), 1), 1, None)];
+    assert_eq!(engine.commit(0, &[group(removed())]).await.unwrap(), [Compared::Done]);
+    assert!(engine.commit(0, &[group(next(3, 4))]).await.is_err());
+    to.restart();
+    cluster.until_ready();
+    until_done(&engine, || next(3, 4)).await;
+}

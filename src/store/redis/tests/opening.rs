@@ -1,0 +1,207 @@
+//! What is opened, and what is refused with one line.
+
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::*;
+
+async fn check_refused(options: &Options, expected: &[&str]) {
+    let error = Redis::open(options).await.unwrap_err();
+    for part in expected {
+        assert!(error.contains(part), "{part:?} is not in {error:?}");
+    }
+    assert!(!error.contains('\n') && !error.contains("s3cret"), "{error}");
+}
+
+fn impatient(url: String) -> Options {
+    let second = Duration::from_secs(1);
+    Options { connect_timeout: second, timeout: second, ..options(url) }
+}
+
+#[tokio::test]
+async fn a_url_that_is_none_is_told_without_its_password() {
+    for bad in [
+        "http://u:s3cret@host/0",
+        "redis://",
+        "redis://u:s3cret@host:99999999/0",
+        "redis://u:s3cret@host/zero",
+        "redis://u:s3cret@host/0#insecure",
+        "redis://u:s3cret@host/0?protocol=resp3",
+    ] {
+        check_refused(&options(bad.to_owned()), &["URL", "redis://user:password@host"]).await;
+    }
+    check_refused(&Options { urls: Vec::new(), ..fresh() }, &["no Redis URL"]).await;
+    check_refused(&Options { prefix: "{a}".to_owned(), ..fresh() }, &["prefix"]).await;
+    let both = Options { cluster: true, sentinel: Some("x".to_owned()), ..fresh() };
+    check_refused(&both, &["exclude each other"]).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_or_says_nothing_is_told() {
+    let gone = servers::Redis::start(&[]);
+    gone.stop();
+    check_refused(&options(gone.url()), &["cannot be reached", "refused"]).await;
+    let server = servers::Redis::start(&[]);
+    server.pause();
+    check_refused(&impatient(server.url()), &["cannot be reached", "no answer within 1s"]).await;
+    server.resume();
+}
+
+#[tokio::test]
+async fn a_wrong_password_or_a_missing_right_is_told() {
+    let server = servers::Redis::start(&[("requirepass", "s3cret")]);
+    let at = |login: &str| options(format!("redis://{login}{}/0", server.addr()));
+    check_refused(&at(""), &["password"]).await;
+    check_refused(&at(":s3cret2@"), &["user and password"]).await;
+    check_refused(&at("nobody:s3cret@"), &["user and password"]).await;
+    open(&options(server.url())).await;
+
+    let rights = "on >s3cret ~* &* +@all";
+    for (missing, expected) in [
+        ("-info", "+info"),
+        ("-role", "+role"),
+        ("-config", "appendfsync"),
+        ("-evalsha -eval", "EVAL".to_lowercase().as_str()),
+        ("-zadd", "docs/stores.md"),
+        ("-script", "docs/stores.md"),
+    ] {
+        let rights: Vec<&str> = rights.split(' ').chain(missing.split(' ')).collect();
+        server.cli(&[&["ACL", "SETUSER", "gate", "reset"], rights.as_slice()].concat());
+        check_refused(&at("gate:s3cret@"), &[expected]).await;
+    }
+    // What has to be granted, and no more.
+    let granted = "on >s3cret ~oncegate:* &oncegate:wake:* -@all +@connection +info +role \
+                   +config|get +eval +evalsha +script|load +get +mget +set +del +exists +hget \
+                   +hmget +hset +zadd +zrem +zrange +zscore +zremrangebyscore +time +publish \
+                   +subscribe +wait";
+    let granted: Vec<&str> = granted.split_whitespace().collect();
+    server.cli(&[&["ACL", "SETUSER", "gate", "reset"], granted.as_slice()].concat());
+    let engine = open(&at("gate:s3cret@")).await;
+    engine.beat([1; 16], PATIENCE).await.unwrap();
+    let put = [group(vec![put_new(id(1), samples::claim(1))])];
+    assert_eq!(engine.commit(0, &put).await.unwrap(), [Compared::Done]);
+    assert_eq!(
+        listed(&engine, Query { abandoned: true, limit: 9, ..Query::default() }).await,
+        [id(1)]
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_may_forget_is_refused() {
+    for policy in ["allkeys-lru", "volatile-ttl", "allkeys-random"] {
+        let server = servers::Redis::start(&[("maxmemory-policy", policy)]);
+        check_refused(&options(server.url()), &["may evict", policy, "noeviction"]).await;
+    }
+    let server = servers::Redis::start(&[]);
+    let relaxed = Options { strict: false, ..options(server.url()) };
+    server.cli(&["CONFIG", "SET", "appendfsync", "everysec"]);
+    check_refused(&options(server.url()), &["appendfsync is everysec", "always"]).await;
+    server.cli(&["CONFIG", "SET", "appendonly", "no"]);
+    check_refused(&options(server.url()), &["appendonly is no"]).await;
+    open(&relaxed).await;
+}
+
+#[tokio::test]
+async fn the_kind_of_server_has_to_be_the_one_that_is_configured() {
+    let cluster = servers::RedisCluster::start(&[]);
+    let single = Options { cluster: false, ..clustered(&cluster, "oncegate") };
+    check_refused(&single, &["belongs to a cluster", "cluster = true"]).await;
+    let database =
+        Options { urls: vec![cluster.urls()[0].replace("/0", "/3")], ..clustered(&cluster, "x") };
+    check_refused(&database, &["database 0 only"]).await;
+    check_refused(
+        &Options { cluster: true, urls: vec![servers::Redis::shared().url()], ..fresh() },
+        &["belongs to no cluster", "cluster = false"],
+    )
+    .await;
+    let sentinel = Options { sentinel: Some("primary".to_owned()), ..fresh() };
+    check_refused(&sentinel, &["is no Sentinel"]).await;
+    let group = servers::RedisReplicas::start(1, &[]);
+    let replica = group.servers()[1].url();
+    check_refused(&options(replica.clone()), &["is a replica"]).await;
+    let urls = vec![replica, group.primary().url()];
+    let engine = open(&Options { urls, ..options(String::new()) }).await;
+    engine.beat([1; 16], PATIENCE).await.unwrap();
+    // Two that were primaries of their own are one too many.
+    group.servers()[1].cli(&["REPLICAOF", "NO", "ONE"]);
+    let urls = group.servers().iter().map(servers::Redis::url).collect();
+    check_refused(&Options { urls, ..options(String::new()) }, &["both", "the primary"]).await;
+}
+
+#[tokio::test]
+async fn tls_is_spoken_with_the_authority_that_is_named() {
+    let server = servers::Redis::start_tls(&[]);
+    let trusting = Options { ca: server.ca().map(Into::into), ..options(server.url()) };
+    let engine = open(&trusting).await;
+    engine.beat([1; 16], PATIENCE).await.unwrap();
+    check_refused(&impatient(server.url()), &["TLS handshake failed"]).await;
+    let plain = server.url().replace("rediss://", "redis://");
+    check_refused(&impatient(plain), &["cannot be reached"]).await;
+}
+
+#[tokio::test]
+async fn a_store_is_made_once_and_found_again() {
+    let options = fresh();
+    check_refused(&Options { create: false, ..options.clone() }, &["no store", "create = false"])
+        .await;
+    let unknown = Uuid::new_v4();
+    let pinned = Options { expect_id: Some(unknown), ..options.clone() };
+    check_refused(&pinned, &["no store", &unknown.to_string()]).await;
+
+    let mut opening = JoinSet::new();
+    for _ in 0..8 {
+        let options = options.clone();
+        opening.spawn(async move { Redis::open(&options).await.unwrap().identity });
+    }
+    let made = opening.join_all().await;
+    assert!(made.iter().all(|identity| *identity == made[0]), "{made:?}");
+    let found = Redis::open(&Options { create: false, ..options.clone() }).await.unwrap();
+    assert_eq!((found.identity, found.created), (made[0].clone(), false));
+    let store_id = made[0].store_id;
+    let right = Options { expect_id: Some(store_id), ..options.clone() };
+    assert_eq!(Redis::open(&right).await.unwrap().identity.store_id, store_id);
+    check_refused(&pinned, &[&store_id.to_string(), &unknown.to_string(), "expect_id"]).await;
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_whole_is_refused_or_finished() {
+    let options = fresh();
+    let database = options.urls[0].rsplit('/').next().unwrap().to_owned();
+    let cli = |args: &[&str]| servers::Redis::shared().cli(&[&["-n", &database], args].concat());
+    let first = Redis::open(&options).await.unwrap();
+    let put = [group(vec![put_new(at(5, 1), samples::claim(1))])];
+    assert_eq!(first.engine.commit(0, &put).await.unwrap(), [Compared::Done]);
+    let meta = "oncegate:{meta}:store";
+
+    for (schema, expected) in [("3", "upgrade oncegate"), ("1", "before the first release")] {
+        cli(&["HSET", meta, "schema", schema]);
+        check_refused(&options, &[expected]).await;
+    }
+    cli(&["HSET", meta, "schema", &codec::SCHEMA.to_string()]);
+
+    let marker = cli(&["GET", "oncegate:{07}:store"]);
+    cli(&["DEL", "oncegate:{07}:store"]);
+    check_refused(&options, &["1 of 256 shards", "gone"]).await;
+    cli(&["SET", "oncegate:{07}:store", "another"]);
+    check_refused(&options, &["1 of 256 shards", "another"]).await;
+    cli(&["SET", "oncegate:{07}:store", &marker]);
+    open(&options).await;
+
+    cli(&["RENAME", meta, "away"]);
+    check_refused(&options, &["256 of 256 shards still hold", &marker]).await;
+    cli(&["SET", meta, "something"]);
+    assert!(Redis::open(&options).await.is_err());
+    cli(&["DEL", meta]);
+    cli(&["RENAME", "away", meta]);
+
+    // As a crash in the middle of making it leaves it, except that a shard has records.
+    cli(&["HSET", meta, "state", "making"]);
+    check_refused(&Options { create: false, ..options.clone() }, &["not finished"]).await;
+    cli(&["DEL", "oncegate:{05}:store"]);
+    assert!(Redis::open(&options).await.is_err());
+    cli(&["SET", "oncegate:{05}:store", &marker]);
+    cli(&["DEL", "oncegate:{09}:store"]);
+    let finished = Redis::open(&options).await.unwrap();
+    assert_eq!(finished.identity, first.identity);
+    assert_eq!(read(&finished.engine, at(5, 1)).await, Some(bytes(&at(5, 1), &samples::claim(1))));
+}
