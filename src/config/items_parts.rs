@@ -52,7 +52,8 @@ impl Reader {
             (Some(pointer), Some(test), None) => {
                 self.pointer("pointer", pointer).map(|pointer| (pointer, test))
             }
-            (None, None, None) if written.status.is_some() => None,
+            // One that holds `unless` another does is how "not" is written.
+            (None, None, None) if written.status.is_some() || written.unless.is_some() => None,
             (None, None, None) => {
                 self.say_at(
                     Some(at),

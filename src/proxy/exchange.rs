@@ -17,7 +17,7 @@ use super::headers::check::{HeadError, check_request_head};
 use super::headers::path::{ambiguous, normalize_path};
 use super::inflight::{Entry, Flight};
 use super::intake::{self, Intake};
-use super::outcome::{self, Told};
+use super::outcome;
 use super::route::Found;
 use super::{Gateway, batch, pass, wellknown};
 use crate::body::Body;
@@ -273,8 +273,11 @@ fn remembered(
     };
     match decide(Some(record), &fingerprint, gateway.store.now()) {
         Decision::Replay { response, expires } => {
-            let told = Told::Final { response: response.clone(), expires };
-            Some(told.replay(&mode.duplicates.replayed_header))
+            let header = &mode.duplicates.replayed_header;
+            let made = || outcome::replay_headers(response, expires, header);
+            let (marker, headers) = known.replay.get_or_init(|| (header.clone(), made()));
+            let headers = if marker == header { headers.clone() } else { made() };
+            Some(Ok(outcome::with_headers(response, headers)))
         }
         Decision::Reused { differing } => Some(Err(outcome::reused(differing))),
         Decision::Expired | Decision::Forward { .. } => {

@@ -104,6 +104,18 @@ impl Flight {
     }
 }
 
+impl Flight {
+    /// Tells whoever waits how far the call has come. Nearly always nobody does; the channel would
+    /// look for them all the same. Whoever subscribes after this has looked reads the new value:
+    /// both happen under the channel's lock.
+    fn tell(&self, change: impl FnOnce(&mut Progress)) {
+        self.progress.send_if_modified(|progress| {
+            change(progress);
+            self.progress.receiver_count() > 0
+        });
+    }
+}
+
 impl Lead {
     /// Which record this call is for.
     pub fn id(&self) -> RecordId {
@@ -112,12 +124,12 @@ impl Lead {
 
     /// The claim is durable.
     pub fn claimed(&self) {
-        self.flight.progress.send_modify(|progress| progress.claimed = true);
+        self.flight.tell(|progress| progress.claimed = true);
     }
 
     /// Ends the flight and tells everybody who joined. A request that comes later finds the record.
     pub fn conclude(self, told: Told) {
-        self.flight.progress.send_modify(|progress| progress.told = Some(told));
+        self.flight.tell(|progress| progress.told = Some(told));
     }
 }
 

@@ -11,6 +11,7 @@ mod collect;
 mod conclusion;
 mod exchange;
 mod forward;
+mod head_timer;
 pub mod headers;
 pub mod inflight;
 mod intake;

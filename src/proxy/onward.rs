@@ -52,6 +52,10 @@ fn hidden_key(route: &Route) -> Option<&HeaderName> {
 /// The target with the path in the spelling that the route and the fingerprint saw.
 fn target(uri: Uri) -> Uri {
     use std::borrow::Cow;
+    if !uri.path().as_bytes().contains(&b'%') {
+        // A path without escapes has one spelling only.
+        return uri;
+    }
     let Ok(Cow::Owned(path)) = normalize_path(uri.path()) else { return uri };
     let text = match uri.query() {
         Some(query) => format!("{path}?{query}"),

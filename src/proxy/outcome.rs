@@ -68,7 +68,8 @@ impl Told {
     pub fn replay(self, replayed_header: &HeaderName) -> Result<Response<Body>, Problem> {
         match self {
             Self::Final { response, expires } => {
-                Ok(replayed(&response, expires.map(Timestamp::to_http_date), replayed_header))
+                let headers = replay_headers(&response, expires, replayed_header);
+                Ok(with_headers(&response, headers))
             }
             Self::Released(response) => Ok(marked(&response, Disposition::NotExecuted)),
             Self::Unrecorded(response) => Ok(marked(&response, Disposition::Unrecorded)),
@@ -80,17 +81,16 @@ impl Told {
     }
 }
 
-/// A stored answer, as a duplicate gets it.
-pub fn replayed(
-    stored: &Arc<StoredResponse>,
-    expires: Option<String>,
+/// The headers of a stored answer, as a duplicate gets them.
+pub fn replay_headers(
+    stored: &StoredResponse,
+    expires: Option<Timestamp>,
     replayed_header: &HeaderName,
-) -> Response<Body> {
-    let mut response = marked(stored, Disposition::Replayed);
-    let headers = response.headers_mut();
+) -> HeaderMap {
+    let mut headers = marked_headers(stored, Disposition::Replayed);
     headers.insert(replayed_header.clone(), HeaderValue::from_static("true"));
-    insert_expires(headers, expires);
-    response
+    insert_expires(&mut headers, expires.map(Timestamp::to_http_date));
+    headers
 }
 
 /// Adds `Idempotency-Expires`, when there is an end.
@@ -102,14 +102,24 @@ pub fn insert_expires(headers: &mut HeaderMap, expires: Option<String>) {
     }
 }
 
-fn marked(stored: &Arc<StoredResponse>, disposition: Disposition) -> Response<Body> {
+fn marked(stored: &StoredResponse, disposition: Disposition) -> Response<Body> {
+    with_headers(stored, marked_headers(stored, disposition))
+}
+
+/// The stored status and body under these headers.
+pub fn with_headers(stored: &StoredResponse, headers: HeaderMap) -> Response<Body> {
     let mut response = Response::new(full(stored.body.clone()));
     // What was stored came from a response; anything else was damaged after its checksum passed.
     *response.status_mut() =
         StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    *response.headers_mut() = header_map(&stored.headers, 4);
-    response.headers_mut().insert(STATUS_HEADER, disposition.header());
+    *response.headers_mut() = headers;
     response
+}
+
+fn marked_headers(stored: &StoredResponse, disposition: Disposition) -> HeaderMap {
+    let mut headers = header_map(&stored.headers, 4);
+    headers.insert(STATUS_HEADER, disposition.header());
+    headers
 }
 
 /// The stored header lines as a map with room for `more`.

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::client_io::{ClientIo, written_out};
+use super::head_timer::HeadTimer;
 use super::{Gateway, exchange, outcome};
 use crate::places::Places;
 use crate::problem::{Problem, Slug};
@@ -77,7 +78,7 @@ async fn serve(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr, mut s
     let io = TokioIo::new(ClientIo::new(stream, timed_out.clone(), limits.body_timeout));
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
+        .timer(HeadTimer::default())
         .header_read_timeout(limits.header_timeout)
         // A client that has sent its request and closed its sending side still gets its answer.
         .half_close(true)

@@ -397,13 +397,14 @@ impl<'a> Reader<'a> {
             UNKNOWN => (true, false),
             ITEM_IN_FLIGHT => (true, true),
             ITEM_UNKNOWN => (true, false),
+            TURN => (false, true),
             KEPT | NOT_RETAINED | TOMBSTONE | ITEM => (false, false),
             _ => return Err(DecodeError::Invalid("state")),
         };
         if flags > (HAS_EXPIRES | HAS_SUBJECT) {
             return Err(DecodeError::Invalid("flags"));
         }
-        if (open && has_expires) || (!has_expires && expires.as_millis() != 0) {
+        if ((open || in_flight) && has_expires) || (!has_expires && expires.as_millis() != 0) {
             return Err(DecodeError::Invalid("expires"));
         }
         if !has_subject && subject != [0; 16] {

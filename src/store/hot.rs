@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
 use moka::sync::Cache;
 
 use crate::clock::Timestamp;
@@ -21,8 +22,12 @@ pub const CAPACITY: u64 = 32 << 20;
 /// An answer larger than this is not kept here: one must not push out hundreds.
 const MAX_ENTRY: u64 = 256 << 10;
 
-/// What an entry costs beside its contents: the cache's own books and the allocations.
-const OVERHEAD: usize = 512;
+/// What an entry costs beside its contents: the cache's own books, the allocations, and the lines
+/// that the gateway adds to a replay.
+const OVERHEAD: usize = 1024;
+
+/// What a header line costs: in the record beside name and value, and in the map of its replay.
+const HEADER: usize = 80 + 120;
 
 /// The cache of final answers. Cheap to clone; clones share the entries.
 #[derive(Debug, Clone)]
@@ -63,11 +68,13 @@ pub struct Known {
     /// Digest of the very bytes of a request that was found to be the record's. Whoever sends the
     /// same bytes again need not be compared member by member.
     pub verbatim: OnceLock<[u8; 32]>,
+    /// The headers of its replay, once there was one, under the name of the header that marks it.
+    pub replay: OnceLock<(HeaderName, HeaderMap)>,
 }
 
 impl From<Record> for Arc<Known> {
     fn from(record: Record) -> Self {
-        Self::new(Known { record, verbatim: OnceLock::new() })
+        Self::new(Known { record, verbatim: OnceLock::new(), replay: OnceLock::new() })
     }
 }
 
@@ -158,7 +165,7 @@ fn weight(record: &Record) -> usize {
     let answer = match &record.state {
         State::Final { answer: Answer::Kept(response), .. } => {
             let headers = response.headers.iter();
-            let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + 80);
+            let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER);
             response.body.len() + headers.sum::<usize>()
         }
         State::Final { answer: Answer::NotRetained { .. }, .. }

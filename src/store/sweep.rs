@@ -17,7 +17,7 @@ const PAGE: usize = 32;
 /// The shortest pause between two passes.
 const SOONEST: Duration = Duration::from_secs(1);
 /// The longest, also after an error: retention may have been configured shorter meanwhile.
-const LATEST: Duration = Duration::from_secs(30);
+const LATEST: Duration = Duration::from_secs(10);
 
 /// What one pass did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

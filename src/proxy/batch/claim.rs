@@ -55,8 +55,8 @@ impl Claiming<'_> {
             };
             match waits {
                 None => tries += 1,
-                Some(false) => return Err(parallel(mode, outcome::RETRY_LATER)),
-                Some(true) => self.wait(&mut elsewhere).await?,
+                Some(true) if self.wait(&mut elsewhere).await => {}
+                Some(_) => return Err(parallel(mode, outcome::RETRY_LATER)),
             }
             let Start { intake, records, plan, .. } = &mut self.start;
             *records = records::read(gateway, &intake.ids).await.map_err(Err)?;
@@ -66,14 +66,11 @@ impl Claiming<'_> {
         Err(Err(outcome::store_unavailable()))
     }
 
-    /// Waits until what is followed may have changed, at most as long as the client would.
-    async fn wait(&self, elsewhere: &mut Elsewhere) -> Result<(), Answer> {
-        let late = || Err(parallel(self.mode, outcome::RETRY_LATER));
-        let Some(_waiting) = self.gateway.waiters[self.start.route].take() else { return late() };
-        match timeout_at(self.start.until, elsewhere.changed()).await {
-            Ok(()) => Ok(()),
-            Err(_) => late(),
-        }
+    /// Waits until what is followed may have changed, at most as long as the client would; says
+    /// whether it may.
+    async fn wait(&self, elsewhere: &mut Elsewhere) -> bool {
+        let Some(_waiting) = self.gateway.waiters[self.start.route].take() else { return false };
+        timeout_at(self.start.until, elsewhere.changed()).await.is_ok()
     }
 }
 

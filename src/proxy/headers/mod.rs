@@ -9,7 +9,6 @@ pub mod path;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use http::header::{
@@ -28,8 +27,8 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What the gateway calls itself in `Via` (RFC 9110 section 7.6.3).
-const PSEUDONYM: &str = "oncegate";
+/// What the gateway adds to `Via`: the protocol it received and its name (RFC 9110 section 7.6.3).
+const PSEUDONYM: &str = "1.1 oncegate";
 
 /// What a request's headers upstream depend on besides the client's own.
 #[derive(Debug, Clone, Copy)]
@@ -58,54 +57,99 @@ pub struct Forwarding<'a> {
 /// this gateway saw, whatever the client claimed; `X-Forwarded-For` is appended to.
 pub fn upstream_headers(client: HeaderMap, forwarding: &Forwarding<'_>) -> HeaderMap {
     let nominated = Nominated::of(&client);
-    let mut headers = HeaderMap::with_capacity(client.keys_len() + 8);
-    // First, as RFC 9110 section 7.2 asks for.
-    let host = client.get(HOST).cloned();
-    if let Some(host) = &host {
-        headers.insert(HOST, host.clone());
-    }
-    let mut forwarded_for = String::new();
-    let mut via = String::new();
-    // In turn a name and its value, then a value for each further line of that name.
-    let mut last: Option<HeaderName> = None;
-    for (name, value) in client {
-        let name = match (name, &last) {
-            (Some(name), _) => last.insert(name),
-            (None, Some(name)) => name,
-            (None, None) => continue,
-        };
-        if *name == X_FORWARDED_FOR {
-            join(&mut forwarded_for, &value);
-        } else if *name == VIA {
-            join(&mut via, &value);
-        } else if !(is_hop_by_hop(name)
-            || is_set_upstream(name, forwarding)
-            || nominated.contains(name))
-        {
-            headers.append(name.clone(), value);
-        }
-    }
-    separate(&mut forwarded_for);
-    // Writing to a string does not fail.
-    let _ = write!(forwarded_for, "{}", forwarding.client.to_canonical());
-    separate(&mut via);
-    let _ = write!(via, "1.1 {PSEUDONYM}");
-    set(&mut headers, X_FORWARDED_FOR, forwarded_for);
-    set(&mut headers, VIA, via);
+    let mut headers = host_first(client);
+    remove_all(&mut headers, |name| {
+        is_hop_by_hop(name)
+            || forwarding.key.is_some_and(|key| key == name)
+            || nominated.contains(name)
+    });
+    headers.reserve(MOST_ADDED);
+    extend(&mut headers, X_FORWARDED_FOR, address(forwarding.client));
+    extend(&mut headers, VIA, Some(HeaderValue::from_static(PSEUDONYM)));
     let scheme = if forwarding.secure { "https" } else { "http" };
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
-    if let Some(host) = host {
-        headers.insert(X_FORWARDED_HOST, host);
-    }
+    match headers.get(HOST).cloned() {
+        Some(host) => headers.insert(X_FORWARDED_HOST, host),
+        None => headers.remove(X_FORWARDED_HOST),
+    };
     if forwarding.keyed {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
     if !headers.contains_key(X_REQUEST_ID) {
         let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
         let text: &str = forwarding.request_id.hyphenated().encode_lower(&mut text);
-        set(&mut headers, X_REQUEST_ID, text);
+        if let Ok(value) = HeaderValue::from_str(text) {
+            headers.insert(X_REQUEST_ID, value);
+        }
     }
     headers
+}
+
+/// Header lines that a request upstream may have beyond the client's.
+const MOST_ADDED: usize = 6;
+
+/// The same headers with `Host` before all others, as RFC 9110 section 7.2 asks for. Nearly every
+/// client sends it so.
+fn host_first(headers: HeaderMap) -> HeaderMap {
+    if headers.keys().next() == Some(&HOST) || !headers.contains_key(HOST) {
+        return headers;
+    }
+    let mut sorted = HeaderMap::with_capacity(headers.keys_len() + MOST_ADDED);
+    if let Some(host) = headers.get(HOST) {
+        sorted.insert(HOST, host.clone());
+    }
+    let others = headers.iter().filter(|(name, _)| *name != HOST);
+    others.for_each(|(name, value)| {
+        sorted.append(name, value.clone());
+    });
+    sorted
+}
+
+/// Removes every line of the names that are `doomed`.
+fn remove_all(headers: &mut HeaderMap, doomed: impl Fn(&HeaderName) -> bool) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| doomed(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// An address as it stands in `X-Forwarded-For`. IPv4 is written by hand: the standard formatting
+/// costs as much as the rest of these headers.
+fn address(client: IpAddr) -> Option<HeaderValue> {
+    let IpAddr::V4(client) = client.to_canonical() else {
+        return HeaderValue::try_from(client.to_string()).ok();
+    };
+    let mut text = [b'.'; 15];
+    let mut length = 0;
+    for (at, octet) in client.octets().into_iter().enumerate() {
+        // The dots are there already.
+        length += usize::from(at > 0);
+        let digits = [(100, 100), (10, 10), (1, 0)];
+        for (unit, least) in digits {
+            if octet >= least {
+                text[length] = b'0' + octet / unit % 10;
+                length += 1;
+            }
+        }
+    }
+    HeaderValue::from_bytes(&text[..length]).ok()
+}
+
+/// Makes one line of the list that `name` holds so far and this further member.
+fn extend(headers: &mut HeaderMap, name: HeaderName, member: Option<HeaderValue>) {
+    let Some(member) = member else { return };
+    if !headers.contains_key(&name) {
+        headers.insert(name, member);
+        return;
+    }
+    let mut list = String::new();
+    for line in headers.get_all(&name) {
+        join(&mut list, line);
+    }
+    join(&mut list, &member);
+    // The text was made of checked header values; should that ever be wrong, the client's list is
+    // left out rather than the request lost.
+    headers.insert(name, HeaderValue::from_str(&list).unwrap_or(member));
 }
 
 /// The headers of a response to the client, from the backend's.
@@ -124,28 +168,19 @@ pub fn downstream_headers(
     date: impl FnOnce() -> HeaderValue,
 ) -> HeaderMap {
     let nominated = Nominated::of(&backend);
-    let mut headers = HeaderMap::with_capacity(backend.keys_len() + 4);
-    let mut last: Option<HeaderName> = None;
-    for (name, value) in backend {
-        let name = match (name, &last) {
-            (Some(name), _) => last.insert(name),
-            (None, Some(name)) => name,
-            (None, None) => continue,
-        };
-        let kept = if *name == CONTENT_LENGTH {
-            keep_length && !headers.contains_key(CONTENT_LENGTH)
-        } else {
-            !(is_hop_by_hop(name)
-                || is_ours(name)
-                || replayed.is_some_and(|replayed| replayed == name)
-                || nominated.contains(name))
-        };
-        if kept {
-            headers.append(name.clone(), value);
-        }
+    let mut headers = backend;
+    let length = if keep_length { headers.get(CONTENT_LENGTH).cloned() } else { None };
+    remove_all(&mut headers, |name| {
+        is_hop_by_hop(name)
+            || is_ours(name)
+            || replayed.is_some_and(|replayed| replayed == name)
+            || nominated.contains(name)
+    });
+    if let Some(length) = length {
+        headers.insert(CONTENT_LENGTH, length);
     }
     // A line of its own means the same as a further member of the list (RFC 9110 section 5.3).
-    headers.append(VIA, HeaderValue::from_static("1.1 oncegate"));
+    headers.append(VIA, HeaderValue::from_static(PSEUDONYM));
     if !headers.contains_key(DATE) {
         headers.insert(DATE, date());
     }
@@ -191,15 +226,6 @@ fn is_for_one_client(name: &HeaderName) -> bool {
     matches!(name.as_str(), "set-cookie" | "set-cookie2" | "www-authenticate")
 }
 
-/// Whether a request's header is replaced or withheld rather than copied.
-fn is_set_upstream(name: &HeaderName, forwarding: &Forwarding<'_>) -> bool {
-    match name.as_str() {
-        "host" | "x-forwarded-proto" | "x-forwarded-host" => true,
-        "accept-encoding" => forwarding.keyed,
-        _ => forwarding.key.is_some_and(|key| key == name),
-    }
-}
-
 /// The header names that the `Connection` lines of a message nominate, in lower case.
 struct Nominated(Vec<Vec<u8>>);
 
@@ -242,13 +268,5 @@ fn join(list: &mut String, line: &HeaderValue) {
 fn separate(list: &mut String) {
     if !list.is_empty() {
         list.push_str(", ");
-    }
-}
-
-fn set(headers: &mut HeaderMap, name: HeaderName, value: impl AsRef<str>) {
-    // The text was made of checked header values and ASCII; should that ever be wrong, the header
-    // is left out rather than the request lost.
-    if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
-        headers.insert(name, value);
     }
 }

@@ -42,18 +42,22 @@ pub fn normalize_path(raw: &str) -> Result<Cow<'_, str>, PathError> {
     if !raw.starts_with('/') {
         return Err(PathError::Relative);
     }
-    let mut simple = true;
+    let (mut simple, mut dots) = (true, false);
+    let mut before = b'/';
     for byte in raw.bytes() {
         match byte {
             b'%' => simple = false,
+            b'.' => dots |= before == b'/',
             b'\\' => return Err(PathError::Separator),
             b'?' | b'#' => return Err(PathError::Character),
             0x21..=0x7e => {}
             _ => return Err(PathError::Character),
         }
+        before = byte;
     }
     let path = if simple { Cow::Borrowed(raw) } else { decode(raw)? };
-    if path.split('/').any(is_dot_segment) {
+    // Decoding may bring up further dots.
+    if (dots || !simple) && path.split('/').any(is_dot_segment) {
         return Err(PathError::DotSegment);
     }
     Ok(path)
@@ -64,7 +68,11 @@ pub fn normalize_path(raw: &str) -> Result<Cow<'_, str>, PathError> {
 /// request that changes something is refused with such a path, because the backend may take it for
 /// another route.
 pub fn ambiguous(path: &str) -> bool {
-    path.contains("//") || path.contains(';') || path.contains("%3B") || path.contains("%25")
+    let path = path.as_bytes();
+    let has_empty_segment = path.windows(2).any(|pair| pair == b"//");
+    has_empty_segment
+        || path.contains(&b';')
+        || (path.contains(&b'%') && path.windows(3).any(|three| three == b"%3B" || three == b"%25"))
 }
 
 /// Some backends cut off `;…` before they resolve dots.

@@ -290,3 +290,47 @@ fn a_replay_keeps_each_line_in_order_as_bytes_without_what_was_for_one_client() 
         .collect();
     assert_eq!(stored_headers(&sent), expected);
 }
+
+#[test]
+fn every_address_is_written_as_the_standard_writes_it() {
+    let check = |client: IpAddr, expected: String| {
+        let forwarding =
+            Forwarding { client, secure: false, request_id: Uuid::nil(), key: None, keyed: false };
+        let sent = upstream_headers(map(&[("host", "a")]), &forwarding);
+        assert_eq!(sent.get("x-forwarded-for").unwrap().to_str().unwrap(), expected);
+    };
+    for octet in 0..=255 {
+        for octets in [[octet, 0, 10, 255], [9, octet, 99, octet], [100, 1, 200, octet]] {
+            let address = Ipv4Addr::from(octets);
+            check(IpAddr::V4(address), address.to_string());
+            check(IpAddr::V6(address.to_ipv6_mapped()), address.to_string());
+        }
+    }
+    for text in ["::1", "2001:db8::7", "2001:db8:1111:2222:3333:4444:5555:6666"] {
+        check(text.parse().unwrap(), text.to_owned());
+    }
+}
+
+#[test]
+fn the_host_goes_first_and_everything_else_keeps_its_lines() {
+    let client = map(&[
+        ("accept", "a"),
+        ("connection", "x-hop"),
+        ("x-hop", "1"),
+        ("cookie", "one"),
+        ("host", "h"),
+        ("cookie", "two"),
+    ]);
+    let forwarding = Forwarding {
+        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        secure: false,
+        request_id: Uuid::nil(),
+        key: None,
+        keyed: false,
+    };
+    let sent = upstream_headers(client, &forwarding);
+    assert_eq!(sent.keys().next().unwrap(), "host");
+    assert_eq!(sent.get_all("cookie").iter().collect::<Vec<_>>(), ["one", "two"]);
+    assert_eq!(sent.get("accept").unwrap(), "a");
+    assert!(!sent.contains_key("x-hop") && !sent.contains_key("connection"));
+}

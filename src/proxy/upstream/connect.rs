@@ -3,14 +3,14 @@
 //! Nothing of a request is written here, so every failure of this file proves that the backend has
 //! not acted.
 
-use std::future::{Future as _, poll_fn};
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderValue, Uri};
+use http::{HeaderValue, Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::socket::{Socket, Turn};
+use super::socket::{Announced, Socket};
 use crate::body::Body;
 
 /// Bytes of the longest response head. hyper also takes at most 100 header lines.
@@ -37,6 +37,23 @@ pub(super) struct Target {
     host: String,
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+/// A connection to it that can take a request.
+pub(super) struct Connection {
+    pub(super) sender: SendRequest<Body>,
+    announced: Announced,
+}
+
+impl Connection {
+    /// Sends on it.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
+        self.announced.announce();
+        self.sender.try_send_request(request).await
+    }
 }
 
 impl Target {
@@ -95,21 +112,21 @@ impl Target {
     }
 
     /// A new connection, within `limit` for DNS, connect and TLS together.
-    pub(super) async fn connect(&self, limit: Duration) -> Result<SendRequest<Body>, String> {
+    pub(super) async fn connect(&self, limit: Duration) -> Result<Connection, String> {
         let deadline = Instant::now() + limit;
         let stream = self.tcp(deadline).await?;
         // Requests are written whole; waiting for more to come only delays them. When the system
         // refuses, requests are slower and nothing else.
         let _ = stream.set_nodelay(true);
-        let (socket, turn) = Socket::new(stream);
+        let (socket, announced) = Socket::new(stream);
         match &self.tls {
-            None => self.handshake(socket, turn).await,
+            None => self.handshake(socket, announced).await,
             Some((connector, name)) => {
                 let stream = timeout_at(deadline, connector.connect(name.clone(), socket))
                     .await
                     .map_err(|_| format!("{}: TLS handshake timed out", self.name))?
                     .map_err(|error| format!("{}: TLS handshake failed: {error}", self.name))?;
-                self.handshake(stream, turn).await
+                self.handshake(stream, announced).await
             }
         }
     }
@@ -151,7 +168,7 @@ impl Target {
         reason = "a connection ends by itself when its sender is dropped; a drain must not wait \
                   for idle ones"
     )]
-    async fn handshake<T>(&self, io: T, turn: Turn) -> Result<SendRequest<Body>, String>
+    async fn handshake<T>(&self, io: T, announced: Announced) -> Result<Connection, String>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -165,14 +182,9 @@ impl Target {
         tokio::spawn(async move {
             // Whoever waits for an answer on this connection is told by the sender; an idle one
             // that breaks is of no interest.
-            let mut connection = pin!(connection);
-            let _ = poll_fn(|cx| {
-                turn.start();
-                connection.as_mut().poll(cx)
-            })
-            .await;
+            let _ = connection.await;
         });
-        Ok(sender)
+        Ok(Connection { sender, announced })
     }
 }
 

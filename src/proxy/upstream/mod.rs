@@ -221,19 +221,20 @@ impl Upstream {
     ) -> Result<Result<Response<ResponseBody>, (Request<Body>, String)>, SendError> {
         let mut call = endpoint.enter();
         for _ in 0..MAX_STALE {
-            let Some(sender) = endpoint.check_out().await else { break };
-            match attempt(Lease { call, sender }, request).await? {
+            let Some(connection) = endpoint.check_out().await else { break };
+            match attempt(Lease { call, connection }, request).await? {
                 Attempt::Answered(response) => return Ok(Ok(response)),
                 Attempt::Unsent(unsent, counted, _ended) => (request, call) = (unsent, counted),
             }
         }
         // Boxed, because it is rare and large: the common path stays small.
-        let sender = match Box::pin(endpoint.target.connect(self.connect_timeout)).await {
-            Ok(sender) => sender,
+        let connecting = Box::pin(endpoint.target.connect(self.connect_timeout));
+        let connection = match connecting.await {
+            Ok(connection) => connection,
             Err(reason) => return Ok(Err((request, reason))),
         };
         endpoint.reached();
-        Ok(match attempt(Lease { call, sender }, request).await? {
+        Ok(match attempt(Lease { call, connection }, request).await? {
             Attempt::Answered(response) => Ok(response),
             Attempt::Unsent(unsent, _call, error) => {
                 Err((unsent, format!("{}: closed at once: {error}", endpoint.target.name)))
@@ -271,7 +272,7 @@ impl Upstream {
 async fn attempt(mut lease: Lease, request: Request<Body>) -> Result<Attempt, SendError> {
     let bodiless = *request.method() == Method::HEAD;
     let secure = lease.call.endpoint.target.is_tls();
-    match lease.sender.try_send_request(request).await {
+    match lease.connection.send(request).await {
         Ok(response) => answered(response, lease, bodiless, secure).map(Attempt::Answered),
         Err(mut error) => match error.take_message() {
             Some(unsent) => Ok(Attempt::Unsent(unsent, lease.call, error.into_error())),

@@ -9,12 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Framing;
-use super::connect::Target;
-use crate::body::{Body, BodyError};
+use super::connect::{Connection, Target};
+use crate::body::BodyError;
 
 /// Idle connections kept for each URL; what is beyond is closed.
 const MAX_IDLE: usize = 1024;
@@ -49,7 +48,7 @@ struct Idle {
 }
 
 struct IdleConnection {
-    sender: SendRequest<Body>,
+    connection: Connection,
     since: Instant,
 }
 
@@ -67,14 +66,14 @@ impl Drop for Call {
 /// A connection in use by one call. Dropped, it closes.
 pub(super) struct Lease {
     pub(super) call: Call,
-    pub(super) sender: SendRequest<Body>,
+    pub(super) connection: Connection,
 }
 
 impl Lease {
     /// Gives the connection back. Its last answer must have been read to the end.
     fn give_back(self) {
-        let Self { call, sender } = self;
-        call.endpoint.keep(sender);
+        let Self { call, connection } = self;
+        call.endpoint.keep(connection);
     }
 }
 
@@ -129,27 +128,28 @@ impl Endpoint {
     }
 
     /// The connection that became idle last and can be used, if there is one.
-    pub(super) async fn check_out(&self) -> Option<SendRequest<Body>> {
+    pub(super) async fn check_out(&self) -> Option<Connection> {
         loop {
-            let IdleConnection { mut sender, since } = self.idle().connections.pop()?;
+            let IdleConnection { mut connection, since } = self.idle().connections.pop()?;
             if since.elapsed() > self.keep_alive {
                 // All that are left became idle even earlier.
                 drop(std::mem::take(&mut self.idle().connections));
                 return None;
             }
+            let sender = &mut connection.sender;
             if sender.is_closed() {
                 continue;
             }
             if sender.is_ready() || matches!(timeout(READY_WAIT, sender.ready()).await, Ok(Ok(())))
             {
-                return Some(sender);
+                return Some(connection);
             }
         }
     }
 
     /// Keeps a connection for the next call.
-    fn keep(self: &Arc<Self>, sender: SendRequest<Body>) {
-        if sender.is_closed() || self.keep_alive.is_zero() {
+    fn keep(self: &Arc<Self>, connection: Connection) {
+        if connection.sender.is_closed() || self.keep_alive.is_zero() {
             return;
         }
         let since = Instant::now();
@@ -157,7 +157,7 @@ impl Endpoint {
         if idle.connections.len() >= MAX_IDLE {
             return;
         }
-        idle.connections.push(IdleConnection { sender, since });
+        idle.connections.push(IdleConnection { connection, since });
         if !std::mem::replace(&mut idle.pruned, true) {
             drop(idle);
             spawn_pruner(Arc::downgrade(self), self.keep_alive.max(MIN_PRUNE_EVERY));
@@ -168,12 +168,11 @@ impl Endpoint {
     fn prune(&self) -> bool {
         let now = Instant::now();
         let mut idle = self.idle();
-        let fresh = |connection: &IdleConnection| {
-            now.saturating_duration_since(connection.since) <= self.keep_alive
-        };
+        let fresh =
+            |idle: &IdleConnection| now.saturating_duration_since(idle.since) <= self.keep_alive;
         let expired = idle.connections.iter().position(fresh).unwrap_or(idle.connections.len());
         let expired: Vec<_> = idle.connections.drain(..expired).collect();
-        idle.connections.retain(|connection| !connection.sender.is_closed());
+        idle.connections.retain(|idle| !idle.connection.sender.is_closed());
         let left = !idle.connections.is_empty();
         idle.pruned = left;
         drop(idle);

@@ -11,8 +11,8 @@ use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A TCP connection. In each turn of its task, the first read that finds nothing asks the kernel
-/// instead of the runtime's cached readiness.
+/// A TCP connection. Between the announcement of a request and its first byte, a read that finds
+/// nothing asks the kernel instead of the runtime's cached readiness.
 ///
 /// Why: hyper reads an idle connection once more before it takes the next request from its queue.
 /// The runtime learns of a FIN or RST only when it next polls the system, which a busy worker does
@@ -23,34 +23,34 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
-    turn: Turn,
+    announced: Announced,
 }
 
-/// Tells a socket that its task starts a new turn. The socket and its task share it; both run on
-/// one thread at a time, so that the weakest ordering is enough.
+/// Says that a request is on its way to a connection and that nothing of it is written yet. Shared
+/// by the sender, who announces before the request enters the connection's queue, and the socket.
 #[derive(Debug, Clone)]
-pub(super) struct Turn(Arc<AtomicBool>);
+pub(super) struct Announced(Arc<AtomicBool>);
 
-impl Turn {
-    /// A turn starts: nothing was read or written in it yet.
-    pub(super) fn start(&self) {
-        self.0.store(true, Ordering::Relaxed);
+impl Announced {
+    /// The next thing in the queue is a request.
+    pub(super) fn announce(&self) {
+        self.0.store(true, Ordering::Release);
     }
 
-    /// Something was read or written, or the kernel was asked.
-    fn used(&self) {
+    /// Something is written.
+    fn written(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 
-    fn is_new(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    fn is_due(&self) -> bool {
+        self.0.load(Ordering::Acquire)
     }
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> (Self, Turn) {
-        let turn = Turn(Arc::new(AtomicBool::new(false)));
-        (Self { stream, turn: turn.clone() }, turn)
+    pub(super) fn new(stream: TcpStream) -> (Self, Announced) {
+        let announced = Announced(Arc::new(AtomicBool::new(false)));
+        (Self { stream, announced: announced.clone() }, announced)
     }
 
     /// What the kernel has, whatever the runtime believes.
@@ -90,11 +90,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if !this.turn.is_new() {
-            return read;
-        }
-        this.turn.used();
-        if read.is_pending() { this.ask(buf) } else { read }
+        if read.is_pending() && this.announced.is_due() { this.ask(buf) } else { read }
     }
 }
 
@@ -105,7 +101,7 @@ impl AsyncWrite for Socket {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.turn.used();
+        this.announced.written();
         Pin::new(&mut this.stream).poll_write(cx, buf)
     }
 
@@ -115,7 +111,7 @@ impl AsyncWrite for Socket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.turn.used();
+        this.announced.written();
         Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
     }
 

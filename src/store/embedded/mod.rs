@@ -14,6 +14,7 @@ mod open;
 mod tests;
 mod writer;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -96,6 +97,7 @@ impl Embedded {
             path: path.clone(),
             queue: requests,
             in_memory: 0,
+            in_flight: HashMap::default(),
         };
         let (end, ended) = std::sync::mpsc::sync_channel(1);
         let writer =

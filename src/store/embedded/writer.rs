@@ -24,6 +24,9 @@ use crate::store::{StoreError, Swap};
 const MAX_BATCH: usize = 1024;
 /// Bytes of records after which a batch takes no more.
 const MAX_BATCH_BYTES: usize = 8 << 20;
+/// Records in flight whose heads are kept in memory, some 100 bytes each; those of further ones are
+/// read back.
+const MAX_KNOWN: usize = 16 << 10;
 
 /// One compare-and-swap, and where its result goes.
 pub(super) struct Request {
@@ -90,6 +93,9 @@ pub(super) struct Writer {
     pub(super) queue: mpsc::Receiver<Request>,
     /// Bytes put into memory since they were last handed to the engine's worker.
     pub(super) in_memory: usize,
+    /// What this writer last made durable of records in flight: their next change follows soon, and
+    /// nobody else writes.
+    pub(super) in_flight: HashMap<RecordId, Head, BuildIdHasher>,
 }
 
 /// The records that changed in this batch.
@@ -171,6 +177,10 @@ impl Writer {
                     return lost(earlier.after.as_ref().map(|written| written.bytes.as_slice()));
                 }
                 stored.push(earlier.before);
+            } else if let Some(head) =
+                self.in_flight.get(id).filter(|head| Some(head.version) == change.expect)
+            {
+                stored.push(Some(*head));
             } else {
                 let bytes = self.engine.raw(id)?;
                 let head = bytes.as_ref().map(|bytes| codec::peek(id, bytes)).transpose();
@@ -199,12 +209,25 @@ impl Writer {
             return Ok(());
         }
         let mut batch = OwnedWriteBatch::with_capacity(self.engine.db.clone(), pending.len() * 4);
+        let mut heads = Vec::with_capacity(pending.len());
         for (id, change) in pending {
+            heads.push((id, change.after.as_ref().map(|written| written.head)));
             if change.before.is_some() || change.after.is_some() {
                 self.in_memory += stage(&self.engine, &mut batch, &id, change.before, change.after);
             }
         }
-        self.disk.commit(batch).map_err(|error| self.fail(&error))
+        self.disk.commit(batch).map_err(|error| self.fail(&error))?;
+        for (id, head) in heads {
+            match head.filter(|head| head.in_flight) {
+                Some(head) if self.in_flight.len() < MAX_KNOWN => {
+                    self.in_flight.insert(id, head);
+                }
+                Some(_) | None => {
+                    self.in_flight.remove(&id);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// From now on nothing is written any more.

@@ -197,7 +197,7 @@ fn check(row: &tokio_postgres::Row) -> Result<(), String> {
 
 /// What is set on each connection. The limits end what this process no longer waits for. Seldom does
 /// a prepared plan fit all sizes of the tables: these make it the one by the indexes.
-fn setup(timeout: Duration) -> String {
+pub(super) fn setup(timeout: Duration) -> String {
     let (share, whole) = SERVERS_SHARE;
     let limit = (timeout * share / whole).as_millis().max(1);
     let idle = (timeout * 2).as_millis().max(1);

@@ -15,14 +15,14 @@ use crate::store::shared::engine::{Found, Trouble};
 
 /// The statement of a query and its parameters. The limit stands in the text, because the planner
 /// takes the index that has the order when it knows how few rows are wanted.
-struct Asked {
-    text: String,
-    uuids: Vec<Uuid>,
-    expired_at: Option<i64>,
+pub(super) struct Asked {
+    pub(super) text: String,
+    pub(super) uuids: Vec<Uuid>,
+    pub(super) expired_at: Option<i64>,
 }
 
 impl Asked {
-    fn of(query: &Query) -> Self {
+    pub(super) fn of(query: &Query) -> Self {
         let mut text = "SELECT r.id, r.data FROM oncegate.record AS r WHERE true".to_owned();
         let mut uuids = Vec::new();
         let mut with = |text: &mut String, condition: &str, bytes: &[u8; 16]| {

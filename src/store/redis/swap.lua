@@ -39,7 +39,7 @@ local function entries(id, bytes)
   end
   local state, flags = string.byte(bytes, 2, 3)
   local open, expiry, subject
-  if state == 1 or state == 7 then
+  if state == 1 or state == 7 or state == 9 then
     open = id .. string.sub(bytes, 120, 135)
   elseif state == 2 or state == 8 then
     open = id

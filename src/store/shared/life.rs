@@ -50,10 +50,15 @@ impl Life {
         Timestamp::from_millis(uptime.saturating_add_signed(offset))
     }
 
+    /// Why the last renewal failed.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Why this process is not taken for alive.
-    pub(super) fn trouble(&self) -> String {
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        trouble.unwrap_or_else(|| "this process was not heard of for too long".to_owned())
+    pub(super) fn why_not(&self) -> String {
+        let asleep = || "this process was not heard of for too long".to_owned();
+        self.trouble().unwrap_or_else(asleep)
     }
 
     /// Renews the lease once.

@@ -173,7 +173,7 @@ impl<E: Engine> Store for Shared<E> {
         let steps = self.announce(&changes);
         let group = Group::of(changes);
         let queued = if group.claims() && !self.life.alive() {
-            Err(self.life.trouble())
+            Err(self.life.why_not())
         } else {
             self.queue.push(group, until)
         };
@@ -213,10 +213,12 @@ impl<E: Engine> Store for Shared<E> {
     }
 
     fn ready(&self) -> Result<(), StoreError> {
-        if self.life.alive() {
-            return Ok(());
+        // A renewal that failed comes long before the end of the lease, and says the same.
+        match self.life.trouble() {
+            Some(trouble) => Err(StoreError::Unavailable(trouble)),
+            None if self.life.alive() => Ok(()),
+            None => Err(StoreError::Unavailable(self.life.why_not())),
         }
-        Err(StoreError::Unavailable(self.life.trouble()))
     }
 
     fn alive(&self) -> bool {

@@ -20,7 +20,7 @@ use crate::idempotency::{Record, RecordId, TenantId};
 use crate::items;
 use crate::proxy::{self, Gateway};
 use crate::shutdown::{self, Tasks, Trigger};
-use crate::store::embedded::{Embedded, Options};
+use crate::store::embedded::{Embedded, OpenError, Options};
 use crate::store::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
 
 /// The longest a test waits for something that must happen.
@@ -115,7 +115,7 @@ impl House {
     async fn open(dir: TempDir, backend: SocketAddr, calls: Arc<AtomicUsize>) -> Self {
         let path = dir.path().join("store");
         let options = Options { path: path.clone(), cache: 1 << 20, create: true, expect_id: None };
-        let real = Embedded::open(&options).unwrap_or_else(|error| panic!("{error}")).0;
+        let real = timeout(PATIENCE, opened(&options)).await.expect("the store before is closed");
         let store = Arc::new(Faulty { real, acts: Mutex::default() });
         let text = configuration(&path, backend);
         let config = config::parse(&text, "t.toml", &|_| None).unwrap_or_else(|it| panic!("{it}"));
@@ -133,7 +133,14 @@ impl House {
         let Self { gateway, store, backend, calls, tasks, trigger, dir, .. } = self;
         trigger.fire();
         assert!(tasks.ended(PATIENCE).await, "a task does not end");
+        let closing = Arc::downgrade(&store);
         drop((gateway, store));
+        let closed = async {
+            while closing.strong_count() > 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, closed).await.expect("nobody keeps the store open");
         Self::open(dir, backend, calls).await
     }
 
@@ -217,6 +224,17 @@ impl House {
             }
         };
         timeout(PATIENCE, all).await.expect("the items do not stay in flight")
+    }
+}
+
+/// Opens the store, once the one before is closed: a change that is tried again may still hold it.
+async fn opened(options: &Options) -> Arc<dyn Store> {
+    loop {
+        match Embedded::open(options) {
+            Ok((store, _)) => return store,
+            Err(OpenError::Locked(_)) => sleep(Duration::from_millis(1)).await,
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 

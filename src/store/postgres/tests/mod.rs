@@ -3,6 +3,7 @@
 mod faults;
 mod leases;
 mod opening;
+mod plans;
 mod races;
 
 use std::sync::Arc;

@@ -1,0 +1,91 @@
+//! How the server finds rows: by an index, whatever the size of the table and whatever the planner
+//! knew of it.
+
+use tokio_postgres::{Client, NoTls};
+
+use super::super::commit::COMMIT;
+use super::super::connect::setup;
+use super::super::list::Asked;
+use super::super::{READ, Sql};
+use super::*;
+
+const ROWS: u64 = 50_000;
+
+/// Records of every kind: one in a hundred open, half of these in flight, a third with a subject.
+fn fill() -> String {
+    format!(
+        "INSERT INTO oncegate.record \
+         SELECT md5(n::text)::uuid, 1, decode(repeat(md5(n::text), 20), 'hex'), n % 100 = 0, \
+                CASE WHEN n % 200 = 0 THEN md5('owner')::uuid END, \
+                CASE WHEN n % 100 <> 0 THEN n END, \
+                CASE WHEN n % 3 = 0 THEN md5((n % 500)::text)::uuid END \
+         FROM generate_series(1, {ROWS}) AS n"
+    )
+}
+
+/// The plan of a statement for any parameters.
+async fn plan(client: &Client, text: &str, types: &str, parameters: usize) -> String {
+    let nothing = vec!["NULL"; parameters].join(", ");
+    let (types, nothing) = match parameters {
+        0 => (String::new(), String::new()),
+        _ => (format!("({types})"), format!("({nothing})")),
+    };
+    let prepared = format!("DEALLOCATE ALL; PREPARE asked {types} AS {text}");
+    client.batch_execute(&prepared).await.unwrap();
+    let rows = client.query(&format!("EXPLAIN EXECUTE asked {nothing}"), &[]).await.unwrap();
+    rows.iter().map(|row| row.get::<_, String>(0) + "\n").collect()
+}
+
+fn types_of(sql: &Sql) -> String {
+    let names = sql.types.iter().map(|array| format!("{}[]", &array.name()[1..]));
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// Expects the index to be used, and the table never to be read from end to end.
+fn check(plan: &str, index: &str) {
+    assert!(plan.contains(index), "{index} is not used:\n{plan}");
+    assert!(!plan.contains("Seq Scan on record"), "{plan}");
+}
+
+async fn check_all(client: &Client) {
+    for sql in [&COMMIT, &READ] {
+        let plan = plan(client, sql.text, &types_of(sql), sql.types.len()).await;
+        check(&plan, "record_pkey");
+        assert!(!plan.contains("Nested Loop"), "{plan}");
+    }
+    let all = Query { limit: 100, ..Query::default() };
+    let (after, at) = (Some(id(1)), Some(samples::T0));
+    for (query, index) in [
+        (all.clone(), "record_pkey"),
+        (Query { after, ..all.clone() }, "record_pkey"),
+        (Query { open: true, ..all.clone() }, "record_open"),
+        (Query { open: true, after, ..all.clone() }, "record_open"),
+        (Query { abandoned: true, ..all.clone() }, "record_in_flight"),
+        (Query { abandoned: true, after, ..all.clone() }, "record_in_flight"),
+        (Query { expired_at: at, ..all.clone() }, "record_expires"),
+        (Query { subject: Some([1; 16]), ..all.clone() }, "record_subject"),
+        (Query { subject: Some([1; 16]), after, ..all }, "record_subject"),
+    ] {
+        let Asked { text, uuids, expired_at } = Asked::of(&query);
+        let mut types = vec!["uuid"; uuids.len()];
+        types.extend(expired_at.map(|_| "int8"));
+        let plan = plan(client, &text, &types.join(", "), types.len()).await;
+        check(&plan, index);
+    }
+}
+
+#[tokio::test]
+async fn every_statement_finds_its_rows_by_an_index() {
+    let options = fresh();
+    open(&options).await;
+    let (client, driver) = tokio_postgres::connect(&options.url, NoTls).await.unwrap();
+    let tasks = crate::shutdown::Tasks::default();
+    tasks.spawn(async { _ = driver.await });
+    client.batch_execute(&setup(PATIENCE)).await.unwrap();
+    // The planner knows nothing yet, then of a full table without its numbers, then all.
+    check_all(&client).await;
+    client.batch_execute(&fill()).await.unwrap();
+    check_all(&client).await;
+    client.batch_execute("ANALYZE oncegate.record").await.unwrap();
+    check_all(&client).await;
+}
