@@ -229,6 +229,26 @@ async fn what_arrives_during_a_commit_shares_the_next() {
     assert!(memory.commits.load(Ordering::Relaxed) <= 2);
 }
 
+#[tokio::test]
+async fn a_commit_that_hangs_holds_up_only_itself_and_the_others_gather() {
+    let memory = Arc::new(Memory { lanes: AtomicU32::new(2), ..Memory::default() });
+    let store = open(&memory, TIMING).await;
+    let gate = Arc::new(Notify::new());
+    *locked(&memory.gate) = Some(gate.clone());
+    let hanging = store.swap(vec![put_new(id(1000), samples::claim(1000))]);
+    tokio::task::yield_now().await;
+    *locked(&memory.gate) = None;
+    let others: Vec<_> =
+        (0..10).map(|n| store.swap(vec![put_new(id(n), samples::claim(n))])).collect();
+    for other in others {
+        assert!(matches!(other.await, Ok(Swap::Done)));
+    }
+    assert_eq!(memory.commits.load(Ordering::Relaxed), 1, "one commit for all ten");
+    assert_eq!(memory.groups.load(Ordering::Relaxed), 10);
+    gate.notify_one();
+    assert!(matches!(hanging.await, Ok(Swap::Done)));
+}
+
 async fn check_fault(fault: Fault) {
     let memory: Arc<Memory> = Arc::default();
     let store = open(&memory, TIMING).await;
