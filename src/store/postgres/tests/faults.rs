@@ -274,16 +274,28 @@ async fn a_commit_that_waits_for_its_standby_stays_hidden_when_nobody_waits_for_
     assert_eq!(insist(&engine, put(1)).await, Compared::Done);
     server.run_sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
     server.run_sql("SELECT pg_reload_conf()");
-    unsure(&engine, group(put(2))).await;
+    let n = first_to_wait(&engine).await;
     // The next connection leaves it alone, and waits for its lock.
-    let reason = refused(&engine, again(put(2))).await;
+    let reason = refused(&engine, again(put(n))).await;
     assert!(reason.contains("57014"), "{reason}");
     assert_eq!(server.run_sql(WAITS_FOR_STANDBY), "1");
-    assert_eq!(read(&patient, 2).await, None);
+    assert_eq!(read(&patient, n).await, None);
     server.run_sql("ALTER SYSTEM SET synchronous_standby_names = ''");
     server.run_sql("SELECT pg_reload_conf()");
-    let result = patient.commit(0, &[again(put(2))]).await.unwrap();
+    let result = patient.commit(0, &[again(put(n))]).await.unwrap();
     assert_eq!(result, [Compared::Done]);
+}
+
+/// Puts records until one waits for a standby: a server takes up its settings when it comes to it.
+async fn first_to_wait(engine: &Postgres) -> u64 {
+    for n in 2..10_000 {
+        match engine.commit(0, &[group(put(n))]).await {
+            Ok(_) => {}
+            Err(Trouble::Unsure(_)) => return n,
+            Err(other) => panic!("expected doubt, got {other:?}"),
+        }
+    }
+    panic!("no commit waited for a standby");
 }
 
 #[tokio::test]
