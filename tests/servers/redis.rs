@@ -30,6 +30,8 @@ pub(crate) struct Redis {
     bus: Option<u16>,
     password: Option<String>,
     ca: Option<PathBuf>,
+    /// Whether it watches others.
+    sentinel: bool,
     databases: AtomicU32,
     place: Place,
 }
@@ -37,6 +39,7 @@ pub(crate) struct Redis {
 impl Redis {
     /// Starts a server that syncs every write; `settings` go to its `redis.conf` as they stand and
     /// win over the defaults. With `requirepass` among them, it asks for that password.
+    /// With `sentinel` among them, it is a Sentinel.
     ///
     /// # Panics
     /// When Redis is not installed or does not start: with its log.
@@ -85,7 +88,9 @@ impl Redis {
         let process = Process::new(place.tag().clone(), place.path().join("log"));
         let databases = AtomicU32::new(0);
         let in_cluster = settings.contains(&("cluster-enabled", "yes"));
-        let mut server = Self { process, port: 0, bus: None, password, ca, databases, place };
+        let sentinel = settings.iter().any(|(name, _)| *name == "sentinel");
+        let mut server =
+            Self { process, port: 0, bus: None, password, ca, sentinel, databases, place };
         for _ in 0..PORT_TRIES {
             server.port = free_port();
             server.bus = in_cluster.then(free_port);
@@ -106,6 +111,9 @@ impl Redis {
             None => command.args(["--port", &port]),
             Some(_) => command.args(["--port", "0", "--tls-port", &port]),
         };
+        if self.sentinel {
+            command.arg("--sentinel");
+        }
         if let Some(bus) = self.bus {
             command.args(["--cluster-port", &bus.to_string()]);
         }

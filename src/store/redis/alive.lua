@@ -3,7 +3,7 @@
 -- KEYS  store, replicas
 -- ARGV  store id, owners
 if redis.call('HGET', KEYS[1], 'store_id') ~= ARGV[1] then
-  return redis.error_reply('EMPTIED here')
+  return redis.error_reply('EMPTIED the marker is not this store\'s')
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -250,8 +250,7 @@ impl Redis {
         for outcome in send(&self.nodes, &[ask], terms).await {
             match outcome {
                 Outcome::Said(Value::ServerError(error), target)
-                    if error.code() == "NOPERM"
-                        || error.details().is_some_and(|it| it.contains("permission")) =>
+                    if !said::proves_untouched(&error) =>
                 {
                     return Err(said::no(&target, &error));
                 }

@@ -96,7 +96,6 @@ pub(crate) struct Opened {
 }
 
 /// A store on Redis.
-#[derive(Debug)]
 pub(crate) struct Redis {
     nodes: Nodes,
     keys: Keys,
@@ -110,14 +109,22 @@ pub(crate) struct Redis {
     looked: Mutex<Instant>,
 }
 
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redis")
+            .field("servers", &self.nodes)
+            .field("prefix", &self.keys)
+            .field("store_id", &self.store_id)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A script, by the name the server gave it.
-#[derive(Debug, Clone, Default)]
 struct Script {
     text: &'static str,
     sha: String,
 }
 
-#[derive(Debug)]
 struct Scripts {
     swap: Script,
     beat: Script,

@@ -4,10 +4,11 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::checks::{self, Rules, Unfit};
 use super::find::{primary_of, slots_of};
@@ -21,6 +22,9 @@ pub(super) const LANES: usize = 4;
 pub(super) const READS: usize = LANES;
 /// The connection for leases and messages, which wait for nobody's reading.
 pub(super) const SIGNALS: usize = LANES + 1;
+
+/// How long the other servers have to say that they are the primary too.
+const GRACE: Duration = Duration::from_millis(250);
 
 /// Where to begin looking.
 pub(super) struct Places {
@@ -246,7 +250,22 @@ impl Nodes {
                 (at, node, fit)
             });
         }
-        let mut answers = asked.join_all().await;
+        let mut answers = Vec::new();
+        let mut until = None;
+        loop {
+            let answer = match until {
+                None => asked.join_next().await,
+                // Those that do not answer hold up nobody once there is a primary.
+                Some(until) => timeout_at(until, asked.join_next()).await.unwrap_or_default(),
+            };
+            let Some(answer) = answer else { break };
+            // A task that ended early has found nothing.
+            let Ok(answer) = answer else { continue };
+            if answer.2.is_ok() {
+                until = until.or(Some(Instant::now() + GRACE));
+            }
+            answers.push(answer);
+        }
         answers.sort_by_key(|(at, _, _)| *at);
         let mut primary: Option<Arc<Node>> = None;
         let (mut replica, mut wrong) = (None, None);

@@ -53,6 +53,9 @@ pub(super) fn no(target: &Target, error: &ServerError) -> String {
         "BUSY" => "is busy with somebody's script",
         "MOVED" | "ASK" | "TRYAGAIN" => "keeps sending us elsewhere: its cluster is being rebuilt",
         "CROSSSLOT" => "is a cluster; set `cluster = true`",
+        _ if denied_within_script(error) => {
+            "denies the user a command or a key; grant what docs/stores.md lists"
+        }
         _ => return format!("the Redis server {target} said {code} {detail}"),
     };
     if detail.is_empty() {
@@ -60,6 +63,11 @@ pub(super) fn no(target: &Target, error: &ServerError) -> String {
     } else {
         format!("the Redis server {target} {meaning} ({code} {detail})")
     }
+}
+
+/// Whether a script was stopped at a command that its user may not give.
+fn denied_within_script(error: &ServerError) -> bool {
+    error.details().is_some_and(|detail| detail.contains("The user executing the script can't"))
 }
 
 /// Whether an error proves that a script changed nothing. The scripts compare before they write,

@@ -99,7 +99,10 @@ pub(super) async fn send(nodes: &Nodes, asks: &[Ask], terms: Terms) -> Vec<Outco
                 Some(Outcome::NotSent(_)) => lost = true,
                 Some(Outcome::Unsure(_)) if terms.harmless => lost = true,
                 // One unsure command makes all unsure: nothing is gained by sending the others.
-                Some(Outcome::Unsure(_)) => return all(outcomes),
+                Some(Outcome::Unsure(_)) => {
+                    nodes.set_stale();
+                    return all(outcomes);
+                }
                 Some(Outcome::Said(..)) | None => {}
             }
         }
@@ -166,7 +169,10 @@ async fn once(
     let map = match timeout_at(terms.deadline, nodes.map()).await {
         Ok(Ok(map)) => map,
         Ok(Err(reason)) => return not_sent(pending, &reason),
-        Err(_) => return not_sent(pending, "no Redis primary was found in time"),
+        Err(_) => {
+            let reason = "the Redis server cannot be reached: no primary was found in time";
+            return not_sent(pending, reason);
+        }
     };
     let mut outcomes = Vec::with_capacity(pending.len());
     let mut parcels: Vec<Parcel> = Vec::new();

@@ -7,7 +7,7 @@
 --
 -- The offsets are those of the record's layout in codec.rs, counted from 1.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return redis.error_reply('EMPTIED here')
+  return redis.error_reply('EMPTIED the marker is not this store\'s')
 end
 
 local again = ARGV[2] == '1'
