@@ -57,6 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         backend: backend::start()?,
     };
     let binary = args.path("oncegate")?;
+    let before = machine::state(&place.tmp)?;
     let peers = Peers::start(&place)?;
     let embedded = Gateway::start(&place, &binary)?;
     let mut shared = Vec::new();
@@ -77,7 +78,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let text = format!(
         "{}\n{}\n{} connections, kept alive; medians of {} interleaved rounds of {:.1} s; ratios are \
-         medians of the rounds' own. {} waits on each store.\n\n{}- Stores: {}; {}\n",
+         medians of the rounds' own. {} waits on each store.\n\n{}- Stores: {}; {}\n- Before: {before}\n- \
+         After: {}\n",
         report::fresh(&rows),
         report::waits(&waits),
         plan.connections,
@@ -87,6 +89,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         machine::description(&place.tmp),
         servers::postgres_version(),
         servers::SETTINGS,
+        machine::state(&place.tmp)?,
     );
     print!("{text}");
     if let Some(out) = args.text("out") {
