@@ -24,10 +24,10 @@ pub(super) fn fresh(rows: &[Row]) -> String {
             text,
             "| {} | {:.0} | {:.0}–{:.0} | {:.1} | {:.1} | {:.1} |",
             row.name,
-            figure(|sample| sample.rate),
+            figure(rate),
             rates().fold(f64::MAX, f64::min),
             rates().fold(0.0, f64::max),
-            figure(|sample| sample.cpu),
+            figure(cpu),
             figure(|sample| sample.cpu - sample.helpers),
             figure(|sample| sample.helpers),
         );
@@ -35,7 +35,6 @@ pub(super) fn fresh(rows: &[Row]) -> String {
             let pairs = row.samples.iter().zip(&to.samples);
             median(pairs.map(|(sample, to)| of(sample) / of(to)).collect())
         };
-        let (rate, cpu): (fn(&Sample) -> f64, fn(&Sample) -> f64) = (|s| s.rate, |s| s.cpu);
         let _ = match row.wanted {
             Wanted::Nothing if at == 0 => writeln!(text, " | | | |"),
             Wanted::Nothing => {
@@ -59,6 +58,14 @@ pub(super) fn fresh(rows: &[Row]) -> String {
         };
     }
     text
+}
+
+fn rate(sample: &Sample) -> f64 {
+    sample.rate
+}
+
+fn cpu(sample: &Sample) -> f64 {
+    sample.cpu
 }
 
 /// One line per store and beginning.
