@@ -3,6 +3,7 @@ ARG RUST_VERSION=1.95
 FROM rust:${RUST_VERSION}-slim-bookworm AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
+COPY config config
 COPY src src
 RUN cargo build --release --locked --bin oncegate
 

@@ -1,7 +1,16 @@
-//! Places where a debug build can be told to die, so that tests can prove what a crash there
-//! leaves behind. Release builds contain none of this.
+//! Places where a debug build can be told to die or to stop, so that tests can prove what that leaves
+//! behind. Release builds contain none of this.
 //!
-//! `ONCEGATE_CRASH_AT=after-claim:3` ends the process with SIGKILL at the third passage.
+//! `ONCEGATE_CRASH_AT=after-claim:3` ends the process with SIGKILL at the third passage,
+//! `ONCEGATE_PAUSE_AT=after-claim:3` stops it there with SIGSTOP.
+
+#[cfg(debug_assertions)]
+use std::sync::OnceLock;
+#[cfg(debug_assertions)]
+use std::sync::atomic::{AtomicI64, Ordering};
+
+#[cfg(debug_assertions)]
+use rustix::process::Signal;
 
 /// The places, in the order a fresh request passes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,29 +27,57 @@ pub enum Point {
     AfterCompletion,
 }
 
-/// Dies here when the environment says so.
+/// More than a signal to oneself takes to arrive.
+#[cfg(debug_assertions)]
+const SIGNAL_TAKES: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// What the environment orders to happen at one of the points.
+#[cfg(debug_assertions)]
+struct Order {
+    place: String,
+    /// Passages until then.
+    left: AtomicI64,
+}
+
+#[cfg(debug_assertions)]
+impl Order {
+    fn read(variable: &str) -> Option<Self> {
+        let order = std::env::var(variable).ok()?;
+        let (place, passage) = order.split_once(':')?;
+        Some(Self { place: place.to_owned(), left: AtomicI64::new(passage.parse().ok()?) })
+    }
+
+    fn pass(&self, place: &str, signal: Signal) {
+        if self.place == place && self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let me = rustix::process::getpid();
+            let _ = rustix::process::kill_process(me, signal);
+            // Any thread of the process may take the signal; this one must not go on until then.
+            std::thread::sleep(SIGNAL_TAKES);
+        }
+    }
+}
+
+/// Dies or stops here when the environment says so.
 #[cfg(debug_assertions)]
 pub fn point(here: Point) {
-    use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicI64, Ordering};
-
-    static ORDER: OnceLock<Option<(String, AtomicI64)>> = OnceLock::new();
-    let order = ORDER.get_or_init(|| {
-        let order = std::env::var("ONCEGATE_CRASH_AT").ok()?;
-        let (place, passage) = order.split_once(':')?;
-        Some((place.to_owned(), AtomicI64::new(passage.parse().ok()?)))
+    static ORDERS: OnceLock<[(Option<Order>, Signal); 2]> = OnceLock::new();
+    let orders = ORDERS.get_or_init(|| {
+        [
+            (Order::read("ONCEGATE_CRASH_AT"), Signal::KILL),
+            (Order::read("ONCEGATE_PAUSE_AT"), Signal::STOP),
+        ]
     });
-    let Some((place, left)) = order else { return };
-    let name = match here {
+    let place = match here {
         Point::BeforeClaim => "before-claim",
         Point::AfterClaim => "after-claim",
         Point::AfterDispatch => "after-dispatch",
         Point::AfterAnswer => "after-answer",
         Point::AfterCompletion => "after-completion",
     };
-    if place == name && left.fetch_sub(1, Ordering::SeqCst) == 1 {
-        let me = rustix::process::getpid();
-        let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
+    for (order, signal) in orders {
+        if let Some(order) = order {
+            order.pass(place, *signal);
+        }
     }
 }
 

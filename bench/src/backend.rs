@@ -3,6 +3,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -12,6 +14,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use crate::Failure;
 
@@ -38,6 +41,22 @@ pub(crate) fn hits() -> u64 {
     HITS.load(Ordering::Relaxed)
 }
 
+/// A call whose path is this is answered when [`release`] says so.
+pub(crate) const HELD: &str = "/held";
+
+static RELEASE: Notify = Notify::const_new();
+static RELEASED: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// Lets the call that is held, or the next one, be answered.
+pub(crate) fn release() {
+    RELEASE.notify_one();
+}
+
+/// When the answer to the last held call was given to the connection.
+pub(crate) fn released() -> Option<Instant> {
+    *RELEASED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Starts the backend in a thread of this process, hence on this process's core.
 pub(crate) fn start() -> Result<SocketAddr, Failure> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
@@ -55,9 +74,14 @@ pub(crate) fn start() -> Result<SocketAddr, Failure> {
 
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let batch = request.uri().path() == "/batch";
+    let held = request.uri().path() == HELD;
     // An incomplete request is not a request: only a whole body counts as a hit.
     if request.into_body().collect().await.is_ok() {
         HITS.fetch_add(1, Ordering::Relaxed);
+    }
+    if held {
+        RELEASE.notified().await;
+        *RELEASED.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
     let answer = if batch { BATCH_ANSWER } else { ANSWER };
     Ok(json(Bytes::from_static(answer.as_bytes())))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::Failure;
 use crate::args::Args;
 use crate::cases::{Backend, CASES, Case, Target};
-use crate::load::{self, Ask, Load, Sample, Status, Until};
+use crate::load::{self, Ask, Counted, Load, Sample, Status, Until};
 use crate::servers::{Gateway, Peers, Place};
 use crate::{backend, machine, memory, report};
 
@@ -103,15 +103,16 @@ fn measure(plan: &Plan, peers: &Peers, gateway: Option<&Gateway>) -> Result<Vec<
         for row in &mut rows {
             let Some((address, pids)) = find(row.case.target) else { continue };
             let Case { name, ask, status, .. } = *row.case;
-            let load = Load { address, ask, status, connections: plan.connections };
+            let load = Load { address, second: None, ask, status, connections: plan.connections };
+            let counted = Counted { server: &pids, helpers: &[] };
             let told = |failure| format!("{name}: {failure}");
             if round == 0 && row.case.backend == Backend::Never {
                 // What is to be replayed has to be there first.
                 let prime = Load { status: Status::Any, ..load.clone() };
-                load::run(&prime, Until::Answered(1, PRIMING), &pids).map_err(told)?;
+                load::run(&prime, Until::Answered(1, PRIMING), counted).map_err(told)?;
             }
             let until = Until::Elapsed { warm_up: WARM_UP, measured: plan.measured };
-            let sample = load::run(&load, until, &pids).map_err(told)?;
+            let sample = load::run(&load, until, counted).map_err(told)?;
             check_hits(row.case, &sample)?;
             eprintln!("round {}: {name}: {:.1} µs", round + 1, sample.cpu);
             row.samples.push(sample);

@@ -73,6 +73,8 @@ pub(crate) enum Status {
 #[derive(Clone)]
 pub(crate) struct Load {
     pub(crate) address: SocketAddr,
+    /// Where every other connection goes instead: a second replica.
+    pub(crate) second: Option<SocketAddr>,
     pub(crate) ask: Ask,
     pub(crate) status: Status,
     pub(crate) connections: usize,
@@ -83,9 +85,11 @@ pub(crate) struct Load {
 pub(crate) struct Sample {
     /// Requests answered per second.
     pub(crate) rate: f64,
-    /// CPU microseconds of the server per request.
+    /// CPU microseconds of the server per request, its helpers included.
     pub(crate) cpu: f64,
-    /// The share of its core that the server used.
+    /// Of these, what the helpers took: a store on a server of its own.
+    pub(crate) helpers: f64,
+    /// The share of its core that the server and its helpers used.
     pub(crate) busy: f64,
     /// All requests answered, warm-up included.
     pub(crate) answered: u64,
@@ -111,17 +115,25 @@ struct Progress {
     stop: AtomicBool,
 }
 
-/// Puts the load on the server and measures the CPU of `pids` meanwhile. The first wrong answer ends it.
-pub(crate) fn run(load: &Load, until: Until, pids: &[u32]) -> Result<Sample, Failure> {
+/// The processes whose CPU time counts.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counted<'a> {
+    pub(crate) server: &'a [u32],
+    /// What works for the server, and is told apart: its store.
+    pub(crate) helpers: &'a [u32],
+}
+
+/// Puts the load on the server and measures its CPU meanwhile. The first wrong answer ends it.
+pub(crate) fn run(load: &Load, until: Until, counted: Counted<'_>) -> Result<Sample, Failure> {
     let hits = backend::hits();
     let progress = Arc::new(Progress::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (rate, cpu, busy) = runtime.block_on(async {
+    let measured = runtime.block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
         for number in 0..load.connections {
             tasks.spawn(connection(load.clone(), number as u64, Arc::clone(&progress)));
         }
-        let watch = watch(until, &progress, pids);
+        let watch = watch(until, &progress, counted);
         tokio::pin!(watch);
         let measured = loop {
             tokio::select! {
@@ -136,20 +148,19 @@ pub(crate) fn run(load: &Load, until: Until, pids: &[u32]) -> Result<Sample, Fai
         Ok::<_, Failure>(measured)
     })?;
     let answered = progress.answered.load(Ordering::Relaxed);
-    Ok(Sample { rate, cpu, busy, answered, hits: backend::hits() - hits })
+    Ok(Sample { answered, hits: backend::hits() - hits, ..measured })
 }
 
 /// Waits out the warm-up and the time to measure; gives rate, CPU per request and share of the core.
-async fn watch(
-    until: Until,
-    progress: &Progress,
-    pids: &[u32],
-) -> Result<(f64, f64, f64), Failure> {
+async fn watch(until: Until, progress: &Progress, counted: Counted<'_>) -> Result<Sample, Failure> {
     if let Until::Elapsed { warm_up, .. } = until {
         tokio::time::sleep(warm_up).await;
     }
-    let read = || (progress.answered.load(Ordering::Relaxed), process::cpu(pids), Instant::now());
-    let (count, cpu, time) = read();
+    let read = || {
+        let count = progress.answered.load(Ordering::Relaxed);
+        (count, process::cpu(counted.server), process::cpu(counted.helpers), Instant::now())
+    };
+    let (count, server, helpers, time) = read();
     match until {
         Until::Elapsed { measured, .. } => tokio::time::sleep(measured).await,
         Until::Answered(wanted, at_most) => {
@@ -158,17 +169,27 @@ async fn watch(
             }
         }
     }
-    let (last, cpu_now, now) = read();
+    let (last, server_now, helpers_now, now) = read();
     let (requests, elapsed) = ((last - count) as f64, (now - time).as_secs_f64());
     if requests == 0.0 {
         return Err("nothing was answered in time".into());
     }
-    let used = (cpu_now - cpu).as_secs_f64();
-    Ok((requests / elapsed, used * 1e6 / requests, used / elapsed))
+    // A child that ended meanwhile takes its time with it.
+    let helped = helpers_now.saturating_sub(helpers).as_secs_f64();
+    let used = server_now.saturating_sub(server).as_secs_f64() + helped;
+    Ok(Sample {
+        rate: requests / elapsed,
+        cpu: used * 1e6 / requests,
+        helpers: helped * 1e6 / requests,
+        busy: used / elapsed,
+        answered: 0,
+        hits: 0,
+    })
 }
 
 async fn connection(load: Load, number: u64, progress: Arc<Progress>) -> Result<(), Failure> {
-    let mut stream = TcpStream::connect(load.address).await?;
+    let address = load.second.filter(|_| number % 2 == 1).unwrap_or(load.address);
+    let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let (mut request, keys) = prepare(&load);
     let number_with = |request: &mut [u8], number: u64| {

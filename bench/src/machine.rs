@@ -1,10 +1,15 @@
 //! The machine the figures belong to.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use crate::Failure;
+
+/// Appends that are timed.
+const SYNCS: usize = 101;
 
 /// The cores this process may use, from `/proc/self/status`.
 pub(crate) fn cores() -> Result<Vec<usize>, Failure> {
@@ -55,6 +60,23 @@ pub(crate) fn description(tmp: &Path) -> String {
         redis.trim_start_matches("v="),
         said("rustc", &["--version"]),
     )
+}
+
+/// How busy the machine was of late, and how long the disk below `tmp` takes to keep an append now:
+/// without both, rates of durable writes mean nothing.
+pub(crate) fn state(tmp: &Path) -> Result<String, Failure> {
+    let load = fs::read_to_string("/proc/loadavg")?;
+    let load = load.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
+    let mut file = fs::File::create(tmp.join("sync"))?;
+    let mut times = Vec::with_capacity(SYNCS);
+    for _ in 0..SYNCS {
+        let start = Instant::now();
+        file.write_all(&[0; 4096])?;
+        file.sync_data()?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let median = crate::report::median(times);
+    Ok(format!("load average {load}; an append of 4 KiB with fdatasync took {median:.2} ms"))
 }
 
 /// What a program prints, on either stream, as one line.

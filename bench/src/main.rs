@@ -1,8 +1,8 @@
 //! The benchmark of oncegate: one binary with a subcommand per role.
 //!
-//! `bench/run` installs, builds and calls `http`; `store-engines` is called by hand when the choice of
-//! the embedded store's engine is to be measured again. Every other subcommand is a process that these
-//! two start.
+//! `bench/run` installs, builds and calls `http` and `stores`; `store-engines` is called by hand when
+//! the choice of the embedded store's engine is to be measured again. Every other subcommand is a
+//! process that these start.
 
 mod args;
 mod backend;
@@ -16,6 +16,7 @@ mod peers;
 mod process;
 mod report;
 mod servers;
+mod stores;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,9 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 const USAGE: &str = "\
 usage: oncegate-bench http --tmp DIR --pids FILE [--oncegate FILE] [--bench-dir DIR] [--quick]
                       [--rounds N] [--seconds S] [--connections N] [--records N] [--out FILE]
+       oncegate-bench stores --tmp DIR --pids FILE --oncegate FILE [--bench-dir DIR] [--quick]
+                      [--rounds N] [--seconds S] [--connections N] [--wakes N] [--pool N]
+                      [--out FILE]
        oncegate-bench store-engines --dir DIR [--seconds S] [--writers N] [--records N]
        oncegate-bench hyper-proxy --listen ADDR --backend ADDR
        oncegate-bench hyper-replay --listen ADDR";
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
     let command = words.next().unwrap_or_default();
     let ran = Args::parse(words).and_then(|args| match command.as_str() {
         "http" => http::run(&args),
+        "stores" => stores::run(&args),
         "hyper-proxy" => peers::proxy(&args),
         "hyper-replay" => peers::replay(&args),
         "store-engines" => engines::compare(&args),

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::Failure;
-use crate::load::{self, Ask, Load, Status, Until};
+use crate::load::{self, Ask, Counted, Load, Status, Until};
 use crate::process;
 use crate::servers::{Gateway, Place};
 
@@ -49,13 +49,15 @@ pub(crate) fn measure(
     let missing = records.saturating_sub(stored);
     let fill = Load {
         address: gateway.address,
+        second: None,
         ask: Ask::Fresh,
         status: Status::Is("executed"),
         connections: CONNECTIONS,
     };
     let mut records = stored;
     if missing > 0 {
-        records += load::run(&fill, Until::Answered(missing, FILLING), &[])?.answered;
+        records +=
+            load::run(&fill, Until::Answered(missing, FILLING), Counted::default())?.answered;
     }
     let filled = settled(&gateway)?;
     gateway.server.stop();
@@ -72,11 +74,12 @@ fn timed_start(place: &Place, binary: &Path) -> Result<(Gateway, Duration), Fail
     let gateway = Gateway::start(place, binary)?;
     let replay = Load {
         address: gateway.address,
+        second: None,
         ask: Ask::Same,
         status: Status::Is("replayed"),
         connections: 1,
     };
-    let answered = load::run(&replay, Until::Answered(1, STARTING), &[])?;
+    let answered = load::run(&replay, Until::Answered(1, STARTING), Counted::default())?;
     if answered.hits > 0 {
         return Err("after a start, a replay reached the backend".into());
     }

@@ -75,7 +75,7 @@ pub(crate) fn memory(idle: u64, found: &Found) -> String {
     )
 }
 
-fn met(yes: bool) -> &'static str {
+pub(crate) fn met(yes: bool) -> &'static str {
     if yes { "yes" } else { "no" }
 }
 

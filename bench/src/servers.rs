@@ -26,12 +26,12 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn start(&self, name: &str, command: &[&str]) -> Result<Server, Failure> {
+    pub(crate) fn start(&self, name: &str, command: &[&str]) -> Result<Server, Failure> {
         let command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
         Server::start(name, &command, self.core, &self.tmp, &self.pids)
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.tmp.join(name).to_string_lossy().into_owned()
     }
 }
@@ -86,6 +86,12 @@ impl Peers {
         Ok(Self { nginx, redis, hyper_proxy, hyper_replay, addresses })
     }
 
+    /// Where nginx + Lua + Redis listens, and the processes of nginx and of Redis.
+    pub(crate) fn naive(&self) -> Option<(SocketAddr, u32, u32)> {
+        let address = self.find(Target::NginxNaive)?.0;
+        Some((address, self.nginx.pid(), self.redis.pid()))
+    }
+
     /// Where a peer listens, and the processes whose CPU counts.
     pub(crate) fn find(&self, target: Target) -> Option<(SocketAddr, Vec<u32>)> {
         let address = self.addresses.iter().find(|(found, _)| *found == target)?.1;
@@ -100,24 +106,37 @@ impl Peers {
     }
 }
 
-/// The gateway, running on a store below the temporary directory.
+/// The gateway, running.
 pub(crate) struct Gateway {
     pub(crate) server: Server,
     pub(crate) address: SocketAddr,
 }
 
 impl Gateway {
-    /// Starts the gateway; on an existing store it finds the records of the run before.
+    /// Starts the gateway on a store below the temporary directory; on an existing one it finds the
+    /// records of the run before.
     pub(crate) fn start(place: &Place, binary: &Path) -> Result<Self, Failure> {
+        let store = format!("[store.embedded]\npath = \"{}\"", place.path("store"));
+        Self::start_on(place, binary, "oncegate", &store)
+    }
+
+    /// Starts a gateway of this name on the store that a table of the configuration names.
+    pub(crate) fn start_on(
+        place: &Place,
+        binary: &Path,
+        name: &str,
+        store: &str,
+    ) -> Result<Self, Failure> {
         let free = free_addresses(2)?;
         let conf = ONCEGATE_CONF
             .replace("@LISTEN@", &free[0].to_string())
             .replace("@ADMIN@", &free[1].to_string())
-            .replace("@STORE@", &place.path("store"))
+            .replace("@STORE@", store)
             .replace("@BACKEND@", &place.backend.to_string());
-        fs::write(place.path("oncegate.toml"), conf)?;
-        let command = [&binary.to_string_lossy(), "run", "--config", &place.path("oncegate.toml")];
-        let mut server = place.start("oncegate", &command)?;
+        let file = place.path(&format!("{name}.toml"));
+        fs::write(&file, conf)?;
+        let command = [&binary.to_string_lossy(), "run", "--config", &file];
+        let mut server = place.start(name, &command)?;
         server.wait_for(free[0])?;
         Ok(Self { server, address: free[0] })
     }

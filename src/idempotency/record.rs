@@ -324,15 +324,15 @@ impl Record {
         self.next(State::item(ledger, retention, now), now)
     }
 
-    /// Whether this record still waits for the outcome of the attempt that wrote `own`: it is open,
-    /// and nobody has decided since.
-    pub fn awaits(&self, own: &Self) -> bool {
+    /// Whether this record still waits for the outcome of this attempt: it is open, and nobody has
+    /// decided since.
+    pub fn awaits(&self, attempt: &Nonce) -> bool {
         let open = match &self.state {
             State::Unknown { .. } => true,
             State::Item { ledger, .. } => ledger.is_open(),
             State::InFlight | State::Turn | State::Final { .. } | State::Tombstone { .. } => false,
         };
-        open && self.attempt == own.attempt
+        open && self.attempt == *attempt
     }
 
     /// The ledger entry, if this is the record of an item.

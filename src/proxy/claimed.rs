@@ -84,12 +84,16 @@ impl Claimed {
                 }
                 Ok(Swap::Lost { winner, .. }) => winner,
                 Err(error) => {
-                    withdraw(gateway, id, record.version);
+                    withdraw(gateway, id, &record);
                     return Err(unavailable(&error));
                 }
             };
             let winner = match winner {
-                Some(winner) if winner.state == State::InFlight => {
+                // Another request under its key is refused at once, however the first one ends.
+                Some(winner)
+                    if winner.state == State::InFlight
+                        && winner.fingerprint.digest == record.fingerprint.digest =>
+                {
                     elsewhere(gateway, id, winner, (route, until)).await?
                 }
                 other => other,
@@ -126,7 +130,9 @@ impl Claimed {
                     self.gateway.hot.put(self.id, self.record.clone());
                     return Settled::Recorded { expires, completed: now };
                 }
-                Ok(Swap::Lost { winner: Some(winner), .. }) if winner.awaits(&self.record) => {
+                Ok(Swap::Lost { winner: Some(winner), .. })
+                    if winner.awaits(&self.record.attempt) =>
+                {
                     self.record = *winner;
                 }
                 Ok(Swap::Lost { winner, .. }) => {
@@ -151,20 +157,29 @@ impl Claimed {
         self.put_or_later(Some(next)).await;
     }
 
-    /// Removes the record: the backend has certainly not acted.
+    /// Removes the record: the backend has certainly not acted. Also when this process was taken for
+    /// dead meanwhile, and its call for one whose outcome nobody knows.
     pub(super) async fn release(&mut self) {
-        self.put_or_later(None).await;
+        for _ in 0..MAX_TRIES {
+            match self.put_or_later(None).await {
+                Some(winner) if winner.awaits(&self.record.attempt) => self.record = *winner,
+                _ => return,
+            }
+        }
     }
 
-    async fn put_or_later(&mut self, next: Option<Record>) {
+    /// Gives the record that was met instead.
+    async fn put_or_later(&mut self, next: Option<Record>) -> Option<Box<Record>> {
         match self.put(next.clone()).await {
-            Ok(Swap::Done) => {}
-            Ok(Swap::Lost { .. }) => {
-                tracing::error!(record = ?self.id, "somebody else has settled it");
+            Ok(Swap::Done) => None,
+            Ok(Swap::Lost { winner, .. }) => {
+                tracing::warn!(record = ?self.id, "somebody else has settled it");
+                winner
             }
             Err(error) => {
                 tracing::error!(record = ?self.id, %error, "a record could not be updated yet");
                 self.finish_later(next);
+                None
             }
         }
     }
@@ -173,7 +188,7 @@ impl Claimed {
     fn finish_later(&mut self, put: Option<Record>) {
         self.settled = true;
         let change = Change { id: self.id, expect: Some(self.record.version), put };
-        self.gateway.unfinished.finish(&self.gateway.store, vec![change]);
+        self.gateway.unfinished.finish(&self.gateway.store, vec![change], self.record.attempt);
     }
 
     async fn put(&mut self, next: Option<Record>) -> Result<Swap, StoreError> {
@@ -228,9 +243,9 @@ async fn elsewhere(
 }
 
 /// Takes back a claim that may become durable yet: nothing was sent for it and nothing will be.
-fn withdraw(gateway: &Gateway, id: RecordId, version: u64) {
-    let change = Change { id, expect: Some(version), put: None };
-    gateway.unfinished.finish(&gateway.store, vec![change]);
+fn withdraw(gateway: &Gateway, id: RecordId, claim: &Record) {
+    let change = Change { id, expect: Some(claim.version), put: None };
+    gateway.unfinished.finish(&gateway.store, vec![change], claim.attempt);
 }
 
 /// The version of a new claim. Random, so that it repeats no token of a claim that was released;

@@ -77,18 +77,19 @@ pub(super) async fn run(call: Call, conclusion: Conclusion) {
     let Intake { id, key, tenant, whole, .. } = *intake;
     let (request, reservation) = whole.into_request(&gateway.config.routes[route], true);
     crash::point(Point::BeforeClaim);
+    let life = gateway.store.life();
     let draft = super::claimed::Draft { route, tenant, key, subject, fingerprint };
     let mut claimed = match Claimed::claim(&gateway, id, draft, mode.duplicates.wait).await {
         Ok(claimed) => claimed,
         Err(told) => return conclusion.tell(told, None),
     };
-    if !gateway.store.alive() {
+    crash::point(Point::AfterClaim);
+    if life.is_none() || gateway.store.life() != life {
         // Others may take this process for dead, and the call for one that was lost.
         claimed.release().await;
         return conclusion.refuse(outcome::store_unavailable());
     }
     conclusion.claimed();
-    crash::point(Point::AfterClaim);
     let patience = gateway.patience(route);
     let sending = Sending {
         route,

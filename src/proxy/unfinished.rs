@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::idempotency::Record;
+use crate::idempotency::record::Nonce;
 use crate::places::{Place, Places};
 use crate::shutdown::Tasks;
 use crate::store::{Change, Store, StoreError, Swap};
@@ -34,11 +36,13 @@ impl Unfinished {
         Self { places: Places::new(limit), tasks: Tasks::default() }
     }
 
-    /// Makes the changes, all or none, as soon as the store takes them. Ends with the process;
-    /// another one, or the next start, makes what is left unknown.
-    pub(super) fn finish(&self, store: &Arc<dyn Store>, changes: Vec<Change>) {
+    /// Makes the changes, all or none, as soon as the store takes them: the outcome of `attempt`.
+    /// Ends with the process; another one, or the next start, makes what is left unknown.
+    pub(super) fn finish(&self, store: &Arc<dyn Store>, changes: Vec<Change>, attempt: Nonce) {
         match self.places.take() {
-            Some(place) => self.tasks.spawn(insist(Arc::downgrade(store), changes, place)),
+            Some(place) => {
+                self.tasks.spawn(insist(Arc::downgrade(store), changes, attempt, place));
+            }
             None => tracing::error!(
                 "too many changes wait for the store; some records stay in flight until a restart"
             ),
@@ -46,23 +50,33 @@ impl Unfinished {
     }
 }
 
-async fn insist(store: Weak<dyn Store>, changes: Vec<Change>, _place: Place) {
+async fn insist(store: Weak<dyn Store>, mut changes: Vec<Change>, attempt: Nonce, _place: Place) {
     let mut pause = FIRST_PAUSE;
     let mut lost = 0;
+    let mut taken_for_dead = false;
     // Whoever closes the store is not kept from it.
     while let Some(store) = store.upgrade() {
         match store.swap(changes.clone()).await {
             Ok(Swap::Done) => return,
             Ok(Swap::Lost { index, winner }) => {
+                let Some(change) = changes.get_mut(index) else { return };
+                match met(change, winner.as_deref(), &attempt) {
+                    Met::Awaiting => {
+                        taken_for_dead = true;
+                        continue;
+                    }
+                    // Its turns were taken from it as well.
+                    Met::Nothing if taken_for_dead && changes.len() > 1 => {
+                        changes.remove(index);
+                        continue;
+                    }
+                    Met::Made => return,
+                    Met::Nothing | Met::Other => {}
+                }
                 lost += 1;
-                let change = changes.get(index);
-                // Perhaps an earlier try was made after all.
-                let made = change.is_some_and(|change| {
-                    change.put.is_some() && change.put.as_ref() == winner.as_deref()
-                });
-                if made || !store.is_shared() || lost == LINGER {
-                    let id = change.map(|change| change.id);
-                    tracing::debug!(record = ?id, made, "what was unfinished is settled");
+                if !store.is_shared() || lost == LINGER {
+                    let id = changes.get(index).map(|change| change.id);
+                    tracing::debug!(record = ?id, "what was unfinished is settled");
                     return;
                 }
             }
@@ -75,5 +89,33 @@ async fn insist(store: Weak<dyn Store>, changes: Vec<Change>, _place: Place) {
         drop(store);
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// What a change met that was lost.
+enum Met {
+    /// What it puts: an earlier try was made after all.
+    Made,
+    /// Its own attempt, unknown since this process was taken for dead. What this process knows of
+    /// the attempt is the truth and settles it; the change fits now.
+    Awaiting,
+    /// No record, and it would remove one.
+    Nothing,
+    /// Something else.
+    Other,
+}
+
+fn met(change: &mut Change, winner: Option<&Record>, attempt: &Nonce) -> Met {
+    match (winner, &mut change.put) {
+        (None, None) => Met::Nothing,
+        (Some(winner), Some(put)) if put == winner => Met::Made,
+        (Some(winner), put) if winner.awaits(attempt) => {
+            change.expect = Some(winner.version);
+            if let Some(put) = put {
+                put.version = winner.version.wrapping_add(1);
+            }
+            Met::Awaiting
+        }
+        (None | Some(_), _) => Met::Other,
     }
 }

@@ -119,11 +119,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Names this process among the owners of claims.
     fn owner(&self) -> Nonce;
 
-    /// Whether this process may act on its claims now: others take it for alive, and will for long
-    /// enough that what it sends is sent before they take it for dead. Asked between a claim and
-    /// its first byte.
-    fn alive(&self) -> bool {
-        true
+    /// Which of its lives this process is in; `None`: others may take it for dead. A claim may be
+    /// acted on in the life in which it was asked for and in no other: asked before a claim, and
+    /// between the claim and its first byte.
+    fn life(&self) -> Option<u64> {
+        Some(0)
     }
 
     /// Whether other processes may use it at the same time.

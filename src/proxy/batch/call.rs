@@ -86,6 +86,7 @@ async fn run(
     let route = start.route;
     let Some(mode) = gateway.items_mode(route) else { return };
     crash::point(Point::BeforeClaim);
+    let life = gateway.store.life();
     let mut claiming = Claiming { gateway: &gateway, mode, start };
     let claim = claiming.claim().await;
     let Start { intake, records, plan, .. } = claiming.start;
@@ -93,12 +94,12 @@ async fn run(
         Ok(claimed) => claimed,
         Err(answer) => return conclusion.tell(answer),
     };
-    if !gateway.store.alive() {
+    crash::point(Point::AfterClaim);
+    if life.is_none() || gateway.store.life() != life {
         // Others may take this process for dead, and the call for one that was lost.
         claimed.release().await;
         return conclusion.tell(Err(outcome::store_unavailable()));
     }
-    crash::point(Point::AfterClaim);
     let Intake { batch, whole, .. } = *intake;
     let Whole { mut head, peer, body: received, reservation } = whole;
     if body != received {

@@ -289,7 +289,7 @@ impl ClaimedItems {
         let Ok(mut found) = self.gateway.store.get_many(&ids).await else { return false };
         self.turns.retain(&found.split_off(self.items.len().min(found.len())));
         let awaits = |(entry, record): (&Entry, &Option<Record>)| {
-            record.as_ref().is_some_and(|record| record.awaits(&entry.record))
+            record.as_ref().is_some_and(|record| record.awaits(&entry.record.attempt))
         };
         if !self.items.iter().zip(&found).all(awaits) {
             return false;
@@ -305,7 +305,11 @@ impl ClaimedItems {
     /// What the store did not confirm is tried again until it has it.
     fn finish_later(&mut self, changes: Vec<Change>) {
         self.settled = true;
-        self.gateway.unfinished.finish(&self.gateway.store, changes);
+        // All records of a claim are of one attempt.
+        if let Some(entry) = self.items.first() {
+            let attempt = entry.record.attempt;
+            self.gateway.unfinished.finish(&self.gateway.store, changes, attempt);
+        }
     }
 
     /// Records that nobody knows what became of the items.

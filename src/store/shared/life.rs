@@ -28,6 +28,8 @@ pub(super) struct Life {
     until: AtomicU64,
     /// The store's time less [`clock::uptime`], in milliseconds.
     offset: AtomicI64,
+    /// Counts the lives: a new one begins when a lease that had ended is renewed.
+    lives: AtomicU64,
     /// Why the last renewal failed.
     trouble: Mutex<Option<String>>,
 }
@@ -35,12 +37,25 @@ pub(super) struct Life {
 impl Life {
     pub(super) fn new(owner: Nonce, lease: Duration) -> Self {
         let trouble = Mutex::new(None);
-        Self { owner, lease, until: AtomicU64::new(0), offset: AtomicI64::new(0), trouble }
+        Self {
+            owner,
+            lease,
+            until: AtomicU64::new(0),
+            offset: AtomicI64::new(0),
+            lives: AtomicU64::new(0),
+            trouble,
+        }
     }
 
     /// Whether all others take this process for alive.
     pub(super) fn alive(&self) -> bool {
         clock::millis(clock::uptime()) < self.until.load(Ordering::Acquire)
+    }
+
+    /// Which life this is; `None`: others may take this process for dead.
+    pub(super) fn current(&self) -> Option<u64> {
+        // In this order: a life that began since is not taken for the one before.
+        self.alive().then(|| self.lives.load(Ordering::Acquire))
     }
 
     /// The store's time.
@@ -71,6 +86,9 @@ impl Life {
                 let offset = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
                 let offset = offset.saturating_sub_unsigned(clock::millis(middle));
                 self.offset.store(offset, Ordering::Relaxed);
+                if !self.alive() {
+                    self.lives.fetch_add(1, Ordering::AcqRel);
+                }
                 let until = sent + self.lease - self.lease / 4;
                 self.until.store(clock::millis(until), Ordering::Release);
                 Ok(())

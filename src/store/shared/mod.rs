@@ -221,8 +221,8 @@ impl<E: Engine> Store for Shared<E> {
         }
     }
 
-    fn alive(&self) -> bool {
-        self.life.alive()
+    fn life(&self) -> Option<u64> {
+        self.life.current()
     }
 
     fn is_shared(&self) -> bool {

@@ -1,7 +1,8 @@
 //! Changes that wait for the server, and the lanes that take them there.
 //!
-//! As many commits run at once as the engine has lanes. While one is free a change waits for no
-//! one; once all are busy, what arrives gathers and goes together in the next. Of two groups that
+//! Alone, a change waits for no one. While a commit is under way, what arrives gathers and goes
+//! together in the next: when that one is back, when there is [`ENOUGH`], or after [`GATHER`],
+//! whichever comes first. As many commits run at once as the engine has lanes. Of two groups that
 //! name the same record the first is first: the second waits until the first has its result.
 
 use std::collections::{HashSet, VecDeque};
@@ -9,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::engine::{Compared, Engine, Group, Trouble};
 use crate::idempotency::RecordId;
@@ -21,6 +22,11 @@ const QUEUE: usize = 16_384;
 /// Groups of one commit, and bytes of records after which it takes no more.
 const MAX_GROUPS: usize = 256;
 const MAX_BYTES: usize = 4 << 20;
+/// While a commit is under way, this many groups wait for no other, and no group waits longer than
+/// this. What a commit costs the server hardly depends on how much is in it, so that few and large
+/// ones leave it more time; a commit that hangs must hold up nothing but itself.
+const ENOUGH: usize = 32;
+const GATHER: Duration = Duration::from_millis(5);
 /// The pause before the first repetition of a commit that failed, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
@@ -31,6 +37,7 @@ pub(super) type Answer = Result<Compared, String>;
 /// A group that waits for its result.
 struct Asked {
     group: Group,
+    arrived: Instant,
     /// After this nobody waits for the result any more, and the group is not sent again.
     until: Instant,
     answer: oneshot::Sender<Answer>,
@@ -48,6 +55,20 @@ struct Waiting {
     groups: VecDeque<Asked>,
     /// The records of the groups that are on their way.
     busy: Busy,
+    /// Commits that are under way.
+    commits: usize,
+    /// A lane looks again by itself before anything has waited too long.
+    watched: bool,
+}
+
+/// What a lane finds.
+enum Found {
+    /// The groups of its next commit, and whether others are left that could go as well.
+    Batch(Vec<Asked>, bool),
+    /// Groups that may wait for others until then.
+    Gathering(Instant),
+    /// Nothing that could go.
+    Nothing,
 }
 
 type Busy = HashSet<RecordId, BuildIdHasher>;
@@ -64,9 +85,12 @@ impl Queue {
         if waiting.groups.len() >= QUEUE {
             return Err(format!("{QUEUE} changes wait for it already; it is too slow"));
         }
-        waiting.groups.push_back(Asked { group, until, answer });
+        waiting.groups.push_back(Asked { group, arrived: Instant::now(), until, answer });
+        let look = !waiting.watched || waiting.groups.len() == ENOUGH;
         drop(waiting);
-        self.arrived.notify_one();
+        if look {
+            self.arrived.notify_one();
+        }
         Ok(result)
     }
 
@@ -74,15 +98,21 @@ impl Queue {
     async fn take(&self) -> Vec<Asked> {
         loop {
             let arrived = self.arrived.notified();
-            let (batch, more) = self.lock().take();
-            if more {
-                // For another lane: what is left has waited long enough.
-                self.arrived.notify_one();
+            let found = self.lock().take(Instant::now());
+            match found {
+                Found::Batch(batch, more) => {
+                    if more {
+                        // For another lane: what is left has waited long enough.
+                        self.arrived.notify_one();
+                    }
+                    return batch;
+                }
+                Found::Gathering(until) => tokio::select! {
+                    () = arrived => {}
+                    () = sleep_until(until) => {}
+                },
+                Found::Nothing => arrived.await,
             }
-            if !batch.is_empty() {
-                return batch;
-            }
-            arrived.await;
         }
     }
 
@@ -92,11 +122,12 @@ impl Queue {
         for id in ids {
             waiting.busy.remove(id);
         }
-        let more = !waiting.groups.is_empty();
-        drop(waiting);
-        if more {
-            self.arrived.notify_one();
-        }
+    }
+
+    /// A commit has ended. Its lane looks for the next one itself.
+    fn ended(&self) {
+        let mut waiting = self.lock();
+        waiting.commits = waiting.commits.saturating_sub(1);
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -106,8 +137,25 @@ impl Queue {
 }
 
 impl Waiting {
+    /// What a lane that is free does now.
+    fn take(&mut self, now: Instant) -> Found {
+        self.watched = false;
+        let Some(first) = self.groups.front() else { return Found::Nothing };
+        let gathered = first.arrived + GATHER;
+        if self.commits > 0 && self.groups.len() < ENOUGH && gathered > now {
+            self.watched = true;
+            return Found::Gathering(gathered);
+        }
+        let (batch, more) = self.batch();
+        if batch.is_empty() {
+            return Found::Nothing;
+        }
+        self.commits += 1;
+        Found::Batch(batch, more)
+    }
+
     /// The groups of the next commit, and whether others are left that could go as well.
-    fn take(&mut self) -> (Vec<Asked>, bool) {
+    fn batch(&mut self) -> (Vec<Asked>, bool) {
         let mut batch = Vec::new();
         let mut bytes = 0;
         // Records of groups that have to wait: later groups must not overtake them.
@@ -145,6 +193,7 @@ pub(super) async fn lane<E: Engine>(
             batch = queue.take() => commit(&*engine, &queue, lane, batch).await,
             () = end.wait() => return,
         }
+        queue.ended();
     }
 }
 
@@ -203,6 +252,8 @@ fn drop_late(
         let (_, answer) = waiting.swap_remove(at);
         let group = groups.swap_remove(at);
         queue.release(&ids(std::slice::from_ref(&group)));
+        // This lane goes on with the others of its commit.
+        queue.arrived.notify_one();
         let _ = answer.send(Err(reason.to_owned()));
     }
 }

@@ -229,6 +229,26 @@ async fn what_arrives_during_a_commit_shares_the_next() {
     assert!(memory.commits.load(Ordering::Relaxed) <= 2);
 }
 
+#[tokio::test]
+async fn a_commit_that_hangs_holds_up_only_itself_and_the_others_gather() {
+    let memory = Arc::new(Memory { lanes: AtomicU32::new(2), ..Memory::default() });
+    let store = open(&memory, TIMING).await;
+    let gate = Arc::new(Notify::new());
+    *locked(&memory.gate) = Some(gate.clone());
+    let hanging = store.swap(vec![put_new(id(1000), samples::claim(1000))]);
+    tokio::task::yield_now().await;
+    *locked(&memory.gate) = None;
+    let others: Vec<_> =
+        (0..10).map(|n| store.swap(vec![put_new(id(n), samples::claim(n))])).collect();
+    for other in others {
+        assert!(matches!(other.await, Ok(Swap::Done)));
+    }
+    assert_eq!(memory.commits.load(Ordering::Relaxed), 1, "one commit for all ten");
+    assert_eq!(memory.groups.load(Ordering::Relaxed), 10);
+    gate.notify_one();
+    assert!(matches!(hanging.await, Ok(Swap::Done)));
+}
+
 async fn check_fault(fault: Fault) {
     let memory: Arc<Memory> = Arc::default();
     let store = open(&memory, TIMING).await;
@@ -307,12 +327,13 @@ async fn who_cannot_renew_its_lease_claims_nothing_and_may_still_complete() {
     let memory: Arc<Memory> = Arc::default();
     let timing = Timing { lease: Duration::from_millis(50), ..TIMING };
     let store = open(&memory, timing).await;
-    assert!(store.alive());
+    let life = store.life();
+    assert!(life.is_some());
     let claim = samples::claim(1);
     done(&*store, vec![put_new(id(1), claim.clone())]).await;
     let leases = || locked(&memory.leases).clone();
     *locked(&memory.away) = true;
-    while store.alive() {
+    while store.life().is_some() {
         tokio::task::yield_now().await;
     }
     assert!(store.ready().is_err());
@@ -321,10 +342,11 @@ async fn who_cannot_renew_its_lease_claims_nothing_and_may_still_complete() {
     let renewed = leases();
     *locked(&memory.away) = false;
     done(&*store, vec![replace(id(1), 1, Some(claim.lost(UnknownReason::Timeout, T0)))]).await;
-    while leases() == renewed || !store.alive() {
+    while leases() == renewed || store.life().is_none() {
         tokio::task::yield_now().await;
     }
     assert_eq!(store.ready(), Ok(()));
+    assert_ne!(store.life(), life, "a lapsed lease was renewed as if it had not lapsed");
 }
 
 #[tokio::test]
@@ -338,7 +360,7 @@ async fn claims_of_a_process_that_left_become_unknown_and_nobody_elses() {
     done(&*here, vec![put_new(id(500), of(&here, 500))]).await;
     assert_eq!(reap::pass(&*here).await, Ok(0));
     gone.leave().await.unwrap();
-    assert!(!gone.alive());
+    assert!(gone.life().is_none());
     assert_eq!(reap::pass(&*here).await, Ok(150));
     let now = here.get(id(7)).await.unwrap().unwrap();
     assert_eq!(now, of(&gone, 7).lost(UnknownReason::ProcessEnded, now.updated));

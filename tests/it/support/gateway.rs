@@ -25,6 +25,8 @@ pub(crate) struct Setup {
     server: Vec<String>,
     limits: Vec<String>,
     store: Vec<String>,
+    /// Takes the place of `[store.embedded]`.
+    engine: Option<String>,
     tenant: Vec<String>,
     upstream: Vec<String>,
     redeem: Vec<String>,
@@ -44,6 +46,7 @@ impl Setup {
             server: Vec::new(),
             limits: Vec::new(),
             store: Vec::new(),
+            engine: None,
             tenant: Vec::new(),
             upstream: Vec::new(),
             redeem: Vec::new(),
@@ -75,6 +78,16 @@ impl Setup {
     pub(crate) fn store(mut self, line: &str) -> Self {
         self.store.push(line.to_owned());
         self
+    }
+
+    /// On this store: a table such as `[store.postgres]` and its lines.
+    pub(crate) fn on(self, engine: impl Into<String>) -> Self {
+        Self { engine: Some(engine.into()), ..self }
+    }
+
+    /// The same in a directory of its own: for another replica.
+    pub(crate) fn elsewhere(&self) -> Self {
+        Self { dir: Arc::new(tempfile::tempdir().unwrap()), ..self.clone() }
     }
 
     /// With a line of `[tenant]`.
@@ -136,10 +149,11 @@ impl Setup {
 
     /// The configuration as it is written.
     pub(crate) fn toml(&self) -> String {
-        let store = self.store_path();
+        let embedded = || format!("[store.embedded]\npath = {:?}", self.store_path());
+        let engine = self.engine.clone().unwrap_or_else(embedded);
         let mut text = format!(
             "[server]\nlisten = [\"{}\"]\n{}\n[server.limits]\n{}\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-             [store]\n{}\n[store.embedded]\npath = {store:?}\n[tenant]\n{}\n\
+             [store]\n{}\n{engine}\n[tenant]\n{}\n\
              [[upstream]]\nname = \"backend\"\nurl = \"{}\"\n{}\n",
             self.listen,
             self.server.join("\n"),
@@ -232,7 +246,7 @@ pub(crate) struct Gateway {
     lines: Mutex<Receiver<String>>,
     stdout: String,
     stderr: Arc<Mutex<String>>,
-    drained: Receiver<()>,
+    drained: Mutex<Receiver<()>>,
     /// Where clients connect.
     pub(crate) addr: SocketAddr,
     /// Where operators connect.
@@ -262,7 +276,7 @@ impl Gateway {
             }
             let _ = drained_sender.send(());
         });
-        let lines = Mutex::new(lines);
+        let (lines, drained) = (Mutex::new(lines), Mutex::new(drained));
         let stdout = String::new();
         Self { child, setup, lines, stdout, stderr, drained, addr: nowhere, admin: nowhere }
     }
@@ -307,7 +321,7 @@ impl Gateway {
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let status = eventually("the gateway ends", || self.child.try_wait().unwrap());
-        let _ = self.drained.recv_timeout(PATIENCE);
+        let _ = self.drained.lock().unwrap().recv_timeout(PATIENCE);
         status
     }
 
@@ -326,6 +340,29 @@ impl Gateway {
     /// SIGTERM; does not wait.
     pub(crate) fn sigterm(&self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+    }
+
+    /// SIGSTOP, and waits until it stands still.
+    #[track_caller]
+    pub(crate) fn pause(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::STOP).unwrap();
+        self.wait_paused();
+    }
+
+    /// Waits until it stands still, as at `ONCEGATE_PAUSE_AT`.
+    #[track_caller]
+    pub(crate) fn wait_paused(&self) {
+        let stat = format!("/proc/{}/stat", self.child.id());
+        eventually("the gateway stands still", || {
+            let stat = std::fs::read_to_string(&stat).unwrap();
+            // The state follows the name, which may itself hold a bracket.
+            stat.rsplit(") ").next().unwrap().starts_with('T').then_some(())
+        });
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::CONT).unwrap();
     }
 
     /// SIGTERM, and an exit code of 0.
@@ -355,7 +392,7 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = self.drained.recv_timeout(PATIENCE);
+        let _ = self.drained.lock().unwrap().recv_timeout(PATIENCE);
         let stderr = self.stderr();
         if std::thread::panicking() {
             eprintln!("--- the gateway's stderr ---\n{stderr}\n---");

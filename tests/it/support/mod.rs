@@ -10,6 +10,8 @@ pub(crate) mod gateway;
 pub(crate) mod reply;
 pub(crate) mod rewards;
 pub(crate) mod rng;
+pub(crate) mod shared;
+pub(crate) mod tills;
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,7 @@ pub(crate) use client::{Conn, Request, Response};
 pub(crate) use gateway::{Gateway, Setup};
 pub(crate) use reply::{Act, Gate, answer};
 pub(crate) use rewards::Rewards;
+pub(crate) use shared::{Kind, Shop};
 
 /// The longest any test waits for something that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -230,6 +230,9 @@ async fn a_statement_that_takes_too_long_is_undone_by_the_server() {
 const WAITS_FOR_STANDBY: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
 
+const CANCEL_WAITING: &str =
+    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+
 #[tokio::test]
 async fn a_commit_that_did_not_wait_for_its_standby_is_in_doubt() {
     let server = servers::Postgres::start(&[]);
@@ -240,14 +243,17 @@ async fn a_commit_that_did_not_wait_for_its_standby_is_in_doubt() {
         server.run_sql("SELECT pg_reload_conf()");
     };
     require("nobody");
-    let first = [group(put(2))];
+    let short = Duration::from_millis(500);
+    let probe = Options { timeout: short, ..options(server.url("postgres")) };
+    first_to_wait(&*open(&probe).await).await;
+    server.run_sql(CANCEL_WAITING);
+    until("nobody waits", || server.run_sql(WAITS_FOR_STANDBY) == "0").await;
+    let first = [group(put(1_000_000))];
     let story = async {
         until("it waits", || server.run_sql(WAITS_FOR_STANDBY) == "1").await;
         // It is on its way, and not to be seen.
-        assert_eq!(read(&engine, 2).await, None);
-        server.run_sql(
-            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
-        );
+        assert_eq!(read(&engine, 1_000_000).await, None);
+        server.run_sql(CANCEL_WAITING);
     };
     let (result, ()) = tokio::join!(engine.commit(0, &first), story);
     match result {
@@ -255,14 +261,14 @@ async fn a_commit_that_did_not_wait_for_its_standby_is_in_doubt() {
         other => panic!("expected doubt, got {other:?}"),
     }
     // Asked again it waits again, though the record is there.
-    let second = [again(put(2))];
+    let second = [again(put(1_000_000))];
     let story = async {
         until("it waits again", || server.run_sql(WAITS_FOR_STANDBY) == "1").await;
         require("");
     };
     let (result, ()) = tokio::join!(engine.commit(0, &second), story);
     assert_eq!(result.unwrap(), [Compared::Done]);
-    assert_eq!(read(&engine, 2).await, claimed(2));
+    assert_eq!(read(&engine, 1_000_000).await, claimed(1_000_000));
 }
 
 #[tokio::test]
@@ -274,16 +280,28 @@ async fn a_commit_that_waits_for_its_standby_stays_hidden_when_nobody_waits_for_
     assert_eq!(insist(&engine, put(1)).await, Compared::Done);
     server.run_sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
     server.run_sql("SELECT pg_reload_conf()");
-    unsure(&engine, group(put(2))).await;
+    let n = first_to_wait(&engine).await;
     // The next connection leaves it alone, and waits for its lock.
-    let reason = refused(&engine, again(put(2))).await;
+    let reason = refused(&engine, again(put(n))).await;
     assert!(reason.contains("57014"), "{reason}");
     assert_eq!(server.run_sql(WAITS_FOR_STANDBY), "1");
-    assert_eq!(read(&patient, 2).await, None);
+    assert_eq!(read(&patient, n).await, None);
     server.run_sql("ALTER SYSTEM SET synchronous_standby_names = ''");
     server.run_sql("SELECT pg_reload_conf()");
-    let result = patient.commit(0, &[again(put(2))]).await.unwrap();
+    let result = patient.commit(0, &[again(put(n))]).await.unwrap();
     assert_eq!(result, [Compared::Done]);
+}
+
+/// Puts records until one waits for a standby: a server takes up its settings when it comes to it.
+async fn first_to_wait(engine: &Postgres) -> u64 {
+    for n in 2..10_000 {
+        match engine.commit(0, &[group(put(n))]).await {
+            Ok(_) => {}
+            Err(Trouble::Unsure(_)) => return n,
+            Err(other) => panic!("expected doubt, got {other:?}"),
+        }
+    }
+    panic!("no commit waited for a standby");
 }
 
 #[tokio::test]
