@@ -15,8 +15,11 @@ use super::mistakes::{Mistake, Mistakes, place};
 use super::profiles::Profile;
 use super::reader::{LARGEST_BODY, LONGEST_WAIT, Reader, SHORTEST, elements, span_of, usize_of};
 use super::units::{Secret, Size, Time};
-use super::{Admin, Config, Limits, Mode, Route, Server, Store, Tenant, defaults, tree};
+use super::{Admin, Config, Engine, Limits, Mode, Route, Server, Store, Tenant, defaults, tree};
 use super::{paths, upstreams};
+
+/// Bytes of the largest answer that is kept on a server.
+const LARGEST_SHARED: u64 = 16 << 20;
 
 /// Reads and checks the file at `path`, with the environment of this process.
 ///
@@ -117,7 +120,31 @@ impl Reader {
         }
         config.upstreams = self.upstreams(&file.upstream);
         config.routes = self.routes(file, &config);
+        self.answers_fit_the_store(&config);
         config
+    }
+
+    /// A server takes a record in one statement, within the time of one.
+    fn answers_fit_the_store(&mut self, config: &Config) {
+        if let Engine::Embedded { .. } = config.store.engine {
+            return;
+        }
+        for route in &config.routes {
+            let most = match &route.mode {
+                Mode::Request(mode) => mode.record.max_stored_body,
+                Mode::Items(_) | Mode::Off => continue,
+            };
+            if most > LARGEST_SHARED {
+                let what = format!(
+                    "route `{}` has `max_stored_body` = {}; on a store that several replicas \
+                     share it is at most {}",
+                    route.name,
+                    Size(most),
+                    Size(LARGEST_SHARED)
+                );
+                self.mistakes.push((None, what));
+            }
+        }
     }
 
     /// Everything but upstreams and routes.

@@ -62,7 +62,7 @@ impl Running {
     pub async fn finished(mut self) -> bool {
         self.shutdown.wait().await;
         tracing::info!(calls = self.gateway.calls.len(), "draining");
-        let drained = self.gateway.tasks.ended(self.drain).await;
+        let drained = self.gateway.drained(self.drain).await;
         if let Err(error) = self.gateway.store.leave().await {
             // Then its lease ends by itself.
             tracing::debug!(%error, "the store could not be left");

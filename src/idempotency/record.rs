@@ -324,6 +324,15 @@ impl Record {
         self.next(State::item(ledger, retention, now), now)
     }
 
+    /// Whether a process has it in flight.
+    pub fn is_in_flight(&self) -> bool {
+        match &self.state {
+            State::InFlight | State::Turn => true,
+            State::Item { ledger, .. } => ledger.in_flight > 0,
+            State::Unknown { .. } | State::Final { .. } | State::Tombstone { .. } => false,
+        }
+    }
+
     /// Whether this record still waits for the outcome of this attempt: it is open, and nobody has
     /// decided since.
     pub fn awaits(&self, attempt: &Nonce) -> bool {

@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Gateway;
 use super::outcome::{self, Told};
+use super::unfinished::Kind;
 use crate::clock::Timestamp;
 use crate::idempotency::key::Key;
 use crate::idempotency::record::{Retention, UnknownReason};
@@ -188,7 +189,8 @@ impl Claimed {
     fn finish_later(&mut self, put: Option<Record>) {
         self.settled = true;
         let change = Change { id: self.id, expect: Some(self.record.version), put };
-        self.gateway.unfinished.finish(&self.gateway.store, vec![change], self.record.attempt);
+        let outcome = (self.record.attempt, Kind::Outcome);
+        self.gateway.unfinished.finish(&self.gateway.store, vec![change], outcome);
     }
 
     async fn put(&mut self, next: Option<Record>) -> Result<Swap, StoreError> {
@@ -245,7 +247,8 @@ async fn elsewhere(
 /// Takes back a claim that may become durable yet: nothing was sent for it and nothing will be.
 fn withdraw(gateway: &Gateway, id: RecordId, claim: &Record) {
     let change = Change { id, expect: Some(claim.version), put: None };
-    gateway.unfinished.finish(&gateway.store, vec![change], claim.attempt);
+    let withdrawal = (claim.attempt, Kind::Withdrawal);
+    gateway.unfinished.finish(&gateway.store, vec![change], withdrawal);
 }
 
 /// The version of a new claim. Random, so that it repeats no token of a claim that was released;

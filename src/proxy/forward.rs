@@ -78,13 +78,17 @@ pub(super) async fn run(call: Call, conclusion: Conclusion) {
     let (request, reservation) = whole.into_request(&gateway.config.routes[route], true);
     crash::point(Point::BeforeClaim);
     let life = gateway.store.life();
+    if life.is_none() {
+        // The claim would be refused as well; so there is certainly none to take back.
+        return conclusion.refuse(outcome::store_unavailable());
+    }
     let draft = super::claimed::Draft { route, tenant, key, subject, fingerprint };
     let mut claimed = match Claimed::claim(&gateway, id, draft, mode.duplicates.wait).await {
         Ok(claimed) => claimed,
         Err(told) => return conclusion.tell(told, None),
     };
     crash::point(Point::AfterClaim);
-    if life.is_none() || gateway.store.life() != life {
+    if gateway.store.life() != life {
         // Others may take this process for dead, and the call for one that was lost.
         claimed.release().await;
         return conclusion.refuse(outcome::store_unavailable());

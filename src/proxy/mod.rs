@@ -87,6 +87,19 @@ impl Gateway {
         }
     }
 
+    /// Waits until the calls in flight have ended and, on a store that others share, what came of
+    /// them is recorded, for `limit` at most; says whether all is.
+    pub async fn drained(&self, limit: std::time::Duration) -> bool {
+        let until = tokio::time::Instant::now() + limit;
+        let ended = self.tasks.ended(limit).await;
+        if !self.store.is_shared() {
+            // A directory that failed takes nothing before the next start.
+            return ended;
+        }
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        self.unfinished.recorded(left).await && ended
+    }
+
     /// The shared state for this configuration.
     ///
     /// # Errors

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::idempotency::Record;
 use crate::idempotency::record::Nonce;
+use crate::idempotency::{Record, RecordId};
 use crate::places::{Place, Places};
 use crate::shutdown::Tasks;
 use crate::store::{Change, Store, StoreError, Swap};
@@ -26,34 +26,64 @@ const LINGER: u32 = 9;
 /// The changes that are tried again, up to a limit.
 #[derive(Debug)]
 pub(super) struct Unfinished {
-    places: Arc<Places>,
+    /// Outcomes and withdrawals each have their own: what was refused during an outage must not
+    /// take the place of what was carried out.
+    outcomes: Arc<Places>,
+    withdrawals: Arc<Places>,
     /// Not those that a drain waits for: the store may stay away.
     tasks: Tasks,
+    /// Outcomes, for which a drain waits as long as it may.
+    recording: Tasks,
+}
+
+/// What a change is that the store did not confirm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// What is known of a call that was sent.
+    Outcome,
+    /// A claim for which nothing was sent.
+    Withdrawal,
 }
 
 impl Unfinished {
     pub(super) fn new(limit: usize) -> Self {
-        Self { places: Places::new(limit), tasks: Tasks::default() }
+        Self {
+            outcomes: Places::new(limit),
+            withdrawals: Places::new(limit),
+            tasks: Tasks::default(),
+            recording: Tasks::default(),
+        }
     }
 
-    /// Makes the changes, all or none, as soon as the store takes them: the outcome of `attempt`.
+    /// Makes the changes, all or none, as soon as the store takes them: the end of `attempt`.
     /// Ends with the process; another one, or the next start, makes what is left unknown.
-    pub(super) fn finish(&self, store: &Arc<dyn Store>, changes: Vec<Change>, attempt: Nonce) {
-        match self.places.take() {
-            Some(place) => {
-                self.tasks.spawn(insist(Arc::downgrade(store), changes, attempt, place));
-            }
+    pub(super) fn finish(
+        &self,
+        store: &Arc<dyn Store>,
+        changes: Vec<Change>,
+        (attempt, kind): (Nonce, Kind),
+    ) {
+        let (places, tasks) = match kind {
+            Kind::Outcome => (&self.outcomes, &self.recording),
+            Kind::Withdrawal => (&self.withdrawals, &self.tasks),
+        };
+        match places.take() {
+            Some(place) => tasks.spawn(insist(Arc::downgrade(store), changes, attempt, place)),
             None => tracing::error!(
                 "too many changes wait for the store; some records stay in flight until a restart"
             ),
         }
+    }
+
+    /// Waits until every outcome is recorded, for `limit` at most; says whether it is.
+    pub(super) async fn recorded(&self, limit: Duration) -> bool {
+        self.recording.ended(limit).await
     }
 }
 
 async fn insist(store: Weak<dyn Store>, mut changes: Vec<Change>, attempt: Nonce, _place: Place) {
     let mut pause = FIRST_PAUSE;
     let mut lost = 0;
-    let mut taken_for_dead = false;
     // Whoever closes the store is not kept from it.
     while let Some(store) = store.upgrade() {
         match store.swap(changes.clone()).await {
@@ -61,16 +91,8 @@ async fn insist(store: Weak<dyn Store>, mut changes: Vec<Change>, attempt: Nonce
             Ok(Swap::Lost { index, winner }) => {
                 let Some(change) = changes.get_mut(index) else { return };
                 match met(change, winner.as_deref(), &attempt) {
-                    Met::Awaiting => {
-                        taken_for_dead = true;
-                        continue;
-                    }
-                    // Its turns were taken from it as well.
-                    Met::Nothing if taken_for_dead && changes.len() > 1 => {
-                        changes.remove(index);
-                        continue;
-                    }
                     Met::Made => return,
+                    Met::Awaiting => rebase(&*store, &mut changes, &attempt).await,
                     Met::Nothing | Met::Other => {}
                 }
                 lost += 1;
@@ -90,6 +112,18 @@ async fn insist(store: Weak<dyn Store>, mut changes: Vec<Change>, attempt: Nonce
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// This process was taken for dead: its records became unknown and its turns were taken from it.
+/// Puts all changes on what is there now, in one look.
+async fn rebase(store: &dyn Store, changes: &mut Vec<Change>, attempt: &Nonce) {
+    let ids: Vec<RecordId> = changes.iter().map(|change| change.id).collect();
+    let Ok(found) = store.get_many(&ids).await else { return };
+    let mut found = found.iter();
+    changes.retain_mut(|change| {
+        let now = found.next().and_then(Option::as_ref);
+        !matches!(met(change, now, attempt), Met::Nothing)
+    });
 }
 
 /// What a change met that was lost.

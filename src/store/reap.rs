@@ -55,7 +55,8 @@ pub async fn pass(store: &dyn Store) -> Result<u64, StoreError> {
         let query = Query { abandoned: true, after, limit: PAGE, ..Query::default() };
         let page = store.list(query).await?;
         after = page.last().map(|(id, _)| *id);
-        let full = page.len() == PAGE;
+        // A page may be short because corrupt records were left out.
+        let last = page.is_empty();
         let now = store.now();
         let mut swaps = Vec::with_capacity(page.len());
         for (id, record) in page {
@@ -68,7 +69,7 @@ pub async fn pass(store: &dyn Store) -> Result<u64, StoreError> {
                 lost += 1;
             }
         }
-        if !full {
+        if last {
             break;
         }
     }

@@ -62,3 +62,14 @@ fn mistakes_in_stores_on_servers_are_told_and_no_password_is() {
         ],
     );
 }
+
+#[test]
+fn answers_that_no_server_takes_in_time_are_refused_before_they_come() {
+    check(
+        "[route.record]\nmax_stored_body = \"17MiB\"\n[store.redis]\nurl = \"redis://a\"\n[server.limits]\nbuffered = \"1GiB\"\n",
+        &[
+            " route `create` has `max_stored_body` = 17MiB; on a store that several replicas share it is at most 16MiB",
+        ],
+    );
+    parsed("[route.record]\nmax_stored_body = \"17MiB\"\n");
+}

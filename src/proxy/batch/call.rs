@@ -87,6 +87,10 @@ async fn run(
     let Some(mode) = gateway.items_mode(route) else { return };
     crash::point(Point::BeforeClaim);
     let life = gateway.store.life();
+    if life.is_none() {
+        // The claim would be refused as well; so there is certainly none to take back.
+        return conclusion.tell(Err(outcome::store_unavailable()));
+    }
     let mut claiming = Claiming { gateway: &gateway, mode, start };
     let claim = claiming.claim().await;
     let Start { intake, records, plan, .. } = claiming.start;
@@ -95,7 +99,7 @@ async fn run(
         Err(answer) => return conclusion.tell(answer),
     };
     crash::point(Point::AfterClaim);
-    if life.is_none() || gateway.store.life() != life {
+    if gateway.store.life() != life {
         // Others may take this process for dead, and the call for one that was lost.
         claimed.release().await;
         return conclusion.tell(Err(outcome::store_unavailable()));

@@ -70,7 +70,7 @@ impl Claiming<'_> {
     /// whether it may.
     async fn wait(&self, elsewhere: &mut Elsewhere) -> bool {
         let Some(_waiting) = self.gateway.waiters[self.start.route].take() else { return false };
-        timeout_at(self.start.until, elsewhere.changed()).await.is_ok()
+        timeout_at(self.start.until, elsewhere.changed(self.gateway)).await.is_ok()
     }
 }
 

@@ -29,10 +29,16 @@ impl Elsewhere {
         true
     }
 
-    /// Returns when it may have changed.
-    pub(super) async fn changed(&mut self) {
-        if let Some((_, _, watch)) = &mut self.0 {
+    /// Returns when it has changed, or cannot be read: only then is it worth reading the whole batch
+    /// again.
+    pub(super) async fn changed(&mut self, gateway: &Gateway) {
+        let Some((id, owner, watch)) = &mut self.0 else { return };
+        loop {
             watch.changed().await;
+            match gateway.store.get(*id).await {
+                Ok(Some(record)) if record.owner == *owner && record.is_in_flight() => {}
+                Ok(_) | Err(_) => return,
+            }
         }
     }
 }

@@ -134,7 +134,7 @@ pub(super) async fn exchange(
         let ended = async {
             match &sending {
                 Sender::Here(sending) => sending.ended().await,
-                Sender::Elsewhere => elsewhere.changed().await,
+                Sender::Elsewhere => elsewhere.changed(gateway).await,
             }
         };
         if timeout_at(end, ended).await.is_err() {

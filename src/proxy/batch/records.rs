@@ -14,6 +14,7 @@ use crate::idempotency::{Record, RecordId, State};
 use crate::items::{self, Batch, Plan};
 use crate::problem::Problem;
 use crate::proxy::claimed::{MAX_TRIES, first_version};
+use crate::proxy::unfinished::Kind;
 use crate::proxy::{Gateway, outcome};
 use crate::store::{Change, StoreError, Swap};
 use crate::unique;
@@ -242,7 +243,7 @@ impl ClaimedItems {
                 Err(error) => {
                     tracing::error!(%error, "the outcome of a batch could not be recorded");
                     let (changes, _) = self.outcome(forget, &next);
-                    self.finish_later(changes);
+                    self.finish_later(changes, Kind::Outcome);
                 }
             }
             return Recorded { records, durable: false };
@@ -303,12 +304,12 @@ impl ClaimedItems {
     }
 
     /// What the store did not confirm is tried again until it has it.
-    fn finish_later(&mut self, changes: Vec<Change>) {
+    fn finish_later(&mut self, changes: Vec<Change>, kind: Kind) {
         self.settled = true;
         // All records of a claim are of one attempt.
         if let Some(entry) = self.items.first() {
             let attempt = entry.record.attempt;
-            self.gateway.unfinished.finish(&self.gateway.store, changes, attempt);
+            self.gateway.unfinished.finish(&self.gateway.store, changes, (attempt, kind));
         }
     }
 
@@ -338,7 +339,7 @@ impl ClaimedItems {
             })
             .chain(self.turns.give_back())
             .collect();
-        self.finish_later(changes);
+        self.finish_later(changes, Kind::Withdrawal);
     }
 
     /// How many items were claimed.
@@ -363,6 +364,6 @@ impl Drop for ClaimedItems {
             })
             .chain(self.turns.give_back())
             .collect();
-        self.finish_later(changes);
+        self.finish_later(changes, Kind::Outcome);
     }
 }

@@ -34,8 +34,12 @@ pub(super) const COMMIT: Sql = Sql {
         Type::UUID_ARRAY,
         Type::INT8_ARRAY,
         Type::UUID_ARRAY,
+        Type::UUID,
     ],
 };
+
+pub(super) const OTHER_STORE: &str = "the database holds another store than the one that was opened, or none; \
+                           restart to open it";
 
 /// The statement's parameters: the rows of some groups, in the order of their ids.
 #[derive(Debug, Default)]
@@ -83,7 +87,7 @@ impl<'a> Columns<'a> {
         self.subjects.push(put.and_then(|put| put.head.subject).map(|subject| uuid_of(&subject)));
     }
 
-    fn parameters(&self) -> [&(dyn ToSql + Sync); 11] {
+    fn parameters<'p>(&'p self, store_id: &'p Uuid) -> [&'p (dyn ToSql + Sync); 12] {
         [
             &self.ids,
             &self.groups,
@@ -96,13 +100,15 @@ impl<'a> Columns<'a> {
             &self.owners,
             &self.expires,
             &self.subjects,
+            store_id,
         ]
     }
 }
 
-/// Makes the groups, with an answer for each until `end`.
+/// Makes the groups in this store, with an answer for each until `end`.
 pub(super) async fn commit(
     link: &Link,
+    store_id: &Uuid,
     groups: &[Group],
     end: Instant,
 ) -> Result<Vec<Compared>, Trouble> {
@@ -113,7 +119,10 @@ pub(super) async fn commit(
             tokio::time::sleep(PAUSE * tried as u32).await;
         }
         let columns = Columns::of(groups, &asked);
-        match link.change(&COMMIT, &columns.parameters(), end).await {
+        match link.change(&COMMIT, &columns.parameters(store_id), end).await {
+            Ok(answers) if answers.is_empty() => {
+                return Err(unsure_if_any(&results, Trouble::Refused(OTHER_STORE.to_owned())));
+            }
             Ok(answers) => note(&answers, &asked, &mut results).map_err(Trouble::Unsure)?,
             Err(failed) if raced(&failed) => {}
             Err(failed) => return Err(unsure_if_any(&results, failed.into())),

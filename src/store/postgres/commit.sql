@@ -6,6 +6,8 @@ WITH input AS MATERIALIZED (
     FROM unnest($1::uuid[], $2::int4[], $3::int4[], $4::int8[], $5::bool[], $6::bytea[],
                 $7::int8[], $8::bool[], $9::uuid[], $10::int8[], $11::uuid[])
       AS t(id, grp, pos, expect, again, data, version, open, owner, expires, subject)
+    -- In another store than the one that was opened there is nothing to do, and no answer.
+    WHERE (SELECT s.store_id FROM oncegate.store AS s) = $12::uuid
 ),
 -- Locked in the order of their ids by everybody, so that nobody waits in a circle. What others
 -- changed since this statement began is seen as it is now.

@@ -55,10 +55,11 @@ const BEAT: Sql = Sql {
                    WHERE lease_until < clock_timestamp() - interval '1 hour' AND id <> $1
                    ORDER BY id LIMIT 100 FOR UPDATE SKIP LOCKED))
            INSERT INTO oncegate.replica AS r (id, lease_until)
-           VALUES ($1, clock_timestamp() + $2 * interval '1 millisecond')
+           SELECT $1, clock_timestamp() + $2 * interval '1 millisecond'
+           WHERE (SELECT s.store_id FROM oncegate.store AS s) = $3
            ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until
            RETURNING (extract(epoch FROM clock_timestamp()) * 1000)::int8",
-    types: &[Type::UUID, Type::INT8],
+    types: &[Type::UUID, Type::INT8, Type::UUID],
 };
 
 const LEAVE: Sql = Sql { text: "DELETE FROM oncegate.replica WHERE id = $1", types: &[Type::UUID] };
@@ -119,6 +120,7 @@ pub struct Opened {
 #[derive(Debug)]
 pub(crate) struct Postgres {
     connector: Connector,
+    store_id: Uuid,
     timeout: Duration,
     /// Each is used by one commit at a time.
     lanes: Vec<Slot>,
@@ -140,6 +142,7 @@ impl Postgres {
         let slots = |count: usize| (0..count).map(|_| Slot::default()).collect();
         let engine = Arc::new(Self {
             connector,
+            store_id: identity.store_id,
             timeout: options.timeout,
             lanes: slots(options.connections.max(1)),
             readers: slots(READERS),
@@ -189,7 +192,7 @@ impl Engine for Postgres {
     ) -> Result<Vec<Compared>, Trouble> {
         let slot = &self.lanes[lane % self.lanes.len()];
         let link = slot.link(&self.connector, self.timeout).await?;
-        commit::commit(&link, groups, Instant::now() + self.timeout).await
+        commit::commit(&link, &self.store_id, groups, Instant::now() + self.timeout).await
     }
 
     async fn read<'a>(&'a self, ids: &'a [RecordId]) -> Result<Vec<Option<Vec<u8>>>, Trouble> {
@@ -212,7 +215,11 @@ impl Engine for Postgres {
 
     async fn beat(&self, owner: Nonce, lease: Duration) -> Result<Timestamp, Trouble> {
         let lease = i64::try_from(millis(lease)).unwrap_or(i64::MAX);
-        let rows = self.ask(&self.control, &BEAT, &[&uuid_of(&owner), &lease]).await?;
+        let owner = uuid_of(&owner);
+        let rows = self.ask(&self.control, &BEAT, &[&owner, &lease, &self.store_id]).await?;
+        if rows.is_empty() {
+            return Err(Trouble::Refused(commit::OTHER_STORE.to_owned()));
+        }
         let now: Option<i64> = rows.first().and_then(|row| row.try_get(0).ok());
         let now = now.and_then(|now| u64::try_from(now).ok());
         let odd = || Trouble::Unsure("the server does not tell its time".to_owned());

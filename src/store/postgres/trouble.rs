@@ -110,7 +110,7 @@ fn advice(code: &SqlState) -> Option<String> {
         "26000" | "42P05" => {
             "a transaction pooler that does not know prepared statements? set `prepared = false`"
         }
-        "53300" => "raise max_connections, or lower `connections` in [store.postgres]",
+        "53300" => "raise max_connections, or lower `pool` in [store.postgres]",
         "53100" => "the server's disk is full",
         "57014" => "it took longer than `timeout` in [store.postgres]",
         "25006" => "it is a standby or read-only; name all hosts in `url`",

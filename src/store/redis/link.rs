@@ -4,7 +4,7 @@
 //! only the caller knows whether asking twice is harmless.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
@@ -104,6 +104,39 @@ pub(super) fn parse(
 pub(super) struct Link {
     connection: MultiplexedConnection,
     driver: AbortHandle,
+    session: OnceLock<Session>,
+}
+
+/// The server's end of a connection: its number there, and where it comes from.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    id: String,
+    addr: String,
+}
+
+impl Session {
+    /// Reads the answer to `CLIENT INFO`.
+    fn parse(info: &str) -> Option<Self> {
+        let field = |name: &str| {
+            let value = info.split_whitespace().find_map(|field| field.strip_prefix(name));
+            value.filter(|value| !value.is_empty()).map(str::to_owned)
+        };
+        Some(Self { id: field("id=")?, addr: field("addr=")? })
+    }
+
+    /// Ends it on the server, from another connection: what was sent on it and is still on its way
+    /// is not done any more. One that has ended is none.
+    ///
+    /// # Errors
+    /// The other connection was lost, or the right is missing.
+    pub(super) async fn end(&self, from: &Link) -> Result<(), String> {
+        let mut kill = Pipeline::new();
+        kill.cmd("CLIENT").arg("KILL").arg("ID").arg(&self.id).arg("ADDR").arg(&self.addr);
+        match from.ask(&kill).await?.pop() {
+            Some(Value::ServerError(error)) => Err(format!("CLIENT KILL was refused: {error}")),
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 impl Drop for Link {
@@ -159,7 +192,31 @@ impl Link {
             .map_err(|_| said::unreachable(target, &said::silent(login.patience)))??;
         #[expect(clippy::disallowed_methods, reason = "it ends with its connection")]
         let driver = tokio::spawn(driver).abort_handle();
-        Ok(Self { connection, driver })
+        Ok(Self { connection, driver, session: OnceLock::new() })
+    }
+
+    /// Asks which connection this is on the server, so that it can be ended from another.
+    ///
+    /// # Errors
+    /// The connection was lost.
+    pub(super) async fn introduce(&self) -> Result<(), String> {
+        let mut info = Pipeline::new();
+        info.cmd("CLIENT").arg("INFO");
+        let text = match self.ask(&info).await?.pop() {
+            Some(Value::BulkString(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
+            Some(Value::VerbatimString { text, .. }) => text,
+            _ => String::new(),
+        };
+        if let Some(session) = Session::parse(&text) {
+            // Asked once, when the connection is made.
+            let _ = self.session.set(session);
+        }
+        Ok(())
+    }
+
+    /// The server's end of it, where the server tells.
+    pub(super) fn session(&self) -> Option<&Session> {
+        self.session.get()
     }
 
     /// Sends commands in one write and waits for all answers; an error the server gives to one of

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::checks::{self, Rules, Unfit};
 use super::find::{primary_of, slots_of};
 use super::keys::SLOTS;
-use super::link::{Link, Login, Target};
+use super::link::{Link, Login, Session, Target};
 use super::said;
 
 /// Connections for commits to each server, each used by one commit at a time.
@@ -61,6 +61,9 @@ pub(super) struct Node {
 #[derive(Default)]
 struct Lane {
     link: Option<Arc<Link>>,
+    /// Behind a connection that was given up; to be ended before another takes its place, so that
+    /// nothing sent on it is done later than what is sent on the next.
+    lost: Option<Session>,
     failed: Shared,
 }
 
@@ -121,9 +124,14 @@ impl Node {
             return Ok(link.clone());
         }
         lane.failed.since(asked).map_err(Unfit::Wrong)?;
-        match self.open().await {
+        let opened = match self.open().await {
+            Ok(link) => self.succeed(lane.lost.as_ref(), link).await.map_err(Unfit::Wrong),
+            unfit => unfit,
+        };
+        match opened {
             Ok(link) => {
                 let link = Arc::new(link);
+                lane.lost = None;
                 lane.link = Some(link.clone());
                 Ok(link)
             }
@@ -135,9 +143,24 @@ impl Node {
         }
     }
 
+    /// Ends what a connection takes the place of.
+    async fn succeed(&self, lost: Option<&Session>, link: Link) -> Result<Link, String> {
+        let Some(lost) = lost else { return Ok(link) };
+        match tokio::time::timeout(self.login.patience(), lost.end(&link)).await {
+            Ok(Ok(())) => Ok(link),
+            Ok(Err(reason)) => Err(said::unreachable(&self.target, &reason)),
+            Err(_) => {
+                let silent = said::silent(self.login.patience());
+                Err(said::unreachable(&self.target, &silent))
+            }
+        }
+    }
+
     async fn open(&self) -> Result<Link, Unfit> {
         let opening = async {
             let link = Link::open(&self.target, &self.login).await.map_err(Unfit::Wrong)?;
+            let lost = |reason: String| Unfit::Wrong(said::unreachable(&self.target, &reason));
+            link.introduce().await.map_err(lost)?;
             checks::examine(&link, &self.target, self.rules).await?;
             Ok(link)
         };
@@ -152,6 +175,7 @@ impl Node {
         let mut lane = self.lanes[lane].lock().await;
         if lane.link.as_ref().is_some_and(|link| Arc::ptr_eq(link, lost)) {
             lane.link = None;
+            lane.lost = lost.session().cloned();
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::sleep;
 
-use super::engine::Engine;
+use super::engine::{Engine, Trouble};
 use crate::idempotency::RecordId;
 use crate::shutdown::{Shutdown, Tasks};
 
@@ -17,6 +17,8 @@ const LANES: usize = 2;
 /// Callers whose questions go together.
 const TOGETHER: usize = 256;
 
+/// Records in one question.
+const AT_ONCE: usize = 4096;
 /// How often a question is put again when a connection fails under it, and the pause between.
 const TRIES: usize = 4;
 const PAUSE: Duration = Duration::from_millis(50);
@@ -71,11 +73,20 @@ async fn lane<E: Engine>(
     }
 }
 
+/// Reads as many as a server can be asked for at once, and then the next.
+async fn read_parts<E: Engine>(engine: &E, ids: &[RecordId]) -> Result<Vec<Bytes>, Trouble> {
+    let mut found = Vec::with_capacity(ids.len());
+    for part in ids.chunks(AT_ONCE) {
+        found.append(&mut engine.read(part).await?);
+    }
+    Ok(found)
+}
+
 async fn answer<E: Engine>(engine: &E, batch: Vec<Asked>) {
     let ids: Vec<RecordId> = batch.iter().flat_map(|asked| asked.ids.iter().copied()).collect();
     let mut found = Err(String::new());
     for _ in 0..TRIES {
-        found = match engine.read(&ids).await {
+        found = match read_parts(engine, &ids).await {
             Ok(found) if found.len() == ids.len() => Ok(found),
             Ok(_) => Err("its answer does not fit the question".to_owned()),
             Err(trouble) => Err(trouble.reason().to_owned()),

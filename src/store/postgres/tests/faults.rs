@@ -305,6 +305,21 @@ async fn first_to_wait(engine: &Postgres) -> u64 {
 }
 
 #[tokio::test]
+async fn a_store_that_is_exchanged_under_open_connections_is_refused() {
+    let options = fresh();
+    let database = options.url.rsplit('/').next().unwrap().to_owned();
+    let engine = open(&options).await;
+    assert_eq!(insist(&engine, put(1)).await, Compared::Done);
+    engine.beat([1; 16], PATIENCE).await.unwrap();
+    sql(&database, "UPDATE oncegate.store SET store_id = md5('other')::uuid");
+    let reason = refused(&engine, group(put(2))).await;
+    assert!(reason.contains("another store"), "{reason}");
+    let trouble = engine.beat([1; 16], PATIENCE).await.unwrap_err();
+    assert!(trouble.reason().contains("another store"), "{trouble:?}");
+    assert_eq!(sql(&database, "SELECT count(*) FROM oncegate.record"), "1");
+}
+
+#[tokio::test]
 async fn another_store_behind_the_same_address_is_refused() {
     let options = fresh();
     let database = options.url.rsplit('/').next().unwrap().to_owned();

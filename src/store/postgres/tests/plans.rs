@@ -37,7 +37,10 @@ async fn plan(client: &Client, text: &str, types: &str, parameters: usize) -> St
 }
 
 fn types_of(sql: &Sql) -> String {
-    let names = sql.types.iter().map(|array| format!("{}[]", &array.name()[1..]));
+    let names = sql.types.iter().map(|kind| match kind.name().strip_prefix('_') {
+        Some(element) => format!("{element}[]"),
+        None => kind.name().to_owned(),
+    });
     names.collect::<Vec<_>>().join(", ")
 }
 
