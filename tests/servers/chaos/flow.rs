@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::Shutdown;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -22,6 +22,8 @@ const UNDER_WAY: usize = 256;
 
 /// Pause before a listener that could not come back is tried again.
 const AGAIN: Duration = Duration::from_millis(5);
+/// Connections that wait to be taken.
+const BACKLOG: u32 = 1024;
 
 /// Runs the proxy until it is told to end.
 pub(super) fn run(listener: std::net::TcpListener, shared: &Arc<Shared>) {
@@ -38,6 +40,7 @@ pub(super) fn run(listener: std::net::TcpListener, shared: &Arc<Shared>) {
 async fn accept(listener: TcpListener, shared: &Arc<Shared>) {
     let addr = listener.local_addr().expect("a bound listener");
     let mut listener = Some(listener);
+    let mut held = None;
     let mut changes = shared.changes();
     let mut connections = JoinSet::new();
     loop {
@@ -45,7 +48,7 @@ async fn accept(listener: TcpListener, shared: &Arc<Shared>) {
         if ended {
             break;
         }
-        listen(&mut listener, refusing, addr, shared).await;
+        listen((&mut listener, &mut held), refusing, addr, shared).await;
         tokio::select! {
             // The sender lives as long as the proxy.
             _ = changes.changed() => {}
@@ -58,22 +61,35 @@ async fn accept(listener: TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-/// Opens or closes the listener as the state wants it, and says so.
+/// Opens or closes the listener as the state wants it, and says so. While it is closed a socket that
+/// does not listen keeps the port from others.
 async fn listen(
-    listener: &mut Option<TcpListener>,
+    (listener, held): (&mut Option<TcpListener>, &mut Option<TcpSocket>),
     refusing: bool,
     addr: SocketAddr,
     shared: &Shared,
 ) {
     if refusing {
-        *listener = None;
+        if listener.take().is_some() {
+            *held = hold(addr);
+        }
     } else if listener.is_none() {
-        *listener = TcpListener::bind(addr).await.ok();
+        *listener = match held.take() {
+            Some(socket) => socket.listen(BACKLOG).ok(),
+            None => TcpListener::bind(addr).await.ok(),
+        };
     }
     let listening = listener.is_some();
     if shared.look(|state| state.listening != listening) {
         shared.change(|state| state.listening = listening);
     }
+}
+
+fn hold(addr: SocketAddr) -> Option<TcpSocket> {
+    let socket = TcpSocket::new_v4().ok()?;
+    socket.set_reuseaddr(true).ok()?;
+    socket.bind(addr).ok()?;
+    Some(socket)
 }
 
 async fn taken(listener: Option<&TcpListener>) -> Option<TcpStream> {
