@@ -9,7 +9,7 @@ use crate::cli::{Exit, StoreArgs, StoreCommand};
 use crate::clock::rfc3339;
 use crate::config::Engine;
 use crate::gateway::store::server;
-use crate::idempotency::{RecordId, State};
+use crate::idempotency::RecordId;
 use crate::store::embedded;
 use crate::store::server::{Server, Timing};
 use crate::store::{Identity, Query, Store};
@@ -133,12 +133,7 @@ async fn count_open(store: &dyn Store) -> Result<(u64, u64), crate::store::Store
         let query = Query { open: true, after, limit: PAGE, ..Query::default() };
         let page = store.list(query).await?;
         for (_, record) in &page {
-            let flying = match &record.state {
-                State::InFlight | State::Turn => true,
-                State::Item { ledger, .. } => ledger.in_flight > 0,
-                State::Unknown { .. } | State::Final { .. } | State::Tombstone { .. } => false,
-            };
-            if flying {
+            if record.is_in_flight() {
                 in_flight += 1;
             } else {
                 unknown += 1;

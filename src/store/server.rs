@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::shared::Shared;
-use super::shared::engine::Engine;
+use super::shared::engine::{self, Engine};
 use super::{Identity, Query, Store, codec, postgres, redis};
 use crate::idempotency::RecordId;
 
@@ -55,15 +55,9 @@ impl Server {
     pub async fn open(&self, timing: Timing) -> Result<Opened, String> {
         match self {
             Self::Postgres(options) => {
-                let opened = postgres::Postgres::open(options).await?;
-                let store = Shared::start(opened.engine, opened.identity, timing).await?;
-                Ok(Opened { store, created: opened.created })
+                share(postgres::Postgres::open(options).await?, timing).await
             }
-            Self::Redis(options) => {
-                let opened = redis::Redis::open(options).await?;
-                let store = Shared::start(opened.engine, opened.identity, timing).await?;
-                Ok(Opened { store, created: opened.created })
-            }
+            Self::Redis(options) => share(redis::Redis::open(options).await?, timing).await,
         }
     }
 
@@ -108,6 +102,12 @@ impl Server {
             }
         }
     }
+}
+
+/// The port on top of what was opened.
+async fn share<E: Engine>(opened: engine::Opened<E>, timing: Timing) -> Result<Opened, String> {
+    let store = Shared::start(opened.engine, opened.identity, timing).await?;
+    Ok(Opened { store, created: opened.created })
 }
 
 async fn read_all<E: Engine>(

@@ -153,6 +153,7 @@ fn killed_replicas_never_issue_more_than_was_requested() {
     Kind::both(|kind| {
         let rewards = Rewards::start();
         rewards.answering(|_, status, body| {
+            // The backend's own work, so that a kill meets calls in flight.
             std::thread::sleep(std::time::Duration::from_millis(2));
             answer(status, &body.to_string())
         });

@@ -32,8 +32,8 @@ use crate::clock::{Timestamp, millis};
 use crate::idempotency::RecordId;
 use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
-use crate::store::shared::engine::{Compared, Engine, Found, Group, Message, Trouble};
-use crate::store::{Identity, Query};
+use crate::store::Query;
+use crate::store::shared::engine::{Compared, Engine, Found, Group, Message, Opened, Trouble};
 use connect::Connector;
 use link::{Failed, Link, Parameters, Sql};
 use slot::Slot;
@@ -105,17 +105,6 @@ impl std::fmt::Debug for Options {
     }
 }
 
-/// A store that was opened.
-#[derive(Debug)]
-pub struct Opened {
-    /// The engine.
-    pub(crate) engine: Arc<Postgres>,
-    /// What the store is.
-    pub identity: Identity,
-    /// Whether it was created just now.
-    pub created: bool,
-}
-
 /// The engine.
 #[derive(Debug)]
 pub(crate) struct Postgres {
@@ -134,7 +123,7 @@ impl Postgres {
     ///
     /// # Errors
     /// One line: what is wrong and what to do. Never the password.
-    pub(crate) async fn open(options: &Options) -> Result<Opened, String> {
+    pub(crate) async fn open(options: &Options) -> Result<Opened<Self>, String> {
         let connector = Connector::new(options)?;
         let link = connector.link(None).await?;
         let (identity, created) = open::find_or_create(&link, options).await?;

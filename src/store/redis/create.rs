@@ -30,7 +30,7 @@ struct Meta {
     ready: bool,
 }
 
-pub(super) async fn open(options: &Options) -> Result<Opened, String> {
+pub(super) async fn open(options: &Options) -> Result<Opened<Redis>, String> {
     let keys = Keys::new(&options.prefix)?;
     let nodes = Nodes::new(super::places(options)?);
     // Before anything is written: all servers are fit.

@@ -38,8 +38,8 @@ use crate::clock::Timestamp;
 use crate::idempotency::RecordId;
 use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
-use crate::store::shared::engine::{Compared, Engine, Found, Group, Message, Trouble};
-use crate::store::{Identity, Query};
+use crate::store::Query;
+use crate::store::shared::engine::{Compared, Engine, Found, Group, Message, Opened, Trouble};
 use crate::tls;
 use checks::Rules;
 use keys::Keys;
@@ -82,17 +82,6 @@ impl std::fmt::Debug for Options {
         // Without the URLs, which have passwords in them.
         f.debug_struct("Options").field("cluster", &self.cluster).finish_non_exhaustive()
     }
-}
-
-/// A store that was opened.
-#[derive(Debug)]
-pub(crate) struct Opened {
-    /// The engine.
-    pub(crate) engine: Arc<Redis>,
-    /// What the store is.
-    pub(crate) identity: Identity,
-    /// Whether it was created just now.
-    pub(crate) created: bool,
 }
 
 /// A store on Redis.
@@ -155,7 +144,7 @@ impl Redis {
     ///
     /// # Errors
     /// One line: what happened, why, and what to do. It never shows a password.
-    pub(crate) async fn open(options: &Options) -> Result<Opened, String> {
+    pub(crate) async fn open(options: &Options) -> Result<Opened<Self>, String> {
         create::open(options).await
     }
 

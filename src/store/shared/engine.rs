@@ -13,7 +13,7 @@ use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
 use crate::shutdown::Shutdown;
 use crate::store::codec::{self, Head};
-use crate::store::{Change, Query};
+use crate::store::{Change, Identity, Query};
 
 /// A compare-and-swap over some records, all or nothing.
 #[derive(Debug)]
@@ -108,6 +108,17 @@ impl Trouble {
             Self::Refused(reason) | Self::Unsure(reason) => reason,
         }
     }
+}
+
+/// A store that was found on its server, or made there.
+#[derive(Debug)]
+pub(crate) struct Opened<E> {
+    /// The engine.
+    pub(crate) engine: Arc<E>,
+    /// What the store is.
+    pub(crate) identity: Identity,
+    /// Whether it was created just now.
+    pub(crate) created: bool,
 }
 
 /// An id and the bytes under it.

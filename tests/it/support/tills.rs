@@ -45,6 +45,7 @@ pub(crate) struct Tills {
 pub(crate) fn working_backend() -> Backend {
     Backend::scripted(|seen| {
         // Not to wait for anything: work takes its time.
+        // The backend's own work, longer for some calls than for others.
         std::thread::sleep(std::time::Duration::from_millis(seen.number as u64 % 7));
         answer(200, &format!(r#"{{"transaction":{}}}"#, seen.number))
     })

@@ -46,7 +46,8 @@ async fn of_many_that_start_at_once_one_makes_the_store() {
             let options = options.clone();
             async move { Postgres::open(&options).await.unwrap() }
         });
-        let opened: Vec<Opened> = opened.collect::<tokio::task::JoinSet<_>>().join_all().await;
+        let opened: Vec<Opened<Postgres>> =
+            opened.collect::<tokio::task::JoinSet<_>>().join_all().await;
         assert_eq!(opened.iter().filter(|opened| opened.created).count(), 1);
         assert!(opened.iter().all(|other| other.identity == opened[0].identity));
     }
