@@ -16,6 +16,8 @@ struct Plan {
     measured: Duration,
     connections: usize,
     records: u64,
+    /// Only cases with this in their name are measured, and nothing else.
+    only: Option<String>,
 }
 
 /// What is to be replayed is asked for once by every connection; that takes no longer than this.
@@ -30,6 +32,7 @@ impl Plan {
             measured: Duration::from_secs_f64(args.or("seconds", if quick { 0.7 } else { 1.2 })?),
             connections: args.or("connections", 64)?,
             records: args.or("records", if quick { 50_000 } else { 1_000_000 })?,
+            only: args.text("only").map(str::to_owned),
         })
     }
 }
@@ -55,7 +58,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let idle = gateway.as_ref().map(memory::settled).transpose()?;
     let table = measure(&plan, &peers, gateway.as_ref())?;
     let mut text = report::table(&table);
-    if let (Some(binary), Some(gateway), Some(idle)) = (binary, gateway, idle) {
+    if let (None, Some(binary), Some(gateway), Some(idle)) = (&plan.only, binary, gateway, idle) {
         let stored: u64 = table.iter().map(Row::fresh_answers).sum();
         let found = memory::measure(&place, &binary, gateway, plan.records, stored)?;
         text.push_str(&report::memory(idle, &found));
@@ -97,6 +100,7 @@ fn measure(plan: &Plan, peers: &Peers, gateway: Option<&Gateway>) -> Result<Vec<
     let mut rows: Vec<Row> = CASES
         .iter()
         .filter(|case| find(case.target).is_some())
+        .filter(|case| plan.only.as_ref().is_none_or(|only| case.name.contains(only.as_str())))
         .map(|case| Row { case, samples: Vec::new() })
         .collect();
     for round in 0..plan.rounds {

@@ -27,7 +27,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const USAGE: &str = "\
 usage: oncegate-bench http --tmp DIR --pids FILE [--oncegate FILE] [--bench-dir DIR] [--quick]
-                      [--rounds N] [--seconds S] [--connections N] [--records N] [--out FILE]
+                      [--rounds N] [--seconds S] [--connections N] [--records N] [--only TEXT] [--out FILE]
        oncegate-bench stores --tmp DIR --pids FILE --oncegate FILE [--bench-dir DIR] [--quick]
                       [--rounds N] [--seconds S] [--connections N] [--wakes N] [--pool N]
                       [--out FILE]
