@@ -1,12 +1,17 @@
-//! The two things the store asks of the disk while it runs: to make a batch durable, and how much
-//! room is left. Behind a trait so that tests can let either fail.
+//! What the store asks of the disk while it runs: to make a frame of the log durable, to take a batch
+//! into the table and make the table durable, and how much room is left. Behind a trait so that tests
+//! can let any of it fail.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fjall::{OwnedWriteBatch, PersistMode};
+use fjall::{Database, OwnedWriteBatch, PersistMode};
+
+use super::log::SEGMENT;
 
 /// New claims stop when the file system has less room than this. What is in flight then still has
 /// room to complete, and the engine to flush and compact.
@@ -17,8 +22,19 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the store asks of the disk.
 pub(super) trait Disk: Send + Sync {
-    /// Writes the batch and waits until it is durable.
-    fn commit(&self, batch: OwnedWriteBatch) -> Result<(), String>;
+    /// Writes the bytes at this place of a file of the log and waits until they are durable.
+    fn append(&self, file: &File, bytes: &[u8], at: u64) -> Result<(), String>;
+
+    /// Puts the batch into the table; it is durable after the next [`Disk::persist`].
+    fn fold(&self, batch: OwnedWriteBatch) -> Result<(), String>;
+
+    /// Waits until all that was put into the table is durable.
+    fn persist(&self, db: &Database) -> Result<(), String>;
+
+    /// Bytes of a file of the log when the other one takes over.
+    fn segment(&self) -> u64 {
+        SEGMENT
+    }
 
     /// Bytes that may still be written.
     fn free(&self) -> io::Result<u64>;
@@ -30,20 +46,32 @@ pub(super) struct FileSystem {
 }
 
 impl Disk for FileSystem {
-    fn commit(&self, batch: OwnedWriteBatch) -> Result<(), String> {
-        // fdatasync is enough: it also writes the file's size, which is all of the metadata that
-        // reading the journal needs, and the journal's name was made durable when it was created.
-        let batch = batch.durability(Some(PersistMode::SyncData));
-        batch.commit().map_err(|error| match error {
-            fjall::Error::Io(error) => error.to_string(),
-            fjall::Error::Poisoned => "an earlier write failed in the background".to_owned(),
-            other => other.to_string(),
-        })
+    fn append(&self, file: &File, bytes: &[u8], at: u64) -> Result<(), String> {
+        file.write_all_at(bytes, at).map_err(|error| error.to_string())?;
+        // Enough: it also writes a file's size when that has changed, which is all of the metadata
+        // that reading needs.
+        file.sync_data().map_err(|error| error.to_string())
+    }
+
+    fn fold(&self, batch: OwnedWriteBatch) -> Result<(), String> {
+        batch.commit().map_err(|error| told(&error))
+    }
+
+    fn persist(&self, db: &Database) -> Result<(), String> {
+        db.persist(PersistMode::SyncData).map_err(|error| told(&error))
     }
 
     fn free(&self) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(&self.dir)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+fn told(error: &fjall::Error) -> String {
+    match error {
+        fjall::Error::Io(error) => error.to_string(),
+        fjall::Error::Poisoned => "an earlier write failed in the background".to_owned(),
+        other => other.to_string(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The directory's layout in the key-value engine, and how it is read.
+//! The table: the records' layout in the key-value engine, and how it is read.
 //!
 //! Five keyspaces: `records` (id → record), `open` (ids in flight or unknown), `expiry` (time of
 //! expiry, big endian milliseconds, then id), `subject` (digest, then id) and `meta`. The last three
@@ -16,10 +16,6 @@ use crate::idempotency::{Record, RecordId};
 use crate::store::codec::{self, Head};
 use crate::store::{Query, StoreError};
 
-/// Bytes put into memory, over all keyspaces, until they are sorted into tables.
-pub(super) const MEMTABLES: usize = 8 << 20;
-/// What an entry costs in memory beside its key and value.
-pub(super) const ENTRY: usize = 96;
 /// Bytes of journal that call for flushing what holds it; the engine's smallest.
 const JOURNAL: u64 = 64 << 20;
 /// One thread flushes and compacts. With two, the engine hands a compaction that is under way to
@@ -87,7 +83,7 @@ impl Engine {
     /// commit while a memtable is full, through a queue that the worker also posts to: when a flush
     /// outlasts a thousand commits the worker waits for itself, for ever.
     pub(super) fn rotate(&self) -> Result<(), String> {
-        for keyspace in [&self.records, &self.open, &self.expiry, &self.subject] {
+        for keyspace in [&self.records, &self.open, &self.expiry, &self.subject, &self.meta] {
             keyspace.rotate_memtable().map_err(|error| error.to_string())?;
         }
         Ok(())
@@ -189,29 +185,28 @@ pub(super) fn id_of(key: &[u8]) -> Option<RecordId> {
     key.last_chunk().copied().map(RecordId::from_bytes)
 }
 
-/// A record and its head, written down.
+/// A record and its head, written down. Cheap to clone.
+#[derive(Clone)]
 pub(super) struct Written {
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Slice,
     pub(super) head: Head,
 }
 
 impl Written {
     pub(super) fn of(id: &RecordId, record: &Record) -> Self {
-        Self { bytes: codec::encode(id, record), head: Head::of(record) }
+        Self { bytes: Slice::from(codec::encode(id, record)), head: Head::of(record) }
     }
 }
 
 /// Puts a change into a batch: the record, and the index entries that differ between the two.
-/// A batch may hold one change of each record only. Gives the bytes it will take in memory.
+/// A batch may hold one change of each record only.
 pub(super) fn stage(
     engine: &Engine,
     batch: &mut OwnedWriteBatch,
     id: &RecordId,
     before: Option<Head>,
     after: Option<Written>,
-) -> usize {
-    let entries = batch.len();
-    let bytes = after.as_ref().map_or(0, |written| written.bytes.len());
+) {
     let head = after.as_ref().map(|written| written.head);
     let was_open = before.is_some_and(|head| head.open);
     let is_open = head.is_some_and(|head| head.open);
@@ -244,7 +239,32 @@ pub(super) fn stage(
         Some(written) => batch.insert(&engine.records, *id.as_bytes(), written.bytes),
         None => batch.remove(&engine.records, *id.as_bytes()),
     }
-    bytes + (batch.len() - entries) * ENTRY
+}
+
+/// Puts a record into a batch with every index entry it has, whatever the indexes hold: after a crash
+/// the table may have the record and not the entries.
+pub(super) fn restage(
+    engine: &Engine,
+    batch: &mut OwnedWriteBatch,
+    id: &RecordId,
+    before: Option<Head>,
+    after: Option<Written>,
+) {
+    let head = after.as_ref().map(|written| written.head);
+    if !head.is_some_and(|head| head.open) {
+        batch.remove(&engine.open, *id.as_bytes());
+    }
+    // An entry that both have is put by hand, and one that only `before` has is removed by `stage`.
+    let both = before.filter(|before| head.is_some_and(|head| head.expires == before.expires));
+    if let Some(at) = both.and_then(|head| head.expires) {
+        batch.insert(&engine.expiry, expiry_key(at, id), []);
+    }
+    let both = before.filter(|before| head.is_some_and(|head| head.subject == before.subject));
+    if let Some(digest) = both.and_then(|head| head.subject) {
+        batch.insert(&engine.subject, subject_key(&digest, id), []);
+    }
+    let before = before.map(|before| Head { open: false, ..before });
+    stage(engine, batch, id, before, after);
 }
 
 /// Whether a record is what the query asks for.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::disk::FileSystem;
 use super::engine::{Engine, expiry_key, id_of, subject_key};
 use super::open::{self, NAMED, OpenError, Options};
 use crate::clock::Timestamp;
@@ -67,7 +68,7 @@ impl Verified {
 /// When a store is there already, or none can be made.
 pub fn init(path: &Path, cache: u64) -> Result<Identity, OpenError> {
     let options = Options { path: path.to_owned(), cache, create: true, expect_id: None };
-    let opened = open::open(&options)?;
+    let opened = opened(&options)?;
     if opened.created { Ok(opened.identity) } else { Err(OpenError::Exists(path.to_owned())) }
 }
 
@@ -209,7 +210,11 @@ fn check_index(
 
 fn existing(path: &Path, cache: u64) -> Result<open::Opened, OpenError> {
     let options = Options { path: path.to_owned(), cache, create: false, expect_id: None };
-    open::open(&options)
+    opened(&options)
+}
+
+fn opened(options: &Options) -> Result<open::Opened, OpenError> {
+    open::open(options, &FileSystem { dir: options.path.clone() })
 }
 
 fn damaged(path: &Path, error: &fjall::Error) -> OpenError {

@@ -1,11 +1,12 @@
 //! Tells a torn tail of the engine's journal from damage, before the engine reads it.
 //!
-//! A power failure may leave the last batch half written, in any order of its pages. It was never
-//! answered, so it can be cut off. But damage further ahead must not be taken for that: cutting
-//! there would forget claims that were durable, and their keys would run again. So: what follows
-//! the first bad batch decides. If any whole batch follows, durable data is damaged and the store
-//! is not opened; else the tail is cut. Left to itself the engine cuts in some cases of either
-//! kind and refuses in others.
+//! The engine's journal is synced only now and then: what comes after the last mark (see `fold`) is in
+//! the log too. A power failure may leave any of that half written, in any order of its pages, and
+//! it can be cut off. But damage further ahead must not be taken for that: cutting there would
+//! forget records that are in the table alone, and their keys would run again. So: what follows the
+//! first bad batch decides. If a sound batch with a mark follows, data that was durable is damaged
+//! and the store is not opened; else the tail is cut, and later journals with it. Left to itself the
+//! engine cuts in some cases of either kind and refuses in others.
 //!
 //! The journal is a row of batches, little endian: start (tag 1, count u32, sequence u64), items
 //! (tag 2, type u8, compression u8, keyspace u64, key length u16, length u32, length as stored u32,
@@ -16,6 +17,8 @@ use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
+
+use super::fold::MARK;
 
 const START: u8 = 1;
 const ITEM: u8 = 2;
@@ -39,38 +42,45 @@ impl From<io::Error> for JournalError {
 }
 
 /// Checks every journal of an engine's directory, in the order of writing, and cuts off a torn tail.
-///
-/// The tail is that of the newest journal, or of the one before when a failed write was still
-/// followed by the change to a new journal, which then holds nothing.
 pub(super) fn check(dir: &Path) -> Result<(), JournalError> {
     let mut last = None;
     let mut torn: Option<(PathBuf, u64)> = None;
     for (_, path) in journals(dir)? {
         let mut journal = Journal::open(&path)?;
+        if let Some((damaged_one, at)) = &torn {
+            if journal.mark_after(0)? {
+                return Err(damaged(damaged_one, *at));
+            }
+            if journal.content_after(0)? {
+                cut(&path, 0)?;
+            }
+            continue;
+        }
         let (end, seen) = journal.batches(last)?;
         last = seen;
-        if let (Some((path, at)), true) = (&torn, end > 0) {
-            return Err(damaged(path, *at));
-        }
         // Behind the end there may be space that was taken in advance.
         if journal.content_after(end)? {
-            if journal.whole_batch_after(end)? {
+            if journal.mark_after(end)? {
                 return Err(damaged(&path, end));
             }
-            torn.get_or_insert((path, end));
+            torn = Some((path, end));
         }
     }
-    let Some((path, end)) = torn else { return Ok(()) };
-    tracing::warn!(journal = %path.display(), end, "cut off a write that was never finished");
-    let file = File::options().write(true).open(&path)?;
+    // Last, so that a crash before it leaves the same to be found.
+    torn.map_or(Ok(()), |(path, end)| Ok(cut(&path, end)?))
+}
+
+fn cut(journal: &Path, end: u64) -> io::Result<()> {
+    tracing::warn!(journal = %journal.display(), end, "cut off what was not durable yet");
+    let file = File::options().write(true).open(journal)?;
     file.set_len(end)?;
-    Ok(file.sync_all()?)
+    file.sync_all()
 }
 
 fn damaged(path: &Path, at: u64) -> JournalError {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     JournalError::Damaged(format!(
-        "its journal {name} has a bad batch at byte {at} and sound ones after it"
+        "its journal {name} has a bad batch at byte {at}, before what was known to be durable"
     ))
 }
 
@@ -95,6 +105,8 @@ struct Journal {
     at: u64,
     /// For keys and values, used again.
     scratch: Vec<u8>,
+    /// Whether the batch that was read last has a mark.
+    marked: bool,
 }
 
 impl Journal {
@@ -102,7 +114,7 @@ impl Journal {
         let file = File::open(path)?;
         let len = file.metadata()?.len();
         let file = BufReader::with_capacity(CHUNK, file);
-        Ok(Self { file, len, at: 0, scratch: Vec::new() })
+        Ok(Self { file, len, at: 0, scratch: Vec::new(), marked: false })
     }
 
     /// Reads sound batches from the start; gives where they end, and the last sequence number.
@@ -125,6 +137,7 @@ impl Journal {
         let Some(count) = self.array()?.map(u32::from_le_bytes) else { return Ok(None) };
         let Some(sequence) = self.array()?.map(u64::from_le_bytes) else { return Ok(None) };
         let mut hash = Xxh3::new();
+        self.marked = false;
         for _ in 0..count {
             if !self.item(&mut hash)? {
                 return Ok(None);
@@ -140,13 +153,14 @@ impl Journal {
     fn item(&mut self, hash: &mut Xxh3) -> io::Result<bool> {
         let Some([tag]) = self.array()? else { return Ok(false) };
         hash.update(&[tag]);
+        let mut key = 0;
         let rest = match tag {
             ITEM => {
                 let Some(head) = self.array::<20>()? else { return Ok(false) };
                 hash.update(&head);
                 let [.., k0, k1, _, _, _, _, v0, v1, v2, v3] = head;
-                u64::from(u16::from_le_bytes([k0, k1]))
-                    + u64::from(u32::from_le_bytes([v0, v1, v2, v3]))
+                key = usize::from(u16::from_le_bytes([k0, k1]));
+                key as u64 + u64::from(u32::from_le_bytes([v0, v1, v2, v3]))
             }
             CLEAR => 8,
             _ => return Ok(false),
@@ -159,6 +173,7 @@ impl Journal {
         self.file.read_exact(&mut self.scratch)?;
         self.at += rest as u64;
         hash.update(&self.scratch);
+        self.marked |= self.scratch.get(..key) == Some(MARK);
         Ok(true)
     }
 
@@ -191,12 +206,17 @@ impl Journal {
         }
     }
 
-    /// Whether a sound batch begins anywhere behind the bad one: just after the end of some other.
-    fn whole_batch_after(&mut self, at: u64) -> io::Result<bool> {
+    /// Whether a sound batch with a mark stands anywhere behind `at`: there, or just after the end of
+    /// some other.
+    fn mark_after(&mut self, at: u64) -> io::Result<bool> {
+        self.seek(at)?;
+        if self.batch()?.is_some() && self.marked {
+            return Ok(true);
+        }
         let mut from = at;
         while let Some(end) = self.magic_after(from)? {
             self.seek(end)?;
-            if self.batch()?.is_some() {
+            if self.batch()?.is_some() && self.marked {
                 return Ok(true);
             }
             from = end;

@@ -1,20 +1,33 @@
 //! The embedded store: a directory on this machine, durable, with one writer.
 //!
 //! This file is the asking side: it opens the store, writes records down and queues changes.
-//! `open` decides whether a directory is a store, `engine` knows the layout, `writer` compares and
-//! commits, `disk` is what may fail, `journal` tells a torn tail from lost data, `inspect` serves
-//! the command line. What the records mean is not known here; see `docs/store.md` for operators.
+//!
+//! ```text
+//! swap ──▶ queue ──▶ writer ──▶ log (one sync) ──▶ answer
+//!                      │  └────▶ recent ──fold──▶ table, in small parts, later
+//! get ───────────────────────▶ recent, else table
+//! list ──▶ queue ──▶ all is folded ─────────────▶ table
+//! ```
+//!
+//! `writer` compares and writes, `log` makes durable, `recent` is what the table has not yet, `fold`
+//! brings it there, `engine` knows the table's layout. `open` decides whether a directory is a store,
+//! `journal` tells a torn tail of the table's from lost data, `replay` brings the table up to the log,
+//! `disk` is what may fail, `inspect` serves the command line. What the records mean is not known
+//! here; see `docs/store.md` for operators.
 
 mod disk;
 mod engine;
+mod fold;
 mod inspect;
 mod journal;
+mod log;
 mod open;
+mod recent;
+mod replay;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -28,8 +41,10 @@ pub use self::inspect::{Info, Progress, Verified, info, init, verify};
 pub use self::open::{NAMED, OpenError, Options, Recovered};
 
 use self::disk::{Disk, FileSystem, Space};
-use self::engine::{Engine, Written};
-use self::writer::{Planned, Request, Shared, Writer};
+use self::engine::{Engine, Written, decode};
+use self::fold::Folding;
+use self::recent::Recent;
+use self::writer::{Asked, Planned, Request, Shared, Writer};
 use super::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
 use crate::clock::{self, Timestamp};
 use crate::idempotency::record::Nonce;
@@ -48,8 +63,9 @@ pub struct Embedded {
     identity: Identity,
     owner: Nonce,
     engine: Option<Engine>,
+    recent: Arc<Recent>,
     shared: Arc<Shared>,
-    queue: Option<mpsc::Sender<Request>>,
+    queue: Option<mpsc::Sender<Asked>>,
     writer: Option<JoinHandle<()>>,
     /// Says that the writer has ended.
     ended: Mutex<std::sync::mpsc::Receiver<()>>,
@@ -81,23 +97,25 @@ impl Embedded {
         space: Space,
     ) -> Result<(Arc<Self>, Recovered), OpenError> {
         let path = options.path.clone();
-        let opened = open::open(options)?;
+        let opened = open::open(options, &*disk)?;
         let engine = opened.engine;
-        let recovered = open::recover(&engine, clock::now(), |batch| disk.commit(batch));
+        let recovered = open::recover(&engine, &*disk, clock::now());
         let recovered = recovered.map_err(|error| OpenError::Unwritable {
             path: path.clone(),
             error: io::Error::other(error.to_string()),
         })?;
         let shared = Arc::new(Shared { space, failed: OnceLock::new() });
         let (queue, requests) = mpsc::channel(QUEUE);
+        let recent = Arc::new(Recent::default());
         let writer = Writer {
             engine: engine.clone(),
             disk,
             shared: shared.clone(),
             path: path.clone(),
             queue: requests,
-            in_memory: 0,
-            in_flight: HashMap::default(),
+            log: opened.log,
+            recent: recent.clone(),
+            folding: Folding::default(),
         };
         let (end, ended) = std::sync::mpsc::sync_channel(1);
         let writer =
@@ -110,6 +128,7 @@ impl Embedded {
             identity: opened.identity,
             owner: *uuid::Uuid::new_v4().as_bytes(),
             engine: Some(engine),
+            recent,
             shared,
             queue: Some(queue),
             writer: Some(writer),
@@ -123,7 +142,25 @@ impl Embedded {
         self.engine.as_ref().ok_or_else(closed)
     }
 
-    fn queue(&self) -> Result<&mpsc::Sender<Request>, StoreError> {
+    /// The record with this id, as it is durable.
+    fn read(&self, id: &RecordId) -> Result<Option<Record>, StoreError> {
+        match self.recent.get(id) {
+            Some(entry) => entry.after.map(|written| decode(id, &written.bytes)).transpose(),
+            None => self.engine()?.get(id),
+        }
+    }
+
+    /// Waits until all that was changed so far is in the table.
+    async fn folded(&self) -> Result<(), StoreError> {
+        let (answer, folded) = oneshot::channel();
+        let folding = async {
+            self.queue()?.send(Asked::Fold(answer)).await.map_err(|_| closed())?;
+            folded.await.unwrap_or_else(|_| Err(self.shared.failure().unwrap_or_else(closed)))
+        };
+        tokio::time::timeout(PATIENCE, folding).await.unwrap_or_else(|_| Err(too_slow()))
+    }
+
+    fn queue(&self) -> Result<&mpsc::Sender<Asked>, StoreError> {
         match (&self.queue, self.shared.failure()) {
             (_, Some(error)) => Err(error),
             (Some(queue), None) if !queue.is_closed() => Ok(queue),
@@ -135,14 +172,11 @@ impl Embedded {
 impl Store for Embedded {
     fn get(&self, id: RecordId) -> StoreFuture<'_, Option<Record>> {
         // On the caller's thread: one look into memory tables, filters and mostly cached blocks.
-        Box::pin(async move { self.engine()?.get(&id) })
+        Box::pin(async move { self.read(&id) })
     }
 
     fn get_many<'a>(&'a self, ids: &'a [RecordId]) -> StoreFuture<'a, Vec<Option<Record>>> {
-        Box::pin(async move {
-            let engine = self.engine()?;
-            ids.iter().map(|id| engine.get(id)).collect()
-        })
+        Box::pin(async move { ids.iter().map(|id| self.read(id)).collect() })
     }
 
     /// The change is queued before this returns, unless the queue is full: from then on it is made
@@ -154,7 +188,7 @@ impl Store for Embedded {
             expect: change.expect,
         });
         let (answer, result) = oneshot::channel();
-        let request = Request { changes: planned.collect(), answer };
+        let request = Asked::Swap(Request { changes: planned.collect(), answer });
         let queued = match self.queue() {
             Err(error) => Err(error),
             Ok(queue) => match queue.try_send(request) {
@@ -181,6 +215,7 @@ impl Store for Embedded {
                 // What other processes had in flight became unknown when this one opened it.
                 return Ok(Vec::new());
             }
+            self.folded().await?;
             // A page may read many blocks from the disk: not on a thread that serves requests.
             let page = tokio::task::spawn_blocking(move || engine.list(&query)).await;
             page.unwrap_or_else(|_| {

@@ -1,9 +1,10 @@
 //! Opening a directory as a store: whose it is, whether it is one, and what a crash left in flight.
 //!
 //! ```text
-//! lock        held while a process has the store open
-//! data/       the engine's files
-//! data.new/   a store that is being created; renamed to `data` when complete
+//! lock          held while a process has the store open
+//! data/table/   the engine's files
+//! data/log/     what is not in the table yet
+//! data.new/     a store that is being created; renamed to `data` when complete
 //! ```
 
 use std::fmt;
@@ -14,8 +15,12 @@ use std::path::{Path, PathBuf};
 use fjall::{OwnedWriteBatch, PersistMode};
 use uuid::Uuid;
 
+use super::disk::Disk;
 use super::engine::{Engine, EngineError, Written, id_of, stage};
+use super::fold::MARK;
 use super::journal::{self, JournalError};
+use super::log::{self, Log};
+use super::replay::{ReplayError, replay};
 use crate::clock::{self, Timestamp};
 use crate::idempotency::RecordId;
 use crate::idempotency::record::UnknownReason;
@@ -25,6 +30,8 @@ use crate::store::{Identity, StoreError};
 const LOCK: &str = "lock";
 const DATA: &str = "data";
 const NEW: &str = "data.new";
+const TABLE: &str = "table";
+const LOG: &str = "log";
 /// What a fresh file system has in its root.
 const LOST_AND_FOUND: &str = "lost+found";
 
@@ -105,6 +112,8 @@ pub enum OpenError {
         /// Its layout.
         found: u32,
     },
+    /// It was written before there was a log, and holds the table's files where log and table are now.
+    OlderLayout(PathBuf),
     /// It is another store than the one expected.
     WrongId {
         /// The directory.
@@ -168,6 +177,12 @@ impl fmt::Display for OpenError {
                  has been settled",
                 path.display()
             ),
+            Self::OlderLayout(path) => write!(
+                f,
+                "the store in {} has no log: it was written before the first release; start with an \
+                 empty directory once every key in it has been settled",
+                path.display()
+            ),
             Self::WrongId { path, found, expected } => write!(
                 f,
                 "the store in {} is {found}, but `expect_id` is {expected}; check that the right \
@@ -195,6 +210,7 @@ impl std::error::Error for OpenError {
             | Self::Locked(_)
             | Self::NewerSchema { .. }
             | Self::OlderSchema { .. }
+            | Self::OlderLayout(_)
             | Self::WrongId { .. }
             | Self::Damaged { .. } => None,
         }
@@ -204,14 +220,16 @@ impl std::error::Error for OpenError {
 /// A directory that is open, locked, and known to be a store.
 pub(super) struct Opened {
     pub(super) engine: Engine,
+    /// All it holds is in the table.
+    pub(super) log: Log,
     pub(super) identity: Identity,
     pub(super) created: bool,
     /// Unlocks when dropped, which must be after the engine.
     pub(super) lock: File,
 }
 
-/// Opens the directory, creating the store when that is allowed.
-pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
+/// Opens the directory, creating the store when that is allowed, and brings the table up to the log.
+pub(super) fn open(options: &Options, disk: &dyn Disk) -> Result<Opened, OpenError> {
     let path = &options.path;
     let unwritable = |error| OpenError::Unwritable { path: path.clone(), error };
     match fs::metadata(path) {
@@ -240,19 +258,30 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     if created {
         create(path, options.cache)?;
     }
-    journal::check(&path.join(DATA)).map_err(|error| match error {
-        JournalError::Io(error) => unwritable(error),
-        JournalError::Damaged(reason) => OpenError::Damaged { path: path.clone(), reason },
-    })?;
-    let engine = open_engine(path, DATA, options.cache, false)?;
-    let identity = identity(&engine, path)?;
-    match options.expect_id {
-        Some(expected) if expected != identity.store_id => {
-            let found = identity.store_id;
-            Err(OpenError::WrongId { path: path.clone(), found, expected })
-        }
-        Some(_) | None => Ok(Opened { engine, identity, created, lock }),
+    let data = path.join(DATA);
+    if !data.join(TABLE).is_dir() {
+        return Err(OpenError::OlderLayout(path.clone()));
     }
+    let damaged = |reason| OpenError::Damaged { path: path.clone(), reason };
+    journal::check(&data.join(TABLE)).map_err(|error| match error {
+        JournalError::Io(error) => unwritable(error),
+        JournalError::Damaged(reason) => damaged(reason),
+    })?;
+    let engine = open_engine(path, &data, options.cache, false)?;
+    let identity = identity(&engine, path)?;
+    if let Some(expected) = options.expect_id.filter(|expected| *expected != identity.store_id) {
+        let found = identity.store_id;
+        return Err(OpenError::WrongId { path: path.clone(), found, expected });
+    }
+    let salt = *identity.store_id.as_bytes();
+    let log = replay(&engine, disk, &data.join(LOG), salt).map_err(|error| match error {
+        ReplayError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+            damaged("its log is missing".to_owned())
+        }
+        ReplayError::Io(error) => unwritable(error),
+        ReplayError::Damaged(reason) => damaged(reason),
+    })?;
+    Ok(Opened { engine, log, identity, created, lock })
 }
 
 /// Only an empty directory may become a store.
@@ -288,15 +317,19 @@ fn create(path: &Path, cache: u64) -> Result<(), OpenError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unwritable(error)),
         Ok(()) | Err(_) => {}
     }
-    let engine = open_engine(path, NEW, cache, true)?;
+    fs::create_dir(&new).map_err(unwritable)?;
+    let engine = open_engine(path, &new, cache, true)?;
     let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
     batch.insert(&engine.meta, STORE_ID, *Uuid::new_v4().as_bytes());
     batch.insert(&engine.meta, SCHEMA_KEY, SCHEMA.to_le_bytes());
     batch.insert(&engine.meta, CREATED, clock::now().as_millis().to_le_bytes());
+    batch.insert(&engine.meta, MARK, 0u64.to_le_bytes());
     batch.commit().map_err(|error| unwritable(io::Error::other(error.to_string())))?;
     drop(engine);
-    fs::rename(&new, path.join(DATA)).map_err(unwritable)?;
+    log::create(&new.join(LOG)).map_err(unwritable)?;
     let sync = |dir: &Path| File::open(dir).and_then(|dir| dir.sync_all());
+    sync(&new).map_err(unwritable)?;
+    fs::rename(&new, path.join(DATA)).map_err(unwritable)?;
     sync(path).map_err(unwritable)?;
     // The directory itself may be new as well.
     match path.canonicalize().map_err(unwritable)?.parent() {
@@ -305,8 +338,8 @@ fn create(path: &Path, cache: u64) -> Result<(), OpenError> {
     }
 }
 
-fn open_engine(path: &Path, dir: &str, cache: u64, create: bool) -> Result<Engine, OpenError> {
-    Engine::open(&path.join(dir), cache, create).map_err(|error| match error {
+fn open_engine(path: &Path, data: &Path, cache: u64, create: bool) -> Result<Engine, OpenError> {
+    Engine::open(&data.join(TABLE), cache, create).map_err(|error| match error {
         EngineError::Locked => OpenError::Locked(path.to_owned()),
         EngineError::Io(error) => OpenError::Unwritable { path: path.to_owned(), error },
         EngineError::Damaged(reason) => OpenError::Damaged { path: path.to_owned(), reason },
@@ -339,10 +372,13 @@ fn identity(engine: &Engine, path: &Path) -> Result<Identity, OpenError> {
 /// and nobody can say any more whether the backend acted.
 pub(super) fn recover(
     engine: &Engine,
+    disk: &dyn Disk,
     now: Timestamp,
-    mut commit: impl FnMut(OwnedWriteBatch) -> Result<(), String>,
 ) -> Result<Recovered, StoreError> {
     let unavailable = |reason: String| StoreError::Unavailable(reason);
+    let commit = |batch: OwnedWriteBatch| {
+        disk.fold(batch).and_then(|()| disk.persist(&engine.db)).map_err(unavailable)
+    };
     let mut recovered = Recovered::default();
     let mut batch = engine.db.batch();
     for entry in engine.open.iter() {
@@ -361,7 +397,7 @@ pub(super) fn recover(
                     recovered.unknown += 1;
                     if batch.len() >= RECOVER_AT_ONCE {
                         let full = std::mem::replace(&mut batch, engine.db.batch());
-                        commit(full).map_err(unavailable)?;
+                        commit(full)?;
                     }
                     continue;
                 }
@@ -381,7 +417,7 @@ pub(super) fn recover(
         }
     }
     if !batch.is_empty() {
-        commit(batch).map_err(unavailable)?;
+        commit(batch)?;
     }
     Ok(recovered)
 }

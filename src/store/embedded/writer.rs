@@ -1,32 +1,42 @@
-//! The one thread that writes: takes what is waiting, compares, commits once, then answers.
+//! The one thread that writes: takes what is waiting, compares, writes one frame of the log, then
+//! answers. Between frames it folds what the log holds into the table, see `fold`.
 //!
-//! Each compare sees the database and what earlier changes of the same batch did. No answer leaves
-//! before the batch is durable, so neither a `Done` nor a `Lost` ever tells of something that a
+//! Each compare sees what is stored and what earlier changes of the same batch did. No answer leaves
+//! before the frame is durable, so neither a `Done` nor a `Lost` ever tells of something that a
 //! power failure could undo. Alone, a change waits for no one; under load, whatever arrives during
-//! one fsync shares the next.
+//! one sync shares the next.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::hash_map;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use fjall::OwnedWriteBatch;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::disk::{Disk, FREE_SPACE_MARGIN, Space};
-use super::engine::{Engine, MEMTABLES, Written, corrupt, decode, stage};
+use super::engine::{Engine, Written, corrupt, decode};
+use super::fold::{self, Folding};
+use super::log::Log;
+use super::recent::{Entry, Recent};
 use crate::idempotency::RecordId;
 use crate::idempotency::record::BuildIdHasher;
-use crate::store::codec::{self, Head};
+use crate::store::codec;
 use crate::store::{StoreError, Swap};
 
 /// Compare-and-swaps that share one fsync, at most.
 const MAX_BATCH: usize = 1024;
 /// Bytes of records after which a batch takes no more.
 const MAX_BATCH_BYTES: usize = 8 << 20;
-/// Records in flight whose heads are kept in memory, some 100 bytes each; those of further ones are
-/// read back.
-const MAX_KNOWN: usize = 16 << 10;
+/// How often the writer lets others run before it writes, while that brings more changes.
+const MAX_YIELDS: usize = 8;
+
+/// What the writer is asked to do.
+pub(super) enum Asked {
+    Swap(Request),
+    /// To put all that was changed before into the table, where it can be listed.
+    Fold(oneshot::Sender<Result<(), StoreError>>),
+}
 
 /// One compare-and-swap, and where its result goes.
 pub(super) struct Request {
@@ -90,38 +100,97 @@ pub(super) struct Writer {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) shared: Arc<Shared>,
     pub(super) path: PathBuf,
-    pub(super) queue: mpsc::Receiver<Request>,
-    /// Bytes put into memory since they were last handed to the engine's worker.
-    pub(super) in_memory: usize,
-    /// What this writer last made durable of records in flight: their next change follows soon, and
-    /// nobody else writes.
-    pub(super) in_flight: HashMap<RecordId, Head, BuildIdHasher>,
+    pub(super) queue: mpsc::Receiver<Asked>,
+    pub(super) log: Log,
+    pub(super) recent: Arc<Recent>,
+    pub(super) folding: Folding,
 }
 
 /// The records that changed in this batch.
 type Changed = HashMap<RecordId, Pending, BuildIdHasher>;
 
-/// A record that changed in this batch.
+/// A record that changes in this batch.
 struct Pending {
-    /// What the database has.
-    before: Option<Head>,
-    /// What takes its place.
-    after: Option<Written>,
+    /// Whether it is there without this batch.
+    existed: bool,
+    /// As it will be.
+    entry: Entry,
+}
+
+/// What is taken from the queue at once.
+#[derive(Default)]
+struct Gathered {
+    requests: Vec<Request>,
+    bytes: usize,
+    folds: Vec<oneshot::Sender<Result<(), StoreError>>>,
+}
+
+impl Gathered {
+    fn add(&mut self, asked: Asked) {
+        match asked {
+            Asked::Swap(request) => {
+                self.bytes += request.bytes();
+                self.requests.push(request);
+            }
+            Asked::Fold(answer) => self.folds.push(answer),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.requests.len() + self.folds.len() >= MAX_BATCH || self.bytes >= MAX_BATCH_BYTES
+    }
 }
 
 impl Writer {
     /// Writes until every sender is gone.
     pub(super) fn run(mut self) {
-        while let Some(first) = self.queue.blocking_recv() {
-            let mut bytes = first.bytes();
-            let mut requests = vec![first];
-            while requests.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
-                let Ok(next) = self.queue.try_recv() else { break };
-                bytes += next.bytes();
-                requests.push(next);
+        let mut last = 0;
+        while let Some(first) = self.next() {
+            let gathered = self.gather(first, last);
+            last = gathered.requests.len();
+            self.write(gathered.requests);
+            for answer in gathered.folds {
+                self.fold_for(answer);
             }
-            self.write(requests);
+            if self.folding.is_due() {
+                // Faster than it grows, so that it ends.
+                self.fold(fold::AT_ONCE.max(2 * last));
+            }
         }
+        self.fold_all();
+    }
+
+    /// The next thing that is asked for. What waits to be folded is, meanwhile.
+    fn next(&mut self) -> Option<Asked> {
+        while self.folding.is_due() {
+            match self.queue.try_recv() {
+                Ok(asked) => return Some(asked),
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) => self.fold(fold::AT_ONCE),
+            }
+        }
+        self.queue.blocking_recv()
+    }
+
+    /// Takes what is waiting. After a batch of several, whoever is about to ask for more is let run
+    /// first, for as long as that brings something: a sync costs far more than a turn, and where
+    /// requests share a processor with this thread they could not ask otherwise.
+    fn gather(&mut self, first: Asked, last: usize) -> Gathered {
+        let mut gathered = Gathered::default();
+        gathered.add(first);
+        for _ in 0..MAX_YIELDS {
+            let before = gathered.requests.len();
+            while !gathered.is_full() {
+                let Ok(next) = self.queue.try_recv() else { break };
+                gathered.add(next);
+            }
+            let grows = before == 1 || gathered.requests.len() > before;
+            if gathered.is_full() || last.max(gathered.requests.len()) < 2 || !grows {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        gathered
     }
 
     fn write(&mut self, requests: Vec<Request>) {
@@ -143,19 +212,6 @@ impl Writer {
             // Whoever asked may be gone; the change stands all the same.
             let _ = answer.send(result);
         }
-        self.rotate();
-    }
-
-    /// Once enough has gathered in memory. A failure fails the store: without tables the journals
-    /// would grow without bound.
-    fn rotate(&mut self) {
-        if self.in_memory < MEMTABLES || self.shared.failed.get().is_some() {
-            return;
-        }
-        self.in_memory = 0;
-        if let Err(error) = self.engine.rotate() {
-            self.fail(&error);
-        }
     }
 
     fn refusal(&self, request: &Request) -> Option<StoreError> {
@@ -165,22 +221,22 @@ impl Writer {
 
     /// Compares every change, then makes all of them part of the batch, or none.
     fn compare(&self, changes: Vec<Planned>, pending: &mut Changed) -> Result<Swap, StoreError> {
-        let mut stored = Vec::with_capacity(changes.len());
+        let mut found = Vec::with_capacity(changes.len());
         for (index, change) in changes.iter().enumerate() {
             let id = &change.id;
             let lost = |bytes: Option<&[u8]>| {
                 let winner = bytes.map(|bytes| decode(id, bytes).map(Box::new)).transpose()?;
                 Ok(Swap::Lost { index, winner })
             };
-            if let Some(earlier) = pending.get(id) {
-                if earlier.after.as_ref().map(|written| written.head.version) != change.expect {
-                    return lost(earlier.after.as_ref().map(|written| written.bytes.as_slice()));
+            let recent = match pending.get(id) {
+                Some(earlier) => Some((None, earlier.entry.after.clone())),
+                None => self.recent.get(id).map(|entry| (Some(entry.stored), entry.after)),
+            };
+            if let Some((stored, now)) = recent {
+                if now.as_ref().map(|written| written.head.version) != change.expect {
+                    return lost(now.as_ref().map(|written| &*written.bytes));
                 }
-                stored.push(earlier.before);
-            } else if let Some(head) =
-                self.in_flight.get(id).filter(|head| Some(head.version) == change.expect)
-            {
-                stored.push(Some(*head));
+                found.push(stored);
             } else {
                 let bytes = self.engine.raw(id)?;
                 let head = bytes.as_ref().map(|bytes| codec::peek(id, bytes)).transpose();
@@ -188,56 +244,58 @@ impl Writer {
                 if head.map(|head| head.version) != change.expect {
                     return lost(bytes.as_deref());
                 }
-                stored.push(head);
+                found.push(Some(head));
             }
         }
-        for (change, before) in changes.into_iter().zip(stored) {
-            match pending.entry(change.id) {
-                Entry::Occupied(mut earlier) => earlier.get_mut().after = change.put,
-                Entry::Vacant(place) => {
-                    place.insert(Pending { before, after: change.put });
+        for (change, stored) in changes.into_iter().zip(found) {
+            match (pending.entry(change.id), stored) {
+                (hash_map::Entry::Occupied(mut earlier), _) => {
+                    earlier.get_mut().entry.after = change.put;
+                }
+                (hash_map::Entry::Vacant(place), stored) => {
+                    let existed = change.expect.is_some();
+                    let entry = Entry { after: change.put, stored: stored.flatten() };
+                    place.insert(Pending { existed, entry });
                 }
             }
         }
         Ok(Swap::Done)
     }
 
-    /// Makes the batch durable. A failure is final: what the disk then holds is not known, and a
-    /// second fsync could report success for pages that the first one lost.
-    fn commit(&mut self, pending: Changed) -> Result<(), StoreError> {
-        if pending.is_empty() {
+    /// Makes the batch durable, then visible. A failure is final: what the disk then holds is not
+    /// known, and a second sync could report success for pages that the first one lost.
+    fn commit(&mut self, mut pending: Changed) -> Result<(), StoreError> {
+        pending.retain(|_, change| change.existed || change.entry.after.is_some());
+        let Some(changes) = u32::try_from(pending.len()).ok().filter(|changes| *changes > 0) else {
             return Ok(());
+        };
+        self.log.begin();
+        for (id, change) in &pending {
+            self.log.add(id, change.entry.after.as_ref().map(|written| &*written.bytes));
         }
-        let mut batch = OwnedWriteBatch::with_capacity(self.engine.db.clone(), pending.len() * 4);
-        let mut heads = Vec::with_capacity(pending.len());
+        let disk = self.disk.clone();
+        let room = if self.log.fits(&*disk) { Ok(()) } else { self.turn() };
+        let written = room.and_then(|()| self.log.write(changes, &*disk));
+        written.map_err(|error| self.fail(&error))?;
         for (id, change) in pending {
-            heads.push((id, change.after.as_ref().map(|written| written.head)));
-            if change.before.is_some() || change.after.is_some() {
-                self.in_memory += stage(&self.engine, &mut batch, &id, change.before, change.after);
-            }
-        }
-        self.disk.commit(batch).map_err(|error| self.fail(&error))?;
-        for (id, head) in heads {
-            match head.filter(|head| head.in_flight) {
-                Some(head) if self.in_flight.len() < MAX_KNOWN => {
-                    self.in_flight.insert(id, head);
-                }
-                Some(_) | None => {
-                    self.in_flight.remove(&id);
-                }
+            if self.recent.put(id, change.entry) {
+                self.folding.add(id);
             }
         }
         Ok(())
     }
 
     /// From now on nothing is written any more.
-    fn fail(&self, error: &str) -> StoreError {
+    pub(super) fn fail(&mut self, error: &str) -> StoreError {
         let path = self.path.display();
         let reason = format!(
             "writing to {path} failed ({error}); nothing more is written until a restart: \
              check the disk and its free space, then restart oncegate"
         );
         tracing::error!(path = %path, error, "the store failed and takes no more writes");
-        StoreError::Unavailable(self.shared.failed.get_or_init(|| reason).clone())
+        let reason = self.shared.failed.get_or_init(|| reason).clone();
+        let failure = StoreError::Unavailable(reason);
+        self.folding.give_up(&failure);
+        failure
     }
 }

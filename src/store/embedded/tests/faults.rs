@@ -1,25 +1,42 @@
-//! What the disk can do to a store: writes that fail, no room, torn and damaged journals.
+//! What the disk can do to a store: writes that fail, and no room.
 
 use super::*;
 
 /// A disk that fails when told to, and can be held.
-struct Flaky {
+pub(super) struct Flaky {
     real: FileSystem,
     commits: AtomicUsize,
-    failing: AtomicBool,
+    pub(super) failing: AtomicBool,
+    pub(super) table_failing: AtomicBool,
+    segment: u64,
     free: AtomicU64,
     /// Taken for each commit, so that a test can hold it.
     gate: Mutex<()>,
 }
 
 impl Disk for Flaky {
-    fn commit(&self, batch: OwnedWriteBatch) -> Result<(), String> {
+    fn append(&self, file: &File, bytes: &[u8], at: u64) -> Result<(), String> {
         self.commits.fetch_add(1, Ordering::SeqCst);
         let _held = self.gate.lock().unwrap();
         if self.failing.load(Ordering::SeqCst) {
             return Err("Input/output error (os error 5)".to_owned());
         }
-        self.real.commit(batch)
+        self.real.append(file, bytes, at)
+    }
+
+    fn fold(&self, batch: OwnedWriteBatch) -> Result<(), String> {
+        if self.table_failing.load(Ordering::SeqCst) {
+            return Err("No space left on device (os error 28)".to_owned());
+        }
+        self.real.fold(batch)
+    }
+
+    fn persist(&self, db: &fjall::Database) -> Result<(), String> {
+        self.real.persist(db)
+    }
+
+    fn segment(&self) -> u64 {
+        self.segment
     }
 
     fn free(&self) -> io::Result<u64> {
@@ -27,11 +44,18 @@ impl Disk for Flaky {
     }
 }
 
-fn flaky(path: &Path) -> (Arc<Embedded>, Arc<Flaky>) {
+pub(super) fn flaky(path: &Path) -> (Arc<Embedded>, Arc<Flaky>) {
+    flaky_with(path, SEGMENT)
+}
+
+/// With files of the log that are full sooner.
+pub(super) fn flaky_with(path: &Path, segment: u64) -> (Arc<Embedded>, Arc<Flaky>) {
     let disk = Arc::new(Flaky {
         real: FileSystem { dir: PathBuf::from(path) },
         commits: AtomicUsize::new(0),
         failing: AtomicBool::new(false),
+        table_failing: AtomicBool::new(false),
+        segment,
         free: AtomicU64::new(u64::MAX),
         gate: Mutex::new(()),
     });
@@ -147,99 +171,3 @@ async fn without_room_nothing_new_begins_and_what_began_completes() {
     lost(&*store, vec![put_new(id(1), samples::claim(2))]).await;
 }
 
-/// The journal that is written to, and how much of it is used.
-fn journal_of(dir: &Path) -> PathBuf {
-    let files = fs::read_dir(dir.join("data")).unwrap().map(|entry| entry.unwrap().path());
-    let mut journals: Vec<_> =
-        files.filter(|path| path.extension().is_some_and(|ext| ext == "jnl")).collect();
-    journals.sort();
-    journals.pop().unwrap()
-}
-
-/// Where each write of 20 records ends in the journal, and that journal.
-async fn written(dir: &Path) -> (PathBuf, Vec<usize>) {
-    let (store, _) = open(dir);
-    let journal = journal_of(dir);
-    let mut ends = Vec::new();
-    for n in 0..20 {
-        done(&*store, vec![put_new(id(n), samples::kept(n, 10_000))]).await;
-        let bytes = fs::read(&journal).unwrap();
-        ends.push(bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1);
-    }
-    drop(store);
-    (journal, ends)
-}
-
-#[tokio::test]
-async fn a_torn_tail_of_the_journal_costs_only_what_was_never_answered() {
-    let mut random = samples::Random::new();
-    for round in 0..12 {
-        let dir = TempDir::new().unwrap();
-        let (journal, ends) = written(dir.path()).await;
-        let bytes = fs::read(&journal).unwrap();
-        let (from, to) = (ends[18], ends[19]);
-        let mut torn = bytes[..to].to_vec();
-        let cut = from + random.below(to - from);
-        match round % 3 {
-            0 => torn.truncate(cut),
-            // Space was taken, nothing written.
-            1 => torn[cut..].fill(0),
-            // A page in the middle did not arrive.
-            _ => {
-                let end = (cut + 512).min(to - 20).max(cut + 1);
-                torn[cut..end].fill(0);
-            }
-        }
-        fs::write(&journal, torn).unwrap();
-        let (store, _) = open(dir.path());
-        for n in 0..19 {
-            assert_eq!(store.get(id(n)).await.unwrap(), Some(samples::kept(n, 10_000)));
-        }
-        assert_eq!(store.get(id(19)).await.unwrap(), None, "round {round}, cut at {cut}");
-        done(&*store, vec![put_new(id(19), samples::claim(19))]).await;
-        drop(store);
-        let (store, _) = open(dir.path());
-        assert_eq!(store.get(id(19)).await.unwrap().unwrap().version, 2);
-    }
-}
-
-#[tokio::test]
-async fn damage_before_the_tail_is_not_taken_for_a_torn_tail() {
-    let mut random = samples::Random::new();
-    let dir = TempDir::new().unwrap();
-    let (journal, ends) = written(dir.path()).await;
-    let bytes = fs::read(&journal).unwrap();
-    for round in 0..40 {
-        let at = ends[0] + random.below(ends[17] - ends[0]);
-        // Every fourth time the start of a batch; its checksum does not cover that.
-        let at = if round % 4 == 0 { ends[round % 17] + random.below(5) } else { at };
-        let mut damaged = bytes.clone();
-        damaged[at] ^= 1 << random.below(8);
-        fs::write(&journal, damaged).unwrap();
-        let message = refused(&options(dir.path()));
-        assert!(message.contains("is damaged: its journal"), "byte {at}: {message}");
-    }
-    fs::write(&journal, bytes).unwrap();
-    drop(open(dir.path()));
-}
-
-#[tokio::test]
-async fn a_torn_tail_is_one_only_when_no_later_journal_goes_on() {
-    let dir = TempDir::new().unwrap();
-    let (journal, ends) = written(dir.path()).await;
-    let bytes = fs::read(&journal).unwrap();
-    let next = dir.path().join("data/1.jnl");
-    assert_ne!(journal, next);
-
-    // The row breaks off within the eleventh batch, and the next journal has the twelfth.
-    fs::write(&journal, &bytes[..ends[10] - 5]).unwrap();
-    fs::write(&next, &bytes[ends[10]..ends[19]]).unwrap();
-    let message = refused(&options(dir.path()));
-    assert!(message.contains("is damaged: its journal 0.jnl has a bad batch"), "{message}");
-
-    // Nothing was written after it.
-    fs::write(&next, [0; 4096]).unwrap();
-    let (store, _) = open(dir.path());
-    assert_eq!(store.get(id(9)).await.unwrap(), Some(samples::kept(9, 10_000)));
-    assert_eq!(store.get(id(10)).await.unwrap(), None);
-}

@@ -1,5 +1,6 @@
 //! The embedded store passes the port's contract, and survives what disks and processes do.
 
+mod crashes;
 mod faults;
 
 use std::fs;
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use fjall::{OwnedWriteBatch, PersistMode};
 use tempfile::TempDir;
 
+use super::log::{BLOCK, SEGMENT};
 use super::*;
 use crate::idempotency::State;
 use crate::idempotency::record::UnknownReason;
@@ -130,7 +132,7 @@ async fn a_queued_change_is_made_although_the_store_closes() {
 
 /// Changes one byte of a stored record, past the store's back.
 fn damage(dir: &Path, id: RecordId) {
-    let engine = Engine::open(&dir.join("data"), CACHE, false).ok().unwrap();
+    let engine = Engine::open(&dir.join("data/table"), CACHE, false).ok().unwrap();
     let mut bytes = engine.raw(&id).unwrap().unwrap().to_vec();
     bytes[50] ^= 1;
     let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
@@ -187,7 +189,7 @@ async fn verify_finds_an_index_that_does_not_fit() {
     done(&*store, vec![put_new(id(1), samples::kept(1, 10))]).await;
     done(&*store, vec![put_new(id(2), samples::claim(2))]).await;
     drop(store);
-    let engine = Engine::open(&dir.path().join("data"), CACHE, false).ok().unwrap();
+    let engine = Engine::open(&dir.path().join("data/table"), CACHE, false).ok().unwrap();
     let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
     batch.insert(&engine.open, *id(1).as_bytes(), []);
     batch.insert(&engine.open, *id(7).as_bytes(), []);
@@ -257,7 +259,7 @@ fn every_reason_not_to_open_is_said_in_one_line() {
     assert_eq!(info(&dir.path().join("made"), CACHE).unwrap().identity, made);
 
     let with_schema = |schema: u32| {
-        let engine = Engine::open(&dir.path().join("store/data"), CACHE, false).ok().unwrap();
+        let engine = Engine::open(&dir.path().join("store/data/table"), CACHE, false).ok().unwrap();
         let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(&engine.meta, b"schema", schema.to_le_bytes());
         batch.commit().unwrap();
@@ -266,16 +268,18 @@ fn every_reason_not_to_open_is_said_in_one_line() {
     check(&at("store"), "DIR/store has schema 3, this oncegate knows 2: upgrade oncegate");
     with_schema(1);
     check(&at("store"), "DIR/store has schema 1, written before the first release");
+    fs::create_dir_all(dir.path().join("old/data/keyspaces")).unwrap();
+    check(&at("old"), "DIR/old has no log: it was written before the first release");
 
-    fs::write(dir.path().join("made/data/version"), "???").unwrap();
+    fs::write(dir.path().join("made/data/table/version"), "???").unwrap();
     check(&at("made"), "the store in DIR/made is damaged");
 }
 
 #[test]
 fn a_creation_that_was_cut_short_is_begun_again() {
     let dir = TempDir::new().unwrap();
-    fs::create_dir_all(dir.path().join("data.new/keyspaces")).unwrap();
-    fs::write(dir.path().join("data.new/0.jnl"), "half").unwrap();
+    fs::create_dir_all(dir.path().join("data.new/table")).unwrap();
+    fs::write(dir.path().join("data.new/table/0.jnl"), "half").unwrap();
     fs::write(dir.path().join("lock"), "").unwrap();
     fs::create_dir(dir.path().join("lost+found")).unwrap();
     let (_, recovered) = open(dir.path());

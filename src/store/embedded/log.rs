@@ -1,0 +1,249 @@
+//! The log: what makes a change durable before it is answered, and what a crash is recovered from.
+//!
+//! Two files take turns. Each batch of changes is one *frame*, written at the end of the active file
+//! and synced once. When the active file is full the other one takes over, whose changes have all
+//! been *folded* into the table by then, so that it may be written over from its start.
+//!
+//! A frame begins on a block of its own, so that a write which is torn never touches what was
+//! confirmed before it. Frames are numbered without a gap, and their checksum covers the number and
+//! the store's id: what an earlier turn of the file left behind, or another store's file, is no
+//! frame of this row.
+//!
+//! ```text
+//! magic [8] · sequence u64 · payload length u32 · changes u32 · xxh3 u64 · payload · zeros
+//! change: id [16] · length u32 (all ones: the record is removed) · record
+//! ```
+//!
+//! Integers are little endian. What a frame means for the table is decided in `replay`.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use fjall::Slice;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::disk::Disk;
+use crate::idempotency::RecordId;
+
+/// Bytes of a file when the other one takes over. A larger frame has a turn of its own, for which the
+/// file grows.
+pub(super) const SEGMENT: u64 = 16 << 20;
+/// A file grows in steps that are written before they are used, so that most syncs have no metadata
+/// to write: that takes two more writes of the disk.
+const STEP: u64 = 1 << 20;
+/// What a disk writes whole or not at all, at best; also the page of the page cache.
+pub(super) const BLOCK: usize = 4096;
+/// A scratch buffer above this is given back after a large frame.
+const SCRATCH: usize = 1 << 20;
+
+const NAMES: [&str; 2] = ["0", "1"];
+const MAGIC: [u8; 8] = *b"oncelog1";
+const HEADER: usize = 32;
+/// The part of the header that the checksum covers.
+const COVERED: usize = 24;
+const CHANGE: usize = 20;
+const REMOVED: u32 = u32::MAX;
+
+/// A change as the log keeps it: a record's bytes, or that it is gone.
+pub(super) type Logged = (RecordId, Option<Slice>);
+
+/// The log of an open store.
+pub(super) struct Log {
+    files: [File; 2],
+    salt: [u8; 16],
+    active: usize,
+    /// How much of the active file was written before.
+    written: u64,
+    /// Where the next frame goes in the active file.
+    end: u64,
+    /// The number of the next frame.
+    next: u64,
+    scratch: Vec<u8>,
+}
+
+/// A frame that was read back.
+pub(super) struct Frame {
+    pub(super) sequence: u64,
+    pub(super) changes: Vec<Logged>,
+}
+
+/// What the two files hold.
+pub(super) struct Found {
+    /// The frames that begin each file, without a gap among themselves.
+    pub(super) runs: [Vec<Frame>; 2],
+    /// The highest number of a sound frame that stands behind a bad one.
+    pub(super) stray: Option<u64>,
+}
+
+/// Makes both files, durably, in a directory that is made too.
+pub(super) fn create(dir: &Path) -> io::Result<()> {
+    fs::create_dir(dir)?;
+    for name in NAMES {
+        File::options().create_new(true).write(true).open(dir.join(name))?.sync_all()?;
+    }
+    File::open(dir)?.sync_all()
+}
+
+/// Reads what the files hold; `salt` is the id of the store they must belong to.
+pub(super) fn read(dir: &Path, salt: [u8; 16]) -> io::Result<Found> {
+    let mut found = Found { runs: [Vec::new(), Vec::new()], stray: None };
+    for (name, run) in NAMES.into_iter().zip(&mut found.runs) {
+        let bytes = fs::read(dir.join(name))?;
+        let mut at = 0;
+        while let Some((frame, length)) = frame_at(&bytes, at, &salt) {
+            if run.last().is_some_and(|last: &Frame| frame.sequence != last.sequence + 1) {
+                break;
+            }
+            run.push(frame);
+            at += length;
+        }
+        for at in (at..bytes.len()).step_by(BLOCK) {
+            let sequence = frame_at(&bytes, at, &salt).map(|(frame, _)| frame.sequence);
+            found.stray = found.stray.max(sequence);
+        }
+    }
+    Ok(found)
+}
+
+/// The sound frame that begins at `at`, and the bytes up to the next one.
+fn frame_at(bytes: &[u8], at: usize, salt: &[u8; 16]) -> Option<(Frame, usize)> {
+    let bytes = bytes.get(at..)?;
+    let header: &[u8; HEADER] = bytes.first_chunk()?;
+    if header[..MAGIC.len()] != MAGIC {
+        return None;
+    }
+    let sequence = u64::from_le_bytes(*header[8..].first_chunk()?);
+    let length = u32::from_le_bytes(*header[16..].first_chunk()?) as usize;
+    let count = u32::from_le_bytes(*header[20..].first_chunk()?);
+    let sum = u64::from_le_bytes(*header[24..].first_chunk()?);
+    let payload = bytes.get(HEADER..HEADER.checked_add(length)?)?;
+    if sum != checksum(salt, &header[..COVERED], payload) {
+        return None;
+    }
+    let changes = changes_in(payload, count)?;
+    Some((Frame { sequence, changes }, (HEADER + length).next_multiple_of(BLOCK)))
+}
+
+fn changes_in(mut payload: &[u8], count: u32) -> Option<Vec<Logged>> {
+    let mut changes = Vec::new();
+    for _ in 0..count {
+        let (head, rest) = payload.split_first_chunk::<CHANGE>()?;
+        let id = RecordId::from_bytes(*head.first_chunk()?);
+        let length = u32::from_le_bytes(*head.last_chunk()?);
+        if length == REMOVED {
+            changes.push((id, None));
+            payload = rest;
+            continue;
+        }
+        let (record, rest) = rest.split_at_checked(length as usize)?;
+        changes.push((id, Some(Slice::from(record))));
+        payload = rest;
+    }
+    payload.is_empty().then_some(changes)
+}
+
+fn checksum(salt: &[u8; 16], header: &[u8], payload: &[u8]) -> u64 {
+    let mut hash = Xxh3::new();
+    hash.update(salt);
+    hash.update(header);
+    hash.update(payload);
+    hash.digest()
+}
+
+impl Log {
+    /// Opens the files for writing. All they hold has been folded; the next frame has the number
+    /// after `last`, which stands in the file `holds_last`.
+    pub(super) fn open(
+        dir: &Path,
+        salt: [u8; 16],
+        last: u64,
+        holds_last: usize,
+    ) -> io::Result<Self> {
+        let open = |name| File::options().write(true).open(dir.join(name));
+        let files = [open(NAMES[0])?, open(NAMES[1])?];
+        // The last frame stays until another one is durable: it shows that the log was not lost.
+        let active = 1 - holds_last;
+        let written = files[active].metadata()?.len();
+        let (next, scratch) = (last + 1, Vec::new());
+        Ok(Self { files, salt, active, written, end: 0, next, scratch })
+    }
+
+    /// The number of the newest frame.
+    pub(super) fn last(&self) -> u64 {
+        self.next - 1
+    }
+
+    /// Begins a frame; changes are added with [`Log::add`].
+    pub(super) fn begin(&mut self) {
+        self.scratch.clear();
+        self.scratch.resize(HEADER, 0);
+    }
+
+    /// Adds a change to the frame that was begun.
+    pub(super) fn add(&mut self, id: &RecordId, record: Option<&[u8]>) {
+        self.scratch.extend_from_slice(id.as_bytes());
+        // A record is far below 4 GiB: what a batch may hold is bounded.
+        let length = record.map_or(REMOVED, |record| u32::try_from(record.len()).unwrap_or(0));
+        self.scratch.extend_from_slice(&length.to_le_bytes());
+        self.scratch.extend_from_slice(record.unwrap_or_default());
+    }
+
+    /// Whether the frame that was begun has its place in the active file. One that is larger than
+    /// a whole file has it at the start.
+    pub(super) fn fits(&self, disk: &dyn Disk) -> bool {
+        self.end == 0 || self.end + self.scratch.len() as u64 <= disk.segment()
+    }
+
+    /// Goes on in the other file, which must have been folded.
+    pub(super) fn switch(&mut self, disk: &dyn Disk) -> io::Result<()> {
+        self.active = 1 - self.active;
+        self.end = 0;
+        let file = &self.files[self.active];
+        self.written = file.metadata()?.len();
+        if self.written > disk.segment() {
+            // After a frame that was larger than that.
+            file.set_len(disk.segment())?;
+            self.written = disk.segment();
+        }
+        Ok(())
+    }
+
+    /// Lets the active file grow up to `end` and the rest of a step.
+    fn grow(&mut self, end: u64) -> io::Result<()> {
+        let zeros = vec![0; STEP as usize];
+        while self.written < end {
+            let step = STEP - self.written % STEP;
+            self.files[self.active].write_all_at(&zeros[..step as usize], self.written)?;
+            self.written += step;
+        }
+        Ok(())
+    }
+
+    /// Makes the frame that was begun durable.
+    pub(super) fn write(&mut self, changes: u32, disk: &dyn Disk) -> Result<(), String> {
+        let length = u32::try_from(self.scratch.len() - HEADER)
+            .map_err(|_| "a batch of changes is larger than a log can take".to_owned())?;
+        let header = &mut self.scratch[..HEADER];
+        header[..8].copy_from_slice(&MAGIC);
+        header[8..16].copy_from_slice(&self.next.to_le_bytes());
+        header[16..20].copy_from_slice(&length.to_le_bytes());
+        header[20..24].copy_from_slice(&changes.to_le_bytes());
+        let (header, payload) = self.scratch.split_at(HEADER);
+        let sum = checksum(&self.salt, &header[..COVERED], payload);
+        self.scratch[COVERED..HEADER].copy_from_slice(&sum.to_le_bytes());
+        self.scratch.resize(self.scratch.len().next_multiple_of(BLOCK), 0);
+        let end = self.end + self.scratch.len() as u64;
+        if end > self.written {
+            self.grow(end).map_err(|error| error.to_string())?;
+        }
+        disk.append(&self.files[self.active], &self.scratch, self.end)?;
+        self.end = end;
+        self.next += 1;
+        if self.scratch.capacity() > SCRATCH {
+            self.scratch = Vec::new();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,126 @@
+//! Recovery: what the log holds and the table does not is folded before anybody sees the store.
+//!
+//! A frame that is torn was never answered and is the last one. Anything else that is not whole is
+//! damage, and the store is not opened: frames that are missing are claims that were durable.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use fjall::Slice;
+
+use super::disk::Disk;
+use super::engine::{Engine, Written, restage};
+use super::fold::{MARK, mark};
+use super::log::{self, Found, Frame, Log};
+use crate::idempotency::RecordId;
+use crate::idempotency::record::BuildIdHasher;
+use crate::store::codec;
+
+/// Bytes put into the table at once.
+const AT_ONCE: usize = 1 << 20;
+
+/// Why a log could not be replayed.
+pub(super) enum ReplayError {
+    Io(std::io::Error),
+    Damaged(String),
+}
+
+/// The row of frames, as far as the table does not have it.
+struct Row {
+    frames: Vec<Frame>,
+    /// The number of the newest frame of all.
+    last: u64,
+    /// The file in which it stands.
+    holds_last: usize,
+}
+
+/// Folds what the table does not have and gives the log, ready for the next frame.
+pub(super) fn replay(
+    engine: &Engine,
+    disk: &dyn Disk,
+    dir: &Path,
+    salt: [u8; 16],
+) -> Result<Log, ReplayError> {
+    let found = log::read(dir, salt).map_err(ReplayError::Io)?;
+    let row = row(found, folded(engine)?).map_err(ReplayError::Damaged)?;
+    let (last, holds_last) = (row.last, row.holds_last);
+    if !row.frames.is_empty() {
+        let frames = row.frames.len();
+        let mut newest: HashMap<RecordId, Option<Slice>, BuildIdHasher> = HashMap::default();
+        newest.extend(row.frames.into_iter().flat_map(|frame| frame.changes));
+        tracing::info!(frames, records = newest.len(), "replayed the log");
+        fold(engine, disk, newest)?;
+        mark(engine, disk, last).map_err(unwritable)?;
+    }
+    Log::open(dir, salt, last, holds_last).map_err(ReplayError::Io)
+}
+
+/// The frame up to which the table reaches.
+fn folded(engine: &Engine) -> Result<u64, ReplayError> {
+    let damaged = |reason: &str| ReplayError::Damaged(reason.to_owned());
+    let mark = engine.meta.get(MARK).map_err(|error| damaged(&error.to_string()))?;
+    let mark = mark.as_deref().and_then(|bytes| bytes.first_chunk().copied());
+    mark.map(u64::from_le_bytes).ok_or_else(|| damaged("the mark in its table is missing"))
+}
+
+/// Puts the frames in order and finds out whether any are missing.
+fn row(found: Found, folded: u64) -> Result<Row, String> {
+    let seen = |sequence: u64| {
+        let mut frames = found.runs.iter().flatten();
+        frames.any(|frame| frame.sequence == sequence)
+    };
+    // The file that holds the newest folded frame is not written over before another has a newer one.
+    if folded > 0 && !seen(folded) && !seen(folded + 1) {
+        return Err(format!("its log ends before frame {folded}, which its table has"));
+    }
+    let newest = |run: &Vec<Frame>| run.last().map_or(0, |frame| frame.sequence);
+    let holds_last = usize::from(newest(&found.runs[0]) <= newest(&found.runs[1]));
+    let last = newest(&found.runs[holds_last]).max(folded);
+    if let Some(stray) = found.stray.filter(|stray| *stray > last) {
+        return Err(format!("its log has a bad frame before frame {stray}, which is sound"));
+    }
+    let mut frames: Vec<Frame> = found.runs.into_iter().flatten().collect();
+    frames.retain(|frame| frame.sequence > folded);
+    frames.sort_unstable_by_key(|frame| frame.sequence);
+    for (expected, frame) in (folded + 1..).zip(&frames) {
+        if frame.sequence != expected {
+            return Err(format!("frame {expected} of its log is missing"));
+        }
+    }
+    Ok(Row { frames, last, holds_last })
+}
+
+fn fold(
+    engine: &Engine,
+    disk: &dyn Disk,
+    records: HashMap<RecordId, Option<Slice>, BuildIdHasher>,
+) -> Result<(), ReplayError> {
+    let mut batch = engine.db.batch();
+    let mut bytes = 0;
+    for (id, record) in records {
+        let after = match record {
+            None => None,
+            Some(record) => {
+                let head = codec::peek(&id, &record).map_err(|error| {
+                    ReplayError::Damaged(format!("record {id} in its log: {error}"))
+                })?;
+                bytes += record.len();
+                Some(Written { bytes: record, head })
+            }
+        };
+        let before = engine.raw(&id).map_err(|error| ReplayError::Damaged(error.to_string()))?;
+        // One that cannot be read back any more is replaced by what is known to be true.
+        let before = before.and_then(|bytes| codec::peek(&id, &bytes).ok());
+        restage(engine, &mut batch, &id, before, after);
+        if bytes >= AT_ONCE {
+            bytes = 0;
+            let full = std::mem::replace(&mut batch, engine.db.batch());
+            disk.fold(full).map_err(unwritable)?;
+        }
+    }
+    disk.fold(batch).map_err(unwritable)
+}
+
+fn unwritable(reason: String) -> ReplayError {
+    ReplayError::Io(std::io::Error::other(reason))
+}

@@ -1,0 +1,261 @@
+//! What a crash leaves of the log and of the table, and what damage is not taken for that.
+
+use super::faults::{Flaky, flaky, flaky_with};
+use super::*;
+
+/// The file of the log that was written to last, and how much of it is used.
+fn written_to(dir: &Path) -> PathBuf {
+    let file = |name: &str| dir.join("data/log").join(name);
+    let newest = |path: &PathBuf| {
+        let bytes = fs::read(path).unwrap();
+        (0..bytes.len())
+            .step_by(BLOCK)
+            .filter(|at| bytes[*at..].starts_with(b"oncelog1"))
+            .map(|at| u64::from_le_bytes(*bytes[at + 8..].first_chunk().unwrap()))
+            .max()
+    };
+    [file("0"), file("1")].into_iter().max_by_key(newest).unwrap()
+}
+
+/// Ends a store as a crash does: what the log holds is not folded.
+async fn crash(store: Arc<Embedded>, disk: &Flaky) {
+    disk.failing.store(true, Ordering::SeqCst);
+    store.swap(vec![put_new(id(u64::MAX), samples::claim(0))]).await.unwrap_err();
+    drop(store);
+    disk.failing.store(false, Ordering::SeqCst);
+}
+
+/// A record for each of `numbers`, each in a frame of its own, and then a crash; gives the file of
+/// the log, and where in it each frame begins and ends, padding left out.
+async fn frames(dir: &Path, count: u64) -> (PathBuf, Vec<std::ops::Range<usize>>) {
+    let (store, disk) = flaky(dir);
+    for n in 0..count {
+        done(&*store, vec![put_new(id(n), samples::kept(n, 10_000))]).await;
+    }
+    crash(store, &disk).await;
+    let log = written_to(dir);
+    let bytes = fs::read(&log).unwrap();
+    let starts = (0..bytes.len()).step_by(BLOCK);
+    let starts = starts.filter(|at| bytes[*at..].starts_with(b"oncelog1"));
+    let frames = starts.map(|at| {
+        let length = u32::from_le_bytes(*bytes[at + 16..].first_chunk().unwrap()) as usize;
+        at..at + 32 + length
+    });
+    (log, frames.collect())
+}
+
+#[tokio::test]
+async fn a_torn_tail_of_the_log_costs_only_what_was_never_answered() {
+    let mut random = samples::Random::new();
+    for round in 0..12 {
+        let dir = TempDir::new().unwrap();
+        let (log, frames) = frames(dir.path(), 20).await;
+        assert_eq!(frames.len(), 20);
+        let last = frames[19].clone();
+        let cut = last.start + random.below(last.len());
+        let mut torn = fs::read(&log).unwrap();
+        match round % 3 {
+            0 => torn.truncate(cut),
+            // Space was taken, nothing written.
+            1 => torn[cut..].fill(0),
+            // A page in the middle did not arrive.
+            _ => torn[cut..(cut + 512).min(last.end)].fill(0xaa),
+        }
+        fs::write(&log, torn).unwrap();
+        let (store, disk) = flaky(dir.path());
+        for n in 0..19 {
+            assert_eq!(store.get(id(n)).await.unwrap(), Some(samples::kept(n, 10_000)));
+        }
+        assert_eq!(store.get(id(19)).await.unwrap(), None, "round {round}, cut at {cut}");
+        done(&*store, vec![put_new(id(19), samples::claim(19))]).await;
+        crash(store, &disk).await;
+        let (store, _) = open(dir.path());
+        assert_eq!(store.get(id(19)).await.unwrap().unwrap().version, 2);
+        assert_eq!(store.get(id(0)).await.unwrap(), Some(samples::kept(0, 10_000)));
+        drop(store);
+        let verified = verify(dir.path(), CACHE, |_| {}).unwrap();
+        assert_eq!((verified.sound, verified.problem_count), (20, 0));
+    }
+}
+
+#[tokio::test]
+async fn damage_before_the_tail_is_not_taken_for_a_torn_tail() {
+    let mut random = samples::Random::new();
+    let dir = TempDir::new().unwrap();
+    let (log, frames) = frames(dir.path(), 20).await;
+    let bytes = fs::read(&log).unwrap();
+    for round in 0..60 {
+        let frame = frames[random.below(19)].clone();
+        // Every third time the header.
+        let within = if round % 3 == 0 { 32 } else { frame.len() };
+        let at = frame.start + random.below(within);
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << random.below(8);
+        fs::write(&log, damaged).unwrap();
+        let message = refused(&options(dir.path()));
+        assert!(message.contains("is damaged: its log has a bad frame"), "byte {at}: {message}");
+    }
+    fs::write(&log, bytes).unwrap();
+    let (store, _) = open(dir.path());
+    assert_eq!(store.get(id(19)).await.unwrap(), Some(samples::kept(19, 10_000)));
+}
+
+#[tokio::test]
+async fn a_log_that_is_gone_or_another_stores_is_not_taken_for_an_empty_one() {
+    let dir = TempDir::new().unwrap();
+    let other = TempDir::new().unwrap();
+    let (log, _) = frames(dir.path(), 3).await;
+    let (foreign, _) = frames(other.path(), 3).await;
+    let bytes = fs::read(&log).unwrap();
+    drop(open(dir.path()));
+
+    // Now the table has all of it, and the log shows that it is the one that belongs to it.
+    fs::write(&log, vec![0; bytes.len()]).unwrap();
+    let message = refused(&options(dir.path()));
+    assert!(message.contains("its log ends before frame 3, which its table has"), "{message}");
+    fs::write(&log, fs::read(&foreign).unwrap()).unwrap();
+    assert!(refused(&options(dir.path())).contains("its log ends before frame 3"));
+    fs::remove_file(&log).unwrap();
+    assert!(refused(&options(dir.path())).contains("is damaged: its log is missing"));
+    fs::write(&log, bytes).unwrap();
+    let (store, _) = open(dir.path());
+    assert_eq!(store.get(id(2)).await.unwrap(), Some(samples::kept(2, 10_000)));
+}
+
+/// The journal of the table that is written to, as it is and up to where it is used.
+fn journal_of(dir: &Path) -> (PathBuf, Vec<u8>, usize) {
+    let files = fs::read_dir(dir.join("data/table")).unwrap().map(|entry| entry.unwrap().path());
+    let journals = files.filter(|path| path.extension().is_some_and(|ext| ext == "jnl"));
+    let path = journals.max().unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    (path, bytes, end)
+}
+
+#[tokio::test]
+async fn what_the_table_lost_of_its_tail_comes_back_from_the_log() {
+    let mut random = samples::Random::new();
+    for round in 0..12 {
+        let dir = TempDir::new().unwrap();
+        let (store, disk) = flaky(dir.path());
+        let (_, _, durable) = journal_of(dir.path());
+        for n in 0..20 {
+            done(&*store, vec![put_new(id(n), samples::kept(n, 10_000))]).await;
+            // Into the table, without a mark.
+            store.list(Query { limit: 1, ..Query::default() }).await.unwrap();
+        }
+        crash(store, &disk).await;
+        let (journal, mut bytes, end) = journal_of(dir.path());
+        assert!(end > durable + 5_000, "{durable} {end}");
+        let at = durable + random.below(end - durable);
+        match round % 3 {
+            0 => bytes[at] ^= 1 << random.below(8),
+            1 => bytes[at..(at + 4096).min(end)].fill(0),
+            _ => bytes[at..end].fill(0),
+        }
+        fs::write(&journal, bytes).unwrap();
+        let (store, _) = open(dir.path());
+        for n in 0..20 {
+            let found = store.get(id(n)).await.unwrap();
+            assert_eq!(found, Some(samples::kept(n, 10_000)), "round {round}, byte {at}");
+        }
+        drop(store);
+        let verified = verify(dir.path(), CACHE, |_| {}).unwrap();
+        assert_eq!((verified.sound, verified.problem_count), (20, 0));
+    }
+}
+
+#[tokio::test]
+async fn what_the_table_lost_of_what_was_durable_is_noticed() {
+    let mut random = samples::Random::new();
+    let dir = TempDir::new().unwrap();
+    let (store, _) = open(dir.path());
+    let (_, _, start) = journal_of(dir.path());
+    for n in 0..20 {
+        done(&*store, vec![put_new(id(n), samples::kept(n, 10_000))]).await;
+    }
+    drop(store);
+    let (journal, bytes, end) = journal_of(dir.path());
+    for round in 0..40 {
+        // Before the batch with the mark, which is the last one.
+        let at = start + random.below(end - start - 200);
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << random.below(8);
+        fs::write(&journal, damaged).unwrap();
+        let message = refused(&options(dir.path()));
+        assert!(message.contains("has a bad batch at byte"), "round {round}, {at}: {message}");
+    }
+    fs::write(&journal, bytes).unwrap();
+    drop(open(dir.path()));
+}
+
+#[tokio::test]
+async fn the_log_takes_turns_and_forgets_nothing_at_any_crash() {
+    let mut random = samples::Random::new();
+    let dir = TempDir::new().unwrap();
+    let mut expected: std::collections::BTreeMap<u64, Record> = std::collections::BTreeMap::new();
+    for round in 0..12 {
+        let (store, disk) = flaky_with(dir.path(), 128 << 10);
+        for (n, record) in &expected {
+            assert_eq!(store.get(id(*n)).await.unwrap().as_ref(), Some(record), "round {round}");
+        }
+        // Some 4 to 60 turns of 128 KiB each.
+        for _ in 0..100 + random.below(300) {
+            let n = random.below(200) as u64;
+            let change = match expected.remove(&n) {
+                None => {
+                    let record = samples::kept(n, random.below(30_000));
+                    expected.insert(n, record.clone());
+                    put_new(id(n), record)
+                }
+                Some(record) if random.below(4) == 0 => replace(id(n), record.version, None),
+                Some(record) => {
+                    let next = Record { version: record.version + 1, ..record.clone() };
+                    expected.insert(n, next.clone());
+                    replace(id(n), record.version, Some(next))
+                }
+            };
+            done(&*store, vec![change]).await;
+        }
+        // A frame that is larger than a file.
+        let large = (1000 + round..1040 + round).collect::<Vec<_>>();
+        let changes = large.iter().filter(|n| !expected.contains_key(n));
+        let changes: Vec<_> = changes.map(|n| (*n, samples::kept(*n, 9_000))).collect();
+        expected.extend(changes.iter().cloned());
+        let changes = changes.into_iter().map(|(n, record)| put_new(id(n), record)).collect();
+        done(&*store, changes).await;
+        if random.below(3) == 0 { drop(store) } else { crash(store, &disk).await }
+    }
+    let verified = verify(dir.path(), CACHE, |_| {}).unwrap();
+    assert_eq!((verified.sound, verified.problem_count), (expected.len() as u64, 0));
+}
+
+#[tokio::test]
+async fn a_listing_sees_all_that_was_answered_before() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = open(dir.path());
+    for n in 0..300 {
+        done(&*store, vec![put_new(id(n), samples::kept(n, 10))]).await;
+        if n % 50 == 49 {
+            let all = store.list(Query { limit: 1000, ..Query::default() }).await.unwrap();
+            assert_eq!(all.len() as u64, n + 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_cannot_be_written_fails_the_store() {
+    let dir = TempDir::new().unwrap();
+    let (store, disk) = flaky(dir.path());
+    done(&*store, vec![put_new(id(1), samples::claim(1))]).await;
+    disk.table_failing.store(true, Ordering::SeqCst);
+    let failed = store.list(Query { limit: 1, ..Query::default() }).await.unwrap_err();
+    assert!(failed.to_string().contains("No space left"), "{failed}");
+    assert_eq!(store.swap(vec![put_new(id(2), samples::claim(2))]).await.unwrap_err(), failed);
+    assert_eq!(store.ready(), Err(failed));
+    assert_eq!(store.get(id(1)).await.unwrap(), Some(samples::claim(1)), "reads go on");
+    drop(store);
+    let (store, recovered) = open(dir.path());
+    assert_eq!(recovered.interrupted, 1);
+    assert_eq!(store.get(id(1)).await.unwrap().unwrap().version, 2);
+}
