@@ -1,7 +1,7 @@
 //! Lost answers: exactly the units that were sent are unknown, the rest goes on, and points never
 //! exceed what was requested.
 
-use crate::startup::largest_file;
+use crate::startup::soon_full;
 use crate::support::rewards::{batch, coupons, issue, rows};
 use crate::support::{Act, Backend, Gate, Request, Rewards, answer, eventually};
 
@@ -165,8 +165,8 @@ fn a_full_disk_stops_batches_before_they_are_sent_and_nothing_is_stuck() {
     let setup = rewards.setup("");
     setup.start().stop();
     // Files may grow to a size that the store reaches soon.
-    let largest = largest_file(&setup.store_path());
-    let gateway = setup.clone().file_size_limit(Some(largest / 512 + 64)).start();
+    let limit = soon_full(&setup.store_path());
+    let gateway = setup.clone().file_size_limit(Some(limit)).start();
     let ids = |number: usize| [format!("a{number}"), format!("b{number}")];
     let request = |number: usize| {
         let [a, b] = ids(number);

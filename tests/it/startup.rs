@@ -146,7 +146,7 @@ fn a_store_of_a_newer_schema_is_refused_and_left_as_it_is() {
     let setup = Setup::before(&backend);
     setup.start().stop();
     {
-        let db = fjall::Database::builder(setup.store_path().join("data")).open().unwrap();
+        let db = fjall::Database::builder(setup.store_path().join("data/table")).open().unwrap();
         let meta = db.keyspace("meta", fjall::KeyspaceCreateOptions::default).unwrap();
         meta.insert("schema", 9_u32.to_le_bytes()).unwrap();
         db.persist(fjall::PersistMode::SyncAll).unwrap();
@@ -259,8 +259,7 @@ fn a_full_disk_stops_claims_and_loses_nothing() {
     let setup = Setup::before(&backend);
     setup.start().stop();
     // Files may grow to a size that the store reaches soon.
-    let largest = largest_file(&setup.store_path());
-    let full = setup.clone().file_size_limit(Some(largest / 512 + 64));
+    let full = setup.clone().file_size_limit(Some(soon_full(&setup.store_path())));
     let gateway = full.start();
     let mut kept = Vec::new();
     let refused = (0..5000).find_map(|number| {
@@ -303,13 +302,13 @@ fn an_answer_that_cannot_be_recorded_is_given_and_said_to_be_unrecorded() {
     let backend = Backend::start();
     // Not to be compressed by the engine.
     let mut rng = Rng::seeded("an_answer_that_cannot_be_recorded");
-    let large: Vec<u8> = (0..100_000).flat_map(|_| rng.next().to_le_bytes()).collect();
+    let large: Vec<u8> = (0..131_000).flat_map(|_| rng.next().to_le_bytes()).collect();
     backend.always(Act::whole(200, &[], &large));
     let setup = Setup::before(&backend);
     setup.start().stop();
     // Room for the claim, none for the answer.
-    let largest = largest_file(&setup.store_path());
-    let gateway = setup.clone().file_size_limit(Some(largest / 512 + 200)).start();
+    let limit = soon_full(&setup.store_path());
+    let gateway = setup.clone().file_size_limit(Some(limit)).start();
     let first = Request::redeem("k", BODY).send(gateway.addr);
     first.is(200, "unrecorded", "");
     assert!(first.body == large);
@@ -331,7 +330,7 @@ fn a_corrupt_record_fails_closed() {
     }
     gateway.stop();
     {
-        let db = fjall::Database::builder(setup.store_path().join("data")).open().unwrap();
+        let db = fjall::Database::builder(setup.store_path().join("data/table")).open().unwrap();
         let records = db.keyspace("records", fjall::KeyspaceCreateOptions::default).unwrap();
         let entries: Vec<_> = records.iter().map(|entry| entry.into_inner().unwrap()).collect();
         assert_eq!(entries.len(), 3);
@@ -354,8 +353,14 @@ fn a_corrupt_record_fails_closed() {
     assert_eq!(verify.code, Some(1), "{verify:?}");
 }
 
+/// A limit to the size of files, in blocks of 512 bytes, that a store in `dir` reaches soon: with the
+/// second step by which a file of its log grows.
+pub(crate) fn soon_full(dir: &Path) -> u64 {
+    largest_file(dir).max(1 << 20) / 512
+}
+
 /// The size of the largest file below `dir`, in bytes.
-pub(crate) fn largest_file(dir: &Path) -> u64 {
+fn largest_file(dir: &Path) -> u64 {
     let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
     entries
         .map(|entry| {

@@ -15,12 +15,13 @@ use super::records::{ClaimedItems, Recorded, Records};
 use super::{Intake, told};
 use crate::config::ItemsMode;
 use crate::crash::{self, Point};
+use crate::idempotency::TenantId;
 use crate::idempotency::ledger::{Doubt, ItemOutcome};
 use crate::idempotency::outcome::Verdict as StatusVerdict;
 use crate::idempotency::record::UnknownReason;
 use crate::items::{self, Joined, Plan, Shape, join};
 use crate::places::Place;
-use crate::problem::Disposition;
+use crate::problem::{Disposition, Problem};
 use crate::proxy::budget::Reservation;
 use crate::proxy::collect::Collected;
 use crate::proxy::exchange::{Answer, quota_exceeded, too_many_claims};
@@ -54,19 +55,27 @@ impl Conclusion {
     }
 }
 
-/// Starts the call in a task that outlives the request, or refuses it before the claim.
-pub(super) fn lead(gateway: &Arc<Gateway>, start: Start, conclusion: Conclusion) {
-    let Some(place) = gateway.claims.take() else {
-        return conclusion.tell(Err(too_many_claims()));
-    };
-    let share = match &gateway.quota {
-        None => None,
-        Some(quota) => match quota.take(start.intake.tenant) {
-            Some(share) => Some(share),
-            None => return conclusion.tell(Err(quota_exceeded())),
-        },
-    };
-    gateway.tasks.spawn(run(gateway.clone(), start, conclusion, (place, share)));
+/// What a call takes up while it runs: a place among the claims at once, and a share of its
+/// tenant's quota.
+pub(super) struct Places {
+    _place: Place,
+    _share: Option<Share>,
+}
+
+impl Places {
+    /// # Errors
+    /// When there is none; nothing was claimed.
+    pub(super) fn take(gateway: &Gateway, tenant: TenantId) -> Result<Self, Problem> {
+        let _place = gateway.claims.take().ok_or_else(too_many_claims)?;
+        let share = gateway.quota.as_ref().map(|quota| quota.take(tenant));
+        let _share = share.map(|share| share.ok_or_else(quota_exceeded)).transpose()?;
+        Ok(Self { _place, _share })
+    }
+}
+
+/// Starts the call in a task that outlives the request.
+pub(super) fn lead(gateway: &Arc<Gateway>, start: Start, conclusion: Conclusion, places: Places) {
+    gateway.tasks.spawn(run(gateway.clone(), start, conclusion, places));
 }
 
 /// Everything about a call from its claim on.
@@ -77,12 +86,7 @@ struct Call<'a> {
     plan: Plan,
 }
 
-async fn run(
-    gateway: Arc<Gateway>,
-    start: Start,
-    conclusion: Conclusion,
-    taken: (Place, Option<Share>),
-) {
+async fn run(gateway: Arc<Gateway>, start: Start, conclusion: Conclusion, places: Places) {
     let route = start.route;
     let Some(mode) = gateway.items_mode(route) else { return };
     crash::point(Point::BeforeClaim);
@@ -140,7 +144,7 @@ async fn run(
         }
         End::Answered(answer) => call.answered(&mut claimed, answer, conclusion).await,
     }
-    drop(taken);
+    drop(places);
 }
 
 async fn lose(claimed: &mut ClaimedItems, reason: UnknownReason, detail: &str) {

@@ -8,7 +8,7 @@ use tokio::time::timeout_at;
 use super::call::Start;
 use super::elsewhere::Elsewhere;
 use super::records::{self, Claim, ClaimedItems};
-use super::{Intake, follows, parallel, reused, told};
+use super::{Intake, follows, parallel, replay, reused};
 use crate::config::ItemsMode;
 use crate::items::{self, Part, Plan, Verdict};
 use crate::problem::Problem;
@@ -29,6 +29,7 @@ impl Claiming<'_> {
     pub(super) async fn claim(&mut self) -> Result<(ClaimedItems, Bytes), Answer> {
         let (gateway, mode) = (self.gateway, self.mode);
         let mut elsewhere = Elsewhere::default();
+        let mut dropped = gateway.hot.dropped();
         let mut tries = 0;
         while tries < MAX_TRIES {
             let Start { route, intake, records, plan, .. } = &mut self.start;
@@ -36,34 +37,52 @@ impl Claiming<'_> {
                 Verdict::Send => {
                     let body = body_to_send(mode, intake, plan).map_err(Err)?;
                     let claim = records::claim(gateway, intake, *route, mode, (plan, records));
-                    match claim.await.map_err(Err)? {
-                        Claim::Made(claimed) => return Ok((claimed, body)),
-                        Claim::Lost => None,
-                        Claim::NotItsTurn { id, owner } => {
+                    match claim.await {
+                        Ok(Claim::Made(claimed)) => return Ok((claimed, body)),
+                        Ok(Claim::Lost) => None,
+                        Ok(Claim::NotItsTurn { id, owner }) => {
                             Some(elsewhere.follow(gateway, id, owner))
                         }
+                        Err(problem) => return Err(self.without_a_claim(problem, dropped).await),
                     }
                 }
                 Verdict::InFlight { item } => {
                     Some(follows(gateway, &mut elsewhere, intake, records, item))
                 }
                 Verdict::Reused { item } => return Err(reused(mode, intake, records, item)),
-                Verdict::Replay => {
-                    let memory = told::memory(gateway, records).map_err(Err)?;
-                    return Err(told::merged(mode, &intake.batch, records, None, Some(memory)));
-                }
+                Verdict::Replay => return Err(replay(gateway, mode, intake, records, dropped)),
             };
             match waits {
                 None => tries += 1,
                 Some(true) if self.wait(&mut elsewhere).await => {}
                 Some(_) => return Err(parallel(mode, outcome::RETRY_LATER)),
             }
-            let Start { intake, records, plan, .. } = &mut self.start;
-            *records = records::read(gateway, &intake.ids).await.map_err(Err)?;
-            *plan = records::plan(&intake.batch, records, gateway.store.now());
+            dropped = gateway.hot.dropped();
+            self.look().await.map_err(Err)?;
         }
         tracing::error!("the records of a batch kept changing; nothing was sent");
         Err(Err(outcome::store_unavailable()))
+    }
+
+    /// Reads the records and plans anew.
+    async fn look(&mut self) -> Result<(), Problem> {
+        let Start { intake, records, plan, .. } = &mut self.start;
+        *records = records::read(self.gateway, &intake.ids).await?;
+        *plan = records::plan(&intake.batch, records, self.gateway.store.now());
+        Ok(())
+    }
+
+    /// The answer of a batch that cannot be claimed: a disk without room for claims can be read all
+    /// the same. One on a server that did not answer is not asked again.
+    async fn without_a_claim(&mut self, problem: Problem, dropped: u64) -> Answer {
+        if self.gateway.store.is_shared() || self.look().await.is_err() {
+            return Err(problem);
+        }
+        let Start { intake, records, plan, .. } = &self.start;
+        match plan.verdict() {
+            Verdict::Replay => replay(self.gateway, self.mode, intake, records, dropped),
+            Verdict::Send | Verdict::InFlight { .. } | Verdict::Reused { .. } => Err(problem),
+        }
     }
 
     /// Waits until what is followed may have changed, at most as long as the client would; says

@@ -80,33 +80,42 @@ pub(super) async fn exchange(
     };
     let end = Instant::now() + mode.duplicates.wait;
     let mut looks = 0;
+    // Most batches are new: their claim is tried at once, and when it loses, the records are read.
+    let mut looked = false;
     let mut waiting = None;
     let mut elsewhere = Elsewhere::default();
     loop {
         let dropped = gateway.hot.dropped();
-        let records = records::read(gateway, &intake.ids).await?;
+        let records = match looked {
+            true => records::read(gateway, &intake.ids).await?,
+            false => records::unread(&intake.ids),
+        };
         let plan = records::plan(&intake.batch, &records, gateway.store.now());
         let sending = match plan.verdict() {
             Verdict::Reused { item } => return reused(mode, &mut intake, &records, item),
-            Verdict::Replay => {
-                let memory = told::memory(gateway, &records)?;
-                if let Some(merged) = told::done(mode, &intake.batch, &records, dropped) {
-                    gateway.hot.put_merged(intake.verbatim, merged.clone());
-                    return told::again(mode, &merged, Some(memory));
+            Verdict::Replay => return replay(gateway, mode, &intake, &records, dropped),
+            Verdict::Send => {
+                let hold = gateway.busy.hold(intake.names(&plan));
+                match hold.map(|hold| (hold, call::Places::take(gateway, intake.tenant))) {
+                    Ok((hold, Ok(places))) => {
+                        // Its turn has come: the place is for those who still wait.
+                        drop(waiting.take());
+                        let (first, answered) = oneshot::channel();
+                        let start = call::Start { route, intake, records, plan, until: end };
+                        let conclusion = call::Conclusion { hold, first };
+                        call::lead(gateway, start, conclusion, places);
+                        let within = mode.duplicates.answer_within;
+                        return exchange::first_answer(answered, within).await;
+                    }
+                    // One that is done needs neither a turn nor a place.
+                    Ok((_, Err(_))) | Err(_) if !looked => {
+                        looked = true;
+                        continue;
+                    }
+                    Ok((_, Err(problem))) => return Err(problem),
+                    Err(sending) => Sender::Here(sending),
                 }
-                return told::merged(mode, &intake.batch, &records, None, Some(memory));
             }
-            Verdict::Send => match gateway.busy.hold(intake.names(&plan)) {
-                Ok(hold) => {
-                    // Its turn has come: the place is for those who still wait.
-                    drop(waiting.take());
-                    let (first, answered) = oneshot::channel();
-                    let start = call::Start { route, intake, records, plan, until: end };
-                    call::lead(gateway, start, call::Conclusion { hold, first });
-                    return exchange::first_answer(answered, mode.duplicates.answer_within).await;
-                }
-                Err(sending) => Sender::Here(sending),
-            },
             Verdict::InFlight { item } => match gateway.busy.holder(&intake.ids[item]) {
                 Some(sending) => Sender::Here(sending),
                 None if follows(gateway, &mut elsewhere, &intake, &records, item) => {
@@ -142,6 +151,23 @@ pub(super) async fn exchange(
         }
         looks = 0;
     }
+}
+
+/// The answer of a batch of which nothing is to be sent; `dropped` as it was before its records were
+/// read.
+fn replay(
+    gateway: &Gateway,
+    mode: &ItemsMode,
+    intake: &Intake,
+    records: &Records,
+    dropped: u64,
+) -> Answer {
+    let memory = told::memory(gateway, records)?;
+    if let Some(merged) = told::done(mode, &intake.batch, records, dropped) {
+        gateway.hot.put_merged(intake.verbatim, merged.clone());
+        return told::again(mode, &merged, Some(memory));
+    }
+    told::merged(mode, &intake.batch, records, None, Some(memory))
 }
 
 /// Whether another process has this item in flight; then it is followed.

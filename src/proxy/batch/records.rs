@@ -36,6 +36,11 @@ pub(super) async fn read(gateway: &Gateway, ids: &[RecordId]) -> Result<Records,
     Ok(records.into_iter().map(|record| record.map(Arc::new)).collect())
 }
 
+/// The records of items that nothing is known of.
+pub(super) fn unread(ids: &[RecordId]) -> Records {
+    vec![None; ids.len()]
+}
+
 /// What to do about a batch whose items have these records.
 pub(super) fn plan(batch: &Batch, records: &Records, now: Timestamp) -> Plan {
     let known: Vec<Option<items::Known<'_>>> = records

@@ -66,7 +66,8 @@ impl Folding {
     }
 
     fn reached(&mut self) -> Option<Goal> {
-        self.goals.pop_front_if(|(at, _)| *at <= self.gone).map(|(_, goal)| goal)
+        let reached = self.goals.front().is_some_and(|(at, _)| *at <= self.gone);
+        reached.then(|| self.goals.pop_front()).flatten().map(|(_, goal)| goal)
     }
 
     fn turn_waits(&self) -> bool {
@@ -115,12 +116,12 @@ impl Writer {
         let mut bytes = 0;
         while folded.len() < most && bytes < AT_ONCE_BYTES {
             let Some(id) = self.folding.take(1).next() else { break };
-            if let Some(entry) = self.recent.get(&id) {
+            self.recent.get(&id, |entry| {
                 bytes += entry.after.as_ref().map_or(0, |written| written.bytes.len());
                 if entry.stored.is_some() || entry.after.is_some() {
-                    stage(&self.engine, &mut batch, &id, entry.stored, entry.after);
+                    stage(&self.engine, &mut batch, &id, entry.stored, entry.after.clone());
                 }
-            }
+            });
             folded.push(id);
         }
         if !batch.is_empty() {
@@ -154,11 +155,7 @@ impl Writer {
 }
 
 /// Makes the table durable, and then that it reaches up to this frame.
-pub(super) fn mark(
-    engine: &Engine,
-    disk: &dyn super::disk::Disk,
-    last: u64,
-) -> Result<(), String> {
+pub(super) fn mark(engine: &Engine, disk: &dyn super::disk::Disk, last: u64) -> Result<(), String> {
     disk.persist(&engine.db)?;
     let mut batch = engine.db.batch();
     batch.insert(&engine.meta, MARK, last.to_le_bytes());

@@ -144,8 +144,8 @@ impl Embedded {
 
     /// The record with this id, as it is durable.
     fn read(&self, id: &RecordId) -> Result<Option<Record>, StoreError> {
-        match self.recent.get(id) {
-            Some(entry) => entry.after.map(|written| decode(id, &written.bytes)).transpose(),
+        match self.recent.get(id, |entry| entry.after.clone()) {
+            Some(after) => after.map(|written| decode(id, &written.bytes)).transpose(),
             None => self.engine()?.get(id),
         }
     }

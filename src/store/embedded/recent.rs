@@ -11,7 +11,6 @@ use crate::idempotency::record::BuildIdHasher;
 use crate::store::codec::Head;
 
 /// A record as it is, and what the table has of it.
-#[derive(Clone)]
 pub(super) struct Entry {
     /// The record; `None`: it is gone.
     pub(super) after: Option<Written>,
@@ -24,9 +23,10 @@ pub(super) struct Entry {
 pub(super) struct Recent(DashMap<RecordId, Entry, BuildIdHasher>);
 
 impl Recent {
-    /// The record with this id, if it is one of these.
-    pub(super) fn get(&self, id: &RecordId) -> Option<Entry> {
-        self.0.get(id).map(|entry| entry.clone())
+    /// What `look` sees of the record with this id, if it is one of these. Nothing is to be done in
+    /// it that takes long.
+    pub(super) fn get<T>(&self, id: &RecordId, look: impl FnOnce(&Entry) -> T) -> Option<T> {
+        self.0.get(id).map(|entry| look(&entry))
     }
 
     /// Puts a record here; whether it was not here before.

@@ -228,13 +228,19 @@ impl Writer {
                 let winner = bytes.map(|bytes| decode(id, bytes).map(Box::new)).transpose()?;
                 Ok(Swap::Lost { index, winner })
             };
-            let recent = match pending.get(id) {
-                Some(earlier) => Some((None, earlier.entry.after.clone())),
-                None => self.recent.get(id).map(|entry| (Some(entry.stored), entry.after)),
+            // What the record is now: its version and, if that is not the one expected, its bytes.
+            let look = |after: &Option<Written>| {
+                let version = after.as_ref().map(|written| written.head.version);
+                let wrong = version != change.expect;
+                wrong.then(|| after.as_ref().map(|written| written.bytes.clone()))
             };
-            if let Some((stored, now)) = recent {
-                if now.as_ref().map(|written| written.head.version) != change.expect {
-                    return lost(now.as_ref().map(|written| &*written.bytes));
+            let now = match pending.get(id) {
+                Some(earlier) => Some((None, look(&earlier.entry.after))),
+                None => self.recent.get(id, |entry| (Some(entry.stored), look(&entry.after))),
+            };
+            if let Some((stored, wrong)) = now {
+                if let Some(winner) = wrong {
+                    return lost(winner.as_deref());
                 }
                 found.push(stored);
             } else {

@@ -170,4 +170,3 @@ async fn without_room_nothing_new_begins_and_what_began_completes() {
     done(&*store, vec![again]).await;
     lost(&*store, vec![put_new(id(1), samples::claim(2))]).await;
 }
-
