@@ -25,6 +25,28 @@ pub enum Point {
     AfterAnswer,
     /// The outcome is durable, the client has not been told.
     AfterCompletion,
+    /// The embedded store's log goes on in its other file.
+    AfterTurn,
+    /// A part of the log is in the table.
+    AfterFold,
+    /// The table is durable, and has no mark of that yet.
+    BeforeMark,
+    /// The mark is durable, and the file of the log can be written over.
+    AfterMark,
+}
+
+/// Bytes of a file of the embedded store's log; a debug build can be told to take fewer, so that a
+/// test fills some: `ONCEGATE_LOG_SEGMENT=65536`.
+pub fn log_segment(usual: u64) -> u64 {
+    #[cfg(debug_assertions)]
+    {
+        static LESS: OnceLock<Option<u64>> = OnceLock::new();
+        let read = || std::env::var("ONCEGATE_LOG_SEGMENT").ok()?.parse().ok();
+        if let Some(less) = *LESS.get_or_init(read) {
+            return less;
+        }
+    }
+    usual
 }
 
 /// More than a signal to oneself takes to arrive.
@@ -73,6 +95,10 @@ pub fn point(here: Point) {
         Point::AfterDispatch => "after-dispatch",
         Point::AfterAnswer => "after-answer",
         Point::AfterCompletion => "after-completion",
+        Point::AfterTurn => "after-turn",
+        Point::AfterFold => "after-fold",
+        Point::BeforeMark => "before-mark",
+        Point::AfterMark => "after-mark",
     };
     for (order, signal) in orders {
         if let Some(order) = order {

@@ -12,6 +12,8 @@ use crate::support::rng::Rng;
 use crate::support::{Backend, Conn, Gateway, Request, Response, Setup, answer};
 
 const CLIENTS: usize = 20;
+/// In the store, once there is enough in its log.
+const LOG_POINTS: [&str; 4] = ["after-turn", "after-fold", "before-mark", "after-mark"];
 const POINTS: [&str; 5] =
     ["before-claim", "after-claim", "after-dispatch", "after-answer", "after-completion"];
 /// More requests than a client can need before the process has died.
@@ -179,6 +181,21 @@ fn killed_at_every_step_no_key_runs_twice() {
         if round % 50 == 49 {
             trial.check_executions();
         }
+    }
+    trial.finish();
+}
+
+#[test]
+fn killed_while_the_log_is_folded_no_key_runs_twice() {
+    let mut rng = Rng::seeded("killed_while_the_log_is_folded_no_key_runs_twice");
+    let mut trial = Trial::new(&mut rng);
+    // A start replays a log and marks that, so that a second passage is one of a log that was full.
+    for round in 0..rounds(300).div_ceil(5) {
+        let point = LOG_POINTS[round % LOG_POINTS.len()];
+        let order = format!("{point}:{}", 2 + rng.below(4));
+        let setup = trial.setup.clone().env("ONCEGATE_LOG_SEGMENT", (96 << 10).to_string());
+        let setup = setup.env("ONCEGATE_CRASH_AT", order);
+        trial.live(&setup, |_, _| ());
     }
     trial.finish();
 }

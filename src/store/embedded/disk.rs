@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use fjall::{Database, OwnedWriteBatch, PersistMode};
 
 use super::log::SEGMENT;
+use crate::crash;
 
 /// New claims stop when the file system has less room than this. What is in flight then still has
 /// room to complete, and the engine to flush and compact.
@@ -33,7 +34,7 @@ pub(super) trait Disk: Send + Sync {
 
     /// Bytes of a file of the log when the other one takes over.
     fn segment(&self) -> u64 {
-        SEGMENT
+        crash::log_segment(SEGMENT)
     }
 
     /// Bytes that may still be written.

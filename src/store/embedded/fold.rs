@@ -12,8 +12,10 @@ use std::collections::vec_deque::Drain;
 
 use tokio::sync::oneshot;
 
+use super::disk::Disk;
 use super::engine::{Engine, stage};
 use super::writer::Writer;
+use crate::crash::{self, Point};
 use crate::idempotency::RecordId;
 use crate::store::StoreError;
 
@@ -100,7 +102,9 @@ impl Writer {
             self.fold_some(AT_ONCE)?;
         }
         self.folding.aim(Goal::Turn(self.log.last()));
-        self.log.switch(&*self.disk).map_err(|error| error.to_string())
+        self.log.switch(&*self.disk).map_err(|error| error.to_string())?;
+        crash::point(Point::AfterTurn);
+        Ok(())
     }
 
     /// Folds some records, or fails the store.
@@ -126,6 +130,7 @@ impl Writer {
         }
         if !batch.is_empty() {
             self.disk.fold(batch)?;
+            crash::point(Point::AfterFold);
         }
         for id in folded {
             self.recent.remove(&id);
@@ -155,10 +160,13 @@ impl Writer {
 }
 
 /// Makes the table durable, and then that it reaches up to this frame.
-pub(super) fn mark(engine: &Engine, disk: &dyn super::disk::Disk, last: u64) -> Result<(), String> {
+pub(super) fn mark(engine: &Engine, disk: &dyn Disk, last: u64) -> Result<(), String> {
     disk.persist(&engine.db)?;
+    crash::point(Point::BeforeMark);
     let mut batch = engine.db.batch();
     batch.insert(&engine.meta, MARK, last.to_le_bytes());
     disk.fold(batch)?;
-    disk.persist(&engine.db)
+    disk.persist(&engine.db)?;
+    crash::point(Point::AfterMark);
+    Ok(())
 }

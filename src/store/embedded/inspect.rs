@@ -72,7 +72,7 @@ pub fn init(path: &Path, cache: u64) -> Result<Identity, OpenError> {
     if opened.created { Ok(opened.identity) } else { Err(OpenError::Exists(path.to_owned())) }
 }
 
-/// Looks at a store; changes nothing in it.
+/// Looks at a store; changes no record, but folds what a crash left in the log.
 ///
 /// # Errors
 /// When it cannot be opened, for one because a gateway has it open.
@@ -99,7 +99,7 @@ pub fn info(path: &Path, cache: u64) -> Result<Info, OpenError> {
     Ok(info)
 }
 
-/// Reads every record and every index entry, and reports what does not fit; changes nothing.
+/// Reads every record and every index entry, and reports what does not fit; changes no record.
 ///
 /// # Errors
 /// When the store cannot be opened, for one because a gateway has it open.
