@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const MAY_USE: [(&str, &[&str]); 18] = [
     ("idempotency", &["clock", "json"]),
     ("items", &["idempotency", "json"]),
-    ("store", &["clock", "idempotency", "shutdown", "tls", "unique"]),
+    ("store", &["clock", "crash", "idempotency", "shutdown", "tls", "unique"]),
     ("config", &["clock", "idempotency", "items", "json", "problem"]),
     ("admin", &["body", "places", "shutdown", "store"]),
     (

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::disk::FileSystem;
 use super::engine::{Engine, expiry_key, id_of, subject_key};
-use super::open::{self, NAMED, OpenError, Options};
+use super::open::{self, NAMED, Options};
+use super::refused::OpenError;
 use crate::clock::Timestamp;
 use crate::idempotency::RecordId;
 use crate::store::codec::{self, Head};

@@ -23,6 +23,7 @@ mod journal;
 mod log;
 mod open;
 mod recent;
+mod refused;
 mod replay;
 #[cfg(test)]
 mod tests;
@@ -38,7 +39,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::disk::FREE_SPACE_MARGIN;
 pub use self::inspect::{Info, Progress, Verified, info, init, verify};
-pub use self::open::{NAMED, OpenError, Options, Recovered};
+pub use self::open::{NAMED, Options, Recovered};
+pub use self::refused::OpenError;
 
 use self::disk::{Disk, FileSystem, Space};
 use self::engine::{Engine, Written, decode};

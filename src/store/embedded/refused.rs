@@ -1,0 +1,153 @@
+//! Why a directory could not be opened as a store, in a sentence for its operator.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+use crate::store::codec::SCHEMA;
+
+/// Why a directory could not be opened as a store.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The path is not a directory.
+    NotADirectory(PathBuf),
+    /// Nothing is there, and nothing may be created.
+    Missing(PathBuf),
+    /// A store is there already; only `init` minds.
+    Exists(PathBuf),
+    /// The directory holds something else.
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+        /// Something in it.
+        found: String,
+    },
+    /// It cannot be written, or read.
+    Unwritable {
+        /// What could not be written.
+        path: PathBuf,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// Another process has it open.
+    Locked(PathBuf),
+    /// It was written by a later version.
+    NewerSchema {
+        /// The directory.
+        path: PathBuf,
+        /// Its layout.
+        found: u32,
+    },
+    /// It was written by a version before the first release.
+    OlderSchema {
+        /// The directory.
+        path: PathBuf,
+        /// Its layout.
+        found: u32,
+    },
+    /// It was written before there was a log, and holds the table's files where log and table are now.
+    OlderLayout(PathBuf),
+    /// It is another store than the one expected.
+    WrongId {
+        /// The directory.
+        path: PathBuf,
+        /// Its identity.
+        found: Uuid,
+        /// What `expect_id` says.
+        expected: Uuid,
+    },
+    /// Its files are damaged.
+    Damaged {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotADirectory(path) => {
+                write!(f, "the store path {} is not a directory; name a directory", path.display())
+            }
+            Self::Missing(path) => write!(
+                f,
+                "there is no store in {} and `create = false` forbids making one, because an \
+                 emptied store does not know which keys were used; check that its disk is mounted, \
+                 or create it with `oncegate store init`",
+                path.display()
+            ),
+            Self::Exists(path) => {
+                write!(f, "there is a store in {} already; it was left as it is", path.display())
+            }
+            Self::NotAStore { path, found } => write!(
+                f,
+                "{} is not a store: it holds `{found}`; name an empty directory or a store",
+                path.display()
+            ),
+            Self::Unwritable { path, error } => write!(
+                f,
+                "cannot write the store at {}: {error}; check the path, its owner and permissions, \
+                 and the free space",
+                path.display()
+            ),
+            Self::Locked(path) => write!(
+                f,
+                "the store in {} is in use by another process; stop that one first, two gateways \
+                 cannot share a directory",
+                path.display()
+            ),
+            Self::NewerSchema { path, found } => write!(
+                f,
+                "the store in {} has schema {found}, this oncegate knows {SCHEMA}: upgrade oncegate",
+                path.display()
+            ),
+            Self::OlderSchema { path, found } => write!(
+                f,
+                "the store in {} has schema {found}, written before the first release, and this \
+                 oncegate knows {SCHEMA} only; start with an empty directory once every key in it \
+                 has been settled",
+                path.display()
+            ),
+            Self::OlderLayout(path) => write!(
+                f,
+                "the store in {} has no log: it was written before the first release; start with an \
+                 empty directory once every key in it has been settled",
+                path.display()
+            ),
+            Self::WrongId { path, found, expected } => write!(
+                f,
+                "the store in {} is {found}, but `expect_id` is {expected}; check that the right \
+                 disk is mounted, or change `expect_id` if the store was replaced on purpose",
+                path.display()
+            ),
+            Self::Damaged { path, reason } => write!(
+                f,
+                "the store in {} is damaged: {reason}; restore it from a backup, and treat keys \
+                 used since then as unknown",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unwritable { error, .. } => Some(error),
+            Self::NotADirectory(_)
+            | Self::Missing(_)
+            | Self::Exists(_)
+            | Self::NotAStore { .. }
+            | Self::Locked(_)
+            | Self::NewerSchema { .. }
+            | Self::OlderSchema { .. }
+            | Self::OlderLayout(_)
+            | Self::WrongId { .. }
+            | Self::Damaged { .. } => None,
+        }
+    }
+}
