@@ -120,7 +120,16 @@ impl std::error::Error for DecodeError {}
 
 /// Writes a record down.
 pub fn encode(id: &RecordId, record: &Record) -> Vec<u8> {
-    let mut out = Writer(Vec::with_capacity(256 + size_hint(record)));
+    let mut out = Vec::new();
+    encode_into(&mut out, id, record);
+    out
+}
+
+/// Writes a record down behind what `out` holds already.
+pub fn encode_into(out: &mut Vec<u8>, id: &RecordId, record: &Record) {
+    out.reserve(256 + size_hint(record));
+    let start = out.len();
+    let mut out = Writer(out);
     let tag = match &record.state {
         State::InFlight => IN_FLIGHT,
         State::Unknown { .. } => UNKNOWN,
@@ -157,9 +166,8 @@ pub fn encode(id: &RecordId, record: &Record) -> Vec<u8> {
         out.raw(&member.digest);
     }
     out.state(&record.state);
-    let checksum = checksum(id, &out.0);
+    let checksum = checksum(id, &out.0[start..]);
     out.u32(checksum);
-    out.0
 }
 
 /// Reads what a compare-and-swap needs; checks the checksum of the whole.
@@ -254,9 +262,9 @@ fn size_hint(record: &Record) -> usize {
     members + names + answer
 }
 
-struct Writer(Vec<u8>);
+struct Writer<'a>(&'a mut Vec<u8>);
 
-impl Writer {
+impl Writer<'_> {
     fn raw(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }

@@ -42,7 +42,7 @@ pub(super) fn ledger_tag(ledger: &Ledger) -> u8 {
     }
 }
 
-impl Writer {
+impl Writer<'_> {
     pub(super) fn keep(&mut self, keep: Keep) {
         match keep {
             Keep::Forever => self.raw(&[0]),

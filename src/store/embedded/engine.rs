@@ -8,6 +8,7 @@
 use std::ops::Bound;
 use std::path::Path;
 
+use bytes::Bytes;
 use fjall::config::PinningPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, Slice};
 
@@ -188,13 +189,13 @@ pub(super) fn id_of(key: &[u8]) -> Option<RecordId> {
 /// A record and its head, written down. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Written {
-    pub(super) bytes: Slice,
+    pub(super) bytes: Bytes,
     pub(super) head: Head,
 }
 
 impl Written {
     pub(super) fn of(id: &RecordId, record: &Record) -> Self {
-        Self { bytes: Slice::from(codec::encode(id, record)), head: Head::of(record) }
+        Self { bytes: codec::encode(id, record).into(), head: Head::of(record) }
     }
 }
 
@@ -236,7 +237,9 @@ pub(super) fn stage(
         }
     }
     match after {
-        Some(written) => batch.insert(&engine.records, *id.as_bytes(), written.bytes),
+        Some(written) => {
+            batch.insert(&engine.records, *id.as_bytes(), Slice::from(&*written.bytes))
+        }
         None => batch.remove(&engine.records, *id.as_bytes()),
     }
 }

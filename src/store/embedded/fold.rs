@@ -19,8 +19,10 @@ use crate::crash::{self, Point};
 use crate::idempotency::RecordId;
 use crate::store::StoreError;
 
-/// Records put into the table between two frames, at least.
+/// Records put into the table at once while nothing else is to be done.
 pub(super) const AT_ONCE: usize = 64;
+/// Records put into the table between two frames, at least.
+const BETWEEN: usize = 8;
 /// Bytes after which a part takes no more.
 const AT_ONCE_BYTES: usize = 1 << 20;
 /// The key of the mark.
@@ -33,6 +35,10 @@ pub(super) struct Folding {
     ids: VecDeque<RecordId>,
     /// How many have left the queue, ever.
     gone: u64,
+    /// How many came since some were last folded.
+    grown: usize,
+    /// The frame up to which the table reaches, by its mark.
+    marked: u64,
     /// What happens when so many have.
     goals: VecDeque<(u64, Goal)>,
 }
@@ -46,9 +52,15 @@ enum Goal {
 }
 
 impl Folding {
+    /// For a table that reaches up to this frame.
+    pub(super) fn new(marked: u64) -> Self {
+        Self { marked, ..Self::default() }
+    }
+
     /// A record became recent.
     pub(super) fn add(&mut self, id: RecordId) {
         self.ids.push_back(id);
+        self.grown += 1;
     }
 
     /// Whether anything waits for folding to go on.
@@ -63,6 +75,7 @@ impl Folding {
 
     fn take(&mut self, most: usize) -> Drain<'_, RecordId> {
         let count = most.min(self.ids.len());
+        self.grown = 0;
         self.gone += count as u64;
         self.ids.drain(..count)
     }
@@ -107,6 +120,13 @@ impl Writer {
         Ok(())
     }
 
+    /// Folds a part between two frames: more than has come since the last one, so that it ends.
+    pub(super) fn fold_between(&mut self) {
+        if self.folding.is_due() {
+            self.fold(BETWEEN.max(2 * self.folding.grown));
+        }
+    }
+
     /// Folds some records, or fails the store.
     pub(super) fn fold(&mut self, most: usize) {
         if let Err(error) = self.fold_some(most) {
@@ -140,6 +160,7 @@ impl Writer {
                 Goal::Asked(answer) => drop(answer.send(Ok(()))),
                 Goal::Turn(last) => {
                     mark(&self.engine, &*self.disk, last)?;
+                    self.folding.marked = last;
                     self.engine.rotate()?;
                 }
             }
@@ -149,7 +170,7 @@ impl Writer {
 
     /// At the end: a log that is folded whole need not be read at the next start.
     pub(super) fn fold_all(&mut self) {
-        if self.shared.failed.get().is_some() {
+        if self.shared.failed.get().is_some() || self.folding.marked == self.log.last() {
             return;
         }
         self.folding.aim(Goal::Turn(self.log.last()));

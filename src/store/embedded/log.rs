@@ -21,7 +21,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use fjall::Slice;
+use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::disk::Disk;
@@ -47,7 +47,7 @@ const CHANGE: usize = 20;
 const REMOVED: u32 = u32::MAX;
 
 /// A change as the log keeps it: a record's bytes, or that it is gone.
-pub(super) type Logged = (RecordId, Option<Slice>);
+pub(super) type Logged = (RecordId, Option<Bytes>);
 
 /// The log of an open store.
 pub(super) struct Log {
@@ -138,7 +138,7 @@ fn changes_in(mut payload: &[u8], count: u32) -> Option<Vec<Logged>> {
             continue;
         }
         let (record, rest) = rest.split_at_checked(length as usize)?;
-        changes.push((id, Some(Slice::from(record))));
+        changes.push((id, Some(Bytes::copy_from_slice(record))));
         payload = rest;
     }
     payload.is_empty().then_some(changes)

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use fjall::Slice;
+use bytes::Bytes;
 
 use super::disk::Disk;
 use super::engine::{Engine, Written, restage};
@@ -46,7 +46,7 @@ pub(super) fn replay(
     let (last, holds_last) = (row.last, row.holds_last);
     if !row.frames.is_empty() {
         let frames = row.frames.len();
-        let mut newest: HashMap<RecordId, Option<Slice>, BuildIdHasher> = HashMap::default();
+        let mut newest: HashMap<RecordId, Option<Bytes>, BuildIdHasher> = HashMap::default();
         newest.extend(row.frames.into_iter().flat_map(|frame| frame.changes));
         tracing::info!(frames, records = newest.len(), "replayed the log");
         fold(engine, disk, newest)?;
@@ -93,7 +93,7 @@ fn row(found: Found, folded: u64) -> Result<Row, String> {
 fn fold(
     engine: &Engine,
     disk: &dyn Disk,
-    records: HashMap<RecordId, Option<Slice>, BuildIdHasher>,
+    records: HashMap<RecordId, Option<Bytes>, BuildIdHasher>,
 ) -> Result<(), ReplayError> {
     let mut batch = engine.db.batch();
     let mut bytes = 0;

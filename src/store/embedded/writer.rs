@@ -152,10 +152,7 @@ impl Writer {
             for answer in gathered.folds {
                 self.fold_for(answer);
             }
-            if self.folding.is_due() {
-                // Faster than it grows, so that it ends.
-                self.fold(fold::AT_ONCE.max(2 * last));
-            }
+            self.fold_between();
         }
         self.fold_all();
     }
