@@ -18,6 +18,9 @@ pub const MAX_MEMBERS: usize = 64;
 /// Bytes of the longest member name that gets a digest of its own.
 pub const MAX_MEMBER_NAME: usize = 64;
 
+/// Bytes of the longest [`Verbatim::Text`].
+pub const MAX_VERBATIM: usize = 512;
+
 /// What must not change between retries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
@@ -70,6 +73,17 @@ pub enum Select {
     Exclude(Vec<Pointer>),
 }
 
+/// The very bytes of a request: two that agree in them agree in everything that
+/// [`FingerprintRules::compare`] could compare. To compare them costs less than to digest them, so
+/// few bytes are kept as they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verbatim {
+    /// All of them, [`MAX_VERBATIM`] at most.
+    Text(Vec<u8>),
+    /// SHA-256 over them.
+    Digest([u8; 32]),
+}
+
 /// The parts of a request that a fingerprint covers.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
@@ -99,13 +113,15 @@ impl FingerprintRules {
         }
     }
 
-    /// A digest of the very bytes of a request: two that agree in it agree in everything that
-    /// [`FingerprintRules::compare`] could compare.
-    pub fn verbatim(&self, subject: &Subject<'_>) -> [u8; 32] {
+    /// The very bytes of a request, see [`Verbatim`].
+    pub fn verbatim(&self, subject: &Subject<'_>) -> Verbatim {
         let mut text = self.head(subject);
         text.push(b'r');
         text.extend_from_slice(subject.body);
-        Sha256::digest(&text).into()
+        if text.len() > MAX_VERBATIM {
+            return Verbatim::Digest(Sha256::digest(&text).into());
+        }
+        Verbatim::Text(text)
     }
 
     /// Writes down what is compared of a request but its body.

@@ -13,7 +13,7 @@ use super::budget::Reservation;
 use super::exchange::Arrived;
 use super::{Gateway, headers, onward, outcome};
 use crate::config::{RequestMode, Route};
-use crate::idempotency::fingerprint::{self, Compared, Subject};
+use crate::idempotency::fingerprint::{self, Compared, Subject, Verbatim};
 use crate::idempotency::key::{Key, KeyError, KeySource, Scope};
 use crate::idempotency::{RecordId, TenantId};
 use crate::json::{Document, Pointer};
@@ -118,8 +118,8 @@ impl Intake {
         Identity { compared, subject }
     }
 
-    /// A digest of the very bytes of the request.
-    pub(super) fn verbatim(&self, mode: &RequestMode) -> [u8; 32] {
+    /// The very bytes of the request.
+    pub(super) fn verbatim(&self, mode: &RequestMode) -> Verbatim {
         mode.fingerprint.verbatim(&self.subject(None))
     }
 
