@@ -193,7 +193,7 @@ fn lead_call(gateway: &Arc<Gateway>, route: usize, wanted: Wanted, conclusion: C
         },
     };
     let call = Call { gateway: gateway.clone(), route, wanted, place, share };
-    gateway.tasks.spawn(forward::run(call, conclusion));
+    gateway.tasks.spawn_boxed(Box::pin(forward::run(call, conclusion)));
 }
 
 /// Waits for the call this request started. The call goes on when the wait ends.
@@ -265,6 +265,7 @@ fn remembered(
     } else {
         let compared = intake.identify(mode).compared;
         if compared.digest == digest {
+            // Another thread may have been first with the same.
             let _ = known.verbatim.set(verbatim);
             same()
         } else {

@@ -1,10 +1,9 @@
 //! Passing a request through without a key: streamed both ways, nothing stored.
 
-use std::sync::atomic::Ordering;
+use std::pin::pin;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
 use super::Gateway;
@@ -12,7 +11,7 @@ use super::exchange::{Answer, Arrived};
 use super::intake::Whole;
 use super::onward;
 use super::upstream::SendError;
-use crate::body::{Body, Bounded, Held};
+use crate::body::{Body, Bounded, Held, empty};
 use crate::problem::{Disposition, Problem, STATUS_HEADER, Slug};
 
 /// Streams the request to the backend and its answer to the client.
@@ -28,12 +27,16 @@ pub(super) async fn through(
     if most.is_some_and(|most| declared > most) {
         return Err(too_large());
     }
-    let body = Bounded::new(body, gateway.config.server.limits.body_timeout, most);
-    let over = body.too_large();
     let config = &gateway.config.routes[route];
-    let request = onward::to_backend(config, head, peer, body.boxed_unsync(), false);
+    let idle = gateway.config.server.limits.body_timeout;
+    if http_body::Body::is_end_stream(&body) {
+        let request = onward::to_backend(config, head, peer, empty(), false);
+        return send(gateway, route, request, disposition).await;
+    }
+    let (body, over) = Bounded::new(body, idle).at_most(most);
+    let request = onward::to_backend(config, head, peer, Body::streamed(body), false);
     match send(gateway, route, request, disposition).await {
-        Err(_) if over.load(Ordering::Acquire) => Err(too_large()),
+        Err(_) if over.is_set() => Err(too_large()),
         answer => answer,
     }
 }
@@ -46,7 +49,7 @@ pub(super) async fn buffered(
     disposition: Disposition,
 ) -> Answer {
     let (request, reservation) = whole.into_request(&gateway.config.routes[route], false);
-    let request = request.map(|bytes: Bytes| Held::new(bytes, reservation).boxed_unsync());
+    let request = request.map(|bytes: Bytes| Body::streamed(Held::new(bytes, reservation)));
     send(gateway, route, request, Some(disposition)).await
 }
 
@@ -61,7 +64,9 @@ async fn send(
     let method = request.method().clone();
     let not_executed = disposition.map(|_| Disposition::NotExecuted);
     let unknown = disposition.map(|_| Disposition::Unknown);
-    let response = match timeout(patience, upstream.send(request)).await {
+    // Pinned here: the timeout would move the whole of it.
+    let sending = pin!(upstream.send(request));
+    let response = match timeout(patience, sending).await {
         Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             return Err(failed("the backend answered 101").disposition(unknown));
         }
@@ -83,7 +88,7 @@ async fn send(
     if let Some(disposition) = disposition {
         head.headers.insert(STATUS_HEADER, disposition.header());
     }
-    let body = Bounded::new(body, patience, None).boxed_unsync();
+    let body = Body::streamed(Bounded::new(body, patience));
     Ok(Response::from_parts(head, body))
 }
 

@@ -8,10 +8,9 @@ use http::header::{
     LAST_MODIFIED,
 };
 use http::{Response, StatusCode, response};
-use http_body_util::BodyExt as _;
 
 use super::records::Records;
-use crate::body::{Held, full};
+use crate::body::{Body, Held, full};
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
 use crate::items::rules::{Progress, Refusal};
@@ -107,7 +106,7 @@ pub(super) fn merged(
     }
     let expires = expires(records).map(Timestamp::to_http_date);
     outcome::insert_expires(&mut head.headers, expires);
-    let body = Held::new(Bytes::from(rendered.body), held).boxed_unsync();
+    let body = Body::streamed(Held::new(Bytes::from(rendered.body), held));
     Ok(Response::from_parts(head, body))
 }
 
@@ -136,7 +135,7 @@ pub(super) fn done(
 
 /// That answer: nothing was sent. `held`: memory to hold until the client has it.
 pub(super) fn again(mode: &ItemsMode, merged: &Merged, held: Option<Reservation>) -> Answer {
-    let mut response = Response::new(Held::new(merged.body.clone(), held).boxed_unsync());
+    let mut response = Response::new(Body::streamed(Held::new(merged.body.clone(), held)));
     // Templates have statuses that were checked.
     *response.status_mut() = StatusCode::from_u16(merged.status).unwrap_or(StatusCode::OK);
     let headers = response.headers_mut();

@@ -288,7 +288,8 @@ fn answered(
     secure: bool,
 ) -> Result<Response<ResponseBody>, SendError> {
     let status = response.status();
-    let framing = match framing(status, response.headers(), bodiless, secure) {
+    let lines = Lines::of(response.headers());
+    let framing = match framing(status, &lines, bodiless, secure) {
         Ok(framing) => framing,
         Err(what) => {
             let detail = format!("{}: {what}", lease.call.endpoint.target.name);
@@ -298,11 +299,48 @@ fn answered(
     let reusable = status != StatusCode::SWITCHING_PROTOCOLS
         && response.version() == Version::HTTP_11
         && !matches!(framing, Framing::UntilClose { .. })
-        && !closes(response.headers())
+        && !lines.closes
         // Both framings at once: whoever sent this may mean another end than we do.
-        && !(response.headers().contains_key(TRANSFER_ENCODING)
-            && response.headers().contains_key(CONTENT_LENGTH));
+        && !(lines.coded() && lines.length);
     Ok(response.map(|incoming| ResponseBody::new(incoming, lease, reusable, framing)))
+}
+
+/// What a response's head says of its end and of its connection's, found in one walk: to look up
+/// each name costs more.
+#[derive(Default)]
+struct Lines {
+    /// `Transfer-Encoding: chunked`.
+    chunked: usize,
+    /// `Transfer-Encoding` with anything else.
+    otherwise_coded: usize,
+    /// `Content-Length`.
+    length: bool,
+    /// The backend says that it will close the connection.
+    closes: bool,
+}
+
+impl Lines {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut lines = Self::default();
+        for (name, value) in headers {
+            let value = value.as_bytes();
+            if *name == TRANSFER_ENCODING {
+                let chunked = value.eq_ignore_ascii_case(b"chunked");
+                lines.chunked += usize::from(chunked);
+                lines.otherwise_coded += usize::from(!chunked);
+            } else if *name == CONTENT_LENGTH {
+                lines.length = true;
+            } else if *name == CONNECTION {
+                let mut options = value.split(|byte| *byte == b',');
+                lines.closes |= options.any(|it| it.trim_ascii().eq_ignore_ascii_case(b"close"));
+            }
+        }
+        lines
+    }
+
+    fn coded(&self) -> bool {
+        self.chunked + self.otherwise_coded > 0
+    }
 }
 
 /// How the body ends, by the rules hyper has already applied (RFC 9112 section 6.3). Transfer
@@ -310,31 +348,19 @@ fn answered(
 /// them on under another name.
 fn framing(
     status: StatusCode,
-    headers: &HeaderMap,
+    lines: &Lines,
     bodiless: bool,
     secure: bool,
 ) -> Result<Framing, &'static str> {
     if bodiless || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
         return Ok(Framing::None);
     }
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
-            Ok(Framing::Chunked)
-        }
-        (Some(_), _) => Err("the response's Transfer-Encoding is not `chunked`"),
-        (None, _) if headers.contains_key(CONTENT_LENGTH) => Ok(Framing::Length),
-        (None, _) => Ok(Framing::UntilClose { authenticated: secure }),
+    match (lines.chunked, lines.otherwise_coded) {
+        (1, 0) => Ok(Framing::Chunked),
+        (0, 0) if lines.length => Ok(Framing::Length),
+        (0, 0) => Ok(Framing::UntilClose { authenticated: secure }),
+        (_, _) => Err("the response's Transfer-Encoding is not `chunked`"),
     }
-}
-
-/// Whether the backend says that it will close the connection.
-fn closes(headers: &HeaderMap) -> bool {
-    headers.get_all(CONNECTION).iter().any(|line| {
-        line.as_bytes()
-            .split(|byte| *byte == b',')
-            .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
-    })
 }
 
 /// Sets what only the framing of this message may decide. hyper adds the `Content-Length` of a body
