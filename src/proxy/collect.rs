@@ -14,7 +14,7 @@ use super::upstream::ResponseBody;
 use crate::body::{Body, BodyError, Bounded, Held, Resumed, full};
 use crate::idempotency::record::StoredResponse;
 use crate::json::{Document, Kind};
-use crate::problem::{Disposition, STATUS_HEADER};
+use crate::problem::{Disposition, STATUS};
 
 /// How much of an answer is held, and how long its stream may rest beyond that.
 pub(super) struct Limits {
@@ -136,7 +136,7 @@ impl Collected {
         expires: Option<String>,
     ) -> Response<Body> {
         let Self { mut head, body } = self;
-        head.headers.insert(STATUS_HEADER, disposition.header());
+        head.headers.insert(STATUS, disposition.header());
         outcome::insert_expires(&mut head.headers, expires);
         let body = match body {
             Content::Whole(bytes, None) => full(bytes),

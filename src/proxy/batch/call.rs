@@ -66,7 +66,8 @@ pub(super) fn lead(gateway: &Arc<Gateway>, start: Start, conclusion: Conclusion)
             None => return conclusion.tell(Err(quota_exceeded())),
         },
     };
-    gateway.tasks.spawn(run(gateway.clone(), start, conclusion, (place, share)));
+    let task = run(gateway.clone(), start, conclusion, (place, share));
+    gateway.tasks.spawn_boxed(Box::pin(task));
 }
 
 /// Everything about a call from its claim on.

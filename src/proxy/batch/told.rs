@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::config::ItemsMode;
 use crate::items::rules::{Progress, Refusal};
 use crate::items::{self, Joined, Ledger};
-use crate::problem::{Dialect, Disposition, Problem, STATUS_HEADER};
+use crate::problem::{Dialect, Disposition, Problem, STATUS};
 use crate::proxy::budget::Reservation;
 use crate::proxy::exchange::{Answer, report};
 use crate::proxy::{Gateway, intake, outcome};
@@ -99,7 +99,7 @@ pub(super) fn merged(
         forget_bytes(&mut head.headers);
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    head.headers.insert(STATUS_HEADER, disposition.header());
+    head.headers.insert(STATUS, disposition.header());
     if disposition == Disposition::Replayed {
         let name = mode.duplicates.replayed_header.clone();
         head.headers.insert(name, HeaderValue::from_static("true"));
@@ -140,7 +140,7 @@ pub(super) fn again(mode: &ItemsMode, merged: &Merged, held: Option<Reservation>
     *response.status_mut() = StatusCode::from_u16(merged.status).unwrap_or(StatusCode::OK);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(STATUS_HEADER, Disposition::Replayed.header());
+    headers.insert(STATUS, Disposition::Replayed.header());
     let name = mode.duplicates.replayed_header.clone();
     headers.insert(name, HeaderValue::from_static("true"));
     outcome::insert_expires(headers, merged.kept_until.map(Timestamp::to_http_date));

@@ -195,7 +195,7 @@ fn is_authority(text: &[u8]) -> bool {
         None => {
             let end = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
             let (host, port) = text.split_at(end);
-            if !host.iter().all(|byte| is_reg_name(*byte)) {
+            if !host.iter().all(|byte| REG_NAME[usize::from(*byte)]) {
                 return false;
             }
             (host, port)
@@ -217,13 +217,21 @@ fn is_authority(text: &[u8]) -> bool {
 
 /// The characters of a host name. Percent-encoding is legal in RFC 3986 but names no host that
 /// exists, and only serves to hide one name behind another.
-fn is_reg_name(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&'
-            | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
-    )
-}
+const REG_NAME: [bool; 256] = {
+    let mut names = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        names[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"-._~!$&'()*+,;=";
+    let mut at = 0;
+    while at < others.len() {
+        names[others[at] as usize] = true;
+        at += 1;
+    }
+    names
+};
 
 fn check_target(method: &Method, uri: &Uri, host: Option<&[u8]>) -> Result<(), HeadError> {
     match (uri.scheme_str(), uri.authority()) {

@@ -10,6 +10,7 @@
 //! the future or the body; the connection is then closed), and what a response means.
 
 mod connect;
+mod framing;
 mod pool;
 mod socket;
 #[cfg(test)]
@@ -20,14 +21,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::HOST;
 use http::uri::Scheme;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use http_body::Body as _;
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use self::connect::Target;
+pub use self::framing::Framing;
+use self::framing::{Lines, frame, framing};
 pub use self::pool::ResponseBody;
 use self::pool::{Call, Endpoint, Lease};
 use crate::body::Body;
@@ -48,36 +50,6 @@ pub struct Upstream {
     turn: AtomicUsize,
     /// Where the cool-downs count from.
     started: Instant,
-}
-
-/// How the end of a response's body is told (RFC 9112 section 6.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// There is none: HEAD, 1xx, 204, 304.
-    None,
-    /// `Content-Length`.
-    Length,
-    /// `Transfer-Encoding: chunked`.
-    Chunked,
-    /// It ends when the backend closes the connection.
-    UntilClose {
-        /// Whether TLS proves that the backend meant to close: without its closing alert the body
-        /// ends with an error.
-        authenticated: bool,
-    },
-}
-
-impl Framing {
-    /// Whether a body that ended without an error is proven to be whole. Of a body that ends with
-    /// a plain connection it is not: a backend that dies in the middle looks the same. RFC 9112
-    /// section 8 lets a recipient take it as complete; where an answer is kept for ever it must
-    /// count as unknown.
-    pub fn proves_end(self) -> bool {
-        match self {
-            Self::None | Self::Length | Self::Chunked => true,
-            Self::UntilClose { authenticated } => authenticated,
-        }
-    }
 }
 
 /// Why there is no response.
@@ -268,16 +240,22 @@ impl Upstream {
     }
 }
 
-/// Sends on one connection.
-async fn attempt(mut lease: Lease, request: Request<Body>) -> Result<Attempt, SendError> {
+/// Sends on one connection. The request is on its way when this returns; the future holds no copy of
+/// it.
+fn attempt(
+    mut lease: Lease,
+    request: Request<Body>,
+) -> impl Future<Output = Result<Attempt, SendError>> {
     let bodiless = *request.method() == Method::HEAD;
-    let secure = lease.call.endpoint.target.is_tls();
-    match lease.connection.send(request).await {
-        Ok(response) => answered(response, lease, bodiless, secure).map(Attempt::Answered),
-        Err(mut error) => match error.take_message() {
-            Some(unsent) => Ok(Attempt::Unsent(unsent, lease.call, error.into_error())),
-            None => Err(unknown(&error.into_error(), &lease.call.endpoint.target.name)),
-        },
+    let sent = lease.connection.send(request);
+    async move {
+        match sent.await {
+            Ok(response) => answered(response, lease, bodiless).map(Attempt::Answered),
+            Err(mut error) => match error.take_message() {
+                Some(unsent) => Ok(Attempt::Unsent(unsent, lease.call, error.into_error())),
+                None => Err(unknown(&error.into_error(), &lease.call.endpoint.target.name)),
+            },
+        }
     }
 }
 
@@ -285,8 +263,8 @@ fn answered(
     response: Response<Incoming>,
     lease: Lease,
     bodiless: bool,
-    secure: bool,
 ) -> Result<Response<ResponseBody>, SendError> {
+    let secure = lease.call.endpoint.target.is_tls();
     let status = response.status();
     let lines = Lines::of(response.headers());
     let framing = match framing(status, &lines, bodiless, secure) {
@@ -303,84 +281,6 @@ fn answered(
         // Both framings at once: whoever sent this may mean another end than we do.
         && !(lines.coded() && lines.length);
     Ok(response.map(|incoming| ResponseBody::new(incoming, lease, reusable, framing)))
-}
-
-/// What a response's head says of its end and of its connection's, found in one walk: to look up
-/// each name costs more.
-#[derive(Default)]
-struct Lines {
-    /// `Transfer-Encoding: chunked`.
-    chunked: usize,
-    /// `Transfer-Encoding` with anything else.
-    otherwise_coded: usize,
-    /// `Content-Length`.
-    length: bool,
-    /// The backend says that it will close the connection.
-    closes: bool,
-}
-
-impl Lines {
-    fn of(headers: &HeaderMap) -> Self {
-        let mut lines = Self::default();
-        for (name, value) in headers {
-            let value = value.as_bytes();
-            if *name == TRANSFER_ENCODING {
-                let chunked = value.eq_ignore_ascii_case(b"chunked");
-                lines.chunked += usize::from(chunked);
-                lines.otherwise_coded += usize::from(!chunked);
-            } else if *name == CONTENT_LENGTH {
-                lines.length = true;
-            } else if *name == CONNECTION {
-                let mut options = value.split(|byte| *byte == b',');
-                lines.closes |= options.any(|it| it.trim_ascii().eq_ignore_ascii_case(b"close"));
-            }
-        }
-        lines
-    }
-
-    fn coded(&self) -> bool {
-        self.chunked + self.otherwise_coded > 0
-    }
-}
-
-/// How the body ends, by the rules hyper has already applied (RFC 9112 section 6.3). Transfer
-/// codings other than `chunked` are refused: the gateway does not decode them and must not pass
-/// them on under another name.
-fn framing(
-    status: StatusCode,
-    lines: &Lines,
-    bodiless: bool,
-    secure: bool,
-) -> Result<Framing, &'static str> {
-    if bodiless || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
-        return Ok(Framing::None);
-    }
-    match (lines.chunked, lines.otherwise_coded) {
-        (1, 0) => Ok(Framing::Chunked),
-        (0, 0) if lines.length => Ok(Framing::Length),
-        (0, 0) => Ok(Framing::UntilClose { authenticated: secure }),
-        (_, _) => Err("the response's Transfer-Encoding is not `chunked`"),
-    }
-}
-
-/// Sets what only the framing of this message may decide. hyper adds the `Content-Length` of a body
-/// whose size is known, but trusts what is in the map, and leaves out what it deems needless.
-fn frame(request: &mut Request<Body>) {
-    let ended = request.body().is_end_stream();
-    let sized = request.body().size_hint().exact().is_some();
-    let expects_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
-    let usually_empty = matches!(*request.method(), Method::GET | Method::HEAD);
-    *request.version_mut() = Version::HTTP_11;
-    let headers = request.headers_mut();
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(CONTENT_LENGTH);
-    if ended && expects_body {
-        // RFC 9110 section 8.6: a method that gives content a meaning says 0.
-        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-    } else if !ended && !sized && usually_empty {
-        // hyper would drop the body.
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
 }
 
 /// Directs the request to one URL: origin-form target and `Host`.
