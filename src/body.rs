@@ -1,6 +1,5 @@
 //! The one body type of responses and upstream requests, and the bodies of our own behind it.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,28 +9,76 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Empty, Full};
 use tokio::time::{Instant, Sleep};
 
 /// Why a body broke off. Its text goes to the log, never to a client.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A body of any origin.
-pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+/// A body of any origin. One that is there already, as nearly all are, is not boxed.
+#[derive(Debug)]
+pub struct Body(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    /// What of it was not taken yet.
+    Whole(Option<Bytes>),
+    Streamed(UnsyncBoxBody<Bytes, BodyError>),
+}
 
 /// A body that is there already.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(impossible).boxed_unsync()
+    let bytes = bytes.into();
+    Body(Kind::Whole((!bytes.is_empty()).then_some(bytes)))
 }
 
 /// No body.
 pub fn empty() -> Body {
-    Empty::new().map_err(impossible).boxed_unsync()
+    Body(Kind::Whole(None))
 }
 
-fn impossible(never: Infallible) -> BodyError {
-    match never {}
+impl Body {
+    /// A body that comes in pieces, or owns more than its bytes.
+    pub fn streamed<B>(body: B) -> Self
+    where
+        B: HttpBody<Data = Bytes, Error = BodyError> + Send + 'static,
+    {
+        Self(Kind::Streamed(body.boxed_unsync()))
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.0 {
+            Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Streamed(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Whole(bytes) => bytes.is_none(),
+            Kind::Streamed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, length)),
+            Kind::Streamed(body) => body.size_hint(),
+        }
+    }
+}
+
+fn length(bytes: &Bytes) -> u64 {
+    bytes.len() as u64
 }
 
 /// A body that is there already and owns something (a reservation of memory) until it was sent.
@@ -64,7 +111,7 @@ impl<T: Unpin> HttpBody for Held<T> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, length))
     }
 }
 
@@ -100,7 +147,7 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        let read = self.read.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        let read = self.read.as_ref().map_or(0, length);
         let rest = self.rest.size_hint();
         let mut whole = SizeHint::new();
         whole.set_lower(rest.lower().saturating_add(read));
@@ -112,26 +159,51 @@ where
 }
 
 /// A streamed body that must not stall: it breaks off when no frame came for `idle`, or when it
-/// grows beyond `most` bytes. Trailers are dropped.
+/// grows beyond a limit that was set. Trailers are dropped.
 #[derive(Debug)]
 pub struct Bounded<B> {
     inner: B,
     idle: Duration,
-    most: Option<u64>,
-    too_large: Arc<AtomicBool>,
+    limit: Option<Limit>,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl<B> Bounded<B> {
-    /// A body that breaks off after `idle` without a frame, or beyond `most` bytes.
-    pub fn new(inner: B, idle: Duration, most: Option<u64>) -> Self {
-        let too_large = Arc::new(AtomicBool::new(false));
-        Self { inner, idle, most, too_large, stalled: None }
+#[derive(Debug)]
+struct Limit {
+    /// Bytes that may still come.
+    left: u64,
+    over: TooLarge,
+}
+
+/// Tells later whether a body was broken off for its size.
+#[derive(Debug, Clone, Default)]
+pub struct TooLarge(Option<Arc<AtomicBool>>);
+
+impl TooLarge {
+    /// Whether it was.
+    pub fn is_set(&self) -> bool {
+        self.0.as_ref().is_some_and(|over| over.load(Ordering::Acquire))
     }
 
-    /// Tells later whether the body was broken off for its size.
-    pub fn too_large(&self) -> Arc<AtomicBool> {
-        self.too_large.clone()
+    fn set(&self) {
+        if let Some(over) = &self.0 {
+            over.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl<B> Bounded<B> {
+    /// A body that breaks off after `idle` without a frame.
+    pub fn new(inner: B, idle: Duration) -> Self {
+        Self { inner, idle, limit: None, stalled: None }
+    }
+
+    /// The same, and beyond `most` bytes, if there is a limit.
+    pub fn at_most(mut self, most: Option<u64>) -> (Self, TooLarge) {
+        let Some(left) = most else { return (self, TooLarge(None)) };
+        let over = TooLarge(Some(Arc::default()));
+        self.limit = Some(Limit { left, over: over.clone() });
+        (self, over)
     }
 }
 
@@ -177,11 +249,11 @@ where
 
 impl<B> Bounded<B> {
     fn count(&mut self, data: Bytes) -> Result<Frame<Bytes>, BodyError> {
-        if let Some(left) = self.most.as_mut() {
-            match left.checked_sub(data.len() as u64) {
-                Some(less) => *left = less,
+        if let Some(limit) = &mut self.limit {
+            match limit.left.checked_sub(data.len() as u64) {
+                Some(less) => limit.left = less,
                 None => {
-                    self.too_large.store(true, Ordering::Release);
+                    limit.over.set();
                     return Err("the body is over the route's limit".into());
                 }
             }

@@ -4,6 +4,7 @@
 //! long or too short; waits and timeouts use
 //! `tokio::time::Instant`, which cannot jump.
 
+use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -42,7 +43,17 @@ impl Timestamp {
 
     /// As an HTTP-date (RFC 9110 section 5.6.7).
     pub fn to_http_date(self) -> String {
-        httpdate::fmt_http_date(self.to_system_time())
+        thread_local! {
+            /// The last one that was asked for: under load, many requests ask within one second.
+            static LAST: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+        }
+        LAST.with_borrow_mut(|(second, text)| {
+            if *second != self.0 / 1000 {
+                *second = self.0 / 1000;
+                *text = httpdate::fmt_http_date(self.to_system_time());
+            }
+            text.clone()
+        })
     }
 }
 

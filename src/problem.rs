@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, LINK, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode, response};
+use http::{HeaderName, HeaderValue, Response, StatusCode, response};
 use serde_json::json;
 
 use crate::body::{Body, full};
@@ -15,6 +15,9 @@ use crate::body::{Body, full};
 pub const ERROR_HEADER: &str = "idempotency-error";
 /// Says what the gateway did with the request.
 pub const STATUS_HEADER: &str = "idempotency-status";
+
+/// [`STATUS_HEADER`] as a name: to insert by a text costs reading the text each time.
+pub const STATUS: HeaderName = HeaderName::from_static(STATUS_HEADER);
 
 /// What the gateway did with a request: the value of `Idempotency-Status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -295,7 +298,7 @@ impl Problem {
         headers.insert(ERROR_HEADER, HeaderValue::from_static(self.slug.as_str()));
         headers.insert(LINK, HeaderValue::from_static(CONTRACT_LINK));
         if let Some(disposition) = self.disposition {
-            headers.insert(STATUS_HEADER, disposition.header());
+            headers.insert(STATUS, disposition.header());
         }
         if let Some(delay) = self.retry_after {
             // Whole seconds, rounded up: a client that waits this long does not come too early.

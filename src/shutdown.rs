@@ -86,13 +86,18 @@ impl Drop for Tracked {
 
 impl Tasks {
     /// Starts a task of its own; also while a drain waits, which then waits for this one too.
-    #[expect(clippy::disallowed_methods, reason = "this is the tracked spawn")]
     pub fn spawn<F>(&self, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.spawn_boxed(Box::pin(task));
+    }
+
+    /// The same for a task that was boxed where it was made: a large one is then not moved.
+    #[expect(clippy::disallowed_methods, reason = "this is the tracked spawn")]
+    pub fn spawn_boxed(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
         self.0.count.fetch_add(1, Ordering::AcqRel);
-        tokio::spawn(Tracked { task: Box::pin(task), running: self.0.clone() });
+        tokio::spawn(Tracked { task, running: self.0.clone() });
     }
 
     /// How many are running.

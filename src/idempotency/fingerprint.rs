@@ -18,6 +18,9 @@ pub const MAX_MEMBERS: usize = 64;
 /// Bytes of the longest member name that gets a digest of its own.
 pub const MAX_MEMBER_NAME: usize = 64;
 
+/// Bytes of the longest [`Verbatim::Text`].
+pub const MAX_VERBATIM: usize = 512;
+
 /// What must not change between retries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
@@ -70,6 +73,17 @@ pub enum Select {
     Exclude(Vec<Pointer>),
 }
 
+/// The very bytes of a request: two that agree in them agree in everything that
+/// [`FingerprintRules::compare`] could compare. To compare them costs less than to digest them, so
+/// few bytes are kept as they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verbatim {
+    /// All of them, [`MAX_VERBATIM`] at most.
+    Text(Vec<u8>),
+    /// SHA-256 over them.
+    Digest([u8; 32]),
+}
+
 /// The parts of a request that a fingerprint covers.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
@@ -99,13 +113,15 @@ impl FingerprintRules {
         }
     }
 
-    /// A digest of the very bytes of a request: two that agree in it agree in everything that
-    /// [`FingerprintRules::compare`] could compare.
-    pub fn verbatim(&self, subject: &Subject<'_>) -> [u8; 32] {
+    /// The very bytes of a request, see [`Verbatim`].
+    pub fn verbatim(&self, subject: &Subject<'_>) -> Verbatim {
         let mut text = self.head(subject);
         text.push(b'r');
         text.extend_from_slice(subject.body);
-        Sha256::digest(&text).into()
+        if text.len() > MAX_VERBATIM {
+            return Verbatim::Digest(Sha256::digest(&text).into());
+        }
+        Verbatim::Text(text)
     }
 
     /// Writes down what is compared of a request but its body.
@@ -115,7 +131,7 @@ impl FingerprintRules {
         field(&mut text, subject.method.as_bytes());
         field(&mut text, subject.path.as_bytes());
         optional(&mut text, subject.query.map(str::as_bytes));
-        optional(&mut text, media_type(subject.headers).as_deref());
+        lower_case(&mut text, media_type(subject.headers));
         let coding = subject.headers.get(http::header::CONTENT_ENCODING);
         optional(&mut text, coding.map(HeaderValue::as_bytes));
         text.extend_from_slice(subject.tenant.as_bytes());
@@ -174,7 +190,9 @@ impl Compared {
             .take(MAX_MEMBERS)
             .map(|piece| {
                 let digest = member_digest(tenant, &self.text[piece.whole.clone()]);
-                let name = String::from_utf8_lossy(&self.text[piece.name.clone()]).into();
+                // It was text before it was written down.
+                let name = std::str::from_utf8(&self.text[piece.name.clone()]).unwrap_or_default();
+                let name = name.into();
                 MemberDigest { name, digest }
             })
             .collect();
@@ -285,11 +303,11 @@ fn member(
     appended
 }
 
-/// The media type without its parameters, in lower case.
-fn media_type(headers: &HeaderMap) -> Option<Vec<u8>> {
+/// The media type without its parameters, as written.
+fn media_type(headers: &HeaderMap) -> Option<&[u8]> {
     let value = headers.get(http::header::CONTENT_TYPE)?.as_bytes();
-    let essence = value.split(|byte| *byte == b';').next().unwrap_or(value);
-    Some(essence.trim_ascii().to_ascii_lowercase())
+    let end = value.iter().position(|byte| *byte == b';').unwrap_or(value.len());
+    Some(value[..end].trim_ascii())
 }
 
 /// Whether the body is JSON by its media type (`application/json` or a `+json` suffix, RFC 6839)
@@ -305,13 +323,24 @@ pub fn is_json(headers: &HeaderMap) -> bool {
 /// Whether the media type names JSON, whatever the content coding.
 pub fn names_json(headers: &HeaderMap) -> bool {
     media_type(headers).is_some_and(|media| {
-        media == b"application/json" || media == b"text/json" || media.ends_with(b"+json")
+        let suffix = media.len().checked_sub(b"+json".len()).map(|at| &media[at..]);
+        media.eq_ignore_ascii_case(b"application/json")
+            || media.eq_ignore_ascii_case(b"text/json")
+            || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(b"+json"))
     })
 }
 
 fn field(text: &mut Vec<u8>, bytes: &[u8]) {
     text.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
     text.extend_from_slice(bytes);
+}
+
+/// The same as [`optional`] of the bytes in lower case.
+fn lower_case(text: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    let start = text.len();
+    optional(text, bytes);
+    // Behind the mark and the length.
+    text.iter_mut().skip(start + 1 + size_of::<u64>()).for_each(u8::make_ascii_lowercase);
 }
 
 fn optional(text: &mut Vec<u8>, bytes: Option<&[u8]>) {

@@ -189,8 +189,12 @@ impl KeyRules {
 /// The value of an RFC 9651 String (section 3.3.3, parsed as section 4.2.5 says), its parameters
 /// checked only as far as needed to tell an Item from a List.
 fn sf_string(line: &[u8]) -> Result<Vec<u8>, KeyError> {
-    let mut value = Vec::with_capacity(line.len());
-    let mut rest = line[1..].iter();
+    let inside = &line[1..];
+    // Hardly any key has something escaped in it: what comes before that is taken in one piece.
+    let plain = |byte: &u8| matches!(*byte, 0x20..=0x7e) && *byte != b'"' && *byte != b'\\';
+    let end = inside.iter().position(|byte| !plain(byte)).unwrap_or(inside.len());
+    let mut value = inside[..end].to_vec();
+    let mut rest = inside[end..].iter();
     loop {
         match rest.next() {
             None => return Err(KeyError::Syntax),

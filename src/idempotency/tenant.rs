@@ -1,5 +1,7 @@
 //! Who a key belongs to: a digest of the caller's credentials (`[tenant] headers`).
 
+use std::fmt;
+
 use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -13,19 +15,13 @@ pub struct TenantId([u8; 16]);
 impl TenantId {
     /// The tenant of a request. Absent, empty and repeated headers are three different callers.
     pub fn of(names: &[HeaderName], headers: &HeaderMap) -> Self {
-        let mut hash = Sha256::new();
-        hash.update(b"oncegate/tenant/1\0");
-        for name in names {
-            hash.update((name.as_str().len() as u64).to_le_bytes());
-            hash.update(name.as_str());
-            for value in headers.get_all(name) {
-                hash.update([1]);
-                hash.update((value.len() as u64).to_le_bytes());
-                hash.update(value);
-            }
-            hash.update([0]);
-        }
-        Self(first_16(&hash.finalize()))
+        let mut text = Vec::new();
+        write_down(&mut text, names, headers);
+        Self::digest(&text)
+    }
+
+    fn digest(text: &[u8]) -> Self {
+        Self(first_16(&Sha256::digest(text)))
     }
 
     /// An id read back from a store.
@@ -36,5 +32,89 @@ impl TenantId {
     /// The digest's bytes.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
+    }
+}
+
+/// Writes down what names the tenant of a request.
+fn write_down(text: &mut Vec<u8>, names: &[HeaderName], headers: &HeaderMap) {
+    text.extend_from_slice(b"oncegate/tenant/1\0");
+    for name in names {
+        text.extend_from_slice(&(name.as_str().len() as u64).to_le_bytes());
+        text.extend_from_slice(name.as_str().as_bytes());
+        for value in headers.get_all(name) {
+            text.push(1);
+            text.extend_from_slice(&(value.len() as u64).to_le_bytes());
+            text.extend_from_slice(value.as_bytes());
+        }
+        text.push(0);
+    }
+}
+
+/// Bytes of credentials that are remembered at most.
+const MAX_REMEMBERED: usize = 1024;
+
+/// The tenant of the request before: the next one on a connection has nearly always the same
+/// credentials, which are compared faster than digested. They live no longer than the connection
+/// that they came on.
+#[derive(Default)]
+pub struct LastTenant {
+    /// What named it.
+    text: Vec<u8>,
+    tenant: Option<TenantId>,
+    /// What names the one in question; kept for its memory.
+    asked: Vec<u8>,
+}
+
+impl LastTenant {
+    /// The tenant of a request, the same as [`TenantId::of`].
+    pub fn of(&mut self, names: &[HeaderName], headers: &HeaderMap) -> TenantId {
+        self.asked.clear();
+        write_down(&mut self.asked, names, headers);
+        if let Some(tenant) = self.tenant
+            && self.text == self.asked
+        {
+            return tenant;
+        }
+        let tenant = TenantId::digest(&self.asked);
+        if self.asked.len() <= MAX_REMEMBERED {
+            self.tenant = Some(tenant);
+            std::mem::swap(&mut self.text, &mut self.asked);
+        } else {
+            self.asked = Vec::new();
+        }
+        tenant
+    }
+}
+
+impl fmt::Debug for LastTenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not what named it: those are credentials.
+        f.debug_struct("LastTenant").field("tenant", &self.tenant).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&'static str]) -> HeaderMap {
+        let name = || http::header::AUTHORIZATION;
+        values.iter().map(|value| (name(), http::HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn the_last_tenant_is_never_taken_for_another() {
+        let names = [http::header::AUTHORIZATION];
+        let long: &'static str = "x".repeat(2 * MAX_REMEMBERED).leak();
+        let callers: [&[&'static str]; 6] = [&["a"], &["b"], &[], &[""], &["a", "b"], &[long]];
+        let mut last = LastTenant::default();
+        for first in callers {
+            for second in callers {
+                for caller in [first, second, second, first] {
+                    let headers = headers(caller);
+                    assert_eq!(last.of(&names, &headers), TenantId::of(&names, &headers));
+                }
+            }
+        }
     }
 }

@@ -52,6 +52,19 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Document<'_>, ParseError> {
     Ok(Document { text, nodes: parser.nodes })
 }
 
+/// Bytes that stand for themselves in a string and do not end it.
+const ORDINARY: [bool; 256] = {
+    let mut ordinary = [true; 256];
+    let mut control = 0;
+    while control < 0x20 {
+        ordinary[control] = false;
+        control += 1;
+    }
+    ordinary[b'"' as usize] = false;
+    ordinary[b'\\' as usize] = false;
+    ordinary
+};
+
 struct Parser<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -162,9 +175,9 @@ impl Parser<'_> {
         self.expect(b'"')?;
         let mut plain = true;
         loop {
-            let rest = &self.bytes[self.at..];
-            let ordinary = |byte: &u8| *byte >= 0x20 && *byte != b'"' && *byte != b'\\';
-            self.at += rest.iter().position(|byte| !ordinary(byte)).unwrap_or(rest.len());
+            while self.peek().is_some_and(|byte| ORDINARY[usize::from(byte)]) {
+                self.at += 1;
+            }
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;

@@ -36,7 +36,7 @@ pub(super) struct Claimed {
     gateway: Arc<Gateway>,
     id: RecordId,
     /// The record as this attempt last wrote it.
-    record: Record,
+    record: Arc<Record>,
     settled: bool,
 }
 
@@ -81,7 +81,8 @@ impl Claimed {
             let change = Change { id, expect, put: Some(record.clone()) };
             let winner = match gateway.store.swap(vec![change]).await {
                 Ok(Swap::Done) => {
-                    return Ok(Self { gateway: gateway.clone(), id, record, settled: false });
+                    let (gateway, record) = (gateway.clone(), Arc::new(record));
+                    return Ok(Self { gateway, id, record, settled: false });
                 }
                 Ok(Swap::Lost { winner, .. }) => winner,
                 Err(error) => {
@@ -134,7 +135,7 @@ impl Claimed {
                 Ok(Swap::Lost { winner: Some(winner), .. })
                     if winner.awaits(&self.record.attempt) =>
                 {
-                    self.record = *winner;
+                    self.record = winner.into();
                 }
                 Ok(Swap::Lost { winner, .. }) => {
                     let told =
@@ -163,7 +164,7 @@ impl Claimed {
     pub(super) async fn release(&mut self) {
         for _ in 0..MAX_TRIES {
             match self.put_or_later(None).await {
-                Some(winner) if winner.awaits(&self.record.attempt) => self.record = *winner,
+                Some(winner) if winner.awaits(&self.record.attempt) => self.record = winner.into(),
                 _ => return,
             }
         }
@@ -199,7 +200,7 @@ impl Claimed {
         let swap = self.gateway.store.swap(vec![change]).await?;
         self.settled = true;
         if let (Swap::Done, Some(next)) = (&swap, next) {
-            self.record = next;
+            self.record = Arc::new(next);
         }
         Ok(swap)
     }

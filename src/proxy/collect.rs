@@ -11,10 +11,10 @@ use super::budget::Reservation;
 use super::headers;
 use super::outcome;
 use super::upstream::ResponseBody;
-use crate::body::{Body, BodyError, Bounded, Held, Resumed};
+use crate::body::{Body, BodyError, Bounded, Held, Resumed, full};
 use crate::idempotency::record::StoredResponse;
 use crate::json::{Document, Kind};
-use crate::problem::{Disposition, STATUS_HEADER};
+use crate::problem::{Disposition, STATUS};
 
 /// How much of an answer is held, and how long its stream may rest beyond that.
 pub(super) struct Limits {
@@ -72,8 +72,8 @@ pub(super) async fn collect(
                 // What is not held cannot be looked at, and its end would be taken for a whole one.
                 return Err(NO_END.into());
             }
-            let rest = Bounded::new(body, limits.idle, None);
-            let body = Resumed::new(read.freeze(), rest).boxed_unsync();
+            let rest = Bounded::new(body, limits.idle);
+            let body = Body::streamed(Resumed::new(read.freeze(), rest));
             return Ok(Collected { head, body: Content::Streaming(body) });
         }
     }
@@ -136,10 +136,11 @@ impl Collected {
         expires: Option<String>,
     ) -> Response<Body> {
         let Self { mut head, body } = self;
-        head.headers.insert(STATUS_HEADER, disposition.header());
+        head.headers.insert(STATUS, disposition.header());
         outcome::insert_expires(&mut head.headers, expires);
         let body = match body {
-            Content::Whole(bytes, held) => Held::new(bytes, held).boxed_unsync(),
+            Content::Whole(bytes, None) => full(bytes),
+            Content::Whole(bytes, held) => Body::streamed(Held::new(bytes, held)),
             Content::Streaming(body) => body,
         };
         Response::from_parts(head, body)

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::claimed;
+use super::client::Client;
 use super::conclusion::Conclusion;
 use super::forward::{self, Call, Wanted};
 use super::headers::check::{HeadError, check_request_head};
@@ -41,11 +42,11 @@ const CLAIM_WAIT: Duration = Duration::from_secs(1);
 pub(super) type Answer = Result<Response<Body>, Problem>;
 
 /// A request's head and body, as the server hands them over.
-pub(super) struct Arrived {
+pub(super) struct Arrived<'a> {
     pub(super) head: http::request::Parts,
     pub(super) body: Incoming,
-    /// Where the client connects from.
-    pub(super) peer: std::net::IpAddr,
+    /// Where it comes from.
+    pub(super) client: &'a Client,
     /// The path that routes and fingerprints see.
     pub(super) path: String,
 }
@@ -53,12 +54,12 @@ pub(super) struct Arrived {
 /// Answers one request.
 pub(super) async fn exchange(
     gateway: &Arc<Gateway>,
-    peer: std::net::IpAddr,
+    client: &Client,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let mut dialect = Dialect::Problem;
     let no_body = request.body().is_end_stream();
-    match answer(gateway, peer, request, &mut dialect).await {
+    match answer(gateway, client, request, &mut dialect).await {
         Ok(response) => response,
         Err(problem) => {
             // A request without a body was read to its end; its connection can go on.
@@ -83,7 +84,7 @@ pub(super) fn report(problem: &Problem, dialect: Dialect) -> Response<Body> {
 
 async fn answer(
     gateway: &Arc<Gateway>,
-    peer: std::net::IpAddr,
+    client: &Client,
     request: Request<Incoming>,
     dialect: &mut Dialect,
 ) -> Answer {
@@ -104,7 +105,7 @@ async fn answer(
     if !head.method.is_safe() && ambiguous(&path) {
         return Err(refused_path("The address could be read in two ways."));
     }
-    let arrived = Box::new(Arrived { head, body, peer, path });
+    let arrived = Box::new(Arrived { head, body, client, path });
     match &gateway.config.routes[route].mode {
         Mode::Off => pass::through(gateway, route, arrived, None).await,
         Mode::Items(mode) => {
@@ -123,7 +124,7 @@ async fn keyed(
     gateway: &Arc<Gateway>,
     route: usize,
     mode: &RequestMode,
-    arrived: Box<Arrived>,
+    arrived: Box<Arrived<'_>>,
 ) -> Answer {
     if let KeySource::Header(name) = &mode.key.source
         && !mode.key.required
@@ -134,10 +135,11 @@ async fn keyed(
         }
         return pass::through(gateway, route, arrived, Some(Disposition::Bypassed)).await;
     }
+    let client = arrived.client;
     let intake = match intake::read(gateway, route, mode, arrived).await? {
         intake::Read::Keyed(intake) => intake,
         intake::Read::Keyless(whole) => {
-            return pass::buffered(gateway, route, *whole, Disposition::Bypassed).await;
+            return pass::buffered(gateway, client, route, *whole).await;
         }
     };
     if let Some(known) = gateway.hot.get(&intake.id)
@@ -193,7 +195,7 @@ fn lead_call(gateway: &Arc<Gateway>, route: usize, wanted: Wanted, conclusion: C
         },
     };
     let call = Call { gateway: gateway.clone(), route, wanted, place, share };
-    gateway.tasks.spawn(forward::run(call, conclusion));
+    gateway.tasks.spawn_boxed(Box::pin(forward::run(call, conclusion)));
 }
 
 /// Waits for the call this request started. The call goes on when the wait ends.
@@ -265,6 +267,7 @@ fn remembered(
     } else {
         let compared = intake.identify(mode).compared;
         if compared.digest == digest {
+            // Another thread may have been first with the same.
             let _ = known.verbatim.set(verbatim);
             same()
         } else {

@@ -90,7 +90,7 @@ pub(super) async fn run(call: Call, conclusion: Conclusion) {
     crash::point(Point::AfterClaim);
     if gateway.store.life() != life {
         // Others may take this process for dead, and the call for one that was lost.
-        claimed.release().await;
+        Box::pin(claimed.release()).await;
         return conclusion.refuse(outcome::store_unavailable());
     }
     conclusion.claimed();
@@ -100,22 +100,25 @@ pub(super) async fn run(call: Call, conclusion: Conclusion) {
         most: mode.record.max_stored_body,
         replayed_header: &mode.duplicates.replayed_header,
     };
-    let mut backend = pin!(send(&gateway, &sending, request, reservation));
-    let end = match timeout(patience, backend.as_mut()).await {
-        Ok(end) => end,
-        Err(_) => {
-            lose(&mut claimed, UnknownReason::Timeout, "the upstream timeout ran out").await;
-            let problem = outcome::outcome_unknown(StatusCode::GATEWAY_TIMEOUT);
-            conclusion.tell(Told::Unknown, Some(Err(problem)));
-            late(&mut claimed, mode, timeout(patience, backend).await.ok()).await;
-            return;
+    // In a scope of its own: what follows takes the same place in the task, which is moved when it
+    // starts. What happens seldom is boxed for the same reason.
+    let end = {
+        let mut backend = pin!(send(&gateway, &sending, request, reservation));
+        match timeout(patience, backend.as_mut()).await {
+            Ok(end) => end,
+            Err(_) => {
+                Box::pin(timed_out(&mut claimed, conclusion)).await;
+                let end = timeout(patience, backend).await.ok();
+                Box::pin(late(&mut claimed, mode, end)).await;
+                return;
+            }
         }
     };
     crash::point(Point::AfterAnswer);
     match end {
-        End::NotSent(reason) => not_sent(&mut claimed, &reason, conclusion).await,
+        End::NotSent(reason) => Box::pin(not_sent(&mut claimed, &reason, conclusion)).await,
         End::Lost(reason, detail) => {
-            lose(&mut claimed, reason, &detail).await;
+            Box::pin(lose(&mut claimed, reason, &detail)).await;
             let problem = outcome::outcome_unknown(StatusCode::BAD_GATEWAY);
             conclusion.tell(Told::Unknown, Some(Err(problem)));
         }
@@ -172,6 +175,13 @@ pub(super) fn unreachable() -> Problem {
     .retry_after(Duration::from_secs(1))
 }
 
+/// Records that nobody knows the outcome, and tells.
+async fn timed_out(claimed: &mut Claimed, conclusion: Conclusion) {
+    lose(claimed, UnknownReason::Timeout, "the upstream timeout ran out").await;
+    let problem = outcome::outcome_unknown(StatusCode::GATEWAY_TIMEOUT);
+    conclusion.tell(Told::Unknown, Some(Err(problem)));
+}
+
 async fn lose(claimed: &mut Claimed, reason: UnknownReason, detail: &str) {
     tracing::warn!(record = ?claimed.id(), ?reason, detail, "the outcome is unknown");
     claimed.lose(reason).await;
@@ -188,14 +198,15 @@ async fn answered(
     match mode.outcome.verdict(status.as_u16()) {
         Verdict::Released => {
             let stored = answer.stored();
-            claimed.release().await;
+            Box::pin(claimed.release()).await;
             crash::point(Point::AfterCompletion);
             let live = answer.respond(Disposition::NotExecuted, None);
             let told = stored.map_or_else(released_unkept, Told::Released);
             conclusion.tell(told, Some(Ok(live)));
         }
         Verdict::Unknown => {
-            lose(claimed, UnknownReason::Status(status.as_u16()), "the backend's status").await;
+            let reason = UnknownReason::Status(status.as_u16());
+            Box::pin(lose(claimed, reason, "the backend's status")).await;
             crash::point(Point::AfterCompletion);
             let live = answer.respond(Disposition::Unknown, None);
             conclusion.tell(Told::Unknown, Some(Ok(live)));

@@ -2,11 +2,12 @@
 //!
 //! Nothing here awaits while it holds a map entry: the maps stay behind these synchronous methods.
 
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::outcome::Told;
@@ -26,7 +27,9 @@ pub struct Flight {
     pub fingerprint: Fingerprint,
     /// When it began.
     pub started: Instant,
-    progress: watch::Sender<Progress>,
+    progress: Mutex<Progress>,
+    /// Told after each change. Nearly always nobody waits, and then it costs next to nothing.
+    changed: Notify,
 }
 
 /// How far a call has come.
@@ -65,7 +68,8 @@ impl InFlight {
                 let flight = Arc::new(Flight {
                     fingerprint: fingerprint.clone(),
                     started: Instant::now(),
-                    progress: watch::Sender::default(),
+                    progress: Mutex::default(),
+                    changed: Notify::new(),
                 });
                 place.insert(flight.clone());
                 Entry::Lead(Lead { calls: self.clone(), id, flight })
@@ -87,32 +91,43 @@ impl InFlight {
 impl Flight {
     /// What came of the call; returns when it is concluded.
     pub async fn concluded(&self) -> Told {
-        let mut progress = self.progress.subscribe();
-        // The sender lives in `self`, so waiting can only end with a value.
-        match progress.wait_for(|progress| progress.told.is_some()).await {
-            Ok(progress) => progress.told.clone().unwrap_or(Told::Abandoned),
-            Err(_) => Told::Abandoned,
-        }
+        self.known(|progress| progress.told.clone()).await
     }
 
     /// Whether the key belongs to this call; returns when its claim is durable or it is over. One
     /// that is over has left what it was in the store.
     pub async fn holds_its_key(&self) -> bool {
-        let mut progress = self.progress.subscribe();
-        let known = progress.wait_for(|progress| progress.claimed || progress.told.is_some());
-        known.await.is_ok_and(|progress| progress.told.is_none())
+        self.known(|progress| match progress.told {
+            Some(_) => Some(false),
+            None => progress.claimed.then_some(true),
+        })
+        .await
     }
-}
 
-impl Flight {
-    /// Tells whoever waits how far the call has come. Nearly always nobody does; the channel would
-    /// look for them all the same. Whoever subscribes after this has looked reads the new value:
-    /// both happen under the channel's lock.
+    /// What `look` finds in the progress, as soon as it finds something.
+    async fn known<T>(&self, look: impl Fn(&Progress) -> Option<T>) -> T {
+        let mut changed = pin!(self.changed.notified());
+        loop {
+            // Listens before it looks, so that a change in between is not missed.
+            changed.as_mut().enable();
+            let found = look(&self.progress());
+            if let Some(found) = found {
+                return found;
+            }
+            changed.as_mut().await;
+            changed.set(self.changed.notified());
+        }
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        // A look that panicked has changed nothing.
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whoever waits how far the call has come.
     fn tell(&self, change: impl FnOnce(&mut Progress)) {
-        self.progress.send_if_modified(|progress| {
-            change(progress);
-            self.progress.receiver_count() > 0
-        });
+        change(&mut self.progress());
+        self.changed.notify_waiters();
     }
 }
 
@@ -136,13 +151,10 @@ impl Lead {
 impl Drop for Lead {
     fn drop(&mut self) {
         self.calls.flights.remove(&self.id);
-        self.flight.progress.send_if_modified(|progress| {
-            let abandoned = progress.told.is_none();
-            if abandoned {
-                progress.told = Some(Told::Abandoned);
-            }
-            abandoned
-        });
+        let told = self.flight.progress().told.is_some();
+        if !told {
+            self.flight.tell(|progress| progress.told = Some(Told::Abandoned));
+        }
     }
 }
 

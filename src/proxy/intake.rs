@@ -13,7 +13,7 @@ use super::budget::Reservation;
 use super::exchange::Arrived;
 use super::{Gateway, headers, onward, outcome};
 use crate::config::{RequestMode, Route};
-use crate::idempotency::fingerprint::{self, Compared, Subject};
+use crate::idempotency::fingerprint::{self, Compared, Subject, Verbatim};
 use crate::idempotency::key::{Key, KeyError, KeySource, Scope};
 use crate::idempotency::{RecordId, TenantId};
 use crate::json::{Document, Pointer};
@@ -60,9 +60,9 @@ pub(super) async fn read(
     gateway: &Gateway,
     route: usize,
     mode: &RequestMode,
-    arrived: Box<Arrived>,
+    arrived: Box<Arrived<'_>>,
 ) -> Result<Read, Problem> {
-    let Arrived { head, body, peer, path } = *arrived;
+    let Arrived { head, body, client, path } = *arrived;
     let from_header = match &mode.key.source {
         KeySource::Header(name) => {
             let key = mode.key.from_headers(name, &head.headers);
@@ -78,7 +78,7 @@ pub(super) async fn read(
     let most =
         gateway.config.routes[route].max_body.unwrap_or(gateway.config.server.limits.max_body);
     let (body, reservation) = read_body(gateway, body, most, key_header).await?;
-    let tenant = TenantId::of(&gateway.config.tenant.headers, &head.headers);
+    let tenant = client.tenant(&gateway.config.tenant.headers, &head.headers);
     let key = match (from_header, &mode.key.source) {
         (Some(key), _) => key,
         (None, source @ KeySource::Header(_)) => {
@@ -90,7 +90,12 @@ pub(super) async fn read(
         {
             Ok(key) => key,
             Err(KeyError::Missing) if !mode.key.required => {
-                return Ok(Read::Keyless(Box::new(Whole { head, peer, body, reservation })));
+                return Ok(Read::Keyless(Box::new(Whole {
+                    head,
+                    peer: client.ip,
+                    body,
+                    reservation,
+                })));
             }
             Err(error) => return Err(refused_key(error, &mode.key.source)),
         },
@@ -100,7 +105,7 @@ pub(super) async fn read(
         Scope::Route => gateway.config.routes[route].name.as_str(),
     };
     let id = RecordId::new(&tenant, scope, key.as_str());
-    let whole = Whole { head, peer, body, reservation };
+    let whole = Whole { head, peer: client.ip, body, reservation };
     Ok(Read::Keyed(Box::new(Intake { id, key, tenant, path, whole })))
 }
 
@@ -118,8 +123,8 @@ impl Intake {
         Identity { compared, subject }
     }
 
-    /// A digest of the very bytes of the request.
-    pub(super) fn verbatim(&self, mode: &RequestMode) -> [u8; 32] {
+    /// The very bytes of the request.
+    pub(super) fn verbatim(&self, mode: &RequestMode) -> Verbatim {
         mode.fingerprint.verbatim(&self.subject(None))
     }
 

@@ -6,12 +6,13 @@
 mod batch;
 pub mod budget;
 mod claimed;
+mod client;
 mod client_io;
+mod client_timer;
 mod collect;
 mod conclusion;
 mod exchange;
 mod forward;
-mod head_timer;
 pub mod headers;
 pub mod inflight;
 mod intake;

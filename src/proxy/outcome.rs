@@ -7,13 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
+use super::headers::EXPIRES_HEADER;
 use crate::body::{Body, full};
 use crate::clock::Timestamp;
 use crate::idempotency::record::StoredResponse;
-use crate::problem::{Disposition, Problem, STATUS_HEADER, Slug};
+use crate::problem::{Disposition, Problem, STATUS, Slug};
 
 /// Says until when an answer is kept.
-pub const EXPIRES_HEADER: &str = "idempotency-expires";
+const EXPIRES: HeaderName = HeaderName::from_static(EXPIRES_HEADER);
 
 /// What came of a call.
 #[derive(Debug, Clone)]
@@ -98,7 +99,7 @@ pub fn insert_expires(headers: &mut HeaderMap, expires: Option<String>) {
     if let Some(expires) = expires
         && let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(expires))
     {
-        headers.insert(EXPIRES_HEADER, value);
+        headers.insert(EXPIRES, value);
     }
 }
 
@@ -118,7 +119,7 @@ pub fn with_headers(stored: &StoredResponse, headers: HeaderMap) -> Response<Bod
 
 fn marked_headers(stored: &StoredResponse, disposition: Disposition) -> HeaderMap {
     let mut headers = header_map(&stored.headers, 4);
-    headers.insert(STATUS_HEADER, disposition.header());
+    headers.insert(STATUS, disposition.header());
     headers
 }
 

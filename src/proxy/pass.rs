@@ -1,39 +1,42 @@
 //! Passing a request through without a key: streamed both ways, nothing stored.
 
-use std::sync::atomic::Ordering;
+use std::pin::pin;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::BodyExt as _;
-use tokio::time::timeout;
 
 use super::Gateway;
+use super::client::Client;
 use super::exchange::{Answer, Arrived};
 use super::intake::Whole;
 use super::onward;
 use super::upstream::SendError;
-use crate::body::{Body, Bounded, Held};
-use crate::problem::{Disposition, Problem, STATUS_HEADER, Slug};
+use crate::body::{Body, Bounded, Held, empty};
+use crate::problem::{Disposition, Problem, STATUS, Slug};
 
 /// Streams the request to the backend and its answer to the client.
 pub(super) async fn through(
     gateway: &Gateway,
     route: usize,
-    arrived: Box<Arrived>,
+    arrived: Box<Arrived<'_>>,
     disposition: Option<Disposition>,
 ) -> Answer {
-    let Arrived { head, body, peer, .. } = *arrived;
+    let Arrived { head, body, client, .. } = *arrived;
     let most = gateway.config.routes[route].max_body;
     let declared = http_body::Body::size_hint(&body).lower();
     if most.is_some_and(|most| declared > most) {
         return Err(too_large());
     }
-    let body = Bounded::new(body, gateway.config.server.limits.body_timeout, most);
-    let over = body.too_large();
     let config = &gateway.config.routes[route];
-    let request = onward::to_backend(config, head, peer, body.boxed_unsync(), false);
-    match send(gateway, route, request, disposition).await {
-        Err(_) if over.load(Ordering::Acquire) => Err(too_large()),
+    let idle = gateway.config.server.limits.body_timeout;
+    if http_body::Body::is_end_stream(&body) {
+        let request = onward::to_backend(config, head, client.ip, empty(), false);
+        return send(gateway, client, route, request, disposition).await;
+    }
+    let (body, over) = Bounded::new(body, idle).at_most(most);
+    let request = onward::to_backend(config, head, client.ip, Body::streamed(body), false);
+    match send(gateway, client, route, request, disposition).await {
+        Err(_) if over.is_set() => Err(too_large()),
         answer => answer,
     }
 }
@@ -41,17 +44,18 @@ pub(super) async fn through(
 /// The same for a request whose body was read already.
 pub(super) async fn buffered(
     gateway: &Gateway,
+    client: &Client,
     route: usize,
     whole: Whole,
-    disposition: Disposition,
 ) -> Answer {
     let (request, reservation) = whole.into_request(&gateway.config.routes[route], false);
-    let request = request.map(|bytes: Bytes| Held::new(bytes, reservation).boxed_unsync());
-    send(gateway, route, request, Some(disposition)).await
+    let request = request.map(|bytes: Bytes| Body::streamed(Held::new(bytes, reservation)));
+    send(gateway, client, route, request, Some(Disposition::Bypassed)).await
 }
 
 async fn send(
     gateway: &Gateway,
+    client: &Client,
     route: usize,
     request: Request<Body>,
     disposition: Option<Disposition>,
@@ -61,19 +65,20 @@ async fn send(
     let method = request.method().clone();
     let not_executed = disposition.map(|_| Disposition::NotExecuted);
     let unknown = disposition.map(|_| Disposition::Unknown);
-    let response = match timeout(patience, upstream.send(request)).await {
-        Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+    let sending = pin!(upstream.send(request));
+    let response = match client.timer.within(patience, sending).await {
+        Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             return Err(failed("the backend answered 101").disposition(unknown));
         }
-        Ok(Ok(response)) => response,
-        Ok(Err(SendError::NotSent { reason })) => {
+        Some(Ok(response)) => response,
+        Some(Err(SendError::NotSent { reason })) => {
             tracing::warn!(reason, "the backend could not be reached");
             return Err(unreachable().disposition(not_executed));
         }
-        Ok(Err(SendError::Unknown { detail, .. })) => {
+        Some(Err(SendError::Unknown { detail, .. })) => {
             return Err(failed(&detail).disposition(unknown));
         }
-        Err(_) => {
+        None => {
             let problem = failed("the upstream timeout ran out");
             return Err(problem.status(StatusCode::GATEWAY_TIMEOUT).disposition(unknown));
         }
@@ -81,9 +86,9 @@ async fn send(
     let (mut head, body) = response.into_parts();
     onward::to_client(&mut head, &method, None);
     if let Some(disposition) = disposition {
-        head.headers.insert(STATUS_HEADER, disposition.header());
+        head.headers.insert(STATUS, disposition.header());
     }
-    let body = Bounded::new(body, patience, None).boxed_unsync();
+    let body = Body::streamed(Bounded::new(body, patience));
     Ok(Response::from_parts(head, body))
 }
 

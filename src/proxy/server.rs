@@ -13,8 +13,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
+use super::client::Client;
 use super::client_io::{ClientIo, written_out};
-use super::head_timer::HeadTimer;
+use super::client_timer::ClientTimer;
 use super::{Gateway, exchange, outcome};
 use crate::places::Places;
 use crate::problem::{Problem, Slug};
@@ -76,17 +77,19 @@ async fn serve(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr, mut s
     let limits = &gateway.config.server.limits;
     let timed_out = Arc::new(AtomicBool::new(false));
     let io = TokioIo::new(ClientIo::new(stream, timed_out.clone(), limits.body_timeout));
+    let timer = ClientTimer::default();
+    let client = Client::new(peer.ip(), timer.clone());
     let mut builder = http1::Builder::new();
     builder
-        .timer(HeadTimer::default())
+        .timer(timer)
         .header_read_timeout(limits.header_timeout)
         // A client that has sent its request and closed its sending side still gets its answer.
         .half_close(true)
         .max_header_size(limits.max_head)
         .max_buf_size(BUFFER.max(2 * limits.max_head));
     let service = service_fn(|request| {
-        let gateway = &gateway;
-        async move { Ok::<_, Infallible>(exchange::exchange(gateway, peer.ip(), request).await) }
+        let (gateway, client) = (&gateway, &client);
+        async move { Ok::<_, Infallible>(exchange::exchange(gateway, client, request).await) }
     });
     let mut connection = pin!(builder.serve_connection(io, service));
     let signal = shutdown.clone();

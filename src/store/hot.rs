@@ -10,10 +10,10 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
-use moka::sync::Cache;
 
+use super::shelf::Shelf;
 use crate::clock::Timestamp;
-use crate::idempotency::record::BuildIdHasher;
+use crate::idempotency::fingerprint::{MAX_VERBATIM, Verbatim};
 use crate::idempotency::{Answer, Record, RecordId, State};
 
 /// Bytes of answers kept in memory, unless the caller says otherwise.
@@ -22,21 +22,20 @@ pub const CAPACITY: u64 = 32 << 20;
 /// An answer larger than this is not kept here: one must not push out hundreds.
 const MAX_ENTRY: u64 = 256 << 10;
 
-/// What an entry costs beside its contents: the cache's own books, the allocations, and the lines
-/// that the gateway adds to a replay.
-const OVERHEAD: usize = 1024;
+/// What an entry costs beside its contents: the cache's own books, the allocations, the lines that
+/// the gateway adds to a replay, and the request that it is remembered by.
+const OVERHEAD: usize = 1024 + MAX_VERBATIM;
 
 /// What a header line costs: in the record beside name and value, and in the map of its replay.
 const HEADER: usize = 80 + 120;
 
-/// The cache of final answers. Cheap to clone; clones share the entries.
-#[derive(Debug, Clone)]
+/// The cache of final answers.
+#[derive(Debug)]
 pub struct Hot {
-    entries: Cache<RecordId, Entry, BuildIdHasher>,
-    max_entry: u64,
+    entries: Shelf<Entry>,
     /// Counts the records that were dropped because they changed. A batch's answer is made of
     /// records that it does not name, so that it holds only while none was.
-    dropped: Arc<AtomicU64>,
+    dropped: AtomicU64,
 }
 
 #[derive(Debug, Clone)]
@@ -64,28 +63,24 @@ pub struct Merged {
 #[derive(Debug)]
 pub struct Known {
     /// The record.
-    pub record: Record,
-    /// Digest of the very bytes of a request that was found to be the record's. Whoever sends the
-    /// same bytes again need not be compared member by member.
-    pub verbatim: OnceLock<[u8; 32]>,
+    pub record: Arc<Record>,
+    /// The very bytes of a request that was found to be the record's. Whoever sends the same again
+    /// need not be compared member by member.
+    pub verbatim: OnceLock<Verbatim>,
     /// The headers of its replay, once there was one, under the name of the header that marks it.
     pub replay: OnceLock<(HeaderName, HeaderMap)>,
 }
 
-impl From<Record> for Arc<Known> {
-    fn from(record: Record) -> Self {
-        Self::new(Known { record, verbatim: OnceLock::new(), replay: OnceLock::new() })
+impl From<Arc<Record>> for Known {
+    fn from(record: Arc<Record>) -> Self {
+        Self { record, verbatim: OnceLock::new(), replay: OnceLock::new() }
     }
 }
 
 impl Hot {
     /// A cache of at most about `capacity` bytes; zero keeps nothing.
     pub fn new(capacity: u64) -> Self {
-        let entries = Cache::builder()
-            .max_capacity(capacity)
-            .weigher(|_, entry: &Entry| u32::try_from(entry.weight()).unwrap_or(u32::MAX))
-            .build_with_hasher(BuildIdHasher::default());
-        Self { entries, max_entry: MAX_ENTRY.min(capacity), dropped: Arc::default() }
+        Self { entries: Shelf::new(capacity), dropped: AtomicU64::new(0) }
     }
 
     /// The final record with this id, when it is here. It may have expired: decide with its time.
@@ -97,9 +92,8 @@ impl Hot {
     }
 
     /// Keeps a record, if it is final and its answer was kept; anything else is ignored.
-    pub fn put(&self, id: RecordId, record: impl Into<Arc<Known>>) {
-        let known = record.into();
-        let record = &known.record;
+    pub fn put(&self, id: RecordId, record: impl Into<Arc<Record>>) {
+        let record = record.into();
         let replayable = match &record.state {
             State::Final { answer: Answer::Kept(_), .. } => true,
             State::Final { answer: Answer::NotRetained { .. }, .. }
@@ -110,7 +104,7 @@ impl Hot {
             | State::Item { .. } => false,
         };
         if replayable {
-            self.insert(id, Entry::Record(known));
+            self.insert(id, Entry::Record(Arc::new(record.into())));
         }
     }
 
@@ -133,20 +127,21 @@ impl Hot {
     }
 
     fn insert(&self, id: RecordId, entry: Entry) {
-        if entry.weight() as u64 <= self.max_entry {
-            self.entries.insert(id, entry);
+        let weight = entry.weight() as u64;
+        if weight <= MAX_ENTRY {
+            self.entries.insert(id, entry, weight);
         }
     }
 
     /// Drops the record with this id, and all answers of batches, which may be made of it.
     pub fn forget(&self, id: &RecordId) {
         self.dropped.fetch_add(1, Ordering::AcqRel);
-        self.entries.invalidate(id);
+        self.entries.remove(id);
     }
 
-    /// Bytes held now, as far as the cache's housekeeping has counted them.
+    /// Bytes held now.
     pub fn bytes(&self) -> u64 {
-        self.entries.weighted_size()
+        self.entries.weight()
     }
 }
 
@@ -199,7 +194,10 @@ mod tests {
         let hot = Hot::new(CAPACITY);
         let record = samples::kept(1, 100);
         hot.put(samples::id(1), record.clone());
-        assert_eq!(hot.get(&samples::id(1)).map(|known| known.record.clone()), Some(record));
+        assert_eq!(
+            hot.get(&samples::id(1)).map(|known| Record::clone(&known.record)),
+            Some(record)
+        );
         hot.forget(&samples::id(1));
         assert!(hot.get(&samples::id(1)).is_none());
     }
@@ -234,7 +232,6 @@ mod tests {
         for n in 0..1000 {
             hot.put(samples::id(n), samples::kept(n, 1000));
         }
-        hot.entries.run_pending_tasks();
         assert!(hot.bytes() <= 64 << 10, "{} bytes", hot.bytes());
         assert!(hot.bytes() > 0);
     }

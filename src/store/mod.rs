@@ -17,6 +17,7 @@ pub mod reap;
 pub mod redis;
 pub mod server;
 mod shared;
+mod shelf;
 pub mod sweep;
 pub mod watch;
 

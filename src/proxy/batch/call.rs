@@ -75,7 +75,8 @@ impl Places {
 
 /// Starts the call in a task that outlives the request.
 pub(super) fn lead(gateway: &Arc<Gateway>, start: Start, conclusion: Conclusion, places: Places) {
-    gateway.tasks.spawn(run(gateway.clone(), start, conclusion, places));
+    let task = run(gateway.clone(), start, conclusion, places);
+    gateway.tasks.spawn_boxed(Box::pin(task));
 }
 
 /// Everything about a call from its claim on.

@@ -71,7 +71,7 @@ pub(super) async fn exchange(
     gateway: &Arc<Gateway>,
     route: usize,
     mode: &ItemsMode,
-    arrived: Box<Arrived>,
+    arrived: Box<Arrived<'_>>,
 ) -> Answer {
     let mut intake = match read(gateway, route, mode, arrived).await? {
         Read::Batch(intake) => intake,
@@ -204,14 +204,14 @@ async fn read(
     gateway: &Gateway,
     route: usize,
     mode: &ItemsMode,
-    arrived: Box<Arrived>,
+    arrived: Box<Arrived<'_>>,
 ) -> Result<Read, Problem> {
-    let Arrived { head, body, peer, path } = *arrived;
+    let Arrived { head, body, client, path } = *arrived;
     intake::refuse_nominations(gateway, &[], None, &head.headers)?;
     let most = gateway.config.routes[route].max_body;
     let most = most.unwrap_or(gateway.config.server.limits.max_body);
     let (body, reservation) = intake::read_body(gateway, body, most, None).await?;
-    let tenant = TenantId::of(&gateway.config.tenant.headers, &head.headers);
+    let tenant = client.tenant(&gateway.config.tenant.headers, &head.headers);
     let parameters = gateway.router.parameters(&head.method, &path);
     let named = borrowed(&parameters);
     let request = Request { tenant: &tenant, parameters: &named, body: &body };
@@ -233,7 +233,7 @@ async fn read(
     let subject = mode.record.subject.as_ref();
     let subject = subject.and_then(|at| intake::subject(&document, at, &tenant));
     drop(document);
-    let whole = Whole { head, peer, body, reservation };
+    let whole = Whole { head, peer: client.ip, body, reservation };
     let intake = Intake { tenant, batch, prints, ids, subject, parameters, verbatim, whole };
     Ok(Read::Batch(Box::new(intake)))
 }

@@ -8,15 +8,14 @@ use http::header::{
     LAST_MODIFIED,
 };
 use http::{Response, StatusCode, response};
-use http_body_util::BodyExt as _;
 
 use super::records::Records;
-use crate::body::{Held, full};
+use crate::body::{Body, Held, full};
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
 use crate::items::rules::{Progress, Refusal};
 use crate::items::{self, Joined, Ledger};
-use crate::problem::{Dialect, Disposition, Problem, STATUS_HEADER};
+use crate::problem::{Dialect, Disposition, Problem, STATUS};
 use crate::proxy::budget::Reservation;
 use crate::proxy::exchange::{Answer, report};
 use crate::proxy::{Gateway, intake, outcome};
@@ -100,14 +99,14 @@ pub(super) fn merged(
         forget_bytes(&mut head.headers);
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    head.headers.insert(STATUS_HEADER, disposition.header());
+    head.headers.insert(STATUS, disposition.header());
     if disposition == Disposition::Replayed {
         let name = mode.duplicates.replayed_header.clone();
         head.headers.insert(name, HeaderValue::from_static("true"));
     }
     let expires = expires(records).map(Timestamp::to_http_date);
     outcome::insert_expires(&mut head.headers, expires);
-    let body = Held::new(Bytes::from(rendered.body), held).boxed_unsync();
+    let body = Body::streamed(Held::new(Bytes::from(rendered.body), held));
     Ok(Response::from_parts(head, body))
 }
 
@@ -136,12 +135,12 @@ pub(super) fn done(
 
 /// That answer: nothing was sent. `held`: memory to hold until the client has it.
 pub(super) fn again(mode: &ItemsMode, merged: &Merged, held: Option<Reservation>) -> Answer {
-    let mut response = Response::new(Held::new(merged.body.clone(), held).boxed_unsync());
+    let mut response = Response::new(Body::streamed(Held::new(merged.body.clone(), held)));
     // Templates have statuses that were checked.
     *response.status_mut() = StatusCode::from_u16(merged.status).unwrap_or(StatusCode::OK);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(STATUS_HEADER, Disposition::Replayed.header());
+    headers.insert(STATUS, Disposition::Replayed.header());
     let name = mode.duplicates.replayed_header.clone();
     headers.insert(name, HeaderValue::from_static("true"));
     outcome::insert_expires(headers, merged.kept_until.map(Timestamp::to_http_date));

@@ -1,7 +1,7 @@
 //! What hyper's server lets through and the gateway does not: heads that two readers could
 //! understand in two ways.
 
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Uri, Version};
 
@@ -98,18 +98,67 @@ fn check_head(
     if *method == Method::CONNECT || *method == Method::TRACE {
         return Err(HeadError::Method);
     }
-    let host = host(version, headers)?;
+    let lines = Lines::of(headers);
+    let host = host(version, &lines)?;
     check_target(method, uri, host)?;
-    check_framing(version, headers)?;
-    for expectation in headers.get_all(EXPECT) {
-        if !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue") {
-            return Err(HeadError::Expect);
-        }
+    check_framing(version, &lines)?;
+    if lines.unknown_expectation {
+        return Err(HeadError::Expect);
     }
-    if super::options(headers).any(is_never_nominated) {
+    if lines.connection && super::options(headers).any(is_never_nominated) {
         return Err(HeadError::Nomination);
     }
     Ok(())
+}
+
+/// The lines of a head that decide how it is read. They are found in one walk: to look up each name
+/// costs more than everything that is then done with them.
+#[derive(Default)]
+struct Lines<'a> {
+    host: Only<'a>,
+    coding: Only<'a>,
+    length: Only<'a>,
+    connection: bool,
+    unknown_expectation: bool,
+}
+
+/// What stands under a name that may stand in a head once.
+#[derive(Default)]
+enum Only<'a> {
+    #[default]
+    Absent,
+    Once(&'a [u8]),
+    Repeated,
+}
+
+impl<'a> Lines<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut lines = Self::default();
+        for (name, value) in headers {
+            let value = value.as_bytes();
+            if *name == HOST {
+                lines.host.add(value);
+            } else if *name == TRANSFER_ENCODING {
+                lines.coding.add(value);
+            } else if *name == CONTENT_LENGTH {
+                lines.length.add(value);
+            } else if *name == CONNECTION {
+                lines.connection = true;
+            } else if *name == EXPECT {
+                lines.unknown_expectation |= !value.eq_ignore_ascii_case(b"100-continue");
+            }
+        }
+        lines
+    }
+}
+
+impl<'a> Only<'a> {
+    fn add(&mut self, value: &'a [u8]) {
+        *self = match self {
+            Self::Absent => Self::Once(value),
+            Self::Once(_) | Self::Repeated => Self::Repeated,
+        };
+    }
 }
 
 /// Whether `Connection` nominates `name`. A route refuses a request that does so with its key
@@ -124,12 +173,11 @@ fn is_never_nominated(option: &[u8]) -> bool {
 }
 
 /// The one `Host`; HTTP/1.0 may have none.
-fn host(version: Version, headers: &HeaderMap) -> Result<Option<&[u8]>, HeadError> {
-    let mut lines = headers.get_all(HOST).iter();
-    match (lines.next(), lines.next()) {
-        (None, _) if version == Version::HTTP_10 => Ok(None),
-        (Some(line), None) if is_authority(line.as_bytes()) => Ok(Some(line.as_bytes())),
-        (_, _) => Err(HeadError::Host),
+fn host<'a>(version: Version, lines: &Lines<'a>) -> Result<Option<&'a [u8]>, HeadError> {
+    match lines.host {
+        Only::Absent if version == Version::HTTP_10 => Ok(None),
+        Only::Once(host) if is_authority(host) => Ok(Some(host)),
+        Only::Absent | Only::Once(_) | Only::Repeated => Err(HeadError::Host),
     }
 }
 
@@ -147,7 +195,7 @@ fn is_authority(text: &[u8]) -> bool {
         None => {
             let end = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
             let (host, port) = text.split_at(end);
-            if !host.iter().all(|byte| is_reg_name(*byte)) {
+            if !host.iter().all(|byte| REG_NAME[usize::from(*byte)]) {
                 return false;
             }
             (host, port)
@@ -169,9 +217,21 @@ fn is_authority(text: &[u8]) -> bool {
 
 /// The characters of a host name. Percent-encoding is legal in RFC 3986 but names no host that
 /// exists, and only serves to hide one name behind another.
-fn is_reg_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
-}
+const REG_NAME: [bool; 256] = {
+    let mut names = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        names[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"-._~!$&'()*+,;=";
+    let mut at = 0;
+    while at < others.len() {
+        names[others[at] as usize] = true;
+        at += 1;
+    }
+    names
+};
 
 fn check_target(method: &Method, uri: &Uri, host: Option<&[u8]>) -> Result<(), HeadError> {
     match (uri.scheme_str(), uri.authority()) {
@@ -186,24 +246,22 @@ fn check_target(method: &Method, uri: &Uri, host: Option<&[u8]>) -> Result<(), H
     }
 }
 
-fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), HeadError> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let coded = match (codings.next(), codings.next()) {
-        (None, _) => false,
-        (Some(coding), None) => {
-            let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+fn check_framing(version: Version, lines: &Lines<'_>) -> Result<(), HeadError> {
+    let coded = match lines.coding {
+        Only::Absent => false,
+        Only::Once(coding) => {
+            let chunked = coding.eq_ignore_ascii_case(b"chunked");
             if !chunked || version == Version::HTTP_10 {
                 return Err(HeadError::TransferEncoding);
             }
             true
         }
-        (Some(_), Some(_)) => return Err(HeadError::TransferEncoding),
+        Only::Repeated => return Err(HeadError::TransferEncoding),
     };
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    match (lengths.next(), lengths.next()) {
-        (None, _) => Ok(()),
-        (Some(length), None) if !coded && is_number(length.as_bytes()) => Ok(()),
-        (Some(_), _) => Err(HeadError::ContentLength),
+    match lines.length {
+        Only::Absent => Ok(()),
+        Only::Once(length) if !coded && is_number(length) => Ok(()),
+        Only::Once(_) | Only::Repeated => Err(HeadError::ContentLength),
     }
 }
 

@@ -56,26 +56,24 @@ pub struct Forwarding<'a> {
 /// sends to, and `X-Forwarded-Host` carries the original. `X-Forwarded-Proto` and `-Host` say what
 /// this gateway saw, whatever the client claimed; `X-Forwarded-For` is appended to.
 pub fn upstream_headers(client: HeaderMap, forwarding: &Forwarding<'_>) -> HeaderMap {
-    let nominated = Nominated::of(&client);
     let mut headers = host_first(client);
-    remove_all(&mut headers, |name| {
-        is_hop_by_hop(name)
-            || forwarding.key.is_some_and(|key| key == name)
-            || nominated.contains(name)
-    });
+    if let Some(key) = forwarding.key {
+        headers.remove(key);
+    }
+    let seen = strip(&mut headers, is_hop_by_hop);
     headers.reserve(MOST_ADDED);
-    extend(&mut headers, X_FORWARDED_FOR, address(forwarding.client));
-    extend(&mut headers, VIA, Some(HeaderValue::from_static(PSEUDONYM)));
+    extend(&mut headers, X_FORWARDED_FOR, seen.forwarded_for, address(forwarding.client));
+    extend(&mut headers, VIA, seen.via, Some(HeaderValue::from_static(PSEUDONYM)));
     let scheme = if forwarding.secure { "https" } else { "http" };
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
-    match headers.get(HOST).cloned() {
-        Some(host) => headers.insert(X_FORWARDED_HOST, host),
+    match headers.iter().next().filter(|(name, _)| **name == HOST) {
+        Some((_, host)) => headers.insert(X_FORWARDED_HOST, host.clone()),
         None => headers.remove(X_FORWARDED_HOST),
     };
     if forwarding.keyed {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
-    if !headers.contains_key(X_REQUEST_ID) {
+    if !seen.request_id {
         let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
         let text: &str = forwarding.request_id.hyphenated().encode_lower(&mut text);
         if let Ok(value) = HeaderValue::from_str(text) {
@@ -105,11 +103,60 @@ fn host_first(headers: HeaderMap) -> HeaderMap {
     sorted
 }
 
-/// Removes every line of the names that are `doomed`.
-fn remove_all(headers: &mut HeaderMap, doomed: impl Fn(&HeaderName) -> bool) {
-    let names: Vec<HeaderName> = headers.keys().filter(|name| doomed(name)).cloned().collect();
+/// Names that a head had when it was [`strip`]ped and that are added to or added.
+#[derive(Default)]
+struct Seen {
+    via: bool,
+    forwarded_for: bool,
+    request_id: bool,
+    date: bool,
+}
+
+/// Removes every line of the names that are `doomed` or nominated by `Connection`, and says what
+/// else is there. One walk finds all of it: to look up each name costs more than the rest of what is
+/// done with a head.
+fn strip(headers: &mut HeaderMap, doomed: impl Fn(&HeaderName) -> bool) -> Seen {
+    let mut seen = Seen::default();
+    let mut connection = false;
+    let mut names: Vec<HeaderName> = Vec::new();
+    for name in headers.keys() {
+        if doomed(name) {
+            connection |= *name == CONNECTION;
+            names.push(name.clone());
+        } else {
+            seen.note(name);
+        }
+    }
+    if connection {
+        let nominated = Nominated::of(headers);
+        let further = headers.keys().filter(|name| nominated.contains(name));
+        names.extend(further.cloned());
+        for name in names {
+            headers.remove(name);
+        }
+        return Seen::of(headers);
+    }
     for name in names {
         headers.remove(name);
+    }
+    seen
+}
+
+impl Seen {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut seen = Self::default();
+        headers.keys().for_each(|name| seen.note(name));
+        seen
+    }
+
+    fn note(&mut self, name: &HeaderName) {
+        match name.as_str() {
+            "via" => self.via = true,
+            "date" => self.date = true,
+            "x-forwarded-for" => self.forwarded_for = true,
+            "x-request-id" => self.request_id = true,
+            _ => {}
+        }
     }
 }
 
@@ -135,10 +182,10 @@ fn address(client: IpAddr) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&text[..length]).ok()
 }
 
-/// Makes one line of the list that `name` holds so far and this further member.
-fn extend(headers: &mut HeaderMap, name: HeaderName, member: Option<HeaderValue>) {
+/// Makes one line of the list that `name` holds so far, if it is `present`, and this further member.
+fn extend(headers: &mut HeaderMap, name: HeaderName, present: bool, member: Option<HeaderValue>) {
     let Some(member) = member else { return };
-    if !headers.contains_key(&name) {
+    if !present {
         headers.insert(name, member);
         return;
     }
@@ -167,21 +214,17 @@ pub fn downstream_headers(
     keep_length: bool,
     date: impl FnOnce() -> HeaderValue,
 ) -> HeaderMap {
-    let nominated = Nominated::of(&backend);
     let mut headers = backend;
     let length = if keep_length { headers.get(CONTENT_LENGTH).cloned() } else { None };
-    remove_all(&mut headers, |name| {
-        is_hop_by_hop(name)
-            || is_ours(name)
-            || replayed.is_some_and(|replayed| replayed == name)
-            || nominated.contains(name)
+    let seen = strip(&mut headers, |name| {
+        is_hop_by_hop(name) || is_ours(name) || replayed.is_some_and(|replayed| replayed == name)
     });
     if let Some(length) = length {
         headers.insert(CONTENT_LENGTH, length);
     }
     // A line of its own means the same as a further member of the list (RFC 9110 section 5.3).
     headers.append(VIA, HeaderValue::from_static(PSEUDONYM));
-    if !headers.contains_key(DATE) {
+    if !seen.date {
         headers.insert(DATE, date());
     }
     headers

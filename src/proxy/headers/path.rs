@@ -31,6 +31,18 @@ impl PathError {
     }
 }
 
+/// Characters of paths in which there is nothing to look for.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        plain[byte] =
+            matches!(byte as u8, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_');
+        byte += 1;
+    }
+    plain
+};
+
 /// The path in its one spelling: unreserved characters decoded, the digits of other escapes in
 /// upper case (RFC 3986 section 6.2.2). Borrowed when nothing had to change.
 ///
@@ -41,6 +53,9 @@ impl PathError {
 pub fn normalize_path(raw: &str) -> Result<Cow<'_, str>, PathError> {
     if !raw.starts_with('/') {
         return Err(PathError::Relative);
+    }
+    if raw.bytes().all(|byte| PLAIN[usize::from(byte)]) {
+        return Ok(Cow::Borrowed(raw));
     }
     let (mut simple, mut dots) = (true, false);
     let mut before = b'/';

@@ -46,13 +46,13 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Sends on it.
-    pub(super) async fn send(
+    /// Sends on it: the request is in its queue when this returns.
+    pub(super) fn send(
         &mut self,
         request: Request<Body>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>> + use<> {
         self.announced.announce();
-        self.sender.try_send_request(request).await
+        self.sender.try_send_request(request)
     }
 }
 

@@ -10,6 +10,7 @@
 //! the future or the body; the connection is then closed), and what a response means.
 
 mod connect;
+mod framing;
 mod pool;
 mod socket;
 #[cfg(test)]
@@ -20,14 +21,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::HOST;
 use http::uri::Scheme;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use http_body::Body as _;
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use self::connect::Target;
+pub use self::framing::Framing;
+use self::framing::{Lines, frame, framing};
 pub use self::pool::ResponseBody;
 use self::pool::{Call, Endpoint, Lease};
 use crate::body::Body;
@@ -48,36 +50,6 @@ pub struct Upstream {
     turn: AtomicUsize,
     /// Where the cool-downs count from.
     started: Instant,
-}
-
-/// How the end of a response's body is told (RFC 9112 section 6.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// There is none: HEAD, 1xx, 204, 304.
-    None,
-    /// `Content-Length`.
-    Length,
-    /// `Transfer-Encoding: chunked`.
-    Chunked,
-    /// It ends when the backend closes the connection.
-    UntilClose {
-        /// Whether TLS proves that the backend meant to close: without its closing alert the body
-        /// ends with an error.
-        authenticated: bool,
-    },
-}
-
-impl Framing {
-    /// Whether a body that ended without an error is proven to be whole. Of a body that ends with
-    /// a plain connection it is not: a backend that dies in the middle looks the same. RFC 9112
-    /// section 8 lets a recipient take it as complete; where an answer is kept for ever it must
-    /// count as unknown.
-    pub fn proves_end(self) -> bool {
-        match self {
-            Self::None | Self::Length | Self::Chunked => true,
-            Self::UntilClose { authenticated } => authenticated,
-        }
-    }
 }
 
 /// Why there is no response.
@@ -268,16 +240,22 @@ impl Upstream {
     }
 }
 
-/// Sends on one connection.
-async fn attempt(mut lease: Lease, request: Request<Body>) -> Result<Attempt, SendError> {
+/// Sends on one connection. The request is on its way when this returns; the future holds no copy of
+/// it.
+fn attempt(
+    mut lease: Lease,
+    request: Request<Body>,
+) -> impl Future<Output = Result<Attempt, SendError>> {
     let bodiless = *request.method() == Method::HEAD;
-    let secure = lease.call.endpoint.target.is_tls();
-    match lease.connection.send(request).await {
-        Ok(response) => answered(response, lease, bodiless, secure).map(Attempt::Answered),
-        Err(mut error) => match error.take_message() {
-            Some(unsent) => Ok(Attempt::Unsent(unsent, lease.call, error.into_error())),
-            None => Err(unknown(&error.into_error(), &lease.call.endpoint.target.name)),
-        },
+    let sent = lease.connection.send(request);
+    async move {
+        match sent.await {
+            Ok(response) => answered(response, lease, bodiless).map(Attempt::Answered),
+            Err(mut error) => match error.take_message() {
+                Some(unsent) => Ok(Attempt::Unsent(unsent, lease.call, error.into_error())),
+                None => Err(unknown(&error.into_error(), &lease.call.endpoint.target.name)),
+            },
+        }
     }
 }
 
@@ -285,10 +263,11 @@ fn answered(
     response: Response<Incoming>,
     lease: Lease,
     bodiless: bool,
-    secure: bool,
 ) -> Result<Response<ResponseBody>, SendError> {
+    let secure = lease.call.endpoint.target.is_tls();
     let status = response.status();
-    let framing = match framing(status, response.headers(), bodiless, secure) {
+    let lines = Lines::of(response.headers());
+    let framing = match framing(status, &lines, bodiless, secure) {
         Ok(framing) => framing,
         Err(what) => {
             let detail = format!("{}: {what}", lease.call.endpoint.target.name);
@@ -298,63 +277,10 @@ fn answered(
     let reusable = status != StatusCode::SWITCHING_PROTOCOLS
         && response.version() == Version::HTTP_11
         && !matches!(framing, Framing::UntilClose { .. })
-        && !closes(response.headers())
+        && !lines.closes
         // Both framings at once: whoever sent this may mean another end than we do.
-        && !(response.headers().contains_key(TRANSFER_ENCODING)
-            && response.headers().contains_key(CONTENT_LENGTH));
+        && !(lines.coded() && lines.length);
     Ok(response.map(|incoming| ResponseBody::new(incoming, lease, reusable, framing)))
-}
-
-/// How the body ends, by the rules hyper has already applied (RFC 9112 section 6.3). Transfer
-/// codings other than `chunked` are refused: the gateway does not decode them and must not pass
-/// them on under another name.
-fn framing(
-    status: StatusCode,
-    headers: &HeaderMap,
-    bodiless: bool,
-    secure: bool,
-) -> Result<Framing, &'static str> {
-    if bodiless || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
-        return Ok(Framing::None);
-    }
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
-            Ok(Framing::Chunked)
-        }
-        (Some(_), _) => Err("the response's Transfer-Encoding is not `chunked`"),
-        (None, _) if headers.contains_key(CONTENT_LENGTH) => Ok(Framing::Length),
-        (None, _) => Ok(Framing::UntilClose { authenticated: secure }),
-    }
-}
-
-/// Whether the backend says that it will close the connection.
-fn closes(headers: &HeaderMap) -> bool {
-    headers.get_all(CONNECTION).iter().any(|line| {
-        line.as_bytes()
-            .split(|byte| *byte == b',')
-            .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
-    })
-}
-
-/// Sets what only the framing of this message may decide. hyper adds the `Content-Length` of a body
-/// whose size is known, but trusts what is in the map, and leaves out what it deems needless.
-fn frame(request: &mut Request<Body>) {
-    let ended = request.body().is_end_stream();
-    let sized = request.body().size_hint().exact().is_some();
-    let expects_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
-    let usually_empty = matches!(*request.method(), Method::GET | Method::HEAD);
-    *request.version_mut() = Version::HTTP_11;
-    let headers = request.headers_mut();
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(CONTENT_LENGTH);
-    if ended && expects_body {
-        // RFC 9110 section 8.6: a method that gives content a meaning says 0.
-        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-    } else if !ended && !sized && usually_empty {
-        // hyper would drop the body.
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
 }
 
 /// Directs the request to one URL: origin-form target and `Host`.

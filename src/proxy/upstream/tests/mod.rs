@@ -409,7 +409,7 @@ async fn a_body_of_unknown_length_is_sent_chunked_whatever_the_method() {
         peer.say(OK);
     });
     for method in [Method::GET, Method::POST] {
-        let body = Body::new(Parts(false, Some(Ok(()))));
+        let body = Body::streamed(Parts(false, Some(Ok(()))));
         upstream(&[backend.url()]).send(request(method, "/", body)).await.unwrap();
         let seen = backend.requests().pop().unwrap();
         assert!(seen.contains("\r\ntransfer-encoding: chunked\r\n"), "{seen}");
@@ -419,7 +419,7 @@ async fn a_body_of_unknown_length_is_sent_chunked_whatever_the_method() {
 #[tokio::test]
 async fn a_request_body_that_breaks_off_is_told_from_a_failing_backend() {
     let backend = Backend::answering(OK);
-    let body = Body::new(Parts(false, Some(Err("the client went away"))));
+    let body = Body::streamed(Parts(false, Some(Err("the client went away"))));
     let request = request(Method::POST, "/", body);
     match upstream(&[backend.url()]).send(request).await {
         Err(SendError::Unknown { failure: Failure::RequestBody, .. }) => {}
