@@ -17,6 +17,7 @@ use super::session::Session;
 use super::tls::Tls;
 use super::trouble;
 use crate::shutdown::Tasks;
+use crate::urls;
 
 /// The oldest server: `MATERIALIZED` came with it.
 const OLDEST: i32 = 120_000;
@@ -60,7 +61,7 @@ impl Connector {
     /// # Errors
     /// What is wrong with the options.
     pub(super) fn new(options: &Options) -> Result<Self, String> {
-        let mut config = parse(&options.url)?;
+        let mut config = urls::postgres(&options.url)?;
         let client_cert = options.client_cert.as_ref();
         let tls = Tls::new(
             options.ca.as_deref(),
@@ -84,7 +85,7 @@ impl Connector {
         config.keepalives_idle(SILENCE).keepalives_interval(SILENCE_STEP);
         config.keepalives_retries(SILENCE_STEPS);
         Ok(Self {
-            hosts: each_host(&config)?,
+            hosts: each_host(&config),
             first: AtomicUsize::new(0),
             tls,
             connect_timeout: options.connect_timeout,
@@ -210,40 +211,12 @@ pub(super) fn setup(timeout: Duration) -> String {
     )
 }
 
-/// Reads the URL. libpq's `verify-full` and `verify-ca` are what `require` means here.
-fn parse(url: &str) -> Result<Config, String> {
-    let mut text = url.to_owned();
-    for mode in ["verify-full", "verify-ca"] {
-        text = text.replace(&format!("sslmode={mode}"), "sslmode=require");
-    }
-    for (option, instead) in [("sslrootcert", "ca"), ("sslcert", "client_cert")] {
-        if text.contains(&format!("{option}=")) {
-            return Err(format!("`{option}` in the URL of PostgreSQL: use the key `{instead}`"));
-        }
-    }
-    // What exactly is wrong may be a piece of the password, so it is not told.
-    let config: Config = text.parse().map_err(|_| {
-        "the URL of PostgreSQL cannot be read: expected \
-         postgresql://user:password@host:port/database?sslmode=require, with the password \
-         percent-encoded"
-            .to_owned()
-    })?;
-    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-        return Err("the URL of PostgreSQL names no host".to_owned());
-    }
-    Ok(config)
-}
-
-/// The same for each host alone, so that each has its share of the time: one that takes connections
+/// The URL's configuration for each host alone, so that each has its share of the time: one that takes connections
 /// and is silent would use it up.
-fn each_host(config: &Config) -> Result<Vec<Config>, String> {
+fn each_host(config: &Config) -> Vec<Config> {
     let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());
     let count = hosts.len().max(addresses.len());
     let ports = config.get_ports();
-    let fits = |len: usize| len <= 1 || len == count;
-    if !fits(ports.len()) || (!hosts.is_empty() && !addresses.is_empty() && !fits(hosts.len())) {
-        return Err("the URL of PostgreSQL names more or fewer ports than hosts".to_owned());
-    }
     let one = |at: usize| {
         let mut one = Config::new();
         match hosts.get(at) {
@@ -269,7 +242,7 @@ fn each_host(config: &Config) -> Result<Vec<Config>, String> {
         one.channel_binding(config.get_channel_binding());
         one
     };
-    Ok((0..count).map(one).collect())
+    (0..count).map(one).collect()
 }
 
 /// Host and port, for messages.
