@@ -138,20 +138,21 @@ impl Connector {
         let (client, connection) = connected.map_err(|error| advised(&error))?;
         let is_cockroach = connection.parameter("crdb_version").is_some();
         let link = Link::start(client, connection, self.prepared, heard, &self.tasks);
+        // A pooler would leave the settings on somebody else's connection.
+        let own = self.prepared && !is_cockroach;
         // Both leave at once, and take one way to the server and back.
         let (probed, set) = tokio::join!(link.ask_once(PROBE, &[], end), async {
-            // A pooler would leave the settings on somebody else's connection.
-            if !self.prepared || is_cockroach { Ok(()) } else { link.run(&self.setup, end).await }
+            if own { link.run(&self.setup, end).await } else { Ok(()) }
         });
         let probed = probed.map_err(|failed| failed.of_question().reason().to_owned())?;
         set.map_err(|failed| failed.of_question().reason().to_owned())?;
         let row = probed.first().ok_or("it does not answer questions")?;
         check(row)?;
-        if self.prepared
-            && !is_cockroach
-            && let Some(session) = Session::of(row, 5, 6)
-        {
-            link.set_session(session);
+        if own {
+            link.set_tuned();
+            if let Some(session) = Session::of(row, 5, 6) {
+                link.set_session(session);
+            }
         }
         if let Some(expected) = self.store_id.get() {
             let rows = link.ask_once(STORE_ID, &[], end).await;
@@ -197,7 +198,8 @@ fn check(row: &tokio_postgres::Row) -> Result<(), String> {
 }
 
 /// What is set on each connection. The limits end what this process no longer waits for. Seldom does
-/// a prepared plan fit all sizes of the tables: these make it the one by the indexes.
+/// a prepared plan fit all sizes of the tables: these make it the one by the indexes, which also
+/// locks the rows in the order of their ids.
 pub(super) fn setup(timeout: Duration) -> String {
     let (share, whole) = SERVERS_SHARE;
     let limit = (timeout * share / whole).as_millis().max(1);
@@ -207,7 +209,8 @@ pub(super) fn setup(timeout: Duration) -> String {
          SET idle_in_transaction_session_timeout = {idle}; \
          SET default_transaction_isolation = 'read committed'; \
          SET plan_cache_mode = force_generic_plan; \
-         SET enable_seqscan = off; SET enable_nestloop = off; SET jit = off"
+         SET enable_seqscan = off; SET enable_bitmapscan = off; \
+         SET enable_nestloop = off; SET jit = off"
     )
 }
 

@@ -35,6 +35,7 @@ pub(super) struct Link {
     prepared: Option<Mutex<HashMap<usize, Statement>>>,
     said: Arc<Said>,
     ended: AtomicBool,
+    tuned: AtomicBool,
     session: OnceLock<Session>,
 }
 
@@ -65,12 +66,23 @@ impl Link {
         let said = Arc::new(Said::default());
         tasks.spawn(drive(connection, said.clone(), heard));
         let prepared = prepared.then(Mutex::default);
-        Self { client, prepared, said, ended: AtomicBool::new(false), session: OnceLock::new() }
+        let (ended, tuned) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { client, prepared, said, ended, tuned, session: OnceLock::new() }
     }
 
     /// Whether it can be used, as far as is known.
     pub(super) fn is_open(&self) -> bool {
         !self.ended.load(Ordering::Acquire) && !self.client.is_closed()
+    }
+
+    /// Whether the settings of `connect` hold on it, and so the plans that rely on them.
+    pub(super) fn is_tuned(&self) -> bool {
+        self.tuned.load(Ordering::Acquire)
+    }
+
+    /// Notes that the settings were made.
+    pub(super) fn set_tuned(&self) {
+        self.tuned.store(true, Ordering::Release);
     }
 
     /// The server's end of it, where a pooler does not hide that.
