@@ -36,6 +36,7 @@ mod replicas_cuts;
 mod replicas_failover;
 mod replicas_faults;
 mod replicas_items;
+mod replicas_pooler;
 mod replicas_startup;
 mod replicas_stopped;
 mod replicas_trials;

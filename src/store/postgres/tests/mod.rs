@@ -4,6 +4,7 @@ mod faults;
 mod leases;
 mod opening;
 mod plans;
+mod pooler;
 mod races;
 
 use std::sync::Arc;
