@@ -40,6 +40,7 @@ mod replicas_pooler;
 mod replicas_startup;
 mod replicas_stopped;
 mod replicas_trials;
+mod replicas_unfinished;
 mod restart;
 mod servers_chaos;
 mod servers_test;
