@@ -30,7 +30,7 @@ usage: oncegate-bench http --tmp DIR --pids FILE [--oncegate FILE] [--bench-dir 
                       [--rounds N] [--seconds S] [--connections N] [--records N] [--only TEXT] [--out FILE]
        oncegate-bench stores --tmp DIR --pids FILE --oncegate FILE [--bench-dir DIR] [--quick]
                       [--rounds N] [--seconds S] [--connections N] [--wakes N] [--pool N]
-                      [--out FILE]
+                      [--only TEXT] [--out FILE]
        oncegate-bench store-engines --dir DIR [--seconds S] [--writers N] [--records N]
        oncegate-bench hyper-proxy --listen ADDR --backend ADDR
        oncegate-bench hyper-replay --listen ADDR";

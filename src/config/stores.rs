@@ -12,6 +12,7 @@ use super::reader::{Reader, SHORTEST, elements};
 use super::units::{Count, Secret, Size, Time};
 use super::{Engine, PostgresStore, RedisStore, Store, StoreServer, defaults};
 use crate::idempotency::record::Retention;
+use crate::urls;
 
 /// Connections of one replica, at most.
 const LARGEST_POOL: u64 = 64;
@@ -111,6 +112,7 @@ impl Reader {
         let urls = self.store_urls(
             (&written.url, &written.url_file, &None),
             &["postgres://", "postgresql://"],
+            |url| urls::postgres(url).map(drop),
         );
         let absent = written.url.is_none() && written.url_file.is_none();
         if absent && !self.was_removed("url") && !self.was_removed("url_file") {
@@ -137,6 +139,7 @@ impl Reader {
         let urls = self.store_urls(
             (&written.url, &written.url_file, &written.urls),
             &["redis://", "rediss://"],
+            |url| urls::redis(url).map(drop),
         );
         let removed = ["url", "urls", "url_file"].iter().any(|key| self.was_removed(key));
         let given = written.url.is_some() || written.urls.is_some() || written.url_file.is_some();
@@ -203,6 +206,7 @@ impl Reader {
         &mut self,
         (url, file, urls): (&Written<Secret>, &Written<String>, &List<Secret>),
         schemes: &[&str],
+        read: fn(&str) -> Result<(), String>,
     ) -> Vec<Secret> {
         let given = [url.is_some(), file.is_some(), urls.is_some()];
         if given.iter().filter(|given| **given).count() > 1 {
@@ -216,11 +220,13 @@ impl Reader {
         }
         let mut found = Vec::new();
         let mut check = |reader: &mut Self, text: &str, span, key: &str| {
-            if schemes.iter().any(|scheme| text.starts_with(scheme)) {
-                found.push(Secret::new(text.to_owned()));
-            } else {
+            if !schemes.iter().any(|scheme| text.starts_with(scheme)) {
                 let what = format!("`{key}` must start with {}", schemes.join(" or "));
-                reader.say_at(Some(span), what);
+                return reader.say_at(Some(span), what);
+            }
+            match read(text) {
+                Ok(()) => found.push(Secret::new(text.to_owned())),
+                Err(wrong) => reader.say_at(Some(span), format!("`{key}`: {wrong}")),
             }
         };
         if let Some(url) = url {

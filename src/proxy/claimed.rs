@@ -128,10 +128,7 @@ impl Claimed {
             let next = self.record.completed(answer.clone(), retention, now);
             let expires = next.expires();
             match self.put(Some(next)).await {
-                Ok(Swap::Done) => {
-                    self.gateway.hot.put(self.id, self.record.clone());
-                    return Settled::Recorded { expires, completed: now };
-                }
+                Ok(Swap::Done) => return Settled::Recorded { expires, completed: now },
                 Ok(Swap::Lost { winner: Some(winner), .. })
                     if winner.awaits(&self.record.attempt) =>
                 {

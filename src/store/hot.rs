@@ -4,16 +4,20 @@
 //! done: nothing can change them before they expire, and whoever uses one decides on it with its own
 //! time, so an entry is never wrong, only absent. Bounded by bytes; the least useful entries leave
 //! first. Work in flight is never here.
+//!
+//! What goes in was asked for again: a record when it was first replayed, a batch when it came back
+//! done. Most never are, and an entry costs as much as a tenth of a request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
+use moka::sync::Cache;
 
-use super::shelf::Shelf;
 use crate::clock::Timestamp;
 use crate::idempotency::fingerprint::{MAX_VERBATIM, Verbatim};
+use crate::idempotency::record::BuildIdHasher;
 use crate::idempotency::{Answer, Record, RecordId, State};
 
 /// Bytes of answers kept in memory, unless the caller says otherwise.
@@ -32,7 +36,8 @@ const HEADER: usize = 80 + 120;
 /// The cache of final answers.
 #[derive(Debug)]
 pub struct Hot {
-    entries: Shelf<Entry>,
+    entries: Cache<RecordId, Entry, BuildIdHasher>,
+    max_entry: u64,
     /// Counts the records that were dropped because they changed. A batch's answer is made of
     /// records that it does not name, so that it holds only while none was.
     dropped: AtomicU64,
@@ -80,7 +85,11 @@ impl From<Arc<Record>> for Known {
 impl Hot {
     /// A cache of at most about `capacity` bytes; zero keeps nothing.
     pub fn new(capacity: u64) -> Self {
-        Self { entries: Shelf::new(capacity), dropped: AtomicU64::new(0) }
+        let entries = Cache::builder()
+            .max_capacity(capacity)
+            .weigher(|_, entry: &Entry| u32::try_from(entry.weight()).unwrap_or(u32::MAX))
+            .build_with_hasher(BuildIdHasher::default());
+        Self { entries, max_entry: MAX_ENTRY.min(capacity), dropped: AtomicU64::new(0) }
     }
 
     /// The final record with this id, when it is here. It may have expired: decide with its time.
@@ -127,21 +136,20 @@ impl Hot {
     }
 
     fn insert(&self, id: RecordId, entry: Entry) {
-        let weight = entry.weight() as u64;
-        if weight <= MAX_ENTRY {
-            self.entries.insert(id, entry, weight);
+        if entry.weight() as u64 <= self.max_entry {
+            self.entries.insert(id, entry);
         }
     }
 
     /// Drops the record with this id, and all answers of batches, which may be made of it.
     pub fn forget(&self, id: &RecordId) {
         self.dropped.fetch_add(1, Ordering::AcqRel);
-        self.entries.remove(id);
+        self.entries.invalidate(id);
     }
 
-    /// Bytes held now.
+    /// Bytes held now, as far as the cache's housekeeping has counted them.
     pub fn bytes(&self) -> u64 {
-        self.entries.weight()
+        self.entries.weighted_size()
     }
 }
 
@@ -232,6 +240,7 @@ mod tests {
         for n in 0..1000 {
             hot.put(samples::id(n), samples::kept(n, 1000));
         }
+        hot.entries.run_pending_tasks();
         assert!(hot.bytes() <= 64 << 10, "{} bytes", hot.bytes());
         assert!(hot.bytes() > 0);
     }

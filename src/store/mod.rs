@@ -17,7 +17,6 @@ pub mod reap;
 pub mod redis;
 pub mod server;
 mod shared;
-mod shelf;
 pub mod sweep;
 pub mod watch;
 

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 /// What each part of the crate may name of the others; see ARCHITECTURE.md.
-const MAY_USE: [(&str, &[&str]); 18] = [
+const MAY_USE: [(&str, &[&str]); 19] = [
     ("idempotency", &["clock", "json"]),
     ("items", &["idempotency", "json"]),
-    ("store", &["clock", "crash", "idempotency", "shutdown", "tls", "unique"]),
-    ("config", &["clock", "idempotency", "items", "json", "problem"]),
+    ("store", &["clock", "crash", "idempotency", "shutdown", "tls", "unique", "urls"]),
+    ("config", &["clock", "idempotency", "items", "json", "problem", "urls"]),
     ("admin", &["body", "places", "shutdown", "store"]),
     (
         "proxy",
@@ -35,6 +35,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ("body", &[]),
     ("shutdown", &[]),
     ("tls", &[]),
+    ("urls", &[]),
     ("telemetry", &[]),
     ("problem", &["body"]),
     ("cli", &["config"]),

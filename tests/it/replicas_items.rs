@@ -1,7 +1,9 @@
 //! Batches over several replicas: an item is issued once, whoever sends it.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use crate::servers::Direction;
 use crate::support::rewards::{batch, issue, rows};
 use crate::support::rng::Rng;
 use crate::support::tills::Addresses;
@@ -96,6 +98,47 @@ fn items_of_a_killed_replica_become_unknown_and_the_rest_of_a_batch_goes_on() {
         assert_eq!(told.json()["rewards"][0]["status"]["code"], 1010, "{told:?}");
         assert_eq!(told.json()["rewards"][1]["status"]["code"], 200, "{told:?}");
         assert_eq!((rewards.issued("a"), rewards.issued("b"), shop.in_flight()), (2, 1, 0));
+    });
+}
+
+/// A batch that waits for another replica's looks at one item, seldom, however many it has.
+#[test]
+fn a_large_batch_that_waits_asks_the_store_no_more_than_a_small_one() {
+    /// Long enough for several looks.
+    const HELD: Duration = Duration::from_secs(3);
+    /// To the server: looks of some hundred bytes, renewals of the lease, no list of all items.
+    const MOST_MESSAGES: u64 = 40;
+    const MOST_BYTES: u64 = 16 * 1024;
+    Kind::both(|kind| {
+        let (rewards, gate) = (Rewards::start(), Gate::default());
+        let setup = rewards.setup("duplicates.wait = \"30s\"");
+        let shop = Shop::borrow(kind);
+        let owner = shop.replica(&setup, "");
+        let (other, chaos) = shop.replica_behind(&setup, "");
+        let waits = gate.clone();
+        rewards.answering(move |_, status, body| answer(status, &body.to_string()).after(&waits));
+        let names: Vec<String> = (0..100).map(|n| format!("item-{n}")).collect();
+        let items: Vec<_> = names.iter().map(|name| (name.as_str(), "R1", 1)).collect();
+        let mut first = issue(&batch("+65", &items)).begin(owner.addr);
+        rewards.backend.wait_calls(1);
+        let before = chaos.messages(Direction::ToServer);
+        let mut second = issue(&batch("+65", &items)).begin(other.addr);
+        // It has read its items, tried to claim them and read what it met, before it only looks.
+        eventually("it waits", || (chaos.messages(Direction::ToServer) - before > 8).then_some(()));
+        let looked = |way| (chaos.messages(way), chaos.bytes(way));
+        let (messages, bytes) = looked(Direction::ToServer);
+        let (_, told) = looked(Direction::ToClient);
+        // Not to wait for anything: what is asked within this time is counted.
+        std::thread::sleep(HELD);
+        let (more_messages, more_bytes) = looked(Direction::ToServer);
+        let (_, more_told) = looked(Direction::ToClient);
+        let asked = (more_messages - messages, more_bytes - bytes, more_told - told);
+        assert!((3..=MOST_MESSAGES).contains(&asked.0), "{asked:?} in {HELD:?}");
+        assert!(asked.1 <= MOST_BYTES && asked.2 <= 4 * MOST_BYTES, "{asked:?} in {HELD:?}");
+        gate.open();
+        first.read().is(200, "executed", "");
+        second.read().is(200, "replayed", "");
+        assert_eq!(rewards.backend.calls(), 1);
     });
 }
 

@@ -14,6 +14,7 @@ use crate::support::{Backend, Gateway, Kind, Request, Setup, Shop, eventually};
 
 const TILLS: usize = 8;
 const REPLICAS: usize = 3;
+const LEASE: &str = "lease = \"2s\"";
 /// Calls between two faults, at most.
 const CALLS: u64 = 25;
 
@@ -26,24 +27,32 @@ struct Trial {
     backend: Backend,
     shop: Shop,
     setup: Setup,
-    replicas: Vec<(Gateway, Chaos)>,
+    replicas: Vec<Gateway>,
+    /// The ways of the replicas to the store, one for each; before a cluster, one to each node.
+    own_ways: Vec<Chaos>,
     addresses: Addresses,
     rng: Rng,
 }
 
 impl Trial {
-    fn new(kind: Kind, mut rng: Rng) -> (Self, Tills) {
+    fn new(shop: Shop, mut rng: Rng) -> (Self, Tills) {
         let backend = working_backend();
-        let shop = Shop::own(kind);
         let setup = Setup::before(&backend)
             .redeem("duplicates.wait = \"300ms\"")
             .upstream("timeout = \"5s\"");
-        let start = |_| shop.replica_behind(&setup, "lease = \"2s\"");
-        let replicas: Vec<_> = (0..REPLICAS).map(start).collect();
-        let addresses = replicas.iter().map(|(gateway, _)| gateway.addr).collect();
+        let start = |_| match shop.proxies() {
+            [] => {
+                let (gateway, way) = shop.replica_behind(&setup, LEASE);
+                (gateway, Some(way))
+            }
+            _ => (shop.replica(&setup, LEASE), None),
+        };
+        let (replicas, own_ways): (Vec<_>, Vec<_>) = (0..REPLICAS).map(start).unzip();
+        let own_ways = own_ways.into_iter().flatten().collect();
+        let addresses = replicas.iter().map(|gateway| gateway.addr).collect();
         let addresses = Arc::new(Mutex::new(addresses));
         let tills = Tills::new(TILLS, &mut rng);
-        (Self { backend, shop, setup, replicas, addresses, rng }, tills)
+        (Self { backend, shop, setup, replicas, own_ways, addresses, rng }, tills)
     }
 
     fn draw(&mut self, end: usize) -> usize {
@@ -64,47 +73,66 @@ impl Trial {
         match self.rng.below(9) {
             0 | 1 => self.kill(at),
             2 => {
-                self.replicas[at].0.pause();
+                self.replicas[at].pause();
                 self.last();
-                self.replicas[at].0.resume();
+                self.replicas[at].resume();
             }
-            3 => self.replicas[at].1.cut_all(),
+            3 => self.ways()[at].cut_all(),
             4 | 5 => {
                 let way =
                     if self.rng.below(2) == 0 { Direction::ToServer } else { Direction::ToClient };
                 let count = self.rng.below(30);
                 match self.rng.below(2) {
-                    0 => self.replicas[at].1.cut_after_messages(way, count),
-                    _ => self.replicas[at].1.cut_after_bytes(way, count * 40),
+                    0 => self.ways()[at].cut_after_messages(way, count),
+                    _ => self.ways()[at].cut_after_bytes(way, count * 40),
                 }
                 self.last();
-                self.replicas[at].1.keep();
+                self.ways()[at].keep();
             }
             6 => {
-                self.replicas[at].1.freeze(true);
+                self.ways()[at].freeze(true);
                 self.last();
-                self.replicas[at].1.keep();
+                self.ways()[at].keep();
             }
             7 => {
-                self.replicas[at].1.refuse(true);
-                self.replicas[at].1.cut_all();
+                self.ways()[at].refuse(true);
+                self.ways()[at].cut_all();
                 self.last();
-                self.replicas[at].1.keep();
+                self.ways()[at].keep();
             }
-            _ => {
-                self.shop.kill();
-                self.last();
-                self.shop.restart();
-            }
+            _ => self.lose_server(at),
+        }
+    }
+
+    fn ways(&self) -> &[Chaos] {
+        if self.own_ways.is_empty() { self.shop.proxies() } else { &self.own_ways }
+    }
+
+    /// The server dies and comes back; of a cluster, one node.
+    fn lose_server(&mut self, at: usize) {
+        if self.shop.nodes().is_empty() {
+            self.shop.kill();
+            self.last();
+            self.shop.restart();
+        } else {
+            self.shop.nodes()[at].kill();
+            self.last();
+            self.shop.nodes()[at].restart();
         }
     }
 
     fn kill(&mut self, at: usize) {
-        let (gateway, chaos) = &mut self.replicas[at];
-        gateway.kill9();
-        let table = self.shop.table_at(chaos.addr(), "lease = \"2s\"");
-        *gateway = self.setup.elsewhere().on(table).start();
-        self.addresses.lock().unwrap()[at] = gateway.addr;
+        self.replicas[at].kill9();
+        let table = match self.own_ways.get(at) {
+            Some(way) => self.shop.table_at(way.addr(), LEASE),
+            None => {
+                // Nothing starts on a cluster that is not whole.
+                self.shop.until_whole();
+                self.shop.table(LEASE)
+            }
+        };
+        self.replicas[at] = self.setup.elsewhere().on(table).start();
+        self.addresses.lock().unwrap()[at] = self.replicas[at].addr;
     }
 
     fn run(mut self, mut tills: Tills, rounds: usize) {
@@ -117,8 +145,8 @@ impl Trial {
                 }
             }
         });
-        for (gateway, chaos) in &self.replicas {
-            chaos.keep();
+        self.ways().iter().for_each(Chaos::keep);
+        for gateway in &self.replicas {
             eventually("every replica is ready again", || {
                 let told = Request::get("/readyz").send(gateway.admin);
                 (told.status == 200).then_some(())
@@ -132,13 +160,27 @@ impl Trial {
 #[test]
 fn whatever_fails_no_key_runs_twice_on_postgres() {
     let rng = Rng::seeded("whatever_fails_no_key_runs_twice_on_postgres");
-    let (trial, tills) = Trial::new(Kind::Postgres, rng);
+    let (trial, tills) = Trial::new(Shop::own(Kind::Postgres), rng);
     trial.run(tills, rounds(40));
 }
 
 #[test]
 fn whatever_fails_no_key_runs_twice_on_redis() {
     let rng = Rng::seeded("whatever_fails_no_key_runs_twice_on_redis");
-    let (trial, tills) = Trial::new(Kind::Redis, rng);
+    let (trial, tills) = Trial::new(Shop::own(Kind::Redis), rng);
     trial.run(tills, rounds(40));
+}
+
+#[test]
+fn whatever_fails_no_key_runs_twice_on_a_redis_cluster() {
+    let rng = Rng::seeded("whatever_fails_no_key_runs_twice_on_a_redis_cluster");
+    let (trial, tills) = Trial::new(Shop::own(Kind::Cluster), rng);
+    trial.run(tills, rounds(25));
+}
+
+#[test]
+fn whatever_fails_no_key_runs_twice_behind_a_transaction_pooler() {
+    let rng = Rng::seeded("whatever_fails_no_key_runs_twice_behind_a_transaction_pooler");
+    let (trial, tills) = Trial::new(Shop::pooled(), rng);
+    trial.run(tills, rounds(25));
 }

@@ -119,6 +119,25 @@ fn frozen_bytes_arrive_when_thawed() {
 }
 
 #[test]
+fn held_bytes_of_a_client_that_has_gone_arrive_after_those_of_the_next() {
+    let (target, seen) = echo();
+    let chaos = Chaos::start(target);
+    let mut stream = connect(&chaos);
+    exchange(&mut stream, "before").unwrap();
+    chaos.hold(true);
+    stream.write_all(b" held").unwrap();
+    drop(stream);
+    let mut next = connect(&chaos);
+    exchange(&mut next, "after").unwrap();
+    drop(next);
+    assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), b"after");
+    assert_eq!(chaos.open(), 1);
+    chaos.hold(false);
+    assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), b"before held");
+    eventually("no open connection", || (chaos.open() == 0).then_some(()));
+}
+
+#[test]
 fn every_message_comes_later_and_none_waits_for_another() {
     const DELAY: Duration = Duration::from_millis(30);
     let (target, _seen) = echo();

@@ -69,6 +69,12 @@ impl Chaos {
         self.shared.change(|state| state.frozen = frozen);
     }
 
+    /// Whether bytes of the connections that there are stand still, also when their client has gone:
+    /// they arrive when they are let. Connections that come later are as free as ever.
+    pub(crate) fn hold(&self, held: bool) {
+        self.shared.change(|state| state.held = if held { state.connections } else { 0 });
+    }
+
     /// How much later every message arrives, each way. Zero at the start.
     pub(crate) fn delay(&self, delay: Duration) {
         self.shared.change(|state| state.delay = delay);

@@ -38,6 +38,7 @@ pub(super) fn measure(
     shared: &[Replicas],
 ) -> Result<Vec<Row>, Failure> {
     let mut rows = rows(peers, embedded, shared)?;
+    rows.retain(|row| plan.only.as_ref().is_none_or(|only| row.name.contains(only.as_str())));
     for round in 1..=plan.rounds {
         for row in &mut rows {
             let load = Load {

@@ -20,6 +20,8 @@ struct Plan {
     connections: usize,
     /// Calls that a duplicate waits for on the other replica.
     wakes: usize,
+    /// Only rows with this in their name are measured, and no waits.
+    only: Option<String>,
 }
 
 impl Plan {
@@ -30,6 +32,7 @@ impl Plan {
             measured: Duration::from_secs_f64(args.or("seconds", if quick { 0.7 } else { 2.0 })?),
             connections: args.or("connections", 64)?,
             wakes: args.or("wakes", if quick { 20 } else { 300 })?,
+            only: args.text("only").map(str::to_owned),
         })
     }
 }
@@ -73,7 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let rows = fresh::measure(&plan, &peers, &embedded, &shared)?;
     let mut waits = Vec::new();
-    for replicas in &shared {
+    for replicas in shared.iter().filter(|_| plan.only.is_none()) {
         waits.push((replicas.kind, wake::measure(&plan, replicas)?));
     }
     let text = format!(

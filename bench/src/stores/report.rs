@@ -36,7 +36,8 @@ pub(super) fn fresh(rows: &[Row]) -> String {
             median(pairs.map(|(sample, to)| of(sample) / of(to)).collect())
         };
         let _ = match row.wanted {
-            Wanted::Nothing if at == 0 => writeln!(text, " | | | |"),
+            // It is what the others are compared with.
+            _ if at == 0 => writeln!(text, " | | | |"),
             Wanted::Nothing => {
                 let (rate, cpu) = (ratio(&rows[0], rate), ratio(&rows[0], cpu));
                 writeln!(text, " {rate:.2} × | {cpu:.2} × | | |")

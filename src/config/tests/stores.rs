@@ -64,6 +64,29 @@ fn mistakes_in_stores_on_servers_are_told_and_no_password_is() {
 }
 
 #[test]
+fn a_url_that_cannot_be_read_is_told_with_its_line_and_without_its_password() {
+    let postgres = "the URL of PostgreSQL cannot be read: expected postgresql://user:password@host:port/database?sslmode=require, with the password percent-encoded";
+    for url in ["postgres://a:s3cret@db:port/x", "postgres://a:s3cret@db/x?sslmode=s3cret"] {
+        let text = format!("[store.postgres]\nurl = \"{url}\"\n");
+        check(&text, &[&format!("10:7: `url`: {postgres}")]);
+    }
+    check(
+        "[store.postgres]\nurl = \"postgres://a:s3cret@db/x?sslrootcert=ca.pem\"\n",
+        &["10:7: `url`: `sslrootcert` in the URL of PostgreSQL: use the key `ca`"],
+    );
+    let redis = "a Redis URL is redis://user:password@host:port/database, rediss:// for TLS; percent-encode special characters of the password";
+    check(
+        "[store.redis]\nurls = [\"redis://a\", \"redis://:s3cret@b:port\", \"rediss://c/0?s3cret\"]\n",
+        &[
+            &format!("10:22: `urls`: the URL of the Redis server cannot be read: {redis}"),
+            &format!(
+                "10:48: `urls`: the URL of the Redis server has parts that mean nothing here: {redis}"
+            ),
+        ],
+    );
+}
+
+#[test]
 fn answers_that_no_server_takes_in_time_are_refused_before_they_come() {
     check(
         "[route.record]\nmax_stored_body = \"17MiB\"\n[store.redis]\nurl = \"redis://a\"\n[server.limits]\nbuffered = \"1GiB\"\n",

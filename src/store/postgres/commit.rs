@@ -9,7 +9,7 @@ use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::link::{Failed, Link, Sql};
-use super::{bigint, uuid_of};
+use super::{bigint, quick, uuid_of};
 use crate::store::shared::engine::{Compared, Group, Row, Trouble};
 
 /// How often groups that met a race with somebody else are asked again. Each time the server is
@@ -113,7 +113,18 @@ pub(super) async fn commit(
     end: Instant,
 ) -> Result<Vec<Compared>, Trouble> {
     let mut results: Vec<Option<Compared>> = groups.iter().map(|_| None).collect();
-    let mut asked: Vec<usize> = (0..groups.len()).collect();
+    if link.is_tuned() && quick::fits(groups) {
+        match quick::commit(link, store_id, groups, end).await {
+            Ok(Some(ends)) => results = ends,
+            Ok(None) => return Err(Trouble::Refused(OTHER_STORE.to_owned())),
+            Err(failed) if raced(&failed) => {}
+            Err(failed) => return Err(failed.into()),
+        }
+    }
+    let mut asked: Vec<usize> = (0..groups.len()).filter(|at| results[*at].is_none()).collect();
+    if asked.is_empty() {
+        return Ok(results.into_iter().flatten().collect());
+    }
     for tried in 0..TRIES {
         if tried > 0 {
             tokio::time::sleep(PAUSE * tried as u32).await;

@@ -17,6 +17,7 @@ use super::session::Session;
 use super::tls::Tls;
 use super::trouble;
 use crate::shutdown::Tasks;
+use crate::urls;
 
 /// The oldest server: `MATERIALIZED` came with it.
 const OLDEST: i32 = 120_000;
@@ -60,7 +61,7 @@ impl Connector {
     /// # Errors
     /// What is wrong with the options.
     pub(super) fn new(options: &Options) -> Result<Self, String> {
-        let mut config = parse(&options.url)?;
+        let mut config = urls::postgres(&options.url)?;
         let client_cert = options.client_cert.as_ref();
         let tls = Tls::new(
             options.ca.as_deref(),
@@ -84,7 +85,7 @@ impl Connector {
         config.keepalives_idle(SILENCE).keepalives_interval(SILENCE_STEP);
         config.keepalives_retries(SILENCE_STEPS);
         Ok(Self {
-            hosts: each_host(&config)?,
+            hosts: each_host(&config),
             first: AtomicUsize::new(0),
             tls,
             connect_timeout: options.connect_timeout,
@@ -137,20 +138,21 @@ impl Connector {
         let (client, connection) = connected.map_err(|error| advised(&error))?;
         let is_cockroach = connection.parameter("crdb_version").is_some();
         let link = Link::start(client, connection, self.prepared, heard, &self.tasks);
+        // A pooler would leave the settings on somebody else's connection.
+        let own = self.prepared && !is_cockroach;
         // Both leave at once, and take one way to the server and back.
         let (probed, set) = tokio::join!(link.ask_once(PROBE, &[], end), async {
-            // A pooler would leave the settings on somebody else's connection.
-            if !self.prepared || is_cockroach { Ok(()) } else { link.run(&self.setup, end).await }
+            if own { link.run(&self.setup, end).await } else { Ok(()) }
         });
         let probed = probed.map_err(|failed| failed.of_question().reason().to_owned())?;
         set.map_err(|failed| failed.of_question().reason().to_owned())?;
         let row = probed.first().ok_or("it does not answer questions")?;
         check(row)?;
-        if self.prepared
-            && !is_cockroach
-            && let Some(session) = Session::of(row, 5, 6)
-        {
-            link.set_session(session);
+        if own {
+            link.set_tuned();
+            if let Some(session) = Session::of(row, 5, 6) {
+                link.set_session(session);
+            }
         }
         if let Some(expected) = self.store_id.get() {
             let rows = link.ask_once(STORE_ID, &[], end).await;
@@ -196,7 +198,8 @@ fn check(row: &tokio_postgres::Row) -> Result<(), String> {
 }
 
 /// What is set on each connection. The limits end what this process no longer waits for. Seldom does
-/// a prepared plan fit all sizes of the tables: these make it the one by the indexes.
+/// a prepared plan fit all sizes of the tables: these make it the one by the indexes, which also
+/// locks the rows in the order of their ids.
 pub(super) fn setup(timeout: Duration) -> String {
     let (share, whole) = SERVERS_SHARE;
     let limit = (timeout * share / whole).as_millis().max(1);
@@ -206,44 +209,17 @@ pub(super) fn setup(timeout: Duration) -> String {
          SET idle_in_transaction_session_timeout = {idle}; \
          SET default_transaction_isolation = 'read committed'; \
          SET plan_cache_mode = force_generic_plan; \
-         SET enable_seqscan = off; SET enable_nestloop = off; SET jit = off"
+         SET enable_seqscan = off; SET enable_bitmapscan = off; \
+         SET enable_nestloop = off; SET jit = off"
     )
 }
 
-/// Reads the URL. libpq's `verify-full` and `verify-ca` are what `require` means here.
-fn parse(url: &str) -> Result<Config, String> {
-    let mut text = url.to_owned();
-    for mode in ["verify-full", "verify-ca"] {
-        text = text.replace(&format!("sslmode={mode}"), "sslmode=require");
-    }
-    for (option, instead) in [("sslrootcert", "ca"), ("sslcert", "client_cert")] {
-        if text.contains(&format!("{option}=")) {
-            return Err(format!("`{option}` in the URL of PostgreSQL: use the key `{instead}`"));
-        }
-    }
-    // What exactly is wrong may be a piece of the password, so it is not told.
-    let config: Config = text.parse().map_err(|_| {
-        "the URL of PostgreSQL cannot be read: expected \
-         postgresql://user:password@host:port/database?sslmode=require, with the password \
-         percent-encoded"
-            .to_owned()
-    })?;
-    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-        return Err("the URL of PostgreSQL names no host".to_owned());
-    }
-    Ok(config)
-}
-
-/// The same for each host alone, so that each has its share of the time: one that takes connections
+/// The URL's configuration for each host alone, so that each has its share of the time: one that takes connections
 /// and is silent would use it up.
-fn each_host(config: &Config) -> Result<Vec<Config>, String> {
+fn each_host(config: &Config) -> Vec<Config> {
     let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());
     let count = hosts.len().max(addresses.len());
     let ports = config.get_ports();
-    let fits = |len: usize| len <= 1 || len == count;
-    if !fits(ports.len()) || (!hosts.is_empty() && !addresses.is_empty() && !fits(hosts.len())) {
-        return Err("the URL of PostgreSQL names more or fewer ports than hosts".to_owned());
-    }
     let one = |at: usize| {
         let mut one = Config::new();
         match hosts.get(at) {
@@ -269,7 +245,7 @@ fn each_host(config: &Config) -> Result<Vec<Config>, String> {
         one.channel_binding(config.get_channel_binding());
         one
     };
-    Ok((0..count).map(one).collect())
+    (0..count).map(one).collect()
 }
 
 /// Host and port, for messages.

@@ -33,8 +33,12 @@ pub(super) struct Link {
     /// Statements prepared so far, by where their text is; `None`: a pooler gives each statement
     /// another connection.
     prepared: Option<Mutex<HashMap<usize, Statement>>>,
+    /// Held for each statement where one has to end before the next is sent: a pooler may give the
+    /// server's connection away when the first of several has ended, answers to come and all.
+    turn: Option<tokio::sync::Mutex<()>>,
     said: Arc<Said>,
     ended: AtomicBool,
+    tuned: AtomicBool,
     session: OnceLock<Session>,
 }
 
@@ -64,13 +68,25 @@ impl Link {
     ) -> Self {
         let said = Arc::new(Said::default());
         tasks.spawn(drive(connection, said.clone(), heard));
+        let turn = (!prepared).then(tokio::sync::Mutex::default);
         let prepared = prepared.then(Mutex::default);
-        Self { client, prepared, said, ended: AtomicBool::new(false), session: OnceLock::new() }
+        let (ended, tuned) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { client, prepared, turn, said, ended, tuned, session: OnceLock::new() }
     }
 
     /// Whether it can be used, as far as is known.
     pub(super) fn is_open(&self) -> bool {
         !self.ended.load(Ordering::Acquire) && !self.client.is_closed()
+    }
+
+    /// Whether the settings of `connect` hold on it, and so the plans that rely on them.
+    pub(super) fn is_tuned(&self) -> bool {
+        self.tuned.load(Ordering::Acquire)
+    }
+
+    /// Notes that the settings were made.
+    pub(super) fn set_tuned(&self) {
+        self.tuned.store(true, Ordering::Release);
     }
 
     /// The server's end of it, where a pooler does not hide that.
@@ -166,7 +182,16 @@ impl Link {
         end: Instant,
         answer: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Failed> {
-        let result = match timeout_at(end, answer).await {
+        let in_turn = async {
+            let Some(turn) = &self.turn else { return answer.await };
+            let _turn = turn.lock().await;
+            // Whoever gives up in the middle leaves an answer to come.
+            let mut unless = CloseUnless { link: self, answered: false };
+            let answered = answer.await;
+            unless.answered = true;
+            answered
+        };
+        let result = match timeout_at(end, in_turn).await {
             Ok(result) => result.map_err(|error| Failed::of(&error)),
             Err(_) => Err(Failed::Silent("PostgreSQL did not answer in time".to_owned())),
         };
@@ -176,6 +201,20 @@ impl Link {
             self.close();
         }
         result
+    }
+}
+
+/// Closes the connection when it is dropped before there was an answer.
+struct CloseUnless<'a> {
+    link: &'a Link,
+    answered: bool,
+}
+
+impl Drop for CloseUnless<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.link.close();
+        }
     }
 }
 

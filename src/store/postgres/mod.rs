@@ -1,7 +1,7 @@
 //! PostgreSQL, and what speaks its protocol, as an engine that several gateways share.
 //!
-//! All changes that come together are one statement (`commit.sql`), so that a round trip and a
-//! commit serve many. Nothing of the rules is here: rows are compared by version and kept.
+//! All changes that come together are one statement (`quick.sql`, and `commit.sql` for what is not
+//! as usual), so that a round trip and a commit serve many. Nothing of the rules is here: rows are compared by version and kept.
 //! `open` finds or makes the tables, `connect` reaches the primary, `link` is one connection,
 //! `slot` makes it again when it is lost, after `session` has ended what the server still does for
 //! it, and `listen` hears what other gateways say.
@@ -12,6 +12,7 @@ mod link;
 mod list;
 mod listen;
 mod open;
+mod quick;
 mod session;
 mod slot;
 #[cfg(test)]

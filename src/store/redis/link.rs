@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{
-    AsyncConnectionConfig, ErrorKind, IntoConnectionInfo as _, Pipeline, ProtocolVersion, PushInfo,
-    RedisConnectionInfo, RedisError, Value,
+    AsyncConnectionConfig, ErrorKind, Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo,
+    RedisError, Value,
 };
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
 use super::said;
+use crate::urls::{self, RedisUrl};
 
 /// A server by its address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -68,7 +69,7 @@ impl Login {
     }
 }
 
-/// Reads a URL: `redis://[user[:password]@]host[:port][/database]`, `rediss://` for TLS.
+/// Reads a URL, as [`urls::redis`] does.
 ///
 /// # Errors
 /// One line that never shows the password.
@@ -77,26 +78,8 @@ pub(super) fn parse(
     tls: Option<&Arc<ClientConfig>>,
     patience: Duration,
 ) -> Result<(Target, Login), String> {
-    let form = "a Redis URL is redis://user:password@host:port/database, rediss:// for TLS; \
-                percent-encode special characters of the password";
-    let (secure, rest) = match (url.strip_prefix("redis://"), url.strip_prefix("rediss://")) {
-        (Some(rest), _) => (false, rest),
-        (None, Some(rest)) => (true, rest),
-        (None, None) => return Err(format!("the URL of the Redis server cannot be read: {form}")),
-    };
-    if rest.contains('#') || rest.contains('?') {
-        return Err(format!(
-            "the URL of the Redis server has parts that mean nothing here: {form}"
-        ));
-    }
-    // The library's own error could show a part of the URL.
-    let unreadable = |_| format!("the URL of the Redis server cannot be read: {form}");
-    let info = format!("redis://{rest}").into_connection_info().map_err(unreadable)?;
-    let ::redis::ConnectionAddr::Tcp(host, port) = info.addr() else {
-        return Err(format!("the URL of the Redis server names no host: {form}"));
-    };
-    let target = Target { host: host.clone(), port: *port };
-    let user = info.redis_settings().clone().set_skip_set_lib_name();
+    let RedisUrl { host, port, user, secure } = urls::redis(url)?;
+    let target = Target { host, port };
     Ok((target, Login { user, tls: tls.filter(|_| secure).cloned(), patience }))
 }
 

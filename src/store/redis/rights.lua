@@ -2,7 +2,9 @@
 --
 -- KEYS  a string and a sorted set of nobody
 redis.call('SET', KEYS[1], '1')
+redis.call('MSET', KEYS[1], '1')
 redis.call('GET', KEYS[1])
+redis.call('MGET', KEYS[1])
 redis.call('ZADD', KEYS[2], 0, '1')
 redis.call('ZREM', KEYS[2], '1')
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', 0)

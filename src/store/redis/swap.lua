@@ -1,88 +1,155 @@
--- One group of changes: all of them, or none.
+-- Groups of changes: of each group all of them, or none.
 --
--- KEYS  marker, ids, open, expiry, subjects, then the record of each row
--- ARGV  store id, '1' when asked again, then for each row: its id, the version it expects (empty:
---       absent), the bytes it puts (empty: removes)
--- Gives 0, or the number of the first row that met something else, and what is there.
+-- KEYS  ids, open, expiry, subjects, marker, then the record of each row of each group
+-- ARGV  store id, then for each group: how many rows it has, below zero when it is asked again; and
+--       for each row: its id, the version it expects (empty: absent), the bytes it puts (empty:
+--       removes)
+-- Gives 0 when all groups were made; else for each group 0, or the number of the first row that met
+-- something else and what is there.
 --
--- The offsets are those of the record's layout in codec.rs, counted from 1.
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+-- No two groups name the same record. What is read and written goes to the server in few commands,
+-- because most of a script's time is spent in calling them. The offsets are those of the record's
+-- layout in codec.rs, counted from 1.
+
+-- The most arguments of one command: Lua's stack has an end.
+local MOST = 1000
+
+local found = {}
+for first = 5, #KEYS, MOST do
+  local part = redis.call('MGET', unpack(KEYS, first, math.min(first + MOST - 1, #KEYS)))
+  for at = 1, #part do
+    found[first + at - 1] = part[at]
+  end
+end
+if found[5] ~= ARGV[1] then
   return redis.error_reply('EMPTIED the marker is not this store\'s')
 end
 
-local again = ARGV[2] == '1'
-local rows = #KEYS - 5
-local found = {}
-for row = 1, rows do
-  local old = redis.call('GET', KEYS[5 + row])
-  local expect, put = ARGV[3 * row + 1], ARGV[3 * row + 2]
-  local fits
-  if old then
-    fits = expect ~= '' and string.sub(old, 4, 11) == expect
-  else
-    fits = expect == ''
+local byte, sub = string.byte, string.sub
+
+-- What is to be done: the arguments of each command, and how many there are.
+local set, sets, del, dels = {}, 0, {}, 0
+local add, adds = {{}, {}, {}, {}}, {0, 0, 0, 0}
+local remove, removes = {{}, {}, {}, {}}, {0, 0, 0, 0}
+
+-- The index of this number held one member for a record and is to hold another.
+local function move(index, was, is)
+  if was == is then
+    return
   end
-  if not fits and again then
-    fits = (old or '') == put
+  if was then
+    local count = removes[index] + 1
+    remove[index][count] = was
+    removes[index] = count
   end
-  if not fits then
-    return {row - 1, old}
+  if is then
+    local list, count = add[index], adds[index]
+    list[count + 1] = '0'
+    list[count + 2] = is
+    adds[index] = count + 2
   end
-  found[row] = old
 end
 
--- What the indexes hold of a record: in `open`, with its owner when it is in flight; in `expiry`,
--- its time in the order of numbers; in `subjects`.
+-- What the indexes hold of a record: in `ids`, its id; in `open`, with its owner when it is in
+-- flight; in `expiry`, its time in the order of numbers; in `subjects`.
 local function entries(id, bytes)
-  if not bytes then
-    return nil, nil, nil, nil
-  end
-  local state, flags = string.byte(bytes, 2, 3)
+  local state, flags = byte(bytes, 2, 3)
   local open, expiry, subject
   if state == 1 or state == 7 or state == 9 then
-    open = id .. string.sub(bytes, 120, 135)
+    open = id .. sub(bytes, 120, 135)
   elseif state == 2 or state == 8 then
     open = id
   end
   if flags % 2 == 1 then
-    expiry = string.reverse(string.sub(bytes, 12, 19)) .. id
+    expiry = string.reverse(sub(bytes, 12, 19)) .. id
   end
   if flags % 4 >= 2 then
-    subject = string.sub(bytes, 20, 35) .. id
+    subject = sub(bytes, 20, 35) .. id
   end
   return id, open, expiry, subject
 end
 
-local function move(key, was, is)
-  if was ~= is then
-    if was then
-      redis.call('ZREM', key, was)
+local function change(key, id, old, put)
+  local was_id, was_open, was_expiry, was_subject
+  local is_id, is_open, is_expiry, is_subject
+  if old then
+    was_id, was_open, was_expiry, was_subject = entries(id, old)
+  end
+  if put == '' then
+    dels = dels + 1
+    del[dels] = key
+  else
+    set[sets + 1] = key
+    set[sets + 2] = put
+    sets = sets + 2
+    is_id, is_open, is_expiry, is_subject = entries(id, put)
+  end
+  move(1, was_id, is_id)
+  move(2, was_open, is_open)
+  move(3, was_expiry, is_expiry)
+  move(4, was_subject, is_subject)
+end
+
+-- The first row that meets something else.
+local function misfit(key, arg, rows, again)
+  for row = 1, rows do
+    local old, expect = found[key + row], ARGV[arg + 3 * row - 1]
+    local fits
+    if old then
+      fits = expect ~= '' and sub(old, 4, 11) == expect
+    else
+      fits = expect == ''
     end
-    if is then
-      redis.call('ZADD', key, 0, is)
+    if not fits and again then
+      fits = (old or '') == ARGV[arg + 3 * row]
+    end
+    if not fits then
+      return {row - 1, old}
     end
   end
 end
 
-for row = 1, rows do
-  local id, put = ARGV[3 * row], ARGV[3 * row + 2]
-  local old = found[row]
-  if put == '' then
-    put = nil
-    redis.call('DEL', KEYS[5 + row])
+local results, count, lost, repeated = {}, 0, false, false
+local key, arg, last = 5, 2, #ARGV
+while arg <= last do
+  local rows = tonumber(ARGV[arg])
+  local again = rows < 0
+  rows = math.abs(rows)
+  local missed = misfit(key, arg, rows, again)
+  if missed then
+    lost = true
   else
-    redis.call('SET', KEYS[5 + row], put)
+    repeated = repeated or again
+    for row = 1, rows do
+      local at = arg + 3 * row
+      change(KEYS[key + row], ARGV[at - 2], found[key + row], ARGV[at])
+    end
   end
-  local was_id, was_open, was_expiry, was_subject = entries(id, old)
-  local is_id, is_open, is_expiry, is_subject = entries(id, put)
-  move(KEYS[2], was_id, is_id)
-  move(KEYS[3], was_open, is_open)
-  move(KEYS[4], was_expiry, is_expiry)
-  move(KEYS[5], was_subject, is_subject)
+  count = count + 1
+  results[count] = missed or 0
+  key, arg = key + rows, arg + 1 + 3 * rows
+end
+
+local function each(list, command, key)
+  for first = 1, #list, MOST do
+    local part_end = math.min(first + MOST - 1, #list)
+    if key then
+      redis.call(command, key, unpack(list, first, part_end))
+    else
+      redis.call(command, unpack(list, first, part_end))
+    end
+  end
+end
+
+each(set, 'MSET')
+each(del, 'DEL')
+for index = 1, 4 do
+  each(remove[index], 'ZREM', KEYS[index])
+  each(add[index], 'ZADD', KEYS[index])
 end
 
 -- A change that was there already is written once more, so that replicas are waited for.
-if again then
-  redis.call('SET', KEYS[1], ARGV[1])
+if repeated then
+  redis.call('SET', KEYS[5], ARGV[1])
 end
-return 0
+return lost and results or 0

@@ -13,6 +13,8 @@ use crate::store::shared::engine::{Compared, Group, Trouble};
 
 /// Keys in one question, so that a server is not held up for long.
 const KEYS_AT_ONCE: usize = 256;
+/// Rows in one script, for the same reason; a group that has more is a script of its own.
+const ROWS_AT_ONCE: usize = 128;
 
 impl Redis {
     pub(super) async fn swap(
@@ -20,48 +22,54 @@ impl Redis {
         lane: usize,
         groups: &[Group],
     ) -> Result<Vec<Compared>, Trouble> {
-        let asks: Result<Vec<Ask>, Trouble> = groups.iter().map(|it| self.script_of(it)).collect();
+        let bundles = bundles(groups)?;
+        let asks: Vec<Ask> = bundles.iter().map(|it| self.script_of(it, groups)).collect();
         let terms = self.terms(lane, self.replicas, false);
-        let outcomes = send::send(&self.nodes, &asks?, terms).await;
-        let mut compared = Vec::with_capacity(groups.len());
+        let outcomes = send::send(&self.nodes, &asks, terms).await;
+        let mut compared: Vec<Option<Compared>> = groups.iter().map(|_| None).collect();
         let mut refused = None;
         let mut unsure = None;
-        for (outcome, group) in outcomes.into_iter().zip(groups) {
-            match ended(outcome, group) {
-                Ok(end) => compared.push(end),
+        for (outcome, bundle) in outcomes.into_iter().zip(&bundles) {
+            match ended(outcome, bundle, groups) {
+                Ok(ends) => {
+                    for (at, end) in bundle.members.iter().zip(ends) {
+                        compared[*at] = Some(end);
+                    }
+                }
                 Err(Trouble::Refused(reason)) => refused = refused.or(Some(reason)),
                 Err(Trouble::Unsure(reason)) => unsure = unsure.or(Some(reason)),
             }
         }
-        let done = compared.contains(&Compared::Done);
+        let done = compared.contains(&Some(Compared::Done));
         match (unsure, refused) {
             (Some(reason), _) => Err(Trouble::Unsure(reason)),
             // A part was made, so that it cannot be said that nothing was.
             (None, Some(reason)) if done => Err(Trouble::Unsure(reason)),
             (None, Some(reason)) => Err(Trouble::Refused(reason)),
-            (None, None) => Ok(compared),
+            (None, None) => Ok(compared.into_iter().flatten().collect()),
         }
     }
 
-    fn script_of(&self, group: &Group) -> Result<Ask, Trouble> {
-        let shard = group.rows.first().map_or(0, |row| row.id.shard());
-        if group.rows.iter().any(|row| row.id.shard() != shard) {
-            let reason = "records of several shards cannot be changed together on Redis";
-            return Err(Trouble::Refused(reason.to_owned()));
-        }
-        let names = ["store", "ids", "open", "expiry", "subjects"];
-        let mut keys: Vec<String> =
-            names.iter().map(|name| self.keys.of_shard(shard, name)).collect();
-        keys.extend(group.rows.iter().map(|row| self.keys.record(&row.id)));
+    fn script_of(&self, bundle: &Bundle, groups: &[Group]) -> Ask {
+        let shard = bundle.shard;
+        let names = ["ids", "open", "expiry", "subjects", "store"];
+        let mut keys: Vec<String> = Vec::with_capacity(names.len() + bundle.rows);
+        keys.extend(names.iter().map(|name| self.keys.of_shard(shard, name)));
+        let members = || bundle.members.iter().map(|at| &groups[*at]);
+        keys.extend(members().flat_map(|it| &it.rows).map(|row| self.keys.record(&row.id)));
         let mut run = self.scripts.swap.on(slot_of(shard), &keys);
-        run.arg(&self.store_id).arg(if group.again { "1" } else { "0" });
-        for row in &group.rows {
-            let version = row.expect.map(u64::to_le_bytes);
-            run.arg(row.id.as_bytes().as_slice());
-            run.arg(version.as_ref().map_or(&[][..], |version| version.as_slice()));
-            run.arg(row.put.as_ref().map_or(&[][..], |put| put.bytes.as_slice()));
+        run.arg(&self.store_id);
+        for group in members() {
+            let rows = i64::try_from(group.rows.len()).unwrap_or(i64::MAX);
+            run.arg(if group.again { -rows } else { rows });
+            for row in &group.rows {
+                let version = row.expect.map(u64::to_le_bytes);
+                run.arg(row.id.as_bytes().as_slice());
+                run.arg(version.as_ref().map_or(&[][..], |version| version.as_slice()));
+                run.arg(row.put.as_ref().map_or(&[][..], |put| put.bytes.as_slice()));
+            }
         }
-        Ok(run.0)
+        run.0
     }
 
     /// The bytes of these records, which a server without this store's markers does not give.
@@ -114,25 +122,47 @@ pub(super) fn unreadable(command: &str) -> Trouble {
     Trouble::Refused(format!("the Redis server's answer to {command} cannot be read"))
 }
 
-/// What an outcome says of its group.
-fn ended(outcome: Outcome, group: &Group) -> Result<Compared, Trouble> {
-    match outcome {
-        Outcome::Said(Value::Int(0), _) => Ok(Compared::Done),
-        Outcome::Said(Value::Array(lost), target) => {
-            let mut lost = lost.into_iter();
-            let index = match lost.next() {
-                Some(Value::Int(index)) => usize::try_from(index).ok(),
-                _ => None,
-            };
-            let winner = match lost.next() {
-                Some(Value::BulkString(bytes)) => Some(Some(bytes)),
-                Some(Value::Nil) => Some(None),
-                _ => None,
-            };
-            match index.filter(|index| *index < group.rows.len()).zip(winner) {
-                Some((index, winner)) => Ok(Compared::Lost { index, winner }),
-                None => Err(Trouble::Unsure(said::unreachable(&target, "its answer is strange"))),
+/// Groups of one shard, which one script compares and makes.
+struct Bundle {
+    shard: u8,
+    /// Where the groups are.
+    members: Vec<usize>,
+    rows: usize,
+}
+
+/// Puts the groups of a shard together, in their order.
+fn bundles(groups: &[Group]) -> Result<Vec<Bundle>, Trouble> {
+    let mut bundles: Vec<Bundle> = Vec::new();
+    for (at, group) in groups.iter().enumerate() {
+        let shard = group.rows.first().map_or(0, |row| row.id.shard());
+        if group.rows.iter().any(|row| row.id.shard() != shard) {
+            let reason = "records of several shards cannot be changed together on Redis";
+            return Err(Trouble::Refused(reason.to_owned()));
+        }
+        let rows = group.rows.len();
+        let fits = |it: &&mut Bundle| it.shard == shard && it.rows + rows <= ROWS_AT_ONCE;
+        match bundles.iter_mut().find(fits) {
+            Some(bundle) => {
+                bundle.members.push(at);
+                bundle.rows += rows;
             }
+            None => bundles.push(Bundle { shard, members: vec![at], rows }),
+        }
+    }
+    Ok(bundles)
+}
+
+/// What an outcome says of each group of its bundle.
+fn ended(outcome: Outcome, bundle: &Bundle, groups: &[Group]) -> Result<Vec<Compared>, Trouble> {
+    let strange = |target| Trouble::Unsure(said::unreachable(target, "its answer is strange"));
+    match outcome {
+        Outcome::Said(Value::Int(0), _) => {
+            Ok(bundle.members.iter().map(|_| Compared::Done).collect())
+        }
+        Outcome::Said(Value::Array(ends), target) if ends.len() == bundle.members.len() => {
+            let members = bundle.members.iter().map(|at| &groups[*at]);
+            let ends = ends.into_iter().zip(members).map(|(end, group)| end_of(end, group));
+            ends.collect::<Option<_>>().ok_or_else(|| strange(&target))
         }
         Outcome::Said(Value::ServerError(error), target) => {
             let reason = said::no(&target, &error);
@@ -142,10 +172,29 @@ fn ended(outcome: Outcome, group: &Group) -> Result<Compared, Trouble> {
                 Err(Trouble::Unsure(reason))
             }
         }
-        Outcome::Said(_, target) => {
-            Err(Trouble::Unsure(said::unreachable(&target, "its answer is strange")))
-        }
+        Outcome::Said(_, target) => Err(strange(&target)),
         Outcome::NotSent(reason) => Err(Trouble::Refused(reason)),
         Outcome::Unsure(reason) => Err(Trouble::Unsure(reason)),
     }
+}
+
+/// The script's word on one group; `None`: it says nothing that makes sense.
+fn end_of(end: Value, group: &Group) -> Option<Compared> {
+    let lost = match end {
+        Value::Int(0) => return Some(Compared::Done),
+        Value::Array(lost) => lost,
+        _ => return None,
+    };
+    let mut lost = lost.into_iter();
+    let index = match lost.next() {
+        Some(Value::Int(index)) => usize::try_from(index).ok(),
+        _ => None,
+    };
+    let winner = match lost.next() {
+        Some(Value::BulkString(bytes)) => Some(Some(bytes)),
+        Some(Value::Nil) => Some(None),
+        _ => None,
+    };
+    let (index, winner) = index.filter(|index| *index < group.rows.len()).zip(winner)?;
+    Some(Compared::Lost { index, winner })
 }

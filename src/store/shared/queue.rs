@@ -2,8 +2,9 @@
 //!
 //! Alone, a change waits for no one. While a commit is under way, what arrives gathers and goes
 //! together in the next: when that one is back, when there is [`ENOUGH`], or after [`GATHER`],
-//! whichever comes first. As many commits run at once as the engine has lanes. Of two groups that
-//! name the same record the first is first: the second waits until the first has its result.
+//! whichever comes first. Before it leaves, those who are about to ask as well are let ask. As many
+//! commits run at once as the engine has lanes. Of two groups that name the same record the first is
+//! first: the second waits until the first has its result.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +28,10 @@ const MAX_BYTES: usize = 4 << 20;
 /// ones leave it more time; a commit that hangs must hold up nothing but itself.
 const ENOUGH: usize = 32;
 const GATHER: Duration = Duration::from_millis(5);
+/// Turns of the runtime's tasks before a commit leaves, at most, and those of them in a row that may
+/// bring nothing: from an answer on the network to the change it leads to are two.
+const MOST_TURNS: usize = 8;
+const QUIET_TURNS: usize = 1;
 /// The pause before the first repetition of a commit that failed, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
@@ -57,6 +62,8 @@ struct Waiting {
     busy: Busy,
     /// Commits that are under way.
     commits: usize,
+    /// The groups of the last one that left.
+    last: usize,
     /// A lane looks again by itself before anything has waited too long.
     watched: bool,
 }
@@ -98,6 +105,7 @@ impl Queue {
     async fn take(&self) -> Vec<Asked> {
         loop {
             let arrived = self.arrived.notified();
+            self.gather_ready().await;
             let found = self.lock().take(Instant::now());
             match found {
                 Found::Batch(batch, more) => {
@@ -113,6 +121,22 @@ impl Queue {
                 },
                 Found::Nothing => arrived.await,
             }
+        }
+    }
+
+    /// Lets the tasks run that can, for as long as that brings changes which go as well. What is
+    /// ready in this process costs no wait; without this, a commit would leave with what happened to
+    /// come before it in the turn of the tasks.
+    async fn gather_ready(&self) {
+        let (mut seen, mut quiet) = (0, 0);
+        for _ in 0..MOST_TURNS {
+            let now = self.lock().others();
+            quiet = if now > seen { 0 } else { quiet + 1 };
+            if now == 0 || now >= MAX_GROUPS || quiet > QUIET_TURNS {
+                return;
+            }
+            seen = now;
+            tokio::task::yield_now().await;
         }
     }
 
@@ -137,6 +161,12 @@ impl Queue {
 }
 
 impl Waiting {
+    /// How many groups wait, unless it is one after one: changes that come alone wait for nobody.
+    fn others(&self) -> usize {
+        let alone = self.groups.len() == 1 && self.last <= 1 && self.commits == 0;
+        if alone { 0 } else { self.groups.len() }
+    }
+
     /// What a lane that is free does now.
     fn take(&mut self, now: Instant) -> Found {
         self.watched = false;
@@ -151,6 +181,7 @@ impl Waiting {
             return Found::Nothing;
         }
         self.commits += 1;
+        self.last = batch.len();
         Found::Batch(batch, more)
     }
 

@@ -230,6 +230,29 @@ async fn what_arrives_during_a_commit_shares_the_next() {
 }
 
 #[tokio::test]
+async fn changes_that_are_about_to_be_asked_for_go_together() {
+    const TASKS: u64 = 20;
+    let memory: Arc<Memory> = Arc::default();
+    let store = open(&memory, TIMING).await;
+    let mut asked = JoinSet::new();
+    for n in 0..TASKS {
+        let store = store.clone();
+        // Some come a turn later than the others, as after an answer on the network.
+        asked.spawn(async move {
+            if n % 2 == 1 {
+                tokio::task::yield_now().await;
+            }
+            store.swap(vec![put_new(id(n), samples::claim(n))]).await
+        });
+    }
+    while let Some(ended) = asked.join_next().await {
+        assert!(matches!(ended.unwrap(), Ok(Swap::Done)));
+    }
+    assert_eq!(memory.groups.load(Ordering::Relaxed), TASKS as usize);
+    assert_eq!(memory.commits.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
 async fn a_commit_that_hangs_holds_up_only_itself_and_the_others_gather() {
     let memory = Arc::new(Memory { lanes: AtomicU32::new(2), ..Memory::default() });
     let store = open(&memory, TIMING).await;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 
 use super::{Gateway, Setup};
-use crate::servers::{Chaos, Postgres, Redis, RedisCluster};
+use crate::servers::{Chaos, PgBouncer, Postgres, Redis, RedisCluster};
 
 /// On what a test runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,10 @@ enum Server {
     SharedPostgres(&'static Postgres),
     SharedRedis(&'static Redis),
     SharedCluster(&'static RedisCluster),
+    /// With a proxy before each node, which the nodes name to clients.
+    Cluster(Box<RedisCluster>, Vec<Chaos>),
+    /// What a pooler before it is asked for, it asks the server.
+    Pooled(Box<Postgres>, Box<PgBouncer>),
 }
 
 /// A store of its own on a server.
@@ -84,7 +88,46 @@ impl Shop {
                 let server = Box::new(Redis::start(&[]));
                 Self { server: Server::Redis(server), place: "0".to_owned() }
             }
-            Kind::Cluster => panic!("a cluster is borrowed only"),
+            Kind::Cluster => {
+                let cluster = RedisCluster::start(&[]);
+                let proxies: Vec<_> =
+                    cluster.nodes().iter().map(|node| Chaos::start(node.addr())).collect();
+                cluster.announce(&proxies.iter().map(Chaos::port).collect::<Vec<_>>());
+                let server = Server::Cluster(Box::new(cluster), proxies);
+                Self { server, place: "oncegate".to_owned() }
+            }
+        }
+    }
+
+    /// On a PostgreSQL of its own behind a pooler in transaction mode, with fewer connections than
+    /// its replicas open.
+    pub(crate) fn pooled() -> Self {
+        let server = Box::new(Postgres::start(&[]));
+        let place = server.create_database();
+        let pooler = Box::new(PgBouncer::start(&server, &[("default_pool_size", "4")]));
+        Self { server: Server::Pooled(server, pooler), place }
+    }
+
+    /// The proxies before the nodes of its own cluster.
+    pub(crate) fn proxies(&self) -> &[Chaos] {
+        match &self.server {
+            Server::Cluster(_, proxies) => proxies,
+            _ => &[],
+        }
+    }
+
+    /// Waits until its own cluster serves all its slots.
+    pub(crate) fn until_whole(&self) {
+        if let Server::Cluster(cluster, _) = &self.server {
+            cluster.until_ready();
+        }
+    }
+
+    /// The nodes of its own cluster.
+    pub(crate) fn nodes(&self) -> &[Redis] {
+        match &self.server {
+            Server::Cluster(cluster, _) => cluster.nodes(),
+            _ => &[],
         }
     }
 
@@ -96,6 +139,8 @@ impl Shop {
             Server::Redis(server) => server.addr(),
             Server::SharedRedis(server) => server.addr(),
             Server::SharedCluster(cluster) => cluster.nodes()[0].addr(),
+            Server::Cluster(_, proxies) => proxies[0].addr(),
+            Server::Pooled(_, pooler) => pooler.addr(),
         }
     }
 
@@ -117,6 +162,14 @@ impl Shop {
                 cluster.urls(),
                 self.place
             ),
+            Server::Cluster(_, proxies) => {
+                let urls: Vec<_> =
+                    proxies.iter().map(|it| format!("redis://{}/0", it.addr())).collect();
+                format!("[store.redis]\nurls = {urls:?}\ncluster = true\n{lines}")
+            }
+            Server::Pooled(server, _) => {
+                at("postgres", server.url_at(addr, &self.place)) + "\nprepared = false"
+            }
         }
     }
 
@@ -149,17 +202,13 @@ impl Shop {
         let counted = match &self.server {
             Server::Postgres(server) => server.run_sql_in(&self.place, IN_FLIGHT_SQL),
             Server::SharedPostgres(server) => server.run_sql_in(&self.place, IN_FLIGHT_SQL),
+            Server::Pooled(server, _) => server.run_sql_in(&self.place, IN_FLIGHT_SQL),
             Server::Redis(server) => server.cli(&["-n", &self.place, "EVAL", IN_FLIGHT_LUA, "0"]),
             Server::SharedRedis(server) => {
                 server.cli(&["-n", &self.place, "EVAL", IN_FLIGHT_LUA, "0"])
             }
-            Server::SharedCluster(cluster) => {
-                let script = IN_FLIGHT_LUA.replace("oncegate", &self.place);
-                let on = |node: &Redis| -> usize {
-                    node.cli(&["EVAL", &script, "0"]).parse().expect("a count")
-                };
-                return cluster.nodes().iter().map(on).sum();
-            }
+            Server::SharedCluster(cluster) => return in_flight_on(cluster, &self.place),
+            Server::Cluster(cluster, _) => return in_flight_on(cluster, &self.place),
         };
         counted.parse().expect("a count")
     }
@@ -173,14 +222,15 @@ impl Shop {
             Server::SharedRedis(server) => {
                 server.cli(&["-n", &self.place, "EVAL", FORGET_LUA, "0"])
             }
-            Server::SharedCluster(_) => panic!("not on a cluster"),
+            Server::SharedCluster(_) | Server::Cluster(..) => panic!("not on a cluster"),
+            Server::Pooled(server, _) => server.run_sql_in(&self.place, FORGET_SQL),
         };
     }
 
     /// Kills its own server.
     pub(crate) fn kill(&self) {
         match &self.server {
-            Server::Postgres(server) => server.kill(),
+            Server::Postgres(server) | Server::Pooled(server, _) => server.kill(),
             Server::Redis(server) => server.kill(),
             _ => panic!("not on a shared server"),
         }
@@ -189,7 +239,7 @@ impl Shop {
     /// Starts its own server again.
     pub(crate) fn restart(&self) {
         match &self.server {
-            Server::Postgres(server) => server.restart(),
+            Server::Postgres(server) | Server::Pooled(server, _) => server.restart(),
             Server::Redis(server) => server.restart(),
             _ => panic!("not on a shared server"),
         }
@@ -198,7 +248,7 @@ impl Shop {
     /// Stops its own server where it is.
     pub(crate) fn pause(&self) {
         match &self.server {
-            Server::Postgres(server) => server.pause(),
+            Server::Postgres(server) | Server::Pooled(server, _) => server.pause(),
             Server::Redis(server) => server.pause(),
             _ => panic!("not on a shared server"),
         }
@@ -207,7 +257,7 @@ impl Shop {
     /// Lets it go on.
     pub(crate) fn resume(&self) {
         match &self.server {
-            Server::Postgres(server) => server.resume(),
+            Server::Postgres(server) | Server::Pooled(server, _) => server.resume(),
             Server::Redis(server) => server.resume(),
             _ => panic!("not on a shared server"),
         }
@@ -216,7 +266,7 @@ impl Shop {
     /// Its server and the database, if that is PostgreSQL.
     pub(crate) fn postgres(&self) -> Option<(&Postgres, &str)> {
         match &self.server {
-            Server::Postgres(server) => Some((server, &self.place)),
+            Server::Postgres(server) | Server::Pooled(server, _) => Some((server, &self.place)),
             Server::SharedPostgres(server) => Some((server, &self.place)),
             _ => None,
         }
@@ -229,6 +279,13 @@ impl Shop {
             _ => None,
         }
     }
+}
+
+fn in_flight_on(cluster: &RedisCluster, prefix: &str) -> usize {
+    let script = IN_FLIGHT_LUA.replace("oncegate", prefix);
+    let on =
+        |node: &Redis| -> usize { node.cli(&["EVAL", &script, "0"]).parse().expect("a count") };
+    cluster.nodes().iter().map(on).sum()
 }
 
 const IN_FLIGHT_SQL: &str = "SELECT count(*) FROM oncegate.record WHERE owner IS NOT NULL";

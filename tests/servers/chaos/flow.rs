@@ -105,12 +105,12 @@ async fn taken(listener: Option<&TcpListener>) -> Option<TcpStream> {
 
 /// One client's connection from start to end.
 async fn connection(client: TcpStream, shared: Arc<Shared>) {
-    let (target, generation) = shared.count(|state| {
+    let (target, number, generation) = shared.count(|state| {
         state.connections += 1;
         state.open += 1;
-        (state.target, state.generation)
+        (state.target, state.connections, state.generation)
     });
-    let flow = Flow { client, generation, shared: &shared };
+    let flow = Flow { client, number, generation, shared: &shared };
     if flow.run(target).await.is_err() {
         // The client sees a reset, and the server an end after the last byte it was given.
         _ = flow.client.set_zero_linger();
@@ -131,6 +131,8 @@ struct Message {
 /// A connection of a client.
 struct Flow<'a> {
     client: TcpStream,
+    /// It is the connection of this number since the start.
+    number: u64,
     /// The generation it belongs to; a later one means that it is cut.
     generation: u64,
     shared: &'a Shared,
@@ -200,7 +202,9 @@ impl Flow<'_> {
             let mut rest = bytes.as_slice();
             while !rest.is_empty() {
                 let step = self.shared.count(|state| {
-                    state.pass(direction, self.generation, rest, |part| to.try_write(part))
+                    state.pass(direction, (self.number, self.generation), rest, |part| {
+                        to.try_write(part)
+                    })
                 });
                 match step {
                     Step::Went(count) => rest = &rest[count..],
@@ -239,7 +243,7 @@ impl Flow<'_> {
     async fn until_thawed(&self, changes: &mut watch::Receiver<()>) -> Result<(), Cut> {
         loop {
             self.alive()?;
-            if !self.shared.look(|state| state.frozen) {
+            if !self.shared.look(|state| state.stands(self.number)) {
                 return Ok(());
             }
             _ = changes.changed().await;

@@ -37,6 +37,8 @@ pub(super) struct State {
     pub(super) generation: u64,
     pub(super) refusing: bool,
     pub(super) frozen: bool,
+    /// The first so many connections are frozen, whatever else is.
+    pub(super) held: u64,
     pub(super) delay: Duration,
     pub(super) cut: Option<(Direction, Budget)>,
     pub(super) ended: bool,
@@ -61,6 +63,11 @@ pub(super) enum Step {
 }
 
 impl State {
+    /// Whether bytes of the connection of this number and generation stand still.
+    pub(super) fn stands(&self, number: u64) -> bool {
+        self.frozen || number <= self.held
+    }
+
     pub(super) fn passed(&self, direction: Direction) -> Passed {
         match direction {
             Direction::ToServer => self.to_server,
@@ -75,14 +82,14 @@ impl State {
     pub(super) fn pass(
         &mut self,
         direction: Direction,
-        generation: u64,
+        (number, generation): (u64, u64),
         bytes: &[u8],
         write: impl FnOnce(&[u8]) -> io::Result<usize>,
     ) -> Step {
         if self.ended || generation != self.generation {
             return Step::Cut;
         }
-        if self.frozen {
+        if self.stands(number) {
             return Step::Frozen;
         }
         let due = self.cut.and_then(|(way, budget)| (way == direction).then_some(budget));
@@ -141,6 +148,7 @@ impl Shared {
             generation: 0,
             refusing: false,
             frozen: false,
+            held: 0,
             delay: Duration::ZERO,
             cut: None,
             ended: false,

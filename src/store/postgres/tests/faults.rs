@@ -182,6 +182,28 @@ async fn what_a_lost_connection_left_behind_is_ended_before_anything_is_sent_aga
 }
 
 #[tokio::test]
+async fn late_bytes_of_a_connection_that_was_given_up_make_no_released_claim_again() {
+    let (chaos, options, database) = behind_proxy();
+    let limit = Duration::from_secs(1);
+    let engine = open(&Options { timeout: limit, connect_timeout: limit, ..options }).await;
+    assert_eq!(insist(&engine, put(9)).await, Compared::Done);
+    let open_before = chaos.open();
+    // The claim is on its way when its connection is given up.
+    chaos.hold(true);
+    unsure(&engine, group(put(1))).await;
+    assert_eq!(insist_on(&engine, again(put(1))).await, Compared::Done);
+    assert_eq!(insist(&engine, vec![replace(id(1), 1, None)]).await, Compared::Done);
+    assert!(chaos.open() > open_before, "the first connection still has its bytes");
+    chaos.hold(false);
+    until("the held connection ends", || chaos.open() <= open_before).await;
+    let sessions = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND state = 'active'"
+    );
+    until("nothing runs any more", || sql("postgres", &sessions) == "0").await;
+    assert_eq!(sql(&database, "SELECT count(*) FROM oncegate.record"), "1");
+}
+
+#[tokio::test]
 async fn what_the_server_says_no_to_is_undone() {
     let options = fresh();
     let database = options.url.rsplit('/').next().unwrap().to_owned();

@@ -4,6 +4,7 @@ mod faults;
 mod leases;
 mod opening;
 mod plans;
+mod pooler;
 mod races;
 
 use std::sync::Arc;
@@ -112,6 +113,40 @@ async fn the_groups_of_a_batch_end_each_for_itself() {
     let ids = [id(7), id(2), id(7), id(2)];
     let two = Some(bytes(2, &two));
     assert_eq!(engine.read(&ids).await.unwrap(), [None, two.clone(), None, two]);
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_of_claims_and_completions_is_told_of_each_group() {
+    let engine = open(&fresh()).await;
+    let claims: Vec<Group> =
+        (1..=4).map(|n| group(vec![put_new(id(n), samples::claim(n))])).collect();
+    assert_eq!(engine.commit(0, &claims).await.unwrap(), [(); 4].map(|()| Compared::Done));
+    let kept = |n| Some(samples::kept(n, 10));
+    let met = |n| Some(bytes(n, &samples::claim(n)));
+    // Single rows: a claim of what is there, a completion of what is not, or is another's.
+    let single = [
+        group(vec![put_new(id(1), samples::claim(9))]),
+        group(vec![replace(id(2), 1, kept(2))]),
+        group(vec![replace(id(3), 9, kept(3))]),
+        group(vec![replace(id(7), 1, kept(7))]),
+        group(vec![put_new(id(8), samples::claim(8))]),
+    ];
+    let expected =
+        [lost(0, met(1)), Compared::Done, lost(0, met(3)), lost(0, None), Compared::Done];
+    assert_eq!(engine.commit(1, &single).await.unwrap(), expected);
+    // Groups of several rows: each is whole or not at all, and the others are not in their way.
+    let several = [
+        group(vec![put_new(id(10), samples::claim(10)), put_new(id(1), samples::claim(9))]),
+        group(vec![replace(id(4), 1, kept(4)), put_new(id(11), samples::claim(11))]),
+        group(vec![put_new(id(12), samples::claim(12)), replace(id(3), 9, kept(3))]),
+        group(vec![put_new(id(13), samples::claim(13))]),
+    ];
+    let expected = [lost(1, met(1)), Compared::Done, lost(1, met(3)), Compared::Done];
+    assert_eq!(engine.commit(2, &several).await.unwrap(), expected);
+    let all = listed(&engine, Query { limit: 100, ..Query::default() }).await;
+    assert_eq!(all, [1, 2, 3, 4, 8, 11, 13].map(id));
+    assert_eq!(read(&engine, 2).await, Some(bytes(2, &samples::kept(2, 10))));
+    assert_eq!(read(&engine, 4).await, Some(bytes(4, &samples::kept(4, 10))));
 }
 
 #[tokio::test]

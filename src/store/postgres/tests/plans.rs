@@ -6,6 +6,7 @@ use tokio_postgres::{Client, NoTls};
 use super::super::commit::COMMIT;
 use super::super::connect::setup;
 use super::super::list::Asked;
+use super::super::quick::QUICK;
 use super::super::{READ, Sql};
 use super::*;
 
@@ -51,7 +52,7 @@ fn check(plan: &str, index: &str) {
 }
 
 async fn check_all(client: &Client) {
-    for sql in [&COMMIT, &READ] {
+    for sql in [&COMMIT, &QUICK, &READ] {
         let plan = plan(client, sql.text, &types_of(sql), sql.types.len()).await;
         check(&plan, "record_pkey");
         assert!(!plan.contains("Nested Loop"), "{plan}");
@@ -63,8 +64,8 @@ async fn check_all(client: &Client) {
         (Query { after, ..all.clone() }, "record_pkey"),
         (Query { open: true, ..all.clone() }, "record_open"),
         (Query { open: true, after, ..all.clone() }, "record_open"),
-        (Query { abandoned: true, ..all.clone() }, "record_in_flight"),
-        (Query { abandoned: true, after, ..all.clone() }, "record_in_flight"),
+        (Query { abandoned: true, ..all.clone() }, "record_open"),
+        (Query { abandoned: true, after, ..all.clone() }, "record_open"),
         (Query { expired_at: at, ..all.clone() }, "record_expires"),
         (Query { subject: Some([1; 16]), ..all.clone() }, "record_subject"),
         (Query { subject: Some([1; 16]), after, ..all }, "record_subject"),

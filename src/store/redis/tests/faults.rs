@@ -277,3 +277,29 @@ async fn sentinels_tell_who_the_primary_is() {
     assert_eq!(read(&engine, id(1)).await, Some(bytes(&id(1), &samples::claim(1))));
     assert!(servers.servers()[1].cli(&["EXISTS", &format!("oncegate:{{00}}:r:{}", id(2))]) == "1");
 }
+
+#[tokio::test]
+async fn late_bytes_of_a_connection_that_was_given_up_make_no_released_claim_again() {
+    let server = servers::Redis::start(&[]);
+    let proxy = servers::Chaos::start(server.addr());
+    let engine = open(&impatient(options(server.url_at(proxy.addr(), 0)))).await;
+    assert_eq!(engine.commit(0, &[group(put(9))]).await.unwrap(), [Compared::Done]);
+    let open_before = proxy.open();
+    // The claim is on its way when its connection is given up.
+    proxy.hold(true);
+    unsure(engine.commit(0, &[group(put(1))]).await);
+    until_done(&engine, || put(1)).await;
+    let release = [group(vec![replace(id(1), 1, None)])];
+    assert_eq!(engine.commit(0, &release).await.unwrap(), [Compared::Done]);
+    assert_eq!(proxy.open(), open_before + 1, "the first connection still has its bytes");
+    proxy.hold(false);
+    let ended = async {
+        while proxy.open() > open_before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("the held connection ends");
+    // Asked of the server itself: what it was sent before this question is done.
+    assert_eq!(server.cli(&["EXISTS", &engine.keys.record(&id(1))]), "0");
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+}

@@ -71,7 +71,7 @@ async fn a_wrong_password_or_a_missing_right_is_told() {
     }
     // What has to be granted, and no more.
     let granted = "on >s3cret ~oncegate:* &oncegate:wake:* -@all +@connection +info +role \
-                   +config|get +eval +evalsha +script|load +get +mget +set +del +exists +hget \
+                   +config|get +eval +evalsha +script|load +get +mget +set +mset +del +exists +hget \
                    +hmget +hset +zadd +zrem +zrange +zscore +zremrangebyscore +time +publish \
                    +subscribe +wait";
     let granted: Vec<&str> = granted.split_whitespace().collect();
