@@ -22,20 +22,20 @@ pub struct Body(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    /// What of it was not taken yet.
-    Whole(Option<Bytes>),
+    /// What of it was not taken yet; nothing when it has ended. Not an `Option`, which would make
+    /// the whole larger than its bytes, and a message is moved often.
+    Whole(Bytes),
     Streamed(UnsyncBoxBody<Bytes, BodyError>),
 }
 
 /// A body that is there already.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    let bytes = bytes.into();
-    Body(Kind::Whole((!bytes.is_empty()).then_some(bytes)))
+    Body(Kind::Whole(bytes.into()))
 }
 
 /// No body.
 pub fn empty() -> Body {
-    Body(Kind::Whole(None))
+    Body(Kind::Whole(Bytes::new()))
 }
 
 impl Body {
@@ -57,21 +57,22 @@ impl HttpBody for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
-            Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Kind::Streamed(body) => Pin::new(body).poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Whole(bytes) => bytes.is_none(),
+            Kind::Whole(bytes) => bytes.is_empty(),
             Kind::Streamed(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, length)),
+            Kind::Whole(bytes) => SizeHint::with_exact(length(bytes)),
             Kind::Streamed(body) => body.size_hint(),
         }
     }

@@ -15,6 +15,9 @@ use crate::json::{Document, Kind, Pointer};
 /// only the list of what differs stops here.
 pub const MAX_MEMBERS: usize = 64;
 
+/// Room for so many members is made at once.
+const USUAL_MEMBERS: usize = 8;
+
 /// Bytes of the longest member name that gets a digest of its own.
 pub const MAX_MEMBER_NAME: usize = 64;
 
@@ -149,7 +152,9 @@ impl FingerprintRules {
     pub fn compare(&self, subject: &Subject<'_>) -> Compared {
         let mut text = self.head(subject);
         let before_body = text.len();
-        let mut members = Vec::new();
+        // Each value and name is written down with its length.
+        text.reserve(2 * subject.body.len());
+        let mut members = Vec::with_capacity(USUAL_MEMBERS);
         let as_json = subject.json.is_some_and(|document| {
             text.push(b'j');
             self.select.canonical(document, &mut text, &mut members)
@@ -339,8 +344,10 @@ fn field(text: &mut Vec<u8>, bytes: &[u8]) {
 fn lower_case(text: &mut Vec<u8>, bytes: Option<&[u8]>) {
     let start = text.len();
     optional(text, bytes);
-    // Behind the mark and the length.
-    text.iter_mut().skip(start + 1 + size_of::<u64>()).for_each(u8::make_ascii_lowercase);
+    if bytes.is_some() {
+        // Behind the mark and the length.
+        text[start + 1 + size_of::<u64>()..].make_ascii_lowercase();
+    }
 }
 
 fn optional(text: &mut Vec<u8>, bytes: Option<&[u8]>) {

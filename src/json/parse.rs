@@ -11,6 +11,9 @@ pub const MAX_DEPTH: usize = 128;
 /// Values of the largest text that is read. A value costs 28 bytes, so a text costs 2.8 MB at most.
 pub const MAX_VALUES: usize = 100_000;
 
+/// Room for this much nesting is made at once.
+const USUAL_DEPTH: usize = 8;
+
 /// Why a text was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParseError {
@@ -47,7 +50,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Document<'_>, ParseError> {
     }
     // Most values with their name take some more bytes than that.
     let expected = (bytes.len() / 12).clamp(8, MAX_VALUES);
-    let mut parser = Parser { bytes, at: 0, nodes: Vec::with_capacity(expected), open: Vec::new() };
+    let (nodes, open) = (Vec::with_capacity(expected), Vec::with_capacity(USUAL_DEPTH));
+    let mut parser = Parser { bytes, at: 0, nodes, open };
     parser.run()?;
     Ok(Document { text, nodes: parser.nodes })
 }

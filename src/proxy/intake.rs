@@ -1,6 +1,10 @@
 //! Taking a keyed request in: key, tenant, the bounded body, and what they make together. Nothing
 //! here claims anything; whatever is wrong with a request is found before its claim.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, Request};
 use http_body::Body as _;
@@ -205,10 +209,16 @@ pub(super) async fn read_body(
     if !reservation.grow(declared) {
         return Err(out_of_memory());
     }
-    let reading = collect(&mut body, most, declared, &mut reservation, key_header);
-    let bytes = timeout(gateway.config.server.limits.body_timeout, reading)
-        .await
-        .map_err(|_| too_slow())??;
+    let bytes = {
+        let mut reading = pin!(collect(&mut body, most, declared, &mut reservation, key_header));
+        // Most bodies came with their head and need no timer.
+        match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
+            Poll::Ready(bytes) => bytes?,
+            Poll::Pending => timeout(gateway.config.server.limits.body_timeout, reading)
+                .await
+                .map_err(|_| too_slow())??,
+        }
+    };
     Ok((bytes, reservation))
 }
 

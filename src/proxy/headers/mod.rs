@@ -112,20 +112,26 @@ struct Seen {
     date: bool,
 }
 
-/// Removes every line of the names that are `doomed` or nominated by `Connection`, and says what
-/// else is there. One walk finds all of it: to look up each name costs more than the rest of what is
-/// done with a head.
+/// Removes `Content-Length` and every line of the names that are `doomed` or nominated by
+/// `Connection`, and says what else is there. One walk finds all of it: to look up each name costs
+/// more than the rest of what is done with a head.
 fn strip(headers: &mut HeaderMap, doomed: impl Fn(&HeaderName) -> bool) -> Seen {
     let mut seen = Seen::default();
-    let mut connection = false;
+    let (mut length, mut connection) = (false, false);
     let mut names: Vec<HeaderName> = Vec::new();
     for name in headers.keys() {
-        if doomed(name) {
+        if *name == CONTENT_LENGTH {
+            // Nearly always there, and nearly always the only one.
+            length = true;
+        } else if doomed(name) {
             connection |= *name == CONNECTION;
             names.push(name.clone());
         } else {
             seen.note(name);
         }
+    }
+    if length {
+        headers.remove(CONTENT_LENGTH);
     }
     if connection {
         let nominated = Nominated::of(headers);
