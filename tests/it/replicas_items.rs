@@ -106,15 +106,19 @@ fn items_of_a_killed_replica_become_unknown_and_the_rest_of_a_batch_goes_on() {
 fn a_large_batch_that_waits_asks_the_store_no_more_than_a_small_one() {
     /// Long enough for several looks.
     const HELD: Duration = Duration::from_secs(3);
-    /// To the server: looks of some hundred bytes, renewals of the lease, no list of all items.
-    const MOST_MESSAGES: u64 = 40;
-    const MOST_BYTES: u64 = 16 * 1024;
+    /// Looks of some hundred bytes. All items take five thousand to ask for, and twenty thousand to
+    /// tell: once more may be, when the wait begins.
+    const MOST_MESSAGES: u64 = 25;
+    const MOST_ASKED: u64 = 12 * 1024;
+    const MOST_TOLD: u64 = 48 * 1024;
+    /// Renewals of the lease, and what goes with them, are rare enough to be out of the way.
+    const LONG: &str = "lease = \"120s\"";
     Kind::both(|kind| {
         let (rewards, gate) = (Rewards::start(), Gate::default());
         let setup = rewards.setup("duplicates.wait = \"30s\"");
         let shop = Shop::borrow(kind);
-        let owner = shop.replica(&setup, "");
-        let (other, chaos) = shop.replica_behind(&setup, "");
+        let owner = shop.replica(&setup, LONG);
+        let (other, chaos) = shop.replica_behind(&setup, LONG);
         let waits = gate.clone();
         rewards.answering(move |_, status, body| answer(status, &body.to_string()).after(&waits));
         let names: Vec<String> = (0..100).map(|n| format!("item-{n}")).collect();
@@ -123,7 +127,7 @@ fn a_large_batch_that_waits_asks_the_store_no_more_than_a_small_one() {
         rewards.backend.wait_calls(1);
         let before = chaos.messages(Direction::ToServer);
         let mut second = issue(&batch("+65", &items)).begin(other.addr);
-        // It has read its items, tried to claim them and read what it met, before it only looks.
+        // Its connection is made and its items are read; from then on it only looks.
         eventually("it waits", || (chaos.messages(Direction::ToServer) - before > 8).then_some(()));
         let looked = |way| (chaos.messages(way), chaos.bytes(way));
         let (messages, bytes) = looked(Direction::ToServer);
@@ -133,8 +137,8 @@ fn a_large_batch_that_waits_asks_the_store_no_more_than_a_small_one() {
         let (more_messages, more_bytes) = looked(Direction::ToServer);
         let (_, more_told) = looked(Direction::ToClient);
         let asked = (more_messages - messages, more_bytes - bytes, more_told - told);
-        assert!((3..=MOST_MESSAGES).contains(&asked.0), "{asked:?} in {HELD:?}");
-        assert!(asked.1 <= MOST_BYTES && asked.2 <= 4 * MOST_BYTES, "{asked:?} in {HELD:?}");
+        assert!((1..=MOST_MESSAGES).contains(&asked.0), "{asked:?} in {HELD:?}");
+        assert!(asked.1 <= MOST_ASKED && asked.2 <= MOST_TOLD, "{asked:?} in {HELD:?}");
         gate.open();
         first.read().is(200, "executed", "");
         second.read().is(200, "replayed", "");

@@ -41,6 +41,31 @@ fn refused(table: &str, words: &[&str], secrets: &[&str]) {
 }
 
 #[test]
+fn a_url_that_cannot_be_read_is_a_mistake_of_the_configuration() {
+    let backend = Backend::start();
+    for table in [
+        postgres("postgres://u:geheim@db:port/d"),
+        postgres("postgres://u:geheim@db/d?sslcert=geheim"),
+        redis("redis://u:geheim@cache:port/0"),
+        redis("redis://u:geheim@cache/0?geheim"),
+    ] {
+        let setup = setup(&backend, &table);
+        let file = setup.write_config();
+        for command in ["check", "run"] {
+            let told = run(&[command, "--config", &file]);
+            assert_eq!(told.code, Some(2), "{command}: {told:?}");
+            let (at, what) = told.stderr.trim().split_once(": `url`: ").expect("one mistake");
+            let place = at.strip_prefix(&format!("{file}:")).expect("the file");
+            let (line, column) = place.split_once(':').expect("line and column");
+            let text = setup.toml();
+            let line = text.lines().nth(line.parse::<usize>().unwrap() - 1).unwrap();
+            assert!(line.starts_with("url = ") && column == "7", "{told:?}");
+            assert!(!what.contains("geheim") && !told.stdout.contains("geheim"), "{told:?}");
+        }
+    }
+}
+
+#[test]
 fn a_server_that_is_not_there_is_named() {
     let backend = Backend::refusing();
     let nowhere = backend.addr();

@@ -257,8 +257,15 @@ impl Drop for Postgres {
     }
 }
 
+/// Names a directory with the programs of another version; those it lacks are Debian's.
+const OTHER_VERSION: &str = "ONCEGATE_TEST_POSTGRES_BIN";
+
 /// One of PostgreSQL's programs, of the newest version installed.
 pub(super) fn binary(name: &str) -> PathBuf {
+    let other = std::env::var_os(OTHER_VERSION).map(|folder| PathBuf::from(folder).join(name));
+    if let Some(program) = other.filter(|program| program.is_file()) {
+        return program;
+    }
     let versions = std::fs::read_dir(INSTALLED).into_iter().flatten().flatten();
     let newest =
         versions.filter(|version| version.path().join("bin/postgres").is_file()).max_by_key(
@@ -287,7 +294,7 @@ fn template() -> Place {
         .args(["--username", USER, "--pwfile"])
         .arg(password)
         .args(["--auth-local", "trust", "--auth-host", "scram-sha-256"])
-        .args(["--no-sync", "--no-instructions", "--encoding", "UTF8", "--no-locale"])
+        .args(["--no-sync", "--encoding", "UTF8", "--no-locale"])
         // Spares the search for the machine's time zone.
         .env("TZ", "UTC")
         .current_dir("/");

@@ -33,8 +33,9 @@ pub(super) struct Link {
     /// Statements prepared so far, by where their text is; `None`: a pooler gives each statement
     /// another connection.
     prepared: Option<Mutex<HashMap<usize, Statement>>>,
-    /// Held for each statement where one has to end before the next is sent: a pooler may give the
-    /// server's connection away when the first of several has ended, answers to come and all.
+    /// Held for each statement where one has to end before the next is sent: poolers have given the
+    /// server's connection away when the first of several had ended, answers to come and all
+    /// (PgBouncer's issues 52 and 759).
     turn: Option<tokio::sync::Mutex<()>>,
     said: Arc<Said>,
     ended: AtomicBool,

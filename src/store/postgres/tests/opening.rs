@@ -209,7 +209,7 @@ async fn encryption_is_verified_in_full() {
     let elsewhere = url.replace("127.0.0.1", "other.invalid");
     let elsewhere = format!("{elsewhere}?hostaddr=127.0.0.1");
     refused(&with(&ca, elsewhere), &["certificate", "other.invalid"]).await;
-    refused(&with(&None, format!("{url}?sslmode=disable")), &["no encryption"]).await;
+    refused(&with(&None, format!("{url}?sslmode=disable")), &["no pg_hba.conf entry"]).await;
 
     let plain = fresh();
     let demanded = Options { ca, ..plain };

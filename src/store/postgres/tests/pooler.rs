@@ -119,3 +119,18 @@ async fn a_pooler_that_is_killed_is_found_again() {
         assert_eq!(insist(&engine, vec![replace(id(n), 1, None)]).await, Compared::Done);
     }
 }
+
+#[tokio::test]
+async fn of_two_who_ask_over_one_connection_each_gets_its_answer() {
+    let pooler = PgBouncer::start(shared(), &POOLED);
+    let engine = open(&pooled(&pooler)).await;
+    let link = engine.lanes[0].link(&engine.connector, PATIENCE).await.unwrap();
+    let end = tokio::time::Instant::now() + PATIENCE;
+    // Not to wait for anything: the first takes long enough for the second to be sent meanwhile.
+    let (one, two) = tokio::join!(
+        link.ask_once("SELECT 1, pg_sleep(0.1)", &[], end),
+        link.ask_once("SELECT 2, pg_sleep(0.1)", &[], end),
+    );
+    let [one, two] = [one, two].map(|rows| rows.unwrap()[0].get::<_, i32>(0));
+    assert_eq!((one, two), (1, 2));
+}
