@@ -87,7 +87,7 @@ impl Claimed {
                 Ok(Swap::Lost { winner, .. }) => winner,
                 Err(error) => {
                     withdraw(gateway, id, &record);
-                    return Err(unavailable(&error));
+                    return Err(without_a_claim(gateway, id, &record, &error).await);
                 }
             };
             let winner = match winner {
@@ -128,7 +128,13 @@ impl Claimed {
             let next = self.record.completed(answer.clone(), retention, now);
             let expires = next.expires();
             match self.put(Some(next)).await {
-                Ok(Swap::Done) => return Settled::Recorded { expires, completed: now },
+                Ok(Swap::Done) => {
+                    if self.gateway.store.is_shared() {
+                        // A retry that comes soon is answered though the store is away meanwhile.
+                        self.gateway.hot.put(self.id, self.record.clone());
+                    }
+                    return Settled::Recorded { expires, completed: now };
+                }
                 Ok(Swap::Lost { winner: Some(winner), .. })
                     if winner.awaits(&self.record.attempt) =>
                 {
@@ -253,6 +259,27 @@ fn withdraw(gateway: &Gateway, id: RecordId, claim: &Record) {
 /// the upper bits are free for the raises to come.
 pub(super) fn first_version() -> u64 {
     unique::number() >> 8
+}
+
+/// What a request is told that could not be claimed: a disk that takes no claims can be read all the
+/// same, and what is final there is true. A store on a server that did not answer is not asked again.
+async fn without_a_claim(
+    gateway: &Gateway,
+    id: RecordId,
+    claim: &Record,
+    error: &StoreError,
+) -> Told {
+    if gateway.store.is_shared() {
+        return unavailable(error);
+    }
+    let found = gateway.store.get(id).await.ok().flatten();
+    let Some(found) = found.filter(|found| found.attempt != claim.attempt) else {
+        return unavailable(error);
+    };
+    match decide(Some(&found), &claim.fingerprint, gateway.store.now()) {
+        Decision::Forward { .. } => unavailable(error),
+        decision => known(gateway, id, Some(&found), decision),
+    }
 }
 
 fn unavailable(error: &StoreError) -> Told {

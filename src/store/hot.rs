@@ -6,7 +6,8 @@
 //! first. Work in flight is never here.
 //!
 //! What goes in was asked for again: a record when it was first replayed, a batch when it came back
-//! done. Most never are, and an entry costs as much as a tenth of a request.
+//! done. Most never are, and an entry costs as much as a tenth of a request. Of a store on a server a
+//! record goes in when it is completed: the server may be away when it is asked for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -111,6 +111,8 @@ fn a_large_batch_that_waits_asks_the_store_no_more_than_a_small_one() {
     const MOST_MESSAGES: u64 = 25;
     const MOST_ASKED: u64 = 12 * 1024;
     const MOST_TOLD: u64 = 48 * 1024;
+    /// Bytes of the claim of all items, at least.
+    const CLAIM: u64 = 30_000;
     /// Renewals of the lease, and what goes with them, are rare enough to be out of the way.
     const LONG: &str = "lease = \"120s\"";
     Kind::both(|kind| {
@@ -125,11 +127,15 @@ fn a_large_batch_that_waits_asks_the_store_no_more_than_a_small_one() {
         let items: Vec<_> = names.iter().map(|name| (name.as_str(), "R1", 1)).collect();
         let mut first = issue(&batch("+65", &items)).begin(owner.addr);
         rewards.backend.wait_calls(1);
-        let before = chaos.messages(Direction::ToServer);
-        let mut second = issue(&batch("+65", &items)).begin(other.addr);
-        // Its connection is made and its items are read; from then on it only looks.
-        eventually("it waits", || (chaos.messages(Direction::ToServer) - before > 8).then_some(()));
         let looked = |way| (chaos.messages(way), chaos.bytes(way));
+        let (before, sent) = looked(Direction::ToServer);
+        let mut second = issue(&batch("+65", &items)).begin(other.addr);
+        // Its connection is made, its claim has lost and its items are read; from then on it only
+        // looks.
+        eventually("it waits", || {
+            let (messages, bytes) = looked(Direction::ToServer);
+            (messages - before > 8 && bytes - sent > CLAIM).then_some(())
+        });
         let (messages, bytes) = looked(Direction::ToServer);
         let (_, told) = looked(Direction::ToClient);
         // Not to wait for anything: what is asked within this time is counted.

@@ -284,6 +284,9 @@ fn a_full_disk_stops_claims_and_loses_nothing() {
         told.is(503, "rejected", "store-unavailable");
     }
     assert_eq!(backend.calls(), calls, "nothing is sent without a claim");
+    let (done, first) = kept.first().expect("the disk was not full from the start");
+    let again = done.send(gateway.addr);
+    assert_eq!(&again.is(200, "replayed", "").kept(), first, "what is final can be read");
     assert_eq!(Request::get("/readyz").send(gateway.admin).status, 503);
     drop(gateway);
     assert!(!kept.is_empty(), "the disk was full from the start");
