@@ -154,6 +154,9 @@ fn an_answer_that_comes_while_the_store_is_away_is_recorded_when_it_is_back() {
 fn a_claim_whose_confirmation_was_lost_is_withdrawn_when_the_store_is_back() {
     /// A renewal of the lease may be in the way of the cut.
     const TRIES: usize = 20;
+    /// Enough changes, one after the other, that each connection has had some: nothing but the claim
+    /// is then asked.
+    const WARM: usize = 8;
     Kind::both(|kind| {
         let backend = Backend::start();
         let shop = Shop::own(kind);
@@ -162,7 +165,9 @@ fn a_claim_whose_confirmation_was_lost_is_withdrawn_when_the_store_is_back() {
         let other = shop.replica(&setup, SHORT);
         let claimed = (0..TRIES).find_map(|n| {
             let key = format!("k-{n}");
-            redeem(&format!("warm-{n}")).send(owner.addr).is(200, "executed", "");
+            for warm in 0..WARM {
+                redeem(&format!("warm-{n}-{warm}")).send(owner.addr).is(200, "executed", "");
+            }
             // The question arrives; whatever is answered does not, and nobody can ask again.
             chaos.refuse(true);
             chaos.cut_after_messages(Direction::ToClient, 0);

@@ -27,12 +27,14 @@ pub(super) struct Sql {
 /// Parameters of a statement.
 pub(super) type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
+type Prepared = Mutex<HashMap<usize, Statement>>;
+
 /// A connection to the server. Closed when dropped.
 pub(super) struct Link {
     client: Client,
     /// Statements prepared so far, by where their text is; `None`: a pooler gives each statement
     /// another connection.
-    prepared: Option<Mutex<HashMap<usize, Statement>>>,
+    prepared: Option<Prepared>,
     /// Held for each statement where one has to end before the next is sent: poolers have given the
     /// server's connection away when the first of several had ended, answers to come and all
     /// (PgBouncer's issues 52 and 759).
@@ -150,17 +152,32 @@ impl Link {
             let typed: Vec<_> = parameters.iter().copied().zip(types).collect();
             return self.client.query_typed(sql.text, &typed).await;
         };
+        let statement = self.statement(prepared, sql).await?;
+        self.client.query(&statement, parameters).await
+    }
+
+    /// Prepares statements, where the server keeps them.
+    pub(super) async fn prepare(&self, statements: &[&Sql], end: Instant) -> Result<(), Failed> {
+        let Some(prepared) = &self.prepared else { return Ok(()) };
+        let each = async {
+            for sql in statements {
+                self.statement(prepared, sql).await?;
+            }
+            Ok(())
+        };
+        self.until(end, each).await
+    }
+
+    /// The statement as this connection knows it; prepared now if it does not.
+    async fn statement(&self, prepared: &Prepared, sql: &Sql) -> Result<Statement, Error> {
         let name = sql.text.as_ptr().addr();
         let known = prepared.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
-        let statement = match known {
-            Some(statement) => statement,
-            None => {
-                let statement = self.client.prepare_typed(sql.text, sql.types).await?;
-                let mut prepared = prepared.lock().unwrap_or_else(PoisonError::into_inner);
-                prepared.entry(name).or_insert(statement).clone()
-            }
-        };
-        self.client.query(&statement, parameters).await
+        if let Some(statement) = known {
+            return Ok(statement);
+        }
+        let statement = self.client.prepare_typed(sql.text, sql.types).await?;
+        let mut prepared = prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(prepared.entry(name).or_insert(statement).clone())
     }
 
     /// Runs a statement without preparing it: one that is seldom used, or has many forms.

@@ -129,13 +129,15 @@ impl Postgres {
         let link = connector.link(None).await?;
         let (identity, created) = open::find_or_create(&link, options).await?;
         connector.pin(identity.store_id);
-        let slots = |count: usize| (0..count).map(|_| Slot::default()).collect();
+        let slots = |count: usize, statements: &'static [&'static Sql]| {
+            (0..count).map(|_| Slot::new(statements)).collect()
+        };
         let engine = Arc::new(Self {
             connector,
             store_id: identity.store_id,
             timeout: options.timeout,
-            lanes: slots(options.connections.max(1)),
-            readers: slots(READERS),
+            lanes: slots(options.connections.max(1), &[&quick::QUICK, &commit::COMMIT]),
+            readers: slots(READERS, &[&READ]),
             control: Slot::with(link),
         });
         Ok(Opened { engine, identity, created })

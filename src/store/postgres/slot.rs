@@ -7,13 +7,18 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::connect::Connector;
-use super::link::Link;
+use super::link::{Link, Sql};
 use super::session::Session;
 use crate::store::shared::engine::Trouble;
 
 /// At most one connection, shared by all who ask.
-#[derive(Debug, Default)]
-pub(super) struct Slot(Mutex<State>);
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// What its connections are for: prepared before they are used, so that the first to ask does
+    /// not wait for that as well.
+    statements: &'static [&'static Sql],
+    state: Mutex<State>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -25,9 +30,15 @@ struct State {
 }
 
 impl Slot {
+    /// Without a connection yet.
+    pub(super) fn new(statements: &'static [&'static Sql]) -> Self {
+        Self { statements, state: Mutex::default() }
+    }
+
     /// With a connection in it.
     pub(super) fn with(link: Link) -> Self {
-        Self(Mutex::new(State { link: Some(Arc::new(link)), ..State::default() }))
+        let state = State { link: Some(Arc::new(link)), ..State::default() };
+        Self { statements: &[], state: Mutex::new(state) }
     }
 
     /// The connection; made now when there is none, which takes the connector's time limit at most,
@@ -38,7 +49,7 @@ impl Slot {
         timeout: Duration,
     ) -> Result<Arc<Link>, Trouble> {
         let asked = Instant::now();
-        let mut state = self.0.lock().await;
+        let mut state = self.state.lock().await;
         if let Some(link) = &state.link
             && link.is_open()
         {
@@ -54,7 +65,7 @@ impl Slot {
         {
             return Err(trouble.clone());
         }
-        match Self::replace(connector, state.lost.as_ref(), timeout).await {
+        match self.replace(connector, state.lost.as_ref(), timeout).await {
             Ok(link) => {
                 let link = Arc::new(link);
                 *state = State { link: Some(link.clone()), ..State::default() };
@@ -69,6 +80,7 @@ impl Slot {
     }
 
     async fn replace(
+        &self,
         connector: &Connector,
         lost: Option<&Session>,
         timeout: Duration,
@@ -78,6 +90,8 @@ impl Slot {
             let ended = lost.end(&link, Instant::now() + timeout).await;
             ended.map_err(|failed| failed.of_question().reason().to_owned())?;
         }
+        let prepared = link.prepare(self.statements, Instant::now() + timeout).await;
+        prepared.map_err(|failed| failed.of_question().reason().to_owned())?;
         Ok(link)
     }
 }
