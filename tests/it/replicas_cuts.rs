@@ -7,7 +7,7 @@ use crate::support::{Backend, Gate, Gateway, Kind, Request, Setup, Shop, answer,
 /// More messages than any exchange with a store has.
 const MOST_MESSAGES: u64 = 60;
 /// More bytes than any exchange with a store has.
-const MOST_BYTES: u64 = 20_000;
+const MOST_BYTES: u64 = 40_000;
 
 fn redeem(key: &str) -> Request {
     Request::redeem(key, &format!(r#"{{"qr":"{key}"}}"#))

@@ -136,7 +136,7 @@ impl Postgres {
             connector,
             store_id: identity.store_id,
             timeout: options.timeout,
-            lanes: slots(options.connections.max(1), &[&quick::QUICK, &commit::COMMIT]),
+            lanes: slots(options.connections.max(1), &[&quick::QUICK]),
             readers: slots(READERS, &[&READ]),
             control: Slot::with(link),
         });
