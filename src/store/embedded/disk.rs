@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fjall::{Database, OwnedWriteBatch, PersistMode};
+use fjall::{Database, Keyspace, OwnedWriteBatch, PersistMode, Slice};
 
 use super::log::SEGMENT;
 use crate::crash;
@@ -28,6 +28,14 @@ pub(super) trait Disk: Send + Sync {
 
     /// Puts the batch into the table; it is durable after the next [`Disk::persist`].
     fn fold(&self, batch: OwnedWriteBatch) -> Result<(), String>;
+
+    /// Makes files of a part of the table out of entries in the order of their keys, and waits until
+    /// they are durable; `None` removes.
+    fn ingest(
+        &self,
+        keyspace: &Keyspace,
+        entries: &mut dyn Iterator<Item = (&[u8], Option<Slice>)>,
+    ) -> Result<(), String>;
 
     /// Waits until all that was put into the table is durable.
     fn persist(&self, db: &Database) -> Result<(), String>;
@@ -56,6 +64,24 @@ impl Disk for FileSystem {
 
     fn fold(&self, batch: OwnedWriteBatch) -> Result<(), String> {
         batch.commit().map_err(|error| told(&error))
+    }
+
+    fn ingest(
+        &self,
+        keyspace: &Keyspace,
+        entries: &mut dyn Iterator<Item = (&[u8], Option<Slice>)>,
+    ) -> Result<(), String> {
+        let ingest = || {
+            let mut ingestion = keyspace.start_ingestion()?;
+            for (key, value) in entries {
+                match value {
+                    Some(value) => ingestion.write(key, value)?,
+                    None => ingestion.write_tombstone(key)?,
+                }
+            }
+            ingestion.finish()
+        };
+        ingest().map_err(|error| told(&error))
     }
 
     fn persist(&self, db: &Database) -> Result<(), String> {

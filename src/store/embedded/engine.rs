@@ -90,6 +90,15 @@ impl Engine {
         Ok(())
     }
 
+    /// Where an index is.
+    pub(super) fn index(&self, index: Index) -> &Keyspace {
+        match index {
+            Index::Open => &self.open,
+            Index::Expiry => &self.expiry,
+            Index::Subject => &self.subject,
+        }
+    }
+
     /// The stored bytes of a record.
     pub(super) fn raw(&self, id: &RecordId) -> Result<Option<Slice>, StoreError> {
         self.records.get(id.as_bytes()).map_err(|error| unreadable(&error))
@@ -171,14 +180,53 @@ fn options() -> KeyspaceCreateOptions {
         .filter_block_pinning_policy(PinningPolicy::new([true, false]))
 }
 
+/// The indexes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Index {
+    Open,
+    Expiry,
+    Subject,
+}
+
+impl Index {
+    pub(super) const ALL: [Self; 3] = [Self::Open, Self::Expiry, Self::Subject];
+}
+
+/// The key of an index entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    /// What does not belong to it is zero: keys of one index are equally long.
+    bytes: [u8; 2 * ID],
+    length: u8,
+}
+
+impl Key {
+    fn new(prefix: &[u8], id: &RecordId) -> Self {
+        let mut bytes = [0; 2 * ID];
+        let length = prefix.len() + ID;
+        bytes[..prefix.len()].copy_from_slice(prefix);
+        bytes[prefix.len()..length].copy_from_slice(id.as_bytes());
+        Self { bytes, length: length as u8 }
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+/// The key of a record's entry in `open`.
+fn open_key(id: &RecordId) -> Key {
+    Key::new(&[], id)
+}
+
 /// The key of a record's entry in `expiry`.
-pub(super) fn expiry_key(at: Timestamp, id: &RecordId) -> Vec<u8> {
-    [at.as_millis().to_be_bytes().as_slice(), id.as_bytes()].concat()
+pub(super) fn expiry_key(at: Timestamp, id: &RecordId) -> Key {
+    Key::new(&at.as_millis().to_be_bytes(), id)
 }
 
 /// The key of a record's entry in `subject`.
-pub(super) fn subject_key(subject: &[u8; 16], id: &RecordId) -> Vec<u8> {
-    [subject.as_slice(), id.as_bytes()].concat()
+pub(super) fn subject_key(subject: &[u8; 16], id: &RecordId) -> Key {
+    Key::new(subject, id)
 }
 
 /// The id at the end of any key of this layout.
@@ -199,6 +247,34 @@ impl Written {
     }
 }
 
+/// The index entries that differ between two states of a record; `true`: there is one now.
+pub(super) fn differences(
+    id: &RecordId,
+    before: Option<Head>,
+    after: Option<Head>,
+    mut differs: impl FnMut(Index, Key, bool),
+) {
+    let open = |head: Option<Head>| head.is_some_and(|head| head.open);
+    if open(before) != open(after) {
+        differs(Index::Open, open_key(id), open(after));
+    }
+    let mut keys = |index, old: Option<Key>, new: Option<Key>| {
+        if old == new {
+            return;
+        }
+        if let Some(old) = old {
+            differs(index, old, false);
+        }
+        if let Some(new) = new {
+            differs(index, new, true);
+        }
+    };
+    let expiry = |head: Option<Head>| Some(expiry_key(head?.expires?, id));
+    keys(Index::Expiry, expiry(before), expiry(after));
+    let subject = |head: Option<Head>| Some(subject_key(&head?.subject?, id));
+    keys(Index::Subject, subject(before), subject(after));
+}
+
 /// Puts a change into a batch: the record, and the index entries that differ between the two.
 /// A batch may hold one change of each record only.
 pub(super) fn stage(
@@ -209,33 +285,14 @@ pub(super) fn stage(
     after: Option<Written>,
 ) {
     let head = after.as_ref().map(|written| written.head);
-    let was_open = before.is_some_and(|head| head.open);
-    let is_open = head.is_some_and(|head| head.open);
-    match (was_open, is_open) {
-        (false, true) => batch.insert(&engine.open, *id.as_bytes(), []),
-        (true, false) => batch.remove(&engine.open, *id.as_bytes()),
-        (true, true) | (false, false) => {}
-    }
-    let expired = before.and_then(|head| head.expires);
-    let expires = head.and_then(|head| head.expires);
-    if expired != expires {
-        if let Some(at) = expired {
-            batch.remove(&engine.expiry, expiry_key(at, id));
+    differences(id, before, head, |index, key, there| {
+        let keyspace = engine.index(index);
+        if there {
+            batch.insert(keyspace, key.as_bytes(), []);
+        } else {
+            batch.remove(keyspace, key.as_bytes());
         }
-        if let Some(at) = expires {
-            batch.insert(&engine.expiry, expiry_key(at, id), []);
-        }
-    }
-    let old_subject = before.and_then(|head| head.subject);
-    let subject = head.and_then(|head| head.subject);
-    if old_subject != subject {
-        if let Some(digest) = old_subject {
-            batch.remove(&engine.subject, subject_key(&digest, id));
-        }
-        if let Some(digest) = subject {
-            batch.insert(&engine.subject, subject_key(&digest, id), []);
-        }
-    }
+    });
     match after {
         Some(written) => {
             batch.insert(&engine.records, *id.as_bytes(), Slice::from(&*written.bytes))
@@ -260,11 +317,11 @@ pub(super) fn restage(
     // An entry that both have is put by hand, and one that only `before` has is removed by `stage`.
     let both = before.filter(|before| head.is_some_and(|head| head.expires == before.expires));
     if let Some(at) = both.and_then(|head| head.expires) {
-        batch.insert(&engine.expiry, expiry_key(at, id), []);
+        batch.insert(&engine.expiry, expiry_key(at, id).as_bytes(), []);
     }
     let both = before.filter(|before| head.is_some_and(|head| head.subject == before.subject));
     if let Some(digest) = both.and_then(|head| head.subject) {
-        batch.insert(&engine.subject, subject_key(&digest, id), []);
+        batch.insert(&engine.subject, subject_key(&digest, id).as_bytes(), []);
     }
     let before = before.map(|before| Head { open: false, ..before });
     stage(engine, batch, id, before, after);

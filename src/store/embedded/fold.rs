@@ -1,49 +1,45 @@
-//! Folding: what the log holds goes into the table, a little between frames, so that the log stays
-//! short and nothing ever waits for all of it.
+//! Folding: what the log holds goes into the table, a part at a time, on a thread of its own.
 //!
-//! A record that changes several times before its turn comes is put there once, as it is then; a
-//! claim that is completed soon never reaches the table. When all that stands in a file of the log
-//! has been folded, the table is made durable, then a mark in it that says up to which frame it
-//! reaches, and the file may be written over. The mark is written after what it vouches for is
-//! durable: where a mark stands in the engine's journal, all before it was.
+//! A part is the records that changed since the one before. One that changes again before its turn
+//! comes is left to the next part: a claim that is completed soon never reaches the table. Large parts
+//! are sorted and become files of the table at once, see `sorted`; small ones take the engine's way
+//! through its journal and its memory.
+//!
+//! When all that stands in a file of the log has been folded, the table is made durable, then a mark
+//! in it that says up to which frame it reaches, and the file may be written over. The mark is
+//! written after what it vouches for is durable: where a mark stands in the engine's journal, all
+//! before it was. Until then the log has everything, and a start folds it again.
 
-use std::collections::VecDeque;
-use std::collections::vec_deque::Drain;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::{io, mem};
 
 use tokio::sync::oneshot;
 
 use super::disk::Disk;
 use super::engine::{Engine, stage};
-use super::writer::Writer;
+use super::recent::{Recent, Taken};
+use super::sorted;
+use super::writer::Shared;
 use crate::crash::{self, Point};
 use crate::idempotency::RecordId;
 use crate::store::StoreError;
 
-/// Records put into the table at once while nothing else is to be done.
-pub(super) const AT_ONCE: usize = 64;
-/// Records put into the table between two frames, at least.
-const BETWEEN: usize = 8;
-/// Bytes after which a part takes no more.
+/// Records of a part that is worth a file of its own in the table: always when a file of the log
+/// ends, which is seldom, and when somebody wants to list, which may be often.
+const MANY_AT_A_TURN: usize = 8;
+const MANY_TO_LIST: usize = 4096;
+/// Records, and bytes of them, that take the engine's way in one step.
+const AT_ONCE: usize = 64;
 const AT_ONCE_BYTES: usize = 1 << 20;
+/// Bytes that have taken the engine's way and stay in its memory and its journals, at most.
+const STAGED: usize = 4 << 20;
 /// The key of the mark.
 pub(super) const MARK: &[u8] = b"folded";
 
-/// What is to be folded, in the order in which it came.
-#[derive(Default)]
-pub(super) struct Folding {
-    /// Every record that is recent, once.
-    ids: VecDeque<RecordId>,
-    /// How many have left the queue, ever.
-    gone: u64,
-    /// How many came since some were last folded.
-    grown: usize,
-    /// The frame up to which the table reaches, by its mark.
-    marked: u64,
-    /// What happens when so many have.
-    goals: VecDeque<(u64, Goal)>,
-}
-
-/// What waits for a part of the queue.
+/// Who waits for a part.
 enum Goal {
     /// A file of the log that ends with this frame can be written over.
     Turn(u64),
@@ -51,131 +47,204 @@ enum Goal {
     Asked(oneshot::Sender<Result<(), StoreError>>),
 }
 
+/// A part to be folded.
+struct Part {
+    number: u64,
+    /// Every record that became one of it, once.
+    ids: Vec<RecordId>,
+    goal: Goal,
+}
+
+/// The writer's side: gathers the part that grows and hands it over.
+pub(super) struct Folding {
+    ids: Vec<RecordId>,
+    part: u64,
+    /// `None` at the end.
+    parts: Option<Sender<Part>>,
+    turned: Receiver<Result<u64, String>>,
+    /// A file of the log is being folded.
+    turning: bool,
+    /// The frame up to which the table reaches, by its mark.
+    marked: u64,
+    thread: Option<JoinHandle<()>>,
+}
+
 impl Folding {
-    /// For a table that reaches up to this frame.
-    pub(super) fn new(marked: u64) -> Self {
-        Self { marked, ..Self::default() }
-    }
-
-    /// A record became recent.
-    pub(super) fn add(&mut self, id: RecordId) {
-        self.ids.push_back(id);
-        self.grown += 1;
-    }
-
-    /// Whether anything waits for folding to go on.
-    pub(super) fn is_due(&self) -> bool {
-        !self.goals.is_empty()
-    }
-
-    /// A goal that is reached when all that is queued now is folded.
-    fn aim(&mut self, goal: Goal) {
-        self.goals.push_back((self.gone + self.ids.len() as u64, goal));
-    }
-
-    fn take(&mut self, most: usize) -> Drain<'_, RecordId> {
-        let count = most.min(self.ids.len());
-        self.grown = 0;
-        self.gone += count as u64;
-        self.ids.drain(..count)
-    }
-
-    fn reached(&mut self) -> Option<Goal> {
-        let reached = self.goals.front().is_some_and(|(at, _)| *at <= self.gone);
-        reached.then(|| self.goals.pop_front()).flatten().map(|(_, goal)| goal)
-    }
-
-    fn turn_waits(&self) -> bool {
-        self.goals.iter().any(|(_, goal)| matches!(goal, Goal::Turn(_)))
-    }
-
-    /// The store has failed: nothing is folded any more.
-    pub(super) fn give_up(&mut self, failure: &StoreError) {
-        for (_, goal) in self.goals.drain(..) {
-            if let Goal::Asked(answer) = goal {
-                let _ = answer.send(Err(failure.clone()));
+    /// Starts the thread, for a table that reaches up to this frame.
+    pub(super) fn start(
+        engine: Engine,
+        disk: Arc<dyn Disk>,
+        recent: Arc<Recent>,
+        shared: Arc<Shared>,
+        marked: u64,
+    ) -> io::Result<Self> {
+        let (parts, queue) = channel();
+        let (turns, turned) = channel();
+        let mut folder = Folder { engine, disk, recent, shared, turns, staged: 0 };
+        let thread = std::thread::Builder::new().name("oncegate-fold".to_owned());
+        let thread = thread.spawn(move || {
+            for part in queue {
+                folder.fold(part);
             }
+        })?;
+        let (ids, parts, thread) = (Vec::new(), Some(parts), Some(thread));
+        Ok(Self { ids, part: 0, parts, turned, turning: false, marked, thread })
+    }
+
+    /// The number of the part that grows.
+    pub(super) fn part(&self) -> u64 {
+        self.part
+    }
+
+    /// The part that grows has this record as well.
+    pub(super) fn add(&mut self, id: RecordId) {
+        self.ids.push(id);
+    }
+
+    /// Lets all that changed so far be folded for somebody who wants to list.
+    pub(super) fn ask(&mut self, answer: oneshot::Sender<Result<(), StoreError>>) {
+        self.hand_over(Goal::Asked(answer));
+    }
+
+    /// Lets all that changed so far be folded, after which the file of the log that ends with the
+    /// frame `last` is free. Waits until the other one is, which it normally was long ago.
+    pub(super) fn turn(&mut self, last: u64) -> Result<(), String> {
+        self.until_free()?;
+        self.hand_over(Goal::Turn(last));
+        self.turning = true;
+        Ok(())
+    }
+
+    /// Folds the rest: a log that is folded whole need not be read at the next start.
+    pub(super) fn end(&mut self, last: u64) -> Result<(), String> {
+        self.until_free()?;
+        if self.marked != last {
+            self.turn(last)?;
+            self.until_free()?;
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self, goal: Goal) {
+        let ids = mem::take(&mut self.ids);
+        // The next part is about as large.
+        self.ids.reserve(ids.len());
+        let part = Part { number: self.part, ids, goal };
+        self.part += 1;
+        if let Some(parts) = &self.parts {
+            // The thread takes parts for as long as this lives. Without it nobody is answered, and
+            // waiting for a turn fails.
+            let _ = parts.send(part);
+        }
+    }
+
+    fn until_free(&mut self) -> Result<(), String> {
+        if mem::take(&mut self.turning) {
+            let turned = self.turned.recv();
+            self.marked =
+                turned.map_err(|_| "the thread that folds its log has ended".to_owned())??;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Folding {
+    fn drop(&mut self) {
+        drop(self.parts.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
         }
     }
 }
 
-impl Writer {
-    /// Folds for somebody who wants to list.
-    pub(super) fn fold_for(&mut self, answer: oneshot::Sender<Result<(), StoreError>>) {
-        match self.shared.failure() {
-            Some(failure) => drop(answer.send(Err(failure))),
-            None => self.folding.aim(Goal::Asked(answer)),
+/// The thread's side.
+struct Folder {
+    engine: Engine,
+    disk: Arc<dyn Disk>,
+    recent: Arc<Recent>,
+    shared: Arc<Shared>,
+    turns: Sender<Result<u64, String>>,
+    /// Bytes that took the engine's way since its memory was last emptied.
+    staged: usize,
+}
+
+impl Folder {
+    /// Folds a part and says so, or fails the store.
+    fn fold(&mut self, part: Part) {
+        let Part { number, ids, goal } = part;
+        let folded = match self.shared.failed.get() {
+            Some(_) => Err(String::from("the store has failed")),
+            // The engine asserts some things of its files.
+            None => catch_unwind(AssertUnwindSafe(|| self.try_fold(number, ids, &goal)))
+                .unwrap_or_else(|_| Err("the engine gave up".to_owned())),
+        };
+        let failed = folded.map_err(|error| (self.shared.fail(&error), error));
+        // Whoever waited may be gone.
+        match goal {
+            Goal::Asked(answer) => {
+                let _ = answer.send(failed.map_err(|(failure, _)| failure));
+            }
+            Goal::Turn(last) => {
+                let _ = self.turns.send(failed.map(|()| last).map_err(|(_, error)| error));
+            }
         }
     }
 
-    /// The log goes on in its other file.
-    pub(super) fn turn(&mut self) -> Result<(), String> {
-        // Normally folded long ago.
-        while self.folding.turn_waits() {
-            self.fold_some(AT_ONCE)?;
+    fn try_fold(&mut self, number: u64, mut ids: Vec<RecordId>, goal: &Goal) -> Result<(), String> {
+        let many = match goal {
+            Goal::Turn(_) => MANY_AT_A_TURN,
+            Goal::Asked(_) => MANY_TO_LIST,
+        };
+        if ids.len() < many {
+            for ids in ids.chunks(AT_ONCE) {
+                self.stage(number, ids)?;
+            }
+        } else {
+            ids.sort_unstable();
+            let taken = ids.into_iter().filter_map(|id| self.recent.take(id, number));
+            let taken: Vec<_> = taken.collect();
+            sorted::put(&self.engine, &*self.disk, &taken)?;
+            self.forget(number, &taken);
         }
-        self.folding.aim(Goal::Turn(self.log.last()));
-        self.log.switch(&*self.disk).map_err(|error| error.to_string())?;
-        crash::point(Point::AfterTurn);
+        if let Goal::Turn(last) = goal {
+            mark(&self.engine, &*self.disk, *last)?;
+        }
+        if self.staged > STAGED {
+            self.staged = 0;
+            self.engine.rotate()?;
+        }
         Ok(())
     }
 
-    /// Folds a part between two frames: more than has come since the last one, so that it ends.
-    pub(super) fn fold_between(&mut self) {
-        if self.folding.is_due() {
-            self.fold(BETWEEN.max(2 * self.folding.grown));
-        }
-    }
-
-    /// Folds some records, or fails the store.
-    pub(super) fn fold(&mut self, most: usize) {
-        if let Err(error) = self.fold_some(most) {
-            self.fail(&error);
-        }
-    }
-
-    fn fold_some(&mut self, most: usize) -> Result<(), String> {
+    /// Puts records into the table the engine's way, in steps of so many bytes.
+    fn stage(&mut self, number: u64, ids: &[RecordId]) -> Result<(), String> {
         let mut batch = self.engine.db.batch();
-        let mut folded = Vec::with_capacity(most);
-        let mut bytes = 0;
-        while folded.len() < most && bytes < AT_ONCE_BYTES {
-            let Some(id) = self.folding.take(1).next() else { break };
-            self.recent.get(&id, |entry| {
-                bytes += entry.after.as_ref().map_or(0, |written| written.bytes.len());
-                if entry.stored.is_some() || entry.after.is_some() {
-                    stage(&self.engine, &mut batch, &id, entry.stored, entry.after.clone());
-                }
-            });
-            folded.push(id);
+        let (mut bytes, mut taken) = (0, Vec::with_capacity(ids.len()));
+        for id in ids {
+            let Some(record) = self.recent.take(*id, number) else { continue };
+            bytes += record.after.as_ref().map_or(0, |written| written.bytes.len());
+            if record.before.is_some() || record.after.is_some() {
+                stage(&self.engine, &mut batch, id, record.before, record.after.clone());
+            }
+            taken.push(record);
+            if bytes > AT_ONCE_BYTES {
+                self.staged += mem::take(&mut bytes);
+                let full = mem::replace(&mut batch, self.engine.db.batch());
+                self.disk.fold(full)?;
+            }
         }
+        self.staged += bytes;
         if !batch.is_empty() {
             self.disk.fold(batch)?;
             crash::point(Point::AfterFold);
         }
-        for id in folded {
-            self.recent.remove(&id);
-        }
-        while let Some(goal) = self.folding.reached() {
-            match goal {
-                Goal::Asked(answer) => drop(answer.send(Ok(()))),
-                Goal::Turn(last) => {
-                    mark(&self.engine, &*self.disk, last)?;
-                    self.folding.marked = last;
-                    self.engine.rotate()?;
-                }
-            }
-        }
+        self.forget(number, &taken);
         Ok(())
     }
 
-    /// At the end: a log that is folded whole need not be read at the next start.
-    pub(super) fn fold_all(&mut self) {
-        if self.shared.failed.get().is_some() || self.folding.marked == self.log.last() {
-            return;
-        }
-        self.folding.aim(Goal::Turn(self.log.last()));
-        while self.folding.is_due() {
-            self.fold(AT_ONCE);
+    fn forget(&self, number: u64, taken: &[Taken]) {
+        for taken in taken {
+            self.recent.folded(taken, number);
         }
     }
 }

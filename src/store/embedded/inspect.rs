@@ -135,10 +135,10 @@ pub fn verify(
         key.len() == 16 && head.open
     });
     check_index(engine, &engine.expiry, "expiry", &mut verified, |key, head, id| {
-        head.expires.is_some_and(|at: Timestamp| expiry_key(at, id) == key)
+        head.expires.is_some_and(|at: Timestamp| expiry_key(at, id).as_bytes() == key)
     });
     check_index(engine, &engine.subject, "subject", &mut verified, |key, head, id| {
-        head.subject.is_some_and(|digest| subject_key(&digest, id) == key)
+        head.subject.is_some_and(|digest| subject_key(&digest, id).as_bytes() == key)
     });
     progress(Progress { done, about: done });
     Ok(verified)
@@ -155,10 +155,10 @@ fn check_record(engine: &Engine, id: &RecordId, bytes: &[u8], verified: &mut Ver
         entries.push(("open", engine.open.contains_key(id.as_bytes())));
     }
     if let Some(at) = head.expires {
-        entries.push(("expiry", engine.expiry.contains_key(expiry_key(at, id))));
+        entries.push(("expiry", engine.expiry.contains_key(expiry_key(at, id).as_bytes())));
     }
     if let Some(digest) = &head.subject {
-        entries.push(("subject", engine.subject.contains_key(subject_key(digest, id))));
+        entries.push(("subject", engine.subject.contains_key(subject_key(digest, id).as_bytes())));
     }
     let problems = verified.problem_count;
     for (index, found) in entries {

@@ -4,13 +4,13 @@
 //!
 //! ```text
 //! swap ──▶ queue ──▶ writer ──▶ log (one sync) ──▶ answer
-//!                      │  └────▶ recent ──fold──▶ table, in small parts, later
+//!                      │  └────▶ recent ──fold──▶ table, later, on a thread of its own
 //! get ───────────────────────▶ recent, else table
 //! list ──▶ queue ──▶ all is folded ─────────────▶ table
 //! ```
 //!
 //! `writer` compares and writes, `log` makes durable, `recent` is what the table has not yet, `fold`
-//! brings it there, `engine` knows the table's layout. `open` decides whether a directory is a store,
+//! brings it there, many at once by `sorted`, `engine` knows the table's layout. `open` decides whether a directory is a store,
 //! `journal` tells a torn tail of the table's from lost data, `replay` brings the table up to the log,
 //! `disk` is what may fail, `inspect` serves the command line. What the records mean is not known
 //! here; see `docs/store.md` for operators.
@@ -25,6 +25,7 @@ mod open;
 mod recent;
 mod refused;
 mod replay;
+mod sorted;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -108,16 +109,23 @@ impl Embedded {
             path: path.clone(),
             error: io::Error::other(error.to_string()),
         })?;
-        let shared = Arc::new(Shared { space, failed: OnceLock::new() });
+        let shared = Arc::new(Shared { space, path: path.clone(), failed: OnceLock::new() });
         let (queue, requests) = mpsc::channel(QUEUE);
         let recent = Arc::new(Recent::default());
+        let folding = Folding::start(
+            engine.clone(),
+            disk.clone(),
+            recent.clone(),
+            shared.clone(),
+            opened.log.last(),
+        );
+        let unwritable = |error| OpenError::Unwritable { path: path.clone(), error };
         let writer = Writer {
             engine: engine.clone(),
             disk,
             shared: shared.clone(),
-            path: path.clone(),
             queue: requests,
-            folding: Folding::new(opened.log.last()),
+            folding: folding.map_err(unwritable)?,
             log: opened.log,
             recent: recent.clone(),
         };
@@ -127,7 +135,7 @@ impl Embedded {
                 writer.run();
                 let _ = end.send(());
             });
-        let writer = writer.map_err(|error| OpenError::Unwritable { path, error })?;
+        let writer = writer.map_err(unwritable)?;
         let store = Self {
             identity: opened.identity,
             owner: *uuid::Uuid::new_v4().as_bytes(),
@@ -148,7 +156,7 @@ impl Embedded {
 
     /// The record with this id, as it is durable.
     fn read(&self, id: &RecordId) -> Result<Option<Record>, StoreError> {
-        match self.recent.get(id, |entry| entry.after.clone()) {
+        match self.recent.get(id, |now| now.cloned()) {
             Some(after) => after.map(|written| decode(id, &written.bytes)).transpose(),
             None => self.engine()?.get(id),
         }

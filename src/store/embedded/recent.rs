@@ -1,9 +1,14 @@
 //! Records whose last change is durable in the log and not yet in the table.
 //!
-//! The writer alone changes them; everybody reads. A reader looks here first and into the table
-//! after that: what leaves this place has been put into the table before.
+//! The writer puts them here, the folder takes them away when the table has them, everybody reads. A
+//! reader looks here first and into the table after that: what leaves this place is in the table.
+//!
+//! Each belongs to a *part* of what is to be folded: the one that was being gathered when it last
+//! changed. So the folder sees which of its records have changed since, and leaves those to a later
+//! part.
 
 use dashmap::DashMap;
+use dashmap::mapref::entry;
 
 use super::engine::Written;
 use crate::idempotency::RecordId;
@@ -11,11 +16,22 @@ use crate::idempotency::record::BuildIdHasher;
 use crate::store::codec::Head;
 
 /// A record as it is, and what the table has of it.
-pub(super) struct Entry {
+struct Entry {
     /// The record; `None`: it is gone.
-    pub(super) after: Option<Written>,
+    after: Option<Written>,
     /// What the table has: its index entries must go when the record changes.
-    pub(super) stored: Option<Head>,
+    stored: Option<Head>,
+    /// The part it belongs to.
+    part: u64,
+}
+
+/// A record that is to be folded.
+pub(super) struct Taken {
+    pub(super) id: RecordId,
+    /// What the table has of it.
+    pub(super) before: Option<Head>,
+    /// What the table is to have of it.
+    pub(super) after: Option<Written>,
 }
 
 /// The records that the table has not, or not as they are.
@@ -23,19 +39,51 @@ pub(super) struct Entry {
 pub(super) struct Recent(DashMap<RecordId, Entry, BuildIdHasher>);
 
 impl Recent {
-    /// What `look` sees of the record with this id, if it is one of these. Nothing is to be done in
-    /// it that takes long.
-    pub(super) fn get<T>(&self, id: &RecordId, look: impl FnOnce(&Entry) -> T) -> Option<T> {
-        self.0.get(id).map(|entry| look(&entry))
+    /// What `look` sees of the record with this id, if it is one of these; `None` in it: the record
+    /// is gone. Nothing is to be done in it that takes long.
+    pub(super) fn get<T>(
+        &self,
+        id: &RecordId,
+        look: impl FnOnce(Option<&Written>) -> T,
+    ) -> Option<T> {
+        self.0.get(id).map(|entry| look(entry.after.as_ref()))
     }
 
-    /// Puts a record here; whether it was not here before.
-    pub(super) fn put(&self, id: RecordId, entry: Entry) -> bool {
-        self.0.insert(id, entry).is_none()
+    /// Puts a record here, as one of `part`; whether that part did not have it before. `before` is
+    /// what the record was: if it is not here any more, that is what the table has.
+    pub(super) fn put(
+        &self,
+        id: RecordId,
+        before: Option<Head>,
+        after: Option<Written>,
+        part: u64,
+    ) -> bool {
+        match self.0.entry(id) {
+            entry::Entry::Vacant(place) => {
+                place.insert(Entry { after, stored: before, part });
+                true
+            }
+            entry::Entry::Occupied(mut present) => {
+                let present = present.get_mut();
+                present.after = after;
+                std::mem::replace(&mut present.part, part) != part
+            }
+        }
     }
 
-    /// The table has it.
-    pub(super) fn remove(&self, id: &RecordId) {
-        self.0.remove(id);
+    /// The record, if it still belongs to this part.
+    pub(super) fn take(&self, id: RecordId, part: u64) -> Option<Taken> {
+        let entry = self.0.get(&id).filter(|entry| entry.part == part)?;
+        Some(Taken { id, before: entry.stored, after: entry.after.clone() })
+    }
+
+    /// The table has it as it was taken from this part.
+    pub(super) fn folded(&self, taken: &Taken, part: u64) {
+        let entry::Entry::Occupied(mut present) = self.0.entry(taken.id) else { return };
+        if present.get().part == part {
+            present.remove();
+        } else {
+            present.get_mut().stored = taken.after.as_ref().map(|written| written.head);
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! The one thread that writes: takes what is waiting, compares, writes one frame of the log, then
-//! answers. Between frames it folds what the log holds into the table, see `fold`.
+//! answers. What it wrote, another thread folds into the table, see `fold`.
 //!
 //! Each compare sees what is stored and what earlier changes of the same batch did. No answer leaves
 //! before the frame is durable, so neither a `Done` nor a `Lost` ever tells of something that a
@@ -11,17 +11,17 @@ use std::collections::hash_map;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::disk::{Disk, FREE_SPACE_MARGIN, Space};
 use super::engine::{Engine, Written, corrupt, decode};
-use super::fold::{self, Folding};
+use super::fold::Folding;
 use super::log::Log;
-use super::recent::{Entry, Recent};
+use super::recent::Recent;
+use crate::crash::{self, Point};
 use crate::idempotency::RecordId;
 use crate::idempotency::record::BuildIdHasher;
-use crate::store::codec;
+use crate::store::codec::{self, Head};
 use crate::store::{StoreError, Swap};
 
 /// Compare-and-swaps that share one fsync, at most.
@@ -68,9 +68,10 @@ impl Request {
     }
 }
 
-/// What the writer shares with the asking side.
+/// What the threads of a store share.
 pub(super) struct Shared {
     pub(super) space: Space,
+    pub(super) path: PathBuf,
     /// Why nothing can be written any more; set once, for good.
     pub(super) failed: OnceLock<String>,
 }
@@ -79,6 +80,19 @@ impl Shared {
     /// The error of a store that can write nothing any more.
     pub(super) fn failure(&self) -> Option<StoreError> {
         self.failed.get().map(|reason| StoreError::Unavailable(reason.clone()))
+    }
+
+    /// From now on nothing is written any more.
+    pub(super) fn fail(&self, error: &str) -> StoreError {
+        let path = self.path.display();
+        let reason = self.failed.get_or_init(|| {
+            tracing::error!(path = %path, error, "the store failed and takes no more writes");
+            format!(
+                "writing to {path} failed ({error}); nothing more is written until a restart: \
+                 check the disk and its free space, then restart oncegate"
+            )
+        });
+        StoreError::Unavailable(reason.clone())
     }
 
     /// The error of a file system without room for new claims.
@@ -99,7 +113,6 @@ pub(super) struct Writer {
     pub(super) engine: Engine,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) shared: Arc<Shared>,
-    pub(super) path: PathBuf,
     pub(super) queue: mpsc::Receiver<Asked>,
     pub(super) log: Log,
     pub(super) recent: Arc<Recent>,
@@ -111,10 +124,10 @@ type Changed = HashMap<RecordId, Pending, BuildIdHasher>;
 
 /// A record that changes in this batch.
 struct Pending {
-    /// Whether it is there without this batch.
-    existed: bool,
+    /// What it is without this batch.
+    before: Option<Head>,
     /// As it will be.
-    entry: Entry,
+    after: Option<Written>,
 }
 
 /// What is taken from the queue at once.
@@ -145,28 +158,21 @@ impl Writer {
     /// Writes until every sender is gone.
     pub(super) fn run(mut self) {
         let mut last = 0;
-        while let Some(first) = self.next() {
+        while let Some(first) = self.queue.blocking_recv() {
             let gathered = self.gather(first, last);
             last = gathered.requests.len();
             self.write(gathered.requests);
             for answer in gathered.folds {
-                self.fold_for(answer);
-            }
-            self.fold_between();
-        }
-        self.fold_all();
-    }
-
-    /// The next thing that is asked for. What waits to be folded is, meanwhile.
-    fn next(&mut self) -> Option<Asked> {
-        while self.folding.is_due() {
-            match self.queue.try_recv() {
-                Ok(asked) => return Some(asked),
-                Err(TryRecvError::Disconnected) => return None,
-                Err(TryRecvError::Empty) => self.fold(fold::AT_ONCE),
+                match self.shared.failure() {
+                    Some(failure) => drop(answer.send(Err(failure))),
+                    None => self.folding.ask(answer),
+                }
             }
         }
-        self.queue.blocking_recv()
+        if self.shared.failed.get().is_none() {
+            // It has been told by whoever failed.
+            let _ = self.folding.end(self.log.last());
+        }
     }
 
     /// Takes what is waiting. After a batch of several, whoever is about to ask for more is let run
@@ -225,21 +231,21 @@ impl Writer {
                 let winner = bytes.map(|bytes| decode(id, bytes).map(Box::new)).transpose()?;
                 Ok(Swap::Lost { index, winner })
             };
-            // What the record is now: its version and, if that is not the one expected, its bytes.
-            let look = |after: &Option<Written>| {
-                let version = after.as_ref().map(|written| written.head.version);
-                let wrong = version != change.expect;
-                wrong.then(|| after.as_ref().map(|written| written.bytes.clone()))
+            // What the record is now, and its bytes if that is not what was expected.
+            let look = |now: Option<&Written>| {
+                let head = now.map(|written| written.head);
+                let wrong = head.map(|head| head.version) != change.expect;
+                (head, wrong.then(|| now.map(|written| written.bytes.clone())))
             };
             let now = match pending.get(id) {
-                Some(earlier) => Some((None, look(&earlier.entry.after))),
-                None => self.recent.get(id, |entry| (Some(entry.stored), look(&entry.after))),
+                Some(earlier) => Some(look(earlier.after.as_ref())),
+                None => self.recent.get(id, look),
             };
-            if let Some((stored, wrong)) = now {
+            if let Some((head, wrong)) = now {
                 if let Some(winner) = wrong {
                     return lost(winner.as_deref());
                 }
-                found.push(stored);
+                found.push(head);
             } else {
                 let bytes = self.engine.raw(id)?;
                 let head = bytes.as_ref().map(|bytes| codec::peek(id, bytes)).transpose();
@@ -247,18 +253,14 @@ impl Writer {
                 if head.map(|head| head.version) != change.expect {
                     return lost(bytes.as_deref());
                 }
-                found.push(Some(head));
+                found.push(head);
             }
         }
-        for (change, stored) in changes.into_iter().zip(found) {
-            match (pending.entry(change.id), stored) {
-                (hash_map::Entry::Occupied(mut earlier), _) => {
-                    earlier.get_mut().entry.after = change.put;
-                }
-                (hash_map::Entry::Vacant(place), stored) => {
-                    let existed = change.expect.is_some();
-                    let entry = Entry { after: change.put, stored: stored.flatten() };
-                    place.insert(Pending { existed, entry });
+        for (change, before) in changes.into_iter().zip(found) {
+            match pending.entry(change.id) {
+                hash_map::Entry::Occupied(mut earlier) => earlier.get_mut().after = change.put,
+                hash_map::Entry::Vacant(place) => {
+                    place.insert(Pending { before, after: change.put });
                 }
             }
         }
@@ -268,37 +270,32 @@ impl Writer {
     /// Makes the batch durable, then visible. A failure is final: what the disk then holds is not
     /// known, and a second sync could report success for pages that the first one lost.
     fn commit(&mut self, mut pending: Changed) -> Result<(), StoreError> {
-        pending.retain(|_, change| change.existed || change.entry.after.is_some());
+        pending.retain(|_, change| change.before.is_some() || change.after.is_some());
         let Some(changes) = u32::try_from(pending.len()).ok().filter(|changes| *changes > 0) else {
             return Ok(());
         };
         self.log.begin();
         for (id, change) in &pending {
-            self.log.add(id, change.entry.after.as_ref().map(|written| &*written.bytes));
+            self.log.add(id, change.after.as_ref().map(|written| &*written.bytes));
         }
         let disk = self.disk.clone();
         let room = if self.log.fits(&*disk) { Ok(()) } else { self.turn() };
         let written = room.and_then(|()| self.log.write(changes, &*disk));
-        written.map_err(|error| self.fail(&error))?;
+        written.map_err(|error| self.shared.fail(&error))?;
+        let part = self.folding.part();
         for (id, change) in pending {
-            if self.recent.put(id, change.entry) {
+            if self.recent.put(id, change.before, change.after, part) {
                 self.folding.add(id);
             }
         }
         Ok(())
     }
 
-    /// From now on nothing is written any more.
-    pub(super) fn fail(&mut self, error: &str) -> StoreError {
-        let path = self.path.display();
-        let reason = format!(
-            "writing to {path} failed ({error}); nothing more is written until a restart: \
-             check the disk and its free space, then restart oncegate"
-        );
-        tracing::error!(path = %path, error, "the store failed and takes no more writes");
-        let reason = self.shared.failed.get_or_init(|| reason).clone();
-        let failure = StoreError::Unavailable(reason);
-        self.folding.give_up(&failure);
-        failure
+    /// The log goes on in its other file.
+    fn turn(&mut self) -> Result<(), String> {
+        self.folding.turn(self.log.last())?;
+        self.log.switch(&*self.disk).map_err(|error| error.to_string())?;
+        crash::point(Point::AfterTurn);
+        Ok(())
     }
 }

@@ -174,6 +174,8 @@ async fn what_the_table_lost_of_what_was_durable_is_noticed() {
     for n in 0..20 {
         done(&*store, vec![put_new(id(n), samples::kept(n, 10_000))]).await;
     }
+    // Few at a time go through the journal.
+    store.list(Query { limit: 1, ..Query::default() }).await.unwrap();
     drop(store);
     let (journal, bytes, end) = journal_of(dir.path());
     for round in 0..40 {
@@ -216,6 +218,13 @@ async fn the_log_takes_turns_and_forgets_nothing_at_any_crash() {
                 }
             };
             done(&*store, vec![change]).await;
+            // Both ways into the table, in turns.
+            if random.below(25) == 0 {
+                let all = Query { limit: usize::MAX, ..Query::default() };
+                let listed = store.list(all).await.unwrap();
+                let wanted = expected.iter().map(|(n, record)| (id(*n), record.clone()));
+                assert_eq!(listed, wanted.collect::<Vec<_>>(), "round {round}");
+            }
         }
         // A frame that is larger than a file.
         let large = (1000 + round..1040 + round).collect::<Vec<_>>();

@@ -31,6 +31,17 @@ impl Disk for Flaky {
         self.real.fold(batch)
     }
 
+    fn ingest(
+        &self,
+        keyspace: &fjall::Keyspace,
+        entries: &mut dyn Iterator<Item = (&[u8], Option<fjall::Slice>)>,
+    ) -> Result<(), String> {
+        if self.table_failing.load(Ordering::SeqCst) {
+            return Err("No space left on device (os error 28)".to_owned());
+        }
+        self.real.ingest(keyspace, entries)
+    }
+
     fn persist(&self, db: &fjall::Database) -> Result<(), String> {
         self.real.persist(db)
     }

@@ -1,0 +1,80 @@
+//! Many records at once: sorted, they become files of the table without a detour through the engine's
+//! journal and memory.
+//!
+//! Each part of the table gets its files for itself, so that a crash may come in between. Index
+//! entries that no longer hold go first, then come the records, then their index entries: whatever
+//! record a start then finds, it lacks entries of its own and no entry of another state is left over.
+//! The log is still there and is folded again, which makes the entries whole.
+
+use fjall::{Keyspace, Slice};
+
+use super::disk::Disk;
+use super::engine::{Engine, Index, Key, differences};
+use super::recent::Taken;
+use crate::crash::{self, Point};
+
+/// How often, and for how long each time, a part waits for the engine to merge files it has too many
+/// of; after that the part is added all the same, and reading takes longer.
+const WAITS: usize = 1000;
+const WAIT: std::time::Duration = std::time::Duration::from_millis(10);
+/// Files that are not merged yet, of which each read looks into every one.
+const TOO_MANY: usize = 24;
+
+/// Puts records, in the order of their ids, and their index entries into the table, durably.
+pub(super) fn put(engine: &Engine, disk: &dyn Disk, taken: &[Taken]) -> Result<(), String> {
+    let (mut gone, mut new) = (Entries::default(), Entries::default());
+    for record in taken {
+        let after = record.after.as_ref().map(|written| written.head);
+        differences(&record.id, record.before, after, |index, key, there| {
+            if there { new.add(index, key) } else { gone.add(index, key) }
+        });
+    }
+    gone.put(engine, disk, false)?;
+    let records = taken.iter().filter_map(|record| {
+        let value = record.after.as_ref().map(|written| Slice::from(&*written.bytes));
+        let known = record.before.is_some() || value.is_some();
+        known.then(|| (record.id.as_bytes().as_slice(), value))
+    });
+    add(&engine.records, disk, records)?;
+    new.put(engine, disk, true)
+}
+
+/// Entries of the indexes.
+#[derive(Default)]
+struct Entries([Vec<Key>; 3]);
+
+impl Entries {
+    fn add(&mut self, index: Index, key: Key) {
+        self.0[index as usize].push(key);
+    }
+
+    fn put(self, engine: &Engine, disk: &dyn Disk, there: bool) -> Result<(), String> {
+        for (index, mut keys) in Index::ALL.into_iter().zip(self.0) {
+            keys.sort_unstable();
+            let value = || there.then(|| Slice::from([]));
+            add(engine.index(index), disk, keys.iter().map(|key| (key.as_bytes(), value())))?;
+        }
+        Ok(())
+    }
+}
+
+/// Adds what is sorted, and not twice the same, to a part of the table; `None` removes.
+fn add<'a>(
+    keyspace: &Keyspace,
+    disk: &dyn Disk,
+    entries: impl Iterator<Item = (&'a [u8], Option<Slice>)>,
+) -> Result<(), String> {
+    let mut entries = entries.peekable();
+    if entries.peek().is_none() {
+        return Ok(());
+    }
+    for _ in 0..WAITS {
+        if keyspace.l0_table_count() < TOO_MANY {
+            break;
+        }
+        std::thread::sleep(WAIT);
+    }
+    disk.ingest(keyspace, &mut entries)?;
+    crash::point(Point::AfterFold);
+    Ok(())
+}
