@@ -3,18 +3,19 @@
 //! This file is the asking side: it opens the store, writes records down and queues changes.
 //!
 //! ```text
-//! swap ──▶ queue ──▶ writer ──▶ log (one sync) ──▶ answer
+//! swap ──▶ queue ──▶ writer ──▶ log (one sync) ──▶ answers
 //!                      │  └────▶ recent ──fold──▶ table, later, on a thread of its own
 //! get ───────────────────────▶ recent, else table
 //! list ──▶ queue ──▶ all is folded ─────────────▶ table
 //! ```
 //!
-//! `writer` compares and writes, `log` makes durable, `recent` is what the table has not yet, `fold`
+//! `writer` compares and writes, `log` makes durable, `answers` go back, `recent` is what the table has not yet, `fold`
 //! brings it there, many at once by `sorted`, `engine` knows the table's layout. `open` decides whether a directory is a store,
 //! `journal` tells a torn tail of the table's from lost data, `replay` brings the table up to the log,
 //! `disk` is what may fail, `inspect` serves the command line. What the records mean is not known
 //! here; see `docs/store.md` for operators.
 
+mod answers;
 mod disk;
 mod engine;
 mod fold;
@@ -44,6 +45,7 @@ pub use self::inspect::{Info, Progress, Verified, info, init, verify};
 pub use self::open::{NAMED, Options, Recovered};
 pub use self::refused::OpenError;
 
+use self::answers::HandOut;
 use self::disk::{Disk, FileSystem, Space};
 use self::engine::{Engine, Written, decode};
 use self::fold::Folding;
@@ -71,6 +73,7 @@ pub struct Embedded {
     recent: Arc<Recent>,
     shared: Arc<Shared>,
     queue: Option<mpsc::Sender<Asked>>,
+    answers: HandOut,
     writer: Option<JoinHandle<()>>,
     /// Says that the writer has ended.
     ended: Mutex<std::sync::mpsc::Receiver<()>>,
@@ -111,6 +114,7 @@ impl Embedded {
         })?;
         let shared = Arc::new(Shared { space, path: path.clone(), failed: OnceLock::new() });
         let (queue, requests) = mpsc::channel(QUEUE);
+        let (answers, hand_out) = answers::answers();
         let recent = Arc::new(Recent::default());
         let folding = Folding::start(
             engine.clone(),
@@ -125,6 +129,7 @@ impl Embedded {
             disk,
             shared: shared.clone(),
             queue: requests,
+            answers,
             folding: folding.map_err(unwritable)?,
             log: opened.log,
             recent: recent.clone(),
@@ -143,6 +148,7 @@ impl Embedded {
             recent,
             shared,
             queue: Some(queue),
+            answers: hand_out,
             writer: Some(writer),
             ended: Mutex::new(ended),
             _lock: opened.lock,
@@ -194,6 +200,7 @@ impl Store for Embedded {
     /// The change is queued before this returns, unless the queue is full: from then on it is made
     /// even if the future is dropped.
     fn swap(&self, changes: Vec<Change>) -> StoreFuture<'_, Swap> {
+        self.answers.run();
         let (answer, result) = oneshot::channel();
         let request = Asked::Swap(Request { changes: planned(&changes), answer });
         let queued = match self.queue() {

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::answers::Answers;
 use super::disk::{Disk, FREE_SPACE_MARGIN, Space};
 use super::engine::{Engine, Written, corrupt, decode};
 use super::fold::Folding;
@@ -114,6 +115,7 @@ pub(super) struct Writer {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) shared: Arc<Shared>,
     pub(super) queue: mpsc::Receiver<Asked>,
+    pub(super) answers: Answers,
     pub(super) log: Log,
     pub(super) recent: Arc<Recent>,
     pub(super) folding: Folding,
@@ -206,15 +208,12 @@ impl Writer {
             };
             answers.push((request.answer, result));
         }
-        let failure = self.commit(pending).err();
-        for (answer, result) in answers {
-            let result = match &failure {
-                Some(error) => Err(error.clone()),
-                None => result,
-            };
-            // Whoever asked may be gone; the change stands all the same.
-            let _ = answer.send(result);
+        if let Err(failure) = self.commit(pending) {
+            for (_, result) in &mut answers {
+                *result = Err(failure.clone());
+            }
         }
+        self.answers.send(answers);
     }
 
     fn refusal(&self, request: &Request) -> Option<StoreError> {

@@ -130,6 +130,23 @@ async fn a_queued_change_is_made_although_the_store_closes() {
     }
 }
 
+#[test]
+fn a_store_outlives_the_runtime_that_asked_first() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = open(dir.path());
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for round in 0..3 {
+        runtime().block_on(async {
+            // Several at once are handed out by a task of the runtime that asked first.
+            let asked =
+                (0..100).map(|n| store.swap(vec![put_new(id(100 * round + n), samples::claim(n))]));
+            for swap in asked.collect::<Vec<_>>() {
+                assert!(matches!(swap.await, Ok(Swap::Done)));
+            }
+        });
+    }
+}
+
 /// Changes one byte of a stored record, past the store's back.
 fn damage(dir: &Path, id: RecordId) {
     let engine = Engine::open(&dir.join("data/table"), CACHE, false).ok().unwrap();
