@@ -64,7 +64,7 @@ async fn fill(store: &dyn Store, count: u64) -> Result<(), Failure> {
         let change = |n: u64| {
             let key = format!("00000000-0000-4000-8000-{n:012}");
             let id = RecordId::new(&tenant, "", &key);
-            Change { id, expect: None, put: Some(record(tenant, key, n)) }
+            Change { id, expect: None, put: Some(record(tenant, key, n).into()) }
         };
         match store.swap((from..to).map(change).collect()).await? {
             Swap::Done => from = to,
@@ -90,8 +90,8 @@ async fn request(store: Arc<Embedded>, count: u64, writers: u64) -> Result<(), F
                     let expect = Some(claim.version);
                     let record = Record { version: n + 1, ..record };
                     store.get(id).await?;
-                    store.swap(vec![Change { id, expect: None, put: Some(claim) }]).await?;
-                    store.swap(vec![Change { id, expect, put: Some(record) }]).await?;
+                    store.swap(vec![Change { id, expect: None, put: Some(claim.into()) }]).await?;
+                    store.swap(vec![Change { id, expect, put: Some(record.into()) }]).await?;
                 }
                 Ok::<_, oncegate::store::StoreError>(())
             })

@@ -62,7 +62,7 @@ impl Claimed {
         let (route, until) = (draft.route, Instant::now() + wait);
         let now = gateway.store.now();
         let attempt = unique::bytes();
-        let mut record = Record {
+        let mut record = Arc::new(Record {
             version: first_version(),
             tenant: draft.tenant,
             route: gateway.config.routes[draft.route].name.clone(),
@@ -75,14 +75,13 @@ impl Claimed {
             attempt,
             owner: gateway.store.owner(),
             state: State::InFlight,
-        };
+        });
         let mut expect = None;
         for _ in 0..MAX_TRIES {
             let change = Change { id, expect, put: Some(record.clone()) };
             let winner = match gateway.store.swap(vec![change]).await {
                 Ok(Swap::Done) => {
-                    let (gateway, record) = (gateway.clone(), Arc::new(record));
-                    return Ok(Self { gateway, id, record, settled: false });
+                    return Ok(Self { gateway: gateway.clone(), id, record, settled: false });
                 }
                 Ok(Swap::Lost { winner, .. }) => winner,
                 Err(error) => {
@@ -104,7 +103,7 @@ impl Claimed {
             match decision {
                 Decision::Forward { replacing } => {
                     expect = replacing;
-                    record.version =
+                    Arc::make_mut(&mut record).version =
                         replacing.map_or_else(first_version, |version| version.wrapping_add(1));
                 }
                 other => return Err(known(gateway, id, winner.as_deref(), other)),
@@ -125,7 +124,7 @@ impl Claimed {
     pub(super) async fn complete(&mut self, answer: Answer, retention: Retention) -> Settled {
         let now = self.gateway.store.now();
         for _ in 0..MAX_TRIES {
-            let next = self.record.completed(answer.clone(), retention, now);
+            let next = Arc::new(self.record.completed(answer.clone(), retention, now));
             let expires = next.expires();
             match self.put(Some(next)).await {
                 Ok(Swap::Done) => {
@@ -147,7 +146,7 @@ impl Claimed {
                 }
                 Err(error) => {
                     tracing::error!(record = ?self.id, %error, "an outcome could not be recorded");
-                    self.finish_later(Some(self.record.completed(answer, retention, now)));
+                    self.finish_later(Some(self.record.completed(answer, retention, now).into()));
                     return Settled::NotRecorded;
                 }
             }
@@ -159,7 +158,7 @@ impl Claimed {
     /// Records that nobody knows the outcome.
     pub(super) async fn lose(&mut self, reason: UnknownReason) {
         let next = self.record.lost(reason, self.gateway.store.now());
-        self.put_or_later(Some(next)).await;
+        self.put_or_later(Some(next.into())).await;
     }
 
     /// Removes the record: the backend has certainly not acted. Also when this process was taken for
@@ -174,7 +173,7 @@ impl Claimed {
     }
 
     /// Gives the record that was met instead.
-    async fn put_or_later(&mut self, next: Option<Record>) -> Option<Box<Record>> {
+    async fn put_or_later(&mut self, next: Option<Arc<Record>>) -> Option<Box<Record>> {
         match self.put(next.clone()).await {
             Ok(Swap::Done) => None,
             Ok(Swap::Lost { winner, .. }) => {
@@ -190,20 +189,20 @@ impl Claimed {
     }
 
     /// What the store did not confirm is tried again until it has it.
-    fn finish_later(&mut self, put: Option<Record>) {
+    fn finish_later(&mut self, put: Option<Arc<Record>>) {
         self.settled = true;
         let change = Change { id: self.id, expect: Some(self.record.version), put };
         let outcome = (self.record.attempt, Kind::Outcome);
         self.gateway.unfinished.finish(&self.gateway.store, vec![change], outcome);
     }
 
-    async fn put(&mut self, next: Option<Record>) -> Result<Swap, StoreError> {
+    async fn put(&mut self, next: Option<Arc<Record>>) -> Result<Swap, StoreError> {
         let expect = Some(self.record.version);
         let change = Change { id: self.id, expect, put: next.clone() };
         let swap = self.gateway.store.swap(vec![change]).await?;
         self.settled = true;
         if let (Swap::Done, Some(next)) = (&swap, next) {
-            self.record = Arc::new(next);
+            self.record = next;
         }
         Ok(swap)
     }
@@ -215,7 +214,7 @@ impl Drop for Claimed {
             return;
         }
         let next = self.record.lost(UnknownReason::ProcessEnded, self.gateway.store.now());
-        self.finish_later(Some(next));
+        self.finish_later(Some(next.into()));
     }
 }
 

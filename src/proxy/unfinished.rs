@@ -142,11 +142,11 @@ enum Met {
 fn met(change: &mut Change, winner: Option<&Record>, attempt: &Nonce) -> Met {
     match (winner, &mut change.put) {
         (None, None) => Met::Nothing,
-        (Some(winner), Some(put)) if put == winner => Met::Made,
+        (Some(winner), Some(put)) if **put == *winner => Met::Made,
         (Some(winner), put) if winner.awaits(attempt) => {
             change.expect = Some(winner.version);
             if let Some(put) = put {
-                put.version = winner.version.wrapping_add(1);
+                Arc::make_mut(put).version = winner.version.wrapping_add(1);
             }
             Met::Awaiting
         }

@@ -39,12 +39,12 @@ where
 
 /// A change that claims an absent record.
 pub(crate) fn put_new(id: RecordId, record: Record) -> Change {
-    Change { id, expect: None, put: Some(record) }
+    Change { id, expect: None, put: Some(record.into()) }
 }
 
 /// A change of a record from one version.
 pub(crate) fn replace(id: RecordId, version: u64, put: Option<Record>) -> Change {
-    Change { id, expect: Some(version), put }
+    Change { id, expect: Some(version), put: put.map(Arc::new) }
 }
 
 /// Swaps, and expects it to be done.
@@ -104,7 +104,7 @@ async fn a_change_is_made_only_on_the_version_it_expects(store: &dyn Store) {
     let unknown = claim.lost(UnknownReason::Timeout, T0);
     for wrong in [None, Some(0), Some(2), Some(u64::MAX)] {
         for put in [None, Some(unknown.clone())] {
-            let change = Change { id: id(1), expect: wrong, put };
+            let change = Change { id: id(1), expect: wrong, put: put.map(Arc::new) };
             assert_eq!(lost(store, vec![change]).await, (0, Some(claim.clone())));
             assert_eq!(store.get(id(1)).await.unwrap(), Some(claim.clone()));
         }
@@ -326,7 +326,7 @@ async fn random_changes_have_the_effect_they_have_on_a_map(store: &dyn Store) {
             let version = random.below(4) as u64;
             let subject = [None, Some([1; 16]), Some([2; 16])][random.below(3)];
             let put = (random.below(4) > 0).then_some(Record { version, subject, ..sample });
-            changes.push(Change { id, expect, put });
+            changes.push(Change { id, expect, put: put.map(Arc::new) });
         }
         let loser = changes
             .iter()
@@ -335,7 +335,7 @@ async fn random_changes_have_the_effect_they_have_on_a_map(store: &dyn Store) {
             (Swap::Done, None) => {
                 for change in changes {
                     match change.put {
-                        Some(record) => model.insert(change.id, record),
+                        Some(record) => model.insert(change.id, Arc::unwrap_or_clone(record)),
                         None => model.remove(&change.id),
                     };
                 }

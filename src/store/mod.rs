@@ -22,6 +22,7 @@ pub mod watch;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::idempotency::record::Nonce;
@@ -39,7 +40,7 @@ pub struct Change {
     /// The version it must have now; `None`: it must be absent.
     pub expect: Option<u64>,
     /// What takes its place; `None` removes it.
-    pub put: Option<Record>,
+    pub put: Option<Arc<Record>>,
 }
 
 /// How a compare-and-swap ended.

@@ -60,7 +60,7 @@ pub async fn pass(store: &dyn Store) -> Result<u64, StoreError> {
         let now = store.now();
         let mut swaps = Vec::with_capacity(page.len());
         for (id, record) in page {
-            let put = record.abandoned(now);
+            let put = record.abandoned(now).map(Arc::new);
             swaps.push(store.swap(vec![Change { id, expect: Some(record.version), put }]));
         }
         for swap in swaps {

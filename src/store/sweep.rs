@@ -86,7 +86,7 @@ async fn page(store: &dyn Store, now: Timestamp) -> Result<(usize, Swept), Store
         let (change, done) = match record.expired(now) {
             Expiry::Keep => continue,
             Expiry::Bury(tombstone) => (
-                Change { id, expect, put: Some(*tombstone) },
+                Change { id, expect, put: Some(Arc::from(tombstone)) },
                 Swept { buried: 1, ..Swept::default() },
             ),
             Expiry::Forget => {

@@ -1,6 +1,8 @@
 //! What a batch waits for in other processes: an item that one of them has in flight, or a turn that
 //! is another batch's.
 
+use std::sync::Arc;
+
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId, State};
 use crate::items;
@@ -46,7 +48,7 @@ impl Elsewhere {
 /// The turns of a batch: one for each `serialize_by` value, so that batches of several processes go
 /// one after the other. Within one process `busy` sees to that, and a store of one process has none.
 #[derive(Default)]
-pub(super) struct Turns(Vec<(RecordId, Record)>);
+pub(super) struct Turns(Vec<(RecordId, Arc<Record>)>);
 
 impl Turns {
     /// The turns that `batch` needs, as records of the attempt that `like` is a record of.
@@ -57,7 +59,7 @@ impl Turns {
             // Names of routes have no colon, so a turn never collides with anything else.
             let id = RecordId::new(&like.tenant, "turn:", &key);
             let (version, state) = (first_version(), State::Turn);
-            (id, Record { version, key, subject: None, attempts: 1, state, ..like.clone() })
+            (id, Record { version, key, subject: None, attempts: 1, state, ..like.clone() }.into())
         };
         Self(batch.serial.iter().map(turn).collect())
     }

@@ -138,8 +138,9 @@ pub(super) async fn claim(
             outcome::store_unavailable()
         })?;
         let (id, expect) = (intake.ids[at], known.map(|record| record.version));
+        let record = Arc::new(record);
         changes.push(Change { id, expect, put: Some(record.clone()) });
-        items.push(Entry { at, id, record: Arc::new(record) });
+        items.push(Entry { at, id, record });
     }
     let turns = Turns::of(gateway, &intake.batch, items.first().map(|entry| &*entry.record));
     changes.extend(turns.take());
@@ -279,10 +280,10 @@ impl ClaimedItems {
                 }
             };
             let gone = forget && ledger.is_blank();
-            let next = entry.record.with_ledger(ledger, self.retention, now);
+            let next = Arc::new(entry.record.with_ledger(ledger, self.retention, now));
             let put = (!gone).then(|| next.clone());
             changes.push(Change { id: entry.id, expect: Some(entry.record.version), put });
-            records.push((entry.at, Arc::new(next)));
+            records.push((entry.at, next));
         }
         changes.extend(self.turns.give_back());
         (changes, records)
@@ -339,7 +340,7 @@ impl ClaimedItems {
             .filter_map(|entry| {
                 let ledger = entry.record.ledger()?.release().ok()?;
                 let put = (!ledger.is_blank())
-                    .then(|| entry.record.with_ledger(ledger, self.retention, now));
+                    .then(|| entry.record.with_ledger(ledger, self.retention, now).into());
                 Some(Change { id: entry.id, expect: Some(entry.record.version), put })
             })
             .chain(self.turns.give_back())
@@ -365,7 +366,7 @@ impl Drop for ClaimedItems {
             .map(|entry| Change {
                 id: entry.id,
                 expect: Some(entry.record.version),
-                put: Some(entry.record.lost(UnknownReason::ProcessEnded, now)),
+                put: Some(entry.record.lost(UnknownReason::ProcessEnded, now).into()),
             })
             .chain(self.turns.give_back())
             .collect();

@@ -107,7 +107,7 @@ impl<E: Engine> Shared<E> {
     /// What this process has in flight is known before the store can tell anybody.
     fn announce(&self, changes: &[Change]) -> Vec<Step> {
         let step = |change: &Change| {
-            let begins = change.put.as_ref().is_some_and(Record::is_in_flight);
+            let begins = change.put.as_ref().is_some_and(|record| record.is_in_flight());
             if begins {
                 self.wake.began(change.id);
             }
