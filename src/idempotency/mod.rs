@@ -7,6 +7,7 @@
 
 pub mod claim;
 pub mod fingerprint;
+mod id;
 pub mod key;
 pub mod ledger;
 pub mod outcome;

@@ -32,6 +32,7 @@ use crate::idempotency::fingerprint::{Fingerprint, MemberDigest};
 use crate::idempotency::record::{Nonce, StoredResponse, UnknownReason};
 use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
 use ledger::{ledger_tag, reason_of, reason_to_tag};
+use parts::{Reader, Writer};
 
 /// The version of the layout this program writes, and the newest it reads.
 pub const SCHEMA: u32 = 2;
@@ -262,36 +263,7 @@ fn size_hint(record: &Record) -> usize {
     members + names + answer
 }
 
-struct Writer<'a>(&'a mut Vec<u8>);
-
 impl Writer<'_> {
-    fn raw(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn u16(&mut self, value: u16) {
-        self.raw(&value.to_le_bytes());
-    }
-
-    fn u32(&mut self, value: u32) {
-        self.raw(&value.to_le_bytes());
-    }
-
-    fn u64(&mut self, value: u64) {
-        self.raw(&value.to_le_bytes());
-    }
-
-    /// A length. Nothing that the gateway accepts comes near 4 GiB; if it did, the length written
-    /// would not fit what follows and reading would say so.
-    fn count(&mut self, count: usize) {
-        self.u32(u32::try_from(count).unwrap_or(u32::MAX));
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.count(bytes.len());
-        self.raw(bytes);
-    }
-
     fn state(&mut self, state: &State) {
         match state {
             State::InFlight | State::Turn => {}
@@ -329,68 +301,7 @@ impl Writer<'_> {
     }
 }
 
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize, field: &'static str) -> Result<&'a [u8], DecodeError> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or(DecodeError::EndsIn(field))?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or(DecodeError::EndsIn(field))?;
-        self.0 = rest;
-        Ok(*taken)
-    }
-
-    fn u8(&mut self, field: &'static str) -> Result<u8, DecodeError> {
-        Ok(self.array::<1>(field)?[0])
-    }
-
-    fn u16(&mut self, field: &'static str) -> Result<u16, DecodeError> {
-        self.array(field).map(u16::from_le_bytes)
-    }
-
-    fn u32(&mut self, field: &'static str) -> Result<u32, DecodeError> {
-        self.array(field).map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self, field: &'static str) -> Result<u64, DecodeError> {
-        self.array(field).map(u64::from_le_bytes)
-    }
-
-    fn time(&mut self, field: &'static str) -> Result<Timestamp, DecodeError> {
-        self.u64(field).map(Timestamp::from_millis)
-    }
-
-    fn bytes(&mut self, field: &'static str) -> Result<&'a [u8], DecodeError> {
-        let count = self.u32(field)? as usize;
-        self.take(count, field)
-    }
-
-    fn text(&mut self, field: &'static str) -> Result<String, DecodeError> {
-        let text = std::str::from_utf8(self.bytes(field)?);
-        text.map(str::to_owned).map_err(|_| DecodeError::Invalid(field))
-    }
-
-    fn list<T>(
-        &mut self,
-        field: &'static str,
-        mut item: impl FnMut(&mut Self) -> Result<T, DecodeError>,
-    ) -> Result<Vec<T>, DecodeError> {
-        let count = self.u32(field)? as usize;
-        // Every item takes 8 bytes at least, so a wrong count cannot ask for much memory.
-        if count > self.0.len() / 8 {
-            return Err(DecodeError::EndsIn(field));
-        }
-        let mut list = Vec::with_capacity(count);
-        for _ in 0..count {
-            list.push(item(self)?);
-        }
-        Ok(list)
-    }
-
+impl Reader<'_> {
     fn head(&mut self) -> Result<(Head, u8), DecodeError> {
         let _schema = self.u8("schema")?;
         let tag = self.u8("state")?;
@@ -486,6 +397,8 @@ impl<'a> Reader<'a> {
 
 #[path = "codec_ledger.rs"]
 mod ledger;
+#[path = "codec_parts.rs"]
+mod parts;
 #[cfg(test)]
 #[path = "codec_tests.rs"]
 mod tests;

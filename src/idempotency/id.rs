@@ -1,0 +1,89 @@
+//! What names a record in a store.
+
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+
+use sha2::{Digest, Sha256};
+
+use super::tenant::TenantId;
+
+/// Names a record: one byte that all records of a tenant share, then a digest of tenant, scope and
+/// key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RecordId([u8; 16]);
+
+impl Hash for RecordId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Behind its first byte an id is a digest: any part is as good as a hash of the whole.
+        state.write_u64(self.0[1..].first_chunk().copied().map_or(0, u64::from_le_bytes));
+    }
+}
+
+/// Hashes ids by what they are, a digest. Only for keys that write one `u64`.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}
+
+/// For maps whose keys are ids.
+pub type BuildIdHasher = BuildHasherDefault<IdHasher>;
+
+impl RecordId {
+    /// The id for `key` of `tenant`; `scope` is the route's name where keys are scoped to routes,
+    /// else empty.
+    pub fn new(tenant: &TenantId, scope: &str, key: &str) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"oncegate/record/1\0");
+        hash.update(tenant.as_bytes());
+        hash.update((scope.len() as u64).to_le_bytes());
+        hash.update(scope.as_bytes());
+        hash.update(key.as_bytes());
+        let mut bytes = [0; 16];
+        bytes[0] = tenant.as_bytes()[0];
+        bytes[1..].copy_from_slice(&hash.finalize()[..15]);
+        Self(bytes)
+    }
+
+    /// An id read back from a store.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The byte that all records of a tenant share. A store that spreads records over several
+    /// servers keeps those of one shard together, so that a batch can be claimed in one step.
+    pub const fn shard(&self) -> u8 {
+        self.0[0]
+    }
+
+    /// The 16 bytes a store uses as its key.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The first 8 hex digits: enough to follow a key through a log, and never the key itself.
+        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
