@@ -26,6 +26,8 @@ pub enum Disposition {
     Executed,
     /// Answered from the record.
     Replayed,
+    /// The same, for the first time since somebody settled what was unknown.
+    Recovered,
     /// Another request with this key is running.
     InProgress,
     /// Refused; nothing was sent for it.
@@ -46,6 +48,7 @@ impl Disposition {
         match self {
             Self::Executed => "executed",
             Self::Replayed => "replayed",
+            Self::Recovered => "recovered",
             Self::InProgress => "in-progress",
             Self::Rejected => "rejected",
             Self::NotExecuted => "not-executed",

@@ -13,7 +13,7 @@ use crate::admin;
 use crate::config::Config;
 use crate::proxy::{self, Gateway};
 use crate::shutdown::{Shutdown, Tasks};
-use crate::store::{reap, sweep};
+use crate::store::{hot, reap, sweep};
 
 /// Connections the system holds for us before they are accepted.
 const BACKLOG: u32 = 4096;
@@ -50,6 +50,9 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String
     if let Some(lease) = lease {
         // A death is noticed within a lease and a fifth.
         background.spawn(reap::run(store.clone(), lease / 5, shutdown.clone()));
+    }
+    if let Some(announced) = store.announced() {
+        background.spawn(hot::follow(gateway.hot.clone(), announced));
     }
     background.spawn(admin::serve(store, admin_listener, shutdown.clone()));
     proxy::serve(&gateway, listeners, &background, &shutdown);

@@ -20,6 +20,8 @@ pub enum Decision<'a> {
         response: &'a Arc<StoredResponse>,
         /// Until when it is kept; `None`: for ever.
         expires: Option<Timestamp>,
+        /// An operator settled it, and this is the first that a client hears of it.
+        recovered: bool,
     },
     /// The answer was too large to keep.
     NotRetained {
@@ -44,7 +46,7 @@ pub enum Decision<'a> {
 /// What to do with a request whose key has the record `existing`, at `now`.
 ///
 /// A record past all its retention counts as absent, whether or not it was swept yet; one past its
-/// answer's retention as a tombstone. Another fingerprint is refused in every state.
+/// answer's retention as a tombstone; one that an operator released as absent. Another fingerprint is refused in every state.
 pub fn decide<'a>(
     existing: Option<&'a Record>,
     fingerprint: &Fingerprint,
@@ -62,6 +64,8 @@ pub fn decide<'a>(
             (due(expires), due(&end))
         }
         State::Tombstone { expires, .. } => (true, due(expires)),
+        // The key is free, whatever it was used for.
+        State::Released { .. } => (true, true),
     };
     if forgotten {
         return Decision::Forward { replacing: Some(record.version) };
@@ -74,9 +78,11 @@ pub fn decide<'a>(
         _ if expired => Decision::Expired,
         State::InFlight => Decision::InProgress,
         State::Unknown { .. } | State::Turn | State::Item { .. } => Decision::Unknown,
-        State::Tombstone { .. } => Decision::Expired,
+        State::Tombstone { .. } | State::Released { .. } => Decision::Expired,
         State::Final { answer, expires, completed, .. } => match answer {
-            super::Answer::Kept(response) => Decision::Replay { response, expires: *expires },
+            super::Answer::Kept(response) => {
+                Decision::Replay { response, expires: *expires, recovered: record.untold }
+            }
             super::Answer::NotRetained { status } => {
                 Decision::NotRetained { status: *status, completed: *completed }
             }

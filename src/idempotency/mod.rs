@@ -12,6 +12,9 @@ pub mod key;
 pub mod ledger;
 pub mod outcome;
 pub mod record;
+pub mod settle;
+#[cfg(test)]
+mod settle_tests;
 pub mod tenant;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fingerprint::Fingerprint;
 use super::ledger::Ledger;
+use super::settle::Entry;
 use super::tenant::TenantId;
 use crate::clock::Timestamp;
 
@@ -53,6 +54,11 @@ pub struct Record {
     pub owner: Nonce,
     /// Where the record stands.
     pub state: State,
+    /// An operator settled it, and no client was told yet: the first one is told `recovered`. Only
+    /// of what is final.
+    pub untold: bool,
+    /// What operators decided about it, oldest first; at most [`MAX_HISTORY`](super::settle::MAX_HISTORY).
+    pub history: Vec<Entry>,
 }
 
 /// Sixteen random bytes that name one attempt or one process.
@@ -88,6 +94,12 @@ pub enum State {
         /// When the outcome became known.
         completed: Timestamp,
         /// When the key may be forgotten; `None` keeps it for ever.
+        expires: Option<Timestamp>,
+    },
+    /// An operator found that it was not carried out: the key is free. For requests this is as good
+    /// as no record; it is there for its history.
+    Released {
+        /// When it may be forgotten; `None` keeps it for ever.
         expires: Option<Timestamp>,
     },
     /// A turn: batches with one `serialize_by` value go one after the other, and this one's turn it
@@ -213,6 +225,7 @@ impl Record {
             State::InFlight
             | State::Unknown { .. }
             | State::Final { .. }
+            | State::Released { .. }
             | State::Tombstone { .. } => State::Unknown { since: now, reason },
             State::Item { ledger, tombstone, .. } => match ledger.lose(reason) {
                 Ok(ledger) => {
@@ -233,6 +246,7 @@ impl Record {
             | State::Unknown { .. }
             | State::Final { .. }
             | State::Tombstone { .. }
+            | State::Released { .. }
             | State::Item { .. } => Some(self.lost(UnknownReason::ProcessEnded, now)),
         }
     }
@@ -247,7 +261,10 @@ impl Record {
         match &self.state {
             State::InFlight | State::Turn => true,
             State::Item { ledger, .. } => ledger.in_flight > 0,
-            State::Unknown { .. } | State::Final { .. } | State::Tombstone { .. } => false,
+            State::Unknown { .. }
+            | State::Final { .. }
+            | State::Released { .. }
+            | State::Tombstone { .. } => false,
         }
     }
 
@@ -257,7 +274,11 @@ impl Record {
         let open = match &self.state {
             State::Unknown { .. } => true,
             State::Item { ledger, .. } => ledger.is_open(),
-            State::InFlight | State::Turn | State::Final { .. } | State::Tombstone { .. } => false,
+            State::InFlight
+            | State::Turn
+            | State::Final { .. }
+            | State::Released { .. }
+            | State::Tombstone { .. } => false,
         };
         open && self.attempt == *attempt
     }
@@ -270,6 +291,7 @@ impl Record {
             | State::Turn
             | State::Unknown { .. }
             | State::Final { .. }
+            | State::Released { .. }
             | State::Tombstone { .. } => None,
         }
     }
@@ -279,6 +301,7 @@ impl Record {
         match self.state {
             State::InFlight | State::Unknown { .. } | State::Turn => None,
             State::Final { expires, .. }
+            | State::Released { expires }
             | State::Tombstone { expires, .. }
             | State::Item { expires, .. } => expires,
         }
@@ -296,7 +319,11 @@ impl Record {
                 let state = State::Tombstone { status, completed: *completed, expires };
                 Expiry::Bury(Box::new(self.next(state, now)))
             }
-            State::Tombstone { expires: Some(at), .. } if *at <= now => Expiry::Forget,
+            State::Tombstone { expires: Some(at), .. } | State::Released { expires: Some(at) }
+                if *at <= now =>
+            {
+                Expiry::Forget
+            }
             State::Item { ledger, expires: Some(at), tombstone } if *at <= now => {
                 let Some(keep) = tombstone else { return Expiry::Forget };
                 let expires = keep.end(*at);
@@ -313,11 +340,12 @@ impl Record {
             | State::Turn
             | State::Final { .. }
             | State::Tombstone { .. }
+            | State::Released { .. }
             | State::Item { .. } => Expiry::Keep,
         }
     }
 
-    fn next(&self, state: State, now: Timestamp) -> Self {
+    pub(super) fn next(&self, state: State, now: Timestamp) -> Self {
         // Not `..self.clone()`: the present state, which may be large, would be copied to be dropped.
         Self {
             version: self.version.wrapping_add(1),
@@ -332,6 +360,8 @@ impl Record {
             attempt: self.attempt,
             owner: self.owner,
             state,
+            untold: false,
+            history: self.history.clone(),
         }
     }
 }

@@ -231,6 +231,8 @@ fn claimed() -> Record {
         attempt: [2; 16],
         owner: [3; 16],
         state: State::InFlight,
+        untold: false,
+        history: Vec::new(),
     }
 }
 

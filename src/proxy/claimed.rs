@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::Gateway;
+use super::known::{known, settled_by_other, unavailable, without_a_claim};
 use super::outcome::{self, Told};
 use super::unfinished::Kind;
 use crate::clock::Timestamp;
@@ -28,6 +29,8 @@ pub(super) struct Draft {
     pub(super) key: Key,
     pub(super) subject: Option<[u8; 16]>,
     pub(super) fingerprint: Fingerprint,
+    /// How long its records are kept.
+    pub(super) retention: Retention,
 }
 
 /// A durable claim. Dropped before its outcome was recorded (a panic, a runtime that ends), it
@@ -37,6 +40,7 @@ pub(super) struct Claimed {
     id: RecordId,
     /// The record as this attempt last wrote it.
     record: Arc<Record>,
+    retention: Retention,
     settled: bool,
 }
 
@@ -59,7 +63,7 @@ impl Claimed {
         draft: Draft,
         wait: Duration,
     ) -> Result<Self, Told> {
-        let (route, until) = (draft.route, Instant::now() + wait);
+        let (route, retention, until) = (draft.route, draft.retention, Instant::now() + wait);
         let now = gateway.store.now();
         let attempt = unique::bytes();
         let mut record = Arc::new(Record {
@@ -75,17 +79,21 @@ impl Claimed {
             attempt,
             owner: gateway.store.owner(),
             state: State::InFlight,
+            untold: false,
+            history: Vec::new(),
         });
         let mut expect = None;
         for _ in 0..MAX_TRIES {
+            let dropped = gateway.hot.dropped();
             let change = Change { id, expect, put: Some(record.clone()) };
             let winner = match gateway.store.swap(vec![change]).await {
                 Ok(Swap::Done) => {
-                    return Ok(Self { gateway: gateway.clone(), id, record, settled: false });
+                    let gateway = gateway.clone();
+                    return Ok(Self { gateway, id, record, retention, settled: false });
                 }
                 Ok(Swap::Lost { winner, .. }) => winner,
                 Err(error) => {
-                    withdraw(gateway, id, &record);
+                    withdraw(gateway, id, &record, retention);
                     return Err(without_a_claim(gateway, id, &record, &error).await);
                 }
             };
@@ -103,10 +111,12 @@ impl Claimed {
             match decision {
                 Decision::Forward { replacing } => {
                     expect = replacing;
-                    Arc::make_mut(&mut record).version =
-                        replacing.map_or_else(first_version, |version| version.wrapping_add(1));
+                    Arc::make_mut(&mut record).renew(winner.as_deref(), unique::number());
                 }
-                other => return Err(known(gateway, id, winner.as_deref(), other)),
+                other => {
+                    let met = winner.as_deref().map(|record| (record, dropped));
+                    return Err(known(gateway, id, met, other).await);
+                }
             }
         }
         tracing::error!(record = ?id, "the record kept changing; nothing was sent");
@@ -121,16 +131,17 @@ impl Claimed {
     ///
     /// A process that was taken for dead finds its record unknown. When nobody else has decided
     /// since, what its own attempt brought is the truth and settles it.
-    pub(super) async fn complete(&mut self, answer: Answer, retention: Retention) -> Settled {
-        let now = self.gateway.store.now();
+    pub(super) async fn complete(&mut self, answer: Answer) -> Settled {
+        let (now, retention) = (self.gateway.store.now(), self.retention);
         for _ in 0..MAX_TRIES {
+            let dropped = self.gateway.hot.dropped();
             let next = Arc::new(self.record.completed(answer.clone(), retention, now));
             let expires = next.expires();
             match self.put(Some(next)).await {
                 Ok(Swap::Done) => {
                     if self.gateway.store.is_shared() {
                         // A retry that comes soon is answered though the store is away meanwhile.
-                        self.gateway.hot.put(self.id, self.record.clone());
+                        self.gateway.hot.put_unless_dropped(self.id, self.record.clone(), dropped);
                     }
                     return Settled::Recorded { expires, completed: now };
                 }
@@ -140,8 +151,8 @@ impl Claimed {
                     self.record = winner.into();
                 }
                 Ok(Swap::Lost { winner, .. }) => {
-                    let told =
-                        settled_by_other(&self.gateway, self.id, winner.as_deref(), &self.record);
+                    let met = winner.as_deref().map(|record| (record, dropped));
+                    let told = settled_by_other(&self.gateway, self.id, met, &self.record).await;
                     return Settled::Otherwise(told);
                 }
                 Err(error) => {
@@ -161,11 +172,13 @@ impl Claimed {
         self.put_or_later(Some(next.into())).await;
     }
 
-    /// Removes the record: the backend has certainly not acted. Also when this process was taken for
+    /// Frees the key: the backend has certainly not acted. What operators decided about it before is
+    /// kept. Also when this process was taken for
     /// dead meanwhile, and its call for one whose outcome nobody knows.
     pub(super) async fn release(&mut self) {
         for _ in 0..MAX_TRIES {
-            match self.put_or_later(None).await {
+            let next = self.record.freed(self.retention, self.gateway.store.now()).map(Arc::new);
+            match self.put_or_later(next).await {
                 Some(winner) if winner.awaits(&self.record.attempt) => self.record = winner.into(),
                 _ => return,
             }
@@ -248,8 +261,9 @@ async fn elsewhere(
 }
 
 /// Takes back a claim that may become durable yet: nothing was sent for it and nothing will be.
-fn withdraw(gateway: &Gateway, id: RecordId, claim: &Record) {
-    let change = Change { id, expect: Some(claim.version), put: None };
+fn withdraw(gateway: &Gateway, id: RecordId, claim: &Record, retention: Retention) {
+    let put = claim.freed(retention, gateway.store.now()).map(Arc::new);
+    let change = Change { id, expect: Some(claim.version), put };
     let withdrawal = (claim.attempt, Kind::Withdrawal);
     gateway.unfinished.finish(&gateway.store, vec![change], withdrawal);
 }
@@ -258,85 +272,4 @@ fn withdraw(gateway: &Gateway, id: RecordId, claim: &Record) {
 /// the upper bits are free for the raises to come.
 pub(super) fn first_version() -> u64 {
     unique::number() >> 8
-}
-
-/// What a request is told that could not be claimed: a disk that takes no claims can be read all the
-/// same, and what is final there is true. A store on a server that did not answer is not asked again.
-async fn without_a_claim(
-    gateway: &Gateway,
-    id: RecordId,
-    claim: &Record,
-    error: &StoreError,
-) -> Told {
-    if gateway.store.is_shared() {
-        return unavailable(error);
-    }
-    let found = gateway.store.get(id).await.ok().flatten();
-    let Some(found) = found.filter(|found| found.attempt != claim.attempt) else {
-        return unavailable(error);
-    };
-    match decide(Some(&found), &claim.fingerprint, gateway.store.now()) {
-        Decision::Forward { .. } => unavailable(error),
-        decision => known(gateway, id, Some(&found), decision),
-    }
-}
-
-fn unavailable(error: &StoreError) -> Told {
-    match error {
-        StoreError::Unavailable(_) => tracing::error!(%error, "nothing was sent"),
-        StoreError::Corrupt { .. } => {
-            tracing::error!(%error, "nothing was sent; run `oncegate store verify`");
-        }
-    }
-    Told::Refused(outcome::store_unavailable())
-}
-
-/// What the store says of a key, for a request that does not claim it; `None`: the key is free.
-pub(super) async fn recorded(
-    gateway: &Gateway,
-    id: RecordId,
-    fingerprint: &Fingerprint,
-) -> Option<Told> {
-    let record = match gateway.store.get(id).await {
-        Ok(record) => record?,
-        Err(error) => return Some(unavailable(&error)),
-    };
-    match decide(Some(&record), fingerprint, gateway.store.now()) {
-        Decision::Forward { .. } => None,
-        decision => Some(known(gateway, id, Some(&record), decision)),
-    }
-}
-
-/// What an existing record means for a request that wanted to claim its key.
-fn known(gateway: &Gateway, id: RecordId, winner: Option<&Record>, decision: Decision<'_>) -> Told {
-    match decision {
-        Decision::Replay { response, expires } => {
-            if let Some(record) = winner {
-                gateway.hot.put(id, record.clone());
-            }
-            Told::Final { response: response.clone(), expires }
-        }
-        Decision::NotRetained { status, completed } => Told::NotRetained { status, completed },
-        Decision::InProgress => Told::InProgress,
-        Decision::Unknown => Told::Unknown,
-        Decision::Reused { differing } => Told::Refused(outcome::reused(differing)),
-        Decision::Expired => Told::Refused(outcome::expired()),
-        // The caller tries again instead of telling this.
-        Decision::Forward { .. } => Told::Refused(outcome::store_unavailable()),
-    }
-}
-
-/// What a record says that was settled while this attempt was still out.
-fn settled_by_other(
-    gateway: &Gateway,
-    id: RecordId,
-    winner: Option<&Record>,
-    own: &Record,
-) -> Told {
-    tracing::warn!(record = ?id, "the record was settled by somebody else");
-    let decision = decide(winner, &own.fingerprint, gateway.store.now());
-    match decision {
-        Decision::Forward { .. } => Told::Unknown,
-        other => known(gateway, id, winner, other),
-    }
 }

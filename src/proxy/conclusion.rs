@@ -33,7 +33,7 @@ impl Conclusion {
     pub(super) fn tell(self, told: Told, first: Option<Answer>) {
         let answer = first.unwrap_or_else(|| told.clone().replay(&self.replayed_header));
         // First: a client that has its answer must not find the call still in flight.
-        self.lead.conclude(told);
+        self.lead.conclude(told.again());
         // The first client may have gone; nobody is harmed.
         let _ = self.first.send(answer);
     }

@@ -10,7 +10,6 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::claimed;
 use super::client::Client;
 use super::conclusion::Conclusion;
 use super::forward::{self, Call, Wanted};
@@ -18,6 +17,7 @@ use super::headers::check::{HeadError, check_request_head};
 use super::headers::path::{ambiguous, normalize_path};
 use super::inflight::{Entry, Flight};
 use super::intake::{self, Intake};
+use super::known;
 use super::outcome;
 use super::route::Found;
 use super::{Gateway, batch, pass, wellknown};
@@ -155,7 +155,7 @@ async fn keyed(
                 if let Some(answer) = join(gateway, route, mode, &flight, &fingerprint).await {
                     return answer;
                 }
-                let recorded = claimed::recorded(gateway, intake.id, &fingerprint).await;
+                let recorded = known::recorded(gateway, intake.id, &fingerprint).await;
                 if let Some(told) = recorded {
                     return told.replay(&mode.duplicates.replayed_header);
                 }
@@ -275,7 +275,8 @@ fn remembered(
         }
     };
     match decide(Some(record), &fingerprint, gateway.store.now()) {
-        Decision::Replay { response, expires } => {
+        // What is here was told before.
+        Decision::Replay { response, expires, recovered: _ } => {
             let header = &mode.duplicates.replayed_header;
             let made = || outcome::replay_headers(response, expires, header);
             let (marker, headers) = known.replay.get_or_init(|| (header.clone(), made()));

@@ -82,7 +82,8 @@ pub(super) async fn run(call: Call, conclusion: Conclusion) {
         // The claim would be refused as well; so there is certainly none to take back.
         return conclusion.refuse(outcome::store_unavailable());
     }
-    let draft = super::claimed::Draft { route, tenant, key, subject, fingerprint };
+    let retention = mode.record.retention;
+    let draft = super::claimed::Draft { route, tenant, key, subject, fingerprint, retention };
     let mut claimed = match Claimed::claim(&gateway, id, draft, mode.duplicates.wait).await {
         Ok(claimed) => claimed,
         Err(told) => return conclusion.tell(told, None),
@@ -211,24 +212,19 @@ async fn answered(
             let live = answer.respond(Disposition::Unknown, None);
             conclusion.tell(Told::Unknown, Some(Ok(live)));
         }
-        Verdict::Final => complete(claimed, mode, answer, conclusion).await,
+        Verdict::Final => complete(claimed, answer, conclusion).await,
     }
 }
 
 /// Records the final answer, durably, and only then tells anybody.
-async fn complete(
-    claimed: &mut Claimed,
-    mode: &RequestMode,
-    answer: Collected,
-    conclusion: Conclusion,
-) {
+async fn complete(claimed: &mut Claimed, answer: Collected, conclusion: Conclusion) {
     let stored = answer.stored();
-    let settled = claimed.complete(kept(stored.as_ref(), &answer), mode.record.retention).await;
+    let settled = claimed.complete(kept(stored.as_ref(), &answer)).await;
     crash::point(Point::AfterCompletion);
     match settled {
         Settled::Recorded { expires, completed } => {
             let told = match stored {
-                Some(response) => Told::Final { response, expires },
+                Some(response) => Told::Final { response, expires, recovered: false },
                 None => Told::NotRetained { status: answer.status().as_u16(), completed },
             };
             let until = told.expires_header();
@@ -253,7 +249,7 @@ async fn late(claimed: &mut Claimed, mode: &RequestMode, end: Option<End>) {
             Verdict::Released => claimed.release().await,
             Verdict::Final => {
                 let stored = answer.stored();
-                claimed.complete(kept(stored.as_ref(), &answer), mode.record.retention).await;
+                claimed.complete(kept(stored.as_ref(), &answer)).await;
                 tracing::info!(record = ?claimed.id(), "a late answer settled the outcome");
             }
         },

@@ -16,6 +16,7 @@ mod forward;
 pub mod headers;
 pub mod inflight;
 mod intake;
+mod known;
 mod onward;
 pub mod outcome;
 mod pass;
@@ -43,7 +44,7 @@ pub struct Gateway {
     /// Where records are kept.
     pub store: Arc<dyn Store>,
     /// Final records that were asked for lately.
-    pub hot: Hot,
+    pub hot: Arc<Hot>,
     /// The calls in flight in this process.
     pub calls: Arc<InFlight>,
     /// What batches of this process are sending.
@@ -114,6 +115,10 @@ impl Gateway {
             crate::config::Mode::Items(mode) => Places::new(mode.duplicates.max_waiters),
             crate::config::Mode::Off => Places::new(0),
         });
+        let hot = match store.is_shared() {
+            true => Hot::for_a_while(HOT_BYTES, HOT_FOR),
+            false => Hot::new(HOT_BYTES),
+        };
         Ok(Arc::new(Self {
             router: route::Router::new(&config.routes)?,
             upstreams,
@@ -121,7 +126,7 @@ impl Gateway {
             claims: Places::new(limits.in_flight),
             quota: limits.in_flight_per_tenant.map(Quota::new),
             waiters: waiters.collect(),
-            hot: Hot::new(HOT_BYTES),
+            hot: Arc::new(hot),
             calls: Arc::new(InFlight::default()),
             busy: Arc::default(),
             store,
@@ -134,6 +139,10 @@ impl Gateway {
 
 /// Memory for final records that were asked for lately.
 const HOT_BYTES: u64 = 32 << 20;
+
+/// How long one stays there where other processes may purge it: they say so, and a message may be
+/// lost. After that the store is asked again.
+const HOT_FOR: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Accepts on all `listeners` until the shutdown starts; `background` runs the accepting.
 pub fn serve(

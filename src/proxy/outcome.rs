@@ -25,6 +25,8 @@ pub enum Told {
         response: Arc<StoredResponse>,
         /// Until when it is kept; `None`: for ever.
         expires: Option<Timestamp>,
+        /// An operator settled it, and this is the first that a client hears of it.
+        recovered: bool,
     },
     /// A final answer that was too large to keep.
     NotRetained {
@@ -65,11 +67,33 @@ impl Told {
         }
     }
 
-    /// The answer for a duplicate.
+    /// The same for whoever is told after the first.
+    #[must_use]
+    pub fn again(self) -> Self {
+        match self {
+            Self::Final { response, expires, .. } => {
+                Self::Final { response, expires, recovered: false }
+            }
+            Self::NotRetained { .. }
+            | Self::Released(_)
+            | Self::Unrecorded(_)
+            | Self::Refused(_)
+            | Self::Unknown
+            | Self::InProgress
+            | Self::Abandoned => self,
+        }
+    }
+
+    /// The answer for a duplicate, or for the first that hears of a settlement.
     pub fn replay(self, replayed_header: &HeaderName) -> Result<Response<Body>, Problem> {
         match self {
-            Self::Final { response, expires } => {
+            Self::Final { response, expires, recovered: false } => {
                 let headers = replay_headers(&response, expires, replayed_header);
+                Ok(with_headers(&response, headers))
+            }
+            Self::Final { response, expires, recovered: true } => {
+                let mut headers = marked_headers(&response, Disposition::Recovered);
+                insert_expires(&mut headers, expires.map(Timestamp::to_http_date));
                 Ok(with_headers(&response, headers))
             }
             Self::Released(response) => Ok(marked(&response, Disposition::NotExecuted)),

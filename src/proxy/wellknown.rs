@@ -133,8 +133,10 @@ fn key_for(rules: &KeyRules, headers: &HeaderMap) -> Result<Key, KeyError> {
     rules.from_headers(name, headers)
 }
 
+/// Whether it is as good as no record for clients.
 fn forgotten(record: &Record, now: Timestamp) -> bool {
-    record.expired(now) == crate::idempotency::record::Expiry::Forget
+    matches!(record.state, State::Released { .. })
+        || record.expired(now) == crate::idempotency::record::Expiry::Forget
 }
 
 fn status_document(record: &Record, now: Timestamp) -> Value {
@@ -145,6 +147,7 @@ fn status_document(record: &Record, now: Timestamp) -> Value {
     let (state, status, completed, expires) = match &record.state {
         State::InFlight => ("in_flight", None, None, None),
         State::Unknown { .. } | State::Turn | State::Item { .. } => ("unknown", None, None, None),
+        State::Released { .. } => ("absent", None, None, None),
         State::Final { answer, completed, expires, .. } => {
             let state = if expired { "tombstone" } else { "final" };
             (state, Some(answer.status()), Some(*completed), *expires)

@@ -3,19 +3,23 @@
 //! ```text
 //! 0   schema   u8        2
 //! 1   state    u8        1 in flight, 2 unknown, 3 final and kept, 4 final and not kept, 5 tombstone,
-//!                        6 item at rest, 7 item in flight, 8 item unknown, 9 turn
-//! 2   flags    u8        bit 0: expires is set, bit 1: subject is set
+//!                        6 item at rest, 7 item in flight, 8 item unknown, 9 turn, 10 released
+//! 2   flags    u8        bit 0: expires is set, bit 1: subject is set, bit 2: there is a history,
+//!                        bit 3: settled, and no client was told
 //! 3   version  u64
 //! 11  expires  u64       milliseconds, zero when not set
 //! 19  subject  16 bytes  zero when not set
 //! 35  tenant 16, fingerprint 32, first seen u64, updated u64, attempts u32, attempt 16, owner 16,
 //!     route, key, members: count u32, each a name and 4 bytes
-//!     what belongs to the state
+//!     what belongs to the state, history where there is one
 //! end crc32    u32       over the record's id and everything before
 //! ```
 //! Texts and bytes stand behind their length as a u32. The head tells a store all it needs for a
 //! compare-and-swap and its indexes ([`peek`]), so that an answer is not read to be compared. The
 //! id counts in the checksum: a record that ended up under another id is corrupt.
+//!
+//! State 10 and the flags 4 and 8 came later: records without them are what they were before, and a
+//! program from before refuses those with them as corrupt, which holds their keys.
 //!
 //! It is written by hand because the derived form costs a call for each byte of a body. Reading
 //! never panics, whatever the bytes are, and accepts nothing that [`encode`] does not write.
@@ -40,6 +44,9 @@ pub const SCHEMA: u32 = 2;
 const SCHEMA_BYTE: u8 = 2;
 const HAS_EXPIRES: u8 = 1;
 const HAS_SUBJECT: u8 = 2;
+const HAS_HISTORY: u8 = 4;
+const UNTOLD: u8 = 8;
+const ALL_FLAGS: u8 = HAS_EXPIRES | HAS_SUBJECT | HAS_HISTORY | UNTOLD;
 const IN_FLIGHT: u8 = 1;
 const UNKNOWN: u8 = 2;
 const KEPT: u8 = 3;
@@ -49,6 +56,7 @@ const ITEM: u8 = 6;
 const ITEM_IN_FLIGHT: u8 = 7;
 const ITEM_UNKNOWN: u8 = 8;
 const TURN: u8 = 9;
+const RELEASED: u8 = 10;
 /// In the place of an item's tombstone: its outcomes are gone already.
 const GONE: u8 = 2;
 const HEAD: usize = 35;
@@ -77,7 +85,9 @@ impl Head {
             State::Unknown { .. } => (true, false),
             // Nobody has to settle it.
             State::Turn => (false, true),
-            State::Final { .. } | State::Tombstone { .. } => (false, false),
+            State::Final { .. } | State::Tombstone { .. } | State::Released { .. } => {
+                (false, false)
+            }
             State::Item { ref ledger, .. } => (ledger.is_open(), ledger.in_flight > 0),
         };
         let (expires, subject) = (record.expires(), record.subject);
@@ -138,6 +148,7 @@ pub fn encode_into(out: &mut Vec<u8>, id: &RecordId, record: &Record) {
         State::Final { answer: Answer::NotRetained { .. }, .. } => NOT_RETAINED,
         State::Tombstone { .. } => TOMBSTONE,
         State::Turn => TURN,
+        State::Released { .. } => RELEASED,
         State::Item { ledger, .. } => ledger_tag(ledger),
     };
     let expires = record.expires();
@@ -147,6 +158,12 @@ pub fn encode_into(out: &mut Vec<u8>, id: &RecordId, record: &Record) {
     }
     if record.subject.is_some() {
         flags |= HAS_SUBJECT;
+    }
+    if !record.history.is_empty() {
+        flags |= HAS_HISTORY;
+    }
+    if record.untold {
+        flags |= UNTOLD;
     }
     out.raw(&[SCHEMA_BYTE, tag, flags]);
     out.u64(record.version);
@@ -167,6 +184,9 @@ pub fn encode_into(out: &mut Vec<u8>, id: &RecordId, record: &Record) {
         out.raw(&member.digest);
     }
     out.state(&record.state);
+    if !record.history.is_empty() {
+        out.history(&record.history);
+    }
     let checksum = checksum(id, &out.0[start..]);
     out.u32(checksum);
 }
@@ -177,7 +197,7 @@ pub fn encode_into(out: &mut Vec<u8>, id: &RecordId, record: &Record) {
 /// When the bytes are not what [`encode`] wrote for this id.
 pub fn peek(id: &RecordId, bytes: &[u8]) -> Result<Head, DecodeError> {
     let content = verified(id, bytes)?;
-    Reader(content).head().map(|(head, _)| head)
+    Reader(content).head().map(|(head, _, _)| head)
 }
 
 /// Reads a record back.
@@ -186,7 +206,7 @@ pub fn peek(id: &RecordId, bytes: &[u8]) -> Result<Head, DecodeError> {
 /// When the bytes are not what [`encode`] wrote for this id.
 pub fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record, DecodeError> {
     let mut from = Reader(verified(id, bytes)?);
-    let (head, tag) = from.head()?;
+    let (head, tag, flags) = from.head()?;
     let tenant = TenantId::from_bytes(from.array("tenant")?);
     let digest = from.array("fingerprint")?;
     let first_seen = from.time("first seen")?;
@@ -200,6 +220,7 @@ pub fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record, DecodeError> {
         Ok(MemberDigest { name: from.text("member")?.into(), digest: from.array("member")? })
     })?;
     let state = from.state(tag, head.expires)?;
+    let history = if flags & HAS_HISTORY != 0 { from.history()? } else { Vec::new() };
     if !from.0.is_empty() {
         return Err(DecodeError::TooLong(from.0.len()));
     }
@@ -217,6 +238,8 @@ pub fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record, DecodeError> {
         attempt,
         owner,
         state,
+        untold: flags & UNTOLD != 0,
+        history,
     })
 }
 
@@ -258,15 +281,16 @@ fn size_hint(record: &Record) -> usize {
         | State::InFlight
         | State::Unknown { .. }
         | State::Turn
+        | State::Released { .. }
         | State::Tombstone { .. } => 0,
     };
-    members + names + answer
+    members + names + answer + history::size_hint(&record.history)
 }
 
 impl Writer<'_> {
     fn state(&mut self, state: &State) {
         match state {
-            State::InFlight | State::Turn => {}
+            State::InFlight | State::Turn | State::Released { expires: _ } => {}
             State::Unknown { since, reason } => {
                 let (tag, status) = reason_to_tag(*reason);
                 self.u64(since.as_millis());
@@ -302,7 +326,8 @@ impl Writer<'_> {
 }
 
 impl Reader<'_> {
-    fn head(&mut self) -> Result<(Head, u8), DecodeError> {
+    /// The head, the state's byte and the flags.
+    fn head(&mut self) -> Result<(Head, u8, u8), DecodeError> {
         let _schema = self.u8("schema")?;
         let tag = self.u8("state")?;
         let flags = self.u8("flags")?;
@@ -317,10 +342,12 @@ impl Reader<'_> {
             ITEM_IN_FLIGHT => (true, true),
             ITEM_UNKNOWN => (true, false),
             TURN => (false, true),
-            KEPT | NOT_RETAINED | TOMBSTONE | ITEM => (false, false),
+            KEPT | NOT_RETAINED | TOMBSTONE | ITEM | RELEASED => (false, false),
             _ => return Err(DecodeError::Invalid("state")),
         };
-        if flags > (HAS_EXPIRES | HAS_SUBJECT) {
+        // Only a kept answer waits for its first client, and only after a decision.
+        let untold = flags & UNTOLD != 0 && (tag != KEPT || flags & HAS_HISTORY == 0);
+        if flags > ALL_FLAGS || untold {
             return Err(DecodeError::Invalid("flags"));
         }
         if ((open || in_flight) && has_expires) || (!has_expires && expires.as_millis() != 0) {
@@ -331,7 +358,7 @@ impl Reader<'_> {
         }
         let expires = has_expires.then_some(expires);
         let subject = has_subject.then_some(subject);
-        Ok((Head { version, open, in_flight, expires, subject }, tag))
+        Ok((Head { version, open, in_flight, expires, subject }, tag, flags))
     }
 
     fn state(&mut self, tag: u8, expires: Option<Timestamp>) -> Result<State, DecodeError> {
@@ -353,6 +380,7 @@ impl Reader<'_> {
                 Ok(State::Final { answer, completed, expires, tombstone })
             }
             TURN => Ok(State::Turn),
+            RELEASED => Ok(State::Released { expires }),
             TOMBSTONE => {
                 let completed = self.time("completed")?;
                 let status = self.u16("status")?;
@@ -395,6 +423,8 @@ impl Reader<'_> {
     }
 }
 
+#[path = "codec_history.rs"]
+mod history;
 #[path = "codec_ledger.rs"]
 mod ledger;
 #[path = "codec_parts.rs"]

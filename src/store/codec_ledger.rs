@@ -99,7 +99,7 @@ impl Writer<'_> {
         self.raw(&[tag]);
     }
 
-    fn number(&mut self, mut value: u64) {
+    pub(super) fn number(&mut self, mut value: u64) {
         while value > LOW.into() {
             self.raw(&[value.to_le_bytes()[0] | MORE]);
             value >>= BITS;
@@ -107,7 +107,7 @@ impl Writer<'_> {
         self.raw(&[value.to_le_bytes()[0]]);
     }
 
-    fn short(&mut self, text: &str) {
+    pub(super) fn short(&mut self, text: &str) {
         self.number(text.len() as u64);
         self.raw(text.as_bytes());
     }
@@ -197,7 +197,7 @@ impl Reader<'_> {
     }
 
     /// A number in its one form, the shortest.
-    fn number(&mut self, field: &'static str) -> Result<u64, DecodeError> {
+    pub(super) fn number(&mut self, field: &'static str) -> Result<u64, DecodeError> {
         let mut value = 0;
         for shift in (0..u64::BITS).step_by(BITS as usize) {
             let byte = self.u8(field)?;
@@ -214,7 +214,7 @@ impl Reader<'_> {
         Err(DecodeError::Invalid(field))
     }
 
-    fn short(&mut self, field: &'static str) -> Result<String, DecodeError> {
+    pub(super) fn short(&mut self, field: &'static str) -> Result<String, DecodeError> {
         let length = usize::try_from(self.number(field)?).unwrap_or(usize::MAX);
         let text = std::str::from_utf8(self.take(length, field)?);
         text.map(str::to_owned).map_err(|_| DecodeError::Invalid(field))

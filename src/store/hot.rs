@@ -1,8 +1,9 @@
 //! Final answers kept in memory, so that a replay reads no disk.
 //!
 //! Only final records whose answer was kept go in, and the answers of batches whose items are all
-//! done: nothing can change them before they expire, and whoever uses one decides on it with its own
-//! time, so an entry is never wrong, only absent. Bounded by bytes; the least useful entries leave
+//! done: nothing but an operator's purge can change them before they expire, and that drops them here
+//! and, by a message, in every other process. Whoever uses one decides on it with its own time, so an
+//! entry is never wrong, only absent. Bounded by bytes; the least useful entries leave
 //! first. Work in flight is never here.
 //!
 //! What goes in was asked for again: a record when it was first replayed, a batch when it came back
@@ -11,15 +12,18 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use moka::sync::Cache;
+use tokio::sync::broadcast;
 
 use crate::clock::Timestamp;
 use crate::idempotency::fingerprint::{MAX_VERBATIM, Verbatim};
 use crate::idempotency::record::BuildIdHasher;
 use crate::idempotency::{Answer, Record, RecordId, State};
+use crate::store::Announced;
 
 /// Bytes of answers kept in memory, unless the caller says otherwise.
 pub const CAPACITY: u64 = 32 << 20;
@@ -86,10 +90,23 @@ impl From<Arc<Record>> for Known {
 impl Hot {
     /// A cache of at most about `capacity` bytes; zero keeps nothing.
     pub fn new(capacity: u64) -> Self {
-        let entries = Cache::builder()
+        Self::build(capacity, None)
+    }
+
+    /// The same for a store that other processes use too: nothing stays longer than `longest`,
+    /// because a message that it was purged may be lost.
+    pub fn for_a_while(capacity: u64, longest: Duration) -> Self {
+        Self::build(capacity, Some(longest))
+    }
+
+    fn build(capacity: u64, longest: Option<Duration>) -> Self {
+        let mut cache = Cache::builder()
             .max_capacity(capacity)
-            .weigher(|_, entry: &Entry| u32::try_from(entry.weight()).unwrap_or(u32::MAX))
-            .build_with_hasher(BuildIdHasher::default());
+            .weigher(|_, entry: &Entry| u32::try_from(entry.weight()).unwrap_or(u32::MAX));
+        if let Some(longest) = longest {
+            cache = cache.time_to_live(longest);
+        }
+        let entries = cache.build_with_hasher(BuildIdHasher::default());
         Self { entries, max_entry: MAX_ENTRY.min(capacity), dropped: AtomicU64::new(0) }
     }
 
@@ -105,16 +122,28 @@ impl Hot {
     pub fn put(&self, id: RecordId, record: impl Into<Arc<Record>>) {
         let record = record.into();
         let replayable = match &record.state {
-            State::Final { answer: Answer::Kept(_), .. } => true,
+            // Of what was settled, the first client is told so: that is in the store.
+            State::Final { answer: Answer::Kept(_), .. } => !record.untold,
             State::Final { answer: Answer::NotRetained { .. }, .. }
             | State::InFlight
             | State::Turn
             | State::Unknown { .. }
             | State::Tombstone { .. }
+            | State::Released { .. }
             | State::Item { .. } => false,
         };
         if replayable {
             self.insert(id, Entry::Record(Arc::new(record.into())));
+        }
+    }
+
+    /// Keeps a record that was read when [`Hot::dropped`] gave `dropped`, unless any was dropped
+    /// since: it may be the one, as it was before.
+    pub fn put_unless_dropped(&self, id: RecordId, record: impl Into<Arc<Record>>, dropped: u64) {
+        self.put(id, record);
+        // Looked at last: what is dropped from now on is dropped with this.
+        if self.dropped() != dropped {
+            self.entries.invalidate(&id);
         }
     }
 
@@ -148,9 +177,27 @@ impl Hot {
         self.entries.invalidate(id);
     }
 
+    /// Drops everything: a record may have changed without a word.
+    pub fn forget_all(&self) {
+        self.dropped.fetch_add(1, Ordering::AcqRel);
+        self.entries.invalidate_all();
+    }
+
     /// Bytes held now, as far as the cache's housekeeping has counted them.
     pub fn bytes(&self) -> u64 {
         self.entries.weighted_size()
+    }
+}
+
+/// Drops what other processes say has changed, for as long as the store is there: also while the
+/// gateway drains.
+pub async fn follow(hot: Arc<Hot>, mut announced: broadcast::Receiver<Announced>) {
+    loop {
+        match announced.recv().await {
+            Ok(Announced::Changed(id)) => hot.forget(&id),
+            Ok(Announced::Missed) | Err(broadcast::error::RecvError::Lagged(_)) => hot.forget_all(),
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
     }
 }
 
@@ -177,6 +224,7 @@ fn weight(record: &Record) -> usize {
         | State::Turn
         | State::Unknown { .. }
         | State::Tombstone { .. }
+        | State::Released { .. }
         | State::Item { .. } => 0,
     };
     OVERHEAD + record.route.len() + record.key.len() + members.sum::<usize>() + answer
@@ -192,7 +240,8 @@ mod tests {
         let hot = Hot::new(CAPACITY);
         for (at, record) in samples::every_state().into_iter().enumerate() {
             let id = samples::id(at as u64);
-            let kept = matches!(&record.state, State::Final { answer: Answer::Kept(_), .. });
+            let kept = matches!(&record.state, State::Final { answer: Answer::Kept(_), .. })
+                && !record.untold;
             hot.put(id, record);
             assert_eq!(hot.get(&id).is_some(), kept, "sample {at}");
         }
@@ -208,6 +257,20 @@ mod tests {
             Some(record)
         );
         hot.forget(&samples::id(1));
+        assert!(hot.get(&samples::id(1)).is_none());
+    }
+
+    #[test]
+    fn what_was_read_before_something_was_dropped_is_not_kept() {
+        let hot = Hot::new(CAPACITY);
+        let before = hot.dropped();
+        hot.put_unless_dropped(samples::id(1), samples::kept(1, 100), before);
+        assert!(hot.get(&samples::id(1)).is_some());
+        hot.forget(&samples::id(2));
+        hot.put_unless_dropped(samples::id(1), samples::kept(1, 100), before);
+        assert!(hot.get(&samples::id(1)).is_none());
+        hot.put(samples::id(1), samples::kept(1, 100));
+        hot.forget_all();
         assert!(hot.get(&samples::id(1)).is_none());
     }
 

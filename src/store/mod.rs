@@ -24,6 +24,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use tokio::sync::broadcast;
+
 use crate::clock::Timestamp;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
@@ -86,6 +88,15 @@ pub struct Identity {
     pub created: Timestamp,
 }
 
+/// What other processes say of records that were final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announced {
+    /// This one is another now.
+    Changed(RecordId),
+    /// Something may have been said that was not heard.
+    Missed,
+}
+
 /// Keeps, lists and swaps records.
 pub trait Store: Send + Sync + std::fmt::Debug {
     /// The record with this id, if there is one.
@@ -137,6 +148,19 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn watch(&self, _id: RecordId, _owner: Nonce) -> Watch {
         // Of a store that no other process shares, nobody else can change a record.
         Watch::never()
+    }
+
+    /// Tells every other process that this record, which may be in its memory, is another now.
+    ///
+    /// # Errors
+    /// When the message was not sent; see [`hot::Hot::for_a_while`] for what holds then.
+    fn announce(&self, _id: RecordId) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// What other processes announce from now on; `None`: there are none.
+    fn announced(&self) -> Option<broadcast::Receiver<Announced>> {
+        None
     }
 
     /// Says goodbye: claims of this process that are still in flight are nobody's from now on.

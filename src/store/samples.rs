@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue};
 use crate::idempotency::fingerprint::{Fingerprint, MemberDigest};
 use crate::idempotency::ledger::{Appended, Doubt, ItemOutcome, Ledger};
 use crate::idempotency::record::{Keep, Retention, StoredResponse, UnknownReason};
+use crate::idempotency::settle::{MAX_HISTORY, Note, Settling};
 use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
 
 /// The time at which samples are claimed.
@@ -40,6 +41,8 @@ pub(crate) fn claim(n: u64) -> Record {
         attempt: [2; 16],
         owner: [3; 16],
         state: State::InFlight,
+        untold: false,
+        history: Vec::new(),
     }
 }
 
@@ -100,6 +103,7 @@ pub(crate) fn every_state() -> Vec<Record> {
     }
     records.push(Record { state: State::Turn, ..claim(9) });
     records.extend(items());
+    records.extend(settled());
     records
 }
 
@@ -134,6 +138,39 @@ pub(crate) fn items() -> Vec<Record> {
     let state = State::Item { ledger, expires: Some(T0), tombstone: None };
     records.push(Record { state, ..claim(8) });
     records
+}
+
+/// Who decided, and why.
+pub(crate) fn note() -> Note {
+    Note::new("ann".to_owned(), "the books have it \u{2713}".to_owned()).expect("a note")
+}
+
+/// Records that operators have decided about: executed and not yet told, told, purged, released for
+/// a time and for ever, claimed again, with a history that is full, and items.
+pub(crate) fn settled() -> Vec<Record> {
+    let hour = Keep::For(Duration::from_secs(3600));
+    let (kept, forever) = (kept_for(hour, hour), kept_for(Keep::Forever, hour));
+    let unknown = claim(10).lost(UnknownReason::Timeout, T0);
+    let Answer::Kept(response) = answer(20) else { unreachable!("samples are kept") };
+    let settle = |record: &Record, how: Settling, retention| {
+        record.settled(&how, note(), retention, T0).expect("unknown")
+    };
+    let executed = settle(&unknown, Settling::Executed(response), kept);
+    let told = executed.told();
+    let purged = told.purged(note(), T0).expect("final").expect("an answer");
+    let released = settle(&unknown, Settling::NotExecuted, kept);
+    let mut again = claim(11);
+    again.renew(Some(&released), 5);
+    let mut full = unknown.clone();
+    for _ in 0..MAX_HISTORY {
+        full = settle(&full, Settling::NotExecuted, kept).lost(UnknownReason::Timeout, T0);
+    }
+    let ledger = Ledger::new(3).and_then(|ledger| ledger.claim(3)).expect("units");
+    let item = claim(12).with_ledger(ledger, kept, T0).lost(UnknownReason::Truncated, T0);
+    let issued = settle(&item, Settling::Issued(Some(2)), kept);
+    let missing = settle(&item, Settling::NotExecuted, kept);
+    let for_ever = settle(&unknown, Settling::NotExecuted, forever);
+    vec![executed, told, purged, released, for_ever, again, full, issued, missing]
 }
 
 /// Random numbers from a seed that is printed, and taken from `ONCEGATE_TEST_SEED` when set.

@@ -59,7 +59,10 @@ impl Turns {
             // Names of routes have no colon, so a turn never collides with anything else.
             let id = RecordId::new(&like.tenant, "turn:", &key);
             let (version, state) = (first_version(), State::Turn);
-            (id, Record { version, key, subject: None, attempts: 1, state, ..like.clone() }.into())
+            let history = Vec::new();
+            let record =
+                Record { version, key, subject: None, attempts: 1, state, history, ..like.clone() };
+            (id, record.into())
         };
         Self(batch.serial.iter().map(turn).collect())
     }

@@ -199,7 +199,10 @@ impl Draft<'_> {
         let item = &intake.batch.items[at];
         let ledger = Ledger::new(item.quantity)?.claim(units)?;
         Ok(Record {
-            version: known.map_or_else(first_version, |old| old.version.wrapping_add(1)),
+            // A jump here as well.
+            version: known.map_or_else(first_version, |old| {
+                old.version.wrapping_add(1).wrapping_add(unique::number() >> 40)
+            }),
             tenant: intake.tenant,
             route: self.route.to_owned(),
             key: item.id.clone(),
@@ -211,6 +214,8 @@ impl Draft<'_> {
             attempt,
             owner,
             state: State::item(ledger, self.retention, now),
+            untold: false,
+            history: Vec::new(),
         })
     }
 }
@@ -279,7 +284,8 @@ impl ClaimedItems {
                     ledger.clone()
                 }
             };
-            let gone = forget && ledger.is_blank();
+            // What was decided about it is kept.
+            let gone = forget && ledger.is_blank() && entry.record.history.is_empty();
             let next = Arc::new(entry.record.with_ledger(ledger, self.retention, now));
             let put = (!gone).then(|| next.clone());
             changes.push(Change { id: entry.id, expect: Some(entry.record.version), put });
@@ -339,8 +345,9 @@ impl ClaimedItems {
             .iter()
             .filter_map(|entry| {
                 let ledger = entry.record.ledger()?.release().ok()?;
-                let put = (!ledger.is_blank())
-                    .then(|| entry.record.with_ledger(ledger, self.retention, now).into());
+                let kept = !ledger.is_blank() || !entry.record.history.is_empty();
+                let put =
+                    kept.then(|| entry.record.with_ledger(ledger, self.retention, now).into());
                 Some(Change { id: entry.id, expect: Some(entry.record.version), put })
             })
             .chain(self.turns.give_back())

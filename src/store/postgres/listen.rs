@@ -10,7 +10,7 @@ use super::Postgres;
 use super::link::{Link, Sql};
 use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
-use crate::store::shared::engine::Message;
+use crate::store::shared::engine::{EVERYONE, Message};
 
 /// Messages that may wait to be handed over; more are dropped.
 const WAITING: usize = 1024;
@@ -71,10 +71,12 @@ impl Listener<'_> {
     async fn until_lost(&mut self) -> Result<(), String> {
         let (sender, mut arriving) = mpsc::channel(WAITING);
         let link = self.engine.connector.link(Some(sender)).await?;
-        let listen = format!("LISTEN {}", self.channel);
+        let listen = format!("LISTEN {}; LISTEN {}", self.channel, channel(&EVERYONE));
         let within = Instant::now() + self.engine.timeout;
         link.run(&listen, within).await.map_err(|failed| reason_of(failed.into()))?;
         self.echo(&link, &mut arriving).await?;
+        // Of what was said before nothing is known. It ends with whoever hears.
+        let _ = self.heard.send(Message::Listening).await;
         loop {
             match timeout(SILENCE, arriving.recv()).await {
                 Ok(Some(payload)) => self.hand_over(&payload),

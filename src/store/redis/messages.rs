@@ -12,7 +12,7 @@ use super::send::Ask;
 use super::{Redis, checks, said};
 use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
-use crate::store::shared::engine::{Message, Trouble};
+use crate::store::shared::engine::{EVERYONE, Message, Trouble};
 
 /// Pauses between two tries to listen.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -70,12 +70,12 @@ impl Redis {
         subscribed: &Mutex<bool>,
     ) -> String {
         let lost = Arc::new(Notify::new());
-        let (ended, heard) = (lost.clone(), heard.clone());
+        let (ended, sink) = (lost.clone(), heard.clone());
         let hear = move |push: PushInfo| {
             match push.kind {
                 // Dropped when there is no room: messages are hints.
                 PushKind::Message => {
-                    _ = message(&push).map(|message| heard.try_send(message));
+                    _ = message(&push).map(|message| sink.try_send(message));
                 }
                 PushKind::Disconnection => ended.notify_one(),
                 _ => {}
@@ -86,7 +86,9 @@ impl Redis {
             let map = self.nodes.map().await?;
             let node = map.node(keys::meta_slot()).ok_or("no server has the store's own slot")?;
             let link = node.listen(hear).await?;
-            link.subscribe(&self.keys.wake(owner)).await?;
+            for to in [owner, &EVERYONE] {
+                link.subscribe(&self.keys.wake(to)).await?;
+            }
             Ok::<_, String>((link, node.target.clone()))
         };
         let patience = self.connect_timeout + self.timeout;
@@ -96,6 +98,8 @@ impl Redis {
             Err(_) => return said::silent(patience),
         };
         *subscribed.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        // Of what was said before nothing is known. It ends with whoever hears.
+        let _ = heard.send(Message::Listening).await;
         let mut ping = Pipeline::new();
         ping.cmd("PING").cmd("ROLE");
         loop {

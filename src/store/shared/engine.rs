@@ -167,7 +167,8 @@ pub(crate) trait Engine: Send + Sync + std::fmt::Debug + 'static {
         messages: Vec<(Nonce, Message)>,
     ) -> impl Future<Output = Result<(), Trouble>> + Send + '_;
 
-    /// Hands over the messages to `owner`, connecting again when the connection is lost, until the
+    /// Hands over the messages to `owner` and to [`EVERYONE`], and [`Message::Listening`] each time
+    /// it begins to; connecting again when the connection is lost, until the
     /// end starts. A message that finds `heard` full is dropped: messages are hints.
     fn listen(
         self: Arc<Self>,
@@ -192,7 +193,17 @@ pub(crate) enum Message {
         /// The record.
         id: RecordId,
     },
+    /// This record was final and is another now; said to [`EVERYONE`].
+    Replaced {
+        /// The record.
+        id: RecordId,
+    },
+    /// Not sent by anybody: the engine listens from now on, and does not know what was said before.
+    Listening,
 }
+
+/// Whom every process listens for besides itself.
+pub(crate) const EVERYONE: Nonce = [0xff; 16];
 
 impl Message {
     /// As a word of visible ASCII, 33 or 65 characters.
@@ -201,6 +212,8 @@ impl Message {
         let (tag, id, from): (char, String, String) = match self {
             Self::Waiting { id, from } => ('w', hex(id.as_bytes()), hex(&from)),
             Self::Changed { id } => ('c', hex(id.as_bytes()), String::new()),
+            Self::Replaced { id } => ('r', hex(id.as_bytes()), String::new()),
+            Self::Listening => return String::new(),
         };
         format!("{tag}{id}{from}")
     }
@@ -217,15 +230,15 @@ impl Message {
             }
             Some(bytes)
         };
-        match text.strip_prefix('w') {
-            Some(rest) => Some(Self::Waiting {
-                id: RecordId::from_bytes(nonce(rest.get(..32)?)?),
-                from: nonce(rest.get(32..)?)?,
-            }),
-            None => {
-                let id = nonce(text.strip_prefix('c')?)?;
-                Some(Self::Changed { id: RecordId::from_bytes(id) })
+        let id = |hex: &str| nonce(hex).map(RecordId::from_bytes);
+        match text.split_at_checked(1)? {
+            ("w", rest) => {
+                let (record, from) = rest.split_at_checked(32)?;
+                Some(Self::Waiting { id: id(record)?, from: nonce(from)? })
             }
+            ("c", rest) => Some(Self::Changed { id: id(rest)? }),
+            ("r", rest) => Some(Self::Replaced { id: id(rest)? }),
+            _ => None,
         }
     }
 }
@@ -238,7 +251,8 @@ mod tests {
     #[test]
     fn messages_are_read_back() {
         let id = samples::id(77);
-        for message in [Message::Changed { id }, Message::Waiting { id, from: [0xa5; 16] }] {
+        let waiting = Message::Waiting { id, from: [0xa5; 16] };
+        for message in [Message::Changed { id }, Message::Replaced { id }, waiting] {
             assert_eq!(Message::parse(&message.to_text()), Some(message));
         }
     }
@@ -249,7 +263,7 @@ mod tests {
         for cut in 0..good.len() {
             assert_eq!(Message::parse(&good[..cut]), None, "{cut}");
         }
-        for bad in ["x", "c", "w", "cé", &good.replace('0', "+"), &format!("{good}0")] {
+        for bad in ["", "x", "c", "r", "w", "cé", &good.replace('0', "+"), &format!("{good}0")] {
             assert_eq!(Message::parse(bad), None, "{bad}");
         }
     }

@@ -15,16 +15,16 @@ mod wake;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use self::engine::{Compared, Engine, Found, Group, Trouble};
+use self::engine::{Compared, EVERYONE, Engine, Found, Group, Message, Trouble};
 use self::life::Life;
 use self::queue::Queue;
 use self::reads::Reads;
 use self::wake::Wake;
 use super::watch::Watch;
-use super::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap, codec};
+use super::{Announced, Change, Identity, Query, Store, StoreError, StoreFuture, Swap, codec};
 use crate::clock::Timestamp;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
@@ -231,6 +231,19 @@ impl<E: Engine> Store for Shared<E> {
 
     fn watch(&self, id: RecordId, owner: Nonce) -> Watch {
         self.wake.watch(id, owner)
+    }
+
+    fn announce(&self, id: RecordId) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let message = vec![(EVERYONE, Message::Replaced { id })];
+            let sent = timeout(self.timing.patience, self.engine.publish(message)).await;
+            sent.unwrap_or_else(|_| Err(Trouble::Refused(late())))
+                .map_err(|trouble| StoreError::Unavailable(trouble.reason().to_owned()))
+        })
+    }
+
+    fn announced(&self) -> Option<broadcast::Receiver<Announced>> {
+        Some(self.wake.announced())
     }
 
     fn leave(&self) -> StoreFuture<'_, ()> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
-use super::engine::{Compared, Engine, Found, Group, Message, Row, Stored, Trouble};
+use super::engine::{Compared, EVERYONE, Engine, Found, Group, Message, Row, Stored, Trouble};
 use super::{Shared, Timing};
 use crate::clock::{self, Timestamp};
 use crate::idempotency::record::{Nonce, UnknownReason};
@@ -167,8 +167,10 @@ impl Engine for Memory {
         if !*locked(&self.deaf) {
             let ears = locked(&self.ears);
             for (to, message) in messages {
-                if let Some(ear) = ears.get(&to) {
-                    let _ = ear.try_send(message);
+                for (owner, ear) in ears.iter() {
+                    if *owner == to || to == EVERYONE {
+                        let _ = ear.try_send(message);
+                    }
                 }
             }
         }
@@ -181,6 +183,7 @@ impl Engine for Memory {
         heard: mpsc::Sender<Message>,
         mut end: Shutdown,
     ) {
+        let _ = heard.send(Message::Listening).await;
         locked(&self.ears).insert(owner, heard);
         end.wait().await;
     }

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc};
 
 use super::engine::{Engine, Message};
 use crate::idempotency::RecordId;
 use crate::idempotency::record::{BuildIdHasher, Nonce};
 use crate::shutdown::Shutdown;
+use crate::store::Announced;
 use crate::store::watch::{Watch, Woken};
 
 /// Messages that may wait to be sent; more are dropped.
@@ -22,6 +23,8 @@ const OUTGOING: usize = 4096;
 const TOGETHER: usize = 256;
 /// Processes that are told of one record; more look for themselves.
 const MAX_WAITING: usize = 64;
+/// Announcements that may wait to be taken; who takes them too slowly is told that some are missing.
+const ANNOUNCED: usize = 256;
 
 type Waiters = DashMap<RecordId, Vec<Arc<Notify>>, BuildIdHasher>;
 
@@ -34,6 +37,8 @@ pub(super) struct Wake {
     /// What this process waits for.
     waiters: Arc<Waiters>,
     outgoing: mpsc::Sender<(Nonce, Message)>,
+    /// What others say to everyone.
+    announced: broadcast::Sender<Announced>,
 }
 
 /// The messages to send, for [`send`].
@@ -50,7 +55,8 @@ impl Wake {
     pub(super) fn new(owner: Nonce) -> (Self, Outgoing) {
         let (outgoing, messages) = mpsc::channel(OUTGOING);
         let (own, waiters) = (DashMap::default(), Arc::default());
-        (Self { owner, own, waiters, outgoing }, messages)
+        let announced = broadcast::Sender::new(ANNOUNCED);
+        (Self { owner, own, waiters, outgoing, announced }, messages)
     }
 
     /// This process is about to have the record in flight.
@@ -76,6 +82,11 @@ impl Wake {
         Watch::new(Woken { notify, guard: Box::new(guard) })
     }
 
+    /// What others announce from now on.
+    pub(super) fn announced(&self) -> broadcast::Receiver<Announced> {
+        self.announced.subscribe()
+    }
+
     /// A message of another process.
     pub(super) fn heard(&self, message: Message) {
         match message {
@@ -93,6 +104,9 @@ impl Wake {
                 // It ended before the message came.
                 None => self.tell(from, Message::Changed { id }),
             },
+            // Nobody may be interested.
+            Message::Replaced { id } => drop(self.announced.send(Announced::Changed(id))),
+            Message::Listening => drop(self.announced.send(Announced::Missed)),
         }
     }
 

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::idempotency::record::Nonce;
 use crate::shutdown;
-use crate::store::shared::engine::Message;
+use crate::store::shared::engine::{EVERYONE, Message};
 
 const LONG: Duration = Duration::from_secs(600);
 
@@ -93,6 +93,8 @@ async fn check_messages(options: Options, servers: &[&servers::Redis]) {
     let (trigger, end) = shutdown::channel();
     let tasks = shutdown::Tasks::default();
     tasks.spawn(one.clone().listen(owner, sink, end));
+    let next = tokio::time::timeout(PATIENCE, heard.recv()).await;
+    assert_eq!(next, Ok(Some(Message::Listening)), "whoever listens knows since when");
     let first = Message::Waiting { id: id(1), from: stranger };
     first_heard(&two, owner, first, &mut heard).await;
 
@@ -100,18 +102,22 @@ async fn check_messages(options: Options, servers: &[&servers::Redis]) {
     let changed = |n| Message::Changed { id: id(n) };
     let messages = (10..14).map(|n| ([owner, stranger][n as usize % 2], changed(n))).collect();
     two.publish(messages).await.unwrap();
+    let to_all = Message::Replaced { id: id(30) };
+    two.publish(vec![(EVERYONE, to_all)]).await.unwrap();
     let mut next = Vec::new();
-    while next.len() < 2 {
+    while next.len() < 3 {
         let message = tokio::time::timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
         if message != first {
             next.push(message);
         }
     }
-    assert_eq!(next, [changed(10), changed(12)]);
+    assert_eq!(next, [changed(10), changed(12), to_all]);
 
     for server in servers {
         server.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     }
+    let again = async { while heard.recv().await != Some(Message::Listening) {} };
+    tokio::time::timeout(PATIENCE, again).await.expect("it listens again, and says so");
     first_heard(&two, owner, changed(20), &mut heard).await;
     trigger.fire();
     assert!(tasks.ended(PATIENCE).await, "the listening goes on");

@@ -1,0 +1,126 @@
+//! What a record that is there means for a request that does not claim its key.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::Gateway;
+use super::outcome::{self, Told};
+use crate::idempotency::{Decision, Fingerprint, Record, RecordId, decide};
+use crate::store::{Change, StoreError, Swap};
+
+/// How long the answer of a settled record waits for the store to note that it was told. After that
+/// it is told all the same, and perhaps once more as the first.
+const NOTE_WITHIN: Duration = Duration::from_secs(1);
+
+/// A record as it was read, and what [`Hot::dropped`](crate::store::hot::Hot::dropped) gave before.
+pub(super) type Met<'a> = (&'a Record, u64);
+
+/// What a request is told that could not be claimed: a disk that takes no claims can be read all the
+/// same, and what is final there is true. A store on a server that did not answer is not asked again.
+pub(super) async fn without_a_claim(
+    gateway: &Gateway,
+    id: RecordId,
+    claim: &Record,
+    error: &StoreError,
+) -> Told {
+    if gateway.store.is_shared() {
+        return unavailable(error);
+    }
+    let dropped = gateway.hot.dropped();
+    let found = gateway.store.get(id).await.ok().flatten();
+    let Some(found) = found.filter(|found| found.attempt != claim.attempt) else {
+        return unavailable(error);
+    };
+    match decide(Some(&found), &claim.fingerprint, gateway.store.now()) {
+        Decision::Forward { .. } => unavailable(error),
+        decision => known(gateway, id, Some((&found, dropped)), decision).await,
+    }
+}
+
+/// The store did not do what was asked, and nothing was sent.
+pub(super) fn unavailable(error: &StoreError) -> Told {
+    match error {
+        StoreError::Unavailable(_) => tracing::error!(%error, "nothing was sent"),
+        StoreError::Corrupt { .. } => {
+            tracing::error!(%error, "nothing was sent; run `oncegate store verify`");
+        }
+    }
+    Told::Refused(outcome::store_unavailable())
+}
+
+/// What the store says of a key, for a request that does not claim it; `None`: the key is free.
+pub(super) async fn recorded(
+    gateway: &Gateway,
+    id: RecordId,
+    fingerprint: &Fingerprint,
+) -> Option<Told> {
+    let dropped = gateway.hot.dropped();
+    let record = match gateway.store.get(id).await {
+        Ok(record) => record?,
+        Err(error) => return Some(unavailable(&error)),
+    };
+    match decide(Some(&record), fingerprint, gateway.store.now()) {
+        Decision::Forward { .. } => None,
+        decision => Some(known(gateway, id, Some((&record, dropped)), decision).await),
+    }
+}
+
+/// What an existing record means for a request that wanted to claim its key.
+pub(super) async fn known(
+    gateway: &Gateway,
+    id: RecordId,
+    met: Option<Met<'_>>,
+    decision: Decision<'_>,
+) -> Told {
+    match decision {
+        Decision::Replay { response, expires, recovered } => {
+            let mut first = false;
+            if let Some((record, dropped)) = met {
+                if recovered {
+                    first = tell_first(gateway, id, record).await;
+                } else {
+                    gateway.hot.put_unless_dropped(id, record.clone(), dropped);
+                }
+            }
+            Told::Final { response: response.clone(), expires, recovered: first }
+        }
+        Decision::NotRetained { status, completed } => Told::NotRetained { status, completed },
+        Decision::InProgress => Told::InProgress,
+        Decision::Unknown => Told::Unknown,
+        Decision::Reused { differing } => Told::Refused(outcome::reused(differing)),
+        Decision::Expired => Told::Refused(outcome::expired()),
+        // The caller tries again instead of telling this.
+        Decision::Forward { .. } => Told::Refused(outcome::store_unavailable()),
+    }
+}
+
+/// Notes that a client is told of a settlement; says whether this client is the first. When the
+/// store does not say, it may be: the answer is the same, and true.
+async fn tell_first(gateway: &Gateway, id: RecordId, record: &Record) -> bool {
+    let change = Change { id, expect: Some(record.version), put: Some(record.told().into()) };
+    match timeout(NOTE_WITHIN, gateway.store.swap(vec![change])).await {
+        Ok(Ok(Swap::Done)) => true,
+        Ok(Ok(Swap::Lost { .. })) => false,
+        Ok(Err(error)) => {
+            tracing::debug!(record = ?id, %error, "it could not be noted that a client was told");
+            true
+        }
+        Err(_) => true,
+    }
+}
+
+/// What a record says that was settled while this attempt was still out.
+pub(super) async fn settled_by_other(
+    gateway: &Gateway,
+    id: RecordId,
+    met: Option<Met<'_>>,
+    own: &Record,
+) -> Told {
+    tracing::warn!(record = ?id, "the record was settled by somebody else");
+    let winner = met.map(|(record, _)| record);
+    match decide(winner, &own.fingerprint, gateway.store.now()) {
+        Decision::Forward { .. } => Told::Unknown,
+        other => known(gateway, id, met, other).await,
+    }
+}
