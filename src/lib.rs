@@ -10,9 +10,10 @@
 //! - [`demo`]: the told story of the lost answer.
 //! - [`gateway`]: starting all of it and ending it.
 //! - [`cli`] and [`commands`]: what may be typed and what it does.
-//! - leaves: [`body`], [`clock`], [`crash`], [`json`], [`places`], [`problem`], [`shutdown`], [`telemetry`], [`tls`].
+//! - leaves: [`base64`], [`body`], [`clock`], [`crash`], [`json`], [`places`], [`problem`], [`shutdown`], [`telemetry`], [`tls`].
 
 pub mod admin;
+pub mod base64;
 pub mod body;
 pub mod cli;
 pub mod clock;

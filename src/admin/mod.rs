@@ -1,5 +1,17 @@
-//! The operator's listener: `/healthz` (alive) and `/readyz` (the store can make claims durable and
-//! the gateway is not draining).
+//! The operator's listener: `/healthz` (alive), `/readyz` (the store can make claims durable and the
+//! gateway is not draining), and the records API, for whoever has the token.
+//!
+//! `api` guards and routes, `query` and `list` find records, `shown` writes them down, `decide` makes
+//! an operator's decisions durable, `response` checks what is to be replayed, `trouble` is what goes
+//! wrong. What a decision makes of a record is in `idempotency::settle`.
+
+mod api;
+mod decide;
+mod list;
+mod query;
+mod response;
+mod shown;
+mod trouble;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,12 +23,16 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use sha2::{Digest as _, Sha256};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::body::{Body, full};
+use crate::config::{Config, Mode, defaults};
 use crate::places::Places;
 use crate::shutdown::{Shutdown, Tasks};
 use crate::store::Store;
+use crate::store::hot::Hot;
 
 /// Connections at once: a few probes and a person.
 const CONNECTIONS: usize = 64;
@@ -25,8 +41,52 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long accepting rests after the system refused a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Requests to the records API that are worked on at once; the next ones wait. Each may hold as much
+/// as a page of records takes.
+const AT_ONCE: usize = 4;
+/// Bytes of a resolve's body beside its response.
+const BESIDES: u64 = 64 << 10;
+
+/// What the records API works with.
+#[derive(Debug)]
+pub struct Office {
+    store: Arc<dyn Store>,
+    hot: Arc<Hot>,
+    config: Config,
+    /// The digest of the token.
+    token: Option<[u8; 32]>,
+    turns: Semaphore,
+    /// Bytes of the largest answer that any route keeps.
+    most_stored: u64,
+    /// Bytes of the largest body that is read.
+    most_body: u64,
+}
+
+impl Office {
+    /// For the gateway with this configuration, store and memory.
+    pub fn new(config: Config, store: Arc<dyn Store>, hot: Arc<Hot>) -> Self {
+        let most = config.routes.iter().filter_map(|route| match &route.mode {
+            Mode::Request(mode) => Some(mode.record.max_stored_body),
+            Mode::Items(_) | Mode::Off => None,
+        });
+        let most_stored = most.max().unwrap_or(defaults::MAX_STORED_BODY);
+        let token = config.admin.token.as_ref();
+        let token = token.map(|token| Sha256::digest(token.expose().as_bytes()).into());
+        // Twice: Base64 is a third larger, and text has its escapes.
+        let most_body = most_stored.saturating_mul(2).saturating_add(BESIDES);
+        let turns = Semaphore::new(AT_ONCE);
+        Self { store, hot, config, token, turns, most_stored, most_body }
+    }
+
+    /// Waits for a turn.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.turns.acquire().await.ok()
+    }
+}
+
 /// Serves the operator's listener. It goes on while the gateway drains, so that a probe can see it.
-pub async fn serve(store: Arc<dyn Store>, listener: TcpListener, shutdown: Shutdown) {
+pub async fn serve(office: Arc<Office>, listener: TcpListener, shutdown: Shutdown) {
     let connections = Places::new(CONNECTIONS);
     let tasks = Tasks::default();
     loop {
@@ -35,17 +95,21 @@ pub async fn serve(store: Arc<dyn Store>, listener: TcpListener, shutdown: Shutd
             continue;
         };
         let Some(place) = connections.take() else { continue };
-        let (store, shutdown) = (store.clone(), shutdown.clone());
+        let (office, shutdown) = (office.clone(), shutdown.clone());
         tasks.spawn(async move {
-            serve_one(&*store, stream, &shutdown).await;
+            serve_one(&office, stream, &shutdown).await;
             drop(place);
         });
     }
 }
 
-async fn serve_one(store: &dyn Store, stream: TcpStream, shutdown: &Shutdown) {
-    let service = service_fn(|request| async move {
-        Ok::<_, Infallible>(answer(store, &request, shutdown.started()))
+async fn serve_one(office: &Office, stream: TcpStream, shutdown: &Shutdown) {
+    let service = service_fn(|request: Request<Incoming>| async move {
+        let response = match request.uri().path().starts_with(api::PATH) {
+            true => api::answer(office, request).await,
+            false => answer(&*office.store, &request, shutdown.started()),
+        };
+        Ok::<_, Infallible>(response)
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -71,7 +135,7 @@ fn answer(store: &dyn Store, request: &Request<Incoming>, draining: bool) -> Res
             Ok(()) => text(StatusCode::OK, "ready\n"),
             Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
         },
-        _ => text(StatusCode::NOT_FOUND, "there is /healthz and /readyz\n"),
+        _ => text(StatusCode::NOT_FOUND, "there is /healthz, /readyz and /api/records\n"),
     }
 }
 

@@ -41,7 +41,8 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String
     let lease = store::lease(&config.store);
     let tasks = Tasks::default();
     let drain = config.server.drain;
-    let gateway = Gateway::new(config, store.clone(), tasks.clone())?;
+    let gateway = Gateway::new(config.clone(), store.clone(), tasks.clone())?;
+    let office = Arc::new(admin::Office::new(config, store.clone(), gateway.hot.clone()));
     let listening = addresses(&listeners)?;
     let admin = addresses(std::slice::from_ref(&admin_listener))?[0];
     // The sweeper and the operator's listener are no work to drain: they end with the process.
@@ -54,7 +55,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String
     if let Some(announced) = store.announced() {
         background.spawn(hot::follow(gateway.hot.clone(), announced));
     }
-    background.spawn(admin::serve(store, admin_listener, shutdown.clone()));
+    background.spawn(admin::serve(office, admin_listener, shutdown.clone()));
     proxy::serve(&gateway, listeners, &background, &shutdown);
     Ok(Running { listening, admin, gateway, shutdown, drain })
 }

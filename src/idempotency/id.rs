@@ -58,6 +58,11 @@ impl RecordId {
         Self(bytes)
     }
 
+    /// Reads what [`fmt::Display`] writes: 32 hex digits in lower case.
+    pub fn parse(text: &str) -> Option<Self> {
+        sixteen(text).map(Self)
+    }
+
     /// An id read back from a store.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
@@ -86,4 +91,24 @@ impl fmt::Debug for RecordId {
         // The first 8 hex digits: enough to follow a key through a log, and never the key itself.
         self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
+}
+
+/// Sixteen bytes written as 32 hex digits in lower case.
+pub(super) fn sixteen(hex: &str) -> Option<[u8; 16]> {
+    let lower = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
+    if hex.len() != 32 || !hex.bytes().all(lower) {
+        return None;
+    }
+    u128::from_str_radix(hex, 16).ok().map(u128::to_be_bytes)
+}
+
+/// The digest of a business id of a tenant, by which its records are found.
+pub fn subject_digest(subject: &str, tenant: &TenantId) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    hash.update(b"oncegate/subject/1\0");
+    hash.update(tenant.as_bytes());
+    hash.update(subject);
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&hash.finalize()[..16]);
+    digest
 }

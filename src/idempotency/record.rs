@@ -4,6 +4,7 @@
 //! a store makes it happen with a compare-and-swap on that version. So the version is the fencing
 //! token: whoever lost a swap holds an old version and can change nothing any more.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::settle::Entry;
 use super::tenant::TenantId;
 use crate::clock::Timestamp;
 
-pub use super::id::{BuildIdHasher, IdHasher, RecordId};
+pub use super::id::{BuildIdHasher, IdHasher, RecordId, subject_digest};
 
 /// The first half of a SHA-256 digest.
 pub(super) fn first_16(digest: &[u8]) -> [u8; 16] {
@@ -160,6 +161,22 @@ pub enum UnknownReason {
     ProcessEnded,
     /// The answer arrived but could not be stored.
     NotRecorded,
+}
+
+impl fmt::Display for UnknownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => {
+                write!(f, "the backend answered {status}, which does not say whether it acted")
+            }
+            Self::Timeout => f.write_str("the backend did not answer in time"),
+            Self::ConnectionLost => f.write_str("the connection failed after the request was sent"),
+            Self::Truncated => f.write_str("the backend's answer ended early"),
+            Self::Upgraded => f.write_str("the backend answered 101 Switching Protocols"),
+            Self::ProcessEnded => f.write_str("the gateway ended while the call was in flight"),
+            Self::NotRecorded => f.write_str("the answer arrived but could not be stored"),
+        }
+    }
 }
 
 /// A final answer.

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::id::sixteen;
 use super::record::first_16;
 
 /// A digest of the values of the tenant headers. The credentials themselves are never kept.
@@ -24,6 +25,11 @@ impl TenantId {
         Self(first_16(&Sha256::digest(text)))
     }
 
+    /// Reads what [`fmt::Display`] writes: 32 hex digits in lower case.
+    pub fn parse(text: &str) -> Option<Self> {
+        sixteen(text).map(Self)
+    }
+
     /// An id read back from a store.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
@@ -32,6 +38,12 @@ impl TenantId {
     /// The digest's bytes.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
+    }
+}
+
+impl fmt::Display for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -100,6 +112,18 @@ mod tests {
     fn headers(values: &[&'static str]) -> HeaderMap {
         let name = || http::header::AUTHORIZATION;
         values.iter().map(|value| (name(), http::HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn tenants_are_read_as_they_are_written() {
+        let tenant = TenantId::from_bytes([0xa5; 16]);
+        let text = tenant.to_string();
+        assert_eq!(TenantId::parse(&text), Some(tenant));
+        let upper = text.to_uppercase();
+        for wrong in ["", "a5", &text[1..], &upper, &format!("{text}0"), &text.replace("a5", "+5")]
+        {
+            assert_eq!(TenantId::parse(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

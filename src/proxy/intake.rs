@@ -10,7 +10,6 @@ use http::{HeaderMap, HeaderName, Request};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
 use super::budget::Reservation;
@@ -19,6 +18,7 @@ use super::{Gateway, headers, onward, outcome};
 use crate::config::{RequestMode, Route};
 use crate::idempotency::fingerprint::{self, Compared, Subject, Verbatim};
 use crate::idempotency::key::{Key, KeyError, KeySource, Scope};
+use crate::idempotency::record::subject_digest;
 use crate::idempotency::{RecordId, TenantId};
 use crate::json::{Document, Pointer};
 use crate::problem::{Problem, Slug};
@@ -178,17 +178,6 @@ pub(super) fn subject(
 ) -> Option<[u8; 16]> {
     let value = json.find(pointer)?;
     Some(subject_digest(&value.as_id()?, tenant))
-}
-
-/// The digest of a business id of a tenant.
-pub(super) fn subject_digest(subject: &str, tenant: &TenantId) -> [u8; 16] {
-    let mut hash = Sha256::new();
-    hash.update(b"oncegate/subject/1\0");
-    hash.update(tenant.as_bytes());
-    hash.update(subject);
-    let mut digest = [0; 16];
-    digest.copy_from_slice(&hash.finalize()[..16]);
-    digest
 }
 
 /// Reads a body of at most `most` bytes, in the time and the memory the limits give.

@@ -23,7 +23,6 @@ use crate::clock::Timestamp;
 use crate::idempotency::fingerprint::{MAX_VERBATIM, Verbatim};
 use crate::idempotency::record::BuildIdHasher;
 use crate::idempotency::{Answer, Record, RecordId, State};
-use crate::store::Announced;
 
 /// Bytes of answers kept in memory, unless the caller says otherwise.
 pub const CAPACITY: u64 = 32 << 20;
@@ -191,11 +190,12 @@ impl Hot {
 
 /// Drops what other processes say has changed, for as long as the store is there: also while the
 /// gateway drains.
-pub async fn follow(hot: Arc<Hot>, mut announced: broadcast::Receiver<Announced>) {
+pub async fn follow(hot: Arc<Hot>, mut announced: broadcast::Receiver<RecordId>) {
     loop {
         match announced.recv().await {
-            Ok(Announced::Changed(id)) => hot.forget(&id),
-            Ok(Announced::Missed) | Err(broadcast::error::RecvError::Lagged(_)) => hot.forget_all(),
+            Ok(id) => hot.forget(&id),
+            // Something was said that was not heard.
+            Err(broadcast::error::RecvError::Lagged(_)) => hot.forget_all(),
             Err(broadcast::error::RecvError::Closed) => return,
         }
     }

@@ -88,15 +88,6 @@ pub struct Identity {
     pub created: Timestamp,
 }
 
-/// What other processes say of records that were final.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Announced {
-    /// This one is another now.
-    Changed(RecordId),
-    /// Something may have been said that was not heard.
-    Missed,
-}
-
 /// Keeps, lists and swaps records.
 pub trait Store: Send + Sync + std::fmt::Debug {
     /// The record with this id, if there is one.
@@ -158,8 +149,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         Box::pin(async { Ok(()) })
     }
 
-    /// What other processes announce from now on; `None`: there are none.
-    fn announced(&self) -> Option<broadcast::Receiver<Announced>> {
+    /// The records that other processes announce from now on; `None`: there are none.
+    fn announced(&self) -> Option<broadcast::Receiver<RecordId>> {
         None
     }
 

@@ -75,8 +75,6 @@ impl Listener<'_> {
         let within = Instant::now() + self.engine.timeout;
         link.run(&listen, within).await.map_err(|failed| reason_of(failed.into()))?;
         self.echo(&link, &mut arriving).await?;
-        // Of what was said before nothing is known. It ends with whoever hears.
-        let _ = self.heard.send(Message::Listening).await;
         loop {
             match timeout(SILENCE, arriving.recv()).await {
                 Ok(Some(payload)) => self.hand_over(&payload),

@@ -70,12 +70,12 @@ impl Redis {
         subscribed: &Mutex<bool>,
     ) -> String {
         let lost = Arc::new(Notify::new());
-        let (ended, sink) = (lost.clone(), heard.clone());
+        let (ended, heard) = (lost.clone(), heard.clone());
         let hear = move |push: PushInfo| {
             match push.kind {
                 // Dropped when there is no room: messages are hints.
                 PushKind::Message => {
-                    _ = message(&push).map(|message| sink.try_send(message));
+                    _ = message(&push).map(|message| heard.try_send(message));
                 }
                 PushKind::Disconnection => ended.notify_one(),
                 _ => {}
@@ -98,8 +98,6 @@ impl Redis {
             Err(_) => return said::silent(patience),
         };
         *subscribed.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        // Of what was said before nothing is known. It ends with whoever hears.
-        let _ = heard.send(Message::Listening).await;
         let mut ping = Pipeline::new();
         ping.cmd("PING").cmd("ROLE");
         loop {

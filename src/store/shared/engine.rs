@@ -167,8 +167,7 @@ pub(crate) trait Engine: Send + Sync + std::fmt::Debug + 'static {
         messages: Vec<(Nonce, Message)>,
     ) -> impl Future<Output = Result<(), Trouble>> + Send + '_;
 
-    /// Hands over the messages to `owner` and to [`EVERYONE`], and [`Message::Listening`] each time
-    /// it begins to; connecting again when the connection is lost, until the
+    /// Hands over the messages to `owner` and to [`EVERYONE`], connecting again when the connection is lost, until the
     /// end starts. A message that finds `heard` full is dropped: messages are hints.
     fn listen(
         self: Arc<Self>,
@@ -198,8 +197,6 @@ pub(crate) enum Message {
         /// The record.
         id: RecordId,
     },
-    /// Not sent by anybody: the engine listens from now on, and does not know what was said before.
-    Listening,
 }
 
 /// Whom every process listens for besides itself.
@@ -213,7 +210,6 @@ impl Message {
             Self::Waiting { id, from } => ('w', hex(id.as_bytes()), hex(&from)),
             Self::Changed { id } => ('c', hex(id.as_bytes()), String::new()),
             Self::Replaced { id } => ('r', hex(id.as_bytes()), String::new()),
-            Self::Listening => return String::new(),
         };
         format!("{tag}{id}{from}")
     }

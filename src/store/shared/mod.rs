@@ -24,7 +24,7 @@ use self::queue::Queue;
 use self::reads::Reads;
 use self::wake::Wake;
 use super::watch::Watch;
-use super::{Announced, Change, Identity, Query, Store, StoreError, StoreFuture, Swap, codec};
+use super::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap, codec};
 use crate::clock::Timestamp;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
@@ -242,7 +242,7 @@ impl<E: Engine> Store for Shared<E> {
         })
     }
 
-    fn announced(&self) -> Option<broadcast::Receiver<Announced>> {
+    fn announced(&self) -> Option<broadcast::Receiver<RecordId>> {
         Some(self.wake.announced())
     }
 

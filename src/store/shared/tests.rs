@@ -183,7 +183,6 @@ impl Engine for Memory {
         heard: mpsc::Sender<Message>,
         mut end: Shutdown,
     ) {
-        let _ = heard.send(Message::Listening).await;
         locked(&self.ears).insert(owner, heard);
         end.wait().await;
     }

@@ -14,7 +14,6 @@ use super::engine::{Engine, Message};
 use crate::idempotency::RecordId;
 use crate::idempotency::record::{BuildIdHasher, Nonce};
 use crate::shutdown::Shutdown;
-use crate::store::Announced;
 use crate::store::watch::{Watch, Woken};
 
 /// Messages that may wait to be sent; more are dropped.
@@ -38,7 +37,7 @@ pub(super) struct Wake {
     waiters: Arc<Waiters>,
     outgoing: mpsc::Sender<(Nonce, Message)>,
     /// What others say to everyone.
-    announced: broadcast::Sender<Announced>,
+    announced: broadcast::Sender<RecordId>,
 }
 
 /// The messages to send, for [`send`].
@@ -83,7 +82,7 @@ impl Wake {
     }
 
     /// What others announce from now on.
-    pub(super) fn announced(&self) -> broadcast::Receiver<Announced> {
+    pub(super) fn announced(&self) -> broadcast::Receiver<RecordId> {
         self.announced.subscribe()
     }
 
@@ -105,8 +104,7 @@ impl Wake {
                 None => self.tell(from, Message::Changed { id }),
             },
             // Nobody may be interested.
-            Message::Replaced { id } => drop(self.announced.send(Announced::Changed(id))),
-            Message::Listening => drop(self.announced.send(Announced::Missed)),
+            Message::Replaced { id } => drop(self.announced.send(id)),
         }
     }
 

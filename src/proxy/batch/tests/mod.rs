@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use crate::proxy::intake;
 use crate::store::{Query, Store as _};
 use house::{Act, House, PATIENCE};
 
@@ -116,7 +115,7 @@ async fn the_items_of_a_batch_are_found_by_its_subject() {
     house.settled(&["d"]).await;
     let tenant = house.tenant();
     let found = async |customer: &str, open: bool| {
-        let subject = Some(intake::subject_digest(customer, &tenant));
+        let subject = Some(crate::idempotency::record::subject_digest(customer, &tenant));
         let query = Query { subject, open, limit: 10, ..Query::default() };
         let page = house.store.list(query).await.unwrap();
         let mut keys: Vec<String> = page.into_iter().map(|(_, record)| record.key).collect();

@@ -1,0 +1,164 @@
+//! The records API: who may use it, and which address does what.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tokio::time::timeout;
+
+use super::query::{self, Filters};
+use super::trouble::Trouble;
+use super::{Office, decide, list};
+use crate::body::{Body, full};
+use crate::idempotency::RecordId;
+
+/// Where the API is.
+pub(super) const PATH: &str = "/api/";
+
+/// For a body to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Answers a request below [`PATH`].
+pub(super) async fn answer(office: &Office, request: Request<Incoming>) -> Response<Body> {
+    let whole = request.body().is_end_stream();
+    match route(office, request).await {
+        Ok(document) => {
+            let mut response = Response::new(full(document.to_string()));
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            response
+        }
+        Err(trouble) => trouble.respond(!whole),
+    }
+}
+
+async fn route(office: &Office, request: Request<Incoming>) -> Result<Value, Trouble> {
+    allowed(office, request.headers())?;
+    let (head, body) = request.into_parts();
+    let query = head.uri.query().unwrap_or_default();
+    let path: Vec<&str> = head.uri.path().trim_start_matches(PATH).split('/').collect();
+    let reads = head.method == Method::GET || head.method == Method::HEAD;
+    match path.as_slice() {
+        ["records"] if reads => {
+            let filters = Filters::parse(query)?;
+            let _turn = office.turn().await;
+            list::list(office, &filters).await
+        }
+        ["records"] => Err(Trouble::method("GET, HEAD")),
+        ["records", id] if reads => {
+            query::pairs(query, &[])?;
+            let _turn = office.turn().await;
+            decide::show(office, record_id(id)?).await
+        }
+        ["records", id] if head.method == Method::DELETE => {
+            let (mut by, mut reason) = (None, None);
+            for (name, value) in query::pairs(query, &["by", "reason"])? {
+                match name {
+                    "by" => by = Some(value),
+                    _ => reason = Some(value),
+                }
+            }
+            let _turn = office.turn().await;
+            decide::purge(office, record_id(id)?, by, reason).await
+        }
+        ["records", _] => Err(Trouble::method("GET, HEAD, DELETE")),
+        ["records", id, "resolve"] if head.method == Method::POST => {
+            query::pairs(query, &[])?;
+            let id = record_id(id)?;
+            is_json(&head.headers)?;
+            let _turn = office.turn().await;
+            let body = read(body, office.most_body).await?;
+            let wanted = serde_json::from_slice(&body).map_err(|error| {
+                Trouble::invalid("body-invalid", format!("the body cannot be read: {error}"))
+            })?;
+            decide::resolve(office, id, wanted).await
+        }
+        ["records", _, "resolve"] => Err(Trouble::method("POST")),
+        _ => Err(Trouble::new(
+            StatusCode::NOT_FOUND,
+            "no-such-address",
+            "there is /api/records, /api/records/{id} and /api/records/{id}/resolve",
+        )),
+    }
+}
+
+/// Whether the caller has the token.
+fn allowed(office: &Office, headers: &HeaderMap) -> Result<(), Trouble> {
+    let Some(token) = &office.token else {
+        return Err(Trouble::new(
+            StatusCode::FORBIDDEN,
+            "no-token-configured",
+            "the records API shows keys and answers of customers and has no token to guard it; set \
+             `token_file` in [admin] and restart",
+        ));
+    };
+    let mut lines = headers.get_all(AUTHORIZATION).iter();
+    let given = match (lines.next(), lines.next()) {
+        (Some(line), None) => bearer(line.as_bytes()),
+        _ => None,
+    };
+    // Digests are compared, each byte of them: how long it takes says nothing of the token.
+    let given = Sha256::digest(given.unwrap_or_default());
+    let differing = token.iter().zip(&*given).fold(0, |sum, (one, other)| sum | (one ^ other));
+    if std::hint::black_box(differing) == 0 {
+        return Ok(());
+    }
+    let detail = "this needs `Authorization: Bearer` with the token of [admin]";
+    Err(Trouble::new(StatusCode::UNAUTHORIZED, "unauthorized", detail))
+}
+
+/// The token of `Bearer <token>` (RFC 6750 section 2.1); the scheme's case does not matter.
+fn bearer(line: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = line.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+fn record_id(text: &str) -> Result<RecordId, Trouble> {
+    RecordId::parse(text).ok_or_else(|| {
+        Trouble::invalid("id-invalid", "a record's id is 32 hex digits in lower case")
+    })
+}
+
+fn is_json(headers: &HeaderMap) -> Result<(), Trouble> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if kind.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let detail = "the body must be JSON, sent with `Content-Type: application/json`";
+    Err(Trouble::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", detail))
+}
+
+/// The body, of at most `most` bytes.
+async fn read(mut body: Incoming, most: u64) -> Result<Bytes, Trouble> {
+    let too_large = || {
+        let detail = format!("the body is larger than the {most} bytes that are accepted");
+        Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail)
+    };
+    let broken = || Trouble::invalid("body-invalid", "the body broke off before its end");
+    let reading = async {
+        if body.size_hint().lower() > most {
+            return Err(too_large());
+        }
+        let mut read = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| broken())?.into_data() else { continue };
+            if (read.len() + data.len()) as u64 > most {
+                return Err(too_large());
+            }
+            read.extend_from_slice(&data);
+        }
+        Ok(read.freeze())
+    };
+    timeout(BODY_TIMEOUT, reading).await.unwrap_or_else(|_| {
+        let detail = "the body did not arrive in time; send it again";
+        Err(Trouble::new(StatusCode::REQUEST_TIMEOUT, "too-slow", detail))
+    })
+}

@@ -1,0 +1,200 @@
+//! An operator's decisions: settling what is unknown, and purging answers. The rules are in
+//! `idempotency::settle`; here they are made durable, told to other processes and logged.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::response::{self, Written};
+use super::shown::detail;
+use super::trouble::Trouble;
+use super::{Office, shown};
+use crate::config::Mode;
+use crate::idempotency::record::Retention;
+use crate::idempotency::settle::{Note, SettleError, Settling};
+use crate::idempotency::{Record, RecordId};
+use crate::store::{Change, Swap};
+
+/// How often a decision is tried again on a record that changed under it and still fits.
+const MAX_TRIES: usize = 4;
+
+/// Who decides where nobody is named: the API knows one token.
+const SOMEBODY: &str = "operator";
+
+/// The body of a resolve.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Resolve {
+    #[serde(rename = "as")]
+    how: How,
+    /// Why; needed.
+    reason: String,
+    /// Who.
+    by: Option<String>,
+    /// What is replayed from now on.
+    response: Option<Written>,
+    /// How many units of an item were issued.
+    units: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum How {
+    Executed,
+    NotExecuted,
+}
+
+/// `GET /api/records/{id}`
+pub(super) async fn show(office: &Office, id: RecordId) -> Result<Value, Trouble> {
+    let record = office.store.get(id).await.map_err(|error| Trouble::unread(&error))?;
+    let record = record.and_then(|record| shown::current(record, office.store.now()));
+    record.map(|record| detail(&id, &record)).ok_or_else(Trouble::no_record)
+}
+
+/// `POST /api/records/{id}/resolve`
+pub(super) async fn resolve(
+    office: &Office,
+    id: RecordId,
+    wanted: Resolve,
+) -> Result<Value, Trouble> {
+    if wanted.reason.trim().is_empty() {
+        return Err(Trouble::invalid(
+            "reason-missing",
+            "`reason` is needed: say what you looked at",
+        ));
+    }
+    let note = note(wanted.by, Some(wanted.reason))?;
+    let (mut given, how, units) = (wanted.response, wanted.how, wanted.units);
+    if how == How::NotExecuted && (given.is_some() || units.is_some()) {
+        return Err(Trouble::misfit(SettleError::Kind));
+    }
+    // The response is checked by the rules of the record's route, once that is known.
+    let mut settling = None;
+    let decide = |record: &Record| {
+        let now = office.store.now();
+        let is_item = record.ledger().is_some();
+        if (is_item && given.is_some()) || (!is_item && units.is_some()) {
+            return Err(Trouble::misfit(SettleError::Kind));
+        }
+        let rules = office.rules(record);
+        if settling.is_none() {
+            settling = Some(match (how, given.take()) {
+                (How::NotExecuted, _) => Settling::NotExecuted,
+                (How::Executed, _) if is_item => Settling::Issued(units),
+                (How::Executed, None) => Settling::Executed(response::usual(now)),
+                (How::Executed, Some(written)) => {
+                    let ours = rules.replayed_header.as_ref();
+                    Settling::Executed(written.checked(rules.max_stored_body, ours, now)?)
+                }
+            });
+        }
+        let settling = settling.as_ref().unwrap_or(&Settling::NotExecuted);
+        let settled = record.settled(settling, note.clone(), rules.retention, now);
+        settled.map(Some).map_err(Trouble::misfit)
+    };
+    change(office, id, decide).await
+}
+
+/// `DELETE /api/records/{id}`
+pub(super) async fn purge(
+    office: &Office,
+    id: RecordId,
+    by: Option<String>,
+    reason: Option<String>,
+) -> Result<Value, Trouble> {
+    let note = note(by, reason)?;
+    let decide =
+        |record: &Record| record.purged(note.clone(), office.store.now()).map_err(Trouble::misfit);
+    change(office, id, decide).await
+}
+
+fn note(by: Option<String>, reason: Option<String>) -> Result<Note, Trouble> {
+    let by = by.unwrap_or_else(|| SOMEBODY.to_owned());
+    let note = Note::new(by, reason.unwrap_or_default());
+    note.map_err(|error| Trouble::invalid("note-invalid", error.to_string()))
+}
+
+/// Makes a decision durable; it loses against whoever changed the record first, unless it is about
+/// the same attempt and still fits. `decide` gives `None` when there is nothing to do.
+async fn change(
+    office: &Office,
+    id: RecordId,
+    mut decide: impl FnMut(&Record) -> Result<Option<Record>, Trouble>,
+) -> Result<Value, Trouble> {
+    let found = office.store.get(id).await.map_err(|error| Trouble::unread(&error))?;
+    let mut found = found.and_then(|record| shown::current_as_it_is(record, office.store.now()));
+    let first = found.as_ref().map(|record| record.attempt);
+    for _ in 0..MAX_TRIES {
+        let Some(record) = found else { break };
+        if first != Some(record.attempt) {
+            return Err(changed());
+        }
+        let Some(next) = decide(&record)? else { return Ok(detail(&id, &record)) };
+        let change = Change { id, expect: Some(record.version), put: Some(next.clone().into()) };
+        match office.store.swap(vec![change]).await.map_err(|error| Trouble::unsure(&error))? {
+            Swap::Done => {
+                decided(office, &id, &next).await;
+                return Ok(detail(&id, &next));
+            }
+            Swap::Lost { winner, .. } => found = winner.map(|winner| *winner),
+        }
+    }
+    Err(if first.is_none() { Trouble::no_record() } else { changed() })
+}
+
+fn changed() -> Trouble {
+    Trouble::conflict(
+        "changed",
+        "the record was changed by somebody else just now, and nothing was decided; look at it again",
+    )
+}
+
+/// Tells everybody whom a decision concerns.
+async fn decided(office: &Office, id: &RecordId, record: &Record) {
+    office.hot.forget(id);
+    if let Some(entry) = record.history.last() {
+        let (what, by) = (entry.what.as_str(), entry.note.by());
+        tracing::info!(record = %id, what, by, attempt = entry.attempt, "an operator has decided");
+    }
+    if let Err(error) = office.store.announce(*id).await {
+        tracing::warn!(
+            record = %id, %error,
+            "other replicas were not told; they may replay what they have in memory for a minute"
+        );
+    }
+}
+
+/// What the route of a record says about it.
+pub(super) struct Rules {
+    pub(super) retention: Retention,
+    pub(super) max_stored_body: u64,
+    pub(super) replayed_header: Option<http::HeaderName>,
+}
+
+impl Office {
+    /// The rules for a record. Of a route that is not configured any more: the store's retention for
+    /// a request; an item, whose ledger may live on under another name, is kept without end.
+    pub(super) fn rules(&self, record: &Record) -> Rules {
+        let is_item = record.ledger().is_some();
+        let route = self.config.routes.iter().find(|route| route.name == record.route);
+        match route.map(|route| &route.mode) {
+            Some(Mode::Request(mode)) if !is_item => Rules {
+                retention: mode.record.retention,
+                max_stored_body: mode.record.max_stored_body,
+                replayed_header: Some(mode.duplicates.replayed_header.clone()),
+            },
+            Some(Mode::Items(mode)) if is_item => Rules {
+                retention: mode.record.retention,
+                max_stored_body: mode.record.max_stored_body,
+                replayed_header: None,
+            },
+            Some(Mode::Request(_) | Mode::Items(_) | Mode::Off) | None => Rules {
+                retention: match is_item {
+                    true => Retention::FOREVER,
+                    false => self.config.store.retention,
+                },
+                max_stored_body: self.most_stored,
+                replayed_header: None,
+            },
+        }
+    }
+}

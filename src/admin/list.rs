@@ -1,0 +1,114 @@
+//! Listing records. What one request may read is bounded; a cursor goes on from there, so that a
+//! filter which matches little gives an empty page instead of reading the whole store.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::Office;
+use super::query::Filters;
+use super::shown::{StateName, current, summary};
+use super::trouble::Trouble;
+use crate::clock::Timestamp;
+use crate::config::Mode;
+use crate::idempotency::key::Scope;
+use crate::idempotency::record::subject_digest;
+use crate::idempotency::{Record, RecordId, TenantId};
+use crate::items;
+use crate::store::Query;
+
+/// Records read from the store at once; each may hold an answer of `max_stored_body`.
+const PAGE: usize = 32;
+/// Records that one request reads at most, and for how long.
+const MOST_READ: usize = 4096;
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// `GET /api/records`
+pub(super) async fn list(office: &Office, filters: &Filters) -> Result<Value, Trouble> {
+    if let (Some(tenant), Some(key), None) = (&filters.tenant, &filters.key, filters.after) {
+        return by_key(office, filters, tenant, key).await;
+    }
+    let until = Instant::now() + LONGEST;
+    let digest = |subject: &String| Some(subject_digest(subject, filters.tenant.as_ref()?));
+    let subject = filters.subject.as_ref().and_then(digest);
+    let open = filters.state.is_some_and(StateName::is_open);
+    let mut after = filters.after.or_else(|| filters.tenant.and_then(before_all_of));
+    let mut records = Vec::new();
+    let mut read = 0;
+    let next = 'reading: loop {
+        let query = Query { subject, open, after, limit: PAGE, ..Query::default() };
+        let page = office.store.list(query).await.map_err(|error| Trouble::unread(&error))?;
+        if page.is_empty() {
+            break None;
+        }
+        let now = office.store.now();
+        for (id, record) in page {
+            // Ids of one tenant begin with a byte of its own, and stand together.
+            if filters.tenant.is_some_and(|tenant| id.shard() > tenant.as_bytes()[0]) {
+                break 'reading None;
+            }
+            (after, read) = (Some(id), read + 1);
+            records.extend(matching(filters, &id, record, now));
+            if records.len() == filters.limit {
+                break 'reading after;
+            }
+        }
+        if read >= MOST_READ || Instant::now() >= until {
+            break after;
+        }
+    };
+    let next = next.map(|last| filters.cursor(&last));
+    Ok(json!({ "records": records, "next": next }))
+}
+
+/// The records of one key of one tenant: their ids follow from the configured routes.
+async fn by_key(
+    office: &Office,
+    filters: &Filters,
+    tenant: &TenantId,
+    key: &str,
+) -> Result<Value, Trouble> {
+    let scope = |mode: &Mode, route: &str| match mode {
+        Mode::Request(mode) => Some(match mode.key.scope {
+            Scope::Tenant => String::new(),
+            Scope::Route => route.to_owned(),
+        }),
+        Mode::Items(mode) => Some(items::scope(&mode.ledger)),
+        Mode::Off => None,
+    };
+    let routes = office.config.routes.iter();
+    let scopes = routes.filter_map(|route| scope(&route.mode, &route.name));
+    let mut ids: Vec<RecordId> = scopes.map(|scope| RecordId::new(tenant, &scope, key)).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let found = office.store.get_many(&ids).await.map_err(|error| Trouble::unread(&error))?;
+    let now = office.store.now();
+    let records: Vec<Value> = ids
+        .iter()
+        .zip(found)
+        .filter_map(|(id, record)| matching(filters, id, record?, now))
+        .take(filters.limit)
+        .collect();
+    Ok(json!({ "records": records, "next": null }))
+}
+
+/// The record as it is listed, if it is one of those.
+fn matching(filters: &Filters, id: &RecordId, record: Record, now: Timestamp) -> Option<Value> {
+    let record = current(record, now)?;
+    let is = |wanted: &Option<String>, text: &str| wanted.as_ref().is_none_or(|it| it == text);
+    let subject = filters.subject.as_ref().map(|text| subject_digest(text, &record.tenant));
+    let fits = is(&filters.key, &record.key)
+        && is(&filters.route, &record.route)
+        && filters.tenant.is_none_or(|tenant| tenant == record.tenant)
+        && filters.state.is_none_or(|state| state == StateName::of(&record))
+        && (subject.is_none() || subject == record.subject);
+    fits.then(|| summary(id, &record))
+}
+
+/// The last id before all of a tenant's; `None`: they are the first.
+fn before_all_of(tenant: TenantId) -> Option<RecordId> {
+    let mut bytes = [0xff; 16];
+    bytes[0] = tenant.as_bytes()[0].checked_sub(1)?;
+    Some(RecordId::from_bytes(bytes))
+}

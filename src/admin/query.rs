@@ -1,0 +1,213 @@
+//! The query of a listing: names, values, and the cursor that goes on.
+
+use super::shown::StateName;
+use super::trouble::Trouble;
+use crate::idempotency::{RecordId, TenantId};
+
+/// Records of a page unless the query says otherwise, and at most.
+const LIMIT: usize = 100;
+pub(super) const MOST: usize = 1000;
+
+/// Which records are listed.
+#[derive(Debug, Default)]
+pub(super) struct Filters {
+    pub(super) key: Option<String>,
+    pub(super) tenant: Option<TenantId>,
+    pub(super) subject: Option<String>,
+    pub(super) state: Option<StateName>,
+    pub(super) route: Option<String>,
+    pub(super) limit: usize,
+    /// Only those after this one.
+    pub(super) after: Option<RecordId>,
+}
+
+/// The names and values of a query: `&` between pairs, `%` before two hex digits, nothing else has a
+/// meaning. `+` stands for itself, as in a telephone number. Empty values count as left out.
+///
+/// # Errors
+/// For a name that is not in `names` or stands twice, and for what is not UTF-8.
+pub(super) fn pairs<'n>(query: &str, names: &[&'n str]) -> Result<Vec<(&'n str, String)>, Trouble> {
+    let mut found: Vec<(&str, String)> = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let Some(known) = names.iter().find(|known| **known == name) else {
+            let detail = format!("there is no filter of this name; there is {}", names.join(", "));
+            return Err(invalid(detail));
+        };
+        if found.iter().any(|(other, _)| other == known) {
+            return Err(invalid(format!("`{known}` stands twice; keep one of them")));
+        }
+        let Some(value) = decoded(value) else {
+            return Err(invalid(format!("`{known}` is not UTF-8 written with percent signs")));
+        };
+        found.push((known, value));
+    }
+    found.retain(|(_, value)| !value.is_empty());
+    Ok(found)
+}
+
+impl Filters {
+    /// Reads a query.
+    ///
+    /// # Errors
+    /// For the first thing in it that is wrong.
+    pub(super) fn parse(query: &str) -> Result<Self, Trouble> {
+        const NAMES: [&str; 7] = ["key", "tenant", "subject", "state", "route", "limit", "cursor"];
+        let mut filters = Self { limit: LIMIT, ..Self::default() };
+        let mut cursor = None;
+        for (name, value) in pairs(query, &NAMES)? {
+            match name {
+                "key" => filters.key = Some(value),
+                "subject" => filters.subject = Some(value),
+                "route" => filters.route = Some(value),
+                "tenant" => {
+                    let tenant = TenantId::parse(&value);
+                    let tenant = tenant.ok_or_else(|| {
+                        invalid("`tenant` is 32 hex digits in lower case, as records show it")
+                    })?;
+                    filters.tenant = Some(tenant);
+                }
+                "state" => {
+                    let state = StateName::parse(&value);
+                    filters.state = Some(state.ok_or_else(|| {
+                        invalid(format!("`state` is one of {}", StateName::all()))
+                    })?);
+                }
+                "limit" => {
+                    let limit = value.parse().ok().filter(|limit| (1..=MOST).contains(limit));
+                    filters.limit = limit
+                        .ok_or_else(|| invalid(format!("`limit` is a number, 1 to {MOST}")))?;
+                }
+                _ => cursor = Some(value),
+            }
+        }
+        if filters.subject.is_some() && filters.tenant.is_none() {
+            return Err(invalid(
+                "`subject` needs `tenant`: a subject is kept as a digest that only its tenant's \
+                 records share",
+            ));
+        }
+        if let Some(cursor) = cursor {
+            let after = filters.read_cursor(&cursor).ok_or_else(|| {
+                invalid("this `cursor` is not one that a listing with these filters gave")
+            })?;
+            filters.after = Some(after);
+        }
+        Ok(filters)
+    }
+
+    /// Where the next page begins.
+    pub(super) fn cursor(&self, last: &RecordId) -> String {
+        format!("{last}{:08x}", self.checksum(last))
+    }
+
+    fn read_cursor(&self, text: &str) -> Option<RecordId> {
+        let (id, _) = text.split_at_checked(32)?;
+        let id = RecordId::parse(id)?;
+        (self.cursor(&id) == text).then_some(id)
+    }
+
+    /// Over all that decides what comes next.
+    fn checksum(&self, last: &RecordId) -> u32 {
+        let mut hash = crc32fast::Hasher::new();
+        let mut field = |text: Option<&str>| {
+            let length = text.map_or(u64::MAX, |text| text.len() as u64);
+            hash.update(&length.to_le_bytes());
+            hash.update(text.unwrap_or_default().as_bytes());
+        };
+        field(Some("oncegate/cursor/1"));
+        field(self.key.as_deref());
+        field(self.tenant.map(|tenant| tenant.to_string()).as_deref());
+        field(self.subject.as_deref());
+        field(self.state.map(StateName::as_str));
+        field(self.route.as_deref());
+        field(Some(&last.to_string()));
+        hash.finalize()
+    }
+}
+
+fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> Trouble {
+    Trouble::invalid("query-invalid", detail)
+}
+
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (digits, after) = rest.split_at_checked(2)?;
+        let digit = |at: usize| char::from(digits[at]).to_digit(16);
+        bytes.push(u8::try_from(digit(0)? * 16 + digit(1)?).ok()?);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TENANT: &str = "0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn values_are_read_as_they_were_meant() {
+        let query =
+            format!("key=a%2Bb%26c&tenant={TENANT}&subject=+65%209&state=unknown&route=&limit=7");
+        let filters = Filters::parse(&query).unwrap();
+        assert_eq!(filters.key.as_deref(), Some("a+b&c"));
+        assert_eq!(filters.tenant.map(|it| it.to_string()).as_deref(), Some(TENANT));
+        assert_eq!(filters.subject.as_deref(), Some("+65 9"));
+        assert_eq!(
+            (filters.state, filters.route, filters.limit),
+            (Some(StateName::Unknown), None, 7)
+        );
+        assert_eq!(Filters::parse("").unwrap().limit, 100);
+        assert_eq!(Filters::parse("key=&limit=&&").unwrap().key, None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (query, wanted) in [
+            ("colour=red", "there is no filter of this name; there is key, tenant, "),
+            ("key=a&key=b", "`key` stands twice"),
+            ("key=%zz", "`key` is not UTF-8"),
+            ("key=%e", "`key` is not UTF-8"),
+            ("key=%ff", "`key` is not UTF-8"),
+            ("tenant=abc", "`tenant` is 32 hex digits"),
+            ("state=lost", "`state` is one of in_flight, unknown, final, "),
+            ("limit=0", "`limit` is a number, 1 to 1000"),
+            ("limit=1001", "`limit` is a number"),
+            ("limit=-1", "`limit` is a number"),
+            ("limit=ten", "`limit` is a number"),
+            ("subject=x", "`subject` needs `tenant`"),
+            ("cursor=x", "this `cursor` is not one"),
+        ] {
+            let trouble = Filters::parse(query).unwrap_err();
+            assert!(trouble.detail.starts_with(wanted), "{query}: {}", trouble.detail);
+            assert_eq!((trouble.status.as_u16(), trouble.code), (400, "query-invalid"));
+        }
+    }
+
+    #[test]
+    fn a_cursor_goes_on_with_its_own_filters_only() {
+        let last = RecordId::from_bytes([7; 16]);
+        let cursor = Filters::parse("key=a").unwrap().cursor(&last);
+        let after = |query: &str| Filters::parse(query).map(|filters| filters.after);
+        assert_eq!(after(&format!("key=a&limit=3&cursor={cursor}")).unwrap(), Some(last));
+        for query in [
+            format!("key=b&cursor={cursor}"),
+            format!("cursor={cursor}"),
+            format!("key=a&route=a&cursor={cursor}"),
+            format!("key=a&cursor={}", cursor.replacen('0', "1", 1)),
+            format!("key=a&cursor={}", &cursor[..39]),
+            format!("key=a&cursor={}", cursor.to_uppercase()),
+            format!("key=a&cursor={cursor}0"),
+        ] {
+            assert!(after(&query).is_err(), "{query}");
+        }
+    }
+}

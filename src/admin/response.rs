@@ -1,0 +1,168 @@
+//! The response that an operator gives for a request that was executed: it is replayed like one of
+//! the backend's, so it must be one that could have been kept.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, DATE, HeaderName, HeaderValue};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::trouble::Trouble;
+use crate::base64;
+use crate::clock::{Timestamp, rfc3339};
+use crate::idempotency::record::StoredResponse;
+
+/// Header lines of a response.
+const MOST_LINES: usize = 64;
+/// Bytes of a header line's value.
+const LONGEST_VALUE: usize = 8 << 10;
+
+/// `response` as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Written {
+    /// 200 to 599.
+    status: u16,
+    /// Names with a text, or a list of texts for several lines.
+    #[serde(default)]
+    headers: Map<String, Value>,
+    /// The body as text.
+    body: Option<String>,
+    /// The body as Base64, for what is no text.
+    body_base64: Option<String>,
+}
+
+impl Written {
+    /// The response as it is kept; `most`: bytes of the largest body, `ours`: the route's header that
+    /// marks replays, `now`: its `Date` unless it has one.
+    ///
+    /// # Errors
+    /// For the first thing in it that cannot be kept.
+    pub(super) fn checked(
+        self,
+        most: u64,
+        ours: Option<&HeaderName>,
+        now: Timestamp,
+    ) -> Result<Arc<StoredResponse>, Trouble> {
+        if !(200..=599).contains(&self.status) {
+            return Err(invalid("`response.status` is the status of an answer, 200 to 599"));
+        }
+        let (body, kind) = self.whole_body()?;
+        if !body.is_empty() && matches!(self.status, 204 | 205 | 304) {
+            return Err(invalid(format!(
+                "an answer with status {} has no body; leave it out",
+                self.status
+            )));
+        }
+        if body.len() as u64 > most {
+            return Err(invalid(format!(
+                "`response` has a body of {} bytes; this route keeps {most} at most \
+                 (max_stored_body)",
+                body.len()
+            )));
+        }
+        let mut headers = lines(&self.headers, ours)?;
+        let has = |headers: &[(HeaderName, HeaderValue)], wanted: &HeaderName| {
+            headers.iter().any(|(name, _)| name == wanted)
+        };
+        if !body.is_empty() && !has(&headers, &CONTENT_TYPE) {
+            headers.push((CONTENT_TYPE, HeaderValue::from_static(kind)));
+        }
+        if !has(&headers, &DATE) {
+            headers.push(date(now));
+        }
+        Ok(Arc::new(StoredResponse { status: self.status, headers, body }))
+    }
+
+    /// The body, and its media type if it is not told.
+    fn whole_body(&self) -> Result<(Bytes, &'static str), Trouble> {
+        match (&self.body, &self.body_base64) {
+            (Some(_), Some(_)) => Err(invalid("give `body` or `body_base64`, not both")),
+            (Some(text), None) => {
+                let json = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+                let kind = if json { "application/json" } else { "text/plain; charset=utf-8" };
+                Ok((Bytes::from(text.clone()), kind))
+            }
+            (None, Some(text)) => match base64::decode(text) {
+                Some(bytes) => Ok((Bytes::from(bytes), "application/octet-stream")),
+                None => Err(invalid("`response.body_base64` is not Base64 (RFC 4648, padded)")),
+            },
+            (None, None) => Ok((Bytes::new(), "")),
+        }
+    }
+}
+
+/// The answer of what was executed when the operator gives none: it says no more than that.
+pub(super) fn usual(now: Timestamp) -> Arc<StoredResponse> {
+    let body = json!({
+        "status": "executed",
+        "message": "This request was carried out. Its own answer was lost; an operator has confirmed \
+                    that it was carried out.",
+        "confirmed_at": rfc3339(now),
+    });
+    let headers = vec![(CONTENT_TYPE, HeaderValue::from_static("application/json")), date(now)];
+    Arc::new(StoredResponse { status: 200, headers, body: Bytes::from(body.to_string()) })
+}
+
+fn date(now: Timestamp) -> (HeaderName, HeaderValue) {
+    // A date is visible ASCII.
+    let value = HeaderValue::from_str(&now.to_http_date());
+    (DATE, value.unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT")))
+}
+
+fn lines(
+    written: &Map<String, Value>,
+    ours: Option<&HeaderName>,
+) -> Result<Vec<(HeaderName, HeaderValue)>, Trouble> {
+    let mut lines = Vec::new();
+    for (written_name, values) in written {
+        let Ok(name) = HeaderName::from_bytes(written_name.as_bytes()) else {
+            return Err(invalid("`response.headers` has a name that is no header's"));
+        };
+        if let Some(why) = refused(&name, ours) {
+            return Err(invalid(format!("`response.headers` must not have `{name}`: {why}")));
+        }
+        let values = match values {
+            Value::Array(values) => values.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        for value in values {
+            let value = value.as_str().filter(|text| text.len() <= LONGEST_VALUE);
+            let value = value.and_then(|text| HeaderValue::from_str(text.trim()).ok());
+            let value = value.ok_or_else(|| {
+                invalid(format!(
+                    "the value of `{name}` in `response.headers` is not one line of text, or a \
+                     list of such lines, of at most {LONGEST_VALUE} bytes"
+                ))
+            })?;
+            lines.push((name.clone(), value));
+        }
+    }
+    if lines.len() > MOST_LINES {
+        return Err(invalid(format!("`response.headers` has more than {MOST_LINES} lines")));
+    }
+    Ok(lines)
+}
+
+/// Why a replay cannot have this header.
+fn refused(name: &HeaderName, ours: Option<&HeaderName>) -> Option<&'static str> {
+    if ours == Some(name) {
+        return Some("the gateway marks its replays with it");
+    }
+    match name.as_str() {
+        "content-length" | "transfer-encoding" => Some("the length is computed"),
+        "set-cookie" | "set-cookie2" | "www-authenticate" => {
+            Some("it is meant for one client, and a replay goes to every client of the key")
+        }
+        "connection" | "keep-alive" | "te" | "trailer" | "upgrade" | "expect"
+        | "http2-settings" => Some("it concerns one connection only"),
+        name if name.starts_with("proxy-") => Some("it concerns one connection only"),
+        name if name.starts_with("idempotency-") => Some("the gateway says it anew each time"),
+        _ => None,
+    }
+}
+
+fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> Trouble {
+    Trouble::invalid("response-invalid", detail)
+}

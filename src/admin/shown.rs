@@ -1,0 +1,204 @@
+//! Records as operators see them. Keys are shown, because an operator needs them; what was sent with
+//! a request is not kept, so there are no credentials to show.
+
+use serde_json::{Value, json};
+
+use crate::base64;
+use crate::clock::{Timestamp, rfc3339};
+use crate::idempotency::ledger::Progress;
+use crate::idempotency::record::{Expiry, StoredResponse};
+use crate::idempotency::settle::Entry;
+use crate::idempotency::{Answer, Ledger, Record, RecordId, State};
+
+/// How a record stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StateName {
+    InFlight,
+    Unknown,
+    Final,
+    Tombstone,
+    Released,
+    Complete,
+    Partial,
+    None,
+}
+
+impl StateName {
+    const ALL: [Self; 8] = [
+        Self::InFlight,
+        Self::Unknown,
+        Self::Final,
+        Self::Tombstone,
+        Self::Released,
+        Self::Complete,
+        Self::Partial,
+        Self::None,
+    ];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::InFlight => "in_flight",
+            Self::Unknown => "unknown",
+            Self::Final => "final",
+            Self::Tombstone => "tombstone",
+            Self::Released => "released",
+            Self::Complete => "complete",
+            Self::Partial => "partial",
+            Self::None => "none",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|name| name.as_str() == text)
+    }
+
+    /// All names, in a sentence.
+    pub(super) fn all() -> String {
+        Self::ALL.map(Self::as_str).join(", ")
+    }
+
+    /// Whether such records are found among the open ones.
+    pub(super) fn is_open(self) -> bool {
+        matches!(self, Self::InFlight | Self::Unknown)
+    }
+
+    pub(super) fn of(record: &Record) -> Self {
+        match &record.state {
+            State::InFlight | State::Turn => Self::InFlight,
+            State::Unknown { .. } => Self::Unknown,
+            State::Final { .. } => Self::Final,
+            State::Tombstone { .. } => Self::Tombstone,
+            State::Released { .. } => Self::Released,
+            State::Item { ledger, .. } if ledger.in_flight > 0 => Self::InFlight,
+            State::Item { ledger, .. } => match ledger.progress() {
+                Progress::Complete => Self::Complete,
+                Progress::Partial => Self::Partial,
+                Progress::None => Self::None,
+                Progress::Unknown => Self::Unknown,
+            },
+        }
+    }
+}
+
+/// The record as it is in the store, unless it counts as absent at `now`.
+pub(super) fn current_as_it_is(record: Record, now: Timestamp) -> Option<Record> {
+    let there = record.state != State::Turn && record.expired(now) != Expiry::Forget;
+    there.then_some(record)
+}
+
+/// The record as it counts at `now`; `None`: as absent. What orders batches is no record of anything
+/// that was asked for.
+pub(super) fn current(record: Record, now: Timestamp) -> Option<Record> {
+    if record.state == State::Turn {
+        return None;
+    }
+    match record.expired(now) {
+        Expiry::Keep => Some(record),
+        Expiry::Bury(buried) => Some(*buried),
+        Expiry::Forget => None,
+    }
+}
+
+/// A record in a listing.
+pub(super) fn summary(id: &RecordId, record: &Record) -> Value {
+    let status = match &record.state {
+        State::Final { answer, .. } => Some(answer.status()),
+        State::Tombstone { status, .. } => Some(*status),
+        State::InFlight
+        | State::Turn
+        | State::Unknown { .. }
+        | State::Released { .. }
+        | State::Item { .. } => None,
+    };
+    let reason = match &record.state {
+        State::Unknown { reason, .. } => Some(reason.to_string()),
+        State::Item { ledger, .. } => ledger.doubt.map(|doubt| doubt.to_string()),
+        State::InFlight
+        | State::Turn
+        | State::Final { .. }
+        | State::Tombstone { .. }
+        | State::Released { .. } => None,
+    };
+    let mut shown = json!({
+        "id": id.to_string(),
+        "tenant": record.tenant.to_string(),
+        "route": record.route,
+        "key": record.key,
+        "state": StateName::of(record).as_str(),
+        "status": status,
+        "attempts": record.attempts,
+        "first_seen": rfc3339(record.first_seen),
+        "updated": rfc3339(record.updated),
+        "expires": record.expires().map(rfc3339),
+        "reason": reason,
+    });
+    if let Some(ledger) = record.ledger() {
+        shown["item"] = quantities(ledger);
+    }
+    shown
+}
+
+/// A record on its own, with its history, and with what is kept of the backend's answers.
+pub(super) fn detail(id: &RecordId, record: &Record) -> Value {
+    let mut shown = summary(id, record);
+    shown["history"] = record.history.iter().map(entry).collect();
+    match &record.state {
+        State::Unknown { since, .. } => shown["unknown_since"] = rfc3339(*since).into(),
+        State::Final { answer, completed, .. } => {
+            shown["completed"] = rfc3339(*completed).into();
+            if let Answer::Kept(response) = answer {
+                shown["response"] = answered(response);
+            }
+        }
+        State::Tombstone { completed, .. } => shown["completed"] = rfc3339(*completed).into(),
+        State::Item { ledger, .. } => {
+            let lists = ledger.outcomes.iter();
+            let lists = lists.map(|list| (list.at.clone(), list.elements.clone().into()));
+            shown["item"]["outcomes"] = Value::Object(lists.collect());
+            shown["item"]["row"] = ledger.row.clone().into();
+            shown["item"]["evidence"] = ledger.evidence.clone().into();
+        }
+        State::InFlight | State::Turn | State::Released { .. } => {}
+    }
+    shown
+}
+
+fn quantities(ledger: &Ledger) -> Value {
+    json!({
+        "requested": ledger.requested,
+        "fulfilled": ledger.fulfilled,
+        "in_flight": ledger.in_flight,
+        "unknown": ledger.unknown,
+        "closed": ledger.closed,
+    })
+}
+
+fn entry(entry: &Entry) -> Value {
+    let mut shown = json!({
+        "at": rfc3339(entry.at),
+        "what": entry.what.as_str(),
+        "attempt": entry.attempt,
+        "by": entry.note.by(),
+        "reason": entry.note.why(),
+    });
+    if let Some(units) = entry.units {
+        shown["units"] = units.into();
+    }
+    shown
+}
+
+/// Header lines in their order as pairs: a name may stand several times.
+fn answered(response: &StoredResponse) -> Value {
+    let line = |(name, value): &(http::HeaderName, http::HeaderValue)| {
+        json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())])
+    };
+    let mut shown = json!({
+        "status": response.status,
+        "headers": response.headers.iter().map(line).collect::<Vec<_>>(),
+    });
+    match std::str::from_utf8(&response.body) {
+        Ok(text) => shown["body"] = text.into(),
+        Err(_) => shown["body_base64"] = base64::encode(&response.body).into(),
+    }
+    shown
+}

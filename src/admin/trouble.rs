@@ -1,0 +1,146 @@
+//! What an operator's request is refused with: problem details (RFC 9457).
+
+use std::borrow::Cow;
+
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderValue, Response, StatusCode};
+use serde_json::json;
+
+use crate::body::{Body, full};
+use crate::idempotency::settle::SettleError;
+use crate::store::StoreError;
+
+/// A refusal.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    pub(super) status: StatusCode,
+    /// What programs match on.
+    pub(super) code: &'static str,
+    /// What happened, why, and what to do.
+    pub(super) detail: Cow<'static, str>,
+    /// The methods that are allowed.
+    pub(super) allow: Option<&'static str>,
+}
+
+impl Trouble {
+    pub(super) fn new(
+        status: StatusCode,
+        code: &'static str,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { status, code, detail: detail.into(), allow: None }
+    }
+
+    /// 400.
+    pub(super) fn invalid(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+
+    /// 409.
+    pub(super) fn conflict(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::CONFLICT, code, detail)
+    }
+
+    /// 405.
+    pub(super) fn method(allow: &'static str) -> Self {
+        let detail = format!("this address takes {allow}");
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        Self { allow: Some(allow), ..Self::new(status, "method-not-allowed", detail) }
+    }
+
+    /// 404.
+    pub(super) fn no_record() -> Self {
+        let detail = "there is no record with this id; it may have been forgotten, or its claim \
+                      released. List the records with GET /api/records";
+        Self::new(StatusCode::NOT_FOUND, "record-not-found", detail)
+    }
+
+    /// The store failed under a question.
+    pub(super) fn unread(error: &StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "store-unavailable",
+                format!("{error}; try again when /readyz says ready"),
+            ),
+            StoreError::Corrupt { .. } => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "record-corrupt",
+                format!("{error}; its key is refused. Run `oncegate store verify`"),
+            ),
+        }
+    }
+
+    /// The store failed under a decision.
+    pub(super) fn unsure(error: &StoreError) -> Self {
+        let detail =
+            format!("{error}; the decision may have been recorded or not: show the record");
+        Self { detail: detail.into(), ..Self::unread(error) }
+    }
+
+    /// The decision does not fit the record.
+    pub(super) fn misfit(error: SettleError) -> Self {
+        match error {
+            SettleError::InFlight => Self::conflict(
+                "in-flight",
+                "a call is in flight for this record; wait for its outcome and look again",
+            ),
+            SettleError::Unknown => Self::conflict(
+                "unknown",
+                "the outcome of this record is unknown; settle it first with \
+                 POST /api/records/{id}/resolve",
+            ),
+            SettleError::Known => Self::conflict(
+                "not-unknown",
+                "the outcome of this record is known, by its own answer or somebody's decision; \
+                 only what is unknown can be settled",
+            ),
+            SettleError::NoAnswer => Self::conflict(
+                "no-answer",
+                "there is no answer to purge: the key was released and is free",
+            ),
+            SettleError::Kind => Self::invalid(
+                "wrong-kind",
+                "`response` is for requests and `units` for items of batches, and both only with \
+                 \"as\":\"executed\"; leave out what does not fit this record",
+            ),
+            SettleError::Units { unknown } => Self::invalid(
+                "units-invalid",
+                format!(
+                    "`units` says how many of the {unknown} unknown units were issued, 1 to \
+                     {unknown}; when none was, settle it as \"not-executed\""
+                ),
+            ),
+        }
+    }
+
+    /// The answer; `close`: the request was not read to its end.
+    pub(super) fn respond(&self, close: bool) -> Response<Body> {
+        let instance = crate::unique::uuid();
+        let status = self.status.as_u16();
+        tracing::info!(http.status = status, problem = self.code, %instance, "an operator was refused");
+        let document = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or_default(),
+            "status": status,
+            "detail": self.detail,
+            "instance": instance.urn().to_string(),
+            "code": self.code,
+        });
+        let mut response = Response::new(full(document.to_string()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(allow) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if close {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
