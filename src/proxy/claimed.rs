@@ -44,14 +44,17 @@ pub(super) struct Claimed {
     settled: bool,
 }
 
+/// What was met instead of one's own record, and what `Hot::dropped` gave before.
+pub(super) struct Winner(Option<Box<Record>>, u64);
+
 /// How recording a final answer ended.
 pub(super) enum Settled {
     /// It is durable.
     Recorded { expires: Option<Timestamp>, completed: Timestamp },
     /// It is not known to be durable.
     NotRecorded,
-    /// Somebody else settled the record; this is what it says.
-    Otherwise(Told),
+    /// Somebody else settled the record; see [`Claimed::otherwise`].
+    Otherwise(Winner),
 }
 
 impl Claimed {
@@ -151,9 +154,8 @@ impl Claimed {
                     self.record = winner.into();
                 }
                 Ok(Swap::Lost { winner, .. }) => {
-                    let met = winner.as_deref().map(|record| (record, dropped));
-                    let told = settled_by_other(&self.gateway, self.id, met, &self.record).await;
-                    return Settled::Otherwise(told);
+                    tracing::warn!(record = ?self.id, "the record was settled by somebody else");
+                    return Settled::Otherwise(Winner(winner, dropped));
                 }
                 Err(error) => {
                     tracing::error!(record = ?self.id, %error, "an outcome could not be recorded");
@@ -164,6 +166,13 @@ impl Claimed {
         }
         tracing::error!(record = ?self.id, "the record kept changing; its outcome is not recorded");
         Settled::NotRecorded
+    }
+
+    /// What a client is told whose record somebody else settled. Only for one that is told: of a
+    /// settlement by an operator it may be the first.
+    pub(super) async fn otherwise(&self, Winner(winner, dropped): Winner) -> Told {
+        let met = winner.as_deref().map(|record| (record, dropped));
+        settled_by_other(&self.gateway, self.id, met, &self.record).await
     }
 
     /// Records that nobody knows the outcome.

@@ -234,7 +234,10 @@ async fn complete(claimed: &mut Claimed, answer: Collected, conclusion: Conclusi
             let told = stored.map_or(Told::Unknown, Told::Unrecorded);
             conclusion.tell(told, Some(Ok(answer.respond(Disposition::Unrecorded, None))));
         }
-        Settled::Otherwise(told) => conclusion.tell(told, None),
+        Settled::Otherwise(winner) => {
+            let told = Box::pin(claimed.otherwise(winner)).await;
+            conclusion.tell(told, None);
+        }
     }
 }
 
@@ -249,8 +252,10 @@ async fn late(claimed: &mut Claimed, mode: &RequestMode, end: Option<End>) {
             Verdict::Released => claimed.release().await,
             Verdict::Final => {
                 let stored = answer.stored();
-                claimed.complete(kept(stored.as_ref(), &answer)).await;
-                tracing::info!(record = ?claimed.id(), "a late answer settled the outcome");
+                let settled = claimed.complete(kept(stored.as_ref(), &answer)).await;
+                if let Settled::Recorded { .. } = settled {
+                    tracing::info!(record = ?claimed.id(), "a late answer settled the outcome");
+                }
             }
         },
     }

@@ -117,7 +117,6 @@ pub(super) async fn settled_by_other(
     met: Option<Met<'_>>,
     own: &Record,
 ) -> Told {
-    tracing::warn!(record = ?id, "the record was settled by somebody else");
     let winner = met.map(|(record, _)| record);
     match decide(winner, &own.fingerprint, gateway.store.now()) {
         Decision::Forward { .. } => Told::Unknown,

@@ -24,6 +24,7 @@ pub(crate) struct Setup {
     url: String,
     server: Vec<String>,
     limits: Vec<String>,
+    admin: Vec<String>,
     store: Vec<String>,
     /// Takes the place of `[store.embedded]`.
     engine: Option<String>,
@@ -45,6 +46,7 @@ impl Setup {
             url: format!("http://{}", backend.addr()),
             server: Vec::new(),
             limits: Vec::new(),
+            admin: Vec::new(),
             store: Vec::new(),
             engine: None,
             tenant: Vec::new(),
@@ -71,6 +73,12 @@ impl Setup {
     /// With a line of `[server.limits]`.
     pub(crate) fn limits(mut self, line: &str) -> Self {
         self.limits.push(line.to_owned());
+        self
+    }
+
+    /// With a line of `[admin]`.
+    pub(crate) fn admin(mut self, line: &str) -> Self {
+        self.admin.push(line.to_owned());
         self
     }
 
@@ -152,12 +160,13 @@ impl Setup {
         let embedded = || format!("[store.embedded]\npath = {:?}", self.store_path());
         let engine = self.engine.clone().unwrap_or_else(embedded);
         let mut text = format!(
-            "[server]\nlisten = [\"{}\"]\n{}\n[server.limits]\n{}\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+            "[server]\nlisten = [\"{}\"]\n{}\n[server.limits]\n{}\n[admin]\nlisten = \"127.0.0.1:0\"\n{}\n\
              [store]\n{}\n{engine}\n[tenant]\n{}\n\
              [[upstream]]\nname = \"backend\"\nurl = \"{}\"\n{}\n",
             self.listen,
             self.server.join("\n"),
             self.limits.join("\n"),
+            self.admin.join("\n"),
             self.store.join("\n"),
             self.tenant.join("\n"),
             self.url,

@@ -6,6 +6,7 @@
 
 pub(crate) mod backend;
 pub(crate) mod client;
+pub(crate) mod desk;
 pub(crate) mod gateway;
 pub(crate) mod reply;
 pub(crate) mod rewards;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use backend::{Backend, Seen};
 pub(crate) use client::{Conn, Request, Response};
+pub(crate) use desk::{Desk, TOKEN};
 pub(crate) use gateway::{Gateway, Setup};
 pub(crate) use reply::{Act, Gate, answer};
 pub(crate) use rewards::Rewards;

@@ -1,0 +1,247 @@
+//! An operator's decisions about requests: unknown outcomes settled either way, answers purged.
+
+use serde_json::{Value, json};
+
+use crate::support::desk::Place;
+use crate::support::{Act, Backend, Desk, Gate, Gateway, Request, Setup, answer, eventually};
+
+const BODY: &str = r#"{"qr":"rsg:1"}"#;
+
+fn setup(backend: &Backend) -> Setup {
+    Desk::guard(Setup::before(backend)).redeem(r#"duplicates.wait = "0s""#)
+}
+
+fn redeem(key: &str) -> Request {
+    Request::redeem(key, BODY)
+}
+
+fn honest(backend: &Backend) {
+    backend.script(|seen| answer(200, &format!(r#"{{"execution":{}}}"#, seen.number)));
+}
+
+/// A key whose outcome is unknown, because the backend's answer was lost.
+#[track_caller]
+fn lose(key: &str, backend: &Backend, gateway: &Gateway) {
+    backend.always(Act::reset());
+    redeem(key).send(gateway.addr).is(502, "unknown", "outcome-unknown");
+    honest(backend);
+}
+
+#[track_caller]
+fn conflict(told: &crate::support::Response, code: &str) {
+    assert_eq!((told.status, told.json()["code"].as_str()), (409, Some(code)), "{told:?}");
+    assert_eq!(told.header("content-type").as_deref(), Some("application/problem+json"));
+}
+
+#[test]
+fn what_was_executed_is_recovered_once_and_then_replayed_for_ever() {
+    Place::each(|place| {
+        let backend = Backend::start();
+        let gateways = place.start(&setup(&backend));
+        let (first, last) = (&gateways[0], &gateways[gateways.len() - 1]);
+        lose("k", &backend, first);
+        redeem("k").send(last.addr).is(409, "unknown", "outcome-unknown");
+        let desk = Desk::of(last);
+        let told = desk.resolve(
+            &desk.id("k"),
+            &json!({
+                "as": "executed",
+                "reason": "voucher 1 is in the books",
+                "by": "ann",
+                "response": {
+                    "status": 201,
+                    "headers": { "x-shop": ["a", "b"] },
+                    "body": "{\"redeemed\": true}",
+                },
+            }),
+        );
+        assert_eq!(told.status, 200, "{told:?}");
+        let shown = told.json();
+        assert_eq!((&shown["state"], &shown["status"]), (&json!("final"), &json!(201)));
+        assert_eq!(shown["history"][0]["by"], "ann");
+        assert_eq!(shown["history"][0]["reason"], "voucher 1 is in the books");
+        assert_eq!(shown["history"][0]["what"], "executed");
+
+        let recovered = redeem("k").send(first.addr);
+        recovered.is(201, "recovered", "");
+        assert_eq!(recovered.text(), r#"{"redeemed": true}"#);
+        assert_eq!(recovered.all("x-shop"), ["a", "b"]);
+        assert_eq!(recovered.header("content-type").as_deref(), Some("application/json"));
+        assert!(recovered.header("idempotency-expires").is_some());
+        assert_eq!(recovered.header("idempotency-replayed"), None);
+        for gateway in gateways.iter().chain(&gateways) {
+            let replayed = redeem("k").send(gateway.addr);
+            replayed.is(201, "replayed", "");
+            assert_eq!(replayed.kept(), recovered.kept());
+        }
+        Request::redeem("k", "{}").send(last.addr).is(422, "rejected", "key-reused");
+        assert_eq!(backend.calls(), 1);
+    });
+}
+
+#[test]
+fn without_a_response_the_client_reads_that_an_operator_has_confirmed_it() {
+    let backend = Backend::start();
+    let gateway = setup(&backend).start();
+    lose("k", &backend, &gateway);
+    Desk::of(&gateway).settle("k", "executed");
+    let told = redeem("k").send(gateway.addr);
+    told.is(200, "recovered", "");
+    let body = told.json();
+    assert_eq!(body["status"], "executed");
+    assert!(body["message"].as_str().unwrap().contains("an operator has confirmed"), "{body}");
+    assert!(!told.text().contains("looked"), "what operators write is theirs");
+    redeem("k").send(gateway.addr).is(200, "replayed", "");
+    assert_eq!(backend.calls(), 1);
+}
+
+#[test]
+fn what_was_not_executed_runs_again_also_with_another_body() {
+    Place::each(|place| {
+        let backend = Backend::start();
+        let gateways = place.start(&setup(&backend));
+        let (first, last) = (&gateways[0], &gateways[gateways.len() - 1]);
+        lose("k", &backend, first);
+        let status =
+            || Request::get("/.well-known/idempotency/status").key("k").send(last.addr).status;
+        assert_eq!(status(), 200);
+        let shown = Desk::of(first).settle("k", "not-executed");
+        assert_eq!((&shown["state"], &shown["attempts"]), (&json!("released"), &json!(1)));
+        assert_eq!(status(), 404, "for clients it is not there");
+        // What the backend says it did not execute leaves the history where it was.
+        backend.always(answer(429, "{}"));
+        Request::redeem("k", r#"{"qr":"rsg:2"}"#).send(last.addr).is(429, "not-executed", "");
+        let shown = Desk::of(last).show("k");
+        assert_eq!((&shown["state"], &shown["attempts"]), (&json!("released"), &json!(2)));
+        honest(&backend);
+        let other = Request::redeem("k", r#"{"qr":"rsg:3"}"#);
+        let told = other.send(last.addr);
+        told.is(200, "executed", "");
+        assert_eq!(other.send(first.addr).is(200, "replayed", "").kept(), told.kept());
+        redeem("k").send(first.addr).is(422, "rejected", "key-reused");
+        let shown = Desk::of(first).show("k");
+        assert_eq!((&shown["state"], &shown["attempts"]), (&json!("final"), &json!(3)));
+        assert_eq!(shown["history"][0]["what"], "not-executed");
+        assert_eq!(shown["history"][0]["attempt"], 1);
+        assert_eq!(backend.calls(), 3);
+    });
+}
+
+#[test]
+fn only_what_is_unknown_is_settled() {
+    Place::each(|place| {
+        let (backend, gate) = (Backend::start(), Gate::default());
+        let gateways = place.start(&setup(&backend));
+        let (gateway, desk) = (&gateways[0], Desk::of(&gateways[gateways.len() - 1]));
+        let executed = json!({ "as": "executed", "reason": "looked" });
+        redeem("final").send(gateway.addr).is(200, "executed", "");
+        conflict(&desk.resolve(&desk.id("final"), &executed), "not-unknown");
+        backend.always(answer(200, "{}").after(&gate));
+        let mut call = redeem("flying").begin(gateway.addr);
+        backend.wait_calls(2);
+        conflict(&desk.resolve(&desk.id("flying"), &executed), "in-flight");
+        conflict(&desk.purge(&desk.id("flying")), "in-flight");
+        gate.open();
+        call.read().is(200, "executed", "");
+        for id in ["0".repeat(32), "f".repeat(32)] {
+            for told in [desk.resolve(&id, &executed), desk.purge(&id)] {
+                assert_eq!((told.status, &told.json()["code"]), (404, &json!("record-not-found")));
+            }
+        }
+        lose("lost", &backend, gateway);
+        conflict(&desk.purge(&desk.id("lost")), "unknown");
+        desk.settle("lost", "not-executed");
+        conflict(&desk.resolve(&desk.id("lost"), &executed), "not-unknown");
+        conflict(&desk.purge(&desk.id("lost")), "no-answer");
+    });
+}
+
+#[test]
+fn a_purged_answer_is_gone_on_every_replica_and_its_key_does_not_run() {
+    Place::each(|place| {
+        let backend = Backend::start();
+        let gateways = place.start(&setup(&backend));
+        let (first, last) = (&gateways[0], &gateways[gateways.len() - 1]);
+        redeem("k").send(first.addr).is(200, "executed", "");
+        // In the memory of each.
+        for gateway in gateways.iter().chain(&gateways) {
+            redeem("k").send(gateway.addr).is(200, "replayed", "");
+        }
+        let desk = Desk::of(last);
+        let id = desk.id("k");
+        let told = desk.purge(&id);
+        assert_eq!((told.status, &told.json()["state"]), (200, &json!("tombstone")), "{told:?}");
+        redeem("k").send(last.addr).is(410, "rejected", "key-expired");
+        eventually("the other replica hears of it", || {
+            (redeem("k").send(first.addr).status == 410).then_some(())
+        });
+        Request::redeem("k", "{}").send(first.addr).is(422, "rejected", "key-reused");
+        let shown = Desk::of(first).show("k");
+        assert_eq!((&shown["status"], &shown["response"]), (&json!(200), &Value::Null));
+        assert_eq!(shown["history"][0]["by"], "bob");
+        // Once more changes nothing.
+        let again = desk.purge(&id).json();
+        assert_eq!(again["history"].as_array().map(Vec::len), Some(1));
+        assert_eq!(backend.calls(), 1);
+    });
+}
+
+#[test]
+fn a_purge_does_not_shorten_the_time_for_which_a_key_is_kept() {
+    let backend = Backend::start();
+    // The profile keeps no tombstones: a purge must not free the key sooner than a day.
+    let gateway = setup(&backend).redeem("profile = \"redeemsg\"").start();
+    redeem("k").send(gateway.addr).is(200, "executed", "");
+    let desk = Desk::of(&gateway);
+    let before = desk.show("k");
+    let purged = desk.purge(&desk.id("k")).json();
+    assert_eq!(purged["expires"], before["expires"]);
+    redeem("k").send(gateway.addr).is(410, "rejected", "key-expired");
+}
+
+#[test]
+fn decisions_survive_a_kill_and_so_does_that_nobody_was_told() {
+    for how in ["executed", "not-executed"] {
+        let backend = Backend::start();
+        let gateway = setup(&backend).start();
+        lose("k", &backend, &gateway);
+        Desk::of(&gateway).settle("k", how);
+        let gateway = gateway.killed_and_restarted();
+        let shown = Desk::of(&gateway).show("k");
+        assert_eq!(shown["history"][0]["what"], how);
+        let gateway = gateway.restarted();
+        assert_eq!(Desk::of(&gateway).show("k"), shown);
+        let told = redeem("k").send(gateway.addr);
+        let expected = if how == "executed" { "recovered" } else { "executed" };
+        told.is(200, expected, "");
+        let gateway = gateway.killed_and_restarted();
+        let again = redeem("k").send(gateway.addr);
+        again.is(200, "replayed", "");
+        assert_eq!(again.kept(), told.kept());
+        assert_eq!(Desk::of(&gateway).show("k")["history"], shown["history"]);
+    }
+}
+
+#[test]
+fn a_decision_is_logged_without_key_body_or_token() {
+    let backend = Backend::start();
+    let mut gateway = setup(&backend).start();
+    lose("the-key", &backend, &gateway);
+    let desk = Desk::of(&gateway);
+    let id = desk.id("the-key");
+    let body = json!({
+        "as": "executed", "reason": "the-reason", "by": "ann", "response": { "status": 200, "body": "the-body" },
+    });
+    assert_eq!(desk.resolve(&id, &body).status, 200);
+    assert_eq!(desk.purge(&id).status, 200);
+    gateway.stop();
+    let log = gateway.stderr();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("has decided")).collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    for (line, (what, by)) in lines.iter().zip([("executed", "ann"), ("purged", "bob")]) {
+        assert!(line.contains(&id) && line.contains(what) && line.contains(by), "{line}");
+    }
+    for secret in ["the-key", "the-reason", "the-body", "rsg:1", crate::support::TOKEN] {
+        assert!(!log.contains(secret), "{secret}: {log}");
+    }
+}

@@ -1,0 +1,163 @@
+//! An operator's decisions about items of batches.
+
+use serde_json::json;
+
+use crate::support::desk::Place;
+use crate::support::rewards::{batch, issue, rows};
+use crate::support::{Act, Desk, Gateway, Request, Rewards, Setup, eventually};
+
+fn setup(rewards: &Rewards) -> Setup {
+    Desk::guard(rewards.setup(""))
+}
+
+fn story() -> String {
+    batch("+65", &[("a", "R1", 2), ("b", "R2", 2)])
+}
+
+/// Sends the batch; R1 was issued once before, and now the answer is lost.
+#[track_caller]
+fn lose(rewards: &Rewards, gateway: &Gateway) {
+    rewards.limit("R1", 1);
+    issue(&story()).send(gateway.addr).is(400, "executed", "");
+    rewards.unlimited();
+    rewards.answering(|_, _, _| Act::reset());
+    issue(&story()).send(gateway.addr).is(502, "unknown", "outcome-unknown");
+    rewards.honest();
+    let told = issue(&story()).send(gateway.addr);
+    assert_eq!(rows(&told), "a:1/2 1010, b:2/2 200 = 1010");
+}
+
+#[test]
+fn units_that_were_issued_count_and_are_not_sent_again() {
+    Place::each(|place| {
+        let rewards = Rewards::start();
+        let gateways = place.start(&setup(&rewards));
+        let (first, last) = (&gateways[0], &gateways[gateways.len() - 1]);
+        lose(&rewards, first);
+        let desk = Desk::of(last);
+        let shown = desk.show("a");
+        assert_eq!(shown["state"], "unknown");
+        assert_eq!(
+            shown["item"]["unknown"].as_u64().zip(shown["item"]["fulfilled"].as_u64()),
+            Some((1, 1))
+        );
+        let settled = desk.settle("a", "executed");
+        assert_eq!(settled["state"], "complete");
+        assert_eq!(settled["history"][0]["units"], 1);
+        for gateway in &gateways {
+            let told = issue(&story()).send(gateway.addr);
+            told.is(200, "replayed", "");
+            assert_eq!(rows(&told), "a:2/2 200, b:2/2 200 = 200");
+        }
+        assert_eq!(rewards.sent(), ["R1x2,R2x2", "R1x1"]);
+        assert_eq!(rewards.points(), 30);
+    });
+}
+
+#[test]
+fn units_that_were_not_issued_are_sent_by_the_next_batch() {
+    Place::each(|place| {
+        let rewards = Rewards::start();
+        let gateways = place.start(&setup(&rewards));
+        let (first, last) = (&gateways[0], &gateways[gateways.len() - 1]);
+        rewards.limit("R1", 1);
+        issue(&story()).send(first.addr);
+        // Never carried out this time.
+        rewards.backend.always(Act::reset());
+        issue(&story()).send(first.addr).is(502, "unknown", "outcome-unknown");
+        rewards.honest();
+        rewards.unlimited();
+        let settled = Desk::of(last).settle("a", "not-executed");
+        assert_eq!(
+            (&settled["state"], &settled["item"]["unknown"]),
+            (&json!("partial"), &json!(0))
+        );
+        let told = issue(&story()).send(last.addr);
+        told.is(200, "executed", "");
+        assert_eq!(rows(&told), "a:2/2 200, b:2/2 200 = 200");
+        assert_eq!(rewards.points(), 30);
+        let shown = Desk::of(first).show("a");
+        assert_eq!((&shown["attempts"], &shown["history"][0]["attempt"]), (&json!(3), &json!(2)));
+    });
+}
+
+#[test]
+fn a_part_of_the_unknown_units_may_have_been_issued() {
+    let rewards = Rewards::start();
+    let gateway = setup(&rewards).start();
+    let body = batch("+65", &[("a", "R1", 5)]);
+    rewards.backend.always(Act::reset());
+    issue(&body).send(gateway.addr).is(502, "unknown", "outcome-unknown");
+    rewards.honest();
+    let desk = Desk::of(&gateway);
+    let id = desk.id("a");
+    let resolve = |units: u64| {
+        desk.resolve(&id, &json!({ "as": "executed", "units": units, "reason": "looked" }))
+    };
+    for wrong in [0, 6] {
+        let told = resolve(wrong);
+        assert_eq!((told.status, &told.json()["code"]), (400, &json!("units-invalid")));
+    }
+    let response = json!({ "as": "executed", "reason": "r", "response": { "status": 200 } });
+    let told = desk.resolve(&id, &response);
+    assert_eq!((told.status, &told.json()["code"]), (400, &json!("wrong-kind")));
+    assert_eq!(resolve(2).status, 200);
+    let told = issue(&body).send(gateway.addr);
+    assert_eq!(rows(&told), "a:5/5 200 = 200");
+    assert_eq!(rewards.sent(), ["R1x3"]);
+    assert_eq!(resolve(1).status, 409);
+}
+
+#[test]
+fn a_late_answer_does_not_undo_what_was_decided_about_its_items() {
+    Place::each(|place| {
+        let rewards = Rewards::start();
+        let gateways = place.start(&setup(&rewards).upstream("timeout = \"3s\""));
+        let (owner, other) = (&gateways[0], &gateways[gateways.len() - 1]);
+        let gate = crate::support::Gate::default();
+        let held = gate.clone();
+        rewards.answering(move |_, status, body| {
+            crate::support::answer(status, &body.to_string()).after(&held)
+        });
+        issue(&story()).send(owner.addr).is(504, "unknown", "outcome-unknown");
+        Desk::of(other).settle("a", "not-executed");
+        gate.open();
+        // All items of an attempt are settled by its answer, or none.
+        eventually("the late answer meets the decision", || {
+            owner.stderr().contains("settled by somebody else").then_some(())
+        });
+        let desk = Desk::of(other);
+        assert_eq!(
+            (&desk.show("a")["state"], &desk.show("b")["state"]),
+            (&json!("none"), &json!("unknown"))
+        );
+    });
+}
+
+#[test]
+fn a_purged_item_keeps_its_quantities_and_is_not_sent_again() {
+    Place::each(|place| {
+        let rewards = Rewards::start();
+        let gateways = place.start(&setup(&rewards));
+        let (first, last) = (&gateways[0], &gateways[gateways.len() - 1]);
+        issue(&story()).send(first.addr).is(200, "executed", "");
+        for gateway in &gateways {
+            assert_eq!(crate::support::rewards::coupons(&issue(&story()).send(gateway.addr), 0), 2);
+        }
+        let desk = Desk::of(last);
+        let told = desk.purge(&desk.id("a"));
+        assert_eq!((told.status, &told.json()["state"]), (200, &json!("complete")), "{told:?}");
+        assert_eq!(told.json()["item"]["outcomes"], json!({}));
+        for gateway in &gateways {
+            // The merged answer of the whole batch was in memory as well.
+            let told = eventually("the coupons are gone", || {
+                let told = issue(&story()).send(gateway.addr);
+                (!told.text().contains("\"C1\"")).then_some(told)
+            });
+            assert_eq!(rows(&told), "a:2/2 200, b:2/2 200 = 200");
+        }
+        assert_eq!(rewards.sent().len(), 1);
+        let status = Request::get("/.well-known/idempotency/status").key("a").send(first.addr);
+        assert_eq!(status.json()["fulfilled"], 2);
+    });
+}
