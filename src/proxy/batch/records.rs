@@ -225,15 +225,16 @@ impl ClaimedItems {
     /// place in the batch and its present one; with `forget`, items about which then nothing is
     /// known are removed.
     ///
-    /// A process that was taken for dead finds its items unknown. When nobody else has decided
-    /// since, what its own attempt brought is the truth and settles them.
+    /// A process that was taken for dead finds its items unknown. Where nobody else has decided
+    /// since, what its own attempt brought is the truth and settles them; a decision stands.
     pub(super) async fn record(
         &mut self,
         forget: bool,
         next: impl Fn(usize, &Ledger) -> Result<Ledger, LedgerError>,
     ) -> Recorded {
+        let mut decided = Vec::new();
         for _ in 0..MAX_TRIES {
-            let (changes, records) = self.outcome(forget, &next);
+            let (changes, mut records) = self.outcome(forget, &next);
             match self.gateway.store.swap(changes).await {
                 Ok(Swap::Done) => {
                     self.settled = true;
@@ -241,15 +242,16 @@ impl ClaimedItems {
                         entry.record = record.clone();
                     }
                     self.turns.clear();
+                    records.append(&mut decided);
                     return Recorded { records, durable: true };
                 }
                 Ok(Swap::Lost { index, .. }) => {
-                    if self.still_ours().await {
+                    let id = self.items.get(index).map(|entry| entry.id);
+                    if self.rebase(&mut decided).await {
                         continue;
                     }
                     self.settled = true;
-                    let id = self.items.get(index).map(|entry| entry.id);
-                    tracing::error!(record = ?id, "an item was settled by somebody else");
+                    tracing::error!(record = ?id, "an item is gone or cannot be read");
                 }
                 Err(error) => {
                     tracing::error!(%error, "the outcome of a batch could not be recorded");
@@ -295,21 +297,22 @@ impl ClaimedItems {
         (changes, records)
     }
 
-    /// Whether all items still wait for this attempt, though they changed; takes them as they are.
-    async fn still_ours(&mut self) -> bool {
+    /// Takes the items as they are now. Those about which somebody has decided are not this
+    /// attempt's any more; they go to `decided`. `false`: one is not there or cannot be read.
+    async fn rebase(&mut self, decided: &mut Vec<(usize, Arc<Record>)>) -> bool {
         let ids = self.items.iter().map(|entry| entry.id).chain(self.turns.ids());
         let ids: Vec<RecordId> = ids.collect();
         let Ok(mut found) = self.gateway.store.get_many(&ids).await else { return false };
-        self.turns.retain(&found.split_off(self.items.len().min(found.len())));
-        let awaits = |(entry, record): (&Entry, &Option<Record>)| {
-            record.as_ref().is_some_and(|record| record.awaits(&entry.record.attempt))
-        };
-        if !self.items.iter().zip(&found).all(awaits) {
-            return false;
-        }
-        for (entry, record) in self.items.iter_mut().zip(found) {
-            if let Some(record) = record {
-                entry.record = Arc::new(record);
+        let turns = found.split_off(self.items.len().min(found.len()));
+        let Some(found) = found.into_iter().collect::<Option<Vec<Record>>>() else { return false };
+        self.turns.retain(&turns);
+        for (mut entry, now) in std::mem::take(&mut self.items).into_iter().zip(found) {
+            if now.awaits(&entry.record.attempt) {
+                entry.record = Arc::new(now);
+                self.items.push(entry);
+            } else {
+                tracing::warn!(record = ?entry.id, "an item was settled by somebody else");
+                decided.push((entry.at, Arc::new(now)));
             }
         }
         true
