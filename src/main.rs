@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         }
         Command::Demo(args) => commands::demo(args),
         Command::Store(command) => commands::store(command),
+        Command::Records(command) => commands::records(command),
         Command::Health(args) => commands::health(args),
     };
     exit.into()

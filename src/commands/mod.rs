@@ -1,6 +1,8 @@
-//! What the commands do: `run`, `demo` and `health` here, `store …` in `store`. What may be typed
-//! is in `cli`.
+//! What the commands do: `run`, `demo` and `health` here, `store …` in `store`, `records …` in
+//! `records`, which asks a running gateway by `desk`. What may be typed is in `cli`.
 
+mod desk;
+mod records;
 mod store;
 
 use std::io::Write as _;
@@ -10,6 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 
+pub use self::records::records;
 pub use self::store::store;
 
 use crate::cli::{Exit, HealthArgs, RunArgs};

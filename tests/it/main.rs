@@ -32,6 +32,7 @@ mod limits;
 mod passthrough;
 mod problems;
 mod records_api;
+mod records_cli;
 mod records_items;
 mod records_list;
 mod records_race;

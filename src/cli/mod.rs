@@ -1,6 +1,8 @@
 //! The command line: what may be typed, and `oncegate check`. What the other commands do is left
 //! to the modules that do it.
 
+pub mod records;
+
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,6 +10,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::config::{self, Config, Mistakes, Store};
+use records::RecordsCommand;
 
 /// Makes existing HTTP APIs safe to retry: one execution per idempotency key.
 #[derive(Debug, Parser)]
@@ -31,6 +34,9 @@ pub enum Command {
     /// Look after the store's directory.
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Find records of a running gateway, settle unknown outcomes, purge answers.
+    #[command(subcommand)]
+    Records(RecordsCommand),
     /// Ask a running gateway whether it is ready; the exit code is the answer.
     Health(HealthArgs),
 }
@@ -238,6 +244,19 @@ mod tests {
             ("demo --keep", None),
             ("store verify --path here --json", None),
             ("health", None),
+            ("records list --token-file t --state unknown --limit 5 --json", None),
+            ("records list --token-file t --tenant t --subject s", None),
+            ("records show 12 --token-file t --admin http://127.0.0.1:1", None),
+            ("records resolve 12 --token-file t --as executed --reason r --by b", None),
+            ("records resolve 12 --token-file t --as not-executed --reason r", None),
+            ("records purge 12 --token-file t", None),
+            ("records", Some(2)),
+            ("records list", Some(2)),
+            ("records list --token-file t --limit 0", Some(2)),
+            ("records list --token-file t --subject s", Some(2)),
+            ("records resolve 12 --token-file t --as executed", Some(2)),
+            ("records resolve 12 --token-file t --as maybe --reason r", Some(2)),
+            ("records show --token-file t", Some(2)),
             ("--version", Some(0)),
             ("--help", Some(0)),
             ("run", Some(2)),
@@ -264,7 +283,7 @@ mod tests {
             let exit = check(&args, &mut out, &mut err).unwrap();
             (exit, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
         };
-        let good = include_str!("../config/minimal.toml");
+        let good = include_str!("../../config/minimal.toml");
         let (exit, out, err) = run(good, false);
         assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
         assert!(out.contains("\nROUTE "), "{out}");

@@ -1,0 +1,143 @@
+//! `oncegate records …`: what may be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// `oncegate records …`
+#[derive(Debug, Subcommand)]
+pub enum RecordsCommand {
+    /// List records, all or those that fit.
+    List(ListArgs),
+    /// Show a record, with its history and what is kept of the answer.
+    Show(ShowArgs),
+    /// Settle a record whose outcome is unknown: you found out whether the backend carried it out.
+    Resolve(ResolveArgs),
+    /// Remove the answer that is kept; the key stays used.
+    Purge(PurgeArgs),
+}
+
+/// Which gateway, and how to be let in.
+#[derive(Debug, Args)]
+pub struct DeskArgs {
+    /// The admin listener.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090")]
+    pub admin: String,
+    /// The file with the token of `[admin]`; white space around it does not count.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: PathBuf,
+    /// Print JSON, for programs.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `oncegate records list`
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would take it for the text of the command")]
+    pub desk: DeskArgs,
+    /// Only this key, or the id of an item.
+    #[arg(long)]
+    pub key: Option<String>,
+    /// Only this tenant: 32 hex digits, as records show it.
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Only this business id, such as a voucher; needs --tenant.
+    #[arg(long, requires = "tenant")]
+    pub subject: Option<String>,
+    /// Only in this state: in_flight, unknown, final, tombstone, released; of items also complete,
+    /// partial, none.
+    #[arg(long)]
+    pub state: Option<String>,
+    /// Only of this route.
+    #[arg(long)]
+    pub route: Option<String>,
+    /// At most this many.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+}
+
+/// `oncegate records show`
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The record's id.
+    pub id: String,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would take it for the text of the command")]
+    pub desk: DeskArgs,
+}
+
+/// `oncegate records resolve`
+#[derive(Debug, Args)]
+pub struct ResolveArgs {
+    /// The record's id.
+    pub id: String,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would take it for the text of the command")]
+    pub desk: DeskArgs,
+    /// What you found out.
+    #[arg(long = "as", value_enum)]
+    pub how: How,
+    /// What you looked at; kept with the record.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Who you are; kept with the record.
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+    /// The response to replay from now on: JSON with `status`, `headers`, and `body` or
+    /// `body_base64`. Without it the client reads that an operator has confirmed the request.
+    #[arg(long, value_name = "FILE.json")]
+    pub response: Option<PathBuf>,
+    /// Of an item: how many of its unknown units were issued; the others are sent again. Without it
+    /// all were.
+    #[arg(long, value_name = "N", conflicts_with = "response")]
+    pub units: Option<u64>,
+}
+
+/// What an operator found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum How {
+    /// The backend carried it out.
+    Executed,
+    /// The backend did not carry it out: the key is free, the units of an item are missing again.
+    NotExecuted,
+}
+
+impl How {
+    /// As the API writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Executed => "executed",
+            Self::NotExecuted => "not-executed",
+        }
+    }
+}
+
+/// `oncegate records purge`
+#[derive(Debug, Args)]
+pub struct PurgeArgs {
+    /// The record's id.
+    pub id: String,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would take it for the text of the command")]
+    pub desk: DeskArgs,
+    /// Who you are; kept with the record.
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+    /// Why; kept with the record.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+impl RecordsCommand {
+    /// Which gateway it is for.
+    pub fn desk(&self) -> &DeskArgs {
+        match self {
+            Self::List(args) => &args.desk,
+            Self::Show(args) => &args.desk,
+            Self::Resolve(args) => &args.desk,
+            Self::Purge(args) => &args.desk,
+        }
+    }
+}

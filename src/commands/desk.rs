@@ -1,0 +1,171 @@
+//! Asking the admin listener of a running gateway, as `oncegate records` does.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::cli::Exit;
+use crate::cli::records::DeskArgs;
+use crate::shutdown::Tasks;
+
+/// For the connection, and for a whole answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most of an answer that is read.
+const LARGEST: usize = 64 << 20;
+
+/// A gateway's admin listener, and the token.
+pub(super) struct Desk {
+    /// As it was typed, for messages.
+    admin: String,
+    host: String,
+    port: u16,
+    authority: HeaderValue,
+    token: HeaderValue,
+}
+
+/// Why something was not done: one line, and how the process ends.
+pub(super) struct Failure(pub(super) Exit, pub(super) String);
+
+impl Failure {
+    pub(super) fn usage(what: impl Into<String>) -> Self {
+        Self(Exit::Usage, what.into())
+    }
+
+    fn failed(what: impl Into<String>) -> Self {
+        Self(Exit::Failed, what.into())
+    }
+}
+
+impl Desk {
+    /// # Errors
+    /// When the URL is none, or the token cannot be read.
+    pub(super) fn open(args: &DeskArgs) -> Result<Self, Failure> {
+        let not_a_url = || {
+            let what = "an http URL with a host is needed, such as http://127.0.0.1:9090";
+            Failure::usage(format!("--admin {}: {what}", args.admin))
+        };
+        let uri: Uri = args.admin.parse().map_err(|_| not_a_url())?;
+        let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(not_a_url());
+        };
+        if uri.path().len() > 1 || uri.query().is_some() || authority.as_str().contains('@') {
+            return Err(not_a_url());
+        }
+        Ok(Self {
+            admin: args.admin.clone(),
+            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            port: authority.port_u16().unwrap_or(80),
+            authority: HeaderValue::from_str(authority.as_str()).map_err(|_| not_a_url())?,
+            token: bearer(&args.token_file)?,
+        })
+    }
+
+    /// Asks, and gives what is answered with success.
+    ///
+    /// # Errors
+    /// When there is no answer, or another one: in the gateway's own words.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        target: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.method_mut() = method;
+        *request.uri_mut() = target
+            .parse()
+            .map_err(|_| Failure::usage("the arguments do not fit into an address"))?;
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.authority.clone());
+        headers.insert(AUTHORIZATION, self.token.clone());
+        if let Some(body) = body {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            *request.body_mut() = Full::new(Bytes::from(body.to_string()));
+        }
+        let admin = &self.admin;
+        let connect = TcpStream::connect((self.host.as_str(), self.port));
+        let stream = match timeout(CONNECT_TIMEOUT, connect).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                let what = "is the gateway running, and is this its [admin] listen?";
+                return Err(Failure::failed(format!("cannot connect to {admin}: {error}; {what}")));
+            }
+            Err(_) => {
+                let what = format!("no connection to {admin} within {CONNECT_TIMEOUT:?}; check it");
+                return Err(Failure::failed(what));
+            }
+        };
+        let (status, answer) = match timeout(ANSWER_TIMEOUT, exchange(stream, request)).await {
+            Ok(Ok(answered)) => answered,
+            Ok(Err(error)) => {
+                return Err(Failure::failed(format!(
+                    "the answer of {admin} was lost: {error}; show the record before trying again"
+                )));
+            }
+            Err(_) => {
+                return Err(Failure::failed(format!(
+                    "{admin} did not answer within {ANSWER_TIMEOUT:?}; show the record before \
+                     trying again"
+                )));
+            }
+        };
+        understood(admin, status, &answer)
+    }
+}
+
+/// `Bearer` with the token in this file.
+fn bearer(file: &Path) -> Result<HeaderValue, Failure> {
+    let name = file.display();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::usage(format!("--token-file {name}: cannot be read: {error}")))?;
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let what = "must hold one word of visible ASCII characters, the token of [admin]";
+        return Err(Failure::usage(format!("--token-file {name}: {what}")));
+    }
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+        .map_err(|_| Failure::usage(format!("--token-file {name}: holds no token")))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+async fn exchange(
+    stream: TcpStream,
+    request: Request<Full<Bytes>>,
+) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    Tasks::default().spawn(async move {
+        // What goes wrong with it is told to whoever asks.
+        let _ = connection.await;
+    });
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), LARGEST).collect().await?;
+    Ok((status, body.to_bytes()))
+}
+
+/// The document of a success, or the words of a refusal.
+fn understood(admin: &str, status: StatusCode, answer: &[u8]) -> Result<Value, Failure> {
+    let Ok(document) = serde_json::from_slice::<Value>(answer) else {
+        return Err(Failure::failed(format!(
+            "{admin} answered {status} without JSON; is it the admin listener of an oncegate that \
+             has the records API?"
+        )));
+    };
+    if status.is_success() {
+        return Ok(document);
+    }
+    let word = |name: &str| document[name].as_str().unwrap_or("no reason given").to_owned();
+    let exit = if status == StatusCode::BAD_REQUEST { Exit::Usage } else { Exit::Failed };
+    Err(Failure(exit, format!("{} ({} {})", word("detail"), status.as_u16(), word("code"))))
+}

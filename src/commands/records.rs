@@ -1,0 +1,263 @@
+//! `oncegate records list|show|resolve|purge`, over the admin API.
+
+use std::io::IsTerminal as _;
+
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use super::desk::{Desk, Failure};
+use super::{block_on, say};
+use crate::cli::Exit;
+use crate::cli::records::{ListArgs, PurgeArgs, RecordsCommand, ResolveArgs};
+
+/// Records asked for at once.
+const PAGE: usize = 1000;
+/// Characters of a key in a table; the whole key is in `show` and in JSON.
+const KEY: usize = 60;
+
+/// `oncegate records …`
+pub fn records(command: &RecordsCommand) -> Exit {
+    block_on(async move {
+        match run(command).await {
+            Ok(()) => Exit::Ok,
+            Err(Failure(exit, what)) => {
+                eprintln!("oncegate: {what}");
+                exit
+            }
+        }
+    })
+}
+
+async fn run(command: &RecordsCommand) -> Result<(), Failure> {
+    let desk = Desk::open(command.desk())?;
+    match command {
+        RecordsCommand::List(args) => list(&desk, args).await,
+        RecordsCommand::Show(args) => {
+            let record = desk.ask(Method::GET, &target(&args.id, ""), None).await?;
+            tell(args.desk.json, &record, "");
+            Ok(())
+        }
+        RecordsCommand::Resolve(args) => resolve(&desk, args).await,
+        RecordsCommand::Purge(args) => purge(&desk, args).await,
+    }
+}
+
+async fn list(desk: &Desk, args: &ListArgs) -> Result<(), Failure> {
+    let filters = [
+        ("key", &args.key),
+        ("tenant", &args.tenant),
+        ("subject", &args.subject),
+        ("state", &args.state),
+        ("route", &args.route),
+    ];
+    let given = filters.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
+    let query = query(given);
+    let most = args.limit as usize;
+    let mut records: Vec<Value> = Vec::new();
+    let mut cursor: Option<String> = None;
+    let shows_progress = !args.desk.json && std::io::stderr().is_terminal();
+    let mut pages = 0;
+    loop {
+        let limit = PAGE.min(most - records.len());
+        let at = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+        let page = format!("/api/records?{query}limit={limit}{at}");
+        let mut page = desk.ask(Method::GET, &page, None).await?;
+        if let Value::Array(found) = page["records"].take() {
+            records.extend(found);
+        }
+        cursor = page["next"].as_str().map(str::to_owned);
+        if cursor.is_none() || records.len() >= most {
+            break;
+        }
+        pages += 1;
+        if shows_progress {
+            eprint!("\r{pages} pages read, {} records found", records.len());
+        }
+    }
+    if shows_progress && pages > 0 {
+        eprintln!();
+    }
+    let more = cursor.is_some();
+    if args.desk.json {
+        say(&format!("{:#}", json!({ "records": records, "more": more })));
+        return Ok(());
+    }
+    say(&table(&records));
+    if more {
+        eprintln!("oncegate: there may be more; --limit takes more than {most}");
+    }
+    Ok(())
+}
+
+async fn resolve(desk: &Desk, args: &ResolveArgs) -> Result<(), Failure> {
+    let mut body = json!({ "as": args.how.as_str(), "reason": args.reason });
+    if let Some(by) = &args.by {
+        body["by"] = by.as_str().into();
+    }
+    if let Some(units) = args.units {
+        body["units"] = units.into();
+    }
+    if let Some(file) = &args.response {
+        let name = file.display();
+        let text = std::fs::read_to_string(file);
+        let text = text.map_err(|error| {
+            Failure::usage(format!("--response {name}: cannot be read: {error}"))
+        })?;
+        let response: Map<String, Value> = serde_json::from_str(&text)
+            .map_err(|error| Failure::usage(format!("--response {name}: {error}")))?;
+        body["response"] = response.into();
+    }
+    let record = desk.ask(Method::POST, &target(&args.id, "/resolve"), Some(&body)).await?;
+    tell(args.desk.json, &record, &format!("settled as {}", args.how.as_str()));
+    Ok(())
+}
+
+async fn purge(desk: &Desk, args: &PurgeArgs) -> Result<(), Failure> {
+    let given = [("by", &args.by), ("reason", &args.reason)];
+    let given = given.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
+    let at = format!("{}?{}", target(&args.id, ""), query(given));
+    let record = desk.ask(Method::DELETE, &at, None).await?;
+    tell(args.desk.json, &record, "purged");
+    Ok(())
+}
+
+fn target(id: &str, rest: &str) -> String {
+    format!("/api/records/{}{rest}", escaped(id))
+}
+
+/// Names and values, each pair with a `&` behind it.
+fn query<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    pairs.map(|(name, value)| format!("{name}={}&", escaped(value))).collect()
+}
+
+/// Every byte that could have a meaning in an address, as `%` and two digits.
+fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte));
+            }
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// The record, for programs or for people; `done`: what was done to it.
+fn tell(json: bool, record: &Value, done: &str) {
+    if json {
+        return say(&format!("{record:#}"));
+    }
+    let mut lines = Vec::new();
+    if !done.is_empty() {
+        lines.push(done.to_owned());
+    }
+    let names = [
+        ("id", "id"),
+        ("tenant", "tenant"),
+        ("route", "route"),
+        ("key", "key"),
+        ("state", "state"),
+        ("status", "status"),
+        ("attempts", "attempts"),
+        ("first_seen", "first seen"),
+        ("updated", "updated"),
+        ("expires", "expires"),
+        ("reason", "why unknown"),
+    ];
+    for (name, label) in names {
+        if !record[name].is_null() {
+            lines.push(format!("{label:<12}{}", text(&record[name])));
+        }
+    }
+    if let Value::Object(item) = &record["item"] {
+        let units = ["requested", "fulfilled", "in_flight", "unknown"];
+        let units: Vec<String> =
+            units.iter().map(|at| format!("{} {at}", text(&item[*at]))).collect();
+        lines.push(format!("{:<12}{}", "units", units.join(", ")));
+        for (name, label) in [("row", "last row"), ("evidence", "unread row")] {
+            if let Some(Value::String(row)) = item.get(name) {
+                lines.push(format!("{label:<12}{}", clean(row)));
+            }
+        }
+    }
+    if let Value::Object(response) = &record["response"] {
+        let body = response.get("body").or_else(|| response.get("body_base64"));
+        let bytes = body.and_then(Value::as_str).unwrap_or_default();
+        let start: String = clean(bytes).chars().take(200).collect();
+        lines.push(format!("{:<12}{} {start}", "response", text(&response["status"])));
+    }
+    for entry in record["history"].as_array().into_iter().flatten() {
+        let units = entry["units"].as_u64().map(|units| format!(" ({units} units)"));
+        lines.push(format!(
+            "{:<12}{} {}{}, attempt {}, by {}: {}",
+            "history",
+            text(&entry["at"]),
+            text(&entry["what"]),
+            units.unwrap_or_default(),
+            text(&entry["attempt"]),
+            text(&entry["by"]),
+            text(&entry["reason"]),
+        ));
+    }
+    say(&lines.join("\n"));
+}
+
+fn table(records: &[Value]) -> String {
+    let header = ["id", "state", "status", "attempts", "updated", "route", "key"];
+    let mut rows: Vec<Vec<String>> = vec![header.iter().map(|name| (*name).to_owned()).collect()];
+    for record in records {
+        let mut row: Vec<String> = header.iter().map(|name| text(&record[*name])).collect();
+        if let Some(key) = row.last_mut().filter(|key| key.chars().nth(KEY).is_some()) {
+            *key = key.chars().take(KEY - 1).chain(['…']).collect();
+        }
+        rows.push(row);
+    }
+    let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A value as people read it.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => clean(text),
+        other => other.to_string(),
+    }
+}
+
+/// Without what a terminal would take for a command.
+fn clean(text: &str) -> String {
+    text.chars().map(|at| if at.is_control() { '\u{fffd}' } else { at }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_reach_the_address_whole() {
+        let pairs = [("key", "a&b=c+d %/é"), ("route", "plain-1.0_~")];
+        assert_eq!(query(pairs.into_iter()), "key=a%26b%3Dc%2Bd%20%25%2F%C3%A9&route=plain-1.0_~&");
+        assert_eq!(target("../x", "/resolve"), "/api/records/..%2Fx/resolve");
+    }
+
+    #[test]
+    fn a_table_has_straight_columns_and_no_commands_to_the_terminal() {
+        let records = [
+            json!({ "id": "1", "state": "unknown", "key": "\u{1b}[31mred" }),
+            json!({ "id": "22", "state": "final", "status": 201, "key": "k".repeat(61) }),
+        ];
+        let table = table(&records);
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines[0], "id  state    status  attempts  updated  route  key");
+        assert_eq!(lines[1], "1   unknown  -       -         -        -      \u{fffd}[31mred");
+        assert!(lines[2].ends_with("k…"), "{}", lines[2]);
+    }
+}
