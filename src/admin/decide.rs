@@ -34,6 +34,8 @@ pub(super) struct Resolve {
     response: Option<Written>,
     /// How many units of an item were issued.
     units: Option<u64>,
+    /// Which attempt was looked at: one that is over by now was another.
+    attempt: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -64,6 +66,7 @@ pub(super) async fn resolve(
     }
     let note = note(wanted.by, Some(wanted.reason))?;
     let (mut given, how, units) = (wanted.response, wanted.how, wanted.units);
+    let attempt = wanted.attempt;
     if how == How::NotExecuted && (given.is_some() || units.is_some()) {
         return Err(Trouble::misfit(SettleError::Kind));
     }
@@ -72,6 +75,9 @@ pub(super) async fn resolve(
     let decide = |record: &Record| {
         let now = office.store.now();
         let is_item = record.ledger().is_some();
+        if attempt.is_some_and(|attempt| attempt != record.attempts) {
+            return Err(changed());
+        }
         if (is_item && given.is_some()) || (!is_item && units.is_some()) {
             return Err(Trouble::misfit(SettleError::Kind));
         }

@@ -93,6 +93,9 @@ pub struct ResolveArgs {
     /// all were.
     #[arg(long, value_name = "N", conflicts_with = "response")]
     pub units: Option<u64>,
+    /// Which attempt you looked at, as `show` counts them: refused when there was another since.
+    #[arg(long, value_name = "N")]
+    pub attempt: Option<u32>,
 }
 
 /// What an operator found out.

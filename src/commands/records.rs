@@ -97,6 +97,9 @@ async fn resolve(desk: &Desk, args: &ResolveArgs) -> Result<(), Failure> {
     if let Some(units) = args.units {
         body["units"] = units.into();
     }
+    if let Some(attempt) = args.attempt {
+        body["attempt"] = attempt.into();
+    }
     if let Some(file) = &args.response {
         let name = file.display();
         let text = std::fs::read_to_string(file);
@@ -168,17 +171,17 @@ fn tell(json: bool, record: &Value, done: &str) {
     ];
     for (name, label) in names {
         if !record[name].is_null() {
-            lines.push(format!("{label:<12}{}", text(&record[name])));
+            lines.push(format!("{label:<13}{}", text(&record[name])));
         }
     }
     if let Value::Object(item) = &record["item"] {
         let units = ["requested", "fulfilled", "in_flight", "unknown"];
         let units: Vec<String> =
             units.iter().map(|at| format!("{} {at}", text(&item[*at]))).collect();
-        lines.push(format!("{:<12}{}", "units", units.join(", ")));
+        lines.push(format!("{:<13}{}", "units", units.join(", ")));
         for (name, label) in [("row", "last row"), ("evidence", "unread row")] {
             if let Some(Value::String(row)) = item.get(name) {
-                lines.push(format!("{label:<12}{}", clean(row)));
+                lines.push(format!("{label:<13}{}", clean(row)));
             }
         }
     }
@@ -186,19 +189,20 @@ fn tell(json: bool, record: &Value, done: &str) {
         let body = response.get("body").or_else(|| response.get("body_base64"));
         let bytes = body.and_then(Value::as_str).unwrap_or_default();
         let start: String = clean(bytes).chars().take(200).collect();
-        lines.push(format!("{:<12}{} {start}", "response", text(&response["status"])));
+        lines.push(format!("{:<13}{} {start}", "response", text(&response["status"])));
     }
     for entry in record["history"].as_array().into_iter().flatten() {
         let units = entry["units"].as_u64().map(|units| format!(" ({units} units)"));
+        let why = entry["reason"].as_str().filter(|why| !why.is_empty());
         lines.push(format!(
-            "{:<12}{} {}{}, attempt {}, by {}: {}",
+            "{:<13}{} {}{}, attempt {}, by {}{}",
             "history",
             text(&entry["at"]),
             text(&entry["what"]),
             units.unwrap_or_default(),
             text(&entry["attempt"]),
             text(&entry["by"]),
-            text(&entry["reason"]),
+            why.map(|why| format!(": {}", clean(why))).unwrap_or_default(),
         ));
     }
     say(&lines.join("\n"));

@@ -99,9 +99,9 @@ pub struct Limits {
 /// `[admin]`
 #[derive(Debug, Clone)]
 pub struct Admin {
-    /// Where health is served; port 0 takes a free one.
+    /// Where health and the records API are served; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// The bearer token of the operator's API.
+    /// The bearer token of the records API, which is closed without one.
     pub token: Option<Secret>,
 }
 

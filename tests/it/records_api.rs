@@ -108,6 +108,17 @@ fn what_was_not_executed_runs_again_also_with_another_body() {
         let shown = Desk::of(first).settle("k", "not-executed");
         assert_eq!((&shown["state"], &shown["attempts"]), (&json!("released"), &json!(1)));
         assert_eq!(status(), 404, "for clients it is not there");
+        // Whoever still looks at the first attempt does not decide about a later one.
+        lose("late", &backend, first);
+        Desk::of(first).settle("late", "not-executed");
+        lose("late", &backend, last);
+        let about = |attempt: u32| {
+            let body = json!({ "as": "executed", "reason": "looked", "attempt": attempt });
+            Desk::of(last).resolve(&Desk::of(last).id("late"), &body)
+        };
+        conflict(&about(1), "changed");
+        assert_eq!(about(2).status, 200);
+        let calls = backend.calls();
         // What the backend says it did not execute leaves the history where it was.
         backend.always(answer(429, "{}"));
         Request::redeem("k", r#"{"qr":"rsg:2"}"#).send(last.addr).is(429, "not-executed", "");
@@ -123,7 +134,7 @@ fn what_was_not_executed_runs_again_also_with_another_body() {
         assert_eq!((&shown["state"], &shown["attempts"]), (&json!("final"), &json!(3)));
         assert_eq!(shown["history"][0]["what"], "not-executed");
         assert_eq!(shown["history"][0]["attempt"], 1);
-        assert_eq!(backend.calls(), 3);
+        assert_eq!(backend.calls(), calls + 2);
     });
 }
 

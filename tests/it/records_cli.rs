@@ -75,7 +75,7 @@ fn an_operator_finds_a_lost_answer_and_settles_it() {
     assert!(lines[1].starts_with(&id) && lines[1].ends_with("lost"), "{table:?}");
     assert_eq!(lines.len(), 2);
     let shown = counter.records(&["show", &id]);
-    assert!(shown.stdout.contains("why unknown the connection failed"), "{shown:?}");
+    assert!(shown.stdout.contains("why unknown  the connection failed"), "{shown:?}");
 
     let response = r#"{"status": 201, "headers": {"x-a": "1"}, "body": "{\"redeemed\":true}"}"#;
     let response = write(&counter.gateway, "response.json", response);
