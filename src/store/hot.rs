@@ -274,6 +274,52 @@ mod tests {
         assert!(hot.get(&samples::id(1)).is_none());
     }
 
+    #[test]
+    fn what_others_may_purge_stays_for_a_while_only() {
+        let hot = Hot::for_a_while(CAPACITY, Duration::from_secs(3600));
+        hot.put(samples::id(1), samples::kept(1, 100));
+        assert!(hot.get(&samples::id(1)).is_some());
+        let hot = Hot::for_a_while(CAPACITY, Duration::from_nanos(1));
+        hot.put(samples::id(1), samples::kept(1, 100));
+        assert!(hot.get(&samples::id(1)).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_others_announce_is_dropped() {
+        let hot = Arc::new(Hot::new(CAPACITY));
+        let sender = broadcast::Sender::new(1);
+        let (announced, slow) = (sender.subscribe(), sender.subscribe());
+        for n in 1..4 {
+            hot.put(samples::id(n), samples::kept(n, 100));
+        }
+        sender.send(samples::id(1)).unwrap();
+        follow_until_closed(&hot, announced, &sender).await;
+        assert!(hot.get(&samples::id(1)).is_none() && hot.get(&samples::id(2)).is_some());
+        // Of two, the first is lost to whoever is slow.
+        sender.send(samples::id(7)).unwrap();
+        sender.send(samples::id(8)).unwrap();
+        drop(sender);
+        follow(hot.clone(), slow).await;
+        assert!(hot.get(&samples::id(2)).is_none());
+    }
+
+    async fn follow_until_closed(
+        hot: &Arc<Hot>,
+        announced: broadcast::Receiver<RecordId>,
+        sender: &broadcast::Sender<RecordId>,
+    ) {
+        let following = follow(hot.clone(), announced);
+        tokio::select! {
+            () = following => {}
+            () = async {
+                while hot.get(&samples::id(1)).is_some() {
+                    tokio::task::yield_now().await;
+                }
+            } => {}
+        }
+        assert!(sender.receiver_count() > 0);
+    }
+
     fn merged(hot: &Hot, body: Vec<u8>, holds_until: Option<Timestamp>) -> Arc<Merged> {
         let (body, dropped) = (body.into(), hot.dropped());
         Arc::new(Merged { status: 200, body, kept_until: holds_until, holds_until, dropped })

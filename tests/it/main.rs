@@ -33,6 +33,7 @@ mod passthrough;
 mod problems;
 mod records_api;
 mod records_cli;
+mod records_faults;
 mod records_items;
 mod records_list;
 mod records_race;

@@ -1,0 +1,164 @@
+//! Decisions while the store cannot take them, and claims of released keys that it did not confirm.
+
+use serde_json::json;
+
+use crate::servers::Direction;
+use crate::startup::soon_full;
+use crate::support::{
+    Act, Backend, Desk, Gateway, Kind, Request, Setup, Shop, at_once, eventually,
+};
+
+const BODY: &str = r#"{"qr":"rsg:1"}"#;
+const SHORT: &str = "timeout = \"500ms\"\nconnect_timeout = \"500ms\"";
+
+fn setup(backend: &Backend) -> Setup {
+    Desk::guard(Setup::before(backend)).redeem(r#"duplicates.wait = "200ms""#)
+}
+
+fn redeem(key: &str) -> Request {
+    Request::redeem(key, BODY)
+}
+
+#[track_caller]
+fn lose(key: &str, backend: &Backend, gateway: &Gateway) {
+    backend.always(Act::reset());
+    redeem(key).send(gateway.addr).is(502, "unknown", "outcome-unknown");
+    backend.always(Act::whole(200, &[], b"done"));
+}
+
+#[test]
+fn on_a_full_disk_a_settlement_is_told_and_another_is_not_made() {
+    let backend = Backend::start();
+    let setup = setup(&backend);
+    setup.start().stop();
+    let limit = soon_full(&setup.store_path());
+    let gateway = setup.clone().file_size_limit(Some(limit)).start();
+    lose("settled", &backend, &gateway);
+    lose("lost", &backend, &gateway);
+    let desk = Desk::of(&gateway);
+    let (settled, lost) = (desk.id("settled"), desk.id("lost"));
+    desk.settle("settled", "executed");
+    let full = (0..5000).any(|n| redeem(&format!("k-{n}")).send(gateway.addr).status == 503);
+    assert!(full, "the disk is full at last");
+    let first = redeem("settled").send(gateway.addr);
+    first.is(200, "recovered", "");
+    // It could not be noted that it was told; so it is told once more.
+    let again = redeem("settled").send(gateway.addr);
+    assert_eq!(again.is(200, "recovered", "").kept(), first.kept());
+    let told = desk.resolve(&lost, &json!({ "as": "executed", "reason": "looked" }));
+    assert_eq!((told.status, &told.json()["code"]), (503, &json!("store-unavailable")), "{told:?}");
+    let told = desk.purge(&settled);
+    assert_eq!(told.status, 503, "{told:?}");
+    drop(gateway);
+    let gateway = setup.start();
+    let told = redeem("settled").send(gateway.addr);
+    assert_eq!(told.is(200, "recovered", "").kept(), first.kept());
+    redeem("settled").send(gateway.addr).is(200, "replayed", "");
+    let shown = Desk::of(&gateway).show("lost");
+    assert_eq!((&shown["state"], &shown["history"]), (&json!("unknown"), &json!([])));
+}
+
+#[test]
+fn a_decision_that_the_store_did_not_confirm_is_made_once_or_not_at_all() {
+    Kind::both(|kind| {
+        let backend = Backend::start();
+        let setup = setup(&backend);
+        let shop = Shop::borrow(kind);
+        let (cut, chaos) = shop.replica_behind(&setup, SHORT);
+        let whole = shop.replica(&setup, "");
+        let resolve = |gateway: &Gateway, id: &str, reason: &str| {
+            let body = json!({ "as": "executed", "reason": reason });
+            Desk::of(gateway).resolve(id, &body).status
+        };
+        let mut cuts = 0;
+        for direction in [Direction::ToServer, Direction::ToClient] {
+            for count in 0..6 {
+                let key = format!("k-{direction:?}-{count}");
+                lose(&key, &backend, &whole);
+                let id = Desk::of(&whole).id(&key);
+                chaos.cut_after_messages(direction, count);
+                let first = resolve(&cut, &id, "first");
+                cuts += usize::from(!chaos.cut_is_due());
+                chaos.keep();
+                // Asked again and found out, nearly always.
+                assert!([200, 503].contains(&first), "{first}");
+                let second = resolve(&whole, &id, "second");
+                assert!([200, 409].contains(&second), "{second}");
+                assert!(first == 503 || second == 409, "both were confirmed");
+                let shown = Desk::of(&whole).show(&key);
+                assert_eq!(shown["history"].as_array().map(Vec::len), Some(1), "{shown}");
+                let stands = if second == 200 { "second" } else { "first" };
+                assert_eq!(shown["history"][0]["reason"], stands);
+                redeem(&key).send(whole.addr).is(200, "recovered", "");
+                redeem(&key).send(whole.addr).is(200, "replayed", "");
+            }
+        }
+        assert!(cuts > 0, "nothing was cut");
+        assert!(backend.executions().values().all(|count| *count == 12));
+    });
+}
+
+#[test]
+fn a_claim_of_a_released_key_that_was_not_confirmed_leaves_its_history() {
+    Kind::both(|kind| {
+        let backend = Backend::start();
+        let setup = setup(&backend);
+        let shop = Shop::borrow(kind);
+        let (cut, chaos) = shop.replica_behind(&setup, SHORT);
+        let whole = shop.replica(&setup, "");
+        lose("k", &backend, &cut);
+        Desk::of(&whole).settle("k", "not-executed");
+        // The claim is on its way when it is given up, and may arrive yet.
+        chaos.freeze(true);
+        redeem("k").send(cut.addr).is(503, "rejected", "store-unavailable");
+        // Meanwhile another replica takes the key: the withdrawal must not take its claim away.
+        let told = redeem("k").send(whole.addr);
+        told.is(200, "executed", "");
+        chaos.keep();
+        eventually("it is ready by itself", || {
+            (Request::get("/readyz").send(cut.admin).status == 200).then_some(())
+        });
+        for gateway in [&cut, &whole] {
+            let again = redeem("k").send(gateway.addr);
+            assert_eq!(again.is(200, "replayed", "").kept(), told.kept());
+        }
+        // And once more without anybody else.
+        lose("alone", &backend, &whole);
+        Desk::of(&whole).settle("alone", "not-executed");
+        chaos.freeze(true);
+        redeem("alone").send(cut.addr).is(503, "rejected", "store-unavailable");
+        chaos.keep();
+        let calls = backend.calls();
+        eventually("the key is free", || {
+            (redeem("alone").send(whole.addr).disposition() == "executed").then_some(())
+        });
+        assert_eq!(backend.calls(), calls + 1);
+        let shown = Desk::of(&whole).show("alone");
+        assert_eq!(shown["history"][0]["what"], "not-executed", "{shown}");
+        assert_eq!(shop.in_flight(), 0);
+    });
+}
+
+#[test]
+fn a_filter_that_matches_little_gives_short_pages_and_goes_on() {
+    let backend = Backend::start();
+    let gateway = setup(&backend).start();
+    at_once(8, |at| {
+        for n in 0..600 {
+            let key = format!("k-{at}-{n}");
+            redeem(&key).send(gateway.addr).is(200, "executed", "");
+        }
+    });
+    let desk = Desk::of(&gateway);
+    let (mut found, mut pages, mut cursor) = (0, 0, String::new());
+    loop {
+        let (records, next) = desk.list(&format!("key=k-3-77&cursor={cursor}"));
+        (found, pages) = (found + records.len(), pages + 1);
+        match next {
+            Some(next) => cursor = next,
+            None => break,
+        }
+    }
+    assert_eq!(found, 1);
+    assert!(pages > 1, "4800 records were read for one answer");
+}
