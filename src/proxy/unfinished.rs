@@ -90,16 +90,16 @@ async fn insist(store: Weak<dyn Store>, mut changes: Vec<Change>, attempt: Nonce
             Ok(Swap::Done) => return,
             Ok(Swap::Lost { index, winner }) => {
                 let Some(change) = changes.get_mut(index) else { return };
-                match met(change, winner.as_deref(), &attempt) {
-                    Met::Made => return,
-                    Met::Awaiting => rebase(&*store, &mut changes, &attempt).await,
-                    Met::Nothing | Met::Other => {}
-                }
-                lost += 1;
-                if !store.is_shared() || lost == LINGER {
-                    let id = changes.get(index).map(|change| change.id);
-                    tracing::debug!(record = ?id, "what was unfinished is settled");
+                if met(change, winner.as_deref(), &attempt) == Met::Made {
                     return;
+                }
+                if !rebase(&*store, &mut changes, &attempt).await {
+                    lost += 1;
+                    if !store.is_shared() || lost == LINGER {
+                        let id = changes.get(index).map(|change| change.id);
+                        tracing::debug!(record = ?id, "what was unfinished is settled");
+                        return;
+                    }
                 }
             }
             Err(StoreError::Corrupt { id, reason }) => {
@@ -114,25 +114,37 @@ async fn insist(store: Weak<dyn Store>, mut changes: Vec<Change>, attempt: Nonce
     }
 }
 
-/// This process was taken for dead: its records became unknown and its turns were taken from it.
-/// Puts all changes on what is there now, in one look.
-async fn rebase(store: &dyn Store, changes: &mut Vec<Change>, attempt: &Nonce) {
+/// This process was taken for dead: its records became unknown and its turns were taken from it, and
+/// an operator may have decided about some. Puts what is still its own on what is there now, in one
+/// look, and leaves out the rest; says whether anything is.
+async fn rebase(store: &dyn Store, changes: &mut Vec<Change>, attempt: &Nonce) -> bool {
     let ids: Vec<RecordId> = changes.iter().map(|change| change.id).collect();
-    let Ok(found) = store.get_many(&ids).await else { return };
-    let mut found = found.iter();
-    changes.retain_mut(|change| {
-        let now = found.next().and_then(Option::as_ref);
-        !matches!(met(change, now, attempt), Met::Nothing)
-    });
+    let Ok(found) = store.get_many(&ids).await else { return false };
+    let mut own = Vec::with_capacity(changes.len());
+    for (change, now) in changes.iter().zip(&found) {
+        let mut change = change.clone();
+        match met(&mut change, now.as_ref(), attempt) {
+            Met::Awaiting | Met::Untouched => own.push(change),
+            Met::Made | Met::Nothing | Met::Other => {}
+        }
+    }
+    if own.is_empty() {
+        return false;
+    }
+    *changes = own;
+    true
 }
 
 /// What a change met that was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Met {
     /// What it puts: an earlier try was made after all.
     Made,
     /// Its own attempt, unknown since this process was taken for dead. What this process knows of
     /// the attempt is the truth and settles it; the change fits now.
     Awaiting,
+    /// The very record that it expects: another change of the same swap was lost.
+    Untouched,
     /// No record, and it would remove one.
     Nothing,
     /// Something else.
@@ -143,6 +155,11 @@ fn met(change: &mut Change, winner: Option<&Record>, attempt: &Nonce) -> Met {
     match (winner, &mut change.put) {
         (None, None) => Met::Nothing,
         (Some(winner), Some(put)) if **put == *winner => Met::Made,
+        (Some(winner), _)
+            if change.expect == Some(winner.version) && winner.attempt == *attempt =>
+        {
+            Met::Untouched
+        }
         (Some(winner), put) if winner.awaits(attempt) => {
             change.expect = Some(winner.version);
             if let Some(put) = put {

@@ -4,8 +4,10 @@ use serde_json::json;
 
 use crate::servers::Direction;
 use crate::startup::soon_full;
+use crate::support::rewards::{batch, issue, rows};
 use crate::support::{
-    Act, Backend, Desk, Gateway, Kind, Request, Setup, Shop, at_once, eventually,
+    Act, Backend, Desk, Gate, Gateway, Kind, Request, Rewards, Setup, Shop, answer, at_once,
+    eventually,
 };
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
@@ -161,4 +163,39 @@ fn a_filter_that_matches_little_gives_short_pages_and_goes_on() {
     }
     assert_eq!(found, 1);
     assert!(pages > 1, "4800 records were read for one answer");
+}
+
+#[test]
+fn an_outcome_that_waits_for_the_store_is_recorded_beside_a_decision() {
+    Kind::both(|kind| {
+        let (rewards, gate) = (Rewards::start(), Gate::default());
+        let held = gate.clone();
+        rewards.answering(move |_, status, body| answer(status, &body.to_string()).after(&held));
+        let setup = Desk::guard(rewards.setup(""));
+        let shop = Shop::borrow(kind);
+        let (owner, chaos) = shop.replica_behind(&setup, "lease = \"2s\"");
+        let other = shop.replica(&setup, "lease = \"2s\"");
+        let story = issue(&batch("+65", &[("a", "R1", 2), ("b", "R2", 2)]));
+        let mut call = story.begin(owner.addr);
+        rewards.backend.wait_calls(1);
+        chaos.refuse(true);
+        chaos.cut_all();
+        gate.open();
+        call.read().is(200, "unrecorded", "");
+        let desk = Desk::of(&other);
+        // The owner is taken for dead: what it sent is unknown.
+        for key in ["a", "b"] {
+            eventually("it is unknown", || (desk.show(key)["state"] == "unknown").then_some(()));
+        }
+        desk.settle("a", "not-executed");
+        chaos.keep();
+        eventually("the owner records what it knows of the other", || {
+            (desk.show("b")["state"] == "complete").then_some(())
+        });
+        assert_eq!(desk.show("a")["state"], "none");
+        let told = story.send(other.addr);
+        assert_eq!(rows(&told), "a:2/2 200, b:2/2 200 = 200");
+        assert_eq!(rewards.sent(), ["R1x2,R2x2", "R1x2"]);
+        assert_eq!(shop.in_flight(), 0);
+    });
 }

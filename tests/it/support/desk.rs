@@ -90,11 +90,11 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// Runs `test` on a directory, on PostgreSQL and on Redis.
+    /// Runs `test` on a directory, on PostgreSQL, on Redis and on a Redis Cluster.
     pub(crate) fn each(mut test: impl FnMut(Place)) {
         println!("on a directory");
         test(Self::Directory);
-        Kind::both(|kind| test(Self::Server(Shop::borrow(kind))));
+        Kind::all(|kind| test(Self::Server(Shop::borrow(kind))));
     }
 
     /// One gateway on a directory, two on a server.
