@@ -82,8 +82,9 @@ pub(super) async fn resolve(
             return Err(Trouble::misfit(SettleError::Kind));
         }
         let rules = office.rules(record);
-        if settling.is_none() {
-            settling = Some(match (how, given.take()) {
+        let settling = match &settling {
+            Some(settling) => settling,
+            None => settling.insert(match (how, given.take()) {
                 (How::NotExecuted, _) => Settling::NotExecuted,
                 (How::Executed, _) if is_item => Settling::Issued(units),
                 (How::Executed, None) => Settling::Executed(response::usual(now)),
@@ -91,9 +92,8 @@ pub(super) async fn resolve(
                     let ours = rules.replayed_header.as_ref();
                     Settling::Executed(written.checked(rules.max_stored_body, ours, now)?)
                 }
-            });
-        }
-        let settling = settling.as_ref().unwrap_or(&Settling::NotExecuted);
+            }),
+        };
         let settled = record.settled(settling, note.clone(), rules.retention, now);
         settled.map(Some).map_err(Trouble::misfit)
     };
