@@ -141,8 +141,8 @@ fn record(tenant: TenantId, key: String, n: u64) -> Record {
     let claim = Record {
         version: n,
         tenant,
-        route: "redeem".to_owned(),
-        key,
+        route: "redeem".into(),
+        key: key.into(),
         subject: None,
         fingerprint: Fingerprint {
             digest: [n as u8; 32],

@@ -52,7 +52,7 @@ impl Config {
         };
         let methods: Vec<&str> = route.methods.iter().map(|method| method.as_str()).collect();
         [
-            route.name.clone(),
+            route.name.to_string(),
             methods.join(","),
             route.path.clone(),
             mode_name(&route.mode).to_owned(),

@@ -32,6 +32,7 @@ mod upstreams;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method, Uri};
@@ -211,7 +212,7 @@ pub struct Upstream {
 #[derive(Debug, Clone)]
 pub struct Route {
     /// Unique; a metric label and part of each record.
-    pub name: String,
+    pub name: Arc<str>,
     /// Upper-case methods.
     pub methods: Vec<Method>,
     /// In matchit's syntax.

@@ -83,7 +83,7 @@ pub fn without_file(
     config.store = Store::in_directory(store);
     config.upstreams = vec![upstreams::at("backend", url)];
     let route = |name: &str, methods: &[Method], mode| Route {
-        name: name.to_owned(),
+        name: name.into(),
         methods: methods.to_vec(),
         path: paths::EVERYTHING.to_owned(),
         upstream: 0,

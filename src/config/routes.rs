@@ -57,7 +57,7 @@ impl Reader {
             ),
             PathError::Taken(method, other) => format!(
                 "{method} {text} belongs to route \"{}\" already",
-                routes.get(*other).map_or("", |route| route.name.as_str())
+                routes.get(*other).map_or("", |route| &*route.name)
             ),
         };
         self.say(path, what);
@@ -73,7 +73,7 @@ impl Reader {
         let written = table.get_ref();
         self.unsupported("route.probe", &written.probe);
         self.unsupported("route.already_done", &written.already_done);
-        let taken = |name: &str| others.iter().any(|other| other.name == name);
+        let taken = |name: &str| others.iter().any(|other| *other.name == *name);
         let name = match &written.name {
             Some(name) => self.name("[[route]]", name, taken),
             None => {
@@ -125,7 +125,7 @@ impl Reader {
             self.bounded("max_body", &written.max_body, Size(0), Size(0)..=most).0
         });
         Route {
-            name,
+            name: name.into(),
             methods: self.methods(table),
             path: written.path.as_ref().map(|path| path.get_ref().clone()).unwrap_or_default(),
             upstream: upstream.unwrap_or_default(),

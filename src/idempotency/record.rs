@@ -36,9 +36,9 @@ pub struct Record {
     /// Whose key it is.
     pub tenant: TenantId,
     /// The name of the route that claimed it.
-    pub route: String,
+    pub route: Arc<str>,
     /// The client's idempotency key.
-    pub key: String,
+    pub key: Arc<str>,
     /// Digest of the business id the body named, for look-up; see `[route.record] subject`.
     pub subject: Option<[u8; 16]>,
     /// What must not change between retries.

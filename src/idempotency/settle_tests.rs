@@ -29,8 +29,8 @@ fn claim() -> Record {
     Record {
         version: 7,
         tenant: TenantId::from_bytes([1; 16]),
-        route: "redeem".to_owned(),
-        key: "k".to_owned(),
+        route: "redeem".into(),
+        key: "k".into(),
         subject: None,
         fingerprint: prints(1),
         first_seen: T0,

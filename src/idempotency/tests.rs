@@ -221,8 +221,8 @@ fn claimed() -> Record {
     Record {
         version: 7,
         tenant: TenantId::from_bytes([1; 16]),
-        route: "redeem".to_owned(),
-        key: "k".to_owned(),
+        route: "redeem".into(),
+        key: "k".into(),
         subject: None,
         fingerprint: Fingerprint { digest: [1; 32], members: Arc::default() },
         first_seen: NOW,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::digest::{Digester, Prints, hash};
 use super::rules::{ItemRules, MatchBy, scalar};
@@ -42,7 +43,7 @@ pub struct Batch {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Item {
     /// Its id: the characters of a string, or the text of a number.
-    pub id: String,
+    pub id: Arc<str>,
     /// Units asked for; at least 1.
     pub quantity: u64,
     /// SHA-256 over what must not change between tries: the item's `same` members, its quantity and
@@ -309,7 +310,7 @@ fn read_item(
         })
         .collect();
     Ok(Item {
-        id: id.into_owned(),
+        id: id.into(),
         quantity,
         digest,
         indivisible: rules.indivisible.as_ref().is_some_and(|matcher| matcher.matches(value, 0)),

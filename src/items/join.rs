@@ -76,7 +76,7 @@ pub fn join(
     let items: Vec<_> = sent.iter().filter_map(|(at, _)| batch.items.get(*at)).collect();
     let (found, surplus) = match (rules.response.single, items.as_slice(), rows.as_slice()) {
         // One item, one row: there is nothing to confuse unless the row names another id.
-        (true, [_], [row]) if !names_another(rules, items[0].id.as_str(), *row) => {
+        (true, [_], [row]) if !names_another(rules, &items[0].id, *row) => {
             (vec![Found::Row(*row)], 0)
         }
         _ => assign(rules, &items, &rows),

@@ -29,7 +29,7 @@ pub(super) fn assign<'d, 'a>(
         MatchBy::Member(_) | MatchBy::Position => None,
     }) {
         let ids: HashMap<&str, usize> =
-            sent.iter().enumerate().map(|(at, item)| (item.id.as_str(), at)).collect();
+            sent.iter().enumerate().map(|(at, item)| (&*item.id, at)).collect();
         // A row that names an id is that item's or nobody's, whatever else it says.
         free.retain(|&row| {
             let id = rows[row].find(pointer).filter(|id| id.kind() != Kind::Null);

@@ -73,7 +73,7 @@ impl Claimed {
             version: first_version(),
             tenant: draft.tenant,
             route: gateway.config.routes[draft.route].name.clone(),
-            key: draft.key.into_string(),
+            key: draft.key.into_string().into(),
             subject: draft.subject,
             fingerprint: draft.fingerprint,
             first_seen: now,

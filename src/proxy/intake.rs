@@ -106,7 +106,7 @@ pub(super) async fn read(
     };
     let scope = match mode.key.scope {
         Scope::Tenant => "",
-        Scope::Route => gateway.config.routes[route].name.as_str(),
+        Scope::Route => gateway.config.routes[route].name.as_ref(),
     };
     let id = RecordId::new(&tenant, scope, key.as_str());
     let whole = Whole { head, peer: client.ip, body, reservation };

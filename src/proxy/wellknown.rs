@@ -109,7 +109,7 @@ fn scoped_key(route: &Route, headers: &HeaderMap) -> Option<Result<(String, Stri
         Mode::Request(mode) => {
             let scope = match mode.key.scope {
                 Scope::Tenant => String::new(),
-                Scope::Route => route.name.clone(),
+                Scope::Route => route.name.to_string(),
             };
             Some(key_for(&mode.key, headers).map(|key| (scope, key.into_string())))
         }

@@ -228,8 +228,8 @@ pub fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record, DecodeError> {
     Ok(Record {
         version: head.version,
         tenant,
-        route,
-        key,
+        route: route.into(),
+        key: key.into(),
         subject: head.subject,
         fingerprint,
         first_seen,

@@ -28,8 +28,8 @@ pub(crate) fn claim(n: u64) -> Record {
     Record {
         version: 1,
         tenant: TenantId::from_bytes([1; 16]),
-        route: "redeem".to_owned(),
-        key: format!("key-{n}"),
+        route: "redeem".into(),
+        key: format!("key-{n}").into(),
         subject: None,
         fingerprint: Fingerprint {
             digest: [n as u8; 32],

@@ -62,7 +62,9 @@ impl Books {
         let known: Vec<Option<Known<'_>>> = batch
             .items
             .iter()
-            .map(|item| self.entries.get(&item.id).map(|(digest, ledger)| Known { digest, ledger }))
+            .map(|item| {
+                self.entries.get(&*item.id).map(|(digest, ledger)| Known { digest, ledger })
+            })
             .collect();
         let plan = Plan::of(&batch, &known);
         match plan.verdict() {
@@ -74,7 +76,7 @@ impl Books {
             let item = &batch.items[at];
             let entry = self
                 .entries
-                .entry(item.id.clone())
+                .entry(item.id.to_string())
                 .or_insert_with(|| (item.digest, Ledger::new(item.quantity).unwrap()));
             entry.1 = entry.1.claim(units).unwrap();
         }
@@ -95,7 +97,7 @@ impl Books {
         let joined = join(&mode.rules, &mode.outcome, &call.batch, &call.plan, &response);
         for (item, outcome) in call.batch.items.iter().zip(&joined.outcomes) {
             if let Some(outcome) = outcome {
-                let entry = self.entries.get_mut(&item.id).unwrap();
+                let entry = self.entries.get_mut(&*item.id).unwrap();
                 entry.1 = entry.1.complete(outcome).unwrap();
             }
         }
@@ -111,13 +113,13 @@ impl Books {
     /// No answer came.
     pub(super) fn lose(&mut self, call: &Call) {
         for (at, _) in call.plan.sent() {
-            let entry = self.entries.get_mut(&call.batch.items[at].id).unwrap();
+            let entry = self.entries.get_mut(&*call.batch.items[at].id).unwrap();
             entry.1 = entry.1.lose(crate::idempotency::record::UnknownReason::Timeout).unwrap();
         }
     }
 
     fn of(&self, call: &Call) -> Vec<&Ledger> {
-        call.batch.items.iter().map(|item| &self.entries[&item.id].1).collect()
+        call.batch.items.iter().map(|item| &self.entries[&*item.id].1).collect()
     }
 }
 

@@ -110,12 +110,12 @@ fn check_sent(call: &Call, before: &Books) {
         }
     }
     for item in &call.batch.items {
-        let left = match before.entries.get(&item.id) {
+        let left = match before.entries.get(&*item.id) {
             None => item.quantity,
             Some((_, entry)) if entry.unknown > 0 => 0,
             Some((_, entry)) => entry.requested - entry.fulfilled,
         };
-        assert_eq!(sent.remove(&item.id).unwrap_or(0), left);
+        assert_eq!(sent.remove(&*item.id).unwrap_or(0), left);
     }
     assert!(sent.is_empty());
 }
@@ -127,14 +127,14 @@ fn check_answer(call: &Call, books: &Books, backend: &Backend, answer: &Answer) 
     let rows: Vec<_> = document.find(&at).unwrap().elements().collect();
     assert_eq!(rows.len(), call.batch.items.len());
     for (item, row) in call.batch.items.iter().zip(rows) {
-        let entry = &books.entries[&item.id].1;
+        let entry = &books.entries[&*item.id].1;
         let vendor: Vec<&str> = row
             .child("vendor")
             .map(|list| list.elements().map(|element| element.raw()).collect())
             .unwrap_or_default();
         assert_eq!(vendor, entry.gathered("/vendor"));
         assert_eq!(vendor.len() as u64, entry.fulfilled);
-        let issued = backend.issued.get(&item.id).map_or(&[][..], Vec::as_slice);
+        let issued = backend.issued.get(&*item.id).map_or(&[][..], Vec::as_slice);
         let mut twice = vendor.clone();
         twice.sort_unstable();
         twice.dedup();

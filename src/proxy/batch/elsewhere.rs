@@ -60,8 +60,15 @@ impl Turns {
             let id = RecordId::new(&like.tenant, "turn:", &key);
             let (version, state) = (first_version(), State::Turn);
             let history = Vec::new();
-            let record =
-                Record { version, key, subject: None, attempts: 1, state, history, ..like.clone() };
+            let record = Record {
+                version,
+                key: key.into(),
+                subject: None,
+                attempts: 1,
+                state,
+                history,
+                ..like.clone()
+            };
             (id, record.into())
         };
         Self(batch.serial.iter().map(turn).collect())

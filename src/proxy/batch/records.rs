@@ -172,7 +172,7 @@ struct Draft<'a> {
     retention: Retention,
     attempt: [u8; 16],
     owner: [u8; 16],
-    route: &'a str,
+    route: &'a Arc<str>,
 }
 
 impl Draft<'_> {
@@ -204,7 +204,7 @@ impl Draft<'_> {
                 old.version.wrapping_add(1).wrapping_add(unique::number() >> 40)
             }),
             tenant: intake.tenant,
-            route: self.route.to_owned(),
+            route: self.route.clone(),
             key: item.id.clone(),
             subject: intake.subject,
             fingerprint: fingerprint.ok_or(LedgerError::Broken)?,

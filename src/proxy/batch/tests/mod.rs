@@ -118,7 +118,8 @@ async fn the_items_of_a_batch_are_found_by_its_subject() {
         let subject = Some(crate::idempotency::record::subject_digest(customer, &tenant));
         let query = Query { subject, open, limit: 10, ..Query::default() };
         let page = house.store.list(query).await.unwrap();
-        let mut keys: Vec<String> = page.into_iter().map(|(_, record)| record.key).collect();
+        let mut keys: Vec<String> =
+            page.into_iter().map(|(_, record)| record.key.to_string()).collect();
         keys.sort_unstable();
         keys
     };
