@@ -70,8 +70,13 @@ pub(super) fn flaky_with(path: &Path, segment: u64) -> (Arc<Embedded>, Arc<Flaky
         free: AtomicU64::new(u64::MAX),
         gate: Mutex::new(()),
     });
-    let space = Space::eager(disk.clone());
-    (Embedded::open_on(&options(path), disk.clone(), space).unwrap().0, disk)
+    let store = unlocked(|| {
+        match Embedded::open_on(&options(path), disk.clone(), Space::eager(disk.clone())) {
+            Err(OpenError::Locked(_)) => None,
+            opened => Some(opened.unwrap().0),
+        }
+    });
+    (store, disk)
 }
 
 #[tokio::test]

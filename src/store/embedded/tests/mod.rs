@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use fjall::{OwnedWriteBatch, PersistMode};
 use tempfile::TempDir;
 
+use super::engine::EngineError;
 use super::log::{BLOCK, SEGMENT};
 use super::*;
 use crate::idempotency::State;
@@ -24,7 +25,31 @@ fn options(path: &Path) -> Options {
 }
 
 fn open(path: &Path) -> (Arc<Embedded>, Recovered) {
-    Embedded::open(&options(path)).unwrap()
+    unlocked(|| match Embedded::open(&options(path)) {
+        Err(OpenError::Locked(_)) => None,
+        opened => Some(opened.unwrap()),
+    })
+}
+
+/// The table of a closed store.
+fn table(path: &Path) -> Engine {
+    unlocked(|| match Engine::open(&path.join("data/table"), CACHE, false) {
+        Err(EngineError::Locked) => None,
+        opened => Some(opened.ok().unwrap()),
+    })
+}
+
+/// Tries for a while: a process that another test starts holds all files of this one for a moment,
+/// and their locks with them.
+fn unlocked<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(opened) = attempt() {
+            return opened;
+        }
+        assert!(std::time::Instant::now() < end, "the store is still locked");
+        std::thread::yield_now();
+    }
 }
 
 fn refused(options: &Options) -> String {
@@ -149,7 +174,7 @@ fn a_store_outlives_the_runtime_that_asked_first() {
 
 /// Changes one byte of a stored record, past the store's back.
 fn damage(dir: &Path, id: RecordId) {
-    let engine = Engine::open(&dir.join("data/table"), CACHE, false).ok().unwrap();
+    let engine = table(dir);
     let mut bytes = engine.raw(&id).unwrap().unwrap().to_vec();
     bytes[50] ^= 1;
     let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
@@ -206,7 +231,7 @@ async fn verify_finds_an_index_that_does_not_fit() {
     done(&*store, vec![put_new(id(1), samples::kept(1, 10))]).await;
     done(&*store, vec![put_new(id(2), samples::claim(2))]).await;
     drop(store);
-    let engine = Engine::open(&dir.path().join("data/table"), CACHE, false).ok().unwrap();
+    let engine = table(dir.path());
     let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
     batch.insert(&engine.open, *id(1).as_bytes(), []);
     batch.insert(&engine.open, *id(7).as_bytes(), []);
@@ -276,7 +301,7 @@ fn every_reason_not_to_open_is_said_in_one_line() {
     assert_eq!(info(&dir.path().join("made"), CACHE).unwrap().identity, made);
 
     let with_schema = |schema: u32| {
-        let engine = Engine::open(&dir.path().join("store/data/table"), CACHE, false).ok().unwrap();
+        let engine = table(&dir.path().join("store"));
         let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(&engine.meta, b"schema", schema.to_le_bytes());
         batch.commit().unwrap();
