@@ -28,6 +28,14 @@ const FILES: usize = 128;
 
 const ID: usize = 16;
 
+/// A key that sorts before all others, for the parts of the table that get files past the journal.
+///
+/// When the engine is opened it reads into each part what its journal has and its files have not: all
+/// above the highest sequence number in those. Removals vanish from files together with what they
+/// remove, and that number with them; what the journal put once would be back. This entry has the
+/// number of the newest file that removed something, and never vanishes.
+pub(super) const REACHED: &[u8] = &[0];
+
 /// The keyspaces of an open store. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Engine {

@@ -2,6 +2,7 @@
 
 mod crashes;
 mod faults;
+mod tables;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,86 @@
+//! What files that reach the table past the engine's journal, and that journal, make of each other.
+
+use super::faults::flaky_with;
+use super::*;
+use crate::idempotency::record::Expiry;
+use crate::store::samples::T0;
+
+const SEGMENT: u64 = 128 << 10;
+
+/// Fills a file of the log, and part of the next one, with keys that leave nothing behind.
+async fn fill(store: &Embedded, numbers: std::ops::Range<u64>) {
+    for n in numbers {
+        done(store, vec![put_new(id(n), samples::claim(n))]).await;
+        done(store, vec![replace(id(n), 1, None)]).await;
+    }
+}
+
+async fn fold(store: &Embedded) {
+    store.list(Query { limit: 1, ..Query::default() }).await.unwrap();
+}
+
+/// Copies a directory as a process that is killed leaves it: without what it has in buffers.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to),
+            false => drop(fs::copy(entry.path(), to).unwrap()),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_removed_stays_removed_when_the_engine_reads_its_journal_again() {
+    for rounds in 3..5 {
+        let dir = TempDir::new().unwrap();
+        let (store, _) = flaky_with(dir.path(), SEGMENT);
+        for round in 0..rounds {
+            done(&*store, vec![put_new(id(7), samples::claim(7))]).await;
+            // A small part: by way of the journal.
+            fold(&store).await;
+            done(&*store, vec![replace(id(7), 1, None)]).await;
+            // A large part: its removal is in a file only.
+            fill(&store, 100 + round * 40..140 + round * 40).await;
+        }
+        // The engine merges the files, which leaves nothing of it.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        drop(store);
+        let (store, recovered) = open(dir.path());
+        assert_eq!(recovered, Recovered::default(), "{rounds} rounds");
+        assert_eq!(store.get(id(7)).await.unwrap(), None, "{rounds} rounds");
+        drop(store);
+        let verified = verify(dir.path(), CACHE, |_| {}).unwrap();
+        assert_eq!((verified.sound, verified.problems), (0, vec![]));
+        assert_eq!(info(dir.path(), CACHE).unwrap().corrupt, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_between_two_parts_of_the_table_leaves_no_entry_of_an_earlier_state() {
+    for left in 0..3 {
+        let dir = TempDir::new().unwrap();
+        let (store, _) = open(dir.path());
+        let answered = samples::kept(1, 10);
+        done(&*store, vec![put_new(id(1), answered.clone())]).await;
+        drop(store);
+        let (store, disk) = flaky_with(dir.path(), SEGMENT);
+        let later = T0.saturating_add(Duration::from_secs(3600));
+        let Expiry::Bury(buried) = answered.expired(later) else { panic!("it is due") };
+        done(&*store, vec![replace(id(1), answered.version, Some(*buried))]).await;
+        // In the engine's memory and, unsynced, in its journal.
+        fold(&store).await;
+        disk.ingests_left.store(left, Ordering::SeqCst);
+        let mut n = 100;
+        while store.swap(vec![put_new(id(n), samples::claim(n))]).await.is_ok() {
+            n += 1;
+        }
+        let killed = TempDir::new().unwrap();
+        copy(dir.path(), killed.path());
+        drop(store);
+        drop(open(killed.path()));
+        let verified = verify(killed.path(), CACHE, |_| {}).unwrap();
+        assert_eq!((verified.sound, verified.problems), (n - 99, vec![]), "{left} left");
+    }
+}
