@@ -98,6 +98,12 @@ impl Engine {
         Ok(())
     }
 
+    /// Rotates when there is more than that in memory: what was read from the journals and what a
+    /// crash left in the log. Otherwise each crash would leave its share in the journals.
+    pub(super) fn relieve(&self, most: u64) -> Result<(), String> {
+        if self.db.write_buffer_size() > most { self.rotate() } else { Ok(()) }
+    }
+
     /// Where an index is.
     pub(super) fn index(&self, index: Index) -> &Keyspace {
         match index {

@@ -35,7 +35,7 @@ const MANY_TO_LIST: usize = 4096;
 const AT_ONCE: usize = 64;
 const AT_ONCE_BYTES: usize = 1 << 20;
 /// Bytes that have taken the engine's way and stay in its memory and its journals, at most.
-const STAGED: usize = 4 << 20;
+pub(super) const STAGED: usize = 4 << 20;
 /// The key of the mark.
 pub(super) const MARK: &[u8] = b"folded";
 

@@ -2,6 +2,7 @@
 
 mod crashes;
 mod faults;
+mod stress;
 mod tables;
 
 use std::fs;

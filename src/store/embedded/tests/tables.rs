@@ -2,7 +2,7 @@
 
 use super::faults::flaky_with;
 use super::*;
-use crate::idempotency::record::Expiry;
+use crate::idempotency::record::{Expiry, Keep};
 use crate::store::samples::T0;
 
 const SEGMENT: u64 = 128 << 10;
@@ -20,7 +20,7 @@ async fn fold(store: &Embedded) {
 }
 
 /// Copies a directory as a process that is killed leaves it: without what it has in buffers.
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let to = to.join(entry.file_name());
@@ -82,5 +82,37 @@ async fn a_crash_between_two_parts_of_the_table_leaves_no_entry_of_an_earlier_st
         drop(open(killed.path()));
         let verified = verify(killed.path(), CACHE, |_| {}).unwrap();
         assert_eq!((verified.sound, verified.problems), (n - 99, vec![]), "{left} left");
+    }
+}
+
+/// Bytes of the engine's journals.
+fn journals(dir: &Path) -> u64 {
+    let files = fs::read_dir(dir.join("data/table")).unwrap().map(|entry| entry.unwrap().path());
+    let journals = files.filter(|path| path.extension().is_some_and(|ext| ext == "jnl"));
+    journals.map(|path| fs::metadata(path).unwrap().len()).sum()
+}
+
+#[tokio::test]
+async fn crashes_in_a_row_leave_no_more_than_a_few() {
+    let dir = TempDir::new().unwrap();
+    let mut random = samples::Random::seeded(1);
+    for round in 0..10 {
+        let (store, disk) = flaky_with(dir.path(), super::SEGMENT);
+        for n in 0..30 {
+            let answer = samples::noise(&mut random, 500_000);
+            let keep = samples::kept_for(Keep::Forever, Keep::Forever);
+            let record = samples::claim(n).completed(answer, keep, T0);
+            let record = Record { version: round + 2, ..record };
+            let change = match round {
+                0 => put_new(id(n), record),
+                _ => replace(id(n), round + 1, Some(record)),
+            };
+            done(&*store, vec![change]).await;
+        }
+        disk.failing.store(true, Ordering::SeqCst);
+        disk.table_failing.store(true, Ordering::SeqCst);
+        store.swap(vec![put_new(id(u64::MAX), samples::claim(0))]).await.unwrap_err();
+        drop(store);
+        assert!(journals(dir.path()) < 110 << 20, "after {} crashes", round + 1);
     }
 }
