@@ -116,3 +116,30 @@ async fn crashes_in_a_row_leave_no_more_than_a_few() {
         assert!(journals(dir.path()) < 110 << 20, "after {} crashes", round + 1);
     }
 }
+
+/// An id like those that are digests.
+fn spread(n: u64) -> RecordId {
+    let mut random = samples::Random::seeded(n);
+    RecordId::from_bytes(std::array::from_fn(|_| random.next() as u8))
+}
+
+#[tokio::test]
+async fn records_that_are_forgotten_do_not_gather_in_memory() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = open(dir.path());
+    let numbers: Vec<u64> = (0..40_000).collect();
+    for numbers in numbers.chunks(2_000) {
+        let puts = numbers.iter().map(|n| put_new(spread(*n), samples::kept(*n, 10)));
+        done(&*store, puts.collect()).await;
+    }
+    drop(store);
+    let (store, _) = open(dir.path());
+    for numbers in numbers.chunks(64) {
+        let gone = numbers.iter().map(|n| replace(spread(*n), 2, None));
+        done(&*store, gone.collect()).await;
+        // As the sweeper does after each page.
+        fold(&store).await;
+    }
+    let in_memory = store.engine().unwrap().db.write_buffer_size();
+    assert!(in_memory < 3 << 20, "{in_memory} bytes");
+}
