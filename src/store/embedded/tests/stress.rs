@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio::task::JoinSet;
 
 use super::faults::{Flaky, flaky_with};
-use super::tables::copy;
+use super::tables::killed;
 use super::*;
 use crate::clock::Timestamp;
 use crate::idempotency::record::{Expiry, Keep};
@@ -171,8 +171,7 @@ async fn finish(dir: TempDir, store: Arc<Embedded>, disk: &Flaky, way: usize) ->
     }
     // The threads come to a stand before the files are copied.
     tokio::time::sleep(Duration::from_millis(60)).await;
-    let killed = TempDir::new().unwrap();
-    copy(dir.path(), killed.path());
+    let killed = killed(dir.path());
     drop(store);
     killed
 }

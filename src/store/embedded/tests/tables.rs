@@ -19,16 +19,42 @@ async fn fold(store: &Embedded) {
     store.list(Query { limit: 1, ..Query::default() }).await.unwrap();
 }
 
-/// Copies a directory as a process that is killed leaves it: without what it has in buffers.
-pub(super) fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &to),
-            false => drop(fs::copy(entry.path(), to).unwrap()),
+/// A copy of the store as a process that is killed leaves it: without what it has in buffers.
+pub(super) fn killed(dir: &Path) -> TempDir {
+    loop {
+        let copied = TempDir::new().unwrap();
+        let before = files(dir);
+        // The engine may be merging files.
+        if copy(dir, copied.path()).is_ok() && files(dir) == before {
+            return copied;
         }
     }
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => copy(&entry.path(), &to)?,
+            false => drop(fs::copy(entry.path(), to)?),
+        }
+    }
+    Ok(())
+}
+
+/// All files below a directory.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut all: Vec<PathBuf> = entries
+        .flat_map(|entry| match entry.path() {
+            path if path.is_dir() => files(&path),
+            path => vec![path],
+        })
+        .collect();
+    all.sort_unstable();
+    all
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,8 +102,7 @@ async fn a_crash_between_two_parts_of_the_table_leaves_no_entry_of_an_earlier_st
         while store.swap(vec![put_new(id(n), samples::claim(n))]).await.is_ok() {
             n += 1;
         }
-        let killed = TempDir::new().unwrap();
-        copy(dir.path(), killed.path());
+        let killed = killed(dir.path());
         drop(store);
         drop(open(killed.path()));
         let verified = verify(killed.path(), CACHE, |_| {}).unwrap();
