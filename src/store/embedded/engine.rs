@@ -28,6 +28,14 @@ const FILES: usize = 128;
 
 const ID: usize = 16;
 
+/// A key that sorts before all others, for the parts of the table that get files past the journal.
+///
+/// When the engine is opened it reads into each part what its journal has and its files have not: all
+/// above the highest sequence number in those. Removals vanish from files together with what they
+/// remove, and that number with them; what the journal put once would be back. This entry has the
+/// number of the newest file that removed something, and never vanishes.
+pub(super) const REACHED: &[u8] = &[0];
+
 /// The keyspaces of an open store. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Engine {
@@ -88,6 +96,12 @@ impl Engine {
             keyspace.rotate_memtable().map_err(|error| error.to_string())?;
         }
         Ok(())
+    }
+
+    /// Rotates when there is more than that in memory: what was read from the journals and what a
+    /// crash left in the log. Otherwise each crash would leave its share in the journals.
+    pub(super) fn relieve(&self, most: u64) -> Result<(), String> {
+        if self.db.write_buffer_size() > most { self.rotate() } else { Ok(()) }
     }
 
     /// Where an index is.

@@ -34,8 +34,11 @@ const MANY_TO_LIST: usize = 4096;
 /// Records, and bytes of them, that take the engine's way in one step.
 const AT_ONCE: usize = 64;
 const AT_ONCE_BYTES: usize = 1 << 20;
+/// What a record takes up in the engine's memory and journals besides its bytes, or when it is removed:
+/// keys and index entries.
+pub(super) const ENTRIES: usize = 256;
 /// Bytes that have taken the engine's way and stay in its memory and its journals, at most.
-const STAGED: usize = 4 << 20;
+pub(super) const STAGED: usize = 4 << 20;
 /// The key of the mark.
 pub(super) const MARK: &[u8] = b"folded";
 
@@ -222,7 +225,7 @@ impl Folder {
         let (mut bytes, mut taken) = (0, Vec::with_capacity(ids.len()));
         for id in ids {
             let Some(record) = self.recent.take(*id, number) else { continue };
-            bytes += record.after.as_ref().map_or(0, |written| written.bytes.len());
+            bytes += ENTRIES + record.after.as_ref().map_or(0, |written| written.bytes.len());
             if record.before.is_some() || record.after.is_some() {
                 stage(&self.engine, &mut batch, id, record.before, record.after.clone());
             }

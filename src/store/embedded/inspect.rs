@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::disk::FileSystem;
-use super::engine::{Engine, expiry_key, id_of, subject_key};
+use super::engine::{Engine, REACHED, expiry_key, id_of, subject_key};
 use super::open::{self, NAMED, Options};
 use super::refused::OpenError;
 use crate::clock::Timestamp;
@@ -90,6 +90,9 @@ pub fn info(path: &Path, cache: u64) -> Result<Info, OpenError> {
     };
     for entry in engine.open.iter() {
         let key = entry.key().map_err(|error| damaged(path, &error))?;
+        if *key == *REACHED {
+            continue;
+        }
         let record = id_of(&key).map(|id| engine.get(&id));
         match record.map(|found| found.map(|record| record.as_ref().map(Head::of))) {
             Some(Ok(Some(Head { in_flight: true, .. }))) => info.in_flight += 1,
@@ -122,6 +125,9 @@ pub fn verify(
                 break;
             }
         };
+        if *key == *REACHED {
+            continue;
+        }
         done += 1;
         if done % STEP == 0 {
             progress(Progress { done, about: about.max(done) });
@@ -191,6 +197,9 @@ fn check_index(
                 return verified.problem(None, format!("the index `{name}` breaks off: {error}"));
             }
         };
+        if *key == *REACHED {
+            continue;
+        }
         let Some(id) = id_of(&key) else {
             verified.problem(None, format!("the index `{name}` has a key without an id"));
             continue;

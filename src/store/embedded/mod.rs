@@ -108,6 +108,8 @@ impl Embedded {
         let opened = open::open(options, &*disk)?;
         let engine = opened.engine;
         let recovered = open::recover(&engine, &*disk, clock::now());
+        let relieved = engine.relieve(fold::STAGED as u64).map_err(StoreError::Unavailable);
+        let recovered = recovered.and_then(|recovered| relieved.map(|()| recovered));
         let recovered = recovered.map_err(|error| OpenError::Unwritable {
             path: path.clone(),
             error: io::Error::other(error.to_string()),

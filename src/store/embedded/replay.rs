@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::disk::Disk;
 use super::engine::{Engine, Written, restage};
-use super::fold::{MARK, mark};
+use super::fold::{ENTRIES, MARK, mark};
 use super::log::{self, Found, Frame, Log};
 use crate::idempotency::RecordId;
 use crate::idempotency::record::BuildIdHasher;
@@ -98,6 +98,7 @@ fn fold(
     let mut batch = engine.db.batch();
     let mut bytes = 0;
     for (id, record) in records {
+        bytes += ENTRIES;
         let after = match record {
             None => None,
             Some(record) => {

@@ -4,12 +4,14 @@
 //! Each part of the table gets its files for itself, so that a crash may come in between. Index
 //! entries that no longer hold go first, then come the records, then their index entries: whatever
 //! record a start then finds, it lacks entries of its own and no entry of another state is left over.
-//! The log is still there and is folded again, which makes the entries whole.
+//! The log is still there and is folded again, which makes the entries whole. That holds for what went
+//! through the engine's journal before as well, as that is synced first: a part that gets files gets
+//! what was in its memory too, and the other parts must not lose theirs.
 
 use fjall::{Keyspace, Slice};
 
 use super::disk::Disk;
-use super::engine::{Engine, Index, Key, differences};
+use super::engine::{Engine, Index, Key, REACHED, differences};
 use super::recent::Taken;
 use crate::crash::{self, Point};
 
@@ -22,6 +24,7 @@ const TOO_MANY: usize = 24;
 
 /// Puts records, in the order of their ids, and their index entries into the table, durably.
 pub(super) fn put(engine: &Engine, disk: &dyn Disk, taken: &[Taken]) -> Result<(), String> {
+    disk.persist(&engine.db)?;
     let (mut gone, mut new) = (Entries::default(), Entries::default());
     for record in taken {
         let after = record.after.as_ref().map(|written| written.head);
@@ -35,7 +38,8 @@ pub(super) fn put(engine: &Engine, disk: &dyn Disk, taken: &[Taken]) -> Result<(
         let known = record.before.is_some() || value.is_some();
         known.then(|| (record.id.as_bytes().as_slice(), value))
     });
-    add(&engine.records, disk, records)?;
+    let removes = taken.iter().any(|record| record.after.is_none());
+    add(&engine.records, disk, records, removes)?;
     new.put(engine, disk, true)
 }
 
@@ -52,17 +56,20 @@ impl Entries {
         for (index, mut keys) in Index::ALL.into_iter().zip(self.0) {
             keys.sort_unstable();
             let value = || there.then(|| Slice::from([]));
-            add(engine.index(index), disk, keys.iter().map(|key| (key.as_bytes(), value())))?;
+            let entries = keys.iter().map(|key| (key.as_bytes(), value()));
+            add(engine.index(index), disk, entries, !there)?;
         }
         Ok(())
     }
 }
 
-/// Adds what is sorted, and not twice the same, to a part of the table; `None` removes.
+/// Adds what is sorted, and not twice the same, to a part of the table; `None` removes. Where something
+/// is removed, [`REACHED`] is added, which stays.
 fn add<'a>(
     keyspace: &Keyspace,
     disk: &dyn Disk,
     entries: impl Iterator<Item = (&'a [u8], Option<Slice>)>,
+    removes: bool,
 ) -> Result<(), String> {
     let mut entries = entries.peekable();
     if entries.peek().is_none() {
@@ -74,7 +81,8 @@ fn add<'a>(
         }
         std::thread::sleep(WAIT);
     }
-    disk.ingest(keyspace, &mut entries)?;
+    let reached = removes.then(|| (REACHED, Some(Slice::from([]))));
+    disk.ingest(keyspace, &mut reached.into_iter().chain(entries))?;
     crash::point(Point::AfterFold);
     Ok(())
 }

@@ -8,6 +8,8 @@ pub(super) struct Flaky {
     commits: AtomicUsize,
     pub(super) failing: AtomicBool,
     pub(super) table_failing: AtomicBool,
+    /// Parts of the table that still get files.
+    pub(super) ingests_left: AtomicUsize,
     segment: u64,
     free: AtomicU64,
     /// Taken for each commit, so that a test can hold it.
@@ -36,7 +38,9 @@ impl Disk for Flaky {
         keyspace: &fjall::Keyspace,
         entries: &mut dyn Iterator<Item = (&[u8], Option<fjall::Slice>)>,
     ) -> Result<(), String> {
-        if self.table_failing.load(Ordering::SeqCst) {
+        let one_less = |left: usize| left.checked_sub(1);
+        let left = self.ingests_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
+        if left.is_err() || self.table_failing.load(Ordering::SeqCst) {
             return Err("No space left on device (os error 28)".to_owned());
         }
         self.real.ingest(keyspace, entries)
@@ -66,6 +70,7 @@ pub(super) fn flaky_with(path: &Path, segment: u64) -> (Arc<Embedded>, Arc<Flaky
         commits: AtomicUsize::new(0),
         failing: AtomicBool::new(false),
         table_failing: AtomicBool::new(false),
+        ingests_left: AtomicUsize::new(usize::MAX),
         segment,
         free: AtomicU64::new(u64::MAX),
         gate: Mutex::new(()),

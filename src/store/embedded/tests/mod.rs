@@ -2,6 +2,8 @@
 
 mod crashes;
 mod faults;
+mod stress;
+mod tables;
 
 use std::fs;
 use std::path::{Path, PathBuf};
