@@ -12,8 +12,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use std::{io, mem};
 
 use tokio::sync::oneshot;
@@ -39,6 +40,11 @@ const AT_ONCE_BYTES: usize = 1 << 20;
 pub(super) const ENTRIES: usize = 256;
 /// Bytes that have taken the engine's way and stay in its memory and its journals, at most.
 pub(super) const STAGED: usize = 4 << 20;
+/// Parts that wait for the thread; with more, those who want to list are refused.
+const PARTS: usize = 64;
+/// How long the writer waits for a file of the log. A table that takes longer for what a file holds
+/// is as good as gone.
+const FREE_WITHIN: Duration = Duration::from_secs(120);
 /// The key of the mark.
 pub(super) const MARK: &[u8] = b"folded";
 
@@ -63,7 +69,7 @@ pub(super) struct Folding {
     ids: Vec<RecordId>,
     part: u64,
     /// `None` at the end.
-    parts: Option<Sender<Part>>,
+    parts: Option<SyncSender<Part>>,
     turned: Receiver<Result<u64, String>>,
     /// A file of the log is being folded.
     turning: bool,
@@ -81,8 +87,9 @@ impl Folding {
         shared: Arc<Shared>,
         marked: u64,
     ) -> io::Result<Self> {
-        let (parts, queue) = channel();
-        let (turns, turned) = channel();
+        let (parts, queue) = sync_channel(PARTS);
+        // One file at a time is being folded.
+        let (turns, turned) = sync_channel(1);
         let mut folder = Folder { engine, disk, recent, shared, turns, staged: 0 };
         let thread = std::thread::Builder::new().name("oncegate-fold".to_owned());
         let thread = thread.spawn(move || {
@@ -134,18 +141,33 @@ impl Folding {
         self.ids.reserve(ids.len());
         let part = Part { number: self.part, ids, goal };
         self.part += 1;
-        if let Some(parts) = &self.parts {
-            // The thread takes parts for as long as this lives. Without it nobody is answered, and
-            // waiting for a turn fails.
-            let _ = parts.send(part);
+        // The thread takes parts for as long as this lives. Without it nobody is answered, and
+        // waiting for a turn fails.
+        let Some(parts) = &self.parts else { return };
+        let Err(TrySendError::Full(part)) = parts.try_send(part) else { return };
+        match part.goal {
+            Goal::Turn(_) => drop(parts.send(part)),
+            Goal::Asked(answer) => {
+                // Nothing has seen this part yet: it goes on growing.
+                self.part = part.number;
+                self.ids = part.ids;
+                let busy = format!("{PARTS} listings wait already; the disk is too slow");
+                let _ = answer.send(Err(StoreError::Unavailable(busy)));
+            }
         }
     }
 
     fn until_free(&mut self) -> Result<(), String> {
         if mem::take(&mut self.turning) {
-            let turned = self.turned.recv();
             self.marked =
-                turned.map_err(|_| "the thread that folds its log has ended".to_owned())??;
+                self.turned.recv_timeout(FREE_WITHIN).map_err(|error| match error {
+                    RecvTimeoutError::Timeout => {
+                        format!("its table took none of its log for {} s", FREE_WITHIN.as_secs())
+                    }
+                    RecvTimeoutError::Disconnected => {
+                        "the thread that folds its log has ended".to_owned()
+                    }
+                })??;
         }
         Ok(())
     }
@@ -166,7 +188,7 @@ struct Folder {
     disk: Arc<dyn Disk>,
     recent: Arc<Recent>,
     shared: Arc<Shared>,
-    turns: Sender<Result<u64, String>>,
+    turns: SyncSender<Result<u64, String>>,
     /// Bytes that took the engine's way since its memory was last emptied.
     staged: usize,
 }

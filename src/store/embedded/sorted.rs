@@ -8,6 +8,8 @@
 //! through the engine's journal before as well, as that is synced first: a part that gets files gets
 //! what was in its memory too, and the other parts must not lose theirs.
 
+use std::time::{Duration, Instant};
+
 use fjall::{Keyspace, Slice};
 
 use super::disk::Disk;
@@ -15,16 +17,17 @@ use super::engine::{Engine, Index, Key, REACHED, differences};
 use super::recent::Taken;
 use crate::crash::{self, Point};
 
-/// How often, and for how long each time, a part waits for the engine to merge files it has too many
-/// of; after that the part is added all the same, and reading takes longer.
-const WAITS: usize = 1000;
-const WAIT: std::time::Duration = std::time::Duration::from_millis(10);
+/// How long a part waits, in all, for the engine to merge files it has too many of; after that the
+/// part is added all the same, and reading takes longer. Meanwhile no file of the log becomes free.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Files that are not merged yet, of which each read looks into every one.
 const TOO_MANY: usize = 24;
 
 /// Puts records, in the order of their ids, and their index entries into the table, durably.
 pub(super) fn put(engine: &Engine, disk: &dyn Disk, taken: &[Taken]) -> Result<(), String> {
     disk.persist(&engine.db)?;
+    let patience = Instant::now() + PATIENCE;
     let (mut gone, mut new) = (Entries::default(), Entries::default());
     for record in taken {
         let after = record.after.as_ref().map(|written| written.head);
@@ -32,15 +35,15 @@ pub(super) fn put(engine: &Engine, disk: &dyn Disk, taken: &[Taken]) -> Result<(
             if there { new.add(index, key) } else { gone.add(index, key) }
         });
     }
-    gone.put(engine, disk, false)?;
+    gone.put((engine, disk, patience), false)?;
     let records = taken.iter().filter_map(|record| {
         let value = record.after.as_ref().map(|written| Slice::from(&*written.bytes));
         let known = record.before.is_some() || value.is_some();
         known.then(|| (record.id.as_bytes().as_slice(), value))
     });
     let removes = taken.iter().any(|record| record.after.is_none());
-    add(&engine.records, disk, records, removes)?;
-    new.put(engine, disk, true)
+    add(&engine.records, (disk, patience), records, removes)?;
+    new.put((engine, disk, patience), true)
 }
 
 /// Entries of the indexes.
@@ -52,12 +55,16 @@ impl Entries {
         self.0[index as usize].push(key);
     }
 
-    fn put(self, engine: &Engine, disk: &dyn Disk, there: bool) -> Result<(), String> {
+    fn put(
+        self,
+        (engine, disk, patience): (&Engine, &dyn Disk, Instant),
+        there: bool,
+    ) -> Result<(), String> {
         for (index, mut keys) in Index::ALL.into_iter().zip(self.0) {
             keys.sort_unstable();
             let value = || there.then(|| Slice::from([]));
             let entries = keys.iter().map(|key| (key.as_bytes(), value()));
-            add(engine.index(index), disk, entries, !there)?;
+            add(engine.index(index), (disk, patience), entries, !there)?;
         }
         Ok(())
     }
@@ -67,7 +74,7 @@ impl Entries {
 /// is removed, [`REACHED`] is added, which stays.
 fn add<'a>(
     keyspace: &Keyspace,
-    disk: &dyn Disk,
+    (disk, patience): (&dyn Disk, Instant),
     entries: impl Iterator<Item = (&'a [u8], Option<Slice>)>,
     removes: bool,
 ) -> Result<(), String> {
@@ -75,11 +82,8 @@ fn add<'a>(
     if entries.peek().is_none() {
         return Ok(());
     }
-    for _ in 0..WAITS {
-        if keyspace.l0_table_count() < TOO_MANY {
-            break;
-        }
-        std::thread::sleep(WAIT);
+    while keyspace.l0_table_count() >= TOO_MANY && Instant::now() < patience {
+        std::thread::sleep(LOOK_AGAIN);
     }
     let reached = removes.then(|| (REACHED, Some(Slice::from([]))));
     disk.ingest(keyspace, &mut reached.into_iter().chain(entries))?;
