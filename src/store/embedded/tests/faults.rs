@@ -8,6 +8,8 @@ pub(super) struct Flaky {
     commits: AtomicUsize,
     pub(super) failing: AtomicBool,
     pub(super) table_failing: AtomicBool,
+    /// The table takes nothing, and does not say so.
+    table_held: AtomicBool,
     /// Parts of the table that still get files.
     pub(super) ingests_left: AtomicUsize,
     segment: u64,
@@ -27,6 +29,9 @@ impl Disk for Flaky {
     }
 
     fn fold(&self, batch: OwnedWriteBatch) -> Result<(), String> {
+        while self.table_held.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
         if self.table_failing.load(Ordering::SeqCst) {
             return Err("No space left on device (os error 28)".to_owned());
         }
@@ -70,6 +75,7 @@ pub(super) fn flaky_with(path: &Path, segment: u64) -> (Arc<Embedded>, Arc<Flaky
         commits: AtomicUsize::new(0),
         failing: AtomicBool::new(false),
         table_failing: AtomicBool::new(false),
+        table_held: AtomicBool::new(false),
         ingests_left: AtomicUsize::new(usize::MAX),
         segment,
         free: AtomicU64::new(u64::MAX),
@@ -190,4 +196,28 @@ async fn without_room_nothing_new_begins_and_what_began_completes() {
     assert_eq!(store.ready(), Ok(()));
     done(&*store, vec![again]).await;
     lost(&*store, vec![put_new(id(1), samples::claim(2))]).await;
+}
+
+#[tokio::test]
+async fn of_many_who_list_while_the_table_stands_still_some_are_refused_and_nothing_is_lost() {
+    const LISTINGS: u64 = 80;
+    let dir = TempDir::new().unwrap();
+    let (store, disk) = flaky(dir.path());
+    disk.table_held.store(true, Ordering::SeqCst);
+    let all = Query { limit: 1000, ..Query::default() };
+    let mut listings = tokio::task::JoinSet::new();
+    for n in 0..LISTINGS {
+        done(&*store, vec![put_new(id(n), samples::kept(n, 10))]).await;
+        let (store, all) = (store.clone(), all.clone());
+        listings.spawn(async move { store.list(all).await });
+    }
+    let refused = listings.join_next().await.unwrap().unwrap().unwrap_err();
+    assert!(refused.to_string().contains("64 listings wait already"), "{refused}");
+    // The log goes on meanwhile.
+    done(&*store, vec![put_new(id(LISTINGS), samples::kept(1, 10))]).await;
+    disk.table_held.store(false, Ordering::SeqCst);
+    let told = listings.join_all().await;
+    assert!(told.iter().filter(|told| told.is_ok()).count() >= 64);
+    assert_eq!(store.list(all).await.unwrap().len() as u64, LISTINGS + 1);
+    assert_eq!(store.ready(), Ok(()));
 }
