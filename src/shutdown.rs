@@ -64,7 +64,8 @@ struct Running {
 /// A task and its place among the running ones. The task is boxed at once: an `async` block around
 /// it would hold it twice, and the runtime moves what it is given several times.
 struct Tracked {
-    task: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// There until it is dropped.
+    task: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     running: Arc<Running>,
 }
 
@@ -72,12 +73,14 @@ impl Future for Tracked {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.task.as_mut().poll(context)
+        self.task.as_mut().map_or(Poll::Ready(()), |task| task.as_mut().poll(context))
     }
 }
 
 impl Drop for Tracked {
     fn drop(&mut self) {
+        // First: whoever waits for its end may rely on what it held being let go.
+        drop(self.task.take());
         if self.running.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.running.none_left.notify_waiters();
         }
@@ -97,7 +100,7 @@ impl Tasks {
     #[expect(clippy::disallowed_methods, reason = "this is the tracked spawn")]
     pub fn spawn_boxed(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
         self.0.count.fetch_add(1, Ordering::AcqRel);
-        tokio::spawn(Tracked { task, running: self.0.clone() });
+        tokio::spawn(Tracked { task: Some(task), running: self.0.clone() });
     }
 
     /// How many are running.

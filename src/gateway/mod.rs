@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use crate::admin;
 use crate::config::Config;
 use crate::proxy::{self, Gateway};
-use crate::shutdown::{Shutdown, Tasks};
+use crate::shutdown::{self, Shutdown, Tasks, Trigger};
 use crate::store::{hot, reap, sweep};
 
 /// Connections the system holds for us before they are accepted.
@@ -26,8 +26,11 @@ pub struct Running {
     /// Where health is served.
     pub admin: SocketAddr,
     gateway: Arc<Gateway>,
+    background: Tasks,
     shutdown: Shutdown,
     drain: Duration,
+    /// After the drain.
+    end: Trigger,
 }
 
 /// Opens the store and starts listening. The gateway runs until the shutdown starts.
@@ -45,7 +48,8 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String
     let office = Arc::new(admin::Office::new(config, store.clone(), gateway.hot.clone()));
     let listening = addresses(&listeners)?;
     let admin = addresses(std::slice::from_ref(&admin_listener))?[0];
-    // The sweeper and the operator's listener are no work to drain: they end with the process.
+    // The sweeper, the operator's listener and idle connections are no work to drain: they end by
+    // themselves when the shutdown starts.
     let background = Tasks::default();
     background.spawn(sweep::run(store.clone(), shutdown.clone()));
     if let Some(lease) = lease {
@@ -53,15 +57,28 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String
         background.spawn(reap::run(store.clone(), lease / 5, shutdown.clone()));
     }
     if let Some(announced) = store.announced() {
-        background.spawn(hot::follow(gateway.hot.clone(), announced));
+        // This one ends with the store.
+        Tasks::default().spawn(hot::follow(gateway.hot.clone(), announced));
     }
-    background.spawn(admin::serve(office, admin_listener, shutdown.clone()));
+    let (end, mut ended) = shutdown::channel();
+    let operators = admin::serve(office, admin_listener, shutdown.clone());
+    background.spawn(async move {
+        // It can be asked while calls are drained.
+        tokio::select! {
+            () = operators => {}
+            () = ended.wait() => {}
+        }
+    });
     proxy::serve(&gateway, listeners, &background, &shutdown);
-    Ok(Running { listening, admin, gateway, shutdown, drain })
+    Ok(Running { listening, admin, gateway, background, shutdown, drain, end })
 }
 
+/// How long what runs in the background may take to end once it was told to.
+const BACKGROUND: Duration = Duration::from_secs(1);
+
 impl Running {
-    /// Waits for the shutdown, then for the work in flight; says whether all of it ended in time.
+    /// Waits for the shutdown, then for the work in flight, and closes the store; says whether all
+    /// work ended in time.
     /// What did not is recorded as in flight, and unknown after the next start.
     pub async fn finished(mut self) -> bool {
         self.shutdown.wait().await;
@@ -71,6 +88,9 @@ impl Running {
             // Then its lease ends by itself.
             tracing::debug!(%error, "the store could not be left");
         }
+        self.end.fire();
+        // They hold the store as well. When the last of them lets it go, it closes.
+        self.background.ended(BACKGROUND).await;
         drained
     }
 }

@@ -356,6 +356,19 @@ fn a_corrupt_record_fails_closed() {
     assert_eq!(verify.code, Some(1), "{verify:?}");
 }
 
+#[test]
+fn the_demo_ends_without_a_word_of_failure_and_leaves_nothing() {
+    let place = tempfile::TempDir::new().unwrap();
+    let demo = std::process::Command::new(crate::support::gateway::BINARY)
+        .args(["demo", "--json"])
+        .env("TMPDIR", place.path())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&demo.stderr);
+    assert!(demo.status.success() && !stderr.contains("ERROR"), "{stderr}");
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+}
+
 /// A limit to the size of files, in blocks of 512 bytes, that a store in `dir` reaches soon: with the
 /// second step by which a file of its log grows.
 pub(crate) fn soon_full(dir: &Path) -> u64 {
