@@ -199,7 +199,8 @@ impl Writer {
     }
 
     fn write(&mut self, requests: Vec<Request>) {
-        let mut pending = Changed::default();
+        let changes = requests.iter().map(|request| request.changes.len()).sum();
+        let mut pending = Changed::with_capacity_and_hasher(changes, BuildIdHasher::default());
         let mut answers = Vec::with_capacity(requests.len());
         for request in requests {
             let result = match self.refusal(&request) {
