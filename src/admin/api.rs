@@ -1,5 +1,6 @@
 //! The records API: who may use it, and which address does what.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -25,7 +26,7 @@ pub(super) const PATH: &str = "/api/";
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Answers a request below [`PATH`].
-pub(super) async fn answer(office: &Office, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn answer(office: &Arc<Office>, request: Request<Incoming>) -> Response<Body> {
     let whole = request.body().is_end_stream();
     match route(office, request).await {
         Ok(document) => {
@@ -39,7 +40,7 @@ pub(super) async fn answer(office: &Office, request: Request<Incoming>) -> Respo
     }
 }
 
-async fn route(office: &Office, request: Request<Incoming>) -> Result<Value, Trouble> {
+async fn route(office: &Arc<Office>, request: Request<Incoming>) -> Result<Value, Trouble> {
     allowed(office, request.headers())?;
     let (head, body) = request.into_parts();
     let query = head.uri.query().unwrap_or_default();
@@ -65,7 +66,6 @@ async fn route(office: &Office, request: Request<Incoming>) -> Result<Value, Tro
                     _ => reason = Some(value),
                 }
             }
-            let _turn = office.turn().await;
             decide::purge(office, record_id(id)?, by, reason).await
         }
         ["records", _] => Err(Trouble::method("GET, HEAD, DELETE")),
@@ -73,7 +73,6 @@ async fn route(office: &Office, request: Request<Incoming>) -> Result<Value, Tro
             query::pairs(query, &[])?;
             let id = record_id(id)?;
             is_json(&head.headers)?;
-            let _turn = office.turn().await;
             let body = read(body, office.most_body).await?;
             let wanted = serde_json::from_slice(&body).map_err(|error| {
                 Trouble::invalid("body-invalid", format!("the body cannot be read: {error}"))

@@ -78,6 +78,16 @@ impl Trouble {
         Self { detail: detail.into(), ..Self::unread(error) }
     }
 
+    /// The decision broke off: a mistake of ours.
+    pub(super) fn broken() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the decision broke off and may have been recorded or not: show the record; the log \
+             says what went wrong",
+        )
+    }
+
     /// The decision does not fit the record.
     pub(super) fn misfit(error: SettleError) -> Self {
         match error {

@@ -198,6 +198,61 @@ fn a_purged_answer_is_gone_on_every_replica_and_its_key_does_not_run() {
 }
 
 #[test]
+fn a_decision_is_carried_to_its_end_when_the_operator_is_gone() {
+    Place::each(|place| {
+        let backend = Backend::start();
+        honest(&backend);
+        let gateways = place.start(&setup(&backend));
+        let gateway = &gateways[gateways.len() - 1];
+        let desk = Desk::of(gateway);
+        let logged = |id: &str| {
+            eventually("the decision is logged", || {
+                let log = gateway.stderr();
+                let mut lines = log.lines().filter(|line| line.contains("has decided"));
+                lines.any(|line| line.contains(id)).then_some(())
+            });
+        };
+        let gone = |key: &str| {
+            eventually("the purged answer is gone from memory as well", || {
+                (redeem(key).send(gateway.addr).status == 410).then_some(())
+            });
+        };
+        let begin = |key: &str| {
+            redeem(key).send(gateway.addr).is(200, "executed", "");
+            redeem(key).send(gateway.addr).is(200, "replayed", "");
+            let id = desk.id(key);
+            let purge = Desk::request("DELETE", &format!("/api/records/{id}"));
+            (purge.begin(gateway.admin), id)
+        };
+        for round in 0..10 {
+            let key = format!("closed-{round}");
+            let (conn, id) = begin(&key);
+            drop(conn);
+            gone(&key);
+            logged(&id);
+            // A reset may take the request back; what was decided is decided for everybody.
+            let key = format!("reset-{round}");
+            let (conn, id) = begin(&key);
+            conn.reset();
+            if desk.show(&key)["state"] == "tombstone" {
+                gone(&key);
+                logged(&id);
+            }
+            let key = format!("settled-{round}");
+            lose(&key, &backend, gateway);
+            let id = desk.id(&key);
+            let resolve = Desk::request("POST", &format!("/api/records/{id}/resolve"));
+            let body = r#"{"as":"not-executed","reason":"looked"}"#;
+            drop(resolve.json(body).begin(gateway.admin));
+            eventually("the released key runs again", || {
+                (redeem(&key).send(gateway.addr).disposition() == "executed").then_some(())
+            });
+            logged(&id);
+        }
+    });
+}
+
+#[test]
 fn a_purge_does_not_shorten_the_time_for_which_a_key_is_kept() {
     let backend = Backend::start();
     // The profile keeps no tombstones: a purge must not free the key sooner than a day.
