@@ -29,6 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::body::{Body, full};
 use crate::config::{Config, Mode, defaults};
+use crate::patience::PatientIo;
 use crate::places::Places;
 use crate::shutdown::{Shutdown, Tasks};
 use crate::store::Store;
@@ -38,6 +39,8 @@ use crate::store::hot::Hot;
 const CONNECTIONS: usize = 64;
 /// For a request head to arrive.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a write waits for a client that takes nothing.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long accepting rests after the system refused a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -118,7 +121,7 @@ async fn serve_one(office: &Arc<Office>, stream: TcpStream, shutdown: &Shutdown)
         .header_read_timeout(HEADER_TIMEOUT)
         // Who has asked and closed its sending side is still served.
         .half_close(true)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(PatientIo::new(stream, WRITE_TIMEOUT)), service)
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "an admin connection ended early");

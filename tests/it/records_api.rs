@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::desk::Place;
-use crate::support::{Act, Backend, Desk, Gate, Gateway, Request, Setup, answer, eventually};
+use crate::support::{Act, Backend, Conn, Desk, Gate, Gateway, Request, Setup, answer, eventually};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 
@@ -310,4 +310,28 @@ fn a_decision_is_logged_without_key_body_or_token() {
     for secret in ["the-key", "the-reason", "the-body", "rsg:1", crate::support::TOKEN] {
         assert!(!log.contains(secret), "{secret}: {log}");
     }
+}
+
+#[test]
+fn operators_who_take_nothing_lose_their_places() {
+    /// As many as the listener has.
+    const PLACES: usize = 64;
+    let backend = Backend::start();
+    let gateway = setup(&backend).redeem("record.max_stored_body = \"2MiB\"").start();
+    backend.always(answer(200, &"x".repeat(1 << 20)));
+    redeem("k").send(gateway.addr).is(200, "executed", "");
+    let id = Desk::of(&gateway).id("k");
+    // More than the system buffers for a connection.
+    let asked = Desk::request("GET", &format!("/api/records/{id}")).bytes().repeat(8);
+    let conns: Vec<Conn> = (0..PLACES)
+        .map(|_| {
+            let mut conn = Conn::open(gateway.admin);
+            conn.write(&asked);
+            conn
+        })
+        .collect();
+    let health = || Request::get("/healthz").try_send(gateway.admin).map(|told| told.status);
+    assert!(health().is_err(), "all places are taken");
+    eventually("there is room again", || health().ok().filter(|status| *status == 200));
+    drop(conns);
 }
