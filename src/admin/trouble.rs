@@ -128,7 +128,8 @@ impl Trouble {
     pub(super) fn respond(&self, close: bool) -> Response<Body> {
         let instance = crate::unique::uuid();
         let status = self.status.as_u16();
-        tracing::info!(http.status = status, problem = self.code, %instance, "an operator was refused");
+        // At a level that is not logged by default: whoever has no token could fill the log.
+        tracing::debug!(http.status = status, problem = self.code, %instance, "an operator was refused");
         let document = json!({
             "type": "about:blank",
             "title": self.status.canonical_reason().unwrap_or_default(),

@@ -129,7 +129,7 @@ fn the_api_is_closed_without_the_token() {
         assert_eq!((told.status, &told.json()["code"]), (403, &json!("no-token-configured")));
         assert!(told.json()["detail"].as_str().unwrap().contains("set `token_file`"));
     }
-    let gateway = setup(&backend).start();
+    let mut gateway = setup(&backend).start();
     let id = "0".repeat(32);
     let targets = ["/api/records".to_owned(), format!("/api/records/{id}"), "/api/else".to_owned()];
     for target in &targets {
@@ -155,6 +155,9 @@ fn the_api_is_closed_without_the_token() {
     }
     assert_eq!(Request::get("/healthz").send(gateway.admin).status, 200);
     assert_eq!(Request::get("/readyz").send(gateway.admin).status, 200);
+    gateway.stop();
+    let log = gateway.stderr();
+    assert!(!log.contains("refused"), "whoever has no token fills the log: {log}");
 }
 
 #[test]
