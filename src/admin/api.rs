@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
 use super::query::{self, Filters};
+use super::response::Object;
 use super::trouble::Trouble;
 use super::{Office, decide, list};
 use crate::body::{Body, full};
@@ -44,7 +45,7 @@ async fn route(office: &Arc<Office>, request: Request<Incoming>) -> Result<Value
     allowed(office, request.headers())?;
     let (head, body) = request.into_parts();
     let query = head.uri.query().unwrap_or_default();
-    let path: Vec<&str> = head.uri.path().trim_start_matches(PATH).split('/').collect();
+    let path: Vec<&str> = below(head.uri.path()).split('/').collect();
     let reads = head.method == Method::GET || head.method == Method::HEAD;
     match path.as_slice() {
         ["records"] if reads => {
@@ -74,7 +75,7 @@ async fn route(office: &Arc<Office>, request: Request<Incoming>) -> Result<Value
             let id = record_id(id)?;
             is_json(&head.headers)?;
             let body = read(body, office.most_body).await?;
-            let wanted = serde_json::from_slice(&body).map_err(|error| {
+            let Object(wanted) = serde_json::from_slice(&body).map_err(|error| {
                 Trouble::invalid("body-invalid", format!("the body cannot be read: {error}"))
             })?;
             decide::resolve(office, id, wanted).await
@@ -86,6 +87,11 @@ async fn route(office: &Arc<Office>, request: Request<Incoming>) -> Result<Value
             "there is /api/records, /api/records/{id} and /api/records/{id}/resolve",
         )),
     }
+}
+
+/// What stands behind [`PATH`].
+fn below(path: &str) -> &str {
+    path.strip_prefix(PATH).unwrap_or_default()
 }
 
 /// Whether the caller has the token.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::response::{self, Written};
+use super::response::{self, Object, Written};
 use super::shown::detail;
 use super::trouble::Trouble;
 use super::{Office, shown};
@@ -34,7 +34,7 @@ pub(super) struct Resolve {
     /// Who.
     by: Option<String>,
     /// What is replayed from now on.
-    response: Option<Written>,
+    response: Option<Object<Written>>,
     /// How many units of an item were issued.
     units: Option<u64>,
     /// Which attempt was looked at: one that is over by now was another.
@@ -78,8 +78,8 @@ pub(super) async fn resolve(
     let decide = move |office: &Office, record: &Record| {
         let now = office.store.now();
         let is_item = record.ledger().is_some();
-        if attempt.is_some_and(|attempt| attempt != record.attempts) {
-            return Err(changed());
+        if let Some(attempt) = attempt.filter(|attempt| *attempt != record.attempts) {
+            return Err(another_attempt(attempt, record.attempts));
         }
         if (is_item && given.is_some()) || (!is_item && units.is_some()) {
             return Err(Trouble::misfit(SettleError::Kind));
@@ -91,7 +91,7 @@ pub(super) async fn resolve(
                 (How::NotExecuted, _) => Settling::NotExecuted,
                 (How::Executed, _) if is_item => Settling::Issued(units),
                 (How::Executed, None) => Settling::Executed(response::usual(now)),
-                (How::Executed, Some(written)) => {
+                (How::Executed, Some(Object(written))) => {
                     let ours = rules.replayed_header.as_ref();
                     Settling::Executed(written.checked(rules.max_stored_body, ours, now)?)
                 }
@@ -185,6 +185,14 @@ fn changed() -> Trouble {
         "changed",
         "the record was changed by somebody else just now, and nothing was decided; look at it again",
     )
+}
+
+fn another_attempt(named: u32, current: u32) -> Trouble {
+    let detail = format!(
+        "the decision is about attempt {named}, but attempt {current} is the current one, and nothing \
+         was decided; look at the record again"
+    );
+    Trouble::conflict("changed", detail)
 }
 
 fn log(id: &RecordId, record: &Record) {

@@ -116,7 +116,10 @@ fn what_was_not_executed_runs_again_also_with_another_body() {
             let body = json!({ "as": "executed", "reason": "looked", "attempt": attempt });
             Desk::of(last).resolve(&Desk::of(last).id("late"), &body)
         };
-        conflict(&about(1), "changed");
+        let refused = about(1);
+        conflict(&refused, "changed");
+        let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("attempt 2 is the current one"), "{detail}");
         assert_eq!(about(2).status, 200);
         let calls = backend.calls();
         // What the backend says it did not execute leaves the history where it was.
@@ -334,4 +337,25 @@ fn operators_who_take_nothing_lose_their_places() {
     assert!(health().is_err(), "all places are taken");
     eventually("there is room again", || health().ok().filter(|status| *status == 200));
     drop(conns);
+}
+
+#[test]
+fn bodies_that_do_not_arrive_hold_up_nobody() {
+    let backend = Backend::start();
+    let gateway = setup(&backend).start();
+    lose("k", &backend, &gateway);
+    let desk = Desk::of(&gateway);
+    let target = format!("/api/records/{}/resolve", desk.id("k"));
+    let slow = Desk::request("POST", &target).header("content-type", "application/json");
+    let slow = slow.header("content-length", "100").header("expect", "100-continue");
+    // More than are worked on at once. Each is let in to send its body, and does not.
+    let mut conns: Vec<Conn> = (0..8).map(|_| slow.begin(gateway.admin)).collect();
+    for conn in &mut conns {
+        assert_eq!(conn.try_read_head().unwrap().0, 100);
+    }
+    desk.settle("k", "executed");
+    for conn in &mut conns {
+        let still = !conn.readable_within(std::time::Duration::from_millis(1));
+        assert!(still, "the others were waited for");
+    }
 }
