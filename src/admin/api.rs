@@ -1,5 +1,6 @@
 //! The records API: who may use it, and which address does what.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
 use super::query::{self, Filters};
+use super::response::Object;
 use super::trouble::Trouble;
 use super::{Office, decide, list};
 use crate::body::{Body, full};
@@ -25,7 +27,7 @@ pub(super) const PATH: &str = "/api/";
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Answers a request below [`PATH`].
-pub(super) async fn answer(office: &Office, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn answer(office: &Arc<Office>, request: Request<Incoming>) -> Response<Body> {
     let whole = request.body().is_end_stream();
     match route(office, request).await {
         Ok(document) => {
@@ -39,11 +41,11 @@ pub(super) async fn answer(office: &Office, request: Request<Incoming>) -> Respo
     }
 }
 
-async fn route(office: &Office, request: Request<Incoming>) -> Result<Value, Trouble> {
+async fn route(office: &Arc<Office>, request: Request<Incoming>) -> Result<Value, Trouble> {
     allowed(office, request.headers())?;
     let (head, body) = request.into_parts();
     let query = head.uri.query().unwrap_or_default();
-    let path: Vec<&str> = head.uri.path().trim_start_matches(PATH).split('/').collect();
+    let path: Vec<&str> = below(head.uri.path()).split('/').collect();
     let reads = head.method == Method::GET || head.method == Method::HEAD;
     match path.as_slice() {
         ["records"] if reads => {
@@ -65,7 +67,6 @@ async fn route(office: &Office, request: Request<Incoming>) -> Result<Value, Tro
                     _ => reason = Some(value),
                 }
             }
-            let _turn = office.turn().await;
             decide::purge(office, record_id(id)?, by, reason).await
         }
         ["records", _] => Err(Trouble::method("GET, HEAD, DELETE")),
@@ -73,9 +74,8 @@ async fn route(office: &Office, request: Request<Incoming>) -> Result<Value, Tro
             query::pairs(query, &[])?;
             let id = record_id(id)?;
             is_json(&head.headers)?;
-            let _turn = office.turn().await;
             let body = read(body, office.most_body).await?;
-            let wanted = serde_json::from_slice(&body).map_err(|error| {
+            let Object(wanted) = serde_json::from_slice(&body).map_err(|error| {
                 Trouble::invalid("body-invalid", format!("the body cannot be read: {error}"))
             })?;
             decide::resolve(office, id, wanted).await
@@ -87,6 +87,11 @@ async fn route(office: &Office, request: Request<Incoming>) -> Result<Value, Tro
             "there is /api/records, /api/records/{id} and /api/records/{id}/resolve",
         )),
     }
+}
+
+/// What stands behind [`PATH`].
+fn below(path: &str) -> &str {
+    path.strip_prefix(PATH).unwrap_or_default()
 }
 
 /// Whether the caller has the token.

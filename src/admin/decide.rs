@@ -1,10 +1,13 @@
 //! An operator's decisions: settling what is unknown, and purging answers. The rules are in
 //! `idempotency::settle`; here they are made durable, told to other processes and logged.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::oneshot;
 
-use super::response::{self, Written};
+use super::response::{self, Object, Written};
 use super::shown::detail;
 use super::trouble::Trouble;
 use super::{Office, shown};
@@ -31,7 +34,7 @@ pub(super) struct Resolve {
     /// Who.
     by: Option<String>,
     /// What is replayed from now on.
-    response: Option<Written>,
+    response: Option<Object<Written>>,
     /// How many units of an item were issued.
     units: Option<u64>,
     /// Which attempt was looked at: one that is over by now was another.
@@ -54,7 +57,7 @@ pub(super) async fn show(office: &Office, id: RecordId) -> Result<Value, Trouble
 
 /// `POST /api/records/{id}/resolve`
 pub(super) async fn resolve(
-    office: &Office,
+    office: &Arc<Office>,
     id: RecordId,
     wanted: Resolve,
 ) -> Result<Value, Trouble> {
@@ -72,11 +75,11 @@ pub(super) async fn resolve(
     }
     // The response is checked by the rules of the record's route, once that is known.
     let mut settling = None;
-    let decide = |record: &Record| {
+    let decide = move |office: &Office, record: &Record| {
         let now = office.store.now();
         let is_item = record.ledger().is_some();
-        if attempt.is_some_and(|attempt| attempt != record.attempts) {
-            return Err(changed());
+        if let Some(attempt) = attempt.filter(|attempt| *attempt != record.attempts) {
+            return Err(another_attempt(attempt, record.attempts));
         }
         if (is_item && given.is_some()) || (!is_item && units.is_some()) {
             return Err(Trouble::misfit(SettleError::Kind));
@@ -88,7 +91,7 @@ pub(super) async fn resolve(
                 (How::NotExecuted, _) => Settling::NotExecuted,
                 (How::Executed, _) if is_item => Settling::Issued(units),
                 (How::Executed, None) => Settling::Executed(response::usual(now)),
-                (How::Executed, Some(written)) => {
+                (How::Executed, Some(Object(written))) => {
                     let ours = rules.replayed_header.as_ref();
                     Settling::Executed(written.checked(rules.max_stored_body, ours, now)?)
                 }
@@ -102,14 +105,15 @@ pub(super) async fn resolve(
 
 /// `DELETE /api/records/{id}`
 pub(super) async fn purge(
-    office: &Office,
+    office: &Arc<Office>,
     id: RecordId,
     by: Option<String>,
     reason: Option<String>,
 ) -> Result<Value, Trouble> {
     let note = note(by, reason)?;
-    let decide =
-        |record: &Record| record.purged(note.clone(), office.store.now()).map_err(Trouble::misfit);
+    let decide = move |office: &Office, record: &Record| {
+        record.purged(note.clone(), office.store.now()).map_err(Trouble::misfit)
+    };
     change(office, id, decide).await
 }
 
@@ -119,12 +123,31 @@ fn note(by: Option<String>, reason: Option<String>) -> Result<Note, Trouble> {
     note.map_err(|error| Trouble::invalid("note-invalid", error.to_string()))
 }
 
+/// Makes a decision in a task of its own: an operator who goes away does not stop it between the
+/// store and those whom it concerns.
+async fn change(
+    office: &Arc<Office>,
+    id: RecordId,
+    decide: impl FnMut(&Office, &Record) -> Result<Option<Record>, Trouble> + Send + 'static,
+) -> Result<Value, Trouble> {
+    let turn = office.turn().await;
+    let (tell, told) = oneshot::channel();
+    let owned = office.clone();
+    office.tasks.spawn(async move {
+        let outcome = made(&owned, id, decide).await;
+        drop(turn);
+        // Whoever asked may be gone.
+        let _ = tell.send(outcome);
+    });
+    told.await.unwrap_or_else(|_| Err(Trouble::broken()))
+}
+
 /// Makes a decision durable; it loses against whoever changed the record first, unless it is about
 /// the same attempt and still fits. `decide` gives `None` when there is nothing to do.
-async fn change(
+async fn made(
     office: &Office,
     id: RecordId,
-    mut decide: impl FnMut(&Record) -> Result<Option<Record>, Trouble>,
+    mut decide: impl FnMut(&Office, &Record) -> Result<Option<Record>, Trouble>,
 ) -> Result<Value, Trouble> {
     let found = office.store.get(id).await.map_err(|error| Trouble::unread(&error))?;
     let mut found = found.and_then(|record| shown::current_as_it_is(record, office.store.now()));
@@ -134,14 +157,24 @@ async fn change(
         if first != Some(record.attempt) {
             return Err(changed());
         }
-        let Some(next) = decide(&record)? else { return Ok(detail(&id, &record)) };
+        let Some(next) = decide(office, &record)? else {
+            // Somebody decided it before, and may not have come to tell everybody.
+            tell(office, &id).await;
+            return Ok(detail(&id, &record));
+        };
         let change = Change { id, expect: Some(record.version), put: Some(next.clone().into()) };
-        match office.store.swap(vec![change]).await.map_err(|error| Trouble::unsure(&error))? {
-            Swap::Done => {
-                decided(office, &id, &next).await;
+        match office.store.swap(vec![change]).await {
+            Ok(Swap::Done) => {
+                log(&id, &next);
+                tell(office, &id).await;
                 return Ok(detail(&id, &next));
             }
-            Swap::Lost { winner, .. } => found = winner.map(|winner| *winner),
+            Ok(Swap::Lost { winner, .. }) => found = winner.map(|winner| *winner),
+            Err(error) => {
+                tracing::warn!(record = %id, %error, "an operator's decision was not confirmed");
+                tell(office, &id).await;
+                return Err(Trouble::unsure(&error));
+            }
         }
     }
     Err(if first.is_none() { Trouble::no_record() } else { changed() })
@@ -154,13 +187,25 @@ fn changed() -> Trouble {
     )
 }
 
-/// Tells everybody whom a decision concerns.
-async fn decided(office: &Office, id: &RecordId, record: &Record) {
-    office.hot.forget(id);
+fn another_attempt(named: u32, current: u32) -> Trouble {
+    let detail = format!(
+        "the decision is about attempt {named}, but attempt {current} is the current one, and nothing \
+         was decided; look at the record again"
+    );
+    Trouble::conflict("changed", detail)
+}
+
+fn log(id: &RecordId, record: &Record) {
     if let Some(entry) = record.history.last() {
         let (what, by) = (entry.what.as_str(), entry.note.by());
         tracing::info!(record = %id, what, by, attempt = entry.attempt, "an operator has decided");
     }
+}
+
+/// Makes everybody who has the record in memory ask the store again. Also when the decision may not
+/// have been made: what is asked once too often does no harm.
+async fn tell(office: &Office, id: &RecordId) {
+    office.hot.forget(id);
     if let Err(error) = office.store.announce(*id).await {
         tracing::warn!(
             record = %id, %error,
@@ -204,3 +249,7 @@ impl Office {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

@@ -25,10 +25,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sha2::{Digest as _, Sha256};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::body::{Body, full};
 use crate::config::{Config, Mode, defaults};
+use crate::patience::PatientIo;
 use crate::places::Places;
 use crate::shutdown::{Shutdown, Tasks};
 use crate::store::Store;
@@ -38,6 +39,8 @@ use crate::store::hot::Hot;
 const CONNECTIONS: usize = 64;
 /// For a request head to arrive.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a write waits for a client that takes nothing.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long accepting rests after the system refused a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -55,7 +58,9 @@ pub struct Office {
     config: Config,
     /// The digest of the token.
     token: Option<[u8; 32]>,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
+    /// What a drain waits for: a decision that has begun is carried to its end.
+    tasks: Tasks,
     /// Bytes of the largest answer that any route keeps.
     most_stored: u64,
     /// Bytes of the largest body that is read.
@@ -63,8 +68,8 @@ pub struct Office {
 }
 
 impl Office {
-    /// For the gateway with this configuration, store and memory.
-    pub fn new(config: Config, store: Arc<dyn Store>, hot: Arc<Hot>) -> Self {
+    /// For the gateway with this configuration, store, memory and work to drain.
+    pub fn new(config: Config, store: Arc<dyn Store>, hot: Arc<Hot>, tasks: Tasks) -> Self {
         let most = config.routes.iter().filter_map(|route| match &route.mode {
             Mode::Request(mode) => Some(mode.record.max_stored_body),
             Mode::Items(_) | Mode::Off => None,
@@ -74,14 +79,14 @@ impl Office {
         let token = token.map(|token| Sha256::digest(token.expose().as_bytes()).into());
         // Twice: Base64 is a third larger, and text has its escapes.
         let most_body = most_stored.saturating_mul(2).saturating_add(BESIDES);
-        let turns = Semaphore::new(AT_ONCE);
-        Self { store, hot, config, token, turns, most_stored, most_body }
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
+        Self { store, hot, config, token, turns, tasks, most_stored, most_body }
     }
 
     /// Waits for a turn.
-    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         // It is never closed.
-        self.turns.acquire().await.ok()
+        self.turns.clone().acquire_owned().await.ok()
     }
 }
 
@@ -103,7 +108,7 @@ pub async fn serve(office: Arc<Office>, listener: TcpListener, shutdown: Shutdow
     }
 }
 
-async fn serve_one(office: &Office, stream: TcpStream, shutdown: &Shutdown) {
+async fn serve_one(office: &Arc<Office>, stream: TcpStream, shutdown: &Shutdown) {
     let service = service_fn(|request: Request<Incoming>| async move {
         let response = match request.uri().path().starts_with(api::PATH) {
             true => api::answer(office, request).await,
@@ -114,7 +119,9 @@ async fn serve_one(office: &Office, stream: TcpStream, shutdown: &Shutdown) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
+        // Who has asked and closed its sending side is still served.
+        .half_close(true)
+        .serve_connection(TokioIo::new(PatientIo::new(stream, WRITE_TIMEOUT)), service)
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "an admin connection ended early");

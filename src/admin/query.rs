@@ -31,8 +31,13 @@ pub(super) fn pairs<'n>(query: &str, names: &[&'n str]) -> Result<Vec<(&'n str, 
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let Some(known) = names.iter().find(|known| **known == name) else {
-            let detail = format!("there is no filter of this name; there is {}", names.join(", "));
-            return Err(invalid(detail));
+            return Err(match names {
+                [] => invalid("this address takes no query; leave it out"),
+                _ => {
+                    let names = names.join(", ");
+                    invalid(format!("there is no parameter of this name; there is {names}"))
+                }
+            });
         };
         if found.iter().any(|(other, _)| other == known) {
             return Err(invalid(format!("`{known}` stands twice; keep one of them")));
@@ -172,7 +177,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         for (query, wanted) in [
-            ("colour=red", "there is no filter of this name; there is key, tenant, "),
+            ("colour=red", "there is no parameter of this name; there is key, tenant, "),
             ("key=a&key=b", "`key` stands twice"),
             ("key=%zz", "`key` is not UTF-8"),
             ("key=%e", "`key` is not UTF-8"),
@@ -190,6 +195,13 @@ mod tests {
             assert!(trouble.detail.starts_with(wanted), "{query}: {}", trouble.detail);
             assert_eq!((trouble.status.as_u16(), trouble.code), (400, "query-invalid"));
         }
+    }
+
+    #[test]
+    fn an_address_without_parameters_says_so() {
+        assert!(pairs("", &[]).is_ok());
+        let trouble = pairs("x=1", &[]).unwrap_err();
+        assert_eq!(trouble.detail, "this address takes no query; leave it out");
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! The response that an operator gives for a request that was executed: it is replayed like one of
 //! the backend's, so it must be one that could have been kept.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, DATE, HeaderName, HeaderValue};
 use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde_json::{Map, Value, json};
 
 use super::trouble::Trouble;
@@ -17,6 +20,31 @@ use crate::idempotency::record::StoredResponse;
 const MOST_LINES: usize = 64;
 /// Bytes of a header line's value.
 const LONGEST_VALUE: usize = 8 << 10;
+
+/// What is written as an object and as nothing else: serde takes an array for a struct as well, its
+/// values in an order that nobody has promised.
+#[derive(Debug)]
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members))
+            }
+        }
+
+        deserializer.deserialize_map(Members(PhantomData)).map(Self)
+    }
+}
 
 /// `response` as it is written.
 #[derive(Debug, Deserialize)]
@@ -63,14 +91,13 @@ impl Written {
             )));
         }
         let mut headers = lines(&self.headers, ours)?;
-        let has = |headers: &[(HeaderName, HeaderValue)], wanted: &HeaderName| {
-            headers.iter().any(|(name, _)| name == wanted)
-        };
-        if !body.is_empty() && !has(&headers, &CONTENT_TYPE) {
-            headers.push((CONTENT_TYPE, HeaderValue::from_static(kind)));
+        let kind_given = only(&headers, &CONTENT_TYPE)?.is_some();
+        match only(&headers, &DATE)? {
+            None => headers.push(date(now)),
+            Some(date) => is_date(date)?,
         }
-        if !has(&headers, &DATE) {
-            headers.push(date(now));
+        if !body.is_empty() && !kind_given {
+            headers.push((CONTENT_TYPE, HeaderValue::from_static(kind)));
         }
         Ok(Arc::new(StoredResponse { status: self.status, headers, body }))
     }
@@ -109,6 +136,28 @@ fn date(now: Timestamp) -> (HeaderName, HeaderValue) {
     // A date is visible ASCII.
     let value = HeaderValue::from_str(&now.to_http_date());
     (DATE, value.unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT")))
+}
+
+/// The one line with this name, if there is one.
+fn only<'a>(
+    lines: &'a [(HeaderName, HeaderValue)],
+    wanted: &HeaderName,
+) -> Result<Option<&'a HeaderValue>, Trouble> {
+    let mut found = lines.iter().filter(|(name, _)| name == wanted);
+    match (found.next(), found.next()) {
+        (first, None) => Ok(first.map(|(_, value)| value)),
+        _ => Err(invalid(format!("`response.headers` has `{wanted}` more than once; keep one"))),
+    }
+}
+
+fn is_date(value: &HeaderValue) -> Result<(), Trouble> {
+    let date = value.to_str().ok().and_then(|text| httpdate::parse_http_date(text).ok());
+    date.map(|_| ()).ok_or_else(|| {
+        invalid(
+            "`date` in `response.headers` is not a date such as Fri, 27 Nov 2026 13:45:58 GMT; \
+             leave it out for that of the decision",
+        )
+    })
 }
 
 fn lines(
@@ -152,6 +201,7 @@ fn refused(name: &HeaderName, ours: Option<&HeaderName>) -> Option<&'static str>
     }
     match name.as_str() {
         "content-length" | "transfer-encoding" => Some("the length is computed"),
+        "content-encoding" => Some("the body is replayed as it is given; give it without encoding"),
         "set-cookie" | "set-cookie2" | "www-authenticate" => {
             Some("it is meant for one client, and a replay goes to every client of the key")
         }

@@ -78,6 +78,16 @@ impl Trouble {
         Self { detail: detail.into(), ..Self::unread(error) }
     }
 
+    /// The decision broke off: a mistake of ours.
+    pub(super) fn broken() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the decision broke off and may have been recorded or not: show the record; the log \
+             says what went wrong",
+        )
+    }
+
     /// The decision does not fit the record.
     pub(super) fn misfit(error: SettleError) -> Self {
         match error {
@@ -118,7 +128,8 @@ impl Trouble {
     pub(super) fn respond(&self, close: bool) -> Response<Body> {
         let instance = crate::unique::uuid();
         let status = self.status.as_u16();
-        tracing::info!(http.status = status, problem = self.code, %instance, "an operator was refused");
+        // At a level that is not logged by default: whoever has no token could fill the log.
+        tracing::debug!(http.status = status, problem = self.code, %instance, "an operator was refused");
         let document = json!({
             "type": "about:blank",
             "title": self.status.canonical_reason().unwrap_or_default(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
@@ -41,7 +42,7 @@ impl Failure {
         Self(Exit::Usage, what.into())
     }
 
-    fn failed(what: impl Into<String>) -> Self {
+    pub(super) fn failed(what: impl Into<String>) -> Self {
         Self(Exit::Failed, what.into())
     }
 }
@@ -64,7 +65,7 @@ impl Desk {
         Ok(Self {
             admin: args.admin.clone(),
             host: authority.host().trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(80),
+            port: port(authority).ok_or_else(not_a_url)?,
             authority: HeaderValue::from_str(authority.as_str()).map_err(|_| not_a_url())?,
             token: bearer(&args.token_file)?,
         })
@@ -121,6 +122,42 @@ impl Desk {
         };
         understood(admin, status, &answer)
     }
+
+    /// The record with this id, as what was asked for it or decided about it gave it.
+    ///
+    /// # Errors
+    /// When it is not that: anything may listen at an address and answer with success.
+    pub(super) async fn record(
+        &self,
+        method: Method,
+        (id, target): (&str, &str),
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        let record = self.ask(method, target, body).await?;
+        match record["id"].as_str() == Some(id) && record["state"].is_string() {
+            true => Ok(record),
+            false => Err(self.stranger()),
+        }
+    }
+
+    /// Somebody else answered.
+    pub(super) fn stranger(&self) -> Failure {
+        Failure::failed(format!(
+            "what answered at {} is not oncegate's records API, and nothing is known to be done; \
+             check --admin",
+            self.admin
+        ))
+    }
+}
+
+/// The port of an http URL's authority; `None`: what stands there is no port.
+pub(super) fn port(authority: &Authority) -> Option<u16> {
+    let text = authority.as_str();
+    let text = text.rsplit_once('@').map_or(text, |(_, text)| text);
+    match text.strip_prefix(authority.host())? {
+        "" => Some(80),
+        rest => rest.strip_prefix(':')?.parse().ok().filter(|port| *port > 0),
+    }
 }
 
 /// `Bearer` with the token in this file.
@@ -168,4 +205,27 @@ fn understood(admin: &str, status: StatusCode, answer: &[u8]) -> Result<Value, F
     let word = |name: &str| document[name].as_str().unwrap_or("no reason given").to_owned();
     let exit = if status == StatusCode::BAD_REQUEST { Exit::Usage } else { Exit::Failed };
     Err(Failure(exit, format!("{} ({} {})", word("detail"), status.as_u16(), word("code"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_a_port_or_left_out() {
+        for (text, wanted) in [
+            ("a", Some(80)),
+            ("a:9090", Some(9090)),
+            ("80:80", Some(80)),
+            ("[::1]", Some(80)),
+            ("[::1]:9090", Some(9090)),
+            ("a:0", None),
+            ("a:", None),
+            ("a:65536", None),
+            ("a:99999", None),
+        ] {
+            let authority = text.parse::<Authority>();
+            assert_eq!(authority.ok().and_then(|it| port(&it)), wanted, "{text}");
+        }
+    }
 }

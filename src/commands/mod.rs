@@ -94,7 +94,11 @@ pub fn health(args: &HealthArgs) -> Exit {
         eprintln!("--admin {}: an http URL with a host is needed", args.admin);
         return Exit::Usage;
     };
-    let target = (authority.host().to_owned(), authority.port_u16().unwrap_or(80));
+    let Some(port) = desk::port(authority) else {
+        eprintln!("--admin {}: the port is a number, 1 to 65535", args.admin);
+        return Exit::Usage;
+    };
+    let target = (authority.host().to_owned(), port);
     block_on(async move {
         match tokio::time::timeout(HEALTH_TIMEOUT, readiness(&target)).await {
             Ok(Ok((true, answer))) => {
@@ -117,6 +121,11 @@ async fn readiness(target: &(String, u16)) -> std::io::Result<(bool, String)> {
     let mut answer = Vec::new();
     stream.take(HEALTH_ANSWER).read_to_end(&mut answer).await?;
     let answer = String::from_utf8_lossy(&answer);
+    if answer.is_empty() {
+        let what = "the connection was closed without an answer; is this its [admin] listen, and are \
+                    too many connections open there?";
+        return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, what));
+    }
     let ready = answer.split_whitespace().nth(1) == Some("200");
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     Ok((ready, body.to_owned()))

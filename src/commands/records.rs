@@ -1,12 +1,12 @@
 //! `oncegate records list|show|resolve|purge`, over the admin API.
 
-use std::io::IsTerminal as _;
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
 use http::Method;
 use serde_json::{Map, Value, json};
 
+use super::block_on;
 use super::desk::{Desk, Failure};
-use super::{block_on, say};
 use crate::cli::Exit;
 use crate::cli::records::{ListArgs, PurgeArgs, RecordsCommand, ResolveArgs};
 
@@ -33,9 +33,9 @@ async fn run(command: &RecordsCommand) -> Result<(), Failure> {
     match command {
         RecordsCommand::List(args) => list(&desk, args).await,
         RecordsCommand::Show(args) => {
-            let record = desk.ask(Method::GET, &target(&args.id, ""), None).await?;
-            tell(args.desk.json, &record, "");
-            Ok(())
+            let target = target(&args.id, "");
+            let record = desk.record(Method::GET, (&args.id, &target), None).await?;
+            tell(args.desk.json, &record, "")
         }
         RecordsCommand::Resolve(args) => resolve(&desk, args).await,
         RecordsCommand::Purge(args) => purge(&desk, args).await,
@@ -62,9 +62,13 @@ async fn list(desk: &Desk, args: &ListArgs) -> Result<(), Failure> {
         let at = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
         let page = format!("/api/records?{query}limit={limit}{at}");
         let mut page = desk.ask(Method::GET, &page, None).await?;
-        if let Value::Array(found) = page["records"].take() {
-            records.extend(found);
+        let Some(Value::Array(found)) = page.get_mut("records").map(Value::take) else {
+            return Err(desk.stranger());
+        };
+        if !found.iter().all(Value::is_object) {
+            return Err(desk.stranger());
         }
+        records.extend(found);
         cursor = page["next"].as_str().map(str::to_owned);
         if cursor.is_none() || records.len() >= most {
             break;
@@ -79,10 +83,9 @@ async fn list(desk: &Desk, args: &ListArgs) -> Result<(), Failure> {
     }
     let more = cursor.is_some();
     if args.desk.json {
-        say(&format!("{:#}", json!({ "records": records, "more": more })));
-        return Ok(());
+        return print(&format!("{:#}", json!({ "records": records, "more": more })));
     }
-    say(&table(&records));
+    print(&table(&records))?;
     if more {
         eprintln!("oncegate: there may be more; --limit takes more than {most}");
     }
@@ -110,18 +113,17 @@ async fn resolve(desk: &Desk, args: &ResolveArgs) -> Result<(), Failure> {
             .map_err(|error| Failure::usage(format!("--response {name}: {error}")))?;
         body["response"] = response.into();
     }
-    let record = desk.ask(Method::POST, &target(&args.id, "/resolve"), Some(&body)).await?;
-    tell(args.desk.json, &record, &format!("settled as {}", args.how.as_str()));
-    Ok(())
+    let target = target(&args.id, "/resolve");
+    let record = desk.record(Method::POST, (&args.id, &target), Some(&body)).await?;
+    tell(args.desk.json, &record, &format!("settled as {}", args.how.as_str()))
 }
 
 async fn purge(desk: &Desk, args: &PurgeArgs) -> Result<(), Failure> {
     let given = [("by", &args.by), ("reason", &args.reason)];
     let given = given.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
     let at = format!("{}?{}", target(&args.id, ""), query(given));
-    let record = desk.ask(Method::DELETE, &at, None).await?;
-    tell(args.desk.json, &record, "purged");
-    Ok(())
+    let record = desk.record(Method::DELETE, (&args.id, &at), None).await?;
+    tell(args.desk.json, &record, "purged")
 }
 
 fn target(id: &str, rest: &str) -> String {
@@ -148,10 +150,17 @@ fn escaped(text: &str) -> String {
 }
 
 /// The record, for programs or for people; `done`: what was done to it.
-fn tell(json: bool, record: &Value, done: &str) {
+///
+/// # Errors
+/// When it cannot be printed.
+fn tell(json: bool, record: &Value, done: &str) -> Result<(), Failure> {
     if json {
-        return say(&format!("{record:#}"));
+        return print(&format!("{record:#}"));
     }
+    print(&described(record, done))
+}
+
+fn described(record: &Value, done: &str) -> String {
     let mut lines = Vec::new();
     if !done.is_empty() {
         lines.push(done.to_owned());
@@ -205,7 +214,20 @@ fn tell(json: bool, record: &Value, done: &str) {
             why.map(|why| format!(": {}", clean(why))).unwrap_or_default(),
         ));
     }
-    say(&lines.join("\n"));
+    lines.join("\n")
+}
+
+/// Prints this. Whoever closed standard output has stopped reading, which is no failure; what a full
+/// disk did not take is one.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::failed(format!(
+            "what was asked for is done, but standard output cannot be written: {error}; show the \
+             record to see it"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn table(records: &[Value]) -> String {
@@ -236,9 +258,10 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// Without what a terminal would take for a command.
+/// Without what a terminal would take for a command, or for an order to show text in another order.
 fn clean(text: &str) -> String {
-    text.chars().map(|at| if at.is_control() { '\u{fffd}' } else { at }).collect()
+    let turns = |at: char| matches!(at, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|at| if at.is_control() || turns(at) { '\u{fffd}' } else { at }).collect()
 }
 
 #[cfg(test)]
@@ -263,5 +286,8 @@ mod tests {
         assert_eq!(lines[0], "id  state    status  attempts  updated  route  key");
         assert_eq!(lines[1], "1   unknown  -       -         -        -      \u{fffd}[31mred");
         assert!(lines[2].ends_with("k…"), "{}", lines[2]);
+        let turned = "a\u{61c}\u{200e}\u{200f}\u{202a}\u{202e}\u{2066}\u{2069}b";
+        assert_eq!(clean(turned), format!("a{}b", "\u{fffd}".repeat(7)));
+        assert_eq!(clean("שלום é"), "שלום é");
     }
 }

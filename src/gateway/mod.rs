@@ -45,7 +45,8 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String
     let tasks = Tasks::default();
     let drain = config.server.drain;
     let gateway = Gateway::new(config.clone(), store.clone(), tasks.clone())?;
-    let office = Arc::new(admin::Office::new(config, store.clone(), gateway.hot.clone()));
+    let office = admin::Office::new(config, store.clone(), gateway.hot.clone(), tasks);
+    let office = Arc::new(office);
     let listening = addresses(&listeners)?;
     let admin = addresses(std::slice::from_ref(&admin_listener))?[0];
     // The sweeper, the operator's listener and idle connections are no work to drain: they end by

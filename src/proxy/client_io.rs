@@ -1,8 +1,7 @@
 //! A client's connection as hyper sees it, with the two answers hyper would give without our
 //! headers, or not at all: a head it cannot parse, and a head that does not arrive in time. And with
-//! the limit that hyper has not: a client that takes nothing of its answer is not waited for.
+//! patience for a client that takes nothing of its answer.
 
-use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,8 +12,8 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
 
+use crate::patience::Patience;
 use crate::problem::{Dialect, Problem, Slug};
 
 /// A connection from a client.
@@ -27,33 +26,23 @@ pub(super) struct ClientIo {
     begun: bool,
     /// Our answer in place of hyper's, as far as it is not written yet.
     ours: Bytes,
-    /// How long a write may wait for the client.
-    patience: Duration,
-    /// Runs while a write waits.
-    stalled: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
 }
 
 impl ClientIo {
     pub(super) fn new(stream: TcpStream, timed_out: Arc<AtomicBool>, patience: Duration) -> Self {
-        Self { stream, timed_out, begun: false, ours: Bytes::new(), patience, stalled: None }
+        let patience = Patience::new(patience);
+        Self { stream, timed_out, begun: false, ours: Bytes::new(), patience }
     }
 
-    /// What a write came to, or an error when the client has taken nothing for too long: it holds
-    /// its place among the connections, and through its answer memory and the backend.
+    /// What a write came to, or an error when the client has taken nothing for too long.
     fn patiently<T>(
         &mut self,
         context: &mut Context<'_>,
         write: impl FnOnce(&mut Self, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         let written = write(self, context);
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
-        }
-        let patience = self.patience;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
-        ready!(stalled.as_mut().poll(context));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        self.patience.poll(context, written)
     }
 
     /// Whether `head` is hyper's own answer; ours is then written at the next flush.

@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 
 pub mod codec;
 pub mod embedded;

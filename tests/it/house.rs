@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// What each part of the crate may name of the others; see ARCHITECTURE.md.
-const MAY_USE: [(&str, &[&str]); 20] = [
+const MAY_USE: [(&str, &[&str]); 21] = [
     ("idempotency", &["clock", "json"]),
     ("items", &["idempotency", "json"]),
     ("store", &["clock", "crash", "idempotency", "shutdown", "tls", "unique", "urls"]),
@@ -17,6 +17,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "config",
             "idempotency",
             "items",
+            "patience",
             "places",
             "shutdown",
             "store",
@@ -33,6 +34,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "idempotency",
             "items",
             "json",
+            "patience",
             "places",
             "problem",
             "shutdown",
@@ -45,6 +47,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("json", &[]),
     ("clock", &[]),
     ("crash", &[]),
+    ("patience", &[]),
     ("places", &[]),
     ("unique", &[]),
     ("body", &[]),

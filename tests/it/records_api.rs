@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::desk::Place;
-use crate::support::{Act, Backend, Desk, Gate, Gateway, Request, Setup, answer, eventually};
+use crate::support::{Act, Backend, Conn, Desk, Gate, Gateway, Request, Setup, answer, eventually};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 
@@ -116,7 +116,10 @@ fn what_was_not_executed_runs_again_also_with_another_body() {
             let body = json!({ "as": "executed", "reason": "looked", "attempt": attempt });
             Desk::of(last).resolve(&Desk::of(last).id("late"), &body)
         };
-        conflict(&about(1), "changed");
+        let refused = about(1);
+        conflict(&refused, "changed");
+        let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("attempt 2 is the current one"), "{detail}");
         assert_eq!(about(2).status, 200);
         let calls = backend.calls();
         // What the backend says it did not execute leaves the history where it was.
@@ -198,6 +201,61 @@ fn a_purged_answer_is_gone_on_every_replica_and_its_key_does_not_run() {
 }
 
 #[test]
+fn a_decision_is_carried_to_its_end_when_the_operator_is_gone() {
+    Place::each(|place| {
+        let backend = Backend::start();
+        honest(&backend);
+        let gateways = place.start(&setup(&backend));
+        let gateway = &gateways[gateways.len() - 1];
+        let desk = Desk::of(gateway);
+        let logged = |id: &str| {
+            eventually("the decision is logged", || {
+                let log = gateway.stderr();
+                let mut lines = log.lines().filter(|line| line.contains("has decided"));
+                lines.any(|line| line.contains(id)).then_some(())
+            });
+        };
+        let gone = |key: &str| {
+            eventually("the purged answer is gone from memory as well", || {
+                (redeem(key).send(gateway.addr).status == 410).then_some(())
+            });
+        };
+        let begin = |key: &str| {
+            redeem(key).send(gateway.addr).is(200, "executed", "");
+            redeem(key).send(gateway.addr).is(200, "replayed", "");
+            let id = desk.id(key);
+            let purge = Desk::request("DELETE", &format!("/api/records/{id}"));
+            (purge.begin(gateway.admin), id)
+        };
+        for round in 0..10 {
+            let key = format!("closed-{round}");
+            let (conn, id) = begin(&key);
+            drop(conn);
+            gone(&key);
+            logged(&id);
+            // A reset may take the request back; what was decided is decided for everybody.
+            let key = format!("reset-{round}");
+            let (conn, id) = begin(&key);
+            conn.reset();
+            if desk.show(&key)["state"] == "tombstone" {
+                gone(&key);
+                logged(&id);
+            }
+            let key = format!("settled-{round}");
+            lose(&key, &backend, gateway);
+            let id = desk.id(&key);
+            let resolve = Desk::request("POST", &format!("/api/records/{id}/resolve"));
+            let body = r#"{"as":"not-executed","reason":"looked"}"#;
+            drop(resolve.json(body).begin(gateway.admin));
+            eventually("the released key runs again", || {
+                (redeem(&key).send(gateway.addr).disposition() == "executed").then_some(())
+            });
+            logged(&id);
+        }
+    });
+}
+
+#[test]
 fn a_purge_does_not_shorten_the_time_for_which_a_key_is_kept() {
     let backend = Backend::start();
     // The profile keeps no tombstones: a purge must not free the key sooner than a day.
@@ -254,5 +312,50 @@ fn a_decision_is_logged_without_key_body_or_token() {
     }
     for secret in ["the-key", "the-reason", "the-body", "rsg:1", crate::support::TOKEN] {
         assert!(!log.contains(secret), "{secret}: {log}");
+    }
+}
+
+#[test]
+fn operators_who_take_nothing_lose_their_places() {
+    /// As many as the listener has.
+    const PLACES: usize = 64;
+    let backend = Backend::start();
+    let gateway = setup(&backend).redeem("record.max_stored_body = \"2MiB\"").start();
+    backend.always(answer(200, &"x".repeat(1 << 20)));
+    redeem("k").send(gateway.addr).is(200, "executed", "");
+    let id = Desk::of(&gateway).id("k");
+    // More than the system buffers for a connection.
+    let asked = Desk::request("GET", &format!("/api/records/{id}")).bytes().repeat(8);
+    let conns: Vec<Conn> = (0..PLACES)
+        .map(|_| {
+            let mut conn = Conn::open(gateway.admin);
+            conn.write(&asked);
+            conn
+        })
+        .collect();
+    let health = || Request::get("/healthz").try_send(gateway.admin).map(|told| told.status);
+    assert!(health().is_err(), "all places are taken");
+    eventually("there is room again", || health().ok().filter(|status| *status == 200));
+    drop(conns);
+}
+
+#[test]
+fn bodies_that_do_not_arrive_hold_up_nobody() {
+    let backend = Backend::start();
+    let gateway = setup(&backend).start();
+    lose("k", &backend, &gateway);
+    let desk = Desk::of(&gateway);
+    let target = format!("/api/records/{}/resolve", desk.id("k"));
+    let slow = Desk::request("POST", &target).header("content-type", "application/json");
+    let slow = slow.header("content-length", "100").header("expect", "100-continue");
+    // More than are worked on at once. Each is let in to send its body, and does not.
+    let mut conns: Vec<Conn> = (0..8).map(|_| slow.begin(gateway.admin)).collect();
+    for conn in &mut conns {
+        assert_eq!(conn.try_read_head().unwrap().0, 100);
+    }
+    desk.settle("k", "executed");
+    for conn in &mut conns {
+        let still = !conn.readable_within(std::time::Duration::from_millis(1));
+        assert!(still, "the others were waited for");
     }
 }

@@ -1,8 +1,9 @@
 //! `oncegate records`, against a running gateway.
 
 use std::path::Path;
+use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::gateway::{Exit, run};
 use crate::support::{Act, Backend, Desk, Gateway, Request, Setup, TOKEN};
@@ -156,7 +157,16 @@ fn what_is_wrong_is_said_in_one_line() {
     let empty = write(&counter.gateway, "empty", " \n");
     fails(&to(admin, &empty), 2, "must hold one word");
     fails(&to(admin, "/nowhere/token"), 2, "cannot be read");
-    for url in ["ftp://a", "https://a", "nonsense", "http://", "http://a/path", "http://u:p@a"] {
+    for url in [
+        "ftp://a",
+        "https://a",
+        "nonsense",
+        "http://",
+        "http://a/path",
+        "http://u:p@a",
+        "http://127.0.0.1:99999",
+        "http://a:0",
+    ] {
         fails(&to(url, token), 2, "an http URL with a host is needed");
     }
     let silent = Backend::refusing();
@@ -175,4 +185,65 @@ fn what_is_wrong_is_said_in_one_line() {
     assert!(Path::new(token).exists());
     let open = Setup::before(&counter.backend).start();
     fails(&to(&format!("http://{}", open.admin), token), 1, "set `token_file` in [admin]");
+}
+
+#[test]
+fn another_server_is_not_taken_for_the_records_api() {
+    let counter = Counter::open();
+    let id = "0".repeat(32);
+    let stranger = format!("http://{}", counter.backend.addr());
+    let ask = |arguments: &[&str]| {
+        let door = ["--admin", stranger.as_str(), "--token-file", counter.token.as_str()];
+        run(&[&["records"], arguments, &door].concat())
+    };
+    let record = json!({ "id": "1".repeat(32), "state": "final" }).to_string();
+    let stateless = json!({ "id": id }).to_string();
+    for body in ["[]", "1", "null", r#"{"ok":true}"#, r#"{"records":{}}"#, &record, &stateless] {
+        counter.backend.always(Act::whole(200, &[], body.as_bytes()));
+        for arguments in [
+            vec!["list"],
+            vec!["list", "--json"],
+            vec!["show", &id],
+            vec!["purge", &id],
+            vec!["resolve", &id, "--as", "executed", "--reason", "r"],
+            vec!["resolve", &id, "--as", "not-executed", "--reason", "r", "--json"],
+        ] {
+            fails(&ask(&arguments), 1, "is not oncegate's records API");
+        }
+    }
+    counter.backend.always(Act::whole(200, &[], br#"{"records":[1],"next":null}"#));
+    fails(&ask(&["list"]), 1, "is not oncegate's records API");
+}
+
+#[test]
+fn an_answer_that_cannot_be_printed_is_a_failure() {
+    let counter = Counter::open();
+    let id = counter.lose("lost");
+    for arguments in [vec!["list"], vec!["list", "--json"], vec!["show", &id, "--json"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_oncegate"))
+            .arg("records")
+            .args(&arguments)
+            .args(["--admin", &counter.admin, "--token-file", &counter.token])
+            .stdout(full)
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {told}");
+        assert!(told.contains("standard output cannot be written"), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+    }
+}
+
+#[test]
+fn health_says_why_when_the_connection_is_closed() {
+    let backend = Backend::start();
+    for act in [Act::close(), Act::reset()] {
+        backend.always(act);
+        let exit = run(&["health", "--admin", &format!("http://{}", backend.addr())]);
+        fails(&exit, 1, "the gateway cannot be asked: ");
+        assert!(exit.stderr.to_lowercase().contains("connection"), "{exit:?}");
+    }
+    let exit = run(&["health", "--admin", "http://127.0.0.1:99999"]);
+    fails(&exit, 2, "the port is a number, 1 to 65535");
 }

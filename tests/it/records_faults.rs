@@ -101,6 +101,23 @@ fn a_decision_that_the_store_did_not_confirm_is_made_once_or_not_at_all() {
 }
 
 #[test]
+fn a_purge_that_a_replica_did_not_hear_of_is_repaired_by_another() {
+    let backend = Backend::start();
+    let shop = Shop::pooled();
+    let replicas = shop.replicas(&setup(&backend), 2);
+    redeem("k").send(replicas[0].addr).is(200, "executed", "");
+    redeem("k").send(replicas[0].addr).is(200, "replayed", "");
+    let id = Desk::of(&replicas[1]).id("k");
+    assert_eq!(Desk::of(&replicas[1]).purge(&id).status, 200);
+    // The pooler delivers no messages.
+    redeem("k").send(replicas[0].addr).is(200, "replayed", "");
+    assert_eq!(Desk::of(&replicas[0]).purge(&id).status, 200);
+    redeem("k").send(replicas[0].addr).is(410, "rejected", "key-expired");
+    let history = Desk::of(&replicas[0]).show("k")["history"].as_array().map(Vec::len);
+    assert_eq!(history, Some(1));
+}
+
+#[test]
 fn a_claim_of_a_released_key_that_was_not_confirmed_leaves_its_history() {
     Kind::both(|kind| {
         let backend = Backend::start();

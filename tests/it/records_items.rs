@@ -162,3 +162,26 @@ fn a_purged_item_keeps_its_quantities_and_is_not_sent_again() {
         assert_eq!(status.json()["fulfilled"], 2);
     });
 }
+
+#[test]
+fn an_item_is_purged_to_the_end_when_the_operator_is_gone() {
+    let rewards = Rewards::start();
+    let gateway = setup(&rewards).start();
+    let desk = Desk::of(&gateway);
+    for round in 0..10 {
+        let key = format!("a-{round}");
+        let body = batch(&format!("+{round}"), &[(&key, "R1", 1)]);
+        issue(&body).send(gateway.addr).is(200, "executed", "");
+        // The merged answer is in memory from here on.
+        for _ in 0..2 {
+            let told = issue(&body).send(gateway.addr);
+            assert_eq!(crate::support::rewards::coupons(&told, 0), 1, "{told:?}");
+        }
+        let purge = Desk::request("DELETE", &format!("/api/records/{}", desk.id(&key)));
+        drop(purge.begin(gateway.admin));
+        eventually("the coupon is gone", || {
+            let told = issue(&body).send(gateway.addr);
+            (crate::support::rewards::coupons(&told, 0) == 0).then_some(())
+        });
+    }
+}

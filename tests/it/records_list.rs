@@ -129,7 +129,7 @@ fn the_api_is_closed_without_the_token() {
         assert_eq!((told.status, &told.json()["code"]), (403, &json!("no-token-configured")));
         assert!(told.json()["detail"].as_str().unwrap().contains("set `token_file`"));
     }
-    let gateway = setup(&backend).start();
+    let mut gateway = setup(&backend).start();
     let id = "0".repeat(32);
     let targets = ["/api/records".to_owned(), format!("/api/records/{id}"), "/api/else".to_owned()];
     for target in &targets {
@@ -155,6 +155,9 @@ fn the_api_is_closed_without_the_token() {
     }
     assert_eq!(Request::get("/healthz").send(gateway.admin).status, 200);
     assert_eq!(Request::get("/readyz").send(gateway.admin).status, 200);
+    gateway.stop();
+    let log = gateway.stderr();
+    assert!(!log.contains("refused"), "whoever has no token fills the log: {log}");
 }
 
 #[test]
@@ -172,6 +175,10 @@ fn addresses_and_methods_that_are_not_there_are_named() {
     ] {
         let told = ask(method, &target);
         assert_eq!((told.status, told.header("allow").as_deref()), (405, Some(allow)), "{target}");
+    }
+    for target in ["/api//api/records", "/api//records", "/api/api/records"] {
+        let told = ask("GET", target);
+        assert_eq!((told.status, &told.json()["code"]), (404, &json!("no-such-address")));
     }
     for target in ["/api/", "/api/stats", "/api/records/a/b/c", "/api/records/"] {
         let told = ask("GET", target);
@@ -209,6 +216,8 @@ fn a_resolve_that_is_not_one_changes_nothing() {
         ("", "body-invalid"),
         ("{", "body-invalid"),
         ("[]", "body-invalid"),
+        (r#"["not-executed","because",null,null,null,null]"#, "body-invalid"),
+        (r#"{"as":"executed","reason":"r","response":[200,{},"b",null]}"#, "body-invalid"),
         (r#"{"as":"executed"}"#, "body-invalid"),
         (r#"{"as":"maybe","reason":"r"}"#, "body-invalid"),
         (r#"{"as":"executed","reason":"r","as":"executed"}"#, "body-invalid"),
@@ -239,6 +248,10 @@ fn a_resolve_that_is_not_one_changes_nothing() {
         json!({ "status": 200, "headers": { "Transfer-Encoding": "chunked" } }),
         json!({ "status": 200, "headers": { "Set-Cookie": "s=1" } }),
         json!({ "status": 200, "headers": { "Connection": "close" } }),
+        json!({ "status": 200, "headers": { "Content-Encoding": "gzip" } }),
+        json!({ "status": 200, "headers": { "Content-Type": ["a/b", "c/d"] } }),
+        json!({ "status": 200, "headers": { "Date": "nonsense" } }),
+        json!({ "status": 200, "headers": { "Date": ["Fri, 27 Nov 2026 13:45:58 GMT", "Fri, 27 Nov 2026 13:45:58 GMT"] } }),
         json!({ "status": 200, "headers": { "Idempotency-Status": "executed" } }),
         json!({ "status": 200, "headers": { "Idempotency-Replayed": "true" } }),
     ] {
@@ -253,8 +266,14 @@ fn a_resolve_that_is_not_one_changes_nothing() {
     let shown = desk.show("k");
     assert_eq!((&shown["state"], &shown["history"]), (&json!("unknown"), &json!([])));
     // What is right goes through, bytes and all.
-    let bytes = json!({ "status": 200, "body_base64": "/wA=" });
+    let date = "Fri, 27 Nov 2026 13:45:58 GMT";
+    let headers = json!({ "Date": date });
+    let bytes = json!({ "status": 200, "headers": headers, "body_base64": "/wA=" });
     let body = json!({ "as": "executed", "reason": "r", "response": bytes });
     assert_eq!(desk.resolve(&id, &body).status, 200);
-    assert_eq!(Request::redeem("k", "{}").send(gateway.addr).body, b"\xff\x00");
+    let told = Request::redeem("k", "{}").send(gateway.addr);
+    assert_eq!(
+        (told.body.as_slice(), told.header("date").as_deref()),
+        (&b"\xff\x00"[..], Some(date))
+    );
 }

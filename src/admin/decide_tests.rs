@@ -1,0 +1,123 @@
+//! A decision tells whoever may have the record in memory, whatever the store says of it.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::*;
+use crate::clock::Timestamp;
+use crate::config;
+use crate::idempotency::State;
+use crate::idempotency::record::Nonce;
+use crate::shutdown::Tasks;
+use crate::store::hot::Hot;
+use crate::store::samples::{self, T0};
+use crate::store::{Identity, Query, Store, StoreError, StoreFuture};
+
+/// A store of one record, which makes every change and confirms it or not.
+#[derive(Debug)]
+struct Fake {
+    record: Mutex<Record>,
+    confirms: AtomicBool,
+    announced: AtomicUsize,
+}
+
+impl Store for Fake {
+    fn get(&self, _: RecordId) -> StoreFuture<'_, Option<Record>> {
+        Box::pin(async { Ok(Some(self.record.lock().unwrap().clone())) })
+    }
+    fn swap(&self, changes: Vec<Change>) -> StoreFuture<'_, Swap> {
+        Box::pin(async move {
+            let next = changes[0].put.clone().expect("no decision removes a record");
+            *self.record.lock().unwrap() = (*next).clone();
+            match self.confirms.load(Ordering::SeqCst) {
+                true => Ok(Swap::Done),
+                false => Err(StoreError::Unavailable("on purpose".to_owned())),
+            }
+        })
+    }
+    fn list(&self, _: Query) -> StoreFuture<'_, Vec<(RecordId, Record)>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+    fn now(&self) -> Timestamp {
+        T0
+    }
+    fn identity(&self) -> &Identity {
+        unreachable!("nobody asks")
+    }
+    fn owner(&self) -> Nonce {
+        unreachable!("nobody asks")
+    }
+    fn announce(&self, _: RecordId) -> StoreFuture<'_, ()> {
+        self.announced.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async { Ok(()) })
+    }
+    fn ready(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// An office whose memory has the answer of a record, and its store.
+fn office() -> (Arc<Office>, Arc<Fake>) {
+    let record = samples::kept(1, 10);
+    let hot = Arc::new(Hot::new(1 << 20));
+    hot.put(samples::id(1), record.clone());
+    let store = Arc::new(Fake {
+        record: Mutex::new(record),
+        confirms: AtomicBool::new(true),
+        announced: AtomicUsize::new(0),
+    });
+    let text = "[[upstream]]\nname = \"api\"\nurl = \"http://127.0.0.1:9000\"\n[[route]]\nname = \
+                \"create\"\nmethods = [\"POST\"]\npath = \"/v1/orders\"\nupstream = \"api\"\n";
+    let config = config::parse(text, "t.toml", &|_| None).unwrap();
+    (Arc::new(Office::new(config, store.clone(), hot, Tasks::default())), store)
+}
+
+fn told(office: &Office, store: &Fake) -> (bool, usize) {
+    (office.hot.get(&samples::id(1)).is_none(), store.announced.load(Ordering::SeqCst))
+}
+
+#[tokio::test]
+async fn a_purge_that_was_not_confirmed_is_told_as_well() {
+    let (office, store) = office();
+    store.confirms.store(false, Ordering::SeqCst);
+    let trouble = purge(&office, samples::id(1), None, None).await.unwrap_err();
+    assert_eq!((trouble.status.as_u16(), trouble.code), (503, "store-unavailable"));
+    assert_eq!(told(&office, &store), (true, 1));
+}
+
+#[tokio::test]
+async fn a_purge_of_what_is_purged_is_told_once_more() {
+    let (office, store) = office();
+    let before = store.record.lock().unwrap().clone();
+    purge(&office, samples::id(1), None, None).await.unwrap();
+    assert_eq!(told(&office, &store), (true, 1));
+    assert!(matches!(store.record.lock().unwrap().state, State::Tombstone { .. }));
+    office.hot.put(samples::id(1), before);
+    let shown = purge(&office, samples::id(1), None, None).await.unwrap();
+    assert_eq!(shown["history"].as_array().map(Vec::len), Some(1));
+    assert_eq!(told(&office, &store), (true, 2));
+}
+
+#[tokio::test]
+async fn a_decision_is_a_task_that_a_drain_waits_for() {
+    let (office, store) = office();
+    {
+        // Polled once and dropped, as when the operator's connection ends.
+        let purging = purge(&office, samples::id(1), None, None);
+        let mut purging = std::pin::pin!(purging);
+        assert!(polled_once(purging.as_mut()).await.is_none());
+    }
+    assert!(office.tasks.ended(std::time::Duration::from_secs(60)).await);
+    assert_eq!(told(&office, &store), (true, 1));
+}
+
+/// What a future gives when it is polled once.
+async fn polled_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
+    std::future::poll_fn(|context| {
+        std::task::Poll::Ready(match std::pin::Pin::new(&mut future).poll(context) {
+            std::task::Poll::Ready(output) => Some(output),
+            std::task::Poll::Pending => None,
+        })
+    })
+    .await
+}
