@@ -9,6 +9,7 @@ use super::fingerprint::Fingerprint;
 use super::ledger::{ItemOutcome, Ledger};
 use super::record::{Expiry, Keep, Retention, StoredResponse, UnknownReason};
 use super::settle::{MAX_BY, MAX_HISTORY, MAX_WHY, Note, NoteError, SettleError, Settling, What};
+use super::tests::claimed;
 use super::*;
 use crate::clock::Timestamp;
 
@@ -26,22 +27,7 @@ fn prints(digest: u8) -> Fingerprint {
 }
 
 fn claim() -> Record {
-    Record {
-        version: 7,
-        tenant: TenantId::from_bytes([1; 16]),
-        route: "redeem".into(),
-        key: "k".into(),
-        subject: None,
-        fingerprint: prints(1),
-        first_seen: T0,
-        updated: T0,
-        attempts: 1,
-        attempt: [2; 16],
-        owner: [3; 16],
-        state: State::InFlight,
-        untold: false,
-        history: Vec::new(),
-    }
+    Record { first_seen: T0, updated: T0, ..claimed() }
 }
 
 fn item(requested: u64, sent: u64) -> Record {

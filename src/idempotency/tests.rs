@@ -217,7 +217,7 @@ fn differing_members_are_named_whichever_side_has_them() {
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn claimed() -> Record {
+pub(super) fn claimed() -> Record {
     Record {
         version: 7,
         tenant: TenantId::from_bytes([1; 16]),

@@ -74,13 +74,7 @@ impl Told {
             Self::Final { response, expires, .. } => {
                 Self::Final { response, expires, recovered: false }
             }
-            Self::NotRetained { .. }
-            | Self::Released(_)
-            | Self::Unrecorded(_)
-            | Self::Refused(_)
-            | Self::Unknown
-            | Self::InProgress
-            | Self::Abandoned => self,
+            told => told,
         }
     }
 
