@@ -1,11 +1,16 @@
-# Built here, with a compiler.
+# Built here, with a compiler, and with the servers of the load that guides the build (see .ci/release).
 ARG RUST_VERSION=1.95
 FROM rust:${RUST_VERSION}-slim-bookworm AS build
 WORKDIR /build
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends postgresql redis-server \
+    && rm -rf /var/lib/apt/lists/*
 COPY Cargo.toml Cargo.lock ./
 COPY config config
 COPY src src
-RUN cargo build --release --locked --bin oncegate
+COPY bench bench
+COPY .ci/release .ci/release
+RUN .ci/release --out /usr/local/bin/oncegate
 
 # Run here, without one.
 FROM debian:bookworm-slim
@@ -15,7 +20,7 @@ RUN apt-get update \
     && groupadd --system --gid 10001 oncegate \
     && useradd --system --uid 10001 --gid oncegate --no-create-home --shell /usr/sbin/nologin oncegate \
     && install -d -o oncegate -g oncegate -m 0700 /var/lib/oncegate
-COPY --from=build /build/target/release/oncegate /usr/local/bin/oncegate
+COPY --from=build /usr/local/bin/oncegate /usr/local/bin/oncegate
 USER 10001:10001
 VOLUME /var/lib/oncegate
 EXPOSE 8080

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::Failure;
 
-const FLAGS: &[&str] = &["quick", "read-first", "own-rotation"];
+const FLAGS: &[&str] = &["quick", "alone", "read-first", "own-rotation"];
 
 /// The words after the subcommand.
 pub(crate) struct Args(HashMap<String, String>);

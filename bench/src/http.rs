@@ -52,11 +52,15 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         core: first,
         backend: backend::start()?,
     };
-    let peers = Peers::start(&place)?;
+    let peers = Peers::start_unless(args.flag("alone"), &place)?;
     let binary = args.text("oncegate").map(PathBuf::from);
     let gateway = binary.as_ref().map(|binary| Gateway::start(&place, binary)).transpose()?;
     let idle = gateway.as_ref().map(memory::settled).transpose()?;
-    let table = measure(&plan, &peers, gateway.as_ref())?;
+    let table = measure(&plan, peers.as_ref(), gateway.as_ref())?;
+    if peers.is_none() {
+        // There is nothing to compare with.
+        return Ok(());
+    }
     let mut text = report::table(&table);
     if let (None, Some(binary), Some(gateway), Some(idle)) = (&plan.only, binary, gateway, idle) {
         let stored: u64 = table.iter().map(Row::fresh_answers).sum();
@@ -92,10 +96,14 @@ impl Row {
     }
 }
 
-fn measure(plan: &Plan, peers: &Peers, gateway: Option<&Gateway>) -> Result<Vec<Row>, Failure> {
+fn measure(
+    plan: &Plan,
+    peers: Option<&Peers>,
+    gateway: Option<&Gateway>,
+) -> Result<Vec<Row>, Failure> {
     let find = |target| match (target, gateway) {
         (Target::Oncegate, Some(gateway)) => Some((gateway.address, vec![gateway.server.pid()])),
-        (target, _) => peers.find(target),
+        (target, _) => peers.and_then(|peers| peers.find(target)),
     };
     let mut rows: Vec<Row> = CASES
         .iter()

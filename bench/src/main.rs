@@ -26,9 +26,9 @@ use args::Args;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const USAGE: &str = "\
-usage: oncegate-bench http --tmp DIR --pids FILE [--oncegate FILE] [--bench-dir DIR] [--quick]
+usage: oncegate-bench http --tmp DIR --pids FILE [--oncegate FILE] [--bench-dir DIR] [--quick] [--alone]
                       [--rounds N] [--seconds S] [--connections N] [--records N] [--only TEXT] [--out FILE]
-       oncegate-bench stores --tmp DIR --pids FILE --oncegate FILE [--bench-dir DIR] [--quick]
+       oncegate-bench stores --tmp DIR --pids FILE --oncegate FILE [--bench-dir DIR] [--quick] [--alone]
                       [--rounds N] [--seconds S] [--connections N] [--wakes N] [--pool N]
                       [--only TEXT] [--out FILE]
        oncegate-bench store-engines --dir DIR [--seconds S] [--writers N] [--records N]

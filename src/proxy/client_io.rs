@@ -13,6 +13,7 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::together;
 use crate::patience::Patience;
 use crate::problem::{Dialect, Problem, Slug};
 
@@ -106,7 +107,7 @@ impl AsyncWrite for ClientIo {
             if slices.first().is_some_and(|head| io.replaced(head)) {
                 return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
             }
-            Pin::new(&mut io.stream).poll_write_vectored(context, slices)
+            together::poll_write(&mut io.stream, context, slices)
         })
     }
 

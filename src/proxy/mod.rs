@@ -22,6 +22,7 @@ pub mod outcome;
 mod pass;
 pub mod route;
 mod server;
+mod together;
 mod unfinished;
 pub mod upstream;
 mod wellknown;

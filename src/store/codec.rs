@@ -60,6 +60,8 @@ const RELEASED: u8 = 10;
 /// In the place of an item's tombstone: its outcomes are gone already.
 const GONE: u8 = 2;
 const HEAD: usize = 35;
+/// About what the parts of fixed length take.
+const FIXED: usize = 256;
 const CHECKSUM: usize = 4;
 
 /// What a store needs to know of a record to compare and to index it.
@@ -138,7 +140,7 @@ pub fn encode(id: &RecordId, record: &Record) -> Vec<u8> {
 
 /// Writes a record down behind what `out` holds already.
 pub fn encode_into(out: &mut Vec<u8>, id: &RecordId, record: &Record) {
-    out.reserve(256 + size_hint(record));
+    out.reserve(room(record));
     let start = out.len();
     let mut out = Writer(out);
     let tag = match &record.state {
@@ -266,8 +268,8 @@ fn checksum(id: &RecordId, content: &[u8]) -> u32 {
     hash.finalize()
 }
 
-/// About how many bytes the parts of variable length take.
-fn size_hint(record: &Record) -> usize {
+/// About how many bytes a record takes, written down: seldom less.
+pub fn room(record: &Record) -> usize {
     let members = record.fingerprint.members.len() * 24;
     let names = record.route.len() + record.key.len();
     let answer = match &record.state {
@@ -284,7 +286,7 @@ fn size_hint(record: &Record) -> usize {
         | State::Released { .. }
         | State::Tombstone { .. } => 0,
     };
-    members + names + answer + history::size_hint(&record.history)
+    FIXED + members + names + answer + history::size_hint(&record.history)
 }
 
 impl Writer<'_> {

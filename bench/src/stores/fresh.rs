@@ -33,7 +33,7 @@ pub(super) enum Wanted {
 
 pub(super) fn measure(
     plan: &Plan,
-    peers: &Peers,
+    peers: Option<&Peers>,
     embedded: &Gateway,
     shared: &[Replicas],
 ) -> Result<Vec<Row>, Failure> {
@@ -66,10 +66,15 @@ pub(super) fn measure(
     Ok(rows)
 }
 
-fn rows(peers: &Peers, embedded: &Gateway, shared: &[Replicas]) -> Result<Vec<Row>, Failure> {
-    let (naive, nginx, redis) = peers.naive().ok_or("no nginx + Lua + Redis")?;
-    let mut rows = vec![
-        Row {
+fn rows(
+    peers: Option<&Peers>,
+    embedded: &Gateway,
+    shared: &[Replicas],
+) -> Result<Vec<Row>, Failure> {
+    let mut rows = Vec::new();
+    if let Some(peers) = peers {
+        let (naive, nginx, redis) = peers.naive().ok_or("no nginx + Lua + Redis")?;
+        rows.push(Row {
             name: "nginx + Lua + Redis, not durable".to_owned(),
             samples: Vec::new(),
             wanted: Wanted::Nothing,
@@ -78,18 +83,18 @@ fn rows(peers: &Peers, embedded: &Gateway, shared: &[Replicas]) -> Result<Vec<Ro
             server: vec![nginx],
             store: vec![redis],
             status: Status::None,
-        },
-        Row {
-            name: "oncegate, embedded store".to_owned(),
-            samples: Vec::new(),
-            wanted: Wanted::Nothing,
-            address: embedded.address,
-            second: None,
-            server: vec![embedded.server.pid()],
-            store: Vec::new(),
-            status: Status::Is("executed"),
-        },
-    ];
+        });
+    }
+    rows.push(Row {
+        name: "oncegate, embedded store".to_owned(),
+        samples: Vec::new(),
+        wanted: Wanted::Nothing,
+        address: embedded.address,
+        second: None,
+        server: vec![embedded.server.pid()],
+        store: Vec::new(),
+        status: Status::Is("executed"),
+    });
     for Replicas { kind, gateways: [first, second], store } in shared {
         let one = |name: String, wanted: Wanted| Row {
             name,

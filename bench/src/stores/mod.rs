@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     };
     let binary = args.path("oncegate")?;
     let before = machine::state(&place.tmp)?;
-    let peers = Peers::start(&place)?;
+    let peers = Peers::start_unless(args.flag("alone"), &place)?;
     let embedded = Gateway::start(&place, &binary)?;
     let mut shared = Vec::new();
     for (kind, store) in [
@@ -74,10 +74,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         };
         shared.push(Replicas { kind, gateways: [start("a")?, start("b")?], store });
     }
-    let rows = fresh::measure(&plan, &peers, &embedded, &shared)?;
+    let rows = fresh::measure(&plan, peers.as_ref(), &embedded, &shared)?;
     let mut waits = Vec::new();
     for replicas in shared.iter().filter(|_| plan.only.is_none()) {
         waits.push((replicas.kind, wake::measure(&plan, replicas)?));
+    }
+    if peers.is_none() {
+        // There is nothing to compare with.
+        return Ok(());
     }
     let text = format!(
         "{}\n{}\n{} connections, kept alive; medians of {} interleaved rounds of {:.1} s; ratios are \

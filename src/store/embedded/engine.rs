@@ -7,8 +7,10 @@
 
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use fjall::compaction::Leveled;
 use fjall::config::PinningPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, Slice};
 
@@ -25,6 +27,12 @@ const JOURNAL: u64 = 64 << 20;
 const WORKERS: usize = 1;
 /// Open table files.
 const FILES: usize = 128;
+/// Files of the records that are gathered before they are merged into the first level, and bytes
+/// of a file there; the level holds as many such files. Each merge rewrites what of that level it
+/// meets, all of it, since ids are spread evenly: so it is to be small beside what is gathered. Each
+/// file that is gathered is one more filter to ask for a record that is not there.
+const GATHERED: u8 = 8;
+const FILE_BYTES: u64 = 16 << 20;
 
 const ID: usize = 16;
 
@@ -71,7 +79,12 @@ impl Engine {
             }
             let keyspace = |name: &str| db.keyspace(name, options);
             Ok(Self {
-                records: keyspace("records")?,
+                records: db.keyspace("records", || {
+                    let merging = Leveled::default()
+                        .with_l0_threshold(GATHERED)
+                        .with_table_target_size(FILE_BYTES);
+                    options().compaction_strategy(Arc::new(merging))
+                })?,
                 open: keyspace("open")?,
                 expiry: keyspace("expiry")?,
                 subject: keyspace("subject")?,

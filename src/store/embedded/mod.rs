@@ -282,7 +282,8 @@ impl Drop for Embedded {
 /// Writes the records of all changes down, one behind the other: they live about equally long, and
 /// one piece of memory is handed to the writer's thread instead of many.
 fn planned(changes: &[Change]) -> Vec<Planned> {
-    let mut bytes = Vec::new();
+    let puts = changes.iter().filter_map(|change| change.put.as_deref());
+    let mut bytes = Vec::with_capacity(puts.map(codec::room).sum());
     let ends: Vec<usize> = changes
         .iter()
         .map(|change| {
