@@ -25,17 +25,14 @@
 //! never panics, whatever the bytes are, and accepts nothing that [`encode`] does not write.
 
 use std::fmt;
-use std::sync::Arc;
-
-use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use http::{HeaderName, HeaderValue};
 
 use crate::idempotency::fingerprint::{Fingerprint, MemberDigest};
-use crate::idempotency::record::{Nonce, StoredResponse, UnknownReason};
+use crate::idempotency::record::Nonce;
 use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
-use ledger::{ledger_tag, reason_of, reason_to_tag};
+use ledger::ledger_tag;
 use parts::{Reader, Writer};
 
 /// The version of the layout this program writes, and the newest it reads.
@@ -289,44 +286,6 @@ pub fn room(record: &Record) -> usize {
     FIXED + members + names + answer + history::size_hint(&record.history)
 }
 
-impl Writer<'_> {
-    fn state(&mut self, state: &State) {
-        match state {
-            State::InFlight | State::Turn | State::Released { expires: _ } => {}
-            State::Unknown { since, reason } => {
-                let (tag, status) = reason_to_tag(*reason);
-                self.u64(since.as_millis());
-                self.raw(&[tag]);
-                self.u16(status);
-            }
-            State::Final { answer, completed, expires: _, tombstone } => {
-                self.u64(completed.as_millis());
-                self.keep(*tombstone);
-                self.u16(answer.status());
-                if let Answer::Kept(response) = answer {
-                    self.count(response.headers.len());
-                    for (name, value) in &response.headers {
-                        self.bytes(name.as_str().as_bytes());
-                        self.bytes(value.as_bytes());
-                    }
-                    self.bytes(&response.body);
-                }
-            }
-            State::Tombstone { status, completed, expires: _ } => {
-                self.u64(completed.as_millis());
-                self.u16(*status);
-            }
-            State::Item { ledger, expires: _, tombstone } => {
-                match tombstone {
-                    None => self.raw(&[GONE]),
-                    Some(keep) => self.keep(*keep),
-                }
-                self.ledger(ledger);
-            }
-        }
-    }
-}
-
 impl Reader<'_> {
     /// The head, the state's byte and the flags.
     fn head(&mut self) -> Result<(Head, u8, u8), DecodeError> {
@@ -362,67 +321,6 @@ impl Reader<'_> {
         let subject = has_subject.then_some(subject);
         Ok((Head { version, open, in_flight, expires, subject }, tag, flags))
     }
-
-    fn state(&mut self, tag: u8, expires: Option<Timestamp>) -> Result<State, DecodeError> {
-        match tag {
-            IN_FLIGHT => Ok(State::InFlight),
-            UNKNOWN => {
-                let since = self.time("since")?;
-                let reason = self.reason()?;
-                Ok(State::Unknown { since, reason })
-            }
-            KEPT | NOT_RETAINED => {
-                let completed = self.time("completed")?;
-                let tombstone = self.keep()?;
-                let status = self.u16("status")?;
-                let answer = match tag {
-                    KEPT => Answer::Kept(Arc::new(self.response(status)?)),
-                    _ => Answer::NotRetained { status },
-                };
-                Ok(State::Final { answer, completed, expires, tombstone })
-            }
-            TURN => Ok(State::Turn),
-            RELEASED => Ok(State::Released { expires }),
-            TOMBSTONE => {
-                let completed = self.time("completed")?;
-                let status = self.u16("status")?;
-                Ok(State::Tombstone { status, completed, expires })
-            }
-            ITEM | ITEM_IN_FLIGHT | ITEM_UNKNOWN => {
-                let tombstone = if self.0.first() == Some(&GONE) {
-                    self.u8("tombstone")?;
-                    None
-                } else {
-                    Some(self.keep()?)
-                };
-                let ledger = Box::new(self.ledger()?);
-                if ledger_tag(&ledger) != tag || (expires.is_some() && !ledger.is_done()) {
-                    return Err(DecodeError::Invalid("state"));
-                }
-                Ok(State::Item { ledger, expires, tombstone })
-            }
-            _ => Err(DecodeError::Invalid("state")),
-        }
-    }
-
-    fn response(&mut self, status: u16) -> Result<StoredResponse, DecodeError> {
-        let headers = self.list("headers", |from| {
-            let written = from.bytes("header name")?;
-            let value = HeaderValue::from_bytes(from.bytes("header value")?);
-            // Written in lower case; another spelling was never written here.
-            let name = HeaderName::from_bytes(written).ok();
-            let name = name.filter(|name| name.as_str().as_bytes() == written);
-            let name = name.ok_or(DecodeError::Invalid("header name"))?;
-            Ok((name, value.map_err(|_| DecodeError::Invalid("header value"))?))
-        })?;
-        let body = Bytes::copy_from_slice(self.bytes("body")?);
-        Ok(StoredResponse { status, headers, body })
-    }
-
-    fn reason(&mut self) -> Result<UnknownReason, DecodeError> {
-        let tag = self.u8("reason")?;
-        reason_of(tag, self.u16("reason")?)
-    }
 }
 
 #[path = "codec_history.rs"]
@@ -431,6 +329,8 @@ mod history;
 mod ledger;
 #[path = "codec_parts.rs"]
 mod parts;
+#[path = "codec_state.rs"]
+mod state;
 #[cfg(test)]
 #[path = "codec_tests.rs"]
 mod tests;
