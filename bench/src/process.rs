@@ -77,7 +77,9 @@ impl Server {
     /// Ends the server and waits: gently first, so that it can close its files.
     pub(crate) fn stop(&mut self) {
         let pid = self.pid().to_string();
-        let _ = Command::new("kill").args(["-TERM", &pid]).stderr(Stdio::null()).status();
+        // The shell's own `kill`: a small system may have no program of that name.
+        let gently = ["-c", "kill -TERM \"$1\"", "kill", &pid];
+        let _ = Command::new("sh").args(gently).stderr(Stdio::null()).status();
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
             if !matches!(self.child.try_wait(), Ok(None)) {
