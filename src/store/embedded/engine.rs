@@ -27,12 +27,12 @@ const JOURNAL: u64 = 64 << 20;
 const WORKERS: usize = 1;
 /// Open table files.
 const FILES: usize = 128;
-/// Files of the records that are gathered before they are merged into the first level, and bytes
-/// of a file there; the level holds as many such files. Each merge rewrites what of that level it
-/// meets, all of it, since ids are spread evenly: so it is to be small beside what is gathered. Each
-/// file that is gathered is one more filter to ask for a record that is not there.
+/// Files of the records that are gathered before they are merged into the first level. Each merge
+/// rewrites what of that level it meets, all of it, since ids are spread evenly: the more is
+/// gathered, the less often. Each file that is gathered is one more filter to ask for a record that
+/// is not there. The size of a merged file stays at the engine's 64 MiB: it makes one step of merging
+/// for each file that is added, which with smaller ones is less than what is added.
 const GATHERED: u8 = 8;
-const FILE_BYTES: u64 = 16 << 20;
 
 const ID: usize = 16;
 
@@ -80,9 +80,7 @@ impl Engine {
             let keyspace = |name: &str| db.keyspace(name, options);
             Ok(Self {
                 records: db.keyspace("records", || {
-                    let merging = Leveled::default()
-                        .with_l0_threshold(GATHERED)
-                        .with_table_target_size(FILE_BYTES);
+                    let merging = Leveled::default().with_l0_threshold(GATHERED);
                     options().compaction_strategy(Arc::new(merging))
                 })?,
                 open: keyspace("open")?,
