@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::tenant::TenantId;
+use super::text::{Against, Text, field, lower_case, optional};
 use crate::json::{Document, Kind, Pointer};
 
 /// How many top-level members get a digest of their own. Bodies with more are still compared whole;
@@ -127,25 +128,40 @@ impl FingerprintRules {
         Verbatim::Text(text)
     }
 
-    /// Writes down what is compared of a request but its body.
+    /// Whether the very bytes of a request are these. Nothing is written down for the few of most
+    /// requests.
+    pub fn is_verbatim(&self, subject: &Subject<'_>, first: &Verbatim) -> bool {
+        let Verbatim::Text(text) = first else { return self.verbatim(subject) == *first };
+        let mut against = Against(Some(text));
+        self.write_head(subject, &mut against);
+        against.put(b"r");
+        against.put(subject.body);
+        against.0.is_some_and(<[u8]>::is_empty)
+    }
+
+    /// What is compared of a request but its body, written down, with room for the body.
     fn head(&self, subject: &Subject<'_>) -> Vec<u8> {
         let mut text = Vec::with_capacity(256 + subject.body.len());
-        text.extend_from_slice(b"oncegate/fingerprint/1\0");
-        field(&mut text, subject.method.as_bytes());
-        field(&mut text, subject.path.as_bytes());
-        optional(&mut text, subject.query.map(str::as_bytes));
-        lower_case(&mut text, media_type(subject.headers));
-        let coding = subject.headers.get(http::header::CONTENT_ENCODING);
-        optional(&mut text, coding.map(HeaderValue::as_bytes));
-        text.extend_from_slice(subject.tenant.as_bytes());
-        for name in &self.headers {
-            field(&mut text, name.as_str().as_bytes());
-            for value in subject.headers.get_all(name) {
-                optional(&mut text, Some(value.as_bytes()));
-            }
-            optional(&mut text, None);
-        }
+        self.write_head(subject, &mut text);
         text
+    }
+
+    fn write_head(&self, subject: &Subject<'_>, text: &mut impl Text) {
+        text.put(b"oncegate/fingerprint/1\0");
+        field(text, subject.method.as_bytes());
+        field(text, subject.path.as_bytes());
+        optional(text, subject.query.map(str::as_bytes));
+        lower_case(text, media_type(subject.headers));
+        let coding = subject.headers.get(http::header::CONTENT_ENCODING);
+        optional(text, coding.map(HeaderValue::as_bytes));
+        text.put(subject.tenant.as_bytes());
+        for name in &self.headers {
+            field(text, name.as_str().as_bytes());
+            for value in subject.headers.get_all(name) {
+                optional(text, Some(value.as_bytes()));
+            }
+            optional(text, None);
+        }
     }
 
     /// Writes down what is compared of a request, and digests it.
@@ -333,29 +349,4 @@ pub fn names_json(headers: &HeaderMap) -> bool {
             || media.eq_ignore_ascii_case(b"text/json")
             || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(b"+json"))
     })
-}
-
-fn field(text: &mut Vec<u8>, bytes: &[u8]) {
-    text.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
-    text.extend_from_slice(bytes);
-}
-
-/// The same as [`optional`] of the bytes in lower case.
-fn lower_case(text: &mut Vec<u8>, bytes: Option<&[u8]>) {
-    let start = text.len();
-    optional(text, bytes);
-    if bytes.is_some() {
-        // Behind the mark and the length.
-        text[start + 1 + size_of::<u64>()..].make_ascii_lowercase();
-    }
-}
-
-fn optional(text: &mut Vec<u8>, bytes: Option<&[u8]>) {
-    match bytes {
-        None => text.push(0),
-        Some(bytes) => {
-            text.push(1);
-            field(text, bytes);
-        }
-    }
 }

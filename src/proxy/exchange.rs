@@ -1,10 +1,11 @@
 //! One request from start to finish. Every way it can end early stands in this file.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::TRAILER;
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
@@ -47,8 +48,17 @@ pub(super) struct Arrived<'a> {
     pub(super) body: Incoming,
     /// Where it comes from.
     pub(super) client: &'a Client,
-    /// The path that routes and fingerprints see.
-    pub(super) path: String,
+    pub(super) path: Path,
+}
+
+/// The path that routes and fingerprints see, where it is not the one of the address.
+pub(super) struct Path(Option<String>);
+
+impl Path {
+    /// The path of a request to this address.
+    pub(super) fn of<'a>(&'a self, address: &'a Uri) -> &'a str {
+        self.0.as_deref().unwrap_or_else(|| address.path())
+    }
 }
 
 /// Answers one request.
@@ -105,6 +115,10 @@ async fn answer(
     if !head.method.is_safe() && ambiguous(&path) {
         return Err(refused_path("The address could be read in two ways."));
     }
+    let path = match path {
+        Cow::Borrowed(_) => Path(None),
+        Cow::Owned(path) => Path(Some(path)),
+    };
     let arrived = Box::new(Arrived { head, body, client, path });
     match &gateway.config.routes[route].mode {
         Mode::Off => pass::through(gateway, route, arrived, None).await,
@@ -261,14 +275,13 @@ fn remembered(
     let digest = record.fingerprint.digest;
     // The digests of the members are only needed to name what differs.
     let same = || Fingerprint { digest, members: Arc::default() };
-    let verbatim = intake.verbatim(mode);
-    let fingerprint = if known.verbatim.get() == Some(&verbatim) {
+    let fingerprint = if known.verbatim.get().is_some_and(|first| intake.is_verbatim(mode, first)) {
         same()
     } else {
         let compared = intake.identify(mode).compared;
         if compared.digest == digest {
             // Another thread may have been first with the same.
-            let _ = known.verbatim.set(verbatim);
+            let _ = known.verbatim.set(intake.verbatim(mode));
             same()
         } else {
             compared.fingerprint(&intake.tenant)
@@ -293,12 +306,12 @@ fn remembered(
 }
 
 /// The path that routes and fingerprints see. `OPTIONS *` asks about the server as a whole.
-fn path_of(head: &http::request::Parts) -> Result<String, Problem> {
-    if head.uri.path() == "*" {
-        return Ok("*".to_owned());
+fn path_of(head: &http::request::Parts) -> Result<Cow<'_, str>, Problem> {
+    let path = head.uri.path();
+    if path == "*" {
+        return Ok(Cow::Borrowed(path));
     }
-    let path = normalize_path(head.uri.path()).map_err(|error| refused_path(error.detail()))?;
-    Ok(path.into_owned())
+    normalize_path(path).map_err(|error| refused_path(error.detail()))
 }
 
 fn refused_head(error: HeadError) -> Problem {

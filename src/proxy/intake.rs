@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::budget::Reservation;
-use super::exchange::Arrived;
+use super::exchange::{Arrived, Path};
 use super::{Gateway, headers, onward, outcome};
 use crate::config::{RequestMode, Route};
 use crate::idempotency::fingerprint::{self, Compared, Subject, Verbatim};
@@ -28,8 +28,7 @@ pub(super) struct Intake {
     pub(super) id: RecordId,
     pub(super) key: Key,
     pub(super) tenant: TenantId,
-    /// The path that routes and fingerprints see.
-    path: String,
+    path: Path,
     pub(super) whole: Whole,
 }
 
@@ -132,10 +131,15 @@ impl Intake {
         mode.fingerprint.verbatim(&self.subject(None))
     }
 
+    /// Whether the very bytes of the request are these.
+    pub(super) fn is_verbatim(&self, mode: &RequestMode, first: &Verbatim) -> bool {
+        mode.fingerprint.is_verbatim(&self.subject(None), first)
+    }
+
     fn subject<'a>(&'a self, json: Option<&'a Document<'a>>) -> Subject<'a> {
         Subject {
             method: self.whole.head.method.as_str(),
-            path: &self.path,
+            path: self.path.of(&self.whole.head.uri),
             query: self.whole.head.uri.query(),
             headers: &self.whole.head.headers,
             tenant: &self.tenant,

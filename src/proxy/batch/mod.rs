@@ -212,7 +212,7 @@ async fn read(
     let most = most.unwrap_or(gateway.config.server.limits.max_body);
     let (body, reservation) = intake::read_body(gateway, body, most, None).await?;
     let tenant = client.tenant(&gateway.config.tenant.headers, &head.headers);
-    let parameters = gateway.router.parameters(&head.method, &path);
+    let parameters = gateway.router.parameters(&head.method, path.of(&head.uri));
     let named = borrowed(&parameters);
     let request = Request { tenant: &tenant, parameters: &named, body: &body };
     let verbatim = verbatim(&gateway.config.routes[route].name, &request);
