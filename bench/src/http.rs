@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         core: first,
         backend: backend::start()?,
     };
-    let peers = Peers::start_unless(args.flag("alone"), &place)?;
+    let peers = (!args.flag("alone")).then(|| Peers::start(&place)).transpose()?;
     let binary = args.text("oncegate").map(PathBuf::from);
     let gateway = binary.as_ref().map(|binary| Gateway::start(&place, binary)).transpose()?;
     let idle = gateway.as_ref().map(memory::settled).transpose()?;

@@ -46,12 +46,7 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Starts them, unless a gateway is to run `alone`.
-    pub(crate) fn start_unless(alone: bool, place: &Place) -> Result<Option<Self>, Failure> {
-        if alone { Ok(None) } else { Self::start(place).map(Some) }
-    }
-
-    fn start(place: &Place) -> Result<Self, Failure> {
+    pub(crate) fn start(place: &Place) -> Result<Self, Failure> {
         let free = free_addresses(6)?;
         let [proxy, cache, naive, carry, repeat, redis_at] = free[..] else { unreachable!() };
         let redis_port = redis_at.port().to_string();

@@ -18,7 +18,7 @@ mod settle_tests;
 pub mod tenant;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(crate) mod text;
 
 pub use claim::{Decision, decide};
 pub use fingerprint::Fingerprint;

@@ -1,7 +1,7 @@
 //! What is compared of a request, written down piece by piece, or compared with what was.
 
 /// Where a text goes, piece by piece.
-pub(super) trait Text {
+pub(crate) trait Text {
     fn put(&mut self, bytes: &[u8]);
 
     /// The same in lower case.
@@ -40,31 +40,27 @@ impl Text for Against<'_> {
     }
 }
 
-pub(super) fn field(text: &mut impl Text, bytes: &[u8]) {
+/// Bytes behind their length.
+pub(crate) fn field(text: &mut impl Text, bytes: &[u8]) {
     text.put(&(bytes.len() as u64).to_le_bytes());
     text.put(bytes);
 }
 
-/// The same as [`optional`] of the bytes in lower case.
-pub(super) fn lower_case(text: &mut impl Text, bytes: Option<&[u8]>) {
-    match bytes {
-        None => text.put(&[0]),
-        Some(bytes) => {
-            text.put(&[1]);
-            text.put(&(bytes.len() as u64).to_le_bytes());
-            text.put_lower(bytes);
-        }
-    }
+/// The same of what may be absent.
+pub(super) fn optional<T: Text>(text: &mut T, bytes: Option<&[u8]>) {
+    marked(text, bytes, T::put);
 }
 
-pub(super) fn optional(text: &mut impl Text, bytes: Option<&[u8]>) {
-    match bytes {
-        None => text.put(&[0]),
-        Some(bytes) => {
-            text.put(&[1]);
-            field(text, bytes);
-        }
-    }
+/// The same as [`optional`] of the bytes in lower case.
+pub(super) fn lower_case<T: Text>(text: &mut T, bytes: Option<&[u8]>) {
+    marked(text, bytes, T::put_lower);
+}
+
+fn marked<T: Text>(text: &mut T, bytes: Option<&[u8]>, put: impl Fn(&mut T, &[u8])) {
+    let Some(bytes) = bytes else { return text.put(&[0]) };
+    text.put(&[1]);
+    text.put(&(bytes.len() as u64).to_le_bytes());
+    put(text, bytes);
 }
 
 #[cfg(test)]

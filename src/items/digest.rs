@@ -10,6 +10,7 @@ use crate::idempotency::TenantId;
 use crate::idempotency::fingerprint::{
     Fingerprint, MAX_MEMBER_NAME, MAX_MEMBERS, MemberDigest, member_digest,
 };
+use crate::idempotency::text::field;
 use crate::json::{Document, Pointer, Value};
 
 /// The short digests of the members of a batch's items: `quantity` for members of the item,
@@ -211,9 +212,4 @@ pub(super) fn hash(label: &[u8], tenant: &TenantId, text: &[u8]) -> [u8; 32] {
     hash.update(tenant.as_bytes());
     hash.update(text);
     hash.finalize().into()
-}
-
-fn field(text: &mut Vec<u8>, bytes: &[u8]) {
-    text.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
-    text.extend_from_slice(bytes);
 }

@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     };
     let binary = args.path("oncegate")?;
     let before = machine::state(&place.tmp)?;
-    let peers = Peers::start_unless(args.flag("alone"), &place)?;
+    let peers = (!args.flag("alone")).then(|| Peers::start(&place)).transpose()?;
     let embedded = Gateway::start(&place, &binary)?;
     let mut shared = Vec::new();
     for (kind, store) in [
