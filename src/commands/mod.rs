@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use self::records::records;
 pub use self::store::store;
@@ -40,13 +40,10 @@ pub fn run(args: &RunArgs) -> Exit {
 async fn serve(config: Config) -> Exit {
     let (trigger, signaled) = shutdown::channel();
     // Before anything is announced: a signal that follows the announcement must find its ear.
-    let (mut terminate, mut interrupt) =
-        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-            (Err(error), _) | (_, Err(error)) => {
-                return failed(&format!("cannot listen for signals: {error}"));
-            }
-        };
+    let [mut terminate, mut interrupt, mut hang_up] = match signals() {
+        Ok(signals) => signals,
+        Err(error) => return failed(&format!("cannot listen for signals: {error}")),
+    };
     let running = match gateway::start(config, signaled).await {
         Ok(running) => running,
         Err(error) => return failed(&error),
@@ -56,9 +53,15 @@ async fn serve(config: Config) -> Exit {
     }
     say(&format!("oncegate: admin on {}", running.admin));
     say("oncegate: ready");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => tracing::warn!(
+                "told to read the configuration again, which this version cannot: restart it; \
+                 until then it goes on as it is"
+            ),
+        }
     }
     trigger.fire();
     tokio::select! {
@@ -71,6 +74,16 @@ async fn serve(config: Config) -> Exit {
         _ = interrupt.recv() => tracing::warn!("told to end twice; not draining any longer"),
     }
     Exit::Ok
+}
+
+/// Of the signals that a gateway listens to, those to end with, gently, and the one that would end it
+/// at once if it did not.
+fn signals() -> std::io::Result<[Signal; 3]> {
+    Ok([
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::hangup())?,
+    ])
 }
 
 /// `oncegate demo`

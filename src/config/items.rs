@@ -160,6 +160,7 @@ impl Reader {
             id,
             quantity,
         };
+        self.members_agree(&rules, table);
         self.templates_agree(&rules, items);
         rules
     }

@@ -12,6 +12,18 @@ use crate::idempotency::record::{Keep, Retention};
 use crate::items::rules::{IssuedRules, ItemRules, RenderRules, ResponseRules};
 use crate::json::Pointer;
 
+/// Whether one of two members is the other, or in it.
+fn over(one: &Pointer, other: &Pointer) -> bool {
+    let (one, other) = (one.tokens(), other.tokens());
+    one.starts_with(other) || other.starts_with(one)
+}
+
+/// The names of a path's parameters, in its order.
+fn parameters(path: &str) -> Vec<&str> {
+    let inside = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+    inside.map(|name| name.trim_start_matches('*')).collect()
+}
+
 impl Reader {
     /// A stored answer of a whole request would freeze a partial result for ever.
     pub(super) fn no_request_keys(&mut self, route: &file::Route) {
@@ -74,6 +86,35 @@ impl Reader {
         }
     }
 
+    /// Notes members that would have to hold two things at once.
+    pub(super) fn members_agree(
+        &mut self,
+        rules: &ItemRules,
+        table: &Spanned<Table<written::Items>>,
+    ) {
+        let written = table.get_ref();
+        if rules.quantity.as_ref().is_some_and(|quantity| over(quantity, &rules.id)) {
+            let what = "`quantity` and `id` name the same member: a smaller quantity would be \
+                        sent as another id; give each its own";
+            self.say_at(span_of(&written.quantity).or(Some(table.span())), what.to_owned());
+        }
+        let ResponseRules { issued, requested, append, .. } = &rules.response;
+        let count = issued.count.as_ref();
+        let mut wrong = Vec::new();
+        if count.zip(requested.as_ref()).is_some_and(|(count, requested)| over(count, requested)) {
+            wrong.push("`requested` and `count` name the same member".to_owned());
+        }
+        for list in append {
+            if count.into_iter().chain(requested).any(|number| over(number, list)) {
+                wrong.push(format!("`append` names {list}, where a number is written"));
+            }
+        }
+        for what in wrong {
+            let what = format!("{what}: an answer can hold one of them only; give each its own");
+            self.say_at(span_of(&written.response).or(Some(table.span())), what);
+        }
+    }
+
     /// Notes templates that would overwrite what the ledger writes.
     pub(super) fn templates_agree(&mut self, rules: &ItemRules, written: &written::Items) {
         let RenderRules { complete, partial, none, unknown, .. } = &rules.render;
@@ -84,10 +125,6 @@ impl Reader {
             .chain(&response.issued.count)
             .chain(&response.requested)
             .collect();
-        let over = |put: &Pointer, own: &Pointer| {
-            let (put, own) = (put.tokens(), own.tokens());
-            put.starts_with(own) || own.starts_with(put)
-        };
         let mut wrong = Vec::new();
         for template in [complete, partial, none, unknown] {
             for (put, _) in &template.item {
@@ -149,6 +186,10 @@ impl Reader {
                 continue;
             }
             let counted = |mode: &ItemsMode| (sorted(&mode.rules.same), sorted(&mode.rules.shared));
+            // Left out, it counts under this name.
+            let quantity = |mode: &ItemsMode| {
+                mode.rules.quantity.as_ref().map_or("/quantity".to_owned(), ToString::to_string)
+            };
             let append = |mode: &ItemsMode| sorted(&Some(mode.rules.response.append.clone()));
             let written = table.get_ref();
             let disagreements = [
@@ -157,6 +198,18 @@ impl Reader {
                     span_of(&written.items),
                     "another `same` or `shared`, so that the same item would look changed; give \
                      both the same lists",
+                ),
+                (
+                    quantity(mine) != quantity(theirs),
+                    span_of(&written.items),
+                    "another `quantity`, so that the same item would look changed; give both the \
+                     same",
+                ),
+                (
+                    parameters(&route.path) != parameters(&other.path),
+                    span_of(&written.path),
+                    "other parameters in its `path`, so that the same item would look changed; give \
+                     them the same names, in the same order",
                 ),
                 (
                     append(mine) != append(theirs),

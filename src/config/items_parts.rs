@@ -137,6 +137,14 @@ impl Reader {
     fn http(&mut self, written: &Written<Status>) -> Option<u16> {
         let status = written.as_ref()?;
         match status.get_ref().0 {
+            StatusPattern::Exact(code @ (100..200 | 204 | 205 | 304)) => {
+                let what = format!(
+                    "an answer with the status {code} has no body, so that no row \
+                                    would reach the client; `http` is another, such as 200"
+                );
+                self.say(status, what);
+                None
+            }
             StatusPattern::Exact(code) => Some(code),
             StatusPattern::Class(_) => {
                 self.say(status, "`http` is one status, such as 409");

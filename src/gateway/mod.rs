@@ -83,7 +83,7 @@ impl Running {
     /// What did not is recorded as in flight, and unknown after the next start.
     pub async fn finished(mut self) -> bool {
         self.shutdown.wait().await;
-        tracing::info!(calls = self.gateway.calls.len(), "draining");
+        tracing::info!(calls = self.gateway.calling(), "draining");
         let drained = self.gateway.drained(self.drain).await;
         if let Err(error) = self.gateway.store.leave().await {
             // Then its lease ends by itself.

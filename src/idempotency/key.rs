@@ -186,6 +186,20 @@ impl KeyRules {
     }
 }
 
+/// The text a header names: an RFC 9651 String's, or the bare value, which may be UTF-8. For ids of
+/// items, which bodies restrict to no characters.
+///
+/// # Errors
+/// When it is neither, or empty.
+pub fn any_text(line: &[u8]) -> Result<String, KeyError> {
+    let line = line.trim_ascii();
+    let text = if line.first() == Some(&b'"') { sf_string(line)? } else { line.to_vec() };
+    if text.is_empty() {
+        return Err(KeyError::TooShort);
+    }
+    String::from_utf8(text).map_err(|_| KeyError::Characters)
+}
+
 /// The value of an RFC 9651 String (section 3.3.3, parsed as section 4.2.5 says), its parameters
 /// checked only as far as needed to tell an Item from a List.
 fn sf_string(line: &[u8]) -> Result<Vec<u8>, KeyError> {

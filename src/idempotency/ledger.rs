@@ -30,7 +30,8 @@ pub struct Ledger {
     pub outcomes: Vec<Appended>,
     /// The last row that could be understood, its `append` arrays emptied: JSON text.
     pub row: Option<String>,
-    /// The row that could not be understood, for whoever settles it: JSON text.
+    /// The row that could not be understood, or the start of the answer where it has no rows, for
+    /// whoever settles it.
     pub evidence: Option<String>,
 }
 
@@ -70,7 +71,9 @@ impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Lost(_) => "the answer was lost",
-            Self::Unreadable => "the answer has no rows that could be read",
+            Self::Unreadable => {
+                "the answer has no rows that could be read, or was too large to read"
+            }
             Self::Missing => "the answer has no row for this item",
             Self::Twice => "the answer has two rows for this item",
             Self::Said => "the backend said that it does not know",

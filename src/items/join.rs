@@ -15,6 +15,9 @@ use crate::idempotency::outcome::{OutcomeRules, StatusPattern, Verdict};
 use crate::idempotency::record::UnknownReason;
 use crate::json::{Document, Kind, Pointer, Value};
 
+/// Bytes of an answer without rows that are kept with each of its items.
+const EVIDENCE: usize = 1024;
+
 /// A complete answer of the backend.
 #[derive(Debug, Clone, Copy)]
 pub struct Response<'a> {
@@ -55,22 +58,28 @@ pub fn join(
     response: &Response<'_>,
 ) -> Joined {
     let status = response.status;
-    let document = Document::parse(response.body).ok().filter(|it| !it.has_duplicates());
+    let document = Document::parse(response.body).ok().filter(|document| {
+        // A row with two members of one name makes nothing but its own item doubtful.
+        let place = document.find(&rules.response.at);
+        !place.map_or_else(|| document.has_duplicates(), |at| document.has_duplicates_outside(at))
+    });
     let place = document.as_ref().and_then(|document| document.find(&rules.response.at));
     let rows: Vec<Value<'_, '_>> = match place {
         Some(place) if place.kind() == Kind::Array => place.elements().collect(),
         Some(place) if place.kind() == Kind::Object && rules.response.single => vec![place],
         Some(_) | None => {
-            let refused = refused(rules, outcome, document.as_ref(), response);
-            return whole(batch, plan, refused, outcome.verdict(status), status);
+            let document = document.as_ref().filter(|document| !document.has_duplicates());
+            let refused = refused(rules, outcome, document, response);
+            return whole(batch, plan, refused, outcome.verdict(status), response);
         }
     };
     if rules.response.single
         && let [row] = rows.as_slice()
+        && !row.has_duplicates()
         && says_nothing(rules, *row, status)
         && refused(rules, outcome, document.as_ref(), response)
     {
-        return whole(batch, plan, true, Verdict::Released, status);
+        return whole(batch, plan, true, Verdict::Released, response);
     }
     let sent: Vec<(usize, u64)> = plan.sent().collect();
     let items: Vec<_> = sent.iter().filter_map(|(at, _)| batch.items.get(*at)).collect();
@@ -87,6 +96,9 @@ pub fn join(
         outcomes[*at] = Some(match found {
             Found::Missing => doubt(Doubt::Missing, None),
             Found::Twice => doubt(Doubt::Twice, None),
+            Found::Row(row) if row.has_duplicates() => {
+                doubt(Doubt::Contradicting, Some(row.raw().to_owned()))
+            }
             Found::Row(row) => match issued(rules, row, *units, item.indivisible, status) {
                 Ok((units, closed)) => {
                     let (appended, row) = gathered(rules, row);
@@ -100,21 +112,34 @@ pub fn join(
 }
 
 /// The same outcome for everything that was sent.
-fn whole(batch: &Batch, plan: &Plan, refused: bool, verdict: Verdict, status: u16) -> Joined {
-    let mut outcomes = vec![None; batch.items.len()];
-    for (at, _) in plan.sent() {
+fn whole(
+    batch: &Batch,
+    plan: &Plan,
+    refused: bool,
+    verdict: Verdict,
+    response: &Response<'_>,
+) -> Joined {
+    let outcome = if refused {
+        ItemOutcome::NOTHING
+    } else {
         let doubt = match verdict {
-            Verdict::Unknown => Doubt::Lost(UnknownReason::Status(status)),
+            Verdict::Unknown => Doubt::Lost(UnknownReason::Status(response.status)),
             Verdict::Final | Verdict::Released => Doubt::Unreadable,
         };
-        outcomes[at] = Some(if refused {
-            ItemOutcome::NOTHING
-        } else {
-            ItemOutcome::Unknown { doubt, row: None }
-        });
+        ItemOutcome::Unknown { doubt, row: evidence(response.body) }
+    };
+    let mut outcomes = vec![None; batch.items.len()];
+    for (at, _) in plan.sent() {
+        outcomes[at] = Some(outcome.clone());
     }
     let shape = if refused { Shape::Refused } else { Shape::Unreadable };
     Joined { outcomes, shape, surplus: 0 }
+}
+
+/// The start of an answer that nobody could read, for whoever settles its items.
+fn evidence(body: &[u8]) -> Option<String> {
+    let start = &body[..body.len().min(EVIDENCE)];
+    (!start.is_empty()).then(|| String::from_utf8_lossy(start).into_owned())
 }
 
 /// Whether an answer without rows proves that nothing was issued: by its status, or by its body

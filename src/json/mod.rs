@@ -84,7 +84,17 @@ impl<'a> Document<'a> {
 
     /// Whether any object has two members of the same name.
     pub fn has_duplicates(&self) -> bool {
-        (0..self.nodes.len())
+        self.duplicates_in(0..self.nodes.len())
+    }
+
+    /// Whether any object outside of this value has.
+    pub fn has_duplicates_outside(&self, value: Value<'_, '_>) -> bool {
+        self.duplicates_in(0..value.at)
+            || self.duplicates_in(value.node().after as usize..self.nodes.len())
+    }
+
+    fn duplicates_in(&self, nodes: std::ops::Range<usize>) -> bool {
+        nodes
             .map(|at| Value { document: self, at })
             .filter(|value| value.kind() == Kind::Object)
             .any(|object| object.repeats_a_name())
@@ -183,6 +193,11 @@ impl<'d, 'a> Value<'d, 'a> {
         let node = self.node();
         let raw = &self.document.text[node.name_start as usize..node.name_end as usize];
         if node.plain_name { Cow::Borrowed(raw) } else { parse::unescape(raw) }
+    }
+
+    /// Whether this object, or one in this value, has two members of the same name.
+    pub fn has_duplicates(&self) -> bool {
+        self.document.duplicates_in(self.at..self.node().after as usize)
     }
 
     /// Whether two members have the same name.

@@ -11,6 +11,9 @@ pub const MAX_DEPTH: usize = 128;
 /// Values of the largest text that is read. A value costs 28 bytes, so a text costs 2.8 MB at most.
 pub const MAX_VALUES: usize = 100_000;
 
+/// What some programs write before a text; it is ignored (RFC 8259 section 8.1).
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Room for this much nesting is made at once.
 const USUAL_DEPTH: usize = 8;
 
@@ -91,6 +94,9 @@ impl Name {
 
 impl Parser<'_> {
     fn run(&mut self) -> Result<(), ParseError> {
+        if self.bytes.starts_with(BYTE_ORDER_MARK) {
+            self.at = BYTE_ORDER_MARK.len();
+        }
         self.white_space();
         self.value(Name::NONE)?;
         while let Some(&parent) = self.open.last() {
@@ -196,7 +202,8 @@ impl Parser<'_> {
         }
     }
 
-    /// An escape sequence; surrogates must come in pairs.
+    /// An escape sequence. Half of a surrogate pair is one too (RFC 8259 section 8.2): programs write
+    /// it when they cut a string that they count in units of UTF-16.
     fn escape(&mut self) -> Result<(), ParseError> {
         self.at += 1;
         match self.peek() {
@@ -204,27 +211,17 @@ impl Parser<'_> {
                 self.at += 1;
                 Ok(())
             }
-            Some(b'u') => match self.four_hex()? {
-                0xd800..=0xdbff => {
-                    self.expect(b'\\')?;
-                    match self.four_hex()? {
-                        0xdc00..=0xdfff => Ok(()),
-                        _ => Err(self.wrong()),
-                    }
-                }
-                0xdc00..=0xdfff => Err(self.wrong()),
-                _ => Ok(()),
-            },
+            Some(b'u') => self.four_hex(),
             Some(_) | None => Err(self.wrong()),
         }
     }
 
-    fn four_hex(&mut self) -> Result<u32, ParseError> {
+    fn four_hex(&mut self) -> Result<(), ParseError> {
         self.expect(b'u')?;
         let digits = self.bytes.get(self.at..self.at + 4).ok_or(self.wrong())?;
-        let unit = hex(digits).ok_or(self.wrong())?;
+        hex(digits).ok_or(self.wrong())?;
         self.at += 4;
-        Ok(unit)
+        Ok(())
     }
 
     /// RFC 8259 section 6.
@@ -294,17 +291,16 @@ fn hex(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
 }
 
-/// The characters a string's inside stands for. The parser has checked the escapes; anything that
-/// it would not have let through reads as U+FFFD.
+/// The characters a string's inside stands for. Half of a surrogate pair is no character: it reads as
+/// U+FFFD and its number, so that two different ones stay different. So does, without a number, what
+/// the parser does not let through.
 pub(super) fn unescape(raw: &str) -> Cow<'_, str> {
     let Some(first) = raw.find('\\') else { return Cow::Borrowed(raw) };
     let mut plain = String::with_capacity(raw.len());
     plain.push_str(&raw[..first]);
     let mut rest = &raw[first..];
     while let Some(after) = rest.strip_prefix('\\') {
-        let (character, length) = escaped(after);
-        plain.push(character);
-        rest = &after[length..];
+        rest = &after[escaped(after, &mut plain)..];
         let next = rest.find('\\').unwrap_or(rest.len());
         plain.push_str(&rest[..next]);
         rest = &rest[next..];
@@ -312,26 +308,49 @@ pub(super) fn unescape(raw: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// The character an escape sequence stands for, and how many bytes follow its backslash.
-fn escaped(after: &str) -> (char, usize) {
-    let simple = |character| (character, 1);
-    match after.as_bytes().first() {
-        Some(b'b') => simple('\u{8}'),
-        Some(b'f') => simple('\u{c}'),
-        Some(b'n') => simple('\n'),
-        Some(b'r') => simple('\r'),
-        Some(b't') => simple('\t'),
-        Some(b'u') => {
-            let unit = |at: usize| after.as_bytes().get(at..at + 4).and_then(hex);
-            let high = unit(1).unwrap_or(0xfffd);
-            if !(0xd800..0xdc00).contains(&high) {
-                return (char::from_u32(high).unwrap_or('\u{fffd}'), 5.min(after.len()));
-            }
-            let low = unit(7).unwrap_or(0xdc00);
-            let point = 0x10000 + ((high - 0xd800) << 10) + (low.wrapping_sub(0xdc00) & 0x3ff);
-            (char::from_u32(point).unwrap_or('\u{fffd}'), 11.min(after.len()))
+/// Appends what an escape sequence stands for; says how many bytes of it follow its backslash.
+fn escaped(after: &str, plain: &mut String) -> usize {
+    let simple = match after.as_bytes().first() {
+        Some(b'b') => '\u{8}',
+        Some(b'f') => '\u{c}',
+        Some(b'n') => '\n',
+        Some(b'r') => '\r',
+        Some(b't') => '\t',
+        Some(b'u') => return unit_escaped(after, plain),
+        Some(other) if other.is_ascii() => char::from(*other),
+        Some(_) | None => {
+            plain.push('\u{fffd}');
+            return 0;
         }
-        Some(other) if other.is_ascii() => simple(char::from(*other)),
-        Some(_) | None => ('\u{fffd}', 0),
+    };
+    plain.push(simple);
+    1
+}
+
+/// As [`escaped`], of a unit of UTF-16 or two.
+fn unit_escaped(after: &str, plain: &mut String) -> usize {
+    let unit = |at: usize| after.as_bytes().get(at..at + 4).and_then(hex);
+    let Some(first) = unit(1) else {
+        plain.push('\u{fffd}');
+        return 1;
+    };
+    if let Some(character) = char::from_u32(first) {
+        plain.push(character);
+        return 5;
+    }
+    let second = if after[5..].starts_with("\\u") { unit(7) } else { None };
+    let low = second.filter(|low| (0xdc00..0xe000).contains(low));
+    let pair = low.filter(|_| first < 0xdc00);
+    let point = pair.map(|low| 0x10000 + ((first - 0xd800) << 10) + (low - 0xdc00));
+    match point.and_then(char::from_u32) {
+        Some(character) => {
+            plain.push(character);
+            11
+        }
+        None => {
+            plain.push('\u{fffd}');
+            plain.push_str(&after[1..5].to_ascii_lowercase());
+            5
+        }
     }
 }

@@ -76,20 +76,35 @@ fn what_is_not_json_is_refused() {
         "truex",
         "\"a",
         "\"\\x\"",
-        "\"\\ud800\"",
-        "\"\\ud800\\u0041\"",
-        "\"\\udc00\"",
         "\"\\u12\"",
         "\"\u{1}\"",
         "1 2",
         "[1}",
         "{\"a\":1]",
-        "\u{feff}1",
+        "1\u{feff}",
+        "\"\\ud83dx\\u12\"",
         "NaN",
     ] {
         assert!(Document::parse(text.as_bytes()).is_err(), "{text:?} was taken");
     }
     assert_eq!(Document::parse(b"\"\xff\"").unwrap_err(), ParseError::Utf8);
+}
+
+/// RFC 8259 sections 8.1 and 8.2.
+#[test]
+fn halves_of_surrogate_pairs_and_a_byte_order_mark_are_read() {
+    for (text, characters) in [
+        (r#""cut \ud83d""#, "cut \u{fffd}d83d"),
+        (r#""\uD83D\u0041""#, "\u{fffd}d83dA"),
+        (r#""\ud83d\ud83d\ude00""#, "\u{fffd}d83d😀"),
+        (r#""\ude00\ud83d""#, "\u{fffd}de00\u{fffd}d83d"),
+        (r#""\ud83d\n""#, "\u{fffd}d83d\n"),
+        (r#""\udc00\udc00""#, "\u{fffd}dc00\u{fffd}dc00"),
+        ("\u{feff} \"a\"", "a"),
+    ] {
+        let document = Document::parse(text.as_bytes()).unwrap();
+        assert_eq!(document.root().as_str().unwrap(), characters, "{text}");
+    }
 }
 
 #[test]

@@ -251,7 +251,11 @@ async fn elsewhere(
         return Ok(Some(winner));
     }
     let mut watch = gateway.store.watch(id, winner.owner);
-    let Some(_waiting) = gateway.waiters[route].take() else { return Err(Told::InProgress) };
+    // Those who joined have places, and this one waits for them.
+    let waiting = gateway.waiters[route].take();
+    if waiting.is_none() && !gateway.calls.is_joined(&id) {
+        return Err(Told::InProgress);
+    }
     loop {
         // Read once more than was waited: the watch may be older than the reading, not younger.
         let owner = winner.owner;

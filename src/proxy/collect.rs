@@ -106,14 +106,14 @@ impl Collected {
         self
     }
 
-    /// Head, body and the memory that the body was granted; the status alone when the answer is too
-    /// large to hold.
+    /// Head, body and the memory that the body was granted; the answer itself when it is too large to
+    /// hold.
     pub(super) fn into_whole(
         self,
-    ) -> Result<(response::Parts, Bytes, Option<Reservation>), StatusCode> {
+    ) -> Result<(response::Parts, Bytes, Option<Reservation>), Box<Self>> {
         match self.body {
             Content::Whole(body, held) => Ok((self.head, body, held)),
-            Content::Streaming(_) => Err(self.head.status),
+            Content::Streaming(_) => Err(Box::new(self)),
         }
     }
 

@@ -19,7 +19,7 @@ use super::headers::path::{ambiguous, normalize_path};
 use super::inflight::{Entry, Flight};
 use super::intake::{self, Intake};
 use super::known;
-use super::outcome;
+use super::outcome::{self, Told};
 use super::route::Found;
 use super::{Gateway, batch, pass, wellknown};
 use crate::body::Body;
@@ -99,7 +99,7 @@ async fn answer(
     dialect: &mut Dialect,
 ) -> Answer {
     let (head, body) = request.into_parts();
-    check_request_head(&head).map_err(refused_head)?;
+    check_request_head(&head).map_err(|error| refused_head(gateway, &head, error))?;
     if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
         return Err(Problem::new(Slug::UriTooLong, "The address is too long.").close());
     }
@@ -169,9 +169,10 @@ async fn keyed(
                 if let Some(answer) = join(gateway, route, mode, &flight, &fingerprint).await {
                     return answer;
                 }
-                let recorded = known::recorded(gateway, intake.id, &fingerprint).await;
-                if let Some(told) = recorded {
-                    return told.replay(&mode.duplicates.replayed_header);
+                match known::recorded(gateway, intake.id, &fingerprint).await {
+                    // Whoever has it in flight is waited for, in this process or in another.
+                    None | Some(Told::InProgress) => {}
+                    Some(told) => return told.replay(&mode.duplicates.replayed_header),
                 }
             }
             Entry::Lead(lead) => {
@@ -314,7 +315,7 @@ fn path_of(head: &http::request::Parts) -> Result<Cow<'_, str>, Problem> {
     normalize_path(path).map_err(|error| refused_path(error.detail()))
 }
 
-fn refused_head(error: HeadError) -> Problem {
+fn refused_head(gateway: &Gateway, head: &http::request::Parts, error: HeadError) -> Problem {
     let slug = match error {
         HeadError::Method => Slug::MethodNotAllowed,
         HeadError::Version
@@ -325,7 +326,17 @@ fn refused_head(error: HeadError) -> Problem {
         | HeadError::Expect
         | HeadError::Nomination => Slug::RequestInvalid,
     };
-    Problem::new(slug, error.detail()).status(error.status()).close()
+    let problem = Problem::new(slug, error.detail()).status(error.status()).close();
+    if !matches!(error, HeadError::Method) {
+        return problem;
+    }
+    let path = path_of(head).ok();
+    let allow = match path.map(|path| gateway.router.find(&head.method, &path)) {
+        Some(Found::NotAllowed(allow)) => allow,
+        // Nothing is served there (RFC 9110 section 10.2.1).
+        Some(Found::Route(_) | Found::Nothing) | None => http::HeaderValue::from_static(""),
+    };
+    Problem { allow: Some(allow), ..problem }
 }
 
 fn refused_path(detail: &'static str) -> Problem {

@@ -67,6 +67,8 @@ pub(super) struct Sending<'a> {
     pub(super) most: u64,
     /// The marker that only the gateway may set.
     pub(super) replayed_header: &'a HeaderName,
+    /// What [`Store::life`](crate::store::Store::life) gave when it was claimed.
+    pub(super) life: Option<u64>,
 }
 
 /// Claims, sends, records and tells.
@@ -100,6 +102,7 @@ pub(super) async fn run(call: Call, conclusion: Conclusion) {
         route,
         most: mode.record.max_stored_body,
         replayed_header: &mode.duplicates.replayed_header,
+        life,
     };
     // In a scope of its own: what follows takes the same place in the task, which is moved when it
     // starts. What happens seldom is boxed for the same reason.
@@ -137,7 +140,12 @@ pub(super) async fn send(
 ) -> End {
     let upstream = gateway.upstream(sending.route);
     let method = request.method().clone();
-    let response = match upstream.send(request.map(full)).await {
+    // A lease may end while a connection is made; then others take this call for lost.
+    let may = || match gateway.store.life() == sending.life {
+        true => Ok(()),
+        false => Err("the lease on the store ended before it could be sent".to_owned()),
+    };
+    let response = match upstream.send_if(request.map(full), &may).await {
         Ok(response) => response,
         Err(SendError::NotSent { reason }) => return End::NotSent(reason),
         Err(SendError::Unknown { detail, .. }) => {

@@ -77,6 +77,12 @@ impl InFlight {
         }
     }
 
+    /// Whether somebody has joined the call for `id`.
+    pub fn is_joined(&self, id: &RecordId) -> bool {
+        // One is the map's, one the lead's.
+        self.flights.get(id).is_some_and(|flight| Arc::strong_count(&flight) > 2)
+    }
+
     /// How many calls are in flight.
     pub fn len(&self) -> usize {
         self.flights.len()

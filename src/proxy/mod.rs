@@ -90,6 +90,11 @@ impl Gateway {
         }
     }
 
+    /// How many calls are in flight, batches included.
+    pub fn calling(&self) -> usize {
+        self.claims.taken()
+    }
+
     /// Waits until the calls in flight have ended and, on a store that others share, what came of
     /// them is recorded, for `limit` at most; says whether all is.
     pub async fn drained(&self, limit: std::time::Duration) -> bool {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::headers::EXPIRES_HEADER;
 use crate::body::{Body, full};
 use crate::clock::Timestamp;
 use crate::idempotency::record::StoredResponse;
-use crate::problem::{Disposition, Problem, STATUS, Slug};
+use crate::problem::{Disposition, ERROR_HEADER, Problem, STATUS, Slug};
 
 /// Says until when an answer is kept.
 const EXPIRES: HeaderName = HeaderName::from_static(EXPIRES_HEADER);
@@ -150,6 +151,9 @@ fn header_map(lines: &[(HeaderName, HeaderValue)], more: usize) -> HeaderMap {
     headers
 }
 
+/// When to ask again about an outcome that somebody has to settle.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
+
 /// The call is running; `delay` is when a retry may find its end.
 pub fn in_progress(delay: Duration) -> Problem {
     Problem::new(
@@ -169,7 +173,13 @@ pub fn still_unknown() -> Problem {
     )
     .status(StatusCode::CONFLICT)
     .disposition(Disposition::Unknown)
-    .retry_after(Duration::from_secs(30))
+    .retry_after(ASK_AGAIN)
+}
+
+/// What an answer with unknown items says besides its status.
+pub fn insert_unknown(headers: &mut HeaderMap) {
+    headers.insert(ERROR_HEADER, HeaderValue::from_static(Slug::OutcomeUnknown.as_str()));
+    headers.insert(RETRY_AFTER, HeaderValue::from(ASK_AGAIN.as_secs()));
 }
 
 /// The first request, when its outcome is not known. The status is 504 where time ran out.

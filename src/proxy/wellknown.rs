@@ -13,7 +13,7 @@ use crate::clock::{Timestamp, rfc3339};
 use crate::config::{ItemsMode, Mode, RequestMode, Route};
 use crate::idempotency::fingerprint::{BodyCompare, Select};
 use crate::idempotency::key::{
-    Format, Key, KeyError, KeyRules, KeySource, Scope, Syntax, header_as_written,
+    Format, Key, KeyError, KeyRules, KeySource, Scope, Syntax, any_text, header_as_written,
 };
 use crate::idempotency::ledger::Progress;
 use crate::idempotency::outcome::Verdict;
@@ -114,9 +114,9 @@ fn scoped_key(route: &Route, headers: &HeaderMap) -> Option<Result<(String, Stri
             Some(key_for(&mode.key, headers).map(|key| (scope, key.into_string())))
         }
         Mode::Items(mode) => {
-            let id = headers.get("idempotency-key").and_then(|id| id.to_str().ok());
-            let id = id.ok_or(KeyError::Missing);
-            Some(id.map(|id| (items::scope(&mode.ledger), id.to_owned())))
+            let id = headers.get("idempotency-key").map(|line| any_text(line.as_bytes()));
+            let id = id.unwrap_or(Err(KeyError::Missing));
+            Some(id.map(|id| (items::scope(&mode.ledger), id)))
         }
         Mode::Off => None,
     }
@@ -175,8 +175,12 @@ fn item_document(record: &Record, ledger: &Ledger) -> Value {
         Progress::None => "none",
         Progress::Unknown => "unknown",
     };
+    // Of its parts each had an answer of its own; there is no one status.
+    let completed = ledger.is_done().then(|| rfc3339(record.updated));
     json!({
         "state": state,
+        "status": null,
+        "completed_at": completed,
         "requested": ledger.requested,
         "fulfilled": ledger.fulfilled,
         "in_flight": ledger.in_flight,

@@ -163,6 +163,15 @@ fn connect_and_trace_go_nowhere() {
             assert!((400..=501).contains(&told.status) && told.status != 500, "{told:?}");
         }
     }
+    for (path, allow) in
+        [("/v1/vouchers/redeem", "GET, HEAD, OPTIONS, POST"), ("/", "GET, HEAD, OPTIONS")]
+    {
+        let mut conn = Conn::open(gateway.addr);
+        conn.write(format!("TRACE {path} HTTP/1.1\r\nhost: a\r\n\r\n"));
+        let told = conn.read();
+        told.is(405, "rejected", "method-not-allowed");
+        assert_eq!(told.header("allow").as_deref(), Some(allow), "{path}");
+    }
     assert_eq!(backend.calls(), 0);
 }
 

@@ -104,8 +104,8 @@ fn an_indivisible_item_is_sent_whole_or_not_at_all() {
     // A part of one is a contradiction: nobody sends the rest.
     let body = body.replace("\"a\"", "\"b\"");
     rewards.limit("R1", 700);
-    issue(&body).send(gateway.addr).is(409, "unknown", "");
-    issue(&body).send(gateway.addr).is(409, "unknown", "");
+    issue(&body).send(gateway.addr).is(409, "unknown", "outcome-unknown");
+    issue(&body).send(gateway.addr).is(409, "unknown", "outcome-unknown");
     assert_eq!(rewards.sent().len(), 3);
 }
 

@@ -31,11 +31,11 @@ fn a_body_that_is_the_array_is_answered_by_position() {
         r#"{"data":[{"status":"SUCCESS","balance":5},{"status":"FAILED"},{"status":"?"}],"errors":[]}"#,
     ));
     let told = credit(body);
-    told.is(409, "unknown", "");
+    told.is(409, "unknown", "outcome-unknown");
     assert_eq!(backend.last().text(), body);
     backend.always(answer(200, r#"{"data":[{"status":"SUCCESS","balance":12}],"errors":[]}"#));
     let told = credit(body);
-    told.is(409, "unknown", "");
+    told.is(409, "unknown", "outcome-unknown");
     assert_eq!(backend.last().text(), r#"[{"uniqueId":"b","value":7}]"#);
     let data = &told.json()["data"];
     assert_eq!(

@@ -20,6 +20,7 @@ mod harness;
 mod house;
 mod http;
 mod items;
+mod items_answers;
 mod items_attack;
 mod items_crash;
 mod items_examples;

@@ -237,6 +237,64 @@ fn a_duplicate_that_waited_for_a_released_call_makes_its_own() {
 }
 
 #[test]
+fn one_place_to_wait_is_enough_for_one_of_several_duplicates_elsewhere() {
+    Kind::both(|kind| {
+        let gate = Gate::default();
+        let backend = Backend::start();
+        backend.always(answer(200, "{}").after(&gate));
+        let lines = "duplicates = { wait = \"30s\", max_waiters = 1 }";
+        let (shop, setup) = (Shop::borrow(kind), Setup::before(&backend).redeem(lines));
+        let first = shop.replica(&setup, "");
+        let (second, chaos) = shop.replica_behind(&setup, "");
+        let mut call = Request::redeem("k", BODY).begin(first.addr);
+        backend.wait_calls(1);
+        let asked = chaos.messages(Direction::ToServer);
+        let mut waits = at_once(3, |_| Request::redeem("k", BODY).begin(second.addr));
+        eventually("somebody looks again and again", || {
+            (chaos.messages(Direction::ToServer) - asked >= 8).then_some(())
+        });
+        gate.open();
+        call.read().is(200, "executed", "");
+        let told: Vec<String> = waits.iter_mut().map(|wait| wait.read().disposition()).collect();
+        assert!(told.iter().any(|told| told == "replayed"), "{told:?}");
+        assert!(told.iter().all(|told| told == "replayed" || told == "in-progress"), "{told:?}");
+        assert_eq!(backend.calls(), 1);
+    });
+}
+
+#[test]
+fn a_duplicate_waits_though_another_request_under_its_key_came_before_it() {
+    const KEYS: usize = 12;
+    Kind::both(|kind| {
+        let gate = Gate::default();
+        let backend = Backend::start();
+        backend.always(answer(200, "{}").after(&gate));
+        let setup = Setup::before(&backend).redeem(r#"duplicates.wait = "30s""#);
+        let shop = Shop::borrow(kind);
+        let first = shop.replica(&setup, "");
+        let (second, chaos) = shop.replica_behind(&setup, "");
+        let send =
+            |key: usize, body: &str, to| Request::redeem(&format!("k-{key}"), body).begin(to);
+        let mut calls: Vec<_> = (0..KEYS).map(|key| send(key, BODY, first.addr)).collect();
+        backend.wait_calls(KEYS);
+        let asked = chaos.messages(Direction::ToServer);
+        let to = second.addr;
+        let pair = |key| (send(key, r#"{"qr":"other"}"#, to), send(key, BODY, to));
+        let mut pairs: Vec<_> = (0..KEYS).map(pair).collect();
+        eventually("they wait and look again", || {
+            (chaos.messages(Direction::ToServer) - asked >= 3 * KEYS as u64).then_some(())
+        });
+        gate.open();
+        calls.iter_mut().for_each(|call| _ = call.read().is(200, "executed", ""));
+        for (other, same) in &mut pairs {
+            other.read().is(422, "rejected", "key-reused");
+            same.read().is(200, "replayed", "");
+        }
+        assert_eq!(backend.calls(), KEYS);
+    });
+}
+
+#[test]
 fn the_status_of_a_key_is_the_same_on_every_replica() {
     Kind::all(|kind| {
         let gate = Gate::default();

@@ -177,6 +177,59 @@ fn routes_that_share_a_ledger_compare_the_same() {
 }
 
 #[test]
+fn routes_that_share_a_ledger_name_what_counts_alike() {
+    let second = |path: &str, quantity: &str| {
+        format!(
+            "{ITEMS}[[route]]\nname = \"two\"\nmethods = [\"POST\"]\npath = \"{path}\"\nupstream = \"api\"\n{}",
+            ITEMS.replace(
+                "[route.items]\n",
+                &format!("[route.items]\nledger = \"create\"\n{quantity}")
+            )
+        )
+    };
+    // Left out, a quantity counts under its usual name.
+    check(&second("/two", "quantity = \"/quantity\"\n"), &[]);
+    check(
+        &second("/two", "quantity = \"/qty\"\n"),
+        &[
+            "22:1: route \"create\" shares the ledger \"create\", but has another `quantity`, so that the same item would look changed; give both the same",
+        ],
+    );
+    check(
+        &second("/two/{user}", ""),
+        &[
+            "19:8: route \"create\" shares the ledger \"create\", but has other parameters in its `path`, so that the same item would look changed; give them the same names, in the same order",
+        ],
+    );
+}
+
+#[test]
+fn no_member_holds_two_things_and_no_answer_loses_its_rows() {
+    check(
+        &ITEMS.replace("id = \"/id\"\n", "id = \"/id\"\nquantity = \"/id\"\n"),
+        &[
+            "13:12: `quantity` and `id` name the same member: a smaller quantity would be sent as another id; give each its own",
+        ],
+    );
+    check(
+        &format!("{ITEMS}requested = \"/n\"\nappend = [\"/n\", \"/list\"]\n"),
+        &[
+            "13:1: `append` names /n, where a number is written: an answer can hold one of them only; give each its own",
+            "13:1: `requested` and `count` name the same member: an answer can hold one of them only; give each its own",
+        ],
+    );
+    check(
+        &format!(
+            "{ITEMS}[route.items.render]\ncomplete = {{ http = 204 }}\nmismatch = {{ http = 304, top = {{ \"/a\" = 1 }} }}\n"
+        ),
+        &[
+            "17:21: an answer with the status 204 has no body, so that no row would reach the client; `http` is another, such as 200",
+            "18:21: an answer with the status 304 has no body, so that no row would reach the client; `http` is another, such as 200",
+        ],
+    );
+}
+
+#[test]
 fn what_is_needed_is_asked_for() {
     check(
         "mode = \"items\"\n",

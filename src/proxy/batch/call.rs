@@ -11,8 +11,9 @@ use tokio::time::{Instant, timeout};
 
 use super::busy::Hold;
 use super::claim::Claiming;
-use super::records::{ClaimedItems, Recorded, Records};
+use super::records::{self, ClaimedItems, Recorded, Records};
 use super::{Intake, told};
+use crate::clock::Timestamp;
 use crate::config::ItemsMode;
 use crate::crash::{self, Point};
 use crate::idempotency::TenantId;
@@ -29,6 +30,10 @@ use crate::proxy::forward::{self, End, Sending};
 use crate::proxy::inflight::Share;
 use crate::proxy::intake::Whole;
 use crate::proxy::{Gateway, onward, outcome};
+
+/// Bytes of an answer that are read in any case: what it says was issued has to be known, however
+/// small the answers are that a route keeps.
+const READ: u64 = 16 << 20;
 
 /// A batch that has something to send.
 pub(super) struct Start {
@@ -118,8 +123,9 @@ async fn run(gateway: Arc<Gateway>, start: Start, conclusion: Conclusion, places
     let call = Call { mode, batch, records, plan };
     let sending = Sending {
         route,
-        most: mode.record.max_stored_body,
+        most: mode.record.max_stored_body.max(READ),
         replayed_header: &mode.duplicates.replayed_header,
+        life,
     };
     let patience = gateway.patience(route);
     let mut backend = pin!(forward::send(&gateway, &sending, request, reservation));
@@ -163,18 +169,19 @@ impl Call<'_> {
     ) {
         let (head, body, held) = match answer.into_whole() {
             Ok(whole) => whole,
-            Err(status) => {
+            Err(answer) => {
+                let status = answer.status();
                 tracing::warn!(%status, "an answer was too large to read; its items are unknown");
                 claimed.record(false, |_, ledger| ledger.conclude(&UNREADABLE)).await;
-                let problem = outcome::outcome_unknown(StatusCode::BAD_GATEWAY);
-                return conclusion.tell(Err(problem));
+                // The client may read in it what the gateway cannot.
+                return conclusion.tell(Ok(answer.respond(Disposition::Unknown, None)));
             }
         };
         let (joined, released) = self.join(head.status, &body);
         let recorded = claimed.record(released, |at, entry| entry.conclude(said(&joined, at)));
         let recorded = recorded.await;
         crash::point(Point::AfterCompletion);
-        conclusion.tell(self.tell(head, &body, held, &joined, (recorded, released)));
+        conclusion.tell(self.tell(head, &body, held, &joined, (recorded, released), claimed.now()));
     }
 
     /// What an answer says of each item, and whether it says that the call was not executed at all.
@@ -202,6 +209,7 @@ impl Call<'_> {
         held: Option<Reservation>,
         joined: &Joined,
         (recorded, released): (Recorded, bool),
+        now: Timestamp,
     ) -> Answer {
         let Recorded { records, durable } = recorded;
         if joined.shape == Shape::Unreadable {
@@ -220,7 +228,8 @@ impl Call<'_> {
             (true, false) => Disposition::Executed,
         };
         let brought = told::Brought { head, body, joined, disposition };
-        told::merged(self.mode, &self.batch, &self.records, Some(brought), held)
+        let records = records::as_told(&self.records, now);
+        told::merged(self.mode, &self.batch, &records, Some(brought), held)
     }
 
     /// After the timeout the client has been told and the items are unknown; what the same attempt

@@ -162,6 +162,7 @@ fn replay(
     records: &Records,
     dropped: u64,
 ) -> Answer {
+    let records = &*records::as_told(records, gateway.store.now());
     let memory = told::memory(gateway, records)?;
     if let Some(merged) = told::done(mode, &intake.batch, records, dropped) {
         gateway.hot.put_merged(intake.verbatim, merged.clone());

@@ -1,6 +1,7 @@
 //! The records of a batch's items: reading them, claiming them in one write, and a claim from the
 //! moment it is durable until its outcome is.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Intake;
@@ -54,6 +55,21 @@ pub(super) fn plan(batch: &Batch, records: &Records, now: Timestamp) -> Plan {
         })
         .collect();
     Plan::of(batch, &known)
+}
+
+/// The records as clients are told of them: of those whose retention has ended the quantities alone,
+/// whether or not the sweeper has been there. What is claimed is claimed of the records as they were
+/// read.
+pub(super) fn as_told(records: &Records, now: Timestamp) -> Cow<'_, Records> {
+    let due = |record: &Arc<Record>| record.expires().is_some_and(|at| at <= now);
+    if !records.iter().flatten().any(due) {
+        return Cow::Borrowed(records);
+    }
+    let told = |record: &Arc<Record>| match record.expired(now) {
+        Expiry::Bury(next) => next.into(),
+        Expiry::Keep | Expiry::Forget => record.clone(),
+    };
+    Cow::Owned(records.iter().map(|record| record.as_ref().map(told)).collect())
 }
 
 fn forgotten(record: &Record, now: Timestamp) -> bool {
@@ -356,6 +372,11 @@ impl ClaimedItems {
             .chain(self.turns.give_back())
             .collect();
         self.finish_later(changes, Kind::Withdrawal);
+    }
+
+    /// The store's time.
+    pub(super) fn now(&self) -> Timestamp {
+        self.gateway.store.now()
     }
 
     /// How many items were claimed.

@@ -100,6 +100,10 @@ pub(super) fn merged(
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     head.headers.insert(STATUS, disposition.header());
+    if disposition == Disposition::Unknown {
+        // Its status is the template's, not the backend's.
+        outcome::insert_unknown(&mut head.headers);
+    }
     if disposition == Disposition::Replayed {
         let name = mode.duplicates.replayed_header.clone();
         head.headers.insert(name, HeaderValue::from_static("true"));

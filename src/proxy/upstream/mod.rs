@@ -52,6 +52,9 @@ pub struct Upstream {
     started: Instant,
 }
 
+/// Whether a request may still be sent; else why not.
+pub type May<'m> = &'m (dyn Fn() -> Result<(), String> + Sync);
+
 /// Why there is no response.
 #[derive(Debug)]
 pub enum SendError {
@@ -159,9 +162,19 @@ impl Upstream {
     ///
     /// Where TLS 1.3 refuses a client certificate, the refusal arrives after the request has left;
     /// that is [`SendError::Unknown`].
-    pub async fn send(
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<ResponseBody>, SendError> {
+        self.send_if(request, &|| Ok(())).await
+    }
+
+    /// As [`Upstream::send`], if `may` says so when there is a connection: finding one may take as long
+    /// as `connect_timeout` for each URL.
+    ///
+    /// # Errors
+    /// As [`Upstream::send`]; what `may` gives is a reason for [`SendError::NotSent`].
+    pub async fn send_if(
         &self,
         mut request: Request<Body>,
+        may: May<'_>,
     ) -> Result<Response<ResponseBody>, SendError> {
         frame(&mut request);
         let original = self.prefixed.then(|| request.uri().clone());
@@ -171,7 +184,7 @@ impl Upstream {
             let endpoint = &self.endpoints[index];
             address(&mut request, original.as_ref(), &endpoint.target)
                 .map_err(|reason| SendError::NotSent { reason })?;
-            match self.send_to(endpoint, request).await? {
+            match self.send_to(endpoint, request, may).await? {
                 Ok(response) => return Ok(response),
                 Err((unsent, reason)) => {
                     request = unsent;
@@ -190,10 +203,12 @@ impl Upstream {
         &self,
         endpoint: &Arc<Endpoint>,
         mut request: Request<Body>,
+        may: May<'_>,
     ) -> Result<Result<Response<ResponseBody>, (Request<Body>, String)>, SendError> {
         let mut call = endpoint.enter();
         for _ in 0..MAX_STALE {
             let Some(connection) = endpoint.check_out().await else { break };
+            may().map_err(|reason| SendError::NotSent { reason })?;
             match attempt(Lease { call, connection }, request).await? {
                 Attempt::Answered(response) => return Ok(Ok(response)),
                 Attempt::Unsent(unsent, counted, _ended) => (request, call) = (unsent, counted),
@@ -206,6 +221,7 @@ impl Upstream {
             Err(reason) => return Ok(Err((request, reason))),
         };
         endpoint.reached();
+        may().map_err(|reason| SendError::NotSent { reason })?;
         Ok(match attempt(Lease { call, connection }, request).await? {
             Attempt::Answered(response) => Ok(response),
             Attempt::Unsent(unsent, _call, error) => {

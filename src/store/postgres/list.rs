@@ -7,8 +7,9 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
+use super::commit::OTHER_STORE;
 use super::link::Failed;
-use super::{Postgres, bigint, uuid_of};
+use super::{IS_STORE, Postgres, bigint, uuid_of};
 use crate::idempotency::RecordId;
 use crate::store::Query;
 use crate::store::shared::engine::{Found, Trouble};
@@ -69,15 +70,25 @@ pub(super) async fn list(engine: &Postgres, query: &Query) -> Result<Vec<Found>,
     let link = engine.linked(engine.reader(0)).await.map_err(Failed::of_question)?;
     let end = Instant::now() + engine.timeout;
     let rows = link.ask_once(&text, &parameters, end).await.map_err(Failed::of_question)?;
-    found(&rows)
+    let is_store = link.ask(&IS_STORE, &[&engine.store_id], end).await;
+    if is_store.map_err(Failed::of_question)?.is_empty() {
+        return Err(Trouble::Refused(OTHER_STORE.to_owned()));
+    }
+    Ok(found(&rows)?.0)
 }
 
-/// Rows of an id and its bytes.
-pub(super) fn found(rows: &[Row]) -> Result<Vec<Found>, Trouble> {
-    let one = |row: &Row| -> Result<Found, tokio_postgres::Error> {
-        let id: Uuid = row.try_get(0)?;
-        Ok((RecordId::from_bytes(id.into_bytes()), row.try_get(1)?))
-    };
+/// Rows of an id and its bytes, and whether there is one without an id.
+pub(super) fn found(rows: &[Row]) -> Result<(Vec<Found>, bool), Trouble> {
     let unreadable = |error| Trouble::Refused(super::trouble::line(&error));
-    rows.iter().map(one).collect::<Result<_, _>>().map_err(unreadable)
+    let (mut found, mut without) = (Vec::with_capacity(rows.len()), false);
+    for row in rows {
+        match row.try_get::<_, Option<Uuid>>(0).map_err(unreadable)? {
+            None => without = true,
+            Some(id) => {
+                let bytes = row.try_get(1).map_err(unreadable)?;
+                found.push((RecordId::from_bytes(id.into_bytes()), bytes));
+            }
+        }
+    }
+    Ok((found, without))
 }

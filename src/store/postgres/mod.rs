@@ -42,9 +42,17 @@ use slot::Slot;
 /// Connections that read: pipelined, so that few serve many.
 const READERS: usize = 2;
 
+/// The last line, without an id, says that it is this store: what another one has not, or has, says
+/// nothing of this one.
 const READ: Sql = Sql {
-    text: "SELECT id, data FROM oncegate.record WHERE id = ANY ($1::uuid[])",
-    types: &[Type::UUID_ARRAY],
+    text: "SELECT r.id, r.data FROM oncegate.record AS r WHERE r.id = ANY ($1::uuid[]) \
+           UNION ALL SELECT NULL, NULL FROM oncegate.store AS s WHERE s.store_id = $2::uuid",
+    types: &[Type::UUID_ARRAY, Type::UUID],
+};
+
+const IS_STORE: Sql = Sql {
+    text: "SELECT FROM oncegate.store AS s WHERE s.store_id = $1::uuid",
+    types: &[Type::UUID],
 };
 
 /// Renews a lease, and removes some that ended more than an hour ago. It is as durable as a claim:
@@ -191,8 +199,12 @@ impl Engine for Postgres {
         let Some(first) = ids.first() else { return Ok(Vec::new()) };
         let asked: Vec<Uuid> = ids.iter().map(|id| uuid_of(id.as_bytes())).collect();
         let slot = self.reader(first.as_bytes()[15]);
-        let rows = self.ask(slot, &READ, &[&asked]).await.map_err(Failed::of_question)?;
-        let mut found = list::found(&rows)?;
+        let parameters: Parameters<'_> = &[&asked, &self.store_id];
+        let rows = self.ask(slot, &READ, parameters).await.map_err(Failed::of_question)?;
+        let (mut found, is_store) = list::found(&rows)?;
+        if !is_store {
+            return Err(Trouble::Refused(commit::OTHER_STORE.to_owned()));
+        }
         found.sort_unstable_by_key(|(id, _)| *id);
         let bytes_of = |id: &RecordId| {
             let at = found.binary_search_by_key(id, |(id, _)| *id).ok()?;

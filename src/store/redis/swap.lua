@@ -69,7 +69,34 @@ local function entries(id, bytes)
   return id, open, expiry, subject
 end
 
-local function change(key, id, old, put)
+-- Makes sure of every entry of a record that is as it should be, and of none that an earlier state of
+-- the same attempt had in `open`.
+local function restore(id, put)
+  local is_id, is_open, is_expiry, is_subject
+  local stale = {id}
+  if put == '' then
+    move(1, id, nil)
+  else
+    is_id, is_open, is_expiry, is_subject = entries(id, put)
+    stale[2] = id .. sub(put, 120, 135)
+  end
+  for _, entry in ipairs(stale) do
+    if entry ~= is_open then
+      move(2, entry, nil)
+    end
+  end
+  move(1, nil, is_id)
+  move(2, nil, is_open)
+  move(3, nil, is_expiry)
+  move(4, nil, is_subject)
+end
+
+-- `repeated`: the record is there already, as an earlier try put it. That one may have ended before it
+-- wrote the indexes, as a script does whose next command the server refuses.
+local function change(key, id, old, put, repeated)
+  if repeated then
+    return restore(id, put)
+  end
   local was_id, was_open, was_expiry, was_subject
   local is_id, is_open, is_expiry, is_subject
   if old then
@@ -122,7 +149,8 @@ while arg <= last do
     repeated = repeated or again
     for row = 1, rows do
       local at = arg + 3 * row
-      change(KEYS[key + row], ARGV[at - 2], found[key + row], ARGV[at])
+      local old, put = found[key + row], ARGV[at]
+      change(KEYS[key + row], ARGV[at - 2], old, put, again and (old or '') == put)
     end
   end
   count = count + 1
@@ -141,11 +169,16 @@ local function each(list, command, key)
   end
 end
 
+-- A command that the server refuses ends the script, and what came before it stays. So no record
+-- comes before its entries, and none of these goes before it does: an entry too many misleads nobody,
+-- as whoever reads one looks at its record.
+for index = 1, 4 do
+  each(add[index], 'ZADD', KEYS[index])
+end
 each(set, 'MSET')
 each(del, 'DEL')
 for index = 1, 4 do
   each(remove[index], 'ZREM', KEYS[index])
-  each(add[index], 'ZADD', KEYS[index])
 end
 
 -- A change that was there already is written once more, so that replicas are waited for.

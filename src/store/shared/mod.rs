@@ -129,7 +129,8 @@ impl<E: Engine> Shared<E> {
         let answer = match result {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err("it is closed".to_owned()),
-            Err(_) => Err(late()),
+            // A lane that tries again knows more than that it took too long.
+            Err(_) => Err(self.queue.trouble().unwrap_or_else(late)),
         };
         match answer.map_err(StoreError::Unavailable)? {
             Compared::Done => {

@@ -66,6 +66,8 @@ struct Waiting {
     last: usize,
     /// A lane looks again by itself before anything has waited too long.
     watched: bool,
+    /// Why the last commit failed, unless one was made since.
+    trouble: Option<String>,
 }
 
 /// What a lane finds.
@@ -138,6 +140,11 @@ impl Queue {
             seen = now;
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Why the last commit failed, unless one was made since.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.lock().trouble.clone()
     }
 
     /// These records are no longer on their way; what waited for them can go.
@@ -241,6 +248,7 @@ async fn commit<E: Engine>(engine: &E, queue: &Queue, lane: usize, batch: Vec<As
         }
         match engine.commit(lane, &groups).await {
             Ok(results) if results.len() == groups.len() => {
+                queue.lock().trouble = None;
                 queue.release(&ids(&groups));
                 for ((_, answer), result) in waiting.into_iter().zip(results) {
                     // Whoever asked may be gone; the change stands all the same.
@@ -260,6 +268,7 @@ async fn commit<E: Engine>(engine: &E, queue: &Queue, lane: usize, batch: Vec<As
                 trouble.reason().clone_into(&mut reason);
             }
         }
+        queue.lock().trouble = Some(reason.clone());
         tracing::debug!(reason, "a commit is tried again");
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);

@@ -351,6 +351,11 @@ impl Gateway {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
     }
 
+    /// SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
+    }
+
     /// SIGSTOP, and waits until it stands still.
     #[track_caller]
     pub(crate) fn pause(&self) {

@@ -26,6 +26,9 @@ use crate::store::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap
 /// The longest a test waits for something that must happen.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// More looks than a test has.
+const MANY: usize = 1 << 30;
+
 /// What a compare-and-swap does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Act {
@@ -44,6 +47,8 @@ pub(super) enum Act {
 pub(super) struct Faulty {
     real: Arc<dyn Store>,
     acts: Mutex<VecDeque<Act>>,
+    /// How often it may still be asked for the life before that is another one.
+    looks: AtomicUsize,
 }
 
 impl Store for Faulty {
@@ -71,6 +76,12 @@ impl Store for Faulty {
 
     fn now(&self) -> Timestamp {
         self.real.now()
+    }
+
+    fn life(&self) -> Option<u64> {
+        let spend = |left: usize| left.checked_sub(1);
+        let lives = self.looks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, spend).is_ok();
+        Some(if lives { 1 } else { 2 })
     }
 
     fn identity(&self) -> &Identity {
@@ -116,7 +127,8 @@ impl House {
         let path = dir.path().join("store");
         let options = Options { path: path.clone(), cache: 1 << 20, create: true, expect_id: None };
         let real = timeout(PATIENCE, opened(&options)).await.expect("the store before is closed");
-        let store = Arc::new(Faulty { real, acts: Mutex::default() });
+        let store =
+            Arc::new(Faulty { real, acts: Mutex::default(), looks: AtomicUsize::new(MANY) });
         let text = configuration(&path, backend);
         let config = config::parse(&text, "t.toml", &|_| None).unwrap_or_else(|it| panic!("{it}"));
         let tasks = Tasks::default();
@@ -147,6 +159,11 @@ impl House {
     /// What the next compare-and-swaps do.
     pub(super) fn acts(&self, acts: &[Act]) {
         self.store.acts.lock().unwrap().extend(acts);
+    }
+
+    /// The lease ends after it was looked at so often; another one begins.
+    pub(super) fn lease_ends_after(&self, looks: usize) {
+        self.store.looks.store(looks, Ordering::SeqCst);
     }
 
     pub(super) fn calls(&self) -> usize {

@@ -3,10 +3,16 @@
 
 mod house;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
+use super::records::as_told;
+use crate::clock::Timestamp;
+use crate::idempotency::ledger::{Appended, ItemOutcome, Ledger};
+use crate::idempotency::record::Keep;
+use crate::store::samples::{T0, claim, kept_for};
 use crate::store::{Query, Store as _};
 use house::{Act, House, PATIENCE};
 
@@ -44,10 +50,10 @@ async fn a_claim_that_cannot_even_be_taken_back_is_unknown_after_a_restart() {
     house.send("+65", &["a", "b"]).await.is(503, "rejected", "store-unavailable");
     let house = house.restarted().await;
     assert_eq!(house.settled(&["a", "b"]).await, [Some((0, 1)), Some((0, 1))]);
-    house.send("+65", &["a", "b"]).await.is(409, "unknown", "");
+    house.send("+65", &["a", "b"]).await.is(409, "unknown", "outcome-unknown");
     assert_eq!(house.calls(), 0);
     // The customer's other items are not held up.
-    house.send("+65", &["a", "c"]).await.is(409, "unknown", "");
+    house.send("+65", &["a", "c"]).await.is(409, "unknown", "outcome-unknown");
     assert_eq!(house.settled(&["a", "c"]).await, [Some((0, 1)), Some((1, 0))]);
     assert_eq!(house.calls(), 1);
 }
@@ -59,12 +65,12 @@ async fn a_panic_after_the_claim_leaves_its_items_unknown_and_nothing_held() {
     house.send("+65", &["a", "b"]).await.is(502, "unknown", "outcome-unknown");
     assert_eq!(house.calls(), 1);
     assert_eq!(house.settled(&["a", "b"]).await, [Some((0, 1)), Some((0, 1))]);
-    house.send("+65", &["a", "b"]).await.is(409, "unknown", "");
+    house.send("+65", &["a", "b"]).await.is(409, "unknown", "outcome-unknown");
     assert_eq!(house.calls(), 1, "what is unknown is not sent again");
     // Neither the customer nor the place among the claims is taken any more.
     house.send("+65", &["c"]).await.is(200, "executed", "");
     let house = house.restarted().await;
-    house.send("+65", &["a", "b"]).await.is(409, "unknown", "");
+    house.send("+65", &["a", "b"]).await.is(409, "unknown", "outcome-unknown");
     house.send("+65", &["c"]).await.is(200, "replayed", "");
     assert_eq!(house.calls(), 2);
 }
@@ -89,7 +95,7 @@ async fn an_outcome_that_is_never_recorded_is_unknown_after_a_restart() {
     house.send("+65", &["a", "b"]).await.is(200, "unrecorded", "");
     let house = house.restarted().await;
     assert_eq!(house.settled(&["a", "b"]).await, [Some((0, 1)), Some((0, 1))]);
-    house.send("+65", &["a", "b"]).await.is(409, "unknown", "");
+    house.send("+65", &["a", "b"]).await.is(409, "unknown", "outcome-unknown");
     assert_eq!(house.calls(), 1);
 }
 
@@ -102,6 +108,28 @@ async fn an_outcome_that_is_recorded_and_not_confirmed_is_not_overwritten() {
     assert_eq!(house.settled(&["a"]).await, [Some((1, 0))]);
     house.send("+65", &["a"]).await.is(200, "replayed", "");
     assert_eq!(house.calls(), 1);
+}
+
+#[tokio::test]
+async fn whose_lease_ends_before_the_request_could_be_sent_sends_nothing() {
+    let house = House::start().await;
+    // It is looked at before the claim, after it, and when there is a connection.
+    for (looks, status, disposition, error) in [
+        (1, 503, "rejected", "store-unavailable"),
+        (2, 502, "not-executed", "upstream-unreachable"),
+    ] {
+        house.lease_ends_after(looks);
+        house.send("+65", &["a"]).await.is(status, disposition, error);
+        assert_eq!(house.calls(), 0);
+        assert_eq!(house.settled(&["a"]).await, [None]);
+    }
+    house.lease_ends_after(3);
+    house.send("+65", &["a"]).await.is(200, "executed", "");
+    // Over the connection that is there now.
+    house.lease_ends_after(2);
+    house.send("+65", &["b"]).await.is(502, "not-executed", "upstream-unreachable");
+    house.send("+65", &["b"]).await.is(200, "executed", "");
+    assert_eq!(house.calls(), 2);
 }
 
 #[tokio::test]
@@ -153,4 +181,28 @@ async fn the_answer_of_a_done_batch_is_its_callers_alone_and_ends_with_its_recor
         }
     };
     timeout(PATIENCE, runs_twice).await.expect("the id is new in the end");
+}
+
+#[test]
+fn what_has_expired_is_told_as_it_will_be_kept_before_the_sweeper_has_been_there() {
+    let hour = Keep::For(Duration::from_secs(3600));
+    let retention = kept_for(hour, hour);
+    let issued = ItemOutcome::Issued {
+        units: 1,
+        appended: vec![Appended { at: "/codes".to_owned(), elements: vec!["1".to_owned()] }],
+        row: Some("{}".to_owned()),
+        closed: false,
+    };
+    let ledger = Ledger::new(1).unwrap().claim(1).unwrap().conclude(&issued).unwrap();
+    let record = Arc::new(claim(1).with_ledger(ledger, retention, T0));
+    let records = vec![Some(record.clone()), None];
+    let end = record.expires().unwrap();
+    let before = as_told(&records, Timestamp::from_millis(end.as_millis() - 1));
+    assert_eq!(*before, records);
+    let after = as_told(&records, end);
+    let told = after[0].as_deref().unwrap();
+    assert_eq!(told.expires(), hour.end(end));
+    let ledger = told.ledger().unwrap();
+    assert_eq!((ledger.fulfilled, ledger.outcomes.len(), &ledger.row), (1, 0, &None));
+    assert_eq!(after[1], None);
 }

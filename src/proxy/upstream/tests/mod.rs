@@ -86,6 +86,22 @@ async fn a_refused_connection_proves_that_nothing_was_sent() {
 }
 
 #[tokio::test]
+async fn what_may_no_longer_be_sent_when_there_is_a_connection_is_not() {
+    let backend = Backend::answering(OK);
+    let upstream = upstream(&[backend.url()]);
+    let over = || Err("it is over".to_owned());
+    // Over a new connection, then over one that was used before.
+    for sent in 0..2 {
+        match upstream.send_if(post("{}"), &over).await {
+            Err(SendError::NotSent { reason }) => assert_eq!(reason, "it is over"),
+            result => panic!("{result:?}"),
+        }
+        assert_eq!(backend.requests().len(), sent);
+        assert_eq!(text(upstream.send(post("{}")).await.unwrap()).await.unwrap(), "ok");
+    }
+}
+
+#[tokio::test]
 async fn a_name_that_does_not_resolve_proves_that_nothing_was_sent() {
     let result = upstream(&["http://nowhere.invalid".to_owned()]).send(post("{}")).await;
     assert!(matches!(result, Err(SendError::NotSent { .. })), "{result:?}");

@@ -333,11 +333,19 @@ async fn a_store_that_is_exchanged_under_open_connections_is_refused() {
     let engine = open(&options).await;
     assert_eq!(insist(&engine, put(1)).await, Compared::Done);
     engine.beat([1; 16], PATIENCE).await.unwrap();
+    assert_eq!(read(&engine, 1).await, claimed(1));
     sql(&database, "UPDATE oncegate.store SET store_id = md5('other')::uuid");
     let reason = refused(&engine, group(put(2))).await;
     assert!(reason.contains("another store"), "{reason}");
     let trouble = engine.beat([1; 16], PATIENCE).await.unwrap_err();
     assert!(trouble.reason().contains("another store"), "{trouble:?}");
+    // What it holds says nothing of this store.
+    for trouble in [
+        engine.read(&[id(1)]).await.unwrap_err(),
+        engine.list(&Query { limit: 9, ..Query::default() }).await.unwrap_err(),
+    ] {
+        assert!(trouble.reason().contains("another store"), "{trouble:?}");
+    }
     assert_eq!(sql(&database, "SELECT count(*) FROM oncegate.record"), "1");
 }
 

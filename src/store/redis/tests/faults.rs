@@ -303,3 +303,40 @@ async fn late_bytes_of_a_connection_that_was_given_up_make_no_released_claim_aga
     assert_eq!(server.cli(&["EXISTS", &engine.keys.record(&id(1))]), "0");
     assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
 }
+
+/// A script ends with the first command that the server refuses, and what it did before stays.
+#[tokio::test]
+async fn a_change_that_was_made_by_halves_is_made_whole() {
+    let server = servers::Redis::start(&[]);
+    let may = |rights: &[&str]| server.cli(&[&["ACL", "SETUSER", "gate"], rights].concat());
+    may(&["on", ">s3cret", "~*", "&*", "+@all"]);
+    let engine = open(&options(format!("redis://gate:s3cret@{}/0", server.addr()))).await;
+    let claim = samples::claim(1);
+    let kept = samples::kept(1, 10);
+    let query = |open, expired_at| Query { open, expired_at, limit: 9, ..Query::default() };
+    let later = kept.expires();
+    let changes = [
+        (vec![put_new(id(1), claim)], [vec![id(1)], vec![]]),
+        (vec![replace(id(1), 1, Some(kept))], [vec![], vec![id(1)]]),
+        (vec![replace(id(1), 2, None)], [vec![], vec![]]),
+    ];
+    for (change, [open, expiring]) in changes {
+        for command in ["zadd", "mset", "del", "zrem"] {
+            may(&[&format!("-{command}")]);
+            // What needs no such command is made.
+            let first = engine.commit(0, &[group(change.clone())]).await;
+            may(&[&format!("+{command}")]);
+            // Whoever looks now sees a record with its entries, or none; never one without.
+            let there = engine.read(&[id(1)]).await.unwrap().remove(0);
+            let listed_open = listed(&engine, query(true, None)).await;
+            let record = there.as_ref().map(|bytes| codec::decode(&id(1), bytes).unwrap());
+            let is_open = record.is_some_and(|record| record.is_in_flight());
+            assert_eq!(listed_open.contains(&id(1)), is_open, "{command}: {first:?}");
+        }
+        assert_eq!(engine.commit(0, &[again(change)]).await.unwrap(), [Compared::Done]);
+        assert_eq!(listed(&engine, query(true, None)).await, open);
+        assert_eq!(listed(&engine, query(false, later)).await, expiring);
+        let entries = server.cli(&["--raw", "EVAL", "local n = 0 for _, k in ipairs(redis.call('KEYS', '*:open')) do n = n + redis.call('ZCARD', k) end return n", "0"]);
+        assert_eq!(entries.trim(), open.len().to_string());
+    }
+}
