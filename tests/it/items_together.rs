@@ -1,7 +1,7 @@
 //! Batches at the same time: identical ones, ones that share an item, ones of the same customer.
 
 use crate::support::rewards::{batch, issue, rows};
-use crate::support::{Gate, Rewards, answer, at_once};
+use crate::support::{Gate, Rewards, answer, at_once, eventually};
 
 #[test]
 fn thirty_identical_batches_at_once_issue_once() {
@@ -133,4 +133,31 @@ fn a_quota_counts_batches() {
     gate.open();
     first.read().is(200, "executed", "");
     issue(&second).send(gateway.addr).is(200, "executed", "");
+}
+
+#[test]
+fn a_customers_next_batch_does_not_begin_while_a_call_that_ran_out_of_time_is_open() {
+    let (rewards, gate) = (Rewards::start(), Gate::default());
+    // So long it is waited for, and so long again for a late answer.
+    let setup = rewards.setup("duplicates.wait = \"0s\"").upstream("timeout = \"3s\"");
+    let gateway = setup.start();
+    let held = gate.clone();
+    rewards.answering(move |seen, status, body| {
+        let act = answer(status, &body.to_string());
+        if seen.number == 0 { act.after(&held) } else { act }
+    });
+    let first = batch("+65", &[("a", "R1", 1)]);
+    issue(&first).send(gateway.addr).is(504, "unknown", "outcome-unknown");
+    // The same is told what is known; another one of this customer has to wait, others need not.
+    issue(&first).send(gateway.addr).is(409, "unknown", "outcome-unknown");
+    let next = issue(&batch("+65", &[("b", "R1", 1)]));
+    next.clone().send(gateway.addr).is(409, "in-progress", "request-in-progress");
+    issue(&batch("+66", &[("c", "R1", 1)])).send(gateway.addr).is(200, "executed", "");
+    gate.open();
+    eventually("its turn comes when the late answer is there", || {
+        let told = next.clone().send(gateway.addr);
+        (told.disposition() == "executed").then_some(())
+    });
+    issue(&first).send(gateway.addr).is(200, "replayed", "");
+    assert_eq!(rewards.sent(), ["R1x1"; 3]);
 }

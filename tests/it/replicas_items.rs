@@ -153,6 +153,32 @@ fn a_large_batch_that_waits_asks_the_store_no_more_than_a_small_one() {
     });
 }
 
+#[test]
+fn a_turn_lasts_as_long_as_a_call_that_ran_out_of_time_is_open() {
+    Kind::both(|kind| {
+        let (rewards, gate) = (Rewards::start(), Gate::default());
+        let setup = rewards.setup("duplicates.wait = \"0s\"").upstream("timeout = \"3s\"");
+        let replicas = Shop::borrow(kind).replicas(&setup, 2);
+        let held = gate.clone();
+        rewards.answering(move |seen, status, body| {
+            let act = answer(status, &body.to_string());
+            if seen.number == 0 { act.after(&held) } else { act }
+        });
+        let first = issue(&batch("+65", &[("a", "R1", 1)]));
+        first.clone().send(replicas[0].addr).is(504, "unknown", "outcome-unknown");
+        first.clone().send(replicas[1].addr).is(409, "unknown", "outcome-unknown");
+        let next = issue(&batch("+65", &[("b", "R1", 1)]));
+        next.clone().send(replicas[1].addr).is(409, "in-progress", "request-in-progress");
+        gate.open();
+        eventually("its turn comes when the late answer is there", || {
+            let told = next.clone().send(replicas[1].addr);
+            (told.disposition() == "executed").then_some(())
+        });
+        first.send(replicas[1].addr).is(200, "replayed", "");
+        assert_eq!(rewards.sent(), ["R1x1"; 2]);
+    });
+}
+
 /// A customer who sends each batch until it is settled.
 struct Customer {
     name: usize,

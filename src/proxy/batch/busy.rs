@@ -76,6 +76,21 @@ impl Sending {
     }
 }
 
+impl Hold {
+    /// Keeps some of the names, and gives the others back.
+    pub(crate) fn keep(self, names: Vec<Name>) -> Self {
+        let (started, ended) = (self.sending.started, watch::Sender::new(false));
+        let sending = Arc::new(Sending { started, ended });
+        let mut held = self.busy.lock();
+        for name in &names {
+            // From one to the other without a moment in between: whoever waits finds it taken again.
+            held.insert(*name, sending.clone());
+        }
+        drop(held);
+        Self { busy: self.busy.clone(), names, sending }
+    }
+}
+
 impl Drop for Hold {
     fn drop(&mut self) {
         let mut held = self.busy.lock();
@@ -103,6 +118,11 @@ mod tests {
         assert!(busy.hold(vec![name(3), name(2)]).is_err());
         let other = busy.hold(vec![name(3)]).expect("not taken by the one that failed");
         assert!(busy.holder(&name(1)).is_some());
+        let before = busy.holder(&name(1)).unwrap();
+        let first = first.keep(vec![name(1)]);
+        assert!(*before.ended.borrow(), "who waited looks again");
+        assert!(busy.hold(vec![name(1)]).is_err());
+        drop(busy.hold(vec![name(2)]).expect("given back"));
         drop(first);
         assert!(busy.holder(&name(1)).is_none());
         drop(busy.hold(vec![name(2), name(1)]).expect("free again"));

@@ -9,17 +9,17 @@ use http::StatusCode;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::busy::Hold;
+use super::busy::{Hold, Name};
 use super::claim::Claiming;
 use super::records::{self, ClaimedItems, Recorded, Records};
 use super::{Intake, told};
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
 use crate::crash::{self, Point};
-use crate::idempotency::TenantId;
 use crate::idempotency::ledger::{Doubt, ItemOutcome};
 use crate::idempotency::outcome::Verdict as StatusVerdict;
 use crate::idempotency::record::UnknownReason;
+use crate::idempotency::{RecordId, TenantId};
 use crate::items::{self, Joined, Plan, Shape, join};
 use crate::places::Place;
 use crate::problem::{Disposition, Problem};
@@ -57,6 +57,14 @@ impl Conclusion {
         drop(self.hold);
         // The client may have gone; nobody is harmed.
         let _ = self.first.send(answer);
+    }
+
+    /// Tells that time ran out. The call is still open: no other batch with one of these
+    /// `serialize_by` values may begin before it has ended.
+    fn tell_and_keep(self, serial: Vec<Name>) -> Hold {
+        let kept = self.hold.keep(serial);
+        let _ = self.first.send(Err(outcome::outcome_unknown(StatusCode::GATEWAY_TIMEOUT)));
+        kept
     }
 }
 
@@ -132,9 +140,13 @@ async fn run(gateway: Arc<Gateway>, start: Start, conclusion: Conclusion, places
     let end = match timeout(patience, backend.as_mut()).await {
         Ok(end) => end,
         Err(_) => {
+            let serial = call.batch.serial.iter().copied().map(RecordId::from_bytes).collect();
+            claimed.keep_turns();
             lose(&mut claimed, UnknownReason::Timeout, "the upstream timeout ran out").await;
-            conclusion.tell(Err(outcome::outcome_unknown(StatusCode::GATEWAY_TIMEOUT)));
+            let alone = conclusion.tell_and_keep(serial);
             call.late(&mut claimed, timeout(patience, backend).await.ok()).await;
+            claimed.give_back_turns().await;
+            drop(alone);
             return;
         }
     };

@@ -111,6 +111,11 @@ impl Turns {
         });
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// They are given back.
     pub(super) fn clear(&mut self) {
         self.0.clear();

@@ -86,9 +86,12 @@ fn unavailable(error: &StoreError) -> Problem {
 pub(super) struct ClaimedItems {
     gateway: Arc<Gateway>,
     retention: Retention,
+    /// That of all its records.
+    attempt: Nonce,
     items: Vec<Entry>,
-    /// Given back with the outcome.
+    /// Given back with the outcome, unless they are kept longer.
     turns: Turns,
+    keeps_turns: bool,
     settled: bool,
 }
 
@@ -162,7 +165,9 @@ pub(super) async fn claim(
     changes.extend(turns.take());
     let swapped = gateway.store.swap(changes).await;
     let settled = swapped.is_ok();
-    let mut claimed = ClaimedItems { gateway: gateway.clone(), retention, items, turns, settled };
+    let (gateway, attempt) = (gateway.clone(), draft.attempt);
+    let mut claimed =
+        ClaimedItems { gateway, retention, attempt, items, turns, keeps_turns: false, settled };
     match swapped {
         Ok(Swap::Done) => {
             claimed.settled = false;
@@ -257,7 +262,9 @@ impl ClaimedItems {
                     for (entry, (_, record)) in self.items.iter_mut().zip(&records) {
                         entry.record = record.clone();
                     }
-                    self.turns.clear();
+                    if !self.keeps_turns {
+                        self.turns.clear();
+                    }
                     records.append(&mut decided);
                     return Recorded { records, durable: true };
                 }
@@ -309,7 +316,9 @@ impl ClaimedItems {
             changes.push(Change { id: entry.id, expect: Some(entry.record.version), put });
             records.push((entry.at, next));
         }
-        changes.extend(self.turns.give_back());
+        if !self.keeps_turns {
+            changes.extend(self.turns.give_back());
+        }
         (changes, records)
     }
 
@@ -337,11 +346,7 @@ impl ClaimedItems {
     /// What the store did not confirm is tried again until it has it.
     fn finish_later(&mut self, changes: Vec<Change>, kind: Kind) {
         self.settled = true;
-        // All records of a claim are of one attempt.
-        if let Some(entry) = self.items.first() {
-            let attempt = entry.record.attempt;
-            self.gateway.unfinished.finish(&self.gateway.store, changes, (attempt, kind));
-        }
+        self.gateway.unfinished.finish(&self.gateway.store, changes, (self.attempt, kind));
     }
 
     /// Records that nobody knows what became of the items.
@@ -374,6 +379,24 @@ impl ClaimedItems {
         self.finish_later(changes, Kind::Withdrawal);
     }
 
+    /// From now on the turns stay with this call, whatever is recorded, until they are given back.
+    pub(super) fn keep_turns(&mut self) {
+        self.keeps_turns = true;
+    }
+
+    /// Gives back the turns that were kept.
+    pub(super) async fn give_back_turns(&mut self) {
+        let changes: Vec<Change> = self.turns.give_back().collect();
+        for change in changes {
+            // One that is another's by now is none of this call's.
+            if let Err(error) = self.gateway.store.swap(vec![change.clone()]).await {
+                tracing::error!(%error, "a turn could not be given back yet");
+                self.finish_later(vec![change], Kind::Outcome);
+            }
+        }
+        self.turns.clear();
+    }
+
     /// The store's time.
     pub(super) fn now(&self) -> Timestamp {
         self.gateway.store.now()
@@ -387,7 +410,14 @@ impl ClaimedItems {
 
 impl Drop for ClaimedItems {
     fn drop(&mut self) {
-        if self.settled || tokio::runtime::Handle::try_current().is_err() {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        if self.settled {
+            if self.keeps_turns && !self.turns.is_empty() {
+                let changes = self.turns.give_back().collect();
+                self.finish_later(changes, Kind::Outcome);
+            }
             return;
         }
         let now = self.gateway.store.now();
