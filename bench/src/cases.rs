@@ -36,10 +36,12 @@ pub(crate) struct Case {
     pub(crate) backend: Backend,
     pub(crate) status: Status,
     pub(crate) wanted: Option<Wanted>,
+    /// Over how many connections, if not over as many as everything else.
+    pub(crate) connections: Option<usize>,
 }
 
 const fn peer(name: &'static str, target: Target, ask: Ask, backend: Backend) -> Case {
-    Case { name, target, ask, backend, status: Status::None, wanted: None }
+    Case { name, target, ask, backend, status: Status::None, wanted: None, connections: None }
 }
 
 const fn ours(
@@ -51,8 +53,11 @@ const fn ours(
     at_most: f64,
 ) -> Case {
     let wanted = Some(Wanted { reference, at_most });
-    Case { name, target: Target::Oncegate, ask, backend, status, wanted }
+    Case { name, target: Target::Oncegate, ask, backend, status, wanted, connections: None }
 }
+
+/// As many tills as one gateway commonly serves at the same moment.
+const FEW: Option<usize> = Some(8);
 
 const EXECUTED: Status = Status::Is("executed");
 const REPLAYED: Status = Status::Is("replayed");
@@ -60,6 +65,7 @@ const PROXY_POST: &str = "nginx, plain proxy, POST";
 const PROXY_GET: &str = "nginx, plain proxy, GET";
 const REPLAY: &str = "oncegate, replay";
 const FRESH_LARGE: &str = "oncegate, fresh, body of a batch's size";
+const FRESH_LARGE_FEW: &str = "oncegate, fresh, body of a batch's size, 8 connections";
 const CACHE_GET: &str = "nginx, cache hit, GET";
 
 /// Every case; the order is the order of measuring and of the table.
@@ -88,6 +94,7 @@ pub(crate) const CASES: &[Case] = &[
         backend: Backend::EveryTime,
         status: EXECUTED,
         wanted: None,
+        connections: None,
     },
     ours(
         "oncegate, batch of 10, fresh",
@@ -97,5 +104,25 @@ pub(crate) const CASES: &[Case] = &[
         FRESH_LARGE,
         2.0,
     ),
+    Case {
+        name: FRESH_LARGE_FEW,
+        target: Target::Oncegate,
+        ask: Ask::FreshLarge,
+        backend: Backend::EveryTime,
+        status: EXECUTED,
+        wanted: None,
+        connections: FEW,
+    },
+    Case {
+        connections: FEW,
+        ..ours(
+            "oncegate, batch of 10, fresh, 8 connections",
+            Ask::FreshBatch,
+            Backend::EveryTime,
+            EXECUTED,
+            FRESH_LARGE_FEW,
+            2.0,
+        )
+    },
     ours("oncegate, batch of 10, replay", Ask::SameBatch, Backend::Never, REPLAYED, REPLAY, 3.0),
 ];

@@ -68,7 +68,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         text.push_str(&report::memory(idle, &found));
     }
     text.push_str(&format!(
-        "\n{} connections, kept alive; medians of {} interleaved rounds of {:.1} s.\n\n{}",
+        "\n{} connections unless a case says otherwise, kept alive; medians of {} interleaved rounds of {:.1} s.\n\n{}",
         plan.connections,
         plan.rounds,
         plan.measured.as_secs_f64(),
@@ -114,8 +114,9 @@ fn measure(
     for round in 0..plan.rounds {
         for row in &mut rows {
             let Some((address, pids)) = find(row.case.target) else { continue };
-            let Case { name, ask, status, .. } = *row.case;
-            let load = Load { address, second: None, ask, status, connections: plan.connections };
+            let Case { name, ask, status, connections, .. } = *row.case;
+            let connections = connections.unwrap_or(plan.connections);
+            let load = Load { address, second: None, ask, status, connections };
             let counted = Counted { server: &pids, helpers: &[] };
             let told = |failure| format!("{name}: {failure}");
             if round == 0 && row.case.backend == Backend::Never {

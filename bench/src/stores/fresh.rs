@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Plan, Replicas};
+use super::{Kind, Plan, Replicas};
 use crate::Failure;
 use crate::load::{self, Ask, Counted, Load, Sample, Status, Until};
 use crate::servers::{Gateway, Peers};
@@ -15,6 +15,7 @@ pub(super) struct Row {
     pub(super) name: String,
     pub(super) samples: Vec<Sample>,
     pub(super) wanted: Wanted,
+    connections: usize,
     address: SocketAddr,
     second: Option<SocketAddr>,
     server: Vec<u32>,
@@ -25,28 +26,29 @@ pub(super) struct Row {
 /// What is wanted of a row.
 pub(super) enum Wanted {
     Nothing,
+    /// It is there to be compared with.
+    Reference,
     /// At least the rate of the first row and at most its CPU.
     AsFastAsFirst,
     /// At least the rate of the row before.
     AsFastAsBefore,
 }
 
-pub(super) fn measure(
-    plan: &Plan,
-    peers: Option<&Peers>,
-    embedded: &Gateway,
-    shared: &[Replicas],
-) -> Result<Vec<Row>, Failure> {
-    let mut rows = rows(peers, embedded, shared)?;
+pub(super) fn measure(plan: &Plan, mut rows: Vec<Row>) -> Result<Vec<Row>, Failure> {
     rows.retain(|row| plan.only.as_ref().is_none_or(|only| row.name.contains(only.as_str())));
     for round in 1..=plan.rounds {
-        for row in &mut rows {
+        // Each round in the other direction: what servers do afterwards burdens not the same ones
+        // every time.
+        let forth = rows.iter_mut();
+        let order: Vec<&mut Row> =
+            if round % 2 == 1 { forth.collect() } else { forth.rev().collect() };
+        for row in order {
             let load = Load {
                 address: row.address,
                 second: row.second,
                 ask: Ask::Fresh,
                 status: row.status,
-                connections: plan.connections,
+                connections: row.connections,
             };
             let until = Until::Elapsed { warm_up: WARM_UP, measured: plan.measured };
             let counted = Counted { server: &row.server, helpers: &row.store };
@@ -66,10 +68,11 @@ pub(super) fn measure(
     Ok(rows)
 }
 
-fn rows(
+/// What is measured without a store on a server.
+pub(super) fn alone(
+    connections: usize,
     peers: Option<&Peers>,
     embedded: &Gateway,
-    shared: &[Replicas],
 ) -> Result<Vec<Row>, Failure> {
     let mut rows = Vec::new();
     if let Some(peers) = peers {
@@ -78,6 +81,7 @@ fn rows(
             name: "nginx + Lua + Redis, not durable".to_owned(),
             samples: Vec::new(),
             wanted: Wanted::Nothing,
+            connections,
             address: naive,
             second: None,
             server: vec![nginx],
@@ -89,29 +93,39 @@ fn rows(
         name: "oncegate, embedded store".to_owned(),
         samples: Vec::new(),
         wanted: Wanted::Nothing,
+        connections,
         address: embedded.address,
         second: None,
         server: vec![embedded.server.pid()],
         store: Vec::new(),
         status: Status::Is("executed"),
     });
-    for Replicas { kind, gateways: [first, second], store } in shared {
-        let one = |name: String, wanted: Wanted| Row {
-            name,
+    Ok(rows)
+}
+
+/// One replica and two, on each kind of store. `first` is what is wanted of one.
+pub(super) fn replicas(
+    connections: usize,
+    kinds: &[Kind],
+    named: impl Fn(&str) -> String,
+    first: fn() -> Wanted,
+) -> Vec<Row> {
+    let rows = kinds.iter().map(|Kind { name, one, two }| {
+        let row = |name: String, replicas: &Replicas, wanted: Wanted| Row {
+            name: named(&name),
             samples: Vec::new(),
             wanted,
-            address: first.address,
-            second: None,
-            server: vec![first.server.pid()],
-            store: vec![store.server.pid()],
+            connections,
+            address: replicas.gateways[0].address,
+            second: replicas.gateways.get(1).map(|second| second.address),
+            server: replicas.gateways.iter().map(|gateway| gateway.server.pid()).collect(),
+            store: vec![replicas.store.server.pid()],
             status: Status::Is("executed"),
         };
-        rows.push(one(format!("oncegate, {kind}"), Wanted::AsFastAsFirst));
-        rows.push(Row {
-            second: Some(second.address),
-            server: vec![first.server.pid(), second.server.pid()],
-            ..one(format!("two oncegates, {kind}"), Wanted::AsFastAsBefore)
-        });
-    }
-    Ok(rows)
+        [
+            row(format!("oncegate, {name}"), one, first()),
+            row(format!("two oncegates, {name}"), two, Wanted::AsFastAsBefore),
+        ]
+    });
+    rows.flatten().collect()
 }

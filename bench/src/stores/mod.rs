@@ -5,12 +5,14 @@ mod report;
 mod servers;
 mod wake;
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::Failure;
 use crate::args::Args;
 use crate::servers::{Gateway, Peers, Place};
 use crate::{backend, machine};
+use fresh::Wanted;
 use servers::StoreServer;
 
 /// How much is measured.
@@ -37,11 +39,36 @@ impl Plan {
     }
 }
 
-/// Two gateways on one store. The gateways end first: a server may wait for its clients.
+/// Gateways on one store. They end first: a server may wait for its clients.
 struct Replicas {
-    kind: &'static str,
-    gateways: [Gateway; 2],
+    gateways: Vec<Gateway>,
     store: StoreServer,
+}
+
+/// One gateway, and two, each on a store of their own: what the others wrote makes it no larger.
+struct Kind {
+    name: &'static str,
+    one: Replicas,
+    two: Replicas,
+}
+
+/// As many connections as a fleet has that needs a second replica.
+const MANY: usize = 256;
+
+fn start(place: &Place, binary: &Path, pool: usize, suffix: &str) -> Result<Vec<Kind>, Failure> {
+    let store = |kind: &str, name: &str| match kind {
+        "Redis" => servers::redis(place, name),
+        _ => servers::postgres(place, name, pool),
+    };
+    let replicas = |kind: &str, count: usize| {
+        let name = format!("{}-{count}{suffix}", kind.to_lowercase());
+        let store = store(kind, &name)?;
+        let start = |at| Gateway::start_on(place, binary, &format!("{name}-{at}"), &store.table);
+        let gateways = (0..count).map(start).collect::<Result<_, _>>()?;
+        Ok::<_, Failure>(Replicas { gateways, store })
+    };
+    let kinds = ["PostgreSQL", "Redis"].into_iter();
+    kinds.map(|name| Ok(Kind { name, one: replicas(name, 1)?, two: replicas(name, 2)? })).collect()
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
@@ -63,29 +90,29 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let before = machine::state(&place.tmp)?;
     let peers = (!args.flag("alone")).then(|| Peers::start(&place)).transpose()?;
     let embedded = Gateway::start(&place, &binary)?;
-    let mut shared = Vec::new();
-    for (kind, store) in [
-        ("PostgreSQL", servers::postgres(&place, "postgres", args.or("pool", 4)?)?),
-        ("Redis", servers::redis(&place, "redis-strict")?),
-    ] {
-        let start = |replica: &str| {
-            let name = format!("oncegate-{kind}-{replica}");
-            Gateway::start_on(&place, &binary, &name, &store.table)
-        };
-        shared.push(Replicas { kind, gateways: [start("a")?, start("b")?], store });
-    }
-    let rows = fresh::measure(&plan, peers.as_ref(), &embedded, &shared)?;
+    let pool = args.or("pool", 4)?;
+    let shared = start(&place, &binary, pool, "")?;
+    let mut rows = fresh::alone(plan.connections, peers.as_ref(), &embedded)?;
+    let named = |name: &str| name.to_owned();
+    rows.extend(fresh::replicas(plan.connections, &shared, named, || Wanted::AsFastAsFirst));
+    let mut rows = fresh::measure(&plan, rows)?;
     let mut waits = Vec::new();
-    for replicas in shared.iter().filter(|_| plan.only.is_none()) {
-        waits.push((replicas.kind, wake::measure(&plan, replicas)?));
+    for kind in shared.iter().filter(|_| plan.only.is_none()) {
+        waits.push((kind.name, wake::measure(&plan, kind)?));
     }
+    drop(shared);
+    // On stores of their own, which are as empty as the others were.
+    let shared = start(&place, &binary, pool, "-many")?;
+    let named = |name: &str| format!("{name}, {MANY} connections");
+    let many = fresh::replicas(MANY, &shared, named, || Wanted::Reference);
+    rows.extend(fresh::measure(&plan, many)?);
     if peers.is_none() {
         // There is nothing to compare with.
         return Ok(());
     }
     let text = format!(
-        "{}\n{}\n{} connections, kept alive; medians of {} interleaved rounds of {:.1} s; ratios are \
-         medians of the rounds' own. {} waits on each store.\n\n{}- Stores: {}; {}\n- Before: {before}\n- \
+        "{}\n{}\n{} connections unless a row says otherwise, kept alive; medians of {} interleaved \
+         rounds of {:.1} s, each in the other direction; ratios are medians of the rounds' own. {} waits on each store.\n\n{}- Stores: {}; {}\n- Before: {before}\n- \
          After: {}\n",
         report::fresh(&rows),
         report::waits(&waits),

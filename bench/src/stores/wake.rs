@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::{Plan, Replicas};
+use super::{Kind, Plan};
 use crate::{Failure, backend};
 
 /// Nothing in a round takes longer, or the run ends.
@@ -27,19 +27,20 @@ pub(super) struct Waits {
     pub(super) since_answer: Vec<f64>,
 }
 
-pub(super) fn measure(plan: &Plan, replicas: &Replicas) -> Result<Waits, Failure> {
-    let [caller, waiter] = replicas.gateways.each_ref().map(|gateway| gateway.address);
+pub(super) fn measure(plan: &Plan, kind: &Kind) -> Result<Waits, Failure> {
+    let [caller, waiter] = &kind.two.gateways[..] else { return Err("not two replicas".into()) };
+    let (caller, waiter) = (caller.address, waiter.address);
     let mut caller = Client::connect(caller)?;
     let mut waiter = Client::connect(waiter)?;
     let mut waits = Waits::default();
     for number in 0..plan.wakes {
-        let told = |failure| format!("{}, wait {number}: {failure}", replicas.kind);
+        let told = |failure| format!("{}, wait {number}: {failure}", kind.name);
         let (outcome, answer) = one(&mut caller, &mut waiter, number).map_err(told)?;
         waits.since_outcome.push(outcome);
         waits.since_answer.push(answer);
     }
     let median = crate::report::median(waits.since_outcome.clone());
-    eprintln!("{}: {} waits, median {median:.2} ms", replicas.kind, plan.wakes);
+    eprintln!("{}: {} waits, median {median:.2} ms", kind.name, plan.wakes);
     Ok(waits)
 }
 
