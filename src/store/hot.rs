@@ -10,13 +10,15 @@
 //! done. Most never are, and an entry costs as much as a tenth of a request. Of a store on a server a
 //! record goes in when it is completed: the server may be away when it is asked for.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
-use moka::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{OptionsBuilder, Weighter};
 use tokio::sync::broadcast;
 
 use crate::clock::Timestamp;
@@ -37,14 +39,42 @@ const OVERHEAD: usize = 1024 + MAX_VERBATIM;
 /// What a header line costs: in the record beside name and value, and in the map of its replay.
 const HEADER: usize = 80 + 120;
 
+/// Bytes of a part of the cache, at least: each has its own lock, and gives room only to itself.
+const SHARD: u64 = 4 << 20;
+/// Entries of a usual size; the tables are made for so many.
+const USUAL_ENTRY: u64 = 4 << 10;
+
 /// The cache of final answers.
-#[derive(Debug)]
 pub struct Hot {
-    entries: Cache<RecordId, Entry, BuildIdHasher>,
+    entries: Cache<RecordId, Held, Weight, BuildIdHasher, DefaultLifecycle<RecordId, Held>>,
     max_entry: u64,
+    /// How long an entry counts; `None`: as long as it stays.
+    longest: Option<Duration>,
     /// Counts the records that were dropped because they changed. A batch's answer is made of
     /// records that it does not name, so that it holds only while none was.
     dropped: AtomicU64,
+}
+
+impl fmt::Debug for Hot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hot").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}
+
+/// An entry, and until when it counts.
+#[derive(Debug, Clone)]
+struct Held {
+    entry: Entry,
+    until: Option<Instant>,
+}
+
+#[derive(Clone, Copy)]
+struct Weight;
+
+impl Weighter<RecordId, Held> for Weight {
+    fn weight(&self, _: &RecordId, held: &Held) -> u64 {
+        held.entry.weight() as u64
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -99,19 +129,35 @@ impl Hot {
     }
 
     fn build(capacity: u64, longest: Option<Duration>) -> Self {
-        let mut cache = Cache::builder()
-            .max_capacity(capacity)
-            .weigher(|_, entry: &Entry| u32::try_from(entry.weight()).unwrap_or(u32::MAX));
-        if let Some(longest) = longest {
-            cache = cache.time_to_live(longest);
+        let shards = (capacity / SHARD).clamp(1, 8) as usize;
+        let items = (capacity / USUAL_ENTRY) as usize;
+        let (hasher, lifecycle) = (BuildIdHasher::default(), DefaultLifecycle::default());
+        let options = OptionsBuilder::new()
+            .shards(shards)
+            .estimated_items_capacity(items)
+            .weight_capacity(capacity)
+            .build();
+        let entries = match options {
+            Ok(options) => Cache::with_options(options, Weight, hasher, lifecycle),
+            // Only without a capacity.
+            Err(_) => Cache::with(items, capacity, Weight, hasher, lifecycle),
+        };
+        let (max_entry, dropped) = (MAX_ENTRY.min(capacity), AtomicU64::new(0));
+        Self { entries, max_entry, longest, dropped }
+    }
+
+    fn entry(&self, id: &RecordId) -> Option<Entry> {
+        let Held { entry, until } = self.entries.get(id)?;
+        if until.is_some_and(|until| until <= Instant::now()) {
+            self.entries.remove(id);
+            return None;
         }
-        let entries = cache.build_with_hasher(BuildIdHasher::default());
-        Self { entries, max_entry: MAX_ENTRY.min(capacity), dropped: AtomicU64::new(0) }
+        Some(entry)
     }
 
     /// The final record with this id, when it is here. It may have expired: decide with its time.
     pub fn get(&self, id: &RecordId) -> Option<Arc<Known>> {
-        match self.entries.get(id)? {
+        match self.entry(id)? {
             Entry::Record(known) => Some(known),
             Entry::Batch(_) => None,
         }
@@ -142,13 +188,13 @@ impl Hot {
         self.put(id, record);
         // Looked at last: what is dropped from now on is dropped with this.
         if self.dropped() != dropped {
-            self.entries.invalidate(&id);
+            self.entries.remove(&id);
         }
     }
 
     /// The answer of the batch with this name, at `now`.
     pub fn merged(&self, name: &RecordId, now: Timestamp) -> Option<Arc<Merged>> {
-        let Entry::Batch(merged) = self.entries.get(name)? else { return None };
+        let Entry::Batch(merged) = self.entry(name)? else { return None };
         let due = merged.holds_until.is_some_and(|end| end <= now);
         (!due && merged.dropped == self.dropped()).then_some(merged)
     }
@@ -166,25 +212,26 @@ impl Hot {
 
     fn insert(&self, id: RecordId, entry: Entry) {
         if entry.weight() as u64 <= self.max_entry {
-            self.entries.insert(id, entry);
+            let until = self.longest.map(|longest| Instant::now() + longest);
+            self.entries.insert(id, Held { entry, until });
         }
     }
 
     /// Drops the record with this id, and all answers of batches, which may be made of it.
     pub fn forget(&self, id: &RecordId) {
         self.dropped.fetch_add(1, Ordering::AcqRel);
-        self.entries.invalidate(id);
+        self.entries.remove(id);
     }
 
     /// Drops everything: a record may have changed without a word.
     pub fn forget_all(&self) {
         self.dropped.fetch_add(1, Ordering::AcqRel);
-        self.entries.invalidate_all();
+        self.entries.clear();
     }
 
-    /// Bytes held now, as far as the cache's housekeeping has counted them.
+    /// Bytes held now.
     pub fn bytes(&self) -> u64 {
-        self.entries.weighted_size()
+        self.entries.weight()
     }
 }
 
@@ -350,7 +397,6 @@ mod tests {
         for n in 0..1000 {
             hot.put(samples::id(n), samples::kept(n, 1000));
         }
-        hot.entries.run_pending_tasks();
         assert!(hot.bytes() <= 64 << 10, "{} bytes", hot.bytes());
         assert!(hot.bytes() > 0);
     }
