@@ -188,7 +188,7 @@ fn described(record: &Value, done: &str) -> String {
         let units: Vec<String> =
             units.iter().map(|at| format!("{} {at}", text(&item[*at]))).collect();
         lines.push(format!("{:<13}{}", "units", units.join(", ")));
-        for (name, label) in [("row", "last row"), ("evidence", "unread row")] {
+        for (name, label) in [("row", "last row"), ("evidence", "unread")] {
             if let Some(Value::String(row)) = item.get(name) {
                 lines.push(format!("{label:<13}{}", clean(row)));
             }

@@ -1,7 +1,6 @@
 //! A claim from the moment it is durable until its outcome is.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
@@ -59,14 +58,14 @@ pub(super) enum Settled {
 
 impl Claimed {
     /// Makes the claim durable, or says what the key's record means for this request. A call that
-    /// another process has in flight is waited for, `wait` at most.
+    /// another process has in flight is waited for, `until` then at most.
     pub(super) async fn claim(
         gateway: &Arc<Gateway>,
         id: RecordId,
         draft: Draft,
-        wait: Duration,
+        until: Instant,
     ) -> Result<Self, Told> {
-        let (route, retention, until) = (draft.route, draft.retention, Instant::now() + wait);
+        let (route, retention) = (draft.route, draft.retention);
         let now = gateway.store.now();
         let attempt = unique::bytes();
         let mut record = Arc::new(Record {

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::client::Client;
 use super::conclusion::Conclusion;
@@ -163,10 +163,13 @@ async fn keyed(
     }
     let identity = intake.identify(mode);
     let fingerprint = identity.compared.fingerprint(&intake.tenant);
+    let until = Instant::now() + mode.duplicates.wait;
     for _ in 0..MAX_JOINS {
         match gateway.calls.enter(intake.id, &fingerprint) {
             Entry::Join(flight) => {
-                if let Some(answer) = join(gateway, route, mode, &flight, &fingerprint).await {
+                if let Some(answer) =
+                    join(gateway, (route, mode, until), &flight, &fingerprint).await
+                {
                     return answer;
                 }
                 match known::recorded(gateway, intake.id, &fingerprint).await {
@@ -179,7 +182,8 @@ async fn keyed(
                 let (first, answered) = oneshot::channel();
                 let header = mode.duplicates.replayed_header.clone();
                 let conclusion = Conclusion::new(lead, first, header);
-                let wanted = Wanted { intake, fingerprint, subject: identity.subject };
+                let subject = identity.subject;
+                let wanted = Wanted { intake, fingerprint, subject, until };
                 lead_call(gateway, route, wanted, conclusion);
                 return first_answer(answered, mode.duplicates.answer_within).await;
             }
@@ -234,8 +238,7 @@ pub(super) async fn first_answer(
 /// not its own; the store knows more.
 async fn join(
     gateway: &Arc<Gateway>,
-    route: usize,
-    mode: &RequestMode,
+    (route, mode, until): (usize, &RequestMode, Instant),
     flight: &Flight,
     fingerprint: &Fingerprint,
 ) -> Option<Answer> {
@@ -243,7 +246,8 @@ async fn join(
     let in_progress = || Some(Err(outcome::in_progress(expected_rest(flight))));
     if flight.fingerprint.digest != fingerprint.digest {
         // Until it is claimed, either of the two may be the one that the key was used for.
-        return match timeout(wait.max(CLAIM_WAIT), flight.holds_its_key()).await {
+        let claimed = until.max(Instant::now() + CLAIM_WAIT);
+        return match timeout_at(claimed, flight.holds_its_key()).await {
             Ok(true) => Some(Err(outcome::reused(flight.fingerprint.differing(fingerprint)))),
             Ok(false) => None,
             Err(_) => in_progress(),
@@ -253,7 +257,7 @@ async fn join(
         return in_progress();
     }
     let Some(_waiting) = gateway.waiters[route].take() else { return in_progress() };
-    match timeout(wait, flight.concluded()).await {
+    match timeout_at(until, flight.concluded()).await {
         Ok(told) => Some(told.replay(&mode.duplicates.replayed_header)),
         Err(_) => in_progress(),
     }

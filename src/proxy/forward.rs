@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Request, StatusCode};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Gateway;
 use super::claimed::{Claimed, Settled};
@@ -47,6 +47,8 @@ pub(super) struct Wanted {
     pub(super) fingerprint: Fingerprint,
     /// Digest of the business id that the body names.
     pub(super) subject: Option<[u8; 16]>,
+    /// Until when it may wait for what other processes are sending.
+    pub(super) until: Instant,
 }
 
 /// How the backend's part ended.
@@ -74,7 +76,7 @@ pub(super) struct Sending<'a> {
 /// Claims, sends, records and tells.
 pub(super) async fn run(call: Call, conclusion: Conclusion) {
     let Call { gateway, route, wanted, place, share } = call;
-    let Wanted { intake, fingerprint, subject } = wanted;
+    let Wanted { intake, fingerprint, subject, until } = wanted;
     let Some(mode) = gateway.request_mode(route) else { return };
     let Intake { id, key, tenant, whole, .. } = *intake;
     let (request, reservation) = whole.into_request(&gateway.config.routes[route], true);
@@ -86,7 +88,7 @@ pub(super) async fn run(call: Call, conclusion: Conclusion) {
     }
     let retention = mode.record.retention;
     let draft = super::claimed::Draft { route, tenant, key, subject, fingerprint, retention };
-    let mut claimed = match Claimed::claim(&gateway, id, draft, mode.duplicates.wait).await {
+    let mut claimed = match Claimed::claim(&gateway, id, draft, until).await {
         Ok(claimed) => claimed,
         Err(told) => return conclusion.tell(told, None),
     };

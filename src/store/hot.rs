@@ -39,7 +39,7 @@ const OVERHEAD: usize = 1024 + MAX_VERBATIM;
 /// What a header line costs: in the record beside name and value, and in the map of its replay.
 const HEADER: usize = 80 + 120;
 
-/// Bytes of a part of the cache, at least: each has its own lock, and gives room only to itself.
+/// Bytes of a part of the cache, about: each has its own lock, and gives room only to itself.
 const SHARD: u64 = 4 << 20;
 /// Entries of a usual size; the tables are made for so many.
 const USUAL_ENTRY: u64 = 4 << 10;
@@ -136,6 +136,8 @@ impl Hot {
             .shards(shards)
             .estimated_items_capacity(items)
             .weight_capacity(capacity)
+            // The other half is left to the newest, most of which nobody asks for again.
+            .hot_allocation(0.5)
             .build();
         let entries = match options {
             Ok(options) => Cache::with_options(options, Weight, hasher, lifecycle),
@@ -399,6 +401,30 @@ mod tests {
         }
         assert!(hot.bytes() <= 64 << 10, "{} bytes", hot.bytes());
         assert!(hot.bytes() > 0);
+    }
+
+    #[test]
+    fn the_newest_are_there_whatever_came_before() {
+        let hot = Hot::for_a_while(CAPACITY, Duration::from_secs(3600));
+        let record = samples::kept(1, 1000);
+        let fits = CAPACITY / weight(&record) as u64;
+        let all = 10 * fits;
+        for n in 0..all {
+            hot.put(spread(n), record.clone());
+        }
+        let newest = all - fits / 3..all;
+        let there = newest.clone().filter(|n| hot.get(&spread(*n)).is_some()).count() as u64;
+        // Parts of the cache are not filled evenly.
+        assert!(there * 100 >= (newest.end - newest.start) * 95, "{there} of {newest:?}");
+    }
+
+    /// An id like a digest.
+    fn spread(n: u64) -> RecordId {
+        crate::idempotency::RecordId::new(
+            &crate::idempotency::TenantId::from_bytes([1; 16]),
+            "",
+            &n.to_string(),
+        )
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The half of a batch that a client's disconnect cannot cancel: claim what is missing, send it,
 //! read what became of each item, record it, tell.
 
+use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -223,7 +224,7 @@ impl Call<'_> {
         (recorded, released): (Recorded, bool),
         now: Timestamp,
     ) -> Answer {
-        let Recorded { records, durable } = recorded;
+        let Recorded { records: recorded_now, durable } = recorded;
         if joined.shape == Shape::Unreadable {
             let status = match head.status {
                 StatusCode::GATEWAY_TIMEOUT => StatusCode::GATEWAY_TIMEOUT,
@@ -231,7 +232,11 @@ impl Call<'_> {
             };
             return Err(outcome::outcome_unknown(status));
         }
-        for (at, record) in records {
+        if let Cow::Owned(told) = records::as_told(&self.records, now) {
+            self.records = told;
+        }
+        // What this call concluded is told as it is.
+        for (at, record) in recorded_now {
             self.records[at] = Some(record);
         }
         let disposition = match (durable, released) {
@@ -240,8 +245,7 @@ impl Call<'_> {
             (true, false) => Disposition::Executed,
         };
         let brought = told::Brought { head, body, joined, disposition };
-        let records = records::as_told(&self.records, now);
-        told::merged(self.mode, &self.batch, &records, Some(brought), held)
+        told::merged(self.mode, &self.batch, &self.records, Some(brought), held)
     }
 
     /// After the timeout the client has been told and the items are unknown; what the same attempt

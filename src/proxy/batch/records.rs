@@ -270,11 +270,19 @@ impl ClaimedItems {
                 }
                 Ok(Swap::Lost { index, .. }) => {
                     let id = self.items.get(index).map(|entry| entry.id);
-                    if self.rebase(&mut decided).await {
-                        continue;
+                    match self.rebase(&mut decided).await {
+                        Ok(true) => continue,
+                        Ok(false) => {
+                            self.settled = true;
+                            tracing::error!(record = ?id, "an item is gone");
+                            self.give_back_turns().await;
+                        }
+                        Err(error) => {
+                            tracing::error!(%error, "the records of a batch cannot be read");
+                            let (changes, _) = self.outcome(forget, &next);
+                            self.finish_later(changes, Kind::Outcome);
+                        }
                     }
-                    self.settled = true;
-                    tracing::error!(record = ?id, "an item is gone or cannot be read");
                 }
                 Err(error) => {
                     tracing::error!(%error, "the outcome of a batch could not be recorded");
@@ -323,14 +331,19 @@ impl ClaimedItems {
     }
 
     /// Takes the items as they are now. Those about which somebody has decided are not this
-    /// attempt's any more; they go to `decided`. `false`: one is not there or cannot be read.
-    async fn rebase(&mut self, decided: &mut Vec<(usize, Arc<Record>)>) -> bool {
+    /// attempt's any more; they go to `decided`. `false`: one is not there.
+    async fn rebase(
+        &mut self,
+        decided: &mut Vec<(usize, Arc<Record>)>,
+    ) -> Result<bool, StoreError> {
         let ids = self.items.iter().map(|entry| entry.id).chain(self.turns.ids());
         let ids: Vec<RecordId> = ids.collect();
-        let Ok(mut found) = self.gateway.store.get_many(&ids).await else { return false };
+        let mut found = self.gateway.store.get_many(&ids).await?;
         let turns = found.split_off(self.items.len().min(found.len()));
-        let Some(found) = found.into_iter().collect::<Option<Vec<Record>>>() else { return false };
         self.turns.retain(&turns);
+        let Some(found) = found.into_iter().collect::<Option<Vec<Record>>>() else {
+            return Ok(false);
+        };
         for (mut entry, now) in std::mem::take(&mut self.items).into_iter().zip(found) {
             if now.awaits(&entry.record.attempt) {
                 entry.record = Arc::new(now);
@@ -340,7 +353,7 @@ impl ClaimedItems {
                 decided.push((entry.at, Arc::new(now)));
             }
         }
-        true
+        Ok(true)
     }
 
     /// What the store did not confirm is tried again until it has it.

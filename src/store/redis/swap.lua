@@ -70,7 +70,8 @@ local function entries(id, bytes)
 end
 
 -- Makes sure of every entry of a record that is as it should be, and of none that an earlier state of
--- the same attempt had in `open`.
+-- the same attempt had in `open`. Of a record that is gone entries may be left in the other indexes:
+-- they name nothing, and whoever reads them finds that.
 local function restore(id, put)
   local is_id, is_open, is_expiry, is_subject
   local stale = {id}

@@ -130,7 +130,7 @@ impl<E: Engine> Shared<E> {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err("it is closed".to_owned()),
             // A lane that tries again knows more than that it took too long.
-            Err(_) => Err(self.queue.trouble().unwrap_or_else(late)),
+            Err(_) => Err(self.queue.trouble(self.timing.patience).unwrap_or_else(late)),
         };
         match answer.map_err(StoreError::Unavailable)? {
             Compared::Done => {

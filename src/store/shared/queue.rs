@@ -66,8 +66,8 @@ struct Waiting {
     last: usize,
     /// A lane looks again by itself before anything has waited too long.
     watched: bool,
-    /// Why the last commit failed, unless one was made since.
-    trouble: Option<String>,
+    /// Why the last commit failed, and when, unless one was made since.
+    trouble: Option<(Instant, String)>,
 }
 
 /// What a lane finds.
@@ -142,9 +142,10 @@ impl Queue {
         }
     }
 
-    /// Why the last commit failed, unless one was made since.
-    pub(super) fn trouble(&self) -> Option<String> {
-        self.lock().trouble.clone()
+    /// Why the last commit failed, unless one was made since or it is longer ago than this.
+    pub(super) fn trouble(&self, within: Duration) -> Option<String> {
+        let trouble = self.lock().trouble.clone();
+        trouble.filter(|(at, _)| at.elapsed() <= within).map(|(_, reason)| reason)
     }
 
     /// These records are no longer on their way; what waited for them can go.
@@ -268,7 +269,7 @@ async fn commit<E: Engine>(engine: &E, queue: &Queue, lane: usize, batch: Vec<As
                 trouble.reason().clone_into(&mut reason);
             }
         }
-        queue.lock().trouble = Some(reason.clone());
+        queue.lock().trouble = Some((Instant::now(), reason.clone()));
         tracing::debug!(reason, "a commit is tried again");
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
