@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::clock::Timestamp;
 use crate::config;
-use crate::idempotency::record::Nonce;
+use crate::idempotency::record::{Nonce, UnknownReason};
 use crate::idempotency::{Record, RecordId, TenantId};
 use crate::items;
 use crate::proxy::{self, Gateway};
@@ -38,6 +38,8 @@ pub(super) enum Act {
     Refused,
     /// It is made, and nobody is told.
     Unconfirmed,
+    /// Somebody takes the call for lost just before, and the next reading fails.
+    Overtaken,
     /// The caller's task ends here.
     Panic,
 }
@@ -49,10 +51,16 @@ pub(super) struct Faulty {
     acts: Mutex<VecDeque<Act>>,
     /// How often it may still be asked for the life before that is another one.
     looks: AtomicUsize,
+    /// How many readings fail.
+    unread: AtomicUsize,
 }
 
 impl Store for Faulty {
     fn get(&self, id: RecordId) -> StoreFuture<'_, Option<Record>> {
+        let spend = |left: usize| left.checked_sub(1);
+        if self.unread.fetch_update(Ordering::SeqCst, Ordering::SeqCst, spend).is_ok() {
+            return Box::pin(async { Err(StoreError::Unavailable("on purpose".to_owned())) });
+        }
         self.real.get(id)
     }
 
@@ -65,6 +73,16 @@ impl Store for Faulty {
             Act::Unconfirmed => Box::pin(async move {
                 self.real.swap(changes).await?;
                 lost()
+            }),
+            Act::Overtaken => Box::pin(async move {
+                for change in &changes {
+                    let found = self.real.get(change.id).await?.expect("it was claimed");
+                    let lost = found.lost(UnknownReason::ProcessEnded, self.real.now());
+                    let (id, expect) = (change.id, Some(found.version));
+                    self.real.swap(vec![Change { id, expect, put: Some(lost.into()) }]).await?;
+                }
+                self.unread.store(1, Ordering::SeqCst);
+                self.real.swap(changes).await
             }),
             Act::Panic => panic!("on purpose"),
         }
@@ -127,8 +145,12 @@ impl House {
         let path = dir.path().join("store");
         let options = Options { path: path.clone(), cache: 1 << 20, create: true, expect_id: None };
         let real = timeout(PATIENCE, opened(&options)).await.expect("the store before is closed");
-        let store =
-            Arc::new(Faulty { real, acts: Mutex::default(), looks: AtomicUsize::new(MANY) });
+        let store = Arc::new(Faulty {
+            real,
+            acts: Mutex::default(),
+            looks: AtomicUsize::new(MANY),
+            unread: AtomicUsize::new(0),
+        });
         let text = configuration(&path, backend);
         let config = config::parse(&text, "t.toml", &|_| None).unwrap_or_else(|it| panic!("{it}"));
         let tasks = Tasks::default();

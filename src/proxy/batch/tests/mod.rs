@@ -111,6 +111,21 @@ async fn an_outcome_that_is_recorded_and_not_confirmed_is_not_overwritten() {
 }
 
 #[tokio::test]
+async fn an_outcome_is_not_given_up_because_its_records_cannot_be_read_for_a_moment() {
+    let house = House::start().await;
+    house.acts(&[Act::Honest, Act::Overtaken]);
+    house.send("+65", &["a", "b"]).await.is(200, "unrecorded", "");
+    let recorded = async {
+        while house.settled(&["a", "b"]).await != [Some((1, 0)), Some((1, 0))] {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, recorded).await.expect("what the answer said is recorded");
+    house.send("+65", &["a", "b"]).await.is(200, "replayed", "");
+    assert_eq!(house.calls(), 1);
+}
+
+#[tokio::test]
 async fn whose_lease_ends_before_the_request_could_be_sent_sends_nothing() {
     let house = House::start().await;
     // It is looked at before the claim, after it, and when there is a connection.
