@@ -143,7 +143,7 @@ impl Claimed {
                 Ok(Swap::Done) => {
                     if self.gateway.store.is_shared() {
                         // A retry that comes soon is answered though the store is away meanwhile.
-                        self.gateway.hot.put_unless_dropped(self.id, self.record.clone(), dropped);
+                        self.gateway.hot.put_completed(self.id, &self.record, dropped);
                     }
                     return Settled::Recorded { expires, completed: now };
                 }

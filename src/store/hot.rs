@@ -8,7 +8,8 @@
 //!
 //! What goes in was asked for again: a record when it was first replayed, a batch when it came back
 //! done. Most never are, and an entry costs as much as a tenth of a request. Of a store on a server a
-//! record goes in when it is completed: the server may be away when it is asked for.
+//! record goes in when it is completed, written down until somebody asks for it: the server may be
+//! away then.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +26,7 @@ use crate::clock::Timestamp;
 use crate::idempotency::fingerprint::{MAX_VERBATIM, Verbatim};
 use crate::idempotency::record::BuildIdHasher;
 use crate::idempotency::{Answer, Record, RecordId, State};
+use crate::store::codec;
 
 /// Bytes of answers kept in memory, unless the caller says otherwise.
 pub const CAPACITY: u64 = 32 << 20;
@@ -61,10 +63,11 @@ impl fmt::Debug for Hot {
     }
 }
 
-/// An entry, and until when it counts.
+/// An entry, about how many bytes it takes, and until when it counts.
 #[derive(Debug, Clone)]
 struct Held {
     entry: Entry,
+    weight: u32,
     until: Option<Instant>,
 }
 
@@ -73,12 +76,15 @@ struct Weight;
 
 impl Weighter<RecordId, Held> for Weight {
     fn weight(&self, _: &RecordId, held: &Held) -> u64 {
-        held.entry.weight() as u64
+        u64::from(held.weight)
     }
 }
 
 #[derive(Debug, Clone)]
 enum Entry {
+    /// A record that nobody has asked for yet, written down: one allocation instead of a dozen, most of
+    /// which would go as they came.
+    Written(Bytes),
     Record(Arc<Known>),
     Batch(Arc<Merged>),
 }
@@ -148,19 +154,28 @@ impl Hot {
         Self { entries, max_entry, longest, dropped }
     }
 
-    fn entry(&self, id: &RecordId) -> Option<Entry> {
-        let Held { entry, until } = self.entries.get(id)?;
-        if until.is_some_and(|until| until <= Instant::now()) {
+    fn held(&self, id: &RecordId) -> Option<Held> {
+        let held = self.entries.get(id)?;
+        if held.until.is_some_and(|until| until <= Instant::now()) {
             self.entries.remove(id);
             return None;
         }
-        Some(entry)
+        Some(held)
     }
 
     /// The final record with this id, when it is here. It may have expired: decide with its time.
     pub fn get(&self, id: &RecordId) -> Option<Arc<Known>> {
-        match self.entry(id)? {
+        let dropped = self.dropped();
+        let held = self.held(id)?;
+        match held.entry {
             Entry::Record(known) => Some(known),
+            Entry::Written(bytes) => {
+                let known = Arc::new(Known::from(Arc::new(codec::decode(id, &bytes).ok()?)));
+                // No longer than it would have stayed.
+                let read = Held { entry: Entry::Record(known.clone()), ..held };
+                self.unless_dropped(id, dropped, || self.entries.insert(*id, read));
+                Some(known)
+            }
             Entry::Batch(_) => None,
         }
     }
@@ -168,35 +183,37 @@ impl Hot {
     /// Keeps a record, if it is final and its answer was kept; anything else is ignored.
     pub fn put(&self, id: RecordId, record: impl Into<Arc<Record>>) {
         let record = record.into();
-        let replayable = match &record.state {
-            // Of what was settled, the first client is told so: that is in the store.
-            State::Final { answer: Answer::Kept(_), .. } => !record.untold,
-            State::Final { answer: Answer::NotRetained { .. }, .. }
-            | State::InFlight
-            | State::Turn
-            | State::Unknown { .. }
-            | State::Tombstone { .. }
-            | State::Released { .. }
-            | State::Item { .. } => false,
-        };
-        if replayable {
-            self.insert(id, Entry::Record(Arc::new(record.into())));
+        if is_replayable(&record) {
+            let weight = weight(&record);
+            self.insert(id, Entry::Record(Arc::new(record.into())), weight);
         }
     }
 
     /// Keeps a record that was read when [`Hot::dropped`] gave `dropped`, unless any was dropped
     /// since: it may be the one, as it was before.
     pub fn put_unless_dropped(&self, id: RecordId, record: impl Into<Arc<Record>>, dropped: u64) {
-        self.put(id, record);
+        self.unless_dropped(&id, dropped, || self.put(id, record));
+    }
+
+    /// The same for a record that was completed just now: perhaps nobody ever asks for it.
+    pub fn put_completed(&self, id: RecordId, record: &Record, dropped: u64) {
+        if is_replayable(record) {
+            let written = Entry::Written(codec::encode(&id, record).into());
+            self.unless_dropped(&id, dropped, || self.insert(id, written, weight(record)));
+        }
+    }
+
+    fn unless_dropped(&self, id: &RecordId, dropped: u64, put: impl FnOnce()) {
+        put();
         // Looked at last: what is dropped from now on is dropped with this.
         if self.dropped() != dropped {
-            self.entries.remove(&id);
+            self.entries.remove(id);
         }
     }
 
     /// The answer of the batch with this name, at `now`.
     pub fn merged(&self, name: &RecordId, now: Timestamp) -> Option<Arc<Merged>> {
-        let Entry::Batch(merged) = self.entry(name)? else { return None };
+        let Entry::Batch(merged) = self.held(name)?.entry else { return None };
         let due = merged.holds_until.is_some_and(|end| end <= now);
         (!due && merged.dropped == self.dropped()).then_some(merged)
     }
@@ -204,7 +221,8 @@ impl Hot {
     /// Keeps the answer of a batch whose items are all done. `name` is a digest of everything that
     /// decided it but the records.
     pub fn put_merged(&self, name: RecordId, merged: Arc<Merged>) {
-        self.insert(name, Entry::Batch(merged));
+        let weight = OVERHEAD + merged.body.len();
+        self.insert(name, Entry::Batch(merged), weight);
     }
 
     /// How often a record was dropped, for [`Merged::dropped`].
@@ -212,10 +230,12 @@ impl Hot {
         self.dropped.load(Ordering::Acquire)
     }
 
-    fn insert(&self, id: RecordId, entry: Entry) {
-        if entry.weight() as u64 <= self.max_entry {
+    fn insert(&self, id: RecordId, entry: Entry, weight: usize) {
+        // No entry is larger than fits here.
+        let Ok(weight) = u32::try_from(weight) else { return };
+        if u64::from(weight) <= self.max_entry {
             let until = self.longest.map(|longest| Instant::now() + longest);
-            self.entries.insert(id, Held { entry, until });
+            self.entries.insert(id, Held { entry, weight, until });
         }
     }
 
@@ -250,16 +270,22 @@ pub async fn follow(hot: Arc<Hot>, mut announced: broadcast::Receiver<RecordId>)
     }
 }
 
-impl Entry {
-    fn weight(&self) -> usize {
-        match self {
-            Self::Record(known) => weight(&known.record),
-            Self::Batch(merged) => OVERHEAD + merged.body.len(),
-        }
+/// Whether the answer of a record can be given again without asking the store.
+fn is_replayable(record: &Record) -> bool {
+    match &record.state {
+        // Of what was settled, the first client is told so: that is in the store.
+        State::Final { answer: Answer::Kept(_), .. } => !record.untold,
+        State::Final { answer: Answer::NotRetained { .. }, .. }
+        | State::InFlight
+        | State::Turn
+        | State::Unknown { .. }
+        | State::Tombstone { .. }
+        | State::Released { .. }
+        | State::Item { .. } => false,
     }
 }
 
-/// About how many bytes a record takes in memory.
+/// About how many bytes a record takes in memory, once it was asked for.
 fn weight(record: &Record) -> usize {
     let members = record.fingerprint.members.iter().map(|member| member.name.len() + 56);
     let answer = match &record.state {
@@ -280,157 +306,5 @@ fn weight(record: &Record) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::samples;
-
-    #[test]
-    fn only_final_records_with_their_answer_are_kept() {
-        let hot = Hot::new(CAPACITY);
-        for (at, record) in samples::every_state().into_iter().enumerate() {
-            let id = samples::id(at as u64);
-            let kept = matches!(&record.state, State::Final { answer: Answer::Kept(_), .. })
-                && !record.untold;
-            hot.put(id, record);
-            assert_eq!(hot.get(&id).is_some(), kept, "sample {at}");
-        }
-    }
-
-    #[test]
-    fn a_forgotten_record_is_gone() {
-        let hot = Hot::new(CAPACITY);
-        let record = samples::kept(1, 100);
-        hot.put(samples::id(1), record.clone());
-        assert_eq!(
-            hot.get(&samples::id(1)).map(|known| Record::clone(&known.record)),
-            Some(record)
-        );
-        hot.forget(&samples::id(1));
-        assert!(hot.get(&samples::id(1)).is_none());
-    }
-
-    #[test]
-    fn what_was_read_before_something_was_dropped_is_not_kept() {
-        let hot = Hot::new(CAPACITY);
-        let before = hot.dropped();
-        hot.put_unless_dropped(samples::id(1), samples::kept(1, 100), before);
-        assert!(hot.get(&samples::id(1)).is_some());
-        hot.forget(&samples::id(2));
-        hot.put_unless_dropped(samples::id(1), samples::kept(1, 100), before);
-        assert!(hot.get(&samples::id(1)).is_none());
-        hot.put(samples::id(1), samples::kept(1, 100));
-        hot.forget_all();
-        assert!(hot.get(&samples::id(1)).is_none());
-    }
-
-    #[test]
-    fn what_others_may_purge_stays_for_a_while_only() {
-        let hot = Hot::for_a_while(CAPACITY, Duration::from_secs(3600));
-        hot.put(samples::id(1), samples::kept(1, 100));
-        assert!(hot.get(&samples::id(1)).is_some());
-        let hot = Hot::for_a_while(CAPACITY, Duration::from_nanos(1));
-        hot.put(samples::id(1), samples::kept(1, 100));
-        assert!(hot.get(&samples::id(1)).is_none());
-    }
-
-    #[tokio::test]
-    async fn what_others_announce_is_dropped() {
-        let hot = Arc::new(Hot::new(CAPACITY));
-        let sender = broadcast::Sender::new(1);
-        let (announced, slow) = (sender.subscribe(), sender.subscribe());
-        for n in 1..4 {
-            hot.put(samples::id(n), samples::kept(n, 100));
-        }
-        sender.send(samples::id(1)).unwrap();
-        follow_until_closed(&hot, announced, &sender).await;
-        assert!(hot.get(&samples::id(1)).is_none() && hot.get(&samples::id(2)).is_some());
-        // Of two, the first is lost to whoever is slow.
-        sender.send(samples::id(7)).unwrap();
-        sender.send(samples::id(8)).unwrap();
-        drop(sender);
-        follow(hot.clone(), slow).await;
-        assert!(hot.get(&samples::id(2)).is_none());
-    }
-
-    async fn follow_until_closed(
-        hot: &Arc<Hot>,
-        announced: broadcast::Receiver<RecordId>,
-        sender: &broadcast::Sender<RecordId>,
-    ) {
-        let following = follow(hot.clone(), announced);
-        tokio::select! {
-            () = following => {}
-            () = async {
-                while hot.get(&samples::id(1)).is_some() {
-                    tokio::task::yield_now().await;
-                }
-            } => {}
-        }
-        assert!(sender.receiver_count() > 0);
-    }
-
-    fn merged(hot: &Hot, body: Vec<u8>, holds_until: Option<Timestamp>) -> Arc<Merged> {
-        let (body, dropped) = (body.into(), hot.dropped());
-        Arc::new(Merged { status: 200, body, kept_until: holds_until, holds_until, dropped })
-    }
-
-    #[test]
-    fn the_answer_of_a_batch_holds_until_some_of_it_may_be_gone() {
-        let (hot, name) = (Hot::new(CAPACITY), samples::id(1));
-        let later = samples::T0.saturating_add(std::time::Duration::from_millis(1));
-        hot.put_merged(name, merged(&hot, b"[]".to_vec(), Some(later)));
-        let kept = hot.merged(&name, samples::T0).expect("not due");
-        assert_eq!(&*kept.body, b"[]");
-        assert!(hot.merged(&name, later).is_none());
-        assert!(hot.get(&name).is_none(), "it is no record");
-        hot.put_merged(name, merged(&hot, b"[]".to_vec(), None));
-        assert!(hot.merged(&name, later).is_some());
-        hot.forget(&samples::id(2));
-        assert!(hot.merged(&name, later).is_none(), "it may be made of what was dropped");
-        hot.put(name, samples::kept(1, 10));
-        assert!(hot.merged(&name, later).is_none(), "it is no batch");
-        hot.put_merged(samples::id(3), merged(&hot, vec![b' '; MAX_ENTRY as usize], None));
-        assert!(hot.merged(&samples::id(3), later).is_none(), "it is too large");
-    }
-
-    #[test]
-    fn bytes_are_bounded() {
-        let hot = Hot::new(64 << 10);
-        for n in 0..1000 {
-            hot.put(samples::id(n), samples::kept(n, 1000));
-        }
-        assert!(hot.bytes() <= 64 << 10, "{} bytes", hot.bytes());
-        assert!(hot.bytes() > 0);
-    }
-
-    #[test]
-    fn the_newest_are_there_whatever_came_before() {
-        let hot = Hot::for_a_while(CAPACITY, Duration::from_secs(3600));
-        let record = samples::kept(1, 1000);
-        let fits = CAPACITY / weight(&record) as u64;
-        let all = 10 * fits;
-        for n in 0..all {
-            hot.put(spread(n), record.clone());
-        }
-        let newest = all - fits / 3..all;
-        let there = newest.clone().filter(|n| hot.get(&spread(*n)).is_some()).count() as u64;
-        // Parts of the cache are not filled evenly.
-        assert!(there * 100 >= (newest.end - newest.start) * 95, "{there} of {newest:?}");
-    }
-
-    /// An id like a digest.
-    fn spread(n: u64) -> RecordId {
-        crate::idempotency::RecordId::new(
-            &crate::idempotency::TenantId::from_bytes([1; 16]),
-            "",
-            &n.to_string(),
-        )
-    }
-
-    #[test]
-    fn an_answer_larger_than_the_cache_is_not_taken() {
-        let hot = Hot::new(10_000);
-        hot.put(samples::id(1), samples::kept(1, 20_000));
-        assert!(hot.get(&samples::id(1)).is_none());
-    }
-}
+#[path = "hot_tests.rs"]
+mod tests;
