@@ -1,3 +1,5 @@
+//! What is kept is the truth for as long as it is kept.
+
 use super::*;
 use crate::store::samples;
 
