@@ -140,10 +140,15 @@ fn row(rules: &ItemRules, item: &Item, entry: &Ledger, now: Option<&ItemOutcome>
         }
     }
     let template = rules.render.template(entry.progress());
-    edits.extend(template.item.iter().map(|(at, text)| Edit::new(at, text.as_str())));
-    // All of them last and in one pass: however long they grow, they need not be read again. So
-    // those that are absent get their places with the other changes.
-    let mut lists_edits = Vec::new();
+    for (at, text) in &template.item {
+        let written = find(at).is_some_and(|written| written.raw() == text.as_str());
+        if !written || edits.iter().any(|edit: &Edit<'_>| edit.concerns(at)) {
+            edits.push(Edit::new(at, text.as_str()));
+        }
+    }
+    // All of them last: however long they grow, they need not be read again. So those that are absent
+    // get their places with the other changes.
+    let (mut present, mut absent) = (Vec::new(), Vec::new());
     for pointer in &response.append {
         if lists.is_empty() {
             break;
@@ -151,16 +156,20 @@ fn row(rules: &ItemRules, item: &Item, entry: &Ledger, now: Option<&ItemOutcome>
         let list = elements(lists, &pointer.to_string());
         // An array that stays empty stays as the backend wrote it: `[]`, `null` or absent.
         if !list.is_empty() {
-            if find(pointer).is_none() {
+            let list = Edit::new(pointer, format!("[{}]", list.join(",")));
+            if find(pointer).is_some() {
+                present.push(list);
+            } else {
                 edits.push(Edit::new(pointer, "[]"));
+                absent.push(list);
             }
-            lists_edits.push(Edit::new(pointer, format!("[{}]", list.join(","))));
         }
     }
+    edits.extend(present);
     let text = document
         .as_ref()
         .map_or_else(|| base.to_owned(), |document| edit_value(document.root(), &edits));
-    if lists_edits.is_empty() { text } else { edit(&text, &lists_edits) }
+    if absent.is_empty() { text } else { edit(&text, &absent) }
 }
 
 /// The row of an item the backend never wrote one for: what the client sent to tell it by.

@@ -16,9 +16,34 @@ impl<'e> Edit<'e> {
     pub(super) fn new(at: &'e Pointer, text: impl Into<Cow<'e, str>>) -> Self {
         Self { at, text: text.into() }
     }
+
+    /// Whether it changes what stands at a pointer, or a part of that.
+    pub(super) fn concerns(&self, at: &Pointer) -> bool {
+        self.at.tokens().iter().zip(at.tokens()).all(|(left, right)| left == right)
+    }
 }
 
-type Splice<'e> = (Range<usize>, Cow<'e, str>);
+/// A text to stand in the place of a range.
+pub(super) struct Splice<'e> {
+    range: Range<usize>,
+    text: Cow<'e, str>,
+    /// The name of the member that it adds behind others of its object.
+    adds: Option<&'e str>,
+}
+
+impl<'e> Splice<'e> {
+    pub(super) fn replaces(range: Range<usize>, text: impl Into<Cow<'e, str>>) -> Self {
+        Self { range, text: text.into(), adds: None }
+    }
+
+    /// Whether one of the two changes what the other is about. Members of different names that are
+    /// added to the same object do not: they stand there one after the other.
+    fn touches(&self, other: &Self) -> bool {
+        let both_add = self.range == other.range
+            && self.adds.zip(other.adds).is_some_and(|(one, other)| one != other);
+        !both_add && self.range.start <= other.range.end && other.range.start <= self.range.end
+    }
+}
 
 /// The text with the changes made in their order. A member that is absent is added at the end of
 /// its object, objects around it are made; an array's element that is absent is left out.
@@ -44,14 +69,17 @@ pub(super) fn edit_value(value: Value<'_, '_>, edits: &[Edit<'_>]) -> String {
     let mut splices: Vec<Splice<'_>> = Vec::with_capacity(edits.len());
     let mut taken = 0;
     for change in edits {
-        if let Some((range, new)) = splice(value, change) {
-            let range = range.start - start..range.end - start;
-            let touches =
-                |other: &Splice<'_>| other.0.start <= range.end && range.start <= other.0.end;
-            if splices.iter().any(touches) {
-                break;
+        match splice(value, change) {
+            Some(mut new) => {
+                new.range = new.range.start - start..new.range.end - start;
+                if splices.iter().any(|other| other.touches(&new)) {
+                    break;
+                }
+                splices.push(new);
             }
-            splices.push((range, new));
+            // What has no place here may have one in the changed text.
+            None if !splices.is_empty() => break,
+            None => {}
         }
         taken += 1;
     }
@@ -64,11 +92,12 @@ pub(super) fn edit_value(value: Value<'_, '_>, edits: &[Edit<'_>]) -> String {
 
 /// The text with each range replaced; the ranges do not overlap.
 pub(super) fn spliced(text: &str, mut splices: Vec<Splice<'_>>) -> String {
-    splices.sort_unstable_by_key(|(range, _)| range.start);
-    let added: usize = splices.iter().map(|(_, new)| new.len()).sum();
+    // Those in one place stay in their order.
+    splices.sort_by_key(|splice| splice.range.start);
+    let added: usize = splices.iter().map(|splice| splice.text.len()).sum();
     let mut changed = String::with_capacity(text.len() + added);
     let mut done = 0;
-    for (range, new) in splices {
+    for Splice { range, text: new, .. } in splices {
         changed.push_str(&text[done..range.start]);
         changed.push_str(&new);
         done = range.end;
@@ -87,36 +116,41 @@ fn splice<'e>(root: Value<'_, '_>, change: &'e Edit<'_>) -> Option<Splice<'e>> {
         }
         return match value.kind() {
             Kind::Object => {
-                let member = format!("{}:{}", quoted(token), nested(&tokens[depth + 1..], change));
+                let member = nested(&tokens[depth + 1..], change);
                 Some(match value.members().last() {
                     Some((_, last)) => {
                         let end = last.span().end;
-                        (end..end, format!(",{member}").into())
+                        let text = format!(",{}:{member}", quoted(token)).into();
+                        Splice { range: end..end, text, adds: Some(token) }
                     }
                     None => {
                         let inside = value.span().start + 1;
-                        (inside..inside, member.into())
+                        Splice::replaces(inside..inside, format!("{}:{member}", quoted(token)))
                     }
                 })
             }
             Kind::Array => None,
             Kind::Null | Kind::Bool | Kind::Number | Kind::String => {
-                Some((value.span(), nested(&tokens[depth..], change).into()))
+                Some(Splice::replaces(value.span(), nested(&tokens[depth..], change)))
             }
         };
     }
-    Some((value.span(), Cow::Borrowed(&change.text)))
+    Some(Splice::replaces(value.span(), &*change.text))
 }
 
 /// The new text inside one object for each name.
-fn nested(tokens: &[String], change: &Edit<'_>) -> String {
-    tokens.iter().rev().fold(change.text.clone().into_owned(), |inner, token| {
-        format!("{{{}:{inner}}}", quoted(token))
+fn nested<'e>(tokens: &[String], change: &'e Edit<'_>) -> Cow<'e, str> {
+    tokens.iter().rev().fold(Cow::Borrowed(&change.text), |inner, token| {
+        format!("{{{}:{inner}}}", quoted(token)).into()
     })
 }
 
 /// A JSON string.
 pub(super) fn quoted(text: &str) -> String {
+    // Most names are such as stand for themselves.
+    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        return format!("\"{text}\"");
+    }
     serde_json::Value::from(text).to_string()
 }
 
@@ -142,6 +176,23 @@ mod tests {
             &[("/b/x", "2"), ("/n", "null")],
             r#"{ "n" : null, "b":{"x" : 2},"é":"\u00e9" }"#,
         );
+    }
+
+    #[test]
+    fn a_change_concerns_what_is_around_it_and_inside() {
+        let pointer = |text: &str| Pointer::parse(text).unwrap();
+        let at = pointer("/a/b");
+        let change = Edit::new(&at, "1");
+        for (other, concerned) in [
+            ("", true),
+            ("/a", true),
+            ("/a/b", true),
+            ("/a/b/c", true),
+            ("/a/c", false),
+            ("/b", false),
+        ] {
+            assert_eq!(change.concerns(&pointer(other)), concerned, "{other}");
+        }
     }
 
     #[test]

@@ -1,9 +1,7 @@
 //! What is still to send: from a batch and what the ledger says of each item to the upstream body.
 
-use std::ops::Range;
-
 use super::batch::Batch;
-use super::edit::spliced;
+use super::edit::{Splice, spliced};
 use super::rules::ItemRules;
 use crate::idempotency::ledger::Ledger;
 
@@ -115,7 +113,7 @@ impl Plan {
     pub fn body(&self, rules: &ItemRules, batch: &Batch, body: &[u8]) -> Option<Vec<u8>> {
         let text = std::str::from_utf8(body).ok()?;
         self.sent().next()?;
-        let mut splices: Vec<(Range<usize>, std::borrow::Cow<'_, str>)> = Vec::new();
+        let mut splices = Vec::new();
         // What stands between `[` and the first item that is sent stays, less the items before it;
         // each later one brings the separator that stood before it.
         let mut first = true;
@@ -124,7 +122,8 @@ impl Plan {
                 Part::Send(units) => {
                     first = false;
                     if *units != item.quantity {
-                        splices.push((item.quantity_span.clone()?, units.to_string().into()));
+                        splices
+                            .push(Splice::replaces(item.quantity_span.clone()?, units.to_string()));
                     }
                 }
                 Part::Settled | Part::Unknown | Part::InFlight | Part::Reused => {
@@ -137,7 +136,7 @@ impl Plan {
                     } else {
                         end_of(at.checked_sub(1)?)?..item.span.end
                     };
-                    splices.push((gone, "".into()));
+                    splices.push(Splice::replaces(gone, ""));
                 }
             }
         }

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 
 use super::*;
+use crate::items::edit::{Edit, edit};
+use crate::json::Pointer;
 
 struct Random(u64);
 
@@ -246,6 +248,42 @@ fn whatever_happens_nothing_is_issued_twice_or_forgotten() {
         answered > 1000 && lost > 100 && replayed > 100 && finished > 400,
         "{answered} {lost} {replayed} {finished}: the test saw too little"
     );
+}
+
+#[test]
+fn changes_made_together_are_those_made_one_by_one() {
+    let seed = std::env::var("ONCEGATE_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed: u64 = seed.unwrap_or(0xed17_5eed);
+    println!("ONCEGATE_TEST_SEED={seed}");
+    let mut random = Random(seed | 1);
+    let texts = [
+        r"{}",
+        r#"{"a":1}"#,
+        r#" { "a" : {"b":[1, 2] ,"c":{}}, "b": "x" } "#,
+        r#"{"b":null,"c":{"a":{"a":0}},"a":[{"a":1},{}]}"#,
+        "[]",
+        "7",
+    ];
+    let values = ["1", "[]", r#"{"a":2}"#, r#"{"c":{"b":3}}"#, "null", "\"y\""];
+    let mut passes = 0;
+    for _ in 0..50_000 {
+        let pointers: Vec<Pointer> = (0..=random.below(4))
+            .map(|_| {
+                let tokens = (0..random.below(4)).map(|_| ["a", "b", "c", "0"][random.below(4)]);
+                let text: String = tokens.flat_map(|token| ["/", token]).collect();
+                Pointer::parse(&text).unwrap()
+            })
+            .collect();
+        let changes: Vec<Edit<'_>> =
+            pointers.iter().map(|at| Edit::new(at, values[random.below(values.len())])).collect();
+        let text = texts[random.below(texts.len())];
+        let one_by_one = changes
+            .iter()
+            .fold(text.to_owned(), |text, change| edit(&text, std::slice::from_ref(change)));
+        assert_eq!(edit(text, &changes), one_by_one, "{changes:?} to {text}");
+        passes += usize::from(one_by_one != text);
+    }
+    assert!(passes > 20_000, "only {passes} texts changed: the test saw too little");
 }
 
 #[test]
