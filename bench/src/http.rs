@@ -44,12 +44,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if first == last {
         eprintln!("one core only: the load disturbs what is measured");
     }
-    machine::stay_on(last)?;
+    machine::stay_on(&[last])?;
     let place = Place {
         tmp: args.path("tmp")?,
         pids: args.path("pids")?,
         bench: args.path("bench-dir")?,
-        core: first,
+        cores: vec![first],
         backend: backend::start()?,
     };
     let peers = (!args.flag("alone")).then(|| Peers::start(&place)).transpose()?;

@@ -26,10 +26,19 @@ pub(crate) fn cores() -> Result<Vec<usize>, Failure> {
     Ok(cores)
 }
 
-/// Binds this process, and every thread it starts from now on, to one core.
-pub(crate) fn stay_on(core: usize) -> Result<(), Failure> {
-    let pid = std::process::id().to_string();
-    let set = Command::new("taskset").args(["-cp", &core.to_string(), &pid]).output()?;
+/// A list of cores as `taskset` takes it.
+pub(crate) fn list(cores: &[usize]) -> String {
+    cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Binds this process to these cores: all of its threads, and those it starts from now on.
+pub(crate) fn stay_on(cores: &[usize]) -> Result<(), Failure> {
+    bind(std::process::id(), cores)
+}
+
+/// Binds a process to these cores, all of its threads.
+pub(crate) fn bind(pid: u32, cores: &[usize]) -> Result<(), Failure> {
+    let set = Command::new("taskset").args(["-acp", &list(cores), &pid.to_string()]).output()?;
     if set.status.success() { Ok(()) } else { Err("taskset refused".into()) }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::Failure;
+use crate::{Failure, machine};
 
 /// `/proc/PID/stat` counts in ticks of `USER_HZ`, which Linux fixes at 100 for user space.
 const TICK: Duration = Duration::from_millis(10);
@@ -23,19 +23,19 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `command` on `core`; its output goes to `tmp/NAME.log`, its id to the file `pids`, so that
+    /// Starts `command` on `cores`; its output goes to `tmp/NAME.log`, its id to the file `pids`, so that
     /// the calling script can end it even when this process is killed.
     pub(crate) fn start(
         name: &str,
         command: &[String],
-        core: usize,
+        cores: &[usize],
         tmp: &Path,
         pids: &Path,
     ) -> Result<Self, Failure> {
         let log = tmp.join(format!("{name}.log"));
         let out = fs::OpenOptions::new().create(true).append(true).open(&log)?;
         let child = Command::new("taskset")
-            .args(["-c", &core.to_string()])
+            .args(["-c", &machine::list(cores)])
             .args(command)
             // Where it works is how the calling script knows its own.
             .current_dir(tmp)
@@ -110,6 +110,12 @@ pub(crate) fn free_addresses(count: usize) -> Result<Vec<SocketAddr>, Failure> {
     let held: Vec<TcpListener> =
         (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
     Ok(held.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?)
+}
+
+/// Binds a process and its children to these cores.
+pub(crate) fn spread(root: u32, cores: &[usize]) -> Result<(), Failure> {
+    let own = processes().into_iter().filter(|(pid, parent, _)| *pid == root || *parent == root);
+    own.into_iter().try_for_each(|(pid, ..)| machine::bind(pid, cores))
 }
 
 /// CPU time (user and system) of these processes and their children so far.

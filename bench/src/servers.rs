@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::Failure;
 use crate::cases::Target;
-use crate::process::{Server, free_addresses};
+use crate::process::{self, Server, free_addresses};
 
 const NGINX_CONF: &str = include_str!("../peers/nginx.conf");
 const ONCEGATE_CONF: &str = include_str!("../oncegate.toml");
@@ -19,8 +19,8 @@ pub(crate) struct Place {
     pub(crate) pids: PathBuf,
     /// The directory with the peers' files.
     pub(crate) bench: PathBuf,
-    /// The core of every measured server.
-    pub(crate) core: usize,
+    /// The cores of every measured server.
+    pub(crate) cores: Vec<usize>,
     /// The backend behind them.
     pub(crate) backend: SocketAddr,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn start(&self, name: &str, command: &[&str]) -> Result<Server, Failure> {
         let command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
-        Server::start(name, &command, self.core, &self.tmp, &self.pids)
+        Server::start(name, &command, &self.cores, &self.tmp, &self.pids)
     }
 
     pub(crate) fn path(&self, name: &str) -> String {
@@ -84,6 +84,12 @@ impl Peers {
             (Target::HyperReplay, repeat),
         ];
         Ok(Self { nginx, redis, hyper_proxy, hyper_replay, addresses })
+    }
+
+    /// Lets nginx + Lua + Redis run on these cores.
+    pub(crate) fn spread(&self, cores: &[usize]) -> Result<(), Failure> {
+        process::spread(self.nginx.pid(), cores)?;
+        process::spread(self.redis.pid(), cores)
     }
 
     /// Where nginx + Lua + Redis listens, and the processes of nginx and of Redis.

@@ -26,8 +26,6 @@ pub(super) struct Row {
 /// What is wanted of a row.
 pub(super) enum Wanted {
     Nothing,
-    /// It is there to be compared with.
-    Reference,
     /// At least the rate of the first row and at most its CPU.
     AsFastAsFirst,
     /// At least the rate of the row before.
@@ -74,21 +72,7 @@ pub(super) fn alone(
     peers: Option<&Peers>,
     embedded: &Gateway,
 ) -> Result<Vec<Row>, Failure> {
-    let mut rows = Vec::new();
-    if let Some(peers) = peers {
-        let (naive, nginx, redis) = peers.naive().ok_or("no nginx + Lua + Redis")?;
-        rows.push(Row {
-            name: "nginx + Lua + Redis, not durable".to_owned(),
-            samples: Vec::new(),
-            wanted: Wanted::Nothing,
-            connections,
-            address: naive,
-            second: None,
-            server: vec![nginx],
-            store: vec![redis],
-            status: Status::None,
-        });
-    }
+    let mut rows = naive(connections, peers)?;
     rows.push(Row {
         name: "oncegate, embedded store".to_owned(),
         samples: Vec::new(),
@@ -103,16 +87,28 @@ pub(super) fn alone(
     Ok(rows)
 }
 
-/// One replica and two, on each kind of store. `first` is what is wanted of one.
-pub(super) fn replicas(
-    connections: usize,
-    kinds: &[Kind],
-    named: impl Fn(&str) -> String,
-    first: fn() -> Wanted,
-) -> Vec<Row> {
+/// What others do without a promise, where there are peers.
+pub(super) fn naive(connections: usize, peers: Option<&Peers>) -> Result<Vec<Row>, Failure> {
+    let Some(peers) = peers else { return Ok(Vec::new()) };
+    let (address, nginx, redis) = peers.naive().ok_or("no nginx + Lua + Redis")?;
+    Ok(vec![Row {
+        name: "nginx + Lua + Redis, not durable".to_owned(),
+        samples: Vec::new(),
+        wanted: Wanted::Nothing,
+        connections,
+        address,
+        second: None,
+        server: vec![nginx],
+        store: vec![redis],
+        status: Status::None,
+    }])
+}
+
+/// One replica and two, on each kind of store.
+pub(super) fn replicas(connections: usize, kinds: &[Kind]) -> Vec<Row> {
     let rows = kinds.iter().map(|Kind { name, one, two }| {
         let row = |name: String, replicas: &Replicas, wanted: Wanted| Row {
-            name: named(&name),
+            name,
             samples: Vec::new(),
             wanted,
             connections,
@@ -123,7 +119,7 @@ pub(super) fn replicas(
             status: Status::Is("executed"),
         };
         [
-            row(format!("oncegate, {name}"), one, first()),
+            row(format!("oncegate, {name}"), one, Wanted::AsFastAsFirst),
             row(format!("two oncegates, {name}"), two, Wanted::AsFastAsBefore),
         ]
     });

@@ -12,7 +12,6 @@ use crate::Failure;
 use crate::args::Args;
 use crate::servers::{Gateway, Peers, Place};
 use crate::{backend, machine};
-use fresh::Wanted;
 use servers::StoreServer;
 
 /// How much is measured.
@@ -78,12 +77,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if first == last {
         eprintln!("one core only: the load disturbs what is measured");
     }
-    machine::stay_on(last)?;
-    let place = Place {
+    machine::stay_on(&[last])?;
+    let mut place = Place {
         tmp: args.path("tmp")?,
         pids: args.path("pids")?,
         bench: args.path("bench-dir")?,
-        core: first,
+        cores: vec![first],
         backend: backend::start()?,
     };
     let binary = args.path("oncegate")?;
@@ -93,9 +92,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let pool = args.or("pool", 4)?;
     let shared = start(&place, &binary, pool, "")?;
     let mut rows = fresh::alone(plan.connections, peers.as_ref(), &embedded)?;
-    let named = |name: &str| name.to_owned();
-    rows.extend(fresh::replicas(plan.connections, &shared, named, || Wanted::AsFastAsFirst));
-    let mut rows = fresh::measure(&plan, rows)?;
+    rows.extend(fresh::replicas(plan.connections, &shared));
+    let few = fresh::measure(&plan, rows)?;
     let mut waits = Vec::new();
     for kind in shared.iter().filter(|_| plan.only.is_none()) {
         waits.push((kind.name, wake::measure(&plan, kind)?));
@@ -103,20 +101,33 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     drop(shared);
     // On stores of their own, which are as empty as the others were.
     let shared = start(&place, &binary, pool, "-many")?;
-    let named = |name: &str| format!("{name}, {MANY} connections");
-    let many = fresh::replicas(MANY, &shared, named, || Wanted::Reference);
-    rows.extend(fresh::measure(&plan, many)?);
-    if peers.is_none() {
+    let mut rows = fresh::naive(MANY, peers.as_ref())?;
+    rows.extend(fresh::replicas(MANY, &shared));
+    let many = fresh::measure(&plan, rows)?;
+    drop(shared);
+    let Some(peers) = peers else {
         // There is nothing to compare with.
         return Ok(());
-    }
+    };
+    // Nobody is bound to a core any more.
+    machine::stay_on(&cores)?;
+    peers.spread(&cores)?;
+    place.cores = cores;
+    let shared = start(&place, &binary, pool, "-spread")?;
+    let mut rows = fresh::naive(MANY, Some(&peers))?;
+    rows.extend(fresh::replicas(MANY, &shared));
+    let spread = fresh::measure(&plan, rows)?;
     let text = format!(
-        "{}\n{}\n{} connections unless a row says otherwise, kept alive; medians of {} interleaved \
-         rounds of {:.1} s, each in the other direction; ratios are medians of the rounds' own. {} waits on each store.\n\n{}- Stores: {}; {}\n- Before: {before}\n- \
-         After: {}\n",
-        report::fresh(&rows),
-        report::waits(&waits),
+        "Gateways and their store on one core, {} connections:\n\n{}\n\
+         The same over {MANY} connections:\n\n{}\n\
+         The same over {MANY} connections, where all share all cores with the load:\n\n{}\n{}\n\
+         Connections are kept alive; medians of {} interleaved rounds of {:.1} s, each in the other \
+         direction; ratios are medians of the rounds' own. {} waits on each store.\n\n{}- Stores: {}; {}\n- Before: {before}\n- After: {}\n",
         plan.connections,
+        report::fresh(&few),
+        report::fresh(&many),
+        report::fresh(&spread),
+        report::waits(&waits),
         plan.rounds,
         plan.measured.as_secs_f64(),
         plan.wakes,

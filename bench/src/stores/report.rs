@@ -38,7 +38,6 @@ pub(super) fn fresh(rows: &[Row]) -> String {
         let _ = match row.wanted {
             // It is what the others are compared with.
             _ if at == 0 => writeln!(text, " | | | |"),
-            Wanted::Reference => writeln!(text, " | | | |"),
             Wanted::Nothing => {
                 let (rate, cpu) = (ratio(&rows[0], rate), ratio(&rows[0], cpu));
                 writeln!(text, " {rate:.2} × | {cpu:.2} × | | |")

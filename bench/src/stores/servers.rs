@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How they are set, for the report.
 pub(super) const SETTINGS: &str = "PostgreSQL as initdb leaves it, Redis with appendonly yes and \
-                                   appendfsync always; gateways and their store on one core";
+                                   appendfsync always";
 
 /// A server that keeps the records of several gateways.
 pub(super) struct StoreServer {
