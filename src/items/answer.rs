@@ -4,7 +4,7 @@
 //! and the template's members stays as the backend wrote it.
 
 use super::batch::{Batch, Item};
-use super::edit::{Edit, edit, edit_document, edit_value, quoted};
+use super::edit::{Edit, edit, edit_at_once, edit_document, edit_value, quoted};
 use super::join::{Joined, Response, Shape};
 use super::rules::{ItemRules, MatchBy, Progress, Refusal, View};
 use crate::idempotency::ledger::{ItemOutcome, Ledger, elements};
@@ -146,30 +146,24 @@ fn row(rules: &ItemRules, item: &Item, entry: &Ledger, now: Option<&ItemOutcome>
             edits.push(Edit::new(at, text.as_str()));
         }
     }
-    // All of them last: however long they grow, they need not be read again. So those that are absent
-    // get their places with the other changes.
-    let (mut present, mut absent) = (Vec::new(), Vec::new());
-    for pointer in &response.append {
-        if lists.is_empty() {
-            break;
-        }
+    let mut gathered = Vec::new();
+    for pointer in response.append.iter().filter(|_| !lists.is_empty()) {
         let list = elements(lists, &pointer.to_string());
         // An array that stays empty stays as the backend wrote it: `[]`, `null` or absent.
         if !list.is_empty() {
-            let list = Edit::new(pointer, format!("[{}]", list.join(",")));
-            if find(pointer).is_some() {
-                present.push(list);
-            } else {
-                edits.push(Edit::new(pointer, "[]"));
-                absent.push(list);
-            }
+            gathered.push(Edit::new(pointer, format!("[{}]", list.join(","))));
         }
     }
-    edits.extend(present);
-    let text = document
-        .as_ref()
-        .map_or_else(|| base.to_owned(), |document| edit_value(document.root(), &edits));
-    if absent.is_empty() { text } else { edit(&text, &absent) }
+    let Some(document) = &document else { return base.to_owned() };
+    if let Some(text) = edit_at_once(document.root(), [&edits, &gathered]) {
+        return text;
+    }
+    // The lists last, all in one pass: however long they grow, they are never read again. So those that
+    // are absent get their places with the other changes.
+    let absent = gathered.iter().filter(|list| find(list.at).is_none());
+    edits.extend(absent.map(|list| Edit::new(list.at, "[]")));
+    let text = edit_value(document.root(), &edits);
+    if gathered.is_empty() { text } else { edit(&text, &gathered) }
 }
 
 /// The row of an item the backend never wrote one for: what the client sent to tell it by.

@@ -65,8 +65,29 @@ pub(super) fn edit_document(text: &str, document: &Document<'_>, edits: &[Edit<'
 pub(super) fn edit_value(value: Value<'_, '_>, edits: &[Edit<'_>]) -> String {
     // Changes that do not touch each other are made in one pass; the first that does starts the
     // next, on the changed text.
+    let (splices, taken) = independent(value, edits.iter());
+    let text = spliced(value.raw(), splices);
+    match &edits[taken..] {
+        [] => text,
+        rest => edit(&text, rest),
+    }
+}
+
+/// As [`edit_value`], when no change touches another: then the changed text is not read again.
+pub(super) fn edit_at_once(value: Value<'_, '_>, edits: [&[Edit<'_>]; 2]) -> Option<String> {
+    let (splices, taken) = independent(value, edits.into_iter().flatten());
+    let all = edits.map(<[_]>::len).into_iter().sum::<usize>();
+    (taken == all).then(|| spliced(value.raw(), splices))
+}
+
+/// The first of the changes that can be made without a look at what another one made, and how many
+/// these are.
+fn independent<'e>(
+    value: Value<'_, '_>,
+    edits: impl Iterator<Item = &'e Edit<'e>>,
+) -> (Vec<Splice<'e>>, usize) {
     let start = value.span().start;
-    let mut splices: Vec<Splice<'_>> = Vec::with_capacity(edits.len());
+    let mut splices: Vec<Splice<'_>> = Vec::with_capacity(edits.size_hint().0);
     let mut taken = 0;
     for change in edits {
         match splice(value, change) {
@@ -83,11 +104,7 @@ pub(super) fn edit_value(value: Value<'_, '_>, edits: &[Edit<'_>]) -> String {
         }
         taken += 1;
     }
-    let text = spliced(value.raw(), splices);
-    match &edits[taken..] {
-        [] => text,
-        rest => edit(&text, rest),
-    }
+    (splices, taken)
 }
 
 /// The text with each range replaced; the ranges do not overlap.

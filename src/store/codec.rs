@@ -267,7 +267,7 @@ fn checksum(id: &RecordId, content: &[u8]) -> u32 {
 
 /// About how many bytes a record takes, written down: seldom less.
 pub fn room(record: &Record) -> usize {
-    let members = record.fingerprint.members.len() * 24;
+    let members = record.fingerprint.members.iter().map(|member| member.name.len() + 8);
     let names = record.route.len() + record.key.len();
     let answer = match &record.state {
         State::Final { answer: Answer::Kept(response), .. } => {
@@ -283,7 +283,7 @@ pub fn room(record: &Record) -> usize {
         | State::Released { .. }
         | State::Tombstone { .. } => 0,
     };
-    FIXED + members + names + answer + history::size_hint(&record.history)
+    FIXED + members.sum::<usize>() + names + answer + history::size_hint(&record.history)
 }
 
 impl Reader<'_> {

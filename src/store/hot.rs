@@ -82,11 +82,18 @@ impl Weighter<RecordId, Held> for Weight {
 
 #[derive(Debug, Clone)]
 enum Entry {
-    /// A record that nobody has asked for yet, written down: one allocation instead of a dozen, most of
-    /// which would go as they came.
-    Written(Bytes),
     Record(Arc<Known>),
+    Written(Arc<Written>),
     Batch(Arc<Merged>),
+}
+
+/// A record that nobody has asked for yet: few pieces of memory instead of a dozen, most of which would
+/// go as they came. The first who asks reads it, in its place: nothing is put back that was dropped
+/// meanwhile.
+#[derive(Debug)]
+struct Written {
+    bytes: Box<[u8]>,
+    known: OnceLock<Arc<Known>>,
 }
 
 /// What the client of a batch is told once all of its items are done.
@@ -154,27 +161,29 @@ impl Hot {
         Self { entries, max_entry, longest, dropped }
     }
 
-    fn held(&self, id: &RecordId) -> Option<Held> {
-        let held = self.entries.get(id)?;
-        if held.until.is_some_and(|until| until <= Instant::now()) {
+    fn entry(&self, id: &RecordId) -> Option<Entry> {
+        let Held { entry, until, .. } = self.entries.get(id)?;
+        if until.is_some_and(|until| until <= Instant::now()) {
             self.entries.remove(id);
             return None;
         }
-        Some(held)
+        Some(entry)
     }
 
     /// The final record with this id, when it is here. It may have expired: decide with its time.
     pub fn get(&self, id: &RecordId) -> Option<Arc<Known>> {
-        let dropped = self.dropped();
-        let held = self.held(id)?;
-        match held.entry {
+        match self.entry(id)? {
             Entry::Record(known) => Some(known),
-            Entry::Written(bytes) => {
-                let known = Arc::new(Known::from(Arc::new(codec::decode(id, &bytes).ok()?)));
-                // No longer than it would have stayed.
-                let read = Held { entry: Entry::Record(known.clone()), ..held };
-                self.unless_dropped(id, dropped, || self.entries.insert(*id, read));
-                Some(known)
+            Entry::Written(written) => {
+                if let Some(known) = written.known.get() {
+                    return Some(known.clone());
+                }
+                let Ok(record) = codec::decode(id, &written.bytes) else {
+                    self.entries.remove(id);
+                    return None;
+                };
+                let read = || Arc::new(Known::from(Arc::new(record)));
+                Some(written.known.get_or_init(read).clone())
             }
             Entry::Batch(_) => None,
         }
@@ -197,10 +206,14 @@ impl Hot {
 
     /// The same for a record that was completed just now: perhaps nobody ever asks for it.
     pub fn put_completed(&self, id: RecordId, record: &Record, dropped: u64) {
-        if is_replayable(record) {
-            let written = Entry::Written(codec::encode(&id, record).into());
-            self.unless_dropped(&id, dropped, || self.insert(id, written, weight(record)));
+        if !is_replayable(record) || weight(record) as u64 > self.max_entry {
+            return;
         }
+        let bytes = codec::encode(&id, record).into_boxed_slice();
+        let weight = weight(record) + bytes.len();
+        let written = Written { bytes, known: OnceLock::new() };
+        let entry = Entry::Written(Arc::new(written));
+        self.unless_dropped(&id, dropped, || self.insert(id, entry, weight));
     }
 
     fn unless_dropped(&self, id: &RecordId, dropped: u64, put: impl FnOnce()) {
@@ -213,7 +226,7 @@ impl Hot {
 
     /// The answer of the batch with this name, at `now`.
     pub fn merged(&self, name: &RecordId, now: Timestamp) -> Option<Arc<Merged>> {
-        let Entry::Batch(merged) = self.held(name)?.entry else { return None };
+        let Entry::Batch(merged) = self.entry(name)? else { return None };
         let due = merged.holds_until.is_some_and(|end| end <= now);
         (!due && merged.dropped == self.dropped()).then_some(merged)
     }

@@ -157,3 +157,39 @@ fn what_the_gateway_does_not_own_keeps_its_text() {
             .replace(",\n    {\"requestId\":\"b\",\"quantity\":1}", "")
     );
 }
+
+#[test]
+fn all_that_was_issued_is_told_however_long_the_lists_have_grown() {
+    let mode = capillary();
+    let body = r#"{"rewards":[{"requestId":"a","quantity":2}]}"#;
+    let call = Books::default().claim(&mode, body).unwrap();
+    let list = |at: &str, elements: Vec<String>| Appended { at: at.to_owned(), elements };
+    // More values than a text may have that is read.
+    let many: Vec<String> = (0..=crate::json::MAX_VALUES).map(|n| n.to_string()).collect();
+    for row in [
+        r#"{"requestId":"a","quantity":2,"vendor":[],"promotions":[],"x":1}"#,
+        r#"{"requestId":"a","quantity":2,"vendor":[],"promotions":[]}"#,
+        r#"{"requestId":"a","vendor":[],"x":1}"#,
+        r#"{"requestId":"a"}"#,
+    ] {
+        let entry = Ledger {
+            fulfilled: 2,
+            outcomes: vec![
+                list("/vendor", many.clone()),
+                list("/promotions", vec!["\"last\"".to_owned()]),
+            ],
+            row: Some(row.to_owned()),
+            ..Ledger::new(2).unwrap()
+        };
+        let answer = render(&mode.rules, &call.batch, &[&entry], None);
+        let told = &value(&answer)["rewards"][0];
+        assert_eq!(told["vendor"].as_array().unwrap().len(), many.len(), "{row}");
+        assert_eq!(told["promotions"], serde_json::json!(["last"]), "{row}");
+        assert_eq!(
+            (&told["quantity"], &told["requestedQuantity"]),
+            (&2.into(), &2.into()),
+            "{row}"
+        );
+        assert_eq!(told["status"]["code"], 200, "{row}");
+    }
+}
