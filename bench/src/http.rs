@@ -68,7 +68,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         text.push_str(&report::memory(idle, &found));
     }
     text.push_str(&format!(
-        "\n{} connections unless a case says otherwise, kept alive; medians of {} interleaved rounds of {:.1} s.\n\n{}",
+        "\n{} connections unless a case says otherwise, kept alive; medians of {} interleaved rounds of {:.1} s; the server on one core, load and backend on another.\n\n{}",
         plan.connections,
         plan.rounds,
         plan.measured.as_secs_f64(),

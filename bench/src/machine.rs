@@ -33,12 +33,8 @@ pub(crate) fn list(cores: &[usize]) -> String {
 
 /// Binds this process to these cores: all of its threads, and those it starts from now on.
 pub(crate) fn stay_on(cores: &[usize]) -> Result<(), Failure> {
-    bind(std::process::id(), cores)
-}
-
-/// Binds a process to these cores, all of its threads.
-pub(crate) fn bind(pid: u32, cores: &[usize]) -> Result<(), Failure> {
-    let set = Command::new("taskset").args(["-acp", &list(cores), &pid.to_string()]).output()?;
+    let pid = std::process::id().to_string();
+    let set = Command::new("taskset").args(["-acp", &list(cores), &pid]).output()?;
     if set.status.success() { Ok(()) } else { Err("taskset refused".into()) }
 }
 
@@ -60,7 +56,7 @@ pub(crate) fn description(tmp: &Path) -> String {
     let redis =
         redis.split_whitespace().find(|word| word.starts_with("v=")).unwrap_or("").to_owned();
     format!(
-        "- CPU: {model}, {cores} cores; server on one, load and backend on another\n\
+        "- CPU: {model}, {cores} cores\n\
          - System: {system}, kernel {}, store on {}\n\
          - Versions: {}; redis {}; {}\n",
         said("uname", &["-r"]),

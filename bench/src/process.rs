@@ -1,4 +1,4 @@
-//! Processes: started on a chosen core, measured through `/proc`, ended when dropped.
+//! Processes: started on chosen cores, measured through `/proc`, ended when dropped.
 
 use std::fs;
 use std::io::Write;
@@ -110,12 +110,6 @@ pub(crate) fn free_addresses(count: usize) -> Result<Vec<SocketAddr>, Failure> {
     let held: Vec<TcpListener> =
         (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
     Ok(held.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?)
-}
-
-/// Binds a process and its children to these cores.
-pub(crate) fn spread(root: u32, cores: &[usize]) -> Result<(), Failure> {
-    let own = processes().into_iter().filter(|(pid, parent, _)| *pid == root || *parent == root);
-    own.into_iter().try_for_each(|(pid, ..)| machine::bind(pid, cores))
 }
 
 /// CPU time (user and system) of these processes and their children so far.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::Failure;
 use crate::cases::Target;
-use crate::process::{self, Server, free_addresses};
+use crate::process::{Server, free_addresses};
 
 const NGINX_CONF: &str = include_str!("../peers/nginx.conf");
 const ONCEGATE_CONF: &str = include_str!("../oncegate.toml");
@@ -56,6 +56,7 @@ impl Peers {
         redis.wait_for(redis_at)?;
         let conf = NGINX_CONF
             .replace("@TMP@", &place.path(""))
+            .replace("@WORKERS@", &place.cores.len().to_string())
             .replace("@LUA@", &place.bench.join("peers/naive.lua").to_string_lossy())
             .replace("@BACKEND@", &place.backend.to_string())
             .replace("@REDIS_PORT@", &redis_port)
@@ -84,12 +85,6 @@ impl Peers {
             (Target::HyperReplay, repeat),
         ];
         Ok(Self { nginx, redis, hyper_proxy, hyper_replay, addresses })
-    }
-
-    /// Lets nginx + Lua + Redis run on these cores.
-    pub(crate) fn spread(&self, cores: &[usize]) -> Result<(), Failure> {
-        process::spread(self.nginx.pid(), cores)?;
-        process::spread(self.redis.pid(), cores)
     }
 
     /// Where nginx + Lua + Redis listens, and the processes of nginx and of Redis.

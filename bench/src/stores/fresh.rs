@@ -14,7 +14,8 @@ const WARM_UP: Duration = Duration::from_millis(500);
 pub(super) struct Row {
     pub(super) name: String,
     pub(super) samples: Vec<Sample>,
-    pub(super) wanted: Wanted,
+    /// What it is compared with, and what is wanted then.
+    pub(super) against: Option<(String, Wanted)>,
     connections: usize,
     address: SocketAddr,
     second: Option<SocketAddr>,
@@ -23,14 +24,18 @@ pub(super) struct Row {
     status: Status,
 }
 
-/// What is wanted of a row.
+/// What is wanted of a row, compared with another.
+#[derive(Clone, Copy)]
 pub(super) enum Wanted {
     Nothing,
-    /// At least the rate of the first row and at most its CPU.
-    AsFastAsFirst,
-    /// At least the rate of the row before.
-    AsFastAsBefore,
+    /// At least its rate and at most its CPU.
+    RateAndCpu,
+    /// At least its rate.
+    Rate,
 }
+
+/// The row of nginx + Lua + Redis.
+const NAIVE: &str = "nginx + Lua + Redis, not durable";
 
 pub(super) fn measure(plan: &Plan, mut rows: Vec<Row>) -> Result<Vec<Row>, Failure> {
     rows.retain(|row| plan.only.as_ref().is_none_or(|only| row.name.contains(only.as_str())));
@@ -76,7 +81,7 @@ pub(super) fn alone(
     rows.push(Row {
         name: "oncegate, embedded store".to_owned(),
         samples: Vec::new(),
-        wanted: Wanted::Nothing,
+        against: Some((NAIVE.to_owned(), Wanted::Nothing)),
         connections,
         address: embedded.address,
         second: None,
@@ -92,9 +97,9 @@ pub(super) fn naive(connections: usize, peers: Option<&Peers>) -> Result<Vec<Row
     let Some(peers) = peers else { return Ok(Vec::new()) };
     let (address, nginx, redis) = peers.naive().ok_or("no nginx + Lua + Redis")?;
     Ok(vec![Row {
-        name: "nginx + Lua + Redis, not durable".to_owned(),
+        name: NAIVE.to_owned(),
         samples: Vec::new(),
-        wanted: Wanted::Nothing,
+        against: None,
         connections,
         address,
         second: None,
@@ -107,10 +112,10 @@ pub(super) fn naive(connections: usize, peers: Option<&Peers>) -> Result<Vec<Row
 /// One replica and two, on each kind of store.
 pub(super) fn replicas(connections: usize, kinds: &[Kind]) -> Vec<Row> {
     let rows = kinds.iter().map(|Kind { name, one, two }| {
-        let row = |name: String, replicas: &Replicas, wanted: Wanted| Row {
+        let row = |name: String, replicas: &Replicas, against: &str, wanted: Wanted| Row {
             name,
             samples: Vec::new(),
-            wanted,
+            against: Some((against.to_owned(), wanted)),
             connections,
             address: replicas.gateways[0].address,
             second: replicas.gateways.get(1).map(|second| second.address),
@@ -118,10 +123,9 @@ pub(super) fn replicas(connections: usize, kinds: &[Kind]) -> Vec<Row> {
             store: vec![replicas.store.server.pid()],
             status: Status::Is("executed"),
         };
-        [
-            row(format!("oncegate, {name}"), one, Wanted::AsFastAsFirst),
-            row(format!("two oncegates, {name}"), two, Wanted::AsFastAsBefore),
-        ]
+        let single = format!("oncegate, {name}");
+        let two = row(format!("two oncegates, {name}"), two, &single, Wanted::Rate);
+        [row(single, one, NAIVE, Wanted::RateAndCpu), two]
     });
     rows.flatten().collect()
 }

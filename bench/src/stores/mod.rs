@@ -105,14 +105,15 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     rows.extend(fresh::replicas(MANY, &shared));
     let many = fresh::measure(&plan, rows)?;
     drop(shared);
-    let Some(peers) = peers else {
+    if peers.is_none() {
         // There is nothing to compare with.
         return Ok(());
-    };
-    // Nobody is bound to a core any more.
+    }
+    // What is started from now on knows of all cores.
+    drop(peers);
     machine::stay_on(&cores)?;
-    peers.spread(&cores)?;
     place.cores = cores;
+    let peers = Peers::start(&place)?;
     let shared = start(&place, &binary, pool, "-spread")?;
     let mut rows = fresh::naive(MANY, Some(&peers))?;
     rows.extend(fresh::replicas(MANY, &shared));
@@ -120,7 +121,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let text = format!(
         "Gateways and their store on one core, {} connections:\n\n{}\n\
          The same over {MANY} connections:\n\n{}\n\
-         The same over {MANY} connections, where all share all cores with the load:\n\n{}\n{}\n\
+         The same over {MANY} connections, where all share all cores with the load, one worker of nginx for each core:\n\n{}\n{}\n\
          Connections are kept alive; medians of {} interleaved rounds of {:.1} s, each in the other \
          direction; ratios are medians of the rounds' own. {} waits on each store.\n\n{}- Stores: {}; {}\n- Before: {before}\n- After: {}\n",
         plan.connections,

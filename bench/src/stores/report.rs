@@ -17,7 +17,7 @@ pub(super) fn fresh(rows: &[Row]) -> String {
         "| fresh requests through | requests/s | spread | CPU µs per request | gateway | store \
          | rate | CPU | wanted | met |\n|---|---:|---:|---:|---:|---:|---:|---:|---|---|\n",
     );
-    for (at, row) in rows.iter().enumerate() {
+    for row in rows {
         let figure = |of: fn(&Sample) -> f64| median(row.samples.iter().map(of).collect());
         let rates = || row.samples.iter().map(|sample| sample.rate);
         let _ = write!(
@@ -31,34 +31,34 @@ pub(super) fn fresh(rows: &[Row]) -> String {
             figure(|sample| sample.cpu - sample.helpers),
             figure(|sample| sample.helpers),
         );
-        let ratio = |to: &Row, of: fn(&Sample) -> f64| {
-            let pairs = row.samples.iter().zip(&to.samples);
-            median(pairs.map(|(sample, to)| of(sample) / of(to)).collect())
+        let against = row.against.as_ref();
+        let other = against.and_then(|(name, wanted)| Some((find(rows, name)?, *wanted)));
+        let Some((other, wanted)) = other else {
+            // It is what others are compared with, or that was not measured.
+            text.push_str(" | | | |\n");
+            continue;
         };
-        let _ = match row.wanted {
-            // It is what the others are compared with.
-            _ if at == 0 => writeln!(text, " | | | |"),
-            Wanted::Nothing => {
-                let (rate, cpu) = (ratio(&rows[0], rate), ratio(&rows[0], cpu));
-                writeln!(text, " {rate:.2} × | {cpu:.2} × | | |")
+        let ratio = |of: fn(&Sample) -> f64| {
+            let pairs = row.samples.iter().zip(&other.samples);
+            median(pairs.map(|(sample, other)| of(sample) / of(other)).collect())
+        };
+        let (faster, dearer) = (ratio(rate), ratio(cpu));
+        let _ = write!(text, " {faster:.2} × | {dearer:.2} × |");
+        let _ = match wanted {
+            Wanted::Nothing => writeln!(text, " | |"),
+            Wanted::RateAndCpu => {
+                let (fast, cheap) = (met(faster >= 1.0), met(dearer <= 1.0));
+                let than = "rate ≥ 1, CPU ≤ 1 × nginx + Lua + Redis";
+                writeln!(text, " {than} | {fast}, {cheap} |")
             }
-            Wanted::AsFastAsFirst => {
-                let (rate, cpu) = (ratio(&rows[0], rate), ratio(&rows[0], cpu));
-                let (fast, cheap) = (met(rate >= 1.0), met(cpu <= 1.0));
-                writeln!(
-                    text,
-                    " {rate:.2} × | {cpu:.2} × | rate ≥ 1, CPU ≤ 1 × nginx + Lua + Redis | {fast}, \
-                     {cheap} |"
-                )
-            }
-            Wanted::AsFastAsBefore => {
-                let (rate, cpu) = (ratio(&rows[at - 1], rate), ratio(&rows[at - 1], cpu));
-                let met = met(rate >= 1.0);
-                writeln!(text, " {rate:.2} × | {cpu:.2} × | rate ≥ 1 × one | {met} |")
-            }
+            Wanted::Rate => writeln!(text, " rate ≥ 1 × one | {} |", met(faster >= 1.0)),
         };
     }
     text
+}
+
+fn find<'r>(rows: &'r [Row], name: &str) -> Option<&'r Row> {
+    rows.iter().find(|row| row.name == name)
 }
 
 fn rate(sample: &Sample) -> f64 {
