@@ -10,8 +10,15 @@ pub(crate) enum Target {
     NginxNaive,
     HyperProxy,
     HyperReplay,
-    Oncegate,
+    /// A gateway with a store of this name. What was written into one goes on costing time when it is
+    /// merged, so what writes most has stores of its own.
+    Oncegate(&'static str),
 }
+
+/// The store of all requests.
+pub(crate) const REQUESTS: &str = "store";
+const BATCHES: &str = "batches";
+const FEW_BATCHES: &str = "few-batches";
 
 /// How often the backend may be asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,7 +60,15 @@ const fn ours(
     at_most: f64,
 ) -> Case {
     let wanted = Some(Wanted { reference, at_most });
-    Case { name, target: Target::Oncegate, ask, backend, status, wanted, connections: None }
+    Case {
+        name,
+        target: Target::Oncegate(REQUESTS),
+        ask,
+        backend,
+        status,
+        wanted,
+        connections: None,
+    }
 }
 
 /// As many tills as one gateway commonly serves at the same moment.
@@ -89,24 +104,27 @@ pub(crate) const CASES: &[Case] = &[
     peer("bare hyper proxy, GET", Target::HyperProxy, Ask::Get, Backend::EveryTime),
     Case {
         name: FRESH_LARGE,
-        target: Target::Oncegate,
+        target: Target::Oncegate(REQUESTS),
         ask: Ask::FreshLarge,
         backend: Backend::EveryTime,
         status: EXECUTED,
         wanted: None,
         connections: None,
     },
-    ours(
-        "oncegate, batch of 10, fresh",
-        Ask::FreshBatch,
-        Backend::EveryTime,
-        EXECUTED,
-        FRESH_LARGE,
-        2.0,
-    ),
+    Case {
+        target: Target::Oncegate(BATCHES),
+        ..ours(
+            "oncegate, batch of 10, fresh",
+            Ask::FreshBatch,
+            Backend::EveryTime,
+            EXECUTED,
+            FRESH_LARGE,
+            2.0,
+        )
+    },
     Case {
         name: FRESH_LARGE_FEW,
-        target: Target::Oncegate,
+        target: Target::Oncegate(REQUESTS),
         ask: Ask::FreshLarge,
         backend: Backend::EveryTime,
         status: EXECUTED,
@@ -114,6 +132,7 @@ pub(crate) const CASES: &[Case] = &[
         connections: FEW,
     },
     Case {
+        target: Target::Oncegate(FEW_BATCHES),
         connections: FEW,
         ..ours(
             "oncegate, batch of 10, fresh, 8 connections",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::Failure;
 use crate::args::Args;
-use crate::cases::{Backend, CASES, Case, Target};
+use crate::cases::{Backend, CASES, Case, REQUESTS, Target};
 use crate::load::{self, Ask, Counted, Load, Sample, Status, Until};
 use crate::servers::{Gateway, Peers, Place};
 use crate::{backend, machine, memory, report};
@@ -54,14 +54,23 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     };
     let peers = (!args.flag("alone")).then(|| Peers::start(&place)).transpose()?;
     let binary = args.text("oncegate").map(PathBuf::from);
-    let gateway = binary.as_ref().map(|binary| Gateway::start(&place, binary)).transpose()?;
-    let idle = gateway.as_ref().map(memory::settled).transpose()?;
-    let table = measure(&plan, peers.as_ref(), gateway.as_ref())?;
+    let mut gateways = Vec::new();
+    for case in CASES {
+        let (Target::Oncegate(store), Some(binary)) = (case.target, &binary) else { continue };
+        if !gateways.iter().any(|(name, _)| *name == store) {
+            gateways.push((store, Gateway::start(&place, binary, store)?));
+        }
+    }
+    let requests = gateways.iter().position(|(name, _)| *name == REQUESTS);
+    let idle = requests.map(|at| memory::settled(&gateways[at].1)).transpose()?;
+    let table = measure(&plan, peers.as_ref(), &gateways)?;
     if peers.is_none() {
         // There is nothing to compare with.
         return Ok(());
     }
     let mut text = report::table(&table);
+    let gateway = requests.map(|at| gateways.swap_remove(at).1);
+    drop(gateways);
     if let (None, Some(binary), Some(gateway), Some(idle)) = (&plan.only, binary, gateway, idle) {
         let stored: u64 = table.iter().map(Row::fresh_answers).sum();
         let found = memory::measure(&place, &binary, gateway, plan.records, stored)?;
@@ -91,7 +100,7 @@ impl Row {
     /// How many records this case has left in the gateway's store.
     fn fresh_answers(&self) -> u64 {
         let fresh = [Ask::Fresh, Ask::FreshLarge].contains(&self.case.ask);
-        let stores = self.case.target == Target::Oncegate && fresh;
+        let stores = self.case.target == Target::Oncegate(REQUESTS) && fresh;
         if stores { self.samples.iter().map(|sample| sample.answered).sum() } else { 0 }
     }
 }
@@ -99,11 +108,14 @@ impl Row {
 fn measure(
     plan: &Plan,
     peers: Option<&Peers>,
-    gateway: Option<&Gateway>,
+    gateways: &[(&str, Gateway)],
 ) -> Result<Vec<Row>, Failure> {
-    let find = |target| match (target, gateway) {
-        (Target::Oncegate, Some(gateway)) => Some((gateway.address, vec![gateway.server.pid()])),
-        (target, _) => peers.and_then(|peers| peers.find(target)),
+    let find = |target| match target {
+        Target::Oncegate(store) => {
+            let (_, gateway) = gateways.iter().find(|(name, _)| *name == store)?;
+            Some((gateway.address, vec![gateway.server.pid()]))
+        }
+        target => peers.and_then(|peers| peers.find(target)),
     };
     let mut rows: Vec<Row> = CASES
         .iter()

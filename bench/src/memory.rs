@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::Failure;
+use crate::cases::REQUESTS;
 use crate::load::{self, Ask, Counted, Load, Status, Until};
 use crate::process;
 use crate::servers::{Gateway, Place};
@@ -71,7 +72,7 @@ pub(crate) fn measure(
 /// Starts the gateway and asks for an answer stored before: only then it is up.
 fn timed_start(place: &Place, binary: &Path) -> Result<(Gateway, Duration), Failure> {
     let begun = Instant::now();
-    let gateway = Gateway::start(place, binary)?;
+    let gateway = Gateway::start(place, binary, REQUESTS)?;
     let replay = Load {
         address: gateway.address,
         second: None,

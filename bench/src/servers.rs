@@ -101,7 +101,7 @@ impl Peers {
             Target::NginxNaive => vec![self.nginx.pid(), self.redis.pid()],
             Target::HyperProxy => vec![self.hyper_proxy.pid()],
             Target::HyperReplay => vec![self.hyper_replay.pid()],
-            Target::Oncegate => return None,
+            Target::Oncegate(_) => return None,
         };
         Some((address, pids))
     }
@@ -114,11 +114,11 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts the gateway on a store below the temporary directory; on an existing one it finds the
-    /// records of the run before.
-    pub(crate) fn start(place: &Place, binary: &Path) -> Result<Self, Failure> {
-        let store = format!("[store.embedded]\npath = \"{}\"", place.path("store"));
-        Self::start_on(place, binary, "oncegate", &store)
+    /// Starts a gateway on the store of this name below the temporary directory; on an existing one it
+    /// finds the records of the run before.
+    pub(crate) fn start(place: &Place, binary: &Path, store: &str) -> Result<Self, Failure> {
+        let table = format!("[store.embedded]\npath = \"{}\"", place.path(store));
+        Self::start_on(place, binary, &format!("oncegate-{store}"), &table)
     }
 
     /// Starts a gateway of this name on the store that a table of the configuration names.

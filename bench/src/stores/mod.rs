@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::Failure;
 use crate::args::Args;
+use crate::cases::REQUESTS;
 use crate::servers::{Gateway, Peers, Place};
 use crate::{backend, machine};
 use servers::StoreServer;
@@ -88,7 +89,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let binary = args.path("oncegate")?;
     let before = machine::state(&place.tmp)?;
     let peers = (!args.flag("alone")).then(|| Peers::start(&place)).transpose()?;
-    let embedded = Gateway::start(&place, &binary)?;
+    let embedded = Gateway::start(&place, &binary, REQUESTS)?;
     let pool = args.or("pool", 4)?;
     let shared = start(&place, &binary, pool, "")?;
     let mut rows = fresh::alone(plan.connections, peers.as_ref(), &embedded)?;
