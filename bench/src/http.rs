@@ -8,7 +8,7 @@ use crate::args::Args;
 use crate::cases::{Backend, CASES, Case, REQUESTS, Target};
 use crate::load::{self, Ask, Counted, Load, Sample, Status, Until};
 use crate::servers::{Gateway, Peers, Place};
-use crate::{backend, machine, memory, report};
+use crate::{backend, machine, memory, process, report};
 
 /// How much is measured.
 struct Plan {
@@ -137,7 +137,9 @@ fn measure(
                 load::run(&prime, Until::Answered(1, PRIMING), counted).map_err(told)?;
             }
             let until = Until::Elapsed { warm_up: WARM_UP, measured: plan.measured };
-            let sample = load::run(&load, until, counted).map_err(told)?;
+            let mut sample = load::run(&load, until, counted).map_err(told)?;
+            // The warm-up's part of what was left to do is spread over its answers too.
+            sample.cpu += process::rest(&pids).as_secs_f64() * 1e6 / sample.answered as f64;
             check_hits(row.case, &sample)?;
             eprintln!("round {}: {name}: {:.1} µs", round + 1, sample.cpu);
             row.samples.push(sample);

@@ -11,6 +11,10 @@ use crate::{Failure, machine};
 
 /// `/proc/PID/stat` counts in ticks of `USER_HZ`, which Linux fixes at 100 for user space.
 const TICK: Duration = Duration::from_millis(10);
+/// How long a process may go on working when it is asked nothing any more, and how long it must do
+/// nothing to count as done.
+const REST: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How long a server may take to answer its port, and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -121,6 +125,22 @@ pub(crate) fn cpu(roots: &[u32]) -> Duration {
         }
     }
     TICK * ticks
+}
+
+/// Waits until these processes have nothing left to do; gives the CPU time that takes. What a load leaves
+/// to be merged belongs to it, and must not go on beside the next.
+pub(crate) fn rest(roots: &[u32]) -> Duration {
+    let (start, since) = (cpu(roots), Instant::now());
+    let mut before = start;
+    while since.elapsed() < REST {
+        std::thread::sleep(LOOK);
+        let now = cpu(roots);
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    before - start
 }
 
 /// Resident memory of a process now, in bytes.
