@@ -25,6 +25,7 @@ use tokio::sync::broadcast;
 use crate::clock::Timestamp;
 use crate::idempotency::fingerprint::{MAX_VERBATIM, Verbatim};
 use crate::idempotency::record::BuildIdHasher;
+use crate::idempotency::record::StoredResponse;
 use crate::idempotency::{Answer, Record, RecordId, State};
 use crate::store::codec;
 
@@ -285,36 +286,31 @@ pub async fn follow(hot: Arc<Hot>, mut announced: broadcast::Receiver<RecordId>)
 
 /// Whether the answer of a record can be given again without asking the store.
 fn is_replayable(record: &Record) -> bool {
+    // Of what was settled, the first client is told so: that is in the store.
+    kept(record).is_some() && !record.untold
+}
+
+fn kept(record: &Record) -> Option<&StoredResponse> {
     match &record.state {
-        // Of what was settled, the first client is told so: that is in the store.
-        State::Final { answer: Answer::Kept(_), .. } => !record.untold,
+        State::Final { answer: Answer::Kept(response), .. } => Some(response),
         State::Final { answer: Answer::NotRetained { .. }, .. }
         | State::InFlight
         | State::Turn
         | State::Unknown { .. }
         | State::Tombstone { .. }
         | State::Released { .. }
-        | State::Item { .. } => false,
+        | State::Item { .. } => None,
     }
 }
 
 /// About how many bytes a record takes in memory, once it was asked for.
 fn weight(record: &Record) -> usize {
     let members = record.fingerprint.members.iter().map(|member| member.name.len() + 56);
-    let answer = match &record.state {
-        State::Final { answer: Answer::Kept(response), .. } => {
-            let headers = response.headers.iter();
-            let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER);
-            response.body.len() + headers.sum::<usize>()
-        }
-        State::Final { answer: Answer::NotRetained { .. }, .. }
-        | State::InFlight
-        | State::Turn
-        | State::Unknown { .. }
-        | State::Tombstone { .. }
-        | State::Released { .. }
-        | State::Item { .. } => 0,
-    };
+    let answer = kept(record).map_or(0, |response| {
+        let headers = response.headers.iter();
+        let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER);
+        response.body.len() + headers.sum::<usize>()
+    });
     OVERHEAD + record.route.len() + record.key.len() + members.sum::<usize>() + answer
 }
 
