@@ -10,6 +10,14 @@ use crate::json::Pointer;
 struct Random(u64);
 
 impl Random {
+    /// From this seed, or from the one that is to be replayed; it is printed.
+    fn seeded(usual: u64) -> Self {
+        let seed = std::env::var("ONCEGATE_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or(usual);
+        println!("ONCEGATE_TEST_SEED={seed}");
+        Self(seed | 1)
+    }
+
     fn below(&mut self, most: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -171,10 +179,7 @@ fn settle(books: &mut Books, backend: &Backend) {
 
 #[test]
 fn whatever_happens_nothing_is_issued_twice_or_forgotten() {
-    let seed = std::env::var("ONCEGATE_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed: u64 = seed.unwrap_or(0x1736_5eed);
-    println!("ONCEGATE_TEST_SEED={seed}");
-    let mut random = Random(seed | 1);
+    let mut random = Random::seeded(0x1736_5eed);
     let mode = capillary();
     let (mut answered, mut lost, mut replayed, mut finished) = (0, 0, 0, 0);
     for _ in 0..400 {
@@ -252,10 +257,7 @@ fn whatever_happens_nothing_is_issued_twice_or_forgotten() {
 
 #[test]
 fn changes_made_together_are_those_made_one_by_one() {
-    let seed = std::env::var("ONCEGATE_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed: u64 = seed.unwrap_or(0xed17_5eed);
-    println!("ONCEGATE_TEST_SEED={seed}");
-    let mut random = Random(seed | 1);
+    let mut random = Random::seeded(0xed17_5eed);
     let texts = [
         r"{}",
         r#"{"a":1}"#,
@@ -288,10 +290,7 @@ fn changes_made_together_are_those_made_one_by_one() {
 
 #[test]
 fn no_answer_makes_the_gateway_panic_or_book_more_than_was_sent() {
-    let seed = std::env::var("ONCEGATE_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed: u64 = seed.unwrap_or(0xbad_5eed);
-    println!("ONCEGATE_TEST_SEED={seed}");
-    let mut random = Random(seed | 1);
+    let mut random = Random::seeded(0xbad_5eed);
     let body = r#"{"rewards":[{"requestId":"a","rewardId":1,"quantity":2},{"requestId":"b","rewardId":2,"quantity":3}]}"#;
     let sample = r#"{"status":{"code":200},"rewards":[{"requestId":"a","rewardId":1,"quantity":"1","intouch":[1]},{"requestId":"b","rewardId":2,"quantity":3,"vendor":[1,2,3],"status":{"code":8003}}]}"#;
     let alphabet = b"{}[]\",:0123ab/\\ nul";
