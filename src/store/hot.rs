@@ -206,12 +206,13 @@ impl Hot {
     }
 
     /// The same for a record that was completed just now: perhaps nobody ever asks for it.
-    pub fn put_completed(&self, id: RecordId, record: &Record, dropped: u64) {
-        if !is_replayable(record) || weight(record) as u64 > self.max_entry {
-            return;
+    pub fn put_completed(&self, id: RecordId, record: &Arc<Record>, dropped: u64) {
+        let weight = weight(record) + codec::room(record);
+        if !is_replayable(record) || weight as u64 > self.max_entry {
+            // One that fits but once is not kept in two forms.
+            return self.put_unless_dropped(id, record.clone(), dropped);
         }
         let bytes = codec::encode(&id, record).into_boxed_slice();
-        let weight = weight(record) + bytes.len();
         let written = Written { bytes, known: OnceLock::new() };
         let entry = Entry::Written(Arc::new(written));
         self.unless_dropped(&id, dropped, || self.insert(id, entry, weight));

@@ -44,11 +44,12 @@ fn what_was_completed_reads_back_as_it_was_and_leaves_as_the_rest() {
     let (hot, id) = (Hot::for_a_while(CAPACITY, Duration::from_secs(3600)), samples::id(1));
     for (at, record) in samples::every_state().into_iter().enumerate() {
         let id = samples::id(at as u64 + 100);
+        let record = Arc::new(record);
         hot.put_completed(id, &record, hot.dropped());
-        let found = hot.get(&id).map(|known| Record::clone(&known.record));
+        let found = hot.get(&id).map(|known| known.record.clone());
         assert_eq!(found, is_replayable(&record).then_some(record), "sample {at}");
     }
-    let record = samples::kept(1, 100);
+    let record = Arc::new(samples::kept(1, 100));
     hot.put_completed(id, &record, hot.dropped());
     let (first, again) = (hot.get(&id).unwrap(), hot.get(&id).unwrap());
     assert!(Arc::ptr_eq(&first, &again), "it is read back once");
@@ -56,8 +57,10 @@ fn what_was_completed_reads_back_as_it_was_and_leaves_as_the_rest() {
     assert!(hot.get(&id).is_none());
     hot.put_completed(id, &record, hot.dropped() - 1);
     assert!(hot.get(&id).is_none(), "something was dropped since");
-    hot.put_completed(id, &samples::kept(1, MAX_ENTRY as usize), hot.dropped());
+    hot.put_completed(id, &Arc::new(samples::kept(1, MAX_ENTRY as usize)), hot.dropped());
     assert!(hot.get(&id).is_none(), "it is too large");
+    hot.put_completed(id, &Arc::new(samples::kept(1, MAX_ENTRY as usize * 3 / 4)), hot.dropped());
+    assert!(hot.get(&id).is_some(), "it fits once");
     let hot = Hot::for_a_while(CAPACITY, Duration::from_nanos(1));
     hot.put_completed(id, &record, hot.dropped());
     assert!(hot.get(&id).is_none(), "it has been there long enough");
