@@ -34,7 +34,7 @@ const FILES: usize = 128;
 /// gathered, the less often. Each file that is gathered is one more filter to ask for a record that
 /// is not there. The size of a merged file stays at the engine's 64 MiB: it makes one step of merging
 /// for each file that is added, which with smaller ones is less than what is added.
-const GATHERED: u8 = 8;
+const GATHERED: u8 = 12;
 
 /// Bits of the filters for each record, once it was merged: one in some two thousand that are not there
 /// is looked for in vain.
@@ -209,7 +209,7 @@ fn options() -> KeyspaceCreateOptions {
 }
 
 /// As [`options`]. Nearly every claim asks for a record that is not there, so that a filter that says
-/// "perhaps" in vain costs a read. The filters of the first level stay in memory: at most 512 MiB of
+/// "perhaps" in vain costs a read. The filters of the first level stay in memory: at most 768 MiB of
 /// records are in it. Those below are read in parts.
 fn of_records() -> KeyspaceCreateOptions {
     let bloom = FilterPolicyEntry::Bloom;

@@ -10,11 +10,12 @@
 //! ```
 //!
 //! `writer` compares and writes, `log` makes durable, `answers` go back, `recent` is what the table has not yet, `fold`
-//! brings it there, many at once by `sorted`, `engine` knows the table's layout. `open` decides whether a directory is a store,
+//! brings it there, many at once by `sorted`, `absent` knows what is nowhere, `engine` knows the table's layout. `open` decides whether a directory is a store,
 //! `journal` tells a torn tail of the table's from lost data, `replay` brings the table up to the log,
 //! `disk` is what may fail, `inspect` serves the command line. What the records mean is not known
 //! here; see `docs/store.md` for operators.
 
+mod absent;
 mod answers;
 mod disk;
 mod engine;
@@ -45,6 +46,7 @@ pub use self::inspect::{Info, Progress, Verified, info, init, verify};
 pub use self::open::{NAMED, Options, Recovered};
 pub use self::refused::OpenError;
 
+use self::absent::{Absent, Sizes};
 use self::answers::HandOut;
 use self::disk::{Disk, FileSystem, Space};
 use self::engine::{Engine, Written, decode};
@@ -96,13 +98,14 @@ impl Embedded {
     /// When the directory is not a store, is in use, cannot be written or is damaged.
     pub fn open(options: &Options) -> Result<(Arc<Self>, Recovered), OpenError> {
         let disk = Arc::new(FileSystem { dir: options.path.clone() });
-        Self::open_on(options, disk.clone(), Space::new(disk))
+        Self::open_on(options, disk.clone(), Space::new(disk), absent::SIZES)
     }
 
     fn open_on(
         options: &Options,
         disk: Arc<dyn Disk>,
         space: Space,
+        ids: Sizes,
     ) -> Result<(Arc<Self>, Recovered), OpenError> {
         let path = options.path.clone();
         let opened = open::open(options, &*disk)?;
@@ -126,6 +129,7 @@ impl Embedded {
             opened.log.last(),
         );
         let unwritable = |error| OpenError::Unwritable { path: path.clone(), error };
+        let absent = Absent::new(engine.clone(), recent.clone(), ids).map_err(unwritable)?;
         let writer = Writer {
             engine: engine.clone(),
             disk,
@@ -135,6 +139,7 @@ impl Embedded {
             folding: folding.map_err(unwritable)?,
             log: opened.log,
             recent: recent.clone(),
+            absent,
         };
         let (end, ended) = std::sync::mpsc::sync_channel(1);
         let writer =

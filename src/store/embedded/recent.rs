@@ -77,6 +77,16 @@ impl Recent {
         Some(Taken { id, before: entry.stored, after: entry.after.clone() })
     }
 
+    /// How many are here.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The id of each that is here all the while, and of some that come or go meanwhile.
+    pub(super) fn for_each_id(&self, mut each: impl FnMut(&RecordId)) {
+        self.0.iter().for_each(|entry| each(entry.key()));
+    }
+
     /// The table has it as it was taken from this part.
     pub(super) fn folded(&self, taken: &Taken, part: u64) {
         let entry::Entry::Occupied(mut present) = self.0.entry(taken.id) else { return };

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::absent::Absent;
 use super::answers::Answers;
 use super::disk::{Disk, FREE_SPACE_MARGIN, Space};
 use super::engine::{Engine, Written, corrupt, decode};
@@ -118,6 +119,7 @@ pub(super) struct Writer {
     pub(super) answers: Answers,
     pub(super) log: Log,
     pub(super) recent: Arc<Recent>,
+    pub(super) absent: Absent,
     pub(super) folding: Folding,
 }
 
@@ -199,6 +201,7 @@ impl Writer {
     }
 
     fn write(&mut self, requests: Vec<Request>) {
+        self.absent.advance();
         let changes = requests.iter().map(|request| request.changes.len()).sum();
         let mut pending = Changed::with_capacity_and_hasher(changes, BuildIdHasher::default());
         let mut answers = Vec::with_capacity(requests.len());
@@ -239,6 +242,7 @@ impl Writer {
             };
             let now = match pending.get(id) {
                 Some(earlier) => Some(look(earlier.after.as_ref())),
+                None if self.absent.is_certain(id) => Some(look(None)),
                 None => self.recent.get(id, look),
             };
             if let Some((head, wrong)) = now {
@@ -284,6 +288,9 @@ impl Writer {
         written.map_err(|error| self.shared.fail(&error))?;
         let part = self.folding.part();
         for (id, change) in pending {
+            if change.before.is_none() {
+                self.absent.add(&id);
+            }
             if self.recent.put(id, change.before, change.after, part) {
                 self.folding.add(id);
             }

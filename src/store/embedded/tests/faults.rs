@@ -82,7 +82,7 @@ pub(super) fn flaky_with(path: &Path, segment: u64) -> (Arc<Embedded>, Arc<Flaky
         gate: Mutex::new(()),
     });
     let store = unlocked(|| {
-        match Embedded::open_on(&options(path), disk.clone(), Space::eager(disk.clone())) {
+        match Embedded::open_on(&options(path), disk.clone(), Space::eager(disk.clone()), FEW_IDS) {
             Err(OpenError::Locked(_)) => None,
             opened => Some(opened.unwrap().0),
         }

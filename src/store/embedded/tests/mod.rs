@@ -21,6 +21,8 @@ use crate::store::contract::{self, done, lost, put_new, replace};
 use crate::store::samples::{self, id};
 
 const CACHE: u64 = 1 << 20;
+/// The filter of what is not there is made anew again and again.
+const FEW_IDS: Sizes = Sizes { least: 16, most: 128 };
 
 fn options(path: &Path) -> Options {
     Options { path: path.to_owned(), cache: CACHE, create: true, expect_id: None }

@@ -1,0 +1,134 @@
+//! What the filter says of records that are there, of others, and while it does not know yet.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::super::engine::Written;
+use super::*;
+use crate::store::samples::{Random, claim};
+
+fn id(random: &mut Random) -> RecordId {
+    let number = u128::from(random.next()) << 64 | u128::from(random.next());
+    RecordId::from_bytes(number.to_le_bytes())
+}
+
+fn ids(random: &mut Random, count: usize) -> Vec<RecordId> {
+    (0..count).map(|_| id(random)).collect()
+}
+
+fn table(dir: &Path) -> Engine {
+    Engine::open(dir, 1 << 20, true).ok().unwrap()
+}
+
+fn put(engine: &Engine, ids: &[RecordId]) {
+    ids.iter().for_each(|id| engine.records.insert(id.as_bytes(), b"a record").unwrap());
+}
+
+fn put_recent(recent: &Recent, ids: &[RecordId]) {
+    for id in ids {
+        recent.put(*id, None, Some(Written::of(id, &claim(1))), 0);
+    }
+}
+
+/// Lets the filter take what is read for it.
+fn whole(absent: &mut Absent) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while absent.reading.is_some() {
+        assert!(Instant::now() < end, "the ids are still being read");
+        std::thread::yield_now();
+        absent.advance();
+    }
+}
+
+#[test]
+fn what_was_added_is_there_and_little_else_is() {
+    let mut random = Random::new();
+    let made_for = 1 << 14;
+    let mut filter = Filter::new(made_for);
+    let others = ids(&mut random, 20_000);
+    // As many as it is made for, and as many as it ever holds.
+    for wrong in [200, 1_000] {
+        let added = ids(&mut random, made_for);
+        added.iter().for_each(|id| filter.add(id));
+        assert!(added.iter().all(|id| filter.may_have(id)));
+        let found = others.iter().filter(|id| filter.may_have(id)).count();
+        assert!(found < wrong, "{found} of {} that were not added", others.len());
+    }
+}
+
+#[test]
+fn all_that_was_there_is_known_before_anything_is_said_to_be_absent() {
+    let mut random = Random::new();
+    let dir = TempDir::new().unwrap();
+    let (engine, recent) = (table(dir.path()), Arc::new(Recent::default()));
+    // More than are read in one step, so that the writer has its turn in between.
+    let (old, new) = (ids(&mut random, 2 * STEP + 1), ids(&mut random, 100));
+    put(&engine, &old);
+    put_recent(&recent, &new);
+    let mut absent = Absent::new(engine, recent, SIZES).unwrap();
+    let added = ids(&mut random, 100);
+    added.iter().for_each(|id| absent.add(id));
+    let others = ids(&mut random, 1_000);
+    let mut present = old.iter().chain(&new).chain(&added);
+    assert!(!others.iter().chain(present.clone()).any(|id| absent.is_certain(id)));
+    whole(&mut absent);
+    assert!(!present.any(|id| absent.is_certain(id)));
+    let certain = others.iter().filter(|id| absent.is_certain(id)).count();
+    assert!(certain > 990, "{certain} of {}", others.len());
+}
+
+#[test]
+fn a_full_filter_is_made_anew_and_forgets_what_is_gone() {
+    let mut random = Random::new();
+    let dir = TempDir::new().unwrap();
+    let (engine, recent) = (table(dir.path()), Arc::new(Recent::default()));
+    let mut absent = Absent::new(engine.clone(), recent.clone(), Sizes { least: 512, most: 2048 });
+    let absent = absent.as_mut().unwrap();
+    whole(absent);
+    let (kept, here, gone) = (ids(&mut random, 300), ids(&mut random, 300), ids(&mut random, 424));
+    put(&engine, &kept);
+    put_recent(&recent, &here);
+    kept.iter().chain(&here).chain(&gone).for_each(|id| absent.add(id));
+    assert!(!gone.iter().any(|id| absent.is_certain(id)));
+    absent.advance();
+    // Until it has been read again nothing is certain.
+    assert!(!gone.iter().chain(&kept).chain(&here).any(|id| absent.is_certain(id)));
+    whole(absent);
+    assert!(!kept.iter().chain(&here).any(|id| absent.is_certain(id)));
+    let certain = gone.iter().filter(|id| absent.is_certain(id)).count();
+    assert!(certain > 400, "{certain} of {}", gone.len());
+}
+
+#[test]
+fn with_too_many_records_the_table_is_asked() {
+    let mut random = Random::new();
+    let dir = TempDir::new().unwrap();
+    let (engine, recent) = (table(dir.path()), Arc::new(Recent::default()));
+    put(&engine, &ids(&mut random, 129));
+    let sizes = Sizes { least: 16, most: 128 };
+    let mut absent = Absent::new(engine.clone(), recent, sizes).unwrap();
+    let others = ids(&mut random, 128);
+    for id in &others {
+        absent.advance();
+        assert!(!absent.is_certain(id));
+        absent.add(id);
+    }
+    // It may have become smaller: it is looked at again after so many more.
+    engine.records.clear().unwrap();
+    absent.advance();
+    whole(&mut absent);
+    assert!(others.iter().filter(|id| absent.is_certain(id)).count() > 100);
+}
+
+#[test]
+fn what_is_not_wanted_any_more_is_not_read() {
+    let mut random = Random::new();
+    let dir = TempDir::new().unwrap();
+    let (engine, recent) = (table(dir.path()), Recent::default());
+    put(&engine, &ids(&mut random, 2 * STEP));
+    let (wanted, end) = sync_channel(0);
+    drop(wanted);
+    assert!(read(&engine, &recent, 16, &end).unwrap().is_none());
+}
