@@ -8,10 +8,13 @@ use super::edit::{Edit, edit, edit_at_once, edit_document, edit_value, quoted};
 use super::join::{Joined, Response, Shape};
 use super::rules::{ItemRules, MatchBy, Progress, Refusal, View};
 use crate::idempotency::ledger::{ItemOutcome, Ledger, elements};
-use crate::json::{Document, Kind, Pointer};
+use crate::json::{Document, Kind, Pointer, Value};
 
 /// The status of an answer with unknown items, unless the template has one.
 const UNKNOWN_STATUS: u16 = 409;
+
+/// About what the gateway's own members take in a row.
+const ROOM: usize = 64;
 
 /// What the client is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,20 +48,7 @@ pub fn render(
     {
         return Answer { status: response.status, body: response.body.to_vec(), progress };
     }
-    let rows: Vec<String> = batch
-        .items
-        .iter()
-        .zip(entries)
-        .enumerate()
-        .map(|(at, (item, entry))| {
-            let now = backend.and_then(|(_, joined)| joined.outcomes.get(at)?.as_ref());
-            row(rules, item, entry, now)
-        })
-        .collect();
-    let rows = match rows.as_slice() {
-        [row] if rules.response.single => row.clone(),
-        rows => format!("[{}]", rows.join(",")),
-    };
+    let rows = rows(rules, batch, entries, backend.map(|(_, joined)| joined));
     // The rows come last, so that an answer from the ledger alone starts with its status.
     let mut edits: Vec<Edit<'_>> =
         template.top.iter().map(|(at, text)| Edit::new(at, text.as_str())).collect();
@@ -105,7 +95,34 @@ fn whole_progress(entries: &[&Ledger]) -> Progress {
     }
 }
 
-fn row(rules: &ItemRules, item: &Item, entry: &Ledger, now: Option<&ItemOutcome>) -> String {
+/// The rows of all items: an array, or the row where there is one alone.
+fn rows(rules: &ItemRules, batch: &Batch, entries: &[&Ledger], joined: Option<&Joined>) -> String {
+    let alone = rules.response.single && batch.items.len() == 1;
+    let known = entries.iter().map(|entry| entry.bytes() + ROOM).sum::<usize>();
+    let mut out = String::with_capacity(known);
+    if !alone {
+        out.push('[');
+    }
+    for (at, (item, entry)) in batch.items.iter().zip(entries).enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        let now = joined.and_then(|joined| joined.outcomes.get(at)?.as_ref());
+        row(&mut out, rules, item, entry, now);
+    }
+    if !alone {
+        out.push(']');
+    }
+    out
+}
+
+fn row(
+    out: &mut String,
+    rules: &ItemRules,
+    item: &Item,
+    entry: &Ledger,
+    now: Option<&ItemOutcome>,
+) {
     let response = &rules.response;
     let made;
     let base = match &entry.row {
@@ -129,15 +146,15 @@ fn row(rules: &ItemRules, item: &Item, entry: &Ledger, now: Option<&ItemOutcome>
     for (pointer, number) in numbers {
         let Some(pointer) = pointer else { continue };
         let written = find(pointer);
-        let text = match written.map(|value| value.kind()) {
-            Some(Kind::String) => quoted(&number.to_string()),
-            Some(Kind::Null | Kind::Bool | Kind::Number | Kind::Array | Kind::Object) | None => {
-                number.to_string()
-            }
-        };
-        if written.is_none_or(|value| value.raw() != text) {
-            edits.push(Edit::new(pointer, text));
+        if written.is_some_and(|value| says(value, number)) {
+            continue;
         }
+        edits.push(match written.map(|value| value.kind()) {
+            Some(Kind::String) => Edit::new(pointer, quoted(&number.to_string())),
+            Some(Kind::Null | Kind::Bool | Kind::Number | Kind::Array | Kind::Object) | None => {
+                Edit::new(pointer, number.to_string())
+            }
+        });
     }
     let template = rules.render.template(entry.progress());
     for (at, text) in &template.item {
@@ -154,16 +171,28 @@ fn row(rules: &ItemRules, item: &Item, entry: &Ledger, now: Option<&ItemOutcome>
             gathered.push(Edit::new(pointer, format!("[{}]", list.join(","))));
         }
     }
-    let Some(document) = &document else { return base.to_owned() };
-    if let Some(text) = edit_at_once(document.root(), [&edits, &gathered]) {
-        return text;
+    let Some(document) = &document else { return out.push_str(base) };
+    if edit_at_once(out, document.root(), [&edits, &gathered]) {
+        return;
     }
     // The lists last, all in one pass: however long they grow, they are never read again. So those that
     // are absent get their places with the other changes.
     let absent = gathered.iter().filter(|list| find(list.at).is_none());
     edits.extend(absent.map(|list| Edit::new(list.at, "[]")));
     let text = edit_value(document.root(), &edits);
-    if gathered.is_empty() { text } else { edit(&text, &gathered) }
+    out.push_str(&if gathered.is_empty() { text } else { edit(&text, &gathered) });
+}
+
+/// Whether a value is this number in digits alone, as a number or in a string.
+fn says(value: Value<'_, '_>, number: u64) -> bool {
+    let raw = value.raw();
+    let digits = match value.kind() {
+        Kind::Number => raw,
+        Kind::String => &raw[1..raw.len() - 1],
+        Kind::Null | Kind::Bool | Kind::Array | Kind::Object => return false,
+    };
+    let plain = digits == "0" || (!digits.starts_with('0') && !digits.starts_with('+'));
+    plain && digits.parse() == Ok(number)
 }
 
 /// The row of an item the backend never wrote one for: what the client sent to tell it by.
@@ -172,7 +201,10 @@ fn bare_row(rules: &ItemRules, item: &Item) -> String {
     let mut members = item.members.iter();
     for by in &rules.response.by {
         match by {
-            MatchBy::Id(pointer) => edits.push(Edit::new(pointer, item.raw_id.as_str())),
+            MatchBy::Id(pointer) => edits.push(match &item.raw_id {
+                Some(raw) => Edit::new(pointer, raw.as_str()),
+                None => Edit::new(pointer, quoted(&item.id)),
+            }),
             MatchBy::Member(pointer) => {
                 if let Some(Some((_, raw))) = members.next() {
                     edits.push(Edit::new(pointer, raw.as_str()));

@@ -53,8 +53,8 @@ pub struct Item {
     pub indivisible: bool,
     pub(super) span: Range<usize>,
     pub(super) quantity_span: Option<Range<usize>>,
-    /// The id as it stands in the body.
-    pub(super) raw_id: String,
+    /// The id as it stands in the body, unless that is its characters in quotes.
+    pub(super) raw_id: Option<String>,
     /// The values of the `member:` pointers, in their order: compared text, and text of the body.
     pub(super) members: Vec<Option<(String, String)>>,
 }
@@ -266,11 +266,11 @@ fn twice(items: &[Item]) -> Option<BatchError> {
     })
 }
 
-fn read_item(
+fn read_item<'d, 't>(
     rules: &ItemRules,
-    value: Value<'_, '_>,
+    value: Value<'d, 't>,
     at: usize,
-    digester: &mut Digester<'_>,
+    digester: &mut Digester<'_, 'd, 't>,
 ) -> Result<Item, BatchError> {
     if value.kind() != Kind::Object {
         return Err(BatchError::NotAnObject { item: at });
@@ -309,6 +309,9 @@ fn read_item(
             Some((scalar(value)?.into_owned(), value.raw().to_owned()))
         })
         .collect();
+    let raw = id_value.raw();
+    let inside = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let raw_id = (inside != Some(&id)).then(|| raw.to_owned());
     Ok(Item {
         id: id.into(),
         quantity,
@@ -316,7 +319,7 @@ fn read_item(
         indivisible: rules.indivisible.as_ref().is_some_and(|matcher| matcher.matches(value, 0)),
         span: value.span(),
         quantity_span: quantity_value.map(|value| value.span()),
-        raw_id: id_value.raw().to_owned(),
+        raw_id,
         members,
     })
 }

@@ -1,5 +1,6 @@
 //! Fingerprints of items: what must not change between two tries of the same id.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -37,7 +38,7 @@ impl Prints {
 }
 
 /// Makes the digests of items; what they share is digested once.
-pub(super) struct Digester<'a> {
+pub(super) struct Digester<'a, 'd, 't> {
     tenant: &'a TenantId,
     /// Names and pointers of the members that count, sorted by name; `None`: all.
     same: Option<Vec<(String, &'a Pointer)>>,
@@ -45,16 +46,17 @@ pub(super) struct Digester<'a> {
     quantity_name: String,
     /// `None`: short digests are not wanted.
     notes: Option<Notes<'a>>,
-    /// What is digested, used again for each item.
+    /// What is digested, and an item's members by name, used again for each item.
     text: Vec<u8>,
+    members: Vec<(Cow<'t, str>, Value<'d, 't>)>,
 }
 
-impl<'a> Digester<'a> {
+impl<'a, 'd, 't> Digester<'a, 'd, 't> {
     pub(super) fn new(
         rules: &'a ItemRules,
         request: &Request<'a>,
-        document: &Document<'_>,
-        list: Value<'_, '_>,
+        document: &'d Document<'t>,
+        list: Value<'d, 't>,
         wants_members: bool,
     ) -> Self {
         let same = rules.same.as_ref().map(|pointers| {
@@ -96,18 +98,18 @@ impl<'a> Digester<'a> {
             notes.end_shared();
         }
         let shared = hash(b"oncegate/items-shared/1\0", tenant, &text);
-        Self { tenant, same, shared, quantity_name, notes, text }
+        Self { tenant, same, shared, quantity_name, notes, text, members: Vec::new() }
     }
 
     /// The digest of an item. The values at the places `skip` are its id, which names the record,
     /// and its quantity, which counts as a number.
     pub(super) fn item(
         &mut self,
-        item: Value<'_, '_>,
+        item: Value<'d, 't>,
         quantity: u64,
         skip: [Option<usize>; 2],
     ) -> [u8; 32] {
-        let Self { tenant, same, shared, quantity_name, notes, text } = self;
+        let Self { tenant, same, shared, quantity_name, notes, text, members } = self;
         text.clear();
         text.extend_from_slice(shared);
         part(text, notes, quantity_name, |text| {
@@ -127,9 +129,9 @@ impl<'a> Digester<'a> {
                 .filter_map(|(name, pointer)| Some((name, item.find(pointer)?)))
                 .for_each(|(name, value)| member(name, value)),
             None => {
-                let mut all: Vec<_> = item.members().collect();
-                all.sort_unstable_by(|left, right| left.0.cmp(&right.0));
-                all.into_iter().for_each(|(name, value)| member(&name, value));
+                members.extend(item.members());
+                members.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+                members.drain(..).for_each(|(name, value)| member(&name, value));
             }
         }
         if let Some(notes) = notes {

@@ -58,6 +58,9 @@ pub(super) fn edit(text: &str, edits: &[Edit<'_>]) -> String {
 pub(super) fn edit_document(text: &str, document: &Document<'_>, edits: &[Edit<'_>]) -> String {
     let span = document.root().span();
     let inside = edit_value(document.root(), edits);
+    if span.len() == text.len() {
+        return inside;
+    }
     [&text[..span.start], &inside, &text[span.end..]].concat()
 }
 
@@ -73,11 +76,19 @@ pub(super) fn edit_value(value: Value<'_, '_>, edits: &[Edit<'_>]) -> String {
     }
 }
 
-/// As [`edit_value`], when no change touches another: then the changed text is not read again.
-pub(super) fn edit_at_once(value: Value<'_, '_>, edits: [&[Edit<'_>]; 2]) -> Option<String> {
+/// As [`edit_value`], behind what `out` has already, when no change touches another: then the changed
+/// text is not read again. Otherwise nothing is written.
+pub(super) fn edit_at_once(
+    out: &mut String,
+    value: Value<'_, '_>,
+    edits: [&[Edit<'_>]; 2],
+) -> bool {
     let (splices, taken) = independent(value, edits.into_iter().flatten());
     let all = edits.map(<[_]>::len).into_iter().sum::<usize>();
-    (taken == all).then(|| spliced(value.raw(), splices))
+    if taken == all {
+        spliced_into(out, value.raw(), splices);
+    }
+    taken == all
 }
 
 /// The first of the changes that can be made without a look at what another one made, and how many
@@ -108,19 +119,23 @@ fn independent<'e>(
 }
 
 /// The text with each range replaced; the ranges do not overlap.
-pub(super) fn spliced(text: &str, mut splices: Vec<Splice<'_>>) -> String {
-    // Those in one place stay in their order.
-    splices.sort_by_key(|splice| splice.range.start);
+pub(super) fn spliced(text: &str, splices: Vec<Splice<'_>>) -> String {
     let added: usize = splices.iter().map(|splice| splice.text.len()).sum();
     let mut changed = String::with_capacity(text.len() + added);
+    spliced_into(&mut changed, text, splices);
+    changed
+}
+
+fn spliced_into(out: &mut String, text: &str, mut splices: Vec<Splice<'_>>) {
+    // Those in one place stay in their order.
+    splices.sort_by_key(|splice| splice.range.start);
     let mut done = 0;
     for Splice { range, text: new, .. } in splices {
-        changed.push_str(&text[done..range.start]);
-        changed.push_str(&new);
+        out.push_str(&text[done..range.start]);
+        out.push_str(&new);
         done = range.end;
     }
-    changed.push_str(&text[done..]);
-    changed
+    out.push_str(&text[done..]);
 }
 
 fn splice<'e>(root: Value<'_, '_>, change: &'e Edit<'_>) -> Option<Splice<'e>> {

@@ -14,8 +14,8 @@ pub const MAX_VALUES: usize = 100_000;
 /// What some programs write before a text; it is ignored (RFC 8259 section 8.1).
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Room for this much nesting is made at once.
-const USUAL_DEPTH: usize = 8;
+/// In place of a value around it, what the root has.
+const NONE: usize = u32::MAX as usize;
 
 /// Why a text was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +53,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Document<'_>, ParseError> {
     }
     // Most values with their name take some more bytes than that.
     let expected = (bytes.len() / 12).clamp(8, MAX_VALUES);
-    let (nodes, open) = (Vec::with_capacity(expected), Vec::with_capacity(USUAL_DEPTH));
-    let mut parser = Parser { bytes, at: 0, nodes, open };
+    let nodes = Vec::with_capacity(expected);
+    let mut parser = Parser { bytes, at: 0, nodes, open: NONE, depth: 0 };
     parser.run()?;
     Ok(Document { text, nodes: parser.nodes })
 }
@@ -76,8 +76,11 @@ struct Parser<'a> {
     bytes: &'a [u8],
     at: usize,
     nodes: Vec<Node>,
-    /// The arrays and objects around the present place, by node.
-    open: Vec<usize>,
+    /// The array or object around the present place, by node, or [`NONE`]. As long as one is open, its
+    /// `after` says what is around it.
+    open: usize,
+    /// How many are around the present place.
+    depth: usize,
 }
 
 /// Where a member's name stands, without its quotes.
@@ -99,7 +102,8 @@ impl Parser<'_> {
         }
         self.white_space();
         self.value(Name::NONE)?;
-        while let Some(&parent) = self.open.last() {
+        while self.open != NONE {
+            let parent = self.open;
             self.white_space();
             let first = self.nodes.len() == parent + 1;
             let object = self.nodes[parent].kind == Kind::Object;
@@ -126,6 +130,7 @@ impl Parser<'_> {
         }
         let start = self.at;
         let mut plain = true;
+        let mut after = self.nodes.len() + 1;
         let kind = match self.peek() {
             Some(b'{') => Kind::Object,
             Some(b'[') => Kind::Array,
@@ -137,10 +142,12 @@ impl Parser<'_> {
         };
         match kind {
             Kind::Object | Kind::Array => {
-                if self.open.len() == MAX_DEPTH {
+                if self.depth == MAX_DEPTH {
                     return Err(ParseError::TooDeep);
                 }
-                self.open.push(self.nodes.len());
+                after = self.open;
+                self.open = self.nodes.len();
+                self.depth += 1;
                 self.at += 1;
             }
             Kind::String => plain = self.string()?,
@@ -154,7 +161,7 @@ impl Parser<'_> {
             kind,
             start: offset(start)?,
             end: offset(self.at)?,
-            after: offset(self.nodes.len() + 1)?,
+            after: offset(after)?,
             name_start: offset(name.start)?,
             name_end: offset(name.end)?,
             plain,
@@ -164,10 +171,11 @@ impl Parser<'_> {
     }
 
     fn close(&mut self, node: usize) {
+        self.open = self.nodes[node].after as usize;
+        self.depth -= 1;
         // Both fit: the text's length was checked, and there are at most MAX_VALUES nodes.
         self.nodes[node].end = u32::try_from(self.at).unwrap_or(u32::MAX);
         self.nodes[node].after = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
-        self.open.pop();
     }
 
     fn name(&mut self) -> Result<Name, ParseError> {
