@@ -22,7 +22,7 @@ use crate::crash::{self, Point};
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Files that are not merged yet, of which each read looks into every one.
-const TOO_MANY: usize = 24;
+const TOO_MANY: usize = 28;
 
 /// Puts records, in the order of their ids, and their index entries into the table, durably.
 pub(super) fn put(engine: &Engine, disk: &dyn Disk, taken: &[Taken]) -> Result<(), String> {
