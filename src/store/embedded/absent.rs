@@ -11,6 +11,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -44,52 +45,44 @@ const MARK_BITS: u32 = 9;
 const WORD_BITS: u32 = u64::BITS.trailing_zeros();
 const WORDS: usize = 1 << (MARK_BITS - WORD_BITS);
 
-/// As much memory as a processor fetches at once. Lines that nothing was added to take none.
-type Line = [u64; WORDS];
-
-/// A blocked Bloom filter (Putze, Sanders and Singler, 2007) over ids, which are digests already.
-struct Filter(Vec<Line>);
+/// A blocked Bloom filter (Putze, Sanders and Singler, 2007) over ids, which are digests already: an id's
+/// marks stand in one line, as much memory as a processor fetches at once. Two threads may add to it.
+struct Filter(Vec<[AtomicU64; WORDS]>);
 
 impl Filter {
     /// One for about this many ids; for a power of two it is exact.
     fn new(ids: usize) -> Self {
-        let lines = (ids * BYTES / size_of::<Line>()).max(1).next_power_of_two();
-        Self(vec![[0; WORDS]; lines])
+        let lines = (ids * BYTES / size_of::<[u64; WORDS]>()).max(1).next_power_of_two();
+        Self((0..lines).map(|_| Default::default()).collect())
     }
 
-    /// The place of the id's line, and its marks.
-    fn place(&self, id: &RecordId) -> (usize, u64) {
+    /// The line of an id, and the words in it with a bit each.
+    fn marks(&self, id: &RecordId) -> impl Iterator<Item = (&AtomicU64, u64)> {
         // All but the first byte of an id are a digest, and each half is used once.
         let number = u128::from_le_bytes(*id.as_bytes());
-        ((number as u64 >> 8) as usize & (self.0.len() - 1), (number >> 64) as u64)
-    }
-
-    fn marks(marks: u64) -> impl Iterator<Item = (usize, u64)> {
+        let line = &self.0[(number as u64 >> 8) as usize & (self.0.len() - 1)];
         (0..MARKS).map(move |at| {
-            let mark = marks >> (at * MARK_BITS);
-            ((mark >> WORD_BITS) as usize % WORDS, 1 << (mark % u64::from(u64::BITS)))
+            let mark = (number >> 64) as u64 >> (at * MARK_BITS);
+            let word = &line[(mark >> WORD_BITS) as usize % WORDS];
+            (word, 1 << (mark % u64::from(u64::BITS)))
         })
     }
 
-    fn add(&mut self, id: &RecordId) {
-        let (line, marks) = self.place(id);
-        let line = &mut self.0[line];
-        Self::marks(marks).for_each(|(word, bit)| line[word] |= bit);
+    fn add(&self, id: &RecordId) {
+        for (word, bit) in self.marks(id) {
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// As [`Filter::add`], while nobody else adds: that takes less.
+    fn add_alone(&self, id: &RecordId) {
+        for (word, bit) in self.marks(id) {
+            word.store(word.load(Ordering::Relaxed) | bit, Ordering::Relaxed);
+        }
     }
 
     fn may_have(&self, id: &RecordId) -> bool {
-        let (line, marks) = self.place(id);
-        let line = &self.0[line];
-        Self::marks(marks).all(|(word, bit)| line[word] & bit != 0)
-    }
-
-    /// Adds all that another one of the same size has.
-    fn join(&mut self, other: &Self) {
-        for (line, more) in self.0.iter_mut().zip(&other.0) {
-            if *more != [0; WORDS] {
-                line.iter_mut().zip(more).for_each(|(word, more)| *word |= more);
-            }
-        }
+        self.marks(id).all(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
     }
 }
 
@@ -99,8 +92,8 @@ pub(super) struct Absent {
     recent: Arc<Recent>,
     sizes: Sizes,
     /// `None`: the store has too many, or could not be read.
-    filter: Option<Filter>,
-    /// Reads what the filter does not have yet; without it, the filter is whole.
+    filter: Option<Arc<Filter>>,
+    /// Adds what the filter does not have yet; without it, the filter is whole.
     reading: Option<Reading>,
     /// Ids that are added before it is made anew.
     left: usize,
@@ -122,8 +115,10 @@ impl Absent {
 
     /// The store has this record, and did not before.
     pub(super) fn add(&mut self, id: &RecordId) {
-        if let Some(filter) = &mut self.filter {
-            filter.add(id);
+        match (&self.filter, &self.reading) {
+            (Some(filter), None) => filter.add_alone(id),
+            (Some(filter), Some(_)) => filter.add(id),
+            (None, _) => {}
         }
         self.left = self.left.saturating_sub(1);
     }
@@ -138,11 +133,11 @@ impl Absent {
             return;
         }
         let Some(reading) = &self.reading else { return };
-        match (reading.found.try_recv(), &mut self.filter) {
-            (Err(TryRecvError::Empty), _) => return,
-            (Ok(found), Some(filter)) => filter.join(&found),
+        match reading.ended.try_recv() {
+            Err(TryRecvError::Empty) => return,
+            Ok(()) => {}
             // It has said why.
-            (Ok(_) | Err(TryRecvError::Disconnected), _) => self.filter = None,
+            Err(TryRecvError::Disconnected) => self.filter = None,
         }
         self.reading = None;
     }
@@ -157,8 +152,9 @@ impl Absent {
             return Ok(());
         }
         let made_for = (2 * ids).clamp(least, most).next_power_of_two();
-        self.reading = Some(Reading::start(self.engine.clone(), self.recent.clone(), made_for)?);
-        self.filter = Some(Filter::new(made_for));
+        let filter = Arc::new(Filter::new(made_for));
+        let reading = Reading::start(self.engine.clone(), self.recent.clone(), filter.clone())?;
+        (self.filter, self.reading) = (Some(filter), Some(reading));
         self.left = 2 * made_for - ids;
         Ok(())
     }
@@ -166,26 +162,29 @@ impl Absent {
 
 /// A thread that reads the ids of all records that are there.
 struct Reading {
-    found: Receiver<Filter>,
+    /// Says that the filter has all of them.
+    ended: Receiver<()>,
     /// `None` at the end: nobody wants them any more.
     wanted: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Reading {
-    fn start(engine: Engine, recent: Arc<Recent>, made_for: usize) -> io::Result<Self> {
-        let (result, found) = sync_channel(1);
+    fn start(engine: Engine, recent: Arc<Recent>, filter: Arc<Filter>) -> io::Result<Self> {
+        let (whole, ended) = sync_channel(1);
         let (wanted, end) = sync_channel(0);
         let thread = std::thread::Builder::new().name("oncegate-ids".to_owned());
-        let thread = thread.spawn(move || match read(&engine, &recent, made_for, &end) {
+        let thread = thread.spawn(move || match read(&engine, &recent, &filter, &end) {
             // Whoever wanted it may be gone.
-            Ok(Some(filter)) => drop(result.send(filter)),
-            Ok(None) => {}
+            Ok(true) => drop(whole.send(())),
+            Ok(false) => {}
             Err(error) => {
-                tracing::warn!(%error, "the ids cannot be read; claims ask the table, which takes longer");
+                tracing::warn!(
+                    %error, "the ids cannot be read; claims ask the table, which takes longer"
+                );
             }
         })?;
-        Ok(Self { found, wanted: Some(wanted), thread: Some(thread) })
+        Ok(Self { ended, wanted: Some(wanted), thread: Some(thread) })
     }
 }
 
@@ -198,14 +197,13 @@ impl Drop for Reading {
     }
 }
 
-/// Reads all ids, unless it is told that they are not wanted any more.
+/// Adds all ids; `false`: it was told that they are not wanted any more.
 fn read(
     engine: &Engine,
     recent: &Recent,
-    made_for: usize,
+    filter: &Filter,
     end: &Receiver<()>,
-) -> Result<Option<Filter>, fjall::Error> {
-    let mut filter = Filter::new(made_for);
+) -> Result<bool, fjall::Error> {
     // First what the table has not yet: what leaves there meanwhile is in the table when that is read.
     recent.for_each_id(|id| filter.add(id));
     let mut start = Instant::now();
@@ -215,12 +213,12 @@ fn read(
         }
         if (at + 1) % STEP == 0 {
             if end.recv_timeout(start.elapsed() * REST) != Err(RecvTimeoutError::Timeout) {
-                return Ok(None);
+                return Ok(false);
             }
             start = Instant::now();
         }
     }
-    Ok(Some(filter))
+    Ok(true)
 }
 
 #[cfg(test)]
