@@ -3,10 +3,12 @@
 //! The backend's last row is the base of each item; what it says beyond quantities, `append` arrays
 //! and the template's members stays as the backend wrote it.
 
+use std::ops::Range;
+
 use super::batch::{Batch, Item};
 use super::edit::{Edit, edit, edit_at_once, edit_document, edit_value, quoted};
 use super::join::{Joined, Response, Shape};
-use super::rules::{ItemRules, MatchBy, Progress, Refusal, View};
+use super::rules::{ItemRules, MatchBy, Progress, Put, Refusal, View};
 use crate::idempotency::ledger::{ItemOutcome, Ledger, elements};
 use crate::json::{Document, Kind, Pointer, Value};
 
@@ -49,16 +51,10 @@ pub fn render(
         return Answer { status: response.status, body: response.body.to_vec(), progress };
     }
     let rows = rows(rules, batch, entries, backend.map(|(_, joined)| joined));
-    // The rows come last, so that an answer from the ledger alone starts with its status.
-    let mut edits: Vec<Edit<'_>> =
-        template.top.iter().map(|(at, text)| Edit::new(at, text.as_str())).collect();
-    let body = if rules.response.at.tokens().is_empty() {
-        edit(&rows, &edits)
-    } else {
-        edits.push(Edit::new(&rules.response.at, rows));
-        let base = usable.and_then(|(response, _)| std::str::from_utf8(response.body).ok());
-        base.and_then(|base| edit_object(base, &edits)).unwrap_or_else(|| edit("{}", &edits))
-    };
+    let base = usable.and_then(|(response, joined)| {
+        Some((std::str::from_utf8(response.body).ok()?, joined.rows.clone()))
+    });
+    let body = whole(rules, &template.top, rows, base);
     let default = match progress {
         Progress::Unknown => UNKNOWN_STATUS,
         Progress::Complete | Progress::Partial | Progress::None => {
@@ -66,6 +62,31 @@ pub fn render(
         }
     };
     Answer { status: template.http.unwrap_or(default), body: body.into_bytes(), progress }
+}
+
+/// The whole answer with these rows; `base`: the backend's, and where it has its own rows.
+fn whole(
+    rules: &ItemRules,
+    top: &[Put],
+    rows: String,
+    base: Option<(&str, Option<Range<usize>>)>,
+) -> String {
+    // The rows come last, so that an answer from the ledger alone starts with its status.
+    let mut edits: Vec<Edit<'_>> =
+        top.iter().map(|(at, text)| Edit::new(at, text.as_str())).collect();
+    if rules.response.at.tokens().is_empty() {
+        return edit(&rows, &edits);
+    }
+    if edits.is_empty()
+        && let Some((base, Some(place))) = &base
+        && let (Some(before), Some(after)) = (base.get(..place.start), base.get(place.end..))
+    {
+        // Nothing else changes, so that there is nothing to look for in it.
+        return [before, &rows, after].concat();
+    }
+    edits.push(Edit::new(&rules.response.at, rows));
+    let edited = base.and_then(|(base, _)| edit_object(base, &edits));
+    edited.unwrap_or_else(|| edit("{}", &edits))
 }
 
 /// The text with the changes made, when it is an object.

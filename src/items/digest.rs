@@ -39,10 +39,10 @@ impl Prints {
 
 /// Makes the digests of items; what they share is digested once.
 pub(super) struct Digester<'a, 'd, 't> {
-    tenant: &'a TenantId,
     /// Names and pointers of the members that count, sorted by name; `None`: all.
     same: Option<Vec<(String, &'a Pointer)>>,
-    shared: [u8; 32],
+    /// What all items are digested behind: it names them so and has a digest of the shared members.
+    before: Sha256,
     quantity_name: String,
     /// `None`: short digests are not wanted.
     notes: Option<Notes<'a>>,
@@ -98,7 +98,8 @@ impl<'a, 'd, 't> Digester<'a, 'd, 't> {
             notes.end_shared();
         }
         let shared = hash(b"oncegate/items-shared/1\0", tenant, &text);
-        Self { tenant, same, shared, quantity_name, notes, text, members: Vec::new() }
+        let before = started(b"oncegate/item/1\0", tenant).chain_update(shared);
+        Self { same, before, quantity_name, notes, text, members: Vec::new() }
     }
 
     /// The digest of an item. The values at the places `skip` are its id, which names the record,
@@ -109,9 +110,8 @@ impl<'a, 'd, 't> Digester<'a, 'd, 't> {
         quantity: u64,
         skip: [Option<usize>; 2],
     ) -> [u8; 32] {
-        let Self { tenant, same, shared, quantity_name, notes, text, members } = self;
+        let Self { same, before, quantity_name, notes, text, members } = self;
         text.clear();
-        text.extend_from_slice(shared);
         part(text, notes, quantity_name, |text| {
             text.extend_from_slice(&quantity.to_le_bytes());
         });
@@ -137,7 +137,7 @@ impl<'a, 'd, 't> Digester<'a, 'd, 't> {
         if let Some(notes) = notes {
             notes.end_item();
         }
-        hash(b"oncegate/item/1\0", tenant, text)
+        before.clone().chain_update(text).finalize().into()
     }
 
     /// The short digests of all items so far, if they were wanted.
@@ -209,9 +209,9 @@ fn pointer_name(member: &str) -> String {
 }
 
 pub(super) fn hash(label: &[u8], tenant: &TenantId, text: &[u8]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(label);
-    hash.update(tenant.as_bytes());
-    hash.update(text);
-    hash.finalize().into()
+    started(label, tenant).chain_update(text).finalize().into()
+}
+
+fn started(label: &[u8], tenant: &TenantId) -> Sha256 {
+    Sha256::new().chain_update(label).chain_update(tenant.as_bytes())
 }

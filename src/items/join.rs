@@ -4,6 +4,8 @@
 //! status counts only where the body has no rows. Whatever is missing, doubled or contradicts
 //! itself is unknown, never "not issued".
 
+use std::ops::Range;
+
 use super::batch::Batch;
 use super::edit::{Edit, edit_value};
 use super::rows::{Found, assign};
@@ -36,6 +38,8 @@ pub struct Joined {
     pub shape: Shape,
     /// Rows that belong to no item that was sent.
     pub surplus: usize,
+    /// Where the rows stand in the answer, when they stand in an object.
+    pub(super) rows: Option<Range<usize>>,
 }
 
 /// What kind of answer it is.
@@ -108,7 +112,9 @@ pub fn join(
             },
         });
     }
-    Joined { outcomes, shape: Shape::Rows, surplus }
+    let object = document.as_ref().filter(|document| document.root().kind() == Kind::Object);
+    let rows = object.and(place).map(|place| place.span());
+    Joined { outcomes, shape: Shape::Rows, surplus, rows }
 }
 
 /// The same outcome for everything that was sent.
@@ -133,7 +139,7 @@ fn whole(
         outcomes[at] = Some(outcome.clone());
     }
     let shape = if refused { Shape::Refused } else { Shape::Unreadable };
-    Joined { outcomes, shape, surplus: 0 }
+    Joined { outcomes, shape, surplus: 0, rows: None }
 }
 
 /// The start of an answer that nobody could read, for whoever settles its items.
