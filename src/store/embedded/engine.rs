@@ -5,6 +5,7 @@
 //! indexes have empty values. Nothing here writes except [`stage`], which puts a record and exactly
 //! the index entries that change with it into a batch.
 
+use std::cmp::Ordering;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
@@ -240,7 +241,7 @@ impl Index {
 }
 
 /// The key of an index entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
     /// What does not belong to it is zero: keys of one index are equally long.
     bytes: [u8; 2 * ID],
@@ -258,6 +259,24 @@ impl Key {
 
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]
+    }
+
+    /// A number for each half of the bytes: the order of the keys of one index.
+    fn halves(&self) -> [Option<u128>; 2] {
+        let number = |half: &[u8]| half.first_chunk().copied().map(u128::from_be_bytes);
+        [number(&self.bytes[..ID]), number(&self.bytes[ID..])]
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.halves().cmp(&other.halves()).then(self.length.cmp(&other.length))
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

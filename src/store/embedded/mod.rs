@@ -140,6 +140,7 @@ impl Embedded {
             log: opened.log,
             recent: recent.clone(),
             absent,
+            pending: writer::Changed::default(),
         };
         let (end, ended) = std::sync::mpsc::sync_channel(1);
         let writer =

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map;
+use std::mem;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -30,6 +31,8 @@ use crate::store::{StoreError, Swap};
 const MAX_BATCH: usize = 1024;
 /// Bytes of records after which a batch takes no more.
 const MAX_BATCH_BYTES: usize = 8 << 20;
+/// Changes of a batch whose memory is kept for the next one, at most.
+const KEPT_CHANGES: usize = 4096;
 /// How often the writer lets others run before it writes, while that brings more changes.
 const MAX_YIELDS: usize = 8;
 
@@ -121,13 +124,15 @@ pub(super) struct Writer {
     pub(super) recent: Arc<Recent>,
     pub(super) absent: Absent,
     pub(super) folding: Folding,
+    /// The memory of a batch, for the next one.
+    pub(super) pending: Changed,
 }
 
 /// The records that changed in this batch.
-type Changed = HashMap<RecordId, Pending, BuildIdHasher>;
+pub(super) type Changed = HashMap<RecordId, Pending, BuildIdHasher>;
 
 /// A record that changes in this batch.
-struct Pending {
+pub(super) struct Pending {
     /// What it is without this batch.
     before: Option<Head>,
     /// As it will be.
@@ -202,8 +207,7 @@ impl Writer {
 
     fn write(&mut self, requests: Vec<Request>) {
         self.absent.advance();
-        let changes = requests.iter().map(|request| request.changes.len()).sum();
-        let mut pending = Changed::with_capacity_and_hasher(changes, BuildIdHasher::default());
+        let mut pending = mem::take(&mut self.pending);
         let mut answers = Vec::with_capacity(requests.len());
         for request in requests {
             let result = match self.refusal(&request) {
@@ -212,10 +216,14 @@ impl Writer {
             };
             answers.push((request.answer, result));
         }
-        if let Err(failure) = self.commit(pending) {
+        if let Err(failure) = self.commit(&mut pending) {
             for (_, result) in &mut answers {
                 *result = Err(failure.clone());
             }
+        }
+        pending.clear();
+        if pending.capacity() <= KEPT_CHANGES {
+            self.pending = pending;
         }
         self.answers.send(answers);
     }
@@ -273,13 +281,13 @@ impl Writer {
 
     /// Makes the batch durable, then visible. A failure is final: what the disk then holds is not
     /// known, and a second sync could report success for pages that the first one lost.
-    fn commit(&mut self, mut pending: Changed) -> Result<(), StoreError> {
+    fn commit(&mut self, pending: &mut Changed) -> Result<(), StoreError> {
         pending.retain(|_, change| change.before.is_some() || change.after.is_some());
         let Some(changes) = u32::try_from(pending.len()).ok().filter(|changes| *changes > 0) else {
             return Ok(());
         };
         self.log.begin();
-        for (id, change) in &pending {
+        for (id, change) in &*pending {
             self.log.add(id, change.after.as_ref().map(|written| &*written.bytes));
         }
         let disk = self.disk.clone();
@@ -287,7 +295,7 @@ impl Writer {
         let written = room.and_then(|()| self.log.write(changes, &*disk));
         written.map_err(|error| self.shared.fail(&error))?;
         let part = self.folding.part();
-        for (id, change) in pending {
+        for (id, change) in pending.drain() {
             if change.before.is_none() {
                 self.absent.add(&id);
             }
