@@ -137,6 +137,9 @@ fn numbers_of_any_size_have_one_form() {
 
 #[test]
 fn a_record_of_the_version_before_is_read_as_it_was() {
+    let mut id = [7; 16];
+    id[..8].copy_from_slice(&1u64.to_be_bytes());
+    let id = RecordId::from_bytes(id);
     // Written by that version: a claim, and the same made final.
     let text = include_str!("records-before.txt");
     let lines: Vec<&str> = text.lines().collect();
@@ -144,12 +147,8 @@ fn a_record_of_the_version_before_is_read_as_it_was() {
         let bytes: Vec<u8> = (0..line.len() / 2)
             .map(|at| u8::from_str_radix(&line[2 * at..2 * at + 2], 16).expect("hex"))
             .collect();
-        assert_eq!(decode(&id(1), &bytes), Ok(record.clone()));
-        assert_eq!(
-            encode(&id(1), &record),
-            bytes,
-            "what is new costs nothing where it is not used"
-        );
+        assert_eq!(decode(&id, &bytes), Ok(record.clone()));
+        assert_eq!(encode(&id, &record), bytes, "what is new costs nothing where it is not used");
     }
     assert_eq!(lines.len(), 2);
 }

@@ -17,8 +17,10 @@ pub(crate) const T0: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 /// An id; larger numbers sort later.
 pub(crate) fn id(n: u64) -> RecordId {
-    let mut bytes = [7; 16];
+    let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&n.to_be_bytes());
+    // The rest is as different as in a digest.
+    bytes[8..].copy_from_slice(&Random::seeded(n).next().to_be_bytes());
     RecordId::from_bytes(bytes)
 }
 

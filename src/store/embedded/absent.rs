@@ -5,16 +5,19 @@
 //! wrong about a record that is there, and seldom says "perhaps" about one that is not: then the table is
 //! asked.
 //!
-//! The writer alone uses it, and adds what it makes durable. What was there before is read from the table
-//! by a thread of its own, slowly; until that has ended everything is "perhaps". Ids that were removed
+//! The writer alone asks it, and adds what it makes durable. What was there before is added by a thread of its
+//! own that reads the table, slowly; until that has ended everything is "perhaps". Ids that were removed
 //! stay in it: when it is full, it is made anew.
 
 use std::io;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use fjall::UserKey;
 
 use super::engine::{Engine, id_of};
 use super::recent::Recent;
@@ -24,7 +27,7 @@ use crate::idempotency::RecordId;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sizes {
     pub(super) least: usize,
-    /// With more of them in the store there is no filter.
+    /// With more of them in the store there is no filter, until as many have been added.
     pub(super) most: usize,
 }
 
@@ -33,10 +36,11 @@ pub(super) const SIZES: Sizes = Sizes { least: 1 << 20, most: 4 << 20 };
 /// Bytes for each id it is made for. When it is full it has twice as many ids, and one in forty that are
 /// not there is looked for in vain.
 const BYTES: usize = 2;
-/// Ids that are read from the table before others have their turn.
-const STEP: usize = 4096;
-/// For each moment of reading, so many are left to others.
+/// How long it reads before others have their turn, and for each such moment, how many are left to them.
+const TURN: Duration = Duration::from_millis(5);
 const REST: u32 = 3;
+/// Ids that are read between two looks at the time.
+const STEP: usize = 64;
 
 /// Bits that are set for an id, in one line of memory: 1 in 500 of those that are not there has them by
 /// chance in a filter that holds what it was made for.
@@ -45,15 +49,20 @@ const MARK_BITS: u32 = 9;
 const WORD_BITS: u32 = u64::BITS.trailing_zeros();
 const WORDS: usize = 1 << (MARK_BITS - WORD_BITS);
 
+/// As much memory as a processor fetches at once.
+#[derive(Default)]
+#[repr(align(64))]
+struct Line([AtomicU64; WORDS]);
+
 /// A blocked Bloom filter (Putze, Sanders and Singler, 2007) over ids, which are digests already: an id's
-/// marks stand in one line, as much memory as a processor fetches at once. Two threads may add to it.
-struct Filter(Vec<[AtomicU64; WORDS]>);
+/// marks stand in one line. Two threads may add to it.
+struct Filter(Vec<Line>);
 
 impl Filter {
     /// One for about this many ids; for a power of two it is exact.
     fn new(ids: usize) -> Self {
-        let lines = (ids * BYTES / size_of::<[u64; WORDS]>()).max(1).next_power_of_two();
-        Self((0..lines).map(|_| Default::default()).collect())
+        let lines = (ids * BYTES / size_of::<Line>()).max(1).next_power_of_two();
+        Self((0..lines).map(|_| Line::default()).collect())
     }
 
     /// The line of an id, and the words in it with a bit each.
@@ -63,7 +72,7 @@ impl Filter {
         let line = &self.0[(number as u64 >> 8) as usize & (self.0.len() - 1)];
         (0..MARKS).map(move |at| {
             let mark = (number >> 64) as u64 >> (at * MARK_BITS);
-            let word = &line[(mark >> WORD_BITS) as usize % WORDS];
+            let word = &line.0[(mark >> WORD_BITS) as usize % WORDS];
             (word, 1 << (mark % u64::from(u64::BITS)))
         })
     }
@@ -102,10 +111,10 @@ pub(super) struct Absent {
 impl Absent {
     /// A filter for what the store has now and some more. All that is new has to be
     /// [added](Self::add) from now on.
-    pub(super) fn new(engine: Engine, recent: Arc<Recent>, sizes: Sizes) -> io::Result<Self> {
+    pub(super) fn new(engine: Engine, recent: Arc<Recent>, sizes: Sizes) -> Self {
         let mut new = Self { engine, recent, sizes, filter: None, reading: None, left: 0 };
-        new.begin()?;
-        Ok(new)
+        new.advance();
+        new
     }
 
     /// Whether the store certainly does not have this record.
@@ -126,24 +135,30 @@ impl Absent {
     /// Takes what has been read meanwhile, or begins anew when the filter is full; to be called now and
     /// then.
     pub(super) fn advance(&mut self) {
-        if self.left == 0 {
-            if let Err(error) = self.begin() {
-                tracing::warn!(%error, "claims ask the table, which takes longer");
+        let whole = if self.left == 0 {
+            self.begin().map(|()| true).map_err(|error| error.to_string())
+        } else {
+            match self.reading.take_if(|reading| reading.thread.is_finished()) {
+                Some(reading) => reading.join(),
+                None => return,
             }
-            return;
+        };
+        if whole != Ok(true) {
+            self.filter = None;
         }
-        let Some(reading) = &self.reading else { return };
-        match reading.ended.try_recv() {
-            Err(TryRecvError::Empty) => return,
-            Ok(()) => {}
-            // It has said why.
-            Err(TryRecvError::Disconnected) => self.filter = None,
+        if let Err(error) = whole {
+            tracing::warn!(
+                error,
+                "the ids were not read; claims ask the table, which takes longer"
+            );
         }
-        self.reading = None;
     }
 
     fn begin(&mut self) -> io::Result<()> {
-        self.reading = None;
+        // Nobody waits for what is still being read.
+        if let Some(reading) = self.reading.take() {
+            let _ = reading.join();
+        }
         self.filter = None;
         let ids = self.engine.records.approximate_len() + self.recent.len();
         let Sizes { least, most } = self.sizes;
@@ -160,65 +175,78 @@ impl Absent {
     }
 }
 
-/// A thread that reads the ids of all records that are there.
+/// A thread that adds the ids of all records that are there.
 struct Reading {
-    /// Says that the filter has all of them.
-    ended: Receiver<()>,
-    /// `None` at the end: nobody wants them any more.
-    wanted: Option<SyncSender<()>>,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<Result<bool, fjall::Error>>,
+    /// Dropped to stop it.
+    go_on: SyncSender<()>,
 }
 
 impl Reading {
     fn start(engine: Engine, recent: Arc<Recent>, filter: Arc<Filter>) -> io::Result<Self> {
-        let (whole, ended) = sync_channel(1);
-        let (wanted, end) = sync_channel(0);
+        let (go_on, stop) = sync_channel(0);
         let thread = std::thread::Builder::new().name("oncegate-ids".to_owned());
-        let thread = thread.spawn(move || match read(&engine, &recent, &filter, &end) {
-            // Whoever wanted it may be gone.
-            Ok(true) => drop(whole.send(())),
-            Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(
-                    %error, "the ids cannot be read; claims ask the table, which takes longer"
-                );
-            }
-        })?;
-        Ok(Self { ended, wanted: Some(wanted), thread: Some(thread) })
+        let thread = thread.spawn(move || read(&engine, &recent, &filter, &stop))?;
+        Ok(Self { thread, go_on })
     }
-}
 
-impl Drop for Reading {
-    fn drop(&mut self) {
-        drop(self.wanted.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+    /// Ends it, if it has not ended: whether the filter has all ids, or why they could not be read.
+    fn join(self) -> Result<bool, String> {
+        drop(self.go_on);
+        match self.thread.join() {
+            Ok(read) => read.map_err(|error| error.to_string()),
+            Err(_) => Err("the engine gave up".to_owned()),
         }
     }
 }
 
-/// Adds all ids; `false`: it was told that they are not wanted any more.
+impl Drop for Absent {
+    fn drop(&mut self) {
+        if let Some(reading) = self.reading.take() {
+            let _ = reading.join();
+        }
+    }
+}
+
+/// Adds all ids; `false`: it was stopped.
 fn read(
     engine: &Engine,
     recent: &Recent,
     filter: &Filter,
-    end: &Receiver<()>,
+    stop: &Receiver<()>,
 ) -> Result<bool, fjall::Error> {
     // First what the table has not yet: what leaves there meanwhile is in the table when that is read.
     recent.for_each_id(|id| filter.add(id));
-    let mut start = Instant::now();
-    for (at, entry) in engine.records.iter().enumerate() {
-        if let Some(id) = id_of(&entry.key()?) {
-            filter.add(&id);
-        }
-        if (at + 1) % STEP == 0 {
-            if end.recv_timeout(start.elapsed() * REST) != Err(RecvTimeoutError::Timeout) {
-                return Ok(false);
-            }
-            start = Instant::now();
+    let (mut from, mut rest) = (Bound::Unbounded, Duration::ZERO);
+    while stop.recv_timeout(rest) == Err(RecvTimeoutError::Timeout) {
+        match add_some(engine, filter, from)? {
+            Some((last, took)) => (from, rest) = (Bound::Excluded(last), took * REST),
+            None => return Ok(true),
         }
     }
-    Ok(true)
+    Ok(false)
+}
+
+/// Adds the ids of the table from a key on, for one turn: the last one and how long it took, unless
+/// there are no more. An iterator keeps all it may come to, also files that were merged since, so each
+/// turn has its own: a record that was there at the start is there until it is removed, and what comes is
+/// added by the writer.
+fn add_some(
+    engine: &Engine,
+    filter: &Filter,
+    from: Bound<UserKey>,
+) -> Result<Option<(UserKey, Duration)>, fjall::Error> {
+    let start = Instant::now();
+    for (at, entry) in engine.records.range((from, Bound::Unbounded)).enumerate() {
+        let key = entry.key()?;
+        if let Some(id) = id_of(&key) {
+            filter.add(&id);
+        }
+        if (at + 1) % STEP == 0 && start.elapsed() >= TURN {
+            return Ok(Some((key, start.elapsed())));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -121,6 +121,12 @@ impl Engine {
         if self.db.write_buffer_size() > most { self.rotate() } else { Ok(()) }
     }
 
+    /// All entries of a part of the table, in order. Not by the engine's own iterator: that shows only what
+    /// its counter of changes has reached, which begins anew where its journal is gone.
+    pub(super) fn entries(keyspace: &Keyspace) -> fjall::Iter {
+        keyspace.range::<&[u8], _>(..)
+    }
+
     /// Where an index is.
     pub(super) fn index(&self, index: Index) -> &Keyspace {
         match index {

@@ -88,7 +88,7 @@ pub fn info(path: &Path, cache: u64) -> Result<Info, OpenError> {
         records: engine.records.approximate_len() as u64,
         disk_bytes: disk_bytes(path),
     };
-    for entry in engine.open.iter() {
+    for entry in Engine::entries(&engine.open) {
         let key = entry.key().map_err(|error| damaged(path, &error))?;
         if *key == *REACHED {
             continue;
@@ -117,7 +117,7 @@ pub fn verify(
     let mut verified = Verified::default();
     let about = engine.records.approximate_len() as u64;
     let mut done = 0;
-    for entry in engine.records.iter() {
+    for entry in Engine::entries(&engine.records) {
         let (key, bytes) = match entry.into_inner() {
             Ok(pair) => pair,
             Err(error) => {
@@ -190,7 +190,7 @@ fn check_index(
     verified: &mut Verified,
     fits: impl Fn(&[u8], &Head, &RecordId) -> bool,
 ) {
-    for entry in index.iter() {
+    for entry in Engine::entries(index) {
         let key = match entry.key() {
             Ok(key) => key,
             Err(error) => {

@@ -45,7 +45,12 @@ impl From<io::Error> for JournalError {
 pub(super) fn check(dir: &Path) -> Result<(), JournalError> {
     let mut last = None;
     let mut torn: Option<(PathBuf, u64)> = None;
-    for (_, path) in journals(dir)? {
+    let journals = journals(dir)?;
+    if journals.is_empty() {
+        let missing = "the journal of its table is missing";
+        return Err(JournalError::Damaged(missing.to_owned()));
+    }
+    for (_, path) in journals {
         let mut journal = Journal::open(&path)?;
         if let Some((damaged_one, at)) = &torn {
             if journal.mark_after(0)? {

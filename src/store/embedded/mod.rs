@@ -129,7 +129,7 @@ impl Embedded {
             opened.log.last(),
         );
         let unwritable = |error| OpenError::Unwritable { path: path.clone(), error };
-        let absent = Absent::new(engine.clone(), recent.clone(), ids).map_err(unwritable)?;
+        let absent = Absent::new(engine.clone(), recent.clone(), ids);
         let writer = Writer {
             engine: engine.clone(),
             disk,

@@ -237,7 +237,7 @@ pub(super) fn recover(
     };
     let mut recovered = Recovered::default();
     let mut batch = engine.db.batch();
-    for entry in engine.open.iter() {
+    for entry in Engine::entries(&engine.open) {
         let key = entry.key().map_err(|error| unavailable(error.to_string()))?;
         let found = match id_of(&key) {
             Some(id) => engine.get(&id).map(|record| (id, record)),

@@ -118,6 +118,13 @@ async fn a_log_that_is_gone_or_another_stores_is_not_taken_for_an_empty_one() {
     fs::remove_file(&log).unwrap();
     assert!(refused(&options(dir.path())).contains("is damaged: its log is missing"));
     fs::write(&log, bytes).unwrap();
+
+    // Without its journal the engine would show as much of its files as it likes.
+    let (journal, bytes, _) = journal_of(dir.path());
+    fs::remove_file(&journal).unwrap();
+    let message = refused(&options(dir.path()));
+    assert!(message.contains("is damaged: the journal of its table is missing"), "{message}");
+    fs::write(&journal, bytes).unwrap();
     let (store, _) = open(dir.path());
     assert_eq!(store.get(id(2)).await.unwrap(), Some(samples::kept(2, 10_000)));
 }

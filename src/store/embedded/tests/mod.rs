@@ -45,7 +45,7 @@ fn table(path: &Path) -> Engine {
 
 /// Tries for a while: a process that another test starts holds all files of this one for a moment,
 /// and their locks with them.
-fn unlocked<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
+pub(super) fn unlocked<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
     let end = std::time::Instant::now() + Duration::from_secs(10);
     loop {
         if let Some(opened) = attempt() {
