@@ -53,7 +53,7 @@ CREATE TABLE oncegate.replica (
 );
 
 INSERT INTO oncegate.store (store_id, schema, tables)
-VALUES (md5(random()::text || clock_timestamp()::text || random()::text)::uuid, 2, 1);
+VALUES (md5(random()::text || clock_timestamp()::text || random()::text)::uuid, 3, 1);
 
 -- Part 2: all the rights a gateway needs, for the role `oncegate`.
 

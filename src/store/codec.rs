@@ -1,25 +1,26 @@
 //! How a record is written down: a layout of fixed order, little endian, with a checksum at its end.
 //!
 //! ```text
-//! 0   schema   u8        2
-//! 1   state    u8        1 in flight, 2 unknown, 3 final and kept, 4 final and not kept, 5 tombstone,
-//!                        6 item at rest, 7 item in flight, 8 item unknown, 9 turn, 10 released
-//! 2   flags    u8        bit 0: expires is set, bit 1: subject is set, bit 2: there is a history,
-//!                        bit 3: settled, and no client was told
-//! 3   version  u64
-//! 11  expires  u64       milliseconds, zero when not set
-//! 19  subject  16 bytes  zero when not set
-//! 35  tenant 16, fingerprint 32, first seen u64, updated u64, attempts u32, attempt 16, owner 16,
-//!     route, key, members: count u32, each a name and 4 bytes
-//!     what belongs to the state, history where there is one
-//! end crc32    u32       over the record's id and everything before
+//! schema   u8        3
+//! state    u8        1 in flight, 2 unknown, 3 final and kept, 4 final and not kept, 5 tombstone,
+//!                    6 item at rest, 7 item in flight, 8 item unknown, 9 turn, 10 released
+//! flags    u8        bit 0: expires is set, bit 1: subject is set, bit 2: there is a history,
+//!                    bit 3: settled, and no client was told
+//! version  u64
+//! owner    16 bytes
+//! expires  u64       milliseconds, where it is set
+//! subject  16 bytes  where it is set
+//! tenant 16, fingerprint 32, first seen, updated, attempts: a number each, attempt 16, route, key,
+//! members: count, each a name and 4 bytes
+//! what belongs to the state, history where there is one
+//! crc32    u32       over the record's id and everything before
 //! ```
-//! Texts and bytes stand behind their length as a u32. The head tells a store all it needs for a
-//! compare-and-swap and its indexes ([`peek`]), so that an answer is not read to be compared. The
-//! id counts in the checksum: a record that ended up under another id is corrupt.
-//!
-//! State 10 and the flags 4 and 8 came later: records without them are what they were before, and a
-//! program from before refuses those with them as corrupt, which holds their keys.
+//! Records are small and many: numbers, counts and lengths take a byte for each 7 bits, see `parts`;
+//! when it was updated is told from when it was first seen, the sign in the lowest bit. Texts and
+//! bytes stand behind their length. The head, up to the subject, tells a store all it needs for a
+//! compare-and-swap and its indexes ([`peek`]), so that an answer is not read to be compared; Redis
+//! reads it too, see `swap.lua`. The id counts in the checksum: a record that ended up under another id
+//! is corrupt.
 //!
 //! It is written by hand because the derived form costs a call for each byte of a body. Reading
 //! never panics, whatever the bytes are, and accepts nothing that [`encode`] does not write.
@@ -36,9 +37,9 @@ use ledger::ledger_tag;
 use parts::{Reader, Writer};
 
 /// The version of the layout this program writes, and the newest it reads.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
-const SCHEMA_BYTE: u8 = 2;
+const SCHEMA_BYTE: u8 = 3;
 const HAS_EXPIRES: u8 = 1;
 const HAS_SUBJECT: u8 = 2;
 const HAS_HISTORY: u8 = 4;
@@ -56,9 +57,10 @@ const TURN: u8 = 9;
 const RELEASED: u8 = 10;
 /// In the place of an item's tombstone: its outcomes are gone already.
 const GONE: u8 = 2;
-const HEAD: usize = 35;
-/// About what the parts of fixed length take.
-const FIXED: usize = 256;
+/// Schema, state, flags, version and owner.
+const HEAD: usize = 27;
+/// About what everything takes that is not of some length of its own.
+const FIXED: usize = 160;
 const CHECKSUM: usize = 4;
 
 /// What a store needs to know of a record to compare and to index it.
@@ -166,18 +168,22 @@ pub fn encode_into(out: &mut Vec<u8>, id: &RecordId, record: &Record) {
     }
     out.raw(&[SCHEMA_BYTE, tag, flags]);
     out.u64(record.version);
-    out.u64(expires.map_or(0, Timestamp::as_millis));
-    out.raw(&record.subject.unwrap_or_default());
+    out.raw(&record.owner);
+    if let Some(at) = expires {
+        out.u64(at.as_millis());
+    }
+    if let Some(subject) = &record.subject {
+        out.raw(subject);
+    }
     out.raw(record.tenant.as_bytes());
     out.raw(&record.fingerprint.digest);
-    out.u64(record.first_seen.as_millis());
-    out.u64(record.updated.as_millis());
-    out.u32(record.attempts);
+    out.number(record.first_seen.as_millis());
+    out.number(since(record.first_seen, record.updated));
+    out.number(record.attempts.into());
     out.raw(&record.attempt);
-    out.raw(&record.owner);
     out.bytes(record.route.as_bytes());
     out.bytes(record.key.as_bytes());
-    out.count(record.fingerprint.members.len());
+    out.number(record.fingerprint.members.len() as u64);
     for member in record.fingerprint.members.iter() {
         out.bytes(member.name.as_bytes());
         out.raw(&member.digest);
@@ -187,7 +193,7 @@ pub fn encode_into(out: &mut Vec<u8>, id: &RecordId, record: &Record) {
         out.history(&record.history);
     }
     let checksum = checksum(id, &out.0[start..]);
-    out.u32(checksum);
+    out.raw(&checksum.to_le_bytes());
 }
 
 /// Reads what a compare-and-swap needs; checks the checksum of the whole.
@@ -196,7 +202,7 @@ pub fn encode_into(out: &mut Vec<u8>, id: &RecordId, record: &Record) {
 /// When the bytes are not what [`encode`] wrote for this id.
 pub fn peek(id: &RecordId, bytes: &[u8]) -> Result<Head, DecodeError> {
     let content = verified(id, bytes)?;
-    Reader(content).head().map(|(head, _, _)| head)
+    Reader(content).head().map(|(head, ..)| head)
 }
 
 /// Reads a record back.
@@ -205,14 +211,14 @@ pub fn peek(id: &RecordId, bytes: &[u8]) -> Result<Head, DecodeError> {
 /// When the bytes are not what [`encode`] wrote for this id.
 pub fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record, DecodeError> {
     let mut from = Reader(verified(id, bytes)?);
-    let (head, tag, flags) = from.head()?;
+    let (head, owner, tag, flags) = from.head()?;
     let tenant = TenantId::from_bytes(from.array("tenant")?);
     let digest = from.array("fingerprint")?;
     let first_seen = from.time("first seen")?;
-    let updated = from.time("updated")?;
-    let attempts = from.u32("attempts")?;
+    let updated = after(first_seen, from.number("updated")?);
+    let attempts = from.number("attempts")?.try_into();
+    let attempts = attempts.map_err(|_| DecodeError::Invalid("attempts"))?;
     let attempt: Nonce = from.array("attempt")?;
-    let owner: Nonce = from.array("owner")?;
     let route = from.text("route")?;
     let key = from.text("key")?;
     let members = from.list("members", |from| {
@@ -258,6 +264,18 @@ fn verified<'a>(id: &RecordId, bytes: &'a [u8]) -> Result<&'a [u8], DecodeError>
     }
 }
 
+/// How long after `first` it is, the sign in the lowest bit: a clock may have been set back.
+fn since(first: Timestamp, then: Timestamp) -> u64 {
+    let passed = then.as_millis().wrapping_sub(first.as_millis()).cast_signed();
+    ((passed << 1) ^ (passed >> 63)).cast_unsigned()
+}
+
+/// The other way round.
+fn after(first: Timestamp, since: u64) -> Timestamp {
+    let passed = (since >> 1) ^ (since & 1).wrapping_neg();
+    Timestamp::from_millis(first.as_millis().wrapping_add(passed))
+}
+
 fn checksum(id: &RecordId, content: &[u8]) -> u32 {
     let mut hash = crc32fast::Hasher::new();
     hash.update(id.as_bytes());
@@ -287,21 +305,19 @@ pub fn room(record: &Record) -> usize {
 }
 
 impl Reader<'_> {
-    /// The head, the state's byte and the flags.
-    fn head(&mut self) -> Result<(Head, u8, u8), DecodeError> {
+    /// The head, the owner, the state's byte and the flags.
+    fn head(&mut self) -> Result<(Head, Nonce, u8, u8), DecodeError> {
         let _schema = self.u8("schema")?;
         let tag = self.u8("state")?;
         let flags = self.u8("flags")?;
         let version = self.u64("version")?;
-        let expires = self.time("expires")?;
-        let subject: [u8; 16] = self.array("subject")?;
-        let has_expires = flags & HAS_EXPIRES != 0;
-        let has_subject = flags & HAS_SUBJECT != 0;
+        let owner = self.array("owner")?;
+        let has = |flag: u8| flags & flag != 0;
+        let expires = if has(HAS_EXPIRES) { Some(self.u64("expires")?) } else { None };
+        let subject = if has(HAS_SUBJECT) { Some(self.array("subject")?) } else { None };
         let (open, in_flight) = match tag {
-            IN_FLIGHT => (true, true),
-            UNKNOWN => (true, false),
-            ITEM_IN_FLIGHT => (true, true),
-            ITEM_UNKNOWN => (true, false),
+            IN_FLIGHT | ITEM_IN_FLIGHT => (true, true),
+            UNKNOWN | ITEM_UNKNOWN => (true, false),
             TURN => (false, true),
             KEPT | NOT_RETAINED | TOMBSTONE | ITEM | RELEASED => (false, false),
             _ => return Err(DecodeError::Invalid("state")),
@@ -311,15 +327,11 @@ impl Reader<'_> {
         if flags > ALL_FLAGS || untold {
             return Err(DecodeError::Invalid("flags"));
         }
-        if ((open || in_flight) && has_expires) || (!has_expires && expires.as_millis() != 0) {
+        if (open || in_flight) && expires.is_some() {
             return Err(DecodeError::Invalid("expires"));
         }
-        if !has_subject && subject != [0; 16] {
-            return Err(DecodeError::Invalid("subject"));
-        }
-        let expires = has_expires.then_some(expires);
-        let subject = has_subject.then_some(subject);
-        Ok((Head { version, open, in_flight, expires, subject }, tag, flags))
+        let expires = expires.map(Timestamp::from_millis);
+        Ok((Head { version, open, in_flight, expires, subject }, owner, tag, flags))
     }
 }
 

@@ -1,13 +1,12 @@
 //! How the history of a record is written down, behind its state: what operators decided about it.
 //!
 //! ```text
-//! count, 1 to 16, each: at u64
+//! count, 1 to 16, each: at         a number
 //!                       what u8    1 executed, 2 not executed, 3 purged, 4 executed, with units
-//!                       attempt u32
+//!                       attempt    a number
 //!                       units      a number, of 4 only
 //!                       by, why    each behind its length
 //! ```
-//! Counts, lengths and units as in a ledger entry.
 
 use super::DecodeError;
 use super::parts::{Reader, Writer};
@@ -33,14 +32,14 @@ impl Writer<'_> {
                 (What::NotExecuted, _) => NOT_EXECUTED,
                 (What::Purged, _) => PURGED,
             };
-            self.u64(at.as_millis());
+            self.number(at.as_millis());
             self.raw(&[tag]);
-            self.u32(*attempt);
+            self.number((*attempt).into());
             if let (ISSUED, Some(units)) = (tag, units) {
                 self.number(*units);
             }
-            self.short(note.by());
-            self.short(note.why());
+            self.bytes(note.by().as_bytes());
+            self.bytes(note.why().as_bytes());
         }
     }
 }
@@ -62,9 +61,10 @@ impl Reader<'_> {
                 PURGED => What::Purged,
                 _ => return Err(DecodeError::Invalid(FIELD)),
             };
-            let attempt = self.u32(FIELD)?;
+            let attempt = self.number(FIELD)?.try_into();
+            let attempt = attempt.map_err(|_| DecodeError::Invalid(FIELD))?;
             let units = if tag == ISSUED { Some(self.number(FIELD)?) } else { None };
-            let (by, why) = (self.short(FIELD)?, self.short(FIELD)?);
+            let (by, why) = (self.text(FIELD)?, self.text(FIELD)?);
             let note = Note::new(by, why).map_err(|_| DecodeError::Invalid(FIELD))?;
             history.push(Entry { at, what, attempt, units, note });
         }

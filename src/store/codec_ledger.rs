@@ -9,8 +9,7 @@
 //! outcomes  count, each: place, count, elements
 //! row, evidence
 //! ```
-//! Most numbers here are small and a batch writes many entries: numbers, counts and the lengths of
-//! texts take a byte for each 7 bits, the lowest first, all but the last with the highest bit set.
+//! A period is a byte that says whether it ends, and where it does, seconds and nanoseconds, a number each.
 
 use std::time::Duration;
 
@@ -25,11 +24,6 @@ const HAS_DOUBT: u8 = 8;
 const HAS_OUTCOMES: u8 = 16;
 
 const LOST: u8 = 1;
-
-/// Of each byte of a number: how many bits count, which, and that another byte follows.
-const BITS: u32 = 7;
-const LOW: u8 = 0x7f;
-const MORE: u8 = 0x80;
 
 /// The state byte of an item's record, which the indexes are kept by.
 pub(super) fn ledger_tag(ledger: &Ledger) -> u8 {
@@ -48,8 +42,8 @@ impl Writer<'_> {
             Keep::Forever => self.raw(&[0]),
             Keep::For(period) => {
                 self.raw(&[1]);
-                self.u64(period.as_secs());
-                self.u32(period.subsec_nanos());
+                self.number(period.as_secs());
+                self.number(period.subsec_nanos().into());
             }
         }
     }
@@ -71,12 +65,12 @@ impl Writer<'_> {
             self.number(ledger.outcomes.len() as u64);
         }
         for list in &ledger.outcomes {
-            self.short(&list.at);
+            self.bytes(list.at.as_bytes());
             self.number(list.elements.len() as u64);
-            list.elements.iter().for_each(|element| self.short(element));
+            list.elements.iter().for_each(|element| self.bytes(element.as_bytes()));
         }
         for text in ledger.row.iter().chain(&ledger.evidence) {
-            self.short(text);
+            self.bytes(text.as_bytes());
         }
     }
 
@@ -98,19 +92,6 @@ impl Writer<'_> {
         };
         self.raw(&[tag]);
     }
-
-    pub(super) fn number(&mut self, mut value: u64) {
-        while value > LOW.into() {
-            self.raw(&[value.to_le_bytes()[0] | MORE]);
-            value >>= BITS;
-        }
-        self.raw(&[value.to_le_bytes()[0]]);
-    }
-
-    pub(super) fn short(&mut self, text: &str) {
-        self.number(text.len() as u64);
-        self.raw(text.as_bytes());
-    }
 }
 
 impl Reader<'_> {
@@ -118,9 +99,9 @@ impl Reader<'_> {
         match self.u8("tombstone")? {
             0 => Ok(Keep::Forever),
             1 => {
-                let seconds = self.u64("tombstone")?;
-                match self.u32("tombstone")? {
-                    nanos @ 0..1_000_000_000 => Ok(Keep::For(Duration::new(seconds, nanos))),
+                let seconds = self.number("tombstone")?;
+                match u32::try_from(self.number("tombstone")?) {
+                    Ok(nanos @ 0..1_000_000_000) => Ok(Keep::For(Duration::new(seconds, nanos))),
                     _ => Err(DecodeError::Invalid("tombstone")),
                 }
             }
@@ -140,8 +121,8 @@ impl Reader<'_> {
         }
         let doubt = if flags & HAS_DOUBT == 0 { None } else { Some(self.doubt()?) };
         let outcomes = if flags & HAS_OUTCOMES == 0 { Vec::new() } else { self.outcomes()? };
-        let row = if flags & HAS_ROW == 0 { None } else { Some(self.short("row")?) };
-        let evidence = if flags & HAS_EVIDENCE == 0 { None } else { Some(self.short("evidence")?) };
+        let row = if flags & HAS_ROW == 0 { None } else { Some(self.text("row")?) };
+        let evidence = if flags & HAS_EVIDENCE == 0 { None } else { Some(self.text("evidence")?) };
         let closed = flags & CLOSED != 0;
         let ledger = Ledger {
             requested,
@@ -186,38 +167,14 @@ impl Reader<'_> {
             return Err(DecodeError::Invalid("outcomes"));
         }
         for _ in 0..count {
-            let at = self.short("place")?;
+            let at = self.text("place")?;
             let mut elements = Vec::new();
             for _ in 0..self.number("elements")? {
-                elements.push(self.short("elements")?);
+                elements.push(self.text("elements")?);
             }
             lists.push(Appended { at, elements });
         }
         Ok(lists)
-    }
-
-    /// A number in its one form, the shortest.
-    pub(super) fn number(&mut self, field: &'static str) -> Result<u64, DecodeError> {
-        let mut value = 0;
-        for shift in (0..u64::BITS).step_by(BITS as usize) {
-            let byte = self.u8(field)?;
-            let bits = u64::from(byte & LOW);
-            let beyond = (bits << shift) >> shift != bits;
-            if beyond || (byte == 0 && shift > 0) {
-                return Err(DecodeError::Invalid(field));
-            }
-            value |= bits << shift;
-            if byte & MORE == 0 {
-                return Ok(value);
-            }
-        }
-        Err(DecodeError::Invalid(field))
-    }
-
-    pub(super) fn short(&mut self, field: &'static str) -> Result<String, DecodeError> {
-        let length = usize::try_from(self.number(field)?).unwrap_or(usize::MAX);
-        let text = std::str::from_utf8(self.take(length, field)?);
-        text.map(str::to_owned).map_err(|_| DecodeError::Invalid(field))
     }
 }
 

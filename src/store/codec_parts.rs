@@ -1,7 +1,17 @@
-//! Numbers, bytes and texts as they stand in a record.
+//! Numbers, bytes and texts as they stand in a record. Most numbers, counts and lengths are small, and a batch
+//! writes many records: they take a byte for each 7 bits, the lowest first, all but the last with the highest
+//! bit set.
 
 use super::DecodeError;
 use crate::clock::Timestamp;
+
+/// Of each byte of a number: how many bits count, which, and that another byte follows.
+const BITS: u32 = 7;
+const LOW: u8 = 0x7f;
+const MORE: u8 = 0x80;
+
+/// Items of a list that there is room for before they are read, at most.
+const AT_FIRST: u64 = 16;
 
 /// Writes behind what is there.
 pub(super) struct Writer<'a>(pub(super) &'a mut Vec<u8>);
@@ -15,22 +25,20 @@ impl Writer<'_> {
         self.raw(&value.to_le_bytes());
     }
 
-    pub(super) fn u32(&mut self, value: u32) {
-        self.raw(&value.to_le_bytes());
-    }
-
     pub(super) fn u64(&mut self, value: u64) {
         self.raw(&value.to_le_bytes());
     }
 
-    /// A length. Nothing that the gateway accepts comes near 4 GiB; if it did, the length written
-    /// would not fit what follows and reading would say so.
-    pub(super) fn count(&mut self, count: usize) {
-        self.u32(u32::try_from(count).unwrap_or(u32::MAX));
+    pub(super) fn number(&mut self, mut value: u64) {
+        while value > LOW.into() {
+            self.raw(&[value.to_le_bytes()[0] | MORE]);
+            value >>= BITS;
+        }
+        self.raw(&[value.to_le_bytes()[0]]);
     }
 
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
-        self.count(bytes.len());
+        self.number(bytes.len() as u64);
         self.raw(bytes);
     }
 }
@@ -66,20 +74,34 @@ impl<'a> Reader<'a> {
         self.array(field).map(u16::from_le_bytes)
     }
 
-    pub(super) fn u32(&mut self, field: &'static str) -> Result<u32, DecodeError> {
-        self.array(field).map(u32::from_le_bytes)
-    }
-
     pub(super) fn u64(&mut self, field: &'static str) -> Result<u64, DecodeError> {
         self.array(field).map(u64::from_le_bytes)
     }
 
+    /// A number in its one form, the shortest.
+    pub(super) fn number(&mut self, field: &'static str) -> Result<u64, DecodeError> {
+        let mut value = 0;
+        for shift in (0..u64::BITS).step_by(BITS as usize) {
+            let byte = self.u8(field)?;
+            let bits = u64::from(byte & LOW);
+            let beyond = (bits << shift) >> shift != bits;
+            if beyond || (byte == 0 && shift > 0) {
+                return Err(DecodeError::Invalid(field));
+            }
+            value |= bits << shift;
+            if byte & MORE == 0 {
+                return Ok(value);
+            }
+        }
+        Err(DecodeError::Invalid(field))
+    }
+
     pub(super) fn time(&mut self, field: &'static str) -> Result<Timestamp, DecodeError> {
-        self.u64(field).map(Timestamp::from_millis)
+        self.number(field).map(Timestamp::from_millis)
     }
 
     pub(super) fn bytes(&mut self, field: &'static str) -> Result<&'a [u8], DecodeError> {
-        let count = self.u32(field)? as usize;
+        let count = usize::try_from(self.number(field)?).unwrap_or(usize::MAX);
         self.take(count, field)
     }
 
@@ -88,17 +110,14 @@ impl<'a> Reader<'a> {
         text.map(str::to_owned).map_err(|_| DecodeError::Invalid(field))
     }
 
+    /// So many items. The vector grows as they are read, so a wrong count asks for little memory.
     pub(super) fn list<T>(
         &mut self,
         field: &'static str,
         mut item: impl FnMut(&mut Self) -> Result<T, DecodeError>,
     ) -> Result<Vec<T>, DecodeError> {
-        let count = self.u32(field)? as usize;
-        // Every item takes 8 bytes at least, so a wrong count cannot ask for much memory.
-        if count > self.0.len() / 8 {
-            return Err(DecodeError::EndsIn(field));
-        }
-        let mut list = Vec::with_capacity(count);
+        let count = self.number(field)?;
+        let mut list = Vec::with_capacity(count.min(AT_FIRST) as usize);
         for _ in 0..count {
             list.push(item(self)?);
         }

@@ -20,16 +20,16 @@ impl Writer<'_> {
             State::InFlight | State::Turn | State::Released { expires: _ } => {}
             State::Unknown { since, reason } => {
                 let (tag, status) = reason_to_tag(*reason);
-                self.u64(since.as_millis());
+                self.number(since.as_millis());
                 self.raw(&[tag]);
                 self.u16(status);
             }
             State::Final { answer, completed, expires: _, tombstone } => {
-                self.u64(completed.as_millis());
+                self.number(completed.as_millis());
                 self.keep(*tombstone);
                 self.u16(answer.status());
                 if let Answer::Kept(response) = answer {
-                    self.count(response.headers.len());
+                    self.number(response.headers.len() as u64);
                     for (name, value) in &response.headers {
                         self.bytes(name.as_str().as_bytes());
                         self.bytes(value.as_bytes());
@@ -38,7 +38,7 @@ impl Writer<'_> {
                 }
             }
             State::Tombstone { status, completed, expires: _ } => {
-                self.u64(completed.as_millis());
+                self.number(completed.as_millis());
                 self.u16(*status);
             }
             State::Item { ledger, expires: _, tombstone } => {

@@ -56,15 +56,17 @@ local function entries(id, bytes)
   local state, flags = byte(bytes, 2, 3)
   local open, expiry, subject
   if state == 1 or state == 7 or state == 9 then
-    open = id .. sub(bytes, 120, 135)
+    open = id .. sub(bytes, 12, 27)
   elseif state == 2 or state == 8 then
     open = id
   end
+  local next = 28
   if flags % 2 == 1 then
-    expiry = string.reverse(sub(bytes, 12, 19)) .. id
+    expiry = string.reverse(sub(bytes, 28, 35)) .. id
+    next = 36
   end
   if flags % 4 >= 2 then
-    subject = sub(bytes, 20, 35) .. id
+    subject = sub(bytes, next, next + 15) .. id
   end
   return id, open, expiry, subject
 end
@@ -79,7 +81,7 @@ local function restore(id, put)
     move(1, id, nil)
   else
     is_id, is_open, is_expiry, is_subject = entries(id, put)
-    stale[2] = id .. sub(put, 120, 135)
+    stale[2] = id .. sub(put, 12, 27)
   end
   for _, entry in ipairs(stale) do
     if entry ~= is_open then

@@ -310,10 +310,10 @@ fn every_reason_not_to_open_is_said_in_one_line() {
         batch.insert(&engine.meta, b"schema", schema.to_le_bytes());
         batch.commit().unwrap();
     };
-    with_schema(3);
-    check(&at("store"), "DIR/store has schema 3, this oncegate knows 2: upgrade oncegate");
-    with_schema(1);
-    check(&at("store"), "DIR/store has schema 1, written before the first release");
+    with_schema(4);
+    check(&at("store"), "DIR/store has schema 4, this oncegate knows 3: upgrade oncegate");
+    with_schema(2);
+    check(&at("store"), "DIR/store has schema 2, written before the first release");
     fs::create_dir_all(dir.path().join("old/data/keyspaces")).unwrap();
     check(&at("old"), "DIR/old has no log: it was written before the first release");
 

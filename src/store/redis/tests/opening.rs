@@ -173,7 +173,7 @@ async fn a_store_that_is_not_whole_is_refused_or_finished() {
     assert_eq!(first.engine.commit(0, &put).await.unwrap(), [Compared::Done]);
     let meta = "oncegate:{meta}:store";
 
-    for (schema, expected) in [("3", "upgrade oncegate"), ("1", "before the first release")] {
+    for (schema, expected) in [("4", "upgrade oncegate"), ("2", "before the first release")] {
         cli(&["HSET", meta, "schema", schema]);
         check_refused(&options, &[expected]).await;
     }
