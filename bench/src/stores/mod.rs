@@ -100,12 +100,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         waits.push((kind.name, wake::measure(&plan, kind)?));
     }
     drop(shared);
-    // On stores of their own, which are as empty as the others were.
-    let shared = start(&place, &binary, pool, "-many")?;
-    let mut rows = fresh::naive(MANY, peers.as_ref())?;
-    rows.extend(fresh::replicas(MANY, &shared));
-    let many = fresh::measure(&plan, rows)?;
-    drop(shared);
+    // Each on stores of their own, which are as empty as the others were.
+    let anew = |place: &Place, peers: Option<&Peers>, connections, suffix| {
+        let shared = start(place, &binary, pool, suffix)?;
+        let mut rows = fresh::naive(connections, peers)?;
+        rows.extend(fresh::replicas(connections, &shared));
+        fresh::measure(&plan, rows)
+    };
+    let many = anew(&place, peers.as_ref(), MANY, "-many")?;
     if peers.is_none() {
         // There is nothing to compare with.
         return Ok(());
@@ -114,21 +116,22 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     drop(peers);
     machine::stay_on(&cores)?;
     place.cores = cores;
-    let peers = Peers::start(&place)?;
-    let shared = start(&place, &binary, pool, "-spread")?;
-    let mut rows = fresh::naive(MANY, Some(&peers))?;
-    rows.extend(fresh::replicas(MANY, &shared));
-    let spread = fresh::measure(&plan, rows)?;
+    let peers = Some(Peers::start(&place)?);
+    let few_spread = anew(&place, peers.as_ref(), plan.connections, "-few-spread")?;
+    let many_spread = anew(&place, peers.as_ref(), MANY, "-many-spread")?;
     let text = format!(
         "Gateways and their store on one core, {} connections:\n\n{}\n\
          The same over {MANY} connections:\n\n{}\n\
-         The same over {MANY} connections, where all share all cores with the load, one worker of nginx for each core:\n\n{}\n{}\n\
+         Where all share all cores with the load, one worker of nginx for each core, {} connections:\n\n{}\n\
+         The same over {MANY} connections:\n\n{}\n{}\n\
          Connections are kept alive; medians of {} interleaved rounds of {:.1} s, each in the other \
          direction; ratios are medians of the rounds' own. {} waits on each store.\n\n{}- Stores: {}; {}\n- Before: {before}\n- After: {}\n",
         plan.connections,
         report::fresh(&few),
         report::fresh(&many),
-        report::fresh(&spread),
+        plan.connections,
+        report::fresh(&few_spread),
+        report::fresh(&many_spread),
         report::waits(&waits),
         plan.rounds,
         plan.measured.as_secs_f64(),

@@ -33,11 +33,12 @@ const FILES: usize = 128;
 /// Files of the records that are gathered before they are merged into the first level. Each merge
 /// rewrites what of that level it meets, all of it, since ids are spread evenly: the more is
 /// gathered, the less often. Each file that is gathered is one more to look into for a record, but most claims
-/// know without it that there is none, see `absent`. From 20 files on the engine slows down what takes
-/// its own way into the records, and from 30 on lets it wait; so there is room for what comes while it merges.
+/// know without it that there is none, see `absent`. From 20 files on the engine takes some microseconds
+/// longer over what takes its own way into the records, and from 30 on lets it wait until it has merged; so
+/// there is room for what comes meanwhile.
 /// The size of a merged file stays at the engine's 64 MiB: it makes one step of merging
 /// for each file that is added, which with smaller ones is less than what is added.
-const GATHERED: u8 = 16;
+const GATHERED: u8 = 22;
 
 /// Bits of the filters for each record, once it was merged: one in some two thousand that are not there
 /// is looked for in vain.
@@ -218,7 +219,7 @@ fn options() -> KeyspaceCreateOptions {
 }
 
 /// As [`options`]. Nearly every claim asks for a record that is not there, so that a filter that says
-/// "perhaps" in vain costs a read. The filters of the first level stay in memory: at most 1 GiB of
+/// "perhaps" in vain costs a read. The filters of the first level stay in memory: at most 1.4 GiB of
 /// records are in it. Those below are read in parts.
 fn of_records() -> KeyspaceCreateOptions {
     let bloom = FilterPolicyEntry::Bloom;

@@ -19,8 +19,9 @@ use crate::store::codec::Head;
 struct Entry {
     /// The record; `None`: it is gone.
     after: Option<Written>,
-    /// What the table has: its index entries must go when the record changes.
-    stored: Option<Head>,
+    /// What the table has: its index entries must go when the record changes. Seldom anything, and entries
+    /// are many: it has a place of its own.
+    stored: Option<Box<Head>>,
     /// The part it belongs to.
     part: u64,
 }
@@ -60,7 +61,7 @@ impl Recent {
     ) -> bool {
         match self.0.entry(id) {
             entry::Entry::Vacant(place) => {
-                place.insert(Entry { after, stored: before, part });
+                place.insert(Entry { after, stored: before.map(Box::new), part });
                 true
             }
             entry::Entry::Occupied(mut present) => {
@@ -74,7 +75,7 @@ impl Recent {
     /// The record, if it still belongs to this part.
     pub(super) fn take(&self, id: RecordId, part: u64) -> Option<Taken> {
         let entry = self.0.get(&id).filter(|entry| entry.part == part)?;
-        Some(Taken { id, before: entry.stored, after: entry.after.clone() })
+        Some(Taken { id, before: entry.stored.as_deref().copied(), after: entry.after.clone() })
     }
 
     /// How many are here.
@@ -93,7 +94,8 @@ impl Recent {
         if present.get().part == part {
             present.remove();
         } else {
-            present.get_mut().stored = taken.after.as_ref().map(|written| written.head);
+            let head = taken.after.as_ref().map(|written| written.head);
+            present.get_mut().stored = head.map(Box::new);
         }
     }
 }
