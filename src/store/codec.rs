@@ -36,7 +36,7 @@ use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
 use ledger::ledger_tag;
 use parts::{Reader, Writer};
 
-/// The version of the layout this program writes, and the newest it reads.
+/// The version of the layout this program writes and reads.
 pub const SCHEMA: u32 = 3;
 
 const SCHEMA_BYTE: u8 = 3;
@@ -101,7 +101,7 @@ impl Head {
 pub enum DecodeError {
     /// Shorter than any record.
     TooShort(usize),
-    /// Written by a later version of this program.
+    /// Written by another version of this program.
     Schema(u8),
     /// The checksum is wrong: some byte changed after it was written.
     Checksum,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::idempotency::ledger::Ledger;
-use crate::idempotency::record::Keep;
+use crate::idempotency::record::{Keep, UnknownReason};
 use crate::store::samples::{self, Random, id};
 
 fn check(record: &Record) {
@@ -139,15 +139,26 @@ fn the_layout_is_the_one_its_number_stands_for() {
     let mut id = [7; 16];
     id[..8].copy_from_slice(&1u64.to_be_bytes());
     let id = RecordId::from_bytes(id);
-    // A claim, and one made final: whoever changes what stands there has to raise the number.
+    // Whoever changes what stands there has to raise the number.
     let lines: Vec<&str> = include_str!("records.txt").lines().collect();
-    for (line, record) in lines.iter().zip([samples::claim(1), samples::kept(2, 3)]) {
+    let with_subject = Record { subject: Some([9; 16]), ..samples::kept(9, 10) };
+    let (mut items, mut settled) = (samples::items(), samples::settled());
+    let records = [
+        samples::claim(1),
+        samples::kept(2, 3),
+        with_subject,
+        samples::claim(6).lost(UnknownReason::Status(503), samples::T0),
+        items.swap_remove(4),
+        items.swap_remove(5),
+        settled.swap_remove(0),
+    ];
+    assert_eq!(lines.len(), records.len());
+    for (line, record) in lines.iter().zip(records) {
         let bytes = encode(&id, &record);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(&hex, line);
         assert_eq!(decode(&id, &bytes), Ok(record));
     }
-    assert_eq!(lines.len(), 2);
 }
 
 #[test]

@@ -13,7 +13,9 @@ use crate::args::Args;
 use crate::cases::REQUESTS;
 use crate::servers::{Gateway, Peers, Place};
 use crate::{backend, machine};
+use fresh::Row;
 use servers::StoreServer;
+use wake::Waits;
 
 /// How much is measured.
 struct Plan {
@@ -119,7 +121,24 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let peers = Some(Peers::start(&place)?);
     let few_spread = anew(&place, peers.as_ref(), plan.connections, "-few-spread")?;
     let many_spread = anew(&place, peers.as_ref(), MANY, "-many-spread")?;
-    let text = format!(
+    let rates = [few, many, few_spread, many_spread];
+    let text = text(&plan, &place, &rates, &waits, &before)?;
+    print!("{text}");
+    if let Some(out) = args.text("out") {
+        std::fs::write(out, text)?;
+    }
+    Ok(())
+}
+
+/// All tables, and what they were measured on.
+fn text(
+    plan: &Plan,
+    place: &Place,
+    [few, many, few_spread, many_spread]: &[Vec<Row>; 4],
+    waits: &[(&str, Waits)],
+    before: &str,
+) -> Result<String, Failure> {
+    Ok(format!(
         "Gateways and their store on one core, {} connections:\n\n{}\n\
          The same over {MANY} connections:\n\n{}\n\
          Where all share all cores with the load, one worker of nginx for each core, {} connections:\n\n{}\n\
@@ -127,12 +146,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
          Connections are kept alive; medians of {} interleaved rounds of {:.1} s, each in the other \
          direction; ratios are medians of the rounds' own. {} waits on each store.\n\n{}- Stores: {}; {}\n- Before: {before}\n- After: {}\n",
         plan.connections,
-        report::fresh(&few),
-        report::fresh(&many),
+        report::fresh(few),
+        report::fresh(many),
         plan.connections,
-        report::fresh(&few_spread),
-        report::fresh(&many_spread),
-        report::waits(&waits),
+        report::fresh(few_spread),
+        report::fresh(many_spread),
+        report::waits(waits),
         plan.rounds,
         plan.measured.as_secs_f64(),
         plan.wakes,
@@ -140,10 +159,5 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         servers::postgres_version(),
         servers::SETTINGS,
         machine::state(&place.tmp)?,
-    );
-    print!("{text}");
-    if let Some(out) = args.text("out") {
-        std::fs::write(out, text)?;
-    }
-    Ok(())
+    ))
 }

@@ -38,7 +38,7 @@ const FILES: usize = 128;
 /// there is room for what comes meanwhile.
 /// The size of a merged file stays at the engine's 64 MiB: it makes one step of merging
 /// for each file that is added, which with smaller ones is less than what is added.
-const GATHERED: u8 = 22;
+const GATHERED: u8 = 16;
 
 /// Bits of the filters for each record, once it was merged: one in some two thousand that are not there
 /// is looked for in vain.
@@ -219,7 +219,7 @@ fn options() -> KeyspaceCreateOptions {
 }
 
 /// As [`options`]. Nearly every claim asks for a record that is not there, so that a filter that says
-/// "perhaps" in vain costs a read. The filters of the first level stay in memory: at most 1.4 GiB of
+/// "perhaps" in vain costs a read. The filters of the first level stay in memory: mostly 1 GiB of
 /// records are in it. Those below are read in parts.
 fn of_records() -> KeyspaceCreateOptions {
     let bloom = FilterPolicyEntry::Bloom;

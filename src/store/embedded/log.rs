@@ -28,8 +28,9 @@ use super::disk::Disk;
 use crate::idempotency::RecordId;
 
 /// Bytes of a file when the other one takes over. A larger frame has a turn of its own, for which the
-/// file grows.
-pub(super) const SEGMENT: u64 = 16 << 20;
+/// file grows. What a file holds becomes one file of the table, and the larger those are, the more seldom the
+/// table is merged; but what two files hold is in memory, and a start after a crash folds it.
+pub(super) const SEGMENT: u64 = 24 << 20;
 /// A file grows in steps that are written before they are used, so that most syncs have no metadata
 /// to write: that takes two more writes of the disk.
 const STEP: u64 = 1 << 20;

@@ -108,8 +108,8 @@ impl fmt::Display for OpenError {
             Self::OlderSchema { path, found } => write!(
                 f,
                 "the store in {} has schema {found}, written before the first release, and this \
-                 oncegate knows {SCHEMA} only; start with an empty directory once every key in it \
-                 has been settled",
+                 oncegate knows {SCHEMA} only; settle every key in it with the version that wrote \
+                 it, then start with an empty directory",
                 path.display()
             ),
             Self::OlderLayout(path) => write!(

@@ -130,8 +130,9 @@ async fn identity(link: &Link, options: &Options) -> Result<Identity, String> {
     }
     if schema < known || tables < TABLES_VERSION {
         return Err(format!(
-            "the store was made by an older version (schema {schema}, tables {tables}), which this \
-             one does not read; it knows schema {known}, tables {TABLES_VERSION}"
+            "the store was made by an older version (schema {schema}, tables {tables}) and this one \
+             knows schema {known}, tables {TABLES_VERSION} only; settle every key in it with that \
+             version, then drop the schema `oncegate`"
         ));
     }
     if let Some(expected) = options.expect_id

@@ -283,7 +283,8 @@ fn right_one(meta: &Meta, options: &Options) -> Result<(), String> {
     if meta.schema < SCHEMA {
         return Err(format!(
             "the store on Redis has schema {}, written before the first release, and this oncegate \
-             knows {SCHEMA} only; start with another prefix once every key in it has been settled",
+             knows {SCHEMA} only; settle every key in it with the version that wrote it, then start \
+             with another prefix",
             meta.schema
         ));
     }
