@@ -216,8 +216,7 @@ pub fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record, DecodeError> {
     let digest = from.array("fingerprint")?;
     let first_seen = from.time("first seen")?;
     let updated = after(first_seen, from.number("updated")?);
-    let attempts = from.number("attempts")?.try_into();
-    let attempts = attempts.map_err(|_| DecodeError::Invalid("attempts"))?;
+    let attempts = from.small("attempts")?;
     let attempt: Nonce = from.array("attempt")?;
     let route = from.text("route")?;
     let key = from.text("key")?;
@@ -323,7 +322,7 @@ impl Reader<'_> {
             _ => return Err(DecodeError::Invalid("state")),
         };
         // Only a kept answer waits for its first client, and only after a decision.
-        let untold = flags & UNTOLD != 0 && (tag != KEPT || flags & HAS_HISTORY == 0);
+        let untold = has(UNTOLD) && (tag != KEPT || !has(HAS_HISTORY));
         if flags > ALL_FLAGS || untold {
             return Err(DecodeError::Invalid("flags"));
         }

@@ -61,8 +61,7 @@ impl Reader<'_> {
                 PURGED => What::Purged,
                 _ => return Err(DecodeError::Invalid(FIELD)),
             };
-            let attempt = self.number(FIELD)?.try_into();
-            let attempt = attempt.map_err(|_| DecodeError::Invalid(FIELD))?;
+            let attempt = self.small(FIELD)?;
             let units = if tag == ISSUED { Some(self.number(FIELD)?) } else { None };
             let (by, why) = (self.text(FIELD)?, self.text(FIELD)?);
             let note = Note::new(by, why).map_err(|_| DecodeError::Invalid(FIELD))?;

@@ -100,8 +100,8 @@ impl Reader<'_> {
             0 => Ok(Keep::Forever),
             1 => {
                 let seconds = self.number("tombstone")?;
-                match u32::try_from(self.number("tombstone")?) {
-                    Ok(nanos @ 0..1_000_000_000) => Ok(Keep::For(Duration::new(seconds, nanos))),
+                match self.small("tombstone")? {
+                    nanos @ 0..1_000_000_000 => Ok(Keep::For(Duration::new(seconds, nanos))),
                     _ => Err(DecodeError::Invalid("tombstone")),
                 }
             }

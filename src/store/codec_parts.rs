@@ -96,6 +96,11 @@ impl<'a> Reader<'a> {
         Err(DecodeError::Invalid(field))
     }
 
+    /// As [`Reader::number`], of 32 bits.
+    pub(super) fn small(&mut self, field: &'static str) -> Result<u32, DecodeError> {
+        self.number(field)?.try_into().map_err(|_| DecodeError::Invalid(field))
+    }
+
     pub(super) fn time(&mut self, field: &'static str) -> Result<Timestamp, DecodeError> {
         self.number(field).map(Timestamp::from_millis)
     }

@@ -98,6 +98,7 @@ fn mistakes_are_named() {
     assert_eq!(with(2, 8), "its flags has an impossible value", "only what was settled is untold");
     assert_eq!(with(2, 4), "it ends within its history");
     assert_eq!(with(2, 1), "its expires has an impossible value");
+    assert_eq!(with(2, 2), "it ends within its route", "a subject that was never written");
     let longer = sealed([content.as_slice(), b"more"].concat());
     assert_eq!(decode(&id(1), &longer).unwrap_err().to_string(), "4 bytes follow its end");
     assert_eq!(decode(&id(1), b"abc").unwrap_err().to_string(), "3 bytes are no record");

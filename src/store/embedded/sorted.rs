@@ -22,7 +22,7 @@ use crate::crash::{self, Point};
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Files that are not merged yet, of which each read looks into every one. A part may add two, and with 30 of
-/// them the engine lets whatever takes its own way wait.
+/// them the engine lets whatever takes its own way wait until it has merged, however long that is.
 const TOO_MANY: usize = 26;
 
 /// Puts records, in the order of their ids, and their index entries into the table, durably.
