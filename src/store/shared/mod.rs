@@ -1,11 +1,13 @@
 //! A store that several processes share: the port on top of an [`Engine`].
 //!
 //! `engine` says what a server has to offer; the rest is the same for all servers: `queue` gathers
-//! changes and takes them there until they have a result, `reads` gathers questions, `life` keeps
-//! the lease and the store's time, `wake` wakes those who wait for another process.
+//! changes, for as long as `pace` says, and takes them there until they have a result, `reads` gathers
+//! questions, `life` keeps the lease and the store's time, `wake` wakes those who wait for another
+//! process.
 
 pub(crate) mod engine;
 mod life;
+mod pace;
 mod queue;
 mod reads;
 #[cfg(test)]
@@ -82,7 +84,8 @@ impl<E: Engine> Shared<E> {
         life.beat(&*engine).await?;
         let (end, ended) = shutdown::channel();
         let tasks = Tasks::default();
-        let queue = Arc::new(Queue::default());
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let queue = Arc::new(Queue::new(cores));
         for lane in 0..engine.lanes() {
             tasks.spawn(queue::lane(engine.clone(), queue.clone(), lane, ended.clone()));
         }

@@ -1,10 +1,10 @@
 //! Changes that wait for the server, and the lanes that take them there.
 //!
 //! Alone, a change waits for no one. While a commit is under way, what arrives gathers and goes
-//! together in the next: when that one is back, when there is [`ENOUGH`], or after [`GATHER`],
-//! whichever comes first. Before it leaves, those who are about to ask as well are let ask. As many
-//! commits run at once as the engine has lanes. Of two groups that name the same record the first is
-//! first: the second waits until the first has its result.
+//! together in the next; when that leaves, `pace` says. Before it leaves with little, those who are
+//! about to ask as well are let ask. As many commits run at once as the engine has lanes. Of two
+//! groups that name the same record the first is first: the second waits until the first has its
+//! result.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::engine::{Compared, Engine, Group, Trouble};
+use super::pace::{ENOUGH, Pace, Step};
 use crate::idempotency::RecordId;
 use crate::idempotency::record::BuildIdHasher;
 use crate::shutdown::Shutdown;
@@ -21,13 +22,8 @@ use crate::shutdown::Shutdown;
 /// Groups that may wait; more than these are refused at once.
 const QUEUE: usize = 16_384;
 /// Groups of one commit, and bytes of records after which it takes no more.
-const MAX_GROUPS: usize = 256;
+pub(super) const MAX_GROUPS: usize = 256;
 const MAX_BYTES: usize = 4 << 20;
-/// While a commit is under way, this many groups wait for no other, and no group waits longer than
-/// this. What a commit costs the server hardly depends on how much is in it, so that few and large
-/// ones leave it more time; a commit that hangs must hold up nothing but itself.
-const ENOUGH: usize = 32;
-const GATHER: Duration = Duration::from_millis(5);
 /// Turns of the runtime's tasks before a commit leaves, at most, and those of them in a row that may
 /// bring nothing: from an answer on the network to the change it leads to are two.
 const MOST_TURNS: usize = 8;
@@ -49,13 +45,11 @@ struct Asked {
 }
 
 /// The changes that wait.
-#[derive(Default)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     arrived: Notify,
 }
 
-#[derive(Default)]
 struct Waiting {
     groups: VecDeque<Asked>,
     /// The records of the groups that are on their way.
@@ -66,6 +60,7 @@ struct Waiting {
     last: usize,
     /// A lane looks again by itself before anything has waited too long.
     watched: bool,
+    pace: Pace,
     /// Why the last commit failed, and when, unless one was made since.
     trouble: Option<(Instant, String)>,
 }
@@ -83,6 +78,20 @@ enum Found {
 type Busy = HashSet<RecordId, BuildIdHasher>;
 
 impl Queue {
+    /// Without changes yet, for a process that may use so many cores.
+    pub(super) fn new(cores: usize) -> Self {
+        let waiting = Waiting {
+            groups: VecDeque::new(),
+            busy: Busy::default(),
+            commits: 0,
+            last: 0,
+            watched: false,
+            pace: Pace::new(cores),
+            trouble: None,
+        };
+        Self { waiting: Mutex::new(waiting), arrived: Notify::new() }
+    }
+
     /// Queues a group; from now on it is on its way even if nobody waits for the result.
     pub(super) fn push(
         &self,
@@ -95,7 +104,7 @@ impl Queue {
             return Err(format!("{QUEUE} changes wait for it already; it is too slow"));
         }
         waiting.groups.push_back(Asked { group, arrived: Instant::now(), until, answer });
-        let look = !waiting.watched || waiting.groups.len() == ENOUGH;
+        let look = !waiting.watched || [ENOUGH, MAX_GROUPS].contains(&waiting.groups.len());
         drop(waiting);
         if look {
             self.arrived.notify_one();
@@ -112,7 +121,7 @@ impl Queue {
             match found {
                 Found::Batch(batch, more) => {
                     if more {
-                        // For another lane: what is left has waited long enough.
+                        // For another lane: what is left goes as well, or is watched.
                         self.arrived.notify_one();
                     }
                     return batch;
@@ -132,9 +141,9 @@ impl Queue {
     async fn gather_ready(&self) {
         let (mut seen, mut quiet) = (0, 0);
         for _ in 0..MOST_TURNS {
-            let now = self.lock().others();
+            let (now, suffices) = self.lock().others();
             quiet = if now > seen { 0 } else { quiet + 1 };
-            if now == 0 || now >= MAX_GROUPS || quiet > QUIET_TURNS {
+            if now == 0 || suffices || quiet > QUIET_TURNS {
                 return;
             }
             seen = now;
@@ -156,6 +165,13 @@ impl Queue {
         }
     }
 
+    /// A commit of so many rows was made in this time.
+    fn made(&self, rows: usize, time: Duration) {
+        let mut waiting = self.lock();
+        waiting.trouble = None;
+        waiting.pace.took(rows, time);
+    }
+
     /// A commit has ended. Its lane looks for the next one itself.
     fn ended(&self) {
         let mut waiting = self.lock();
@@ -170,21 +186,25 @@ impl Queue {
 
 impl Waiting {
     /// How many groups wait, unless it is one after one: changes that come alone wait for nobody.
-    fn others(&self) -> usize {
+    /// And whether those are enough to go.
+    fn others(&self) -> (usize, bool) {
         let alone = self.groups.len() == 1 && self.last <= 1 && self.commits == 0;
-        if alone { 0 } else { self.groups.len() }
+        let groups = if alone { 0 } else { self.groups.len() };
+        (groups, self.pace.suffices(groups))
     }
 
     /// What a lane that is free does now.
     fn take(&mut self, now: Instant) -> Found {
         self.watched = false;
         let Some(first) = self.groups.front() else { return Found::Nothing };
-        let gathered = first.arrived + GATHER;
-        if self.commits > 0 && self.groups.len() < ENOUGH && gathered > now {
-            self.watched = true;
-            return Found::Gathering(gathered);
-        }
-        let (batch, more) = self.batch();
+        let groups = match self.pace.step(self.groups.len(), first.arrived, self.commits, now) {
+            Step::Go(groups) => groups,
+            Step::Wait(until) => {
+                self.watched = true;
+                return Found::Gathering(until);
+            }
+        };
+        let (batch, more) = self.batch(groups);
         if batch.is_empty() {
             return Found::Nothing;
         }
@@ -193,14 +213,15 @@ impl Waiting {
         Found::Batch(batch, more)
     }
 
-    /// The groups of the next commit, and whether others are left that could go as well.
-    fn batch(&mut self) -> (Vec<Asked>, bool) {
+    /// The groups of the next commit, so many at most, and whether others are left that could go as
+    /// well.
+    fn batch(&mut self, groups: usize) -> (Vec<Asked>, bool) {
         let mut batch = Vec::new();
         let mut bytes = 0;
         // Records of groups that have to wait: later groups must not overtake them.
         let mut held = Busy::default();
         let mut kept = VecDeque::new();
-        while batch.len() < MAX_GROUPS && bytes < MAX_BYTES {
+        while batch.len() < groups.min(MAX_GROUPS) && bytes < MAX_BYTES {
             let Some(asked) = self.groups.pop_front() else { break };
             let ids = || asked.group.rows.iter().map(|row| row.id);
             if ids().any(|id| self.busy.contains(&id) || held.contains(&id)) {
@@ -247,9 +268,10 @@ async fn commit<E: Engine>(engine: &E, queue: &Queue, lane: usize, batch: Vec<As
         if groups.is_empty() {
             return;
         }
+        let sent = Instant::now();
         match engine.commit(lane, &groups).await {
             Ok(results) if results.len() == groups.len() => {
-                queue.lock().trouble = None;
+                queue.made(groups.iter().map(|group| group.rows.len()).sum(), sent.elapsed());
                 queue.release(&ids(&groups));
                 for ((_, answer), result) in waiting.into_iter().zip(results) {
                     // Whoever asked may be gone; the change stands all the same.

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::engine::{Compared, EVERYONE, Engine, Found, Group, Message, Row, Stored, Trouble};
+use super::queue::{self, Queue};
 use super::{Shared, Timing};
 use crate::clock::{self, Timestamp};
 use crate::idempotency::record::{Nonce, UnknownReason};
 use crate::idempotency::{Record, RecordId};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{self, Shutdown};
 use crate::store::contract::{self, done, lost, put_new, replace};
 use crate::store::samples::{self, Random, T0, id};
 use crate::store::{Identity, Query, Store, StoreError, Swap, codec, reap};
@@ -218,7 +220,7 @@ async fn what_arrives_during_a_commit_shares_the_next() {
     let gate = Arc::new(Notify::new());
     *locked(&memory.gate) = Some(gate.clone());
     let claims: Vec<_> =
-        (0..100).map(|n| store.swap(vec![put_new(id(n), samples::claim(n))])).collect();
+        (0..40).map(|n| store.swap(vec![put_new(id(n), samples::claim(n))])).collect();
     // The lane took what was there when it first ran; everything else waits behind the gate.
     *locked(&memory.gate) = None;
     tokio::task::yield_now().await;
@@ -227,7 +229,7 @@ async fn what_arrives_during_a_commit_shares_the_next() {
     for claim in claims {
         assert!(matches!(claim.await, Ok(Swap::Done)));
     }
-    assert_eq!(memory.groups.load(Ordering::Relaxed), 100);
+    assert_eq!(memory.groups.load(Ordering::Relaxed), 40);
     assert!(memory.commits.load(Ordering::Relaxed) <= 2);
 }
 
@@ -272,6 +274,41 @@ async fn a_commit_that_hangs_holds_up_only_itself_and_the_others_gather() {
     assert_eq!(memory.groups.load(Ordering::Relaxed), 10);
     gate.notify_one();
     assert!(matches!(hanging.await, Ok(Swap::Done)));
+}
+
+#[tokio::test]
+async fn many_go_as_two_groups_and_the_second_does_not_wait_for_a_first_that_hangs() {
+    let memory: Arc<Memory> = Arc::default();
+    let queue = Arc::new(Queue::new(2));
+    let (end, ended) = shutdown::channel();
+    let gate = Arc::new(Notify::new());
+    *locked(&memory.gate) = Some(gate.clone());
+    let until = Instant::now() + TIMING.patience;
+    let push = |n| {
+        let claim = vec![put_new(id(n), samples::claim(n))];
+        queue.push(Group::of(claim), until).unwrap()
+    };
+    let mut asked: Vec<_> = (0..64).map(push).collect();
+    let second = asked.split_off(32);
+    let lanes: Vec<_> = (0..2)
+        .map(|lane| tokio::spawn(queue::lane(memory.clone(), queue.clone(), lane, ended.clone())))
+        .collect();
+    // The first half is at the gate now; the other lane watches the second.
+    tokio::task::yield_now().await;
+    *locked(&memory.gate) = None;
+    for answer in second {
+        assert_eq!(answer.await.unwrap(), Ok(Compared::Done));
+    }
+    assert_eq!(memory.groups.load(Ordering::Relaxed), 32);
+    gate.notify_one();
+    for answer in asked {
+        assert_eq!(answer.await.unwrap(), Ok(Compared::Done));
+    }
+    assert_eq!(memory.commits.load(Ordering::Relaxed), 2);
+    end.fire();
+    for lane in lanes {
+        lane.await.unwrap();
+    }
 }
 
 async fn check_fault(fault: Fault) {
