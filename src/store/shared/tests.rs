@@ -290,9 +290,10 @@ async fn many_go_as_two_groups_and_the_second_does_not_wait_for_a_first_that_han
     };
     let mut asked: Vec<_> = (0..64).map(push).collect();
     let second = asked.split_off(32);
-    let lanes: Vec<_> = (0..2)
-        .map(|lane| tokio::spawn(queue::lane(memory.clone(), queue.clone(), lane, ended.clone())))
-        .collect();
+    let mut lanes = JoinSet::new();
+    for lane in 0..2 {
+        lanes.spawn(queue::lane(memory.clone(), queue.clone(), lane, ended.clone()));
+    }
     // The first half is at the gate now; the other lane watches the second.
     tokio::task::yield_now().await;
     *locked(&memory.gate) = None;
@@ -306,9 +307,7 @@ async fn many_go_as_two_groups_and_the_second_does_not_wait_for_a_first_that_han
     }
     assert_eq!(memory.commits.load(Ordering::Relaxed), 2);
     end.fire();
-    for lane in lanes {
-        lane.await.unwrap();
-    }
+    lanes.join_all().await;
 }
 
 async fn check_fault(fault: Fault) {
