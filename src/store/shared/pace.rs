@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::queue::MAX_GROUPS;
-
+/// Groups of one commit.
+const MOST: usize = 256;
 /// While a commit is under way, no group waits for others longer than this: a commit that hangs must
 /// hold up nothing but itself.
 const GATHER: Duration = Duration::from_millis(5);
-/// Where a commit takes long by waiting, for a network or a disk, this many groups wait for no other.
-pub(super) const ENOUGH: usize = 32;
+/// Where groups do not take turns, another commit leaves beside those under way with this many.
+const ENOUGH: usize = 32;
 /// The least that is worth a commit of its own while others are here that could go with it.
 const HALF: usize = 24;
-/// What a server works for a row (measured with PostgreSQL; Redis needs less). What a commit takes
-/// beyond that, it waits.
+/// What a server works for a row (measured with PostgreSQL). What a commit takes beyond that, it
+/// waits. A server that is cheaper, and not near, hides some of its wait while commits are large: then
+/// they go one at a time and carry more than one core of the gateway can bring.
 const WORK: Duration = Duration::from_micros(13);
 /// A commit that waits longer than this takes long by waiting. On the gateway's own machine none of
 /// [`COUNTED`] in a row does.
@@ -30,7 +31,7 @@ const COUNTED: usize = 16;
 
 /// What a lane that is free does with the groups that wait.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum Next {
     /// Takes so many of them to the server.
     Go(usize),
     /// Looks again then, or when there is more.
@@ -40,7 +41,8 @@ pub(super) enum Step {
 /// What is known of the server's pace.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// Whether this process can work while the server does, if both are on one machine.
+    /// Whether this process can work while a server on its machine does. With one core it never
+    /// takes turns, wherever the server is.
     overlaps: bool,
     /// What the last commits waited beyond their work.
     waits: [Duration; COUNTED],
@@ -60,30 +62,40 @@ impl Pace {
         self.next = (self.next + 1) % COUNTED;
     }
 
-    /// Whether so many groups can go without a look at who is about to ask as well.
+    /// Whether so many groups can go without a look at who is about to ask as well. Across a network
+    /// too: there the rest follows beside them.
     pub(super) fn suffices(&self, waiting: usize) -> bool {
-        waiting >= if self.overlaps { HALF } else { MAX_GROUPS }
+        waiting >= if self.overlaps { HALF } else { MOST }
+    }
+
+    /// How many groups wait for no other while a commit is under way.
+    pub(super) fn enough(&self) -> usize {
+        if self.takes_turns() { MOST } else { ENOUGH }
     }
 
     /// What to do with so many groups, the first of which came at `first`, while `commits` are
-    /// under way.
-    pub(super) fn step(
+    /// under way. The commit that left last had `last` groups.
+    pub(super) fn next(
         &self,
-        waiting: usize,
-        first: Instant,
+        (waiting, first): (usize, Instant),
         commits: usize,
+        last: usize,
         now: Instant,
-    ) -> Step {
-        let by_waiting = self.waits.iter().all(|wait| *wait > LONG);
-        // Beside a server that works, this process would only take its turns away.
-        let works = self.overlaps && !by_waiting;
-        let enough = if works { MAX_GROUPS } else { ENOUGH };
+    ) -> Next {
         let gathered = first + GATHER;
-        if commits > 0 && waiting < enough && now < gathered {
-            return Step::Wait(gathered);
+        if commits > 0 && waiting < self.enough() && now < gathered {
+            return Next::Wait(gathered);
         }
-        let apart = works && commits == 0 && waiting >= 2 * HALF;
-        Step::Go(if apart { waiting.div_ceil(2) } else { waiting })
+        // What is about as large as the group that has just come back is the other half already.
+        let both = waiting >= 2 * HALF && 2 * waiting > 3 * last;
+        let apart = both && commits == 0 && self.takes_turns();
+        Next::Go(if apart { waiting.div_ceil(2) } else { waiting }.min(MOST))
+    }
+
+    /// Whether one group waits until the other is back: where commits take long by working, and a
+    /// second one beside them would only divide the server's cores.
+    fn takes_turns(&self) -> bool {
+        self.overlaps && self.waits.iter().any(|wait| *wait <= LONG)
     }
 }
 
@@ -97,14 +109,15 @@ mod tests {
         pace
     }
 
-    fn step(pace: &Pace, waiting: usize, commits: usize) -> Option<usize> {
+    /// How many go; `None`: they wait.
+    fn next(pace: &Pace, waiting: usize, commits: usize, last: usize) -> Option<usize> {
         let now = Instant::now();
-        match pace.step(waiting, now, commits, now) {
-            Step::Go(groups) => Some(groups),
-            Step::Wait(until) => {
+        match pace.next((waiting, now), commits, last, now) {
+            Next::Go(groups) => Some(groups),
+            Next::Wait(until) => {
                 assert_eq!(until, now + GATHER);
-                let late = pace.step(waiting, now, commits, until);
-                assert_eq!(late, Step::Go(waiting), "no longer than that");
+                let late = pace.next((waiting, now), commits, last, until);
+                assert_eq!(late, Next::Go(waiting), "no longer than that");
                 None
             }
         }
@@ -114,7 +127,7 @@ mod tests {
     fn alone_a_group_waits_for_no_other() {
         for cores in [1, 2, 8] {
             for slow in [0, COUNTED] {
-                assert_eq!(step(&after(slow, cores, 1, 9000), 1, 0), Some(1));
+                assert_eq!(next(&after(slow, cores, 1, 9000), 1, 0, 1), Some(1));
             }
         }
     }
@@ -122,34 +135,51 @@ mod tests {
     #[test]
     fn many_go_as_two_groups_where_both_sides_can_work() {
         let pace = after(COUNTED, 2, 32, 900);
-        assert_eq!(step(&pace, 2 * HALF - 1, 0), Some(2 * HALF - 1));
-        assert_eq!(step(&pace, 2 * HALF, 0), Some(HALF));
-        assert_eq!(step(&pace, 65, 0), Some(33));
+        assert_eq!(next(&pace, 2 * HALF - 1, 0, 1), Some(2 * HALF - 1));
+        assert_eq!(next(&pace, 2 * HALF, 0, 1), Some(HALF));
+        assert_eq!(next(&pace, 65, 0, 1), Some(33));
         assert!(pace.suffices(HALF) && !pace.suffices(HALF - 1));
         // The second waits for the first, unless there is more than one commit takes.
-        assert_eq!(step(&pace, MAX_GROUPS - 1, 1), None);
-        assert_eq!(step(&pace, MAX_GROUPS, 1), Some(MAX_GROUPS));
-        // On one core they could only take turns.
+        assert_eq!(next(&pace, MOST - 1, 1, 64), None);
+        assert_eq!(next(&pace, MOST, 1, 64), Some(MOST));
+        assert_eq!(next(&pace, 3 * MOST, 0, 1), Some(MOST));
+        // On one core they could only share it.
         let pace = after(COUNTED, 1, 32, 900);
-        assert_eq!(step(&pace, 64, 0), Some(64));
+        assert_eq!(next(&pace, 64, 0, 1), Some(64));
         assert!(!pace.suffices(64));
+    }
+
+    #[test]
+    fn two_groups_stay_two() {
+        let pace = after(COUNTED, 2, 64, 1200);
+        for callers in [48, 64, 72, 128, 200, 256, 400] {
+            let mut last = 1;
+            let mut under_way = next(&pace, callers, 0, last).unwrap();
+            for _ in 0..40 {
+                // One is back, and its callers have not asked again; then they have.
+                last = under_way;
+                under_way = next(&pace, callers - last, 0, last).unwrap();
+                assert_eq!(next(&pace, callers - under_way, 1, last), None);
+            }
+            assert!(under_way.abs_diff(callers / 2) <= callers / 8, "{callers}: {under_way}");
+        }
     }
 
     #[test]
     fn where_a_commit_takes_long_by_waiting_the_next_leaves_beside_it() {
         let pace = after(COUNTED, 2, 32, 3000);
-        assert_eq!(step(&pace, 64, 0), Some(64));
-        assert_eq!(step(&pace, ENOUGH - 1, 1), None);
-        assert_eq!(step(&pace, ENOUGH, 1), Some(ENOUGH));
+        assert_eq!(next(&pace, 64, 0, 1), Some(64));
+        assert_eq!(next(&pace, ENOUGH - 1, 1, 64), None);
+        assert_eq!(next(&pace, ENOUGH, 1, 64), Some(ENOUGH));
         // A long commit with much in it works, and so does one that was slow only now and then.
-        assert_eq!(step(&after(COUNTED, 2, 200, 3000), ENOUGH, 1), None);
+        assert_eq!(next(&after(COUNTED, 2, 200, 3000), ENOUGH, 1, 64), None);
         let mut pace = after(COUNTED, 2, 32, 3000);
         pace.took(32, Duration::from_micros(900));
-        assert_eq!(step(&pace, ENOUGH, 1), None);
+        assert_eq!(next(&pace, ENOUGH, 1, 64), None);
         // It does not stay so.
         (1..COUNTED).for_each(|_| pace.took(32, Duration::from_micros(3000)));
-        assert_eq!(step(&pace, ENOUGH, 1), None);
+        assert_eq!(next(&pace, ENOUGH, 1, 64), None);
         pace.took(32, Duration::from_micros(3000));
-        assert_eq!(step(&pace, ENOUGH, 1), Some(ENOUGH));
+        assert_eq!(next(&pace, ENOUGH, 1, 64), Some(ENOUGH));
     }
 }

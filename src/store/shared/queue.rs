@@ -14,15 +14,14 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::engine::{Compared, Engine, Group, Trouble};
-use super::pace::{ENOUGH, Pace, Step};
+use super::pace::{Next, Pace};
 use crate::idempotency::RecordId;
 use crate::idempotency::record::BuildIdHasher;
 use crate::shutdown::Shutdown;
 
 /// Groups that may wait; more than these are refused at once.
 const QUEUE: usize = 16_384;
-/// Groups of one commit, and bytes of records after which it takes no more.
-pub(super) const MAX_GROUPS: usize = 256;
+/// Bytes of records after which a commit takes no more.
 const MAX_BYTES: usize = 4 << 20;
 /// Turns of the runtime's tasks before a commit leaves, at most, and those of them in a row that may
 /// bring nothing: from an answer on the network to the change it leads to are two.
@@ -104,7 +103,7 @@ impl Queue {
             return Err(format!("{QUEUE} changes wait for it already; it is too slow"));
         }
         waiting.groups.push_back(Asked { group, arrived: Instant::now(), until, answer });
-        let look = !waiting.watched || [ENOUGH, MAX_GROUPS].contains(&waiting.groups.len());
+        let look = !waiting.watched || waiting.groups.len() == waiting.pace.enough();
         drop(waiting);
         if look {
             self.arrived.notify_one();
@@ -197,9 +196,10 @@ impl Waiting {
     fn take(&mut self, now: Instant) -> Found {
         self.watched = false;
         let Some(first) = self.groups.front() else { return Found::Nothing };
-        let groups = match self.pace.step(self.groups.len(), first.arrived, self.commits, now) {
-            Step::Go(groups) => groups,
-            Step::Wait(until) => {
+        let waiting = (self.groups.len(), first.arrived);
+        let groups = match self.pace.next(waiting, self.commits, self.last, now) {
+            Next::Go(groups) => groups,
+            Next::Wait(until) => {
                 self.watched = true;
                 return Found::Gathering(until);
             }
@@ -221,7 +221,7 @@ impl Waiting {
         // Records of groups that have to wait: later groups must not overtake them.
         let mut held = Busy::default();
         let mut kept = VecDeque::new();
-        while batch.len() < groups.min(MAX_GROUPS) && bytes < MAX_BYTES {
+        while batch.len() < groups && bytes < MAX_BYTES {
             let Some(asked) = self.groups.pop_front() else { break };
             let ids = || asked.group.rows.iter().map(|row| row.id);
             if ids().any(|id| self.busy.contains(&id) || held.contains(&id)) {

@@ -44,7 +44,7 @@ struct Memory {
     deaf: Mutex<bool>,
     commits: AtomicUsize,
     groups: AtomicUsize,
-    /// Commits wait here while it is closed.
+    /// The next commit waits here.
     gate: Mutex<Option<Arc<Notify>>>,
     lanes: AtomicU32,
 }
@@ -99,7 +99,7 @@ impl Engine for Memory {
     }
 
     async fn commit(&self, _lane: usize, groups: &[Group]) -> Result<Vec<Compared>, Trouble> {
-        let gate = locked(&self.gate).clone();
+        let gate = locked(&self.gate).take();
         if let Some(gate) = gate {
             gate.notified().await;
         }
@@ -221,10 +221,8 @@ async fn what_arrives_during_a_commit_shares_the_next() {
     *locked(&memory.gate) = Some(gate.clone());
     let claims: Vec<_> =
         (0..40).map(|n| store.swap(vec![put_new(id(n), samples::claim(n))])).collect();
-    // The lane took what was there when it first ran; everything else waits behind the gate.
-    *locked(&memory.gate) = None;
+    // The lane takes what is there when it first runs; everything else waits behind the gate.
     tokio::task::yield_now().await;
-    gate.notify_waiters();
     gate.notify_one();
     for claim in claims {
         assert!(matches!(claim.await, Ok(Swap::Done)));
@@ -264,7 +262,6 @@ async fn a_commit_that_hangs_holds_up_only_itself_and_the_others_gather() {
     *locked(&memory.gate) = Some(gate.clone());
     let hanging = store.swap(vec![put_new(id(1000), samples::claim(1000))]);
     tokio::task::yield_now().await;
-    *locked(&memory.gate) = None;
     let others: Vec<_> =
         (0..10).map(|n| store.swap(vec![put_new(id(n), samples::claim(n))])).collect();
     for other in others {
@@ -294,9 +291,7 @@ async fn many_go_as_two_groups_and_the_second_does_not_wait_for_a_first_that_han
     for lane in 0..2 {
         lanes.spawn(queue::lane(memory.clone(), queue.clone(), lane, ended.clone()));
     }
-    // The first half is at the gate now; the other lane watches the second.
-    tokio::task::yield_now().await;
-    *locked(&memory.gate) = None;
+    // The first half is at the gate; the other lane watches the second.
     for answer in second {
         assert_eq!(answer.await.unwrap(), Ok(Compared::Done));
     }
