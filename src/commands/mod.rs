@@ -34,7 +34,7 @@ pub fn run(args: &RunArgs) -> Exit {
             return Exit::Usage;
         }
     };
-    block_on(serve(config))
+    block_on_workers(config.server.workers, serve(config))
 }
 
 async fn serve(config: Config) -> Exit {
@@ -144,8 +144,14 @@ async fn readiness(target: &(String, u16)) -> std::io::Result<(bool, String)> {
     Ok((ready, body.to_owned()))
 }
 
+/// Runs a command that serves no clients.
 fn block_on(work: impl Future<Output = Exit>) -> Exit {
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    block_on_workers(1, work)
+}
+
+fn block_on_workers(workers: usize, work: impl Future<Output = Exit>) -> Exit {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    match runtime.worker_threads(workers).enable_all().build() {
         Ok(runtime) => runtime.block_on(work),
         Err(error) => failed(&format!("cannot start the runtime: {error}")),
     }

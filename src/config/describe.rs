@@ -75,6 +75,7 @@ impl Config {
             "server": {
                 "listen": self.server.listen,
                 "drain": time(self.server.drain),
+                "workers": self.server.workers,
                 "limits": {
                     "connections": limits.connections,
                     "header_timeout": time(limits.header_timeout),

@@ -88,6 +88,8 @@ pub struct Server {
     pub listen: List<String>,
     /// How long SIGTERM lets calls in flight finish.
     pub drain: Written<Time>,
+    /// Threads that serve requests.
+    pub workers: Written<Count>,
     /// Not supported by this version.
     pub tls: Written<Unsupported>,
     /// What a client can make the gateway hold.

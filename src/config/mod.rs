@@ -72,6 +72,8 @@ pub struct Server {
     pub listen: Vec<SocketAddr>,
     /// How long SIGTERM lets calls in flight finish.
     pub drain: Duration,
+    /// Threads that serve requests.
+    pub workers: usize,
     /// The limits of everything a client can make the gateway hold.
     pub limits: Limits,
 }
@@ -301,6 +303,12 @@ pub mod defaults {
 
     /// `[server] drain`
     pub const DRAIN: Duration = Duration::from_secs(30);
+    /// `[server] workers`: one for every two of the cores that the process may use. The others are for
+    /// what a gateway stands beside: the application, the server of its store, or the thread that
+    /// writes its own.
+    pub fn workers() -> usize {
+        std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
+    }
     /// `[server.limits] connections`
     pub const CONNECTIONS: usize = 10_000;
     /// `[server.limits] header_timeout`

@@ -18,6 +18,8 @@ use super::units::{Secret, Size, Time};
 use super::{Admin, Config, Engine, Limits, Mode, Route, Server, Store, Tenant, defaults, tree};
 use super::{paths, upstreams};
 
+/// Threads that serve requests.
+const MOST_WORKERS: u64 = 1024;
 /// Bytes of the largest answer that is kept on a server.
 const LARGEST_SHARED: u64 = 16 << 20;
 
@@ -180,7 +182,8 @@ impl Reader {
         }
         let drain =
             self.time("drain", &server.drain, defaults::DRAIN, Time(Duration::ZERO)..=LONGEST_WAIT);
-        Server { listen, drain, limits: self.limits(&server.limits) }
+        let workers = self.count("workers", &server.workers, defaults::workers(), 1..=MOST_WORKERS);
+        Server { listen, drain, workers, limits: self.limits(&server.limits) }
     }
 
     fn limits(&mut self, written: &file::Limits) -> Limits {

@@ -357,6 +357,20 @@ fn a_corrupt_record_fails_closed() {
 }
 
 #[test]
+fn a_gateway_has_as_many_workers_as_it_is_told() {
+    let backend = Backend::start();
+    let threads = |workers: usize| {
+        let setup = Setup::before(&backend).server(&format!("workers = {workers}"));
+        let mut gateway = setup.start();
+        // All but the workers are there either way.
+        let threads = gateway.threads() - workers;
+        gateway.stop();
+        threads
+    };
+    assert_eq!(threads(1), threads(7));
+}
+
+#[test]
 fn the_demo_ends_without_a_word_of_failure_and_leaves_nothing() {
     let place = tempfile::TempDir::new().unwrap();
     let demo = std::process::Command::new(crate::support::gateway::BINARY)

@@ -28,6 +28,8 @@ fn what_is_left_out_has_the_published_default() {
     let config = route_with("");
     assert_eq!(config.server.listen, ["0.0.0.0:8080".parse().unwrap()]);
     assert_eq!(config.server.drain, Duration::from_secs(30));
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(config.server.workers, cores.div_ceil(2));
     let limits = &config.server.limits;
     assert_eq!(limits.connections, 10_000);
     assert_eq!(limits.header_timeout, Duration::from_secs(10));

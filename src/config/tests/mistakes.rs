@@ -96,6 +96,16 @@ fn values_of_another_type_are_told() {
 }
 
 #[test]
+fn workers_are_one_at_least_and_not_too_many() {
+    let told =
+        |workers: &str, told: &str| check(&format!("[server]\nworkers = {workers}"), &[told]);
+    told("0", "10:11: `workers` is 0, but must be 1 to 1024");
+    told("1025", "10:11: `workers` is 1025, but must be 1 to 1024");
+    let config = read(&format!("{ROUTE}[server]\nworkers = \"3\"")).unwrap();
+    assert_eq!(config.server.workers, 3);
+}
+
+#[test]
 fn units_are_needed_and_known() {
     check(
         "[route.duplicates]\nwait = \"5\"\nanswer_within = \"2 s\"\n[route.record]\nmax_stored_body = \"1MB\"\nretention = \"for ever\"\ntombstone = \"1y\"\n[server]\ndrain = \"40000d\"",

@@ -374,6 +374,11 @@ impl Gateway {
         });
     }
 
+    /// How many threads it has.
+    pub(crate) fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().count()
+    }
+
     /// SIGCONT.
     pub(crate) fn resume(&self) {
         kill_process(Pid::from_child(&self.child), Signal::CONT).unwrap();
