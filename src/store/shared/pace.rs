@@ -22,8 +22,9 @@ const HALF: usize = 24;
 /// waits. A server that is cheaper, and not near, hides some of its wait while commits are large: then
 /// they go one at a time and carry more than one core of the gateway can bring.
 const WORK: Duration = Duration::from_micros(13);
-/// A commit that waits longer than this takes long by waiting. On the gateway's own machine none of
-/// [`COUNTED`] in a row does.
+/// A commit that waits longer than this takes long by waiting. On the gateway's own machine it is
+/// seldom that [`COUNTED`] in a row do. Commits beside each other can share a wait for the disk, and
+/// the one that came later then looks short.
 const LONG: Duration = Duration::from_micros(600);
 /// Of how many commits the shortest wait counts: one that meets others, or a busy machine, takes
 /// longer without any network or disk.
@@ -46,20 +47,21 @@ pub(super) struct Pace {
     overlaps: bool,
     /// What the last commits waited beyond their work.
     waits: [Duration; COUNTED],
-    next: usize,
+    /// Where the next one is put down.
+    at: usize,
 }
 
 impl Pace {
     /// For a process that may use so many cores.
     pub(super) fn new(cores: usize) -> Self {
-        Self { overlaps: cores > 1, waits: [Duration::ZERO; COUNTED], next: 0 }
+        Self { overlaps: cores > 1, waits: [Duration::ZERO; COUNTED], at: 0 }
     }
 
     /// A commit of so many rows took this long.
     pub(super) fn took(&mut self, rows: usize, time: Duration) {
         let work = WORK * u32::try_from(rows).unwrap_or(u32::MAX);
-        self.waits[self.next] = time.saturating_sub(work);
-        self.next = (self.next + 1) % COUNTED;
+        self.waits[self.at] = time.saturating_sub(work);
+        self.at = (self.at + 1) % COUNTED;
     }
 
     /// Whether so many groups can go without a look at who is about to ask as well. Across a network
