@@ -5,45 +5,57 @@
 -- an index scan only), then the new ones come in that order: the same everywhere, so that nobody
 -- waits in a circle. No join touches the table of records: whatever the planner believes about
 -- sizes, each row of it is found by the primary key.
-WITH claims AS MATERIALIZED (
-    SELECT c.*, (SELECT r.data FROM oncegate.record AS r WHERE r.id = c.id) AS found
-    FROM unnest($1::uuid[], $2::bool[], $3::int8[], $4::bytea[], $5::bool[], $6::uuid[],
-                $7::int8[], $8::uuid[])
-      AS c(id, several, version, data, open, owner, expires, subject)
-    -- In another store than the one that was opened there is nothing to do.
-    WHERE (SELECT s.store_id FROM oncegate.store AS s) = $18::uuid
+--
+-- In another store than the one that was opened there is nothing to do.
+WITH here AS MATERIALIZED (
+    SELECT FROM oncegate.store AS s WHERE s.store_id = $18::uuid
 ),
--- A record that changed since this statement began is met as it is now, and left alone.
+-- A record that changed since this statement began is met as it is now, and left alone. Where an id
+-- stands among the ids is found by halving: they are sorted.
 updated AS (
     UPDATE oncegate.record AS r
-    SET (version, data, open, owner, expires, subject) = (
-        SELECT ($12::int8[])[at.at], ($13::bytea[])[at.at], ($14::bool[])[at.at],
-               ($15::uuid[])[at.at], ($16::int8[])[at.at], ($17::uuid[])[at.at]
-        FROM (SELECT array_position($9::uuid[], r.id) AS at OFFSET 0) AS at
-    )
+    SET version = ($12::int8[])[width_bucket(r.id, $9::uuid[])],
+        data = ($13::bytea[])[width_bucket(r.id, $9::uuid[])],
+        open = ($14::bool[])[width_bucket(r.id, $9::uuid[])],
+        owner = ($15::uuid[])[width_bucket(r.id, $9::uuid[])],
+        expires = ($16::int8[])[width_bucket(r.id, $9::uuid[])],
+        subject = ($17::uuid[])[width_bucket(r.id, $9::uuid[])]
     WHERE r.id = ANY ($9::uuid[])
-      AND r.version = ($11::int8[])[array_position($9::uuid[], r.id)]
-      AND (SELECT s.store_id FROM oncegate.store AS s) = $18::uuid
+      AND r.version = ($11::int8[])[width_bucket(r.id, $9::uuid[])]
+      AND EXISTS (SELECT FROM here)
     RETURNING r.id
 ),
--- The count is there to have the updates made before.
+-- The count is there to have the updates made before. What is there already is not tried: the
+-- insertion would wait for whoever changes it just now, and those two could wait in a circle.
 inserted AS (
     INSERT INTO oncegate.record (id, version, data, open, owner, expires, subject)
-    SELECT id, version, data, open, owner, expires, subject FROM claims
-    WHERE found IS NULL AND (SELECT count(*) FROM updated) >= 0
+    SELECT id, version, data, open, owner, expires, subject
+    FROM unnest($1::uuid[], $3::int8[], $4::bytea[], $5::bool[], $6::uuid[], $7::int8[],
+                $8::uuid[])
+      AS c(id, version, data, open, owner, expires, subject)
+    WHERE (SELECT count(*) FROM updated) >= 0
+      AND EXISTS (SELECT FROM here)
+      AND c.id <> ALL (
+          ARRAY(SELECT r.id FROM oncegate.record AS r WHERE r.id = ANY ($1::uuid[]))
+      )
     ON CONFLICT (id) DO NOTHING RETURNING id
 )
--- A line for each row that was not made, and what a claim met. When it is one of several in a group,
--- the division by zero undoes the statement: none of them may stay.
-SELECT c.id, c.found, 1 / CASE WHEN c.several THEN 0 ELSE 1 END AS whole, NULL::text AS durable
-FROM claims AS c WHERE c.id NOT IN (SELECT id FROM inserted)
+-- A line for each row that was not made, and what a claim met: what was there when this statement
+-- began. When it is one of several in a group, the division by zero undoes the statement: none of
+-- them may stay. The counts spare the search where all were made.
+SELECT c.id, (SELECT r.data FROM oncegate.record AS r WHERE r.id = c.id) AS found,
+       1 / CASE WHEN c.several THEN 0 ELSE 1 END AS whole, NULL::text AS durable
+FROM unnest($1::uuid[], $2::bool[]) AS c(id, several)
+WHERE (SELECT count(*) FROM inserted) < cardinality($1::uuid[])
+  AND c.id NOT IN (SELECT id FROM inserted)
 UNION ALL
 SELECT u.id, NULL, 1 / CASE WHEN u.several THEN 0 ELSE 1 END, NULL
 FROM unnest($9::uuid[], $10::bool[]) AS u(id, several)
-WHERE u.id NOT IN (SELECT id FROM updated)
+WHERE (SELECT count(*) FROM updated) < cardinality($9::uuid[])
+  AND u.id NOT IN (SELECT id FROM updated)
 -- A line without an id: it is this store. For the rest of it see commit.sql.
 UNION ALL
 SELECT NULL, NULL, 1,
        CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')
             THEN set_config('synchronous_commit', 'on', true) END
-FROM oncegate.store AS s WHERE s.store_id = $18::uuid
+FROM here

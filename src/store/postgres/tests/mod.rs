@@ -150,6 +150,40 @@ async fn what_is_in_the_way_of_claims_and_completions_is_told_of_each_group() {
 }
 
 #[tokio::test]
+async fn each_of_many_completions_puts_its_own_record() {
+    const RECORDS: u64 = 257;
+    let engine = open(&fresh()).await;
+    let done = [const { Compared::Done }; RECORDS as usize];
+    let claims: Vec<Group> =
+        (0..RECORDS).map(|n| group(vec![put_new(id(n), samples::claim(n))])).collect();
+    assert_eq!(engine.commit(0, &claims).await.unwrap(), done);
+    // Some stay claims, with an owner and without an expiry, and every fifth was another's.
+    let kept = |n: u64| match n % 3 {
+        0 => Record { version: 2, ..samples::claim(n + 1000) },
+        _ => samples::kept(n, n as usize),
+    };
+    let mixed: Vec<u64> = (0..RECORDS).map(|n| n * 100 % RECORDS).collect();
+    let expect = |n: u64| if n.is_multiple_of(5) { 9 } else { 1 };
+    let completions: Vec<Group> =
+        mixed.iter().map(|&n| group(vec![replace(id(n), expect(n), Some(kept(n)))])).collect();
+    let met = |n: u64| match expect(n) {
+        1 => Compared::Done,
+        _ => lost(0, Some(bytes(n, &samples::claim(n)))),
+    };
+    let expected: Vec<Compared> = mixed.iter().map(|&n| met(n)).collect();
+    assert_eq!(engine.commit(0, &completions).await.unwrap(), expected);
+    for n in 0..RECORDS {
+        let is = if expect(n) == 1 { kept(n) } else { samples::claim(n) };
+        assert_eq!(read(&engine, n).await, Some(bytes(n, &is)), "{n}");
+    }
+    // What stands beside the record for the indexes is of the same record.
+    let open = listed(&engine, Query { open: true, limit: 500, ..Query::default() }).await;
+    let still: Vec<_> =
+        (0..RECORDS).filter(|n| n.is_multiple_of(3) || n.is_multiple_of(5)).map(id).collect();
+    assert_eq!(open, still);
+}
+
+#[tokio::test]
 async fn what_was_made_already_fits_when_it_is_sent_again() {
     let engine = open(&fresh()).await;
     let claim = samples::claim(1);
