@@ -1,6 +1,7 @@
 //! The subcommand `stores`: gateways on shared stores, next to nginx + Lua + Redis, in one run.
 
 mod fresh;
+mod limit;
 mod report;
 mod servers;
 mod wake;
@@ -14,6 +15,7 @@ use crate::cases::REQUESTS;
 use crate::servers::{Gateway, Peers, Place};
 use crate::{backend, machine};
 use fresh::Row;
+use limit::Limit;
 use servers::StoreServer;
 use wake::Waits;
 
@@ -121,8 +123,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let peers = Some(Peers::start(&place)?);
     let few_spread = anew(&place, peers.as_ref(), plan.connections, "-few-spread")?;
     let many_spread = anew(&place, peers.as_ref(), MANY, "-many-spread")?;
+    drop(peers);
+    let limited = limited(&plan, &place, &binary, pool);
     let rates = [few, many, few_spread, many_spread];
-    let text = text(&plan, &place, &rates, &waits, &before)?;
+    let text = text(&plan, &place, &rates, &limited, &waits, &before)?;
     print!("{text}");
     if let Some(out) = args.text("out") {
         std::fs::write(out, text)?;
@@ -130,11 +134,26 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Gateways that may use no more of the cores than a container with a limit, so that a second one
+/// brings what a replica brings that has a place of its own.
+fn limited(plan: &Plan, place: &Place, binary: &Path, pool: usize) -> Result<Vec<Row>, Failure> {
+    // Removed when the gateways have ended.
+    let mut limits = Vec::new();
+    let shared = start(place, binary, pool, "-limited")?;
+    let replicas = shared.iter().flat_map(|kind| [&kind.one, &kind.two]);
+    for gateway in replicas.flat_map(|replicas| &replicas.gateways) {
+        let limit = Limit::of(gateway.server.pid());
+        limits.push(limit.map_err(|error| format!("CPU time cannot be limited here: {error}"))?);
+    }
+    fresh::measure(plan, fresh::replicas(plan.connections, &shared))
+}
+
 /// All tables, and what they were measured on.
 fn text(
     plan: &Plan,
     place: &Place,
     [few, many, few_spread, many_spread]: &[Vec<Row>; 4],
+    limited: &Result<Vec<Row>, Failure>,
     waits: &[(&str, Waits)],
     before: &str,
 ) -> Result<String, Failure> {
@@ -142,7 +161,8 @@ fn text(
         "Gateways and their store on one core, {} connections:\n\n{}\n\
          The same over {MANY} connections:\n\n{}\n\
          Where all share all cores with the load, one worker of nginx for each core, {} connections:\n\n{}\n\
-         The same over {MANY} connections:\n\n{}\n{}\n\
+         The same over {MANY} connections:\n\n{}\n\
+         There, where each gateway may use {}, {} connections:\n\n{}\n{}\n\
          Connections are kept alive; medians of {} interleaved rounds of {:.1} s, each in the other \
          direction; ratios are medians of the rounds' own. {} waits on each store.\n\n{}- Stores: {}; {}\n- Before: {before}\n- After: {}\n",
         plan.connections,
@@ -151,6 +171,12 @@ fn text(
         plan.connections,
         report::fresh(few_spread),
         report::fresh(many_spread),
+        limit::SHARE,
+        plan.connections,
+        limited.as_ref().map_or_else(
+            |failure| format!("Not measured: {failure}.\n"),
+            |rows| report::fresh(rows)
+        ),
         report::waits(waits),
         plan.rounds,
         plan.measured.as_secs_f64(),
