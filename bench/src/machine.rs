@@ -26,6 +26,12 @@ pub(crate) fn cores() -> Result<Vec<usize>, Failure> {
     Ok(cores)
 }
 
+/// Writes to the disk what was left to be written later: it belongs to the load that left it.
+pub(crate) fn flush() -> Result<(), Failure> {
+    let status = Command::new("sync").status()?;
+    if status.success() { Ok(()) } else { Err("sync failed".into()) }
+}
+
 /// A list of cores as `taskset` takes it.
 pub(crate) fn list(cores: &[usize]) -> String {
     cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",")

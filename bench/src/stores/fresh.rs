@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Kind, Plan, Replicas};
-use crate::Failure;
 use crate::load::{self, Ask, Counted, Load, Sample, Status, Until};
 use crate::servers::{Gateway, Peers};
+use crate::{Failure, machine};
 
 const WARM_UP: Duration = Duration::from_millis(500);
 
@@ -55,6 +55,7 @@ pub(super) fn measure(plan: &Plan, mut rows: Vec<Row>) -> Result<Vec<Row>, Failu
             };
             let until = Until::Elapsed { warm_up: WARM_UP, measured: plan.measured };
             let counted = Counted { server: &row.server, helpers: &row.store };
+            machine::flush()?;
             let told = |failure| format!("{}: {failure}", row.name);
             let sample = load::run(&load, until, counted).map_err(told)?;
             if sample.hits != sample.answered {
