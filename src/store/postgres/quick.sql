@@ -25,8 +25,10 @@ updated AS (
       AND EXISTS (SELECT FROM here)
     RETURNING r.id
 ),
--- The count is there to have the updates made before. What is there already is not tried: the
--- insertion would wait for whoever changes it just now, and those two could wait in a circle.
+-- The count is there to have the updates made before. What was there when this statement began is
+-- not tried: the insertion would wait for whoever changes it just now. What came since is waited for;
+-- a circle of such waits takes two processes that both complete one record, and one of the two is
+-- told by the server, and tries again.
 inserted AS (
     INSERT INTO oncegate.record (id, version, data, open, owner, expires, subject)
     SELECT id, version, data, open, owner, expires, subject
@@ -35,9 +37,7 @@ inserted AS (
       AS c(id, version, data, open, owner, expires, subject)
     WHERE (SELECT count(*) FROM updated) >= 0
       AND EXISTS (SELECT FROM here)
-      AND c.id <> ALL (
-          ARRAY(SELECT r.id FROM oncegate.record AS r WHERE r.id = ANY ($1::uuid[]))
-      )
+      AND c.id NOT IN (SELECT r.id FROM oncegate.record AS r WHERE r.id = ANY ($1::uuid[]))
     ON CONFLICT (id) DO NOTHING RETURNING id
 )
 -- A line for each row that was not made, and what a claim met: what was there when this statement
@@ -47,11 +47,13 @@ SELECT c.id, (SELECT r.data FROM oncegate.record AS r WHERE r.id = c.id) AS foun
        1 / CASE WHEN c.several THEN 0 ELSE 1 END AS whole, NULL::text AS durable
 FROM unnest($1::uuid[], $2::bool[]) AS c(id, several)
 WHERE (SELECT count(*) FROM inserted) < cardinality($1::uuid[])
+  AND EXISTS (SELECT FROM here)
   AND c.id NOT IN (SELECT id FROM inserted)
 UNION ALL
 SELECT u.id, NULL, 1 / CASE WHEN u.several THEN 0 ELSE 1 END, NULL
 FROM unnest($9::uuid[], $10::bool[]) AS u(id, several)
 WHERE (SELECT count(*) FROM updated) < cardinality($9::uuid[])
+  AND EXISTS (SELECT FROM here)
   AND u.id NOT IN (SELECT id FROM updated)
 -- A line without an id: it is this store. For the rest of it see commit.sql.
 UNION ALL

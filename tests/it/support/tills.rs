@@ -182,6 +182,8 @@ fn fate(key: &str, told: &Response) -> Option<Fate> {
         (409 | 502 | 504, "unknown", "outcome-unknown") => Some(Fate::Unknown),
         (409, "in-progress", "request-in-progress") => None,
         (503, "rejected", "store-unavailable") => None,
+        // Nothing was sent: the lease ended while a connection was made, or the gateway stood still.
+        (502, "not-executed", "upstream-unreachable") => None,
         _ => panic!("{key}: {told:?}"),
     }
 }

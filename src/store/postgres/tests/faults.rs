@@ -335,8 +335,12 @@ async fn a_store_that_is_exchanged_under_open_connections_is_refused() {
     engine.beat([1; 16], PATIENCE).await.unwrap();
     assert_eq!(read(&engine, 1).await, claimed(1));
     sql(&database, "UPDATE oncegate.store SET store_id = md5('other')::uuid");
-    let reason = refused(&engine, group(put(2))).await;
-    assert!(reason.contains("another store"), "{reason}");
+    let of_both = [put(1), put(2)].into_iter().flatten().collect();
+    let completed = vec![replace(id(1), 1, Some(samples::kept(1, 10)))];
+    for changes in [put(2), put(1), of_both, completed] {
+        let reason = refused(&engine, group(changes)).await;
+        assert!(reason.contains("another store"), "{reason}");
+    }
     let trouble = engine.beat([1; 16], PATIENCE).await.unwrap_err();
     assert!(trouble.reason().contains("another store"), "{trouble:?}");
     // What it holds says nothing of this store.

@@ -56,6 +56,8 @@ async fn check_all(client: &Client) {
         let plan = plan(client, sql.text, &types_of(sql), sql.types.len()).await;
         check(&plan, "record_pkey");
         assert!(!plan.contains("Nested Loop"), "{plan}");
+        // What is searched in is searched once, not again for each row.
+        assert!(!plan.contains("NOT (SubPlan"), "{plan}");
     }
     let all = Query { limit: 100, ..Query::default() };
     let (after, at) = (Some(id(1)), Some(samples::T0));
