@@ -2,8 +2,8 @@
 -- this does not make, and cannot say why, commit.sql does. One statement, one transaction.
 --
 -- Records that are there are locked in the order of their ids (the settings of a connection leave
--- an index scan only), then the new ones come in that order: the same everywhere, so that nobody
--- waits in a circle. No join touches the table of records: whatever the planner believes about
+-- an index scan only), then the new ones come in that order: the same everywhere, so that hardly
+-- ever anybody waits in a circle. No join touches the table of records: whatever the planner believes about
 -- sizes, each row of it is found by the primary key.
 --
 -- In another store than the one that was opened there is nothing to do.
@@ -26,9 +26,9 @@ updated AS (
     RETURNING r.id
 ),
 -- The count is there to have the updates made before. What was there when this statement began is
--- not tried: the insertion would wait for whoever changes it just now. What came since is waited for;
--- a circle of such waits takes two processes that both complete one record, and one of the two is
--- told by the server, and tries again.
+-- not tried: the insertion would wait for whoever changes it just now. What came since is waited for.
+-- Where duplicates of several records meet in two processes' statements, such waits can close a
+-- circle: the server ends one of the statements, and it is tried again.
 inserted AS (
     INSERT INTO oncegate.record (id, version, data, open, owner, expires, subject)
     SELECT id, version, data, open, owner, expires, subject
