@@ -9,17 +9,25 @@ WITH input AS MATERIALIZED (
     -- In another store than the one that was opened there is nothing to do, and no answer.
     WHERE (SELECT s.store_id FROM oncegate.store AS s) = $12::uuid
 ),
--- Locked in the order of their ids by everybody, so that nobody waits in a circle. What others
--- changed since this statement began is seen as it is now.
-present AS MATERIALIZED (
+-- What is to be changed, locked in the order of their ids by everybody. What others changed since
+-- this statement began is seen as it is now.
+locked AS MATERIALIZED (
     SELECT r.id, r.version, r.data FROM oncegate.record AS r
-    WHERE r.id = ANY ($1::uuid[]) ORDER BY r.id FOR UPDATE
+    WHERE r.id = ANY (ARRAY(SELECT id FROM input WHERE expect IS NOT NULL OR again))
+    ORDER BY r.id FOR UPDATE
+),
+-- What a claim meets was there when this statement began. It is others', and only looked at: to lock
+-- it would close circles with those who have new records and want to change that one.
+met AS MATERIALIZED (
+    SELECT r.id, r.version, r.data FROM oncegate.record AS r
+    WHERE r.id = ANY (ARRAY(SELECT id FROM input WHERE expect IS NULL AND NOT again))
 ),
 compared AS MATERIALIZED (
     SELECT i.*, p.id IS NOT NULL AS there, p.data AS found,
            p.version IS NOT DISTINCT FROM i.expect
                OR (i.again AND p.data IS NOT DISTINCT FROM i.data) AS fits
-    FROM input AS i LEFT JOIN present AS p ON p.id = i.id
+    FROM input AS i LEFT JOIN (SELECT * FROM locked UNION ALL SELECT * FROM met) AS p
+      ON p.id = i.id
 ),
 judged AS MATERIALIZED (
     SELECT c.*, bool_and(c.fits) OVER (PARTITION BY c.grp) AS done FROM compared AS c

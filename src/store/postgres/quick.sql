@@ -1,14 +1,30 @@
 -- Claims that expect nothing, and records that take the place of others: nearly all there is. What
 -- this does not make, and cannot say why, commit.sql does. One statement, one transaction.
 --
--- Records that are there are locked in the order of their ids (the settings of a connection leave
--- an index scan only), then the new ones come in that order: the same everywhere, so that hardly
--- ever anybody waits in a circle. No join touches the table of records: whatever the planner believes about
--- sizes, each row of it is found by the primary key.
+-- New records come first, in the order of their ids; then those that are there are locked, in that
+-- order too (the settings of a connection leave an index scan only). A claim may wait for a record
+-- that another statement replaces, and who replaces waits for nobody's claim any more: nobody waits in
+-- a circle, unless two processes change one record and meet with commit.sql. The server ends one of
+-- those, and it is tried again.
+--
+-- No join touches the table of records: whatever the planner believes about sizes, each row of it is
+-- found by the primary key.
 --
 -- In another store than the one that was opened there is nothing to do.
 WITH here AS MATERIALIZED (
     SELECT FROM oncegate.store AS s WHERE s.store_id = $18::uuid
+),
+-- What was there when this statement began is not tried: the insertion would wait for whoever changes
+-- it just now. What came since is waited for.
+inserted AS (
+    INSERT INTO oncegate.record (id, version, data, open, owner, expires, subject)
+    SELECT id, version, data, open, owner, expires, subject
+    FROM unnest($1::uuid[], $3::int8[], $4::bytea[], $5::bool[], $6::uuid[], $7::int8[],
+                $8::uuid[])
+      AS c(id, version, data, open, owner, expires, subject)
+    WHERE EXISTS (SELECT FROM here)
+      AND c.id NOT IN (SELECT r.id FROM oncegate.record AS r WHERE r.id = ANY ($1::uuid[]))
+    ON CONFLICT (id) DO NOTHING RETURNING id
 ),
 -- A record that changed since this statement began is met as it is now, and left alone. Where an id
 -- stands among the ids is found by halving: they are sorted.
@@ -23,22 +39,9 @@ updated AS (
     WHERE r.id = ANY ($9::uuid[])
       AND r.version = ($11::int8[])[width_bucket(r.id, $9::uuid[])]
       AND EXISTS (SELECT FROM here)
+      -- The count is there to have the claims made before.
+      AND (SELECT count(*) FROM inserted) >= 0
     RETURNING r.id
-),
--- The count is there to have the updates made before. What was there when this statement began is
--- not tried: the insertion would wait for whoever changes it just now. What came since is waited for.
--- Where duplicates of several records meet in two processes' statements, such waits can close a
--- circle: the server ends one of the statements, and it is tried again.
-inserted AS (
-    INSERT INTO oncegate.record (id, version, data, open, owner, expires, subject)
-    SELECT id, version, data, open, owner, expires, subject
-    FROM unnest($1::uuid[], $3::int8[], $4::bytea[], $5::bool[], $6::uuid[], $7::int8[],
-                $8::uuid[])
-      AS c(id, version, data, open, owner, expires, subject)
-    WHERE (SELECT count(*) FROM updated) >= 0
-      AND EXISTS (SELECT FROM here)
-      AND c.id NOT IN (SELECT r.id FROM oncegate.record AS r WHERE r.id = ANY ($1::uuid[]))
-    ON CONFLICT (id) DO NOTHING RETURNING id
 )
 -- A line for each row that was not made, and what a claim met: what was there when this statement
 -- began. When it is one of several in a group, the division by zero undoes the statement: none of

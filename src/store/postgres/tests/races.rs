@@ -1,6 +1,7 @@
 //! What others do between the moment a statement begins and the moment it meets their rows.
 
 use tokio::task::JoinSet;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
 use super::*;
@@ -176,6 +177,58 @@ async fn a_row_that_changes_meanwhile_is_compared_as_it_is_then() {
     assert_eq!(engine.commit(0, &claim()).await.unwrap(), [Compared::Done]);
 }
 
+/// The SQL that locks a record.
+fn lock(n: u64) -> String {
+    let uuid = super::super::uuid_of(id(n).as_bytes());
+    format!("SELECT FROM oncegate.record WHERE id = '{uuid}' FOR UPDATE")
+}
+
+#[tokio::test]
+async fn a_claim_neither_locks_nor_waits_for_a_record_of_others() {
+    let options = fresh();
+    let engine = open(&options).await;
+    let other = Other::connect(&options).await;
+    done(&engine, vec![put_new(id(1), samples::claim(1)), put_new(id(2), samples::claim(2))]).await;
+    // Beside claims and completions, and beside a removal, which takes the other statement.
+    for put in [Some(Record { version: 2, ..samples::claim(2) }), None] {
+        other.run(&format!("BEGIN; {}", lock(1))).await;
+        let groups = [
+            group(vec![put_new(id(1), samples::claim(9))]),
+            group(vec![replace(id(2), if put.is_some() { 1 } else { 2 }, put)]),
+        ];
+        let expected = [lost(0, Some(bytes(1, &samples::claim(1)))), Compared::Done];
+        assert_eq!(engine.commit(0, &groups).await.unwrap(), expected);
+        other.run("COMMIT").await;
+    }
+}
+
+#[tokio::test]
+async fn new_records_are_put_before_others_are_waited_for() {
+    let options = fresh();
+    let engine = open(&options).await;
+    let (watcher, other) = (Other::connect(&options).await, Other::connect(&options).await);
+    done(&engine, vec![put_new(id(1), samples::claim(1))]).await;
+    other.run(&format!("BEGIN; {}", lock(1))).await;
+    let groups = [
+        group(vec![replace(id(1), 1, Some(samples::kept(1, 10)))]),
+        group(vec![put_new(id(2), samples::claim(2))]),
+    ];
+    let commit = engine.commit(0, &groups);
+    let story = async {
+        watcher.until_somebody_waits().await;
+        // Whoever waits for a record to replace has all that others could wait for in turn.
+        watcher.run("SET lock_timeout = '100ms'").await;
+        let uuid = super::super::uuid_of(id(2).as_bytes());
+        let text = "INSERT INTO oncegate.record (id, version, data, open) \
+                    VALUES ($1, 1, '', true) ON CONFLICT (id) DO NOTHING";
+        let error = watcher.client.execute(text, &[&uuid]).await.expect_err("it was not there");
+        assert_eq!(error.code(), Some(&SqlState::LOCK_NOT_AVAILABLE), "{error}");
+        other.run("COMMIT").await;
+    };
+    let (result, ()) = tokio::join!(commit, story);
+    assert_eq!(result.unwrap(), [Compared::Done, Compared::Done]);
+}
+
 #[tokio::test]
 async fn a_deadlock_is_tried_again() {
     let options = fresh();
@@ -184,10 +237,6 @@ async fn a_deadlock_is_tried_again() {
     done(&engine, vec![put_new(id(1), samples::claim(1)), put_new(id(2), samples::claim(2))]).await;
     // The other never looks for deadlocks, so that it is the engine who is told of it.
     other.run("SET deadlock_timeout = '1h'; BEGIN").await;
-    let lock = |n| {
-        let uuid = super::super::uuid_of(id(n).as_bytes());
-        format!("SELECT FROM oncegate.record WHERE id = '{uuid}' FOR UPDATE")
-    };
     other.run(&lock(2)).await;
     let ours = [group(vec![replace(id(1), 1, None), replace(id(2), 1, None)])];
     let commit = engine.commit(0, &ours);
