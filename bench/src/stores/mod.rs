@@ -6,6 +6,7 @@ mod report;
 mod servers;
 mod wake;
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -124,7 +125,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let few_spread = anew(&place, peers.as_ref(), plan.connections, "-few-spread")?;
     let many_spread = anew(&place, peers.as_ref(), MANY, "-many-spread")?;
     drop(peers);
-    let limited = limited(&plan, &place, &binary, pool);
+    let limited = limited(&plan, &place, &binary, pool)?;
     let rates = [few, many, few_spread, many_spread];
     let text = text(&plan, &place, &rates, &limited, &waits, &before)?;
     print!("{text}");
@@ -135,17 +136,25 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// Gateways that may use no more of the cores than a container with a limit, so that a second one
-/// brings what a replica brings that has a place of its own.
-fn limited(plan: &Plan, place: &Place, binary: &Path, pool: usize) -> Result<Vec<Row>, Failure> {
+/// brings what a replica brings that has a place of its own. The inner error: nothing can be limited
+/// here.
+fn limited(
+    plan: &Plan,
+    place: &Place,
+    binary: &Path,
+    pool: usize,
+) -> Result<Result<Vec<Row>, io::Error>, Failure> {
     // Removed when the gateways have ended.
     let mut limits = Vec::new();
     let shared = start(place, binary, pool, "-limited")?;
     let replicas = shared.iter().flat_map(|kind| [&kind.one, &kind.two]);
     for gateway in replicas.flat_map(|replicas| &replicas.gateways) {
-        let limit = Limit::of(gateway.server.pid());
-        limits.push(limit.map_err(|error| format!("CPU time cannot be limited here: {error}"))?);
+        match Limit::of(gateway.server.pid()) {
+            Ok(limit) => limits.push(limit),
+            Err(error) => return Ok(Err(error)),
+        }
     }
-    fresh::measure(plan, fresh::replicas(plan.connections, &shared))
+    fresh::measure(plan, fresh::replicas(plan.connections, &shared)).map(Ok)
 }
 
 /// All tables, and what they were measured on.
@@ -153,7 +162,7 @@ fn text(
     plan: &Plan,
     place: &Place,
     [few, many, few_spread, many_spread]: &[Vec<Row>; 4],
-    limited: &Result<Vec<Row>, Failure>,
+    limited: &Result<Vec<Row>, io::Error>,
     waits: &[(&str, Waits)],
     before: &str,
 ) -> Result<String, Failure> {
@@ -174,7 +183,7 @@ fn text(
         limit::SHARE,
         plan.connections,
         limited.as_ref().map_or_else(
-            |failure| format!("Not measured: {failure}.\n"),
+            |error| format!("Not measured: CPU time cannot be limited here: {error}.\n"),
             |rows| report::fresh(rows)
         ),
         report::waits(waits),

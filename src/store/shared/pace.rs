@@ -18,9 +18,10 @@ const GATHER: Duration = Duration::from_millis(5);
 const ENOUGH: usize = 32;
 /// The least that is worth a commit of its own while others are here that could go with it.
 const HALF: usize = 24;
-/// What a server works for a row (9 to 12 µs measured with PostgreSQL, and what belongs to the commit).
-/// What one takes beyond that, it waits. A server that is cheaper, and not near, hides some of its wait while commits are large: then
-/// they go one at a time and carry more than one core of the gateway can bring.
+/// What a server works for a row: 9 to 12 µs measured with PostgreSQL, and what belongs to the
+/// commit. What a commit takes beyond that, it waits. A server that is cheaper, and not near, hides
+/// some of its wait while commits are large: then they go one at a time and carry more than one core
+/// of the gateway can bring.
 const WORK: Duration = Duration::from_micros(13);
 /// A commit that waits longer than this takes long by waiting. On the gateway's own machine it is
 /// seldom that [`COUNTED`] in a row do. Commits beside each other can share a wait for the disk, and
