@@ -197,3 +197,10 @@ pub(super) fn free_port() -> u16 {
     }
     panic!("no port from {FIRST_PORT} to {LAST_PORT} is free on 127.0.0.1");
 }
+
+/// A program of the directory that an environment variable names, where it has one of that name:
+/// so the tests run on versions that are not Debian's.
+pub(super) fn other_version(variable: &str, name: &str) -> Option<PathBuf> {
+    let program = PathBuf::from(std::env::var_os(variable)?).join(name);
+    program.is_file().then_some(program)
+}

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::certificates::Certificates;
-use super::place::{Owner, Place, free_port};
+use super::place::{Owner, Place, free_port, other_version};
 use super::process::{Process, run};
 
 /// Where Debian keeps the servers, a folder for each version.
@@ -262,8 +262,7 @@ const OTHER_VERSION: &str = "ONCEGATE_TEST_POSTGRES_BIN";
 
 /// One of PostgreSQL's programs, of the newest version installed.
 pub(super) fn binary(name: &str) -> PathBuf {
-    let other = std::env::var_os(OTHER_VERSION).map(|folder| PathBuf::from(folder).join(name));
-    if let Some(program) = other.filter(|program| program.is_file()) {
+    if let Some(program) = other_version(OTHER_VERSION, name) {
         return program;
     }
     let versions = std::fs::read_dir(INSTALLED).into_iter().flatten().flatten();

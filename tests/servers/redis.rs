@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::process::Signal;
 
 use super::certificates::Certificates;
-use super::place::{Place, free_port};
+use super::place::{Place, free_port, other_version};
 use super::process::{Process, run};
 
 /// Where Debian puts the programs, and where a build from source does.
@@ -250,8 +250,13 @@ fn socket(place: &Place) -> PathBuf {
     place.sockets().join("redis.sock")
 }
 
+/// Names a directory with the programs of another version, or of Valkey by Redis' names; those it
+/// lacks are Debian's.
+const OTHER_VERSION: &str = "ONCEGATE_TEST_REDIS_BIN";
+
 fn binary(name: &str) -> PathBuf {
-    let mut paths = INSTALLED.iter().map(|folder| Path::new(folder).join(name));
+    let debian = INSTALLED.iter().map(|folder| Path::new(folder).join(name));
+    let mut paths = other_version(OTHER_VERSION, name).into_iter().chain(debian);
     paths.find(|path| path.is_file()).unwrap_or_else(|| {
         panic!("Redis is missing: no {name} in {INSTALLED:?}; install Debian's package `redis-server`, as .ci/test does")
     })
