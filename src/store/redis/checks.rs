@@ -90,7 +90,9 @@ fn strange(target: &Target, command: &str) -> Unfit {
 }
 
 fn right_kind(target: &Target, server: &Info) -> Result<(), Unfit> {
-    if server.get("redis_mode").is_some_and(|mode| mode == "sentinel") {
+    // Valkey names it after itself, unless it is told to be like Redis.
+    let mode = server.get("redis_mode").or_else(|| server.get("server_mode"));
+    if mode.is_some_and(|mode| mode == "sentinel") {
         return Err(Unfit::Wrong(format!(
             "{target} is a Sentinel; set `sentinel` to the name of the primary it watches"
         )));

@@ -42,6 +42,7 @@ pub(super) async fn open(options: &Options) -> Result<Opened<Redis>, String> {
         keys,
         scripts: Scripts {
             swap: Script { text: include_str!("swap.lua"), sha: String::new() },
+            read: Script { text: include_str!("read.lua"), sha: String::new() },
             beat: Script { text: include_str!("beat.lua"), sha: String::new() },
             alive: Script { text: include_str!("alive.lua"), sha: String::new() },
         },
@@ -217,13 +218,14 @@ impl Redis {
 
     /// Learns the names of the scripts, and leaves them on every server.
     async fn load_scripts(&mut self) -> Result<(), String> {
-        let texts = [&self.scripts.swap, &self.scripts.beat, &self.scripts.alive].map(|it| it.text);
+        let Scripts { swap, read, beat, alive } = &mut self.scripts;
+        let mut scripts = [swap, read, beat, alive];
         let mut names = Vec::new();
         for node in self.nodes.map().await?.nodes() {
             let link = node.link(SIGNALS).await.map_err(super::checks::Unfit::into_reason)?;
             let mut load = ::redis::Pipeline::new();
-            for text in texts {
-                load.cmd("SCRIPT").arg("LOAD").arg(text);
+            for script in &scripts {
+                load.cmd("SCRIPT").arg("LOAD").arg(script.text);
             }
             let answers = tokio::time::timeout(self.timeout, link.ask(&load)).await;
             let answers = answers.unwrap_or_else(|_| Err(said::silent(self.timeout)));
@@ -233,12 +235,12 @@ impl Redis {
             }
             names = answers.iter().filter_map(text).collect();
         }
-        let [swap, beat, alive] = names.as_slice() else {
+        if names.len() != scripts.len() {
             return Err("the Redis server does not name the scripts it was given".to_owned());
-        };
-        self.scripts.swap.sha.clone_from(swap);
-        self.scripts.beat.sha.clone_from(beat);
-        self.scripts.alive.sha.clone_from(alive);
+        }
+        for (script, name) in scripts.iter_mut().zip(names) {
+            script.sha = name;
+        }
         Ok(())
     }
 

@@ -116,6 +116,7 @@ struct Script {
 
 struct Scripts {
     swap: Script,
+    read: Script,
     beat: Script,
     alive: Script,
 }

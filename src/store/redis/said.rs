@@ -65,9 +65,11 @@ pub(super) fn no(target: &Target, error: &ServerError) -> String {
     }
 }
 
-/// Whether a script was stopped at a command that its user may not give.
+/// Whether a script was stopped at a command that its user may not give. The words are those of
+/// Redis up to 7.0, and those since and Valkey's.
 fn denied_within_script(error: &ServerError) -> bool {
-    error.details().is_some_and(|detail| detail.contains("The user executing the script can't"))
+    let words = ["The user executing the script can't", "ACL failure in script"];
+    error.details().is_some_and(|detail| words.iter().any(|word| detail.contains(word)))
 }
 
 /// Whether an error proves that a script changed nothing. The scripts compare before they write,

@@ -1,7 +1,7 @@
 -- Groups of changes: of each group all of them, or none.
 --
 -- KEYS  ids, open, expiry, subjects, marker, then the record of each row of each group
--- ARGV  store id, then for each group: how many rows it has, below zero when it is asked again; and
+-- ARGV  store id, 1 where replicas are waited for, then for each group: how many rows it has, below zero when it is asked again; and
 --       for each row: its id, the version it expects (empty: absent), the bytes it puts (empty:
 --       removes)
 -- Gives 0 when all groups were made; else for each group 0, or the number of the first row that met
@@ -140,7 +140,7 @@ local function misfit(key, arg, rows, again)
 end
 
 local results, count, lost, repeated = {}, 0, false, false
-local key, arg, last = 5, 2, #ARGV
+local key, arg, last = 5, 3, #ARGV
 while arg <= last do
   local rows = tonumber(ARGV[arg])
   local again = rows < 0
@@ -184,8 +184,9 @@ for index = 1, 4 do
   each(remove[index], 'ZREM', KEYS[index])
 end
 
--- A change that was there already is written once more, so that replicas are waited for.
-if repeated then
+-- What was there already, here or for whoever reads the answer, may be on this server alone. Since
+-- Redis 7.2 `WAIT` counts only up to the last write of its own connection, so there has to be one.
+if ARGV[2] == '1' and (repeated or lost) then
   redis.call('SET', KEYS[5], ARGV[1])
 end
 return lost and results or 0

@@ -58,7 +58,7 @@ impl Redis {
         let members = || bundle.members.iter().map(|at| &groups[*at]);
         keys.extend(members().flat_map(|it| &it.rows).map(|row| self.keys.record(&row.id)));
         let mut run = self.scripts.swap.on(slot_of(shard), &keys);
-        run.arg(&self.store_id);
+        run.arg(&self.store_id).arg(u8::from(self.replicas > 0));
         for group in members() {
             let rows = i64::try_from(group.rows.len()).unwrap_or(i64::MAX);
             run.arg(if group.again { -rows } else { rows });
@@ -87,7 +87,7 @@ impl Redis {
             parts.extend(members.chunks(KEYS_AT_ONCE).map(|part| (*shard, part)));
         }
         let asks: Vec<Ask> =
-            parts.iter().map(|(shard, part)| self.mget(*shard, part, ids)).collect();
+            parts.iter().map(|(shard, part)| self.question(*shard, part, ids, replicas)).collect();
         let answers = self.ask(READS, replicas, &asks).await?;
         let mut found = vec![None; ids.len()];
         for ((shard, part), answer) in parts.into_iter().zip(answers) {
@@ -108,12 +108,18 @@ impl Redis {
         Ok(found)
     }
 
-    fn mget(&self, shard: u8, members: &[usize], ids: &[RecordId]) -> Ask {
-        let mut command = Cmd::new();
-        command.arg("MGET").arg(self.keys.of_shard(shard, "store"));
-        for at in members {
-            command.arg(self.keys.record(&ids[*at]));
+    /// Asks for the marker of a shard and for records of it.
+    fn question(&self, shard: u8, members: &[usize], ids: &[RecordId], replicas: u32) -> Ask {
+        let records = members.iter().map(|at| self.keys.record(&ids[*at]));
+        let keys: Vec<_> =
+            std::iter::once(self.keys.of_shard(shard, "store")).chain(records).collect();
+        if replicas > 0 {
+            let mut run = self.scripts.read.on(slot_of(shard), &keys);
+            run.arg(&self.store_id);
+            return run.0;
         }
+        let mut command = Cmd::new();
+        command.arg("MGET").arg(keys);
         Ask { slot: slot_of(shard), command, script: None }
     }
 }

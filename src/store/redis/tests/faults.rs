@@ -157,18 +157,54 @@ async fn a_commit_waits_for_as_many_replicas_as_it_is_told() {
     let urls = servers.servers().iter().map(servers::Redis::url).collect();
     let options = Options { urls, replicas: 1, ..options(String::new()) };
     let timeout = Duration::from_secs(2);
-    let engine = open(&Options { timeout, ..options }).await;
+    let options = Options { timeout, ..options };
+    let engine = open(&options).await;
     assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
     let replica = &servers.servers()[1];
     replica.pause();
     unsure(engine.commit(0, &[group(put(2))]).await);
-    // It is on the primary alone: nobody is told of it yet.
+    // It is on the primary alone: nobody is told of it yet, on whatever connection.
     assert!(engine.read(&[id(2)]).await.is_err());
-    unsure(engine.commit(0, &[again(put(2))]).await);
-    unsure(engine.commit(0, &[group(put(2))]).await);
+    for lane in [0, 1] {
+        unsure(engine.commit(lane, &[again(put(2))]).await);
+        unsure(engine.commit(lane, &[group(put(2))]).await);
+    }
     replica.resume();
     until_done(&engine, || put(2)).await;
     assert_eq!(read(&engine, id(2)).await, Some(bytes(&id(2), &samples::claim(2))));
+}
+
+/// Since Redis 7.2, and in Valkey, `WAIT` counts up to the last write of its own connection. The
+/// servers of the tests may be older, so the write is looked for.
+#[tokio::test]
+async fn who_waits_for_replicas_writes_first_even_to_read() {
+    let servers = servers::RedisReplicas::start(1, &[]);
+    let urls = servers.servers().iter().map(servers::Redis::url).collect();
+    let options = Options { urls, ..options(String::new()) };
+    for replicas in [1, 0] {
+        let engine = open(&Options { replicas, ..options.clone() }).await;
+        let n = u64::from(replicas) + 1;
+        assert_eq!(engine.commit(0, &[group(put(n))]).await.unwrap(), [Compared::Done]);
+        let sets = || {
+            let stats = servers.primary().cli(&["INFO", "commandstats"]);
+            let set = stats.lines().find_map(|line| line.strip_prefix("cmdstat_set:calls="));
+            let calls = set.and_then(|line| line.split(',').next()?.parse().ok());
+            calls.unwrap_or(0_u32)
+        };
+        let before = sets();
+        assert_eq!(read(&engine, id(n)).await, Some(bytes(&id(n), &samples::claim(n))));
+        assert_eq!(sets() - before, replicas);
+        let met = engine.commit(0, &[group(put(n))]).await.unwrap();
+        assert!(matches!(met.as_slice(), [Compared::Lost { index: 0, winner: Some(_) }]));
+        assert_eq!(sets() - before, 2 * replicas);
+        assert_eq!(engine.commit(0, &[again(put(n))]).await.unwrap(), [Compared::Done]);
+        assert_eq!(sets() - before, 3 * replicas);
+    }
+    // Nobody makes the marker of a store that is gone.
+    let engine = open(&Options { replicas: 1, ..options }).await;
+    servers.primary().cli(&["FLUSHALL"]);
+    refused(engine.read(&[id(1)]).await, "is gone from Redis");
+    assert_eq!(servers.primary().cli(&["DBSIZE"]), "0");
 }
 
 #[tokio::test]
