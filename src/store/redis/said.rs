@@ -32,10 +32,17 @@ pub(super) fn no_entry(target: &Target, error: &RedisError) -> String {
     }
 }
 
+/// The code of an error, such as `OOM`. Redis 6.2 wraps what stopped a script in an error of its own.
+pub(super) fn code(error: &ServerError) -> &str {
+    let wrapped = error.details().filter(|detail| detail.starts_with("Error running script"));
+    let inner = wrapped.and_then(|detail| detail.split_once(": -")).map(|(_, inner)| inner);
+    inner.and_then(|inner| inner.split_whitespace().next()).unwrap_or(error.code())
+}
+
 /// What an error in the place of an answer means.
 pub(super) fn no(target: &Target, error: &ServerError) -> String {
     let detail = error.details().unwrap_or_default();
-    let code = error.code();
+    let code = code(error);
     let meaning = match code {
         "EMPTIED" => {
             "no longer holds this store: the marker of a shard is gone or another store's, so its \
@@ -77,7 +84,7 @@ fn denied_within_script(error: &ServerError) -> bool {
 /// server checks it at each command.
 pub(super) fn proves_untouched(error: &ServerError) -> bool {
     matches!(
-        error.code(),
+        code(error),
         "EMPTIED"
             | "NOAUTH"
             | "OOM"
@@ -94,4 +101,36 @@ pub(super) fn proves_untouched(error: &ServerError) -> bool {
             | "TRYAGAIN"
             | "CROSSSLOT"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(line: &str) -> ServerError {
+        match ::redis::parse_redis_value(format!("{line}\r\n").as_bytes()).unwrap() {
+            ::redis::Value::ServerError(error) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_stopped_a_script_is_known_in_every_version() {
+        for (line, expected, untouched) in [
+            ("-OOM command not allowed", "OOM", true),
+            (
+                "-ERR Error running script (call to f_9a1f): @user_script:168: @user_script: 168: \
+                 -READONLY You can't write against a read only replica.",
+                "READONLY",
+                true,
+            ),
+            ("-ERR Error running script (call to f_9a1f): @user_script:1: what", "ERR", false),
+            ("-ERR Error running script (call to f_9a1f): -", "ERR", false),
+            ("-ERR no: -OOM", "ERR", false),
+            ("-ERR", "ERR", false),
+        ] {
+            let error = error(line);
+            assert_eq!((code(&error), proves_untouched(&error)), (expected, untouched), "{line}");
+        }
+    }
 }

@@ -132,7 +132,7 @@ fn needs_sending(outcome: Option<&Outcome>) -> bool {
     match outcome {
         None => true,
         Some(Outcome::Said(Value::ServerError(error), _)) => {
-            matches!(error.code(), "NOSCRIPT" | "MOVED" | "ASK" | "TRYAGAIN" | "READONLY")
+            matches!(said::code(error), "NOSCRIPT" | "MOVED" | "ASK" | "TRYAGAIN" | "READONLY")
         }
         Some(Outcome::Said(..) | Outcome::NotSent(_) | Outcome::Unsure(_)) => false,
     }
@@ -140,7 +140,7 @@ fn needs_sending(outcome: Option<&Outcome>) -> bool {
 
 /// Where a command goes after a server refused it.
 fn way_after(nodes: &Nodes, error: &::redis::ServerError, way: &Way) -> Way {
-    match error.code() {
+    match said::code(error) {
         "NOSCRIPT" => Way { load: true, ..way.clone() },
         "ASK" => {
             let address = error.details().and_then(|detail| detail.split_whitespace().nth(1));

@@ -70,7 +70,7 @@ async fn a_wrong_password_or_a_missing_right_is_told() {
         check_refused(&at("gate:s3cret@"), &[expected]).await;
     }
     // What has to be granted, and no more.
-    let granted = "on >s3cret ~oncegate:* &oncegate:wake:* -@all +@connection +info +role \
+    let granted = "on >s3cret ~oncegate:* resetchannels &oncegate:wake:* -@all +@connection +info +role \
                    +config|get +eval +evalsha +script|load +get +mget +set +mset +del +exists +hget \
                    +hmget +hset +zadd +zrem +zrange +zscore +zremrangebyscore +time +publish \
                    +subscribe +wait";
