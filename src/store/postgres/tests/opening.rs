@@ -163,6 +163,14 @@ async fn a_database_that_cannot_keep_a_promise_is_refused() {
 }
 
 #[tokio::test]
+async fn a_url_may_set_what_the_session_needs() {
+    let Options { url, .. } = fresh();
+    let with = |setting: &str| options(format!("{url}?options=-c%20{setting}%3Don"));
+    refused(&with("no_such_setting"), &["no_such_setting"]).await;
+    Postgres::open(&with("check_function_bodies")).await.unwrap();
+}
+
+#[tokio::test]
 async fn commits_are_durable_whatever_the_database_says() {
     for (prepared, set, kept) in [
         (true, "off", "on"),
