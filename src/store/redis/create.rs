@@ -256,7 +256,7 @@ impl Redis {
                 {
                     return Err(said::no(&target, &error));
                 }
-                // Replays are possible while nothing can be written.
+                // Without replicas, replays are possible while nothing can be written.
                 Outcome::Said(..) => {}
                 Outcome::NotSent(reason) | Outcome::Unsure(reason) => return Err(reason),
             }

@@ -4,10 +4,11 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use ::redis::{Cmd, Pipeline, Value};
-use tokio::time::Instant;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use super::keys::{self, hex};
-use super::nodes::SIGNALS;
+use super::nodes::{Map, SIGNALS};
 use super::send::Ask;
 use super::swap::unreadable;
 use super::{Redis, checks};
@@ -61,24 +62,11 @@ impl Redis {
     pub(super) async fn look(&self) -> Result<(), Trouble> {
         self.nodes.set_stale();
         let until = Instant::now() + self.connect_timeout + self.timeout;
-        let looking = async {
-            let map = self.nodes.map().await?;
-            for node in map.nodes() {
-                // One that cannot be reached takes no records, and stops nobody who needs others.
-                let Ok(link) = node.link(SIGNALS).await else { continue };
-                let mut ask = Pipeline::new();
-                ask.cmd("INFO").arg("memory");
-                match link.ask(&ask).await {
-                    Ok(answers) => {
-                        checks::still_fit(&node.target, answers.first().unwrap_or(&Value::Nil))?;
-                    }
-                    Err(_) => node.drop_link(SIGNALS, &link).await,
-                }
-            }
-            Ok(())
+        let looked = match timeout_at(until, self.nodes.map()).await {
+            Ok(Ok(map)) => all_fit(&map, until).await,
+            Ok(Err(reason)) => Err(reason),
+            Err(_) => Err("the Redis servers do not answer".to_owned()),
         };
-        let looked = tokio::time::timeout_at(until, looking).await;
-        let looked = looked.unwrap_or_else(|_| Err("the Redis servers do not answer".to_owned()));
         looked.map_err(|reason| {
             self.nodes.set_stale();
             // The next beat looks again.
@@ -87,4 +75,27 @@ impl Redis {
             Trouble::Refused(reason)
         })
     }
+}
+
+/// Whether none of the servers may evict. One that cannot be reached, or is silent, takes no records,
+/// and stops nobody who needs others.
+async fn all_fit(map: &Map, until: Instant) -> Result<(), String> {
+    let mut looks = JoinSet::new();
+    for node in map.nodes() {
+        looks.spawn(async move {
+            let Ok(Ok(link)) = timeout_at(until, node.link(SIGNALS)).await else { return Ok(()) };
+            let mut ask = Pipeline::new();
+            ask.cmd("INFO").arg("memory");
+            if let Ok(Ok(answers)) = timeout_at(until, link.ask(&ask)).await {
+                return checks::still_fit(&node.target, answers.first().unwrap_or(&Value::Nil));
+            }
+            node.drop_link(SIGNALS, &link).await;
+            Ok(())
+        });
+    }
+    while let Some(look) = looks.join_next().await {
+        // A task that ended early found nothing wrong.
+        look.unwrap_or(Ok(()))?;
+    }
+    Ok(())
 }

@@ -185,7 +185,7 @@ impl Redis {
             if page.len() == query.limit {
                 break;
             }
-            let records = self.fetch(some, 0).await?;
+            let records = self.fetch(some, self.replicas).await?;
             let found = some.iter().zip(records).filter_map(|(id, bytes)| Some((*id, bytes?)));
             let fitting = found.filter(|(id, bytes)| fits(id, bytes, query));
             let left = query.limit - page.len();

@@ -12,6 +12,7 @@
 mod checks;
 mod create;
 mod find;
+mod finding;
 mod keys;
 mod leases;
 mod link;

@@ -1,18 +1,13 @@
-//! Which server has what: finding the primary, alone, through Sentinels or of each slot of a
-//! cluster, and the connections to it.
+//! Which server has what, and the connections to it. How that is found, see `finding.rs`.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::checks::{self, Rules, Unfit};
-use super::find::{primary_of, slots_of};
-use super::keys::SLOTS;
 use super::link::{Link, Login, Session, Target};
 use super::said;
 
@@ -22,9 +17,6 @@ pub(super) const LANES: usize = 4;
 pub(super) const READS: usize = LANES;
 /// The connection for leases and messages, which wait for nobody's reading.
 pub(super) const SIGNALS: usize = LANES + 1;
-
-/// How long the other servers have to say that they are the primary too.
-const GRACE: Duration = Duration::from_millis(250);
 
 /// Where to begin looking.
 pub(super) struct Places {
@@ -36,7 +28,7 @@ pub(super) struct Places {
 
 /// The servers in use.
 pub(super) struct Nodes {
-    places: Places,
+    pub(super) places: Places,
     map: RwLock<Arc<Map>>,
     /// Something that was said does not go with the map: it is made again before the next use.
     stale: AtomicBool,
@@ -47,7 +39,7 @@ pub(super) struct Nodes {
 #[derive(Default)]
 pub(super) struct Map {
     /// The first and the last slot of each range, in order.
-    ranges: Vec<(u16, u16, Arc<Node>)>,
+    pub(super) ranges: Vec<(u16, u16, Arc<Node>)>,
 }
 
 /// A server and its connections.
@@ -85,6 +77,20 @@ impl Shared {
     }
 }
 
+/// Leaves the map stale when nothing was found, also when whoever looked gave up.
+struct Found<'a> {
+    nodes: &'a Nodes,
+    anything: bool,
+}
+
+impl Drop for Found<'_> {
+    fn drop(&mut self) {
+        if !self.anything {
+            self.nodes.set_stale();
+        }
+    }
+}
+
 impl fmt::Debug for Nodes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let targets = self.places.entries.iter().map(|(target, _)| target.to_string());
@@ -97,6 +103,15 @@ impl Map {
         let at = self.ranges.partition_point(|(_, last, _)| *last < slot);
         let (first, _, node) = self.ranges.get(at)?;
         (*first <= slot).then_some(node)
+    }
+
+    /// The node with its connections if it is known.
+    pub(super) fn node_of(&self, target: Target, login: &Login, rules: Rules) -> Arc<Node> {
+        let same = self.ranges.iter().find(|(_, _, node)| node.target == target);
+        match same {
+            Some((_, _, node)) => node.clone(),
+            None => Node::new(target, login.clone(), rules),
+        }
     }
 
     /// Every server once.
@@ -156,7 +171,7 @@ impl Node {
         }
     }
 
-    async fn open(&self) -> Result<Link, Unfit> {
+    pub(super) async fn open(&self) -> Result<Link, Unfit> {
         let opening = async {
             let link = Link::open(&self.target, &self.login).await.map_err(Unfit::Wrong)?;
             let lost = |reason: String| Unfit::Wrong(said::unreachable(&self.target, &reason));
@@ -203,7 +218,7 @@ impl Nodes {
         self.stale.store(true, Ordering::Release);
     }
 
-    fn known(&self) -> Arc<Map> {
+    pub(super) fn known(&self) -> Arc<Map> {
         self.map.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -220,14 +235,15 @@ impl Nodes {
         last.since(asked)?;
         // Before looking: what is said meanwhile counts for the next time.
         self.stale.store(false, Ordering::Release);
+        let mut found = Found { nodes: self, anything: false };
         match self.find().await {
             Ok(map) => {
                 let map = Arc::new(map);
                 *self.map.write().unwrap_or_else(PoisonError::into_inner) = map.clone();
+                found.anything = true;
                 Ok(map)
             }
             Err(reason) => {
-                self.set_stale();
                 last.set(&reason);
                 Err(reason)
             }
@@ -238,147 +254,6 @@ impl Nodes {
     pub(super) fn node_at(&self, address: &str) -> Option<Arc<Node>> {
         let (host, port) = address.rsplit_once(':')?;
         let target = Target { host: host.to_owned(), port: port.parse().ok()? };
-        Some(self.node_of(target, &self.places.entries.first()?.1))
+        Some(self.known().node_of(target, &self.places.entries.first()?.1, self.places.rules))
     }
-
-    /// The node with its connections if it is known.
-    fn node_of(&self, target: Target, login: &Login) -> Arc<Node> {
-        let known = self.known();
-        let same = known.ranges.iter().find(|(_, _, node)| node.target == target);
-        match same {
-            Some((_, _, node)) => node.clone(),
-            None => Node::new(target, login.clone(), self.places.rules),
-        }
-    }
-
-    async fn find(&self) -> Result<Map, String> {
-        if self.places.rules.cluster {
-            return self.find_cluster().await;
-        }
-        let node = match &self.places.sentinel {
-            Some(name) => self.ask_sentinels(name).await?,
-            None => self.find_primary().await?,
-        };
-        Ok(Map { ranges: vec![(0, SLOTS - 1, node)] })
-    }
-
-    /// The one primary among the URLs. Two are one too many: after a failover the old primary may
-    /// have come back with what it knew, and nobody here can say which of them is right.
-    async fn find_primary(&self) -> Result<Arc<Node>, String> {
-        let mut asked = JoinSet::new();
-        for (at, (target, login)) in self.places.entries.iter().enumerate() {
-            let node = self.node_of(target.clone(), login);
-            asked.spawn(async move {
-                // Asked anew: an old connection says nothing of the role the server has now.
-                let fit = node.open().await.map(drop);
-                (at, node, fit)
-            });
-        }
-        let mut answers = Vec::new();
-        let mut until = None;
-        loop {
-            let answer = match until {
-                None => asked.join_next().await,
-                // Those that do not answer hold up nobody once there is a primary.
-                Some(until) => timeout_at(until, asked.join_next()).await.unwrap_or_default(),
-            };
-            let Some(answer) = answer else { break };
-            // A task that ended early has found nothing.
-            let Ok(answer) = answer else { continue };
-            if answer.2.is_ok() {
-                until = until.or(Some(Instant::now() + GRACE));
-            }
-            answers.push(answer);
-        }
-        answers.sort_by_key(|(at, _, _)| *at);
-        let mut primary: Option<Arc<Node>> = None;
-        let (mut replica, mut wrong) = (None, None);
-        for (_, node, fit) in answers {
-            match fit {
-                Ok(()) => match &primary {
-                    Some(other) if other.target != node.target => {
-                        return Err(format!(
-                            "both {} and {} say that they are the primary; make one a replica of \
-                             the other (REPLICAOF) or stop it",
-                            other.target, node.target
-                        ));
-                    }
-                    Some(_) | None => primary = Some(node),
-                },
-                Err(Unfit::Replica(reason)) => replica = replica.or(Some(reason)),
-                Err(Unfit::Wrong(reason)) => wrong = wrong.or(Some(reason)),
-            }
-        }
-        // A wrong primary says more than its replicas.
-        primary.ok_or_else(|| wrong.or(replica).unwrap_or_else(|| "no Redis URL is set".to_owned()))
-    }
-
-    async fn ask_sentinels(&self, name: &str) -> Result<Arc<Node>, String> {
-        let mut wrong = None;
-        for (target, login) in &self.places.entries {
-            let found = tokio::time::timeout(login.patience(), primary_of(target, login, name));
-            let found = found.await.unwrap_or_else(|_| {
-                Err(said::unreachable(target, &said::silent(login.patience())))
-            });
-            let fit = match found {
-                Ok(primary) => {
-                    let node = self.node_of(primary, login);
-                    node.open().await.map(|_| node).map_err(Unfit::into_reason)
-                }
-                Err(reason) => Err(reason),
-            };
-            match fit {
-                Ok(node) => return Ok(node),
-                // Another Sentinel may know better.
-                Err(reason) => wrong = wrong.or(Some(reason)),
-            }
-        }
-        Err(wrong.unwrap_or_else(|| "no Sentinel is named in `urls`".to_owned()))
-    }
-
-    async fn find_cluster(&self) -> Result<Map, String> {
-        let login = match self.places.entries.first() {
-            Some((_, login)) if login.database() == 0 => login,
-            Some(_) => return Err("a Redis Cluster has database 0 only; name no other".to_owned()),
-            None => return Err("no Redis URL is set".to_owned()),
-        };
-        // Those known last come first: the URLs may be old.
-        let mut targets: Vec<Target> =
-            self.known().nodes().iter().map(|node| node.target.clone()).collect();
-        for (target, _) in &self.places.entries {
-            if !targets.contains(target) {
-                targets.push(target.clone());
-            }
-        }
-        let mut wrong = None;
-        for target in &targets {
-            let slots = tokio::time::timeout(login.patience(), slots_of(target, login));
-            let found = slots.await.unwrap_or_else(|_| {
-                Err(said::unreachable(target, &said::silent(login.patience())))
-            });
-            match found {
-                Ok(ranges) => {
-                    let ranges = ranges
-                        .into_iter()
-                        .map(|(first, last, target)| (first, last, self.node_of(target, login)));
-                    let mut ranges: Vec<_> = ranges.collect();
-                    ranges.sort_by_key(|(first, _, _)| *first);
-                    return Ok(same_nodes(ranges));
-                }
-                Err(reason) => wrong = wrong.or(Some(reason)),
-            }
-        }
-        Err(wrong.unwrap_or_else(|| "no Redis URL is set".to_owned()))
-    }
-}
-
-/// A server that was not known yet gets one node for all its ranges.
-fn same_nodes(mut ranges: Vec<(u16, u16, Arc<Node>)>) -> Map {
-    let nodes = Map { ranges: ranges.clone() }.nodes();
-    for (_, _, node) in &mut ranges {
-        if let Some(first) = nodes.iter().find(|first| first.target == node.target) {
-            *node = first.clone();
-        }
-    }
-    Map { ranges }
 }

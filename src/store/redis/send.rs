@@ -132,7 +132,10 @@ fn needs_sending(outcome: Option<&Outcome>) -> bool {
     match outcome {
         None => true,
         Some(Outcome::Said(Value::ServerError(error), _)) => {
-            matches!(said::code(error), "NOSCRIPT" | "MOVED" | "ASK" | "TRYAGAIN" | "READONLY")
+            matches!(
+                said::code(error),
+                "NOSCRIPT" | "MOVED" | "ASK" | "TRYAGAIN" | "READONLY" | "MASTERDOWN"
+            )
         }
         Some(Outcome::Said(..) | Outcome::NotSent(_) | Outcome::Unsure(_)) => false,
     }
@@ -147,7 +150,8 @@ fn way_after(nodes: &Nodes, error: &::redis::ServerError, way: &Way) -> Way {
             // The script may be missing there too.
             Way { node: address.and_then(|address| nodes.node_at(address)), load: true }
         }
-        "MOVED" | "READONLY" => {
+        // A replica that lost its primary says so before it says that it is one.
+        "MOVED" | "READONLY" | "MASTERDOWN" => {
             nodes.set_stale();
             Way::default()
         }

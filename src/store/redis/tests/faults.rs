@@ -2,27 +2,9 @@
 
 use super::*;
 
-fn put(n: u64) -> Vec<Change> {
-    vec![put_new(id(n), samples::claim(n))]
-}
-
 fn impatient(options: Options) -> Options {
     let while_ = Duration::from_millis(500);
     Options { connect_timeout: while_, timeout: while_, ..options }
-}
-
-/// Asks until the engine has found its way; what it says meanwhile is an error, never a result.
-async fn until_done(engine: &Redis, changes: impl Fn() -> Vec<Change>) {
-    let end = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        match engine.commit(0, &[again(changes())]).await {
-            Ok(ended) => return assert_eq!(ended, [Compared::Done]),
-            Err(trouble) => {
-                assert!(tokio::time::Instant::now() < end, "it does not find its way: {trouble:?}");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        }
-    }
 }
 
 #[tokio::test]
@@ -165,6 +147,7 @@ async fn a_commit_waits_for_as_many_replicas_as_it_is_told() {
     unsure(engine.commit(0, &[group(put(2))]).await);
     // It is on the primary alone: nobody is told of it yet, on whatever connection.
     assert!(engine.read(&[id(2)]).await.is_err());
+    assert!(engine.list(&Query { limit: 9, ..Query::default() }).await.is_err());
     for lane in [0, 1] {
         unsure(engine.commit(lane, &[again(put(2))]).await);
         unsure(engine.commit(lane, &[group(put(2))]).await);
@@ -205,113 +188,6 @@ async fn who_waits_for_replicas_writes_first_even_to_read() {
     servers.primary().cli(&["FLUSHALL"]);
     refused(engine.read(&[id(1)]).await, "is gone from Redis");
     assert_eq!(servers.primary().cli(&["DBSIZE"]), "0");
-}
-
-#[tokio::test]
-async fn the_new_primary_is_found_after_a_failover() {
-    let servers = servers::RedisReplicas::start(2, &[]);
-    let urls = servers.servers().iter().map(servers::Redis::url).collect();
-    let options = Options { urls, replicas: 1, ..options(String::new()) };
-    let engine = open(&options).await;
-    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
-    servers.fail_over();
-    until_done(&engine, || put(2)).await;
-    assert_eq!(read(&engine, id(1)).await, Some(bytes(&id(1), &samples::claim(1))));
-    // One that was deposed while connected says so, and is left.
-    let next = servers.primary();
-    let other = servers.servers()[1..].iter().find(|it| it.port() != next.port()).unwrap();
-    other.cli(&["REPLICAOF", "NO", "ONE"]);
-    next.cli(&["REPLICAOF", "127.0.0.1", &other.port().to_string()]);
-    until_done(&engine, || put(3)).await;
-    assert!(other.cli(&["EXISTS", &format!("oncegate:{{00}}:r:{}", id(3))]) == "1");
-}
-
-#[tokio::test]
-async fn slots_that_move_are_followed() {
-    let cluster = servers::RedisCluster::start(&[]);
-    let engine = open(&clustered(&cluster, "oncegate")).await;
-    let groups: Vec<Group> =
-        (0..=255).map(|shard| group(vec![put_new(at(shard, 1), samples::claim(1))])).collect();
-    let done = engine.commit(0, &groups).await.unwrap();
-    assert!(done.iter().all(|end| *end == Compared::Done));
-
-    let from = cluster.owner("oncegate:{00}:store");
-    let to = cluster.nodes().iter().find(|node| !std::ptr::eq(*node, from)).unwrap();
-    let slot = from.cli(&["CLUSTER", "KEYSLOT", "oncegate:{00}:store"]);
-    let (from_id, to_id) = (from.cli(&["CLUSTER", "MYID"]), to.cli(&["CLUSTER", "MYID"]));
-    to.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]);
-    from.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]);
-    let keys = from.cli(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]);
-    let port = to.port().to_string();
-    for key in keys.lines() {
-        from.cli(&["MIGRATE", "127.0.0.1", &port, key, "0", "10000"]);
-    }
-    let next = |version, n| {
-        let record = Record { version: n, ..samples::claim(1) };
-        vec![replace(at(0, 1), version, Some(record))]
-    };
-    // Neither server answers for several keys, some of which do not exist, while a slot moves. What
-    // has its keys all in one place is followed there.
-    refused(engine.commit(1, &[group(next(1, 2))]).await, "being rebuilt");
-    let claim = bytes(&at(0, 1), &samples::claim(1));
-    assert_eq!(read(&engine, at(0, 1)).await, Some(claim));
-    for node in cluster.nodes() {
-        node.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]);
-    }
-    assert_eq!(engine.commit(2, &[group(next(1, 3))]).await.unwrap(), [Compared::Done]);
-    let all = engine.list(&Query { limit: 1000, ..Query::default() }).await.unwrap();
-    assert_eq!(all.len(), 256);
-    // A node that is away: what it has is refused, the rest goes on.
-    to.kill();
-    let lives = (1..=255)
-        .find(|shard| !std::ptr::eq(cluster.owner(&format!("oncegate:{{{shard:02x}}}:store")), to));
-    let removed = || vec![replace(at(lives.unwrap(), 1), 1, None)];
-    assert_eq!(engine.commit(0, &[group(removed())]).await.unwrap(), [Compared::Done]);
-    assert!(engine.commit(0, &[group(next(3, 4))]).await.is_err());
-    to.restart();
-    cluster.until_ready();
-    until_done(&engine, || next(3, 4)).await;
-}
-
-#[tokio::test]
-async fn sentinels_tell_who_the_primary_is() {
-    let servers = servers::RedisReplicas::start(1, &[]);
-    let watched = format!("monitor watched 127.0.0.1 {} 1", servers.primary().port());
-    let sentinel = servers::Redis::start(&[("sentinel", &watched)]);
-    let gone = servers::Redis::start(&[]);
-    gone.stop();
-    let options = Options {
-        urls: vec![gone.url(), sentinel.url()],
-        sentinel: Some("watched".to_owned()),
-        // What no replica has acknowledged, a failover loses.
-        replicas: 1,
-        ..options(String::new())
-    };
-    let unknown = Options { sentinel: Some("another".to_owned()), ..options.clone() };
-    let error = Redis::open(&Options { urls: vec![sentinel.url()], ..unknown }).await.unwrap_err();
-    assert!(error.contains("watches no primary named \"another\""), "{error}");
-    let plain = Options { urls: vec![sentinel.url()], sentinel: None, ..options.clone() };
-    let error = Redis::open(&plain).await.unwrap_err();
-    assert!(error.contains("is a Sentinel; set `sentinel`"), "{error}");
-
-    let engine = open(&options).await;
-    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
-    let until = async |done: &dyn Fn() -> bool| {
-        while !done() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let begun = || sentinel.try_cli(&["SENTINEL", "FAILOVER", "watched"]).is_ok();
-    tokio::time::timeout(PATIENCE, until(&begun)).await.expect("no failover begins");
-    let next = servers.servers()[1].port().to_string();
-    let ended = || {
-        sentinel.cli(&["SENTINEL", "get-master-addr-by-name", "watched"]).contains(&next)
-            && servers.servers()[0].try_cli(&["ROLE"]).is_ok_and(|role| role.starts_with("slave"))
-    };
-    tokio::time::timeout(PATIENCE, until(&ended)).await.expect("the failover does not end");
-    until_done(&engine, || put(2)).await;
-    assert_eq!(read(&engine, id(1)).await, Some(bytes(&id(1), &samples::claim(1))));
-    assert!(servers.servers()[1].cli(&["EXISTS", &format!("oncegate:{{00}}:r:{}", id(2))]) == "1");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The engine against real servers.
 
 mod faults;
+mod finding;
 mod leases;
 mod opening;
 
@@ -98,6 +99,24 @@ fn refused<T: std::fmt::Debug>(result: Result<T, Trouble>, expected: &str) {
 
 fn unsure<T: std::fmt::Debug>(result: Result<T, Trouble>) {
     assert!(matches!(result, Err(Trouble::Unsure(_))), "{result:?}");
+}
+
+fn put(n: u64) -> Vec<Change> {
+    vec![put_new(id(n), samples::claim(n))]
+}
+
+/// Asks until the engine has found its way; what it says meanwhile is an error, never a result.
+async fn until_done(engine: &Redis, changes: impl Fn() -> Vec<Change>) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match engine.commit(0, &[again(changes())]).await {
+            Ok(ended) => return assert_eq!(ended, [Compared::Done]),
+            Err(trouble) => {
+                assert!(tokio::time::Instant::now() < end, "it does not find its way: {trouble:?}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
 }
 
 #[tokio::test]

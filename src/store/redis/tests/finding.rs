@@ -1,0 +1,179 @@
+//! Finding the servers that have the records, when they change or say nothing.
+
+use super::*;
+
+/// Waits for something that must happen.
+async fn until(done: &dyn Fn() -> bool) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !done() {
+        assert!(tokio::time::Instant::now() < end, "it does not happen");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_new_primary_is_found_after_a_failover() {
+    let servers = servers::RedisReplicas::start(2, &[]);
+    let urls = servers.servers().iter().map(servers::Redis::url).collect();
+    let options = Options { urls, replicas: 1, ..options(String::new()) };
+    let engine = open(&options).await;
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    servers.fail_over();
+    until_done(&engine, || put(2)).await;
+    assert_eq!(read(&engine, id(1)).await, Some(bytes(&id(1), &samples::claim(1))));
+    // One that was deposed while connected says so, and is left.
+    let next = servers.primary();
+    let other = servers.servers()[1..].iter().find(|it| it.port() != next.port()).unwrap();
+    other.cli(&["REPLICAOF", "NO", "ONE"]);
+    next.cli(&["REPLICAOF", "127.0.0.1", &other.port().to_string()]);
+    until_done(&engine, || put(3)).await;
+    assert!(other.cli(&["EXISTS", &format!("oncegate:{{00}}:r:{}", id(3))]) == "1");
+}
+
+#[tokio::test]
+async fn slots_that_move_are_followed() {
+    let cluster = servers::RedisCluster::start(&[]);
+    let engine = open(&clustered(&cluster, "oncegate")).await;
+    let groups: Vec<Group> =
+        (0..=255).map(|shard| group(vec![put_new(at(shard, 1), samples::claim(1))])).collect();
+    let done = engine.commit(0, &groups).await.unwrap();
+    assert!(done.iter().all(|end| *end == Compared::Done));
+
+    let from = cluster.owner("oncegate:{00}:store");
+    let to = cluster.nodes().iter().find(|node| !std::ptr::eq(*node, from)).unwrap();
+    let slot = from.cli(&["CLUSTER", "KEYSLOT", "oncegate:{00}:store"]);
+    let (from_id, to_id) = (from.cli(&["CLUSTER", "MYID"]), to.cli(&["CLUSTER", "MYID"]));
+    to.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]);
+    from.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]);
+    let keys = from.cli(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]);
+    let port = to.port().to_string();
+    for key in keys.lines() {
+        from.cli(&["MIGRATE", "127.0.0.1", &port, key, "0", "10000"]);
+    }
+    let next = |version, n| {
+        let record = Record { version: n, ..samples::claim(1) };
+        vec![replace(at(0, 1), version, Some(record))]
+    };
+    // Neither server answers for several keys, some of which do not exist, while a slot moves. What
+    // has its keys all in one place is followed there.
+    refused(engine.commit(1, &[group(next(1, 2))]).await, "being rebuilt");
+    let claim = bytes(&at(0, 1), &samples::claim(1));
+    assert_eq!(read(&engine, at(0, 1)).await, Some(claim));
+    for node in cluster.nodes() {
+        node.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]);
+    }
+    assert_eq!(engine.commit(2, &[group(next(1, 3))]).await.unwrap(), [Compared::Done]);
+    let all = engine.list(&Query { limit: 1000, ..Query::default() }).await.unwrap();
+    assert_eq!(all.len(), 256);
+    // A node that is away: what it has is refused, the rest goes on.
+    to.kill();
+    let lives = (1..=255)
+        .find(|shard| !std::ptr::eq(cluster.owner(&format!("oncegate:{{{shard:02x}}}:store")), to));
+    let removed = || vec![replace(at(lives.unwrap(), 1), 1, None)];
+    assert_eq!(engine.commit(0, &[group(removed())]).await.unwrap(), [Compared::Done]);
+    assert!(engine.commit(0, &[group(next(3, 4))]).await.is_err());
+    to.restart();
+    cluster.until_ready();
+    until_done(&engine, || next(3, 4)).await;
+}
+
+#[tokio::test]
+async fn sentinels_tell_who_the_primary_is() {
+    let servers = servers::RedisReplicas::start(1, &[]);
+    let watched = format!("monitor watched 127.0.0.1 {} 1", servers.primary().port());
+    let sentinel = servers::Redis::start(&[("sentinel", &watched)]);
+    let gone = servers::Redis::start(&[]);
+    gone.stop();
+    let options = Options {
+        urls: vec![gone.url(), sentinel.url()],
+        sentinel: Some("watched".to_owned()),
+        // What no replica has acknowledged, a failover loses.
+        replicas: 1,
+        ..options(String::new())
+    };
+    let unknown = Options { sentinel: Some("another".to_owned()), ..options.clone() };
+    let error = Redis::open(&Options { urls: vec![sentinel.url()], ..unknown }).await.unwrap_err();
+    assert!(error.contains("watches no primary named \"another\""), "{error}");
+    let plain = Options { urls: vec![sentinel.url()], sentinel: None, ..options.clone() };
+    let error = Redis::open(&plain).await.unwrap_err();
+    assert!(error.contains("is a Sentinel; set `sentinel`"), "{error}");
+
+    let engine = open(&options).await;
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    let begun = || sentinel.try_cli(&["SENTINEL", "FAILOVER", "watched"]).is_ok();
+    until(&begun).await;
+    let next = servers.servers()[1].port().to_string();
+    let ended = || {
+        sentinel.cli(&["SENTINEL", "get-master-addr-by-name", "watched"]).contains(&next)
+            && servers.servers()[0].try_cli(&["ROLE"]).is_ok_and(|role| role.starts_with("slave"))
+    };
+    until(&ended).await;
+    until_done(&engine, || put(2)).await;
+    assert_eq!(read(&engine, id(1)).await, Some(bytes(&id(1), &samples::claim(1))));
+    assert!(servers.servers()[1].cli(&["EXISTS", &format!("oncegate:{{00}}:r:{}", id(2))]) == "1");
+}
+
+/// A little more than the servers of a test need; as long as one silent one takes by itself.
+const BRIEF: Duration = Duration::from_secs(3);
+
+#[tokio::test]
+async fn silent_sentinels_hold_up_nobody_while_one_answers() {
+    let servers = servers::RedisReplicas::start(1, &[]);
+    let watched = format!("monitor watched 127.0.0.1 {} 1", servers.primary().port());
+    let sentinel = servers::Redis::start(&[("sentinel", &watched)]);
+    let silent = [servers::Redis::start(&[]), servers::Redis::start(&[])];
+    silent.iter().for_each(servers::Redis::pause);
+    let options = Options {
+        urls: silent.iter().chain([&sentinel]).map(servers::Redis::url).collect(),
+        sentinel: Some("watched".to_owned()),
+        connect_timeout: BRIEF,
+        timeout: BRIEF,
+        ..options(String::new())
+    };
+    let engine = open(&options).await;
+    engine.nodes.set_stale();
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    engine.look().await.unwrap();
+    engine.beat([1; 16], PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_silent_node_of_a_cluster_stops_nobody_who_needs_others() {
+    let cluster = servers::RedisCluster::start(&[("cluster-require-full-coverage", "no")]);
+    let options = clustered(&cluster, "oncegate");
+    let engine = open(&Options { connect_timeout: BRIEF, timeout: BRIEF, ..options }).await;
+    engine.look().await.unwrap();
+    // The first that is asked, unless the leases are there.
+    let leases = cluster.owner("oncegate:{meta}:store");
+    let silent = cluster.nodes().iter().find(|node| !std::ptr::eq(*node, leases)).unwrap();
+    let lives = (0..=255).find(|shard| {
+        !std::ptr::eq(cluster.owner(&format!("oncegate:{{{shard:02x}}}:store")), silent)
+    });
+    let lives = lives.unwrap();
+    silent.pause();
+    // Over the connections that are open, and over those that have to be made anew.
+    for n in 1..=2 {
+        engine.look().await.unwrap();
+        engine.beat([1; 16], PATIENCE).await.unwrap();
+        engine.nodes.set_stale();
+        let put = vec![put_new(at(lives, n), samples::claim(n))];
+        assert_eq!(engine.commit(0, &[group(put)]).await.unwrap(), [Compared::Done]);
+    }
+    silent.resume();
+    cluster.until_ready();
+}
+
+#[tokio::test]
+async fn a_primary_that_follows_one_it_cannot_reach_is_left() {
+    let servers = servers::RedisReplicas::start(2, &[("replica-serve-stale-data", "no")]);
+    let urls = servers.servers().iter().map(servers::Redis::url).collect();
+    let engine = open(&Options { urls, ..options(String::new()) }).await;
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    let (old, next) = (&servers.servers()[0], &servers.servers()[1]);
+    let has = |n| next.cli(&["EXISTS", &format!("oncegate:{{00}}:r:{}", id(n))]) == "1";
+    until(&|| has(1)).await;
+    next.cli(&["REPLICAOF", "NO", "ONE"]);
+    old.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+    assert_eq!(engine.commit(0, &[group(put(2))]).await.unwrap(), [Compared::Done]);
+    assert!(has(2));
+}
