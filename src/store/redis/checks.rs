@@ -19,8 +19,10 @@ pub(super) struct Rules {
 }
 
 /// Why a server is not the one to use.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Unfit {
+    /// It cannot be reached, or lets nobody in.
+    Away(String),
     /// It is a replica; another one may be the primary.
     Replica(String),
     /// Anything else.
@@ -30,7 +32,7 @@ pub(super) enum Unfit {
 impl Unfit {
     pub(super) fn into_reason(self) -> String {
         match self {
-            Self::Replica(reason) | Self::Wrong(reason) => reason,
+            Self::Away(reason) | Self::Replica(reason) | Self::Wrong(reason) => reason,
         }
     }
 }
@@ -45,7 +47,7 @@ pub(super) async fn examine(link: &Link, target: &Target, rules: Rules) -> Resul
     ask.cmd("INFO").arg("memory").cmd("INFO").arg("persistence");
     ask.cmd("CONFIG").arg("GET").arg("appendfsync");
     let answers = link.ask(&ask).await;
-    let answers = answers.map_err(|error| Unfit::Wrong(said::unreachable(target, &error)))?;
+    let answers = answers.map_err(|error| Unfit::Away(said::unreachable(target, &error)))?;
     let [server, cluster, role, memory, persistence, fsync] = answers.as_slice() else {
         return Err(Unfit::Wrong(said::unreachable(target, "answers are missing")));
     };
@@ -168,7 +170,7 @@ fn durable(target: &Target, persistence: &Info, fsync: &Value) -> Result<(), Unf
         Value::ServerError(error) => {
             return Err(Unfit::Wrong(format!(
                 "the Redis server {target} does not let its appendfsync be read ({} {}); grant \
-                 +config|get (6.2: +config), or choose a durability below strict",
+                 +config|get, or choose a durability below strict",
                 error.code(),
                 error.details().unwrap_or_default()
             )));
@@ -192,5 +194,24 @@ pub(super) fn text(value: &Value) -> Option<String> {
         Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text.clone()),
         Value::Okay => Some("OK".to_owned()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentinel_is_known_by_either_name_of_its_mode() {
+        let target = Target { host: "s".to_owned(), port: 1 };
+        let kind = |name: &str, mode: &str| {
+            let info = [("redis_version", "7.2.4"), (name, mode)];
+            let info = info.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            right_kind(&target, &info.into()).map_err(Unfit::into_reason)
+        };
+        for name in ["redis_mode", "server_mode"] {
+            assert!(kind(name, "sentinel").unwrap_err().contains("is a Sentinel"));
+            assert_eq!(kind(name, "standalone"), Ok(()));
+        }
     }
 }

@@ -256,7 +256,8 @@ impl Redis {
                 {
                     return Err(said::no(&target, &error));
                 }
-                // Without replicas, replays are possible while nothing can be written.
+                // Without `replicas`, replays are possible while nothing can be written; with them, it
+                // may be over by the first request.
                 Outcome::Said(..) => {}
                 Outcome::NotSent(reason) | Outcome::Unsure(reason) => return Err(reason),
             }

@@ -1,7 +1,8 @@
 //! Finding the primary: alone, through Sentinels, or of each slot of a cluster.
 //!
-//! Whoever is asked may be silent, as a host that is gone is. That holds up nobody while another can
-//! answer: commits and leases wait for the map no longer than for an answer.
+//! Whoever is asked may be silent, as a host that is gone is, and commits and leases wait for the map
+//! as long as for a connection and an answer, and no longer. So while another can answer, one that is
+//! silent costs only its head start.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +11,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::checks::Unfit;
-use super::find::{primary_of, slots_of};
 use super::keys::SLOTS;
 use super::link::Target;
 use super::nodes::{Map, Node, Nodes};
 use super::said;
+use super::told::{primary_of, slots_of};
 
 /// How long the other servers have to say that they are the primary too.
 const GRACE: Duration = Duration::from_millis(250);
@@ -78,7 +79,7 @@ impl Nodes {
                     Some(_) | None => primary = Some(node),
                 },
                 Err(Unfit::Replica(reason)) => replica = replica.or(Some(reason)),
-                Err(Unfit::Wrong(reason)) => wrong = wrong.or(Some(reason)),
+                Err(Unfit::Wrong(reason) | Unfit::Away(reason)) => wrong = wrong.or(Some(reason)),
             }
         }
         // A wrong primary says more than its replicas.
@@ -150,7 +151,9 @@ where
     let mut asked = JoinSet::new();
     let mut wrong = None;
     while asks.len() > 0 || !asked.is_empty() {
-        asks.next().map(|ask| asked.spawn(ask));
+        if let Some(ask) = asks.next() {
+            asked.spawn(ask);
+        }
         let patience = if asks.len() > 0 { HEAD_START } else { Duration::MAX };
         match timeout(patience, asked.join_next()).await {
             Ok(Some(Ok(Ok(found)))) => return Ok(found),

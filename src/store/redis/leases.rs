@@ -1,17 +1,18 @@
 //! Which processes live, by the server's clock.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use ::redis::{Cmd, Pipeline, Value};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use super::checks::{self, Unfit};
 use super::keys::{self, hex};
-use super::nodes::{Map, SIGNALS};
+use super::nodes::{Map, Node, SIGNALS};
 use super::send::Ask;
 use super::swap::unreadable;
-use super::{Redis, checks};
+use super::{Redis, said};
 use crate::clock::{Timestamp, millis};
 use crate::idempotency::record::Nonce;
 use crate::store::shared::engine::Trouble;
@@ -20,11 +21,13 @@ use crate::store::shared::engine::Trouble;
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// How often all servers are looked at: whether they still are the primaries, and set up well.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// The longest wait for giving up a connection that is silent.
+const GIVING_UP: Duration = Duration::from_millis(50);
 
 impl Redis {
     pub(super) async fn renew(&self, owner: &Nonce, lease: Duration) -> Result<Timestamp, Trouble> {
         if self.is_time_to_look() {
-            self.look().await?;
+            self.look(lease).await?;
         }
         let keys = [self.keys.meta(), self.keys.replicas()];
         let mut run = self.scripts.beat.on(keys::meta_slot(), &keys);
@@ -58,10 +61,11 @@ impl Redis {
 
     /// Finds the primaries anew, so that one that was deposed without noticing is left, and checks
     /// that none may evict: `CONFIG SET` can change that at any time. A failure is a missed beat,
-    /// and enough of those stop this process from sending.
-    pub(super) async fn look(&self) -> Result<(), Trouble> {
+    /// and enough of those stop this process from sending. It takes a quarter of a lease at most, so
+    /// that the beat comes in time whoever is silent.
+    pub(super) async fn look(&self, lease: Duration) -> Result<(), Trouble> {
         self.nodes.set_stale();
-        let until = Instant::now() + self.connect_timeout + self.timeout;
+        let until = Instant::now() + (self.connect_timeout + self.timeout).min(lease / 4);
         let looked = match timeout_at(until, self.nodes.map()).await {
             Ok(Ok(map)) => all_fit(&map, until).await,
             Ok(Err(reason)) => Err(reason),
@@ -77,25 +81,36 @@ impl Redis {
     }
 }
 
-/// Whether none of the servers may evict. One that cannot be reached, or is silent, takes no records,
-/// and stops nobody who needs others.
+/// Whether none of the servers may evict. One that cannot be reached, is silent or busy takes no
+/// records, and stops nobody who needs others.
 async fn all_fit(map: &Map, until: Instant) -> Result<(), String> {
     let mut looks = JoinSet::new();
     for node in map.nodes() {
-        looks.spawn(async move {
-            let Ok(Ok(link)) = timeout_at(until, node.link(SIGNALS)).await else { return Ok(()) };
-            let mut ask = Pipeline::new();
-            ask.cmd("INFO").arg("memory");
-            if let Ok(Ok(answers)) = timeout_at(until, link.ask(&ask)).await {
-                return checks::still_fit(&node.target, answers.first().unwrap_or(&Value::Nil));
-            }
-            node.drop_link(SIGNALS, &link).await;
-            Ok(())
-        });
+        looks.spawn(fits(node, until));
     }
     while let Some(look) = looks.join_next().await {
         // A task that ended early found nothing wrong.
         look.unwrap_or(Ok(()))?;
     }
     Ok(())
+}
+
+async fn fits(node: Arc<Node>, until: Instant) -> Result<(), String> {
+    let link = match timeout_at(until, node.link(SIGNALS)).await {
+        Ok(Ok(link)) => link,
+        // Others of its connections may be open and in use.
+        Ok(Err(Unfit::Wrong(reason))) => return Err(reason),
+        Ok(Err(Unfit::Away(_) | Unfit::Replica(_))) | Err(_) => return Ok(()),
+    };
+    let mut ask = Pipeline::new();
+    ask.cmd("INFO").arg("memory");
+    match timeout_at(until, link.ask(&ask)).await.map(|answers| answers.map(|mut it| it.pop())) {
+        Ok(Ok(Some(Value::ServerError(error)))) if said::code(&error) == "BUSY" => Ok(()),
+        Ok(Ok(memory)) => checks::still_fit(&node.target, &memory.unwrap_or(Value::Nil)),
+        Ok(Err(_)) | Err(_) => {
+            // Whoever holds it longer is opening the next one already.
+            _ = timeout(GIVING_UP, node.drop_link(SIGNALS, &link)).await;
+            Ok(())
+        }
+    }
 }

@@ -6,12 +6,11 @@
 //! have no time to live; what expires is decided elsewhere.
 //!
 //! `keys` names things, `link` is one connection, `checks` says whether a server can be trusted,
-//! `nodes` finds the servers, `send` asks them; `swap`, `list`, `leases`, `messages` and `create`
+//! `nodes` knows the servers, `finding` finds them by what others have `told`, `send` asks them; `swap`, `list`, `leases`, `messages` and `create`
 //! are what an engine has to do.
 
 mod checks;
 mod create;
-mod find;
 mod finding;
 mod keys;
 mod leases;
@@ -24,6 +23,7 @@ mod send;
 mod swap;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};

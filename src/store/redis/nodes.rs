@@ -32,7 +32,7 @@ pub(super) struct Nodes {
     map: RwLock<Arc<Map>>,
     /// Something that was said does not go with the map: it is made again before the next use.
     stale: AtomicBool,
-    finding: Mutex<Shared>,
+    finding: Mutex<Shared<String>>,
 }
 
 /// Which node has which slots.
@@ -56,24 +56,29 @@ struct Lane {
     /// Behind a connection that was given up; to be ended before another takes its place, so that
     /// nothing sent on it is done later than what is sent on the next.
     lost: Option<Session>,
-    failed: Shared,
+    failed: Shared<Unfit>,
 }
 
 /// The last failure of something that several wait for: those who waited meanwhile share it,
 /// instead of waiting each for a failure of their own, one after the other.
-#[derive(Default)]
-struct Shared(Option<(Instant, String)>);
+struct Shared<E>(Option<(Instant, E)>);
 
-impl Shared {
-    fn since(&self, asked: Instant) -> Result<(), String> {
+impl<E> Default for Shared<E> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<E: Clone> Shared<E> {
+    fn since(&self, asked: Instant) -> Result<(), E> {
         match &self.0 {
-            Some((at, reason)) if *at >= asked => Err(reason.clone()),
+            Some((at, failure)) if *at >= asked => Err(failure.clone()),
             Some(_) | None => Ok(()),
         }
     }
 
-    fn set(&mut self, reason: &str) {
-        self.0 = Some((Instant::now(), reason.to_owned()));
+    fn set(&mut self, failure: &E) {
+        self.0 = Some((Instant::now(), failure.clone()));
     }
 }
 
@@ -138,9 +143,9 @@ impl Node {
         if let Some(link) = &lane.link {
             return Ok(link.clone());
         }
-        lane.failed.since(asked).map_err(Unfit::Wrong)?;
+        lane.failed.since(asked)?;
         let opened = match self.open().await {
-            Ok(link) => self.succeed(lane.lost.as_ref(), link).await.map_err(Unfit::Wrong),
+            Ok(link) => self.succeed(lane.lost.as_ref(), link).await.map_err(Unfit::Away),
             unfit => unfit,
         };
         match opened {
@@ -150,11 +155,11 @@ impl Node {
                 lane.link = Some(link.clone());
                 Ok(link)
             }
-            Err(Unfit::Wrong(reason)) => {
-                lane.failed.set(&reason);
-                Err(Unfit::Wrong(reason))
-            }
             Err(replica @ Unfit::Replica(_)) => Err(replica),
+            Err(unfit) => {
+                lane.failed.set(&unfit);
+                Err(unfit)
+            }
         }
     }
 
@@ -173,15 +178,15 @@ impl Node {
 
     pub(super) async fn open(&self) -> Result<Link, Unfit> {
         let opening = async {
-            let link = Link::open(&self.target, &self.login).await.map_err(Unfit::Wrong)?;
-            let lost = |reason: String| Unfit::Wrong(said::unreachable(&self.target, &reason));
+            let link = Link::open(&self.target, &self.login).await.map_err(Unfit::Away)?;
+            let lost = |reason: String| Unfit::Away(said::unreachable(&self.target, &reason));
             link.introduce().await.map_err(lost)?;
             checks::examine(&link, &self.target, self.rules).await?;
             Ok(link)
         };
         let patience = self.login.patience();
         tokio::time::timeout(patience, opening).await.unwrap_or_else(|_| {
-            Err(Unfit::Wrong(said::unreachable(&self.target, &said::silent(patience))))
+            Err(Unfit::Away(said::unreachable(&self.target, &said::silent(patience))))
         })
     }
 

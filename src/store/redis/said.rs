@@ -128,9 +128,25 @@ mod tests {
             ("-ERR Error running script (call to f_9a1f): -", "ERR", false),
             ("-ERR no: -OOM", "ERR", false),
             ("-ERR", "ERR", false),
+            (
+                "-ERR Error running script (call to f_9a1f): @user_script:8: -NOPERM no",
+                "NOPERM",
+                false,
+            ),
         ] {
             let error = error(line);
             assert_eq!((code(&error), proves_untouched(&error)), (expected, untouched), "{line}");
         }
+    }
+
+    #[test]
+    fn a_right_that_is_missing_within_a_script_is_told_in_the_words_of_every_version() {
+        for line in [
+            "-ERR The user executing the script can't run this command or subcommand",
+            "-ERR ACL failure in script: User gate has no permissions to run the 'zadd' command",
+        ] {
+            assert!(denied_within_script(&error(line)), "{line}");
+        }
+        assert!(!denied_within_script(&error("-ERR unknown command")));
     }
 }

@@ -1,9 +1,9 @@
 -- Groups of changes: of each group all of them, or none.
 --
 -- KEYS  ids, open, expiry, subjects, marker, then the record of each row of each group
--- ARGV  store id, 1 where replicas are waited for, then for each group: how many rows it has, below zero when it is asked again; and
---       for each row: its id, the version it expects (empty: absent), the bytes it puts (empty:
---       removes)
+-- ARGV  store id, 1 where replicas are waited for, then for each group: how many rows it has, below
+--       zero when it is asked again; and for each row: its id, the version it expects (empty: absent),
+--       the bytes it puts (empty: removes)
 -- Gives 0 when all groups were made; else for each group 0, or the number of the first row that met
 -- something else and what is there.
 --
@@ -184,7 +184,7 @@ for index = 1, 4 do
   each(remove[index], 'ZREM', KEYS[index])
 end
 
--- What was there already, here or for whoever reads the answer, may be on this server alone. Since
+-- What may have been there already, here or for whoever reads the answer, may be on this server alone. Since
 -- Redis 7.2 `WAIT` counts only up to the last write of its own connection, so there has to be one.
 if ARGV[2] == '1' and (repeated or lost) then
   redis.call('SET', KEYS[5], ARGV[1])

@@ -88,9 +88,9 @@ async fn a_full_server_refuses_and_changes_nothing() {
 async fn a_server_that_begins_to_evict_is_noticed() {
     let server = servers::Redis::start(&[]);
     let engine = open(&options(server.url())).await;
-    engine.look().await.unwrap();
+    engine.look(PATIENCE).await.unwrap();
     server.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
-    refused(engine.look().await, "may evict");
+    refused(engine.look(PATIENCE).await, "may evict");
     refused(engine.beat([1; 16], PATIENCE).await, "may evict");
     server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     engine.beat([1; 16], PATIENCE).await.unwrap();

@@ -1,5 +1,6 @@
 //! Finding the servers that have the records, when they change or say nothing.
 
+use super::super::nodes::SIGNALS;
 use super::*;
 
 /// Waits for something that must happen.
@@ -113,7 +114,8 @@ async fn sentinels_tell_who_the_primary_is() {
     assert!(servers.servers()[1].cli(&["EXISTS", &format!("oncegate:{{00}}:r:{}", id(2))]) == "1");
 }
 
-/// A little more than the servers of a test need; as long as one silent one takes by itself.
+/// The patience for a connection, and for an answer. Two that are silent, one after the other, use up
+/// both together, which is all there is for finding the primary: the tests need them to be equal.
 const BRIEF: Duration = Duration::from_secs(3);
 
 #[tokio::test]
@@ -133,7 +135,7 @@ async fn silent_sentinels_hold_up_nobody_while_one_answers() {
     let engine = open(&options).await;
     engine.nodes.set_stale();
     assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
-    engine.look().await.unwrap();
+    engine.look(PATIENCE).await.unwrap();
     engine.beat([1; 16], PATIENCE).await.unwrap();
 }
 
@@ -142,7 +144,7 @@ async fn a_silent_node_of_a_cluster_stops_nobody_who_needs_others() {
     let cluster = servers::RedisCluster::start(&[("cluster-require-full-coverage", "no")]);
     let options = clustered(&cluster, "oncegate");
     let engine = open(&Options { connect_timeout: BRIEF, timeout: BRIEF, ..options }).await;
-    engine.look().await.unwrap();
+    engine.look(PATIENCE).await.unwrap();
     // The first that is asked, unless the leases are there.
     let leases = cluster.owner("oncegate:{meta}:store");
     let silent = cluster.nodes().iter().find(|node| !std::ptr::eq(*node, leases)).unwrap();
@@ -153,7 +155,7 @@ async fn a_silent_node_of_a_cluster_stops_nobody_who_needs_others() {
     silent.pause();
     // Over the connections that are open, and over those that have to be made anew.
     for n in 1..=2 {
-        engine.look().await.unwrap();
+        engine.look(PATIENCE).await.unwrap();
         engine.beat([1; 16], PATIENCE).await.unwrap();
         engine.nodes.set_stale();
         let put = vec![put_new(at(lives, n), samples::claim(n))];
@@ -176,4 +178,36 @@ async fn a_primary_that_follows_one_it_cannot_reach_is_left() {
     old.cli(&["REPLICAOF", "127.0.0.1", "1"]);
     assert_eq!(engine.commit(0, &[group(put(2))]).await.unwrap(), [Compared::Done]);
     assert!(has(2));
+}
+
+#[tokio::test]
+async fn a_node_that_evicts_is_told_also_where_its_connection_is_made_anew() {
+    let cluster = servers::RedisCluster::start(&[]);
+    let engine = open(&clustered(&cluster, "oncegate")).await;
+    engine.look(PATIENCE).await.unwrap();
+    let map = engine.nodes.map().await.unwrap();
+    for node in map.nodes() {
+        let link = node.link(SIGNALS).await.unwrap();
+        node.drop_link(SIGNALS, &link).await;
+    }
+    cluster.nodes()[1].cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    refused(engine.look(PATIENCE).await, "may evict");
+}
+
+/// With the shortest of leases, so that the wait for who is silent is not what ends it.
+#[tokio::test]
+async fn a_look_leaves_time_for_the_beat() {
+    let cluster = servers::RedisCluster::start(&[("cluster-require-full-coverage", "no")]);
+    let engine = open(&clustered(&cluster, "oncegate")).await;
+    let lease = Duration::from_secs(2);
+    engine.look(lease).await.unwrap();
+    let leases = cluster.owner("oncegate:{meta}:store");
+    let silent = cluster.nodes().iter().find(|node| !std::ptr::eq(*node, leases)).unwrap();
+    silent.pause();
+    // The patience for a connection and an answer is a minute here.
+    for _ in 0..2 {
+        tokio::time::timeout(lease, engine.look(lease)).await.expect("in time").unwrap();
+    }
+    silent.resume();
+    cluster.until_ready();
 }
