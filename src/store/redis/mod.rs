@@ -6,8 +6,8 @@
 //! have no time to live; what expires is decided elsewhere.
 //!
 //! `keys` names things, `link` is one connection, `checks` says whether a server can be trusted,
-//! `nodes` knows the servers, `finding` finds them by what others have `told`, `send` asks them; `swap`, `list`, `leases`, `messages` and `create`
-//! are what an engine has to do.
+//! `nodes` knows the servers, `finding` finds them by what others have `told`, `send` asks them;
+//! `swap`, `list`, `leases`, `messages` and `create` are what an engine has to do.
 
 mod checks;
 mod create;
