@@ -10,7 +10,7 @@
 //! - [`demo`]: the told story of the lost answer.
 //! - [`gateway`]: starting all of it and ending it.
 //! - [`cli`] and [`commands`]: what may be typed and what it does.
-//! - leaves: [`base64`], [`body`], [`clock`], [`crash`], [`json`], [`patience`], [`places`], [`problem`], [`shutdown`], [`telemetry`], [`tls`].
+//! - leaves: [`base64`], [`body`], [`clock`], [`crash`], [`json`], [`net`], [`places`], [`problem`], [`shutdown`], [`telemetry`], [`tls`].
 
 pub mod admin;
 pub mod base64;
@@ -25,7 +25,7 @@ pub mod gateway;
 pub mod idempotency;
 pub mod items;
 pub mod json;
-pub mod patience;
+pub mod net;
 pub mod places;
 pub mod problem;
 pub mod proxy;
@@ -37,4 +37,5 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod unique;
+pub mod upstream;
 mod urls;

@@ -29,7 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::body::{Body, full};
 use crate::config::{Config, Mode, defaults};
-use crate::patience::PatientIo;
+use crate::net::write_timeout::PatientIo;
 use crate::places::Places;
 use crate::shutdown::{Shutdown, Tasks};
 use crate::store::Store;

@@ -10,11 +10,11 @@ use http_body_util::BodyExt as _;
 use super::budget::Reservation;
 use super::headers;
 use super::outcome;
-use super::upstream::ResponseBody;
 use crate::body::{Body, BodyError, Bounded, Held, Resumed, full};
 use crate::idempotency::record::StoredResponse;
 use crate::json::{Document, Kind};
 use crate::problem::{Disposition, STATUS};
+use crate::upstream::ResponseBody;
 
 /// How much of an answer is held, and how long its stream may rest beyond that.
 pub(super) struct Limits {

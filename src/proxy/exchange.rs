@@ -11,7 +11,6 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::client::Client;
 use super::conclusion::Conclusion;
 use super::forward::{self, Call, Wanted};
 use super::headers::check::{HeadError, check_request_head};
@@ -21,6 +20,7 @@ use super::intake::{self, Intake};
 use super::known;
 use super::outcome::{self, Told};
 use super::route::Found;
+use super::server::peer::Client;
 use super::{Gateway, batch, pass, wellknown};
 use crate::body::Body;
 use crate::config::{Mode, RequestMode};

@@ -19,7 +19,6 @@ use super::inflight::Share;
 use super::intake::Intake;
 use super::onward;
 use super::outcome::{self, Told};
-use super::upstream::SendError;
 use crate::body::full;
 use crate::config::RequestMode;
 use crate::crash::{self, Point};
@@ -28,6 +27,7 @@ use crate::idempotency::record::{StoredResponse, UnknownReason};
 use crate::idempotency::{Answer as Kept, Fingerprint};
 use crate::places::Place;
 use crate::problem::{Disposition, Problem, Slug};
+use crate::upstream::SendError;
 
 /// A request that is ready to be claimed and sent.
 pub(super) struct Call {

@@ -6,9 +6,6 @@
 mod batch;
 pub mod budget;
 mod claimed;
-mod client;
-mod client_io;
-mod client_timer;
 mod collect;
 mod conclusion;
 mod exchange;
@@ -22,9 +19,7 @@ pub mod outcome;
 mod pass;
 pub mod route;
 mod server;
-mod together;
 mod unfinished;
-pub mod upstream;
 mod wellknown;
 
 use std::sync::Arc;
@@ -36,6 +31,7 @@ use crate::places::Places;
 use crate::shutdown::Tasks;
 use crate::store::Store;
 use crate::store::hot::Hot;
+use crate::upstream::Upstream;
 
 /// Everything the exchanges share.
 #[derive(Debug)]
@@ -55,7 +51,7 @@ pub struct Gateway {
     /// What the store did not confirm and is tried again.
     unfinished: unfinished::Unfinished,
     router: route::Router,
-    upstreams: Vec<upstream::Upstream>,
+    upstreams: Vec<Upstream>,
     budget: Arc<budget::Budget>,
     claims: Arc<Places>,
     quota: Option<Arc<Quota>>,
@@ -65,7 +61,7 @@ pub struct Gateway {
 
 impl Gateway {
     /// The backend of a route.
-    fn upstream(&self, route: usize) -> &upstream::Upstream {
+    fn upstream(&self, route: usize) -> &Upstream {
         &self.upstreams[self.config.routes[route].upstream]
     }
 
@@ -114,8 +110,7 @@ impl Gateway {
     /// When an upstream's certificates cannot be loaded or two routes are in each other's way.
     pub fn new(config: Config, store: Arc<dyn Store>, tasks: Tasks) -> Result<Arc<Self>, String> {
         let limits = &config.server.limits;
-        let upstreams =
-            config.upstreams.iter().map(upstream::Upstream::new).collect::<Result<_, _>>()?;
+        let upstreams = config.upstreams.iter().map(Upstream::new).collect::<Result<_, _>>()?;
         let waiters = config.routes.iter().map(|route| match &route.mode {
             crate::config::Mode::Request(mode) => Places::new(mode.duplicates.max_waiters),
             crate::config::Mode::Items(mode) => Places::new(mode.duplicates.max_waiters),

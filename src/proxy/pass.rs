@@ -6,13 +6,13 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 
 use super::Gateway;
-use super::client::Client;
 use super::exchange::{Answer, Arrived};
 use super::intake::Whole;
 use super::onward;
-use super::upstream::SendError;
+use super::server::peer::Client;
 use crate::body::{Body, Bounded, Held, empty};
 use crate::problem::{Disposition, Problem, STATUS, Slug};
+use crate::upstream::SendError;
 
 /// Streams the request to the backend and its answer to the client.
 pub(super) async fn through(

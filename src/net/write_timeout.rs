@@ -13,7 +13,7 @@ use tokio::time::{Sleep, sleep};
 
 /// How long writes may wait for the client.
 #[derive(Debug)]
-pub struct Patience {
+pub(crate) struct Patience {
     limit: Duration,
     /// Runs while a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -21,12 +21,12 @@ pub struct Patience {
 
 impl Patience {
     /// With this much for each write.
-    pub const fn new(limit: Duration) -> Self {
+    pub(crate) const fn new(limit: Duration) -> Self {
         Self { limit, stalled: None }
     }
 
     /// What a write came to, or an error when the client has taken nothing for too long.
-    pub fn poll<T>(
+    pub(crate) fn poll<T>(
         &mut self,
         context: &mut Context<'_>,
         written: Poll<io::Result<T>>,
@@ -44,14 +44,14 @@ impl Patience {
 
 /// A connection whose client is waited for with patience, and not for ever.
 #[derive(Debug)]
-pub struct PatientIo {
+pub(crate) struct PatientIo {
     stream: TcpStream,
     patience: Patience,
 }
 
 impl PatientIo {
     /// This connection, with this much for each write.
-    pub const fn new(stream: TcpStream, limit: Duration) -> Self {
+    pub(crate) const fn new(stream: TcpStream, limit: Duration) -> Self {
         Self { stream, patience: Patience::new(limit) }
     }
 }

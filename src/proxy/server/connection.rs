@@ -13,8 +13,8 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::together;
-use crate::patience::Patience;
+use crate::net::coalesce;
+use crate::net::write_timeout::Patience;
 use crate::problem::{Dialect, Problem, Slug};
 
 /// A connection from a client.
@@ -107,7 +107,7 @@ impl AsyncWrite for ClientIo {
             if slices.first().is_some_and(|head| io.replaced(head)) {
                 return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
             }
-            together::poll_write(&mut io.stream, context, slices)
+            coalesce::poll_write(&mut io.stream, context, slices)
         })
     }
 

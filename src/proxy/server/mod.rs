@@ -1,5 +1,9 @@
 //! Accepting connections and ending them well.
 
+mod connection;
+pub(super) mod peer;
+mod timer;
+
 use std::convert::Infallible;
 use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
@@ -13,9 +17,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::client::Client;
-use super::client_io::{ClientIo, written_out};
-use super::client_timer::ClientTimer;
+use self::connection::{ClientIo, written_out};
+use self::peer::Client;
+use self::timer::ClientTimer;
 use super::{Gateway, exchange, outcome};
 use crate::places::Places;
 use crate::problem::{Problem, Slug};

@@ -11,7 +11,7 @@ use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::proxy::together;
+use crate::net::coalesce;
 
 /// A TCP connection. Between the announcement of a request and its first byte, a read that finds
 /// nothing asks the kernel instead of the runtime's cached readiness.
@@ -114,7 +114,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.announced.written();
-        together::poll_write(&mut this.stream, cx, bufs)
+        coalesce::poll_write(&mut this.stream, cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

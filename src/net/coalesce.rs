@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 const SMALL: usize = 2048;
 
 /// Writes these pieces, one behind the other, as far as the connection takes them.
-pub(super) fn poll_write(
+pub(crate) fn poll_write(
     stream: &mut TcpStream,
     context: &mut Context<'_>,
     pieces: &[IoSlice<'_>],

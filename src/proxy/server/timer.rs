@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// The timer of one connection. Only one deadline is waited for at a time, always by the task of the
 /// connection: no head is read while the request before it is being answered.
 #[derive(Debug, Clone, Default)]
-pub(super) struct ClientTimer(Arc<Mutex<Option<Pin<Box<Sleep>>>>>);
+pub(in crate::proxy) struct ClientTimer(Arc<Mutex<Option<Pin<Box<Sleep>>>>>);
 
 /// Waits for one deadline.
 struct Until {
@@ -27,7 +27,11 @@ struct Until {
 
 impl ClientTimer {
     /// What comes of `future`; `None` when that takes longer than `limit`.
-    pub(super) async fn within<F>(&self, limit: Duration, mut future: F) -> Option<F::Output>
+    pub(in crate::proxy) async fn within<F>(
+        &self,
+        limit: Duration,
+        mut future: F,
+    ) -> Option<F::Output>
     where
         F: Future + Unpin,
     {

@@ -5,25 +5,25 @@ use std::sync::{Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderName};
 
-use super::client_timer::ClientTimer;
+use super::timer::ClientTimer;
 use crate::idempotency::TenantId;
 use crate::idempotency::tenant::LastTenant;
 
 /// The client at the other end of a connection.
 #[derive(Debug)]
-pub(super) struct Client {
-    pub(super) ip: IpAddr,
-    pub(super) timer: ClientTimer,
+pub(in crate::proxy) struct Client {
+    pub(in crate::proxy) ip: IpAddr,
+    pub(in crate::proxy) timer: ClientTimer,
     tenant: Mutex<LastTenant>,
 }
 
 impl Client {
-    pub(super) fn new(ip: IpAddr, timer: ClientTimer) -> Self {
+    pub(in crate::proxy) fn new(ip: IpAddr, timer: ClientTimer) -> Self {
         Self { ip, timer, tenant: Mutex::default() }
     }
 
     /// The tenant of a request on this connection.
-    pub(super) fn tenant(&self, names: &[HeaderName], headers: &HeaderMap) -> TenantId {
+    pub(in crate::proxy) fn tenant(&self, names: &[HeaderName], headers: &HeaderMap) -> TenantId {
         self.tenant.lock().unwrap_or_else(PoisonError::into_inner).of(names, headers)
     }
 }

@@ -1,0 +1,4 @@
+//! Connections as streams of bytes, for clients, backends and operators alike.
+
+pub(crate) mod coalesce;
+pub(crate) mod write_timeout;
