@@ -175,7 +175,7 @@ fn the_configuration_in_the_readme_is_accepted() {
     assert!(!blocks.is_empty(), "no configuration seen");
     for block in blocks {
         let (text, _) = block.split_once("```").unwrap();
-        let config = oncegate::config::read::parse(text, "README.md", &|_| None);
+        let config = oncegate::config::parse(text, "README.md", &|_| None);
         config.unwrap_or_else(|mistakes| panic!("{mistakes}"));
     }
 }

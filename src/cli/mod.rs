@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
-use crate::config::{self, Config, Mistakes, Store};
+use crate::config::{self, Config, Mistakes, StoreConfig};
 use records::RecordsCommand;
 
 /// Makes existing HTTP APIs safe to retry: one execution per idempotency key.
@@ -171,9 +171,9 @@ impl StoreArgs {
     ///
     /// # Errors
     /// For everything that is wrong with the file.
-    pub fn store(&self) -> Result<Store, Mistakes> {
+    pub fn store(&self) -> Result<StoreConfig, Mistakes> {
         match (&self.path, &self.config) {
-            (Some(path), _) => Ok(Store::in_directory(path.clone())),
+            (Some(path), _) => Ok(StoreConfig::in_directory(path.clone())),
             (None, Some(file)) => Ok(config::load(file)?.store),
             (None, None) => {
                 Err(Mistakes::one("oncegate store", "needs --config FILE or --path DIR"))

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{block_on, failed, say};
 use crate::cli::{Exit, StoreArgs, StoreCommand};
 use crate::clock::rfc3339;
-use crate::config::Engine;
+use crate::config::EngineConfig;
 use crate::gateway::store::server;
 use crate::idempotency::RecordId;
 use crate::store::embedded;
@@ -31,7 +31,7 @@ pub fn store(command: &StoreCommand) -> Exit {
             return Exit::Usage;
         }
     };
-    if let Engine::Embedded { path, cache } = &config.engine {
+    if let EngineConfig::Embedded { path, cache } = &config.engine {
         return in_directory(command, args, path, *cache);
     }
     // Only `init` makes a store.

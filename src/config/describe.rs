@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::describe_items::{items_json, items_key_cell};
 use super::units::{Period, Size, Time};
-use super::{Config, Duplicates, Mode, RecordRules, RequestMode, Route, Upstream};
+use super::{Config, DuplicateRules, Mode, RecordRules, RequestMode, RouteConfig, UpstreamConfig};
 use crate::idempotency::fingerprint::{BodyCompare, Select};
 use crate::idempotency::key::{Format, KeySource, Scope, Syntax};
 use crate::idempotency::outcome::{OutcomeRules, Verdict};
@@ -42,7 +42,7 @@ impl Config {
         text
     }
 
-    fn row(&self, route: &Route) -> [String; COLUMNS.len()] {
+    fn row(&self, route: &RouteConfig) -> [String; COLUMNS.len()] {
         let upstream = self.upstreams.get(route.upstream).map_or("", |it| it.name.as_str());
         let dash = || String::from("-");
         let [key, wait, answer, kept, then] = match &route.mode {
@@ -104,7 +104,7 @@ impl Config {
         })
     }
 
-    fn route_json(&self, route: &Route) -> Value {
+    fn route_json(&self, route: &RouteConfig) -> Value {
         let mut described = json!({
             "name": route.name,
             "methods": texts(&route.methods),
@@ -146,7 +146,7 @@ fn mode_name(mode: &Mode) -> &'static str {
     }
 }
 
-fn upstream_line(upstream: &Upstream) -> String {
+fn upstream_line(upstream: &UpstreamConfig) -> String {
     format!(
         "{} at {} (connect {}, timeout {}, keep-alive {})",
         upstream.name,
@@ -157,7 +157,7 @@ fn upstream_line(upstream: &Upstream) -> String {
     )
 }
 
-fn upstream_json(upstream: &Upstream) -> Value {
+fn upstream_json(upstream: &UpstreamConfig) -> Value {
     json!({
         "name": upstream.name,
         "urls": texts(&upstream.urls),
@@ -210,7 +210,7 @@ fn request_json(mode: &RequestMode) -> Value {
     })
 }
 
-fn duplicates_json(duplicates: &Duplicates) -> Value {
+fn duplicates_json(duplicates: &DuplicateRules) -> Value {
     json!({
         "wait": time(duplicates.wait),
         "max_waiters": duplicates.max_waiters,
@@ -245,7 +245,7 @@ fn dialect_name(dialect: Dialect) -> &'static str {
     }
 }
 
-fn keyed_cells(key: String, duplicates: &Duplicates, record: &RecordRules) -> [String; 5] {
+fn keyed_cells(key: String, duplicates: &DuplicateRules, record: &RecordRules) -> [String; 5] {
     let answer = duplicates.answer_within;
     [
         key,

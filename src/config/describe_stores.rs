@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::units::{Secret, Size, Time};
-use super::{Engine, StoreServer};
+use super::{EngineConfig, StoreServerConfig};
 
-impl Engine {
+impl EngineConfig {
     /// In one line.
     pub(super) fn line(&self) -> String {
         match self {
@@ -51,7 +51,7 @@ impl Engine {
     }
 }
 
-fn server_json(server: &StoreServer) -> Value {
+fn server_json(server: &StoreServerConfig) -> Value {
     let time = |duration| Time(duration).to_string();
     json!({
         "connect_timeout": time(server.connect_timeout),

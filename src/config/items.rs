@@ -8,7 +8,7 @@ use super::file_items as written;
 use super::profiles::Profile;
 use super::reader::{Reader, elements};
 use super::units::Flag;
-use super::{Config, ItemsMode, Upstream};
+use super::{Config, ItemsMode, UpstreamConfig};
 use crate::idempotency::record::{Keep, Retention};
 use crate::items::rules::{
     IssuedRules, ItemRules, MAX_ITEMS, MAX_QUANTITY, MatchBy, ResponseRules, View,
@@ -32,7 +32,7 @@ impl Reader {
         &mut self,
         table: &Spanned<Table<file::Route>>,
         config: &Config,
-        upstream: Option<&Upstream>,
+        upstream: Option<&UpstreamConfig>,
     ) -> ItemsMode {
         let route = table.get_ref();
         self.no_request_keys(route);

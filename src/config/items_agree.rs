@@ -7,7 +7,7 @@ use super::file::{self, Table};
 use super::file_items as written;
 use super::reader::{Reader, span_of};
 use super::units::Period;
-use super::{ItemsMode, Mode, Route};
+use super::{ItemsMode, Mode, RouteConfig};
 use crate::idempotency::record::{Keep, Retention};
 use crate::items::rules::{IssuedRules, ItemRules, RenderRules, ResponseRules};
 use crate::json::Pointer;
@@ -155,8 +155,8 @@ impl Reader {
     pub(super) fn items_beside(
         &mut self,
         table: &Spanned<Table<file::Route>>,
-        route: &Route,
-        others: &[Route],
+        route: &RouteConfig,
+        others: &[RouteConfig],
     ) {
         for other in others {
             let modes = (&route.mode, &other.mode);

@@ -52,22 +52,22 @@ pub use units::Secret;
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The public listener.
-    pub server: Server,
+    pub server: ServerConfig,
     /// The operator's listener.
-    pub admin: Admin,
+    pub admin: AdminConfig,
     /// Where records are kept.
-    pub store: Store,
+    pub store: StoreConfig,
     /// What tells callers apart.
-    pub tenant: Tenant,
+    pub tenant: TenantConfig,
     /// The backends.
-    pub upstreams: Vec<Upstream>,
+    pub upstreams: Vec<UpstreamConfig>,
     /// What is served, in the order written.
-    pub routes: Vec<Route>,
+    pub routes: Vec<RouteConfig>,
 }
 
 /// `[server]`
 #[derive(Debug, Clone)]
-pub struct Server {
+pub struct ServerConfig {
     /// Addresses to accept on; port 0 takes a free one.
     pub listen: Vec<SocketAddr>,
     /// How long SIGTERM lets calls in flight finish.
@@ -75,12 +75,12 @@ pub struct Server {
     /// Threads that serve requests.
     pub workers: usize,
     /// The limits of everything a client can make the gateway hold.
-    pub limits: Limits,
+    pub limits: LimitsConfig,
 }
 
 /// `[server.limits]`
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct LimitsConfig {
     /// Client connections at once.
     pub connections: usize,
     /// For a request head to arrive, and for an idle connection to send one.
@@ -101,7 +101,7 @@ pub struct Limits {
 
 /// `[admin]`
 #[derive(Debug, Clone)]
-pub struct Admin {
+pub struct AdminConfig {
     /// Where health and the records API are served; port 0 takes a free one.
     pub listen: SocketAddr,
     /// The bearer token of the records API, which is closed without one.
@@ -110,7 +110,7 @@ pub struct Admin {
 
 /// `[store]`
 #[derive(Debug, Clone)]
-pub struct Store {
+pub struct StoreConfig {
     /// How long answers and tombstones are kept where a route does not say.
     pub retention: Retention,
     /// Whether an empty place may become a store.
@@ -118,12 +118,12 @@ pub struct Store {
     /// The only store identity to accept.
     pub expect_id: Option<uuid::Uuid>,
     /// Which engine.
-    pub engine: Engine,
+    pub engine: EngineConfig,
 }
 
 /// Which engine keeps the records.
 #[derive(Debug, Clone)]
-pub enum Engine {
+pub enum EngineConfig {
     /// A directory on this machine.
     Embedded {
         /// The directory.
@@ -132,14 +132,14 @@ pub enum Engine {
         cache: u64,
     },
     /// A PostgreSQL server.
-    Postgres(Box<PostgresStore>),
+    Postgres(Box<PostgresConfig>),
     /// A Redis or Valkey server or cluster.
-    Redis(Box<RedisStore>),
+    Redis(Box<RedisConfig>),
 }
 
 /// `[store.postgres]`
 #[derive(Debug, Clone)]
-pub struct PostgresStore {
+pub struct PostgresConfig {
     /// `postgres://user:password@host/database`
     pub url: Secret,
     /// Connections that write.
@@ -147,12 +147,12 @@ pub struct PostgresStore {
     /// Whether statements are prepared once for each connection.
     pub prepared: bool,
     /// What both shared stores have.
-    pub server: StoreServer,
+    pub server: StoreServerConfig,
 }
 
 /// `[store.redis]`
 #[derive(Debug, Clone)]
-pub struct RedisStore {
+pub struct RedisConfig {
     /// `redis://` or `rediss://`, at least one.
     pub urls: Vec<Secret>,
     /// Whether they are a cluster.
@@ -166,12 +166,12 @@ pub struct RedisStore {
     /// What the names of all keys begin with.
     pub prefix: String,
     /// What both shared stores have.
-    pub server: StoreServer,
+    pub server: StoreServerConfig,
 }
 
 /// What every store on a server has.
 #[derive(Debug, Clone)]
-pub struct StoreServer {
+pub struct StoreServerConfig {
     /// For DNS, connect, TLS and login together.
     pub connect_timeout: Duration,
     /// For a change to become durable, reconnecting included.
@@ -186,14 +186,14 @@ pub struct StoreServer {
 
 /// `[tenant]`
 #[derive(Debug, Clone)]
-pub struct Tenant {
+pub struct TenantConfig {
     /// The headers whose values tell callers apart.
     pub headers: Vec<HeaderName>,
 }
 
 /// `[[upstream]]`
 #[derive(Debug, Clone)]
-pub struct Upstream {
+pub struct UpstreamConfig {
     /// What routes call it.
     pub name: String,
     /// Its addresses: scheme `http` or `https`, authority, and an optional path prefix.
@@ -212,7 +212,7 @@ pub struct Upstream {
 
 /// `[[route]]`
 #[derive(Debug, Clone)]
-pub struct Route {
+pub struct RouteConfig {
     /// Unique; a metric label and part of each record.
     pub name: Arc<str>,
     /// Upper-case methods.
@@ -247,7 +247,7 @@ pub struct RequestMode {
     /// `[route.fingerprint]`
     pub fingerprint: FingerprintRules,
     /// `[route.duplicates]`
-    pub duplicates: Duplicates,
+    pub duplicates: DuplicateRules,
     /// `[route.outcome]`; `on_unknown` is `hold`, the only policy of this version.
     pub outcome: OutcomeRules,
     /// `[route.record]`
@@ -264,7 +264,7 @@ pub struct ItemsMode {
     /// `[route.items]`
     pub rules: ItemRules,
     /// `[route.duplicates]`: what a batch gets while another one is sending one of its items.
-    pub duplicates: Duplicates,
+    pub duplicates: DuplicateRules,
     /// `[route.outcome]`: what the status of an answer without rows means.
     pub outcome: OutcomeRules,
     /// `[route.record]`; `max_stored_body` bounds the answer that is read.
@@ -275,7 +275,7 @@ pub struct ItemsMode {
 
 /// `[route.duplicates]`
 #[derive(Debug, Clone)]
-pub struct Duplicates {
+pub struct DuplicateRules {
     /// How long a duplicate waits for the call in flight; zero answers 409 at once.
     pub wait: Duration,
     /// Duplicates that may wait at once on this route; the next is told 409 at once.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::{Duplicates, RecordRules, RequestMode, defaults};
+use super::{DuplicateRules, RecordRules, RequestMode, defaults};
 use crate::idempotency::fingerprint::{BodyCompare, FingerprintRules, Select};
 use crate::idempotency::key::{KeyRules, KeySource, Scope, Syntax};
 use crate::idempotency::outcome::{OutcomeRules, StatusPattern, Verdict};
@@ -60,7 +60,7 @@ impl Profile {
                 select: Select::All,
                 headers: Vec::new(),
             },
-            duplicates: Duplicates {
+            duplicates: DuplicateRules {
                 wait: defaults::WAIT,
                 max_waiters: defaults::MAX_WAITERS,
                 answer_within,

@@ -15,7 +15,10 @@ use super::mistakes::{Mistake, Mistakes, place};
 use super::profiles::Profile;
 use super::reader::{LARGEST_BODY, LONGEST_WAIT, Reader, SHORTEST, elements, span_of, usize_of};
 use super::units::{Secret, Size, Time};
-use super::{Admin, Config, Engine, Limits, Mode, Route, Server, Store, Tenant, defaults, tree};
+use super::{
+    AdminConfig, Config, EngineConfig, LimitsConfig, Mode, RouteConfig, ServerConfig, StoreConfig,
+    TenantConfig, defaults, tree,
+};
 use super::{paths, upstreams};
 
 /// Threads that serve requests.
@@ -82,9 +85,9 @@ pub fn without_file(
     let mut reader = Reader { base: PathBuf::new(), removed: Vec::new(), mistakes: Vec::new() };
     let mut config = reader.general(&file::File::default());
     config.server.listen = listen.map_or(config.server.listen, |address| vec![address]);
-    config.store = Store::in_directory(store);
+    config.store = StoreConfig::in_directory(store);
     config.upstreams = vec![upstreams::at("backend", url)];
-    let route = |name: &str, methods: &[Method], mode| Route {
+    let route = |name: &str, methods: &[Method], mode| RouteConfig {
         name: name.into(),
         methods: methods.to_vec(),
         path: paths::EVERYTHING.to_owned(),
@@ -128,7 +131,7 @@ impl Reader {
 
     /// A server takes a record in one statement, within the time of one.
     fn answers_fit_the_store(&mut self, config: &Config) {
-        if let Engine::Embedded { .. } = config.store.engine {
+        if let EngineConfig::Embedded { .. } = config.store.engine {
             return;
         }
         for route in &config.routes {
@@ -163,7 +166,7 @@ impl Reader {
         }
     }
 
-    fn server(&mut self, server: &file::Server) -> Server {
+    fn server(&mut self, server: &file::Server) -> ServerConfig {
         self.unsupported("server.tls", &server.tls);
         let mut listen: Vec<SocketAddr> = Vec::new();
         for written in elements(&server.listen) {
@@ -183,13 +186,13 @@ impl Reader {
         let drain =
             self.time("drain", &server.drain, defaults::DRAIN, Time(Duration::ZERO)..=LONGEST_WAIT);
         let workers = self.count("workers", &server.workers, defaults::workers(), 1..=MOST_WORKERS);
-        Server { listen, drain, workers, limits: self.limits(&server.limits) }
+        ServerConfig { listen, drain, workers, limits: self.limits(&server.limits) }
     }
 
-    fn limits(&mut self, written: &file::Limits) -> Limits {
+    fn limits(&mut self, written: &file::Limits) -> LimitsConfig {
         let waits = SHORTEST..=LONGEST_WAIT;
         let counts = 1..=10_000_000;
-        let limits = Limits {
+        let limits = LimitsConfig {
             connections: self.count(
                 "connections",
                 &written.connections,
@@ -248,7 +251,7 @@ impl Reader {
         limits
     }
 
-    fn limits_agree(&mut self, written: &file::Limits, limits: &Limits) {
+    fn limits_agree(&mut self, written: &file::Limits, limits: &LimitsConfig) {
         if limits.max_body > limits.buffered {
             let span = span_of(&written.buffered).or(span_of(&written.max_body));
             self.say_at(
@@ -271,7 +274,12 @@ impl Reader {
         }
     }
 
-    fn admin(&mut self, admin: &file::Admin, server: &Server, written: &file::Server) -> Admin {
+    fn admin(
+        &mut self,
+        admin: &file::Admin,
+        server: &ServerConfig,
+        written: &file::Server,
+    ) -> AdminConfig {
         let listen = admin.listen.as_ref().and_then(|listen| self.address("listen", listen));
         let listen = listen.unwrap_or_else(default_admin);
         if let (Some(token), Some(_)) = (&admin.token, &admin.token_file) {
@@ -286,7 +294,7 @@ impl Reader {
                     Err(error) => {
                         let what = format!("`token_file`: cannot read {}: {error}", path.display());
                         self.say(name, what);
-                        return Admin { listen, token: None };
+                        return AdminConfig { listen, token: None };
                     }
                 }
             }
@@ -316,17 +324,17 @@ impl Reader {
                 format!("the admin listener on {listen} takes an address of [server] `listen`"),
             );
         }
-        Admin { listen, token: token.map(|(token, _)| token) }
+        AdminConfig { listen, token: token.map(|(token, _)| token) }
     }
 
-    fn tenant(&mut self, tenant: &file::Tenant) -> Tenant {
+    fn tenant(&mut self, tenant: &file::Tenant) -> TenantConfig {
         self.unsupported("tenant.directory", &tenant.directory);
         self.unsupported("tenant.unknown", &tenant.unknown);
         let headers = match &tenant.headers {
             None => defaults::TENANT_HEADERS.map(HeaderName::from_static).to_vec(),
             Some(_) => self.headers("headers", &tenant.headers),
         };
-        Tenant { headers }
+        TenantConfig { headers }
     }
 }
 

@@ -8,7 +8,7 @@ use super::file::{self, Table, Written};
 use super::profiles::Profile;
 use super::reader::{LARGEST_BODY, LONGEST_WAIT, Reader, elements, span_of};
 use super::units::{Size, Time};
-use super::{Config, Duplicates, RecordRules, RequestMode, Upstream};
+use super::{Config, DuplicateRules, RecordRules, RequestMode, UpstreamConfig};
 use crate::idempotency::fingerprint::{BodyCompare, FingerprintRules, Select};
 use crate::idempotency::key::{Format, KeyRules, KeySource, Scope, Syntax};
 use crate::idempotency::outcome::{OutcomeRules, StatusPattern, Verdict};
@@ -22,7 +22,7 @@ impl Reader {
         &mut self,
         route: &file::Route,
         config: &Config,
-        upstream: Option<&Upstream>,
+        upstream: Option<&UpstreamConfig>,
     ) -> RequestMode {
         if let Some(items) = &route.items {
             let what = "[route.items] needs mode = \"items\": with one key for each request, a \
@@ -192,9 +192,9 @@ impl Reader {
     pub(super) fn duplicates(
         &mut self,
         written: &file::Duplicates,
-        preset: Duplicates,
-        upstream: Option<&Upstream>,
-    ) -> Duplicates {
+        preset: DuplicateRules,
+        upstream: Option<&UpstreamConfig>,
+    ) -> DuplicateRules {
         let answer_within = match &written.answer_within {
             Some(_) => Some(self.timeout("answer_within", &written.answer_within, Duration::ZERO)),
             None => preset.answer_within,
@@ -215,7 +215,7 @@ impl Reader {
             );
         }
         let marker = written.replayed_header.as_ref();
-        Duplicates {
+        DuplicateRules {
             wait: self.time(
                 "wait",
                 &written.wait,

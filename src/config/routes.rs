@@ -8,7 +8,7 @@ use super::mistakes::nearest;
 use super::paths::{PathError, Paths};
 use super::reader::{LARGEST_BODY, Reader, elements, span_of};
 use super::units::Size;
-use super::{Config, Mode, Route};
+use super::{Config, Mode, RouteConfig};
 
 /// The methods that have a meaning of their own; another is taken unless it looks like a slip.
 const METHODS: [Method; 7] = [
@@ -30,8 +30,8 @@ enum ModeName {
 
 impl Reader {
     /// The routes; `config` has everything else.
-    pub(super) fn routes(&mut self, file: &file::File, config: &Config) -> Vec<Route> {
-        let mut routes: Vec<Route> = Vec::with_capacity(file.route.len());
+    pub(super) fn routes(&mut self, file: &file::File, config: &Config) -> Vec<RouteConfig> {
+        let mut routes: Vec<RouteConfig> = Vec::with_capacity(file.route.len());
         let mut paths = Paths::default();
         for table in &file.route {
             let route = self.route(table, file, config, &routes);
@@ -47,7 +47,7 @@ impl Reader {
         routes
     }
 
-    fn path_error(&mut self, path: &Spanned<String>, error: &PathError, routes: &[Route]) {
+    fn path_error(&mut self, path: &Spanned<String>, error: &PathError, routes: &[RouteConfig]) {
         let text = path.get_ref();
         let what = match error {
             PathError::Syntax(what) => format!("`path` \"{text}\" {what}"),
@@ -68,8 +68,8 @@ impl Reader {
         table: &Spanned<Table<file::Route>>,
         file: &file::File,
         config: &Config,
-        others: &[Route],
-    ) -> Route {
+        others: &[RouteConfig],
+    ) -> RouteConfig {
         let written = table.get_ref();
         self.unsupported("route.probe", &written.probe);
         self.unsupported("route.already_done", &written.already_done);
@@ -124,7 +124,7 @@ impl Reader {
             };
             self.bounded("max_body", &written.max_body, Size(0), Size(0)..=most).0
         });
-        Route {
+        RouteConfig {
             name: name.into(),
             methods: self.methods(table),
             path: written.path.as_ref().map(|path| path.get_ref().clone()).unwrap_or_default(),

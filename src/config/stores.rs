@@ -10,7 +10,7 @@ use toml::Spanned;
 use super::file::{self, List, Table, Written};
 use super::reader::{Reader, SHORTEST, elements};
 use super::units::{Count, Secret, Size, Time};
-use super::{Engine, PostgresStore, RedisStore, Store, StoreServer, defaults};
+use super::{EngineConfig, PostgresConfig, RedisConfig, StoreConfig, StoreServerConfig, defaults};
 use crate::idempotency::record::Retention;
 use crate::urls;
 
@@ -33,20 +33,20 @@ struct ServerKeys<'a> {
     client_cert: &'a Written<Table<file::ClientCert>>,
 }
 
-impl Store {
+impl StoreConfig {
     /// A store in this directory, with every default.
     pub fn in_directory(path: PathBuf) -> Self {
         Self {
             retention: Retention { answer: defaults::RETENTION, tombstone: defaults::TOMBSTONE },
             create: true,
             expect_id: None,
-            engine: Engine::Embedded { path, cache: defaults::CACHE },
+            engine: EngineConfig::Embedded { path, cache: defaults::CACHE },
         }
     }
 }
 
 impl Reader {
-    pub(super) fn store(&mut self, store: &file::Store) -> Store {
+    pub(super) fn store(&mut self, store: &file::Store) -> StoreConfig {
         self.unsupported("store.encryption", &store.encryption);
         let expect_id = store.expect_id.as_ref().and_then(|written| {
             let id = uuid::Uuid::parse_str(written.get_ref()).ok();
@@ -57,7 +57,7 @@ impl Reader {
             id
         });
         let engine = self.engine(store);
-        Store {
+        StoreConfig {
             retention: self.retention(
                 &store.retention,
                 &store.tombstone,
@@ -69,7 +69,7 @@ impl Reader {
         }
     }
 
-    fn engine(&mut self, store: &file::Store) -> Engine {
+    fn engine(&mut self, store: &file::Store) -> EngineConfig {
         let tables = [
             store.embedded.as_ref().map(Spanned::span),
             store.postgres.as_ref().map(Spanned::span),
@@ -81,13 +81,13 @@ impl Reader {
             self.say_at(Some(second), what);
         }
         match (&store.postgres, &store.redis) {
-            (Some(postgres), _) => Engine::Postgres(Box::new(self.postgres(postgres))),
-            (None, Some(redis)) => Engine::Redis(Box::new(self.redis(redis))),
+            (Some(postgres), _) => EngineConfig::Postgres(Box::new(self.postgres(postgres))),
+            (None, Some(redis)) => EngineConfig::Redis(Box::new(self.redis(redis))),
             (None, None) => self.embedded(&store.embedded),
         }
     }
 
-    fn embedded(&mut self, written: &Written<Table<file::Embedded>>) -> Engine {
+    fn embedded(&mut self, written: &Written<Table<file::Embedded>>) -> EngineConfig {
         let empty = Table::default();
         let embedded = written.as_ref().map_or(&empty, Spanned::get_ref);
         let path = match &embedded.path {
@@ -104,10 +104,10 @@ impl Reader {
             Size(defaults::CACHE),
             Size(64 << 10)..=Size(1 << 40),
         );
-        Engine::Embedded { path, cache: cache.0 }
+        EngineConfig::Embedded { path, cache: cache.0 }
     }
 
-    fn postgres(&mut self, table: &Spanned<Table<file::Postgres>>) -> PostgresStore {
+    fn postgres(&mut self, table: &Spanned<Table<file::Postgres>>) -> PostgresConfig {
         let written = table.get_ref();
         let urls = self.store_urls(
             (&written.url, &written.url_file, &None),
@@ -120,7 +120,7 @@ impl Reader {
                         url = \"postgres://user:password@host/database\", or name a `url_file`";
             self.missing(table, "url", what);
         }
-        PostgresStore {
+        PostgresConfig {
             url: urls.into_iter().next().unwrap_or_else(|| Secret::new(String::new())),
             pool: self.count("pool", &written.pool, defaults::POOL, 1..=LARGEST_POOL),
             prepared: written.prepared.as_ref().is_none_or(|flag| flag.get_ref().0),
@@ -134,7 +134,7 @@ impl Reader {
         }
     }
 
-    fn redis(&mut self, table: &Spanned<Table<file::Redis>>) -> RedisStore {
+    fn redis(&mut self, table: &Spanned<Table<file::Redis>>) -> RedisConfig {
         let written = table.get_ref();
         let urls = self.store_urls(
             (&written.url, &written.url_file, &written.urls),
@@ -153,7 +153,7 @@ impl Reader {
         if let Some(name) = written.sentinel.as_ref().filter(|_| cluster) {
             self.say(name, "`sentinel` and `cluster = true` do not go together; keep one of them");
         }
-        RedisStore {
+        RedisConfig {
             urls,
             cluster,
             sentinel,
@@ -258,9 +258,9 @@ impl Reader {
         found
     }
 
-    fn store_server(&mut self, keys: &ServerKeys<'_>) -> StoreServer {
+    fn store_server(&mut self, keys: &ServerKeys<'_>) -> StoreServerConfig {
         let client_cert = keys.client_cert.as_ref().and_then(|pair| self.client_cert(pair));
-        let server = StoreServer {
+        let server = StoreServerConfig {
             connect_timeout: self.time(
                 "connect_timeout",
                 keys.connect_timeout,

@@ -8,14 +8,14 @@ use toml::Spanned;
 use super::file::{self, Table};
 use super::reader::{LONGEST_WAIT, Reader, elements};
 use super::units::Time;
-use super::{Upstream, defaults};
+use super::{UpstreamConfig, defaults};
 
 /// Characters of the longest name.
 const LONGEST_NAME: usize = 64;
 
 /// An upstream with one address and every default.
-pub(super) fn at(name: &str, url: Uri) -> Upstream {
-    Upstream {
+pub(super) fn at(name: &str, url: Uri) -> UpstreamConfig {
+    UpstreamConfig {
         name: name.to_owned(),
         urls: vec![url],
         connect_timeout: defaults::CONNECT_TIMEOUT,
@@ -67,8 +67,8 @@ impl Reader {
     pub(super) fn upstreams(
         &mut self,
         written: &[Spanned<Table<file::Upstream>>],
-    ) -> Vec<Upstream> {
-        let mut upstreams: Vec<Upstream> = Vec::with_capacity(written.len());
+    ) -> Vec<UpstreamConfig> {
+        let mut upstreams: Vec<UpstreamConfig> = Vec::with_capacity(written.len());
         for upstream in written {
             let upstream = self.upstream(upstream, &upstreams);
             upstreams.push(upstream);
@@ -79,8 +79,8 @@ impl Reader {
     fn upstream(
         &mut self,
         table: &Spanned<Table<file::Upstream>>,
-        others: &[Upstream],
-    ) -> Upstream {
+        others: &[UpstreamConfig],
+    ) -> UpstreamConfig {
         let written = table.get_ref();
         let taken = |name: &str| others.iter().any(|other| other.name == name);
         let name = match &written.name {
@@ -91,7 +91,7 @@ impl Reader {
             }
         };
         let urls = self.urls(table);
-        let upstream = Upstream {
+        let upstream = UpstreamConfig {
             name,
             connect_timeout: self.timeout(
                 "connect_timeout",

@@ -75,7 +75,7 @@ impl Gateway {
         shutdown: Shutdown,
     ) -> Result<Self, String> {
         let text = configuration(behind, &folder.join("store"));
-        let config = config::read::parse(&text, "the demo's configuration", &|_| None)
+        let config = config::parse(&text, "the demo's configuration", &|_| None)
             .map_err(|mistakes| mistakes.to_string())?;
         let running = gateway::start(config, shutdown).await.map_err(|error| error.to_string())?;
         let address = running.listening.first().copied();

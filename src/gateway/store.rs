@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{self, Engine, StoreServer};
+use crate::config::{self, EngineConfig, StoreServerConfig};
 use crate::store::Store;
 use crate::store::embedded::{self, Embedded};
 use crate::store::server::{Server, Timing, statement_timeout};
@@ -12,7 +12,7 @@ use crate::store::{postgres, redis};
 ///
 /// # Errors
 /// One line that says what is in the way.
-pub(super) async fn open(config: &config::Store) -> Result<Arc<dyn Store>, String> {
+pub(super) async fn open(config: &config::StoreConfig) -> Result<Arc<dyn Store>, String> {
     let Some((server, timing)) = server(config) else { return embedded(config).await };
     let opened = server.open(timing).await?;
     if opened.created {
@@ -23,17 +23,18 @@ pub(super) async fn open(config: &config::Store) -> Result<Arc<dyn Store>, Strin
 
 /// How long a process lives in a shared store after it was last heard of; `None`: the store is not
 /// shared.
-pub(super) fn lease(config: &config::Store) -> Option<std::time::Duration> {
+pub(super) fn lease(config: &config::StoreConfig) -> Option<std::time::Duration> {
     server(config).map(|(_, timing)| timing.lease)
 }
 
 /// The server of a store that is shared.
-pub(crate) fn server(config: &config::Store) -> Option<(Server, Timing)> {
+pub(crate) fn server(config: &config::StoreConfig) -> Option<(Server, Timing)> {
     let (create, expect_id) = (config.create, config.expect_id);
-    let timing = |server: &StoreServer| Timing { patience: server.timeout, lease: server.lease };
+    let timing =
+        |server: &StoreServerConfig| Timing { patience: server.timeout, lease: server.lease };
     match &config.engine {
-        Engine::Embedded { .. } => None,
-        Engine::Postgres(store) => {
+        EngineConfig::Embedded { .. } => None,
+        EngineConfig::Postgres(store) => {
             let options = postgres::Options {
                 url: store.url.expose().to_owned(),
                 connections: store.pool,
@@ -47,7 +48,7 @@ pub(crate) fn server(config: &config::Store) -> Option<(Server, Timing)> {
             };
             Some((Server::Postgres(options), timing(&store.server)))
         }
-        Engine::Redis(store) => {
+        EngineConfig::Redis(store) => {
             let options = redis::Options {
                 urls: store.urls.iter().map(|url| url.expose().to_owned()).collect(),
                 cluster: store.cluster,
@@ -67,8 +68,8 @@ pub(crate) fn server(config: &config::Store) -> Option<(Server, Timing)> {
     }
 }
 
-async fn embedded(config: &config::Store) -> Result<Arc<dyn Store>, String> {
-    let Engine::Embedded { path, cache } = config.engine.clone() else {
+async fn embedded(config: &config::StoreConfig) -> Result<Arc<dyn Store>, String> {
+    let EngineConfig::Embedded { path, cache } = config.engine.clone() else {
         return Err("this store is not a directory".to_owned());
     };
     let options =

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::budget::Reservation;
 use super::exchange::{Arrived, Path};
 use super::{Gateway, headers, onward, outcome};
-use crate::config::{RequestMode, Route};
+use crate::config::{RequestMode, RouteConfig};
 use crate::idempotency::fingerprint::{self, Compared, Subject, Verbatim};
 use crate::idempotency::key::{Key, KeyError, KeySource, Scope};
 use crate::idempotency::record::subject_digest;
@@ -261,7 +261,11 @@ async fn collect(
 
 impl Whole {
     /// The request as it goes upstream, and the memory it holds.
-    pub(super) fn into_request(self, route: &Route, keyed: bool) -> (Request<Bytes>, Reservation) {
+    pub(super) fn into_request(
+        self,
+        route: &RouteConfig,
+        keyed: bool,
+    ) -> (Request<Bytes>, Reservation) {
         let request = onward::to_backend(route, self.head, self.peer, self.body, keyed);
         (request, self.reservation)
     }

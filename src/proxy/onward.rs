@@ -8,14 +8,14 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, request, r
 
 use super::headers::path::normalize_path;
 use super::headers::{self, Forwarding};
-use crate::config::{Mode, Route};
+use crate::config::{Mode, RouteConfig};
 use crate::idempotency::key::KeySource;
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The request for the backend of `route`. `keyed` says that its answer will be kept.
 pub(super) fn to_backend<B>(
-    route: &Route,
+    route: &RouteConfig,
     head: request::Parts,
     peer: IpAddr,
     body: B,
@@ -37,7 +37,7 @@ pub(super) fn to_backend<B>(
 
 /// The key's header, where it stays here: some clients and proxies retry by themselves when they
 /// see one.
-fn hidden_key(route: &Route) -> Option<&HeaderName> {
+fn hidden_key(route: &RouteConfig) -> Option<&HeaderName> {
     match &route.mode {
         Mode::Request(mode) => match &mode.key.source {
             KeySource::Header(name) if !mode.key.forward => Some(name),

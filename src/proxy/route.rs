@@ -29,7 +29,7 @@ impl Router {
     /// # Errors
     /// When two routes claim the same method and path; the configuration reports that earlier, with
     /// the line.
-    pub fn new(routes: &[config::Route]) -> Result<Self, String> {
+    pub fn new(routes: &[config::RouteConfig]) -> Result<Self, String> {
         let mut router = Self::default();
         for (index, route) in routes.iter().enumerate() {
             for method in &route.methods {
@@ -44,7 +44,7 @@ impl Router {
     }
 
     /// `/{*rest}` reads as "everything", but matchit wants at least one character for the rest.
-    fn let_wildcards_match_the_root(&mut self, routes: &[config::Route]) {
+    fn let_wildcards_match_the_root(&mut self, routes: &[config::RouteConfig]) {
         for (index, route) in routes.iter().enumerate() {
             if !route.path.starts_with("/{*") {
                 continue;

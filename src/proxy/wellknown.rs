@@ -10,7 +10,7 @@ use super::Gateway;
 use super::exchange::Answer;
 use crate::body::{Body, full};
 use crate::clock::{Timestamp, rfc3339};
-use crate::config::{ItemsMode, Mode, RequestMode, Route};
+use crate::config::{ItemsMode, Mode, RequestMode, RouteConfig};
 use crate::idempotency::fingerprint::{BodyCompare, Select};
 use crate::idempotency::key::{
     Format, Key, KeyError, KeyRules, KeySource, Scope, Syntax, any_text, header_as_written,
@@ -104,7 +104,10 @@ async fn status(gateway: &Gateway, headers: &HeaderMap) -> Answer {
 
 /// The scope and the key that this route would find a record by: for a batch API the header names
 /// the id of an item.
-fn scoped_key(route: &Route, headers: &HeaderMap) -> Option<Result<(String, String), KeyError>> {
+fn scoped_key(
+    route: &RouteConfig,
+    headers: &HeaderMap,
+) -> Option<Result<(String, String), KeyError>> {
     match &route.mode {
         Mode::Request(mode) => {
             let scope = match mode.key.scope {
@@ -225,7 +228,7 @@ fn contract(gateway: &Gateway) -> Value {
     })
 }
 
-fn route_contract(route: &Route, mode: &RequestMode) -> Value {
+fn route_contract(route: &RouteConfig, mode: &RequestMode) -> Value {
     let (header, pointer) = match &mode.key.source {
         KeySource::Header(name) => (Some(header_as_written(name)), None),
         KeySource::Pointer(pointer) => (None, Some(pointer.to_string())),
@@ -263,7 +266,7 @@ fn route_contract(route: &Route, mode: &RequestMode) -> Value {
     })
 }
 
-fn items_contract(route: &Route, mode: &ItemsMode) -> Value {
+fn items_contract(route: &RouteConfig, mode: &ItemsMode) -> Value {
     let rules = &mode.rules;
     let pointers = |list: &[crate::json::Pointer]| -> Vec<String> {
         list.iter().map(ToString::to_string).collect()

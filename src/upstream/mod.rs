@@ -116,7 +116,7 @@ impl Upstream {
     ///
     /// # Errors
     /// What is wrong with a URL or a certificate file.
-    pub fn new(config: &config::Upstream) -> Result<Self, String> {
+    pub fn new(config: &config::UpstreamConfig) -> Result<Self, String> {
         let named = |error| format!("upstream {:?}: {error}", config.name);
         let secure = config.urls.iter().any(|url| url.scheme() == Some(&Scheme::HTTPS));
         let client_cert = config.client_cert.as_ref();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::{Mode, RequestMode, read, request_mode, route_with};
-use crate::config::{Engine, without_file};
+use crate::config::{EngineConfig, without_file};
 use crate::idempotency::fingerprint::{BodyCompare, Select};
 use crate::idempotency::key::{KeySource, Scope, Syntax};
 use crate::idempotency::outcome::Verdict;
@@ -45,7 +45,9 @@ fn what_is_left_out_has_the_published_default() {
     assert_eq!(config.store.retention.tombstone, days(30));
     assert!(config.store.create);
     assert_eq!(config.store.expect_id, None);
-    let Engine::Embedded { path, .. } = &config.store.engine else { panic!("not a directory") };
+    let EngineConfig::Embedded { path, .. } = &config.store.engine else {
+        panic!("not a directory")
+    };
     assert_eq!(path, &PathBuf::from("/var/lib/oncegate"));
     assert_eq!(config.tenant.headers, ["authorization", "x-api-key"]);
     assert_eq!(config.upstreams[0].connect_timeout, Duration::from_secs(2));
@@ -144,7 +146,9 @@ fn without_a_file_unsafe_methods_need_a_key() {
     let listen = "127.0.0.1:0".parse().unwrap();
     let config = without_file("http://127.0.0.1:9000", Some(listen), "here".into()).unwrap();
     assert_eq!(config.server.listen, [listen]);
-    let Engine::Embedded { path, .. } = &config.store.engine else { panic!("not a directory") };
+    let EngineConfig::Embedded { path, .. } = &config.store.engine else {
+        panic!("not a directory")
+    };
     assert_eq!(path, &PathBuf::from("here"));
     let mode_of = |method: Method| {
         let mut routes = config.routes.iter().filter(|route| route.methods.contains(&method));

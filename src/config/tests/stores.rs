@@ -2,13 +2,13 @@
 
 use super::mistakes::check;
 use super::route_with as parsed;
-use crate::config::{Engine, defaults};
+use crate::config::{EngineConfig, defaults};
 
 #[test]
 fn a_postgres_store_needs_only_its_url() {
     let config =
         parsed("[store.postgres]\nurl = \"postgres://a:s3cret@db:5433/x?sslmode=require\"");
-    let Engine::Postgres(store) = &config.store.engine else { panic!("{:?}", config.store) };
+    let EngineConfig::Postgres(store) = &config.store.engine else { panic!("{:?}", config.store) };
     assert_eq!(store.url.expose(), "postgres://a:s3cret@db:5433/x?sslmode=require");
     assert_eq!((store.pool, store.prepared), (defaults::POOL, true));
     assert_eq!(store.server.lease, defaults::LEASE);
@@ -20,13 +20,13 @@ fn a_postgres_store_needs_only_its_url() {
 #[test]
 fn a_redis_store_has_one_url_or_several() {
     let config = parsed("[store.redis]\nurl = \"redis://:s3cret@cache/0\"");
-    let Engine::Redis(store) = &config.store.engine else { panic!("{:?}", config.store) };
+    let EngineConfig::Redis(store) = &config.store.engine else { panic!("{:?}", config.store) };
     assert_eq!((store.urls.len(), store.cluster, store.strict), (1, false, true));
     assert!(config.describe().contains("store     redis, cache/0, strict\n"));
     let config = parsed(
         "[store.redis]\nurls = [\"rediss://a\", \"rediss://b\"]\ncluster = true\ndurability = \"relaxed\"\nreplicas = 1\nprefix = \"once:gate\"",
     );
-    let Engine::Redis(store) = &config.store.engine else { panic!("{:?}", config.store) };
+    let EngineConfig::Redis(store) = &config.store.engine else { panic!("{:?}", config.store) };
     assert_eq!((store.urls.len(), store.cluster, store.strict), (2, true, false));
     assert_eq!((store.replicas, store.prefix.as_str()), (1, "once:gate"));
     assert!(!format!("{}{config:?}", config.describe_json()).contains("s3cret"));

@@ -8,7 +8,7 @@ use http::Method;
 use super::{ROUTE, request_mode, route_with};
 use crate::config::paths::{PathError, Paths};
 use crate::config::units::{Size, Time};
-use crate::config::{Engine, load};
+use crate::config::{EngineConfig, load};
 use crate::idempotency::record::Keep;
 
 #[test]
@@ -79,7 +79,9 @@ fn any_string_takes_its_value_from_the_environment() {
     assert_eq!(ports, [9000, 9001]);
     assert_eq!(config.server.limits.connections, 9000);
     assert_eq!(config.admin.token.as_ref().unwrap().expose(), "s3cret");
-    let Engine::Embedded { path, .. } = &config.store.engine else { panic!("not a directory") };
+    let EngineConfig::Embedded { path, .. } = &config.store.engine else {
+        panic!("not a directory")
+    };
     assert_eq!(path, &PathBuf::from("/a/${PORT}/$b"));
     assert!(!config.store.create);
 }
@@ -93,7 +95,9 @@ fn files_are_looked_for_beside_the_configuration() {
     std::fs::write(&file, format!("{ROUTE}{more}")).unwrap();
     let config = load(&file).unwrap();
     assert_eq!(config.admin.token.as_ref().unwrap().expose(), "s3cret");
-    let Engine::Embedded { path, .. } = &config.store.engine else { panic!("not a directory") };
+    let EngineConfig::Embedded { path, .. } = &config.store.engine else {
+        panic!("not a directory")
+    };
     assert_eq!(path, &directory.path().join("records"));
     assert!(
         !format!("{config:?}{}{:#}", config.describe(), config.describe_json()).contains("s3cret")

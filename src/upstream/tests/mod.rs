@@ -244,7 +244,7 @@ async fn a_connection_idle_for_longer_than_keep_alive_is_closed_and_not_used_aga
         }
         let _ = ended.try_send(());
     });
-    let settings = crate::config::Upstream {
+    let settings = crate::config::UpstreamConfig {
         keep_alive: Duration::from_millis(1),
         ..config(&[backend.url()])
     };

@@ -116,8 +116,8 @@ pub(super) fn dead_url() -> String {
     format!("http://{}", listener.local_addr().unwrap())
 }
 
-pub(super) fn config(urls: &[String]) -> config::Upstream {
-    config::Upstream {
+pub(super) fn config(urls: &[String]) -> config::UpstreamConfig {
+    config::UpstreamConfig {
         name: "test".to_owned(),
         urls: urls.iter().map(|url| url.parse().unwrap()).collect(),
         connect_timeout: Duration::from_secs(10),

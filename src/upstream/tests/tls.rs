@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::{SendError, Upstream};
 use super::support::{Backend, OK, config, post, text};
-use crate::config::Upstream as Settings;
+use crate::config::UpstreamConfig as Settings;
 
 /// A certificate for 127.0.0.1 and the authority that issued it, as PEM.
 fn certificate() -> (Arc<rustls::ServerConfig>, String) {
