@@ -1,7 +1,7 @@
 //! What the commands do: `run`, `demo` and `health` here, `store …` in `store`, `records …` in
-//! `records`, which asks a running gateway by `desk`. What may be typed is in `cli`.
+//! `records`, which asks a running gateway by `admin_client`. What may be typed is in `cli`.
 
-mod desk;
+mod admin_client;
 mod records;
 mod store;
 
@@ -107,7 +107,7 @@ pub fn health(args: &HealthArgs) -> Exit {
         eprintln!("--admin {}: an http URL with a host is needed", args.admin);
         return Exit::Usage;
     };
-    let Some(port) = desk::port(authority) else {
+    let Some(port) = admin_client::port(authority) else {
         eprintln!("--admin {}: the port is a number, 1 to 65535", args.admin);
         return Exit::Usage;
     };

@@ -5,8 +5,8 @@ use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use http::Method;
 use serde_json::{Map, Value, json};
 
+use super::admin_client::{Desk, Failure};
 use super::block_on;
-use super::desk::{Desk, Failure};
 use crate::cli::Exit;
 use crate::cli::records::{ListArgs, PurgeArgs, RecordsCommand, ResolveArgs};
 
