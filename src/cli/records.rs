@@ -19,7 +19,7 @@ pub enum RecordsCommand {
 
 /// Which gateway, and how to be let in.
 #[derive(Debug, Args)]
-pub struct DeskArgs {
+pub struct AdminArgs {
     /// The admin listener.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090")]
     pub admin: String,
@@ -36,7 +36,7 @@ pub struct DeskArgs {
 pub struct ListArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would take it for the text of the command")]
-    pub desk: DeskArgs,
+    pub admin: AdminArgs,
     /// Only this key, or the id of an item.
     #[arg(long)]
     pub key: Option<String>,
@@ -65,7 +65,7 @@ pub struct ShowArgs {
     pub id: String,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would take it for the text of the command")]
-    pub desk: DeskArgs,
+    pub admin: AdminArgs,
 }
 
 /// `oncegate records resolve`
@@ -75,7 +75,7 @@ pub struct ResolveArgs {
     pub id: String,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would take it for the text of the command")]
-    pub desk: DeskArgs,
+    pub admin: AdminArgs,
     /// What you found out.
     #[arg(long = "as", value_enum)]
     pub how: How,
@@ -124,7 +124,7 @@ pub struct PurgeArgs {
     pub id: String,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would take it for the text of the command")]
-    pub desk: DeskArgs,
+    pub admin: AdminArgs,
     /// Who you are; kept with the record.
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
@@ -135,12 +135,12 @@ pub struct PurgeArgs {
 
 impl RecordsCommand {
     /// Which gateway it is for.
-    pub fn desk(&self) -> &DeskArgs {
+    pub fn admin(&self) -> &AdminArgs {
         match self {
-            Self::List(args) => &args.desk,
-            Self::Show(args) => &args.desk,
-            Self::Resolve(args) => &args.desk,
-            Self::Purge(args) => &args.desk,
+            Self::List(args) => &args.admin,
+            Self::Show(args) => &args.admin,
+            Self::Resolve(args) => &args.admin,
+            Self::Purge(args) => &args.admin,
         }
     }
 }

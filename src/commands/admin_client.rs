@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::cli::Exit;
-use crate::cli::records::DeskArgs;
+use crate::cli::records::AdminArgs;
 use crate::shutdown::Tasks;
 
 /// For the connection, and for a whole answer.
@@ -25,7 +25,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const LARGEST: usize = 64 << 20;
 
 /// A gateway's admin listener, and the token.
-pub(super) struct Desk {
+pub(super) struct AdminClient {
     /// As it was typed, for messages.
     admin: String,
     host: String,
@@ -47,10 +47,10 @@ impl Failure {
     }
 }
 
-impl Desk {
+impl AdminClient {
     /// # Errors
     /// When the URL is none, or the token cannot be read.
-    pub(super) fn open(args: &DeskArgs) -> Result<Self, Failure> {
+    pub(super) fn open(args: &AdminArgs) -> Result<Self, Failure> {
         let not_a_url = || {
             let what = "an http URL with a host is needed, such as http://127.0.0.1:9090";
             Failure::usage(format!("--admin {}: {what}", args.admin))

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::admin_client::{Desk, Failure};
+use super::admin_client::{AdminClient, Failure};
 use super::block_on;
 use crate::cli::Exit;
 use crate::cli::records::{ListArgs, PurgeArgs, RecordsCommand, ResolveArgs};
@@ -29,20 +29,20 @@ pub fn records(command: &RecordsCommand) -> Exit {
 }
 
 async fn run(command: &RecordsCommand) -> Result<(), Failure> {
-    let desk = Desk::open(command.desk())?;
+    let admin = AdminClient::open(command.admin())?;
     match command {
-        RecordsCommand::List(args) => list(&desk, args).await,
+        RecordsCommand::List(args) => list(&admin, args).await,
         RecordsCommand::Show(args) => {
             let target = target(&args.id, "");
-            let record = desk.record(Method::GET, (&args.id, &target), None).await?;
-            tell(args.desk.json, &record, "")
+            let record = admin.record(Method::GET, (&args.id, &target), None).await?;
+            tell(args.admin.json, &record, "")
         }
-        RecordsCommand::Resolve(args) => resolve(&desk, args).await,
-        RecordsCommand::Purge(args) => purge(&desk, args).await,
+        RecordsCommand::Resolve(args) => resolve(&admin, args).await,
+        RecordsCommand::Purge(args) => purge(&admin, args).await,
     }
 }
 
-async fn list(desk: &Desk, args: &ListArgs) -> Result<(), Failure> {
+async fn list(admin: &AdminClient, args: &ListArgs) -> Result<(), Failure> {
     let filters = [
         ("key", &args.key),
         ("tenant", &args.tenant),
@@ -55,18 +55,18 @@ async fn list(desk: &Desk, args: &ListArgs) -> Result<(), Failure> {
     let most = args.limit as usize;
     let mut records: Vec<Value> = Vec::new();
     let mut cursor: Option<String> = None;
-    let shows_progress = !args.desk.json && std::io::stderr().is_terminal();
+    let shows_progress = !args.admin.json && std::io::stderr().is_terminal();
     let mut pages = 0;
     loop {
         let limit = PAGE.min(most - records.len());
         let at = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
         let page = format!("/api/records?{query}limit={limit}{at}");
-        let mut page = desk.ask(Method::GET, &page, None).await?;
+        let mut page = admin.ask(Method::GET, &page, None).await?;
         let Some(Value::Array(found)) = page.get_mut("records").map(Value::take) else {
-            return Err(desk.stranger());
+            return Err(admin.stranger());
         };
         if !found.iter().all(Value::is_object) {
-            return Err(desk.stranger());
+            return Err(admin.stranger());
         }
         records.extend(found);
         cursor = page["next"].as_str().map(str::to_owned);
@@ -82,7 +82,7 @@ async fn list(desk: &Desk, args: &ListArgs) -> Result<(), Failure> {
         eprintln!();
     }
     let more = cursor.is_some();
-    if args.desk.json {
+    if args.admin.json {
         return print(&format!("{:#}", json!({ "records": records, "more": more })));
     }
     print(&table(&records))?;
@@ -92,7 +92,7 @@ async fn list(desk: &Desk, args: &ListArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn resolve(desk: &Desk, args: &ResolveArgs) -> Result<(), Failure> {
+async fn resolve(admin: &AdminClient, args: &ResolveArgs) -> Result<(), Failure> {
     let mut body = json!({ "as": args.how.as_str(), "reason": args.reason });
     if let Some(by) = &args.by {
         body["by"] = by.as_str().into();
@@ -114,16 +114,16 @@ async fn resolve(desk: &Desk, args: &ResolveArgs) -> Result<(), Failure> {
         body["response"] = response.into();
     }
     let target = target(&args.id, "/resolve");
-    let record = desk.record(Method::POST, (&args.id, &target), Some(&body)).await?;
-    tell(args.desk.json, &record, &format!("settled as {}", args.how.as_str()))
+    let record = admin.record(Method::POST, (&args.id, &target), Some(&body)).await?;
+    tell(args.admin.json, &record, &format!("settled as {}", args.how.as_str()))
 }
 
-async fn purge(desk: &Desk, args: &PurgeArgs) -> Result<(), Failure> {
+async fn purge(admin: &AdminClient, args: &PurgeArgs) -> Result<(), Failure> {
     let given = [("by", &args.by), ("reason", &args.reason)];
     let given = given.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
     let at = format!("{}?{}", target(&args.id, ""), query(given));
-    let record = desk.record(Method::DELETE, (&args.id, &at), None).await?;
-    tell(args.desk.json, &record, "purged")
+    let record = admin.record(Method::DELETE, (&args.id, &at), None).await?;
+    tell(args.admin.json, &record, "purged")
 }
 
 fn target(id: &str, rest: &str) -> String {
