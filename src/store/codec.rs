@@ -19,7 +19,7 @@
 //! when it was updated is told from when it was first seen, the sign in the lowest bit. Texts and
 //! bytes stand behind their length. The head, up to the subject, tells a store all it needs for a
 //! compare-and-swap and its indexes ([`peek`]), so that an answer is not read to be compared; Redis
-//! reads it too, see `swap.lua`. The id counts in the checksum: a record that ended up under another id
+//! reads it too, see `redis/scripts/commit.lua`. The id counts in the checksum: a record that ended up under another id
 //! is corrupt.
 //!
 //! It is written by hand because the derived form costs a call for each byte of a body. Reading

@@ -7,12 +7,12 @@ use ::redis::{Cmd, Pipeline, Value};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::checks::{self, Unfit};
+use super::commit::unreadable;
+use super::dispatch::Ask;
 use super::keys::{self, hex};
-use super::nodes::{Map, Node, SIGNALS};
-use super::send::Ask;
-use super::swap::unreadable;
-use super::{Redis, said};
+use super::requirements::{self, Unfit};
+use super::topology::{Map, Node, SIGNALS};
+use super::{Redis, error};
 use crate::clock::{Timestamp, millis};
 use crate::idempotency::record::Nonce;
 use crate::store::shared::engine::Trouble;
@@ -105,8 +105,8 @@ async fn fits(node: Arc<Node>, until: Instant) -> Result<(), String> {
     let mut ask = Pipeline::new();
     ask.cmd("INFO").arg("memory");
     match timeout_at(until, link.ask(&ask)).await.map(|answers| answers.map(|mut it| it.pop())) {
-        Ok(Ok(Some(Value::ServerError(error)))) if said::code(&error) == "BUSY" => Ok(()),
-        Ok(Ok(memory)) => checks::still_fit(&node.target, &memory.unwrap_or(Value::Nil)),
+        Ok(Ok(Some(Value::ServerError(error)))) if error::code(&error) == "BUSY" => Ok(()),
+        Ok(Ok(memory)) => requirements::still_fit(&node.target, &memory.unwrap_or(Value::Nil)),
         Ok(Err(_)) | Err(_) => {
             // Whoever holds it longer is opening the next one already.
             _ = timeout(GIVING_UP, node.drop_link(SIGNALS, &link)).await;

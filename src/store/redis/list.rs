@@ -7,10 +7,10 @@ use std::collections::{HashSet, VecDeque};
 
 use ::redis::{Cmd, Value};
 
+use super::commit::unreadable;
+use super::dispatch::Ask;
 use super::keys::{hex, slot_of};
-use super::nodes::READS;
-use super::send::Ask;
-use super::swap::unreadable;
+use super::topology::READS;
 use super::{Redis, keys};
 use crate::clock::Timestamp;
 use crate::idempotency::RecordId;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use ::redis::{Cmd, Pipeline, PushInfo, PushKind, Value};
 use tokio::sync::{Notify, mpsc};
 
+use super::dispatch::Ask;
 use super::keys;
-use super::nodes::SIGNALS;
-use super::send::Ask;
-use super::{Redis, checks, said};
+use super::topology::SIGNALS;
+use super::{Redis, error, requirements};
 use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
 use crate::store::shared::engine::{EVERYONE, Message, Trouble};
@@ -95,24 +95,24 @@ impl Redis {
         let (link, target) = match tokio::time::timeout(patience, opening).await {
             Ok(Ok(open)) => open,
             Ok(Err(reason)) => return reason,
-            Err(_) => return said::silent(patience),
+            Err(_) => return error::silent(patience),
         };
         *subscribed.lock().unwrap_or_else(PoisonError::into_inner) = true;
         let mut ping = Pipeline::new();
         ping.cmd("PING").cmd("ROLE");
         loop {
             tokio::select! {
-                () = lost.notified() => return said::unreachable(&target, "the connection was lost"),
+                () = lost.notified() => return error::unreachable(&target, "the connection was lost"),
                 () = tokio::time::sleep(PING_EVERY) => {}
             }
             let answers = match tokio::time::timeout(self.timeout, link.ask(&ping)).await {
                 Ok(Ok(answers)) => answers,
-                Ok(Err(reason)) => return said::unreachable(&target, &reason),
-                Err(_) => return said::unreachable(&target, &said::silent(self.timeout)),
+                Ok(Err(reason)) => return error::unreachable(&target, &reason),
+                Err(_) => return error::unreachable(&target, &error::silent(self.timeout)),
             };
             // What others publish goes to the primary.
             let role = match answers.get(1) {
-                Some(Value::Array(role)) => role.first().and_then(checks::text),
+                Some(Value::Array(role)) => role.first().and_then(requirements::text),
                 _ => None,
             };
             if role.as_deref() != Some("master") {
@@ -123,5 +123,5 @@ impl Redis {
 }
 
 fn message(push: &PushInfo) -> Option<Message> {
-    Message::parse(&checks::text(push.data.get(1)?)?)
+    Message::parse(&requirements::text(push.data.get(1)?)?)
 }

@@ -1,29 +1,29 @@
 //! Records on a Redis or Valkey server, alone, behind Sentinels, or on a cluster.
 //!
-//! Every transition is one script (`swap.lua`) that compares, writes the records and their indexes,
+//! Every transition is one script (`scripts/commit.lua`) that compares, writes the records and their indexes,
 //! and checks first that the data are still this store's: each shard carries a marker with the
 //! store's id, so that an emptied or exchanged server refuses instead of knowing nothing. Records
 //! have no time to live; what expires is decided elsewhere.
 //!
-//! `keys` names things, `link` is one connection, `checks` says whether a server can be trusted,
-//! `nodes` knows the servers, `finding` finds them by what others have `told`, `send` asks them;
-//! `swap`, `list`, `leases`, `messages` and `create` are what an engine has to do.
+//! `keys` names keys and channels, `connection` is one connection, `requirements` decides whether a
+//! server can be trusted, `topology` maps slots to servers, `discovery` makes that map, `dispatch`
+//! sends commands by it; `commit`, `list`, `leases`, `messages` and `open` implement the engine.
 
-mod checks;
-mod create;
-mod finding;
+mod commit;
+mod connection;
+mod discovery;
+mod dispatch;
+mod error;
 mod keys;
 mod leases;
-mod link;
 mod list;
 mod messages;
-mod nodes;
-mod said;
-mod send;
-mod swap;
+mod open;
+mod requirements;
+mod target;
 #[cfg(test)]
 mod tests;
-mod told;
+mod topology;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -42,10 +42,10 @@ use crate::shutdown::Shutdown;
 use crate::store::Query;
 use crate::store::shared::engine::{Compared, Engine, Found, Group, Message, Opened, Trouble};
 use crate::tls;
-use checks::Rules;
+use dispatch::{Ask, Outcome, Terms};
 use keys::Keys;
-use nodes::{Nodes, Places};
-use send::{Ask, Outcome, Terms};
+use requirements::Rules;
+use topology::{Nodes, Places};
 
 /// How to open a store on Redis.
 #[derive(Clone)]
@@ -147,17 +147,17 @@ impl Redis {
     /// # Errors
     /// One line: what happened, why, and what to do. It never shows a password.
     pub(crate) async fn open(options: &Options) -> Result<Opened<Self>, String> {
-        create::open(options).await
+        open::open(options).await
     }
 
     /// Asks for something that changes nothing, or that may be done twice.
     async fn ask(&self, lane: usize, replicas: u32, asks: &[Ask]) -> Result<Vec<Value>, Trouble> {
         let terms = self.terms(lane, replicas, true);
         let mut answers = Vec::with_capacity(asks.len());
-        for outcome in send::send(&self.nodes, asks, terms).await {
+        for outcome in dispatch::send(&self.nodes, asks, terms).await {
             match outcome {
                 Outcome::Said(Value::ServerError(error), target) => {
-                    return Err(Trouble::Refused(said::no(&target, &error)));
+                    return Err(Trouble::Refused(error::no(&target, &error)));
                 }
                 Outcome::Said(answer, _) => answers.push(answer),
                 Outcome::NotSent(reason) | Outcome::Unsure(reason) => {
@@ -210,7 +210,7 @@ fn places(options: &Options) -> Result<Places, String> {
     };
     let mut entries = Vec::new();
     for url in &options.urls {
-        entries.push(link::parse(url, tls.as_ref(), options.connect_timeout)?);
+        entries.push(connection::parse(url, tls.as_ref(), options.connect_timeout)?);
     }
     if entries.is_empty() {
         return Err("no Redis URL is set; name at least one in `urls`".to_owned());
@@ -221,7 +221,7 @@ fn places(options: &Options) -> Result<Places, String> {
 
 impl Engine for Redis {
     fn lanes(&self) -> usize {
-        nodes::LANES
+        topology::LANES
     }
 
     async fn commit(&self, lane: usize, groups: &[Group]) -> Result<Vec<Compared>, Trouble> {

@@ -1,9 +1,9 @@
 //! The engine against real servers.
 
+mod discovery;
 mod faults;
-mod finding;
 mod leases;
-mod opening;
+mod open;
 
 use std::sync::Arc;
 use std::time::Duration;

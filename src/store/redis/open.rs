@@ -10,11 +10,11 @@ use ::redis::{Cmd, Value};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::checks::text;
+use super::dispatch::{Ask, Outcome, send};
 use super::keys::{Keys, meta_slot, slot_of};
-use super::nodes::{Nodes, SIGNALS};
-use super::send::{Ask, Outcome, send};
-use super::{Opened, Options, Redis, Script, Scripts, said};
+use super::requirements::text;
+use super::topology::{Nodes, SIGNALS};
+use super::{Opened, Options, Redis, Script, Scripts, error};
 use crate::clock::Timestamp;
 use crate::store::Identity;
 use crate::store::codec::SCHEMA;
@@ -35,16 +35,16 @@ pub(super) async fn open(options: &Options) -> Result<Opened<Redis>, String> {
     let nodes = Nodes::new(super::places(options)?);
     // Before anything is written: all servers are fit.
     for node in nodes.map().await?.nodes() {
-        node.link(SIGNALS).await.map_err(super::checks::Unfit::into_reason)?;
+        node.link(SIGNALS).await.map_err(super::requirements::Unfit::into_reason)?;
     }
     let mut redis = Redis {
         nodes,
         keys,
         scripts: Scripts {
-            swap: Script { text: include_str!("swap.lua"), sha: String::new() },
-            read: Script { text: include_str!("read.lua"), sha: String::new() },
-            beat: Script { text: include_str!("beat.lua"), sha: String::new() },
-            alive: Script { text: include_str!("alive.lua"), sha: String::new() },
+            swap: Script { text: include_str!("scripts/commit.lua"), sha: String::new() },
+            read: Script { text: include_str!("scripts/read.lua"), sha: String::new() },
+            beat: Script { text: include_str!("scripts/heartbeat.lua"), sha: String::new() },
+            alive: Script { text: include_str!("scripts/live_owners.lua"), sha: String::new() },
         },
         store_id: String::new(),
         replicas: options.replicas,
@@ -189,7 +189,7 @@ impl Redis {
     async fn begin(&self) -> Result<(), String> {
         let id = Uuid::new_v4().to_string();
         let ask = eval(
-            include_str!("make.lua"),
+            include_str!("scripts/create_store.lua"),
             meta_slot(),
             &[self.keys.meta()],
             &[&id, &SCHEMA.to_string()],
@@ -201,7 +201,7 @@ impl Redis {
         let id = meta.store_id.to_string();
         let asks = (0..=u8::MAX).map(|shard| {
             let keys = ["store", "ids"].map(|name| self.keys.of_shard(shard, name));
-            eval(include_str!("mark.lua"), slot_of(shard), &keys, &[&id])
+            eval(include_str!("scripts/create_marker.lua"), slot_of(shard), &keys, &[&id])
         });
         for (shard, marker) in self.write(asks.collect()).await?.iter().enumerate() {
             if text(marker).as_deref() != Some(&*id) {
@@ -212,7 +212,12 @@ impl Redis {
                 ));
             }
         }
-        let ask = eval(include_str!("finish.lua"), meta_slot(), &[self.keys.meta()], &[&id]);
+        let ask = eval(
+            include_str!("scripts/complete_store.lua"),
+            meta_slot(),
+            &[self.keys.meta()],
+            &[&id],
+        );
         self.write(vec![ask]).await.map(drop)
     }
 
@@ -222,16 +227,16 @@ impl Redis {
         let mut scripts = [swap, read, beat, alive];
         let mut names = Vec::new();
         for node in self.nodes.map().await?.nodes() {
-            let link = node.link(SIGNALS).await.map_err(super::checks::Unfit::into_reason)?;
+            let link = node.link(SIGNALS).await.map_err(super::requirements::Unfit::into_reason)?;
             let mut load = ::redis::Pipeline::new();
             for script in &scripts {
                 load.cmd("SCRIPT").arg("LOAD").arg(script.text);
             }
             let answers = tokio::time::timeout(self.timeout, link.ask(&load)).await;
-            let answers = answers.unwrap_or_else(|_| Err(said::silent(self.timeout)));
-            let answers = answers.map_err(|error| said::unreachable(&node.target, &error))?;
+            let answers = answers.unwrap_or_else(|_| Err(error::silent(self.timeout)));
+            let answers = answers.map_err(|error| error::unreachable(&node.target, &error))?;
             if let Some(Value::ServerError(error)) = answers.first() {
-                return Err(said::no(&node.target, error));
+                return Err(error::no(&node.target, error));
             }
             names = answers.iter().filter_map(text).collect();
         }
@@ -247,14 +252,14 @@ impl Redis {
     /// A right that is missing stops the start, and not a script half-way.
     async fn try_rights(&self) -> Result<(), String> {
         let keys = [self.keys.of_shard(0, "rights"), self.keys.of_shard(0, "rights:set")];
-        let ask = eval(include_str!("rights.lua"), slot_of(0), &keys, &[]);
+        let ask = eval(include_str!("scripts/check_rights.lua"), slot_of(0), &keys, &[]);
         let terms = self.terms(SIGNALS, 0, true);
         for outcome in send(&self.nodes, &[ask], terms).await {
             match outcome {
                 Outcome::Said(Value::ServerError(error), target)
-                    if !said::proves_untouched(&error) =>
+                    if !error::proves_untouched(&error) =>
                 {
-                    return Err(said::no(&target, &error));
+                    return Err(error::no(&target, &error));
                 }
                 // Without `replicas`, replays are possible while nothing can be written; with them, it
                 // may be over by the first request.

@@ -3,7 +3,6 @@
 //! Nothing here tries again. A request that fails after it was handed over may have been done, and
 //! only the caller knows whether asking twice is harmless.
 
-use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -19,25 +18,9 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
-use super::said;
+use super::error;
+use super::target::Target;
 use crate::urls::{self, RedisUrl};
-
-/// A server by its address.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Target {
-    pub(super) host: String,
-    pub(super) port: u16,
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
 
 /// How to enter a server. Never printed: it holds the password.
 #[derive(Clone)]
@@ -168,11 +151,11 @@ impl Link {
             let stream = connect(target, login).await?;
             MultiplexedConnection::new_with_config(&user, stream, config)
                 .await
-                .map_err(|error| said::no_entry(target, &error))
+                .map_err(|error| error::no_entry(target, &error))
         };
         let (connection, driver) = tokio::time::timeout(login.patience, opening)
             .await
-            .map_err(|_| said::unreachable(target, &said::silent(login.patience)))??;
+            .map_err(|_| error::unreachable(target, &error::silent(login.patience)))??;
         #[expect(clippy::disallowed_methods, reason = "it ends with its connection")]
         let driver = tokio::spawn(driver).abort_handle();
         Ok(Self { connection, driver, session: OnceLock::new() })
@@ -235,14 +218,14 @@ fn reason(error: RedisError) -> String {
 }
 
 async fn connect(target: &Target, login: &Login) -> Result<Box<dyn Stream>, String> {
-    let lost = |error: std::io::Error| said::unreachable(target, &error.to_string());
+    let lost = |error: std::io::Error| error::unreachable(target, &error.to_string());
     let stream = TcpStream::connect((target.host.as_str(), target.port)).await.map_err(lost)?;
     stream.set_nodelay(true).map_err(lost)?;
     let Some(tls) = &login.tls else { return Ok(Box::new(stream)) };
     let name = ServerName::try_from(target.host.clone())
-        .map_err(|_| said::unreachable(target, "TLS needs a host name or an IP address"))?;
+        .map_err(|_| error::unreachable(target, "TLS needs a host name or an IP address"))?;
     let stream = TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(|error| {
-        said::unreachable(target, &format!("the TLS handshake failed: {error}"))
+        error::unreachable(target, &format!("the TLS handshake failed: {error}"))
     })?;
     Ok(Box::new(stream))
 }

@@ -7,9 +7,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::checks::{self, Rules, Unfit};
-use super::link::{Link, Login, Session, Target};
-use super::said;
+use super::connection::{Link, Login, Session};
+use super::error;
+use super::requirements::{self, Rules, Unfit};
+use super::target::Target;
 
 /// Connections for commits to each server, each used by one commit at a time.
 pub(super) const LANES: usize = 4;
@@ -168,10 +169,10 @@ impl Node {
         let Some(lost) = lost else { return Ok(link) };
         match tokio::time::timeout(self.login.patience(), lost.end(&link)).await {
             Ok(Ok(())) => Ok(link),
-            Ok(Err(reason)) => Err(said::unreachable(&self.target, &reason)),
+            Ok(Err(reason)) => Err(error::unreachable(&self.target, &reason)),
             Err(_) => {
-                let silent = said::silent(self.login.patience());
-                Err(said::unreachable(&self.target, &silent))
+                let silent = error::silent(self.login.patience());
+                Err(error::unreachable(&self.target, &silent))
             }
         }
     }
@@ -179,14 +180,14 @@ impl Node {
     pub(super) async fn open(&self) -> Result<Link, Unfit> {
         let opening = async {
             let link = Link::open(&self.target, &self.login).await.map_err(Unfit::Away)?;
-            let lost = |reason: String| Unfit::Away(said::unreachable(&self.target, &reason));
+            let lost = |reason: String| Unfit::Away(error::unreachable(&self.target, &reason));
             link.introduce().await.map_err(lost)?;
-            checks::examine(&link, &self.target, self.rules).await?;
+            requirements::examine(&link, &self.target, self.rules).await?;
             Ok(link)
         };
         let patience = self.login.patience();
         tokio::time::timeout(patience, opening).await.unwrap_or_else(|_| {
-            Err(Unfit::Away(said::unreachable(&self.target, &said::silent(patience))))
+            Err(Unfit::Away(error::unreachable(&self.target, &error::silent(patience))))
         })
     }
 

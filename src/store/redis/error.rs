@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ::redis::{ErrorKind, RedisError, ServerError};
 
-use super::link::Target;
+use super::target::Target;
 
 pub(super) fn unreachable(target: &Target, error: &str) -> String {
     format!("the Redis server {target} cannot be reached: {error}")

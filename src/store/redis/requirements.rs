@@ -5,8 +5,9 @@ use std::collections::HashMap;
 
 use ::redis::{Pipeline, Value};
 
-use super::link::{Link, Target};
-use super::said;
+use super::connection::Link;
+use super::error;
+use super::target::Target;
 
 /// The oldest version with all the commands used here.
 const OLDEST: (u32, u32) = (6, 2);
@@ -47,9 +48,9 @@ pub(super) async fn examine(link: &Link, target: &Target, rules: Rules) -> Resul
     ask.cmd("INFO").arg("memory").cmd("INFO").arg("persistence");
     ask.cmd("CONFIG").arg("GET").arg("appendfsync");
     let answers = link.ask(&ask).await;
-    let answers = answers.map_err(|error| Unfit::Away(said::unreachable(target, &error)))?;
+    let answers = answers.map_err(|error| Unfit::Away(error::unreachable(target, &error)))?;
     let [server, cluster, role, memory, persistence, fsync] = answers.as_slice() else {
-        return Err(Unfit::Wrong(said::unreachable(target, "answers are missing")));
+        return Err(Unfit::Wrong(error::unreachable(target, "answers are missing")));
     };
     right_kind(target, &info(target, "server", server)?)?;
     right_mode(target, &info(target, "cluster", cluster)?, rules)?;
@@ -80,7 +81,7 @@ fn info(target: &Target, section: &str, answer: &Value) -> Result<Info, Unfit> {
                  without them its settings cannot be checked"
             )));
         }
-        Value::ServerError(error) => return Err(Unfit::Wrong(said::no(target, error))),
+        Value::ServerError(error) => return Err(Unfit::Wrong(error::no(target, error))),
         _ => return Err(strange(target, "INFO")),
     };
     let lines = text.lines().filter_map(|line| line.split_once(':'));
@@ -133,7 +134,7 @@ fn is_primary(target: &Target, role: &Value) -> Result<(), Unfit> {
             Value::ServerError(error) if matches!(error.code(), "NOPERM") => Unfit::Wrong(format!(
                 "the Redis server {target} denies the user ROLE; grant +role +info"
             )),
-            Value::ServerError(error) => Unfit::Wrong(said::no(target, error)),
+            Value::ServerError(error) => Unfit::Wrong(error::no(target, error)),
             _ => strange(target, "ROLE"),
         });
     };

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use ::redis::{Cmd, Value};
 
+use super::dispatch::{self, Ask, Outcome};
 use super::keys::slot_of;
-use super::nodes::READS;
-use super::send::{self, Ask, Outcome};
-use super::{Redis, said};
+use super::topology::READS;
+use super::{Redis, error};
 use crate::idempotency::RecordId;
 use crate::store::shared::engine::{Compared, Group, Trouble};
 
@@ -25,7 +25,7 @@ impl Redis {
         let bundles = bundles(groups)?;
         let asks: Vec<Ask> = bundles.iter().map(|it| self.script_of(it, groups)).collect();
         let terms = self.terms(lane, self.replicas, false);
-        let outcomes = send::send(&self.nodes, &asks, terms).await;
+        let outcomes = dispatch::send(&self.nodes, &asks, terms).await;
         let mut compared: Vec<Option<Compared>> = groups.iter().map(|_| None).collect();
         let mut refused = None;
         let mut unsure = None;
@@ -160,7 +160,7 @@ fn bundles(groups: &[Group]) -> Result<Vec<Bundle>, Trouble> {
 
 /// What an outcome says of each group of its bundle.
 fn ended(outcome: Outcome, bundle: &Bundle, groups: &[Group]) -> Result<Vec<Compared>, Trouble> {
-    let strange = |target| Trouble::Unsure(said::unreachable(target, "its answer is strange"));
+    let strange = |target| Trouble::Unsure(error::unreachable(target, "its answer is strange"));
     match outcome {
         Outcome::Said(Value::Int(0), _) => {
             Ok(bundle.members.iter().map(|_| Compared::Done).collect())
@@ -171,8 +171,8 @@ fn ended(outcome: Outcome, bundle: &Bundle, groups: &[Group]) -> Result<Vec<Comp
             ends.collect::<Option<_>>().ok_or_else(|| strange(&target))
         }
         Outcome::Said(Value::ServerError(error), target) => {
-            let reason = said::no(&target, &error);
-            if said::proves_untouched(&error) {
+            let reason = error::no(&target, &error);
+            if error::proves_untouched(&error) {
                 Err(Trouble::Refused(reason))
             } else {
                 Err(Trouble::Unsure(reason))

@@ -1,6 +1,6 @@
 //! Finding the servers that have the records, when they change or say nothing.
 
-use super::super::nodes::SIGNALS;
+use super::super::topology::SIGNALS;
 use super::*;
 
 /// Waits for something that must happen.

@@ -11,10 +11,11 @@ use ::redis::{Cmd, Pipeline, Value};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::checks::Unfit;
-use super::link::{Link, Target};
-use super::nodes::{Node, Nodes};
-use super::said;
+use super::connection::Link;
+use super::error;
+use super::requirements::Unfit;
+use super::target::Target;
+use super::topology::{Node, Nodes};
 
 /// How often one command is sent while servers say that it belongs elsewhere.
 const ROUNDS: usize = 5;
@@ -133,7 +134,7 @@ fn needs_sending(outcome: Option<&Outcome>) -> bool {
         None => true,
         Some(Outcome::Said(Value::ServerError(error), _)) => {
             matches!(
-                said::code(error),
+                error::code(error),
                 "NOSCRIPT" | "MOVED" | "ASK" | "TRYAGAIN" | "READONLY" | "MASTERDOWN"
             )
         }
@@ -143,7 +144,7 @@ fn needs_sending(outcome: Option<&Outcome>) -> bool {
 
 /// Where a command goes after a server refused it.
 fn way_after(nodes: &Nodes, error: &::redis::ServerError, way: &Way) -> Way {
-    match said::code(error) {
+    match error::code(error) {
         "NOSCRIPT" => Way { load: true, ..way.clone() },
         "ASK" => {
             let address = error.details().and_then(|detail| detail.split_whitespace().nth(1));
@@ -255,7 +256,7 @@ async fn deliver(commands: Pipeline, parcel: Parcel, terms: Terms) -> Vec<(usize
         Ok(Ok(link)) => link,
         Ok(Err(unfit)) => return every(&Outcome::NotSent, Unfit::into_reason(unfit)),
         Err(_) => {
-            let reason = said::unreachable(target, "connecting took too long");
+            let reason = error::unreachable(target, "connecting took too long");
             return every(&Outcome::NotSent, reason);
         }
     };
@@ -264,11 +265,11 @@ async fn deliver(commands: Pipeline, parcel: Parcel, terms: Terms) -> Vec<(usize
         Ok(Ok(answers)) => answers,
         Ok(Err(reason)) => {
             node.drop_link(terms.lane, &link).await;
-            return every(&Outcome::Unsure, said::unreachable(target, &reason));
+            return every(&Outcome::Unsure, error::unreachable(target, &reason));
         }
         Err(_) => {
             node.drop_link(terms.lane, &link).await;
-            let reason = said::unreachable(target, &said::silent(terms.timeout));
+            let reason = error::unreachable(target, &error::silent(terms.timeout));
             return every(&Outcome::Unsure, reason);
         }
     };
@@ -287,7 +288,7 @@ async fn deliver(commands: Pipeline, parcel: Parcel, terms: Terms) -> Vec<(usize
                 Ok(()) => Outcome::Said(answer, target.clone()),
                 Err(reason) => Outcome::Unsure(reason),
             },
-            None => Outcome::Unsure(said::unreachable(target, "an answer is missing")),
+            None => Outcome::Unsure(error::unreachable(target, "an answer is missing")),
         };
         outcomes.push((at, outcome));
     }
@@ -302,7 +303,7 @@ fn enough(target: &Target, waited: Option<&Value>, wanted: u32) -> Result<(), St
         Some(Value::Int(count)) => Err(format!(
             "only {count} of {wanted} replicas of the Redis server {target} acknowledged in time"
         )),
-        Some(Value::ServerError(error)) => Err(said::no(target, error)),
-        Some(_) => Err(said::unreachable(target, "its answer to WAIT cannot be read")),
+        Some(Value::ServerError(error)) => Err(error::no(target, error)),
+        Some(_) => Err(error::unreachable(target, "its answer to WAIT cannot be read")),
     }
 }
