@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use fjall::{Database, Keyspace, OwnedWriteBatch, PersistMode, Slice};
 
-use super::log::SEGMENT;
+use super::wal::SEGMENT;
 use crate::crash;
 
 /// New claims stop when the file system has less room than this. What is in flight then still has

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use super::disk::FileSystem;
-use super::engine::{Engine, REACHED, expiry_key, id_of, subject_key};
+use super::error::OpenError;
 use super::open::{self, NAMED, Options};
-use super::refused::OpenError;
+use super::table::{Engine, REACHED, expiry_key, id_of, subject_key};
 use crate::clock::Timestamp;
 use crate::idempotency::RecordId;
 use crate::store::codec::{self, Head};

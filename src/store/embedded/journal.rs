@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::fold::MARK;
+use super::checkpoint::MARK;
 
 const START: u8 = 1;
 const ITEM: u8 = 2;

@@ -15,21 +15,21 @@
 //! `disk` is what may fail, `inspect` serves the command line. What the records mean is not known
 //! here; see `docs/store.md` for operators.
 
-mod absent;
-mod answers;
+mod checkpoint;
 mod disk;
-mod engine;
-mod fold;
+mod error;
+mod id_filter;
+mod ingest;
 mod inspect;
 mod journal;
-mod log;
+mod memtable;
 mod open;
-mod recent;
-mod refused;
-mod replay;
-mod sorted;
+mod recovery;
+mod replies;
+mod table;
 #[cfg(test)]
 mod tests;
+mod wal;
 mod writer;
 
 use std::fs::File;
@@ -42,16 +42,16 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::disk::FREE_SPACE_MARGIN;
+pub use self::error::OpenError;
 pub use self::inspect::{Info, Progress, Verified, info, init, verify};
 pub use self::open::{NAMED, Options, Recovered};
-pub use self::refused::OpenError;
 
-use self::absent::{Absent, Sizes};
-use self::answers::HandOut;
+use self::checkpoint::Folding;
 use self::disk::{Disk, FileSystem, Space};
-use self::engine::{Engine, Written, decode};
-use self::fold::Folding;
-use self::recent::Recent;
+use self::id_filter::{Absent, Sizes};
+use self::memtable::Recent;
+use self::replies::HandOut;
+use self::table::{Engine, Written, decode};
 use self::writer::{Asked, Planned, Request, Shared, Writer};
 use super::codec::{self, Head};
 use super::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
@@ -98,7 +98,7 @@ impl Embedded {
     /// When the directory is not a store, is in use, cannot be written or is damaged.
     pub fn open(options: &Options) -> Result<(Arc<Self>, Recovered), OpenError> {
         let disk = Arc::new(FileSystem { dir: options.path.clone() });
-        Self::open_on(options, disk.clone(), Space::new(disk), absent::SIZES)
+        Self::open_on(options, disk.clone(), Space::new(disk), id_filter::SIZES)
     }
 
     fn open_on(
@@ -111,7 +111,7 @@ impl Embedded {
         let opened = open::open(options, &*disk)?;
         let engine = opened.engine;
         let recovered = open::recover(&engine, &*disk, clock::now());
-        let relieved = engine.relieve(fold::STAGED as u64).map_err(StoreError::Unavailable);
+        let relieved = engine.relieve(checkpoint::STAGED as u64).map_err(StoreError::Unavailable);
         let recovered = recovered.and_then(|recovered| relieved.map(|()| recovered));
         let recovered = recovered.map_err(|error| OpenError::Unwritable {
             path: path.clone(),
@@ -119,7 +119,7 @@ impl Embedded {
         })?;
         let shared = Arc::new(Shared { space, path: path.clone(), failed: OnceLock::new() });
         let (queue, requests) = mpsc::channel(QUEUE);
-        let (answers, hand_out) = answers::answers();
+        let (answers, hand_out) = replies::answers();
         let recent = Arc::new(Recent::default());
         let folding = Folding::start(
             engine.clone(),

@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 use fjall::{OwnedWriteBatch, PersistMode};
 use uuid::Uuid;
 
+use super::checkpoint::MARK;
 use super::disk::Disk;
-use super::engine::{Engine, EngineError, Written, id_of, stage};
-use super::fold::MARK;
+use super::error::OpenError;
 use super::journal::{self, JournalError};
-use super::log::{self, Log};
-use super::refused::OpenError;
-use super::replay::{ReplayError, replay};
+use super::recovery::{ReplayError, replay};
+use super::table::{Engine, EngineError, Written, id_of, stage};
+use super::wal::{self, Log};
 use crate::clock::{self, Timestamp};
 use crate::idempotency::RecordId;
 use crate::idempotency::record::UnknownReason;
@@ -182,7 +182,7 @@ fn create(path: &Path, cache: u64) -> Result<(), OpenError> {
     batch.insert(&engine.meta, MARK, 0u64.to_le_bytes());
     batch.commit().map_err(|error| unwritable(io::Error::other(error.to_string())))?;
     drop(engine);
-    log::create(&new.join(LOG)).map_err(unwritable)?;
+    wal::create(&new.join(LOG)).map_err(unwritable)?;
     let sync = |dir: &Path| File::open(dir).and_then(|dir| dir.sync_all());
     sync(&new).map_err(unwritable)?;
     fs::rename(&new, path.join(DATA)).map_err(unwritable)?;

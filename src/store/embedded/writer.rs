@@ -14,13 +14,13 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::absent::Absent;
-use super::answers::Answers;
+use super::checkpoint::Folding;
 use super::disk::{Disk, FREE_SPACE_MARGIN, Space};
-use super::engine::{Engine, Written, corrupt, decode};
-use super::fold::Folding;
-use super::log::Log;
-use super::recent::Recent;
+use super::id_filter::Absent;
+use super::memtable::Recent;
+use super::replies::Answers;
+use super::table::{Engine, Written, corrupt, decode};
+use super::wal::Log;
 use crate::crash::{self, Point};
 use crate::idempotency::RecordId;
 use crate::idempotency::record::BuildIdHasher;

@@ -2,6 +2,7 @@
 
 mod crashes;
 mod faults;
+mod id_filter;
 mod stress;
 mod tables;
 
@@ -12,8 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use fjall::{OwnedWriteBatch, PersistMode};
 use tempfile::TempDir;
 
-use super::engine::EngineError;
-use super::log::{BLOCK, SEGMENT};
+use super::table::EngineError;
+use super::wal::{BLOCK, SEGMENT};
 use super::*;
 use crate::idempotency::State;
 use crate::idempotency::record::UnknownReason;

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use fjall::UserKey;
 
-use super::engine::{Engine, id_of};
-use super::recent::Recent;
+use super::memtable::Recent;
+use super::table::{Engine, id_of};
 use crate::idempotency::RecordId;
 
 /// For how many ids a filter is made.
@@ -40,7 +40,7 @@ const BYTES: usize = 2;
 const TURN: Duration = Duration::from_millis(5);
 const REST: u32 = 3;
 /// Ids that are read between two looks at the time.
-const STEP: usize = 64;
+pub(super) const STEP: usize = 64;
 
 /// Bits that are set for an id, in one line of memory: 1 in 500 of those that are not there has them by
 /// chance in a filter that holds what it was made for.
@@ -56,11 +56,11 @@ struct Line([AtomicU64; WORDS]);
 
 /// A blocked Bloom filter (Putze, Sanders and Singler, 2007) over ids, which are digests already: an id's
 /// marks stand in one line. Two threads may add to it.
-struct Filter(Vec<Line>);
+pub(super) struct Filter(Vec<Line>);
 
 impl Filter {
     /// One for about this many ids; for a power of two it is exact.
-    fn new(ids: usize) -> Self {
+    pub(super) fn new(ids: usize) -> Self {
         let lines = (ids * BYTES / size_of::<Line>()).max(1).next_power_of_two();
         Self((0..lines).map(|_| Line::default()).collect())
     }
@@ -77,20 +77,20 @@ impl Filter {
         })
     }
 
-    fn add(&self, id: &RecordId) {
+    pub(super) fn add(&self, id: &RecordId) {
         for (word, bit) in self.marks(id) {
             word.fetch_or(bit, Ordering::Relaxed);
         }
     }
 
     /// As [`Filter::add`], while nobody else adds: that takes less.
-    fn add_alone(&self, id: &RecordId) {
+    pub(super) fn add_alone(&self, id: &RecordId) {
         for (word, bit) in self.marks(id) {
             word.store(word.load(Ordering::Relaxed) | bit, Ordering::Relaxed);
         }
     }
 
-    fn may_have(&self, id: &RecordId) -> bool {
+    pub(super) fn may_have(&self, id: &RecordId) -> bool {
         self.marks(id).all(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
     }
 }
@@ -103,7 +103,7 @@ pub(super) struct Absent {
     /// `None`: the store has too many, or could not be read.
     filter: Option<Arc<Filter>>,
     /// Adds what the filter does not have yet; without it, the filter is whole.
-    reading: Option<Reading>,
+    pub(super) reading: Option<Reading>,
     /// Ids that are added before it is made anew.
     left: usize,
 }
@@ -176,7 +176,7 @@ impl Absent {
 }
 
 /// A thread that adds the ids of all records that are there.
-struct Reading {
+pub(super) struct Reading {
     thread: JoinHandle<Result<bool, fjall::Error>>,
     /// Dropped to stop it.
     go_on: SyncSender<()>,
@@ -209,7 +209,7 @@ impl Drop for Absent {
 }
 
 /// Adds all ids; `false`: it was stopped.
-fn read(
+pub(super) fn read(
     engine: &Engine,
     recent: &Recent,
     filter: &Filter,
@@ -248,7 +248,3 @@ fn add_some(
     }
     Ok(None)
 }
-
-#[cfg(test)]
-#[path = "absent_tests.rs"]
-mod tests;

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use fjall::{Keyspace, Slice};
 
 use super::disk::Disk;
-use super::engine::{Engine, Index, Key, REACHED, differences};
-use super::recent::Taken;
+use super::memtable::Taken;
+use super::table::{Engine, Index, Key, REACHED, differences};
 use crate::crash::{self, Point};
 
 /// How long a part waits, in all, for the engine to merge files it has too many of; after that the

@@ -1,13 +1,17 @@
 //! What the filter says of records that are there, of others, and while it does not know yet.
 
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::super::engine::{EngineError, Written};
-use super::super::tests::unlocked;
-use super::*;
+use super::super::id_filter::*;
+use super::super::memtable::Recent;
+use super::super::table::{Engine, EngineError, Written};
+use super::unlocked;
+use crate::idempotency::RecordId;
 use crate::store::samples::{Random, claim};
 
 fn id(random: &mut Random) -> RecordId {

@@ -8,10 +8,10 @@ use std::path::Path;
 
 use bytes::Bytes;
 
+use super::checkpoint::{ENTRIES, MARK, mark};
 use super::disk::Disk;
-use super::engine::{Engine, Written, restage};
-use super::fold::{ENTRIES, MARK, mark};
-use super::log::{self, Found, Frame, Log};
+use super::table::{Engine, Written, restage};
+use super::wal::{self, Found, Frame, Log};
 use crate::idempotency::RecordId;
 use crate::idempotency::record::BuildIdHasher;
 use crate::store::codec;
@@ -41,7 +41,7 @@ pub(super) fn replay(
     dir: &Path,
     salt: [u8; 16],
 ) -> Result<Log, ReplayError> {
-    let found = log::read(dir, salt).map_err(ReplayError::Io)?;
+    let found = wal::read(dir, salt).map_err(ReplayError::Io)?;
     let row = row(found, folded(engine)?).map_err(ReplayError::Damaged)?;
     let (last, holds_last) = (row.last, row.holds_last);
     if !row.frames.is_empty() {

@@ -10,7 +10,7 @@
 use dashmap::DashMap;
 use dashmap::mapref::entry;
 
-use super::engine::Written;
+use super::table::Written;
 use crate::idempotency::RecordId;
 use crate::idempotency::record::BuildIdHasher;
 use crate::store::codec::Head;

@@ -20,9 +20,9 @@ use std::{io, mem};
 use tokio::sync::oneshot;
 
 use super::disk::Disk;
-use super::engine::{Engine, stage};
-use super::recent::{Recent, Taken};
-use super::sorted;
+use super::ingest;
+use super::memtable::{Recent, Taken};
+use super::table::{Engine, stage};
 use super::writer::Shared;
 use crate::crash::{self, Point};
 use crate::idempotency::RecordId;
@@ -228,7 +228,7 @@ impl Folder {
             ids.sort_unstable();
             let taken = ids.into_iter().filter_map(|id| self.recent.take(id, number));
             let taken: Vec<_> = taken.collect();
-            sorted::put(&self.engine, &*self.disk, &taken)?;
+            ingest::put(&self.engine, &*self.disk, &taken)?;
             self.forget(number, &taken);
         }
         if let Goal::Turn(last) = goal {
