@@ -12,7 +12,7 @@ use oncegate::clock;
 use oncegate::idempotency::fingerprint::{Fingerprint, MemberDigest};
 use oncegate::idempotency::record::{Keep, Retention, StoredResponse};
 use oncegate::idempotency::{Answer, Record, RecordId, State, TenantId};
-use oncegate::store::embedded::{Embedded, Options};
+use oncegate::store::embedded::{DirectoryOptions, Embedded};
 use oncegate::store::{Change, Store, Swap};
 
 /// Records in one compare-and-swap.
@@ -28,7 +28,8 @@ fn main() -> Result<(), Failure> {
     let count: u64 = count.parse()?;
     let writers: Option<u64> = arguments.next().map(|text| text.parse()).transpose()?;
     let cache = oncegate::config::defaults::CACHE;
-    let options = Options { path: PathBuf::from(path), cache, create: true, expect_id: None };
+    let options =
+        DirectoryOptions { path: PathBuf::from(path), cache, create: true, expect_id: None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
 
     if count > 0 {

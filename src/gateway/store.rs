@@ -72,8 +72,12 @@ async fn embedded(config: &config::StoreConfig) -> Result<Arc<dyn Store>, String
     let EngineConfig::Embedded { path, cache } = config.engine.clone() else {
         return Err("this store is not a directory".to_owned());
     };
-    let options =
-        embedded::Options { path, cache, create: config.create, expect_id: config.expect_id };
+    let options = embedded::DirectoryOptions {
+        path,
+        cache,
+        create: config.create,
+        expect_id: config.expect_id,
+    };
     let opened = tokio::task::spawn_blocking(move || Embedded::open(&options)).await;
     let (store, recovered) =
         opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;

@@ -9,7 +9,7 @@ use crate::idempotency::record::{Keep, Nonce, UnknownReason};
 use crate::idempotency::{Record, RecordId, State};
 use crate::shutdown;
 use crate::store::contract::{done, put_new};
-use crate::store::embedded::{Embedded, Options};
+use crate::store::embedded::{DirectoryOptions, Embedded};
 use crate::store::samples::{self, T0, id, kept_for};
 use crate::store::{Identity, StoreFuture};
 
@@ -26,7 +26,7 @@ impl Timed {
     fn new() -> Arc<Self> {
         let dir = TempDir::new().unwrap();
         let path = dir.path().to_owned();
-        let options = Options { path, cache: 1 << 20, create: true, expect_id: None };
+        let options = DirectoryOptions { path, cache: 1 << 20, create: true, expect_id: None };
         let (store, _) = Embedded::open(&options).unwrap();
         let now = AtomicU64::new(T0.as_millis());
         Arc::new(Self { store, now, lists: AtomicUsize::new(0), _dir: dir })

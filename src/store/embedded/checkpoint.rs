@@ -1,4 +1,4 @@
-//! Folding: what the log holds goes into the table, a part at a time, on a thread of its own.
+//! Checkpoints: what the log holds goes into the table, a part at a time, on a thread of its own.
 //!
 //! A part is the records that changed since the one before. One that changes again before its turn
 //! comes is left to the next part: a claim that is completed soon never reaches the table. Large parts
@@ -21,9 +21,9 @@ use tokio::sync::oneshot;
 
 use super::disk::Disk;
 use super::ingest;
-use super::memtable::{Recent, Taken};
-use super::table::{Engine, stage};
-use super::writer::Shared;
+use super::memtable::{DirtyRecord, Memtable};
+use super::table::{Table, stage};
+use super::writer::Health;
 use crate::crash::{self, Point};
 use crate::idempotency::RecordId;
 use crate::store::StoreError;
@@ -49,27 +49,27 @@ const FREE_WITHIN: Duration = Duration::from_secs(120);
 pub(super) const MARK: &[u8] = b"folded";
 
 /// Who waits for a part.
-enum Goal {
+enum CheckpointGoal {
     /// A file of the log that ends with this frame can be written over.
-    Turn(u64),
+    Rotation(u64),
     /// Somebody wants to list.
-    Asked(oneshot::Sender<Result<(), StoreError>>),
+    Listing(oneshot::Sender<Result<(), StoreError>>),
 }
 
 /// A part to be folded.
-struct Part {
+struct Generation {
     number: u64,
     /// Every record that became one of it, once.
     ids: Vec<RecordId>,
-    goal: Goal,
+    goal: CheckpointGoal,
 }
 
 /// The writer's side: gathers the part that grows and hands it over.
-pub(super) struct Folding {
+pub(super) struct Checkpoints {
     ids: Vec<RecordId>,
     part: u64,
     /// `None` at the end.
-    parts: Option<SyncSender<Part>>,
+    parts: Option<SyncSender<Generation>>,
     turned: Receiver<Result<u64, String>>,
     /// A file of the log is being folded.
     turning: bool,
@@ -78,19 +78,19 @@ pub(super) struct Folding {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Folding {
+impl Checkpoints {
     /// Starts the thread, for a table that reaches up to this frame.
     pub(super) fn start(
-        engine: Engine,
+        engine: Table,
         disk: Arc<dyn Disk>,
-        recent: Arc<Recent>,
-        shared: Arc<Shared>,
+        recent: Arc<Memtable>,
+        shared: Arc<Health>,
         marked: u64,
     ) -> io::Result<Self> {
         let (parts, queue) = sync_channel(PARTS);
         // One file at a time is being folded.
         let (turns, turned) = sync_channel(1);
-        let mut folder = Folder { engine, disk, recent, shared, turns, staged: 0 };
+        let mut folder = Checkpointer { engine, disk, recent, shared, turns, staged: 0 };
         let thread = std::thread::Builder::new().name("oncegate-fold".to_owned());
         let thread = thread.spawn(move || {
             for part in queue {
@@ -113,14 +113,14 @@ impl Folding {
 
     /// Lets all that changed so far be folded for somebody who wants to list.
     pub(super) fn ask(&mut self, answer: oneshot::Sender<Result<(), StoreError>>) {
-        self.hand_over(Goal::Asked(answer));
+        self.hand_over(CheckpointGoal::Listing(answer));
     }
 
     /// Lets all that changed so far be folded, after which the file of the log that ends with the
     /// frame `last` is free. Waits until the other one is, which it normally was long ago.
     pub(super) fn turn(&mut self, last: u64) -> Result<(), String> {
         self.until_free()?;
-        self.hand_over(Goal::Turn(last));
+        self.hand_over(CheckpointGoal::Rotation(last));
         self.turning = true;
         Ok(())
     }
@@ -135,19 +135,19 @@ impl Folding {
         Ok(())
     }
 
-    fn hand_over(&mut self, goal: Goal) {
+    fn hand_over(&mut self, goal: CheckpointGoal) {
         let ids = mem::take(&mut self.ids);
         // The next part is about as large.
         self.ids.reserve(ids.len());
-        let part = Part { number: self.part, ids, goal };
+        let part = Generation { number: self.part, ids, goal };
         self.part += 1;
         // The thread takes parts for as long as this lives. Without it nobody is answered, and
         // waiting for a turn fails.
         let Some(parts) = &self.parts else { return };
         let Err(TrySendError::Full(part)) = parts.try_send(part) else { return };
         match part.goal {
-            Goal::Turn(_) => drop(parts.send(part)),
-            Goal::Asked(answer) => {
+            CheckpointGoal::Rotation(_) => drop(parts.send(part)),
+            CheckpointGoal::Listing(answer) => {
                 // Nothing has seen this part yet: it goes on growing.
                 self.part = part.number;
                 self.ids = part.ids;
@@ -173,7 +173,7 @@ impl Folding {
     }
 }
 
-impl Drop for Folding {
+impl Drop for Checkpoints {
     fn drop(&mut self) {
         drop(self.parts.take());
         if let Some(thread) = self.thread.take() {
@@ -183,20 +183,20 @@ impl Drop for Folding {
 }
 
 /// The thread's side.
-struct Folder {
-    engine: Engine,
+struct Checkpointer {
+    engine: Table,
     disk: Arc<dyn Disk>,
-    recent: Arc<Recent>,
-    shared: Arc<Shared>,
+    recent: Arc<Memtable>,
+    shared: Arc<Health>,
     turns: SyncSender<Result<u64, String>>,
     /// Bytes that took the engine's way since its memory was last emptied.
     staged: usize,
 }
 
-impl Folder {
+impl Checkpointer {
     /// Folds a part and says so, or fails the store.
-    fn fold(&mut self, part: Part) {
-        let Part { number, ids, goal } = part;
+    fn fold(&mut self, part: Generation) {
+        let Generation { number, ids, goal } = part;
         let folded = match self.shared.failed.get() {
             Some(_) => Err(String::from("the store has failed")),
             // The engine asserts some things of its files.
@@ -206,19 +206,24 @@ impl Folder {
         let failed = folded.map_err(|error| (self.shared.fail(&error), error));
         // Whoever waited may be gone.
         match goal {
-            Goal::Asked(answer) => {
+            CheckpointGoal::Listing(answer) => {
                 let _ = answer.send(failed.map_err(|(failure, _)| failure));
             }
-            Goal::Turn(last) => {
+            CheckpointGoal::Rotation(last) => {
                 let _ = self.turns.send(failed.map(|()| last).map_err(|(_, error)| error));
             }
         }
     }
 
-    fn try_fold(&mut self, number: u64, mut ids: Vec<RecordId>, goal: &Goal) -> Result<(), String> {
+    fn try_fold(
+        &mut self,
+        number: u64,
+        mut ids: Vec<RecordId>,
+        goal: &CheckpointGoal,
+    ) -> Result<(), String> {
         let many = match goal {
-            Goal::Turn(_) => MANY_AT_A_TURN,
-            Goal::Asked(_) => MANY_TO_LIST,
+            CheckpointGoal::Rotation(_) => MANY_AT_A_TURN,
+            CheckpointGoal::Listing(_) => MANY_TO_LIST,
         };
         if ids.len() < many {
             for ids in ids.chunks(AT_ONCE) {
@@ -231,7 +236,7 @@ impl Folder {
             ingest::put(&self.engine, &*self.disk, &taken)?;
             self.forget(number, &taken);
         }
-        if let Goal::Turn(last) = goal {
+        if let CheckpointGoal::Rotation(last) = goal {
             mark(&self.engine, &*self.disk, *last)?;
         }
         if self.staged > STAGED {
@@ -267,7 +272,7 @@ impl Folder {
         Ok(())
     }
 
-    fn forget(&self, number: u64, taken: &[Taken]) {
+    fn forget(&self, number: u64, taken: &[DirtyRecord]) {
         for taken in taken {
             self.recent.folded(taken, number);
         }
@@ -275,7 +280,7 @@ impl Folder {
 }
 
 /// Makes the table durable, and then that it reaches up to this frame.
-pub(super) fn mark(engine: &Engine, disk: &dyn Disk, last: u64) -> Result<(), String> {
+pub(super) fn mark(engine: &Table, disk: &dyn Disk, last: u64) -> Result<(), String> {
     disk.persist(&engine.db)?;
     crash::point(Point::BeforeMark);
     let mut batch = engine.db.batch();

@@ -19,20 +19,20 @@ use std::time::{Duration, Instant};
 
 use fjall::UserKey;
 
-use super::memtable::Recent;
-use super::table::{Engine, id_of};
+use super::memtable::Memtable;
+use super::table::{Table, id_of};
 use crate::idempotency::RecordId;
 
 /// For how many ids a filter is made.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sizes {
+pub(super) struct FilterSizes {
     pub(super) least: usize,
     /// With more of them in the store there is no filter, until as many have been added.
     pub(super) most: usize,
 }
 
 /// A filter of 2 to 8 MiB.
-pub(super) const SIZES: Sizes = Sizes { least: 1 << 20, most: 4 << 20 };
+pub(super) const SIZES: FilterSizes = FilterSizes { least: 1 << 20, most: 4 << 20 };
 /// Bytes for each id it is made for. When it is full it has twice as many ids, and one in forty that are
 /// not there is looked for in vain.
 const BYTES: usize = 2;
@@ -96,22 +96,22 @@ impl Filter {
 }
 
 /// Knows of most ids that the store does not have that it does not have them.
-pub(super) struct Absent {
-    engine: Engine,
-    recent: Arc<Recent>,
-    sizes: Sizes,
+pub(super) struct IdFilter {
+    engine: Table,
+    recent: Arc<Memtable>,
+    sizes: FilterSizes,
     /// `None`: the store has too many, or could not be read.
     filter: Option<Arc<Filter>>,
     /// Adds what the filter does not have yet; without it, the filter is whole.
-    pub(super) reading: Option<Reading>,
+    pub(super) reading: Option<FilterLoad>,
     /// Ids that are added before it is made anew.
     left: usize,
 }
 
-impl Absent {
+impl IdFilter {
     /// A filter for what the store has now and some more. All that is new has to be
     /// [added](Self::add) from now on.
-    pub(super) fn new(engine: Engine, recent: Arc<Recent>, sizes: Sizes) -> Self {
+    pub(super) fn new(engine: Table, recent: Arc<Memtable>, sizes: FilterSizes) -> Self {
         let mut new = Self { engine, recent, sizes, filter: None, reading: None, left: 0 };
         new.advance();
         new
@@ -161,14 +161,14 @@ impl Absent {
         }
         self.filter = None;
         let ids = self.engine.records.approximate_len() + self.recent.len();
-        let Sizes { least, most } = self.sizes;
+        let FilterSizes { least, most } = self.sizes;
         self.left = most;
         if ids > most {
             return Ok(());
         }
         let made_for = (2 * ids).clamp(least, most).next_power_of_two();
         let filter = Arc::new(Filter::new(made_for));
-        let reading = Reading::start(self.engine.clone(), self.recent.clone(), filter.clone())?;
+        let reading = FilterLoad::start(self.engine.clone(), self.recent.clone(), filter.clone())?;
         (self.filter, self.reading) = (Some(filter), Some(reading));
         self.left = 2 * made_for - ids;
         Ok(())
@@ -176,14 +176,14 @@ impl Absent {
 }
 
 /// A thread that adds the ids of all records that are there.
-pub(super) struct Reading {
+pub(super) struct FilterLoad {
     thread: JoinHandle<Result<bool, fjall::Error>>,
     /// Dropped to stop it.
     go_on: SyncSender<()>,
 }
 
-impl Reading {
-    fn start(engine: Engine, recent: Arc<Recent>, filter: Arc<Filter>) -> io::Result<Self> {
+impl FilterLoad {
+    fn start(engine: Table, recent: Arc<Memtable>, filter: Arc<Filter>) -> io::Result<Self> {
         let (go_on, stop) = sync_channel(0);
         let thread = std::thread::Builder::new().name("oncegate-ids".to_owned());
         let thread = thread.spawn(move || read(&engine, &recent, &filter, &stop))?;
@@ -200,7 +200,7 @@ impl Reading {
     }
 }
 
-impl Drop for Absent {
+impl Drop for IdFilter {
     fn drop(&mut self) {
         if let Some(reading) = self.reading.take() {
             let _ = reading.join();
@@ -210,8 +210,8 @@ impl Drop for Absent {
 
 /// Adds all ids; `false`: it was stopped.
 pub(super) fn read(
-    engine: &Engine,
-    recent: &Recent,
+    engine: &Table,
+    recent: &Memtable,
     filter: &Filter,
     stop: &Receiver<()>,
 ) -> Result<bool, fjall::Error> {
@@ -232,7 +232,7 @@ pub(super) fn read(
 /// turn has its own: a record that was there at the start is there until it is removed, and what comes is
 /// added by the writer.
 fn add_some(
-    engine: &Engine,
+    engine: &Table,
     filter: &Filter,
     from: Bound<UserKey>,
 ) -> Result<Option<(UserKey, Duration)>, fjall::Error> {

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use fjall::{Keyspace, Slice};
 
 use super::disk::Disk;
-use super::memtable::Taken;
-use super::table::{Engine, Index, Key, REACHED, differences};
+use super::memtable::DirtyRecord;
+use super::table::{Index, IndexKey, REACHED, Table, differences};
 use crate::crash::{self, Point};
 
 /// How long a part waits, in all, for the engine to merge files it has too many of; after that the
@@ -26,10 +26,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const TOO_MANY: usize = 26;
 
 /// Puts records, in the order of their ids, and their index entries into the table, durably.
-pub(super) fn put(engine: &Engine, disk: &dyn Disk, taken: &[Taken]) -> Result<(), String> {
+pub(super) fn put(engine: &Table, disk: &dyn Disk, taken: &[DirtyRecord]) -> Result<(), String> {
     disk.persist(&engine.db)?;
     let patience = Instant::now() + PATIENCE;
-    let (mut gone, mut new) = (Entries::default(), Entries::default());
+    let (mut gone, mut new) = (IndexEntries::default(), IndexEntries::default());
     for record in taken {
         let after = record.after.as_ref().map(|written| written.head);
         differences(&record.id, record.before, after, |index, key, there| {
@@ -47,18 +47,18 @@ pub(super) fn put(engine: &Engine, disk: &dyn Disk, taken: &[Taken]) -> Result<(
     new.put((engine, disk, patience), true)
 }
 
-/// Entries of the indexes.
+/// IndexEntries of the indexes.
 #[derive(Default)]
-struct Entries([Vec<Key>; 3]);
+struct IndexEntries([Vec<IndexKey>; 3]);
 
-impl Entries {
-    fn add(&mut self, index: Index, key: Key) {
+impl IndexEntries {
+    fn add(&mut self, index: Index, key: IndexKey) {
         self.0[index as usize].push(key);
     }
 
     fn put(
         self,
-        (engine, disk, patience): (&Engine, &dyn Disk, Instant),
+        (engine, disk, patience): (&Table, &dyn Disk, Instant),
         there: bool,
     ) -> Result<(), String> {
         for (index, mut keys) in Index::ALL.into_iter().zip(self.0) {

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::disk::FileSystem;
 use super::error::OpenError;
-use super::open::{self, NAMED, Options};
-use super::table::{Engine, REACHED, expiry_key, id_of, subject_key};
+use super::open::{self, DirectoryOptions, NAMED};
+use super::table::{REACHED, Table, expiry_key, id_of, subject_key};
 use crate::clock::Timestamp;
 use crate::idempotency::RecordId;
 use crate::store::codec::{self, Head};
@@ -17,7 +17,7 @@ const STEP: u64 = 10_000;
 
 /// A store at a glance.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Info {
+pub struct StoreInfo {
     /// What the store is.
     pub identity: Identity,
     /// Records in flight: the gateway ended without completing them, its next start makes them
@@ -35,7 +35,7 @@ pub struct Info {
 
 /// How far a check has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
+pub struct VerifyProgress {
     /// Records looked at.
     pub done: u64,
     /// About how many there are.
@@ -44,7 +44,7 @@ pub struct Progress {
 
 /// What a check found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Verified {
+pub struct VerifyReport {
     /// Records read back as they were written.
     pub sound: u64,
     /// Records that are corrupt, and index entries that do not fit: the first [`NAMED`], each with
@@ -54,7 +54,7 @@ pub struct Verified {
     pub problem_count: u64,
 }
 
-impl Verified {
+impl VerifyReport {
     fn problem(&mut self, id: Option<RecordId>, reason: impl Into<String>) {
         self.problem_count += 1;
         if self.problems.len() < NAMED {
@@ -68,7 +68,7 @@ impl Verified {
 /// # Errors
 /// When a store is there already, or none can be made.
 pub fn init(path: &Path, cache: u64) -> Result<Identity, OpenError> {
-    let options = Options { path: path.to_owned(), cache, create: true, expect_id: None };
+    let options = DirectoryOptions { path: path.to_owned(), cache, create: true, expect_id: None };
     let opened = opened(&options)?;
     if opened.created { Ok(opened.identity) } else { Err(OpenError::Exists(path.to_owned())) }
 }
@@ -77,10 +77,10 @@ pub fn init(path: &Path, cache: u64) -> Result<Identity, OpenError> {
 ///
 /// # Errors
 /// When it cannot be opened, for one because a gateway has it open.
-pub fn info(path: &Path, cache: u64) -> Result<Info, OpenError> {
+pub fn info(path: &Path, cache: u64) -> Result<StoreInfo, OpenError> {
     let opened = existing(path, cache)?;
     let engine = &opened.engine;
-    let mut info = Info {
+    let mut info = StoreInfo {
         identity: opened.identity.clone(),
         in_flight: 0,
         unknown: 0,
@@ -88,7 +88,7 @@ pub fn info(path: &Path, cache: u64) -> Result<Info, OpenError> {
         records: engine.records.approximate_len() as u64,
         disk_bytes: disk_bytes(path),
     };
-    for entry in Engine::entries(&engine.open) {
+    for entry in Table::entries(&engine.open) {
         let key = entry.key().map_err(|error| damaged(path, &error))?;
         if *key == *REACHED {
             continue;
@@ -110,14 +110,14 @@ pub fn info(path: &Path, cache: u64) -> Result<Info, OpenError> {
 pub fn verify(
     path: &Path,
     cache: u64,
-    mut progress: impl FnMut(Progress),
-) -> Result<Verified, OpenError> {
+    mut progress: impl FnMut(VerifyProgress),
+) -> Result<VerifyReport, OpenError> {
     let opened = existing(path, cache)?;
     let engine = &opened.engine;
-    let mut verified = Verified::default();
+    let mut verified = VerifyReport::default();
     let about = engine.records.approximate_len() as u64;
     let mut done = 0;
-    for entry in Engine::entries(&engine.records) {
+    for entry in Table::entries(&engine.records) {
         let (key, bytes) = match entry.into_inner() {
             Ok(pair) => pair,
             Err(error) => {
@@ -130,7 +130,7 @@ pub fn verify(
         }
         done += 1;
         if done % STEP == 0 {
-            progress(Progress { done, about: about.max(done) });
+            progress(VerifyProgress { done, about: about.max(done) });
         }
         match key.as_ref().try_into().map(RecordId::from_bytes) {
             Ok(id) => check_record(engine, &id, &bytes, &mut verified),
@@ -146,12 +146,12 @@ pub fn verify(
     check_index(engine, &engine.subject, "subject", &mut verified, |key, head, id| {
         head.subject.is_some_and(|digest| subject_key(&digest, id).as_bytes() == key)
     });
-    progress(Progress { done, about: done });
+    progress(VerifyProgress { done, about: done });
     Ok(verified)
 }
 
 /// Checks a record, and that every index has the entry it needs.
-fn check_record(engine: &Engine, id: &RecordId, bytes: &[u8], verified: &mut Verified) {
+fn check_record(engine: &Table, id: &RecordId, bytes: &[u8], verified: &mut VerifyReport) {
     let head = match codec::decode(id, bytes) {
         Ok(record) => Head::of(&record),
         Err(error) => return verified.problem(Some(*id), error.to_string()),
@@ -184,13 +184,13 @@ fn check_record(engine: &Engine, id: &RecordId, bytes: &[u8], verified: &mut Ver
 
 /// Checks that every entry of an index belongs to a record as it is.
 fn check_index(
-    engine: &Engine,
+    engine: &Table,
     index: &fjall::Keyspace,
     name: &str,
-    verified: &mut Verified,
+    verified: &mut VerifyReport,
     fits: impl Fn(&[u8], &Head, &RecordId) -> bool,
 ) {
-    for entry in Engine::entries(index) {
+    for entry in Table::entries(index) {
         let key = match entry.key() {
             Ok(key) => key,
             Err(error) => {
@@ -218,12 +218,12 @@ fn check_index(
     }
 }
 
-fn existing(path: &Path, cache: u64) -> Result<open::Opened, OpenError> {
-    let options = Options { path: path.to_owned(), cache, create: false, expect_id: None };
+fn existing(path: &Path, cache: u64) -> Result<open::OpenedStore, OpenError> {
+    let options = DirectoryOptions { path: path.to_owned(), cache, create: false, expect_id: None };
     opened(&options)
 }
 
-fn opened(options: &Options) -> Result<open::Opened, OpenError> {
+fn opened(options: &DirectoryOptions) -> Result<open::OpenedStore, OpenError> {
     open::open(options, &FileSystem { dir: options.path.clone() })
 }
 

@@ -10,15 +10,15 @@
 use dashmap::DashMap;
 use dashmap::mapref::entry;
 
-use super::table::Written;
+use super::table::EncodedRecord;
 use crate::idempotency::RecordId;
 use crate::idempotency::record::BuildIdHasher;
 use crate::store::codec::Head;
 
 /// A record as it is, and what the table has of it.
-struct Entry {
+struct MemtableEntry {
     /// The record; `None`: it is gone.
-    after: Option<Written>,
+    after: Option<EncodedRecord>,
     /// What the table has: its index entries must go when the record changes. Seldom anything, and entries
     /// are many: it has a place of its own.
     stored: Option<Box<Head>>,
@@ -27,25 +27,25 @@ struct Entry {
 }
 
 /// A record that is to be folded.
-pub(super) struct Taken {
+pub(super) struct DirtyRecord {
     pub(super) id: RecordId,
     /// What the table has of it.
     pub(super) before: Option<Head>,
     /// What the table is to have of it.
-    pub(super) after: Option<Written>,
+    pub(super) after: Option<EncodedRecord>,
 }
 
 /// The records that the table has not, or not as they are.
 #[derive(Default)]
-pub(super) struct Recent(DashMap<RecordId, Entry, BuildIdHasher>);
+pub(super) struct Memtable(DashMap<RecordId, MemtableEntry, BuildIdHasher>);
 
-impl Recent {
+impl Memtable {
     /// What `look` sees of the record with this id, if it is one of these; `None` in it: the record
     /// is gone. Nothing is to be done in it that takes long.
     pub(super) fn get<T>(
         &self,
         id: &RecordId,
-        look: impl FnOnce(Option<&Written>) -> T,
+        look: impl FnOnce(Option<&EncodedRecord>) -> T,
     ) -> Option<T> {
         self.0.get(id).map(|entry| look(entry.after.as_ref()))
     }
@@ -56,12 +56,12 @@ impl Recent {
         &self,
         id: RecordId,
         before: Option<Head>,
-        after: Option<Written>,
+        after: Option<EncodedRecord>,
         part: u64,
     ) -> bool {
         match self.0.entry(id) {
             entry::Entry::Vacant(place) => {
-                place.insert(Entry { after, stored: before.map(Box::new), part });
+                place.insert(MemtableEntry { after, stored: before.map(Box::new), part });
                 true
             }
             entry::Entry::Occupied(mut present) => {
@@ -73,9 +73,13 @@ impl Recent {
     }
 
     /// The record, if it still belongs to this part.
-    pub(super) fn take(&self, id: RecordId, part: u64) -> Option<Taken> {
+    pub(super) fn take(&self, id: RecordId, part: u64) -> Option<DirtyRecord> {
         let entry = self.0.get(&id).filter(|entry| entry.part == part)?;
-        Some(Taken { id, before: entry.stored.as_deref().copied(), after: entry.after.clone() })
+        Some(DirtyRecord {
+            id,
+            before: entry.stored.as_deref().copied(),
+            after: entry.after.clone(),
+        })
     }
 
     /// How many are here.
@@ -89,7 +93,7 @@ impl Recent {
     }
 
     /// The table has it as it was taken from this part.
-    pub(super) fn folded(&self, taken: &Taken, part: u64) {
+    pub(super) fn folded(&self, taken: &DirtyRecord, part: u64) {
         let entry::Entry::Occupied(mut present) = self.0.entry(taken.id) else { return };
         if present.get().part == part {
             present.remove();

@@ -43,16 +43,16 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::disk::FREE_SPACE_MARGIN;
 pub use self::error::OpenError;
-pub use self::inspect::{Info, Progress, Verified, info, init, verify};
-pub use self::open::{NAMED, Options, Recovered};
+pub use self::inspect::{StoreInfo, VerifyProgress, VerifyReport, info, init, verify};
+pub use self::open::{DirectoryOptions, NAMED, Recovered};
 
-use self::checkpoint::Folding;
+use self::checkpoint::Checkpoints;
 use self::disk::{Disk, FileSystem, Space};
-use self::id_filter::{Absent, Sizes};
-use self::memtable::Recent;
-use self::replies::HandOut;
-use self::table::{Engine, Written, decode};
-use self::writer::{Asked, Planned, Request, Shared, Writer};
+use self::id_filter::{FilterSizes, IdFilter};
+use self::memtable::Memtable;
+use self::replies::ReplyTask;
+use self::table::{EncodedRecord, Table, decode};
+use self::writer::{EncodedChange, Health, SwapRequest, Writer, WriterMessage};
 use super::codec::{self, Head};
 use super::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
 use crate::clock::{self, Timestamp};
@@ -71,11 +71,11 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 pub struct Embedded {
     identity: Identity,
     owner: Nonce,
-    engine: Option<Engine>,
-    recent: Arc<Recent>,
-    shared: Arc<Shared>,
-    queue: Option<mpsc::Sender<Asked>>,
-    answers: HandOut,
+    engine: Option<Table>,
+    recent: Arc<Memtable>,
+    shared: Arc<Health>,
+    queue: Option<mpsc::Sender<WriterMessage>>,
+    answers: ReplyTask,
     writer: Option<JoinHandle<()>>,
     /// Says that the writer has ended.
     ended: Mutex<std::sync::mpsc::Receiver<()>>,
@@ -96,16 +96,16 @@ impl Embedded {
     ///
     /// # Errors
     /// When the directory is not a store, is in use, cannot be written or is damaged.
-    pub fn open(options: &Options) -> Result<(Arc<Self>, Recovered), OpenError> {
+    pub fn open(options: &DirectoryOptions) -> Result<(Arc<Self>, Recovered), OpenError> {
         let disk = Arc::new(FileSystem { dir: options.path.clone() });
         Self::open_on(options, disk.clone(), Space::new(disk), id_filter::SIZES)
     }
 
     fn open_on(
-        options: &Options,
+        options: &DirectoryOptions,
         disk: Arc<dyn Disk>,
         space: Space,
-        ids: Sizes,
+        ids: FilterSizes,
     ) -> Result<(Arc<Self>, Recovered), OpenError> {
         let path = options.path.clone();
         let opened = open::open(options, &*disk)?;
@@ -117,11 +117,11 @@ impl Embedded {
             path: path.clone(),
             error: io::Error::other(error.to_string()),
         })?;
-        let shared = Arc::new(Shared { space, path: path.clone(), failed: OnceLock::new() });
+        let shared = Arc::new(Health { space, path: path.clone(), failed: OnceLock::new() });
         let (queue, requests) = mpsc::channel(QUEUE);
-        let (answers, hand_out) = replies::answers();
-        let recent = Arc::new(Recent::default());
-        let folding = Folding::start(
+        let (answers, hand_out) = replies::replies();
+        let recent = Arc::new(Memtable::default());
+        let folding = Checkpoints::start(
             engine.clone(),
             disk.clone(),
             recent.clone(),
@@ -129,7 +129,7 @@ impl Embedded {
             opened.log.last(),
         );
         let unwritable = |error| OpenError::Unwritable { path: path.clone(), error };
-        let absent = Absent::new(engine.clone(), recent.clone(), ids);
+        let absent = IdFilter::new(engine.clone(), recent.clone(), ids);
         let writer = Writer {
             engine: engine.clone(),
             disk,
@@ -140,7 +140,7 @@ impl Embedded {
             log: opened.log,
             recent: recent.clone(),
             absent,
-            pending: writer::Changed::default(),
+            pending: writer::PendingChanges::default(),
         };
         let (end, ended) = std::sync::mpsc::sync_channel(1);
         let writer =
@@ -164,7 +164,7 @@ impl Embedded {
         Ok((Arc::new(store), Recovered { created: opened.created, ..recovered }))
     }
 
-    fn engine(&self) -> Result<&Engine, StoreError> {
+    fn engine(&self) -> Result<&Table, StoreError> {
         self.engine.as_ref().ok_or_else(closed)
     }
 
@@ -180,13 +180,13 @@ impl Embedded {
     async fn folded(&self) -> Result<(), StoreError> {
         let (answer, folded) = oneshot::channel();
         let folding = async {
-            self.queue()?.send(Asked::Fold(answer)).await.map_err(|_| closed())?;
+            self.queue()?.send(WriterMessage::Checkpoint(answer)).await.map_err(|_| closed())?;
             folded.await.unwrap_or_else(|_| Err(self.shared.failure().unwrap_or_else(closed)))
         };
         tokio::time::timeout(PATIENCE, folding).await.unwrap_or_else(|_| Err(too_slow()))
     }
 
-    fn queue(&self) -> Result<&mpsc::Sender<Asked>, StoreError> {
+    fn queue(&self) -> Result<&mpsc::Sender<WriterMessage>, StoreError> {
         match (&self.queue, self.shared.failure()) {
             (_, Some(error)) => Err(error),
             (Some(queue), None) if !queue.is_closed() => Ok(queue),
@@ -210,7 +210,7 @@ impl Store for Embedded {
     fn swap(&self, changes: Vec<Change>) -> StoreFuture<'_, Swap> {
         self.answers.run();
         let (answer, result) = oneshot::channel();
-        let request = Asked::Swap(Request { changes: planned(&changes), answer });
+        let request = WriterMessage::Swap(SwapRequest { changes: planned(&changes), answer });
         let queued = match self.queue() {
             Err(error) => Err(error),
             Ok(queue) => match queue.try_send(request) {
@@ -287,7 +287,7 @@ impl Drop for Embedded {
 
 /// Writes the records of all changes down, one behind the other: they live about equally long, and
 /// one piece of memory is handed to the writer's thread instead of many.
-fn planned(changes: &[Change]) -> Vec<Planned> {
+fn planned(changes: &[Change]) -> Vec<EncodedChange> {
     let puts = changes.iter().filter_map(|change| change.put.as_deref());
     let mut bytes = Vec::with_capacity(puts.map(codec::room).sum());
     let ends: Vec<usize> = changes
@@ -305,9 +305,9 @@ fn planned(changes: &[Change]) -> Vec<Planned> {
         let put = change
             .put
             .as_ref()
-            .map(|record| Written { bytes: bytes.slice(start..end), head: Head::of(record) });
+            .map(|record| EncodedRecord { bytes: bytes.slice(start..end), head: Head::of(record) });
         start = end;
-        Planned { id: change.id, expect: change.expect, put }
+        EncodedChange { id: change.id, expect: change.expect, put }
     });
     written.collect()
 }

@@ -18,9 +18,9 @@ use super::checkpoint::MARK;
 use super::disk::Disk;
 use super::error::OpenError;
 use super::journal::{self, JournalError};
-use super::recovery::{ReplayError, replay};
-use super::table::{Engine, EngineError, Written, id_of, stage};
-use super::wal::{self, Log};
+use super::recovery::{RecoveryError, replay};
+use super::table::{EncodedRecord, Table, TableError, id_of, stage};
+use super::wal::{self, Wal};
 use crate::clock::{self, Timestamp};
 use crate::idempotency::RecordId;
 use crate::idempotency::record::UnknownReason;
@@ -46,7 +46,7 @@ pub const NAMED: usize = 100;
 
 /// How to open a store.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct DirectoryOptions {
     /// The directory.
     pub path: PathBuf,
     /// Bytes of memory for the engine's block cache.
@@ -74,10 +74,10 @@ pub struct Recovered {
 }
 
 /// A directory that is open, locked, and known to be a store.
-pub(super) struct Opened {
-    pub(super) engine: Engine,
+pub(super) struct OpenedStore {
+    pub(super) engine: Table,
     /// All it holds is in the table.
-    pub(super) log: Log,
+    pub(super) log: Wal,
     pub(super) identity: Identity,
     pub(super) created: bool,
     /// Unlocks when dropped, which must be after the engine.
@@ -85,7 +85,7 @@ pub(super) struct Opened {
 }
 
 /// Opens the directory, creating the store when that is allowed, and brings the table up to the log.
-pub(super) fn open(options: &Options, disk: &dyn Disk) -> Result<Opened, OpenError> {
+pub(super) fn open(options: &DirectoryOptions, disk: &dyn Disk) -> Result<OpenedStore, OpenError> {
     let path = &options.path;
     let unwritable = |error| OpenError::Unwritable { path: path.clone(), error };
     match fs::metadata(path) {
@@ -131,13 +131,13 @@ pub(super) fn open(options: &Options, disk: &dyn Disk) -> Result<Opened, OpenErr
     }
     let salt = *identity.store_id.as_bytes();
     let log = replay(&engine, disk, &data.join(LOG), salt).map_err(|error| match error {
-        ReplayError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+        RecoveryError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
             damaged("its log is missing".to_owned())
         }
-        ReplayError::Io(error) => unwritable(error),
-        ReplayError::Damaged(reason) => damaged(reason),
+        RecoveryError::Io(error) => unwritable(error),
+        RecoveryError::Damaged(reason) => damaged(reason),
     })?;
-    Ok(Opened { engine, log, identity, created, lock })
+    Ok(OpenedStore { engine, log, identity, created, lock })
 }
 
 /// Only an empty directory may become a store.
@@ -194,15 +194,15 @@ fn create(path: &Path, cache: u64) -> Result<(), OpenError> {
     }
 }
 
-fn open_engine(path: &Path, data: &Path, cache: u64, create: bool) -> Result<Engine, OpenError> {
-    Engine::open(&data.join(TABLE), cache, create).map_err(|error| match error {
-        EngineError::Locked => OpenError::Locked(path.to_owned()),
-        EngineError::Io(error) => OpenError::Unwritable { path: path.to_owned(), error },
-        EngineError::Damaged(reason) => OpenError::Damaged { path: path.to_owned(), reason },
+fn open_engine(path: &Path, data: &Path, cache: u64, create: bool) -> Result<Table, OpenError> {
+    Table::open(&data.join(TABLE), cache, create).map_err(|error| match error {
+        TableError::Locked => OpenError::Locked(path.to_owned()),
+        TableError::Io(error) => OpenError::Unwritable { path: path.to_owned(), error },
+        TableError::Damaged(reason) => OpenError::Damaged { path: path.to_owned(), reason },
     })
 }
 
-fn identity(engine: &Engine, path: &Path) -> Result<Identity, OpenError> {
+fn identity(engine: &Table, path: &Path) -> Result<Identity, OpenError> {
     let damaged = |reason: String| OpenError::Damaged { path: path.to_owned(), reason };
     let read = |key: &[u8]| engine.meta.get(key).map_err(|error| damaged(error.to_string()));
     let missing = || damaged("its identity is missing".to_owned());
@@ -227,7 +227,7 @@ fn identity(engine: &Engine, path: &Path) -> Result<Identity, OpenError> {
 /// Makes every record that is in flight unknown, durably: the process that dispatched it is gone,
 /// and nobody can say any more whether the backend acted.
 pub(super) fn recover(
-    engine: &Engine,
+    engine: &Table,
     disk: &dyn Disk,
     now: Timestamp,
 ) -> Result<Recovered, StoreError> {
@@ -237,7 +237,7 @@ pub(super) fn recover(
     };
     let mut recovered = Recovered::default();
     let mut batch = engine.db.batch();
-    for entry in Engine::entries(&engine.open) {
+    for entry in Table::entries(&engine.open) {
         let key = entry.key().map_err(|error| unavailable(error.to_string()))?;
         let found = match id_of(&key) {
             Some(id) => engine.get(&id).map(|record| (id, record)),
@@ -248,7 +248,7 @@ pub(super) fn recover(
                 let head = Head::of(&record);
                 if head.in_flight {
                     let lost = record.lost(UnknownReason::ProcessEnded, now);
-                    stage(engine, &mut batch, &id, Some(head), Some(Written::of(&id, &lost)));
+                    stage(engine, &mut batch, &id, Some(head), Some(EncodedRecord::of(&id, &lost)));
                     recovered.interrupted += 1;
                     recovered.unknown += 1;
                     if batch.len() >= RECOVER_AT_ONCE {

@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use super::checkpoint::{ENTRIES, MARK, mark};
 use super::disk::Disk;
-use super::table::{Engine, Written, restage};
-use super::wal::{self, Found, Frame, Log};
+use super::table::{EncodedRecord, Table, restage};
+use super::wal::{self, Frame, Wal, WalContents};
 use crate::idempotency::RecordId;
 use crate::idempotency::record::BuildIdHasher;
 use crate::store::codec;
@@ -20,13 +20,13 @@ use crate::store::codec;
 const AT_ONCE: usize = 1 << 20;
 
 /// Why a log could not be replayed.
-pub(super) enum ReplayError {
+pub(super) enum RecoveryError {
     Io(std::io::Error),
     Damaged(String),
 }
 
 /// The row of frames, as far as the table does not have it.
-struct Row {
+struct FrameSequence {
     frames: Vec<Frame>,
     /// The number of the newest frame of all.
     last: u64,
@@ -36,13 +36,13 @@ struct Row {
 
 /// Folds what the table does not have and gives the log, ready for the next frame.
 pub(super) fn replay(
-    engine: &Engine,
+    engine: &Table,
     disk: &dyn Disk,
     dir: &Path,
     salt: [u8; 16],
-) -> Result<Log, ReplayError> {
-    let found = wal::read(dir, salt).map_err(ReplayError::Io)?;
-    let row = row(found, folded(engine)?).map_err(ReplayError::Damaged)?;
+) -> Result<Wal, RecoveryError> {
+    let found = wal::read(dir, salt).map_err(RecoveryError::Io)?;
+    let row = row(found, folded(engine)?).map_err(RecoveryError::Damaged)?;
     let (last, holds_last) = (row.last, row.holds_last);
     if !row.frames.is_empty() {
         let frames = row.frames.len();
@@ -52,19 +52,19 @@ pub(super) fn replay(
         fold(engine, disk, newest)?;
         mark(engine, disk, last).map_err(unwritable)?;
     }
-    Log::open(dir, salt, last, holds_last).map_err(ReplayError::Io)
+    Wal::open(dir, salt, last, holds_last).map_err(RecoveryError::Io)
 }
 
 /// The frame up to which the table reaches.
-fn folded(engine: &Engine) -> Result<u64, ReplayError> {
-    let damaged = |reason: &str| ReplayError::Damaged(reason.to_owned());
+fn folded(engine: &Table) -> Result<u64, RecoveryError> {
+    let damaged = |reason: &str| RecoveryError::Damaged(reason.to_owned());
     let mark = engine.meta.get(MARK).map_err(|error| damaged(&error.to_string()))?;
     let mark = mark.as_deref().and_then(|bytes| bytes.first_chunk().copied());
     mark.map(u64::from_le_bytes).ok_or_else(|| damaged("the mark in its table is missing"))
 }
 
 /// Puts the frames in order and finds out whether any are missing.
-fn row(found: Found, folded: u64) -> Result<Row, String> {
+fn row(found: WalContents, folded: u64) -> Result<FrameSequence, String> {
     let seen = |sequence: u64| {
         let mut frames = found.runs.iter().flatten();
         frames.any(|frame| frame.sequence == sequence)
@@ -87,14 +87,14 @@ fn row(found: Found, folded: u64) -> Result<Row, String> {
             return Err(format!("frame {expected} of its log is missing"));
         }
     }
-    Ok(Row { frames, last, holds_last })
+    Ok(FrameSequence { frames, last, holds_last })
 }
 
 fn fold(
-    engine: &Engine,
+    engine: &Table,
     disk: &dyn Disk,
     records: HashMap<RecordId, Option<Bytes>, BuildIdHasher>,
-) -> Result<(), ReplayError> {
+) -> Result<(), RecoveryError> {
     let mut batch = engine.db.batch();
     let mut bytes = 0;
     for (id, record) in records {
@@ -103,13 +103,13 @@ fn fold(
             None => None,
             Some(record) => {
                 let head = codec::peek(&id, &record).map_err(|error| {
-                    ReplayError::Damaged(format!("record {id} in its log: {error}"))
+                    RecoveryError::Damaged(format!("record {id} in its log: {error}"))
                 })?;
                 bytes += record.len();
-                Some(Written { bytes: record, head })
+                Some(EncodedRecord { bytes: record, head })
             }
         };
-        let before = engine.raw(&id).map_err(|error| ReplayError::Damaged(error.to_string()))?;
+        let before = engine.raw(&id).map_err(|error| RecoveryError::Damaged(error.to_string()))?;
         // One that cannot be read back any more is replaced by what is known to be true.
         let before = before.and_then(|bytes| codec::peek(&id, &bytes).ok());
         restage(engine, &mut batch, &id, before, after);
@@ -122,6 +122,6 @@ fn fold(
     disk.fold(batch).map_err(unwritable)
 }
 
-fn unwritable(reason: String) -> ReplayError {
-    ReplayError::Io(std::io::Error::other(reason))
+fn unwritable(reason: String) -> RecoveryError {
+    RecoveryError::Io(std::io::Error::other(reason))
 }

@@ -18,31 +18,31 @@ use crate::store::{StoreError, Swap};
 const BATCHES: usize = 64;
 
 /// Who asked, and what came of it.
-pub(super) type Answer = (oneshot::Sender<Result<Swap, StoreError>>, Result<Swap, StoreError>);
+pub(super) type SwapReply = (oneshot::Sender<Result<Swap, StoreError>>, Result<Swap, StoreError>);
 
 /// The writer's side.
-pub(super) struct Answers {
-    batches: mpsc::Sender<Vec<Answer>>,
+pub(super) struct Replies {
+    batches: mpsc::Sender<Vec<SwapReply>>,
     handed_out: Arc<AtomicBool>,
 }
 
 /// The asking side: the task that hands out, until it runs.
-pub(super) struct HandOut {
-    batches: Mutex<Option<mpsc::Receiver<Vec<Answer>>>>,
+pub(super) struct ReplyTask {
+    batches: Mutex<Option<mpsc::Receiver<Vec<SwapReply>>>>,
     running: Arc<AtomicBool>,
 }
 
 /// Both sides.
-pub(super) fn answers() -> (Answers, HandOut) {
+pub(super) fn replies() -> (Replies, ReplyTask) {
     let (sender, receiver) = mpsc::channel(BATCHES);
     let running = Arc::new(AtomicBool::new(false));
     let batches = Mutex::new(Some(receiver));
-    (Answers { batches: sender, handed_out: running.clone() }, HandOut { batches, running })
+    (Replies { batches: sender, handed_out: running.clone() }, ReplyTask { batches, running })
 }
 
-impl Answers {
+impl Replies {
     /// Sends the answers of a batch on their way.
-    pub(super) fn send(&self, batch: Vec<Answer>) {
+    pub(super) fn send(&self, batch: Vec<SwapReply>) {
         // A single one has nothing to gain.
         if batch.len() < 2 || !self.handed_out.load(Ordering::Acquire) {
             return hand_out(batch);
@@ -55,7 +55,7 @@ impl Answers {
     }
 }
 
-impl HandOut {
+impl ReplyTask {
     /// Starts the task on the runtime of whoever asks first.
     pub(super) fn run(&self) {
         if self.running.load(Ordering::Acquire) {
@@ -73,7 +73,7 @@ impl HandOut {
     }
 }
 
-fn hand_out(batch: Vec<Answer>) {
+fn hand_out(batch: Vec<SwapReply>) {
     for (to, answer) in batch {
         // Whoever asked may be gone; the change stands all the same.
         let _ = to.send(answer);

@@ -26,7 +26,7 @@ use crate::store::{Query, StoreError};
 const JOURNAL: u64 = 64 << 20;
 /// One thread flushes and compacts. With two, the engine hands a compaction that is under way to
 /// and fro between them, which costs a processor for as long as it lasts. One is enough because
-/// the writer rotates the memtables itself, see [`Engine::rotate`].
+/// the writer rotates the memtables itself, see [`Table::rotate`].
 const WORKERS: usize = 1;
 /// Open table files.
 const FILES: usize = 128;
@@ -56,7 +56,7 @@ pub(super) const REACHED: &[u8] = &[0];
 
 /// The keyspaces of an open store. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Engine {
+pub(super) struct Table {
     pub(super) db: Database,
     pub(super) records: Keyspace,
     pub(super) open: Keyspace,
@@ -67,10 +67,10 @@ pub(super) struct Engine {
 
 const NAMES: [&str; 5] = ["records", "open", "expiry", "subject", "meta"];
 
-impl Engine {
+impl Table {
     /// Opens the engine's directory; `create` makes what is missing.
-    pub(super) fn open(dir: &Path, cache: u64, create: bool) -> Result<Self, EngineError> {
-        let open = || -> Result<Self, EngineError> {
+    pub(super) fn open(dir: &Path, cache: u64, create: bool) -> Result<Self, TableError> {
+        let open = || -> Result<Self, TableError> {
             let db = Database::builder(dir)
                 .cache_size(cache)
                 .worker_threads(WORKERS)
@@ -84,7 +84,7 @@ impl Engine {
                     .into_iter()
                     .find(|name| !present.iter().any(|have| have.as_ref() == *name));
                 if let Some(name) = missing {
-                    return Err(EngineError::Damaged(format!("its part `{name}` is missing")));
+                    return Err(TableError::Damaged(format!("its part `{name}` is missing")));
                 }
             }
             let keyspace = |name: &str| db.keyspace(name, options);
@@ -100,7 +100,7 @@ impl Engine {
         // The engine asserts some things of its files; a damaged one must not end the program
         // without a word to the operator.
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(open))
-            .unwrap_or_else(|_| Err(EngineError::Damaged("the engine gave up on it".to_owned())))
+            .unwrap_or_else(|_| Err(TableError::Damaged("the engine gave up on it".to_owned())))
     }
 
     /// Hands what is in memory to the worker, to be sorted into tables, so that the journals which
@@ -191,13 +191,13 @@ impl Engine {
 }
 
 /// Why the engine could not be opened.
-pub(super) enum EngineError {
+pub(super) enum TableError {
     Locked,
     Io(std::io::Error),
     Damaged(String),
 }
 
-impl From<fjall::Error> for EngineError {
+impl From<fjall::Error> for TableError {
     fn from(error: fjall::Error) -> Self {
         match error {
             fjall::Error::Locked => Self::Locked,
@@ -212,7 +212,7 @@ fn options() -> KeyspaceCreateOptions {
     // cache, so that the number of records costs no memory.
     KeyspaceCreateOptions::default()
         .manual_journal_persist(true)
-        // Never by the engine: see [`Engine::rotate`].
+        // Never by the engine: see [`Table::rotate`].
         .max_memtable_size(u64::MAX)
         .index_block_pinning_policy(PinningPolicy::new([true, false]))
         .filter_block_pinning_policy(PinningPolicy::new([true, false]))
@@ -249,13 +249,13 @@ impl Index {
 
 /// The key of an index entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Key {
+pub(super) struct IndexKey {
     /// What does not belong to it is zero: keys of one index are equally long.
     bytes: [u8; 2 * ID],
     length: u8,
 }
 
-impl Key {
+impl IndexKey {
     fn new(prefix: &[u8], id: &RecordId) -> Self {
         let mut bytes = [0; 2 * ID];
         let length = prefix.len() + ID;
@@ -275,31 +275,31 @@ impl Key {
     }
 }
 
-impl Ord for Key {
+impl Ord for IndexKey {
     fn cmp(&self, other: &Self) -> Ordering {
         self.halves().cmp(&other.halves()).then(self.length.cmp(&other.length))
     }
 }
 
-impl PartialOrd for Key {
+impl PartialOrd for IndexKey {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
 /// The key of a record's entry in `open`.
-fn open_key(id: &RecordId) -> Key {
-    Key::new(&[], id)
+fn open_key(id: &RecordId) -> IndexKey {
+    IndexKey::new(&[], id)
 }
 
 /// The key of a record's entry in `expiry`.
-pub(super) fn expiry_key(at: Timestamp, id: &RecordId) -> Key {
-    Key::new(&at.as_millis().to_be_bytes(), id)
+pub(super) fn expiry_key(at: Timestamp, id: &RecordId) -> IndexKey {
+    IndexKey::new(&at.as_millis().to_be_bytes(), id)
 }
 
 /// The key of a record's entry in `subject`.
-pub(super) fn subject_key(subject: &[u8; 16], id: &RecordId) -> Key {
-    Key::new(subject, id)
+pub(super) fn subject_key(subject: &[u8; 16], id: &RecordId) -> IndexKey {
+    IndexKey::new(subject, id)
 }
 
 /// The id at the end of any key of this layout.
@@ -309,12 +309,12 @@ pub(super) fn id_of(key: &[u8]) -> Option<RecordId> {
 
 /// A record and its head, written down. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Written {
+pub(super) struct EncodedRecord {
     pub(super) bytes: Bytes,
     pub(super) head: Head,
 }
 
-impl Written {
+impl EncodedRecord {
     pub(super) fn of(id: &RecordId, record: &Record) -> Self {
         Self { bytes: codec::encode(id, record).into(), head: Head::of(record) }
     }
@@ -325,13 +325,13 @@ pub(super) fn differences(
     id: &RecordId,
     before: Option<Head>,
     after: Option<Head>,
-    mut differs: impl FnMut(Index, Key, bool),
+    mut differs: impl FnMut(Index, IndexKey, bool),
 ) {
     let open = |head: Option<Head>| head.is_some_and(|head| head.open);
     if open(before) != open(after) {
         differs(Index::Open, open_key(id), open(after));
     }
-    let mut keys = |index, old: Option<Key>, new: Option<Key>| {
+    let mut keys = |index, old: Option<IndexKey>, new: Option<IndexKey>| {
         if old == new {
             return;
         }
@@ -351,11 +351,11 @@ pub(super) fn differences(
 /// Puts a change into a batch: the record, and the index entries that differ between the two.
 /// A batch may hold one change of each record only.
 pub(super) fn stage(
-    engine: &Engine,
+    engine: &Table,
     batch: &mut OwnedWriteBatch,
     id: &RecordId,
     before: Option<Head>,
-    after: Option<Written>,
+    after: Option<EncodedRecord>,
 ) {
     let head = after.as_ref().map(|written| written.head);
     differences(id, before, head, |index, key, there| {
@@ -377,11 +377,11 @@ pub(super) fn stage(
 /// Puts a record into a batch with every index entry it has, whatever the indexes hold: after a crash
 /// the table may have the record and not the entries.
 pub(super) fn restage(
-    engine: &Engine,
+    engine: &Table,
     batch: &mut OwnedWriteBatch,
     id: &RecordId,
     before: Option<Head>,
-    after: Option<Written>,
+    after: Option<EncodedRecord>,
 ) {
     let head = after.as_ref().map(|written| written.head);
     if !head.is_some_and(|head| head.open) {

@@ -48,10 +48,10 @@ const CHANGE: usize = 20;
 const REMOVED: u32 = u32::MAX;
 
 /// A change as the log keeps it: a record's bytes, or that it is gone.
-pub(super) type Logged = (RecordId, Option<Bytes>);
+pub(super) type WalChange = (RecordId, Option<Bytes>);
 
 /// The log of an open store.
-pub(super) struct Log {
+pub(super) struct Wal {
     files: [File; 2],
     salt: [u8; 16],
     active: usize,
@@ -67,11 +67,11 @@ pub(super) struct Log {
 /// A frame that was read back.
 pub(super) struct Frame {
     pub(super) sequence: u64,
-    pub(super) changes: Vec<Logged>,
+    pub(super) changes: Vec<WalChange>,
 }
 
 /// What the two files hold.
-pub(super) struct Found {
+pub(super) struct WalContents {
     /// The frames that begin each file, without a gap among themselves.
     pub(super) runs: [Vec<Frame>; 2],
     /// The highest number of a sound frame that stands behind a bad one.
@@ -88,8 +88,8 @@ pub(super) fn create(dir: &Path) -> io::Result<()> {
 }
 
 /// Reads what the files hold; `salt` is the id of the store they must belong to.
-pub(super) fn read(dir: &Path, salt: [u8; 16]) -> io::Result<Found> {
-    let mut found = Found { runs: [Vec::new(), Vec::new()], stray: None };
+pub(super) fn read(dir: &Path, salt: [u8; 16]) -> io::Result<WalContents> {
+    let mut found = WalContents { runs: [Vec::new(), Vec::new()], stray: None };
     for (name, run) in NAMES.into_iter().zip(&mut found.runs) {
         let bytes = fs::read(dir.join(name))?;
         let mut at = 0;
@@ -127,7 +127,7 @@ fn frame_at(bytes: &[u8], at: usize, salt: &[u8; 16]) -> Option<(Frame, usize)> 
     Some((Frame { sequence, changes }, (HEADER + length).next_multiple_of(BLOCK)))
 }
 
-fn changes_in(mut payload: &[u8], count: u32) -> Option<Vec<Logged>> {
+fn changes_in(mut payload: &[u8], count: u32) -> Option<Vec<WalChange>> {
     let mut changes = Vec::new();
     for _ in 0..count {
         let (head, rest) = payload.split_first_chunk::<CHANGE>()?;
@@ -153,7 +153,7 @@ fn checksum(salt: &[u8; 16], header: &[u8], payload: &[u8]) -> u64 {
     hash.digest()
 }
 
-impl Log {
+impl Wal {
     /// Opens the files for writing. All they hold has been folded; the next frame has the number
     /// after `last`, which stands in the file `holds_last`.
     pub(super) fn open(
@@ -176,7 +176,7 @@ impl Log {
         self.next - 1
     }
 
-    /// Begins a frame; changes are added with [`Log::add`].
+    /// Begins a frame; changes are added with [`Wal::add`].
     pub(super) fn begin(&mut self) {
         self.scratch.clear();
         self.scratch.resize(HEADER, 0);

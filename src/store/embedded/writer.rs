@@ -14,13 +14,13 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::checkpoint::Folding;
+use super::checkpoint::Checkpoints;
 use super::disk::{Disk, FREE_SPACE_MARGIN, Space};
-use super::id_filter::Absent;
-use super::memtable::Recent;
-use super::replies::Answers;
-use super::table::{Engine, Written, corrupt, decode};
-use super::wal::Log;
+use super::id_filter::IdFilter;
+use super::memtable::Memtable;
+use super::replies::Replies;
+use super::table::{EncodedRecord, Table, corrupt, decode};
+use super::wal::Wal;
 use crate::crash::{self, Point};
 use crate::idempotency::RecordId;
 use crate::idempotency::record::BuildIdHasher;
@@ -37,26 +37,26 @@ const KEPT_CHANGES: usize = 4096;
 const MAX_YIELDS: usize = 8;
 
 /// What the writer is asked to do.
-pub(super) enum Asked {
-    Swap(Request),
+pub(super) enum WriterMessage {
+    Swap(SwapRequest),
     /// To put all that was changed before into the table, where it can be listed.
-    Fold(oneshot::Sender<Result<(), StoreError>>),
+    Checkpoint(oneshot::Sender<Result<(), StoreError>>),
 }
 
 /// One compare-and-swap, and where its result goes.
-pub(super) struct Request {
-    pub(super) changes: Vec<Planned>,
+pub(super) struct SwapRequest {
+    pub(super) changes: Vec<EncodedChange>,
     pub(super) answer: oneshot::Sender<Result<Swap, StoreError>>,
 }
 
 /// A change with its record written down already, by the thread that asked for it.
-pub(super) struct Planned {
+pub(super) struct EncodedChange {
     pub(super) id: RecordId,
     pub(super) expect: Option<u64>,
-    pub(super) put: Option<Written>,
+    pub(super) put: Option<EncodedRecord>,
 }
 
-impl Request {
+impl SwapRequest {
     fn bytes(&self) -> usize {
         let puts = self.changes.iter().filter_map(|change| change.put.as_ref());
         puts.map(|written| written.bytes.len()).sum()
@@ -74,14 +74,14 @@ impl Request {
 }
 
 /// What the threads of a store share.
-pub(super) struct Shared {
+pub(super) struct Health {
     pub(super) space: Space,
     pub(super) path: PathBuf,
     /// Why nothing can be written any more; set once, for good.
     pub(super) failed: OnceLock<String>,
 }
 
-impl Shared {
+impl Health {
     /// The error of a store that can write nothing any more.
     pub(super) fn failure(&self) -> Option<StoreError> {
         self.failed.get().map(|reason| StoreError::Unavailable(reason.clone()))
@@ -115,46 +115,46 @@ impl Shared {
 
 /// The writing half of a store.
 pub(super) struct Writer {
-    pub(super) engine: Engine,
+    pub(super) engine: Table,
     pub(super) disk: Arc<dyn Disk>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) queue: mpsc::Receiver<Asked>,
-    pub(super) answers: Answers,
-    pub(super) log: Log,
-    pub(super) recent: Arc<Recent>,
-    pub(super) absent: Absent,
-    pub(super) folding: Folding,
+    pub(super) shared: Arc<Health>,
+    pub(super) queue: mpsc::Receiver<WriterMessage>,
+    pub(super) answers: Replies,
+    pub(super) log: Wal,
+    pub(super) recent: Arc<Memtable>,
+    pub(super) absent: IdFilter,
+    pub(super) folding: Checkpoints,
     /// The memory of a batch, for the next one.
-    pub(super) pending: Changed,
+    pub(super) pending: PendingChanges,
 }
 
 /// The records that changed in this batch.
-pub(super) type Changed = HashMap<RecordId, Pending, BuildIdHasher>;
+pub(super) type PendingChanges = HashMap<RecordId, PendingChange, BuildIdHasher>;
 
 /// A record that changes in this batch.
-pub(super) struct Pending {
+pub(super) struct PendingChange {
     /// What it is without this batch.
     before: Option<Head>,
     /// As it will be.
-    after: Option<Written>,
+    after: Option<EncodedRecord>,
 }
 
 /// What is taken from the queue at once.
 #[derive(Default)]
-struct Gathered {
-    requests: Vec<Request>,
+struct GroupCommit {
+    requests: Vec<SwapRequest>,
     bytes: usize,
     folds: Vec<oneshot::Sender<Result<(), StoreError>>>,
 }
 
-impl Gathered {
-    fn add(&mut self, asked: Asked) {
+impl GroupCommit {
+    fn add(&mut self, asked: WriterMessage) {
         match asked {
-            Asked::Swap(request) => {
+            WriterMessage::Swap(request) => {
                 self.bytes += request.bytes();
                 self.requests.push(request);
             }
-            Asked::Fold(answer) => self.folds.push(answer),
+            WriterMessage::Checkpoint(answer) => self.folds.push(answer),
         }
     }
 
@@ -187,8 +187,8 @@ impl Writer {
     /// Takes what is waiting. After a batch of several, whoever is about to ask for more is let run
     /// first, for as long as that brings something: a sync costs far more than a turn, and where
     /// requests share a processor with this thread they could not ask otherwise.
-    fn gather(&mut self, first: Asked, last: usize) -> Gathered {
-        let mut gathered = Gathered::default();
+    fn gather(&mut self, first: WriterMessage, last: usize) -> GroupCommit {
+        let mut gathered = GroupCommit::default();
         gathered.add(first);
         for _ in 0..MAX_YIELDS {
             let before = gathered.requests.len();
@@ -205,7 +205,7 @@ impl Writer {
         gathered
     }
 
-    fn write(&mut self, requests: Vec<Request>) {
+    fn write(&mut self, requests: Vec<SwapRequest>) {
         self.absent.advance();
         let mut pending = mem::take(&mut self.pending);
         let mut answers = Vec::with_capacity(requests.len());
@@ -228,13 +228,17 @@ impl Writer {
         self.answers.send(answers);
     }
 
-    fn refusal(&self, request: &Request) -> Option<StoreError> {
+    fn refusal(&self, request: &SwapRequest) -> Option<StoreError> {
         let no_room = || request.claims().then(|| self.shared.no_room()).flatten();
         self.shared.failure().or_else(no_room)
     }
 
     /// Compares every change, then makes all of them part of the batch, or none.
-    fn compare(&self, changes: Vec<Planned>, pending: &mut Changed) -> Result<Swap, StoreError> {
+    fn compare(
+        &self,
+        changes: Vec<EncodedChange>,
+        pending: &mut PendingChanges,
+    ) -> Result<Swap, StoreError> {
         let mut found = Vec::with_capacity(changes.len());
         for (index, change) in changes.iter().enumerate() {
             let id = &change.id;
@@ -243,7 +247,7 @@ impl Writer {
                 Ok(Swap::Lost { index, winner })
             };
             // What the record is now, and its bytes if that is not what was expected.
-            let look = |now: Option<&Written>| {
+            let look = |now: Option<&EncodedRecord>| {
                 let head = now.map(|written| written.head);
                 let wrong = head.map(|head| head.version) != change.expect;
                 (head, wrong.then(|| now.map(|written| written.bytes.clone())))
@@ -272,7 +276,7 @@ impl Writer {
             match pending.entry(change.id) {
                 hash_map::Entry::Occupied(mut earlier) => earlier.get_mut().after = change.put,
                 hash_map::Entry::Vacant(place) => {
-                    place.insert(Pending { before, after: change.put });
+                    place.insert(PendingChange { before, after: change.put });
                 }
             }
         }
@@ -281,7 +285,7 @@ impl Writer {
 
     /// Makes the batch durable, then visible. A failure is final: what the disk then holds is not
     /// known, and a second sync could report success for pages that the first one lost.
-    fn commit(&mut self, pending: &mut Changed) -> Result<(), StoreError> {
+    fn commit(&mut self, pending: &mut PendingChanges) -> Result<(), StoreError> {
         pending.retain(|_, change| change.before.is_some() || change.after.is_some());
         let Some(changes) = u32::try_from(pending.len()).ok().filter(|changes| *changes > 0) else {
             return Ok(());

@@ -20,7 +20,7 @@ use crate::idempotency::{Record, RecordId, TenantId};
 use crate::items;
 use crate::proxy::{self, Gateway};
 use crate::shutdown::{self, Tasks, Trigger};
-use crate::store::embedded::{Embedded, OpenError, Options};
+use crate::store::embedded::{DirectoryOptions, Embedded, OpenError};
 use crate::store::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
 
 /// The longest a test waits for something that must happen.
@@ -143,7 +143,8 @@ impl House {
 
     async fn open(dir: TempDir, backend: SocketAddr, calls: Arc<AtomicUsize>) -> Self {
         let path = dir.path().join("store");
-        let options = Options { path: path.clone(), cache: 1 << 20, create: true, expect_id: None };
+        let options =
+            DirectoryOptions { path: path.clone(), cache: 1 << 20, create: true, expect_id: None };
         let real = timeout(PATIENCE, opened(&options)).await.expect("the store before is closed");
         let store = Arc::new(Faulty {
             real,
@@ -267,7 +268,7 @@ impl House {
 }
 
 /// Opens the store, once the one before is closed: a change that is tried again may still hold it.
-async fn opened(options: &Options) -> Arc<dyn Store> {
+async fn opened(options: &DirectoryOptions) -> Arc<dyn Store> {
     loop {
         match Embedded::open(options) {
             Ok((store, _)) => return store,

@@ -14,7 +14,7 @@ pub(super) struct Flaky {
     pub(super) ingests_left: AtomicUsize,
     segment: u64,
     free: AtomicU64,
-    /// Taken for each commit, so that a test can hold it.
+    /// DirtyRecord for each commit, so that a test can hold it.
     gate: Mutex<()>,
 }
 

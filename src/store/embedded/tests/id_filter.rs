@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::super::id_filter::*;
-use super::super::memtable::Recent;
-use super::super::table::{Engine, EngineError, Written};
+use super::super::memtable::Memtable;
+use super::super::table::{EncodedRecord, Table, TableError};
 use super::unlocked;
 use crate::idempotency::RecordId;
 use crate::store::samples::{Random, claim};
@@ -23,25 +23,25 @@ fn ids(random: &mut Random, count: usize) -> Vec<RecordId> {
     (0..count).map(|_| id(random)).collect()
 }
 
-fn table(dir: &Path) -> Engine {
-    unlocked(|| match Engine::open(dir, 1 << 20, true) {
-        Err(EngineError::Locked) => None,
+fn table(dir: &Path) -> Table {
+    unlocked(|| match Table::open(dir, 1 << 20, true) {
+        Err(TableError::Locked) => None,
         opened => Some(opened.ok().unwrap()),
     })
 }
 
-fn put(engine: &Engine, ids: &[RecordId]) {
+fn put(engine: &Table, ids: &[RecordId]) {
     ids.iter().for_each(|id| engine.records.insert(id.as_bytes(), b"a record").unwrap());
 }
 
-fn put_recent(recent: &Recent, ids: &[RecordId]) {
+fn put_recent(recent: &Memtable, ids: &[RecordId]) {
     for id in ids {
-        recent.put(*id, None, Some(Written::of(id, &claim(1))), 0);
+        recent.put(*id, None, Some(EncodedRecord::of(id, &claim(1))), 0);
     }
 }
 
 /// Lets the filter take what is read for it.
-fn whole(absent: &mut Absent) {
+fn whole(absent: &mut IdFilter) {
     let end = Instant::now() + Duration::from_secs(60);
     while absent.reading.is_some() {
         assert!(Instant::now() < end, "the ids are still being read");
@@ -72,12 +72,12 @@ fn what_was_added_is_there_and_little_else_is() {
 fn all_that_was_there_is_known_before_anything_is_said_to_be_absent() {
     let mut random = Random::new();
     let dir = TempDir::new().unwrap();
-    let (engine, recent) = (table(dir.path()), Arc::new(Recent::default()));
+    let (engine, recent) = (table(dir.path()), Arc::new(Memtable::default()));
     // More than are read in one step, so that the writer has its turn in between.
     let (old, new) = (ids(&mut random, 2 * STEP + 1), ids(&mut random, 100));
     put(&engine, &old);
     put_recent(&recent, &new);
-    let mut absent = Absent::new(engine, recent, SIZES);
+    let mut absent = IdFilter::new(engine, recent, SIZES);
     let added = ids(&mut random, 100);
     added.iter().for_each(|id| absent.add(id));
     let others = ids(&mut random, 1_000);
@@ -93,9 +93,9 @@ fn all_that_was_there_is_known_before_anything_is_said_to_be_absent() {
 fn a_full_filter_is_made_anew_and_forgets_what_is_gone() {
     let mut random = Random::new();
     let dir = TempDir::new().unwrap();
-    let (engine, recent) = (table(dir.path()), Arc::new(Recent::default()));
-    let sizes = Sizes { least: 512, most: 2048 };
-    let absent = &mut Absent::new(engine.clone(), recent.clone(), sizes);
+    let (engine, recent) = (table(dir.path()), Arc::new(Memtable::default()));
+    let sizes = FilterSizes { least: 512, most: 2048 };
+    let absent = &mut IdFilter::new(engine.clone(), recent.clone(), sizes);
     whole(absent);
     let (kept, here, gone) = (ids(&mut random, 300), ids(&mut random, 300), ids(&mut random, 424));
     put(&engine, &kept);
@@ -115,10 +115,10 @@ fn a_full_filter_is_made_anew_and_forgets_what_is_gone() {
 fn with_too_many_records_the_table_is_asked() {
     let mut random = Random::new();
     let dir = TempDir::new().unwrap();
-    let (engine, recent) = (table(dir.path()), Arc::new(Recent::default()));
+    let (engine, recent) = (table(dir.path()), Arc::new(Memtable::default()));
     put(&engine, &ids(&mut random, 129));
-    let sizes = Sizes { least: 16, most: 128 };
-    let mut absent = Absent::new(engine.clone(), recent, sizes);
+    let sizes = FilterSizes { least: 16, most: 128 };
+    let mut absent = IdFilter::new(engine.clone(), recent, sizes);
     let others = ids(&mut random, 128);
     for id in &others {
         absent.advance();
@@ -136,7 +136,7 @@ fn with_too_many_records_the_table_is_asked() {
 fn what_is_not_wanted_any_more_is_not_read() {
     let mut random = Random::new();
     let dir = TempDir::new().unwrap();
-    let (engine, recent) = (table(dir.path()), Recent::default());
+    let (engine, recent) = (table(dir.path()), Memtable::default());
     put(&engine, &ids(&mut random, 2 * STEP));
     let (wanted, end) = sync_channel(0);
     drop(wanted);
@@ -164,8 +164,8 @@ fn a_counter_of_changes_that_began_anew_hides_nothing() {
 
     let engine = table(dir.path());
     assert_eq!(engine.records.iter().count(), 0, "what the engine's own iterator shows");
-    assert_eq!(Engine::entries(&engine.records).count(), ids.len());
-    let mut absent = Absent::new(engine, Arc::default(), SIZES);
+    assert_eq!(Table::entries(&engine.records).count(), ids.len());
+    let mut absent = IdFilter::new(engine, Arc::default(), SIZES);
     whole(&mut absent);
     assert!(!ids.iter().any(|id| absent.is_certain(id)));
 }

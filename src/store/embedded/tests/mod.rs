@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use fjall::{OwnedWriteBatch, PersistMode};
 use tempfile::TempDir;
 
-use super::table::EngineError;
+use super::table::TableError;
 use super::wal::{BLOCK, SEGMENT};
 use super::*;
 use crate::idempotency::State;
@@ -23,10 +23,10 @@ use crate::store::samples::{self, id};
 
 const CACHE: u64 = 1 << 20;
 /// The filter of what is not there is made anew again and again.
-const FEW_IDS: Sizes = Sizes { least: 16, most: 128 };
+const FEW_IDS: FilterSizes = FilterSizes { least: 16, most: 128 };
 
-fn options(path: &Path) -> Options {
-    Options { path: path.to_owned(), cache: CACHE, create: true, expect_id: None }
+fn options(path: &Path) -> DirectoryOptions {
+    DirectoryOptions { path: path.to_owned(), cache: CACHE, create: true, expect_id: None }
 }
 
 fn open(path: &Path) -> (Arc<Embedded>, Recovered) {
@@ -37,9 +37,9 @@ fn open(path: &Path) -> (Arc<Embedded>, Recovered) {
 }
 
 /// The table of a closed store.
-fn table(path: &Path) -> Engine {
-    unlocked(|| match Engine::open(&path.join("data/table"), CACHE, false) {
-        Err(EngineError::Locked) => None,
+fn table(path: &Path) -> Table {
+    unlocked(|| match Table::open(&path.join("data/table"), CACHE, false) {
+        Err(TableError::Locked) => None,
         opened => Some(opened.ok().unwrap()),
     })
 }
@@ -57,7 +57,7 @@ pub(super) fn unlocked<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn refused(options: &Options) -> String {
+fn refused(options: &DirectoryOptions) -> String {
     Embedded::open(options).map(|_| ()).unwrap_err().to_string()
 }
 
@@ -273,14 +273,14 @@ fn a_second_process_is_told_that_the_store_is_in_use() {
 #[test]
 fn every_reason_not_to_open_is_said_in_one_line() {
     let dir = TempDir::new().unwrap();
-    let check = |options: &Options, expected: &str| {
+    let check = |options: &DirectoryOptions, expected: &str| {
         let message = refused(options);
         let message = message.replace(&dir.path().display().to_string(), "DIR");
         assert!(message.contains(expected), "{message}");
         assert!(!message.contains('\n'));
     };
     let at = |name: &str| options(&dir.path().join(name));
-    let existing = |name: &str| Options { create: false, ..at(name) };
+    let existing = |name: &str| DirectoryOptions { create: false, ..at(name) };
 
     fs::write(dir.path().join("file"), "x").unwrap();
     check(&at("file"), "DIR/file is not a directory");
@@ -298,7 +298,7 @@ fn every_reason_not_to_open_is_said_in_one_line() {
     let found = store.identity().store_id;
     drop(store);
     let expected = uuid::Uuid::new_v4();
-    let pinned = |id| Options { expect_id: Some(id), ..at("store") };
+    let pinned = |id| DirectoryOptions { expect_id: Some(id), ..at("store") };
     check(&pinned(expected), &format!("is {found}, but `expect_id` is {expected}"));
     drop(Embedded::open(&pinned(found)).unwrap());
     assert!(matches!(init(&dir.path().join("store"), CACHE), Err(OpenError::Exists(_))));
