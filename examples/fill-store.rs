@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use oncegate::clock;
 use oncegate::idempotency::fingerprint::{Fingerprint, MemberDigest};
-use oncegate::idempotency::record::{Keep, Retention, StoredResponse};
+use oncegate::idempotency::record::StoredResponse;
+use oncegate::idempotency::retention::{Keep, Retention};
 use oncegate::idempotency::{Answer, Record, RecordId, State, TenantId};
 use oncegate::store::embedded::{DirectoryOptions, Embedded};
 use oncegate::store::{Change, Store, Swap};

@@ -12,8 +12,9 @@ use super::shown::detail;
 use super::trouble::Trouble;
 use super::{Office, shown};
 use crate::config::Mode;
-use crate::idempotency::record::Retention;
-use crate::idempotency::settle::{Note, SettleError, Settling};
+use crate::idempotency::history::Note;
+use crate::idempotency::retention::Retention;
+use crate::idempotency::settle::{SettleError, Settling};
 use crate::idempotency::{Record, RecordId};
 use crate::store::{Change, Swap};
 

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use crate::base64;
 use crate::clock::{Timestamp, rfc3339};
+use crate::idempotency::history::HistoryEntry;
 use crate::idempotency::ledger::Progress;
 use crate::idempotency::record::{Expiry, StoredResponse};
-use crate::idempotency::settle::Entry;
 use crate::idempotency::{Answer, Ledger, Record, RecordId, State};
 
 /// How a record stands.
@@ -173,7 +173,7 @@ fn quantities(ledger: &Ledger) -> Value {
     })
 }
 
-fn entry(entry: &Entry) -> Value {
+fn entry(entry: &HistoryEntry) -> Value {
     let mut shown = json!({
         "at": rfc3339(entry.at),
         "what": entry.what.as_str(),

@@ -9,7 +9,7 @@ use super::profiles::Profile;
 use super::reader::{Reader, elements};
 use super::units::Flag;
 use super::{Config, ItemsMode, UpstreamConfig};
-use crate::idempotency::record::{Keep, Retention};
+use crate::idempotency::retention::{Keep, Retention};
 use crate::items::rules::{
     IssuedRules, ItemRules, MAX_ITEMS, MAX_QUANTITY, MatchBy, ResponseRules, View,
 };

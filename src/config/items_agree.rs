@@ -8,7 +8,7 @@ use super::file_items as written;
 use super::reader::{Reader, span_of};
 use super::units::Period;
 use super::{ItemsMode, Mode, RouteConfig};
-use crate::idempotency::record::{Keep, Retention};
+use crate::idempotency::retention::{Keep, Retention};
 use crate::items::rules::{IssuedRules, ItemRules, RenderRules, ResponseRules};
 use crate::json::Pointer;
 

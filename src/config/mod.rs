@@ -40,7 +40,7 @@ use http::{HeaderName, Method, Uri};
 use crate::idempotency::fingerprint::FingerprintRules;
 use crate::idempotency::key::KeyRules;
 use crate::idempotency::outcome::OutcomeRules;
-use crate::idempotency::record::{Keep, Retention};
+use crate::idempotency::retention::{Keep, Retention};
 use crate::items::ItemRules;
 use crate::json::Pointer;
 use crate::problem::Dialect;

@@ -9,7 +9,7 @@ use super::{DuplicateRules, RecordRules, RequestMode, defaults};
 use crate::idempotency::fingerprint::{BodyCompare, FingerprintRules, Select};
 use crate::idempotency::key::{KeyRules, KeySource, Scope, Syntax};
 use crate::idempotency::outcome::{OutcomeRules, StatusPattern, Verdict};
-use crate::idempotency::record::{Keep, Retention};
+use crate::idempotency::retention::{Keep, Retention};
 use crate::json::Pointer;
 use crate::problem::Dialect;
 

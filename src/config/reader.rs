@@ -12,7 +12,7 @@ use toml::Spanned;
 use super::file::{List, Unsupported, Written};
 use super::mistakes::{alternatives, nearest};
 use super::units::{Count, Period, Size, Time};
-use crate::idempotency::record::{Keep, Retention};
+use crate::idempotency::retention::{Keep, Retention};
 use crate::json::Pointer;
 
 /// The longest a timeout or wait may be; beyond a day it is no limit any more.

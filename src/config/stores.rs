@@ -11,7 +11,7 @@ use super::file::{self, List, Table, Written};
 use super::reader::{Reader, SHORTEST, elements};
 use super::units::{Count, Secret, Size, Time};
 use super::{EngineConfig, PostgresConfig, RedisConfig, StoreConfig, StoreServerConfig, defaults};
-use crate::idempotency::record::Retention;
+use crate::idempotency::retention::Retention;
 use crate::urls;
 
 /// Connections of one replica, at most.

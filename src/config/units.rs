@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use crate::idempotency::outcome::StatusPattern;
-use crate::idempotency::record::Keep;
+use crate::idempotency::retention::Keep;
 
 /// A secret: never printed.
 #[derive(Clone, PartialEq, Eq)]

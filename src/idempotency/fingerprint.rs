@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::preimage::{Against, Text, field, lower_case, optional};
 use super::tenant::TenantId;
-use super::text::{Against, Text, field, lower_case, optional};
 use crate::json::{Document, Kind, Pointer};
 
 /// How many top-level members get a digest of their own. Bodies with more are still compared whole;
@@ -90,7 +90,7 @@ pub enum Verbatim {
 
 /// The parts of a request that a fingerprint covers.
 #[derive(Debug, Clone, Copy)]
-pub struct Subject<'a> {
+pub struct RequestParts<'a> {
     /// The method.
     pub method: &'a str,
     /// The path as matched: unreserved characters decoded.
@@ -118,10 +118,10 @@ impl FingerprintRules {
     }
 
     /// The very bytes of a request, see [`Verbatim`].
-    pub fn verbatim(&self, subject: &Subject<'_>) -> Verbatim {
-        let mut text = self.head(subject);
+    pub fn verbatim(&self, parts: &RequestParts<'_>) -> Verbatim {
+        let mut text = self.head(parts);
         text.push(b'r');
-        text.extend_from_slice(subject.body);
+        text.extend_from_slice(parts.body);
         if text.len() > MAX_VERBATIM {
             return Verbatim::Digest(Sha256::digest(&text).into());
         }
@@ -130,34 +130,34 @@ impl FingerprintRules {
 
     /// Whether the very bytes of a request are these. Nothing is written down for the few of most
     /// requests.
-    pub fn is_verbatim(&self, subject: &Subject<'_>, first: &Verbatim) -> bool {
-        let Verbatim::Text(text) = first else { return self.verbatim(subject) == *first };
+    pub fn is_verbatim(&self, parts: &RequestParts<'_>, first: &Verbatim) -> bool {
+        let Verbatim::Text(text) = first else { return self.verbatim(parts) == *first };
         let mut against = Against(Some(text));
-        self.write_head(subject, &mut against);
+        self.write_head(parts, &mut against);
         against.put(b"r");
-        against.put(subject.body);
+        against.put(parts.body);
         against.0.is_some_and(<[u8]>::is_empty)
     }
 
     /// What is compared of a request but its body, written down, with room for the body.
-    fn head(&self, subject: &Subject<'_>) -> Vec<u8> {
-        let mut text = Vec::with_capacity(256 + subject.body.len());
-        self.write_head(subject, &mut text);
+    fn head(&self, parts: &RequestParts<'_>) -> Vec<u8> {
+        let mut text = Vec::with_capacity(256 + parts.body.len());
+        self.write_head(parts, &mut text);
         text
     }
 
-    fn write_head(&self, subject: &Subject<'_>, text: &mut impl Text) {
+    fn write_head(&self, parts: &RequestParts<'_>, text: &mut impl Text) {
         text.put(b"oncegate/fingerprint/1\0");
-        field(text, subject.method.as_bytes());
-        field(text, subject.path.as_bytes());
-        optional(text, subject.query.map(str::as_bytes));
-        lower_case(text, media_type(subject.headers));
-        let coding = subject.headers.get(http::header::CONTENT_ENCODING);
+        field(text, parts.method.as_bytes());
+        field(text, parts.path.as_bytes());
+        optional(text, parts.query.map(str::as_bytes));
+        lower_case(text, media_type(parts.headers));
+        let coding = parts.headers.get(http::header::CONTENT_ENCODING);
         optional(text, coding.map(HeaderValue::as_bytes));
-        text.put(subject.tenant.as_bytes());
+        text.put(parts.tenant.as_bytes());
         for name in &self.headers {
             field(text, name.as_str().as_bytes());
-            for value in subject.headers.get_all(name) {
+            for value in parts.headers.get_all(name) {
                 optional(text, Some(value.as_bytes()));
             }
             optional(text, None);
@@ -165,13 +165,13 @@ impl FingerprintRules {
     }
 
     /// Writes down what is compared of a request, and digests it.
-    pub fn compare(&self, subject: &Subject<'_>) -> Compared {
-        let mut text = self.head(subject);
+    pub fn compare(&self, parts: &RequestParts<'_>) -> Compared {
+        let mut text = self.head(parts);
         let before_body = text.len();
         // Each value and name is written down with its length.
-        text.reserve(2 * subject.body.len());
+        text.reserve(2 * parts.body.len());
         let mut members = Vec::with_capacity(USUAL_MEMBERS);
-        let as_json = subject.json.is_some_and(|document| {
+        let as_json = parts.json.is_some_and(|document| {
             text.push(b'j');
             self.select.canonical(document, &mut text, &mut members)
         });
@@ -179,7 +179,7 @@ impl FingerprintRules {
             members.clear();
             text.truncate(before_body);
             text.push(b'r');
-            text.extend_from_slice(subject.body);
+            text.extend_from_slice(parts.body);
         }
         Compared { digest: Sha256::digest(&text).into(), text, members }
     }

@@ -6,6 +6,7 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use sha2::{Digest, Sha256};
 
+use super::digest::sixteen;
 use super::tenant::TenantId;
 
 /// Names a record: one byte that all records of a tenant share, then a digest of tenant, scope and
@@ -105,15 +106,6 @@ impl fmt::Debug for RecordId {
         // The first 8 hex digits: enough to follow a key through a log, and never the key itself.
         self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
-}
-
-/// Sixteen bytes written as 32 hex digits in lower case.
-pub(super) fn sixteen(hex: &str) -> Option<[u8; 16]> {
-    let lower = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
-    if hex.len() != 32 || !hex.bytes().all(lower) {
-        return None;
-    }
-    u128::from_str_radix(hex, 16).ok().map(u128::to_be_bytes)
 }
 
 /// The digest of a business id of a tenant, by which its records are found.

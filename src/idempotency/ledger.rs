@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::UnknownReason;
+use super::outcome::UnknownReason;
 
 /// Bytes of elements kept from tries that issued nothing. Tries that issued something are at most
 /// as many as the units requested; the others have no end.

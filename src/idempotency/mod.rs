@@ -5,24 +5,26 @@
 //! rest of the crate except the two leaves `clock` and `json`. Stores keep what these functions
 //! return; the proxy acts on it.
 
-pub mod claim;
+pub mod decision;
+mod digest;
 pub mod fingerprint;
-mod id;
+pub mod history;
+pub mod id;
 pub mod key;
 pub mod ledger;
 pub mod outcome;
+pub(crate) mod preimage;
 pub mod record;
+pub mod retention;
 pub mod settle;
-#[cfg(test)]
-mod settle_tests;
 pub mod tenant;
 #[cfg(test)]
 mod tests;
-pub(crate) mod text;
 
-pub use claim::{Decision, decide};
+pub use decision::{Decision, decide};
 pub use fingerprint::Fingerprint;
+pub use id::RecordId;
 pub use key::Key;
 pub use ledger::Ledger;
-pub use record::{Answer, Record, RecordId, State};
+pub use record::{Answer, Record, State};
 pub use tenant::TenantId;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// What an answer with a given status means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -11,6 +13,41 @@ pub enum Verdict {
     Released,
     /// It does not say whether it acted.
     Unknown,
+}
+
+/// Why an outcome is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UnknownReason {
+    /// The backend answered with a status that does not say whether it acted.
+    Status(u16),
+    /// The upstream `timeout` ran out.
+    Timeout,
+    /// The connection failed after the request, or a part of it, was written.
+    ConnectionLost,
+    /// The answer ended early.
+    Truncated,
+    /// The backend answered 101 Switching Protocols.
+    Upgraded,
+    /// The process ended while the call was in flight.
+    ProcessEnded,
+    /// The answer arrived but could not be stored.
+    NotRecorded,
+}
+
+impl fmt::Display for UnknownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => {
+                write!(f, "the backend answered {status}, which does not say whether it acted")
+            }
+            Self::Timeout => f.write_str("the backend did not answer in time"),
+            Self::ConnectionLost => f.write_str("the connection failed after the request was sent"),
+            Self::Truncated => f.write_str("the backend's answer ended early"),
+            Self::Upgraded => f.write_str("the backend answered 101 Switching Protocols"),
+            Self::ProcessEnded => f.write_str("the gateway ended while the call was in flight"),
+            Self::NotRecorded => f.write_str("the answer arrived but could not be stored"),
+        }
+    }
 }
 
 /// Which statuses an entry of `[route.outcome]` names.

@@ -4,28 +4,18 @@
 //! a store makes it happen with a compare-and-swap on that version. So the version is the fencing
 //! token: whoever lost a swap holds an old version and can change nothing any more.
 
-use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use serde::{Deserialize, Serialize};
 
 use super::fingerprint::Fingerprint;
+use super::history::HistoryEntry;
 use super::ledger::Ledger;
-use super::settle::Entry;
+use super::outcome::UnknownReason;
+use super::retention::{Keep, Retention};
 use super::tenant::TenantId;
 use crate::clock::Timestamp;
-
-pub use super::id::{BuildIdHasher, IdHasher, RecordId, subject_digest};
-
-/// The first half of a SHA-256 digest.
-pub(super) fn first_16(digest: &[u8]) -> [u8; 16] {
-    let mut short = [0; 16];
-    short.copy_from_slice(&digest[..16]);
-    short
-}
 
 /// What the store holds for one (tenant, key).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +48,8 @@ pub struct Record {
     /// An operator settled it, and no client was told yet: the first one is told `recovered`. Only
     /// of what is final.
     pub untold: bool,
-    /// What operators decided about it, oldest first; at most [`MAX_HISTORY`](super::settle::MAX_HISTORY).
-    pub history: Vec<Entry>,
+    /// What operators decided about it, oldest first; at most [`MAX_HISTORY`](super::history::MAX_HISTORY).
+    pub history: Vec<HistoryEntry>,
 }
 
 /// Sixteen random bytes that name one attempt or one process.
@@ -125,60 +115,6 @@ impl State {
     }
 }
 
-/// How long something is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Keep {
-    /// For this long; zero means not at all.
-    For(Duration),
-    /// Without end.
-    Forever,
-}
-
-impl Keep {
-    /// The end of a period that starts at `from`.
-    pub fn end(self, from: Timestamp) -> Option<Timestamp> {
-        match self {
-            Self::For(period) => Some(from.saturating_add(period)),
-            Self::Forever => None,
-        }
-    }
-}
-
-/// Why an outcome is unknown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum UnknownReason {
-    /// The backend answered with a status that does not say whether it acted.
-    Status(u16),
-    /// The upstream `timeout` ran out.
-    Timeout,
-    /// The connection failed after the request, or a part of it, was written.
-    ConnectionLost,
-    /// The answer ended early.
-    Truncated,
-    /// The backend answered 101 Switching Protocols.
-    Upgraded,
-    /// The process ended while the call was in flight.
-    ProcessEnded,
-    /// The answer arrived but could not be stored.
-    NotRecorded,
-}
-
-impl fmt::Display for UnknownReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Status(status) => {
-                write!(f, "the backend answered {status}, which does not say whether it acted")
-            }
-            Self::Timeout => f.write_str("the backend did not answer in time"),
-            Self::ConnectionLost => f.write_str("the connection failed after the request was sent"),
-            Self::Truncated => f.write_str("the backend's answer ended early"),
-            Self::Upgraded => f.write_str("the backend answered 101 Switching Protocols"),
-            Self::ProcessEnded => f.write_str("the gateway ended while the call was in flight"),
-            Self::NotRecorded => f.write_str("the answer arrived but could not be stored"),
-        }
-    }
-}
-
 /// A final answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -210,15 +146,6 @@ pub struct StoredResponse {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body, byte for byte.
     pub body: Bytes,
-}
-
-/// How long the answer and the tombstone of a route's records are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// The answer, counted from the outcome.
-    pub answer: Keep,
-    /// The tombstone, counted from the end of the answer.
-    pub tombstone: Keep,
 }
 
 impl Record {

@@ -4,113 +4,13 @@
 //! A decision is a transition like every other, so of two that are made at once, or of a decision
 //! and a late answer of the attempt itself, the first one stands.
 
-use std::fmt;
 use std::sync::Arc;
 
+use super::history::{HistoryEntry, HistoryEvent, MAX_HISTORY, Note};
 use super::ledger::{ItemOutcome, Ledger};
-use super::record::{Answer, Keep, Record, Retention, State, StoredResponse};
+use super::record::{Answer, Record, State, StoredResponse};
+use super::retention::Retention;
 use crate::clock::Timestamp;
-
-/// Entries of a history; when another one comes, the oldest goes.
-pub const MAX_HISTORY: usize = 16;
-/// Characters of a reason.
-pub const MAX_WHY: usize = 1000;
-/// Characters of a name.
-pub const MAX_BY: usize = 100;
-
-/// What was decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
-    /// The backend carried it out.
-    Executed,
-    /// The backend did not carry it out.
-    NotExecuted,
-    /// The answer, or the outcomes of an item, are to go.
-    Purged,
-}
-
-impl What {
-    /// Its name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Executed => "executed",
-            Self::NotExecuted => "not-executed",
-            Self::Purged => "purged",
-        }
-    }
-}
-
-/// One decision about a record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// When, by the store's clock.
-    pub at: Timestamp,
-    /// What was decided.
-    pub what: What,
-    /// Which attempt it was about, counted from 1.
-    pub attempt: u32,
-    /// Of an item that was executed: how many of the unknown units were issued.
-    pub units: Option<u64>,
-    /// By whom, and why.
-    pub note: Note,
-}
-
-/// Who decided, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Note {
-    by: String,
-    why: String,
-}
-
-impl Note {
-    /// A note by `by`, at most [`MAX_BY`] characters, with a reason of at most [`MAX_WHY`].
-    ///
-    /// # Errors
-    /// When one is too long or holds a control character, or the name is empty.
-    pub fn new(by: String, why: String) -> Result<Self, NoteError> {
-        let fits = |text: &str, most: usize| text.chars().nth(most).is_none();
-        let clean = |text: &str| !text.chars().any(char::is_control);
-        if by.trim().is_empty() || !fits(&by, MAX_BY) || !clean(&by) {
-            return Err(NoteError::By);
-        }
-        if !fits(&why, MAX_WHY) || !clean(&why) {
-            return Err(NoteError::Why);
-        }
-        Ok(Self { by, why })
-    }
-
-    /// Who.
-    pub fn by(&self) -> &str {
-        &self.by
-    }
-
-    /// Why; may be empty where a reason is not asked for.
-    pub fn why(&self) -> &str {
-        &self.why
-    }
-}
-
-/// What is wrong with a note.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoteError {
-    /// The name is empty, too long or holds a control character.
-    By,
-    /// The reason is too long or holds a control character.
-    Why,
-}
-
-impl fmt::Display for NoteError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::By => write!(f, "`by` takes 1 to {MAX_BY} characters, none a control character"),
-            Self::Why => {
-                write!(f, "`reason` takes at most {MAX_WHY} characters, none a control character")
-            }
-        }
-    }
-}
-
-impl std::error::Error for NoteError {}
 
 /// How an unknown outcome is settled.
 #[derive(Debug, Clone)]
@@ -182,10 +82,10 @@ impl Record {
             }
         };
         let what = match how {
-            Settling::Executed(_) | Settling::Issued(_) => What::Executed,
-            Settling::NotExecuted => What::NotExecuted,
+            Settling::Executed(_) | Settling::Issued(_) => HistoryEvent::Executed,
+            Settling::NotExecuted => HistoryEvent::NotExecuted,
         };
-        next.note(Entry { at: now, what, attempt: self.attempts, units, note });
+        next.note(HistoryEntry { at: now, what, attempt: self.attempts, units, note });
         Ok(next)
     }
 
@@ -229,7 +129,7 @@ impl Record {
         };
         let mut next = self.next(state, now);
         let attempt = self.attempts;
-        next.note(Entry { at: now, what: What::Purged, attempt, units: None, note });
+        next.note(HistoryEntry { at: now, what: HistoryEvent::Purged, attempt, units: None, note });
         Ok(Some(next))
     }
 
@@ -275,7 +175,7 @@ impl Record {
         Self { version: self.version.wrapping_add(1), untold: false, ..self.clone() }
     }
 
-    fn note(&mut self, entry: Entry) {
+    fn note(&mut self, entry: HistoryEntry) {
         let over = (self.history.len() + 1).saturating_sub(MAX_HISTORY);
         self.history.drain(..over);
         self.history.push(entry);
@@ -297,9 +197,4 @@ fn settled_units(ledger: &Ledger, issued: u64, executed: bool) -> Result<Ledger,
     let units = issued;
     let outcome = ItemOutcome::Issued { units, appended: Vec::new(), row: None, closed: false };
     ledger.settle(&outcome).map_err(|_| wrong)
-}
-
-impl Retention {
-    /// Without end: for what belongs to no route that is configured.
-    pub const FOREVER: Self = Self { answer: Keep::Forever, tombstone: Keep::Forever };
 }

@@ -6,8 +6,7 @@ use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::id::sixteen;
-use super::record::first_16;
+use super::digest::{first_16, sixteen};
 
 /// A digest of the values of the tenant headers. The credentials themselves are never kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use crate::idempotency::TenantId;
 use crate::idempotency::fingerprint::{
     Fingerprint, MAX_MEMBER_NAME, MAX_MEMBERS, MemberDigest, member_digest,
 };
-use crate::idempotency::text::field;
+use crate::idempotency::preimage::field;
 use crate::json::{Document, Pointer, Value};
 
 /// The short digests of the members of a batch's items: `quantity` for members of the item,

@@ -13,8 +13,8 @@ use super::rules::{ItemRules, MatchBy, Matcher};
 use super::split::Plan;
 pub use crate::idempotency::ledger::ItemOutcome;
 use crate::idempotency::ledger::{Appended, Doubt};
+use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::outcome::{OutcomeRules, StatusPattern, Verdict};
-use crate::idempotency::record::UnknownReason;
 use crate::json::{Document, Kind, Pointer, Value};
 
 /// Bytes of an answer without rows that are kept with each of its items.

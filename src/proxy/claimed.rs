@@ -10,7 +10,8 @@ use super::outcome::{self, Told};
 use super::unfinished::Kind;
 use crate::clock::Timestamp;
 use crate::idempotency::key::Key;
-use crate::idempotency::record::{Retention, UnknownReason};
+use crate::idempotency::outcome::UnknownReason;
+use crate::idempotency::retention::Retention;
 use crate::idempotency::{
     Answer, Decision, Fingerprint, Record, RecordId, State, TenantId, decide,
 };

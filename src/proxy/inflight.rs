@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::outcome::Told;
-use crate::idempotency::record::BuildIdHasher;
+use crate::idempotency::id::BuildIdHasher;
 use crate::idempotency::{Fingerprint, RecordId, TenantId};
 
 /// All calls in flight, by record.

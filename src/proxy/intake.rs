@@ -16,9 +16,9 @@ use super::budget::Reservation;
 use super::exchange::{Arrived, Path};
 use super::{Gateway, headers, onward, outcome};
 use crate::config::{RequestMode, RouteConfig};
-use crate::idempotency::fingerprint::{self, Compared, Subject, Verbatim};
+use crate::idempotency::fingerprint::{self, Compared, RequestParts, Verbatim};
+use crate::idempotency::id::subject_digest;
 use crate::idempotency::key::{Key, KeyError, KeySource, Scope};
-use crate::idempotency::record::subject_digest;
 use crate::idempotency::{RecordId, TenantId};
 use crate::json::{Document, Pointer};
 use crate::problem::{Problem, Slug};
@@ -136,8 +136,8 @@ impl Intake {
         mode.fingerprint.is_verbatim(&self.subject(None), first)
     }
 
-    fn subject<'a>(&'a self, json: Option<&'a Document<'a>>) -> Subject<'a> {
-        Subject {
+    fn subject<'a>(&'a self, json: Option<&'a Document<'a>>) -> RequestParts<'a> {
+        RequestParts {
             method: self.whole.head.method.as_str(),
             path: self.path.of(&self.whole.head.uri),
             query: self.whole.head.uri.query(),

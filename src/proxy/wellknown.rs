@@ -17,7 +17,7 @@ use crate::idempotency::key::{
 };
 use crate::idempotency::ledger::Progress;
 use crate::idempotency::outcome::Verdict;
-use crate::idempotency::record::Keep;
+use crate::idempotency::retention::Keep;
 use crate::idempotency::{Ledger, Record, RecordId, State, TenantId};
 use crate::items;
 use crate::items::rules::View;

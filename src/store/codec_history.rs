@@ -10,7 +10,7 @@
 
 use super::DecodeError;
 use super::parts::{Reader, Writer};
-use crate::idempotency::settle::{Entry, MAX_HISTORY, Note, What};
+use crate::idempotency::history::{HistoryEntry, HistoryEvent, MAX_HISTORY, Note};
 
 const EXECUTED: u8 = 1;
 const NOT_EXECUTED: u8 = 2;
@@ -18,19 +18,19 @@ const PURGED: u8 = 3;
 const ISSUED: u8 = 4;
 
 /// About how many bytes it takes.
-pub(super) fn size_hint(history: &[Entry]) -> usize {
+pub(super) fn size_hint(history: &[HistoryEntry]) -> usize {
     history.iter().map(|entry| 32 + entry.note.by().len() + entry.note.why().len()).sum()
 }
 
 impl Writer<'_> {
-    pub(super) fn history(&mut self, history: &[Entry]) {
+    pub(super) fn history(&mut self, history: &[HistoryEntry]) {
         self.number(history.len() as u64);
-        for Entry { at, what, attempt, units, note } in history {
+        for HistoryEntry { at, what, attempt, units, note } in history {
             let tag = match (what, units) {
-                (What::Executed, Some(_)) => ISSUED,
-                (What::Executed, None) => EXECUTED,
-                (What::NotExecuted, _) => NOT_EXECUTED,
-                (What::Purged, _) => PURGED,
+                (HistoryEvent::Executed, Some(_)) => ISSUED,
+                (HistoryEvent::Executed, None) => EXECUTED,
+                (HistoryEvent::NotExecuted, _) => NOT_EXECUTED,
+                (HistoryEvent::Purged, _) => PURGED,
             };
             self.number(at.as_millis());
             self.raw(&[tag]);
@@ -45,7 +45,7 @@ impl Writer<'_> {
 }
 
 impl Reader<'_> {
-    pub(super) fn history(&mut self) -> Result<Vec<Entry>, DecodeError> {
+    pub(super) fn history(&mut self) -> Result<Vec<HistoryEntry>, DecodeError> {
         const FIELD: &str = "history";
         let count = self.number(FIELD)?;
         if count == 0 || count > MAX_HISTORY as u64 {
@@ -56,16 +56,16 @@ impl Reader<'_> {
             let at = self.time(FIELD)?;
             let tag = self.u8(FIELD)?;
             let what = match tag {
-                EXECUTED | ISSUED => What::Executed,
-                NOT_EXECUTED => What::NotExecuted,
-                PURGED => What::Purged,
+                EXECUTED | ISSUED => HistoryEvent::Executed,
+                NOT_EXECUTED => HistoryEvent::NotExecuted,
+                PURGED => HistoryEvent::Purged,
                 _ => return Err(DecodeError::Invalid(FIELD)),
             };
             let attempt = self.small(FIELD)?;
             let units = if tag == ISSUED { Some(self.number(FIELD)?) } else { None };
             let (by, why) = (self.text(FIELD)?, self.text(FIELD)?);
             let note = Note::new(by, why).map_err(|_| DecodeError::Invalid(FIELD))?;
-            history.push(Entry { at, what, attempt, units, note });
+            history.push(HistoryEntry { at, what, attempt, units, note });
         }
         Ok(history)
     }

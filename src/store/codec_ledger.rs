@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use super::{DecodeError, ITEM, ITEM_IN_FLIGHT, ITEM_UNKNOWN, Reader, Writer};
 use crate::idempotency::ledger::{Appended, Doubt, Ledger};
-use crate::idempotency::record::{Keep, UnknownReason};
+use crate::idempotency::outcome::UnknownReason;
+use crate::idempotency::retention::Keep;
 
 const CLOSED: u8 = 1;
 const HAS_ROW: u8 = 2;

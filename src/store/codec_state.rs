@@ -11,7 +11,8 @@ use super::{
     Reader, TOMBSTONE, TURN, UNKNOWN, Writer,
 };
 use crate::clock::Timestamp;
-use crate::idempotency::record::{StoredResponse, UnknownReason};
+use crate::idempotency::outcome::UnknownReason;
+use crate::idempotency::record::StoredResponse;
 use crate::idempotency::{Answer, State};
 
 impl Writer<'_> {

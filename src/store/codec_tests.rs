@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::idempotency::ledger::Ledger;
-use crate::idempotency::record::{Keep, UnknownReason};
+use crate::idempotency::outcome::UnknownReason;
+use crate::idempotency::retention::Keep;
 use crate::store::samples::{self, Random, id};
 
 fn check(record: &Record) {

@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 use super::samples::{self, T0, id};
 use super::{Change, Query, Store, StoreError, Swap};
 use crate::clock::Timestamp;
-use crate::idempotency::record::{Keep, UnknownReason};
+use crate::idempotency::outcome::UnknownReason;
+use crate::idempotency::retention::Keep;
 use crate::idempotency::{Record, RecordId};
 
 /// Runs the whole suite, each clause on a store of its own.
@@ -373,6 +374,6 @@ async fn random_changes_have_the_effect_they_have_on_a_map(store: &dyn Store) {
     }
 }
 
-fn forever() -> crate::idempotency::record::Retention {
+fn forever() -> crate::idempotency::retention::Retention {
     samples::kept_for(Keep::Forever, Keep::Forever)
 }

@@ -24,7 +24,7 @@ use tokio::sync::broadcast;
 
 use crate::clock::Timestamp;
 use crate::idempotency::fingerprint::{MAX_VERBATIM, Verbatim};
-use crate::idempotency::record::BuildIdHasher;
+use crate::idempotency::id::BuildIdHasher;
 use crate::idempotency::record::StoredResponse;
 use crate::idempotency::{Answer, Record, RecordId, State};
 use crate::store::codec;

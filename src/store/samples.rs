@@ -7,9 +7,12 @@ use crate::clock::Timestamp;
 use http::{HeaderName, HeaderValue};
 
 use crate::idempotency::fingerprint::{Fingerprint, MemberDigest};
+use crate::idempotency::history::{MAX_HISTORY, Note};
 use crate::idempotency::ledger::{Appended, Doubt, ItemOutcome, Ledger};
-use crate::idempotency::record::{Keep, Retention, StoredResponse, UnknownReason};
-use crate::idempotency::settle::{MAX_HISTORY, Note, Settling};
+use crate::idempotency::outcome::UnknownReason;
+use crate::idempotency::record::StoredResponse;
+use crate::idempotency::retention::{Keep, Retention};
+use crate::idempotency::settle::Settling;
 use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
 
 /// The time at which samples are claimed.

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tempfile::TempDir;
 
 use super::*;
-use crate::idempotency::record::{Keep, Nonce, UnknownReason};
+use crate::idempotency::outcome::UnknownReason;
+use crate::idempotency::record::Nonce;
+use crate::idempotency::retention::Keep;
 use crate::idempotency::{Record, RecordId, State};
 use crate::shutdown;
 use crate::store::contract::{done, put_new};

@@ -2,7 +2,7 @@
 
 use super::{Mode, ROUTE, read};
 use crate::config::{Config, ItemsMode};
-use crate::idempotency::record::Keep;
+use crate::idempotency::retention::Keep;
 
 /// What a route without a profile needs at least, from line 9 on.
 const ITEMS: &str = r#"mode = "items"

@@ -10,7 +10,7 @@ use crate::config::{EngineConfig, without_file};
 use crate::idempotency::fingerprint::{BodyCompare, Select};
 use crate::idempotency::key::{KeySource, Scope, Syntax};
 use crate::idempotency::outcome::Verdict;
-use crate::idempotency::record::Keep;
+use crate::idempotency::retention::Keep;
 use crate::problem::Dialect;
 
 fn days(number: u64) -> Keep {

@@ -9,7 +9,7 @@ use super::{ROUTE, request_mode, route_with};
 use crate::config::paths::{PathError, Paths};
 use crate::config::units::{Size, Time};
 use crate::config::{EngineConfig, load};
-use crate::idempotency::record::Keep;
+use crate::idempotency::retention::Keep;
 
 #[test]
 fn durations_have_units() {

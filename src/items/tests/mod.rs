@@ -114,7 +114,7 @@ impl Books {
     pub(super) fn lose(&mut self, call: &Call) {
         for (at, _) in call.plan.sent() {
             let entry = self.entries.get_mut(&*call.batch.items[at].id).unwrap();
-            entry.1 = entry.1.lose(crate::idempotency::record::UnknownReason::Timeout).unwrap();
+            entry.1 = entry.1.lose(crate::idempotency::outcome::UnknownReason::Timeout).unwrap();
         }
     }
 

@@ -117,7 +117,7 @@ fn an_answer_without_rows_is_a_refusal_only_where_its_status_may_be_believed() {
     check(TWO, 401, "who are you?", &none);
     check(TWO, 429, "", &none);
     let status = |status| {
-        let doubt = Doubt::Lost(crate::idempotency::record::UnknownReason::Status(status));
+        let doubt = Doubt::Lost(crate::idempotency::outcome::UnknownReason::Status(status));
         [Err(doubt), Err(doubt)]
     };
     for code in [500, 502, 503, 504, 408, 409] {

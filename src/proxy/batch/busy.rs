@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::idempotency::RecordId;
-use crate::idempotency::record::BuildIdHasher;
+use crate::idempotency::id::BuildIdHasher;
 
 /// A record's id, or the digest of a `serialize_by` value in the same form.
 pub(crate) type Name = RecordId;

@@ -12,7 +12,7 @@ use dashmap::mapref::entry;
 
 use super::table::EncodedRecord;
 use crate::idempotency::RecordId;
-use crate::idempotency::record::BuildIdHasher;
+use crate::idempotency::id::BuildIdHasher;
 use crate::store::codec::Head;
 
 /// A record as it is, and what the table has of it.

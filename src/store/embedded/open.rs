@@ -23,7 +23,7 @@ use super::table::{EncodedRecord, Table, TableError, id_of, stage};
 use super::wal::{self, Wal};
 use crate::clock::{self, Timestamp};
 use crate::idempotency::RecordId;
-use crate::idempotency::record::UnknownReason;
+use crate::idempotency::outcome::UnknownReason;
 use crate::store::codec::{Head, SCHEMA};
 use crate::store::{Identity, StoreError};
 

@@ -13,7 +13,7 @@ use super::disk::Disk;
 use super::table::{EncodedRecord, Table, restage};
 use super::wal::{self, Frame, Wal, WalContents};
 use crate::idempotency::RecordId;
-use crate::idempotency::record::BuildIdHasher;
+use crate::idempotency::id::BuildIdHasher;
 use crate::store::codec;
 
 /// Bytes put into the table at once.

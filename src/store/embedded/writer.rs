@@ -23,7 +23,7 @@ use super::table::{EncodedRecord, Table, corrupt, decode};
 use super::wal::Wal;
 use crate::crash::{self, Point};
 use crate::idempotency::RecordId;
-use crate::idempotency::record::BuildIdHasher;
+use crate::idempotency::id::BuildIdHasher;
 use crate::store::codec::{self, Head};
 use crate::store::{StoreError, Swap};
 

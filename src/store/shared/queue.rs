@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::engine::{Compared, Engine, Group, Trouble};
 use super::pace::{Next, Pace};
 use crate::idempotency::RecordId;
-use crate::idempotency::record::BuildIdHasher;
+use crate::idempotency::id::BuildIdHasher;
 use crate::shutdown::Shutdown;
 
 /// Groups that may wait; more than these are refused at once.

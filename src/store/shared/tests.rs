@@ -14,7 +14,8 @@ use super::engine::{Compared, EVERYONE, Engine, Found, Group, Message, Row, Stor
 use super::queue::{self, Queue};
 use super::{Shared, Timing};
 use crate::clock::{self, Timestamp};
-use crate::idempotency::record::{Nonce, UnknownReason};
+use crate::idempotency::outcome::UnknownReason;
+use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
 use crate::shutdown::{self, Shutdown};
 use crate::store::contract::{self, done, lost, put_new, replace};

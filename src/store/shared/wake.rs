@@ -12,7 +12,8 @@ use tokio::sync::{Notify, broadcast, mpsc};
 
 use super::engine::{Engine, Message};
 use crate::idempotency::RecordId;
-use crate::idempotency::record::{BuildIdHasher, Nonce};
+use crate::idempotency::id::BuildIdHasher;
+use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
 use crate::store::watch::{Watch, Woken};
 

@@ -15,7 +15,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::clock::Timestamp;
 use crate::config;
-use crate::idempotency::record::{Nonce, UnknownReason};
+use crate::idempotency::outcome::UnknownReason;
+use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId, TenantId};
 use crate::items;
 use crate::proxy::{self, Gateway};

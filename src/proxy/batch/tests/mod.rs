@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::records::as_told;
 use crate::clock::Timestamp;
 use crate::idempotency::ledger::{Appended, ItemOutcome, Ledger};
-use crate::idempotency::record::Keep;
+use crate::idempotency::retention::Keep;
 use crate::store::samples::{T0, claim, kept_for};
 use crate::store::{Query, Store as _};
 use house::{Act, House, PATIENCE};
@@ -158,7 +158,7 @@ async fn the_items_of_a_batch_are_found_by_its_subject() {
     house.settled(&["d"]).await;
     let tenant = house.tenant();
     let found = async |customer: &str, open: bool| {
-        let subject = Some(crate::idempotency::record::subject_digest(customer, &tenant));
+        let subject = Some(crate::idempotency::id::subject_digest(customer, &tenant));
         let query = Query { subject, open, limit: 10, ..Query::default() };
         let page = house.store.list(query).await.unwrap();
         let mut keys: Vec<String> =

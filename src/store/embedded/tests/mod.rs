@@ -17,7 +17,7 @@ use super::table::TableError;
 use super::wal::{BLOCK, SEGMENT};
 use super::*;
 use crate::idempotency::State;
-use crate::idempotency::record::UnknownReason;
+use crate::idempotency::outcome::UnknownReason;
 use crate::store::contract::{self, done, lost, put_new, replace};
 use crate::store::samples::{self, id};
 

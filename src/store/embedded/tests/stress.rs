@@ -8,7 +8,8 @@ use super::faults::{Flaky, flaky_with};
 use super::tables::killed;
 use super::*;
 use crate::clock::Timestamp;
-use crate::idempotency::record::{Expiry, Keep};
+use crate::idempotency::record::Expiry;
+use crate::idempotency::retention::Keep;
 use crate::store::samples::T0;
 
 type Model = BTreeMap<u64, Record>;

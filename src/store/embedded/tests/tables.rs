@@ -2,7 +2,8 @@
 
 use super::faults::flaky_with;
 use super::*;
-use crate::idempotency::record::{Expiry, Keep};
+use crate::idempotency::record::Expiry;
+use crate::idempotency::retention::Keep;
 use crate::store::samples::T0;
 
 const SEGMENT: u64 = 128 << 10;

@@ -29,7 +29,7 @@ async fn claims_are_abandoned_once_nobody_renews_their_owners_lease() {
     }
     // An unknown one is nobody's.
     claimed(&engine, 6, never).await;
-    let reason = crate::idempotency::record::UnknownReason::Timeout;
+    let reason = crate::idempotency::outcome::UnknownReason::Timeout;
     let unknown = Record { owner: never, ..samples::claim(6) }.lost(reason, samples::T0);
     let lost = [group(vec![replace(id(6), 1, Some(unknown))])];
     assert_eq!(engine.commit(0, &lost).await.unwrap(), [Compared::Done]);

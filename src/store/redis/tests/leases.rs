@@ -42,7 +42,7 @@ async fn claims_are_abandoned_when_their_owner_has_no_lease() {
         let all = [at(0, 1), at(3, 2), at(9, 3), at(9, 4)];
         assert_eq!(listed(&engine, abandoned()).await, all);
         // What is unknown already is not in flight.
-        let reason = crate::idempotency::record::UnknownReason::Timeout;
+        let reason = crate::idempotency::outcome::UnknownReason::Timeout;
         let unknown = Record { owner: two, ..samples::claim(1) }.lost(reason, samples::T0);
         let unknown = [group(vec![replace(at(3, 2), 1, Some(unknown))])];
         assert_eq!(engine.commit(0, &unknown).await.unwrap(), [Compared::Done]);

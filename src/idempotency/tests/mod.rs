@@ -6,14 +6,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::fingerprint::{BodyCompare, FingerprintRules, Select, Subject};
+use super::fingerprint::{BodyCompare, FingerprintRules, RequestParts, Select};
 use super::key::{Format, KeyError, KeyRules, KeySource, Scope, Syntax};
 use super::ledger::ItemOutcome;
-use super::outcome::{Conflict, OutcomeRules, StatusPattern, Verdict};
-use super::record::{Expiry, Keep, Retention, StoredResponse, UnknownReason};
+use super::outcome::{Conflict, OutcomeRules, StatusPattern, UnknownReason, Verdict};
+use super::record::{Expiry, StoredResponse};
+use super::retention::{Keep, Retention};
 use super::*;
 use crate::clock::Timestamp;
 use crate::json::{Document, Pointer};
+
+mod settle;
+mod verbatim;
 
 fn rules() -> KeyRules {
     KeyRules {
@@ -150,8 +154,15 @@ fn of_request(
     let tenant = TenantId::from_bytes(tenant);
     let parsed = Document::parse(body).ok();
     let json = parsed.as_ref().filter(|_| rules.wants_json(&headers));
-    let subject =
-        Subject { method: "POST", path, query, headers: &headers, tenant: &tenant, body, json };
+    let subject = RequestParts {
+        method: "POST",
+        path,
+        query,
+        headers: &headers,
+        tenant: &tenant,
+        body,
+        json,
+    };
     rules.compare(&subject).fingerprint(&tenant)
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::fingerprint::Fingerprint;
-use super::record::{Record, State, StoredResponse};
+use super::record::{Answer, Record, State, StoredResponse};
 use crate::clock::Timestamp;
 
 /// What to do with a request.
@@ -80,10 +80,10 @@ pub fn decide<'a>(
         State::Unknown { .. } | State::Turn | State::Item { .. } => Decision::Unknown,
         State::Tombstone { .. } | State::Released { .. } => Decision::Expired,
         State::Final { answer, expires, completed, .. } => match answer {
-            super::Answer::Kept(response) => {
+            Answer::Kept(response) => {
                 Decision::Replay { response, expires: *expires, recovered: record.untold }
             }
-            super::Answer::NotRetained { status } => {
+            Answer::NotRetained { status } => {
                 Decision::NotRetained { status: *status, completed: *completed }
             }
         },

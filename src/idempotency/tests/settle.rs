@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::fingerprint::Fingerprint;
-use super::ledger::{ItemOutcome, Ledger};
-use super::record::{Expiry, Keep, Retention, StoredResponse, UnknownReason};
-use super::settle::{MAX_BY, MAX_HISTORY, MAX_WHY, Note, NoteError, SettleError, Settling, What};
-use super::tests::claimed;
-use super::*;
+use super::claimed;
 use crate::clock::Timestamp;
+use crate::idempotency::fingerprint::Fingerprint;
+use crate::idempotency::history::{HistoryEvent, MAX_BY, MAX_HISTORY, MAX_WHY, Note, NoteError};
+use crate::idempotency::ledger::{ItemOutcome, Ledger};
+use crate::idempotency::outcome::UnknownReason;
+use crate::idempotency::record::{Expiry, StoredResponse};
+use crate::idempotency::retention::{Keep, Retention};
+use crate::idempotency::settle::{SettleError, Settling};
+use crate::idempotency::*;
 
 const T0: Timestamp = Timestamp::from_millis(1_000_000);
 const HOUR: Keep = Keep::For(Duration::from_secs(3600));
@@ -67,7 +70,7 @@ fn executed_is_final_from_the_settling_on_and_told_as_recovered_once() {
     assert_eq!(recovered(&told), (201, false));
     assert_eq!((told.version, &told.history), (settled.version + 1, &settled.history));
     let entry = &settled.history[0];
-    assert_eq!((entry.at, entry.what, entry.attempt), (at(100), What::Executed, 1));
+    assert_eq!((entry.at, entry.what, entry.attempt), (at(100), HistoryEvent::Executed, 1));
     assert_eq!((entry.note.by(), entry.note.why()), ("ann", "looked"));
 }
 
