@@ -8,8 +8,8 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
-use super::link::{Failed, Link, Sql};
-use super::{bigint, quick, uuid_of};
+use super::connection::{Failed, Link, Sql};
+use super::{bigint, fast_path, uuid_of};
 use crate::store::shared::engine::{Compared, Group, Row, Trouble};
 
 /// How often groups that met a race with somebody else are asked again. Each time the server is
@@ -113,8 +113,8 @@ pub(super) async fn commit(
     end: Instant,
 ) -> Result<Vec<Compared>, Trouble> {
     let mut results: Vec<Option<Compared>> = groups.iter().map(|_| None).collect();
-    if link.is_tuned() && quick::fits(groups) {
-        match quick::commit(link, store_id, groups, end).await {
+    if link.is_tuned() && fast_path::fits(groups) {
+        match fast_path::commit(link, store_id, groups, end).await {
             Ok(Some(ends)) => results = ends,
             Ok(None) => return Err(Trouble::Refused(OTHER_STORE.to_owned())),
             Err(failed) if raced(&failed) => {}

@@ -12,10 +12,10 @@ use tokio_postgres::config::{Host, SslMode};
 use uuid::Uuid;
 
 use super::Options;
-use super::link::Link;
+use super::connection::Link;
+use super::error;
 use super::session::Session;
 use super::tls::Tls;
-use super::trouble;
 use crate::shutdown::Tasks;
 use crate::urls;
 
@@ -173,14 +173,14 @@ impl Connector {
 /// Whether a server may keep a store.
 fn check(row: &tokio_postgres::Row) -> Result<(), String> {
     let text = |at: usize| -> Result<Option<String>, String> {
-        row.try_get(at).map_err(|error| trouble::line(&error))
+        row.try_get(at).map_err(|error| error::line(&error))
     };
     let version: i32 = text(2)?.and_then(|text| text.parse().ok()).unwrap_or(0);
     if version < OLDEST {
         let major = version / 10_000;
         return Err(format!("it is PostgreSQL {major}; version 12 or later is needed"));
     }
-    let in_recovery: bool = row.try_get(0).map_err(|error| trouble::line(&error))?;
+    let in_recovery: bool = row.try_get(0).map_err(|error| error::line(&error))?;
     if in_recovery {
         return Err("it is a standby (in recovery); name the primary in `url`, or all hosts".into());
     }
@@ -261,7 +261,7 @@ fn name_of(config: &Config) -> String {
 }
 
 fn advised(error: &tokio_postgres::Error) -> String {
-    let line = trouble::line(error);
+    let line = error::line(error);
     if line.contains("certificate") {
         return format!(
             "{line}; name its authority in `ca`, or choose `sslmode=disable` on a network of your own"

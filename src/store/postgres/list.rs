@@ -8,7 +8,7 @@ use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::commit::OTHER_STORE;
-use super::link::Failed;
+use super::connection::Failed;
 use super::{IS_STORE, Postgres, bigint, uuid_of};
 use crate::idempotency::RecordId;
 use crate::store::Query;
@@ -79,7 +79,7 @@ pub(super) async fn list(engine: &Postgres, query: &Query) -> Result<Vec<Found>,
 
 /// Rows of an id and its bytes, and whether there is one without an id.
 pub(super) fn found(rows: &[Row]) -> Result<(Vec<Found>, bool), Trouble> {
-    let unreadable = |error| Trouble::Refused(super::trouble::line(&error));
+    let unreadable = |error| Trouble::Refused(super::error::line(&error));
     let (mut found, mut without) = (Vec::with_capacity(rows.len()), false);
     for row in rows {
         match row.try_get::<_, Option<Uuid>>(0).map_err(unreadable)? {

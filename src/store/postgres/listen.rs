@@ -7,10 +7,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::types::Type;
 
 use super::Postgres;
-use super::link::{Link, Sql};
+use super::connection::{Link, Sql};
 use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
-use crate::store::shared::engine::{EVERYONE, Message};
+use crate::store::shared::message::{EVERYONE, Message};
 
 /// Messages that may wait to be handed over; more are dropped.
 const WAITING: usize = 1024;

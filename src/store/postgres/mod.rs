@@ -1,24 +1,24 @@
 //! PostgreSQL, and what speaks its protocol, as an engine that several gateways share.
 //!
-//! All changes that come together are one statement (`quick.sql`, and `commit.sql` for what is not
+//! All changes that come together are one statement (`fast_path.sql`, and `commit.sql` for what is not
 //! as usual), so that a round trip and a commit serve many. Nothing of the rules is here: rows are compared by version and kept.
-//! `open` finds or makes the tables, `connect` reaches the primary, `link` is one connection,
+//! `open` finds or makes the tables, `connect` reaches the primary, `connection` is one connection,
 //! `slot` makes it again when it is lost, after `session` has ended what the server still does for
 //! it, and `listen` hears what other gateways say.
 
 mod commit;
 mod connect;
-mod link;
+mod connection;
+mod error;
+mod fast_path;
 mod list;
 mod listen;
 mod open;
-mod quick;
 mod session;
 mod slot;
 #[cfg(test)]
 mod tests;
 mod tls;
-mod trouble;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,9 +34,10 @@ use crate::idempotency::RecordId;
 use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
 use crate::store::Query;
-use crate::store::shared::engine::{Compared, Engine, Found, Group, Message, Opened, Trouble};
+use crate::store::shared::engine::{Compared, Engine, Found, Group, Opened, Trouble};
+use crate::store::shared::message::Message;
 use connect::Connector;
-use link::{Failed, Link, Parameters, Sql};
+use connection::{Failed, Link, Parameters, Sql};
 use slot::Slot;
 
 /// Connections that read: pipelined, so that few serve many.
@@ -144,7 +145,7 @@ impl Postgres {
             connector,
             store_id: identity.store_id,
             timeout: options.timeout,
-            lanes: slots(options.connections.max(1), &[&quick::QUICK]),
+            lanes: slots(options.connections.max(1), &[&fast_path::QUICK]),
             readers: slots(READERS, &[&READ]),
             control: Slot::with(link),
         });

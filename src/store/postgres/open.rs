@@ -5,8 +5,8 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::Options;
-use super::link::{Failed, Link};
-use super::trouble::RIGHTS_FILE;
+use super::connection::{Failed, Link};
+use super::error::RIGHTS_FILE;
 use crate::clock::Timestamp;
 use crate::store::Identity;
 use crate::store::codec::SCHEMA;
@@ -150,7 +150,7 @@ async fn ask(link: &Link, options: &Options, text: &str) -> Result<Vec<Row>, Str
 }
 
 fn column<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, at: usize) -> Result<T, String> {
-    row.try_get(at).map_err(|error| super::trouble::line(&error))
+    row.try_get(at).map_err(|error| super::error::line(&error))
 }
 
 fn reason_of(failed: Failed) -> String {

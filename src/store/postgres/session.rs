@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::link::{Failed, Link, Sql};
+use super::connection::{Failed, Link, Sql};
 
 /// Pause between two looks at whether it has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);

@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::connect::Connector;
-use super::link::{Link, Sql};
+use super::connection::{Link, Sql};
 use super::session::Session;
 use crate::store::shared::engine::Trouble;
 

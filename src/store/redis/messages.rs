@@ -12,7 +12,8 @@ use super::topology::SIGNALS;
 use super::{Redis, error, requirements};
 use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
-use crate::store::shared::engine::{EVERYONE, Message, Trouble};
+use crate::store::shared::engine::Trouble;
+use crate::store::shared::message::{EVERYONE, Message};
 
 /// Pauses between two tries to listen.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::message::Message;
 use crate::clock::Timestamp;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
@@ -167,7 +168,7 @@ pub(crate) trait Engine: Send + Sync + std::fmt::Debug + 'static {
         messages: Vec<(Nonce, Message)>,
     ) -> impl Future<Output = Result<(), Trouble>> + Send + '_;
 
-    /// Hands over the messages to `owner` and to [`EVERYONE`], connecting again when the connection is lost, until the
+    /// Hands over the messages to `owner` and to [`EVERYONE`](super::message::EVERYONE), connecting again when the connection is lost, until the
     /// end starts. A message that finds `heard` full is dropped: messages are hints.
     fn listen(
         self: Arc<Self>,
@@ -175,92 +176,4 @@ pub(crate) trait Engine: Send + Sync + std::fmt::Debug + 'static {
         heard: mpsc::Sender<Message>,
         end: Shutdown,
     ) -> impl Future<Output = ()> + Send;
-}
-
-/// What processes tell each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Message {
-    /// `from` waits for this record, which the receiver has in flight.
-    Waiting {
-        /// The record.
-        id: RecordId,
-        /// Who waits.
-        from: Nonce,
-    },
-    /// This record may have changed.
-    Changed {
-        /// The record.
-        id: RecordId,
-    },
-    /// This record was final and is another now; said to [`EVERYONE`].
-    Replaced {
-        /// The record.
-        id: RecordId,
-    },
-}
-
-/// Whom every process listens for besides itself.
-pub(crate) const EVERYONE: Nonce = [0xff; 16];
-
-impl Message {
-    /// As a word of visible ASCII, 33 or 65 characters.
-    pub(crate) fn to_text(self) -> String {
-        let hex = |bytes: &[u8; 16]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let (tag, id, from): (char, String, String) = match self {
-            Self::Waiting { id, from } => ('w', hex(id.as_bytes()), hex(&from)),
-            Self::Changed { id } => ('c', hex(id.as_bytes()), String::new()),
-            Self::Replaced { id } => ('r', hex(id.as_bytes()), String::new()),
-        };
-        format!("{tag}{id}{from}")
-    }
-
-    /// Reads [`Message::to_text`]; `None`: it is something else.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let nonce = |hex: &str| -> Option<Nonce> {
-            let mut bytes = [0; 16];
-            if hex.len() != 32 || !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-                return None;
-            }
-            for (at, byte) in bytes.iter_mut().enumerate() {
-                *byte = u8::from_str_radix(hex.get(at * 2..at * 2 + 2)?, 16).ok()?;
-            }
-            Some(bytes)
-        };
-        let id = |hex: &str| nonce(hex).map(RecordId::from_bytes);
-        match text.split_at_checked(1)? {
-            ("w", rest) => {
-                let (record, from) = rest.split_at_checked(32)?;
-                Some(Self::Waiting { id: id(record)?, from: nonce(from)? })
-            }
-            ("c", rest) => Some(Self::Changed { id: id(rest)? }),
-            ("r", rest) => Some(Self::Replaced { id: id(rest)? }),
-            _ => None,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::samples;
-
-    #[test]
-    fn messages_are_read_back() {
-        let id = samples::id(77);
-        let waiting = Message::Waiting { id, from: [0xa5; 16] };
-        for message in [Message::Changed { id }, Message::Replaced { id }, waiting] {
-            assert_eq!(Message::parse(&message.to_text()), Some(message));
-        }
-    }
-
-    #[test]
-    fn anything_else_is_no_message() {
-        let good = Message::Waiting { id: samples::id(1), from: [1; 16] }.to_text();
-        for cut in 0..good.len() {
-            assert_eq!(Message::parse(&good[..cut]), None, "{cut}");
-        }
-        for bad in ["", "x", "c", "r", "w", "cé", &good.replace('0', "+"), &format!("{good}0")] {
-            assert_eq!(Message::parse(bad), None, "{bad}");
-        }
-    }
 }

@@ -1,18 +1,19 @@
 //! A store that several processes share: the port on top of an [`Engine`].
 //!
-//! `engine` says what a server has to offer; the rest is the same for all servers: `queue` gathers
-//! changes, for as long as `pace` says, and takes them there until they have a result, `reads` gathers
-//! questions, `life` keeps the lease and the store's time, `wake` wakes those who wait for another
+//! `engine` says what a server has to offer; the rest is the same for all servers: `commits` gathers
+//! changes, for as long as `batching` says, and takes them there until they have a result, `reads` gathers
+//! questions, `lease` keeps the lease and the store's time, `notify` wakes those who wait for another
 //! process.
 
+mod batching;
+mod commits;
 pub(crate) mod engine;
-mod life;
-mod pace;
-mod queue;
+mod lease;
+pub(crate) mod message;
+mod notify;
 mod reads;
 #[cfg(test)]
 mod tests;
-mod wake;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,11 +21,12 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use self::engine::{Compared, EVERYONE, Engine, Found, Group, Message, Trouble};
-use self::life::Life;
-use self::queue::Queue;
+use self::commits::Queue;
+use self::engine::{Compared, Engine, Found, Group, Trouble};
+use self::lease::Life;
+use self::message::{EVERYONE, Message};
+use self::notify::Wake;
 use self::reads::Reads;
-use self::wake::Wake;
 use super::watch::Watch;
 use super::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap, codec};
 use crate::clock::Timestamp;
@@ -87,14 +89,14 @@ impl<E: Engine> Shared<E> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let queue = Arc::new(Queue::new(cores));
         for lane in 0..engine.lanes() {
-            tasks.spawn(queue::lane(engine.clone(), queue.clone(), lane, ended.clone()));
+            tasks.spawn(commits::lane(engine.clone(), queue.clone(), lane, ended.clone()));
         }
         let reads = Reads::start(&engine, &tasks, &ended);
         let (wake, messages) = Wake::new(owner);
         let wake = Arc::new(wake);
         let (sink, heard) = mpsc::channel(HEARD);
-        tasks.spawn(wake::send(engine.clone(), messages, ended.clone()));
-        tasks.spawn(wake::hear(wake.clone(), heard));
+        tasks.spawn(notify::send(engine.clone(), messages, ended.clone()));
+        tasks.spawn(notify::hear(wake.clone(), heard));
         tasks.spawn(engine.clone().listen(owner, sink, ended.clone()));
         tasks.spawn(life.clone().run(engine.clone(), ended));
         Ok(Arc::new(Self { engine, identity, timing, queue, reads, life, wake, end }))
@@ -121,7 +123,7 @@ impl<E: Engine> Shared<E> {
 
     async fn settle(
         &self,
-        queued: Result<tokio::sync::oneshot::Receiver<queue::Answer>, String>,
+        queued: Result<tokio::sync::oneshot::Receiver<commits::Answer>, String>,
         steps: Vec<Step>,
         until: Instant,
     ) -> Result<Swap, StoreError> {

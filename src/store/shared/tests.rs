@@ -10,8 +10,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::engine::{Compared, EVERYONE, Engine, Found, Group, Message, Row, Stored, Trouble};
-use super::queue::{self, Queue};
+use super::commits::{self, Queue};
+use super::engine::{Compared, Engine, Found, Group, Row, Stored, Trouble};
+use super::message::{EVERYONE, Message};
 use super::{Shared, Timing};
 use crate::clock::{self, Timestamp};
 use crate::idempotency::outcome::UnknownReason;
@@ -290,7 +291,7 @@ async fn many_go_as_two_groups_and_the_second_does_not_wait_for_a_first_that_han
     let second = asked.split_off(32);
     let mut lanes = JoinSet::new();
     for lane in 0..2 {
-        lanes.spawn(queue::lane(memory.clone(), queue.clone(), lane, ended.clone()));
+        lanes.spawn(commits::lane(memory.clone(), queue.clone(), lane, ended.clone()));
     }
     // The first half is at the gate; the other lane watches the second.
     for answer in second {

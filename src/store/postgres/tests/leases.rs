@@ -6,7 +6,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::idempotency::record::Nonce;
 use crate::shutdown;
-use crate::store::shared::engine::{EVERYONE, Message};
+use crate::store::shared::message::{EVERYONE, Message};
 
 const MINUTE: Duration = Duration::from_secs(60);
 

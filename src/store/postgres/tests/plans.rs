@@ -5,8 +5,8 @@ use tokio_postgres::{Client, NoTls};
 
 use super::super::commit::COMMIT;
 use super::super::connect::setup;
+use super::super::fast_path::QUICK;
 use super::super::list::Asked;
-use super::super::quick::QUICK;
 use super::super::{READ, Sql};
 use super::*;
 

@@ -74,7 +74,7 @@ async fn all_that_an_engine_does_goes_through_a_transaction_pooler() {
     engine.beat([1; 16], PATIENCE).await.unwrap();
     let all = listed(&engine, Query { limit: 100, ..Query::default() }).await;
     assert_eq!(all.len(), 40);
-    let message = crate::store::shared::engine::Message::Changed { id: id(1) };
+    let message = crate::store::shared::message::Message::Changed { id: id(1) };
     engine.publish(vec![([1; 16], message)]).await.unwrap();
     engine.leave([1; 16]).await.unwrap();
 }

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::idempotency::record::Nonce;
 use crate::shutdown;
-use crate::store::shared::engine::{EVERYONE, Message};
+use crate::store::shared::message::{EVERYONE, Message};
 
 const LONG: Duration = Duration::from_secs(600);
 

@@ -9,13 +9,13 @@ use tokio_postgres::Row as Answer;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::link::{Failed, Link, Sql};
+use super::connection::{Failed, Link, Sql};
 use super::{bigint, uuid_of};
 use crate::store::shared::engine::{Compared, Group, Row, Stored};
 
 /// The statement.
 pub(super) const QUICK: Sql = Sql {
-    text: include_str!("quick.sql"),
+    text: include_str!("fast_path.sql"),
     types: &[
         Type::UUID_ARRAY,
         Type::BOOL_ARRAY,
@@ -127,7 +127,7 @@ pub(super) async fn commit(
     read(&answers, groups).map_err(|error| {
         Failed::Silent(format!(
             "the server's answer makes no sense: {}",
-            super::trouble::line(&error)
+            super::error::line(&error)
         ))
     })
 }

@@ -1,7 +1,7 @@
 //! Changes that wait for the server, and the lanes that take them there.
 //!
 //! Alone, a change waits for no one. While a commit is under way, what arrives gathers and goes
-//! together in the next; when that leaves, `pace` says. Before it leaves with little, those who are
+//! together in the next; when that leaves, `batching` says. Before it leaves with little, those who are
 //! about to ask as well are let ask. As many commits run at once as the engine has lanes. Of two
 //! groups that name the same record the first is first: the second waits until the first has its
 //! result.
@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::batching::{Next, Pace};
 use super::engine::{Compared, Engine, Group, Trouble};
-use super::pace::{Next, Pace};
 use crate::idempotency::RecordId;
 use crate::idempotency::id::BuildIdHasher;
 use crate::shutdown::Shutdown;

@@ -12,9 +12,9 @@ use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Connection, Error, Row, Socket, Statement};
 
+pub(super) use super::error::Failed;
 use super::session::Session;
 use super::tls::Encrypted;
-pub(super) use super::trouble::Failed;
 use crate::shutdown::Tasks;
 
 /// A statement and the types of its parameters.
@@ -270,7 +270,7 @@ async fn drive(
             }
             Some(Ok(_)) => {}
             Some(Err(error)) => {
-                let reason = super::trouble::line(&error);
+                let reason = super::error::line(&error);
                 tracing::debug!(error = reason, "the connection to PostgreSQL ended");
                 return;
             }

@@ -10,7 +10,8 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio::sync::{Notify, broadcast, mpsc};
 
-use super::engine::{Engine, Message};
+use super::engine::Engine;
+use super::message::Message;
 use crate::idempotency::RecordId;
 use crate::idempotency::id::BuildIdHasher;
 use crate::idempotency::record::Nonce;
