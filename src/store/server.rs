@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::shared::Shared;
+use super::shared::SharedStore;
 use super::shared::engine::{self, Engine};
 use super::{Identity, Query, Store, codec, postgres, redis};
 use crate::idempotency::RecordId;
@@ -105,8 +105,11 @@ impl Server {
 }
 
 /// The port on top of what was opened.
-async fn share<E: Engine>(opened: engine::Opened<E>, timing: Timing) -> Result<Opened, String> {
-    let store = Shared::start(opened.engine, opened.identity, timing).await?;
+async fn share<E: Engine>(
+    opened: engine::OpenedEngine<E>,
+    timing: Timing,
+) -> Result<Opened, String> {
+    let store = SharedStore::start(opened.engine, opened.identity, timing).await?;
     Ok(Opened { store, created: opened.created })
 }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::connection::{Failed, Link, Sql};
 use super::{bigint, fast_path, uuid_of};
-use crate::store::shared::engine::{Compared, Group, Row, Trouble};
+use crate::store::shared::engine::{CasResult, EncodedChange, EngineError, Group};
 
 /// How often groups that met a race with somebody else are asked again. Each time the server is
 /// asked with what the others had made by then, so that a second time is seldom needed.
@@ -48,7 +48,7 @@ struct Columns<'a> {
     groups: Vec<i32>,
     positions: Vec<i32>,
     expects: Vec<Option<i64>>,
-    again: Vec<bool>,
+    resent: Vec<bool>,
     data: Vec<Option<&'a [u8]>>,
     versions: Vec<Option<i64>>,
     open: Vec<Option<bool>>,
@@ -59,9 +59,9 @@ struct Columns<'a> {
 
 impl<'a> Columns<'a> {
     fn of(groups: &'a [Group], asked: &[usize]) -> Self {
-        let mut rows: Vec<(usize, usize, &Row)> = Vec::new();
+        let mut rows: Vec<(usize, usize, &EncodedChange)> = Vec::new();
         for &at in asked {
-            rows.extend(groups[at].rows.iter().enumerate().map(|(pos, row)| (at, pos, row)));
+            rows.extend(groups[at].changes.iter().enumerate().map(|(pos, row)| (at, pos, row)));
         }
         rows.sort_unstable_by_key(|(_, _, row)| row.id);
         let mut columns = Self::default();
@@ -69,13 +69,13 @@ impl<'a> Columns<'a> {
             // A batch is far smaller; a number that wrapped would be nobody's answer.
             columns.groups.push(at as i32);
             columns.positions.push(pos as i32);
-            columns.again.push(groups[at].again);
+            columns.resent.push(groups[at].resent);
             columns.push(row);
         }
         columns
     }
 
-    fn push(&mut self, row: &'a Row) {
+    fn push(&mut self, row: &'a EncodedChange) {
         let put = row.put.as_ref();
         self.ids.push(uuid_of(row.id.as_bytes()));
         self.expects.push(row.expect.map(u64::cast_signed));
@@ -93,7 +93,7 @@ impl<'a> Columns<'a> {
             &self.groups,
             &self.positions,
             &self.expects,
-            &self.again,
+            &self.resent,
             &self.data,
             &self.versions,
             &self.open,
@@ -111,12 +111,12 @@ pub(super) async fn commit(
     store_id: &Uuid,
     groups: &[Group],
     end: Instant,
-) -> Result<Vec<Compared>, Trouble> {
-    let mut results: Vec<Option<Compared>> = groups.iter().map(|_| None).collect();
+) -> Result<Vec<CasResult>, EngineError> {
+    let mut results: Vec<Option<CasResult>> = groups.iter().map(|_| None).collect();
     if link.is_tuned() && fast_path::fits(groups) {
         match fast_path::commit(link, store_id, groups, end).await {
             Ok(Some(ends)) => results = ends,
-            Ok(None) => return Err(Trouble::Refused(OTHER_STORE.to_owned())),
+            Ok(None) => return Err(EngineError::Rejected(OTHER_STORE.to_owned())),
             Err(failed) if raced(&failed) => {}
             Err(failed) => return Err(failed.into()),
         }
@@ -132,9 +132,11 @@ pub(super) async fn commit(
         let columns = Columns::of(groups, &asked);
         match link.change(&COMMIT, &columns.parameters(store_id), end).await {
             Ok(answers) if answers.is_empty() => {
-                return Err(unsure_if_any(&results, Trouble::Refused(OTHER_STORE.to_owned())));
+                return Err(unsure_if_any(&results, EngineError::Rejected(OTHER_STORE.to_owned())));
             }
-            Ok(answers) => note(&answers, &asked, &mut results).map_err(Trouble::Unsure)?,
+            Ok(answers) => {
+                note(&answers, &asked, &mut results).map_err(EngineError::Indeterminate)?
+            }
             Err(failed) if raced(&failed) => {}
             Err(failed) => return Err(unsure_if_any(&results, failed.into())),
         }
@@ -144,7 +146,7 @@ pub(super) async fn commit(
         }
     }
     let refused = format!("others changed the same records in each of {TRIES} tries");
-    Err(unsure_if_any(&results, Trouble::Refused(refused)))
+    Err(unsure_if_any(&results, EngineError::Rejected(refused)))
 }
 
 /// Whether the server undid the statement because of what others did meanwhile.
@@ -162,10 +164,10 @@ fn raced(failed: &Failed) -> bool {
 }
 
 /// What an error means once a part of the groups is made: not that nothing was changed.
-fn unsure_if_any(results: &[Option<Compared>], trouble: Trouble) -> Trouble {
-    let made = results.iter().any(|result| matches!(result, Some(Compared::Done)));
+fn unsure_if_any(results: &[Option<CasResult>], trouble: EngineError) -> EngineError {
+    let made = results.iter().any(|result| matches!(result, Some(CasResult::Done)));
     match trouble {
-        Trouble::Refused(reason) if made => Trouble::Unsure(reason),
+        EngineError::Rejected(reason) if made => EngineError::Indeterminate(reason),
         other => other,
     }
 }
@@ -175,7 +177,7 @@ fn unsure_if_any(results: &[Option<Compared>], trouble: Trouble) -> Trouble {
 fn note(
     answers: &[Answer],
     asked: &[usize],
-    results: &mut [Option<Compared>],
+    results: &mut [Option<CasResult>],
 ) -> Result<(), String> {
     let odd = |what: &str| format!("the server's answer makes no sense: {what}");
     let mut answered = 0;
@@ -191,10 +193,10 @@ fn note(
         results[at] = match lost {
             Some(index) => {
                 let index = usize::try_from(index).map_err(|_| odd("a row below zero"))?;
-                Some(Compared::Lost { index, winner })
+                Some(CasResult::Lost { index, winner })
             }
             None if unmade => None,
-            None => Some(Compared::Done),
+            None => Some(CasResult::Done),
         };
     }
     if answered == asked.len() { Ok(()) } else { Err(odd("not one line for each group")) }

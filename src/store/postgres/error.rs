@@ -6,7 +6,7 @@ use std::error::Error as _;
 use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
-use crate::store::shared::engine::Trouble;
+use crate::store::shared::engine::EngineError;
 
 /// The file that operators run who forbid the gateway to create tables; it grants the rights too.
 pub(super) const RIGHTS_FILE: &str = "config/postgres.sql";
@@ -27,21 +27,21 @@ pub(super) enum Failed {
     Silent(String),
 }
 
-impl From<Failed> for Trouble {
+impl From<Failed> for EngineError {
     fn from(failed: Failed) -> Self {
         match failed {
-            Failed::Said { reason, .. } | Failed::Unsent(reason) => Self::Refused(reason),
-            Failed::Silent(reason) => Self::Unsure(reason),
+            Failed::Said { reason, .. } | Failed::Unsent(reason) => Self::Rejected(reason),
+            Failed::Silent(reason) => Self::Indeterminate(reason),
         }
     }
 }
 
 impl Failed {
     /// As a trouble of a question, which changes nothing whatever becomes of it.
-    pub(super) fn of_question(self) -> Trouble {
+    pub(super) fn of_question(self) -> EngineError {
         match self {
             Self::Said { reason, .. } | Self::Unsent(reason) | Self::Silent(reason) => {
-                Trouble::Refused(reason)
+                EngineError::Rejected(reason)
             }
         }
     }

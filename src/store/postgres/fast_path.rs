@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::connection::{Failed, Link, Sql};
 use super::{bigint, uuid_of};
-use crate::store::shared::engine::{Compared, Group, Row, Stored};
+use crate::store::shared::engine::{CasResult, EncodedChange, EncodedRecord, Group};
 
 /// The statement.
 pub(super) const QUICK: Sql = Sql {
@@ -53,7 +53,7 @@ struct Columns<'a> {
 }
 
 /// A row with what it puts, and whether its group has several.
-type Put<'a> = (&'a Row, &'a Stored, bool);
+type Put<'a> = (&'a EncodedChange, &'a EncodedRecord, bool);
 
 impl<'a> Columns<'a> {
     fn of(mut rows: Vec<Put<'a>>) -> Self {
@@ -76,8 +76,8 @@ impl<'a> Columns<'a> {
 
 /// Whether the statement is for all of these groups.
 pub(super) fn fits(groups: &[Group]) -> bool {
-    let puts = |group: &Group| group.rows.iter().all(|row| row.put.is_some());
-    groups.iter().all(|group| !group.again && puts(group))
+    let puts = |group: &Group| group.changes.iter().all(|row| row.put.is_some());
+    groups.iter().all(|group| !group.resent && puts(group))
 }
 
 /// Makes the groups and says how each ended; `None`: it was not made, and it has to be asked what
@@ -87,11 +87,11 @@ pub(super) async fn commit(
     store_id: &Uuid,
     groups: &[Group],
     end: Instant,
-) -> Result<Option<Vec<Option<Compared>>>, Failed> {
+) -> Result<Option<Vec<Option<CasResult>>>, Failed> {
     let (mut claims, mut updates) = (Vec::new(), Vec::new());
     for group in groups {
-        let several = group.rows.len() > 1;
-        for row in &group.rows {
+        let several = group.changes.len() > 1;
+        for row in &group.changes {
             let Some(put) = &row.put else { continue };
             let rows = if row.expect.is_none() { &mut claims } else { &mut updates };
             rows.push((row, put, several));
@@ -136,7 +136,7 @@ pub(super) async fn commit(
 fn read(
     answers: &[Answer],
     groups: &[Group],
-) -> Result<Option<Vec<Option<Compared>>>, tokio_postgres::Error> {
+) -> Result<Option<Vec<Option<CasResult>>>, tokio_postgres::Error> {
     let mut missed: HashMap<Uuid, Option<Vec<u8>>> = HashMap::new();
     let mut is_store = false;
     for answer in answers {
@@ -150,10 +150,10 @@ fn read(
     }
     let mut end_of = |group: &Group| {
         // A row of a group of several is never missed alone: the statement fails.
-        let first = group.rows.first().map(|row| uuid_of(row.id.as_bytes()));
+        let first = group.changes.first().map(|row| uuid_of(row.id.as_bytes()));
         match first.and_then(|id| missed.remove(&id)) {
-            None => Some(Compared::Done),
-            Some(winner @ Some(_)) => Some(Compared::Lost { index: 0, winner }),
+            None => Some(CasResult::Done),
+            Some(winner @ Some(_)) => Some(CasResult::Lost { index: 0, winner }),
             Some(None) => None,
         }
     };

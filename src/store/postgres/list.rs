@@ -12,7 +12,7 @@ use super::connection::Failed;
 use super::{IS_STORE, Postgres, bigint, uuid_of};
 use crate::idempotency::RecordId;
 use crate::store::Query;
-use crate::store::shared::engine::{Found, Trouble};
+use crate::store::shared::engine::{EngineError, ListedRecord};
 
 /// The statement of a query and its parameters. The limit stands in the text, because the planner
 /// takes the index that has the order when it knows how few rows are wanted.
@@ -58,7 +58,10 @@ impl Asked {
     }
 }
 
-pub(super) async fn list(engine: &Postgres, query: &Query) -> Result<Vec<Found>, Trouble> {
+pub(super) async fn list(
+    engine: &Postgres,
+    query: &Query,
+) -> Result<Vec<ListedRecord>, EngineError> {
     let Asked { text, uuids, expired_at } = Asked::of(query);
     let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = Vec::new();
     for uuid in &uuids {
@@ -72,14 +75,14 @@ pub(super) async fn list(engine: &Postgres, query: &Query) -> Result<Vec<Found>,
     let rows = link.ask_once(&text, &parameters, end).await.map_err(Failed::of_question)?;
     let is_store = link.ask(&IS_STORE, &[&engine.store_id], end).await;
     if is_store.map_err(Failed::of_question)?.is_empty() {
-        return Err(Trouble::Refused(OTHER_STORE.to_owned()));
+        return Err(EngineError::Rejected(OTHER_STORE.to_owned()));
     }
     Ok(found(&rows)?.0)
 }
 
 /// Rows of an id and its bytes, and whether there is one without an id.
-pub(super) fn found(rows: &[Row]) -> Result<(Vec<Found>, bool), Trouble> {
-    let unreadable = |error| Trouble::Refused(super::error::line(&error));
+pub(super) fn found(rows: &[Row]) -> Result<(Vec<ListedRecord>, bool), EngineError> {
+    let unreadable = |error| EngineError::Rejected(super::error::line(&error));
     let (mut found, mut without) = (Vec::with_capacity(rows.len()), false);
     for row in rows {
         match row.try_get::<_, Option<Uuid>>(0).map_err(unreadable)? {

@@ -130,6 +130,6 @@ impl Listener<'_> {
     }
 }
 
-fn reason_of(trouble: crate::store::shared::engine::Trouble) -> String {
+fn reason_of(trouble: crate::store::shared::engine::EngineError) -> String {
     trouble.reason().to_owned()
 }

@@ -34,7 +34,9 @@ use crate::idempotency::RecordId;
 use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
 use crate::store::Query;
-use crate::store::shared::engine::{Compared, Engine, Found, Group, Opened, Trouble};
+use crate::store::shared::engine::{
+    CasResult, Engine, EngineError, Group, ListedRecord, OpenedEngine,
+};
 use crate::store::shared::message::Message;
 use connect::Connector;
 use connection::{Failed, Link, Parameters, Sql};
@@ -133,7 +135,7 @@ impl Postgres {
     ///
     /// # Errors
     /// One line: what is wrong and what to do. Never the password.
-    pub(crate) async fn open(options: &Options) -> Result<Opened<Self>, String> {
+    pub(crate) async fn open(options: &Options) -> Result<OpenedEngine<Self>, String> {
         let connector = Connector::new(options)?;
         let link = connector.link(None).await?;
         let (identity, created) = open::find_or_create(&link, options).await?;
@@ -149,7 +151,7 @@ impl Postgres {
             readers: slots(READERS, &[&READ]),
             control: Slot::with(link),
         });
-        Ok(Opened { engine, identity, created })
+        Ok(OpenedEngine { engine, identity, created })
     }
 
     /// Asks something that may be asked twice; so it is asked again, once, when the connection turns
@@ -182,7 +184,7 @@ impl Postgres {
 }
 
 impl Engine for Postgres {
-    fn lanes(&self) -> usize {
+    fn connections(&self) -> usize {
         self.lanes.len()
     }
 
@@ -190,13 +192,13 @@ impl Engine for Postgres {
         &'a self,
         lane: usize,
         groups: &'a [Group],
-    ) -> Result<Vec<Compared>, Trouble> {
+    ) -> Result<Vec<CasResult>, EngineError> {
         let slot = &self.lanes[lane % self.lanes.len()];
         let link = slot.link(&self.connector, self.timeout).await?;
         commit::commit(&link, &self.store_id, groups, Instant::now() + self.timeout).await
     }
 
-    async fn read<'a>(&'a self, ids: &'a [RecordId]) -> Result<Vec<Option<Vec<u8>>>, Trouble> {
+    async fn read<'a>(&'a self, ids: &'a [RecordId]) -> Result<Vec<Option<Vec<u8>>>, EngineError> {
         let Some(first) = ids.first() else { return Ok(Vec::new()) };
         let asked: Vec<Uuid> = ids.iter().map(|id| uuid_of(id.as_bytes())).collect();
         let slot = self.reader(first.as_bytes()[15]);
@@ -204,7 +206,7 @@ impl Engine for Postgres {
         let rows = self.ask(slot, &READ, parameters).await.map_err(Failed::of_question)?;
         let (mut found, is_store) = list::found(&rows)?;
         if !is_store {
-            return Err(Trouble::Refused(commit::OTHER_STORE.to_owned()));
+            return Err(EngineError::Rejected(commit::OTHER_STORE.to_owned()));
         }
         found.sort_unstable_by_key(|(id, _)| *id);
         let bytes_of = |id: &RecordId| {
@@ -214,29 +216,29 @@ impl Engine for Postgres {
         Ok(ids.iter().map(bytes_of).collect())
     }
 
-    async fn list<'a>(&'a self, query: &'a Query) -> Result<Vec<Found>, Trouble> {
+    async fn list<'a>(&'a self, query: &'a Query) -> Result<Vec<ListedRecord>, EngineError> {
         list::list(self, query).await
     }
 
-    async fn beat(&self, owner: Nonce, lease: Duration) -> Result<Timestamp, Trouble> {
+    async fn heartbeat(&self, owner: Nonce, lease: Duration) -> Result<Timestamp, EngineError> {
         let lease = i64::try_from(millis(lease)).unwrap_or(i64::MAX);
         let owner = uuid_of(&owner);
         let rows = self.ask(&self.control, &BEAT, &[&owner, &lease, &self.store_id]).await?;
         if rows.is_empty() {
-            return Err(Trouble::Refused(commit::OTHER_STORE.to_owned()));
+            return Err(EngineError::Rejected(commit::OTHER_STORE.to_owned()));
         }
         let now: Option<i64> = rows.first().and_then(|row| row.try_get(0).ok());
         let now = now.and_then(|now| u64::try_from(now).ok());
-        let odd = || Trouble::Unsure("the server does not tell its time".to_owned());
+        let odd = || EngineError::Indeterminate("the server does not tell its time".to_owned());
         now.map(Timestamp::from_millis).ok_or_else(odd)
     }
 
-    async fn leave(&self, owner: Nonce) -> Result<(), Trouble> {
+    async fn leave(&self, owner: Nonce) -> Result<(), EngineError> {
         self.ask(&self.control, &LEAVE, &[&uuid_of(&owner)]).await?;
         Ok(())
     }
 
-    async fn publish(&self, messages: Vec<(Nonce, Message)>) -> Result<(), Trouble> {
+    async fn publish(&self, messages: Vec<(Nonce, Message)>) -> Result<(), EngineError> {
         let channels: Vec<String> = messages.iter().map(|(to, _)| listen::channel(to)).collect();
         let payloads: Vec<String> = messages.iter().map(|(_, said)| said.to_text()).collect();
         self.ask(&self.control, &PUBLISH, &[&channels, &payloads]).await?;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::connect::Connector;
 use super::connection::{Link, Sql};
 use super::session::Session;
-use crate::store::shared::engine::Trouble;
+use crate::store::shared::engine::EngineError;
 
 /// At most one connection, shared by all who ask.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ struct State {
     /// Behind a connection that was lost; to be ended before another takes its place.
     lost: Option<Session>,
     /// When connecting failed last, and how.
-    failed: Option<(Instant, Trouble)>,
+    failed: Option<(Instant, EngineError)>,
 }
 
 impl Slot {
@@ -47,7 +47,7 @@ impl Slot {
         &self,
         connector: &Connector,
         timeout: Duration,
-    ) -> Result<Arc<Link>, Trouble> {
+    ) -> Result<Arc<Link>, EngineError> {
         let asked = Instant::now();
         let mut state = self.state.lock().await;
         if let Some(link) = &state.link
@@ -72,7 +72,7 @@ impl Slot {
                 Ok(link)
             }
             Err(reason) => {
-                let trouble = Trouble::Refused(reason);
+                let trouble = EngineError::Rejected(reason);
                 state.failed = Some((Instant::now(), trouble.clone()));
                 Err(trouble)
             }

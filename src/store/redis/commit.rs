@@ -9,7 +9,7 @@ use super::keys::slot_of;
 use super::topology::READS;
 use super::{Redis, error};
 use crate::idempotency::RecordId;
-use crate::store::shared::engine::{Compared, Group, Trouble};
+use crate::store::shared::engine::{CasResult, EngineError, Group};
 
 /// Keys in one question, so that a server is not held up for long.
 const KEYS_AT_ONCE: usize = 256;
@@ -21,12 +21,12 @@ impl Redis {
         &self,
         lane: usize,
         groups: &[Group],
-    ) -> Result<Vec<Compared>, Trouble> {
+    ) -> Result<Vec<CasResult>, EngineError> {
         let bundles = bundles(groups)?;
         let asks: Vec<Ask> = bundles.iter().map(|it| self.script_of(it, groups)).collect();
         let terms = self.terms(lane, self.replicas, false);
         let outcomes = dispatch::send(&self.nodes, &asks, terms).await;
-        let mut compared: Vec<Option<Compared>> = groups.iter().map(|_| None).collect();
+        let mut compared: Vec<Option<CasResult>> = groups.iter().map(|_| None).collect();
         let mut refused = None;
         let mut unsure = None;
         for (outcome, bundle) in outcomes.into_iter().zip(&bundles) {
@@ -36,16 +36,16 @@ impl Redis {
                         compared[*at] = Some(end);
                     }
                 }
-                Err(Trouble::Refused(reason)) => refused = refused.or(Some(reason)),
-                Err(Trouble::Unsure(reason)) => unsure = unsure.or(Some(reason)),
+                Err(EngineError::Rejected(reason)) => refused = refused.or(Some(reason)),
+                Err(EngineError::Indeterminate(reason)) => unsure = unsure.or(Some(reason)),
             }
         }
-        let done = compared.contains(&Some(Compared::Done));
+        let done = compared.contains(&Some(CasResult::Done));
         match (unsure, refused) {
-            (Some(reason), _) => Err(Trouble::Unsure(reason)),
+            (Some(reason), _) => Err(EngineError::Indeterminate(reason)),
             // A part was made, so that it cannot be said that nothing was.
-            (None, Some(reason)) if done => Err(Trouble::Unsure(reason)),
-            (None, Some(reason)) => Err(Trouble::Refused(reason)),
+            (None, Some(reason)) if done => Err(EngineError::Indeterminate(reason)),
+            (None, Some(reason)) => Err(EngineError::Rejected(reason)),
             (None, None) => Ok(compared.into_iter().flatten().collect()),
         }
     }
@@ -56,13 +56,13 @@ impl Redis {
         let mut keys: Vec<String> = Vec::with_capacity(names.len() + bundle.rows);
         keys.extend(names.iter().map(|name| self.keys.of_shard(shard, name)));
         let members = || bundle.members.iter().map(|at| &groups[*at]);
-        keys.extend(members().flat_map(|it| &it.rows).map(|row| self.keys.record(&row.id)));
+        keys.extend(members().flat_map(|it| &it.changes).map(|row| self.keys.record(&row.id)));
         let mut run = self.scripts.swap.on(slot_of(shard), &keys);
         run.arg(&self.store_id).arg(u8::from(self.replicas > 0));
         for group in members() {
-            let rows = i64::try_from(group.rows.len()).unwrap_or(i64::MAX);
-            run.arg(if group.again { -rows } else { rows });
-            for row in &group.rows {
+            let rows = i64::try_from(group.changes.len()).unwrap_or(i64::MAX);
+            run.arg(if group.resent { -rows } else { rows });
+            for row in &group.changes {
                 let version = row.expect.map(u64::to_le_bytes);
                 run.arg(row.id.as_bytes().as_slice());
                 run.arg(version.as_ref().map_or(&[][..], |version| version.as_slice()));
@@ -77,7 +77,7 @@ impl Redis {
         &self,
         ids: &[RecordId],
         replicas: u32,
-    ) -> Result<Vec<Option<Vec<u8>>>, Trouble> {
+    ) -> Result<Vec<Option<Vec<u8>>>, EngineError> {
         let mut shards: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
         for (at, id) in ids.iter().enumerate() {
             shards.entry(id.shard()).or_default().push(at);
@@ -124,8 +124,8 @@ impl Redis {
     }
 }
 
-pub(super) fn unreadable(command: &str) -> Trouble {
-    Trouble::Refused(format!("the Redis server's answer to {command} cannot be read"))
+pub(super) fn unreadable(command: &str) -> EngineError {
+    EngineError::Rejected(format!("the Redis server's answer to {command} cannot be read"))
 }
 
 /// Groups of one shard, which one script compares and makes.
@@ -137,15 +137,15 @@ struct Bundle {
 }
 
 /// Puts the groups of a shard together, in their order.
-fn bundles(groups: &[Group]) -> Result<Vec<Bundle>, Trouble> {
+fn bundles(groups: &[Group]) -> Result<Vec<Bundle>, EngineError> {
     let mut bundles: Vec<Bundle> = Vec::new();
     for (at, group) in groups.iter().enumerate() {
-        let shard = group.rows.first().map_or(0, |row| row.id.shard());
-        if group.rows.iter().any(|row| row.id.shard() != shard) {
+        let shard = group.changes.first().map_or(0, |row| row.id.shard());
+        if group.changes.iter().any(|row| row.id.shard() != shard) {
             let reason = "records of several shards cannot be changed together on Redis";
-            return Err(Trouble::Refused(reason.to_owned()));
+            return Err(EngineError::Rejected(reason.to_owned()));
         }
-        let rows = group.rows.len();
+        let rows = group.changes.len();
         let fits = |it: &&mut Bundle| it.shard == shard && it.rows + rows <= ROWS_AT_ONCE;
         match bundles.iter_mut().find(fits) {
             Some(bundle) => {
@@ -159,11 +159,16 @@ fn bundles(groups: &[Group]) -> Result<Vec<Bundle>, Trouble> {
 }
 
 /// What an outcome says of each group of its bundle.
-fn ended(outcome: Outcome, bundle: &Bundle, groups: &[Group]) -> Result<Vec<Compared>, Trouble> {
-    let strange = |target| Trouble::Unsure(error::unreachable(target, "its answer is strange"));
+fn ended(
+    outcome: Outcome,
+    bundle: &Bundle,
+    groups: &[Group],
+) -> Result<Vec<CasResult>, EngineError> {
+    let strange =
+        |target| EngineError::Indeterminate(error::unreachable(target, "its answer is strange"));
     match outcome {
         Outcome::Said(Value::Int(0), _) => {
-            Ok(bundle.members.iter().map(|_| Compared::Done).collect())
+            Ok(bundle.members.iter().map(|_| CasResult::Done).collect())
         }
         Outcome::Said(Value::Array(ends), target) if ends.len() == bundle.members.len() => {
             let members = bundle.members.iter().map(|at| &groups[*at]);
@@ -173,21 +178,21 @@ fn ended(outcome: Outcome, bundle: &Bundle, groups: &[Group]) -> Result<Vec<Comp
         Outcome::Said(Value::ServerError(error), target) => {
             let reason = error::no(&target, &error);
             if error::proves_untouched(&error) {
-                Err(Trouble::Refused(reason))
+                Err(EngineError::Rejected(reason))
             } else {
-                Err(Trouble::Unsure(reason))
+                Err(EngineError::Indeterminate(reason))
             }
         }
         Outcome::Said(_, target) => Err(strange(&target)),
-        Outcome::NotSent(reason) => Err(Trouble::Refused(reason)),
-        Outcome::Unsure(reason) => Err(Trouble::Unsure(reason)),
+        Outcome::NotSent(reason) => Err(EngineError::Rejected(reason)),
+        Outcome::Unsure(reason) => Err(EngineError::Indeterminate(reason)),
     }
 }
 
 /// The script's word on one group; `None`: it says nothing that makes sense.
-fn end_of(end: Value, group: &Group) -> Option<Compared> {
+fn end_of(end: Value, group: &Group) -> Option<CasResult> {
     let lost = match end {
-        Value::Int(0) => return Some(Compared::Done),
+        Value::Int(0) => return Some(CasResult::Done),
         Value::Array(lost) => lost,
         _ => return None,
     };
@@ -201,6 +206,6 @@ fn end_of(end: Value, group: &Group) -> Option<Compared> {
         Some(Value::Nil) => Some(None),
         _ => None,
     };
-    let (index, winner) = index.filter(|index| *index < group.rows.len()).zip(winner)?;
-    Some(Compared::Lost { index, winner })
+    let (index, winner) = index.filter(|index| *index < group.changes.len()).zip(winner)?;
+    Some(CasResult::Lost { index, winner })
 }

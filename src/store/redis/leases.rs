@@ -15,7 +15,7 @@ use super::topology::{Map, Node, SIGNALS};
 use super::{Redis, error};
 use crate::clock::{Timestamp, millis};
 use crate::idempotency::record::Nonce;
-use crate::store::shared::engine::Trouble;
+use crate::store::shared::engine::EngineError;
 
 /// How long an ended lease is remembered.
 const REMEMBERED: Duration = Duration::from_secs(3600);
@@ -25,7 +25,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const GIVING_UP: Duration = Duration::from_millis(50);
 
 impl Redis {
-    pub(super) async fn renew(&self, owner: &Nonce, lease: Duration) -> Result<Timestamp, Trouble> {
+    pub(super) async fn renew(
+        &self,
+        owner: &Nonce,
+        lease: Duration,
+    ) -> Result<Timestamp, EngineError> {
         if self.is_time_to_look() {
             self.look(lease).await?;
         }
@@ -43,7 +47,7 @@ impl Redis {
         }
     }
 
-    pub(super) async fn end_lease(&self, owner: &Nonce) -> Result<(), Trouble> {
+    pub(super) async fn end_lease(&self, owner: &Nonce) -> Result<(), EngineError> {
         let mut command = Cmd::new();
         command.arg("ZREM").arg(self.keys.replicas()).arg(hex(owner));
         let ask = Ask { slot: keys::meta_slot(), command, script: None };
@@ -63,7 +67,7 @@ impl Redis {
     /// that none may evict: `CONFIG SET` can change that at any time. A failure is a missed beat,
     /// and enough of those stop this process from sending. It takes a quarter of a lease at most, so
     /// that the beat comes in time whoever is silent.
-    pub(super) async fn look(&self, lease: Duration) -> Result<(), Trouble> {
+    pub(super) async fn look(&self, lease: Duration) -> Result<(), EngineError> {
         self.nodes.set_stale();
         let until = Instant::now() + (self.connect_timeout + self.timeout).min(lease / 4);
         let looked = match timeout_at(until, self.nodes.map()).await {
@@ -76,7 +80,7 @@ impl Redis {
             // The next beat looks again.
             *self.looked.lock().unwrap_or_else(PoisonError::into_inner) =
                 Instant::now() - LOOK_EVERY;
-            Trouble::Refused(reason)
+            EngineError::Rejected(reason)
         })
     }
 }

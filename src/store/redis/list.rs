@@ -17,7 +17,7 @@ use crate::idempotency::RecordId;
 use crate::idempotency::record::Nonce;
 use crate::store::Query;
 use crate::store::codec;
-use crate::store::shared::engine::{Found, Trouble};
+use crate::store::shared::engine::{EngineError, ListedRecord};
 
 /// Shards asked first; each further question asks four times as many.
 const FIRST_SHARDS: usize = 4;
@@ -42,7 +42,7 @@ struct Range {
 }
 
 impl Redis {
-    pub(super) async fn page(&self, query: &Query) -> Result<Vec<Found>, Trouble> {
+    pub(super) async fn page(&self, query: &Query) -> Result<Vec<ListedRecord>, EngineError> {
         if query.limit == 0 {
             return Ok(Vec::new());
         }
@@ -52,7 +52,7 @@ impl Redis {
         }
     }
 
-    async fn in_id_order(&self, query: &Query) -> Result<Vec<Found>, Trouble> {
+    async fn in_id_order(&self, query: &Query) -> Result<Vec<ListedRecord>, EngineError> {
         let (index, prefix) = match query.subject {
             _ if query.abandoned || query.open => ("open", &[][..]),
             Some(ref subject) => ("subjects", subject.as_slice()),
@@ -93,7 +93,11 @@ impl Redis {
     }
 
     /// Records due at this time, in the order of expiry and then of ids.
-    async fn expired(&self, query: &Query, at: Timestamp) -> Result<Vec<Found>, Trouble> {
+    async fn expired(
+        &self,
+        query: &Query,
+        at: Timestamp,
+    ) -> Result<Vec<ListedRecord>, EngineError> {
         let to = end_of(&at.as_millis().to_be_bytes());
         let all = (0..=u8::MAX).map(|shard| Range {
             shard,
@@ -137,7 +141,7 @@ impl Redis {
         &self,
         ranges: &[Range],
         limit: usize,
-    ) -> Result<Vec<(Vec<Candidate>, bool)>, Trouble> {
+    ) -> Result<Vec<(Vec<Candidate>, bool)>, EngineError> {
         let mut asks = Vec::with_capacity(ranges.len() * 2);
         for range in ranges {
             let slot = slot_of(range.shard);
@@ -172,8 +176,8 @@ impl Redis {
         &self,
         query: &Query,
         mut candidates: Vec<Candidate>,
-        page: &mut Vec<Found>,
-    ) -> Result<(), Trouble> {
+        page: &mut Vec<ListedRecord>,
+    ) -> Result<(), EngineError> {
         if query.abandoned {
             candidates = self.without_owner(candidates).await?;
         }
@@ -196,7 +200,10 @@ impl Redis {
 
     /// Those in flight whose owner has no lease. Asked after the index was read: who has something
     /// in flight there took its lease before.
-    async fn without_owner(&self, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, Trouble> {
+    async fn without_owner(
+        &self,
+        candidates: Vec<Candidate>,
+    ) -> Result<Vec<Candidate>, EngineError> {
         let owner = |it: &Candidate| -> Option<Nonce> { it.entry.get(16..)?.try_into().ok() };
         let owners: HashSet<Nonce> = candidates.iter().filter_map(owner).collect();
         if owners.is_empty() {

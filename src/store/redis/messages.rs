@@ -12,7 +12,7 @@ use super::topology::SIGNALS;
 use super::{Redis, error, requirements};
 use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
-use crate::store::shared::engine::Trouble;
+use crate::store::shared::engine::EngineError;
 use crate::store::shared::message::{EVERYONE, Message};
 
 /// Pauses between two tries to listen.
@@ -22,7 +22,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const PING_EVERY: Duration = Duration::from_secs(5);
 
 impl Redis {
-    pub(super) async fn say(&self, messages: Vec<(Nonce, Message)>) -> Result<(), Trouble> {
+    pub(super) async fn say(&self, messages: Vec<(Nonce, Message)>) -> Result<(), EngineError> {
         let asks: Vec<Ask> = messages
             .into_iter()
             .map(|(to, message)| {

@@ -40,7 +40,9 @@ use crate::idempotency::RecordId;
 use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
 use crate::store::Query;
-use crate::store::shared::engine::{Compared, Engine, Found, Group, Opened, Trouble};
+use crate::store::shared::engine::{
+    CasResult, Engine, EngineError, Group, ListedRecord, OpenedEngine,
+};
 use crate::store::shared::message::Message;
 use crate::tls;
 use dispatch::{Ask, Outcome, Terms};
@@ -147,22 +149,27 @@ impl Redis {
     ///
     /// # Errors
     /// One line: what happened, why, and what to do. It never shows a password.
-    pub(crate) async fn open(options: &Options) -> Result<Opened<Self>, String> {
+    pub(crate) async fn open(options: &Options) -> Result<OpenedEngine<Self>, String> {
         open::open(options).await
     }
 
     /// Asks for something that changes nothing, or that may be done twice.
-    async fn ask(&self, lane: usize, replicas: u32, asks: &[Ask]) -> Result<Vec<Value>, Trouble> {
+    async fn ask(
+        &self,
+        lane: usize,
+        replicas: u32,
+        asks: &[Ask],
+    ) -> Result<Vec<Value>, EngineError> {
         let terms = self.terms(lane, replicas, true);
         let mut answers = Vec::with_capacity(asks.len());
         for outcome in dispatch::send(&self.nodes, asks, terms).await {
             match outcome {
                 Outcome::Said(Value::ServerError(error), target) => {
-                    return Err(Trouble::Refused(error::no(&target, &error)));
+                    return Err(EngineError::Rejected(error::no(&target, &error)));
                 }
                 Outcome::Said(answer, _) => answers.push(answer),
                 Outcome::NotSent(reason) | Outcome::Unsure(reason) => {
-                    return Err(Trouble::Refused(reason));
+                    return Err(EngineError::Rejected(reason));
                 }
             }
         }
@@ -175,15 +182,15 @@ impl Redis {
     }
 
     /// What is said of a shard whose marker is not this store's.
-    fn check_marker(&self, marker: &Value, shard: u8) -> Result<(), Trouble> {
+    fn check_marker(&self, marker: &Value, shard: u8) -> Result<(), EngineError> {
         match marker {
             Value::BulkString(id) if id == self.store_id.as_bytes() => Ok(()),
-            Value::Nil => Err(Trouble::Refused(format!(
+            Value::Nil => Err(EngineError::Rejected(format!(
                 "shard {shard:02x} of the store {} is gone from Redis: its data were removed; \
                  nothing is claimed until they are restored",
                 self.store_id
             ))),
-            _ => Err(Trouble::Refused(format!(
+            _ => Err(EngineError::Rejected(format!(
                 "shard {shard:02x} on Redis does not belong to the store {}: its data were \
                  exchanged; nothing is claimed until they are restored",
                 self.store_id
@@ -221,31 +228,31 @@ fn places(options: &Options) -> Result<Places, String> {
 }
 
 impl Engine for Redis {
-    fn lanes(&self) -> usize {
+    fn connections(&self) -> usize {
         topology::LANES
     }
 
-    async fn commit(&self, lane: usize, groups: &[Group]) -> Result<Vec<Compared>, Trouble> {
+    async fn commit(&self, lane: usize, groups: &[Group]) -> Result<Vec<CasResult>, EngineError> {
         self.swap(lane, groups).await
     }
 
-    async fn read(&self, ids: &[RecordId]) -> Result<Vec<Option<Vec<u8>>>, Trouble> {
+    async fn read(&self, ids: &[RecordId]) -> Result<Vec<Option<Vec<u8>>>, EngineError> {
         self.fetch(ids, self.replicas).await
     }
 
-    async fn list(&self, query: &Query) -> Result<Vec<Found>, Trouble> {
+    async fn list(&self, query: &Query) -> Result<Vec<ListedRecord>, EngineError> {
         self.page(query).await
     }
 
-    async fn beat(&self, owner: Nonce, lease: Duration) -> Result<Timestamp, Trouble> {
+    async fn heartbeat(&self, owner: Nonce, lease: Duration) -> Result<Timestamp, EngineError> {
         self.renew(&owner, lease).await
     }
 
-    async fn leave(&self, owner: Nonce) -> Result<(), Trouble> {
+    async fn leave(&self, owner: Nonce) -> Result<(), EngineError> {
         self.end_lease(&owner).await
     }
 
-    async fn publish(&self, messages: Vec<(Nonce, Message)>) -> Result<(), Trouble> {
+    async fn publish(&self, messages: Vec<(Nonce, Message)>) -> Result<(), EngineError> {
         self.say(messages).await
     }
 

@@ -14,7 +14,7 @@ use super::dispatch::{Ask, Outcome, send};
 use super::keys::{Keys, meta_slot, slot_of};
 use super::requirements::text;
 use super::topology::{Nodes, SIGNALS};
-use super::{Opened, Options, Redis, Script, Scripts, error};
+use super::{OpenedEngine, Options, Redis, Script, Scripts, error};
 use crate::clock::Timestamp;
 use crate::store::Identity;
 use crate::store::codec::SCHEMA;
@@ -30,7 +30,7 @@ struct Meta {
     ready: bool,
 }
 
-pub(super) async fn open(options: &Options) -> Result<Opened<Redis>, String> {
+pub(super) async fn open(options: &Options) -> Result<OpenedEngine<Redis>, String> {
     let keys = Keys::new(&options.prefix)?;
     let nodes = Nodes::new(super::places(options)?);
     // Before anything is written: all servers are fit.
@@ -57,7 +57,7 @@ pub(super) async fn open(options: &Options) -> Result<Opened<Redis>, String> {
     redis.load_scripts().await?;
     redis.try_rights().await?;
     let identity = Identity { store_id: meta.store_id, schema: meta.schema, created: meta.created };
-    Ok(Opened { engine: Arc::new(redis), identity, created })
+    Ok(OpenedEngine { engine: Arc::new(redis), identity, created })
 }
 
 impl Redis {

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::batching::{Next, Pace};
-use super::engine::{Compared, Engine, Group, Trouble};
+use super::engine::{CasResult, Engine, EngineError, Group};
 use crate::idempotency::RecordId;
 use crate::idempotency::id::BuildIdHasher;
 use crate::shutdown::Shutdown;
@@ -32,7 +32,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 
 /// What came of a group, or why nothing is known of it.
-pub(super) type Answer = Result<Compared, String>;
+pub(super) type Answer = Result<CasResult, String>;
 
 /// A group that waits for its result.
 struct Asked {
@@ -223,7 +223,7 @@ impl Waiting {
         let mut kept = VecDeque::new();
         while batch.len() < groups && bytes < MAX_BYTES {
             let Some(asked) = self.groups.pop_front() else { break };
-            let ids = || asked.group.rows.iter().map(|row| row.id);
+            let ids = || asked.group.changes.iter().map(|row| row.id);
             if ids().any(|id| self.busy.contains(&id) || held.contains(&id)) {
                 held.extend(ids());
                 kept.push_back(asked);
@@ -271,7 +271,7 @@ async fn commit<E: Engine>(engine: &E, queue: &Queue, lane: usize, batch: Vec<As
         let sent = Instant::now();
         match engine.commit(lane, &groups).await {
             Ok(results) if results.len() == groups.len() => {
-                queue.made(groups.iter().map(|group| group.rows.len()).sum(), sent.elapsed());
+                queue.made(groups.iter().map(|group| group.changes.len()).sum(), sent.elapsed());
                 queue.release(&ids(&groups));
                 for ((_, answer), result) in waiting.into_iter().zip(results) {
                     // Whoever asked may be gone; the change stands all the same.
@@ -281,12 +281,12 @@ async fn commit<E: Engine>(engine: &E, queue: &Queue, lane: usize, batch: Vec<As
             }
             Ok(_) => {
                 // An engine never does this. What it did is not known.
-                groups.iter_mut().for_each(|group| group.again = true);
+                groups.iter_mut().for_each(|group| group.resent = true);
                 reason = String::from("its answer does not fit the question");
             }
             Err(trouble) => {
-                if let Trouble::Unsure(_) = trouble {
-                    groups.iter_mut().for_each(|group| group.again = true);
+                if let EngineError::Indeterminate(_) = trouble {
+                    groups.iter_mut().for_each(|group| group.resent = true);
                 }
                 trouble.reason().clone_into(&mut reason);
             }
@@ -322,5 +322,5 @@ fn drop_late(
 }
 
 fn ids(groups: &[Group]) -> Vec<RecordId> {
-    groups.iter().flat_map(|group| group.rows.iter().map(|row| row.id)).collect()
+    groups.iter().flat_map(|group| group.changes.iter().map(|row| row.id)).collect()
 }

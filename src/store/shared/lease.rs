@@ -77,9 +77,9 @@ impl Life {
     }
 
     /// Renews the lease once.
-    pub(super) async fn beat<E: Engine>(&self, engine: &E) -> Result<(), String> {
+    pub(super) async fn heartbeat<E: Engine>(&self, engine: &E) -> Result<(), String> {
         let sent = clock::uptime();
-        let beat = timeout(self.lease / 2, engine.beat(self.owner, self.lease)).await;
+        let beat = timeout(self.lease / 2, engine.heartbeat(self.owner, self.lease)).await;
         let result = match beat {
             Ok(Ok(time)) => {
                 let middle = sent + (clock::uptime().saturating_sub(sent)) / 2;
@@ -104,7 +104,7 @@ impl Life {
     pub(super) async fn run<E: Engine>(self: Arc<Self>, engine: Arc<E>, mut end: Shutdown) {
         let mut failing = false;
         while !end.started() {
-            match self.beat(&*engine).await {
+            match self.heartbeat(&*engine).await {
                 Ok(()) if failing => {
                     failing = false;
                     tracing::info!("the store is there again");

@@ -22,7 +22,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::commits::Queue;
-use self::engine::{Compared, Engine, Found, Group, Trouble};
+use self::engine::{CasResult, Engine, EngineError, Group, ListedRecord};
 use self::lease::Life;
 use self::message::{EVERYONE, Message};
 use self::notify::Wake;
@@ -49,7 +49,7 @@ pub struct Timing {
 }
 
 /// A store on a server that other processes use as well. Dropping it ends its connections.
-pub(crate) struct Shared<E: Engine> {
+pub(crate) struct SharedStore<E: Engine> {
     engine: Arc<E>,
     identity: Identity,
     timing: Timing,
@@ -61,16 +61,16 @@ pub(crate) struct Shared<E: Engine> {
     end: Trigger,
 }
 
-impl<E: Engine> std::fmt::Debug for Shared<E> {
+impl<E: Engine> std::fmt::Debug for SharedStore<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared")
+        f.debug_struct("SharedStore")
             .field("engine", &self.engine)
             .field("identity", &self.identity)
             .finish_non_exhaustive()
     }
 }
 
-impl<E: Engine> Shared<E> {
+impl<E: Engine> SharedStore<E> {
     /// The port on a server that was found to be the right store. This process is alive in it when
     /// this returns.
     ///
@@ -83,12 +83,12 @@ impl<E: Engine> Shared<E> {
     ) -> Result<Arc<Self>, String> {
         let owner = *uuid::Uuid::new_v4().as_bytes();
         let life = Arc::new(Life::new(owner, timing.lease));
-        life.beat(&*engine).await?;
+        life.heartbeat(&*engine).await?;
         let (end, ended) = shutdown::channel();
         let tasks = Tasks::default();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let queue = Arc::new(Queue::new(cores));
-        for lane in 0..engine.lanes() {
+        for lane in 0..engine.connections() {
             tasks.spawn(commits::lane(engine.clone(), queue.clone(), lane, ended.clone()));
         }
         let reads = Reads::start(&engine, &tasks, &ended);
@@ -138,11 +138,11 @@ impl<E: Engine> Shared<E> {
             Err(_) => Err(self.queue.trouble(self.timing.patience).unwrap_or_else(late)),
         };
         match answer.map_err(StoreError::Unavailable)? {
-            Compared::Done => {
+            CasResult::Done => {
                 steps.iter().filter(|step| !step.begins).for_each(|step| self.wake.ended(step.id));
                 Ok(Swap::Done)
             }
-            Compared::Lost { index, winner } => {
+            CasResult::Lost { index, winner } => {
                 // Whoever asked this process for them is told to look at the winner.
                 steps.iter().for_each(|step| self.wake.ended(step.id));
                 let id = steps.get(index).map(|step| step.id);
@@ -160,7 +160,7 @@ struct Step {
     begins: bool,
 }
 
-impl<E: Engine> Store for Shared<E> {
+impl<E: Engine> Store for SharedStore<E> {
     fn get(&self, id: RecordId) -> StoreFuture<'_, Option<Record>> {
         Box::pin(async move { Ok(self.read(&[id]).await?.pop().flatten()) })
     }
@@ -189,8 +189,8 @@ impl<E: Engine> Store for Shared<E> {
     fn list(&self, query: Query) -> StoreFuture<'_, Vec<(RecordId, Record)>> {
         Box::pin(async move {
             let listed = timeout(self.timing.patience * LISTING, self.engine.list(&query)).await;
-            let found: Vec<Found> = listed
-                .unwrap_or_else(|_| Err(Trouble::Refused(late())))
+            let found: Vec<ListedRecord> = listed
+                .unwrap_or_else(|_| Err(EngineError::Rejected(late())))
                 .map_err(|trouble| StoreError::Unavailable(trouble.reason().to_owned()))?;
             let mut page = Vec::with_capacity(found.len());
             for (id, bytes) in found {
@@ -243,7 +243,7 @@ impl<E: Engine> Store for Shared<E> {
         Box::pin(async move {
             let message = vec![(EVERYONE, Message::Replaced { id })];
             let sent = timeout(self.timing.patience, self.engine.publish(message)).await;
-            sent.unwrap_or_else(|_| Err(Trouble::Refused(late())))
+            sent.unwrap_or_else(|_| Err(EngineError::Rejected(late())))
                 .map_err(|trouble| StoreError::Unavailable(trouble.reason().to_owned()))
         })
     }
@@ -257,13 +257,13 @@ impl<E: Engine> Store for Shared<E> {
             self.end.fire();
             self.life.end();
             let left = timeout(self.timing.patience, self.engine.leave(self.life.owner)).await;
-            left.unwrap_or_else(|_| Err(Trouble::Refused(late())))
+            left.unwrap_or_else(|_| Err(EngineError::Rejected(late())))
                 .map_err(|trouble| StoreError::Unavailable(trouble.reason().to_owned()))
         })
     }
 }
 
-impl<E: Engine> Drop for Shared<E> {
+impl<E: Engine> Drop for SharedStore<E> {
     fn drop(&mut self) {
         self.end.fire();
     }

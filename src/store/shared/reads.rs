@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::sleep;
 
-use super::engine::{Engine, Trouble};
+use super::engine::{Engine, EngineError};
 use crate::idempotency::RecordId;
 use crate::shutdown::{Shutdown, Tasks};
 
@@ -74,7 +74,7 @@ async fn lane<E: Engine>(
 }
 
 /// Reads as many as a server can be asked for at once, and then the next.
-async fn read_parts<E: Engine>(engine: &E, ids: &[RecordId]) -> Result<Vec<Bytes>, Trouble> {
+async fn read_parts<E: Engine>(engine: &E, ids: &[RecordId]) -> Result<Vec<Bytes>, EngineError> {
     let mut found = Vec::with_capacity(ids.len());
     for part in ids.chunks(AT_ONCE) {
         found.append(&mut engine.read(part).await?);

@@ -11,9 +11,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::commits::{self, Queue};
-use super::engine::{Compared, Engine, Found, Group, Row, Stored, Trouble};
+use super::engine::{
+    CasResult, EncodedChange, EncodedRecord, Engine, EngineError, Group, ListedRecord,
+};
 use super::message::{EVERYONE, Message};
-use super::{Shared, Timing};
+use super::{SharedStore, Timing};
 use crate::clock::{self, Timestamp};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::Nonce;
@@ -62,18 +64,18 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Memory {
-    fn apply(&self, group: &Group) -> Compared {
+    fn apply(&self, group: &Group) -> CasResult {
         let mut records = locked(&self.records);
-        for (index, row) in group.rows.iter().enumerate() {
+        for (index, row) in group.changes.iter().enumerate() {
             let kept = records.get(&row.id);
             let version = kept.map(|kept| codec::peek(&row.id, &kept.bytes).unwrap().version);
-            let own = |put: &Stored| kept.is_some_and(|kept| kept.bytes == put.bytes);
-            let again = group.again && row.put.as_ref().map_or(kept.is_none(), own);
+            let own = |put: &EncodedRecord| kept.is_some_and(|kept| kept.bytes == put.bytes);
+            let again = group.resent && row.put.as_ref().map_or(kept.is_none(), own);
             if version != row.expect && !again {
-                return Compared::Lost { index, winner: kept.map(|kept| kept.bytes.clone()) };
+                return CasResult::Lost { index, winner: kept.map(|kept| kept.bytes.clone()) };
             }
         }
-        for Row { id, put, .. } in &group.rows {
+        for EncodedChange { id, put, .. } in &group.changes {
             match put {
                 Some(put) => {
                     let kept = Kept { bytes: put.bytes.clone(), owner: put.owner };
@@ -84,23 +86,23 @@ impl Memory {
                 }
             }
         }
-        Compared::Done
+        CasResult::Done
     }
 
-    fn reachable(&self) -> Result<(), Trouble> {
+    fn reachable(&self) -> Result<(), EngineError> {
         if *locked(&self.away) {
-            return Err(Trouble::Refused("the server is away".to_owned()));
+            return Err(EngineError::Rejected("the server is away".to_owned()));
         }
         Ok(())
     }
 }
 
 impl Engine for Memory {
-    fn lanes(&self) -> usize {
+    fn connections(&self) -> usize {
         self.lanes.load(Ordering::Relaxed).max(1) as usize
     }
 
-    async fn commit(&self, _lane: usize, groups: &[Group]) -> Result<Vec<Compared>, Trouble> {
+    async fn commit(&self, _lane: usize, groups: &[Group]) -> Result<Vec<CasResult>, EngineError> {
         let gate = locked(&self.gate).take();
         if let Some(gate) = gate {
             gate.notified().await;
@@ -110,26 +112,26 @@ impl Engine for Memory {
         self.groups.fetch_add(groups.len(), Ordering::Relaxed);
         let fault = locked(&self.faults).pop();
         if fault == Some(Fault::Refuse) {
-            return Err(Trouble::Refused("refused".to_owned()));
+            return Err(EngineError::Rejected("refused".to_owned()));
         }
         if fault == Some(Fault::LoseQuestion) {
-            return Err(Trouble::Unsure("lost".to_owned()));
+            return Err(EngineError::Indeterminate("lost".to_owned()));
         }
         let results = groups.iter().map(|group| self.apply(group)).collect();
         tokio::task::yield_now().await;
         match fault {
-            Some(Fault::LoseAnswer) => Err(Trouble::Unsure("lost".to_owned())),
+            Some(Fault::LoseAnswer) => Err(EngineError::Indeterminate("lost".to_owned())),
             _ => Ok(results),
         }
     }
 
-    async fn read(&self, ids: &[RecordId]) -> Result<Vec<Option<Vec<u8>>>, Trouble> {
+    async fn read(&self, ids: &[RecordId]) -> Result<Vec<Option<Vec<u8>>>, EngineError> {
         self.reachable()?;
         let records = locked(&self.records);
         Ok(ids.iter().map(|id| Some(records.get(id)?.bytes.clone())).collect())
     }
 
-    async fn list(&self, query: &Query) -> Result<Vec<Found>, Trouble> {
+    async fn list(&self, query: &Query) -> Result<Vec<ListedRecord>, EngineError> {
         self.reachable()?;
         let now = clock::now();
         let leases = locked(&self.leases).clone();
@@ -155,19 +157,19 @@ impl Engine for Memory {
         Ok(found.into_iter().map(|(_, id, bytes)| (id, bytes)).collect())
     }
 
-    async fn beat(&self, owner: Nonce, lease: Duration) -> Result<Timestamp, Trouble> {
+    async fn heartbeat(&self, owner: Nonce, lease: Duration) -> Result<Timestamp, EngineError> {
         self.reachable()?;
         let now = clock::now();
         locked(&self.leases).insert(owner, now.saturating_add(lease));
         Ok(now)
     }
 
-    async fn leave(&self, owner: Nonce) -> Result<(), Trouble> {
+    async fn leave(&self, owner: Nonce) -> Result<(), EngineError> {
         locked(&self.leases).remove(&owner);
         Ok(())
     }
 
-    async fn publish(&self, messages: Vec<(Nonce, Message)>) -> Result<(), Trouble> {
+    async fn publish(&self, messages: Vec<(Nonce, Message)>) -> Result<(), EngineError> {
         if !*locked(&self.deaf) {
             let ears = locked(&self.ears);
             for (to, message) in messages {
@@ -198,7 +200,7 @@ const TIMING: Timing =
 async fn open(memory: &Arc<Memory>, timing: Timing) -> Arc<dyn Store> {
     let store_id = uuid::Uuid::from_bytes([5; 16]);
     let identity = Identity { store_id, schema: codec::SCHEMA, created: T0 };
-    Shared::start(memory.clone(), identity, timing).await.unwrap()
+    SharedStore::start(memory.clone(), identity, timing).await.unwrap()
 }
 
 async fn temporary() -> Box<Arc<dyn Store>> {
@@ -295,12 +297,12 @@ async fn many_go_as_two_groups_and_the_second_does_not_wait_for_a_first_that_han
     }
     // The first half is at the gate; the other lane watches the second.
     for answer in second {
-        assert_eq!(answer.await.unwrap(), Ok(Compared::Done));
+        assert_eq!(answer.await.unwrap(), Ok(CasResult::Done));
     }
     assert_eq!(memory.groups.load(Ordering::Relaxed), 32);
     gate.notify_one();
     for answer in asked {
-        assert_eq!(answer.await.unwrap(), Ok(Compared::Done));
+        assert_eq!(answer.await.unwrap(), Ok(CasResult::Done));
     }
     assert_eq!(memory.commits.load(Ordering::Relaxed), 2);
     end.fire();

@@ -15,21 +15,21 @@ fn claimed(n: u64) -> Option<Vec<u8>> {
 }
 
 /// Sends a change as the shared layer does: again after a doubt, until there is a result.
-async fn insist(engine: &Postgres, changes: Vec<Change>) -> Compared {
+async fn insist(engine: &Postgres, changes: Vec<Change>) -> CasResult {
     insist_on(engine, group(changes)).await
 }
 
-async fn insist_on(engine: &Postgres, group: Group) -> Compared {
+async fn insist_on(engine: &Postgres, group: Group) -> CasResult {
     let mut groups = [group];
     let mut heard = Vec::new();
     for _ in 0..SENT {
         match engine.commit(0, &groups).await {
             Ok(mut results) => return results.remove(0),
-            Err(Trouble::Unsure(reason)) => {
-                groups[0].again = true;
+            Err(EngineError::Indeterminate(reason)) => {
+                groups[0].resent = true;
                 heard.push(reason);
             }
-            Err(Trouble::Refused(reason)) => heard.push(reason),
+            Err(EngineError::Rejected(reason)) => heard.push(reason),
         }
     }
     panic!("no result: {heard:?}");
@@ -37,14 +37,14 @@ async fn insist_on(engine: &Postgres, group: Group) -> Compared {
 
 async fn unsure(engine: &Postgres, group: Group) -> String {
     match engine.commit(0, &[group]).await {
-        Err(Trouble::Unsure(reason)) => reason,
+        Err(EngineError::Indeterminate(reason)) => reason,
         other => panic!("expected doubt, got {other:?}"),
     }
 }
 
 async fn refused(engine: &Postgres, group: Group) -> String {
     match engine.commit(0, &[group]).await {
-        Err(Trouble::Refused(reason)) => reason,
+        Err(EngineError::Rejected(reason)) => reason,
         other => panic!("expected a refusal, got {other:?}"),
     }
 }
@@ -77,11 +77,11 @@ async fn a_lost_question_and_a_lost_answer_leave_doubt_that_asking_again_ends() 
     let (chaos, options, _) = behind_proxy();
     let engine = open(&options).await;
     for (n, arrives) in [(1, 0), (2, 1)] {
-        assert_eq!(insist(&engine, put(n + 10)).await, Compared::Done);
+        assert_eq!(insist(&engine, put(n + 10)).await, CasResult::Done);
         chaos.cut_after_messages(Direction::ToServer, arrives);
         unsure(&engine, group(put(n))).await;
         chaos.keep();
-        assert_eq!(engine.commit(0, &[again(put(n))]).await.unwrap(), [Compared::Done]);
+        assert_eq!(engine.commit(0, &[again(put(n))]).await.unwrap(), [CasResult::Done]);
         assert_eq!(read(&engine, n).await, claimed(n));
     }
 }
@@ -97,8 +97,8 @@ async fn a_connection_cut_at_any_step_costs_no_change() {
             chaos.cut_all();
             chaos.cut_after_messages(direction, messages);
             n += 1;
-            assert_eq!(insist(&engine, put(n)).await, Compared::Done);
-            assert_eq!(insist(&engine, vec![replace(id(n), 1, None)]).await, Compared::Done);
+            assert_eq!(insist(&engine, put(n)).await, CasResult::Done);
+            assert_eq!(insist(&engine, vec![replace(id(n), 1, None)]).await, CasResult::Done);
             chaos.keep();
             assert_eq!(read(&engine, n).await, None);
         }
@@ -113,7 +113,7 @@ async fn a_server_out_of_reach_refuses_until_it_is_back() {
     let reason = refused(&engine, group(put(1))).await;
     assert!(reason.contains(&chaos.addr().to_string()), "{reason}");
     chaos.refuse(false);
-    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [CasResult::Done]);
 }
 
 #[tokio::test]
@@ -121,7 +121,7 @@ async fn a_silent_server_is_waited_for_no_longer_than_said() {
     let (chaos, options, _) = behind_proxy();
     let limit = Duration::from_millis(300);
     let engine = open(&Options { timeout: limit, connect_timeout: limit, ..options }).await;
-    assert_eq!(insist(&engine, put(1)).await, Compared::Done);
+    assert_eq!(insist(&engine, put(1)).await, CasResult::Done);
     chaos.freeze(true);
     let reason = unsure(&engine, group(put(2))).await;
     assert!(reason.contains("in time"), "{reason}");
@@ -129,7 +129,7 @@ async fn a_silent_server_is_waited_for_no_longer_than_said() {
     assert!(reason.contains("no answer within"), "{reason}");
     assert!(engine.read(&[id(1)]).await.is_err());
     chaos.freeze(false);
-    assert_eq!(insist_on(&engine, again(put(2))).await, Compared::Done);
+    assert_eq!(insist_on(&engine, again(put(2))).await, CasResult::Done);
     assert_eq!(read(&engine, 2).await, claimed(2));
 }
 
@@ -137,7 +137,7 @@ async fn a_silent_server_is_waited_for_no_longer_than_said() {
 async fn what_a_lost_connection_left_behind_is_ended_before_anything_is_sent_again() {
     let (chaos, options, database) = behind_proxy();
     let engine = open(&options).await;
-    assert_eq!(insist(&engine, put(9)).await, Compared::Done);
+    assert_eq!(insist(&engine, put(9)).await, CasResult::Done);
     let waiting = format!(
         "SELECT count(*) FROM pg_stat_activity \
          WHERE datname = '{database}' AND wait_event_type = 'Lock'"
@@ -159,7 +159,7 @@ async fn what_a_lost_connection_left_behind_is_ended_before_anything_is_sent_aga
         chaos.cut_all();
     };
     let (result, ()) = tokio::join!(engine.commit(0, &first), story);
-    assert!(matches!(result, Err(Trouble::Unsure(_))), "{result:?}");
+    assert!(matches!(result, Err(EngineError::Indeterminate(_))), "{result:?}");
     // The server has not noticed.
     assert_eq!(waiting(), "1");
     let pid = format!(
@@ -178,7 +178,7 @@ async fn what_a_lost_connection_left_behind_is_ended_before_anything_is_sent_aga
         others.rollback().await.unwrap();
     };
     let (result, ()) = tokio::join!(engine.commit(0, &second), story);
-    assert_eq!(result.unwrap(), [Compared::Done]);
+    assert_eq!(result.unwrap(), [CasResult::Done]);
 }
 
 #[tokio::test]
@@ -186,13 +186,13 @@ async fn late_bytes_of_a_connection_that_was_given_up_make_no_released_claim_aga
     let (chaos, options, database) = behind_proxy();
     let limit = Duration::from_secs(1);
     let engine = open(&Options { timeout: limit, connect_timeout: limit, ..options }).await;
-    assert_eq!(insist(&engine, put(9)).await, Compared::Done);
+    assert_eq!(insist(&engine, put(9)).await, CasResult::Done);
     let open_before = chaos.open();
     // The claim is on its way when its connection is given up.
     chaos.hold(true);
     unsure(&engine, group(put(1))).await;
-    assert_eq!(insist_on(&engine, again(put(1))).await, Compared::Done);
-    assert_eq!(insist(&engine, vec![replace(id(1), 1, None)]).await, Compared::Done);
+    assert_eq!(insist_on(&engine, again(put(1))).await, CasResult::Done);
+    assert_eq!(insist(&engine, vec![replace(id(1), 1, None)]).await, CasResult::Done);
     assert!(chaos.open() > open_before, "the first connection still has its bytes");
     chaos.hold(false);
     until("the held connection ends", || chaos.open() <= open_before).await;
@@ -213,7 +213,7 @@ async fn what_the_server_says_no_to_is_undone() {
     let reason = refused(&engine, group(vec![put_new(id(1), samples::claim(1)), bad])).await;
     assert!(reason.contains("23514"), "{reason}");
     assert_eq!(read(&engine, 1).await, None);
-    assert_eq!(insist(&engine, put(1)).await, Compared::Done);
+    assert_eq!(insist(&engine, put(1)).await, CasResult::Done);
 
     // A session that is ended says so, and has perhaps committed before.
     sql(&database, "BEGIN; CREATE TABLE waits (); COMMIT");
@@ -225,7 +225,7 @@ async fn what_the_server_says_no_to_is_undone() {
     let bad = put_new(id(2), Record { version: 667, ..samples::claim(2) });
     let reason = unsure(&engine, group(vec![bad])).await;
     assert!(reason.contains("57P01"), "{reason}");
-    assert_eq!(insist(&engine, put(3)).await, Compared::Done);
+    assert_eq!(insist(&engine, put(3)).await, CasResult::Done);
 }
 
 #[tokio::test]
@@ -259,7 +259,7 @@ const CANCEL_WAITING: &str =
 async fn a_commit_that_did_not_wait_for_its_standby_is_in_doubt() {
     let server = servers::Postgres::start(&[]);
     let engine = open(&options(server.url("postgres"))).await;
-    assert_eq!(insist(&engine, put(1)).await, Compared::Done);
+    assert_eq!(insist(&engine, put(1)).await, CasResult::Done);
     let require = |name: &str| {
         server.run_sql(&format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'"));
         server.run_sql("SELECT pg_reload_conf()");
@@ -279,7 +279,7 @@ async fn a_commit_that_did_not_wait_for_its_standby_is_in_doubt() {
     };
     let (result, ()) = tokio::join!(engine.commit(0, &first), story);
     match result {
-        Err(Trouble::Unsure(reason)) => assert!(reason.contains("standby"), "{reason}"),
+        Err(EngineError::Indeterminate(reason)) => assert!(reason.contains("standby"), "{reason}"),
         other => panic!("expected doubt, got {other:?}"),
     }
     // Asked again it waits again, though the record is there.
@@ -289,7 +289,7 @@ async fn a_commit_that_did_not_wait_for_its_standby_is_in_doubt() {
         require("");
     };
     let (result, ()) = tokio::join!(engine.commit(0, &second), story);
-    assert_eq!(result.unwrap(), [Compared::Done]);
+    assert_eq!(result.unwrap(), [CasResult::Done]);
     assert_eq!(read(&engine, 1_000_000).await, claimed(1_000_000));
 }
 
@@ -299,7 +299,7 @@ async fn a_commit_that_waits_for_its_standby_stays_hidden_when_nobody_waits_for_
     let patient = open(&options(server.url("postgres"))).await;
     let limit = Duration::from_secs(1);
     let engine = open(&Options { timeout: limit, ..options(server.url("postgres")) }).await;
-    assert_eq!(insist(&engine, put(1)).await, Compared::Done);
+    assert_eq!(insist(&engine, put(1)).await, CasResult::Done);
     server.run_sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
     server.run_sql("SELECT pg_reload_conf()");
     let n = first_to_wait(&engine).await;
@@ -311,7 +311,7 @@ async fn a_commit_that_waits_for_its_standby_stays_hidden_when_nobody_waits_for_
     server.run_sql("ALTER SYSTEM SET synchronous_standby_names = ''");
     server.run_sql("SELECT pg_reload_conf()");
     let result = patient.commit(0, &[again(put(n))]).await.unwrap();
-    assert_eq!(result, [Compared::Done]);
+    assert_eq!(result, [CasResult::Done]);
 }
 
 /// Puts records until one waits for a standby: a server takes up its settings when it comes to it.
@@ -319,7 +319,7 @@ async fn first_to_wait(engine: &Postgres) -> u64 {
     for n in 2..10_000 {
         match engine.commit(0, &[group(put(n))]).await {
             Ok(_) => {}
-            Err(Trouble::Unsure(_)) => return n,
+            Err(EngineError::Indeterminate(_)) => return n,
             Err(other) => panic!("expected doubt, got {other:?}"),
         }
     }
@@ -331,8 +331,8 @@ async fn a_store_that_is_exchanged_under_open_connections_is_refused() {
     let options = fresh();
     let database = options.url.rsplit('/').next().unwrap().to_owned();
     let engine = open(&options).await;
-    assert_eq!(insist(&engine, put(1)).await, Compared::Done);
-    engine.beat([1; 16], PATIENCE).await.unwrap();
+    assert_eq!(insist(&engine, put(1)).await, CasResult::Done);
+    engine.heartbeat([1; 16], PATIENCE).await.unwrap();
     assert_eq!(read(&engine, 1).await, claimed(1));
     sql(&database, "UPDATE oncegate.store SET store_id = md5('other')::uuid");
     let of_both = [put(1), put(2)].into_iter().flatten().collect();
@@ -341,7 +341,7 @@ async fn a_store_that_is_exchanged_under_open_connections_is_refused() {
         let reason = refused(&engine, group(changes)).await;
         assert!(reason.contains("another store"), "{reason}");
     }
-    let trouble = engine.beat([1; 16], PATIENCE).await.unwrap_err();
+    let trouble = engine.heartbeat([1; 16], PATIENCE).await.unwrap_err();
     assert!(trouble.reason().contains("another store"), "{trouble:?}");
     // What it holds says nothing of this store.
     for trouble in [
@@ -358,7 +358,7 @@ async fn another_store_behind_the_same_address_is_refused() {
     let options = fresh();
     let database = options.url.rsplit('/').next().unwrap().to_owned();
     let engine = open(&options).await;
-    assert_eq!(insist(&engine, put(1)).await, Compared::Done);
+    assert_eq!(insist(&engine, put(1)).await, CasResult::Done);
     let end = format!(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
     );
@@ -383,12 +383,12 @@ async fn a_server_that_was_killed_is_found_again_with_all_it_confirmed() {
     let server = servers::Postgres::start(&[]);
     let engine = open(&options(server.url("postgres"))).await;
     for n in 0..3 {
-        assert_eq!(insist(&engine, put(n)).await, Compared::Done);
+        assert_eq!(insist(&engine, put(n)).await, CasResult::Done);
         server.kill();
         server.restart();
         assert_eq!(read(&engine, n).await, claimed(n));
-        assert_eq!(insist(&engine, put(n + 10)).await, Compared::Done);
-        engine.beat([1; 16], PATIENCE).await.unwrap();
+        assert_eq!(insist(&engine, put(n + 10)).await, CasResult::Done);
+        engine.heartbeat([1; 16], PATIENCE).await.unwrap();
     }
 }
 
@@ -404,10 +404,10 @@ async fn a_standby_is_refused_and_found_once_it_is_the_primary() {
     let both = format!("{both}?target_session_attrs=read-write");
     let engine = open(&options(both)).await;
     for n in 0..5 {
-        assert_eq!(insist(&engine, put(n)).await, Compared::Done);
+        assert_eq!(insist(&engine, put(n)).await, CasResult::Done);
     }
     pair.fail_over();
-    assert_eq!(insist(&engine, put(5)).await, Compared::Done);
+    assert_eq!(insist(&engine, put(5)).await, CasResult::Done);
     for n in 0..6 {
         assert_eq!(read(&engine, n).await, claimed(n), "{n}");
     }
@@ -423,6 +423,6 @@ async fn a_host_that_is_silent_does_not_hide_the_next() {
     let url = server.url(&database).replace(&server.addr().to_string(), &hosts);
     let limit = Duration::from_secs(4);
     let engine = open(&Options { connect_timeout: limit, ..options(url) }).await;
-    assert_eq!(insist(&engine, put(1)).await, Compared::Done);
+    assert_eq!(insist(&engine, put(1)).await, CasResult::Done);
     assert_eq!(silent.connections(), 1, "the host that answered is asked first from then on");
 }

@@ -13,7 +13,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 async fn claimed(engine: &Postgres, n: u64, owner: Nonce) {
     let claim = Record { owner, ..samples::claim(n) };
     let put = [group(vec![put_new(id(n), claim)])];
-    assert_eq!(engine.commit(0, &put).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &put).await.unwrap(), [CasResult::Done]);
 }
 
 async fn abandoned(engine: &Postgres) -> Vec<RecordId> {
@@ -32,16 +32,16 @@ async fn claims_are_abandoned_once_nobody_renews_their_owners_lease() {
     let reason = crate::idempotency::outcome::UnknownReason::Timeout;
     let unknown = Record { owner: never, ..samples::claim(6) }.lost(reason, samples::T0);
     let lost = [group(vec![replace(id(6), 1, Some(unknown))])];
-    assert_eq!(engine.commit(0, &lost).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &lost).await.unwrap(), [CasResult::Done]);
 
     for owner in [alive, left] {
-        engine.beat(owner, MINUTE).await.unwrap();
+        engine.heartbeat(owner, MINUTE).await.unwrap();
     }
-    engine.beat(ended, Duration::ZERO).await.unwrap();
+    engine.heartbeat(ended, Duration::ZERO).await.unwrap();
     assert_eq!(abandoned(&engine).await, [2, 4].map(id));
     engine.leave(left).await.unwrap();
     assert_eq!(abandoned(&engine).await, [2, 3, 4].map(id));
-    engine.beat(ended, MINUTE).await.unwrap();
+    engine.heartbeat(ended, MINUTE).await.unwrap();
     assert_eq!(abandoned(&engine).await, [3, 4].map(id));
     let page = Query { abandoned: true, after: Some(id(3)), limit: 1, ..Query::default() };
     assert_eq!(listed(&engine, page).await, [id(4)]);
@@ -60,11 +60,11 @@ async fn a_beat_tells_the_servers_time_and_forgets_who_ended_long_ago() {
     let time = || sql("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8");
     let millis = |text: String| Timestamp::from_millis(text.parse().unwrap());
     let before = millis(time());
-    let now = engine.beat([1; 16], MINUTE).await.unwrap();
+    let now = engine.heartbeat([1; 16], MINUTE).await.unwrap();
     assert!(before <= now && now <= millis(time()), "{before:?} {now:?}");
     // A hundred at once, so that no beat takes long.
     assert_eq!(sql("SELECT count(*) FROM oncegate.replica"), "53");
-    engine.beat([1; 16], MINUTE).await.unwrap();
+    engine.heartbeat([1; 16], MINUTE).await.unwrap();
     assert_eq!(sql("SELECT count(*) FROM oncegate.replica"), "3");
     let lease = "SELECT lease_until BETWEEN now() + interval '50 s' AND now() + interval '60 s' \
                  FROM oncegate.replica WHERE lease_until > now()";

@@ -10,13 +10,13 @@ mod races;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Opened, Options, Postgres};
+use super::{OpenedEngine, Options, Postgres};
 use crate::idempotency::{Record, RecordId};
 use crate::servers;
 use crate::store::contract::{self, put_new, replace};
 use crate::store::samples::{self, id};
-use crate::store::shared::engine::{Compared, Engine, Group, Trouble};
-use crate::store::shared::{Shared, Timing};
+use crate::store::shared::engine::{CasResult, Engine, EngineError, Group};
+use crate::store::shared::{SharedStore, Timing};
 use crate::store::{Change, Query, Store, codec};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -47,9 +47,9 @@ async fn open(options: &Options) -> Arc<Postgres> {
 }
 
 async fn store(options: &Options) -> Arc<dyn Store> {
-    let Opened { engine, identity, .. } = Postgres::open(options).await.unwrap();
+    let OpenedEngine { engine, identity, .. } = Postgres::open(options).await.unwrap();
     let timing = Timing { patience: PATIENCE, lease: Duration::from_secs(60) };
-    Shared::start(engine, identity, timing).await.unwrap()
+    SharedStore::start(engine, identity, timing).await.unwrap()
 }
 
 fn group(changes: Vec<Change>) -> Group {
@@ -58,15 +58,15 @@ fn group(changes: Vec<Change>) -> Group {
 
 /// The same, sent for the second time.
 fn again(changes: Vec<Change>) -> Group {
-    Group { again: true, ..group(changes) }
+    Group { resent: true, ..group(changes) }
 }
 
 fn bytes(n: u64, record: &Record) -> Vec<u8> {
     codec::encode(&id(n), record)
 }
 
-fn lost(index: usize, winner: Option<Vec<u8>>) -> Compared {
-    Compared::Lost { index, winner }
+fn lost(index: usize, winner: Option<Vec<u8>>) -> CasResult {
+    CasResult::Lost { index, winner }
 }
 
 async fn read(engine: &Postgres, n: u64) -> Option<Vec<u8>> {
@@ -97,7 +97,7 @@ async fn the_groups_of_a_batch_end_each_for_itself() {
         group(vec![put_new(id(1), one.clone()), put_new(id(3), samples::claim(3))]),
         group(vec![replace(id(9), 1, None)]),
     ];
-    let expected = [Compared::Done, Compared::Done, lost(0, None)];
+    let expected = [CasResult::Done, CasResult::Done, lost(0, None)];
     assert_eq!(engine.commit(0, &first).await.unwrap(), expected);
 
     let second = [
@@ -105,7 +105,7 @@ async fn the_groups_of_a_batch_end_each_for_itself() {
         group(vec![replace(id(1), 1, None), put_new(id(5), samples::claim(5))]),
         group(vec![put_new(id(6), samples::kept(6, 100_000))]),
     ];
-    let expected = [lost(1, Some(bytes(2, &two))), Compared::Done, Compared::Done];
+    let expected = [lost(1, Some(bytes(2, &two))), CasResult::Done, CasResult::Done];
     assert_eq!(engine.commit(3, &second).await.unwrap(), expected);
     let all = listed(&engine, Query { limit: 100, ..Query::default() }).await;
     assert_eq!(all, [2, 3, 5, 6].map(id));
@@ -120,7 +120,7 @@ async fn what_is_in_the_way_of_claims_and_completions_is_told_of_each_group() {
     let engine = open(&fresh()).await;
     let claims: Vec<Group> =
         (1..=4).map(|n| group(vec![put_new(id(n), samples::claim(n))])).collect();
-    assert_eq!(engine.commit(0, &claims).await.unwrap(), [(); 4].map(|()| Compared::Done));
+    assert_eq!(engine.commit(0, &claims).await.unwrap(), [(); 4].map(|()| CasResult::Done));
     let kept = |n| Some(samples::kept(n, 10));
     let met = |n| Some(bytes(n, &samples::claim(n)));
     // Single rows: a claim of what is there, a completion of what is not, or is another's.
@@ -132,7 +132,7 @@ async fn what_is_in_the_way_of_claims_and_completions_is_told_of_each_group() {
         group(vec![put_new(id(8), samples::claim(8))]),
     ];
     let expected =
-        [lost(0, met(1)), Compared::Done, lost(0, met(3)), lost(0, None), Compared::Done];
+        [lost(0, met(1)), CasResult::Done, lost(0, met(3)), lost(0, None), CasResult::Done];
     assert_eq!(engine.commit(1, &single).await.unwrap(), expected);
     // Groups of several rows: each is whole or not at all, and the others are not in their way.
     let several = [
@@ -141,7 +141,7 @@ async fn what_is_in_the_way_of_claims_and_completions_is_told_of_each_group() {
         group(vec![put_new(id(12), samples::claim(12)), replace(id(3), 9, kept(3))]),
         group(vec![put_new(id(13), samples::claim(13))]),
     ];
-    let expected = [lost(1, met(1)), Compared::Done, lost(1, met(3)), Compared::Done];
+    let expected = [lost(1, met(1)), CasResult::Done, lost(1, met(3)), CasResult::Done];
     assert_eq!(engine.commit(2, &several).await.unwrap(), expected);
     let all = listed(&engine, Query { limit: 100, ..Query::default() }).await;
     assert_eq!(all, [1, 2, 3, 4, 8, 11, 13].map(id));
@@ -153,7 +153,7 @@ async fn what_is_in_the_way_of_claims_and_completions_is_told_of_each_group() {
 async fn each_of_many_completions_puts_its_own_record() {
     const RECORDS: u64 = 257;
     let engine = open(&fresh()).await;
-    let done = [const { Compared::Done }; RECORDS as usize];
+    let done = [const { CasResult::Done }; RECORDS as usize];
     let claims: Vec<Group> =
         (0..RECORDS).map(|n| group(vec![put_new(id(n), samples::claim(n))])).collect();
     assert_eq!(engine.commit(0, &claims).await.unwrap(), done);
@@ -167,10 +167,10 @@ async fn each_of_many_completions_puts_its_own_record() {
     let completions: Vec<Group> =
         mixed.iter().map(|&n| group(vec![replace(id(n), expect(n), Some(kept(n)))])).collect();
     let met = |n: u64| match expect(n) {
-        1 => Compared::Done,
+        1 => CasResult::Done,
         _ => lost(0, Some(bytes(n, &samples::claim(n)))),
     };
-    let expected: Vec<Compared> = mixed.iter().map(|&n| met(n)).collect();
+    let expected: Vec<CasResult> = mixed.iter().map(|&n| met(n)).collect();
     assert_eq!(engine.commit(0, &completions).await.unwrap(), expected);
     for n in 0..RECORDS {
         let is = if expect(n) == 1 { kept(n) } else { samples::claim(n) };
@@ -188,11 +188,11 @@ async fn what_was_made_already_fits_when_it_is_sent_again() {
     let engine = open(&fresh()).await;
     let claim = samples::claim(1);
     let put = || vec![put_new(id(1), claim.clone())];
-    assert_eq!(engine.commit(0, &[group(put())]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(put())]).await.unwrap(), [CasResult::Done]);
     let own = lost(0, Some(bytes(1, &claim)));
     assert_eq!(engine.commit(0, &[group(put())]).await.unwrap(), [own]);
     let before = xmin(&engine, 1).await;
-    assert_eq!(engine.commit(0, &[again(put())]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[again(put())]).await.unwrap(), [CasResult::Done]);
     // It was written again, so that this commit waited for all that the first should have.
     assert_ne!(xmin(&engine, 1).await, before);
 
@@ -201,9 +201,9 @@ async fn what_was_made_already_fits_when_it_is_sent_again() {
     assert_eq!(result, [lost(0, Some(bytes(1, &claim)))]);
 
     let remove = || vec![replace(id(1), 1, None)];
-    assert_eq!(engine.commit(0, &[group(remove())]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(remove())]).await.unwrap(), [CasResult::Done]);
     assert_eq!(engine.commit(0, &[group(remove())]).await.unwrap(), [lost(0, None)]);
-    assert_eq!(engine.commit(0, &[again(remove())]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[again(remove())]).await.unwrap(), [CasResult::Done]);
 }
 
 /// The transaction that wrote the record.
@@ -222,13 +222,13 @@ async fn a_large_group_is_made_whole() {
     const ROWS: u64 = 10_000;
     let engine = open(&fresh()).await;
     let put = || (0..ROWS).rev().map(|n| put_new(id(n), samples::claim(n))).collect();
-    assert_eq!(engine.commit(0, &[group(put())]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(put())]).await.unwrap(), [CasResult::Done]);
     let result = engine.commit(1, &[again(put())]).await.unwrap();
-    assert_eq!(result, [Compared::Done]);
+    assert_eq!(result, [CasResult::Done]);
     let first = lost(0, Some(bytes(ROWS - 1, &samples::claim(ROWS - 1))));
     assert_eq!(engine.commit(2, &[group(put())]).await.unwrap(), [first]);
     let remove = (0..ROWS).map(|n| replace(id(n), 1, None)).collect();
-    assert_eq!(engine.commit(3, &[group(remove)]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(3, &[group(remove)]).await.unwrap(), [CasResult::Done]);
     assert_eq!(listed(&engine, Query { limit: 1, ..Query::default() }).await, []);
 }
 
@@ -238,11 +238,11 @@ async fn versions_and_times_of_every_size_are_kept_and_compared() {
     for version in [0, 1, i64::MAX as u64, i64::MAX as u64 + 1, u64::MAX] {
         let record = Record { version, ..samples::claim(1) };
         let put = [group(vec![put_new(id(1), record.clone())])];
-        assert_eq!(engine.commit(0, &put).await.unwrap(), [Compared::Done]);
+        assert_eq!(engine.commit(0, &put).await.unwrap(), [CasResult::Done]);
         let wrong = [group(vec![replace(id(1), version ^ (1 << 63), None)])];
         let winner = Some(bytes(1, &record));
         assert_eq!(engine.commit(0, &wrong).await.unwrap(), [lost(0, winner)]);
         let right = [group(vec![replace(id(1), version, None)])];
-        assert_eq!(engine.commit(0, &right).await.unwrap(), [Compared::Done]);
+        assert_eq!(engine.commit(0, &right).await.unwrap(), [CasResult::Done]);
     }
 }

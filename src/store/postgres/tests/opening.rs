@@ -46,7 +46,7 @@ async fn of_many_that_start_at_once_one_makes_the_store() {
             let options = options.clone();
             async move { Postgres::open(&options).await.unwrap() }
         });
-        let opened: Vec<Opened<Postgres>> =
+        let opened: Vec<OpenedEngine<Postgres>> =
             opened.collect::<tokio::task::JoinSet<_>>().join_all().await;
         assert_eq!(opened.iter().filter(|opened| opened.created).count(), 1);
         assert!(opened.iter().all(|other| other.identity == opened[0].identity));
@@ -141,10 +141,10 @@ async fn the_rights_a_gateway_needs_are_those_in_the_file() {
     sql(&owner, &rights);
     let gateway = open(&gateway).await;
     let put = [group(vec![put_new(id(1), samples::claim(1))])];
-    assert_eq!(gateway.commit(0, &put).await.unwrap(), [Compared::Done]);
+    assert_eq!(gateway.commit(0, &put).await.unwrap(), [CasResult::Done]);
     let remove = [group(vec![replace(id(1), 1, None)])];
-    assert_eq!(gateway.commit(0, &remove).await.unwrap(), [Compared::Done]);
-    gateway.beat([1; 16], PATIENCE).await.unwrap();
+    assert_eq!(gateway.commit(0, &remove).await.unwrap(), [CasResult::Done]);
+    gateway.heartbeat([1; 16], PATIENCE).await.unwrap();
     assert_eq!(listed(&gateway, Query { abandoned: true, limit: 1, ..Query::default() }).await, []);
     gateway.leave([1; 16]).await.unwrap();
 }
@@ -195,7 +195,7 @@ async fn commits_are_durable_whatever_the_database_says() {
              DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION see()",
         );
         let put = [group(vec![put_new(id(1), samples::claim(1))])];
-        assert_eq!(engine.commit(0, &put).await.unwrap(), [Compared::Done]);
+        assert_eq!(engine.commit(0, &put).await.unwrap(), [CasResult::Done]);
         assert_eq!(sql(&options, "SELECT as_if FROM seen"), kept, "{set}");
     }
 }
@@ -209,7 +209,7 @@ async fn encryption_is_verified_in_full() {
         |ca: &Option<std::path::PathBuf>, url: String| Options { ca: ca.clone(), ..options(url) };
     let engine = open(&with(&ca, format!("{url}?channel_binding=require"))).await;
     let put = [group(vec![put_new(id(1), samples::claim(1))])];
-    assert_eq!(engine.commit(0, &put).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &put).await.unwrap(), [CasResult::Done]);
     open(&with(&ca, format!("{url}?sslmode=verify-full"))).await;
 
     // Signed by nobody this process trusts; and by the right one, for another name.

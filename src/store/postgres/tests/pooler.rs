@@ -22,17 +22,17 @@ fn pooled(pooler: &PgBouncer) -> Options {
     unprepared(shared().url_at(pooler.addr(), &shared().create_database()))
 }
 
-async fn insist(engine: &Postgres, changes: Vec<Change>) -> Compared {
+async fn insist(engine: &Postgres, changes: Vec<Change>) -> CasResult {
     let mut groups = [group(changes)];
     let mut heard = Vec::new();
     for _ in 0..SENT {
         match engine.commit(0, &groups).await {
             Ok(mut results) => return results.remove(0),
-            Err(Trouble::Unsure(reason)) => {
-                groups[0].again = true;
+            Err(EngineError::Indeterminate(reason)) => {
+                groups[0].resent = true;
                 heard.push(reason);
             }
-            Err(Trouble::Refused(reason)) => heard.push(reason),
+            Err(EngineError::Rejected(reason)) => heard.push(reason),
         }
     }
     panic!("no result: {heard:?}");
@@ -54,7 +54,7 @@ async fn all_that_an_engine_does_goes_through_a_transaction_pooler() {
         tasks.spawn(async move {
             for n in (lane..40).step_by(4) {
                 let put = [group(vec![put_new(id(n as u64), samples::claim(n as u64))])];
-                assert_eq!(engine.commit(lane, &put).await.unwrap(), [Compared::Done]);
+                assert_eq!(engine.commit(lane, &put).await.unwrap(), [CasResult::Done]);
             }
         });
     }
@@ -71,7 +71,7 @@ async fn all_that_an_engine_does_goes_through_a_transaction_pooler() {
     while let Some(ended) = tasks.join_next().await {
         ended.unwrap();
     }
-    engine.beat([1; 16], PATIENCE).await.unwrap();
+    engine.heartbeat([1; 16], PATIENCE).await.unwrap();
     let all = listed(&engine, Query { limit: 100, ..Query::default() }).await;
     assert_eq!(all.len(), 40);
     let message = crate::store::shared::message::Message::Changed { id: id(1) };
@@ -95,9 +95,9 @@ async fn a_connection_to_the_pooler_or_of_the_pooler_that_is_cut_costs_no_change
                 n += 1;
                 assert_eq!(
                     insist(&engine, vec![put_new(id(n), samples::claim(n))]).await,
-                    Compared::Done
+                    CasResult::Done
                 );
-                assert_eq!(insist(&engine, vec![replace(id(n), 1, None)]).await, Compared::Done);
+                assert_eq!(insist(&engine, vec![replace(id(n), 1, None)]).await, CasResult::Done);
                 chaos.keep();
                 assert_eq!(read(&engine, n).await, None);
             }
@@ -110,13 +110,13 @@ async fn a_pooler_that_is_killed_is_found_again() {
     let pooler = PgBouncer::start(shared(), &POOLED);
     let engine = open(&pooled(&pooler)).await;
     for n in 1..4 {
-        assert_eq!(insist(&engine, vec![put_new(id(n), samples::claim(n))]).await, Compared::Done);
+        assert_eq!(insist(&engine, vec![put_new(id(n), samples::claim(n))]).await, CasResult::Done);
         pooler.kill();
         let refused =
             engine.commit(0, &[group(vec![put_new(id(n + 10), samples::claim(n))])]).await;
         assert!(refused.is_err(), "{refused:?}");
         pooler.restart();
-        assert_eq!(insist(&engine, vec![replace(id(n), 1, None)]).await, Compared::Done);
+        assert_eq!(insist(&engine, vec![replace(id(n), 1, None)]).await, CasResult::Done);
     }
 }
 

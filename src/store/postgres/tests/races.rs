@@ -5,7 +5,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
 use super::*;
-use crate::store::shared::engine::Trouble;
+use crate::store::shared::engine::EngineError;
 
 /// A session beside the engine's.
 struct Other {
@@ -60,7 +60,7 @@ async fn meets(
     other: &Other,
     group: Group,
     end: &str,
-) -> Result<Vec<Compared>, Trouble> {
+) -> Result<Vec<CasResult>, EngineError> {
     let groups = [group];
     let commit = engine.commit(0, &groups);
     let story = async {
@@ -92,7 +92,7 @@ async fn a_row_that_appeared_and_was_undone_is_in_nobodys_way() {
     other.put(2, &samples::claim(9)).await;
     let ours = || vec![put_new(id(1), samples::claim(1)), put_new(id(2), samples::claim(2))];
     let result = meets(&engine, &watcher, &other, group(ours()), "ROLLBACK").await;
-    assert_eq!(result.unwrap(), [Compared::Done]);
+    assert_eq!(result.unwrap(), [CasResult::Done]);
     assert_eq!(read(&engine, 2).await, Some(bytes(2, &samples::claim(2))));
 }
 
@@ -138,7 +138,7 @@ async fn a_race_of_one_group_does_not_undo_the_others() {
         other.run("COMMIT").await;
     };
     let (result, ()) = tokio::join!(commit, story);
-    let expected = [Compared::Done, lost(0, Some(bytes(2, &theirs))), Compared::Done];
+    let expected = [CasResult::Done, lost(0, Some(bytes(2, &theirs))), CasResult::Done];
     assert_eq!(result.unwrap(), expected);
     let all = listed(&engine, Query { limit: 10, ..Query::default() }).await;
     assert_eq!(all, [1, 2, 4].map(id));
@@ -151,7 +151,7 @@ async fn a_row_that_changes_meanwhile_is_compared_as_it_is_then() {
     let (watcher, other) = (Other::connect(&options).await, Other::connect(&options).await);
     let changed = Record { version: 7, ..samples::claim(1) };
     let uuid = super::super::uuid_of(id(1).as_bytes());
-    for (expect, result) in [(1, lost(0, Some(bytes(1, &changed)))), (7, Compared::Done)] {
+    for (expect, result) in [(1, lost(0, Some(bytes(1, &changed)))), (7, CasResult::Done)] {
         done(&engine, vec![put_new(id(1), samples::claim(1))]).await;
         other.run("BEGIN").await;
         let update = "UPDATE oncegate.record SET version = 7, data = $2 WHERE id = $1";
@@ -169,12 +169,12 @@ async fn a_row_that_changes_meanwhile_is_compared_as_it_is_then() {
     assert_eq!(met, [lost(0, None)]);
     // A claim does not wait for it: it lost to what is there until the removal is committed.
     let claim = || [group(vec![put_new(id(1), samples::claim(1))])];
-    assert_eq!(engine.commit(0, &claim()).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &claim()).await.unwrap(), [CasResult::Done]);
     other.run("BEGIN; DELETE FROM oncegate.record").await;
     let winner = Some(bytes(1, &samples::claim(1)));
     assert_eq!(engine.commit(0, &claim()).await.unwrap(), [lost(0, winner)]);
     other.run("COMMIT").await;
-    assert_eq!(engine.commit(0, &claim()).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &claim()).await.unwrap(), [CasResult::Done]);
 }
 
 /// The SQL that locks a record.
@@ -196,7 +196,7 @@ async fn a_claim_neither_locks_nor_waits_for_a_record_of_others() {
             group(vec![put_new(id(1), samples::claim(9))]),
             group(vec![replace(id(2), if put.is_some() { 1 } else { 2 }, put)]),
         ];
-        let expected = [lost(0, Some(bytes(1, &samples::claim(1)))), Compared::Done];
+        let expected = [lost(0, Some(bytes(1, &samples::claim(1)))), CasResult::Done];
         assert_eq!(engine.commit(0, &groups).await.unwrap(), expected);
         other.run("COMMIT").await;
     }
@@ -226,7 +226,7 @@ async fn new_records_are_put_before_others_are_waited_for() {
         other.run("COMMIT").await;
     };
     let (result, ()) = tokio::join!(commit, story);
-    assert_eq!(result.unwrap(), [Compared::Done, Compared::Done]);
+    assert_eq!(result.unwrap(), [CasResult::Done, CasResult::Done]);
 }
 
 #[tokio::test]
@@ -246,7 +246,7 @@ async fn a_deadlock_is_tried_again() {
         other.run("COMMIT").await;
     };
     let (result, ()) = tokio::join!(commit, story);
-    assert_eq!(result.unwrap(), [Compared::Done]);
+    assert_eq!(result.unwrap(), [CasResult::Done]);
     let deadlocks = async {
         loop {
             let text = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
@@ -260,7 +260,7 @@ async fn a_deadlock_is_tried_again() {
 }
 
 async fn done(engine: &Postgres, changes: Vec<Change>) {
-    assert_eq!(engine.commit(0, &[group(changes)]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(changes)]).await.unwrap(), [CasResult::Done]);
 }
 
 /// Claims overlapping pairs of few records from several engines at once; each record has one owner
@@ -275,7 +275,7 @@ async fn everybody_claims(options: &Options) {
     for round in 0..ROUNDS {
         let mut tasks = JoinSet::new();
         for (at, engine) in engines.iter().enumerate() {
-            for lane in 0..engine.lanes() {
+            for lane in 0..engine.connections() {
                 let engine = engine.clone();
                 let who = (at * 4 + lane) as u8 + 1;
                 tasks.spawn(async move {
@@ -295,11 +295,11 @@ async fn everybody_claims(options: &Options) {
             let there = [read(&engines[0], ids[0]).await, read(&engines[0], ids[1]).await];
             let own = there.clone().map(Option::unwrap_or_default) == mine;
             match result {
-                Compared::Done => {
+                CasResult::Done => {
                     won += 1;
                     assert!(own, "a claim that was made is not there");
                 }
-                Compared::Lost { index, winner } => {
+                CasResult::Lost { index, winner } => {
                     assert!(winner.is_some() && winner == there[index], "round {round}");
                     assert!(there.iter().flatten().all(|bytes| !mine.contains(bytes)));
                 }

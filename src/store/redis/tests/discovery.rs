@@ -18,7 +18,7 @@ async fn the_new_primary_is_found_after_a_failover() {
     let urls = servers.servers().iter().map(servers::Redis::url).collect();
     let options = Options { urls, replicas: 1, ..options(String::new()) };
     let engine = open(&options).await;
-    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [CasResult::Done]);
     servers.fail_over();
     until_done(&engine, || put(2)).await;
     assert_eq!(read(&engine, id(1)).await, Some(bytes(&id(1), &samples::claim(1))));
@@ -38,7 +38,7 @@ async fn slots_that_move_are_followed() {
     let groups: Vec<Group> =
         (0..=255).map(|shard| group(vec![put_new(at(shard, 1), samples::claim(1))])).collect();
     let done = engine.commit(0, &groups).await.unwrap();
-    assert!(done.iter().all(|end| *end == Compared::Done));
+    assert!(done.iter().all(|end| *end == CasResult::Done));
 
     let from = cluster.owner("oncegate:{00}:store");
     let to = cluster.nodes().iter().find(|node| !std::ptr::eq(*node, from)).unwrap();
@@ -63,7 +63,7 @@ async fn slots_that_move_are_followed() {
     for node in cluster.nodes() {
         node.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]);
     }
-    assert_eq!(engine.commit(2, &[group(next(1, 3))]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(2, &[group(next(1, 3))]).await.unwrap(), [CasResult::Done]);
     let all = engine.list(&Query { limit: 1000, ..Query::default() }).await.unwrap();
     assert_eq!(all.len(), 256);
     // A node that is away: what it has is refused, the rest goes on.
@@ -71,7 +71,7 @@ async fn slots_that_move_are_followed() {
     let lives = (1..=255)
         .find(|shard| !std::ptr::eq(cluster.owner(&format!("oncegate:{{{shard:02x}}}:store")), to));
     let removed = || vec![replace(at(lives.unwrap(), 1), 1, None)];
-    assert_eq!(engine.commit(0, &[group(removed())]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(removed())]).await.unwrap(), [CasResult::Done]);
     assert!(engine.commit(0, &[group(next(3, 4))]).await.is_err());
     to.restart();
     cluster.until_ready();
@@ -100,7 +100,7 @@ async fn sentinels_tell_who_the_primary_is() {
     assert!(error.contains("is a Sentinel; set `sentinel`"), "{error}");
 
     let engine = open(&options).await;
-    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [CasResult::Done]);
     let begun = || sentinel.try_cli(&["SENTINEL", "FAILOVER", "watched"]).is_ok();
     until(&begun).await;
     let next = servers.servers()[1].port().to_string();
@@ -134,9 +134,9 @@ async fn silent_sentinels_hold_up_nobody_while_one_answers() {
     };
     let engine = open(&options).await;
     engine.nodes.set_stale();
-    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [CasResult::Done]);
     engine.look(PATIENCE).await.unwrap();
-    engine.beat([1; 16], PATIENCE).await.unwrap();
+    engine.heartbeat([1; 16], PATIENCE).await.unwrap();
 }
 
 #[tokio::test]
@@ -156,10 +156,10 @@ async fn a_silent_node_of_a_cluster_stops_nobody_who_needs_others() {
     // Over the connections that are open, and over those that have to be made anew.
     for n in 1..=2 {
         engine.look(PATIENCE).await.unwrap();
-        engine.beat([1; 16], PATIENCE).await.unwrap();
+        engine.heartbeat([1; 16], PATIENCE).await.unwrap();
         engine.nodes.set_stale();
         let put = vec![put_new(at(lives, n), samples::claim(n))];
-        assert_eq!(engine.commit(0, &[group(put)]).await.unwrap(), [Compared::Done]);
+        assert_eq!(engine.commit(0, &[group(put)]).await.unwrap(), [CasResult::Done]);
     }
     silent.resume();
     cluster.until_ready();
@@ -170,13 +170,13 @@ async fn a_primary_that_follows_one_it_cannot_reach_is_left() {
     let servers = servers::RedisReplicas::start(2, &[("replica-serve-stale-data", "no")]);
     let urls = servers.servers().iter().map(servers::Redis::url).collect();
     let engine = open(&Options { urls, ..options(String::new()) }).await;
-    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [CasResult::Done]);
     let (old, next) = (&servers.servers()[0], &servers.servers()[1]);
     let has = |n| next.cli(&["EXISTS", &format!("oncegate:{{00}}:r:{}", id(n))]) == "1";
     until(&|| has(1)).await;
     next.cli(&["REPLICAOF", "NO", "ONE"]);
     old.cli(&["REPLICAOF", "127.0.0.1", "1"]);
-    assert_eq!(engine.commit(0, &[group(put(2))]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(put(2))]).await.unwrap(), [CasResult::Done]);
     assert!(has(2));
 }
 

@@ -11,11 +11,11 @@ fn impatient(options: Options) -> Options {
 async fn an_emptied_server_refuses_everything() {
     let server = servers::Redis::start(&[]);
     let engine = open(&options(server.url())).await;
-    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [CasResult::Done]);
     let check = async |engine: &Redis, expected: &str| {
         refused(engine.commit(0, &[group(put(1))]).await, expected);
         refused(engine.commit(0, &[again(put(1))]).await, expected);
-        refused(engine.beat([1; 16], PATIENCE).await, expected);
+        refused(engine.heartbeat([1; 16], PATIENCE).await, expected);
         refused(engine.read(&[id(1)]).await, "shard 00");
         let queries = [
             Query::default(),
@@ -32,7 +32,7 @@ async fn an_emptied_server_refuses_everything() {
     // Somebody else's store is none either; the new one works.
     let other = open(&options(server.url())).await;
     check(&engine, "no longer holds this store").await;
-    assert_eq!(other.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    assert_eq!(other.commit(0, &[group(put(1))]).await.unwrap(), [CasResult::Done]);
 }
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn a_lost_shard_refuses_and_the_others_go_on() {
     let lives = lives.unwrap();
     let claim = |shard| vec![put_new(at(shard, 1), samples::claim(1))];
     refused(engine.commit(0, &[group(claim(0))]).await, "no longer holds");
-    assert_eq!(engine.commit(0, &[group(claim(lives))]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(claim(lives))]).await.unwrap(), [CasResult::Done]);
     // Of a batch a part of which was made nobody says that nothing was.
     let removed = group(vec![replace(at(lives, 1), 1, None)]);
     unsure(engine.commit(0, &[removed, group(claim(0))]).await);
@@ -61,9 +61,9 @@ async fn the_scripts_are_sent_again_when_the_server_lost_them() {
     let engine = open(&options(server.url())).await;
     let groups: Vec<Group> = (0..10).map(|n| group(put(n))).collect();
     server.cli(&["SCRIPT", "FLUSH"]);
-    assert!(engine.commit(0, &groups).await.unwrap().iter().all(|end| *end == Compared::Done));
+    assert!(engine.commit(0, &groups).await.unwrap().iter().all(|end| *end == CasResult::Done));
     server.cli(&["SCRIPT", "FLUSH"]);
-    engine.beat([1; 16], PATIENCE).await.unwrap();
+    engine.heartbeat([1; 16], PATIENCE).await.unwrap();
     server.restart();
     until_done(&engine, || put(20)).await;
 }
@@ -72,7 +72,7 @@ async fn the_scripts_are_sent_again_when_the_server_lost_them() {
 async fn a_full_server_refuses_and_changes_nothing() {
     let server = servers::Redis::start(&[]);
     let engine = open(&options(server.url())).await;
-    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [CasResult::Done]);
     server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     refused(engine.commit(0, &[group(put(2))]).await, "maxmemory");
     let completed = vec![replace(id(1), 1, Some(samples::kept(1, 10)))];
@@ -91,16 +91,16 @@ async fn a_server_that_begins_to_evict_is_noticed() {
     engine.look(PATIENCE).await.unwrap();
     server.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     refused(engine.look(PATIENCE).await, "may evict");
-    refused(engine.beat([1; 16], PATIENCE).await, "may evict");
+    refused(engine.heartbeat([1; 16], PATIENCE).await, "may evict");
     server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
-    engine.beat([1; 16], PATIENCE).await.unwrap();
+    engine.heartbeat([1; 16], PATIENCE).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_silent_server_leaves_a_commit_unsure_and_a_dead_one_refuses() {
     let server = servers::Redis::start(&[]);
     let engine = open(&impatient(options(server.url()))).await;
-    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [CasResult::Done]);
     server.pause();
     unsure(engine.commit(0, &[group(put(2))]).await);
     refused(engine.read(&[id(1)]).await, "cannot be reached");
@@ -110,7 +110,7 @@ async fn a_silent_server_leaves_a_commit_unsure_and_a_dead_one_refuses() {
     // The connection is known to be lost at the latest by the second question.
     assert!(engine.commit(0, &[group(put(3))]).await.is_err());
     refused(engine.commit(0, &[group(put(3))]).await, "cannot be reached");
-    refused(engine.beat([1; 16], PATIENCE).await, "cannot be reached");
+    refused(engine.heartbeat([1; 16], PATIENCE).await, "cannot be reached");
     server.restart();
     until_done(&engine, || put(3)).await;
     assert_eq!(read(&engine, id(1)).await, Some(bytes(&id(1), &samples::claim(1))));
@@ -121,7 +121,7 @@ async fn a_lost_answer_is_unsure_and_never_lost_against_oneself() {
     let server = servers::Redis::start(&[]);
     let proxy = servers::Chaos::start(server.addr());
     let engine = open(&options(server.url_at(proxy.addr(), 0))).await;
-    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [CasResult::Done]);
     for n in 2..20 {
         // The question gets through or not; the answer never does.
         let direction =
@@ -141,7 +141,7 @@ async fn a_commit_waits_for_as_many_replicas_as_it_is_told() {
     let timeout = Duration::from_secs(2);
     let options = Options { timeout, ..options };
     let engine = open(&options).await;
-    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [CasResult::Done]);
     let replica = &servers.servers()[1];
     replica.pause();
     unsure(engine.commit(0, &[group(put(2))]).await);
@@ -167,7 +167,7 @@ async fn who_waits_for_replicas_writes_first_even_to_read() {
     for replicas in [1, 0] {
         let engine = open(&Options { replicas, ..options.clone() }).await;
         let n = u64::from(replicas) + 1;
-        assert_eq!(engine.commit(0, &[group(put(n))]).await.unwrap(), [Compared::Done]);
+        assert_eq!(engine.commit(0, &[group(put(n))]).await.unwrap(), [CasResult::Done]);
         let sets = || {
             let stats = servers.primary().cli(&["INFO", "commandstats"]);
             let set = stats.lines().find_map(|line| line.strip_prefix("cmdstat_set:calls="));
@@ -178,9 +178,9 @@ async fn who_waits_for_replicas_writes_first_even_to_read() {
         assert_eq!(read(&engine, id(n)).await, Some(bytes(&id(n), &samples::claim(n))));
         assert_eq!(sets() - before, replicas);
         let met = engine.commit(0, &[group(put(n))]).await.unwrap();
-        assert!(matches!(met.as_slice(), [Compared::Lost { index: 0, winner: Some(_) }]));
+        assert!(matches!(met.as_slice(), [CasResult::Lost { index: 0, winner: Some(_) }]));
         assert_eq!(sets() - before, 2 * replicas);
-        assert_eq!(engine.commit(0, &[again(put(n))]).await.unwrap(), [Compared::Done]);
+        assert_eq!(engine.commit(0, &[again(put(n))]).await.unwrap(), [CasResult::Done]);
         assert_eq!(sets() - before, 3 * replicas);
     }
     // Nobody makes the marker of a store that is gone.
@@ -195,14 +195,14 @@ async fn late_bytes_of_a_connection_that_was_given_up_make_no_released_claim_aga
     let server = servers::Redis::start(&[]);
     let proxy = servers::Chaos::start(server.addr());
     let engine = open(&impatient(options(server.url_at(proxy.addr(), 0)))).await;
-    assert_eq!(engine.commit(0, &[group(put(9))]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(put(9))]).await.unwrap(), [CasResult::Done]);
     let open_before = proxy.open();
     // The claim is on its way when its connection is given up.
     proxy.hold(true);
     unsure(engine.commit(0, &[group(put(1))]).await);
     until_done(&engine, || put(1)).await;
     let release = [group(vec![replace(id(1), 1, None)])];
-    assert_eq!(engine.commit(0, &release).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &release).await.unwrap(), [CasResult::Done]);
     assert_eq!(proxy.open(), open_before + 1, "the first connection still has its bytes");
     proxy.hold(false);
     let ended = async {
@@ -213,7 +213,7 @@ async fn late_bytes_of_a_connection_that_was_given_up_make_no_released_claim_aga
     tokio::time::timeout(PATIENCE, ended).await.expect("the held connection ends");
     // Asked of the server itself: what it was sent before this question is done.
     assert_eq!(server.cli(&["EXISTS", &engine.keys.record(&id(1))]), "0");
-    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [CasResult::Done]);
 }
 
 /// A script ends with the first command that the server refuses, and what it did before stays.
@@ -245,7 +245,7 @@ async fn a_change_that_was_made_by_halves_is_made_whole() {
             let is_open = record.is_some_and(|record| record.is_in_flight());
             assert_eq!(listed_open.contains(&id(1)), is_open, "{command}: {first:?}");
         }
-        assert_eq!(engine.commit(0, &[again(change)]).await.unwrap(), [Compared::Done]);
+        assert_eq!(engine.commit(0, &[again(change)]).await.unwrap(), [CasResult::Done]);
         assert_eq!(listed(&engine, query(true, None)).await, open);
         assert_eq!(listed(&engine, query(false, later)).await, expiring);
         let entries = server.cli(&["--raw", "EVAL", "local n = 0 for _, k in ipairs(redis.call('KEYS', '*:open')) do n = n + redis.call('ZCARD', k) end return n", "0"]);

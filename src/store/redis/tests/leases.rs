@@ -12,7 +12,7 @@ const LONG: Duration = Duration::from_secs(600);
 async fn claimed_by(engine: &Redis, n: RecordId, owner: Nonce) {
     let claim = Record { owner, ..samples::claim(1) };
     let claim = [group(vec![put_new(n, claim)])];
-    assert_eq!(engine.commit(0, &claim).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &claim).await.unwrap(), [CasResult::Done]);
 }
 
 fn abandoned() -> Query {
@@ -26,9 +26,9 @@ async fn claims_are_abandoned_when_their_owner_has_no_lease() {
         let engine = open(&options).await;
         let (one, two) = ([1; 16], [2; 16]);
         let before = crate::clock::now();
-        let now = engine.beat(one, LONG).await.unwrap();
+        let now = engine.heartbeat(one, LONG).await.unwrap();
         assert!(now >= before && now <= crate::clock::now(), "{now:?}");
-        engine.beat(two, LONG).await.unwrap();
+        engine.heartbeat(two, LONG).await.unwrap();
         for (n, owner) in [(at(0, 1), one), (at(3, 2), two), (at(9, 3), one), (at(9, 4), [3; 16])] {
             claimed_by(&engine, n, owner).await;
         }
@@ -38,14 +38,14 @@ async fn claims_are_abandoned_when_their_owner_has_no_lease() {
         let page = Query { after: Some(at(0, 1)), limit: 1, ..abandoned() };
         assert_eq!(listed(&engine, page).await, [at(9, 3)]);
         // A lease that has ended is none.
-        engine.beat(two, Duration::ZERO).await.unwrap();
+        engine.heartbeat(two, Duration::ZERO).await.unwrap();
         let all = [at(0, 1), at(3, 2), at(9, 3), at(9, 4)];
         assert_eq!(listed(&engine, abandoned()).await, all);
         // What is unknown already is not in flight.
         let reason = crate::idempotency::outcome::UnknownReason::Timeout;
         let unknown = Record { owner: two, ..samples::claim(1) }.lost(reason, samples::T0);
         let unknown = [group(vec![replace(at(3, 2), 1, Some(unknown))])];
-        assert_eq!(engine.commit(0, &unknown).await.unwrap(), [Compared::Done]);
+        assert_eq!(engine.commit(0, &unknown).await.unwrap(), [CasResult::Done]);
         assert_eq!(listed(&engine, abandoned()).await, [at(0, 1), at(9, 3), at(9, 4)]);
     }
 }
@@ -61,7 +61,7 @@ async fn a_beat_forgets_who_ended_long_ago() {
     for (age, name) in [(3_660_000, "old"), (3_540_000, "new")] {
         cli(&["ZADD", replicas, &(now - age).to_string(), name]);
     }
-    engine.beat([0xab; 16], LONG).await.unwrap();
+    engine.heartbeat([0xab; 16], LONG).await.unwrap();
     assert_eq!(cli(&["ZRANGE", replicas, "0", "-1"]), format!("new\n{}", "ab".repeat(16)));
 }
 

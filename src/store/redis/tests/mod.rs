@@ -8,13 +8,13 @@ mod open;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Opened, Options, Redis};
+use super::{OpenedEngine, Options, Redis};
 use crate::idempotency::{Record, RecordId};
 use crate::servers;
 use crate::store::contract::{self, put_new, replace};
 use crate::store::samples::{self, id};
-use crate::store::shared::engine::{Compared, Engine, Group, Trouble};
-use crate::store::shared::{Shared, Timing};
+use crate::store::shared::engine::{CasResult, Engine, EngineError, Group};
+use crate::store::shared::{SharedStore, Timing};
 use crate::store::{Change, Query, Store, codec};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -53,9 +53,9 @@ async fn open(options: &Options) -> Arc<Redis> {
 }
 
 async fn store(options: &Options) -> Arc<dyn Store> {
-    let Opened { engine, identity, .. } = Redis::open(options).await.unwrap();
+    let OpenedEngine { engine, identity, .. } = Redis::open(options).await.unwrap();
     let timing = Timing { patience: PATIENCE, lease: Duration::from_secs(60) };
-    Shared::start(engine, identity, timing).await.unwrap()
+    SharedStore::start(engine, identity, timing).await.unwrap()
 }
 
 fn group(changes: Vec<Change>) -> Group {
@@ -64,7 +64,7 @@ fn group(changes: Vec<Change>) -> Group {
 
 /// The same, sent for the second time.
 fn again(changes: Vec<Change>) -> Group {
-    Group { again: true, ..group(changes) }
+    Group { resent: true, ..group(changes) }
 }
 
 /// An id in a shard.
@@ -78,8 +78,8 @@ fn bytes(id: &RecordId, record: &Record) -> Vec<u8> {
     codec::encode(id, record)
 }
 
-fn lost(index: usize, winner: Option<Vec<u8>>) -> Compared {
-    Compared::Lost { index, winner }
+fn lost(index: usize, winner: Option<Vec<u8>>) -> CasResult {
+    CasResult::Lost { index, winner }
 }
 
 async fn read(engine: &Redis, id: RecordId) -> Option<Vec<u8>> {
@@ -90,15 +90,15 @@ async fn listed(engine: &Redis, query: Query) -> Vec<RecordId> {
     engine.list(&query).await.unwrap().into_iter().map(|(id, _)| id).collect()
 }
 
-fn refused<T: std::fmt::Debug>(result: Result<T, Trouble>, expected: &str) {
+fn refused<T: std::fmt::Debug>(result: Result<T, EngineError>, expected: &str) {
     match result {
-        Err(Trouble::Refused(reason)) if reason.contains(expected) => {}
+        Err(EngineError::Rejected(reason)) if reason.contains(expected) => {}
         other => panic!("expected to be refused for {expected:?}, got {other:?}"),
     }
 }
 
-fn unsure<T: std::fmt::Debug>(result: Result<T, Trouble>) {
-    assert!(matches!(result, Err(Trouble::Unsure(_))), "{result:?}");
+fn unsure<T: std::fmt::Debug>(result: Result<T, EngineError>) {
+    assert!(matches!(result, Err(EngineError::Indeterminate(_))), "{result:?}");
 }
 
 fn put(n: u64) -> Vec<Change> {
@@ -110,7 +110,7 @@ async fn until_done(engine: &Redis, changes: impl Fn() -> Vec<Change>) {
     let end = tokio::time::Instant::now() + PATIENCE;
     loop {
         match engine.commit(0, &[again(changes())]).await {
-            Ok(ended) => return assert_eq!(ended, [Compared::Done]),
+            Ok(ended) => return assert_eq!(ended, [CasResult::Done]),
             Err(trouble) => {
                 assert!(tokio::time::Instant::now() < end, "it does not find its way: {trouble:?}");
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -144,7 +144,7 @@ async fn the_groups_of_a_batch_end_each_for_itself() {
         group(vec![put_new(id(1), one.clone()), put_new(id(3), samples::claim(3))]),
         group(vec![replace(id(9), 1, None)]),
     ];
-    let expected = [Compared::Done, Compared::Done, lost(0, None)];
+    let expected = [CasResult::Done, CasResult::Done, lost(0, None)];
     assert_eq!(engine.commit(0, &first).await.unwrap(), expected);
 
     let second = [
@@ -152,7 +152,7 @@ async fn the_groups_of_a_batch_end_each_for_itself() {
         group(vec![replace(id(1), 1, None), put_new(id(5), samples::claim(5))]),
         group(vec![put_new(id(6), samples::kept(6, 100_000))]),
     ];
-    let expected = [lost(1, Some(bytes(&id(2), &two))), Compared::Done, Compared::Done];
+    let expected = [lost(1, Some(bytes(&id(2), &two))), CasResult::Done, CasResult::Done];
     assert_eq!(engine.commit(3, &second).await.unwrap(), expected);
     let all = listed(&engine, Query { limit: 100, ..Query::default() }).await;
     assert_eq!(all, [2, 3, 5, 6].map(id));
@@ -167,10 +167,10 @@ async fn what_was_made_already_fits_when_it_is_sent_again() {
     let engine = open(&fresh()).await;
     let claim = samples::claim(1);
     let put = || vec![put_new(id(1), claim.clone())];
-    assert_eq!(engine.commit(0, &[group(put())]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(put())]).await.unwrap(), [CasResult::Done]);
     let own = || lost(0, Some(bytes(&id(1), &claim)));
     assert_eq!(engine.commit(0, &[group(put())]).await.unwrap(), [own()]);
-    assert_eq!(engine.commit(0, &[again(put())]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[again(put())]).await.unwrap(), [CasResult::Done]);
     let other = Record { attempt: [9; 16], ..claim.clone() };
     let other = again(vec![put_new(id(1), other)]);
     assert_eq!(engine.commit(0, &[other]).await.unwrap(), [own()]);
@@ -178,9 +178,9 @@ async fn what_was_made_already_fits_when_it_is_sent_again() {
     assert_eq!(listed(&engine, open.clone()).await, [id(1)]);
 
     let remove = || vec![replace(id(1), 1, None)];
-    assert_eq!(engine.commit(0, &[group(remove())]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(remove())]).await.unwrap(), [CasResult::Done]);
     assert_eq!(engine.commit(0, &[group(remove())]).await.unwrap(), [lost(0, None)]);
-    assert_eq!(engine.commit(0, &[again(remove())]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[again(remove())]).await.unwrap(), [CasResult::Done]);
     assert_eq!(listed(&engine, open).await, []);
 }
 
@@ -189,8 +189,8 @@ async fn a_large_group_is_made_whole() {
     const ROWS: u64 = 10_000;
     let engine = open(&fresh()).await;
     let put = || (0..ROWS).rev().map(|n| put_new(id(n), samples::claim(n))).collect();
-    assert_eq!(engine.commit(0, &[group(put())]).await.unwrap(), [Compared::Done]);
-    assert_eq!(engine.commit(1, &[again(put())]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &[group(put())]).await.unwrap(), [CasResult::Done]);
+    assert_eq!(engine.commit(1, &[again(put())]).await.unwrap(), [CasResult::Done]);
     let last = id(ROWS - 1);
     let first = lost(0, Some(bytes(&last, &samples::claim(ROWS - 1))));
     assert_eq!(engine.commit(2, &[group(put())]).await.unwrap(), [first]);
@@ -199,7 +199,7 @@ async fn a_large_group_is_made_whole() {
     let all = Query { limit: 20_000, ..Query::default() };
     assert_eq!(listed(&engine, all).await, ids);
     let remove = (0..ROWS).map(|n| replace(id(n), 1, None)).collect();
-    assert_eq!(engine.commit(3, &[group(remove)]).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(3, &[group(remove)]).await.unwrap(), [CasResult::Done]);
     assert_eq!(listed(&engine, Query { limit: 1, ..Query::default() }).await, []);
 }
 
@@ -209,14 +209,14 @@ async fn versions_of_every_size_are_kept_and_compared() {
     for version in [0, 1, (1 << 53) + 1, i64::MAX as u64, i64::MAX as u64 + 1, u64::MAX] {
         let record = Record { version, ..samples::claim(1) };
         let put = [group(vec![put_new(id(1), record.clone())])];
-        assert_eq!(engine.commit(0, &put).await.unwrap(), [Compared::Done]);
+        assert_eq!(engine.commit(0, &put).await.unwrap(), [CasResult::Done]);
         for wrong in [version ^ (1 << 63), version ^ 1] {
             let wrong = [group(vec![replace(id(1), wrong, None)])];
             let winner = Some(bytes(&id(1), &record));
             assert_eq!(engine.commit(0, &wrong).await.unwrap(), [lost(0, winner)]);
         }
         let right = [group(vec![replace(id(1), version, None)])];
-        assert_eq!(engine.commit(0, &right).await.unwrap(), [Compared::Done]);
+        assert_eq!(engine.commit(0, &right).await.unwrap(), [CasResult::Done]);
     }
 }
 
@@ -246,7 +246,7 @@ async fn listings_are_in_order_over_all_shards() {
             model.push((expires, id));
         }
         let done = engine.commit(0, &groups).await.unwrap();
-        assert!(done.iter().all(|end| *end == Compared::Done));
+        assert!(done.iter().all(|end| *end == CasResult::Done));
         model.sort();
         let due = |limit| Query {
             expired_at: Some(crate::clock::Timestamp::from_millis(u64::MAX)),

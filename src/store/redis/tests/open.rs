@@ -77,9 +77,9 @@ async fn a_wrong_password_or_a_missing_right_is_told() {
     let granted: Vec<&str> = granted.split_whitespace().collect();
     server.cli(&[&["ACL", "SETUSER", "gate", "reset"], granted.as_slice()].concat());
     let engine = open(&at("gate:s3cret@")).await;
-    engine.beat([1; 16], PATIENCE).await.unwrap();
+    engine.heartbeat([1; 16], PATIENCE).await.unwrap();
     let put = [group(vec![put_new(id(1), samples::claim(1))])];
-    assert_eq!(engine.commit(0, &put).await.unwrap(), [Compared::Done]);
+    assert_eq!(engine.commit(0, &put).await.unwrap(), [CasResult::Done]);
     assert_eq!(
         listed(&engine, Query { abandoned: true, limit: 9, ..Query::default() }).await,
         [id(1)]
@@ -121,7 +121,7 @@ async fn the_kind_of_server_has_to_be_the_one_that_is_configured() {
     check_refused(&options(replica.clone()), &["is a replica"]).await;
     let urls = vec![replica, group.primary().url()];
     let engine = open(&Options { urls, ..options(String::new()) }).await;
-    engine.beat([1; 16], PATIENCE).await.unwrap();
+    engine.heartbeat([1; 16], PATIENCE).await.unwrap();
     // Two that were primaries of their own are one too many.
     group.servers()[1].cli(&["REPLICAOF", "NO", "ONE"]);
     let urls = group.servers().iter().map(servers::Redis::url).collect();
@@ -133,7 +133,7 @@ async fn tls_is_spoken_with_the_authority_that_is_named() {
     let server = servers::Redis::start_tls(&[]);
     let trusting = Options { ca: server.ca().map(Into::into), ..options(server.url()) };
     let engine = open(&trusting).await;
-    engine.beat([1; 16], PATIENCE).await.unwrap();
+    engine.heartbeat([1; 16], PATIENCE).await.unwrap();
     check_refused(&impatient(server.url()), &["TLS handshake failed"]).await;
     let plain = server.url().replace("rediss://", "redis://");
     check_refused(&impatient(plain), &["cannot be reached"]).await;
@@ -170,7 +170,7 @@ async fn a_store_that_is_not_whole_is_refused_or_finished() {
     let cli = |args: &[&str]| servers::Redis::shared().cli(&[&["-n", &database], args].concat());
     let first = Redis::open(&options).await.unwrap();
     let put = [group(vec![put_new(at(5, 1), samples::claim(1))])];
-    assert_eq!(first.engine.commit(0, &put).await.unwrap(), [Compared::Done]);
+    assert_eq!(first.engine.commit(0, &put).await.unwrap(), [CasResult::Done]);
     let meta = "oncegate:{meta}:store";
 
     for (schema, expected) in [("4", "upgrade oncegate"), ("2", "before the first release")] {
