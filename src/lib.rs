@@ -10,7 +10,7 @@
 //! - [`demo`]: the told story of the lost answer.
 //! - [`gateway`]: starting all of it and ending it.
 //! - [`cli`] and [`commands`]: what may be typed and what it does.
-//! - leaves: [`base64`], [`body`], [`clock`], [`crash`], [`json`], [`net`], [`places`], [`problem`], [`shutdown`], [`telemetry`], [`tls`].
+//! - leaves: [`base64`], [`body`], [`clock`], [`failpoint`], [`json`], [`net`], [`nonce`], [`observe`], [`places`], [`problem`], [`shutdown`].
 
 pub mod admin;
 pub mod base64;
@@ -19,13 +19,15 @@ pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod config;
-pub mod crash;
 pub mod demo;
+pub mod failpoint;
 pub mod gateway;
 pub mod idempotency;
 pub mod items;
 pub mod json;
 pub mod net;
+pub mod nonce;
+pub mod observe;
 pub mod places;
 pub mod problem;
 pub mod proxy;
@@ -34,8 +36,4 @@ pub mod proxy;
 mod servers;
 pub mod shutdown;
 pub mod store;
-pub mod telemetry;
-pub mod tls;
-pub mod unique;
 pub mod upstream;
-mod urls;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use oncegate::cli::{self, Cli, Command, Exit};
-use oncegate::{commands, telemetry};
+use oncegate::{commands, observe::log};
 
 /// Requests are taken in on one thread and written down on another; the system's allocator pays for
 /// that with a third of the gateway's own work.
@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    telemetry::start(if matches!(cli.command, Command::Demo(_)) { "error" } else { "info" });
+    log::start(if matches!(cli.command, Command::Demo(_)) { "error" } else { "info" });
     let exit = match &cli.command {
         Command::Run(args) => commands::run(args),
         Command::Check(args) => {

@@ -9,7 +9,7 @@ use crate::config;
 use crate::idempotency::State;
 use crate::idempotency::record::Nonce;
 use crate::shutdown::Tasks;
-use crate::store::hot::Hot;
+use crate::store::cache::Hot;
 use crate::store::samples::{self, T0};
 use crate::store::{Identity, Query, Store, StoreError, StoreFuture};
 

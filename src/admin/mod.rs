@@ -33,7 +33,7 @@ use crate::net::write_timeout::PatientIo;
 use crate::places::Places;
 use crate::shutdown::{Shutdown, Tasks};
 use crate::store::Store;
-use crate::store::hot::Hot;
+use crate::store::cache::Hot;
 
 /// Connections at once: a few probes and a person.
 const CONNECTIONS: usize = 64;

@@ -126,7 +126,7 @@ impl Trouble {
 
     /// The answer; `close`: the request was not read to its end.
     pub(super) fn respond(&self, close: bool) -> Response<Body> {
-        let instance = crate::unique::uuid();
+        let instance = crate::nonce::uuid();
         let status = self.status.as_u16();
         // At a level that is not logged by default: whoever has no token could fill the log.
         tracing::debug!(http.status = status, problem = self.code, %instance, "an operator was refused");

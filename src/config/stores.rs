@@ -12,7 +12,7 @@ use super::reader::{Reader, SHORTEST, elements};
 use super::units::{Count, Secret, Size, Time};
 use super::{EngineConfig, PostgresConfig, RedisConfig, StoreConfig, StoreServerConfig, defaults};
 use crate::idempotency::retention::Retention;
-use crate::urls;
+use crate::store::urls;
 
 /// Connections of one replica, at most.
 const LARGEST_POOL: u64 = 64;

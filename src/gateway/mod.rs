@@ -13,7 +13,7 @@ use crate::admin;
 use crate::config::Config;
 use crate::proxy::{self, Gateway};
 use crate::shutdown::{self, Shutdown, Tasks, Trigger};
-use crate::store::{hot, reap, sweep};
+use crate::store::{cache, expiry, reaper};
 
 /// Connections the system holds for us before they are accepted.
 const BACKLOG: u32 = 4096;
@@ -52,14 +52,14 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String
     // The sweeper, the operator's listener and idle connections are no work to drain: they end by
     // themselves when the shutdown starts.
     let background = Tasks::default();
-    background.spawn(sweep::run(store.clone(), shutdown.clone()));
+    background.spawn(expiry::run(store.clone(), shutdown.clone()));
     if let Some(lease) = lease {
         // A death is noticed within a lease and a fifth.
-        background.spawn(reap::run(store.clone(), lease / 5, shutdown.clone()));
+        background.spawn(reaper::run(store.clone(), lease / 5, shutdown.clone()));
     }
     if let Some(announced) = store.announced() {
         // This one ends with the store.
-        Tasks::default().spawn(hot::follow(gateway.hot.clone(), announced));
+        Tasks::default().spawn(cache::follow(gateway.hot.clone(), announced));
     }
     let (end, mut ended) = shutdown::channel();
     let operators = admin::serve(office, admin_listener, shutdown.clone());

@@ -15,8 +15,8 @@ use crate::idempotency::retention::Retention;
 use crate::idempotency::{
     Answer, Decision, Fingerprint, Record, RecordId, State, TenantId, decide,
 };
+use crate::nonce;
 use crate::store::{Change, StoreError, Swap};
-use crate::unique;
 
 /// How often a claim is tried again when the record it met changed under it. Each try lost to a
 /// change that somebody else made, so this is only reached under a fault.
@@ -68,7 +68,7 @@ impl Claimed {
     ) -> Result<Self, Told> {
         let (route, retention) = (draft.route, draft.retention);
         let now = gateway.store.now();
-        let attempt = unique::bytes();
+        let attempt = nonce::bytes();
         let mut record = Arc::new(Record {
             version: first_version(),
             tenant: draft.tenant,
@@ -114,7 +114,7 @@ impl Claimed {
             match decision {
                 Decision::Forward { replacing } => {
                     expect = replacing;
-                    Arc::make_mut(&mut record).renew(winner.as_deref(), unique::number());
+                    Arc::make_mut(&mut record).renew(winner.as_deref(), nonce::number());
                 }
                 other => {
                     let met = winner.as_deref().map(|record| (record, dropped));
@@ -284,5 +284,5 @@ fn withdraw(gateway: &Gateway, id: RecordId, claim: &Record, retention: Retentio
 /// The version of a new claim. Random, so that it repeats no token of a claim that was released;
 /// the upper bits are free for the raises to come.
 pub(super) fn first_version() -> u64 {
-    unique::number() >> 8
+    nonce::number() >> 8
 }

@@ -27,7 +27,7 @@ use crate::config::{Mode, RequestMode};
 use crate::idempotency::key::{KeyError, KeySource};
 use crate::idempotency::{Decision, Fingerprint, decide};
 use crate::problem::{Dialect, Disposition, Problem, Slug};
-use crate::store::hot::Known;
+use crate::store::cache::Known;
 
 /// Bytes of the longest request target; RFC 9110 section 4.1 asks for 8000 at least.
 const MAX_TARGET: usize = 16 << 10;
@@ -82,7 +82,7 @@ pub(super) async fn exchange(
 
 /// The one place where a problem becomes an answer and a line in the log.
 pub(super) fn report(problem: &Problem, dialect: Dialect) -> Response<Body> {
-    let instance = crate::unique::uuid();
+    let instance = crate::nonce::uuid();
     let slug = problem.slug.as_str();
     if problem.status.is_server_error() {
         tracing::warn!(http.status = problem.status.as_u16(), problem = slug, %instance, "refused");

@@ -21,7 +21,7 @@ use super::onward;
 use super::outcome::{self, Told};
 use crate::body::full;
 use crate::config::RequestMode;
-use crate::crash::{self, Point};
+use crate::failpoint::{self, Point};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::outcome::Verdict;
 use crate::idempotency::record::StoredResponse;
@@ -81,7 +81,7 @@ pub(super) async fn run(call: Call, conclusion: Conclusion) {
     let Some(mode) = gateway.request_mode(route) else { return };
     let Intake { id, key, tenant, whole, .. } = *intake;
     let (request, reservation) = whole.into_request(&gateway.config.routes[route], true);
-    crash::point(Point::BeforeClaim);
+    failpoint::point(Point::BeforeClaim);
     let life = gateway.store.life();
     if life.is_none() {
         // The claim would be refused as well; so there is certainly none to take back.
@@ -93,7 +93,7 @@ pub(super) async fn run(call: Call, conclusion: Conclusion) {
         Ok(claimed) => claimed,
         Err(told) => return conclusion.tell(told, None),
     };
-    crash::point(Point::AfterClaim);
+    failpoint::point(Point::AfterClaim);
     if gateway.store.life() != life {
         // Others may take this process for dead, and the call for one that was lost.
         Box::pin(claimed.release()).await;
@@ -121,7 +121,7 @@ pub(super) async fn run(call: Call, conclusion: Conclusion) {
             }
         }
     };
-    crash::point(Point::AfterAnswer);
+    failpoint::point(Point::AfterAnswer);
     match end {
         End::NotSent(reason) => Box::pin(not_sent(&mut claimed, &reason, conclusion)).await,
         End::Lost(reason, detail) => {
@@ -155,7 +155,7 @@ pub(super) async fn send(
             return End::Lost(UnknownReason::ConnectionLost, detail);
         }
     };
-    crash::point(Point::AfterDispatch);
+    failpoint::point(Point::AfterDispatch);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return End::Lost(UnknownReason::Upgraded, "the backend answered 101".to_owned());
     }
@@ -211,7 +211,7 @@ async fn answered(
         Verdict::Released => {
             let stored = answer.stored();
             Box::pin(claimed.release()).await;
-            crash::point(Point::AfterCompletion);
+            failpoint::point(Point::AfterCompletion);
             let live = answer.respond(Disposition::NotExecuted, None);
             let told = stored.map_or_else(released_unkept, Told::Released);
             conclusion.tell(told, Some(Ok(live)));
@@ -219,7 +219,7 @@ async fn answered(
         Verdict::Unknown => {
             let reason = UnknownReason::Status(status.as_u16());
             Box::pin(lose(claimed, reason, "the backend's status")).await;
-            crash::point(Point::AfterCompletion);
+            failpoint::point(Point::AfterCompletion);
             let live = answer.respond(Disposition::Unknown, None);
             conclusion.tell(Told::Unknown, Some(Ok(live)));
         }
@@ -231,7 +231,7 @@ async fn answered(
 async fn complete(claimed: &mut Claimed, answer: Collected, conclusion: Conclusion) {
     let stored = answer.stored();
     let settled = claimed.complete(kept(stored.as_ref(), &answer)).await;
-    crash::point(Point::AfterCompletion);
+    failpoint::point(Point::AfterCompletion);
     match settled {
         Settled::Recorded { expires, completed } => {
             let told = match stored {

@@ -13,7 +13,7 @@ use crate::store::{Change, StoreError, Swap};
 /// it is told all the same, and perhaps once more as the first.
 const NOTE_WITHIN: Duration = Duration::from_secs(1);
 
-/// A record as it was read, and what [`Hot::dropped`](crate::store::hot::Hot::dropped) gave before.
+/// A record as it was read, and what [`Hot::dropped`](crate::store::cache::Hot::dropped) gave before.
 pub(super) type Met<'a> = (&'a Record, u64);
 
 /// What a request is told that could not be claimed: a disk that takes no claims can be read all the

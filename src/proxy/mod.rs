@@ -30,7 +30,7 @@ use crate::config::Config;
 use crate::places::Places;
 use crate::shutdown::Tasks;
 use crate::store::Store;
-use crate::store::hot::Hot;
+use crate::store::cache::Hot;
 use crate::upstream::Upstream;
 
 /// Everything the exchanges share.

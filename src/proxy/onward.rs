@@ -24,7 +24,7 @@ pub(super) fn to_backend<B>(
     let forwarding = Forwarding {
         client: peer,
         secure: false,
-        request_id: crate::unique::uuid(),
+        request_id: crate::nonce::uuid(),
         key: hidden_key(route),
         keyed,
     };

@@ -9,15 +9,16 @@ mod contract;
 #[cfg(test)]
 pub(crate) mod samples;
 
+pub mod cache;
 pub mod codec;
 pub mod embedded;
-pub mod hot;
+pub mod expiry;
 pub mod postgres;
-pub mod reap;
+pub mod reaper;
 pub mod redis;
 pub mod server;
 mod shared;
-pub mod sweep;
+pub(crate) mod urls;
 pub mod watch;
 
 use std::future::Future;
@@ -144,7 +145,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Tells every other process that this record, which may be in its memory, is another now.
     ///
     /// # Errors
-    /// When the message was not sent; see [`hot::Hot::for_a_while`] for what holds then.
+    /// When the message was not sent; see [`cache::Hot::for_a_while`] for what holds then.
     fn announce(&self, _id: RecordId) -> StoreFuture<'_, ()> {
         Box::pin(async { Ok(()) })
     }

@@ -61,7 +61,7 @@ impl Watch {
 
     /// Spread, so that replicas which began to wait together do not ask together.
     fn next_pause(&mut self) -> Duration {
-        let spread = f64::from(crate::unique::number() as u16) / f64::from(u16::MAX);
+        let spread = f64::from(crate::nonce::number() as u16) / f64::from(u16::MAX);
         let pause = self.pause.mul_f64(0.75 + spread / 2.0);
         self.pause = (self.pause * 2).min(LONGEST);
         pause

@@ -34,7 +34,7 @@ pub use self::pool::ResponseBody;
 use self::pool::{Call, Endpoint, Lease};
 use crate::body::Body;
 use crate::config;
-use crate::tls;
+use crate::net::tls;
 
 /// Idle connections that one call tries before it makes a new one. When that many have ended, the
 /// backend was most likely restarted and the others have ended too.

@@ -16,7 +16,7 @@ use super::records::{self, ClaimedItems, Recorded, Records};
 use super::{Intake, told};
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
-use crate::crash::{self, Point};
+use crate::failpoint::{self, Point};
 use crate::idempotency::ledger::{Doubt, ItemOutcome};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::outcome::Verdict as StatusVerdict;
@@ -104,7 +104,7 @@ struct Call<'a> {
 async fn run(gateway: Arc<Gateway>, start: Start, conclusion: Conclusion, places: Places) {
     let route = start.route;
     let Some(mode) = gateway.items_mode(route) else { return };
-    crash::point(Point::BeforeClaim);
+    failpoint::point(Point::BeforeClaim);
     let life = gateway.store.life();
     if life.is_none() {
         // The claim would be refused as well; so there is certainly none to take back.
@@ -117,7 +117,7 @@ async fn run(gateway: Arc<Gateway>, start: Start, conclusion: Conclusion, places
         Ok(claimed) => claimed,
         Err(answer) => return conclusion.tell(answer),
     };
-    crash::point(Point::AfterClaim);
+    failpoint::point(Point::AfterClaim);
     if gateway.store.life() != life {
         // Others may take this process for dead, and the call for one that was lost.
         claimed.release().await;
@@ -151,7 +151,7 @@ async fn run(gateway: Arc<Gateway>, start: Start, conclusion: Conclusion, places
             return;
         }
     };
-    crash::point(Point::AfterAnswer);
+    failpoint::point(Point::AfterAnswer);
     match end {
         End::NotSent(reason) => {
             tracing::warn!(items = claimed.len(), reason, "the backend could not be reached");
@@ -193,7 +193,7 @@ impl Call<'_> {
         let (joined, released) = self.join(head.status, &body);
         let recorded = claimed.record(released, |at, entry| entry.conclude(said(&joined, at)));
         let recorded = recorded.await;
-        crash::point(Point::AfterCompletion);
+        failpoint::point(Point::AfterCompletion);
         conclusion.tell(self.tell(head, &body, held, &joined, (recorded, released), claimed.now()));
     }
 

@@ -31,7 +31,7 @@ use crate::idempotency::{RecordId, TenantId};
 use crate::items::{self, Batch, BatchError, Plan, Prints, Request, Verdict};
 use crate::json::Document;
 use crate::problem::{Dialect, Problem, Slug};
-use crate::store::hot::Merged;
+use crate::store::cache::Merged;
 use busy::Sending;
 use elsewhere::Elsewhere;
 use records::Records;

@@ -15,12 +15,12 @@ use crate::idempotency::record::{Expiry, Nonce};
 use crate::idempotency::retention::Retention;
 use crate::idempotency::{Record, RecordId, State};
 use crate::items::{self, Batch, Plan};
+use crate::nonce;
 use crate::problem::Problem;
 use crate::proxy::claimed::{MAX_TRIES, first_version};
 use crate::proxy::unfinished::Kind;
 use crate::proxy::{Gateway, outcome};
 use crate::store::{Change, StoreError, Swap};
-use crate::unique;
 
 /// What the store holds for each item of a batch, in its order.
 pub(super) type Records = Vec<Option<Arc<Record>>>;
@@ -144,7 +144,7 @@ pub(super) async fn claim(
     let draft = Draft {
         now,
         retention,
-        attempt: unique::bytes(),
+        attempt: nonce::bytes(),
         owner: gateway.store.owner(),
         route: &gateway.config.routes[route].name,
     };
@@ -216,7 +216,7 @@ impl Draft<'_> {
             let next = record.with_ledger(ledger.claim(units)?, self.retention, now);
             let attempts = record.attempts.saturating_add(1);
             // A jump, so that no other claim of this record has the same version: see `withdraw`.
-            let version = next.version.wrapping_add(unique::number() >> 40);
+            let version = next.version.wrapping_add(nonce::number() >> 40);
             return Ok(Record { version, attempts, attempt, owner, ..next });
         }
         let item = &intake.batch.items[at];
@@ -224,7 +224,7 @@ impl Draft<'_> {
         Ok(Record {
             // A jump here as well.
             version: known.map_or_else(first_version, |old| {
-                old.version.wrapping_add(1).wrapping_add(unique::number() >> 40)
+                old.version.wrapping_add(1).wrapping_add(nonce::number() >> 40)
             }),
             tenant: intake.tenant,
             route: self.route.clone(),

@@ -19,7 +19,7 @@ use crate::problem::{Dialect, Disposition, Problem, STATUS};
 use crate::proxy::budget::Reservation;
 use crate::proxy::exchange::{Answer, report};
 use crate::proxy::{Gateway, intake, outcome};
-use crate::store::hot::Merged;
+use crate::store::cache::Merged;
 
 /// Headers that are about the exact bytes of a body, which change here.
 const ABOUT_BYTES: [HeaderName; 8] = [

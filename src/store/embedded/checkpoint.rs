@@ -24,7 +24,7 @@ use super::ingest;
 use super::memtable::{DirtyRecord, Memtable};
 use super::table::{Table, stage};
 use super::writer::Health;
-use crate::crash::{self, Point};
+use crate::failpoint::{self, Point};
 use crate::idempotency::RecordId;
 use crate::store::StoreError;
 
@@ -266,7 +266,7 @@ impl Checkpointer {
         self.staged += bytes;
         if !batch.is_empty() {
             self.disk.fold(batch)?;
-            crash::point(Point::AfterFold);
+            failpoint::point(Point::AfterFold);
         }
         self.forget(number, &taken);
         Ok(())
@@ -282,11 +282,11 @@ impl Checkpointer {
 /// Makes the table durable, and then that it reaches up to this frame.
 pub(super) fn mark(engine: &Table, disk: &dyn Disk, last: u64) -> Result<(), String> {
     disk.persist(&engine.db)?;
-    crash::point(Point::BeforeMark);
+    failpoint::point(Point::BeforeMark);
     let mut batch = engine.db.batch();
     batch.insert(&engine.meta, MARK, last.to_le_bytes());
     disk.fold(batch)?;
     disk.persist(&engine.db)?;
-    crash::point(Point::AfterMark);
+    failpoint::point(Point::AfterMark);
     Ok(())
 }

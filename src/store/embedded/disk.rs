@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use fjall::{Database, Keyspace, OwnedWriteBatch, PersistMode, Slice};
 
 use super::wal::SEGMENT;
-use crate::crash;
+use crate::failpoint;
 
 /// New claims stop when the file system has less room than this. What is in flight then still has
 /// room to complete, and the engine to flush and compact.
@@ -42,7 +42,7 @@ pub(super) trait Disk: Send + Sync {
 
     /// Bytes of a file of the log when the other one takes over.
     fn segment(&self) -> u64 {
-        crash::log_segment(SEGMENT)
+        failpoint::log_segment(SEGMENT)
     }
 
     /// Bytes that may still be written.

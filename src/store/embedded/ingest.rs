@@ -15,7 +15,7 @@ use fjall::{Keyspace, Slice};
 use super::disk::Disk;
 use super::memtable::DirtyRecord;
 use super::table::{Index, IndexKey, REACHED, Table, differences};
-use crate::crash::{self, Point};
+use crate::failpoint::{self, Point};
 
 /// How long a part waits, in all, for the engine to merge files it has too many of; after that the
 /// part is added all the same, and reading takes longer. Meanwhile no file of the log becomes free.
@@ -88,6 +88,6 @@ fn add<'a>(
     }
     let reached = removes.then(|| (REACHED, Some(Slice::from([]))));
     disk.ingest(keyspace, &mut reached.into_iter().chain(entries))?;
-    crash::point(Point::AfterFold);
+    failpoint::point(Point::AfterFold);
     Ok(())
 }

@@ -21,7 +21,7 @@ use super::memtable::Memtable;
 use super::replies::Replies;
 use super::table::{EncodedRecord, Table, corrupt, decode};
 use super::wal::Wal;
-use crate::crash::{self, Point};
+use crate::failpoint::{self, Point};
 use crate::idempotency::RecordId;
 use crate::idempotency::id::BuildIdHasher;
 use crate::store::codec::{self, Head};
@@ -314,7 +314,7 @@ impl Writer {
     fn turn(&mut self) -> Result<(), String> {
         self.folding.turn(self.log.last())?;
         self.log.switch(&*self.disk).map_err(|error| error.to_string())?;
-        crash::point(Point::AfterTurn);
+        failpoint::point(Point::AfterTurn);
         Ok(())
     }
 }

@@ -17,7 +17,7 @@ use super::error;
 use super::session::Session;
 use super::tls::Tls;
 use crate::shutdown::Tasks;
-use crate::urls;
+use crate::store::urls;
 
 /// The oldest server: `MATERIALIZED` came with it.
 const OLDEST: i32 = 120_000;

@@ -29,7 +29,7 @@ impl Tls {
     /// Trusts the authorities in `ca` or, without it, the system's; presents `client_cert`. What is
     /// wrong with them is told when a server wants TLS, and by [`Tls::usable`].
     pub(super) fn new(ca: Option<&Path>, client_cert: Option<(&Path, &Path)>) -> Self {
-        Self(crate::tls::bare_client(ca, client_cert).map(|mut config| {
+        Self(crate::net::tls::bare_client(ca, client_cert).map(|mut config| {
             // Asked for by servers that take TLS without asking first; the others ignore it.
             config.alpn_protocols = vec![b"postgresql".to_vec()];
             TlsConnector::from(Arc::new(config))

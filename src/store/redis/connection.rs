@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 
 use super::error;
 use super::target::Target;
-use crate::urls::{self, RedisUrl};
+use crate::store::urls::{self, RedisUrl};
 
 /// How to enter a server. Never printed: it holds the password.
 #[derive(Clone)]

@@ -38,13 +38,13 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::idempotency::RecordId;
 use crate::idempotency::record::Nonce;
+use crate::net::tls;
 use crate::shutdown::Shutdown;
 use crate::store::Query;
 use crate::store::shared::engine::{
     CasResult, Engine, EngineError, Group, ListedRecord, OpenedEngine,
 };
 use crate::store::shared::message::Message;
-use crate::tls;
 use dispatch::{Ask, Outcome, Terms};
 use keys::Keys;
 use requirements::Rules;

@@ -23,7 +23,7 @@ use crate::idempotency::{Record, RecordId};
 use crate::shutdown::{self, Shutdown};
 use crate::store::contract::{self, done, lost, put_new, replace};
 use crate::store::samples::{self, Random, T0, id};
-use crate::store::{Identity, Query, Store, StoreError, Swap, codec, reap};
+use crate::store::{Identity, Query, Store, StoreError, Swap, codec, reaper};
 
 /// What a commit does instead of working.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -418,14 +418,14 @@ async fn claims_of_a_process_that_left_become_unknown_and_nobody_elses() {
         done(&*gone, vec![put_new(id(n), of(&gone, n))]).await;
     }
     done(&*here, vec![put_new(id(500), of(&here, 500))]).await;
-    assert_eq!(reap::pass(&*here).await, Ok(0));
+    assert_eq!(reaper::pass(&*here).await, Ok(0));
     gone.leave().await.unwrap();
     assert!(gone.life().is_none());
-    assert_eq!(reap::pass(&*here).await, Ok(150));
+    assert_eq!(reaper::pass(&*here).await, Ok(150));
     let now = here.get(id(7)).await.unwrap().unwrap();
     assert_eq!(now, of(&gone, 7).lost(UnknownReason::ProcessEnded, now.updated));
     assert_eq!(here.get(id(500)).await, Ok(Some(of(&here, 500))));
-    assert_eq!(reap::pass(&*here).await, Ok(0));
+    assert_eq!(reaper::pass(&*here).await, Ok(0));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@
 --
 -- No two groups name the same record. What is read and written goes to the server in few commands,
 -- because most of a script's time is spent in calling them. The offsets are those of the record's
--- layout in codec.rs, counted from 1.
+-- layout in codec/mod.rs, counted from 1.
 
 -- The most arguments of one command: Lua's stack has an end.
 local MOST = 1000

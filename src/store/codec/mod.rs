@@ -15,7 +15,7 @@
 //! what belongs to the state, history where there is one
 //! crc32    u32       over the record's id and everything before
 //! ```
-//! Records are small and many: numbers, counts and lengths take a byte for each 7 bits, see `parts`;
+//! Records are small and many: numbers, counts and lengths take a byte for each 7 bits, see `primitives`;
 //! when it was updated is told from when it was first seen, the sign in the lowest bit. Texts and
 //! bytes stand behind their length. The head, up to the subject, tells a store all it needs for a
 //! compare-and-swap and its indexes ([`peek`]), so that an answer is not read to be compared; Redis
@@ -34,7 +34,7 @@ use crate::idempotency::fingerprint::{Fingerprint, MemberDigest};
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
 use ledger::ledger_tag;
-use parts::{Reader, Writer};
+use primitives::{Reader, Writer};
 
 /// The version of the layout this program writes and reads.
 pub const SCHEMA: u32 = 3;
@@ -334,14 +334,9 @@ impl Reader<'_> {
     }
 }
 
-#[path = "codec_history.rs"]
 mod history;
-#[path = "codec_ledger.rs"]
 mod ledger;
-#[path = "codec_parts.rs"]
-mod parts;
-#[path = "codec_state.rs"]
+mod primitives;
 mod state;
 #[cfg(test)]
-#[path = "codec_tests.rs"]
 mod tests;

@@ -124,5 +124,4 @@ async fn next(store: &dyn Store) -> Result<Duration, StoreError> {
 }
 
 #[cfg(test)]
-#[path = "sweep_tests.rs"]
 mod tests;

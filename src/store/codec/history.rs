@@ -9,7 +9,7 @@
 //! ```
 
 use super::DecodeError;
-use super::parts::{Reader, Writer};
+use super::primitives::{Reader, Writer};
 use crate::idempotency::history::{HistoryEntry, HistoryEvent, MAX_HISTORY, Note};
 
 const EXECUTED: u8 = 1;

@@ -316,5 +316,4 @@ fn weight(record: &Record) -> usize {
 }
 
 #[cfg(test)]
-#[path = "hot_tests.rs"]
 mod tests;

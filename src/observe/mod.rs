@@ -1,0 +1,3 @@
+//! Output that tells operators about a running process.
+
+pub mod log;
