@@ -5,6 +5,7 @@
 //! - [`idempotency`]: the rules, pure functions.
 //! - [`items`]: batches, pure functions: what is still to send, and what was issued.
 //! - [`store`]: the port and its engines.
+//! - `settle`: changes of records that have to become durable after a claim.
 //! - [`proxy`]: connections, routes, and the exchange, one request from start to finish.
 //! - [`admin`]: the operator's listener.
 //! - [`demo`]: the told story of the lost answer.
@@ -34,6 +35,7 @@ pub mod proxy;
 #[cfg(test)]
 #[path = "../tests/servers/mod.rs"]
 mod servers;
+pub(crate) mod settle;
 pub mod shutdown;
 pub mod store;
 pub mod upstream;

@@ -5,38 +5,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes that may be buffered at once.
 #[derive(Debug)]
-pub struct Budget {
+pub(crate) struct Budget {
     free: AtomicU64,
 }
 
 /// Bytes taken from the budget; given back when dropped.
 #[derive(Debug)]
-pub struct Reservation {
+pub(crate) struct Reservation {
     budget: Arc<Budget>,
     bytes: u64,
 }
 
 impl Budget {
     /// A budget of this many bytes.
-    pub fn new(bytes: u64) -> Arc<Self> {
+    pub(crate) fn new(bytes: u64) -> Arc<Self> {
         Arc::new(Self { free: AtomicU64::new(bytes) })
     }
 
     /// An empty reservation, to grow.
-    pub fn reserve(self: &Arc<Self>) -> Reservation {
+    pub(crate) fn reserve(self: &Arc<Self>) -> Reservation {
         Reservation { budget: self.clone(), bytes: 0 }
-    }
-
-    /// Bytes left.
-    pub fn free(&self) -> u64 {
-        self.free.load(Ordering::Acquire)
     }
 }
 
 impl Reservation {
     /// Takes `bytes` more, or nothing and says so.
     #[must_use]
-    pub fn grow(&mut self, bytes: u64) -> bool {
+    pub(crate) fn grow(&mut self, bytes: u64) -> bool {
         let taken = self
             .budget
             .free

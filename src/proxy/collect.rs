@@ -9,7 +9,7 @@ use http_body_util::BodyExt as _;
 
 use super::budget::Reservation;
 use super::headers;
-use super::outcome;
+use super::reply;
 use crate::body::{Body, BodyError, Bounded, Held, Resumed, full};
 use crate::idempotency::record::StoredResponse;
 use crate::json::{Document, Kind};
@@ -17,15 +17,15 @@ use crate::problem::{Disposition, STATUS};
 use crate::upstream::ResponseBody;
 
 /// How much of an answer is held, and how long its stream may rest beyond that.
-pub(super) struct Limits {
+pub(crate) struct Limits {
     /// Bytes of the largest body to keep.
-    pub(super) most: u64,
+    pub(crate) most: u64,
     /// For the next piece of a body that is too large to keep.
-    pub(super) idle: Duration,
+    pub(crate) idle: Duration,
 }
 
 /// A backend's answer.
-pub(super) struct Collected {
+pub(crate) struct Collected {
     head: response::Parts,
     body: Content,
 }
@@ -45,7 +45,7 @@ const NO_END: &str = "nothing but the connection's end could say that the answer
 ///
 /// # Errors
 /// When the body breaks off: the answer is truncated.
-pub(super) async fn collect(
+pub(crate) async fn collect(
     head: response::Parts,
     mut body: ResponseBody,
     limits: &Limits,
@@ -94,12 +94,12 @@ fn ends_by_itself(body: &[u8]) -> bool {
 }
 
 impl Collected {
-    pub(super) fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         self.head.status
     }
 
     /// Keeps the memory reserved until the first client has the answer.
-    pub(super) fn holding(mut self, reservation: Reservation) -> Self {
+    pub(crate) fn holding(mut self, reservation: Reservation) -> Self {
         if let Content::Whole(_, held) = &mut self.body {
             *held = Some(reservation);
         }
@@ -108,7 +108,7 @@ impl Collected {
 
     /// Head, body and the memory that the body was granted; the answer itself when it is too large to
     /// hold.
-    pub(super) fn into_whole(
+    pub(crate) fn into_whole(
         self,
     ) -> Result<(response::Parts, Bytes, Option<Reservation>), Box<Self>> {
         match self.body {
@@ -118,7 +118,7 @@ impl Collected {
     }
 
     /// What a replay gives; `None` when the answer is too large to keep.
-    pub(super) fn stored(&self) -> Option<Arc<StoredResponse>> {
+    pub(crate) fn stored(&self) -> Option<Arc<StoredResponse>> {
         match &self.body {
             Content::Streaming(_) => None,
             Content::Whole(body, _) => Some(Arc::new(StoredResponse {
@@ -130,14 +130,14 @@ impl Collected {
     }
 
     /// The answer for the first client.
-    pub(super) fn respond(
+    pub(crate) fn respond(
         self,
         disposition: Disposition,
         expires: Option<String>,
     ) -> Response<Body> {
         let Self { mut head, body } = self;
         head.headers.insert(STATUS, disposition.header());
-        outcome::insert_expires(&mut head.headers, expires);
+        reply::insert_expires(&mut head.headers, expires);
         let body = match body {
             Content::Whole(bytes, None) => full(bytes),
             Content::Whole(bytes, held) => Body::streamed(Held::new(bytes, held)),

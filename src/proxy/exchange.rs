@@ -11,17 +11,17 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::conclusion::Conclusion;
-use super::forward::{self, Call, Wanted};
 use super::headers::check::{HeadError, check_request_head};
 use super::headers::path::{ambiguous, normalize_path};
-use super::inflight::{Entry, Flight};
-use super::intake::{self, Intake};
-use super::known;
-use super::outcome::{self, Told};
-use super::route::Found;
+use super::reply::{self, Told};
+use super::request::existing;
+use super::request::forward::{self, Call, Wanted};
+use super::request::inflight::{Entry, Flight};
+use super::request::read::{self, Intake};
+use super::responder::Conclusion;
+use super::routes::Found;
 use super::server::peer::Client;
-use super::{Gateway, batch, pass, wellknown};
+use super::{Gateway, batch, passthrough, wellknown};
 use crate::body::Body;
 use crate::config::{Mode, RequestMode};
 use crate::idempotency::key::{KeyError, KeySource};
@@ -40,29 +40,29 @@ const MAX_JOINS: usize = 8;
 const CLAIM_WAIT: Duration = Duration::from_secs(1);
 
 /// What came of a request: the backend's answer, or one of the gateway's own.
-pub(super) type Answer = Result<Response<Body>, Problem>;
+pub(crate) type Answer = Result<Response<Body>, Problem>;
 
 /// A request's head and body, as the server hands them over.
-pub(super) struct Arrived<'a> {
-    pub(super) head: http::request::Parts,
-    pub(super) body: Incoming,
+pub(crate) struct Arrived<'a> {
+    pub(crate) head: http::request::Parts,
+    pub(crate) body: Incoming,
     /// Where it comes from.
-    pub(super) client: &'a Client,
-    pub(super) path: Path,
+    pub(crate) client: &'a Client,
+    pub(crate) path: Path,
 }
 
 /// The path that routes and fingerprints see, where it is not the one of the address.
-pub(super) struct Path(Option<String>);
+pub(crate) struct Path(Option<String>);
 
 impl Path {
     /// The path of a request to this address.
-    pub(super) fn of<'a>(&'a self, address: &'a Uri) -> &'a str {
+    pub(crate) fn of<'a>(&'a self, address: &'a Uri) -> &'a str {
         self.0.as_deref().unwrap_or_else(|| address.path())
     }
 }
 
 /// Answers one request.
-pub(super) async fn exchange(
+pub(crate) async fn exchange(
     gateway: &Arc<Gateway>,
     client: &Client,
     request: Request<Incoming>,
@@ -81,7 +81,7 @@ pub(super) async fn exchange(
 }
 
 /// The one place where a problem becomes an answer and a line in the log.
-pub(super) fn report(problem: &Problem, dialect: Dialect) -> Response<Body> {
+pub(crate) fn report(problem: &Problem, dialect: Dialect) -> Response<Body> {
     let instance = crate::nonce::uuid();
     let slug = problem.slug.as_str();
     if problem.status.is_server_error() {
@@ -121,7 +121,7 @@ async fn answer(
     };
     let arrived = Box::new(Arrived { head, body, client, path });
     match &gateway.config.routes[route].mode {
-        Mode::Off => pass::through(gateway, route, arrived, None).await,
+        Mode::Off => passthrough::through(gateway, route, arrived, None).await,
         Mode::Items(mode) => {
             *dialect = mode.dialect;
             batch::exchange(gateway, route, mode, arrived).await
@@ -145,15 +145,15 @@ async fn keyed(
         && mode.key.from_headers(name, &arrived.head.headers) == Err(KeyError::Missing)
     {
         if announces(&arrived.head.headers, name) {
-            return Err(intake::key_in_a_trailer().close());
+            return Err(read::key_in_a_trailer().close());
         }
-        return pass::through(gateway, route, arrived, Some(Disposition::Bypassed)).await;
+        return passthrough::through(gateway, route, arrived, Some(Disposition::Bypassed)).await;
     }
     let client = arrived.client;
-    let intake = match intake::read(gateway, route, mode, arrived).await? {
-        intake::Read::Keyed(intake) => intake,
-        intake::Read::Keyless(whole) => {
-            return pass::buffered(gateway, client, route, *whole).await;
+    let intake = match read::read(gateway, route, mode, arrived).await? {
+        read::Read::Keyed(intake) => intake,
+        read::Read::Keyless(whole) => {
+            return passthrough::buffered(gateway, client, route, *whole).await;
         }
     };
     if let Some(known) = gateway.hot.get(&intake.id)
@@ -172,7 +172,7 @@ async fn keyed(
                 {
                     return answer;
                 }
-                match known::recorded(gateway, intake.id, &fingerprint).await {
+                match existing::recorded(gateway, intake.id, &fingerprint).await {
                     // Whoever has it in flight is waited for, in this process or in another.
                     None | Some(Told::InProgress) => {}
                     Some(told) => return told.replay(&mode.duplicates.replayed_header),
@@ -189,7 +189,7 @@ async fn keyed(
             }
         }
     }
-    Err(outcome::in_progress(outcome::RETRY_LATER))
+    Err(reply::in_progress(reply::RETRY_LATER))
 }
 
 /// Whether `Trailer` announces this header: what is streamed cannot be called back when it arrives.
@@ -218,19 +218,17 @@ fn lead_call(gateway: &Arc<Gateway>, route: usize, wanted: Wanted, conclusion: C
 }
 
 /// Waits for the call this request started. The call goes on when the wait ends.
-pub(super) async fn first_answer(
+pub(crate) async fn first_answer(
     answered: oneshot::Receiver<Answer>,
     within: Option<Duration>,
 ) -> Answer {
-    let lost = || outcome::outcome_unknown(StatusCode::BAD_GATEWAY);
+    let lost = || reply::outcome_unknown(StatusCode::BAD_GATEWAY);
     let Some(within) = within else {
         return answered.await.unwrap_or_else(|_| Err(lost()));
     };
     match timeout(within, answered).await {
         Ok(answer) => answer.unwrap_or_else(|_| Err(lost())),
-        Err(_) => {
-            Err(outcome::in_progress(outcome::RETRY_LATER).status(StatusCode::GATEWAY_TIMEOUT))
-        }
+        Err(_) => Err(reply::in_progress(reply::RETRY_LATER).status(StatusCode::GATEWAY_TIMEOUT)),
     }
 }
 
@@ -243,12 +241,12 @@ async fn join(
     fingerprint: &Fingerprint,
 ) -> Option<Answer> {
     let wait = mode.duplicates.wait;
-    let in_progress = || Some(Err(outcome::in_progress(expected_rest(flight))));
+    let in_progress = || Some(Err(reply::in_progress(expected_rest(flight))));
     if flight.fingerprint.digest != fingerprint.digest {
         // Until it is claimed, either of the two may be the one that the key was used for.
         let claimed = until.max(Instant::now() + CLAIM_WAIT);
         return match timeout_at(claimed, flight.holds_its_key()).await {
-            Ok(true) => Some(Err(outcome::reused(flight.fingerprint.differing(fingerprint)))),
+            Ok(true) => Some(Err(reply::reused(flight.fingerprint.differing(fingerprint)))),
             Ok(false) => None,
             Err(_) => in_progress(),
         };
@@ -296,12 +294,12 @@ fn remembered(
         // What is here was told before.
         Decision::Replay { response, expires, recovered: _ } => {
             let header = &mode.duplicates.replayed_header;
-            let made = || outcome::replay_headers(response, expires, header);
+            let made = || reply::replay_headers(response, expires, header);
             let (marker, headers) = known.replay.get_or_init(|| (header.clone(), made()));
             let headers = if marker == header { headers.clone() } else { made() };
-            Some(Ok(outcome::with_headers(response, headers)))
+            Some(Ok(reply::with_headers(response, headers)))
         }
-        Decision::Reused { differing } => Some(Err(outcome::reused(differing))),
+        Decision::Reused { differing } => Some(Err(reply::reused(differing))),
         Decision::Expired | Decision::Forward { .. } => {
             gateway.hot.forget(&intake.id);
             None
@@ -359,19 +357,19 @@ fn method_not_allowed(allow: http::HeaderValue) -> Problem {
     Problem { allow: Some(allow), ..problem.disposition(None).close() }
 }
 
-pub(super) fn too_many_claims() -> Problem {
+pub(crate) fn too_many_claims() -> Problem {
     Problem::new(
         Slug::Overloaded,
         "Too many requests are being worked on. Nothing was sent; please try again shortly.",
     )
-    .retry_after(outcome::RETRY_LATER)
+    .retry_after(reply::RETRY_LATER)
 }
 
-pub(super) fn quota_exceeded() -> Problem {
+pub(crate) fn quota_exceeded() -> Problem {
     Problem::new(
         Slug::QuotaExceeded,
         "Too many of your requests are being worked on. Nothing was sent; please try again \
          shortly.",
     )
-    .retry_after(outcome::RETRY_LATER)
+    .retry_after(reply::RETRY_LATER)
 }

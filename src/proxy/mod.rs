@@ -4,30 +4,26 @@
 //! half of it that a client's disconnect cannot cancel. What the rules say is in `idempotency`.
 
 mod batch;
-pub mod budget;
-mod claimed;
+pub(crate) mod budget;
 mod collect;
-mod conclusion;
 mod exchange;
-mod forward;
-pub mod headers;
-pub mod inflight;
-mod intake;
-mod known;
-mod onward;
-pub mod outcome;
-mod pass;
-pub mod route;
+pub(crate) mod headers;
+mod passthrough;
+pub(crate) mod reply;
+mod request;
+mod responder;
+mod rewrite;
+pub(crate) mod routes;
 mod server;
-mod unfinished;
 mod wellknown;
 
 use std::sync::Arc;
 
-use inflight::{InFlight, Quota};
+use request::inflight::{InFlight, Quota};
 
 use crate::config::Config;
 use crate::places::Places;
+use crate::settle::retry::Unfinished;
 use crate::shutdown::Tasks;
 use crate::store::Store;
 use crate::store::cache::Hot;
@@ -35,22 +31,22 @@ use crate::upstream::Upstream;
 
 /// Everything the exchanges share.
 #[derive(Debug)]
-pub struct Gateway {
+pub(crate) struct Gateway {
     /// The configuration.
-    pub config: Config,
+    pub(crate) config: Config,
     /// Where records are kept.
-    pub store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     /// Final records that were asked for lately.
-    pub hot: Arc<Hot>,
+    pub(crate) hot: Arc<Hot>,
     /// The calls in flight in this process.
-    pub calls: Arc<InFlight>,
+    pub(crate) calls: Arc<InFlight>,
     /// What batches of this process are sending.
-    busy: Arc<batch::busy::Busy>,
+    busy: Arc<batch::locks::Busy>,
     /// Calls and connections that a drain waits for.
-    pub tasks: Tasks,
+    pub(crate) tasks: Tasks,
     /// What the store did not confirm and is tried again.
-    unfinished: unfinished::Unfinished,
-    router: route::Router,
+    unfinished: Unfinished,
+    router: routes::Router,
     upstreams: Vec<Upstream>,
     budget: Arc<budget::Budget>,
     claims: Arc<Places>,
@@ -87,13 +83,13 @@ impl Gateway {
     }
 
     /// How many calls are in flight, batches included.
-    pub fn calling(&self) -> usize {
+    pub(crate) fn calling(&self) -> usize {
         self.claims.taken()
     }
 
     /// Waits until the calls in flight have ended and, on a store that others share, what came of
     /// them is recorded, for `limit` at most; says whether all is.
-    pub async fn drained(&self, limit: std::time::Duration) -> bool {
+    pub(crate) async fn drained(&self, limit: std::time::Duration) -> bool {
         let until = tokio::time::Instant::now() + limit;
         let ended = self.tasks.ended(limit).await;
         if !self.store.is_shared() {
@@ -108,7 +104,11 @@ impl Gateway {
     ///
     /// # Errors
     /// When an upstream's certificates cannot be loaded or two routes are in each other's way.
-    pub fn new(config: Config, store: Arc<dyn Store>, tasks: Tasks) -> Result<Arc<Self>, String> {
+    pub(crate) fn new(
+        config: Config,
+        store: Arc<dyn Store>,
+        tasks: Tasks,
+    ) -> Result<Arc<Self>, String> {
         let limits = &config.server.limits;
         let upstreams = config.upstreams.iter().map(Upstream::new).collect::<Result<_, _>>()?;
         let waiters = config.routes.iter().map(|route| match &route.mode {
@@ -121,7 +121,7 @@ impl Gateway {
             false => Hot::new(HOT_BYTES),
         };
         Ok(Arc::new(Self {
-            router: route::Router::new(&config.routes)?,
+            router: routes::Router::new(&config.routes)?,
             upstreams,
             budget: budget::Budget::new(limits.buffered),
             claims: Places::new(limits.in_flight),
@@ -132,7 +132,7 @@ impl Gateway {
             busy: Arc::default(),
             store,
             tasks,
-            unfinished: unfinished::Unfinished::new(limits.in_flight),
+            unfinished: Unfinished::new(limits.in_flight),
             config,
         }))
     }
@@ -146,7 +146,7 @@ const HOT_BYTES: u64 = 32 << 20;
 const HOT_FOR: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Accepts on all `listeners` until the shutdown starts; `background` runs the accepting.
-pub fn serve(
+pub(crate) fn serve(
     gateway: &Arc<Gateway>,
     listeners: Vec<tokio::net::TcpListener>,
     background: &Tasks,

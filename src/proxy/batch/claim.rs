@@ -5,28 +5,29 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::timeout_at;
 
-use super::call::Start;
-use super::elsewhere::Elsewhere;
-use super::records::{self, Claim, ClaimedItems};
+use super::claims::{self, Claim, ClaimedItems};
+use super::forward::Start;
+use super::remote::Elsewhere;
 use super::{Intake, follows, parallel, replay, reused};
 use crate::config::ItemsMode;
 use crate::items::{self, Part, Plan, Verdict};
 use crate::problem::Problem;
-use crate::proxy::claimed::MAX_TRIES;
 use crate::proxy::exchange::Answer;
-use crate::proxy::{Gateway, intake, outcome};
+use crate::proxy::request::claim::MAX_TRIES;
+use crate::proxy::request::read;
+use crate::proxy::{Gateway, reply};
 
 /// A batch on its way to its claim.
-pub(super) struct Claiming<'a> {
-    pub(super) gateway: &'a Arc<Gateway>,
-    pub(super) mode: &'a ItemsMode,
-    pub(super) start: Start,
+pub(crate) struct Claiming<'a> {
+    pub(crate) gateway: &'a Arc<Gateway>,
+    pub(crate) mode: &'a ItemsMode,
+    pub(crate) start: Start,
 }
 
 impl Claiming<'_> {
     /// Claims what is missing, or says what the records have become meanwhile; gives the claim and
     /// the body to send. What another process is sending is waited for.
-    pub(super) async fn claim(&mut self) -> Result<(ClaimedItems, Bytes), Answer> {
+    pub(crate) async fn claim(&mut self) -> Result<(ClaimedItems, Bytes), Answer> {
         let (gateway, mode) = (self.gateway, self.mode);
         let mut elsewhere = Elsewhere::default();
         let mut dropped = gateway.hot.dropped();
@@ -36,7 +37,7 @@ impl Claiming<'_> {
             let waits = match plan.verdict() {
                 Verdict::Send => {
                     let body = body_to_send(mode, intake, plan).map_err(Err)?;
-                    let claim = records::claim(gateway, intake, *route, mode, (plan, records));
+                    let claim = claims::claim(gateway, intake, *route, mode, (plan, records));
                     match claim.await {
                         Ok(Claim::Made(claimed)) => return Ok((claimed, body)),
                         Ok(Claim::Lost) => None,
@@ -55,20 +56,20 @@ impl Claiming<'_> {
             match waits {
                 None => tries += 1,
                 Some(true) if self.wait(&mut elsewhere).await => {}
-                Some(_) => return Err(parallel(mode, outcome::RETRY_LATER)),
+                Some(_) => return Err(parallel(mode, reply::RETRY_LATER)),
             }
             dropped = gateway.hot.dropped();
             self.look().await.map_err(Err)?;
         }
         tracing::error!("the records of a batch kept changing; nothing was sent");
-        Err(Err(outcome::store_unavailable()))
+        Err(Err(reply::store_unavailable()))
     }
 
     /// Reads the records and plans anew.
     async fn look(&mut self) -> Result<(), Problem> {
         let Start { intake, records, plan, .. } = &mut self.start;
-        *records = records::read(self.gateway, &intake.ids).await?;
-        *plan = records::plan(&intake.batch, records, self.gateway.store.now());
+        *records = claims::read(self.gateway, &intake.ids).await?;
+        *plan = claims::plan(&intake.batch, records, self.gateway.store.now());
         Ok(())
     }
 
@@ -103,10 +104,10 @@ fn body_to_send(mode: &ItemsMode, intake: &mut Intake, plan: &Plan) -> Result<By
     }
     let Some(body) = plan.body(&mode.rules, &intake.batch, &whole.body) else {
         tracing::error!("a batch could not be reduced; nothing was sent");
-        return Err(outcome::store_unavailable());
+        return Err(reply::store_unavailable());
     };
     if !whole.reservation.grow(body.len() as u64) {
-        return Err(intake::out_of_memory());
+        return Err(read::out_of_memory());
     }
     Ok(Bytes::from(body))
 }

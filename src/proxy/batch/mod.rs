@@ -6,14 +6,14 @@
 //! cannot cancel, `told` writes the answers. What a batch is, what is still to send and what was
 //! issued is decided in `items`.
 
-pub(super) mod busy;
-mod call;
 mod claim;
-mod elsewhere;
-mod records;
+mod claims;
+mod forward;
+pub(super) mod locks;
+mod remote;
+mod response;
 #[cfg(test)]
 mod tests;
-mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +23,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::exchange::{self, Answer, Arrived};
-use super::intake::{self, Whole};
-use super::{Gateway, outcome};
+use super::request::read::{self as intake, Whole};
+use super::{Gateway, reply};
 use crate::config::ItemsMode;
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::{RecordId, TenantId};
@@ -32,16 +32,16 @@ use crate::items::{self, Batch, BatchError, Plan, Prints, Request, Verdict};
 use crate::json::Document;
 use crate::problem::{Dialect, Problem, Slug};
 use crate::store::cache::Merged;
-use busy::Sending;
-use elsewhere::Elsewhere;
-use records::Records;
+use claims::Records;
+use locks::Sending;
+use remote::Elsewhere;
 
 /// How often a batch is planned anew when an item is in flight and nobody here is sending it: the
 /// sender may just have ended.
 const MAX_LOOKS: usize = 3;
 
 /// A batch, whole and valid.
-pub(super) struct Intake {
+pub(crate) struct Intake {
     tenant: TenantId,
     batch: Batch,
     /// The digests of its items' members, for the records of new ones. They are not kept while it
@@ -67,7 +67,7 @@ enum Read {
 }
 
 /// A request on a route in items mode.
-pub(super) async fn exchange(
+pub(crate) async fn exchange(
     gateway: &Arc<Gateway>,
     route: usize,
     mode: &ItemsMode,
@@ -75,7 +75,7 @@ pub(super) async fn exchange(
 ) -> Answer {
     let mut intake = match read(gateway, route, mode, arrived).await? {
         Read::Batch(intake) => intake,
-        Read::Known(merged) => return told::again(mode, &merged, None),
+        Read::Known(merged) => return response::again(mode, &merged, None),
         Read::Refused(error) => return refused(mode, error),
     };
     let end = Instant::now() + mode.duplicates.wait;
@@ -87,23 +87,23 @@ pub(super) async fn exchange(
     loop {
         let dropped = gateway.hot.dropped();
         let records = match looked {
-            true => records::read(gateway, &intake.ids).await?,
-            false => records::unread(&intake.ids),
+            true => claims::read(gateway, &intake.ids).await?,
+            false => claims::unread(&intake.ids),
         };
-        let plan = records::plan(&intake.batch, &records, gateway.store.now());
+        let plan = claims::plan(&intake.batch, &records, gateway.store.now());
         let sending = match plan.verdict() {
             Verdict::Reused { item } => return reused(mode, &mut intake, &records, item),
             Verdict::Replay => return replay(gateway, mode, &intake, &records, dropped),
             Verdict::Send => {
                 let hold = gateway.busy.hold(intake.names(&plan));
-                match hold.map(|hold| (hold, call::Places::take(gateway, intake.tenant))) {
+                match hold.map(|hold| (hold, forward::Places::take(gateway, intake.tenant))) {
                     Ok((hold, Ok(places))) => {
                         // Its turn has come: the place is for those who still wait.
                         drop(waiting.take());
                         let (first, answered) = oneshot::channel();
-                        let start = call::Start { route, intake, records, plan, until: end };
-                        let conclusion = call::Conclusion { hold, first };
-                        call::lead(gateway, start, conclusion, places);
+                        let start = forward::Start { route, intake, records, plan, until: end };
+                        let conclusion = forward::Conclusion { hold, first };
+                        forward::lead(gateway, start, conclusion, places);
                         let within = mode.duplicates.answer_within;
                         return exchange::first_answer(answered, within).await;
                     }
@@ -126,7 +126,7 @@ pub(super) async fn exchange(
                     if looks < MAX_LOOKS {
                         continue;
                     }
-                    return parallel(mode, outcome::RETRY_LATER);
+                    return parallel(mode, reply::RETRY_LATER);
                 }
             },
         };
@@ -162,13 +162,13 @@ fn replay(
     records: &Records,
     dropped: u64,
 ) -> Answer {
-    let records = &*records::as_told(records, gateway.store.now());
-    let memory = told::memory(gateway, records)?;
-    if let Some(merged) = told::done(mode, &intake.batch, records, dropped) {
+    let records = &*claims::as_told(records, gateway.store.now());
+    let memory = response::memory(gateway, records)?;
+    if let Some(merged) = response::done(mode, &intake.batch, records, dropped) {
         gateway.hot.put_merged(intake.verbatim, merged.clone());
-        return told::again(mode, &merged, Some(memory));
+        return response::again(mode, &merged, Some(memory));
     }
-    told::merged(mode, &intake.batch, records, None, Some(memory))
+    response::merged(mode, &intake.batch, records, None, Some(memory))
 }
 
 /// Whether another process has this item in flight; then it is followed.
@@ -195,7 +195,7 @@ impl Sender {
     /// When its batch may be expected to end: one that has run for some time is given as much
     /// again.
     fn rest(&self) -> Duration {
-        let Self::Here(sending) = self else { return outcome::RETRY_LATER };
+        let Self::Here(sending) = self else { return reply::RETRY_LATER };
         sending.started.elapsed().clamp(Duration::from_secs(1), Duration::from_secs(30))
     }
 }
@@ -265,7 +265,7 @@ fn borrowed(parameters: &[(String, String)]) -> Vec<(&str, &str)> {
 
 impl Intake {
     /// What the batch must have for itself to send what `plan` says.
-    fn names(&self, plan: &Plan) -> Vec<busy::Name> {
+    fn names(&self, plan: &Plan) -> Vec<locks::Name> {
         let items = plan.sent().map(|(at, _)| self.ids[at]);
         items.chain(self.batch.serial.iter().copied().map(RecordId::from_bytes)).collect()
     }
@@ -314,7 +314,7 @@ fn refused(mode: &ItemsMode, error: BatchError) -> Answer {
         | BatchError::IdInvalid { .. }
         | BatchError::Quantity { .. } => None,
     };
-    told::worded(words, mode.dialect, problem(error))
+    response::worded(words, mode.dialect, problem(error))
 }
 
 /// The id of the item at this place belongs to another item.
@@ -337,11 +337,11 @@ fn reused(mode: &ItemsMode, intake: &mut Intake, records: &Records, item: usize)
     let problem = Problem::new(Slug::KeyReused, detail).member("item", item + 1);
     let problem =
         if differing.is_empty() { problem } else { problem.member("differing", differing) };
-    told::worded(mode.rules.render.mismatch.as_ref(), mode.dialect, problem)
+    response::worded(mode.rules.render.mismatch.as_ref(), mode.dialect, problem)
 }
 
 /// Another batch with one of the items, or for the same customer, is running.
 fn parallel(mode: &ItemsMode, delay: Duration) -> Answer {
     let dialect: Dialect = mode.dialect;
-    told::worded(mode.rules.render.parallel.as_ref(), dialect, outcome::in_progress(delay))
+    response::worded(mode.rules.render.parallel.as_ref(), dialect, reply::in_progress(delay))
 }

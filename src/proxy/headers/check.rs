@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, Uri, Version};
 
 /// Why a request's head is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeadError {
+pub(crate) enum HeadError {
     /// Neither HTTP/1.0 nor HTTP/1.1.
     Version,
     /// CONNECT or TRACE.
@@ -28,7 +28,7 @@ pub enum HeadError {
 
 impl HeadError {
     /// The status to answer with.
-    pub const fn status(self) -> StatusCode {
+    pub(crate) const fn status(self) -> StatusCode {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Expect => StatusCode::EXPECTATION_FAILED,
@@ -42,7 +42,7 @@ impl HeadError {
     }
 
     /// One plain sentence for the problem's detail.
-    pub const fn detail(self) -> &'static str {
+    pub(crate) const fn detail(self) -> &'static str {
         match self {
             Self::Version => "Only HTTP/1.0 and HTTP/1.1 are served here.",
             Self::Method => "CONNECT and TRACE are not served here.",
@@ -82,7 +82,7 @@ const NEVER_NOMINATED: [&str; 12] = [
 ///
 /// # Errors
 /// What is wrong; nothing of such a request may be used.
-pub fn check_request_head(head: &Parts) -> Result<(), HeadError> {
+pub(crate) fn check_request_head(head: &Parts) -> Result<(), HeadError> {
     check_head(&head.method, &head.uri, head.version, &head.headers)
 }
 
@@ -164,7 +164,7 @@ impl<'a> Only<'a> {
 /// Whether `Connection` nominates `name`. A route refuses a request that does so with its key
 /// header, a tenant header or a header of its fingerprint: such a header was read here and would
 /// not reach the backend, so the two would see different requests.
-pub fn nominates(headers: &HeaderMap, name: &HeaderName) -> bool {
+pub(crate) fn nominates(headers: &HeaderMap, name: &HeaderName) -> bool {
     super::options(headers).any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
 }
 

@@ -4,8 +4,8 @@
 //! see, and this file builds the header maps of the messages that are sent. Framing is not copied
 //! in either direction; whoever writes a message computes it.
 
-pub mod check;
-pub mod path;
+pub(crate) mod check;
+pub(crate) mod path;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::problem::{ERROR_HEADER, STATUS_HEADER};
 
 /// Until when an answer is kept; set by the gateway alone.
-pub const EXPIRES_HEADER: &str = "idempotency-expires";
+pub(crate) const EXPIRES_HEADER: &str = "idempotency-expires";
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -32,17 +32,17 @@ const PSEUDONYM: &str = "1.1 oncegate";
 
 /// What a request's headers upstream depend on besides the client's own.
 #[derive(Debug, Clone, Copy)]
-pub struct Forwarding<'a> {
+pub(crate) struct Forwarding<'a> {
     /// Where the client's connection comes from.
-    pub client: IpAddr,
+    pub(crate) client: IpAddr,
     /// Whether that connection is encrypted.
-    pub secure: bool,
+    pub(crate) secure: bool,
     /// Names this request when the client gave it no `X-Request-Id`.
-    pub request_id: Uuid,
+    pub(crate) request_id: Uuid,
     /// The key's header, where it must not go upstream.
-    pub key: Option<&'a HeaderName>,
+    pub(crate) key: Option<&'a HeaderName>,
     /// Whether the answer may be replayed to other clients, so that it must not be compressed.
-    pub keyed: bool,
+    pub(crate) keyed: bool,
 }
 
 /// The headers of a request to the backend, built anew from the client's.
@@ -55,7 +55,7 @@ pub struct Forwarding<'a> {
 /// `Host` keeps the client's value here; the upstream client replaces it by that of the URL it
 /// sends to, and `X-Forwarded-Host` carries the original. `X-Forwarded-Proto` and `-Host` say what
 /// this gateway saw, whatever the client claimed; `X-Forwarded-For` is appended to.
-pub fn upstream_headers(client: HeaderMap, forwarding: &Forwarding<'_>) -> HeaderMap {
+pub(crate) fn upstream_headers(client: HeaderMap, forwarding: &Forwarding<'_>) -> HeaderMap {
     let mut headers = host_first(client);
     if let Some(key) = forwarding.key {
         headers.remove(key);
@@ -214,7 +214,7 @@ fn extend(headers: &mut HeaderMap, name: HeaderName, present: bool, member: Opti
 /// `keep_length` keeps `Content-Length` on an answer that has no body but tells the length of one:
 /// to HEAD, and with status 304. `date` is used when the backend sent none, so that a replay is the
 /// same as the first answer.
-pub fn downstream_headers(
+pub(crate) fn downstream_headers(
     backend: HeaderMap,
     replayed: Option<&HeaderName>,
     keep_length: bool,
@@ -240,7 +240,7 @@ pub fn downstream_headers(
 /// Cookies and challenges were meant for that client alone; what the gateway says about this one
 /// exchange (`Idempotency-*`) is said anew each time. A `Content-Length` that [`downstream_headers`]
 /// left is no framing: it tells the length of a body that is not there.
-pub fn stored_headers(sent: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+pub(crate) fn stored_headers(sent: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     let kept = |name: &HeaderName| {
         *name == CONTENT_LENGTH
             || !(is_for_one_client(name) || is_hop_by_hop(name) || is_ours(name))

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 /// Why a path is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PathError {
+pub(crate) enum PathError {
     /// It does not start with a slash.
     Relative,
     /// A percent sign without two hexadecimal digits.
@@ -20,7 +20,7 @@ pub enum PathError {
 
 impl PathError {
     /// One plain sentence for the problem's detail.
-    pub const fn detail(self) -> &'static str {
+    pub(crate) const fn detail(self) -> &'static str {
         match self {
             Self::Relative => "The request's path does not start with a slash.",
             Self::Escape => "The request's path has a percent sign without two hex digits.",
@@ -50,7 +50,7 @@ const PLAIN: [bool; 256] = {
 ///
 /// # Errors
 /// For paths that a backend may read as another path than the one matched here.
-pub fn normalize_path(raw: &str) -> Result<Cow<'_, str>, PathError> {
+pub(crate) fn normalize_path(raw: &str) -> Result<Cow<'_, str>, PathError> {
     if !raw.starts_with('/') {
         return Err(PathError::Relative);
     }
@@ -82,7 +82,7 @@ pub fn normalize_path(raw: &str) -> Result<Cow<'_, str>, PathError> {
 /// `;`, which some cut off, or a percent sign that is itself encoded, which some decode twice. A
 /// request that changes something is refused with such a path, because the backend may take it for
 /// another route.
-pub fn ambiguous(path: &str) -> bool {
+pub(crate) fn ambiguous(path: &str) -> bool {
     let path = path.as_bytes();
     let has_empty_segment = path.windows(2).any(|pair| pair == b"//");
     has_empty_segment

@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use self::connection::{ClientIo, written_out};
 use self::peer::Client;
 use self::timer::ClientTimer;
-use super::{Gateway, exchange, outcome};
+use super::{Gateway, exchange, reply};
 use crate::places::Places;
 use crate::problem::{Problem, Slug};
 use crate::shutdown::Shutdown;
@@ -70,7 +70,7 @@ fn refuse(stream: &TcpStream) {
         Slug::Overloaded,
         "Too many connections are open. Nothing was sent; please try again shortly.",
     );
-    let problem = problem.retry_after(outcome::RETRY_LATER).close();
+    let problem = problem.retry_after(reply::RETRY_LATER).close();
     let _ = stream.try_write(&written_out(&problem));
 }
 

@@ -11,14 +11,9 @@ use std::time::Duration;
 use http::{HeaderName, Request, StatusCode};
 use tokio::time::{Instant, timeout};
 
-use super::Gateway;
-use super::claimed::{Claimed, Settled};
-use super::collect::{self, Collected, Limits};
-use super::conclusion::Conclusion;
+use super::claim::{Claimed, Settled};
 use super::inflight::Share;
-use super::intake::Intake;
-use super::onward;
-use super::outcome::{self, Told};
+use super::read::Intake;
 use crate::body::full;
 use crate::config::RequestMode;
 use crate::failpoint::{self, Point};
@@ -28,32 +23,37 @@ use crate::idempotency::record::StoredResponse;
 use crate::idempotency::{Answer as Kept, Fingerprint};
 use crate::places::Place;
 use crate::problem::{Disposition, Problem, Slug};
+use crate::proxy::Gateway;
+use crate::proxy::collect::{self, Collected, Limits};
+use crate::proxy::reply::{self, Told};
+use crate::proxy::responder::Conclusion;
+use crate::proxy::rewrite;
 use crate::upstream::SendError;
 
 /// A request that is ready to be claimed and sent.
-pub(super) struct Call {
-    pub(super) gateway: Arc<Gateway>,
+pub(crate) struct Call {
+    pub(crate) gateway: Arc<Gateway>,
     /// Index of its route.
-    pub(super) route: usize,
-    pub(super) wanted: Wanted,
+    pub(crate) route: usize,
+    pub(crate) wanted: Wanted,
     /// Its place among the claims at once.
-    pub(super) place: Place,
+    pub(crate) place: Place,
     /// Its share of the tenant's quota.
-    pub(super) share: Option<Share>,
+    pub(crate) share: Option<Share>,
 }
 
 /// What is to be sent, and what its record will say.
-pub(super) struct Wanted {
-    pub(super) intake: Box<Intake>,
-    pub(super) fingerprint: Fingerprint,
+pub(crate) struct Wanted {
+    pub(crate) intake: Box<Intake>,
+    pub(crate) fingerprint: Fingerprint,
     /// Digest of the business id that the body names.
-    pub(super) subject: Option<[u8; 16]>,
+    pub(crate) subject: Option<[u8; 16]>,
     /// Until when it may wait for what other processes are sending.
-    pub(super) until: Instant,
+    pub(crate) until: Instant,
 }
 
 /// How the backend's part ended.
-pub(super) enum End {
+pub(crate) enum End {
     /// Provably nothing was written.
     NotSent(String),
     /// Something was written, and no whole answer came.
@@ -63,19 +63,19 @@ pub(super) enum End {
 }
 
 /// How a request is sent and its answer read.
-pub(super) struct Sending<'a> {
+pub(crate) struct Sending<'a> {
     /// Index of its route.
-    pub(super) route: usize,
+    pub(crate) route: usize,
     /// Bytes of the largest answer to hold.
-    pub(super) most: u64,
+    pub(crate) most: u64,
     /// The marker that only the gateway may set.
-    pub(super) replayed_header: &'a HeaderName,
+    pub(crate) replayed_header: &'a HeaderName,
     /// What [`Store::life`](crate::store::Store::life) gave when it was claimed.
-    pub(super) life: Option<u64>,
+    pub(crate) life: Option<u64>,
 }
 
 /// Claims, sends, records and tells.
-pub(super) async fn run(call: Call, conclusion: Conclusion) {
+pub(crate) async fn run(call: Call, conclusion: Conclusion) {
     let Call { gateway, route, wanted, place, share } = call;
     let Wanted { intake, fingerprint, subject, until } = wanted;
     let Some(mode) = gateway.request_mode(route) else { return };
@@ -85,10 +85,10 @@ pub(super) async fn run(call: Call, conclusion: Conclusion) {
     let life = gateway.store.life();
     if life.is_none() {
         // The claim would be refused as well; so there is certainly none to take back.
-        return conclusion.refuse(outcome::store_unavailable());
+        return conclusion.refuse(reply::store_unavailable());
     }
     let retention = mode.record.retention;
-    let draft = super::claimed::Draft { route, tenant, key, subject, fingerprint, retention };
+    let draft = super::claim::Draft { route, tenant, key, subject, fingerprint, retention };
     let mut claimed = match Claimed::claim(&gateway, id, draft, until).await {
         Ok(claimed) => claimed,
         Err(told) => return conclusion.tell(told, None),
@@ -97,7 +97,7 @@ pub(super) async fn run(call: Call, conclusion: Conclusion) {
     if gateway.store.life() != life {
         // Others may take this process for dead, and the call for one that was lost.
         Box::pin(claimed.release()).await;
-        return conclusion.refuse(outcome::store_unavailable());
+        return conclusion.refuse(reply::store_unavailable());
     }
     conclusion.claimed();
     let patience = gateway.patience(route);
@@ -126,7 +126,7 @@ pub(super) async fn run(call: Call, conclusion: Conclusion) {
         End::NotSent(reason) => Box::pin(not_sent(&mut claimed, &reason, conclusion)).await,
         End::Lost(reason, detail) => {
             Box::pin(lose(&mut claimed, reason, &detail)).await;
-            let problem = outcome::outcome_unknown(StatusCode::BAD_GATEWAY);
+            let problem = reply::outcome_unknown(StatusCode::BAD_GATEWAY);
             conclusion.tell(Told::Unknown, Some(Err(problem)));
         }
         End::Answered(answer) => answered(&mut claimed, mode, answer, conclusion).await,
@@ -135,11 +135,11 @@ pub(super) async fn run(call: Call, conclusion: Conclusion) {
 }
 
 /// Sends the request once and reads the answer.
-pub(super) async fn send(
+pub(crate) async fn send(
     gateway: &Gateway,
     sending: &Sending<'_>,
     request: Request<bytes::Bytes>,
-    mut reservation: super::budget::Reservation,
+    mut reservation: crate::proxy::budget::Reservation,
 ) -> End {
     let upstream = gateway.upstream(sending.route);
     let method = request.method().clone();
@@ -161,7 +161,7 @@ pub(super) async fn send(
     }
     let limits = Limits { most: sending.most, idle: gateway.patience(sending.route) };
     let (mut head, body) = response.into_parts();
-    onward::to_client(&mut head, &method, Some(sending.replayed_header));
+    rewrite::to_client(&mut head, &method, Some(sending.replayed_header));
     match collect::collect(head, body, &limits, &mut reservation).await {
         Ok(answer) => End::Answered(answer.holding(reservation)),
         Err(error) => End::Lost(UnknownReason::Truncated, error.to_string()),
@@ -178,7 +178,7 @@ async fn not_sent(claimed: &mut Claimed, reason: &str, conclusion: Conclusion) {
 }
 
 /// Nothing was written to the backend, and the claim is released.
-pub(super) fn unreachable() -> Problem {
+pub(crate) fn unreachable() -> Problem {
     Problem::new(
         Slug::UpstreamUnreachable,
         "The service could not be reached and the request was not carried out. Please try again.",
@@ -190,7 +190,7 @@ pub(super) fn unreachable() -> Problem {
 /// Records that nobody knows the outcome, and tells.
 async fn timed_out(claimed: &mut Claimed, conclusion: Conclusion) {
     lose(claimed, UnknownReason::Timeout, "the upstream timeout ran out").await;
-    let problem = outcome::outcome_unknown(StatusCode::GATEWAY_TIMEOUT);
+    let problem = reply::outcome_unknown(StatusCode::GATEWAY_TIMEOUT);
     conclusion.tell(Told::Unknown, Some(Err(problem)));
 }
 

@@ -25,7 +25,7 @@ const LINGER: u32 = 9;
 
 /// The changes that are tried again, up to a limit.
 #[derive(Debug)]
-pub(super) struct Unfinished {
+pub(crate) struct Unfinished {
     /// Outcomes and withdrawals each have their own: what was refused during an outage must not
     /// take the place of what was carried out.
     outcomes: Arc<Places>,
@@ -38,7 +38,7 @@ pub(super) struct Unfinished {
 
 /// What a change is that the store did not confirm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// What is known of a call that was sent.
     Outcome,
     /// A claim for which nothing was sent.
@@ -46,7 +46,7 @@ pub(super) enum Kind {
 }
 
 impl Unfinished {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self {
             outcomes: Places::new(limit),
             withdrawals: Places::new(limit),
@@ -57,7 +57,7 @@ impl Unfinished {
 
     /// Makes the changes, all or none, as soon as the store takes them: the end of `attempt`.
     /// Ends with the process; another one, or the next start, makes what is left unknown.
-    pub(super) fn finish(
+    pub(crate) fn finish(
         &self,
         store: &Arc<dyn Store>,
         changes: Vec<Change>,
@@ -76,7 +76,7 @@ impl Unfinished {
     }
 
     /// Waits until every outcome is recorded, for `limit` at most; says whether it is.
-    pub(super) async fn recorded(&self, limit: Duration) -> bool {
+    pub(crate) async fn recorded(&self, limit: Duration) -> bool {
         self.recording.ended(limit).await
     }
 }

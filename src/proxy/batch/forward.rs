@@ -10,10 +10,10 @@ use http::StatusCode;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::busy::{Hold, Name};
 use super::claim::Claiming;
-use super::records::{self, ClaimedItems, Recorded, Records};
-use super::{Intake, told};
+use super::claims::{self, ClaimedItems, Recorded, Records};
+use super::locks::{Hold, Name};
+use super::{Intake, response};
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
 use crate::failpoint::{self, Point};
@@ -27,29 +27,29 @@ use crate::problem::{Disposition, Problem};
 use crate::proxy::budget::Reservation;
 use crate::proxy::collect::Collected;
 use crate::proxy::exchange::{Answer, quota_exceeded, too_many_claims};
-use crate::proxy::forward::{self, End, Sending};
-use crate::proxy::inflight::Share;
-use crate::proxy::intake::Whole;
-use crate::proxy::{Gateway, onward, outcome};
+use crate::proxy::request::forward::{self, End, Sending};
+use crate::proxy::request::inflight::Share;
+use crate::proxy::request::read::Whole;
+use crate::proxy::{Gateway, reply, rewrite};
 
 /// Bytes of an answer that are read in any case: what it says was issued has to be known, however
 /// small the answers are that a route keeps.
 const READ: u64 = 16 << 20;
 
 /// A batch that has something to send.
-pub(super) struct Start {
-    pub(super) route: usize,
-    pub(super) intake: Box<Intake>,
-    pub(super) records: Records,
-    pub(super) plan: Plan,
+pub(crate) struct Start {
+    pub(crate) route: usize,
+    pub(crate) intake: Box<Intake>,
+    pub(crate) records: Records,
+    pub(crate) plan: Plan,
     /// Until when it may wait for what other processes are sending.
-    pub(super) until: Instant,
+    pub(crate) until: Instant,
 }
 
 /// The duty to tell the client what came of its batch, and to let the next one go.
-pub(super) struct Conclusion {
-    pub(super) hold: Hold,
-    pub(super) first: oneshot::Sender<Answer>,
+pub(crate) struct Conclusion {
+    pub(crate) hold: Hold,
+    pub(crate) first: oneshot::Sender<Answer>,
 }
 
 impl Conclusion {
@@ -64,14 +64,14 @@ impl Conclusion {
     /// `serialize_by` values may begin before it has ended.
     fn tell_and_keep(self, serial: Vec<Name>) -> Hold {
         let kept = self.hold.keep(serial);
-        let _ = self.first.send(Err(outcome::outcome_unknown(StatusCode::GATEWAY_TIMEOUT)));
+        let _ = self.first.send(Err(reply::outcome_unknown(StatusCode::GATEWAY_TIMEOUT)));
         kept
     }
 }
 
 /// What a call takes up while it runs: a place among the claims at once, and a share of its
 /// tenant's quota.
-pub(super) struct Places {
+pub(crate) struct Places {
     _place: Place,
     _share: Option<Share>,
 }
@@ -79,7 +79,7 @@ pub(super) struct Places {
 impl Places {
     /// # Errors
     /// When there is none; nothing was claimed.
-    pub(super) fn take(gateway: &Gateway, tenant: TenantId) -> Result<Self, Problem> {
+    pub(crate) fn take(gateway: &Gateway, tenant: TenantId) -> Result<Self, Problem> {
         let _place = gateway.claims.take().ok_or_else(too_many_claims)?;
         let share = gateway.quota.as_ref().map(|quota| quota.take(tenant));
         let _share = share.map(|share| share.ok_or_else(quota_exceeded)).transpose()?;
@@ -88,7 +88,7 @@ impl Places {
 }
 
 /// Starts the call in a task that outlives the request.
-pub(super) fn lead(gateway: &Arc<Gateway>, start: Start, conclusion: Conclusion, places: Places) {
+pub(crate) fn lead(gateway: &Arc<Gateway>, start: Start, conclusion: Conclusion, places: Places) {
     let task = run(gateway.clone(), start, conclusion, places);
     gateway.tasks.spawn_boxed(Box::pin(task));
 }
@@ -108,7 +108,7 @@ async fn run(gateway: Arc<Gateway>, start: Start, conclusion: Conclusion, places
     let life = gateway.store.life();
     if life.is_none() {
         // The claim would be refused as well; so there is certainly none to take back.
-        return conclusion.tell(Err(outcome::store_unavailable()));
+        return conclusion.tell(Err(reply::store_unavailable()));
     }
     let mut claiming = Claiming { gateway: &gateway, mode, start };
     let claim = claiming.claim().await;
@@ -121,14 +121,14 @@ async fn run(gateway: Arc<Gateway>, start: Start, conclusion: Conclusion, places
     if gateway.store.life() != life {
         // Others may take this process for dead, and the call for one that was lost.
         claimed.release().await;
-        return conclusion.tell(Err(outcome::store_unavailable()));
+        return conclusion.tell(Err(reply::store_unavailable()));
     }
     let Intake { batch, whole, .. } = *intake;
     let Whole { mut head, peer, body: received, reservation } = whole;
     if body != received {
-        told::forget_bytes(&mut head.headers);
+        response::forget_bytes(&mut head.headers);
     }
-    let request = onward::to_backend(&gateway.config.routes[route], head, peer, body, true);
+    let request = rewrite::to_backend(&gateway.config.routes[route], head, peer, body, true);
     let call = Call { mode, batch, records, plan };
     let sending = Sending {
         route,
@@ -160,7 +160,7 @@ async fn run(gateway: Arc<Gateway>, start: Start, conclusion: Conclusion, places
         }
         End::Lost(reason, detail) => {
             lose(&mut claimed, reason, &detail).await;
-            conclusion.tell(Err(outcome::outcome_unknown(StatusCode::BAD_GATEWAY)));
+            conclusion.tell(Err(reply::outcome_unknown(StatusCode::BAD_GATEWAY)));
         }
         End::Answered(answer) => call.answered(&mut claimed, answer, conclusion).await,
     }
@@ -230,9 +230,9 @@ impl Call<'_> {
                 StatusCode::GATEWAY_TIMEOUT => StatusCode::GATEWAY_TIMEOUT,
                 _ => StatusCode::BAD_GATEWAY,
             };
-            return Err(outcome::outcome_unknown(status));
+            return Err(reply::outcome_unknown(status));
         }
-        if let Cow::Owned(told) = records::as_told(&self.records, now) {
+        if let Cow::Owned(told) = claims::as_told(&self.records, now) {
             self.records = told;
         }
         // What this call concluded is told as it is.
@@ -244,8 +244,8 @@ impl Call<'_> {
             (true, true) => Disposition::NotExecuted,
             (true, false) => Disposition::Executed,
         };
-        let brought = told::Brought { head, body, joined, disposition };
-        told::merged(self.mode, &self.batch, &self.records, Some(brought), held)
+        let brought = response::Brought { head, body, joined, disposition };
+        response::merged(self.mode, &self.batch, &self.records, Some(brought), held)
     }
 
     /// After the timeout the client has been told and the items are unknown; what the same attempt

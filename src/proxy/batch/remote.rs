@@ -7,17 +7,17 @@ use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId, State};
 use crate::items;
 use crate::proxy::Gateway;
-use crate::proxy::claimed::first_version;
+use crate::proxy::request::claim::first_version;
 use crate::store::Change;
 use crate::store::watch::Watch;
 
 /// The record of another process that a batch waits for.
 #[derive(Default)]
-pub(super) struct Elsewhere(Option<(RecordId, Nonce, Watch)>);
+pub(crate) struct Elsewhere(Option<(RecordId, Nonce, Watch)>);
 
 impl Elsewhere {
     /// Follows this record; `false`: no other process has it in flight.
-    pub(super) fn follow(&mut self, gateway: &Gateway, id: RecordId, owner: Nonce) -> bool {
+    pub(crate) fn follow(&mut self, gateway: &Gateway, id: RecordId, owner: Nonce) -> bool {
         if !gateway.store.is_shared() || owner == gateway.store.owner() {
             return false;
         }
@@ -33,7 +33,7 @@ impl Elsewhere {
 
     /// Returns when it has changed, or cannot be read: only then is it worth reading the whole batch
     /// again.
-    pub(super) async fn changed(&mut self, gateway: &Gateway) {
+    pub(crate) async fn changed(&mut self, gateway: &Gateway) {
         let Some((id, owner, watch)) = &mut self.0 else { return };
         loop {
             watch.changed().await;
@@ -48,11 +48,11 @@ impl Elsewhere {
 /// The turns of a batch: one for each `serialize_by` value, so that batches of several processes go
 /// one after the other. Within one process `busy` sees to that, and a store of one process has none.
 #[derive(Default)]
-pub(super) struct Turns(Vec<(RecordId, Arc<Record>)>);
+pub(crate) struct Turns(Vec<(RecordId, Arc<Record>)>);
 
 impl Turns {
     /// The turns that `batch` needs, as records of the attempt that `like` is a record of.
-    pub(super) fn of(gateway: &Gateway, batch: &items::Batch, like: Option<&Record>) -> Self {
+    pub(crate) fn of(gateway: &Gateway, batch: &items::Batch, like: Option<&Record>) -> Self {
         let (true, Some(like)) = (gateway.store.is_shared(), like) else { return Self::default() };
         let turn = |digest: &[u8; 16]| {
             let key: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -75,7 +75,7 @@ impl Turns {
     }
 
     /// Taking them all.
-    pub(super) fn take(&self) -> impl Iterator<Item = Change> {
+    pub(crate) fn take(&self) -> impl Iterator<Item = Change> {
         self.0.iter().map(|(id, record)| Change {
             id: *id,
             expect: None,
@@ -84,7 +84,7 @@ impl Turns {
     }
 
     /// Giving them all back.
-    pub(super) fn give_back(&self) -> impl Iterator<Item = Change> {
+    pub(crate) fn give_back(&self) -> impl Iterator<Item = Change> {
         self.0.iter().map(|(id, record)| Change {
             id: *id,
             expect: Some(record.version),
@@ -93,17 +93,17 @@ impl Turns {
     }
 
     /// Their ids.
-    pub(super) fn ids(&self) -> impl Iterator<Item = RecordId> {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = RecordId> {
         self.0.iter().map(|(id, _)| *id)
     }
 
     /// Which turn is at this place among them.
-    pub(super) fn id(&self, at: usize) -> Option<RecordId> {
+    pub(crate) fn id(&self, at: usize) -> Option<RecordId> {
         self.0.get(at).map(|(id, _)| *id)
     }
 
     /// Forgets those that are not this batch's any more, from what the store has now.
-    pub(super) fn retain(&mut self, found: &[Option<Record>]) {
+    pub(crate) fn retain(&mut self, found: &[Option<Record>]) {
         let mut found = found.iter();
         self.0.retain(|(_, own)| {
             let now = found.next().and_then(Option::as_ref);
@@ -112,12 +112,12 @@ impl Turns {
     }
 
     /// Whether there are none.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// They are given back.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 }

@@ -7,15 +7,15 @@ use http::{Request, Response, StatusCode};
 
 use super::Gateway;
 use super::exchange::{Answer, Arrived};
-use super::intake::Whole;
-use super::onward;
+use super::request::read::Whole;
+use super::rewrite;
 use super::server::peer::Client;
 use crate::body::{Body, Bounded, Held, empty};
 use crate::problem::{Disposition, Problem, STATUS, Slug};
 use crate::upstream::SendError;
 
 /// Streams the request to the backend and its answer to the client.
-pub(super) async fn through(
+pub(crate) async fn through(
     gateway: &Gateway,
     route: usize,
     arrived: Box<Arrived<'_>>,
@@ -30,11 +30,11 @@ pub(super) async fn through(
     let config = &gateway.config.routes[route];
     let idle = gateway.config.server.limits.body_timeout;
     if http_body::Body::is_end_stream(&body) {
-        let request = onward::to_backend(config, head, client.ip, empty(), false);
+        let request = rewrite::to_backend(config, head, client.ip, empty(), false);
         return send(gateway, client, route, request, disposition).await;
     }
     let (body, over) = Bounded::new(body, idle).at_most(most);
-    let request = onward::to_backend(config, head, client.ip, Body::streamed(body), false);
+    let request = rewrite::to_backend(config, head, client.ip, Body::streamed(body), false);
     match send(gateway, client, route, request, disposition).await {
         Err(_) if over.is_set() => Err(too_large()),
         answer => answer,
@@ -42,7 +42,7 @@ pub(super) async fn through(
 }
 
 /// The same for a request whose body was read already.
-pub(super) async fn buffered(
+pub(crate) async fn buffered(
     gateway: &Gateway,
     client: &Client,
     route: usize,
@@ -84,7 +84,7 @@ async fn send(
         }
     };
     let (mut head, body) = response.into_parts();
-    onward::to_client(&mut head, &method, None);
+    rewrite::to_client(&mut head, &method, None);
     if let Some(disposition) = disposition {
         head.headers.insert(STATUS, disposition.header());
     }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Intake;
-use super::elsewhere::Turns;
+use super::remote::Turns;
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
 use crate::idempotency::fingerprint::Fingerprint;
@@ -17,35 +17,35 @@ use crate::idempotency::{Record, RecordId, State};
 use crate::items::{self, Batch, Plan};
 use crate::nonce;
 use crate::problem::Problem;
-use crate::proxy::claimed::{MAX_TRIES, first_version};
-use crate::proxy::unfinished::Kind;
-use crate::proxy::{Gateway, outcome};
+use crate::proxy::request::claim::{MAX_TRIES, first_version};
+use crate::proxy::{Gateway, reply};
+use crate::settle::retry::Kind;
 use crate::store::{Change, StoreError, Swap};
 
 /// What the store holds for each item of a batch, in its order.
-pub(super) type Records = Vec<Option<Arc<Record>>>;
+pub(crate) type Records = Vec<Option<Arc<Record>>>;
 
 /// Reads the records of all items.
 ///
 /// # Errors
 /// When one cannot be read: nothing may be sent for the batch.
-pub(super) async fn read(gateway: &Gateway, ids: &[RecordId]) -> Result<Records, Problem> {
+pub(crate) async fn read(gateway: &Gateway, ids: &[RecordId]) -> Result<Records, Problem> {
     let records = gateway.store.get_many(ids).await.map_err(|error| unavailable(&error))?;
     let other = |record: &Option<Record>| record.as_ref().is_some_and(|it| it.ledger().is_none());
     if let Some(at) = records.iter().position(other) {
         tracing::error!(record = ?ids.get(at), "this record is not an item's; nothing was sent");
-        return Err(outcome::store_unavailable());
+        return Err(reply::store_unavailable());
     }
     Ok(records.into_iter().map(|record| record.map(Arc::new)).collect())
 }
 
 /// The records of items that nothing is known of.
-pub(super) fn unread(ids: &[RecordId]) -> Records {
+pub(crate) fn unread(ids: &[RecordId]) -> Records {
     vec![None; ids.len()]
 }
 
 /// What to do about a batch whose items have these records.
-pub(super) fn plan(batch: &Batch, records: &Records, now: Timestamp) -> Plan {
+pub(crate) fn plan(batch: &Batch, records: &Records, now: Timestamp) -> Plan {
     let known: Vec<Option<items::Known<'_>>> = records
         .iter()
         .map(|record| {
@@ -62,7 +62,7 @@ pub(super) fn plan(batch: &Batch, records: &Records, now: Timestamp) -> Plan {
 /// The records as clients are told of them: of those whose retention has ended the quantities alone,
 /// whether or not the sweeper has been there. What is claimed is claimed of the records as they were
 /// read.
-pub(super) fn as_told(records: &Records, now: Timestamp) -> Cow<'_, Records> {
+pub(crate) fn as_told(records: &Records, now: Timestamp) -> Cow<'_, Records> {
     let due = |record: &Arc<Record>| record.expires().is_some_and(|at| at <= now);
     if !records.iter().flatten().any(due) {
         return Cow::Borrowed(records);
@@ -80,12 +80,12 @@ fn forgotten(record: &Record, now: Timestamp) -> bool {
 
 fn unavailable(error: &StoreError) -> Problem {
     tracing::error!(%error, "nothing was sent");
-    outcome::store_unavailable()
+    reply::store_unavailable()
 }
 
 /// A durable claim of some items of a batch. Dropped before its outcome was recorded (a panic, a
 /// runtime that ends), it records "unknown" as well as it can.
-pub(super) struct ClaimedItems {
+pub(crate) struct ClaimedItems {
     gateway: Arc<Gateway>,
     retention: Retention,
     /// That of all its records.
@@ -107,7 +107,7 @@ struct Entry {
 }
 
 /// What claiming came to.
-pub(super) enum Claim {
+pub(crate) enum Claim {
     Made(ClaimedItems),
     /// A record is not what was read: read again, plan again.
     Lost,
@@ -121,18 +121,18 @@ pub(super) enum Claim {
 }
 
 /// What recording an outcome came to.
-pub(super) struct Recorded {
+pub(crate) struct Recorded {
     /// The records now, by place in the batch, those that were removed included.
-    pub(super) records: Vec<(usize, Arc<Record>)>,
+    pub(crate) records: Vec<(usize, Arc<Record>)>,
     /// Whether they are durable.
-    pub(super) durable: bool,
+    pub(crate) durable: bool,
 }
 
 /// Makes the claim of all items of `plan` that are to be sent durable, in one write.
 ///
 /// # Errors
 /// When the store does not confirm it; nothing may be sent.
-pub(super) async fn claim(
+pub(crate) async fn claim(
     gateway: &Arc<Gateway>,
     intake: &mut Intake,
     route: usize,
@@ -156,7 +156,7 @@ pub(super) async fn claim(
         let fingerprint = if fresh { intake.fingerprint(mode, at) } else { None };
         let record = draft.record(intake, at, units, known, fingerprint).map_err(|error| {
             tracing::error!(record = ?intake.ids[at], %error, "nothing was sent");
-            outcome::store_unavailable()
+            reply::store_unavailable()
         })?;
         let (id, expect) = (intake.ids[at], known.map(|record| record.version));
         let record = Arc::new(record);
@@ -250,7 +250,7 @@ impl ClaimedItems {
     ///
     /// A process that was taken for dead finds its items unknown. Where nobody else has decided
     /// since, what its own attempt brought is the truth and settles them; a decision stands.
-    pub(super) async fn record(
+    pub(crate) async fn record(
         &mut self,
         forget: bool,
         next: impl Fn(usize, &Ledger) -> Result<Ledger, LedgerError>,
@@ -365,13 +365,13 @@ impl ClaimedItems {
     }
 
     /// Records that nobody knows what became of the items.
-    pub(super) async fn lose(&mut self, reason: UnknownReason) {
+    pub(crate) async fn lose(&mut self, reason: UnknownReason) {
         let lost = ItemOutcome::Unknown { doubt: Doubt::Lost(reason), row: None };
         self.record(false, |_, ledger| ledger.conclude(&lost)).await;
     }
 
     /// Records that the items certainly did not reach the backend.
-    pub(super) async fn release(&mut self) {
+    pub(crate) async fn release(&mut self) {
         self.record(true, |_, ledger| ledger.conclude(&ItemOutcome::NOTHING)).await;
     }
 
@@ -395,12 +395,12 @@ impl ClaimedItems {
     }
 
     /// From now on the turns stay with this call, whatever is recorded, until they are given back.
-    pub(super) fn keep_turns(&mut self) {
+    pub(crate) fn keep_turns(&mut self) {
         self.keeps_turns = true;
     }
 
     /// Gives back the turns that were kept.
-    pub(super) async fn give_back_turns(&mut self) {
+    pub(crate) async fn give_back_turns(&mut self) {
         let changes: Vec<Change> = self.turns.give_back().collect();
         for change in changes {
             // One that is another's by now is none of this call's.
@@ -413,12 +413,12 @@ impl ClaimedItems {
     }
 
     /// The store's time.
-    pub(super) fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.gateway.store.now()
     }
 
     /// How many items were claimed.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.items.len()
     }
 }

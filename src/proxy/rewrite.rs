@@ -14,7 +14,7 @@ use crate::idempotency::key::KeySource;
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The request for the backend of `route`. `keyed` says that its answer will be kept.
-pub(super) fn to_backend<B>(
+pub(crate) fn to_backend<B>(
     route: &RouteConfig,
     head: request::Parts,
     peer: IpAddr,
@@ -66,7 +66,7 @@ fn target(uri: Uri) -> Uri {
 }
 
 /// Makes a backend's head the client's. `replayed` is the marker that only the gateway may set.
-pub(super) fn to_client(
+pub(crate) fn to_client(
     head: &mut response::Parts,
     method: &Method,
     replayed: Option<&HeaderName>,

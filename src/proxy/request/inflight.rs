@@ -10,23 +10,23 @@ use dashmap::mapref::entry::Entry as MapEntry;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::outcome::Told;
 use crate::idempotency::id::BuildIdHasher;
 use crate::idempotency::{Fingerprint, RecordId, TenantId};
+use crate::proxy::reply::Told;
 
 /// All calls in flight, by record.
 #[derive(Debug, Default)]
-pub struct InFlight {
+pub(crate) struct InFlight {
     flights: DashMap<RecordId, Arc<Flight>, BuildIdHasher>,
 }
 
 /// One call in flight.
 #[derive(Debug)]
-pub struct Flight {
+pub(crate) struct Flight {
     /// What the leading request is.
-    pub fingerprint: Fingerprint,
+    pub(crate) fingerprint: Fingerprint,
     /// When it began.
-    pub started: Instant,
+    pub(crate) started: Instant,
     progress: Mutex<Progress>,
     /// Told after each change. Nearly always nobody waits, and then it costs next to nothing.
     changed: Notify,
@@ -43,7 +43,7 @@ struct Progress {
 
 /// What a request with a key becomes.
 #[derive(Debug)]
-pub enum Entry {
+pub(crate) enum Entry {
     /// The one that runs.
     Lead(Lead),
     /// One that waits.
@@ -53,7 +53,7 @@ pub enum Entry {
 /// The right and the duty to conclude a flight: whoever joined is told when this is concluded or
 /// dropped.
 #[derive(Debug)]
-pub struct Lead {
+pub(crate) struct Lead {
     calls: Arc<InFlight>,
     id: RecordId,
     flight: Arc<Flight>,
@@ -61,7 +61,7 @@ pub struct Lead {
 
 impl InFlight {
     /// Leads the call for `id`, or joins the one that is in flight.
-    pub fn enter(self: &Arc<Self>, id: RecordId, fingerprint: &Fingerprint) -> Entry {
+    pub(crate) fn enter(self: &Arc<Self>, id: RecordId, fingerprint: &Fingerprint) -> Entry {
         match self.flights.entry(id) {
             MapEntry::Occupied(flight) => Entry::Join(flight.get().clone()),
             MapEntry::Vacant(place) => {
@@ -78,31 +78,21 @@ impl InFlight {
     }
 
     /// Whether somebody has joined the call for `id`.
-    pub fn is_joined(&self, id: &RecordId) -> bool {
+    pub(crate) fn is_joined(&self, id: &RecordId) -> bool {
         // One is the map's, one the lead's.
         self.flights.get(id).is_some_and(|flight| Arc::strong_count(&flight) > 2)
-    }
-
-    /// How many calls are in flight.
-    pub fn len(&self) -> usize {
-        self.flights.len()
-    }
-
-    /// Whether none is.
-    pub fn is_empty(&self) -> bool {
-        self.flights.is_empty()
     }
 }
 
 impl Flight {
     /// What came of the call; returns when it is concluded.
-    pub async fn concluded(&self) -> Told {
+    pub(crate) async fn concluded(&self) -> Told {
         self.known(|progress| progress.told.clone()).await
     }
 
     /// Whether the key belongs to this call; returns when its claim is durable or it is over. One
     /// that is over has left what it was in the store.
-    pub async fn holds_its_key(&self) -> bool {
+    pub(crate) async fn holds_its_key(&self) -> bool {
         self.known(|progress| match progress.told {
             Some(_) => Some(false),
             None => progress.claimed.then_some(true),
@@ -138,18 +128,13 @@ impl Flight {
 }
 
 impl Lead {
-    /// Which record this call is for.
-    pub fn id(&self) -> RecordId {
-        self.id
-    }
-
     /// The claim is durable.
-    pub fn claimed(&self) {
+    pub(crate) fn claimed(&self) {
         self.flight.tell(|progress| progress.claimed = true);
     }
 
     /// Ends the flight and tells everybody who joined. A request that comes later finds the record.
-    pub fn conclude(self, told: Told) {
+    pub(crate) fn conclude(self, told: Told) {
         self.flight.tell(|progress| progress.told = Some(told));
     }
 }
@@ -166,26 +151,26 @@ impl Drop for Lead {
 
 /// The claims each tenant has in flight, up to a limit for each.
 #[derive(Debug)]
-pub struct Quota {
+pub(crate) struct Quota {
     taken: DashMap<TenantId, usize>,
     limit: usize,
 }
 
 /// One claim of a tenant.
 #[derive(Debug)]
-pub struct Share {
+pub(crate) struct Share {
     quota: Arc<Quota>,
     tenant: TenantId,
 }
 
 impl Quota {
     /// A quota with this limit for each tenant.
-    pub fn new(limit: usize) -> Arc<Self> {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { taken: DashMap::new(), limit })
     }
 
     /// Takes one claim for `tenant` if it has one left.
-    pub fn take(self: &Arc<Self>, tenant: TenantId) -> Option<Share> {
+    pub(crate) fn take(self: &Arc<Self>, tenant: TenantId) -> Option<Share> {
         let mut taken = self.taken.entry(tenant).or_insert(0);
         if *taken >= self.limit {
             return None;

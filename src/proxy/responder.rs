@@ -4,19 +4,19 @@ use http::HeaderName;
 use tokio::sync::oneshot;
 
 use super::exchange::Answer;
-use super::inflight::Lead;
-use super::outcome::Told;
+use super::reply::Told;
+use super::request::inflight::Lead;
 use crate::problem::Problem;
 
 /// The duty to tell what came of a call.
-pub(super) struct Conclusion {
+pub(crate) struct Conclusion {
     lead: Lead,
     first: oneshot::Sender<Answer>,
     replayed_header: HeaderName,
 }
 
 impl Conclusion {
-    pub(super) fn new(
+    pub(crate) fn new(
         lead: Lead,
         first: oneshot::Sender<Answer>,
         replayed_header: HeaderName,
@@ -25,12 +25,12 @@ impl Conclusion {
     }
 
     /// The call's claim is durable: the key is its own.
-    pub(super) fn claimed(&self) {
+    pub(crate) fn claimed(&self) {
         self.lead.claimed();
     }
 
     /// Tells the duplicates `told`, and the first client `first` or else the same.
-    pub(super) fn tell(self, told: Told, first: Option<Answer>) {
+    pub(crate) fn tell(self, told: Told, first: Option<Answer>) {
         let answer = first.unwrap_or_else(|| told.clone().replay(&self.replayed_header));
         // First: a client that has its answer must not find the call still in flight.
         self.lead.conclude(told.again());
@@ -39,7 +39,7 @@ impl Conclusion {
     }
 
     /// Tells everybody that the call was refused before its claim.
-    pub(super) fn refuse(self, problem: Problem) {
+    pub(crate) fn refuse(self, problem: Problem) {
         self.tell(Told::Refused(problem), None);
     }
 }

@@ -19,7 +19,7 @@ const EXPIRES: HeaderName = HeaderName::from_static(EXPIRES_HEADER);
 
 /// What came of a call.
 #[derive(Debug, Clone)]
-pub enum Told {
+pub(crate) enum Told {
     /// A final answer, durable.
     Final {
         /// The answer.
@@ -51,11 +51,11 @@ pub enum Told {
 }
 
 /// How long a client is asked to wait where nothing better is known.
-pub const RETRY_LATER: Duration = Duration::from_secs(5);
+pub(crate) const RETRY_LATER: Duration = Duration::from_secs(5);
 
 impl Told {
     /// The value of `Idempotency-Expires`, where the answer is kept and not for ever.
-    pub fn expires_header(&self) -> Option<String> {
+    pub(crate) fn expires_header(&self) -> Option<String> {
         match self {
             Self::Final { expires, .. } => expires.map(Timestamp::to_http_date),
             Self::NotRetained { .. }
@@ -70,7 +70,7 @@ impl Told {
 
     /// The same for whoever is told after the first.
     #[must_use]
-    pub fn again(self) -> Self {
+    pub(crate) fn again(self) -> Self {
         match self {
             Self::Final { response, expires, .. } => {
                 Self::Final { response, expires, recovered: false }
@@ -80,7 +80,7 @@ impl Told {
     }
 
     /// The answer for a duplicate, or for the first that hears of a settlement.
-    pub fn replay(self, replayed_header: &HeaderName) -> Result<Response<Body>, Problem> {
+    pub(crate) fn replay(self, replayed_header: &HeaderName) -> Result<Response<Body>, Problem> {
         match self {
             Self::Final { response, expires, recovered: false } => {
                 let headers = replay_headers(&response, expires, replayed_header);
@@ -102,7 +102,7 @@ impl Told {
 }
 
 /// The headers of a stored answer, as a duplicate gets them.
-pub fn replay_headers(
+pub(crate) fn replay_headers(
     stored: &StoredResponse,
     expires: Option<Timestamp>,
     replayed_header: &HeaderName,
@@ -114,7 +114,7 @@ pub fn replay_headers(
 }
 
 /// Adds `Idempotency-Expires`, when there is an end.
-pub fn insert_expires(headers: &mut HeaderMap, expires: Option<String>) {
+pub(crate) fn insert_expires(headers: &mut HeaderMap, expires: Option<String>) {
     if let Some(expires) = expires
         && let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(expires))
     {
@@ -127,7 +127,7 @@ fn marked(stored: &StoredResponse, disposition: Disposition) -> Response<Body> {
 }
 
 /// The stored status and body under these headers.
-pub fn with_headers(stored: &StoredResponse, headers: HeaderMap) -> Response<Body> {
+pub(crate) fn with_headers(stored: &StoredResponse, headers: HeaderMap) -> Response<Body> {
     let mut response = Response::new(full(stored.body.clone()));
     // What was stored came from a response; anything else was damaged after its checksum passed.
     *response.status_mut() =
@@ -155,7 +155,7 @@ fn header_map(lines: &[(HeaderName, HeaderValue)], more: usize) -> HeaderMap {
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 /// The call is running; `delay` is when a retry may find its end.
-pub fn in_progress(delay: Duration) -> Problem {
+pub(crate) fn in_progress(delay: Duration) -> Problem {
     Problem::new(
         Slug::RequestInProgress,
         "This request is still being worked on. Please wait a moment and try again.",
@@ -165,7 +165,7 @@ pub fn in_progress(delay: Duration) -> Problem {
 }
 
 /// A retry of a request whose outcome is unknown.
-pub fn still_unknown() -> Problem {
+pub(crate) fn still_unknown() -> Problem {
     Problem::new(
         Slug::OutcomeUnknown,
         "It is not known whether this request was carried out. Do not repeat it under a new key; \
@@ -177,13 +177,13 @@ pub fn still_unknown() -> Problem {
 }
 
 /// What an answer with unknown items says besides its status.
-pub fn insert_unknown(headers: &mut HeaderMap) {
+pub(crate) fn insert_unknown(headers: &mut HeaderMap) {
     headers.insert(ERROR_HEADER, HeaderValue::from_static(Slug::OutcomeUnknown.as_str()));
     headers.insert(RETRY_AFTER, HeaderValue::from(ASK_AGAIN.as_secs()));
 }
 
 /// The first request, when its outcome is not known. The status is 504 where time ran out.
-pub fn outcome_unknown(status: StatusCode) -> Problem {
+pub(crate) fn outcome_unknown(status: StatusCode) -> Problem {
     Problem::new(
         Slug::OutcomeUnknown,
         "The answer was lost, so it is not known whether this request was carried out. Try again \
@@ -205,7 +205,7 @@ fn not_retained(status: u16, completed: Timestamp) -> Problem {
 }
 
 /// The key is that of another request.
-pub fn reused(differing: Vec<String>) -> Problem {
+pub(crate) fn reused(differing: Vec<String>) -> Problem {
     let detail: Cow<'static, str> = if differing.is_empty() {
         "This key was already used for a different request. Use a new key for a new request.".into()
     } else {
@@ -221,7 +221,7 @@ pub fn reused(differing: Vec<String>) -> Problem {
 }
 
 /// The answer's retention has ended.
-pub fn expired() -> Problem {
+pub(crate) fn expired() -> Problem {
     Problem::new(
         Slug::KeyExpired,
         "This request was carried out a while ago and its answer is no longer kept. It will not \
@@ -230,7 +230,7 @@ pub fn expired() -> Problem {
 }
 
 /// The store cannot make a claim durable.
-pub fn store_unavailable() -> Problem {
+pub(crate) fn store_unavailable() -> Problem {
     Problem::new(
         Slug::StoreUnavailable,
         "The request was not sent because it cannot be recorded safely right now. Please try \

@@ -12,9 +12,6 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use super::budget::Reservation;
-use super::exchange::{Arrived, Path};
-use super::{Gateway, headers, onward, outcome};
 use crate::config::{RequestMode, RouteConfig};
 use crate::idempotency::fingerprint::{self, Compared, RequestParts, Verbatim};
 use crate::idempotency::id::subject_digest;
@@ -22,34 +19,37 @@ use crate::idempotency::key::{Key, KeyError, KeySource, Scope};
 use crate::idempotency::{RecordId, TenantId};
 use crate::json::{Document, Pointer};
 use crate::problem::{Problem, Slug};
+use crate::proxy::budget::Reservation;
+use crate::proxy::exchange::{Arrived, Path};
+use crate::proxy::{Gateway, headers, reply, rewrite};
 
 /// A keyed request, whole and valid.
-pub(super) struct Intake {
-    pub(super) id: RecordId,
-    pub(super) key: Key,
-    pub(super) tenant: TenantId,
+pub(crate) struct Intake {
+    pub(crate) id: RecordId,
+    pub(crate) key: Key,
+    pub(crate) tenant: TenantId,
     path: Path,
-    pub(super) whole: Whole,
+    pub(crate) whole: Whole,
 }
 
 /// What a request is, as far as its body says.
-pub(super) struct Identity {
+pub(crate) struct Identity {
     /// What is compared with other requests of its key.
-    pub(super) compared: Compared,
+    pub(crate) compared: Compared,
     /// Digest of the business id that the body names.
-    pub(super) subject: Option<[u8; 16]>,
+    pub(crate) subject: Option<[u8; 16]>,
 }
 
 /// A request whose body was read to its end.
-pub(super) struct Whole {
-    pub(super) head: http::request::Parts,
-    pub(super) peer: std::net::IpAddr,
-    pub(super) body: Bytes,
-    pub(super) reservation: Reservation,
+pub(crate) struct Whole {
+    pub(crate) head: http::request::Parts,
+    pub(crate) peer: std::net::IpAddr,
+    pub(crate) body: Bytes,
+    pub(crate) reservation: Reservation,
 }
 
 /// What was read.
-pub(super) enum Read {
+pub(crate) enum Read {
     Keyed(Box<Intake>),
     /// The key would stand in the body, is optional and is not there.
     Keyless(Box<Whole>),
@@ -59,7 +59,7 @@ pub(super) enum Read {
 ///
 /// # Errors
 /// Whatever is wrong with it; nothing was claimed or sent.
-pub(super) async fn read(
+pub(crate) async fn read(
     gateway: &Gateway,
     route: usize,
     mode: &RequestMode,
@@ -114,7 +114,7 @@ pub(super) async fn read(
 
 impl Intake {
     /// Reads the body as far as the route asks for that.
-    pub(super) fn identify(&self, mode: &RequestMode) -> Identity {
+    pub(crate) fn identify(&self, mode: &RequestMode) -> Identity {
         let compares_json = mode.fingerprint.wants_json(&self.whole.head.headers);
         let json = (compares_json || mode.record.subject.is_some())
             .then(|| Document::parse(&self.whole.body).ok())
@@ -127,12 +127,12 @@ impl Intake {
     }
 
     /// The very bytes of the request.
-    pub(super) fn verbatim(&self, mode: &RequestMode) -> Verbatim {
+    pub(crate) fn verbatim(&self, mode: &RequestMode) -> Verbatim {
         mode.fingerprint.verbatim(&self.subject(None))
     }
 
     /// Whether the very bytes of the request are these.
-    pub(super) fn is_verbatim(&self, mode: &RequestMode, first: &Verbatim) -> bool {
+    pub(crate) fn is_verbatim(&self, mode: &RequestMode, first: &Verbatim) -> bool {
         mode.fingerprint.is_verbatim(&self.subject(None), first)
     }
 
@@ -175,7 +175,7 @@ fn key_in_body(
 }
 
 /// The digest under which every key that named this business id is found, for one tenant.
-pub(super) fn subject(
+pub(crate) fn subject(
     json: &Document<'_>,
     pointer: &Pointer,
     tenant: &TenantId,
@@ -185,7 +185,7 @@ pub(super) fn subject(
 }
 
 /// Reads a body of at most `most` bytes, in the time and the memory the limits give.
-pub(super) async fn read_body(
+pub(crate) async fn read_body(
     gateway: &Gateway,
     mut body: Incoming,
     most: u64,
@@ -261,18 +261,18 @@ async fn collect(
 
 impl Whole {
     /// The request as it goes upstream, and the memory it holds.
-    pub(super) fn into_request(
+    pub(crate) fn into_request(
         self,
         route: &RouteConfig,
         keyed: bool,
     ) -> (Request<Bytes>, Reservation) {
-        let request = onward::to_backend(route, self.head, self.peer, self.body, keyed);
+        let request = rewrite::to_backend(route, self.head, self.peer, self.body, keyed);
         (request, self.reservation)
     }
 }
 
 /// A header that was read here must reach the backend too, or the two see different requests.
-pub(super) fn refuse_nominations(
+pub(crate) fn refuse_nominations(
     gateway: &Gateway,
     compared: &[HeaderName],
     key_header: Option<&HeaderName>,
@@ -311,7 +311,7 @@ fn refused_key(error: KeyError, place: &KeySource) -> Problem {
     Problem::new(Slug::KeyInvalid, detail)
 }
 
-pub(super) fn key_in_a_trailer() -> Problem {
+pub(crate) fn key_in_a_trailer() -> Problem {
     Problem::new(
         Slug::KeyInvalid,
         "The idempotency key stands in a trailer, where it cannot be accepted. Nothing was sent.",
@@ -326,12 +326,12 @@ fn too_large(most: u64) -> Problem {
     .close()
 }
 
-pub(super) fn out_of_memory() -> Problem {
+pub(crate) fn out_of_memory() -> Problem {
     Problem::new(
         Slug::Overloaded,
         "Too much is being received at once. Nothing was sent; please try again shortly.",
     )
-    .retry_after(outcome::RETRY_LATER)
+    .retry_after(reply::RETRY_LATER)
     .close()
 }
 

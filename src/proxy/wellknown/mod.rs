@@ -24,11 +24,11 @@ use crate::items::rules::View;
 use crate::problem::{Problem, SLUGS, Slug};
 
 /// Where the contract is published.
-pub(super) const PATH: &str = "/.well-known/idempotency";
+pub(crate) const PATH: &str = "/.well-known/idempotency";
 const STATUS_PATH: &str = "/.well-known/idempotency/status";
 
 /// Answers a request below [`PATH`].
-pub(super) async fn answer(gateway: &Gateway, head: &request::Parts, path: &str) -> Answer {
+pub(crate) async fn answer(gateway: &Gateway, head: &request::Parts, path: &str) -> Answer {
     if path != PATH && path != STATUS_PATH {
         return Err(Problem::new(Slug::NoRoute, "Nothing is served at this address.")
             .disposition(None)
@@ -83,7 +83,7 @@ async fn status(gateway: &Gateway, headers: &HeaderMap) -> Answer {
         let id = RecordId::new(&tenant, &scope, &key);
         let record = gateway.store.get(id).await.map_err(|error| {
             tracing::error!(%error, "a key's status could not be read");
-            super::outcome::store_unavailable()
+            super::reply::store_unavailable()
         })?;
         if let Some(record) = record.filter(|record| !forgotten(record, gateway.store.now())) {
             let text = status_document(&record, gateway.store.now()).to_string();

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::Gateway;
-use super::outcome::{self, Told};
 use crate::idempotency::{Decision, Fingerprint, Record, RecordId, decide};
+use crate::proxy::Gateway;
+use crate::proxy::reply::{self, Told};
 use crate::store::{Change, StoreError, Swap};
 
 /// How long the answer of a settled record waits for the store to note that it was told. After that
@@ -14,11 +14,11 @@ use crate::store::{Change, StoreError, Swap};
 const NOTE_WITHIN: Duration = Duration::from_secs(1);
 
 /// A record as it was read, and what [`Hot::dropped`](crate::store::cache::Hot::dropped) gave before.
-pub(super) type Met<'a> = (&'a Record, u64);
+pub(crate) type Met<'a> = (&'a Record, u64);
 
 /// What a request is told that could not be claimed: a disk that takes no claims can be read all the
 /// same, and what is final there is true. A store on a server that did not answer is not asked again.
-pub(super) async fn without_a_claim(
+pub(crate) async fn without_a_claim(
     gateway: &Gateway,
     id: RecordId,
     claim: &Record,
@@ -39,18 +39,18 @@ pub(super) async fn without_a_claim(
 }
 
 /// The store did not do what was asked, and nothing was sent.
-pub(super) fn unavailable(error: &StoreError) -> Told {
+pub(crate) fn unavailable(error: &StoreError) -> Told {
     match error {
         StoreError::Unavailable(_) => tracing::error!(%error, "nothing was sent"),
         StoreError::Corrupt { .. } => {
             tracing::error!(%error, "nothing was sent; run `oncegate store verify`");
         }
     }
-    Told::Refused(outcome::store_unavailable())
+    Told::Refused(reply::store_unavailable())
 }
 
 /// What the store says of a key, for a request that does not claim it; `None`: the key is free.
-pub(super) async fn recorded(
+pub(crate) async fn recorded(
     gateway: &Gateway,
     id: RecordId,
     fingerprint: &Fingerprint,
@@ -67,7 +67,7 @@ pub(super) async fn recorded(
 }
 
 /// What an existing record means for a request that wanted to claim its key.
-pub(super) async fn known(
+pub(crate) async fn known(
     gateway: &Gateway,
     id: RecordId,
     met: Option<Met<'_>>,
@@ -88,10 +88,10 @@ pub(super) async fn known(
         Decision::NotRetained { status, completed } => Told::NotRetained { status, completed },
         Decision::InProgress => Told::InProgress,
         Decision::Unknown => Told::Unknown,
-        Decision::Reused { differing } => Told::Refused(outcome::reused(differing)),
-        Decision::Expired => Told::Refused(outcome::expired()),
+        Decision::Reused { differing } => Told::Refused(reply::reused(differing)),
+        Decision::Expired => Told::Refused(reply::expired()),
         // The caller tries again instead of telling this.
-        Decision::Forward { .. } => Told::Refused(outcome::store_unavailable()),
+        Decision::Forward { .. } => Told::Refused(reply::store_unavailable()),
     }
 }
 
@@ -111,7 +111,7 @@ async fn tell_first(gateway: &Gateway, id: RecordId, record: &Record) -> bool {
 }
 
 /// What a record says that was settled while this attempt was still out.
-pub(super) async fn settled_by_other(
+pub(crate) async fn settled_by_other(
     gateway: &Gateway,
     id: RecordId,
     met: Option<Met<'_>>,

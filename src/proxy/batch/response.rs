@@ -9,7 +9,7 @@ use http::header::{
 };
 use http::{Response, StatusCode, response};
 
-use super::records::Records;
+use super::claims::Records;
 use crate::body::{Body, Held, full};
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
@@ -18,7 +18,8 @@ use crate::items::{self, Joined, Ledger};
 use crate::problem::{Dialect, Disposition, Problem, STATUS};
 use crate::proxy::budget::Reservation;
 use crate::proxy::exchange::{Answer, report};
-use crate::proxy::{Gateway, intake, outcome};
+use crate::proxy::request::read;
+use crate::proxy::{Gateway, reply};
 use crate::store::cache::Merged;
 
 /// Headers that are about the exact bytes of a body, which change here.
@@ -34,35 +35,35 @@ const ABOUT_BYTES: [HeaderName; 8] = [
 ];
 
 /// Removes what is only true of the body as it was.
-pub(super) fn forget_bytes(headers: &mut HeaderMap) {
+pub(crate) fn forget_bytes(headers: &mut HeaderMap) {
     for name in &ABOUT_BYTES {
         headers.remove(name);
     }
 }
 
 /// The backend's part in an answer.
-pub(super) struct Brought<'a> {
-    pub(super) head: response::Parts,
-    pub(super) body: &'a Bytes,
-    pub(super) joined: &'a Joined,
+pub(crate) struct Brought<'a> {
+    pub(crate) head: response::Parts,
+    pub(crate) body: &'a Bytes,
+    pub(crate) joined: &'a Joined,
     /// What the call came to, unless an item is unknown.
-    pub(super) disposition: Disposition,
+    pub(crate) disposition: Disposition,
 }
 
 /// Memory for an answer from the records alone: a short request may name items whose rows are long.
 ///
 /// # Errors
 /// When it is not granted.
-pub(super) fn memory(gateway: &Gateway, records: &Records) -> Result<Reservation, Problem> {
+pub(crate) fn memory(gateway: &Gateway, records: &Records) -> Result<Reservation, Problem> {
     let ledgers = records.iter().filter_map(|record| record.as_deref()?.ledger());
     let bytes: usize = ledgers.map(Ledger::bytes).sum();
     let mut memory = gateway.budget.reserve();
-    if memory.grow(bytes as u64) { Ok(memory) } else { Err(intake::out_of_memory()) }
+    if memory.grow(bytes as u64) { Ok(memory) } else { Err(read::out_of_memory()) }
 }
 
 /// The merged answer from the records of all items; `brought`: what this call was answered, `held`:
 /// memory to hold until the client has the answer.
-pub(super) fn merged(
+pub(crate) fn merged(
     mode: &ItemsMode,
     batch: &items::Batch,
     records: &Records,
@@ -74,7 +75,7 @@ pub(super) fn merged(
     let Some(entries) = entries else {
         // Every item that is not sent has a record, and every item that was has one now.
         tracing::error!("an item of a batch has no record");
-        return Err(outcome::outcome_unknown(StatusCode::BAD_GATEWAY));
+        return Err(reply::outcome_unknown(StatusCode::BAD_GATEWAY));
     };
     let response = brought.as_ref().map(|brought| items::Response {
         status: brought.head.status.as_u16(),
@@ -102,21 +103,21 @@ pub(super) fn merged(
     head.headers.insert(STATUS, disposition.header());
     if disposition == Disposition::Unknown {
         // Its status is the template's, not the backend's.
-        outcome::insert_unknown(&mut head.headers);
+        reply::insert_unknown(&mut head.headers);
     }
     if disposition == Disposition::Replayed {
         let name = mode.duplicates.replayed_header.clone();
         head.headers.insert(name, HeaderValue::from_static("true"));
     }
     let expires = expires(records).map(Timestamp::to_http_date);
-    outcome::insert_expires(&mut head.headers, expires);
+    reply::insert_expires(&mut head.headers, expires);
     let body = Body::streamed(Held::new(Bytes::from(rendered.body), held));
     Ok(Response::from_parts(head, body))
 }
 
 /// The answer of a batch whose items are all done, for whoever sends it again; `dropped`: see
 /// [`Merged::dropped`].
-pub(super) fn done(
+pub(crate) fn done(
     mode: &ItemsMode,
     batch: &items::Batch,
     records: &Records,
@@ -138,7 +139,7 @@ pub(super) fn done(
 }
 
 /// That answer: nothing was sent. `held`: memory to hold until the client has it.
-pub(super) fn again(mode: &ItemsMode, merged: &Merged, held: Option<Reservation>) -> Answer {
+pub(crate) fn again(mode: &ItemsMode, merged: &Merged, held: Option<Reservation>) -> Answer {
     let mut response = Response::new(Body::streamed(Held::new(merged.body.clone(), held)));
     // Templates have statuses that were checked.
     *response.status_mut() = StatusCode::from_u16(merged.status).unwrap_or(StatusCode::OK);
@@ -147,7 +148,7 @@ pub(super) fn again(mode: &ItemsMode, merged: &Merged, held: Option<Reservation>
     headers.insert(STATUS, Disposition::Replayed.header());
     let name = mode.duplicates.replayed_header.clone();
     headers.insert(name, HeaderValue::from_static("true"));
-    outcome::insert_expires(headers, merged.kept_until.map(Timestamp::to_http_date));
+    reply::insert_expires(headers, merged.kept_until.map(Timestamp::to_http_date));
     Ok(response)
 }
 
@@ -158,7 +159,7 @@ fn expires(records: &Records) -> Option<Timestamp> {
 }
 
 /// A refusal in the backend's own words, where there are some; else the problem.
-pub(super) fn worded(words: Option<&Refusal>, dialect: Dialect, problem: Problem) -> Answer {
+pub(crate) fn worded(words: Option<&Refusal>, dialect: Dialect, problem: Problem) -> Answer {
     let Some(words) = words else { return Err(problem) };
     let (status, body) = items::refusal(words);
     let mut response = report(&problem, dialect);

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::Gateway;
-use super::known::{known, settled_by_other, unavailable, without_a_claim};
-use super::outcome::{self, Told};
-use super::unfinished::Kind;
+use super::existing::{known, settled_by_other, unavailable, without_a_claim};
 use crate::clock::Timestamp;
 use crate::idempotency::key::Key;
 use crate::idempotency::outcome::UnknownReason;
@@ -16,26 +13,29 @@ use crate::idempotency::{
     Answer, Decision, Fingerprint, Record, RecordId, State, TenantId, decide,
 };
 use crate::nonce;
+use crate::proxy::Gateway;
+use crate::proxy::reply::{self, Told};
+use crate::settle::retry::Kind;
 use crate::store::{Change, StoreError, Swap};
 
 /// How often a claim is tried again when the record it met changed under it. Each try lost to a
 /// change that somebody else made, so this is only reached under a fault.
-pub(super) const MAX_TRIES: usize = 8;
+pub(crate) const MAX_TRIES: usize = 8;
 
 /// What a new record says.
-pub(super) struct Draft {
-    pub(super) route: usize,
-    pub(super) tenant: TenantId,
-    pub(super) key: Key,
-    pub(super) subject: Option<[u8; 16]>,
-    pub(super) fingerprint: Fingerprint,
+pub(crate) struct Draft {
+    pub(crate) route: usize,
+    pub(crate) tenant: TenantId,
+    pub(crate) key: Key,
+    pub(crate) subject: Option<[u8; 16]>,
+    pub(crate) fingerprint: Fingerprint,
     /// How long its records are kept.
-    pub(super) retention: Retention,
+    pub(crate) retention: Retention,
 }
 
 /// A durable claim. Dropped before its outcome was recorded (a panic, a runtime that ends), it
 /// records "unknown" as well as it can.
-pub(super) struct Claimed {
+pub(crate) struct Claimed {
     gateway: Arc<Gateway>,
     id: RecordId,
     /// The record as this attempt last wrote it.
@@ -45,10 +45,10 @@ pub(super) struct Claimed {
 }
 
 /// What was met instead of one's own record, and what `Hot::dropped` gave before.
-pub(super) struct Winner(Option<Box<Record>>, u64);
+pub(crate) struct Winner(Option<Box<Record>>, u64);
 
 /// How recording a final answer ended.
-pub(super) enum Settled {
+pub(crate) enum Settled {
     /// It is durable.
     Recorded { expires: Option<Timestamp>, completed: Timestamp },
     /// It is not known to be durable.
@@ -60,7 +60,7 @@ pub(super) enum Settled {
 impl Claimed {
     /// Makes the claim durable, or says what the key's record means for this request. A call that
     /// another process has in flight is waited for, `until` then at most.
-    pub(super) async fn claim(
+    pub(crate) async fn claim(
         gateway: &Arc<Gateway>,
         id: RecordId,
         draft: Draft,
@@ -123,10 +123,10 @@ impl Claimed {
             }
         }
         tracing::error!(record = ?id, "the record kept changing; nothing was sent");
-        Err(Told::Refused(outcome::store_unavailable()))
+        Err(Told::Refused(reply::store_unavailable()))
     }
 
-    pub(super) fn id(&self) -> RecordId {
+    pub(crate) fn id(&self) -> RecordId {
         self.id
     }
 
@@ -134,7 +134,7 @@ impl Claimed {
     ///
     /// A process that was taken for dead finds its record unknown. When nobody else has decided
     /// since, what its own attempt brought is the truth and settles it.
-    pub(super) async fn complete(&mut self, answer: Answer) -> Settled {
+    pub(crate) async fn complete(&mut self, answer: Answer) -> Settled {
         let (now, retention) = (self.gateway.store.now(), self.retention);
         for _ in 0..MAX_TRIES {
             let dropped = self.gateway.hot.dropped();
@@ -170,13 +170,13 @@ impl Claimed {
 
     /// What a client is told whose record somebody else settled. Only for one that is told: of a
     /// settlement by an operator it may be the first.
-    pub(super) async fn otherwise(&self, Winner(winner, dropped): Winner) -> Told {
+    pub(crate) async fn otherwise(&self, Winner(winner, dropped): Winner) -> Told {
         let met = winner.as_deref().map(|record| (record, dropped));
         settled_by_other(&self.gateway, self.id, met, &self.record).await
     }
 
     /// Records that nobody knows the outcome.
-    pub(super) async fn lose(&mut self, reason: UnknownReason) {
+    pub(crate) async fn lose(&mut self, reason: UnknownReason) {
         let next = self.record.lost(reason, self.gateway.store.now());
         self.put_or_later(Some(next.into())).await;
     }
@@ -184,7 +184,7 @@ impl Claimed {
     /// Frees the key: the backend has certainly not acted. What operators decided about it before is
     /// kept. Also when this process was taken for
     /// dead meanwhile, and its call for one whose outcome nobody knows.
-    pub(super) async fn release(&mut self) {
+    pub(crate) async fn release(&mut self) {
         for _ in 0..MAX_TRIES {
             let next = self.record.freed(self.retention, self.gateway.store.now()).map(Arc::new);
             match self.put_or_later(next).await {
@@ -283,6 +283,6 @@ fn withdraw(gateway: &Gateway, id: RecordId, claim: &Record, retention: Retentio
 
 /// The version of a new claim. Random, so that it repeats no token of a claim that was released;
 /// the upper bits are free for the raises to come.
-pub(super) fn first_version() -> u64 {
+pub(crate) fn first_version() -> u64 {
     nonce::number() >> 8
 }

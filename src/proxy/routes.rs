@@ -7,14 +7,14 @@ use crate::config;
 /// One path matcher for each method, so that a path which is special for one method is still found
 /// by another under a wider pattern.
 #[derive(Debug, Default)]
-pub struct Router {
+pub(crate) struct Router {
     /// A handful: looked through faster than hashed.
     by_method: Vec<(Method, matchit::Router<usize>)>,
 }
 
 /// What the router found.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found {
+pub(crate) enum Found {
     /// The route of this index.
     Route(usize),
     /// The path is configured, but only for these methods.
@@ -29,7 +29,7 @@ impl Router {
     /// # Errors
     /// When two routes claim the same method and path; the configuration reports that earlier, with
     /// the line.
-    pub fn new(routes: &[config::RouteConfig]) -> Result<Self, String> {
+    pub(crate) fn new(routes: &[config::RouteConfig]) -> Result<Self, String> {
         let mut router = Self::default();
         for (index, route) in routes.iter().enumerate() {
             for method in &route.methods {
@@ -70,14 +70,14 @@ impl Router {
     }
 
     /// Names and values of the parameters in the path of a route that was found.
-    pub fn parameters(&self, method: &Method, path: &str) -> Vec<(String, String)> {
+    pub(crate) fn parameters(&self, method: &Method, path: &str) -> Vec<(String, String)> {
         let matched = self.paths(method).and_then(|paths| paths.at(path).ok());
         let matched = matched.iter().flat_map(|matched| matched.params.iter());
         matched.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
     /// The route for `method` and the normalized `path`.
-    pub fn find(&self, method: &Method, path: &str) -> Found {
+    pub(crate) fn find(&self, method: &Method, path: &str) -> Found {
         if let Some(paths) = self.paths(method)
             && let Ok(matched) = paths.at(path)
         {

@@ -1,0 +1,3 @@
+//! Changes that have to become durable after a claim.
+
+pub(crate) mod retry;
