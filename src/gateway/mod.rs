@@ -45,8 +45,8 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String
     let tasks = Tasks::default();
     let drain = config.server.drain;
     let gateway = Gateway::new(config.clone(), store.clone(), tasks.clone())?;
-    let office = admin::Office::new(config, store.clone(), gateway.hot.clone(), tasks);
-    let office = Arc::new(office);
+    let admin_state = admin::AdminState::new(config, store.clone(), gateway.hot.clone(), tasks);
+    let admin_state = Arc::new(admin_state);
     let listening = addresses(&listeners)?;
     let admin = addresses(std::slice::from_ref(&admin_listener))?[0];
     // The sweeper, the operator's listener and idle connections are no work to drain: they end by
@@ -62,7 +62,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String
         Tasks::default().spawn(cache::follow(gateway.hot.clone(), announced));
     }
     let (end, mut ended) = shutdown::channel();
-    let operators = admin::serve(office, admin_listener, shutdown.clone());
+    let operators = admin::serve(admin_state, admin_listener, shutdown.clone());
     background.spawn(async move {
         // It can be asked while calls are drained.
         tokio::select! {

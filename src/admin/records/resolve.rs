@@ -8,9 +8,10 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::response::{self, Object, Written};
-use super::shown::detail;
-use super::trouble::Trouble;
-use super::{Office, shown};
+use super::view;
+use super::view::detail;
+use crate::admin::error::ApiError;
+use crate::admin::state::AdminState;
 use crate::config::Mode;
 use crate::idempotency::history::Note;
 use crate::idempotency::retention::Retention;
@@ -50,20 +51,20 @@ enum How {
 }
 
 /// `GET /api/records/{id}`
-pub(super) async fn show(office: &Office, id: RecordId) -> Result<Value, Trouble> {
-    let record = office.store.get(id).await.map_err(|error| Trouble::unread(&error))?;
-    let record = record.and_then(|record| shown::current(record, office.store.now()));
-    record.map(|record| detail(&id, &record)).ok_or_else(Trouble::no_record)
+pub(super) async fn show(state: &AdminState, id: RecordId) -> Result<Value, ApiError> {
+    let record = state.store.get(id).await.map_err(|error| ApiError::unread(&error))?;
+    let record = record.and_then(|record| view::current(record, state.store.now()));
+    record.map(|record| detail(&id, &record)).ok_or_else(ApiError::no_record)
 }
 
 /// `POST /api/records/{id}/resolve`
 pub(super) async fn resolve(
-    office: &Arc<Office>,
+    state: &Arc<AdminState>,
     id: RecordId,
     wanted: Resolve,
-) -> Result<Value, Trouble> {
+) -> Result<Value, ApiError> {
     if wanted.reason.trim().is_empty() {
-        return Err(Trouble::invalid(
+        return Err(ApiError::invalid(
             "reason-missing",
             "`reason` is needed: say what you looked at",
         ));
@@ -72,20 +73,20 @@ pub(super) async fn resolve(
     let (mut given, how, units) = (wanted.response, wanted.how, wanted.units);
     let attempt = wanted.attempt;
     if how == How::NotExecuted && (given.is_some() || units.is_some()) {
-        return Err(Trouble::misfit(SettleError::Kind));
+        return Err(ApiError::misfit(SettleError::Kind));
     }
     // The response is checked by the rules of the record's route, once that is known.
     let mut settling = None;
-    let decide = move |office: &Office, record: &Record| {
-        let now = office.store.now();
+    let decide = move |state: &AdminState, record: &Record| {
+        let now = state.store.now();
         let is_item = record.ledger().is_some();
         if let Some(attempt) = attempt.filter(|attempt| *attempt != record.attempts) {
             return Err(another_attempt(attempt, record.attempts));
         }
         if (is_item && given.is_some()) || (!is_item && units.is_some()) {
-            return Err(Trouble::misfit(SettleError::Kind));
+            return Err(ApiError::misfit(SettleError::Kind));
         }
-        let rules = office.rules(record);
+        let rules = state.rules(record);
         let settling = match &settling {
             Some(settling) => settling,
             None => settling.insert(match (how, given.take()) {
@@ -99,101 +100,101 @@ pub(super) async fn resolve(
             }),
         };
         let settled = record.settled(settling, note.clone(), rules.retention, now);
-        settled.map(Some).map_err(Trouble::misfit)
+        settled.map(Some).map_err(ApiError::misfit)
     };
-    change(office, id, decide).await
+    change(state, id, decide).await
 }
 
 /// `DELETE /api/records/{id}`
 pub(super) async fn purge(
-    office: &Arc<Office>,
+    state: &Arc<AdminState>,
     id: RecordId,
     by: Option<String>,
     reason: Option<String>,
-) -> Result<Value, Trouble> {
+) -> Result<Value, ApiError> {
     let note = note(by, reason)?;
-    let decide = move |office: &Office, record: &Record| {
-        record.purged(note.clone(), office.store.now()).map_err(Trouble::misfit)
+    let decide = move |state: &AdminState, record: &Record| {
+        record.purged(note.clone(), state.store.now()).map_err(ApiError::misfit)
     };
-    change(office, id, decide).await
+    change(state, id, decide).await
 }
 
-fn note(by: Option<String>, reason: Option<String>) -> Result<Note, Trouble> {
+fn note(by: Option<String>, reason: Option<String>) -> Result<Note, ApiError> {
     let by = by.unwrap_or_else(|| SOMEBODY.to_owned());
     let note = Note::new(by, reason.unwrap_or_default());
-    note.map_err(|error| Trouble::invalid("note-invalid", error.to_string()))
+    note.map_err(|error| ApiError::invalid("note-invalid", error.to_string()))
 }
 
 /// Makes a decision in a task of its own: an operator who goes away does not stop it between the
 /// store and those whom it concerns.
 async fn change(
-    office: &Arc<Office>,
+    state: &Arc<AdminState>,
     id: RecordId,
-    decide: impl FnMut(&Office, &Record) -> Result<Option<Record>, Trouble> + Send + 'static,
-) -> Result<Value, Trouble> {
-    let turn = office.turn().await;
+    decide: impl FnMut(&AdminState, &Record) -> Result<Option<Record>, ApiError> + Send + 'static,
+) -> Result<Value, ApiError> {
+    let turn = state.turn().await;
     let (tell, told) = oneshot::channel();
-    let owned = office.clone();
-    office.tasks.spawn(async move {
+    let owned = state.clone();
+    state.tasks.spawn(async move {
         let outcome = made(&owned, id, decide).await;
         drop(turn);
         // Whoever asked may be gone.
         let _ = tell.send(outcome);
     });
-    told.await.unwrap_or_else(|_| Err(Trouble::broken()))
+    told.await.unwrap_or_else(|_| Err(ApiError::broken()))
 }
 
 /// Makes a decision durable; it loses against whoever changed the record first, unless it is about
 /// the same attempt and still fits. `decide` gives `None` when there is nothing to do.
 async fn made(
-    office: &Office,
+    state: &AdminState,
     id: RecordId,
-    mut decide: impl FnMut(&Office, &Record) -> Result<Option<Record>, Trouble>,
-) -> Result<Value, Trouble> {
-    let found = office.store.get(id).await.map_err(|error| Trouble::unread(&error))?;
-    let mut found = found.and_then(|record| shown::current_as_it_is(record, office.store.now()));
+    mut decide: impl FnMut(&AdminState, &Record) -> Result<Option<Record>, ApiError>,
+) -> Result<Value, ApiError> {
+    let found = state.store.get(id).await.map_err(|error| ApiError::unread(&error))?;
+    let mut found = found.and_then(|record| view::current_as_it_is(record, state.store.now()));
     let first = found.as_ref().map(|record| record.attempt);
     for _ in 0..MAX_TRIES {
         let Some(record) = found else { break };
         if first != Some(record.attempt) {
             return Err(changed());
         }
-        let Some(next) = decide(office, &record)? else {
+        let Some(next) = decide(state, &record)? else {
             // Somebody decided it before, and may not have come to tell everybody.
-            tell(office, &id).await;
+            tell(state, &id).await;
             return Ok(detail(&id, &record));
         };
         let change = Change { id, expect: Some(record.version), put: Some(next.clone().into()) };
-        match office.store.swap(vec![change]).await {
+        match state.store.swap(vec![change]).await {
             Ok(Swap::Done) => {
                 log(&id, &next);
-                tell(office, &id).await;
+                tell(state, &id).await;
                 return Ok(detail(&id, &next));
             }
             Ok(Swap::Lost { winner, .. }) => found = winner.map(|winner| *winner),
             Err(error) => {
                 tracing::warn!(record = %id, %error, "an operator's decision was not confirmed");
-                tell(office, &id).await;
-                return Err(Trouble::unsure(&error));
+                tell(state, &id).await;
+                return Err(ApiError::unsure(&error));
             }
         }
     }
-    Err(if first.is_none() { Trouble::no_record() } else { changed() })
+    Err(if first.is_none() { ApiError::no_record() } else { changed() })
 }
 
-fn changed() -> Trouble {
-    Trouble::conflict(
+fn changed() -> ApiError {
+    ApiError::conflict(
         "changed",
         "the record was changed by somebody else just now, and nothing was decided; look at it again",
     )
 }
 
-fn another_attempt(named: u32, current: u32) -> Trouble {
+fn another_attempt(named: u32, current: u32) -> ApiError {
     let detail = format!(
         "the decision is about attempt {named}, but attempt {current} is the current one, and nothing \
          was decided; look at the record again"
     );
-    Trouble::conflict("changed", detail)
+    ApiError::conflict("changed", detail)
 }
 
 fn log(id: &RecordId, record: &Record) {
@@ -205,9 +206,9 @@ fn log(id: &RecordId, record: &Record) {
 
 /// Makes everybody who has the record in memory ask the store again. Also when the decision may not
 /// have been made: what is asked once too often does no harm.
-async fn tell(office: &Office, id: &RecordId) {
-    office.hot.forget(id);
-    if let Err(error) = office.store.announce(*id).await {
+async fn tell(state: &AdminState, id: &RecordId) {
+    state.hot.forget(id);
+    if let Err(error) = state.store.announce(*id).await {
         tracing::warn!(
             record = %id, %error,
             "other replicas were not told; they may replay what they have in memory for a minute"
@@ -222,7 +223,7 @@ pub(super) struct Rules {
     pub(super) replayed_header: Option<http::HeaderName>,
 }
 
-impl Office {
+impl AdminState {
     /// The rules for a record. Of a route that is not configured any more: the store's retention for
     /// a request; an item, whose ledger may live on under another name, is kept without end.
     pub(super) fn rules(&self, record: &Record) -> Rules {
@@ -250,7 +251,3 @@ impl Office {
         }
     }
 }
-
-#[cfg(test)]
-#[path = "decide_tests.rs"]
-mod tests;

@@ -1,7 +1,7 @@
 //! The query of a listing: names, values, and the cursor that goes on.
 
-use super::shown::StateName;
-use super::trouble::Trouble;
+use super::view::StateName;
+use crate::admin::error::ApiError;
 use crate::idempotency::{RecordId, TenantId};
 
 /// Records of a page unless the query says otherwise, and at most.
@@ -26,7 +26,10 @@ pub(super) struct Filters {
 ///
 /// # Errors
 /// For a name that is not in `names` or stands twice, and for what is not UTF-8.
-pub(super) fn pairs<'n>(query: &str, names: &[&'n str]) -> Result<Vec<(&'n str, String)>, Trouble> {
+pub(super) fn pairs<'n>(
+    query: &str,
+    names: &[&'n str],
+) -> Result<Vec<(&'n str, String)>, ApiError> {
     let mut found: Vec<(&str, String)> = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -56,7 +59,7 @@ impl Filters {
     ///
     /// # Errors
     /// For the first thing in it that is wrong.
-    pub(super) fn parse(query: &str) -> Result<Self, Trouble> {
+    pub(super) fn parse(query: &str) -> Result<Self, ApiError> {
         const NAMES: [&str; 7] = ["key", "tenant", "subject", "state", "route", "limit", "cursor"];
         let mut filters = Self { limit: LIMIT, ..Self::default() };
         let mut cursor = None;
@@ -131,8 +134,8 @@ impl Filters {
     }
 }
 
-fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> Trouble {
-    Trouble::invalid("query-invalid", detail)
+fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> ApiError {
+    ApiError::invalid("query-invalid", detail)
 }
 
 fn decoded(text: &str) -> Option<String> {
@@ -191,17 +194,17 @@ mod tests {
             ("subject=x", "`subject` needs `tenant`"),
             ("cursor=x", "this `cursor` is not one"),
         ] {
-            let trouble = Filters::parse(query).unwrap_err();
-            assert!(trouble.detail.starts_with(wanted), "{query}: {}", trouble.detail);
-            assert_eq!((trouble.status.as_u16(), trouble.code), (400, "query-invalid"));
+            let error = Filters::parse(query).unwrap_err();
+            assert!(error.detail.starts_with(wanted), "{query}: {}", error.detail);
+            assert_eq!((error.status.as_u16(), error.code), (400, "query-invalid"));
         }
     }
 
     #[test]
     fn an_address_without_parameters_says_so() {
         assert!(pairs("", &[]).is_ok());
-        let trouble = pairs("x=1", &[]).unwrap_err();
-        assert_eq!(trouble.detail, "this address takes no query; leave it out");
+        let error = pairs("x=1", &[]).unwrap_err();
+        assert_eq!(error.detail, "this address takes no query; leave it out");
     }
 
     #[test]

@@ -1,17 +1,18 @@
 //! A decision tells whoever may have the record in memory, whatever the store says of it.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use super::*;
+use super::resolve::purge;
+use crate::admin::state::AdminState;
 use crate::clock::Timestamp;
 use crate::config;
-use crate::idempotency::State;
 use crate::idempotency::record::Nonce;
+use crate::idempotency::{Record, RecordId, State};
 use crate::shutdown::Tasks;
 use crate::store::cache::Hot;
 use crate::store::samples::{self, T0};
-use crate::store::{Identity, Query, Store, StoreError, StoreFuture};
+use crate::store::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
 
 /// A store of one record, which makes every change and confirms it or not.
 #[derive(Debug)]
@@ -56,8 +57,8 @@ impl Store for Fake {
     }
 }
 
-/// An office whose memory has the answer of a record, and its store.
-fn office() -> (Arc<Office>, Arc<Fake>) {
+/// An state whose memory has the answer of a record, and its store.
+fn state() -> (Arc<AdminState>, Arc<Fake>) {
     let record = samples::kept(1, 10);
     let hot = Arc::new(Hot::new(1 << 20));
     hot.put(samples::id(1), record.clone());
@@ -69,46 +70,46 @@ fn office() -> (Arc<Office>, Arc<Fake>) {
     let text = "[[upstream]]\nname = \"api\"\nurl = \"http://127.0.0.1:9000\"\n[[route]]\nname = \
                 \"create\"\nmethods = [\"POST\"]\npath = \"/v1/orders\"\nupstream = \"api\"\n";
     let config = config::parse(text, "t.toml", &|_| None).unwrap();
-    (Arc::new(Office::new(config, store.clone(), hot, Tasks::default())), store)
+    (Arc::new(AdminState::new(config, store.clone(), hot, Tasks::default())), store)
 }
 
-fn told(office: &Office, store: &Fake) -> (bool, usize) {
-    (office.hot.get(&samples::id(1)).is_none(), store.announced.load(Ordering::SeqCst))
+fn told(state: &AdminState, store: &Fake) -> (bool, usize) {
+    (state.hot.get(&samples::id(1)).is_none(), store.announced.load(Ordering::SeqCst))
 }
 
 #[tokio::test]
 async fn a_purge_that_was_not_confirmed_is_told_as_well() {
-    let (office, store) = office();
+    let (state, store) = state();
     store.confirms.store(false, Ordering::SeqCst);
-    let trouble = purge(&office, samples::id(1), None, None).await.unwrap_err();
-    assert_eq!((trouble.status.as_u16(), trouble.code), (503, "store-unavailable"));
-    assert_eq!(told(&office, &store), (true, 1));
+    let error = purge(&state, samples::id(1), None, None).await.unwrap_err();
+    assert_eq!((error.status.as_u16(), error.code), (503, "store-unavailable"));
+    assert_eq!(told(&state, &store), (true, 1));
 }
 
 #[tokio::test]
 async fn a_purge_of_what_is_purged_is_told_once_more() {
-    let (office, store) = office();
+    let (state, store) = state();
     let before = store.record.lock().unwrap().clone();
-    purge(&office, samples::id(1), None, None).await.unwrap();
-    assert_eq!(told(&office, &store), (true, 1));
+    purge(&state, samples::id(1), None, None).await.unwrap();
+    assert_eq!(told(&state, &store), (true, 1));
     assert!(matches!(store.record.lock().unwrap().state, State::Tombstone { .. }));
-    office.hot.put(samples::id(1), before);
-    let shown = purge(&office, samples::id(1), None, None).await.unwrap();
+    state.hot.put(samples::id(1), before);
+    let shown = purge(&state, samples::id(1), None, None).await.unwrap();
     assert_eq!(shown["history"].as_array().map(Vec::len), Some(1));
-    assert_eq!(told(&office, &store), (true, 2));
+    assert_eq!(told(&state, &store), (true, 2));
 }
 
 #[tokio::test]
 async fn a_decision_is_a_task_that_a_drain_waits_for() {
-    let (office, store) = office();
+    let (state, store) = state();
     {
         // Polled once and dropped, as when the operator's connection ends.
-        let purging = purge(&office, samples::id(1), None, None);
+        let purging = purge(&state, samples::id(1), None, None);
         let mut purging = std::pin::pin!(purging);
         assert!(polled_once(purging.as_mut()).await.is_none());
     }
-    assert!(office.tasks.ended(std::time::Duration::from_secs(60)).await);
-    assert_eq!(told(&office, &store), (true, 1));
+    assert!(state.tasks.ended(std::time::Duration::from_secs(60)).await);
+    assert_eq!(told(&state, &store), (true, 1));
 }
 
 /// What a future gives when it is polled once.

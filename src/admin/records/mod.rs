@@ -1,5 +1,13 @@
 //! The records API: who may use it, and which address does what.
 
+mod list;
+mod query;
+mod resolve;
+#[cfg(test)]
+mod resolve_tests;
+mod response;
+mod view;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +21,10 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
-use super::query::{self, Filters};
-use super::response::Object;
-use super::trouble::Trouble;
-use super::{Office, decide, list};
+use self::query::Filters;
+use self::response::Object;
+use crate::admin::error::ApiError;
+use crate::admin::state::AdminState;
 use crate::body::{Body, full};
 use crate::idempotency::RecordId;
 
@@ -27,9 +35,9 @@ pub(super) const PATH: &str = "/api/";
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Answers a request below [`PATH`].
-pub(super) async fn answer(office: &Arc<Office>, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn answer(state: &Arc<AdminState>, request: Request<Incoming>) -> Response<Body> {
     let whole = request.body().is_end_stream();
-    match route(office, request).await {
+    match route(state, request).await {
         Ok(document) => {
             let mut response = Response::new(full(document.to_string()));
             let headers = response.headers_mut();
@@ -37,12 +45,12 @@ pub(super) async fn answer(office: &Arc<Office>, request: Request<Incoming>) -> 
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             response
         }
-        Err(trouble) => trouble.respond(!whole),
+        Err(error) => error.respond(!whole),
     }
 }
 
-async fn route(office: &Arc<Office>, request: Request<Incoming>) -> Result<Value, Trouble> {
-    allowed(office, request.headers())?;
+async fn route(state: &Arc<AdminState>, request: Request<Incoming>) -> Result<Value, ApiError> {
+    allowed(state, request.headers())?;
     let (head, body) = request.into_parts();
     let query = head.uri.query().unwrap_or_default();
     let path: Vec<&str> = below(head.uri.path()).split('/').collect();
@@ -50,14 +58,14 @@ async fn route(office: &Arc<Office>, request: Request<Incoming>) -> Result<Value
     match path.as_slice() {
         ["records"] if reads => {
             let filters = Filters::parse(query)?;
-            let _turn = office.turn().await;
-            list::list(office, &filters).await
+            let _turn = state.turn().await;
+            list::list(state, &filters).await
         }
-        ["records"] => Err(Trouble::method("GET, HEAD")),
+        ["records"] => Err(ApiError::method("GET, HEAD")),
         ["records", id] if reads => {
             query::pairs(query, &[])?;
-            let _turn = office.turn().await;
-            decide::show(office, record_id(id)?).await
+            let _turn = state.turn().await;
+            resolve::show(state, record_id(id)?).await
         }
         ["records", id] if head.method == Method::DELETE => {
             let (mut by, mut reason) = (None, None);
@@ -67,21 +75,21 @@ async fn route(office: &Arc<Office>, request: Request<Incoming>) -> Result<Value
                     _ => reason = Some(value),
                 }
             }
-            decide::purge(office, record_id(id)?, by, reason).await
+            resolve::purge(state, record_id(id)?, by, reason).await
         }
-        ["records", _] => Err(Trouble::method("GET, HEAD, DELETE")),
+        ["records", _] => Err(ApiError::method("GET, HEAD, DELETE")),
         ["records", id, "resolve"] if head.method == Method::POST => {
             query::pairs(query, &[])?;
             let id = record_id(id)?;
             is_json(&head.headers)?;
-            let body = read(body, office.most_body).await?;
+            let body = read(body, state.most_body).await?;
             let Object(wanted) = serde_json::from_slice(&body).map_err(|error| {
-                Trouble::invalid("body-invalid", format!("the body cannot be read: {error}"))
+                ApiError::invalid("body-invalid", format!("the body cannot be read: {error}"))
             })?;
-            decide::resolve(office, id, wanted).await
+            resolve::resolve(state, id, wanted).await
         }
-        ["records", _, "resolve"] => Err(Trouble::method("POST")),
-        _ => Err(Trouble::new(
+        ["records", _, "resolve"] => Err(ApiError::method("POST")),
+        _ => Err(ApiError::new(
             StatusCode::NOT_FOUND,
             "no-such-address",
             "there is /api/records, /api/records/{id} and /api/records/{id}/resolve",
@@ -95,9 +103,9 @@ fn below(path: &str) -> &str {
 }
 
 /// Whether the caller has the token.
-fn allowed(office: &Office, headers: &HeaderMap) -> Result<(), Trouble> {
-    let Some(token) = &office.token else {
-        return Err(Trouble::new(
+fn allowed(state: &AdminState, headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(token) = &state.token else {
+        return Err(ApiError::new(
             StatusCode::FORBIDDEN,
             "no-token-configured",
             "the records API shows keys and answers of customers and has no token to guard it; set \
@@ -116,7 +124,7 @@ fn allowed(office: &Office, headers: &HeaderMap) -> Result<(), Trouble> {
         return Ok(());
     }
     let detail = "this needs `Authorization: Bearer` with the token of [admin]";
-    Err(Trouble::new(StatusCode::UNAUTHORIZED, "unauthorized", detail))
+    Err(ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", detail))
 }
 
 /// The token of `Bearer <token>` (RFC 6750 section 2.1); the scheme's case does not matter.
@@ -125,29 +133,29 @@ fn bearer(line: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-fn record_id(text: &str) -> Result<RecordId, Trouble> {
+fn record_id(text: &str) -> Result<RecordId, ApiError> {
     RecordId::parse(text).ok_or_else(|| {
-        Trouble::invalid("id-invalid", "a record's id is 32 hex digits in lower case")
+        ApiError::invalid("id-invalid", "a record's id is 32 hex digits in lower case")
     })
 }
 
-fn is_json(headers: &HeaderMap) -> Result<(), Trouble> {
+fn is_json(headers: &HeaderMap) -> Result<(), ApiError> {
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if kind.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
     let detail = "the body must be JSON, sent with `Content-Type: application/json`";
-    Err(Trouble::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", detail))
+    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", detail))
 }
 
 /// The body, of at most `most` bytes.
-async fn read(mut body: Incoming, most: u64) -> Result<Bytes, Trouble> {
+async fn read(mut body: Incoming, most: u64) -> Result<Bytes, ApiError> {
     let too_large = || {
         let detail = format!("the body is larger than the {most} bytes that are accepted");
-        Trouble::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail)
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail)
     };
-    let broken = || Trouble::invalid("body-invalid", "the body broke off before its end");
+    let broken = || ApiError::invalid("body-invalid", "the body broke off before its end");
     let reading = async {
         if body.size_hint().lower() > most {
             return Err(too_large());
@@ -164,6 +172,6 @@ async fn read(mut body: Incoming, most: u64) -> Result<Bytes, Trouble> {
     };
     timeout(BODY_TIMEOUT, reading).await.unwrap_or_else(|_| {
         let detail = "the body did not arrive in time; send it again";
-        Err(Trouble::new(StatusCode::REQUEST_TIMEOUT, "too-slow", detail))
+        Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "too-slow", detail))
     })
 }

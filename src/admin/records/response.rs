@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde_json::{Map, Value, json};
 
-use super::trouble::Trouble;
+use crate::admin::error::ApiError;
 use crate::base64;
 use crate::clock::{Timestamp, rfc3339};
 use crate::idempotency::record::StoredResponse;
@@ -72,7 +72,7 @@ impl Written {
         most: u64,
         ours: Option<&HeaderName>,
         now: Timestamp,
-    ) -> Result<Arc<StoredResponse>, Trouble> {
+    ) -> Result<Arc<StoredResponse>, ApiError> {
         if !(200..=599).contains(&self.status) {
             return Err(invalid("`response.status` is the status of an answer, 200 to 599"));
         }
@@ -103,7 +103,7 @@ impl Written {
     }
 
     /// The body, and its media type if it is not told.
-    fn whole_body(&self) -> Result<(Bytes, &'static str), Trouble> {
+    fn whole_body(&self) -> Result<(Bytes, &'static str), ApiError> {
         match (&self.body, &self.body_base64) {
             (Some(_), Some(_)) => Err(invalid("give `body` or `body_base64`, not both")),
             (Some(text), None) => {
@@ -142,7 +142,7 @@ fn date(now: Timestamp) -> (HeaderName, HeaderValue) {
 fn only<'a>(
     lines: &'a [(HeaderName, HeaderValue)],
     wanted: &HeaderName,
-) -> Result<Option<&'a HeaderValue>, Trouble> {
+) -> Result<Option<&'a HeaderValue>, ApiError> {
     let mut found = lines.iter().filter(|(name, _)| name == wanted);
     match (found.next(), found.next()) {
         (first, None) => Ok(first.map(|(_, value)| value)),
@@ -150,7 +150,7 @@ fn only<'a>(
     }
 }
 
-fn is_date(value: &HeaderValue) -> Result<(), Trouble> {
+fn is_date(value: &HeaderValue) -> Result<(), ApiError> {
     let date = value.to_str().ok().and_then(|text| httpdate::parse_http_date(text).ok());
     date.map(|_| ()).ok_or_else(|| {
         invalid(
@@ -163,7 +163,7 @@ fn is_date(value: &HeaderValue) -> Result<(), Trouble> {
 fn lines(
     written: &Map<String, Value>,
     ours: Option<&HeaderName>,
-) -> Result<Vec<(HeaderName, HeaderValue)>, Trouble> {
+) -> Result<Vec<(HeaderName, HeaderValue)>, ApiError> {
     let mut lines = Vec::new();
     for (written_name, values) in written {
         let Ok(name) = HeaderName::from_bytes(written_name.as_bytes()) else {
@@ -213,6 +213,6 @@ fn refused(name: &HeaderName, ours: Option<&HeaderName>) -> Option<&'static str>
     }
 }
 
-fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> Trouble {
-    Trouble::invalid("response-invalid", detail)
+fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> ApiError {
+    ApiError::invalid("response-invalid", detail)
 }

@@ -12,7 +12,7 @@ use crate::store::StoreError;
 
 /// A refusal.
 #[derive(Debug)]
-pub(super) struct Trouble {
+pub(super) struct ApiError {
     pub(super) status: StatusCode,
     /// What programs match on.
     pub(super) code: &'static str,
@@ -22,7 +22,7 @@ pub(super) struct Trouble {
     pub(super) allow: Option<&'static str>,
 }
 
-impl Trouble {
+impl ApiError {
     pub(super) fn new(
         status: StatusCode,
         code: &'static str,

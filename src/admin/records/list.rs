@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::Office;
 use super::query::Filters;
-use super::shown::{StateName, current, summary};
-use super::trouble::Trouble;
+use super::view::{StateName, current, summary};
+use crate::admin::error::ApiError;
+use crate::admin::state::AdminState;
 use crate::clock::Timestamp;
 use crate::config::Mode;
 use crate::idempotency::id::subject_digest;
@@ -25,9 +25,9 @@ const MOST_READ: usize = 4096;
 const LONGEST: Duration = Duration::from_secs(2);
 
 /// `GET /api/records`
-pub(super) async fn list(office: &Office, filters: &Filters) -> Result<Value, Trouble> {
+pub(super) async fn list(state: &AdminState, filters: &Filters) -> Result<Value, ApiError> {
     if let (Some(tenant), Some(key), None) = (&filters.tenant, &filters.key, filters.after) {
-        return by_key(office, filters, tenant, key).await;
+        return by_key(state, filters, tenant, key).await;
     }
     let until = Instant::now() + LONGEST;
     let digest = |subject: &String| Some(subject_digest(subject, filters.tenant.as_ref()?));
@@ -38,11 +38,11 @@ pub(super) async fn list(office: &Office, filters: &Filters) -> Result<Value, Tr
     let mut read = 0;
     let next = 'reading: loop {
         let query = Query { subject, open, after, limit: PAGE, ..Query::default() };
-        let page = office.store.list(query).await.map_err(|error| Trouble::unread(&error))?;
+        let page = state.store.list(query).await.map_err(|error| ApiError::unread(&error))?;
         if page.is_empty() {
             break None;
         }
-        let now = office.store.now();
+        let now = state.store.now();
         for (id, record) in page {
             // Ids of one tenant begin with a byte of its own, and stand together.
             if filters.tenant.is_some_and(|tenant| id.shard() > tenant.as_bytes()[0]) {
@@ -64,11 +64,11 @@ pub(super) async fn list(office: &Office, filters: &Filters) -> Result<Value, Tr
 
 /// The records of one key of one tenant: their ids follow from the configured routes.
 async fn by_key(
-    office: &Office,
+    state: &AdminState,
     filters: &Filters,
     tenant: &TenantId,
     key: &str,
-) -> Result<Value, Trouble> {
+) -> Result<Value, ApiError> {
     let scope = |mode: &Mode, route: &str| match mode {
         Mode::Request(mode) => Some(match mode.key.scope {
             Scope::Tenant => String::new(),
@@ -77,13 +77,13 @@ async fn by_key(
         Mode::Items(mode) => Some(items::scope(&mode.ledger)),
         Mode::Off => None,
     };
-    let routes = office.config.routes.iter();
+    let routes = state.config.routes.iter();
     let scopes = routes.filter_map(|route| scope(&route.mode, &route.name));
     let mut ids: Vec<RecordId> = scopes.map(|scope| RecordId::new(tenant, &scope, key)).collect();
     ids.sort_unstable();
     ids.dedup();
-    let found = office.store.get_many(&ids).await.map_err(|error| Trouble::unread(&error))?;
-    let now = office.store.now();
+    let found = state.store.get_many(&ids).await.map_err(|error| ApiError::unread(&error))?;
+    let now = state.store.now();
     let records: Vec<Value> = ids
         .iter()
         .zip(found)

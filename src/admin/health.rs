@@ -1,0 +1,39 @@
+//! `/healthz` (alive) and `/readyz` (the store can make claims durable and the gateway is not draining).
+
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::body::{Body, full};
+use crate::store::Store;
+
+pub(super) fn answer(
+    store: &dyn Store,
+    request: &Request<Incoming>,
+    draining: bool,
+) -> Response<Body> {
+    let read = request.method() == Method::GET || request.method() == Method::HEAD;
+    match request.uri().path() {
+        "/healthz" | "/readyz" if !read => {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "read this with GET\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            response
+        }
+        "/healthz" => text(StatusCode::OK, "alive\n"),
+        "/readyz" if draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        "/readyz" => match store.ready() {
+            Ok(()) => text(StatusCode::OK, "ready\n"),
+            Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+        },
+        _ => text(StatusCode::NOT_FOUND, "there is /healthz, /readyz and /api/records\n"),
+    }
+}
+
+fn text(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+    let mut response = Response::new(full(text.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
