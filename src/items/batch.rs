@@ -6,8 +6,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::digest::{Digester, Prints, hash};
+use super::request::Request;
 use super::rules::{ItemRules, MatchBy, scalar};
-use crate::idempotency::TenantId;
+use crate::idempotency::Fingerprint;
 use crate::json::{Document, Kind, ParseError, Value};
 
 /// Bytes of the longest id.
@@ -15,18 +16,6 @@ pub const MAX_ID: usize = 4096;
 
 /// So many ids are compared with each other faster than they are hashed.
 const FEW: usize = 16;
-
-/// What a batch is read from.
-#[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
-    /// The caller.
-    pub tenant: &'a TenantId,
-    /// Names and values of the path's parameters, which may name what the body does not (a
-    /// customer); they count as shared members.
-    pub parameters: &'a [(&'a str, &'a str)],
-    /// The body as received.
-    pub body: &'a [u8],
-}
 
 /// The items of one request. Places are byte offsets in its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,6 +191,12 @@ impl Batch {
     ) -> Result<(Self, Prints), BatchError> {
         let (batch, prints) = read(rules, request, document, true)?;
         Ok((batch, prints.unwrap_or_default()))
+    }
+
+    /// The fingerprint of the item at this place; `prints` were read with this batch.
+    pub fn fingerprint(&self, prints: &Prints, at: usize) -> Option<Fingerprint> {
+        let digest = self.items.get(at)?.digest;
+        Some(Fingerprint { digest, members: prints.of_item(at)? })
     }
 }
 

@@ -5,12 +5,10 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::batch::{Batch, Request};
+use super::request::Request;
 use super::rules::ItemRules;
 use crate::idempotency::TenantId;
-use crate::idempotency::fingerprint::{
-    Fingerprint, MAX_MEMBER_NAME, MAX_MEMBERS, MemberDigest, member_digest,
-};
+use crate::idempotency::fingerprint::{MAX_MEMBER_NAME, MAX_MEMBERS, MemberDigest, member_digest};
 use crate::idempotency::preimage::field;
 use crate::json::{Document, Pointer, Value};
 
@@ -27,13 +25,11 @@ pub struct Prints {
 }
 
 impl Prints {
-    /// The fingerprint of the item at this place; `batch` is the one that was read with these.
-    pub fn fingerprint(&self, batch: &Batch, at: usize) -> Option<Fingerprint> {
-        let digest = batch.items.get(at)?.digest;
+    /// The short digests of the item at this place, those of the shared members first.
+    pub(super) fn of_item(&self, at: usize) -> Option<Arc<[MemberDigest]>> {
         let start = at.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
         let own = self.own.get(start..*self.ends.get(at)?)?;
-        let members = self.shared.iter().chain(own).take(MAX_MEMBERS).cloned().collect();
-        Some(Fingerprint { digest, members })
+        Some(self.shared.iter().chain(own).take(MAX_MEMBERS).cloned().collect())
     }
 }
 

@@ -14,6 +14,7 @@ pub mod batch;
 mod digest;
 mod edit;
 pub mod join;
+mod request;
 mod rows;
 pub mod rules;
 pub mod split;
@@ -22,9 +23,10 @@ mod tests;
 
 pub use crate::idempotency::ledger::{Appended, Doubt, Ledger, LedgerError};
 pub use answer::{Answer, refusal, render};
-pub use batch::{Batch, BatchError, Request};
+pub use batch::{Batch, BatchError};
 pub use digest::Prints;
 pub use join::{ItemOutcome, Joined, Response, Shape, join};
+pub use request::Request;
 pub use rules::ItemRules;
 pub use split::{Known, Part, Plan, Verdict};
 

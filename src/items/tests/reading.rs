@@ -73,7 +73,7 @@ fn what_cannot_be_claimed_is_refused() {
 fn first_print(mode: &ItemsMode, request: &Request<'_>) -> Fingerprint {
     let document = Document::parse(request.body).unwrap();
     let (batch, prints) = Batch::read_with_prints(&mode.rules, request, &document).unwrap();
-    prints.fingerprint(&batch, 0).unwrap()
+    batch.fingerprint(&prints, 0).unwrap()
 }
 
 #[track_caller]

@@ -283,7 +283,7 @@ impl Intake {
                 Batch::read_with_prints(&mode.rules, &request, &document).ok()?.1
             }
         };
-        self.prints.insert(prints).fingerprint(&self.batch, at)
+        self.batch.fingerprint(self.prints.insert(prints), at)
     }
 }
 
