@@ -5,11 +5,12 @@ use std::pin::pin;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 
-use super::Gateway;
-use super::exchange::{Answer, Arrived};
+use super::answer::Answer;
+use super::incoming::Arrived;
 use super::request::read::Whole;
 use super::rewrite;
 use super::server::peer::Client;
+use super::state::Gateway;
 use crate::body::{Body, Bounded, Held, empty};
 use crate::problem::{Disposition, Problem, STATUS, Slug};
 use crate::upstream::SendError;

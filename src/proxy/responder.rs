@@ -3,7 +3,7 @@
 use http::HeaderName;
 use tokio::sync::oneshot;
 
-use super::exchange::Answer;
+use super::answer::Answer;
 use super::reply::Told;
 use super::request::inflight::Lead;
 use crate::problem::Problem;

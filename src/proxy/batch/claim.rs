@@ -3,19 +3,21 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use super::claims::{self, Claim, ClaimedItems};
-use super::forward::Start;
-use super::remote::Elsewhere;
-use super::{Intake, follows, parallel, replay, reused};
+use super::ledger::{self, Records};
+use super::read::Intake;
+use super::remote::{Elsewhere, follows};
+use super::response::{parallel, replay, reused};
 use crate::config::ItemsMode;
 use crate::items::{self, Part, Plan, Verdict};
 use crate::problem::Problem;
-use crate::proxy::exchange::Answer;
+use crate::proxy::answer::Answer;
+use crate::proxy::reply;
 use crate::proxy::request::claim::MAX_TRIES;
-use crate::proxy::request::read;
-use crate::proxy::{Gateway, reply};
+use crate::proxy::request::read as intake;
+use crate::proxy::state::Gateway;
 
 /// A batch on its way to its claim.
 pub(crate) struct Claiming<'a> {
@@ -68,8 +70,8 @@ impl Claiming<'_> {
     /// Reads the records and plans anew.
     async fn look(&mut self) -> Result<(), Problem> {
         let Start { intake, records, plan, .. } = &mut self.start;
-        *records = claims::read(self.gateway, &intake.ids).await?;
-        *plan = claims::plan(&intake.batch, records, self.gateway.store.now());
+        *records = ledger::read(self.gateway, &intake.ids).await?;
+        *plan = ledger::plan(&intake.batch, records, self.gateway.store.now());
         Ok(())
     }
 
@@ -95,7 +97,11 @@ impl Claiming<'_> {
 }
 
 /// The body upstream; that of the client where nothing changes.
-fn body_to_send(mode: &ItemsMode, intake: &mut Intake, plan: &Plan) -> Result<Bytes, Problem> {
+pub(crate) fn body_to_send(
+    mode: &ItemsMode,
+    intake: &mut Intake,
+    plan: &Plan,
+) -> Result<Bytes, Problem> {
     let whole = &mut intake.whole;
     let whole_item =
         |(part, item): (&Part, &items::batch::Item)| *part == Part::Send(item.quantity);
@@ -107,7 +113,17 @@ fn body_to_send(mode: &ItemsMode, intake: &mut Intake, plan: &Plan) -> Result<By
         return Err(reply::store_unavailable());
     };
     if !whole.reservation.grow(body.len() as u64) {
-        return Err(read::out_of_memory());
+        return Err(intake::out_of_memory());
     }
     Ok(Bytes::from(body))
+}
+
+/// A batch that has something to send.
+pub(crate) struct Start {
+    pub(crate) route: usize,
+    pub(crate) intake: Box<Intake>,
+    pub(crate) records: Records,
+    pub(crate) plan: Plan,
+    /// Until when it may wait for what other processes are sending.
+    pub(crate) until: Instant,
 }

@@ -1,87 +1,27 @@
 //! The records of a batch's items: reading them, claiming them in one write, and a claim from the
 //! moment it is durable until its outcome is.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::Intake;
-use super::remote::Turns;
+use super::ledger::{Records, forgotten, unavailable};
+use super::read::Intake;
+use super::serialize::Turns;
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::ledger::{Doubt, ItemOutcome, Ledger, LedgerError};
 use crate::idempotency::outcome::UnknownReason;
-use crate::idempotency::record::{Expiry, Nonce};
+use crate::idempotency::record::Nonce;
 use crate::idempotency::retention::Retention;
 use crate::idempotency::{Record, RecordId, State};
-use crate::items::{self, Batch, Plan};
+use crate::items::Plan;
 use crate::nonce;
 use crate::problem::Problem;
+use crate::proxy::reply;
 use crate::proxy::request::claim::{MAX_TRIES, first_version};
-use crate::proxy::{Gateway, reply};
+use crate::proxy::state::Gateway;
 use crate::settle::retry::Kind;
 use crate::store::{Change, StoreError, Swap};
-
-/// What the store holds for each item of a batch, in its order.
-pub(crate) type Records = Vec<Option<Arc<Record>>>;
-
-/// Reads the records of all items.
-///
-/// # Errors
-/// When one cannot be read: nothing may be sent for the batch.
-pub(crate) async fn read(gateway: &Gateway, ids: &[RecordId]) -> Result<Records, Problem> {
-    let records = gateway.store.get_many(ids).await.map_err(|error| unavailable(&error))?;
-    let other = |record: &Option<Record>| record.as_ref().is_some_and(|it| it.ledger().is_none());
-    if let Some(at) = records.iter().position(other) {
-        tracing::error!(record = ?ids.get(at), "this record is not an item's; nothing was sent");
-        return Err(reply::store_unavailable());
-    }
-    Ok(records.into_iter().map(|record| record.map(Arc::new)).collect())
-}
-
-/// The records of items that nothing is known of.
-pub(crate) fn unread(ids: &[RecordId]) -> Records {
-    vec![None; ids.len()]
-}
-
-/// What to do about a batch whose items have these records.
-pub(crate) fn plan(batch: &Batch, records: &Records, now: Timestamp) -> Plan {
-    let known: Vec<Option<items::Known<'_>>> = records
-        .iter()
-        .map(|record| {
-            let record = record.as_deref()?;
-            if forgotten(record, now) {
-                return None;
-            }
-            Some(items::Known { digest: &record.fingerprint.digest, ledger: record.ledger()? })
-        })
-        .collect();
-    Plan::of(batch, &known)
-}
-
-/// The records as clients are told of them: of those whose retention has ended the quantities alone,
-/// whether or not the sweeper has been there. What is claimed is claimed of the records as they were
-/// read.
-pub(crate) fn as_told(records: &Records, now: Timestamp) -> Cow<'_, Records> {
-    let due = |record: &Arc<Record>| record.expires().is_some_and(|at| at <= now);
-    if !records.iter().flatten().any(due) {
-        return Cow::Borrowed(records);
-    }
-    let told = |record: &Arc<Record>| match record.expired(now) {
-        Expiry::Bury(next) => next.into(),
-        Expiry::Keep | Expiry::Forget => record.clone(),
-    };
-    Cow::Owned(records.iter().map(|record| record.as_ref().map(told)).collect())
-}
-
-fn forgotten(record: &Record, now: Timestamp) -> bool {
-    record.expired(now) == Expiry::Forget
-}
-
-fn unavailable(error: &StoreError) -> Problem {
-    tracing::error!(%error, "nothing was sent");
-    reply::store_unavailable()
-}
 
 /// A durable claim of some items of a batch. Dropped before its outcome was recorded (a panic, a
 /// runtime that ends), it records "unknown" as well as it can.

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use super::claim::Claiming;
-use super::claims::{self, ClaimedItems, Recorded, Records};
+use super::claim::{Claiming, Start};
+use super::claims::{ClaimedItems, Recorded};
+use super::ledger::{Records, as_told};
 use super::locks::{Hold, Name};
-use super::{Intake, response};
+use super::read::Intake;
+use super::response;
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
 use crate::failpoint::{self, Point};
@@ -24,27 +26,18 @@ use crate::idempotency::{RecordId, TenantId};
 use crate::items::{self, Joined, Plan, Shape, join};
 use crate::places::Place;
 use crate::problem::{Disposition, Problem};
+use crate::proxy::answer::{Answer, quota_exceeded, too_many_claims};
 use crate::proxy::budget::Reservation;
 use crate::proxy::collect::Collected;
-use crate::proxy::exchange::{Answer, quota_exceeded, too_many_claims};
 use crate::proxy::request::forward::{self, End, Sending};
 use crate::proxy::request::inflight::Share;
 use crate::proxy::request::read::Whole;
-use crate::proxy::{Gateway, reply, rewrite};
+use crate::proxy::state::Gateway;
+use crate::proxy::{reply, rewrite};
 
 /// Bytes of an answer that are read in any case: what it says was issued has to be known, however
 /// small the answers are that a route keeps.
 const READ: u64 = 16 << 20;
-
-/// A batch that has something to send.
-pub(crate) struct Start {
-    pub(crate) route: usize,
-    pub(crate) intake: Box<Intake>,
-    pub(crate) records: Records,
-    pub(crate) plan: Plan,
-    /// Until when it may wait for what other processes are sending.
-    pub(crate) until: Instant,
-}
 
 /// The duty to tell the client what came of its batch, and to let the next one go.
 pub(crate) struct Conclusion {
@@ -232,7 +225,7 @@ impl Call<'_> {
             };
             return Err(reply::outcome_unknown(status));
         }
-        if let Cow::Owned(told) = claims::as_told(&self.records, now) {
+        if let Cow::Owned(told) = as_told(&self.records, now) {
             self.records = told;
         }
         // What this call concluded is told as it is.

@@ -1,14 +1,11 @@
 //! What a batch waits for in other processes: an item that one of them has in flight, or a turn that
 //! is another batch's.
 
-use std::sync::Arc;
-
+use super::ledger::Records;
+use super::read::Intake;
+use crate::idempotency::RecordId;
 use crate::idempotency::record::Nonce;
-use crate::idempotency::{Record, RecordId, State};
-use crate::items;
-use crate::proxy::Gateway;
-use crate::proxy::request::claim::first_version;
-use crate::store::Change;
+use crate::proxy::state::Gateway;
 use crate::store::watch::Watch;
 
 /// The record of another process that a batch waits for.
@@ -45,79 +42,14 @@ impl Elsewhere {
     }
 }
 
-/// The turns of a batch: one for each `serialize_by` value, so that batches of several processes go
-/// one after the other. Within one process `busy` sees to that, and a store of one process has none.
-#[derive(Default)]
-pub(crate) struct Turns(Vec<(RecordId, Arc<Record>)>);
-
-impl Turns {
-    /// The turns that `batch` needs, as records of the attempt that `like` is a record of.
-    pub(crate) fn of(gateway: &Gateway, batch: &items::Batch, like: Option<&Record>) -> Self {
-        let (true, Some(like)) = (gateway.store.is_shared(), like) else { return Self::default() };
-        let turn = |digest: &[u8; 16]| {
-            let key: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-            // Names of routes have no colon, so a turn never collides with anything else.
-            let id = RecordId::new(&like.tenant, "turn:", &key);
-            let (version, state) = (first_version(), State::Turn);
-            let history = Vec::new();
-            let record = Record {
-                version,
-                key: key.into(),
-                subject: None,
-                attempts: 1,
-                state,
-                history,
-                ..like.clone()
-            };
-            (id, record.into())
-        };
-        Self(batch.serial.iter().map(turn).collect())
-    }
-
-    /// Taking them all.
-    pub(crate) fn take(&self) -> impl Iterator<Item = Change> {
-        self.0.iter().map(|(id, record)| Change {
-            id: *id,
-            expect: None,
-            put: Some(record.clone()),
-        })
-    }
-
-    /// Giving them all back.
-    pub(crate) fn give_back(&self) -> impl Iterator<Item = Change> {
-        self.0.iter().map(|(id, record)| Change {
-            id: *id,
-            expect: Some(record.version),
-            put: None,
-        })
-    }
-
-    /// Their ids.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = RecordId> {
-        self.0.iter().map(|(id, _)| *id)
-    }
-
-    /// Which turn is at this place among them.
-    pub(crate) fn id(&self, at: usize) -> Option<RecordId> {
-        self.0.get(at).map(|(id, _)| *id)
-    }
-
-    /// Forgets those that are not this batch's any more, from what the store has now.
-    pub(crate) fn retain(&mut self, found: &[Option<Record>]) {
-        let mut found = found.iter();
-        self.0.retain(|(_, own)| {
-            let now = found.next().and_then(Option::as_ref);
-            now.is_some_and(|now| now.version == own.version && now.attempt == own.attempt)
-        });
-    }
-
-    /// Whether there are none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// They are given back.
-    pub(crate) fn clear(&mut self) {
-        self.0.clear();
-    }
+/// Whether another process has this item in flight; then it is followed.
+pub(crate) fn follows(
+    gateway: &Gateway,
+    elsewhere: &mut Elsewhere,
+    intake: &Intake,
+    records: &Records,
+    item: usize,
+) -> bool {
+    let owner = records[item].as_deref().map(|record| record.owner);
+    owner.is_some_and(|owner| elsewhere.follow(gateway, intake.ids[item], owner))
 }

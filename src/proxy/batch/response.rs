@@ -1,6 +1,7 @@
 //! What the clients of a batch API are told: the merged answer, and refusals in the backend's words.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
@@ -9,17 +10,19 @@ use http::header::{
 };
 use http::{Response, StatusCode, response};
 
-use super::claims::Records;
+use super::ledger::{Records, as_told};
+use super::read::Intake;
 use crate::body::{Body, Held, full};
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
 use crate::items::rules::{Progress, Refusal};
-use crate::items::{self, Joined, Ledger};
-use crate::problem::{Dialect, Disposition, Problem, STATUS};
+use crate::items::{self, BatchError, Joined, Ledger};
+use crate::problem::{Dialect, Disposition, Problem, STATUS, Slug};
+use crate::proxy::answer::{Answer, report};
 use crate::proxy::budget::Reservation;
-use crate::proxy::exchange::{Answer, report};
-use crate::proxy::request::read;
-use crate::proxy::{Gateway, reply};
+use crate::proxy::reply;
+use crate::proxy::request::read as intake;
+use crate::proxy::state::Gateway;
 use crate::store::cache::Merged;
 
 /// Headers that are about the exact bytes of a body, which change here.
@@ -58,7 +61,7 @@ pub(crate) fn memory(gateway: &Gateway, records: &Records) -> Result<Reservation
     let ledgers = records.iter().filter_map(|record| record.as_deref()?.ledger());
     let bytes: usize = ledgers.map(Ledger::bytes).sum();
     let mut memory = gateway.budget.reserve();
-    if memory.grow(bytes as u64) { Ok(memory) } else { Err(read::out_of_memory()) }
+    if memory.grow(bytes as u64) { Ok(memory) } else { Err(intake::out_of_memory()) }
 }
 
 /// The merged answer from the records of all items; `brought`: what this call was answered, `held`:
@@ -153,7 +156,7 @@ pub(crate) fn again(mode: &ItemsMode, merged: &Merged, held: Option<Reservation>
 }
 
 /// Until when all of it is kept; `None` when some of it is kept without end.
-fn expires(records: &Records) -> Option<Timestamp> {
+pub(crate) fn expires(records: &Records) -> Option<Timestamp> {
     let ends = records.iter().map(|record| record.as_deref()?.expires());
     ends.collect::<Option<Vec<_>>>()?.into_iter().min()
 }
@@ -169,4 +172,86 @@ pub(crate) fn worded(words: Option<&Refusal>, dialect: Dialect, problem: Problem
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     *response.body_mut() = full(body);
     Ok(response)
+}
+
+/// The answer of a batch of which nothing is to be sent; `dropped` as it was before its records were
+/// read.
+pub(crate) fn replay(
+    gateway: &Gateway,
+    mode: &ItemsMode,
+    intake: &Intake,
+    records: &Records,
+    dropped: u64,
+) -> Answer {
+    let records = &*as_told(records, gateway.store.now());
+    let memory = memory(gateway, records)?;
+    if let Some(merged) = done(mode, &intake.batch, records, dropped) {
+        gateway.hot.put_merged(intake.verbatim, merged.clone());
+        return again(mode, &merged, Some(memory));
+    }
+    merged(mode, &intake.batch, records, None, Some(memory))
+}
+
+pub(crate) fn problem(error: BatchError) -> Problem {
+    let slug = match error {
+        BatchError::NotJson(_)
+        | BatchError::DuplicateMember
+        | BatchError::NoItems
+        | BatchError::NotAnObject { .. } => Slug::BodyInvalid,
+        BatchError::TooMany { .. } => Slug::TooManyItems,
+        BatchError::IdMissing { .. } => Slug::KeyMissing,
+        BatchError::IdInvalid { .. } => Slug::KeyInvalid,
+        BatchError::DuplicateItem { .. } => Slug::DuplicateItem,
+        BatchError::Quantity { .. } => Slug::QuantityInvalid,
+    };
+    Problem::new(slug, format!("{error} Nothing was sent."))
+}
+
+pub(crate) fn refused(mode: &ItemsMode, error: BatchError) -> Answer {
+    let words = match error {
+        BatchError::DuplicateItem { .. } => mode.rules.render.duplicate.as_ref(),
+        BatchError::NotJson(_)
+        | BatchError::DuplicateMember
+        | BatchError::NoItems
+        | BatchError::NotAnObject { .. }
+        | BatchError::TooMany { .. }
+        | BatchError::IdMissing { .. }
+        | BatchError::IdInvalid { .. }
+        | BatchError::Quantity { .. } => None,
+    };
+    worded(words, mode.dialect, problem(error))
+}
+
+/// The id of the item at this place belongs to another item.
+pub(crate) fn reused(
+    mode: &ItemsMode,
+    intake: &mut Intake,
+    records: &Records,
+    item: usize,
+) -> Answer {
+    let known = records.get(item).and_then(Option::as_deref);
+    let differing = known
+        .zip(intake.fingerprint(mode, item))
+        .map(|(known, fingerprint)| known.fingerprint.differing(&fingerprint))
+        .unwrap_or_default();
+    let which = if differing.is_empty() {
+        String::new()
+    } else {
+        format!(" (different: {})", differing.join(", "))
+    };
+    let detail = format!(
+        "The id of item {} was already used for a different item{which}. Nothing was sent; use a \
+         new id for a new item.",
+        item + 1
+    );
+    let problem = Problem::new(Slug::KeyReused, detail).member("item", item + 1);
+    let problem =
+        if differing.is_empty() { problem } else { problem.member("differing", differing) };
+    worded(mode.rules.render.mismatch.as_ref(), mode.dialect, problem)
+}
+
+/// Another batch with one of the items, or for the same customer, is running.
+pub(crate) fn parallel(mode: &ItemsMode, delay: Duration) -> Answer {
+    let dialect: Dialect = mode.dialect;
+    worded(mode.rules.render.parallel.as_ref(), dialect, reply::in_progress(delay))
 }

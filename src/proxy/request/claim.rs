@@ -13,8 +13,8 @@ use crate::idempotency::{
     Answer, Decision, Fingerprint, Record, RecordId, State, TenantId, decide,
 };
 use crate::nonce;
-use crate::proxy::Gateway;
 use crate::proxy::reply::{self, Told};
+use crate::proxy::state::Gateway;
 use crate::settle::retry::Kind;
 use crate::store::{Change, StoreError, Swap};
 

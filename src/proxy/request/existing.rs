@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::idempotency::{Decision, Fingerprint, Record, RecordId, decide};
-use crate::proxy::Gateway;
 use crate::proxy::reply::{self, Told};
+use crate::proxy::state::Gateway;
 use crate::store::{Change, StoreError, Swap};
 
 /// How long the answer of a settled record waits for the store to note that it was told. After that

@@ -23,11 +23,11 @@ use crate::idempotency::record::StoredResponse;
 use crate::idempotency::{Answer as Kept, Fingerprint};
 use crate::places::Place;
 use crate::problem::{Disposition, Problem, Slug};
-use crate::proxy::Gateway;
 use crate::proxy::collect::{self, Collected, Limits};
 use crate::proxy::reply::{self, Told};
 use crate::proxy::responder::Conclusion;
 use crate::proxy::rewrite;
+use crate::proxy::state::Gateway;
 use crate::upstream::SendError;
 
 /// A request that is ready to be claimed and sent.

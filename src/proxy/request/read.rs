@@ -20,8 +20,9 @@ use crate::idempotency::{RecordId, TenantId};
 use crate::json::{Document, Pointer};
 use crate::problem::{Problem, Slug};
 use crate::proxy::budget::Reservation;
-use crate::proxy::exchange::{Arrived, Path};
-use crate::proxy::{Gateway, headers, reply, rewrite};
+use crate::proxy::incoming::{Arrived, Path};
+use crate::proxy::state::Gateway;
+use crate::proxy::{headers, reply, rewrite};
 
 /// A keyed request, whole and valid.
 pub(crate) struct Intake {

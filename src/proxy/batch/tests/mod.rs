@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::claims::as_told;
+use super::ledger::as_told;
 use crate::clock::Timestamp;
 use crate::idempotency::ledger::{Appended, ItemOutcome, Ledger};
 use crate::idempotency::retention::Keep;

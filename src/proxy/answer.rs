@@ -1,0 +1,58 @@
+//! Answers of a request, and the two ways in which a problem or a call becomes one.
+
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::reply;
+use crate::body::Body;
+use crate::problem::{Dialect, Problem, Slug};
+
+/// What came of a request: the backend's answer, or one of the gateway's own.
+pub(crate) type Answer = Result<Response<Body>, Problem>;
+
+/// The one place where a problem becomes an answer and a line in the log.
+pub(crate) fn report(problem: &Problem, dialect: Dialect) -> Response<Body> {
+    let instance = crate::nonce::uuid();
+    let slug = problem.slug.as_str();
+    if problem.status.is_server_error() {
+        tracing::warn!(http.status = problem.status.as_u16(), problem = slug, %instance, "refused");
+    } else {
+        tracing::info!(http.status = problem.status.as_u16(), problem = slug, %instance, "refused");
+    }
+    problem.respond(dialect, instance)
+}
+
+/// Waits for the call this request started. The call goes on when the wait ends.
+pub(crate) async fn first_answer(
+    answered: oneshot::Receiver<Answer>,
+    within: Option<Duration>,
+) -> Answer {
+    let lost = || reply::outcome_unknown(StatusCode::BAD_GATEWAY);
+    let Some(within) = within else {
+        return answered.await.unwrap_or_else(|_| Err(lost()));
+    };
+    match timeout(within, answered).await {
+        Ok(answer) => answer.unwrap_or_else(|_| Err(lost())),
+        Err(_) => Err(reply::in_progress(reply::RETRY_LATER).status(StatusCode::GATEWAY_TIMEOUT)),
+    }
+}
+
+pub(crate) fn too_many_claims() -> Problem {
+    Problem::new(
+        Slug::Overloaded,
+        "Too many requests are being worked on. Nothing was sent; please try again shortly.",
+    )
+    .retry_after(reply::RETRY_LATER)
+}
+
+pub(crate) fn quota_exceeded() -> Problem {
+    Problem::new(
+        Slug::QuotaExceeded,
+        "Too many of your requests are being worked on. Nothing was sent; please try again \
+         shortly.",
+    )
+    .retry_after(reply::RETRY_LATER)
+}

@@ -1,0 +1,130 @@
+//! Reading and identifying a batch. Nothing is claimed or sent here.
+
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::locks::Name;
+use crate::config::ItemsMode;
+use crate::idempotency::fingerprint::Fingerprint;
+use crate::idempotency::{RecordId, TenantId};
+use crate::items::{self, Batch, BatchError, Plan, Prints, Request};
+use crate::json::Document;
+use crate::problem::Problem;
+use crate::proxy::incoming::Arrived;
+use crate::proxy::request::read::{self as intake, Whole};
+use crate::proxy::state::Gateway;
+use crate::store::cache::Merged;
+
+/// A batch, whole and valid.
+pub(crate) struct Intake {
+    pub(crate) tenant: TenantId,
+    pub(crate) batch: Batch,
+    /// The digests of its items' members, for the records of new ones. They are not kept while it
+    /// waits, but made again when they are needed.
+    pub(crate) prints: Option<Prints>,
+    /// The id of each item's record.
+    pub(crate) ids: Vec<RecordId>,
+    /// Digest of the business id the body names.
+    pub(crate) subject: Option<[u8; 16]>,
+    /// Names and values of the path's parameters.
+    pub(crate) parameters: Vec<(String, String)>,
+    /// Names the very bytes of the request, and what else decides its answer but the records.
+    pub(crate) verbatim: RecordId,
+    pub(crate) whole: Whole,
+}
+
+/// What came of reading a request.
+pub(crate) enum Read {
+    Batch(Box<Intake>),
+    /// Its answer is known: nothing is to be sent for it any more.
+    Known(Arc<Merged>),
+    Refused(BatchError),
+}
+
+/// Reads and identifies a batch; nothing is claimed or sent.
+pub(crate) async fn read(
+    gateway: &Gateway,
+    route: usize,
+    mode: &ItemsMode,
+    arrived: Box<Arrived<'_>>,
+) -> Result<Read, Problem> {
+    let Arrived { head, body, client, path } = *arrived;
+    intake::refuse_nominations(gateway, &[], None, &head.headers)?;
+    let most = gateway.config.routes[route].max_body;
+    let most = most.unwrap_or(gateway.config.server.limits.max_body);
+    let (body, reservation) = intake::read_body(gateway, body, most, None).await?;
+    let tenant = client.tenant(&gateway.config.tenant.headers, &head.headers);
+    let parameters = gateway.router.parameters(&head.method, path.of(&head.uri));
+    let named = borrowed(&parameters);
+    let request = Request { tenant: &tenant, parameters: &named, body: &body };
+    let verbatim = verbatim(&gateway.config.routes[route].name, &request);
+    if let Some(merged) = gateway.hot.merged(&verbatim, gateway.store.now()) {
+        return Ok(Read::Known(merged));
+    }
+    let document = match Document::parse(&body) {
+        Ok(document) => document,
+        Err(error) => return Ok(Read::Refused(BatchError::NotJson(error))),
+    };
+    let (batch, prints) = match Batch::read_with_prints(&mode.rules, &request, &document) {
+        Ok((batch, prints)) => (batch, Some(prints)),
+        Err(error) => return Ok(Read::Refused(error)),
+    };
+    let scope = items::scope(&mode.ledger);
+    let id = |item: &items::batch::Item| RecordId::new(&tenant, &scope, &item.id);
+    let ids = batch.items.iter().map(id).collect();
+    let subject = mode.record.subject.as_ref();
+    let subject = subject.and_then(|at| intake::subject(&document, at, &tenant));
+    drop(document);
+    let whole = Whole { head, peer: client.ip, body, reservation };
+    let intake = Intake { tenant, batch, prints, ids, subject, parameters, verbatim, whole };
+    Ok(Read::Batch(Box::new(intake)))
+}
+
+/// A digest of everything that decides what a batch is told, but the records.
+pub(crate) fn verbatim(route: &str, request: &Request<'_>) -> RecordId {
+    let mut hash = Sha256::new();
+    let mut field = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    field(b"oncegate/batch/1");
+    field(route.as_bytes());
+    field(request.tenant.as_bytes());
+    for (name, value) in request.parameters {
+        field(name.as_bytes());
+        field(value.as_bytes());
+    }
+    field(request.body);
+    let mut name = [0; 16];
+    name.copy_from_slice(&hash.finalize()[..16]);
+    RecordId::from_bytes(name)
+}
+
+pub(crate) fn borrowed(parameters: &[(String, String)]) -> Vec<(&str, &str)> {
+    parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+}
+
+impl Intake {
+    /// What the batch must have for itself to send what `plan` says.
+    pub(crate) fn names(&self, plan: &Plan) -> Vec<Name> {
+        let items = plan.sent().map(|(at, _)| self.ids[at]);
+        items.chain(self.batch.serial.iter().copied().map(RecordId::from_bytes)).collect()
+    }
+
+    /// The fingerprint of the item at this place, with a digest for each member.
+    pub(crate) fn fingerprint(&mut self, mode: &ItemsMode, at: usize) -> Option<Fingerprint> {
+        let prints = match self.prints.take() {
+            Some(prints) => prints,
+            None => {
+                let named = borrowed(&self.parameters);
+                let body = &self.whole.body;
+                let request = Request { tenant: &self.tenant, parameters: &named, body };
+                // The same body was read already; this cannot fail.
+                let document = Document::parse(body).ok()?;
+                Batch::read_with_prints(&mode.rules, &request, &document).ok()?.1
+            }
+        };
+        self.batch.fingerprint(self.prints.insert(prints), at)
+    }
+}

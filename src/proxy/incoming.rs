@@ -1,0 +1,25 @@
+//! A request as the server hands it over.
+
+use http::Uri;
+use hyper::body::Incoming;
+
+use super::server::peer::Client;
+
+/// A request's head and body, as the server hands them over.
+pub(crate) struct Arrived<'a> {
+    pub(crate) head: http::request::Parts,
+    pub(crate) body: Incoming,
+    /// Where it comes from.
+    pub(crate) client: &'a Client,
+    pub(crate) path: Path,
+}
+
+/// The path that routes and fingerprints see, where it is not the one of the address.
+pub(crate) struct Path(pub(crate) Option<String>);
+
+impl Path {
+    /// The path of a request to this address.
+    pub(crate) fn of<'a>(&'a self, address: &'a Uri) -> &'a str {
+        self.0.as_deref().unwrap_or_else(|| address.path())
+    }
+}

@@ -1,0 +1,146 @@
+//! The contract as it is configured.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::config::{ItemsMode, Mode, RequestMode, RouteConfig};
+use crate::idempotency::fingerprint::{BodyCompare, Select};
+use crate::idempotency::key::{Format, KeySource, Scope, Syntax, header_as_written};
+use crate::idempotency::outcome::Verdict;
+use crate::idempotency::retention::Keep;
+use crate::items::rules::View;
+use crate::problem::SLUGS;
+use crate::proxy::state::Gateway;
+
+/// The contract as it is configured.
+pub(crate) fn contract(gateway: &Gateway, status_path: &str) -> Value {
+    let routes: Vec<Value> = gateway
+        .config
+        .routes
+        .iter()
+        .filter_map(|route| match &route.mode {
+            Mode::Request(mode) => Some(route_contract(route, mode)),
+            Mode::Items(mode) => Some(items_contract(route, mode)),
+            Mode::Off => None,
+        })
+        .collect();
+    let problems: Vec<Value> = SLUGS
+        .iter()
+        .map(|slug| {
+            json!({
+                "code": slug.as_str(),
+                "title": slug.title(),
+                "status": slug.status().as_u16(),
+                "retryable": slug.retryable(),
+            })
+        })
+        .collect();
+    json!({
+        "routes": routes,
+        "tenant": { "headers": names(&gateway.config.tenant.headers) },
+        "status": status_path,
+        "problems": problems,
+    })
+}
+
+fn route_contract(route: &RouteConfig, mode: &RequestMode) -> Value {
+    let (header, pointer) = match &mode.key.source {
+        KeySource::Header(name) => (Some(header_as_written(name)), None),
+        KeySource::Pointer(pointer) => (None, Some(pointer.to_string())),
+    };
+    let list = |meaning: Verdict| -> Vec<String> {
+        let entries = mode.outcome.entries().iter();
+        entries.filter(|(_, verdict)| *verdict == meaning).map(|(at, _)| at.to_string()).collect()
+    };
+    json!({
+        "name": route.name,
+        "methods": route.methods.iter().map(Method::as_str).collect::<Vec<_>>(),
+        "path": route.path,
+        "mode": "request",
+        "key": {
+            "header": header,
+            "pointer": pointer,
+            "required": mode.key.required,
+            "scope": match mode.key.scope { Scope::Tenant => "tenant", Scope::Route => "route" },
+            "syntax": match mode.key.syntax { Syntax::Any => "any", Syntax::Strict => "strict" },
+            "min_length": mode.key.min_length,
+            "max_length": mode.key.max_length,
+            "format": mode.key.format.map(|format| match format { Format::Uuid => "uuid" }),
+        },
+        "fingerprint": fingerprint(mode),
+        "duplicates": { "wait_seconds": mode.duplicates.wait.as_secs_f64() },
+        "outcome": {
+            "final": list(Verdict::Final),
+            "retry": list(Verdict::Released),
+            "unknown": list(Verdict::Unknown),
+            "on_unknown": "hold",
+        },
+        "retention_seconds": seconds(mode.record.retention.answer),
+        "tombstone_seconds": seconds(mode.record.retention.tombstone),
+        "max_stored_body": mode.record.max_stored_body,
+    })
+}
+
+fn items_contract(route: &RouteConfig, mode: &ItemsMode) -> Value {
+    let rules = &mode.rules;
+    let pointers = |list: &[crate::json::Pointer]| -> Vec<String> {
+        list.iter().map(ToString::to_string).collect()
+    };
+    json!({
+        "name": route.name,
+        "methods": route.methods.iter().map(Method::as_str).collect::<Vec<_>>(),
+        "path": route.path,
+        "mode": "items",
+        "items": {
+            "at": rules.at.to_string(),
+            "single": rules.single,
+            "id": rules.id.to_string(),
+            "quantity": rules.quantity.as_ref().map(ToString::to_string),
+            "max_items": rules.max_items,
+            "max_quantity": rules.max_quantity,
+            "ledger": mode.ledger,
+            "same": rules.same.as_deref().map(pointers),
+            "shared": rules.shared.as_deref().map(pointers),
+            "serialize_by": pointers(&rules.serialize_by),
+            "view": match rules.view { View::Cumulative => "cumulative", View::Delta => "delta" },
+        },
+        "duplicates": { "wait_seconds": mode.duplicates.wait.as_secs_f64() },
+        "outcome": { "on_unknown": "hold" },
+        "retention_seconds": seconds(mode.record.retention.answer),
+        "tombstone_seconds": seconds(mode.record.retention.tombstone),
+    })
+}
+
+fn fingerprint(mode: &RequestMode) -> Value {
+    let pointers = |list: &[crate::json::Pointer]| -> Vec<String> {
+        list.iter().map(ToString::to_string).collect()
+    };
+    let (include, exclude) = match &mode.fingerprint.select {
+        Select::All => (None, None),
+        Select::Include(list) => (Some(pointers(list)), None),
+        Select::Exclude(list) => (None, Some(pointers(list))),
+    };
+    json!({
+        "covers": ["method", "path", "query", "media type", "caller", "body"],
+        "body": match mode.fingerprint.body {
+            BodyCompare::ByMediaType => "json for JSON media types, else raw",
+            BodyCompare::Json => "json",
+            BodyCompare::Raw => "raw",
+        },
+        "include": include,
+        "exclude": exclude,
+        "headers": names(&mode.fingerprint.headers),
+    })
+}
+
+fn names(list: &[http::HeaderName]) -> Vec<String> {
+    list.iter().map(header_as_written).collect()
+}
+
+/// `null` means for ever.
+fn seconds(keep: Keep) -> Option<u64> {
+    match keep {
+        Keep::For(period) => Some(period.as_secs()),
+        Keep::Forever => None,
+    }
+}

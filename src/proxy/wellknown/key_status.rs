@@ -1,0 +1,145 @@
+//! The status of one key, for the client that has sent it.
+
+use http::HeaderMap;
+use serde_json::{Value, json};
+
+use crate::clock::{Timestamp, rfc3339};
+use crate::config::{Mode, RouteConfig};
+use crate::idempotency::key::{Key, KeyError, KeyRules, KeySource, Scope, any_text};
+use crate::idempotency::ledger::Progress;
+use crate::idempotency::{Ledger, Record, RecordId, State, TenantId};
+use crate::items;
+use crate::problem::{Problem, Slug};
+use crate::proxy::reply;
+use crate::proxy::state::Gateway;
+
+/// The status of the key in the request's key header, for the tenant of its credentials.
+pub(crate) async fn status(gateway: &Gateway, headers: &HeaderMap) -> Result<Value, Problem> {
+    let tenant = TenantId::of(&gateway.config.tenant.headers, headers);
+    let (mut named, mut refused) = (false, false);
+    for route in &gateway.config.routes {
+        let (scope, key) = match scoped_key(route, headers) {
+            Some(Ok(found)) => found,
+            Some(Err(error)) => {
+                // Another route may take what this one refuses.
+                refused |= error != KeyError::Missing;
+                continue;
+            }
+            None => continue,
+        };
+        named = true;
+        let id = RecordId::new(&tenant, &scope, &key);
+        let record = gateway.store.get(id).await.map_err(|error| {
+            tracing::error!(%error, "a key's status could not be read");
+            reply::store_unavailable()
+        })?;
+        if let Some(record) = record.filter(|record| !forgotten(record, gateway.store.now())) {
+            return Ok(status_document(&record, gateway.store.now()));
+        }
+    }
+    if refused && !named {
+        let detail = "The idempotency key in the header is not valid.";
+        return Err(Problem::new(Slug::KeyInvalid, detail));
+    }
+    if !named {
+        let detail = "Name the key in the header it was sent with, such as Idempotency-Key.";
+        return Err(Problem::new(Slug::KeyMissing, detail));
+    }
+    let detail = "This key is not known here: no request with it was accepted.";
+    Err(Problem::new(Slug::NotFound, detail).disposition(None))
+}
+
+/// The scope and the key that this route would find a record by: for a batch API the header names
+/// the id of an item.
+fn scoped_key(
+    route: &RouteConfig,
+    headers: &HeaderMap,
+) -> Option<Result<(String, String), KeyError>> {
+    match &route.mode {
+        Mode::Request(mode) => {
+            let scope = match mode.key.scope {
+                Scope::Tenant => String::new(),
+                Scope::Route => route.name.to_string(),
+            };
+            Some(key_for(&mode.key, headers).map(|key| (scope, key.into_string())))
+        }
+        Mode::Items(mode) => {
+            let id = headers.get("idempotency-key").map(|line| any_text(line.as_bytes()));
+            let id = id.unwrap_or(Err(KeyError::Missing));
+            Some(id.map(|id| (items::scope(&mode.ledger), id)))
+        }
+        Mode::Off => None,
+    }
+}
+
+/// The key as this route would read it; where the route takes keys from bodies, from the usual
+/// header.
+fn key_for(rules: &KeyRules, headers: &HeaderMap) -> Result<Key, KeyError> {
+    let usual = http::HeaderName::from_static("idempotency-key");
+    let name = match &rules.source {
+        KeySource::Header(name) => name,
+        KeySource::Pointer(_) => &usual,
+    };
+    rules.from_headers(name, headers)
+}
+
+/// Whether it is as good as no record for clients.
+fn forgotten(record: &Record, now: Timestamp) -> bool {
+    matches!(record.state, State::Released { .. })
+        || record.expired(now) == crate::idempotency::record::Expiry::Forget
+}
+
+fn status_document(record: &Record, now: Timestamp) -> Value {
+    if let Some(ledger) = record.ledger() {
+        return item_document(record, ledger);
+    }
+    let expired = record.expires().is_some_and(|at| at <= now);
+    let (state, status, completed, expires) = match &record.state {
+        State::InFlight => ("in_flight", None, None, None),
+        State::Unknown { .. } | State::Turn | State::Item { .. } => ("unknown", None, None, None),
+        State::Released { .. } => ("absent", None, None, None),
+        State::Final { answer, completed, expires, .. } => {
+            let state = if expired { "tombstone" } else { "final" };
+            (state, Some(answer.status()), Some(*completed), *expires)
+        }
+        State::Tombstone { status, completed, expires } => {
+            ("tombstone", Some(*status), Some(*completed), *expires)
+        }
+    };
+    json!({
+        "state": state,
+        "status": status,
+        "first_seen": rfc3339(record.first_seen),
+        "completed_at": completed.map(rfc3339),
+        "expires_at": expires.map(rfc3339),
+        "attempts": record.attempts,
+    })
+}
+
+/// The state of one item of a batch API.
+fn item_document(record: &Record, ledger: &Ledger) -> Value {
+    let state = match ledger.progress() {
+        _ if ledger.in_flight > 0 => "in_flight",
+        Progress::Complete => "complete",
+        Progress::Partial => "partial",
+        Progress::None => "none",
+        Progress::Unknown => "unknown",
+    };
+    // Of its parts each had an answer of its own; there is no one status.
+    let completed = ledger.is_done().then(|| rfc3339(record.updated));
+    json!({
+        "state": state,
+        "status": null,
+        "completed_at": completed,
+        "requested": ledger.requested,
+        "fulfilled": ledger.fulfilled,
+        "in_flight": ledger.in_flight,
+        "unknown": ledger.unknown,
+        "reason": ledger.doubt.map(|doubt| doubt.to_string()),
+        "closed": ledger.closed,
+        "first_seen": rfc3339(record.first_seen),
+        "updated_at": rfc3339(record.updated),
+        "expires_at": record.expires().map(rfc3339),
+        "attempts": record.attempts,
+    })
+}
