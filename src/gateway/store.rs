@@ -49,7 +49,7 @@ pub(crate) fn server(config: &config::StoreConfig) -> Option<(Server, Timing)> {
             Some((Server::Postgres(options), timing(&store.server)))
         }
         EngineConfig::Redis(store) => {
-            let options = redis::Options {
+            let options = redis::RedisOptions {
                 urls: store.urls.iter().map(|url| url.expose().to_owned()).collect(),
                 cluster: store.cluster,
                 sentinel: store.sentinel.clone(),

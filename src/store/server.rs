@@ -19,7 +19,7 @@ pub enum Server {
     /// PostgreSQL, or what speaks its protocol.
     Postgres(postgres::Options),
     /// Redis or Valkey.
-    Redis(redis::Options),
+    Redis(redis::RedisOptions),
 }
 
 /// A store that was found on its server, or made there.

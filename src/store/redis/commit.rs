@@ -1,197 +1,150 @@
-//! Commits and single records.
+//! Commits of groups of changes; a group is atomic.
 
-use std::collections::BTreeMap;
+use ::redis::Value;
 
-use ::redis::{Cmd, Value};
-
-use super::dispatch::{self, Ask, Outcome};
+use super::command::SlotCommand;
+use super::dispatch::{self, CommandOutcome};
+use super::engine::Redis;
+use super::error;
 use super::keys::slot_of;
-use super::topology::READS;
-use super::{Redis, error};
-use crate::idempotency::RecordId;
 use crate::store::shared::engine::{CasResult, EngineError, Group};
 
-/// Keys in one question, so that a server is not held up for long.
-const KEYS_AT_ONCE: usize = 256;
-/// Rows in one script, for the same reason; a group that has more is a script of its own.
-const ROWS_AT_ONCE: usize = 128;
+/// Changes per script, to keep the server responsive; a larger group is a script by itself.
+const MAX_CHANGES: usize = 128;
 
 impl Redis {
-    pub(super) async fn swap(
+    pub(super) async fn commit_groups(
         &self,
-        lane: usize,
+        connection: usize,
         groups: &[Group],
     ) -> Result<Vec<CasResult>, EngineError> {
-        let bundles = bundles(groups)?;
-        let asks: Vec<Ask> = bundles.iter().map(|it| self.script_of(it, groups)).collect();
-        let terms = self.terms(lane, self.replicas, false);
-        let outcomes = dispatch::send(&self.nodes, &asks, terms).await;
-        let mut compared: Vec<Option<CasResult>> = groups.iter().map(|_| None).collect();
-        let mut refused = None;
-        let mut unsure = None;
-        for (outcome, bundle) in outcomes.into_iter().zip(&bundles) {
-            match ended(outcome, bundle, groups) {
-                Ok(ends) => {
-                    for (at, end) in bundle.members.iter().zip(ends) {
-                        compared[*at] = Some(end);
+        let batches = script_batches(groups)?;
+        let commands: Vec<SlotCommand> =
+            batches.iter().map(|batch| self.commit_command(batch, groups)).collect();
+        let policy = self.dispatch_policy(connection, self.replicas, false);
+        let outcomes = dispatch::send(&self.topology, &commands, policy).await;
+        let mut results: Vec<Option<CasResult>> = groups.iter().map(|_| None).collect();
+        let mut rejected = None;
+        let mut indeterminate = None;
+        for (outcome, batch) in outcomes.into_iter().zip(&batches) {
+            match batch_results(outcome, batch, groups) {
+                Ok(of_batch) => {
+                    for (at, result) in batch.members.iter().zip(of_batch) {
+                        results[*at] = Some(result);
                     }
                 }
-                Err(EngineError::Rejected(reason)) => refused = refused.or(Some(reason)),
-                Err(EngineError::Indeterminate(reason)) => unsure = unsure.or(Some(reason)),
+                Err(EngineError::Rejected(reason)) => rejected = rejected.or(Some(reason)),
+                Err(EngineError::Indeterminate(reason)) => {
+                    indeterminate = indeterminate.or(Some(reason));
+                }
             }
         }
-        let done = compared.contains(&Some(CasResult::Done));
-        match (unsure, refused) {
+        let any_done = results.contains(&Some(CasResult::Done));
+        match (indeterminate, rejected) {
             (Some(reason), _) => Err(EngineError::Indeterminate(reason)),
-            // A part was made, so that it cannot be said that nothing was.
-            (None, Some(reason)) if done => Err(EngineError::Indeterminate(reason)),
+            // `Rejected` would say that nothing was changed, but another batch has changed records.
+            (None, Some(reason)) if any_done => Err(EngineError::Indeterminate(reason)),
             (None, Some(reason)) => Err(EngineError::Rejected(reason)),
-            (None, None) => Ok(compared.into_iter().flatten().collect()),
+            (None, None) => Ok(results.into_iter().flatten().collect()),
         }
     }
 
-    fn script_of(&self, bundle: &Bundle, groups: &[Group]) -> Ask {
-        let shard = bundle.shard;
+    /// The call of `commit.lua` for a batch; the script documents the arguments.
+    fn commit_command(&self, batch: &ScriptBatch, groups: &[Group]) -> SlotCommand {
+        let shard = batch.shard;
         let names = ["ids", "open", "expiry", "subjects", "store"];
-        let mut keys: Vec<String> = Vec::with_capacity(names.len() + bundle.rows);
+        let mut keys: Vec<String> = Vec::with_capacity(names.len() + batch.changes);
         keys.extend(names.iter().map(|name| self.keys.of_shard(shard, name)));
-        let members = || bundle.members.iter().map(|at| &groups[*at]);
-        keys.extend(members().flat_map(|it| &it.changes).map(|row| self.keys.record(&row.id)));
-        let mut run = self.scripts.swap.on(slot_of(shard), &keys);
-        run.arg(&self.store_id).arg(u8::from(self.replicas > 0));
+        let members = || batch.members.iter().map(|at| &groups[*at]);
+        let changes = members().flat_map(|group| &group.changes);
+        keys.extend(changes.map(|change| self.keys.record(&change.id)));
+        let mut call = self.scripts.commit.call(slot_of(shard), &keys);
+        call.arg(&self.store_id).arg(u8::from(self.replicas > 0));
         for group in members() {
-            let rows = i64::try_from(group.changes.len()).unwrap_or(i64::MAX);
-            run.arg(if group.resent { -rows } else { rows });
-            for row in &group.changes {
-                let version = row.expect.map(u64::to_le_bytes);
-                run.arg(row.id.as_bytes().as_slice());
-                run.arg(version.as_ref().map_or(&[][..], |version| version.as_slice()));
-                run.arg(row.put.as_ref().map_or(&[][..], |put| put.bytes.as_slice()));
+            let count = i64::try_from(group.changes.len()).unwrap_or(i64::MAX);
+            call.arg(if group.resent { -count } else { count });
+            for change in &group.changes {
+                let version = change.expect.map(u64::to_le_bytes);
+                call.arg(change.id.as_bytes().as_slice());
+                call.arg(version.as_ref().map_or(&[][..], |version| version.as_slice()));
+                call.arg(change.put.as_ref().map_or(&[][..], |put| put.bytes.as_slice()));
             }
         }
-        run.0
-    }
-
-    /// The bytes of these records, which a server without this store's markers does not give.
-    pub(super) async fn fetch(
-        &self,
-        ids: &[RecordId],
-        replicas: u32,
-    ) -> Result<Vec<Option<Vec<u8>>>, EngineError> {
-        let mut shards: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
-        for (at, id) in ids.iter().enumerate() {
-            shards.entry(id.shard()).or_default().push(at);
-        }
-        let mut parts: Vec<(u8, &[usize])> = Vec::new();
-        for (shard, members) in &shards {
-            parts.extend(members.chunks(KEYS_AT_ONCE).map(|part| (*shard, part)));
-        }
-        let asks: Vec<Ask> =
-            parts.iter().map(|(shard, part)| self.question(*shard, part, ids, replicas)).collect();
-        let answers = self.ask(READS, replicas, &asks).await?;
-        let mut found = vec![None; ids.len()];
-        for ((shard, part), answer) in parts.into_iter().zip(answers) {
-            let Value::Array(values) = answer else { return Err(unreadable("MGET")) };
-            let mut values = values.into_iter();
-            self.check_marker(&values.next().unwrap_or_default(), shard)?;
-            if values.len() != part.len() {
-                return Err(unreadable("MGET"));
-            }
-            for (at, value) in part.iter().zip(values) {
-                found[*at] = match value {
-                    Value::BulkString(bytes) => Some(bytes),
-                    Value::Nil => None,
-                    _ => return Err(unreadable("MGET")),
-                };
-            }
-        }
-        Ok(found)
-    }
-
-    /// Asks for the marker of a shard and for records of it.
-    fn question(&self, shard: u8, members: &[usize], ids: &[RecordId], replicas: u32) -> Ask {
-        let records = members.iter().map(|at| self.keys.record(&ids[*at]));
-        let keys: Vec<_> =
-            std::iter::once(self.keys.of_shard(shard, "store")).chain(records).collect();
-        if replicas > 0 {
-            let mut run = self.scripts.read.on(slot_of(shard), &keys);
-            run.arg(&self.store_id);
-            return run.0;
-        }
-        let mut command = Cmd::new();
-        command.arg("MGET").arg(keys);
-        Ask { slot: slot_of(shard), command, script: None }
+        call.into_command()
     }
 }
 
-pub(super) fn unreadable(command: &str) -> EngineError {
-    EngineError::Rejected(format!("the Redis server's answer to {command} cannot be read"))
-}
-
-/// Groups of one shard, which one script compares and makes.
-struct Bundle {
+/// Groups of the same shard for a single script.
+struct ScriptBatch {
     shard: u8,
-    /// Where the groups are.
+    /// Indexes of the groups.
     members: Vec<usize>,
-    rows: usize,
+    /// Number of changes in the groups.
+    changes: usize,
 }
 
-/// Puts the groups of a shard together, in their order.
-fn bundles(groups: &[Group]) -> Result<Vec<Bundle>, EngineError> {
-    let mut bundles: Vec<Bundle> = Vec::new();
+/// Combines the groups of a shard into batches, in order.
+fn script_batches(groups: &[Group]) -> Result<Vec<ScriptBatch>, EngineError> {
+    let mut batches: Vec<ScriptBatch> = Vec::new();
     for (at, group) in groups.iter().enumerate() {
-        let shard = group.changes.first().map_or(0, |row| row.id.shard());
-        if group.changes.iter().any(|row| row.id.shard() != shard) {
+        let shard = group.changes.first().map_or(0, |change| change.id.shard());
+        if group.changes.iter().any(|change| change.id.shard() != shard) {
             let reason = "records of several shards cannot be changed together on Redis";
             return Err(EngineError::Rejected(reason.to_owned()));
         }
-        let rows = group.changes.len();
-        let fits = |it: &&mut Bundle| it.shard == shard && it.rows + rows <= ROWS_AT_ONCE;
-        match bundles.iter_mut().find(fits) {
-            Some(bundle) => {
-                bundle.members.push(at);
-                bundle.rows += rows;
+        let changes = group.changes.len();
+        let fits = |batch: &&mut ScriptBatch| {
+            batch.shard == shard && batch.changes + changes <= MAX_CHANGES
+        };
+        match batches.iter_mut().find(fits) {
+            Some(batch) => {
+                batch.members.push(at);
+                batch.changes += changes;
             }
-            None => bundles.push(Bundle { shard, members: vec![at], rows }),
+            None => batches.push(ScriptBatch { shard, members: vec![at], changes }),
         }
     }
-    Ok(bundles)
+    Ok(batches)
 }
 
-/// What an outcome says of each group of its bundle.
-fn ended(
-    outcome: Outcome,
-    bundle: &Bundle,
+/// The results of a batch's groups, in order.
+fn batch_results(
+    outcome: CommandOutcome,
+    batch: &ScriptBatch,
     groups: &[Group],
 ) -> Result<Vec<CasResult>, EngineError> {
-    let strange =
-        |target| EngineError::Indeterminate(error::unreachable(target, "its answer is strange"));
+    let unreadable = |address| {
+        EngineError::Indeterminate(error::unreachable(address, "its answer cannot be read"))
+    };
     match outcome {
-        Outcome::Said(Value::Int(0), _) => {
-            Ok(bundle.members.iter().map(|_| CasResult::Done).collect())
+        CommandOutcome::Answered(Value::Int(0), _) => {
+            Ok(batch.members.iter().map(|_| CasResult::Done).collect())
         }
-        Outcome::Said(Value::Array(ends), target) if ends.len() == bundle.members.len() => {
-            let members = bundle.members.iter().map(|at| &groups[*at]);
-            let ends = ends.into_iter().zip(members).map(|(end, group)| end_of(end, group));
-            ends.collect::<Option<_>>().ok_or_else(|| strange(&target))
+        CommandOutcome::Answered(Value::Array(results), address)
+            if results.len() == batch.members.len() =>
+        {
+            let members = batch.members.iter().map(|at| &groups[*at]);
+            let results = results.into_iter().zip(members);
+            let results = results.map(|(result, group)| group_result(result, group));
+            results.collect::<Option<_>>().ok_or_else(|| unreadable(&address))
         }
-        Outcome::Said(Value::ServerError(error), target) => {
-            let reason = error::no(&target, &error);
-            if error::proves_untouched(&error) {
+        CommandOutcome::Answered(Value::ServerError(error), address) => {
+            let reason = error::server_error(&address, &error);
+            if error::proves_no_change(&error) {
                 Err(EngineError::Rejected(reason))
             } else {
                 Err(EngineError::Indeterminate(reason))
             }
         }
-        Outcome::Said(_, target) => Err(strange(&target)),
-        Outcome::NotSent(reason) => Err(EngineError::Rejected(reason)),
-        Outcome::Unsure(reason) => Err(EngineError::Indeterminate(reason)),
+        CommandOutcome::Answered(_, address) => Err(unreadable(&address)),
+        CommandOutcome::NotSent(reason) => Err(EngineError::Rejected(reason)),
+        CommandOutcome::Indeterminate(reason) => Err(EngineError::Indeterminate(reason)),
     }
 }
 
-/// The script's word on one group; `None`: it says nothing that makes sense.
-fn end_of(end: Value, group: &Group) -> Option<CasResult> {
-    let lost = match end {
+/// Reads the script's result for a group; `None` for an unreadable result.
+fn group_result(result: Value, group: &Group) -> Option<CasResult> {
+    let lost = match result {
         Value::Int(0) => return Some(CasResult::Done),
         Value::Array(lost) => lost,
         _ => return None,

@@ -1,7 +1,7 @@
-//! One connection to one server: opening it, saying who we are, and asking.
+//! A connection to a server: connecting, logging in and sending commands.
 //!
-//! Nothing here tries again. A request that fails after it was handed over may have been done, and
-//! only the caller knows whether asking twice is harmless.
+//! No retries happen here. A command may have been executed although the connection failed, and
+//! only the caller knows whether a second execution is harmless.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,31 +18,30 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
+use super::address::ServerAddress;
 use super::error;
-use super::target::Target;
 use crate::store::urls::{self, RedisUrl};
 
-/// How to enter a server. Never printed: it holds the password.
+/// Login, TLS and time limit of a connection. Never printed, because of the password.
 #[derive(Clone)]
-pub(super) struct Login {
+pub(super) struct ConnectionSettings {
     user: RedisConnectionInfo,
     tls: Option<Arc<ClientConfig>>,
-    /// For the connection, TLS, the login and the checks together.
-    patience: Duration,
+    connect_timeout: Duration,
 }
 
-impl Login {
+impl ConnectionSettings {
     pub(super) fn database(&self) -> i64 {
         self.user.db()
     }
 
-    /// How long opening a connection may take.
-    pub(super) fn patience(&self) -> Duration {
-        self.patience
+    /// Time limit for TCP, TLS, login and checks together.
+    pub(super) fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
     }
 
-    /// For a Sentinel: it has no databases, and often no password.
-    pub(super) fn at_sentinel(&self, with_password: bool) -> Self {
+    /// Settings for a Sentinel, without database, and without password where Sentinels have none.
+    pub(super) fn for_sentinel(&self, with_password: bool) -> Self {
         let user = if with_password {
             self.user.clone().set_db(0)
         } else {
@@ -55,33 +54,34 @@ impl Login {
 /// Reads a URL, as [`urls::redis`] does.
 ///
 /// # Errors
-/// One line that never shows the password.
-pub(super) fn parse(
+/// A line of text without the password.
+pub(super) fn parse_url(
     url: &str,
     tls: Option<&Arc<ClientConfig>>,
-    patience: Duration,
-) -> Result<(Target, Login), String> {
+    connect_timeout: Duration,
+) -> Result<(ServerAddress, ConnectionSettings), String> {
     let RedisUrl { host, port, user, secure } = urls::redis(url)?;
-    let target = Target { host, port };
-    Ok((target, Login { user, tls: tls.filter(|_| secure).cloned(), patience }))
+    let address = ServerAddress { host, port };
+    let tls = tls.filter(|_| secure).cloned();
+    Ok((address, ConnectionSettings { user, tls, connect_timeout }))
 }
 
-/// A connection. Requests of several callers share it; answers come in the order of the requests.
-pub(super) struct Link {
+/// A connection shared by several callers; replies arrive in the order of the commands.
+pub(super) struct RedisConnection {
     connection: MultiplexedConnection,
     driver: AbortHandle,
-    session: OnceLock<Session>,
+    identity: OnceLock<ClientIdentity>,
 }
 
-/// The server's end of a connection: its number there, and where it comes from.
+/// The server's view of a connection: client id and client address.
 #[derive(Debug, Clone)]
-pub(super) struct Session {
+pub(super) struct ClientIdentity {
     id: String,
     addr: String,
 }
 
-impl Session {
-    /// Reads the answer to `CLIENT INFO`.
+impl ClientIdentity {
+    /// Reads the reply to `CLIENT INFO`.
     fn parse(info: &str) -> Option<Self> {
         let field = |name: &str| {
             let value = info.split_whitespace().find_map(|field| field.strip_prefix(name));
@@ -89,122 +89,126 @@ impl Session {
         };
         Some(Self { id: field("id=")?, addr: field("addr=")? })
     }
-
-    /// Ends it on the server, from another connection: what was sent on it and is still on its way
-    /// is not done any more. One that has ended is none.
-    ///
-    /// # Errors
-    /// The other connection was lost, or the right is missing.
-    pub(super) async fn end(&self, from: &Link) -> Result<(), String> {
-        let mut kill = Pipeline::new();
-        kill.cmd("CLIENT").arg("KILL").arg("ID").arg(&self.id).arg("ADDR").arg(&self.addr);
-        match from.ask(&kill).await?.pop() {
-            Some(Value::ServerError(error)) => Err(format!("CLIENT KILL was refused: {error}")),
-            Some(_) | None => Ok(()),
-        }
-    }
 }
 
-impl Drop for Link {
+impl Drop for RedisConnection {
     fn drop(&mut self) {
         self.driver.abort();
     }
 }
 
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for T {}
 
-impl Link {
+impl RedisConnection {
     /// Connects and logs in.
     ///
     /// # Errors
-    /// One line.
-    pub(super) async fn open(target: &Target, login: &Login) -> Result<Self, String> {
+    /// A line of text.
+    pub(super) async fn open(
+        address: &ServerAddress,
+        settings: &ConnectionSettings,
+    ) -> Result<Self, String> {
         let config = AsyncConnectionConfig::new();
-        let user = login.user.clone().set_protocol(ProtocolVersion::RESP2);
-        Self::enter(target, login, user, config).await
+        let user = settings.user.clone().set_protocol(ProtocolVersion::RESP2);
+        Self::establish(address, settings, user, config).await
     }
 
-    /// Connects for listening: what comes without being asked for is given to `heard`.
+    /// Connects for subscriptions; pushed messages go to `on_push`.
     ///
     /// # Errors
-    /// One line.
-    pub(super) async fn open_for_messages(
-        target: &Target,
-        login: &Login,
-        heard: impl Fn(PushInfo) -> Result<(), ()> + Send + Sync + 'static,
+    /// A line of text.
+    pub(super) async fn open_subscriber(
+        address: &ServerAddress,
+        settings: &ConnectionSettings,
+        on_push: impl Fn(PushInfo) -> Result<(), ()> + Send + Sync + 'static,
     ) -> Result<Self, String> {
-        let config = AsyncConnectionConfig::new().set_push_sender(heard);
-        let user = login.user.clone().set_protocol(ProtocolVersion::RESP3);
-        Self::enter(target, login, user, config).await
+        let config = AsyncConnectionConfig::new().set_push_sender(on_push);
+        let user = settings.user.clone().set_protocol(ProtocolVersion::RESP3);
+        Self::establish(address, settings, user, config).await
     }
 
-    async fn enter(
-        target: &Target,
-        login: &Login,
+    async fn establish(
+        address: &ServerAddress,
+        settings: &ConnectionSettings,
         user: RedisConnectionInfo,
         config: AsyncConnectionConfig,
     ) -> Result<Self, String> {
-        // Waiting is bounded by whoever asks, who also knows what a timeout means.
+        // No limit of the client library: callers bound their waits, and know what a timeout means.
         let config = config.set_response_timeout(None);
         let opening = async {
-            let stream = connect(target, login).await?;
+            let stream = connect(address, settings).await?;
             MultiplexedConnection::new_with_config(&user, stream, config)
                 .await
-                .map_err(|error| error::no_entry(target, &error))
+                .map_err(|error| error::login_failed(address, &error))
         };
-        let (connection, driver) = tokio::time::timeout(login.patience, opening)
+        let limit = settings.connect_timeout;
+        let (connection, driver) = tokio::time::timeout(limit, opening)
             .await
-            .map_err(|_| error::unreachable(target, &error::silent(login.patience)))??;
-        #[expect(clippy::disallowed_methods, reason = "it ends with its connection")]
+            .map_err(|_| error::unreachable(address, &error::no_answer(limit)))??;
+        #[expect(clippy::disallowed_methods, reason = "aborted when its connection is dropped")]
         let driver = tokio::spawn(driver).abort_handle();
-        Ok(Self { connection, driver, session: OnceLock::new() })
+        Ok(Self { connection, driver, identity: OnceLock::new() })
     }
 
-    /// Asks which connection this is on the server, so that it can be ended from another.
+    /// Asks for the server's view of this connection, for a later `CLIENT KILL` by a successor.
     ///
     /// # Errors
     /// The connection was lost.
-    pub(super) async fn introduce(&self) -> Result<(), String> {
+    pub(super) async fn fetch_identity(&self) -> Result<(), String> {
         let mut info = Pipeline::new();
         info.cmd("CLIENT").arg("INFO");
-        let text = match self.ask(&info).await?.pop() {
+        let text = match self.send(&info).await?.pop() {
             Some(Value::BulkString(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
             Some(Value::VerbatimString { text, .. }) => text,
             _ => String::new(),
         };
-        if let Some(session) = Session::parse(&text) {
-            // Asked once, when the connection is made.
-            let _ = self.session.set(session);
+        if let Some(identity) = ClientIdentity::parse(&text) {
+            // Fetched once, when the connection is made.
+            let _ = self.identity.set(identity);
         }
         Ok(())
     }
 
-    /// The server's end of it, where the server tells.
-    pub(super) fn session(&self) -> Option<&Session> {
-        self.session.get()
+    /// The server's view of this connection; `None` when the server did not report a view.
+    pub(super) fn identity(&self) -> Option<&ClientIdentity> {
+        self.identity.get()
     }
 
-    /// Sends commands in one write and waits for all answers; an error the server gives to one of
-    /// them is that one's answer. Unbounded in time.
+    /// Ends a connection on the server, to keep commands still on the way there from being
+    /// executed. Succeeds for a connection without a server end, too.
     ///
     /// # Errors
-    /// The connection was lost: any of them may have been done.
-    pub(super) async fn ask(&self, commands: &Pipeline) -> Result<Vec<Value>, String> {
+    /// The sending connection was lost, or the right is missing.
+    pub(super) async fn kill(&self, client: &ClientIdentity) -> Result<(), String> {
+        let mut kill = Pipeline::new();
+        kill.cmd("CLIENT").arg("KILL").arg("ID").arg(&client.id).arg("ADDR").arg(&client.addr);
+        match self.send(&kill).await?.pop() {
+            Some(Value::ServerError(error)) => Err(format!("CLIENT KILL was refused: {error}")),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Sends commands in a single write and waits for the replies; the reply to a refused command
+    /// is the server's error. Unbounded in time.
+    ///
+    /// # Errors
+    /// The connection was lost: commands may have been executed.
+    pub(super) async fn send(&self, commands: &Pipeline) -> Result<Vec<Value>, String> {
         let count = commands.len();
         let mut connection = self.connection.clone();
-        let answers = connection.send_packed_commands(commands, 0, count).await.map_err(reason)?;
-        if answers.len() == count {
-            Ok(answers)
+        let replies = connection.send_packed_commands(commands, 0, count).await.map_err(reason)?;
+        if replies.len() == count {
+            Ok(replies)
         } else {
-            Err(format!("{} answers to {count} commands", answers.len()))
+            Err(format!("{} answers to {count} commands", replies.len()))
         }
     }
 
     /// Subscribes to a channel.
     ///
     /// # Errors
-    /// One line.
+    /// A line of text.
     pub(super) async fn subscribe(&self, channel: &str) -> Result<(), String> {
         self.connection.clone().subscribe(channel).await.map_err(reason)
     }
@@ -217,15 +221,18 @@ fn reason(error: RedisError) -> String {
     }
 }
 
-async fn connect(target: &Target, login: &Login) -> Result<Box<dyn Stream>, String> {
-    let lost = |error: std::io::Error| error::unreachable(target, &error.to_string());
-    let stream = TcpStream::connect((target.host.as_str(), target.port)).await.map_err(lost)?;
+async fn connect(
+    address: &ServerAddress,
+    settings: &ConnectionSettings,
+) -> Result<Box<dyn ByteStream>, String> {
+    let lost = |error: std::io::Error| error::unreachable(address, &error.to_string());
+    let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(lost)?;
     stream.set_nodelay(true).map_err(lost)?;
-    let Some(tls) = &login.tls else { return Ok(Box::new(stream)) };
-    let name = ServerName::try_from(target.host.clone())
-        .map_err(|_| error::unreachable(target, "TLS needs a host name or an IP address"))?;
+    let Some(tls) = &settings.tls else { return Ok(Box::new(stream)) };
+    let name = ServerName::try_from(address.host.clone())
+        .map_err(|_| error::unreachable(address, "TLS needs a host name or an IP address"))?;
     let stream = TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(|error| {
-        error::unreachable(target, &format!("the TLS handshake failed: {error}"))
+        error::unreachable(address, &format!("the TLS handshake failed: {error}"))
     })?;
     Ok(Box::new(stream))
 }

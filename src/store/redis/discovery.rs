@@ -1,8 +1,8 @@
-//! Finding the primary: alone, through Sentinels, or of each slot of a cluster.
+//! Discovery of the primaries: among the URLs, through Sentinels, or for the slots of a cluster.
 //!
-//! Whoever is asked may be silent, as a host that is gone is, and commits and leases wait for the map
-//! as long as for a connection and an answer, and no longer. So while another can answer, one that is
-//! silent costs only its head start.
+//! A server may be silent, for example on a host that is down. Commits and leases wait for the map
+//! no longer than for a connection and an answer; so while another server can answer, a silent one
+//! costs only its head start.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,247 +11,284 @@ use ::redis::{Pipeline, Value};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connection::{Link, Login};
+use super::address::ServerAddress;
+use super::connection::{ConnectionSettings, RedisConnection};
 use super::error;
-use super::keys::SLOTS;
-use super::requirements::{Unfit, text};
-use super::target::Target;
-use super::topology::{Map, Node, Nodes};
+use super::node::RedisNode;
+use super::reply::text;
+use super::requirements::{ServerRequirements, UnusableServer};
+use super::slot_map::SlotMap;
 
-/// How long the other servers have to say that they are the primary too.
-const GRACE: Duration = Duration::from_millis(250);
-/// The longest that one is waited for before the next is asked as well.
+/// Time for a second server to claim to be the primary.
+const SECOND_PRIMARY_GRACE: Duration = Duration::from_millis(250);
+/// Time before the next server is asked beside a silent server.
 const HEAD_START: Duration = Duration::from_millis(100);
 
-impl Nodes {
-    pub(super) async fn find(&self) -> Result<Map, String> {
-        if self.places.rules.cluster {
-            return self.find_cluster().await;
-        }
-        let node = match &self.places.sentinel {
-            Some(name) => self.ask_sentinels(name).await?,
-            None => self.find_primary().await?,
-        };
-        Ok(Map { ranges: vec![(0, SLOTS - 1, node)] })
-    }
-
-    /// The one primary among the URLs. Two are one too many: after a failover the old primary may
-    /// have come back with what it knew, and nobody here can say which of them is right.
-    async fn find_primary(&self) -> Result<Arc<Node>, String> {
-        let known = self.known();
-        let mut asked = JoinSet::new();
-        for (at, (target, login)) in self.places.entries.iter().enumerate() {
-            let node = known.node_of(target.clone(), login, self.places.rules);
-            asked.spawn(async move {
-                // Asked anew: an old connection says nothing of the role the server has now.
-                let fit = node.open().await.map(drop);
-                (at, node, fit)
-            });
-        }
-        let mut answers = Vec::new();
-        let mut until = None;
-        loop {
-            let answer = match until {
-                None => asked.join_next().await,
-                // Those that do not answer hold up nobody once there is a primary.
-                Some(until) => timeout_at(until, asked.join_next()).await.unwrap_or_default(),
-            };
-            let Some(answer) = answer else { break };
-            // A task that ended early has found nothing.
-            let Ok(answer) = answer else { continue };
-            if answer.2.is_ok() {
-                until = until.or(Some(Instant::now() + GRACE));
-            }
-            answers.push(answer);
-        }
-        answers.sort_by_key(|(at, _, _)| *at);
-        let mut primary: Option<Arc<Node>> = None;
-        let (mut replica, mut wrong) = (None, None);
-        for (_, node, fit) in answers {
-            match fit {
-                Ok(()) => match &primary {
-                    Some(other) if other.target != node.target => {
-                        return Err(format!(
-                            "both {} and {} say that they are the primary; make one a replica of \
-                             the other (REPLICAOF) or stop it",
-                            other.target, node.target
-                        ));
-                    }
-                    Some(_) | None => primary = Some(node),
-                },
-                Err(Unfit::Replica(reason)) => replica = replica.or(Some(reason)),
-                Err(Unfit::Wrong(reason) | Unfit::Away(reason)) => wrong = wrong.or(Some(reason)),
-            }
-        }
-        // A wrong primary says more than its replicas.
-        primary.ok_or_else(|| wrong.or(replica).unwrap_or_else(|| "no Redis URL is set".to_owned()))
-    }
-
-    async fn ask_sentinels(&self, name: &str) -> Result<Arc<Node>, String> {
-        let (known, rules) = (self.known(), self.places.rules);
-        let asks = self.places.entries.iter().map(|(target, login)| {
-            let (target, login) = (target.clone(), login.clone());
-            let (name, known) = (name.to_owned(), known.clone());
-            async move {
-                let patience = login.patience();
-                let primary = timeout(patience, primary_of(&target, &login, &name)).await;
-                let silent = |_| Err(error::unreachable(&target, &error::silent(patience)));
-                let node = known.node_of(primary.unwrap_or_else(silent)?, &login, rules);
-                // Another Sentinel may know better.
-                node.open().await.map_err(Unfit::into_reason)?;
-                Ok(node)
-            }
-        });
-        first(asks, "no Sentinel is named in `urls`").await
-    }
-
-    async fn find_cluster(&self) -> Result<Map, String> {
-        let login = match self.places.entries.first() {
-            Some((_, login)) if login.database() == 0 => login,
-            Some(_) => return Err("a Redis Cluster has database 0 only; name no other".to_owned()),
-            None => return Err("no Redis URL is set".to_owned()),
-        };
-        let known = self.known();
-        // Those known last come first: the URLs may be old.
-        let mut targets: Vec<Target> =
-            known.nodes().iter().map(|node| node.target.clone()).collect();
-        for (target, _) in &self.places.entries {
-            if !targets.contains(target) {
-                targets.push(target.clone());
-            }
-        }
-        let asks = targets.into_iter().map(|target| {
-            let login = login.clone();
-            async move {
-                let patience = login.patience();
-                let slots = timeout(patience, slots_of(&target, &login)).await;
-                let silent = |_| Err(error::unreachable(&target, &error::silent(patience)));
-                slots.unwrap_or_else(silent)
-            }
-        });
-        let ranges = first(asks, "no Redis URL is set").await?.into_iter().map(|range| {
-            let (first, last, target) = range;
-            (first, last, known.node_of(target, login, self.places.rules))
-        });
-        let mut ranges: Vec<_> = ranges.collect();
-        ranges.sort_by_key(|(first, _, _)| *first);
-        Ok(same_nodes(ranges))
-    }
+/// The servers named by the configuration.
+pub(super) struct EntryPoints {
+    pub(super) servers: Vec<(ServerAddress, ConnectionSettings)>,
+    /// Name of the primary when the servers are Sentinels.
+    pub(super) sentinel: Option<String>,
+    pub(super) requirements: ServerRequirements,
 }
 
-/// The first good answer. They are asked in their order; the next one when one has failed, or beside
-/// those that are silent.
+/// Makes the slot map anew. Servers of the previous map keep open connections.
 ///
 /// # Errors
-/// Why the first one that failed did; `none` when nobody is there to be asked.
-async fn first<T, A>(mut asks: impl ExactSizeIterator<Item = A>, none: &str) -> Result<T, String>
+/// A line of text.
+pub(super) async fn discover(
+    entry_points: &EntryPoints,
+    previous: &Arc<SlotMap>,
+) -> Result<SlotMap, String> {
+    if entry_points.requirements.cluster {
+        return discover_cluster(entry_points, previous).await;
+    }
+    let node = match &entry_points.sentinel {
+        Some(name) => ask_sentinels(entry_points, name, previous).await?,
+        None => find_primary(entry_points, previous).await?,
+    };
+    Ok(SlotMap::single(node))
+}
+
+/// Finds the single primary among the URLs. Two primaries are an error: after a failover the old
+/// primary may have come back with outdated records, and a client cannot tell the right primary
+/// from the outdated.
+async fn find_primary(
+    entry_points: &EntryPoints,
+    previous: &SlotMap,
+) -> Result<Arc<RedisNode>, String> {
+    let mut primary: Option<Arc<RedisNode>> = None;
+    let (mut replica, mut unusable) = (None, None);
+    for (node, checked) in check_servers(entry_points, previous).await {
+        match checked {
+            Ok(()) => match &primary {
+                Some(other) if other.address != node.address => {
+                    return Err(format!(
+                        "both {} and {} say that they are the primary; make one a replica of the \
+                         other (REPLICAOF) or stop it",
+                        other.address, node.address
+                    ));
+                }
+                Some(_) | None => primary = Some(node),
+            },
+            Err(UnusableServer::Replica(reason)) => replica = replica.or(Some(reason)),
+            Err(UnusableServer::Misconfigured(reason) | UnusableServer::Unreachable(reason)) => {
+                unusable = unusable.or(Some(reason));
+            }
+        }
+    }
+    // The fault of a primary explains more than the role of its replicas.
+    let reason = || unusable.or(replica).unwrap_or_else(|| "no Redis URL is set".to_owned());
+    primary.ok_or_else(reason)
+}
+
+/// Checks the servers concurrently and gives the results in the order of the URLs. Once there is a
+/// primary, servers without a timely answer are left out.
+async fn check_servers(
+    entry_points: &EntryPoints,
+    previous: &SlotMap,
+) -> Vec<(Arc<RedisNode>, Result<(), UnusableServer>)> {
+    let mut checks = JoinSet::new();
+    for (at, (address, settings)) in entry_points.servers.iter().enumerate() {
+        let node = previous.node_at(address.clone(), settings, entry_points.requirements);
+        checks.spawn(async move {
+            // On a new connection: an open one says nothing of the role the server has now.
+            let checked = node.open().await.map(drop);
+            (at, node, checked)
+        });
+    }
+    let mut results = Vec::new();
+    let mut until = None;
+    loop {
+        let result = match until {
+            None => checks.join_next().await,
+            Some(until) => timeout_at(until, checks.join_next()).await.unwrap_or_default(),
+        };
+        let Some(result) = result else { break };
+        // A task that ended early has no result.
+        let Ok(result) = result else { continue };
+        if result.2.is_ok() {
+            until = until.or(Some(Instant::now() + SECOND_PRIMARY_GRACE));
+        }
+        results.push(result);
+    }
+    results.sort_by_key(|(at, _, _)| *at);
+    results.into_iter().map(|(_, node, checked)| (node, checked)).collect()
+}
+
+async fn ask_sentinels(
+    entry_points: &EntryPoints,
+    name: &str,
+    previous: &Arc<SlotMap>,
+) -> Result<Arc<RedisNode>, String> {
+    let requirements = entry_points.requirements;
+    let questions = entry_points.servers.iter().map(|(address, settings)| {
+        let (address, settings) = (address.clone(), settings.clone());
+        let (name, previous) = (name.to_owned(), previous.clone());
+        async move {
+            let primary = bounded(&address, &settings, primary_of(&address, &settings, &name));
+            let node = previous.node_at(primary.await?, &settings, requirements);
+            // Checked here, so that another Sentinel is asked when this one names an old primary.
+            node.open().await.map_err(UnusableServer::into_reason)?;
+            Ok(node)
+        }
+    });
+    first_success(questions, "no Sentinel is named in `urls`").await
+}
+
+async fn discover_cluster(
+    entry_points: &EntryPoints,
+    previous: &SlotMap,
+) -> Result<SlotMap, String> {
+    let settings = match entry_points.servers.first() {
+        Some((_, settings)) if settings.database() == 0 => settings,
+        Some(_) => return Err("a Redis Cluster has database 0 only; name no other".to_owned()),
+        None => return Err("no Redis URL is set".to_owned()),
+    };
+    // Servers of the previous map come first: the URLs may be out of date.
+    let mut addresses: Vec<ServerAddress> =
+        previous.nodes().iter().map(|node| node.address.clone()).collect();
+    for (address, _) in &entry_points.servers {
+        if !addresses.contains(address) {
+            addresses.push(address.clone());
+        }
+    }
+    let questions = addresses.into_iter().map(|address| {
+        let settings = settings.clone();
+        async move { bounded(&address, &settings, slots_of(&address, &settings)).await }
+    });
+    let ranges = first_success(questions, "no Redis URL is set").await?.into_iter().map(|range| {
+        let (first, last, address) = range;
+        (first, last, previous.node_at(address, settings, entry_points.requirements))
+    });
+    Ok(SlotMap::of_ranges(ranges.collect()))
+}
+
+/// Bounds a question to a server by the time limit for a connection.
+async fn bounded<T>(
+    address: &ServerAddress,
+    settings: &ConnectionSettings,
+    question: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    let limit = settings.connect_timeout();
+    let no_answer = |_| Err(error::unreachable(address, &error::no_answer(limit)));
+    timeout(limit, question).await.unwrap_or_else(no_answer)
+}
+
+/// The first successful answer. The questions are asked in order: the next as soon as a question
+/// has failed, or beside unanswered questions after [`HEAD_START`].
+///
+/// # Errors
+/// The first failure; `none` when there is no question.
+async fn first_success<T, A>(
+    mut questions: impl ExactSizeIterator<Item = A>,
+    none: &str,
+) -> Result<T, String>
 where
     T: Send + 'static,
     A: Future<Output = Result<T, String>> + Send + 'static,
 {
     let mut asked = JoinSet::new();
-    let mut wrong = None;
-    while asks.len() > 0 || !asked.is_empty() {
-        if let Some(ask) = asks.next() {
-            asked.spawn(ask);
+    let mut failure = None;
+    while questions.len() > 0 || !asked.is_empty() {
+        if let Some(question) = questions.next() {
+            asked.spawn(question);
         }
-        let patience = if asks.len() > 0 { HEAD_START } else { Duration::MAX };
-        match timeout(patience, asked.join_next()).await {
+        let limit = if questions.len() > 0 { HEAD_START } else { Duration::MAX };
+        match timeout(limit, asked.join_next()).await {
             Ok(Some(Ok(Ok(found)))) => return Ok(found),
-            Ok(Some(Ok(Err(reason)))) => wrong = wrong.or(Some(reason)),
-            // One that ended early has found nothing, and who is silent may answer yet.
+            Ok(Some(Ok(Err(reason)))) => failure = failure.or(Some(reason)),
+            // A task that ended early has found nothing, and a silent server may answer yet.
             Ok(Some(Err(_)) | None) | Err(_) => {}
         }
     }
-    Err(wrong.unwrap_or_else(|| none.to_owned()))
+    Err(failure.unwrap_or_else(|| none.to_owned()))
 }
 
-/// A server that was not known yet gets one node for all its ranges.
-fn same_nodes(mut ranges: Vec<(u16, u16, Arc<Node>)>) -> Map {
-    let nodes = Map { ranges: ranges.clone() }.nodes();
-    for (_, _, node) in &mut ranges {
-        if let Some(first) = nodes.iter().find(|first| first.target == node.target) {
-            *node = first.clone();
-        }
-    }
-    Map { ranges }
-}
-
-/// Asks a Sentinel for the primary it watches under this name.
-async fn primary_of(target: &Target, login: &Login, name: &str) -> Result<Target, String> {
-    let mut ask = Pipeline::new();
-    ask.cmd("SENTINEL").arg("get-master-addr-by-name").arg(name);
+/// Asks a Sentinel for the primary watched under `name`. Unbounded in time.
+async fn primary_of(
+    address: &ServerAddress,
+    settings: &ConnectionSettings,
+    name: &str,
+) -> Result<ServerAddress, String> {
+    let mut question = Pipeline::new();
+    question.cmd("SENTINEL").arg("get-master-addr-by-name").arg(name);
     let mut answer = None;
     let mut refused = None;
     // The URL's password is the primary's; a Sentinel often has none and then refuses any.
     for with_password in [true, false] {
-        match Link::open(target, &login.at_sentinel(with_password)).await {
-            Ok(link) => {
-                answer = link.ask(&ask).await.map_err(|e| error::unreachable(target, &e))?.pop();
+        match RedisConnection::open(address, &settings.for_sentinel(with_password)).await {
+            Ok(connection) => {
+                let answers = connection.send(&question).await;
+                answer = answers.map_err(|e| error::unreachable(address, &e))?.pop();
                 break;
             }
             Err(reason) => refused = refused.or(Some(reason)),
         }
     }
     match answer {
-        None => Err(refused.unwrap_or_else(|| error::unreachable(target, "no answer"))),
+        None => Err(refused.unwrap_or_else(|| error::unreachable(address, "no answer"))),
         Some(Value::Array(parts)) => {
             let host = parts.first().and_then(text);
             let port = parts.get(1).and_then(text).and_then(|port| port.parse().ok());
-            let both = host.zip(port).map(|(host, port)| Target { host, port });
-            both.ok_or_else(|| error::unreachable(target, "it names no address for the primary"))
+            let primary = host.zip(port).map(|(host, port)| ServerAddress { host, port });
+            primary
+                .ok_or_else(|| error::unreachable(address, "it names no address for the primary"))
         }
         Some(Value::Nil) => Err(format!(
-            "the Sentinel {target} watches no primary named {name:?}; see its `sentinel monitor`"
+            "the Sentinel {address} watches no primary named {name:?}; see its `sentinel monitor`"
         )),
         Some(Value::ServerError(error))
-            if error.details().is_some_and(|it| it.contains("unknown command")) =>
+            if error.details().is_some_and(|detail| detail.contains("unknown command")) =>
         {
             Err(format!(
-                "{target} is no Sentinel; name the Sentinels in `urls`, or leave out `sentinel`"
+                "{address} is no Sentinel; name the Sentinels in `urls`, or leave out `sentinel`"
             ))
         }
-        Some(Value::ServerError(error)) => Err(error::no(target, &error)),
-        Some(_) => Err(error::unreachable(target, "it is no Sentinel")),
+        Some(Value::ServerError(error)) => Err(error::server_error(address, &error)),
+        Some(_) => Err(error::unreachable(address, "it is no Sentinel")),
     }
 }
 
-/// Asks a node of a cluster who has which slots.
-async fn slots_of(target: &Target, login: &Login) -> Result<Vec<(u16, u16, Target)>, String> {
-    let link = Link::open(target, login).await?;
-    let mut ask = Pipeline::new();
-    ask.cmd("INFO").arg("cluster").cmd("CLUSTER").arg("SLOTS");
-    let answers = link.ask(&ask).await.map_err(|error| error::unreachable(target, &error))?;
-    let is_cluster =
-        answers.first().and_then(text).is_some_and(|it| it.contains("cluster_enabled:1"));
-    match answers.get(1) {
-        _ if !is_cluster => {
-            Err(format!("the Redis server {target} belongs to no cluster; set `cluster = false`"))
-        }
-        Some(Value::ServerError(error)) => Err(error::no(target, error)),
-        Some(Value::Array(ranges)) => {
-            let read: Option<Vec<_>> = ranges.iter().map(|range| range_of(range, target)).collect();
-            match read {
-                Some(read) if read.is_empty() => Err(format!(
-                    "the cluster of {target} has no slots yet; create it with redis-cli --cluster create"
-                )),
-                Some(read) => Ok(read),
-                None => Err(error::unreachable(target, "its CLUSTER SLOTS cannot be read")),
-            }
-        }
-        Some(_) | None => Err(error::unreachable(target, "its CLUSTER SLOTS cannot be read")),
+/// Asks a node of a cluster for the slots of the whole cluster. Unbounded in time.
+async fn slots_of(
+    address: &ServerAddress,
+    settings: &ConnectionSettings,
+) -> Result<Vec<(u16, u16, ServerAddress)>, String> {
+    let connection = RedisConnection::open(address, settings).await?;
+    let mut question = Pipeline::new();
+    question.cmd("INFO").arg("cluster").cmd("CLUSTER").arg("SLOTS");
+    let answers = connection.send(&question).await;
+    let answers = answers.map_err(|error| error::unreachable(address, &error))?;
+    let info = answers.first().and_then(text);
+    if !info.is_some_and(|info| info.contains("cluster_enabled:1")) {
+        return Err(format!(
+            "the Redis server {address} belongs to no cluster; set `cluster = false`"
+        ));
+    }
+    let ranges: Option<Vec<_>> = match answers.get(1) {
+        Some(Value::ServerError(error)) => return Err(error::server_error(address, error)),
+        Some(Value::Array(ranges)) => ranges.iter().map(|range| range_of(range, address)).collect(),
+        Some(_) | None => None,
+    };
+    match ranges {
+        Some(ranges) if ranges.is_empty() => Err(format!(
+            "the cluster of {address} has no slots yet; create it with redis-cli --cluster create"
+        )),
+        Some(ranges) => Ok(ranges),
+        None => Err(error::unreachable(address, "its CLUSTER SLOTS cannot be read")),
     }
 }
 
-/// A range of `CLUSTER SLOTS`: first slot, last slot, primary, replicas.
-fn range_of(range: &Value, asked: &Target) -> Option<(u16, u16, Target)> {
+/// Reads a range of `CLUSTER SLOTS`: first slot, last slot, primary, replicas.
+fn range_of(range: &Value, asked: &ServerAddress) -> Option<(u16, u16, ServerAddress)> {
     let Value::Array(parts) = range else { return None };
     let number = |value: &Value| match value {
         Value::Int(number) => u16::try_from(*number).ok(),
         _ => None,
     };
     let Value::Array(primary) = parts.get(2)? else { return None };
-    // A node that does not know its own address leaves it out: it is the one we reached.
+    // A node that does not know its own address leaves it out; its address is then the one we used.
     let host = match primary.first()? {
         Value::Nil => asked.host.clone(),
         name => text(name)
@@ -259,5 +296,5 @@ fn range_of(range: &Value, asked: &Target) -> Option<(u16, u16, Target)> {
             .unwrap_or_else(|| asked.host.clone()),
     };
     let port = number(primary.get(1)?)?;
-    Some((number(parts.first()?)?, number(parts.get(1)?)?, Target { host, port }))
+    Some((number(parts.first()?)?, number(parts.get(1)?)?, ServerAddress { host, port }))
 }

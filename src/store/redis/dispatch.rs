@@ -1,309 +1,360 @@
-//! Sending commands to the servers that have their keys, and finding them again when they moved.
+//! Dispatch of commands to servers by slot, and redirection when slots move.
 //!
-//! Only what was provably not done is sent a second time: an error in the place of an answer, or a
-//! connection that was never opened. What was handed to a connection that then was lost is unsure.
+//! A command is sent a second time only when it was provably not executed: an error in place of an
+//! answer, or a connection that was never opened. A command that was handed to a connection which
+//! was then lost is indeterminate. The client library's cluster mode does not keep the two apart;
+//! see docs/dependencies.md.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::{Cmd, Pipeline, Value};
+use ::redis::{Pipeline, ServerError, Value};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::connection::Link;
+use super::address::ServerAddress;
+use super::command::SlotCommand;
 use super::error;
-use super::requirements::Unfit;
-use super::target::Target;
-use super::topology::{Node, Nodes};
+use super::node::RedisNode;
+use super::requirements::UnusableServer;
+use super::slot_map::SlotMap;
+use super::topology::Topology;
 
-/// How often one command is sent while servers say that it belongs elsewhere.
+/// Rounds of sending, while servers redirect commands.
 const ROUNDS: usize = 5;
-/// Pause before a round that a rebuilding cluster made necessary.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Pause before a round after a redirection.
+const REDIRECTION_PAUSE: Duration = Duration::from_millis(20);
 
-/// A command and where its keys are.
+/// The outcome of a command.
 #[derive(Debug, Clone)]
-pub(super) struct Ask {
-    pub(super) slot: u16,
-    pub(super) command: Cmd,
-    /// The script it runs.
-    pub(super) script: Option<&'static str>,
-}
-
-/// How one command ended.
-#[derive(Debug, Clone)]
-pub(super) enum Outcome {
-    /// An answer; it may be an error of the server.
-    Said(Value, Target),
-    /// It was not sent.
+pub(super) enum CommandOutcome {
+    /// An answer, possibly the server's error.
+    Answered(Value, ServerAddress),
+    /// Certainly not sent.
     NotSent(String),
-    /// It was handed over and no answer came, or not from enough replicas.
-    Unsure(String),
+    /// Handed to a connection without an answer, or without acknowledgements of enough replicas.
+    Indeterminate(String),
 }
 
-/// How to send.
+/// Connection, limits and guarantees of a dispatch.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Terms {
-    /// The connection to use on each server.
-    pub(super) lane: usize,
-    /// Acknowledgements asked of replicas.
+pub(super) struct DispatchPolicy {
+    /// Index of the connection to use on every server.
+    pub(super) connection: usize,
+    /// Acknowledgements required of replicas.
     pub(super) replicas: u32,
-    /// Whether sending twice is harmless, so that a lost connection is no end.
-    pub(super) harmless: bool,
-    /// For one answer.
+    /// Executing a command twice is harmless, so commands of a lost connection are sent again.
+    pub(super) idempotent: bool,
+    /// Time limit for an answer.
     pub(super) timeout: Duration,
-    /// For everything.
+    /// End of the whole dispatch.
     pub(super) deadline: Instant,
 }
 
-/// Where a command goes, and how.
+/// Deviations from the slot map for a command.
 #[derive(Clone, Default)]
-struct Way {
-    /// Instead of the map's.
-    node: Option<Arc<Node>>,
-    /// The script goes first: the server does not have it.
-    load: bool,
+struct Redirection {
+    /// Server named by a redirection, in place of the map's; the command then follows `ASKING`.
+    node: Option<Arc<RedisNode>>,
+    /// The server does not have the script yet: `SCRIPT LOAD` goes first.
+    load_script: bool,
 }
 
-/// What goes to one server in a round.
-struct Parcel {
-    node: Arc<Node>,
+/// The commands for a server in a round.
+struct ServerBatch {
+    node: Arc<RedisNode>,
     asking: bool,
-    load: Option<&'static str>,
+    load_script: Option<&'static str>,
+    /// Indexes of the commands.
     members: Vec<usize>,
 }
 
-/// Sends all commands and gives their outcomes in order.
-pub(super) async fn send(nodes: &Nodes, asks: &[Ask], terms: Terms) -> Vec<Outcome> {
-    let mut outcomes: Vec<Option<Outcome>> = vec![None; asks.len()];
-    let mut ways = vec![Way::default(); asks.len()];
+/// Sends the commands and gives the outcomes in order.
+pub(super) async fn send(
+    topology: &Topology,
+    commands: &[SlotCommand],
+    policy: DispatchPolicy,
+) -> Vec<CommandOutcome> {
+    let mut outcomes: Vec<Option<CommandOutcome>> = vec![None; commands.len()];
+    let mut redirections = vec![Redirection::default(); commands.len()];
     for round in 1..=ROUNDS {
         let pending: Vec<usize> =
-            (0..asks.len()).filter(|at| needs_sending(outcomes[*at].as_ref())).collect();
-        let moving = pending.iter().any(|at| outcomes[*at].is_some());
+            (0..commands.len()).filter(|at| needs_sending(outcomes[*at].as_ref())).collect();
         if pending.is_empty() {
             break;
         }
-        if round > 1 && moving {
-            tokio::time::sleep(PAUSE.min(terms.deadline - Instant::now())).await;
+        let redirected = pending.iter().any(|at| outcomes[*at].is_some());
+        if round > 1 && redirected {
+            let left = policy.deadline - Instant::now();
+            tokio::time::sleep(REDIRECTION_PAUSE.min(left)).await;
         }
-        for (at, outcome) in once(nodes, asks, &pending, &ways, terms).await {
+        for (at, outcome) in send_once(topology, commands, &pending, &redirections, policy).await {
             outcomes[at] = Some(outcome);
         }
         let mut lost = false;
         for at in pending {
             match &outcomes[at] {
-                Some(Outcome::Said(Value::ServerError(error), _)) => {
-                    ways[at] = way_after(nodes, error, &ways[at]);
+                Some(CommandOutcome::Answered(Value::ServerError(error), _)) => {
+                    redirections[at] = redirection_after(topology, error, &redirections[at]);
                 }
-                Some(Outcome::NotSent(_)) => lost = true,
-                Some(Outcome::Unsure(_)) if terms.harmless => lost = true,
-                // One unsure command makes all unsure: nothing is gained by sending the others.
-                Some(Outcome::Unsure(_)) => {
-                    nodes.set_stale();
-                    return all(outcomes);
+                Some(CommandOutcome::NotSent(_)) => lost = true,
+                Some(CommandOutcome::Indeterminate(_)) if policy.idempotent => lost = true,
+                // One indeterminate command makes the whole commit indeterminate: nothing is gained
+                // by sending the others.
+                Some(CommandOutcome::Indeterminate(_)) => {
+                    topology.mark_stale();
+                    return complete(outcomes);
                 }
-                Some(Outcome::Said(..)) | None => {}
+                Some(CommandOutcome::Answered(..)) | None => {}
             }
         }
         if lost {
-            nodes.set_stale();
-            // Once more at most, by the map that is made for it.
-            if round > 1 || Instant::now() >= terms.deadline {
+            topology.mark_stale();
+            // At most once more, by the map that is then made anew.
+            if round > 1 || Instant::now() >= policy.deadline {
                 break;
             }
             for outcome in &mut outcomes {
-                let sent = matches!(outcome, Some(Outcome::Unsure(_)) if !terms.harmless);
-                if !sent && matches!(outcome, Some(Outcome::Unsure(_) | Outcome::NotSent(_))) {
+                if may_be_sent_again(outcome.as_ref(), policy) {
                     *outcome = None;
                 }
             }
         }
     }
-    all(outcomes)
+    complete(outcomes)
 }
 
-fn all(outcomes: Vec<Option<Outcome>>) -> Vec<Outcome> {
-    let missing = || Outcome::NotSent("the Redis servers could not be asked".to_owned());
+fn complete(outcomes: Vec<Option<CommandOutcome>>) -> Vec<CommandOutcome> {
+    let missing = || CommandOutcome::NotSent("the Redis servers could not be asked".to_owned());
     outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(missing)).collect()
 }
 
-fn needs_sending(outcome: Option<&Outcome>) -> bool {
+/// True for a command of a connection that was lost or never opened, if sending it again is
+/// harmless.
+fn may_be_sent_again(outcome: Option<&CommandOutcome>, policy: DispatchPolicy) -> bool {
+    match outcome {
+        Some(CommandOutcome::NotSent(_)) => true,
+        Some(CommandOutcome::Indeterminate(_)) => policy.idempotent,
+        Some(CommandOutcome::Answered(..)) | None => false,
+    }
+}
+
+/// True for a command that was not sent yet, or whose error proves that another server, or the same
+/// one with the script, has to execute it.
+fn needs_sending(outcome: Option<&CommandOutcome>) -> bool {
     match outcome {
         None => true,
-        Some(Outcome::Said(Value::ServerError(error), _)) => {
+        Some(CommandOutcome::Answered(Value::ServerError(error), _)) => {
             matches!(
                 error::code(error),
                 "NOSCRIPT" | "MOVED" | "ASK" | "TRYAGAIN" | "READONLY" | "MASTERDOWN"
             )
         }
-        Some(Outcome::Said(..) | Outcome::NotSent(_) | Outcome::Unsure(_)) => false,
+        Some(
+            CommandOutcome::Answered(..)
+            | CommandOutcome::NotSent(_)
+            | CommandOutcome::Indeterminate(_),
+        ) => false,
     }
 }
 
-/// Where a command goes after a server refused it.
-fn way_after(nodes: &Nodes, error: &::redis::ServerError, way: &Way) -> Way {
+/// The redirection of a command after a server's error.
+fn redirection_after(
+    topology: &Topology,
+    error: &ServerError,
+    redirection: &Redirection,
+) -> Redirection {
     match error::code(error) {
-        "NOSCRIPT" => Way { load: true, ..way.clone() },
+        "NOSCRIPT" => Redirection { load_script: true, ..redirection.clone() },
         "ASK" => {
             let address = error.details().and_then(|detail| detail.split_whitespace().nth(1));
-            // The script may be missing there too.
-            Way { node: address.and_then(|address| nodes.node_at(address)), load: true }
+            let node = address.and_then(|address| topology.node_at(address));
+            // The script may be missing on that server too.
+            Redirection { node, load_script: true }
         }
-        // A replica that lost its primary says so before it says that it is one.
+        // A replica that lost its primary reports that before it reports its role.
         "MOVED" | "READONLY" | "MASTERDOWN" => {
-            nodes.set_stale();
-            Way::default()
+            topology.mark_stale();
+            Redirection::default()
         }
-        _ => way.clone(),
+        _ => redirection.clone(),
     }
 }
 
-/// One round: every server in question is asked once, all at the same time.
-async fn once(
-    nodes: &Nodes,
-    asks: &[Ask],
+/// Sends the pending commands once: a batch to every server in question, concurrently.
+async fn send_once(
+    topology: &Topology,
+    commands: &[SlotCommand],
     pending: &[usize],
-    ways: &[Way],
-    terms: Terms,
-) -> Vec<(usize, Outcome)> {
-    let not_sent = |members: &[usize], reason: &str| {
-        members.iter().map(|at| (*at, Outcome::NotSent(reason.to_owned()))).collect()
+    redirections: &[Redirection],
+    policy: DispatchPolicy,
+) -> Vec<(usize, CommandOutcome)> {
+    let not_sent = |reason: &str| {
+        pending.iter().map(|at| (*at, CommandOutcome::NotSent(reason.to_owned()))).collect()
     };
-    let map = match timeout_at(terms.deadline, nodes.map()).await {
+    let map = match timeout_at(policy.deadline, topology.map()).await {
         Ok(Ok(map)) => map,
-        Ok(Err(reason)) => return not_sent(pending, &reason),
+        Ok(Err(reason)) => return not_sent(&reason),
         Err(_) => {
-            let reason = "the Redis server cannot be reached: no primary was found in time";
-            return not_sent(pending, reason);
+            return not_sent("the Redis server cannot be reached: no primary was found in time");
         }
     };
-    let mut outcomes = Vec::with_capacity(pending.len());
-    let mut parcels: Vec<Parcel> = Vec::new();
-    for at in pending {
-        let (ask, way) = (&asks[*at], &ways[*at]);
-        let Some(node) = way.node.as_ref().or_else(|| map.node(ask.slot)) else {
-            nodes.set_stale();
-            let reason = format!("no server of the Redis Cluster has slot {}", ask.slot);
-            outcomes.push((*at, Outcome::NotSent(reason)));
-            continue;
-        };
-        let asking = way.node.is_some();
-        let load = ask.script.filter(|_| way.load);
-        let fits = |parcel: &&mut Parcel| {
-            Arc::ptr_eq(&parcel.node, node) && parcel.asking == asking && parcel.load == load
-        };
-        match parcels.iter_mut().find(fits) {
-            Some(parcel) => parcel.members.push(*at),
-            None => {
-                let node = node.clone();
-                parcels.push(Parcel { node, asking, load, members: vec![*at] });
-            }
-        }
+    let (mut batches, mut outcomes) = batches_of(&map, commands, pending, redirections);
+    if !outcomes.is_empty() {
+        topology.mark_stale();
     }
     let mut sending = JoinSet::new();
-    let last = parcels.pop();
-    for parcel in parcels {
-        sending.spawn(deliver(parcel.commands(asks, terms), parcel, terms));
+    let last = batches.pop();
+    for batch in batches {
+        sending.spawn(deliver(batch.pipeline(commands, policy), batch, policy));
     }
-    // The only one in most cases, for which no task is started.
-    if let Some(parcel) = last {
-        outcomes.extend(deliver(parcel.commands(asks, terms), parcel, terms).await);
+    // Mostly the only batch: no task is started for it.
+    if let Some(batch) = last {
+        outcomes.extend(deliver(batch.pipeline(commands, policy), batch, policy).await);
     }
     while let Some(delivered) = sending.join_next().await {
-        // A task that ended early leaves its commands without an outcome; see below.
+        // A task that ended early leaves its commands without an outcome, which follows below.
         outcomes.extend(delivered.unwrap_or_default());
     }
     if outcomes.len() < pending.len() {
         let seen: HashSet<usize> = outcomes.iter().map(|(at, _)| *at).collect();
-        let early = || Outcome::Unsure("a request to Redis ended early".to_owned());
+        let reason = "a request to Redis ended early";
         let rest = pending.iter().filter(|at| !seen.contains(at));
-        outcomes.extend(rest.map(|at| (*at, early())).collect::<Vec<_>>());
+        outcomes.extend(
+            rest.map(|at| (*at, CommandOutcome::Indeterminate(reason.to_owned())))
+                .collect::<Vec<_>>(),
+        );
     }
     outcomes
 }
 
-impl Parcel {
-    fn commands(&self, asks: &[Ask], terms: Terms) -> Pipeline {
-        let mut commands = Pipeline::with_capacity(self.members.len() + 2);
-        if let Some(script) = self.load {
-            commands.cmd("SCRIPT").arg("LOAD").arg(script);
+/// Groups the pending commands by server. A command without a server for the slot gets an outcome
+/// at once.
+fn batches_of(
+    map: &SlotMap,
+    commands: &[SlotCommand],
+    pending: &[usize],
+    redirections: &[Redirection],
+) -> (Vec<ServerBatch>, Vec<(usize, CommandOutcome)>) {
+    let mut batches: Vec<ServerBatch> = Vec::new();
+    let mut outcomes = Vec::with_capacity(pending.len());
+    for at in pending {
+        let (command, redirection) = (&commands[*at], &redirections[*at]);
+        let Some(node) = redirection.node.as_ref().or_else(|| map.node(command.slot)) else {
+            let reason = format!("no server of the Redis Cluster has slot {}", command.slot);
+            outcomes.push((*at, CommandOutcome::NotSent(reason)));
+            continue;
+        };
+        let asking = redirection.node.is_some();
+        let load_script = command.script.filter(|_| redirection.load_script);
+        let fits = |batch: &&mut ServerBatch| {
+            Arc::ptr_eq(&batch.node, node)
+                && batch.asking == asking
+                && batch.load_script == load_script
+        };
+        match batches.iter_mut().find(fits) {
+            Some(batch) => batch.members.push(*at),
+            None => {
+                let (node, members) = (node.clone(), vec![*at]);
+                batches.push(ServerBatch { node, asking, load_script, members });
+            }
+        }
+    }
+    (batches, outcomes)
+}
+
+impl ServerBatch {
+    fn pipeline(&self, commands: &[SlotCommand], policy: DispatchPolicy) -> Pipeline {
+        let mut pipeline = Pipeline::with_capacity(self.members.len() + 2);
+        if let Some(script) = self.load_script {
+            pipeline.cmd("SCRIPT").arg("LOAD").arg(script);
         }
         for at in &self.members {
             if self.asking {
-                commands.cmd("ASKING");
+                pipeline.cmd("ASKING");
             }
-            commands.add_command(asks[*at].command.clone());
+            pipeline.add_command(commands[*at].command.clone());
         }
-        if terms.replicas > 0 {
-            // Less than the whole time, so that the answer comes before we stop waiting for it.
-            let wait = terms.timeout.mul_f32(0.75).as_millis().max(1);
-            commands.cmd("WAIT").arg(terms.replicas).arg(u64::try_from(wait).unwrap_or(u64::MAX));
+        if policy.replicas > 0 {
+            // Shorter than the time limit, so that the count arrives before the wait for it ends.
+            let wait = policy.timeout.mul_f32(0.75).as_millis().max(1);
+            let wait = u64::try_from(wait).unwrap_or(u64::MAX);
+            pipeline.cmd("WAIT").arg(policy.replicas).arg(wait);
         }
-        commands
+        pipeline
     }
 }
 
-/// Sends one parcel.
-async fn deliver(commands: Pipeline, parcel: Parcel, terms: Terms) -> Vec<(usize, Outcome)> {
-    let Parcel { node, asking, load, members } = parcel;
-    let target = &node.target;
-    let every = |outcome: &dyn Fn(String) -> Outcome, reason: String| {
+/// Sends a batch and gives the outcomes of the commands.
+async fn deliver(
+    pipeline: Pipeline,
+    batch: ServerBatch,
+    policy: DispatchPolicy,
+) -> Vec<(usize, CommandOutcome)> {
+    let ServerBatch { node, asking, load_script, members } = batch;
+    let address = &node.address;
+    let all = |outcome: &dyn Fn(String) -> CommandOutcome, reason: String| {
         members.iter().map(|at| (*at, outcome(reason.clone()))).collect::<Vec<_>>()
     };
-    let link: Arc<Link> = match timeout_at(terms.deadline, node.link(terms.lane)).await {
-        Ok(Ok(link)) => link,
-        Ok(Err(unfit)) => return every(&Outcome::NotSent, Unfit::into_reason(unfit)),
-        Err(_) => {
-            let reason = error::unreachable(target, "connecting took too long");
-            return every(&Outcome::NotSent, reason);
-        }
-    };
-    let until = terms.deadline.min(Instant::now() + terms.timeout);
-    let mut answers = match timeout_at(until, link.ask(&commands)).await {
-        Ok(Ok(answers)) => answers,
-        Ok(Err(reason)) => {
-            node.drop_link(terms.lane, &link).await;
-            return every(&Outcome::Unsure, error::unreachable(target, &reason));
+    let connection = match timeout_at(policy.deadline, node.connection(policy.connection)).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(unusable)) => {
+            return all(&CommandOutcome::NotSent, UnusableServer::into_reason(unusable));
         }
         Err(_) => {
-            node.drop_link(terms.lane, &link).await;
-            let reason = error::unreachable(target, &error::silent(terms.timeout));
-            return every(&Outcome::Unsure, reason);
+            let reason = error::unreachable(address, "connecting took too long");
+            return all(&CommandOutcome::NotSent, reason);
         }
     };
-    let waited = if terms.replicas > 0 { answers.pop() } else { None };
-    let mut answers = answers.into_iter().skip(usize::from(load.is_some()));
+    let until = policy.deadline.min(Instant::now() + policy.timeout);
+    let sent = timeout_at(until, connection.send(&pipeline)).await;
+    let mut replies = match sent.unwrap_or_else(|_| Err(error::no_answer(policy.timeout))) {
+        Ok(replies) => replies,
+        Err(reason) => {
+            node.abandon(policy.connection, &connection).await;
+            return all(&CommandOutcome::Indeterminate, error::unreachable(address, &reason));
+        }
+    };
+    let waited = if policy.replicas > 0 { replies.pop() } else { None };
+    let mut replies = replies.into_iter().skip(usize::from(load_script.is_some()));
     let mut outcomes = Vec::with_capacity(members.len());
     for at in members {
         if asking {
-            // The answer to ASKING.
-            answers.next();
+            // The reply to ASKING.
+            replies.next();
         }
-        let outcome = match answers.next() {
-            // Refused: it needs no replica.
-            Some(answer @ Value::ServerError(_)) => Outcome::Said(answer, target.clone()),
-            Some(answer) => match enough(target, waited.as_ref(), terms.replicas) {
-                Ok(()) => Outcome::Said(answer, target.clone()),
-                Err(reason) => Outcome::Unsure(reason),
+        let outcome = match replies.next() {
+            // An error speaks for itself: callers decide by its code, whatever replicas
+            // acknowledged.
+            Some(reply @ Value::ServerError(_)) => CommandOutcome::Answered(reply, address.clone()),
+            Some(reply) => match check_replicas(address, waited.as_ref(), policy.replicas) {
+                Ok(()) => CommandOutcome::Answered(reply, address.clone()),
+                Err(reason) => CommandOutcome::Indeterminate(reason),
             },
-            None => Outcome::Unsure(error::unreachable(target, "an answer is missing")),
+            None => {
+                let reason = error::unreachable(address, "an answer is missing");
+                CommandOutcome::Indeterminate(reason)
+            }
         };
         outcomes.push((at, outcome));
     }
     outcomes
 }
 
-/// Whether enough replicas acknowledged.
-fn enough(target: &Target, waited: Option<&Value>, wanted: u32) -> Result<(), String> {
+/// Checks the reply to `WAIT`, if present, for enough acknowledgements.
+fn check_replicas(
+    address: &ServerAddress,
+    waited: Option<&Value>,
+    required: u32,
+) -> Result<(), String> {
     match waited {
         None => Ok(()),
-        Some(Value::Int(count)) if *count >= i64::from(wanted) => Ok(()),
+        Some(Value::Int(count)) if *count >= i64::from(required) => Ok(()),
         Some(Value::Int(count)) => Err(format!(
-            "only {count} of {wanted} replicas of the Redis server {target} acknowledged in time"
+            "only {count} of {required} replicas of the Redis server {address} acknowledged in time"
         )),
-        Some(Value::ServerError(error)) => Err(error::no(target, error)),
-        Some(_) => Err(error::unreachable(target, "its answer to WAIT cannot be read")),
+        Some(Value::ServerError(error)) => Err(error::server_error(address, error)),
+        Some(_) => Err(error::unreachable(address, "its answer to WAIT cannot be read")),
     }
 }

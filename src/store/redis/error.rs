@@ -1,46 +1,47 @@
-//! What is told of a server's errors: one line, what it means and what to do.
+//! Error texts: a line with the server, the meaning of the error and the remedy.
 
 use std::time::Duration;
 
 use ::redis::{ErrorKind, RedisError, ServerError};
 
-use super::target::Target;
+use super::address::ServerAddress;
 
-pub(super) fn unreachable(target: &Target, error: &str) -> String {
-    format!("the Redis server {target} cannot be reached: {error}")
+pub(super) fn unreachable(address: &ServerAddress, error: &str) -> String {
+    format!("the Redis server {address} cannot be reached: {error}")
 }
 
-pub(super) fn silent(patience: Duration) -> String {
-    format!("no answer within {patience:?}")
+pub(super) fn no_answer(timeout: Duration) -> String {
+    format!("no answer within {timeout:?}")
 }
 
-/// Why a login failed.
-pub(super) fn no_entry(target: &Target, error: &RedisError) -> String {
-    let wrong = matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"));
-    if wrong || error.kind() == ErrorKind::AuthenticationFailed {
-        // What the server says is left out: some errors repeat what was sent.
+/// The text for a failed login.
+pub(super) fn login_failed(address: &ServerAddress, error: &RedisError) -> String {
+    let denied = matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"));
+    if denied || error.kind() == ErrorKind::AuthenticationFailed {
+        // The server's own text is left out: some errors repeat the arguments, password included.
         return format!(
-            "the Redis server {target} does not accept the user and password of the URL; check \
+            "the Redis server {address} does not accept the user and password of the URL; check \
              them, and the server's requirepass or ACL"
         );
     }
     match error.detail() {
         Some(detail) if error.code().is_some() => {
-            format!("the Redis server {target} refused the login: {detail}")
+            format!("the Redis server {address} refused the login: {detail}")
         }
-        Some(_) | None => unreachable(target, &error.to_string()),
+        Some(_) | None => unreachable(address, &error.to_string()),
     }
 }
 
-/// The code of an error, such as `OOM`. Redis 6.2 wraps what stopped a script in an error of its own.
+/// The code of an error, such as `OOM`. Redis 6.2 wraps the error in a script into an `ERR` with
+/// the line of the script; the code is then the inner code.
 pub(super) fn code(error: &ServerError) -> &str {
     let wrapped = error.details().filter(|detail| detail.starts_with("Error running script"));
     let inner = wrapped.and_then(|detail| detail.split_once(": -")).map(|(_, inner)| inner);
     inner.and_then(|inner| inner.split_whitespace().next()).unwrap_or(error.code())
 }
 
-/// What an error in the place of an answer means.
-pub(super) fn no(target: &Target, error: &ServerError) -> String {
+/// The text for a server's error in place of an answer.
+pub(super) fn server_error(address: &ServerAddress, error: &ServerError) -> String {
     let detail = error.details().unwrap_or_default();
     let code = code(error);
     let meaning = match code {
@@ -57,32 +58,34 @@ pub(super) fn no(target: &Target, error: &ServerError) -> String {
         "CLUSTERDOWN" => "says that its cluster is down: a slot has no primary",
         "MASTERDOWN" => "has lost its primary",
         "NOREPLICAS" => "has too few replicas for its min-replicas-to-write",
-        "BUSY" => "is busy with somebody's script",
-        "MOVED" | "ASK" | "TRYAGAIN" => "keeps sending us elsewhere: its cluster is being rebuilt",
+        "BUSY" => "is busy with another client's script",
+        "MOVED" | "ASK" | "TRYAGAIN" => {
+            "keeps redirecting to other servers: its cluster is being rebuilt"
+        }
         "CROSSSLOT" => "is a cluster; set `cluster = true`",
-        _ if denied_within_script(error) => {
+        _ if is_acl_denial_in_script(error) => {
             "denies the user a command or a key; grant what docs/stores.md lists"
         }
-        _ => return format!("the Redis server {target} said {code} {detail}"),
+        _ => return format!("the Redis server {address} said {code} {detail}"),
     };
     if detail.is_empty() {
-        format!("the Redis server {target} {meaning}")
+        format!("the Redis server {address} {meaning}")
     } else {
-        format!("the Redis server {target} {meaning} ({code} {detail})")
+        format!("the Redis server {address} {meaning} ({code} {detail})")
     }
 }
 
-/// Whether a script was stopped at a command that its user may not give. The words are those of
-/// Redis up to 7.0, and those since and Valkey's.
-fn denied_within_script(error: &ServerError) -> bool {
-    let words = ["The user executing the script can't", "ACL failure in script"];
-    error.details().is_some_and(|detail| words.iter().any(|word| detail.contains(word)))
+/// True for a script stopped at a command forbidden to the user. Redis up to 7.0 sends the first
+/// text, later versions and Valkey send the second.
+fn is_acl_denial_in_script(error: &ServerError) -> bool {
+    let texts = ["The user executing the script can't", "ACL failure in script"];
+    error.details().is_some_and(|detail| texts.iter().any(|text| detail.contains(text)))
 }
 
-/// Whether an error proves that a script changed nothing. The scripts compare before they write,
-/// so that these stop them at their first write at the latest. A missing right does not: the
-/// server checks it at each command.
-pub(super) fn proves_untouched(error: &ServerError) -> bool {
+/// True for an error as proof of a script without effect. The scripts compare before the first
+/// write, and these errors stop a script at the first write at the latest. A missing right proves
+/// no such thing: the server checks rights at every command, so earlier writes may have happened.
+pub(super) fn proves_no_change(error: &ServerError) -> bool {
     matches!(
         code(error),
         "EMPTIED"
@@ -115,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stopped_a_script_is_known_in_every_version() {
+    fn the_code_that_stopped_a_script_is_read_in_every_version() {
         for (line, expected, untouched) in [
             ("-OOM command not allowed", "OOM", true),
             (
@@ -135,18 +138,18 @@ mod tests {
             ),
         ] {
             let error = error(line);
-            assert_eq!((code(&error), proves_untouched(&error)), (expected, untouched), "{line}");
+            assert_eq!((code(&error), proves_no_change(&error)), (expected, untouched), "{line}");
         }
     }
 
     #[test]
-    fn a_right_that_is_missing_within_a_script_is_told_in_the_words_of_every_version() {
+    fn a_missing_right_within_a_script_is_recognized_in_every_version() {
         for line in [
             "-ERR The user executing the script can't run this command or subcommand",
             "-ERR ACL failure in script: User gate has no permissions to run the 'zadd' command",
         ] {
-            assert!(denied_within_script(&error(line)), "{line}");
+            assert!(is_acl_denial_in_script(&error(line)), "{line}");
         }
-        assert!(!denied_within_script(&error("-ERR unknown command")));
+        assert!(!is_acl_denial_in_script(&error("-ERR unknown command")));
     }
 }

@@ -1,38 +1,42 @@
-//! How things are named on the server.
+//! Names of the keys and channels on the server.
 //!
 //! ```text
 //! <prefix>:{meta}:store       hash: store_id, schema, created, state
-//! <prefix>:{meta}:replicas    sorted set: owner by the end of its lease
+//! <prefix>:{meta}:replicas    sorted set of owners by the end of their lease
 //! <prefix>:{xx}:store         the marker of shard xx: the store's id
 //! <prefix>:{xx}:r:<id>        a record
-//! <prefix>:{xx}:ids           sorted sets whose members are bytes in order, all of score 0:
+//!                             sorted sets with score 0, whose members are in byte order:
+//! <prefix>:{xx}:ids             id
 //! <prefix>:{xx}:open            id, and the owner when in flight
 //! <prefix>:{xx}:expiry          expiry, id
 //! <prefix>:{xx}:subjects        subject, id
 //! <prefix>:wake:<owner>       the channel of a process
 //! ```
-//! The shard is the first byte of the id; in a cluster all keys of a shard are in one slot (Redis
-//! Cluster specification, "Hash tags"), so that a script may change them together.
+//! The shard is the first byte of the id; in a cluster the keys of a shard share a slot (Redis
+//! Cluster specification, "Hash tags"), as a script needs to change several keys.
 
 use crate::idempotency::RecordId;
 use crate::idempotency::record::Nonce;
 
 /// Slots of a Redis Cluster.
 pub(super) const SLOTS: u16 = 16_384;
-/// The longest prefix: it is part of every key.
+/// The longest prefix; every key carries the prefix.
 const LONGEST_PREFIX: usize = 64;
-/// The hash tag of what belongs to no shard.
+/// Hash tag of the keys outside the shards.
 const META: &str = "meta";
 
-/// The names under one prefix.
+/// The names under a prefix.
 #[derive(Debug)]
 pub(super) struct Keys {
     prefix: String,
 }
 
 impl Keys {
+    /// Takes the prefix of the names.
+    ///
     /// # Errors
-    /// When keys with this prefix could not be told apart, or not be kept together.
+    /// Keys with this prefix would be ambiguous, or a cluster would not keep a shard's keys
+    /// together.
     pub(super) fn new(prefix: &str) -> Result<Self, String> {
         let plain = |byte: u8| byte.is_ascii_graphic() && !b"{}*?[]\\".contains(&byte);
         if prefix.is_empty() || prefix.len() > LONGEST_PREFIX || !prefix.bytes().all(plain) {
@@ -52,19 +56,21 @@ impl Keys {
         format!("{}:{{{META}}}:replicas", self.prefix)
     }
 
-    /// `name` is `store`, `ids`, `open`, `expiry` or `subjects`.
+    /// A key of a shard; `name` is `store`, `ids`, `open`, `expiry` or `subjects`.
     pub(super) fn of_shard(&self, shard: u8, name: &str) -> String {
         format!("{}:{{{shard:02x}}}:{name}", self.prefix)
     }
 
     pub(super) fn record(&self, id: &RecordId) -> String {
-        // Made for every change: digit by digit a formatter takes longer than all the rest.
+        // On the path of every change, where a formatter of single digits is slower than all the
+        // rest.
         let digits = hex(id.as_bytes());
         let (shard, _) = digits.split_at(2);
         [self.prefix.as_str(), ":{", shard, "}:r:", &digits].concat()
     }
 
-    pub(super) fn wake(&self, owner: &Nonce) -> String {
+    /// The channel of a process. Operators grant access by this name.
+    pub(super) fn channel(&self, owner: &Nonce) -> String {
         format!("{}:wake:{}", self.prefix, hex(owner))
     }
 }
@@ -74,7 +80,7 @@ pub(super) fn slot_of(shard: u8) -> u16 {
     crc16(format!("{shard:02x}").as_bytes()) % SLOTS
 }
 
-/// The slot of the keys that belong to no shard.
+/// The slot of the keys outside the shards.
 pub(super) fn meta_slot() -> u16 {
     crc16(META.as_bytes()) % SLOTS
 }

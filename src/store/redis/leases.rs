@@ -1,4 +1,4 @@
-//! Which processes live, by the server's clock.
+//! Leases of the processes, by the server's clock.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -7,38 +7,40 @@ use ::redis::{Cmd, Pipeline, Value};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::commit::unreadable;
-use super::dispatch::Ask;
-use super::keys::{self, hex};
-use super::requirements::{self, Unfit};
-use super::topology::{Map, Node, SIGNALS};
-use super::{Redis, error};
+use super::command::SlotCommand;
+use super::engine::Redis;
+use super::error;
+use super::keys::{hex, meta_slot};
+use super::node::{CONTROL_CONNECTION, RedisNode};
+use super::reply::unreadable;
+use super::requirements::{self, UnusableServer};
+use super::slot_map::SlotMap;
 use crate::clock::{Timestamp, millis};
 use crate::idempotency::record::Nonce;
 use crate::store::shared::engine::EngineError;
 
-/// How long an ended lease is remembered.
-const REMEMBERED: Duration = Duration::from_secs(3600);
-/// How often all servers are looked at: whether they still are the primaries, and set up well.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// The longest wait for giving up a connection that is silent.
-const GIVING_UP: Duration = Duration::from_millis(50);
+/// Time from the end of a lease to the removal of the lease.
+const ENDED_LEASES_KEPT: Duration = Duration::from_secs(3600);
+/// Time between two checks of the servers.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// Time limit for abandoning a silent connection.
+const ABANDON_TIMEOUT: Duration = Duration::from_millis(50);
 
 impl Redis {
-    pub(super) async fn renew(
+    pub(super) async fn renew_lease(
         &self,
         owner: &Nonce,
         lease: Duration,
     ) -> Result<Timestamp, EngineError> {
-        if self.is_time_to_look() {
-            self.look(lease).await?;
+        if self.is_check_due() {
+            self.check_servers(lease).await?;
         }
         let keys = [self.keys.meta(), self.keys.replicas()];
-        let mut run = self.scripts.beat.on(keys::meta_slot(), &keys);
-        run.arg(&self.store_id).arg(hex(owner)).arg(millis(lease)).arg(millis(REMEMBERED));
-        // As durable as a claim: a lease that a failover shortened would let others take a living
-        // process for dead.
-        match self.ask(SIGNALS, self.replicas, &[run.0]).await?.pop() {
+        let mut call = self.scripts.heartbeat.call(meta_slot(), &keys);
+        call.arg(&self.store_id).arg(hex(owner)).arg(millis(lease)).arg(millis(ENDED_LEASES_KEPT));
+        // As durable as a claim: after a failover that shortened the lease, other processes would
+        // take this one for dead.
+        match self.query(CONTROL_CONNECTION, self.replicas, &[call.into_command()]).await?.pop() {
             Some(Value::Int(now)) => {
                 let now = u64::try_from(now).map_err(|_| unreadable("TIME"))?;
                 Ok(Timestamp::from_millis(now))
@@ -50,70 +52,78 @@ impl Redis {
     pub(super) async fn end_lease(&self, owner: &Nonce) -> Result<(), EngineError> {
         let mut command = Cmd::new();
         command.arg("ZREM").arg(self.keys.replicas()).arg(hex(owner));
-        let ask = Ask { slot: keys::meta_slot(), command, script: None };
-        self.ask(SIGNALS, 0, &[ask]).await.map(drop)
+        let command = SlotCommand::new(meta_slot(), command);
+        self.query(CONTROL_CONNECTION, 0, &[command]).await.map(drop)
     }
 
-    fn is_time_to_look(&self) -> bool {
-        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = looked.elapsed() >= LOOK_EVERY;
+    fn is_check_due(&self) -> bool {
+        let mut checked = self.servers_checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = checked.elapsed() >= CHECK_INTERVAL;
         if due {
-            *looked = Instant::now();
+            *checked = Instant::now();
         }
         due
     }
 
-    /// Finds the primaries anew, so that one that was deposed without noticing is left, and checks
-    /// that none may evict: `CONFIG SET` can change that at any time. A failure is a missed beat,
-    /// and enough of those stop this process from sending. It takes a quarter of a lease at most, so
-    /// that the beat comes in time whoever is silent.
-    pub(super) async fn look(&self, lease: Duration) -> Result<(), EngineError> {
-        self.nodes.set_stale();
+    /// Makes the slot map anew, in order to leave a deposed primary, and checks the eviction
+    /// policies, because `CONFIG SET` can change a policy at run time. A failure is a missed
+    /// heartbeat, and enough missed heartbeats stop this process from sending. The check takes a
+    /// quarter of a lease at most, to keep silent servers from delaying the heartbeat beyond the
+    /// lease.
+    pub(super) async fn check_servers(&self, lease: Duration) -> Result<(), EngineError> {
+        self.topology.mark_stale();
         let until = Instant::now() + (self.connect_timeout + self.timeout).min(lease / 4);
-        let looked = match timeout_at(until, self.nodes.map()).await {
-            Ok(Ok(map)) => all_fit(&map, until).await,
+        let checked = match timeout_at(until, self.topology.map()).await {
+            Ok(Ok(map)) => check_eviction_policies(&map, until).await,
             Ok(Err(reason)) => Err(reason),
             Err(_) => Err("the Redis servers do not answer".to_owned()),
         };
-        looked.map_err(|reason| {
-            self.nodes.set_stale();
-            // The next beat looks again.
-            *self.looked.lock().unwrap_or_else(PoisonError::into_inner) =
-                Instant::now() - LOOK_EVERY;
+        checked.map_err(|reason| {
+            self.topology.mark_stale();
+            // The next heartbeat repeats the check.
+            *self.servers_checked.lock().unwrap_or_else(PoisonError::into_inner) =
+                Instant::now() - CHECK_INTERVAL;
             EngineError::Rejected(reason)
         })
     }
 }
 
-/// Whether none of the servers may evict. One that cannot be reached, is silent or busy takes no
-/// records, and stops nobody who needs others.
-async fn all_fit(map: &Map, until: Instant) -> Result<(), String> {
-    let mut looks = JoinSet::new();
+/// Checks the servers' eviction policies. An unreachable, silent or busy server passes: no record
+/// is written there, and calls for the remaining servers go on.
+async fn check_eviction_policies(map: &SlotMap, until: Instant) -> Result<(), String> {
+    let mut checks = JoinSet::new();
     for node in map.nodes() {
-        looks.spawn(fits(node, until));
+        checks.spawn(check_eviction_policy(node, until));
     }
-    while let Some(look) = looks.join_next().await {
+    while let Some(check) = checks.join_next().await {
         // A task that ended early found nothing wrong.
-        look.unwrap_or(Ok(()))?;
+        check.unwrap_or(Ok(()))?;
     }
     Ok(())
 }
 
-async fn fits(node: Arc<Node>, until: Instant) -> Result<(), String> {
-    let link = match timeout_at(until, node.link(SIGNALS)).await {
-        Ok(Ok(link)) => link,
-        // Others of its connections may be open and in use.
-        Ok(Err(Unfit::Wrong(reason))) => return Err(reason),
-        Ok(Err(Unfit::Away(_) | Unfit::Replica(_))) | Err(_) => return Ok(()),
+async fn check_eviction_policy(node: Arc<RedisNode>, until: Instant) -> Result<(), String> {
+    let connection = match timeout_at(until, node.connection(CONTROL_CONNECTION)).await {
+        Ok(Ok(connection)) => connection,
+        // An error although this connection is not open: the server's other connections may be in
+        // use.
+        Ok(Err(UnusableServer::Misconfigured(reason))) => return Err(reason),
+        Ok(Err(UnusableServer::Unreachable(_) | UnusableServer::Replica(_))) | Err(_) => {
+            return Ok(());
+        }
     };
-    let mut ask = Pipeline::new();
-    ask.cmd("INFO").arg("memory");
-    match timeout_at(until, link.ask(&ask)).await.map(|answers| answers.map(|mut it| it.pop())) {
+    let mut command = Pipeline::new();
+    command.cmd("INFO").arg("memory");
+    let replies = timeout_at(until, connection.send(&command)).await;
+    match replies.map(|replies| replies.map(|mut replies| replies.pop())) {
         Ok(Ok(Some(Value::ServerError(error)))) if error::code(&error) == "BUSY" => Ok(()),
-        Ok(Ok(memory)) => requirements::still_fit(&node.target, &memory.unwrap_or(Value::Nil)),
+        Ok(Ok(memory)) => {
+            requirements::check_memory_info(&node.address, &memory.unwrap_or(Value::Nil))
+        }
         Ok(Err(_)) | Err(_) => {
-            // Whoever holds it longer is opening the next one already.
-            _ = timeout(GIVING_UP, node.drop_link(SIGNALS, &link)).await;
+            // A caller that holds the connection's lock for longer is opening the successor
+            // already.
+            _ = timeout(ABANDON_TIMEOUT, node.abandon(CONTROL_CONNECTION, &connection)).await;
             Ok(())
         }
     }

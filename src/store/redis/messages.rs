@@ -1,4 +1,4 @@
-//! Messages between processes: hints, each over the channel of its receiver.
+//! Messages between processes: hints, published on the channel of the receiver.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -6,55 +6,73 @@ use std::time::Duration;
 use ::redis::{Cmd, Pipeline, PushInfo, PushKind, Value};
 use tokio::sync::{Notify, mpsc};
 
-use super::dispatch::Ask;
-use super::keys;
-use super::topology::SIGNALS;
-use super::{Redis, error, requirements};
+use super::address::ServerAddress;
+use super::command::SlotCommand;
+use super::connection::RedisConnection;
+use super::engine::Redis;
+use super::error;
+use super::keys::meta_slot;
+use super::node::CONTROL_CONNECTION;
+use super::reply::text;
 use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
 use crate::store::shared::engine::EngineError;
 use crate::store::shared::message::{EVERYONE, Message};
 
-/// Pauses between two tries to listen.
+/// First pause between two attempts to subscribe; every further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How often a quiet connection is asked whether it still is one.
-const PING_EVERY: Duration = Duration::from_secs(5);
+/// Time between two checks of the subscribed connection.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Redis {
-    pub(super) async fn say(&self, messages: Vec<(Nonce, Message)>) -> Result<(), EngineError> {
-        let asks: Vec<Ask> = messages
+    pub(super) async fn publish_messages(
+        &self,
+        messages: Vec<(Nonce, Message)>,
+    ) -> Result<(), EngineError> {
+        let commands: Vec<SlotCommand> = messages
             .into_iter()
             .map(|(to, message)| {
                 let mut command = Cmd::new();
-                command.arg("PUBLISH").arg(self.keys.wake(&to)).arg(message.to_text());
-                // A channel is in no slot: nodes of a cluster tell each other.
-                Ask { slot: keys::meta_slot(), command, script: None }
+                command.arg("PUBLISH").arg(self.keys.channel(&to)).arg(message.to_text());
+                // Channels have no slot: a cluster forwards each message to all its nodes.
+                SlotCommand::new(meta_slot(), command)
             })
             .collect();
-        if asks.is_empty() {
+        if commands.is_empty() {
             return Ok(());
         }
-        self.ask(SIGNALS, 0, &asks).await.map(drop)
+        self.query(CONTROL_CONNECTION, 0, &commands).await.map(drop)
     }
 
-    pub(super) async fn hear(&self, owner: Nonce, heard: mpsc::Sender<Message>, mut end: Shutdown) {
+    pub(super) async fn receive_messages(
+        &self,
+        owner: Nonce,
+        received: mpsc::Sender<Message>,
+        mut end: Shutdown,
+    ) {
         let mut pause = FIRST_PAUSE;
-        let mut told = false;
+        let mut logged = false;
         while !end.started() {
             let subscribed = Arc::new(Mutex::new(false));
-            let ended = tokio::select! {
-                ended = self.hear_once(&owner, &heard, &subscribed) => ended,
+            let reason = tokio::select! {
+                reason = self.receive_until_lost(&owner, &received, &subscribed) => reason,
                 () = end.wait() => return,
             };
             if std::mem::take(&mut *subscribed.lock().unwrap_or_else(PoisonError::into_inner)) {
-                (pause, told) = (FIRST_PAUSE, false);
+                (pause, logged) = (FIRST_PAUSE, false);
             }
-            if !told {
-                tracing::warn!(reason = ended, "not listening for other processes for now");
-                told = true;
+            // Once for each outage, however many attempts to subscribe fail.
+            if !logged {
+                tracing::warn!(
+                    error = reason,
+                    "messages of other processes are not received until the subscription is \
+                     restored; waiting requests poll the store meanwhile"
+                );
+                logged = true;
             }
-            self.nodes.set_stale();
+            self.topology.mark_stale();
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = end.wait() => return,
@@ -63,66 +81,72 @@ impl Redis {
         }
     }
 
-    /// Listens until the connection is lost; says why.
-    async fn hear_once(
+    /// Receives messages until the connection is lost, and gives the reason.
+    async fn receive_until_lost(
         &self,
         owner: &Nonce,
-        heard: &mpsc::Sender<Message>,
+        received: &mpsc::Sender<Message>,
         subscribed: &Mutex<bool>,
     ) -> String {
         let lost = Arc::new(Notify::new());
-        let (ended, heard) = (lost.clone(), heard.clone());
-        let hear = move |push: PushInfo| {
+        let (ended, received) = (lost.clone(), received.clone());
+        let on_push = move |push: PushInfo| {
             match push.kind {
-                // Dropped when there is no room: messages are hints.
+                // Dropped when the queue is full: messages are hints.
                 PushKind::Message => {
-                    _ = message(&push).map(|message| heard.try_send(message));
+                    _ = message(&push).map(|message| received.try_send(message));
                 }
                 PushKind::Disconnection => ended.notify_one(),
                 _ => {}
             }
             Ok(())
         };
-        let opening = async {
-            let map = self.nodes.map().await?;
-            let node = map.node(keys::meta_slot()).ok_or("no server has the store's own slot")?;
-            let link = node.listen(hear).await?;
+        let subscribing = async {
+            let map = self.topology.map().await?;
+            let node = map.node(meta_slot()).ok_or("no server has the store's own slot")?;
+            let connection = node.open_subscriber(on_push).await?;
             for to in [owner, &EVERYONE] {
-                link.subscribe(&self.keys.wake(to)).await?;
+                connection.subscribe(&self.keys.channel(to)).await?;
             }
-            Ok::<_, String>((link, node.target.clone()))
+            Ok::<_, String>((connection, node.address.clone()))
         };
-        let patience = self.connect_timeout + self.timeout;
-        let (link, target) = match tokio::time::timeout(patience, opening).await {
-            Ok(Ok(open)) => open,
+        let limit = self.connect_timeout + self.timeout;
+        let (connection, address) = match tokio::time::timeout(limit, subscribing).await {
+            Ok(Ok(opened)) => opened,
             Ok(Err(reason)) => return reason,
-            Err(_) => return error::silent(patience),
+            Err(_) => return error::no_answer(limit),
         };
         *subscribed.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        tokio::select! {
+            () = lost.notified() => error::unreachable(&address, "the connection was lost"),
+            reason = self.watch_role(&connection, &address) => reason,
+        }
+    }
+
+    /// Pings a quiet connection until the server is gone or no longer the primary, and gives the
+    /// reason.
+    async fn watch_role(&self, connection: &RedisConnection, address: &ServerAddress) -> String {
         let mut ping = Pipeline::new();
         ping.cmd("PING").cmd("ROLE");
         loop {
-            tokio::select! {
-                () = lost.notified() => return error::unreachable(&target, "the connection was lost"),
-                () = tokio::time::sleep(PING_EVERY) => {}
-            }
-            let answers = match tokio::time::timeout(self.timeout, link.ask(&ping)).await {
-                Ok(Ok(answers)) => answers,
-                Ok(Err(reason)) => return error::unreachable(&target, &reason),
-                Err(_) => return error::unreachable(&target, &error::silent(self.timeout)),
+            tokio::time::sleep(PING_INTERVAL).await;
+            let replies = match tokio::time::timeout(self.timeout, connection.send(&ping)).await {
+                Ok(Ok(replies)) => replies,
+                Ok(Err(reason)) => return error::unreachable(address, &reason),
+                Err(_) => return error::unreachable(address, &error::no_answer(self.timeout)),
             };
-            // What others publish goes to the primary.
-            let role = match answers.get(1) {
-                Some(Value::Array(role)) => role.first().and_then(requirements::text),
+            let role = match replies.get(1) {
+                Some(Value::Array(role)) => role.first().and_then(text),
                 _ => None,
             };
+            // Other processes publish on the primary.
             if role.as_deref() != Some("master") {
-                return format!("the Redis server {target} is no longer the primary");
+                return format!("the Redis server {address} is no longer the primary");
             }
         }
     }
 }
 
 fn message(push: &PushInfo) -> Option<Message> {
-    Message::parse(&requirements::text(push.data.get(1)?)?)
+    Message::parse(&text(push.data.get(1)?)?)
 }

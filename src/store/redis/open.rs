@@ -1,72 +1,115 @@
-//! Opening a store: whether it is there, whole, and the right one; and making one.
+//! Opening a store: finding or creating the store, and checking it for completeness and identity.
 //!
-//! The store's own record comes first, as `making`; then each shard gets its marker; then the store
-//! is `ready`, and never gets a marker again. Several may make it at once, and one that ended in
-//! between is followed by the next: each step is done once, whoever does it.
+//! Creation writes the store's metadata first, in state `making`; then every shard gets a marker;
+//! then the state becomes `ready`, and no shard gets a marker again. Several processes may create
+//! the store at once, and an unfinished creation is continued by the next process: every step takes
+//! effect once, in any process.
 
 use std::sync::{Arc, Mutex};
 
-use ::redis::{Cmd, Value};
-use tokio::time::Instant;
+use ::redis::{Cmd, Pipeline, Value};
+use rustls::ClientConfig;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use super::dispatch::{Ask, Outcome, send};
+use super::command::SlotCommand;
+use super::connection;
+use super::discovery::EntryPoints;
+use super::dispatch::{self, CommandOutcome};
+use super::engine::Redis;
+use super::error;
 use super::keys::{Keys, meta_slot, slot_of};
-use super::requirements::text;
-use super::topology::{Nodes, SIGNALS};
-use super::{OpenedEngine, Options, Redis, Script, Scripts, error};
+use super::node::CONTROL_CONNECTION;
+use super::options::RedisOptions;
+use super::reply::text;
+use super::requirements::{ServerRequirements, UnusableServer};
+use super::script::{self, Scripts};
+use super::topology::Topology;
 use crate::clock::Timestamp;
+use crate::net::tls;
 use crate::store::Identity;
 use crate::store::codec::SCHEMA;
+use crate::store::shared::engine::OpenedEngine;
 
-/// Waits for a server that is still loading, and for one that makes the store with us.
-const TRIES: usize = 3;
+/// Attempts to find a complete store: absent, then in the making, then ready.
+const ATTEMPTS: usize = 3;
 
-/// What the store says of itself.
-struct Meta {
+/// The store's metadata.
+struct StoreMetadata {
     store_id: Uuid,
     schema: u32,
     created: Timestamp,
     ready: bool,
 }
 
-pub(super) async fn open(options: &Options) -> Result<OpenedEngine<Redis>, String> {
-    let keys = Keys::new(&options.prefix)?;
-    let nodes = Nodes::new(super::places(options)?);
-    // Before anything is written: all servers are fit.
-    for node in nodes.map().await?.nodes() {
-        node.link(SIGNALS).await.map_err(super::requirements::Unfit::into_reason)?;
+/// The servers named by the options.
+fn entry_points(options: &RedisOptions) -> Result<EntryPoints, String> {
+    if options.cluster && options.sentinel.is_some() {
+        return Err("`cluster` and `sentinel` exclude each other; a cluster fails over by itself"
+            .to_owned());
     }
-    let mut redis = Redis {
-        nodes,
-        keys,
-        scripts: Scripts {
-            swap: Script { text: include_str!("scripts/commit.lua"), sha: String::new() },
-            read: Script { text: include_str!("scripts/read.lua"), sha: String::new() },
-            beat: Script { text: include_str!("scripts/heartbeat.lua"), sha: String::new() },
-            alive: Script { text: include_str!("scripts/live_owners.lua"), sha: String::new() },
-        },
-        store_id: String::new(),
-        replicas: options.replicas,
-        timeout: options.timeout,
-        connect_timeout: options.connect_timeout,
-        looked: Mutex::new(Instant::now()),
+    let certificate = options.client_cert.as_ref();
+    let certificate = certificate.map(|(chain, key)| (chain.as_path(), key.as_path()));
+    let secure = options.urls.iter().any(|url| url.starts_with("rediss://"));
+    let tls = if secure {
+        let mut config = ClientConfig::clone(&*tls::client(options.ca.as_deref(), certificate)?);
+        // Redis has no registered protocol name for ALPN.
+        config.alpn_protocols.clear();
+        Some(Arc::new(config))
+    } else {
+        None
     };
-    let (meta, created) = redis.found(options).await?;
-    redis.store_id = meta.store_id.to_string();
-    redis.load_scripts().await?;
-    redis.try_rights().await?;
-    let identity = Identity { store_id: meta.store_id, schema: meta.schema, created: meta.created };
-    Ok(OpenedEngine { engine: Arc::new(redis), identity, created })
+    let mut servers = Vec::new();
+    for url in &options.urls {
+        servers.push(connection::parse_url(url, tls.as_ref(), options.connect_timeout)?);
+    }
+    if servers.is_empty() {
+        return Err("no Redis URL is set; name at least one in `urls`".to_owned());
+    }
+    let requirements = ServerRequirements { cluster: options.cluster, strict: options.strict };
+    Ok(EntryPoints { servers, sentinel: options.sentinel.clone(), requirements })
 }
 
 impl Redis {
-    /// The store's record, of a store that is whole and the right one.
-    async fn found(&self, options: &Options) -> Result<(Meta, bool), String> {
+    /// Opens the store, or creates a store when the options allow a creation.
+    ///
+    /// # Errors
+    /// A line of text: event, cause and remedy, without passwords.
+    pub(crate) async fn open(options: &RedisOptions) -> Result<OpenedEngine<Self>, String> {
+        let keys = Keys::new(&options.prefix)?;
+        let topology = Topology::new(entry_points(options)?);
+        // All servers are checked before anything is written.
+        for node in topology.map().await?.nodes() {
+            node.connection(CONTROL_CONNECTION).await.map_err(UnusableServer::into_reason)?;
+        }
+        let mut redis = Self {
+            topology,
+            keys,
+            scripts: Scripts::new(),
+            store_id: String::new(),
+            replicas: options.replicas,
+            timeout: options.timeout,
+            connect_timeout: options.connect_timeout,
+            servers_checked: Mutex::new(Instant::now()),
+        };
+        let (metadata, created) = redis.find_or_create(options).await?;
+        let StoreMetadata { store_id, schema, created: created_at, .. } = metadata;
+        redis.store_id = store_id.to_string();
+        redis.load_scripts().await?;
+        redis.check_rights().await?;
+        let identity = Identity { store_id, schema, created: created_at };
+        Ok(OpenedEngine { engine: Arc::new(redis), identity, created })
+    }
+
+    /// The metadata of the complete, expected store; `true` when this call created the store.
+    async fn find_or_create(
+        &self,
+        options: &RedisOptions,
+    ) -> Result<(StoreMetadata, bool), String> {
         let mut created = false;
-        for _ in 0..TRIES {
-            let Some(meta) = self.meta().await? else {
-                self.refuse_remains().await?;
+        for _ in 0..ATTEMPTS {
+            let Some(metadata) = self.read_metadata().await? else {
+                self.check_nothing_remains().await?;
                 if let Some(expected) = options.expect_id {
                     return Err(format!(
                         "there is no store on Redis, but `expect_id` is {expected}: its data were \
@@ -80,32 +123,33 @@ impl Redis {
                                 init`"
                         .to_owned());
                 }
-                self.begin().await?;
+                self.begin_creation().await?;
                 created = true;
                 continue;
             };
-            right_one(&meta, options)?;
-            if meta.ready {
-                self.check_markers(&meta).await?;
-                return Ok((meta, created));
+            check_identity(&metadata, options)?;
+            if metadata.ready {
+                self.check_markers(&metadata).await?;
+                return Ok((metadata, created));
             }
             if !options.create {
                 return Err(format!(
                     "making the store {} on Redis was begun and not finished; start once with \
                      `create = true`",
-                    meta.store_id
+                    metadata.store_id
                 ));
             }
-            self.finish(&meta).await?;
+            self.complete_creation(&metadata).await?;
         }
-        Err("the store on Redis vanishes while it is opened; somebody removes its data".to_owned())
+        Err("the store on Redis vanishes while it is opened; another client removes its data"
+            .to_owned())
     }
 
-    async fn meta(&self) -> Result<Option<Meta>, String> {
+    async fn read_metadata(&self) -> Result<Option<StoreMetadata>, String> {
         let mut command = Cmd::new();
         command.arg("HMGET").arg(self.keys.meta());
         command.arg("store_id").arg("schema").arg("created").arg("state");
-        let answers = self.say_once(vec![Ask { slot: meta_slot(), command, script: None }]).await?;
+        let answers = self.query_once(0, &[SlotCommand::new(meta_slot(), command)]).await?;
         let Some(Value::Array(fields)) = answers.first() else {
             return Err("the store's record on Redis cannot be read".to_owned());
         };
@@ -113,42 +157,48 @@ impl Redis {
             return Ok(None);
         }
         let fields: Vec<String> = fields.iter().filter_map(text).collect();
-        let meta = match fields.as_slice() {
+        let metadata = match fields.as_slice() {
             [id, schema, created, state] if state == "ready" || state == "making" => {
                 let ready = state == "ready";
                 let created = created.parse().ok().map(Timestamp::from_millis);
                 let parts = Uuid::parse_str(id).ok().zip(schema.parse().ok()).zip(created);
-                parts.map(|((store_id, schema), created)| Meta { store_id, schema, created, ready })
+                parts.map(|((store_id, schema), created)| StoreMetadata {
+                    store_id,
+                    schema,
+                    created,
+                    ready,
+                })
             }
             _ => None,
         };
-        let broken = || {
+        let unreadable = || {
             format!(
                 "{} on Redis is not a store's record; choose another prefix, or restore the store \
                  from a backup",
                 self.keys.meta()
             )
         };
-        meta.map(Some).ok_or_else(broken)
+        metadata.map(Some).ok_or_else(unreadable)
     }
 
-    /// The markers of all shards.
-    async fn markers(&self) -> Result<Vec<Value>, String> {
-        let asks = (0..=u8::MAX).map(|shard| {
+    /// The markers of the shards.
+    async fn read_markers(&self) -> Result<Vec<Value>, String> {
+        let commands = (0..=u8::MAX).map(|shard| {
             let mut command = Cmd::new();
             command.arg("GET").arg(self.keys.of_shard(shard, "store"));
-            Ask { slot: slot_of(shard), command, script: None }
+            SlotCommand::new(slot_of(shard), command)
         });
-        self.say_once(asks.collect()).await
+        self.query_once(0, &commands.collect::<Vec<_>>()).await
     }
 
-    /// A store whose record is gone while its shards are there was emptied in part.
-    async fn refuse_remains(&self) -> Result<(), String> {
-        let remains = self.markers().await?.into_iter().filter(|marker| *marker != Value::Nil);
+    /// Refuses to create a store where shards still have markers: such a store was emptied in part.
+    async fn check_nothing_remains(&self) -> Result<(), String> {
+        let markers = self.read_markers().await?;
+        let remains = markers.into_iter().filter(|marker| *marker != Value::Nil);
         let remains: Vec<Value> = remains.collect();
         let Some(first) = remains.first() else { return Ok(()) };
-        // Somebody may have begun it since.
-        if self.meta().await?.is_some() {
+        // Another process may have created the store between the two reads.
+        if self.read_metadata().await?.is_some() {
             return Ok(());
         }
         Err(format!(
@@ -159,11 +209,11 @@ impl Redis {
         ))
     }
 
-    async fn check_markers(&self, meta: &Meta) -> Result<(), String> {
-        let id = meta.store_id.to_string();
+    async fn check_markers(&self, metadata: &StoreMetadata) -> Result<(), String> {
+        let id = metadata.store_id.to_string();
         let mut wrong = 0;
         let mut other = None;
-        for marker in self.markers().await? {
+        for marker in self.read_markers().await? {
             match text(&marker) {
                 Some(marker) if marker == id => {}
                 found => {
@@ -186,24 +236,22 @@ impl Redis {
         }
     }
 
-    async fn begin(&self) -> Result<(), String> {
+    async fn begin_creation(&self) -> Result<(), String> {
         let id = Uuid::new_v4().to_string();
-        let ask = eval(
-            include_str!("scripts/create_store.lua"),
-            meta_slot(),
-            &[self.keys.meta()],
-            &[&id, &SCHEMA.to_string()],
-        );
-        self.write(vec![ask]).await.map(drop)
+        let keys = [self.keys.meta()];
+        let args = [&*id, &*SCHEMA.to_string()];
+        let command = SlotCommand::eval(script::CREATE_STORE, meta_slot(), &keys, &args);
+        self.query_once(self.replicas, &[command]).await.map(drop)
     }
 
-    async fn finish(&self, meta: &Meta) -> Result<(), String> {
-        let id = meta.store_id.to_string();
-        let asks = (0..=u8::MAX).map(|shard| {
+    async fn complete_creation(&self, metadata: &StoreMetadata) -> Result<(), String> {
+        let id = metadata.store_id.to_string();
+        let commands = (0..=u8::MAX).map(|shard| {
             let keys = ["store", "ids"].map(|name| self.keys.of_shard(shard, name));
-            eval(include_str!("scripts/create_marker.lua"), slot_of(shard), &keys, &[&id])
+            SlotCommand::eval(script::CREATE_MARKER, slot_of(shard), &keys, &[&id])
         });
-        for (shard, marker) in self.write(asks.collect()).await?.iter().enumerate() {
+        let markers = self.query_once(self.replicas, &commands.collect::<Vec<_>>()).await?;
+        for (shard, marker) in markers.iter().enumerate() {
             if text(marker).as_deref() != Some(&*id) {
                 return Err(format!(
                     "the store {id} cannot be made on Redis: shard {shard:02x} belongs to the \
@@ -212,102 +260,95 @@ impl Redis {
                 ));
             }
         }
-        let ask = eval(
-            include_str!("scripts/complete_store.lua"),
-            meta_slot(),
-            &[self.keys.meta()],
-            &[&id],
-        );
-        self.write(vec![ask]).await.map(drop)
+        let keys = [self.keys.meta()];
+        let command = SlotCommand::eval(script::COMPLETE_STORE, meta_slot(), &keys, &[&id]);
+        self.query_once(self.replicas, &[command]).await.map(drop)
     }
 
-    /// Learns the names of the scripts, and leaves them on every server.
+    /// Loads the scripts on every server and keeps the digests.
     async fn load_scripts(&mut self) -> Result<(), String> {
-        let Scripts { swap, read, beat, alive } = &mut self.scripts;
-        let mut scripts = [swap, read, beat, alive];
-        let mut names = Vec::new();
-        for node in self.nodes.map().await?.nodes() {
-            let link = node.link(SIGNALS).await.map_err(super::requirements::Unfit::into_reason)?;
-            let mut load = ::redis::Pipeline::new();
-            for script in &scripts {
-                load.cmd("SCRIPT").arg("LOAD").arg(script.text);
-            }
-            let answers = tokio::time::timeout(self.timeout, link.ask(&load)).await;
-            let answers = answers.unwrap_or_else(|_| Err(error::silent(self.timeout)));
-            let answers = answers.map_err(|error| error::unreachable(&node.target, &error))?;
-            if let Some(Value::ServerError(error)) = answers.first() {
-                return Err(error::no(&node.target, error));
-            }
-            names = answers.iter().filter_map(text).collect();
+        let mut scripts = self.scripts.all_mut();
+        let mut load = Pipeline::new();
+        for script in &scripts {
+            load.cmd("SCRIPT").arg("LOAD").arg(script.text);
         }
-        if names.len() != scripts.len() {
+        let mut digests = Vec::new();
+        for node in self.topology.map().await?.nodes() {
+            let connection = node.connection(CONTROL_CONNECTION).await;
+            let connection = connection.map_err(UnusableServer::into_reason)?;
+            let replies = timeout(self.timeout, connection.send(&load)).await;
+            let replies = replies.unwrap_or_else(|_| Err(error::no_answer(self.timeout)));
+            let replies = replies.map_err(|error| error::unreachable(&node.address, &error))?;
+            if let Some(Value::ServerError(error)) = replies.first() {
+                return Err(error::server_error(&node.address, error));
+            }
+            digests = replies.iter().filter_map(text).collect();
+        }
+        if digests.len() != scripts.len() {
             return Err("the Redis server does not name the scripts it was given".to_owned());
         }
-        for (script, name) in scripts.iter_mut().zip(names) {
-            script.sha = name;
+        for (script, digest) in scripts.iter_mut().zip(digests) {
+            script.sha = digest;
         }
         Ok(())
     }
 
-    /// A right that is missing stops the start, and not a script half-way.
-    async fn try_rights(&self) -> Result<(), String> {
+    /// Runs every command of the scripts, because a missing right has to stop the start, and not a
+    /// script half-way.
+    async fn check_rights(&self) -> Result<(), String> {
         let keys = [self.keys.of_shard(0, "rights"), self.keys.of_shard(0, "rights:set")];
-        let ask = eval(include_str!("scripts/check_rights.lua"), slot_of(0), &keys, &[]);
-        let terms = self.terms(SIGNALS, 0, true);
-        for outcome in send(&self.nodes, &[ask], terms).await {
+        let command = SlotCommand::eval(script::CHECK_RIGHTS, slot_of(0), &keys, &[]);
+        let policy = self.dispatch_policy(CONTROL_CONNECTION, 0, true);
+        for outcome in dispatch::send(&self.topology, &[command], policy).await {
             match outcome {
-                Outcome::Said(Value::ServerError(error), target)
-                    if !error::proves_untouched(&error) =>
+                CommandOutcome::Answered(Value::ServerError(error), address)
+                    if !error::proves_no_change(&error) =>
                 {
-                    return Err(error::no(&target, &error));
+                    return Err(error::server_error(&address, &error));
                 }
-                // Without `replicas`, replays are possible while nothing can be written; with them, it
-                // may be over by the first request.
-                Outcome::Said(..) => {}
-                Outcome::NotSent(reason) | Outcome::Unsure(reason) => return Err(reason),
+                // A server that takes no writes now is no reason not to start: without `replicas`
+                // replays are possible meanwhile; with them, writes may work by the first request.
+                CommandOutcome::Answered(..) => {}
+                CommandOutcome::NotSent(reason) | CommandOutcome::Indeterminate(reason) => {
+                    return Err(reason);
+                }
             }
         }
         Ok(())
     }
 
-    async fn say_once(&self, asks: Vec<Ask>) -> Result<Vec<Value>, String> {
-        let answers = self.ask(SIGNALS, 0, &asks).await;
-        answers.map_err(|trouble| trouble.reason().to_owned())
-    }
-
-    async fn write(&self, asks: Vec<Ask>) -> Result<Vec<Value>, String> {
-        let answers = self.ask(SIGNALS, self.replicas, &asks).await;
-        answers.map_err(|trouble| trouble.reason().to_owned())
+    async fn query_once(
+        &self,
+        replicas: u32,
+        commands: &[SlotCommand],
+    ) -> Result<Vec<Value>, String> {
+        let answers = self.query(CONTROL_CONNECTION, replicas, commands).await;
+        answers.map_err(|error| error.reason().to_owned())
     }
 }
 
-fn right_one(meta: &Meta, options: &Options) -> Result<(), String> {
-    if meta.schema > SCHEMA {
+/// Refuses a store with a foreign schema, or with an id other than `expect_id`.
+fn check_identity(metadata: &StoreMetadata, options: &RedisOptions) -> Result<(), String> {
+    if metadata.schema > SCHEMA {
         return Err(format!(
             "the store on Redis has schema {}, this oncegate knows {SCHEMA}: upgrade oncegate",
-            meta.schema
+            metadata.schema
         ));
     }
-    if meta.schema < SCHEMA {
+    if metadata.schema < SCHEMA {
         return Err(format!(
-            "the store on Redis has schema {}, written before the first release, and this oncegate \
-             knows {SCHEMA} only; settle every key in it with the version that wrote it, then start \
-             with another prefix",
-            meta.schema
+            "the store on Redis has schema {}, written before the first release, and this \
+             oncegate knows {SCHEMA} only; settle every key in it with the version that wrote it, \
+             then start with another prefix",
+            metadata.schema
         ));
     }
     match options.expect_id {
-        Some(expected) if expected != meta.store_id => Err(format!(
+        Some(expected) if expected != metadata.store_id => Err(format!(
             "the store on Redis is {}, but `expect_id` is {expected}; check the URL and the \
              prefix, or change `expect_id` if the store was replaced on purpose",
-            meta.store_id
+            metadata.store_id
         )),
         Some(_) | None => Ok(()),
     }
-}
-
-fn eval(text: &str, slot: u16, keys: &[String], args: &[&str]) -> Ask {
-    let mut command = Cmd::new();
-    command.arg("EVAL").arg(text).arg(keys.len()).arg(keys).arg(args);
-    Ask { slot, command, script: None }
 }

@@ -1,6 +1,6 @@
--- Uses each command that the other scripts write with, so that a missing right shows.
+-- Calls each write command of the other scripts, so that a missing right shows at the start.
 --
--- KEYS  a string and a sorted set of nobody
+-- KEYS  a string and a sorted set that nothing else uses
 redis.call('SET', KEYS[1], '1')
 redis.call('MSET', KEYS[1], '1')
 redis.call('GET', KEYS[1])

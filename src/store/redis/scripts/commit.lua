@@ -1,22 +1,23 @@
--- Groups of changes: of each group all of them, or none.
+-- Commits groups of changes: of each group all changes, or none.
 --
--- KEYS  ids, open, expiry, subjects, marker, then the record of each row of each group
--- ARGV  store id, 1 where replicas are waited for, then for each group: how many rows it has, below
---       zero when it is asked again; and for each row: its id, the version it expects (empty: absent),
---       the bytes it puts (empty: removes)
--- Gives 0 when all groups were made; else for each group 0, or the number of the first row that met
--- something else and what is there.
+-- KEYS  ids, open, expiry, subjects, marker, then the record of each change of each group
+-- ARGV  store id; 1 where replicas are waited for; then for each group: the number of its changes,
+--       negative for a group that is sent again; and for each change: record id, expected version
+--       (empty: absent), new bytes (empty: removal)
+-- Returns 0 when all groups were made; else for each group 0, or the index of its first change that
+-- found another record than expected, and that record.
 --
--- No two groups name the same record. What is read and written goes to the server in few commands,
--- because most of a script's time is spent in calling them. The offsets are those of the record's
--- layout in codec/mod.rs, counted from 1.
+-- No two groups name the same record. Records and indexes are read and written by few commands with
+-- many arguments, because calling commands takes most of a script's time. The offsets are those of
+-- the record's layout in codec/mod.rs, counted from 1.
 
--- The most arguments of one command: Lua's stack has an end.
-local MOST = 1000
+-- Arguments of one command: Lua's stack is limited.
+local MAX_ARGUMENTS = 1000
 
 local found = {}
-for first = 5, #KEYS, MOST do
-  local part = redis.call('MGET', unpack(KEYS, first, math.min(first + MOST - 1, #KEYS)))
+for first = 5, #KEYS, MAX_ARGUMENTS do
+  local last = math.min(first + MAX_ARGUMENTS - 1, #KEYS)
+  local part = redis.call('MGET', unpack(KEYS, first, last))
   for at = 1, #part do
     found[first + at - 1] = part[at]
   end
@@ -27,13 +28,14 @@ end
 
 local byte, sub = string.byte, string.sub
 
--- What is to be done: the arguments of each command, and how many there are.
+-- Arguments of the commands to call, and their numbers: MSET, DEL, and for each index ZADD and
+-- ZREM.
 local set, sets, del, dels = {}, 0, {}, 0
 local add, adds = {{}, {}, {}, {}}, {0, 0, 0, 0}
 local remove, removes = {{}, {}, {}, {}}, {0, 0, 0, 0}
 
--- The index of this number held one member for a record and is to hold another.
-local function move(index, was, is)
+-- Replaces the member `was` of an index by `is`; nil stands for no member.
+local function replace(index, was, is)
   if was == is then
     return
   end
@@ -50,8 +52,17 @@ local function move(index, was, is)
   end
 end
 
--- What the indexes hold of a record: in `ids`, its id; in `open`, with its owner when it is in
--- flight; in `expiry`, its time in the order of numbers; in `subjects`.
+local function replace_all(was_id, was_open, was_expiry, was_subject,
+                           is_id, is_open, is_expiry, is_subject)
+  replace(1, was_id, is_id)
+  replace(2, was_open, is_open)
+  replace(3, was_expiry, is_expiry)
+  replace(4, was_subject, is_subject)
+end
+
+-- The members of a record in the four indexes: `ids` has its id; `open` its id, followed by the
+-- owner while it is in flight; `expiry` its expiry, with the high byte first so that bytes sort
+-- like numbers, and its id; `subjects` its subject and its id.
 local function entries(id, bytes)
   local state, flags = byte(bytes, 2, 3)
   local open, expiry, subject
@@ -71,33 +82,31 @@ local function entries(id, bytes)
   return id, open, expiry, subject
 end
 
--- Makes sure of every entry of a record that is as it should be, and of none that an earlier state of
--- the same attempt had in `open`. Of a record that is gone entries may be left in the other indexes:
--- they name nothing, and whoever reads them finds that.
+-- Writes the entries of a record again, and removes those that earlier states of the same attempt
+-- had in `open`. A removed record may leave entries in the other indexes; they name no record, and
+-- readers skip them.
 local function restore(id, put)
-  local is_id, is_open, is_expiry, is_subject
+  local was_id, is_id, is_open, is_expiry, is_subject
   local stale = {id}
   if put == '' then
-    move(1, id, nil)
+    was_id = id
   else
     is_id, is_open, is_expiry, is_subject = entries(id, put)
     stale[2] = id .. sub(put, 12, 27)
   end
   for _, entry in ipairs(stale) do
     if entry ~= is_open then
-      move(2, entry, nil)
+      replace(2, entry, nil)
     end
   end
-  move(1, nil, is_id)
-  move(2, nil, is_open)
-  move(3, nil, is_expiry)
-  move(4, nil, is_subject)
+  replace_all(was_id, nil, nil, nil, is_id, is_open, is_expiry, is_subject)
 end
 
--- `repeated`: the record is there already, as an earlier try put it. That one may have ended before it
--- wrote the indexes, as a script does whose next command the server refuses.
-local function change(key, id, old, put, repeated)
-  if repeated then
+-- Adds one change to the commands. `made` is true when the record already is what the change makes
+-- it, because an earlier attempt put it. That attempt may have ended before it wrote the indexes: a
+-- script ends with the first command that the server refuses.
+local function change(key, id, old, put, made)
+  if made then
     return restore(id, put)
   end
   local was_id, was_open, was_expiry, was_subject
@@ -114,56 +123,54 @@ local function change(key, id, old, put, repeated)
     sets = sets + 2
     is_id, is_open, is_expiry, is_subject = entries(id, put)
   end
-  move(1, was_id, is_id)
-  move(2, was_open, is_open)
-  move(3, was_expiry, is_expiry)
-  move(4, was_subject, is_subject)
+  replace_all(was_id, was_open, was_expiry, was_subject, is_id, is_open, is_expiry, is_subject)
 end
 
--- The first row that meets something else.
-local function misfit(key, arg, rows, again)
-  for row = 1, rows do
-    local old, expect = found[key + row], ARGV[arg + 3 * row - 1]
+-- The index of the first change whose record is not the expected one, and that record. The keys of
+-- the group begin after KEYS[key], its changes after ARGV[arg].
+local function first_mismatch(key, arg, changes, resent)
+  for at = 1, changes do
+    local old, expect = found[key + at], ARGV[arg + 3 * at - 1]
     local fits
     if old then
       fits = expect ~= '' and sub(old, 4, 11) == expect
     else
       fits = expect == ''
     end
-    if not fits and again then
-      fits = (old or '') == ARGV[arg + 3 * row]
+    if not fits and resent then
+      fits = (old or '') == ARGV[arg + 3 * at]
     end
     if not fits then
-      return {row - 1, old}
+      return {at - 1, old}
     end
   end
 end
 
-local results, count, lost, repeated = {}, 0, false, false
+local results, count, any_lost, any_resent = {}, 0, false, false
 local key, arg, last = 5, 3, #ARGV
 while arg <= last do
-  local rows = tonumber(ARGV[arg])
-  local again = rows < 0
-  rows = math.abs(rows)
-  local missed = misfit(key, arg, rows, again)
-  if missed then
-    lost = true
+  local changes = tonumber(ARGV[arg])
+  local resent = changes < 0
+  changes = math.abs(changes)
+  local mismatch = first_mismatch(key, arg, changes, resent)
+  if mismatch then
+    any_lost = true
   else
-    repeated = repeated or again
-    for row = 1, rows do
-      local at = arg + 3 * row
-      local old, put = found[key + row], ARGV[at]
-      change(KEYS[key + row], ARGV[at - 2], old, put, again and (old or '') == put)
+    any_resent = any_resent or resent
+    for at = 1, changes do
+      local args = arg + 3 * at
+      local old, put = found[key + at], ARGV[args]
+      change(KEYS[key + at], ARGV[args - 2], old, put, resent and (old or '') == put)
     end
   end
   count = count + 1
-  results[count] = missed or 0
-  key, arg = key + rows, arg + 1 + 3 * rows
+  results[count] = mismatch or 0
+  key, arg = key + changes, arg + 1 + 3 * changes
 end
 
-local function each(list, command, key)
-  for first = 1, #list, MOST do
-    local part_end = math.min(first + MOST - 1, #list)
+local function call_in_parts(command, list, key)
+  for first = 1, #list, MAX_ARGUMENTS do
+    local part_end = math.min(first + MAX_ARGUMENTS - 1, #list)
     if key then
       redis.call(command, key, unpack(list, first, part_end))
     else
@@ -172,21 +179,22 @@ local function each(list, command, key)
   end
 end
 
--- A command that the server refuses ends the script, and what came before it stays. So no record
--- comes before its entries, and none of these goes before it does: an entry too many misleads nobody,
--- as whoever reads one looks at its record.
+-- A command that the server refuses ends the script, and the commands before it stay in effect. So
+-- entries are added before their records are written, and removed after: an entry without a record
+-- misleads nobody, because readers of an entry read its record.
 for index = 1, 4 do
-  each(add[index], 'ZADD', KEYS[index])
+  call_in_parts('ZADD', add[index], KEYS[index])
 end
-each(set, 'MSET')
-each(del, 'DEL')
+call_in_parts('MSET', set)
+call_in_parts('DEL', del)
 for index = 1, 4 do
-  each(remove[index], 'ZREM', KEYS[index])
+  call_in_parts('ZREM', remove[index], KEYS[index])
 end
 
--- What may have been there already, here or for whoever reads the answer, may be on this server alone. Since
--- Redis 7.2 `WAIT` counts only up to the last write of its own connection, so there has to be one.
-if ARGV[2] == '1' and (repeated or lost) then
+-- A record that was there already, written by an earlier attempt or by another process, may be on
+-- this server alone. Since Redis 7.2 `WAIT` counts replicas only up to the last write of its own
+-- connection, so this connection has to write.
+if ARGV[2] == '1' and (any_resent or any_lost) then
   redis.call('SET', KEYS[5], ARGV[1])
 end
-return lost and results or 0
+return any_lost and results or 0

@@ -1,4 +1,4 @@
--- Says that a store is complete: every shard has its marker.
+-- Marks a store as complete: every shard has its marker.
 --
 -- KEYS  store
 -- ARGV  store id

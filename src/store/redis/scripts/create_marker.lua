@@ -1,4 +1,4 @@
--- Gives an empty shard its marker; gives the marker the shard has.
+-- Gives an empty shard its marker, and returns the marker that the shard has.
 --
 -- KEYS  marker, ids
 -- ARGV  store id

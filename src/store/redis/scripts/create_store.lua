@@ -1,4 +1,4 @@
--- Begins a store unless there is one; gives what the store says of itself.
+-- Creates the metadata of a store unless there is one, and returns the metadata.
 --
 -- KEYS  store
 -- ARGV  id for a new store, its schema

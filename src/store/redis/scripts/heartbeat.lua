@@ -1,7 +1,7 @@
--- Renews the lease of a process by the server's clock, which it gives in milliseconds.
+-- Renews the lease of a process by the server's clock, and returns that clock in milliseconds.
 --
 -- KEYS  store, replicas
--- ARGV  store id, owner, length of the lease, how long an ended lease is remembered
+-- ARGV  store id, owner, length of the lease, time after which ended leases are removed
 if redis.call('HGET', KEYS[1], 'store_id') ~= ARGV[1] then
   return redis.error_reply('EMPTIED the marker is not this store\'s')
 end

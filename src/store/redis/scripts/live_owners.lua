@@ -1,4 +1,4 @@
--- Which owners live, by the server's clock: for each 1 or 0.
+-- Returns 1 for each owner whose lease has not ended by the server's clock, 0 for the others.
 --
 -- KEYS  store, replicas
 -- ARGV  store id, owners

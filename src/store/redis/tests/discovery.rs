@@ -1,11 +1,11 @@
-//! Finding the servers that have the records, when they change or say nothing.
+//! Discovery of the primaries when servers change roles or are silent.
 
-use super::super::topology::SIGNALS;
+use super::super::node::CONTROL_CONNECTION;
 use super::*;
 
-/// Waits for something that must happen.
+/// Waits for a condition, for a bounded time.
 async fn until(done: &dyn Fn() -> bool) {
-    let end = tokio::time::Instant::now() + PATIENCE;
+    let end = tokio::time::Instant::now() + LONG_LIMIT;
     while !done() {
         assert!(tokio::time::Instant::now() < end, "it does not happen");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -16,13 +16,13 @@ async fn until(done: &dyn Fn() -> bool) {
 async fn the_new_primary_is_found_after_a_failover() {
     let servers = servers::RedisReplicas::start(2, &[]);
     let urls = servers.servers().iter().map(servers::Redis::url).collect();
-    let options = Options { urls, replicas: 1, ..options(String::new()) };
+    let options = RedisOptions { urls, replicas: 1, ..options(String::new()) };
     let engine = open(&options).await;
     assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [CasResult::Done]);
     servers.fail_over();
     until_done(&engine, || put(2)).await;
     assert_eq!(read(&engine, id(1)).await, Some(bytes(&id(1), &samples::claim(1))));
-    // One that was deposed while connected says so, and is left.
+    // A primary that was deposed while connected reports that, and the gateway leaves it.
     let next = servers.primary();
     let other = servers.servers()[1..].iter().find(|it| it.port() != next.port()).unwrap();
     other.cli(&["REPLICAOF", "NO", "ONE"]);
@@ -55,9 +55,9 @@ async fn slots_that_move_are_followed() {
         let record = Record { version: n, ..samples::claim(1) };
         vec![replace(at(0, 1), version, Some(record))]
     };
-    // Neither server answers for several keys, some of which do not exist, while a slot moves. What
-    // has its keys all in one place is followed there.
-    refused(engine.commit(1, &[group(next(1, 2))]).await, "being rebuilt");
+    // While a slot moves, neither server executes a command with several keys of which some are
+    // missing there. A command whose keys are all on one server is redirected to that server.
+    rejected(engine.commit(1, &[group(next(1, 2))]).await, "being rebuilt");
     let claim = bytes(&at(0, 1), &samples::claim(1));
     assert_eq!(read(&engine, at(0, 1)).await, Some(claim));
     for node in cluster.nodes() {
@@ -66,11 +66,11 @@ async fn slots_that_move_are_followed() {
     assert_eq!(engine.commit(2, &[group(next(1, 3))]).await.unwrap(), [CasResult::Done]);
     let all = engine.list(&Query { limit: 1000, ..Query::default() }).await.unwrap();
     assert_eq!(all.len(), 256);
-    // A node that is away: what it has is refused, the rest goes on.
+    // A dead node: commits in its slots fail, all others go on.
     to.kill();
-    let lives = (1..=255)
+    let live_shard = (1..=255)
         .find(|shard| !std::ptr::eq(cluster.owner(&format!("oncegate:{{{shard:02x}}}:store")), to));
-    let removed = || vec![replace(at(lives.unwrap(), 1), 1, None)];
+    let removed = || vec![replace(at(live_shard.unwrap(), 1), 1, None)];
     assert_eq!(engine.commit(0, &[group(removed())]).await.unwrap(), [CasResult::Done]);
     assert!(engine.commit(0, &[group(next(3, 4))]).await.is_err());
     to.restart();
@@ -79,23 +79,24 @@ async fn slots_that_move_are_followed() {
 }
 
 #[tokio::test]
-async fn sentinels_tell_who_the_primary_is() {
+async fn sentinels_name_the_primary() {
     let servers = servers::RedisReplicas::start(1, &[]);
     let watched = format!("monitor watched 127.0.0.1 {} 1", servers.primary().port());
     let sentinel = servers::Redis::start(&[("sentinel", &watched)]);
     let gone = servers::Redis::start(&[]);
     gone.stop();
-    let options = Options {
+    let options = RedisOptions {
         urls: vec![gone.url(), sentinel.url()],
         sentinel: Some("watched".to_owned()),
-        // What no replica has acknowledged, a failover loses.
+        // Without acknowledgement of a replica the failover could lose the commit.
         replicas: 1,
         ..options(String::new())
     };
-    let unknown = Options { sentinel: Some("another".to_owned()), ..options.clone() };
-    let error = Redis::open(&Options { urls: vec![sentinel.url()], ..unknown }).await.unwrap_err();
+    let unknown = RedisOptions { sentinel: Some("another".to_owned()), ..options.clone() };
+    let error =
+        Redis::open(&RedisOptions { urls: vec![sentinel.url()], ..unknown }).await.unwrap_err();
     assert!(error.contains("watches no primary named \"another\""), "{error}");
-    let plain = Options { urls: vec![sentinel.url()], sentinel: None, ..options.clone() };
+    let plain = RedisOptions { urls: vec![sentinel.url()], sentinel: None, ..options.clone() };
     let error = Redis::open(&plain).await.unwrap_err();
     assert!(error.contains("is a Sentinel; set `sentinel`"), "{error}");
 
@@ -114,51 +115,52 @@ async fn sentinels_tell_who_the_primary_is() {
     assert!(servers.servers()[1].cli(&["EXISTS", &format!("oncegate:{{00}}:r:{}", id(2))]) == "1");
 }
 
-/// The patience for a connection, and for an answer. Two that are silent, one after the other, use up
-/// both together, which is all there is for finding the primary: the tests need them to be equal.
-const BRIEF: Duration = Duration::from_secs(3);
+/// Time limit for a connection, and for an answer. Two silent servers in a row use up both limits,
+/// which together are the limit for discovery; the tests rely on the limits being equal.
+const SHORT_LIMIT: Duration = Duration::from_secs(3);
 
 #[tokio::test]
-async fn silent_sentinels_hold_up_nobody_while_one_answers() {
+async fn silent_sentinels_do_not_delay_discovery_while_one_answers() {
     let servers = servers::RedisReplicas::start(1, &[]);
     let watched = format!("monitor watched 127.0.0.1 {} 1", servers.primary().port());
     let sentinel = servers::Redis::start(&[("sentinel", &watched)]);
     let silent = [servers::Redis::start(&[]), servers::Redis::start(&[])];
     silent.iter().for_each(servers::Redis::pause);
-    let options = Options {
+    let options = RedisOptions {
         urls: silent.iter().chain([&sentinel]).map(servers::Redis::url).collect(),
         sentinel: Some("watched".to_owned()),
-        connect_timeout: BRIEF,
-        timeout: BRIEF,
+        connect_timeout: SHORT_LIMIT,
+        timeout: SHORT_LIMIT,
         ..options(String::new())
     };
     let engine = open(&options).await;
-    engine.nodes.set_stale();
+    engine.topology.mark_stale();
     assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [CasResult::Done]);
-    engine.look(PATIENCE).await.unwrap();
-    engine.heartbeat([1; 16], PATIENCE).await.unwrap();
+    engine.check_servers(LONG_LIMIT).await.unwrap();
+    engine.heartbeat([1; 16], LONG_LIMIT).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_silent_node_of_a_cluster_stops_nobody_who_needs_others() {
+async fn a_silent_cluster_node_does_not_stop_commits_on_other_nodes() {
     let cluster = servers::RedisCluster::start(&[("cluster-require-full-coverage", "no")]);
     let options = clustered(&cluster, "oncegate");
-    let engine = open(&Options { connect_timeout: BRIEF, timeout: BRIEF, ..options }).await;
-    engine.look(PATIENCE).await.unwrap();
-    // The first that is asked, unless the leases are there.
+    let engine =
+        open(&RedisOptions { connect_timeout: SHORT_LIMIT, timeout: SHORT_LIMIT, ..options }).await;
+    engine.check_servers(LONG_LIMIT).await.unwrap();
+    // The node that is asked first, unless it holds the leases.
     let leases = cluster.owner("oncegate:{meta}:store");
     let silent = cluster.nodes().iter().find(|node| !std::ptr::eq(*node, leases)).unwrap();
-    let lives = (0..=255).find(|shard| {
+    let live_shard = (0..=255).find(|shard| {
         !std::ptr::eq(cluster.owner(&format!("oncegate:{{{shard:02x}}}:store")), silent)
     });
-    let lives = lives.unwrap();
+    let live_shard = live_shard.unwrap();
     silent.pause();
-    // Over the connections that are open, and over those that have to be made anew.
+    // First over open connections, then over new ones.
     for n in 1..=2 {
-        engine.look(PATIENCE).await.unwrap();
-        engine.heartbeat([1; 16], PATIENCE).await.unwrap();
-        engine.nodes.set_stale();
-        let put = vec![put_new(at(lives, n), samples::claim(n))];
+        engine.check_servers(LONG_LIMIT).await.unwrap();
+        engine.heartbeat([1; 16], LONG_LIMIT).await.unwrap();
+        engine.topology.mark_stale();
+        let put = vec![put_new(at(live_shard, n), samples::claim(n))];
         assert_eq!(engine.commit(0, &[group(put)]).await.unwrap(), [CasResult::Done]);
     }
     silent.resume();
@@ -166,10 +168,10 @@ async fn a_silent_node_of_a_cluster_stops_nobody_who_needs_others() {
 }
 
 #[tokio::test]
-async fn a_primary_that_follows_one_it_cannot_reach_is_left() {
+async fn a_primary_that_became_a_replica_of_an_unreachable_server_is_left() {
     let servers = servers::RedisReplicas::start(2, &[("replica-serve-stale-data", "no")]);
     let urls = servers.servers().iter().map(servers::Redis::url).collect();
-    let engine = open(&Options { urls, ..options(String::new()) }).await;
+    let engine = open(&RedisOptions { urls, ..options(String::new()) }).await;
     assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [CasResult::Done]);
     let (old, next) = (&servers.servers()[0], &servers.servers()[1]);
     let has = |n| next.cli(&["EXISTS", &format!("oncegate:{{00}}:r:{}", id(n))]) == "1";
@@ -181,32 +183,31 @@ async fn a_primary_that_follows_one_it_cannot_reach_is_left() {
 }
 
 #[tokio::test]
-async fn a_node_that_evicts_is_told_also_where_its_connection_is_made_anew() {
+async fn an_evicting_node_is_reported_on_a_new_connection_too() {
     let cluster = servers::RedisCluster::start(&[]);
     let engine = open(&clustered(&cluster, "oncegate")).await;
-    engine.look(PATIENCE).await.unwrap();
-    let map = engine.nodes.map().await.unwrap();
+    engine.check_servers(LONG_LIMIT).await.unwrap();
+    let map = engine.topology.map().await.unwrap();
     for node in map.nodes() {
-        let link = node.link(SIGNALS).await.unwrap();
-        node.drop_link(SIGNALS, &link).await;
+        let connection = node.connection(CONTROL_CONNECTION).await.unwrap();
+        node.abandon(CONTROL_CONNECTION, &connection).await;
     }
     cluster.nodes()[1].cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
-    refused(engine.look(PATIENCE).await, "may evict");
+    rejected(engine.check_servers(LONG_LIMIT).await, "may evict");
 }
 
-/// Whoever is silent, the look at all ends in time for the beat, also where patience is longer than the
-/// lease.
+/// Silent servers do not delay the heartbeat, even with time limits longer than the lease.
 #[tokio::test]
-async fn a_look_leaves_time_for_the_beat() {
+async fn the_check_of_servers_leaves_time_for_the_heartbeat() {
     let cluster = servers::RedisCluster::start(&[("cluster-require-full-coverage", "no")]);
     let engine = open(&clustered(&cluster, "oncegate")).await;
     let lease = Duration::from_secs(12);
-    engine.look(lease).await.unwrap();
+    engine.check_servers(lease).await.unwrap();
     let leases = cluster.owner("oncegate:{meta}:store");
     let silent = cluster.nodes().iter().find(|node| !std::ptr::eq(*node, leases)).unwrap();
     silent.pause();
-    // The patience for a connection and an answer is a minute here.
-    tokio::time::timeout(lease, engine.look(lease)).await.expect("in time").unwrap();
+    // The time limits for a connection and an answer are a minute here.
+    tokio::time::timeout(lease, engine.check_servers(lease)).await.expect("in time").unwrap();
     silent.resume();
     cluster.until_ready();
 }

@@ -37,11 +37,11 @@ async fn claims_are_abandoned_when_their_owner_has_no_lease() {
         assert_eq!(listed(&engine, abandoned()).await, [at(0, 1), at(9, 3), at(9, 4)]);
         let page = Query { after: Some(at(0, 1)), limit: 1, ..abandoned() };
         assert_eq!(listed(&engine, page).await, [at(9, 3)]);
-        // A lease that has ended is none.
+        // An ended lease does not count.
         engine.heartbeat(two, Duration::ZERO).await.unwrap();
         let all = [at(0, 1), at(3, 2), at(9, 3), at(9, 4)];
         assert_eq!(listed(&engine, abandoned()).await, all);
-        // What is unknown already is not in flight.
+        // An unknown record is not in flight.
         let reason = crate::idempotency::outcome::UnknownReason::Timeout;
         let unknown = Record { owner: two, ..samples::claim(1) }.lost(reason, samples::T0);
         let unknown = [group(vec![replace(at(3, 2), 1, Some(unknown))])];
@@ -51,7 +51,7 @@ async fn claims_are_abandoned_when_their_owner_has_no_lease() {
 }
 
 #[tokio::test]
-async fn a_beat_forgets_who_ended_long_ago() {
+async fn a_heartbeat_removes_leases_that_ended_long_ago() {
     let options = fresh();
     let engine = open(&options).await;
     let database = options.urls[0].rsplit('/').next().unwrap();
@@ -65,8 +65,8 @@ async fn a_beat_forgets_who_ended_long_ago() {
     assert_eq!(cli(&["ZRANGE", replicas, "0", "-1"]), format!("new\n{}", "ab".repeat(16)));
 }
 
-/// Sends until something is heard, because nobody hears what was said before the listening began.
-async fn first_heard(
+/// Sends a message until it is received: messages before the subscription are lost.
+async fn send_until_received(
     engine: &Redis,
     to: Nonce,
     message: Message,
@@ -74,19 +74,19 @@ async fn first_heard(
 ) {
     let said = async {
         loop {
-            // While the server is away nothing can be said.
+            // Fails while the server is away.
             let _ = engine.publish(vec![(to, message)]).await;
             let next = tokio::time::timeout(Duration::from_millis(50), heard.recv()).await;
-            // Words of earlier attempts may still come.
+            // Messages of earlier attempts may still arrive.
             if next == Ok(Some(message)) {
                 return;
             }
         }
     };
-    tokio::time::timeout(PATIENCE, said).await.expect("nothing was heard");
+    tokio::time::timeout(LONG_LIMIT, said).await.expect("no message was received");
 }
 
-async fn check_messages(options: Options, servers: &[&servers::Redis]) {
+async fn check_messages(options: RedisOptions, servers: &[&servers::Redis]) {
     let (one, two) = (open(&options).await, open(&options).await);
     let (owner, stranger) = ([0xab; 16], [0xcd; 16]);
     let (sink, mut heard) = mpsc::channel(16);
@@ -94,9 +94,9 @@ async fn check_messages(options: Options, servers: &[&servers::Redis]) {
     let tasks = shutdown::Tasks::default();
     tasks.spawn(one.clone().listen(owner, sink, end));
     let first = Message::Waiting { id: id(1), from: stranger };
-    first_heard(&two, owner, first, &mut heard).await;
+    send_until_received(&two, owner, first, &mut heard).await;
 
-    // Many at once, those to others among them.
+    // Many at once, some of them to another process.
     let changed = |n| Message::Changed { id: id(n) };
     let messages = (10..14).map(|n| ([owner, stranger][n as usize % 2], changed(n))).collect();
     two.publish(messages).await.unwrap();
@@ -104,7 +104,7 @@ async fn check_messages(options: Options, servers: &[&servers::Redis]) {
     two.publish(vec![(EVERYONE, to_all)]).await.unwrap();
     let mut next = Vec::new();
     while next.len() < 3 {
-        let message = tokio::time::timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
+        let message = tokio::time::timeout(LONG_LIMIT, heard.recv()).await.unwrap().unwrap();
         if message != first {
             next.push(message);
         }
@@ -114,19 +114,19 @@ async fn check_messages(options: Options, servers: &[&servers::Redis]) {
     for server in servers {
         server.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     }
-    first_heard(&two, owner, changed(20), &mut heard).await;
+    send_until_received(&two, owner, changed(20), &mut heard).await;
     trigger.fire();
-    assert!(tasks.ended(PATIENCE).await, "the listening goes on");
+    assert!(tasks.ended(LONG_LIMIT).await, "the subscription does not end");
 }
 
 #[tokio::test]
-async fn messages_reach_the_one_they_are_for_also_after_a_lost_connection() {
+async fn messages_reach_their_receiver_after_a_lost_connection_too() {
     let server = servers::Redis::start(&[]);
     check_messages(options(server.url()), &[&server]).await;
 }
 
 #[tokio::test]
-async fn messages_reach_the_one_they_are_for_on_a_cluster() {
+async fn messages_reach_their_receiver_on_a_cluster() {
     let cluster = servers::RedisCluster::start(&[]);
     let nodes: Vec<_> = cluster.nodes().iter().collect();
     check_messages(clustered(&cluster, "oncegate"), &nodes).await;

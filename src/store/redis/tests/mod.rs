@@ -8,28 +8,28 @@ mod open;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{OpenedEngine, Options, Redis};
+use super::{Redis, RedisOptions};
 use crate::idempotency::{Record, RecordId};
 use crate::servers;
 use crate::store::contract::{self, put_new, replace};
 use crate::store::samples::{self, id};
-use crate::store::shared::engine::{CasResult, Engine, EngineError, Group};
+use crate::store::shared::engine::{CasResult, Engine, EngineError, Group, OpenedEngine};
 use crate::store::shared::{SharedStore, Timing};
 use crate::store::{Change, Query, Store, codec};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const LONG_LIMIT: Duration = Duration::from_secs(30);
 
-/// Options as a configuration has them, with much patience.
-fn options(url: String) -> Options {
-    Options {
+/// Options with the defaults of a configuration and long time limits.
+fn options(url: String) -> RedisOptions {
+    RedisOptions {
         urls: vec![url],
         cluster: false,
         sentinel: None,
         strict: true,
         replicas: 0,
         prefix: "oncegate".to_owned(),
-        connect_timeout: PATIENCE,
-        timeout: PATIENCE,
+        connect_timeout: LONG_LIMIT,
+        timeout: LONG_LIMIT,
         ca: None,
         client_cert: None,
         create: true,
@@ -38,23 +38,23 @@ fn options(url: String) -> Options {
 }
 
 /// A database of its own on the server that the tests share.
-fn fresh() -> Options {
+fn fresh() -> RedisOptions {
     options(servers::Redis::shared().fresh_url())
 }
 
 /// A cluster under this prefix.
-fn clustered(cluster: &servers::RedisCluster, prefix: &str) -> Options {
+fn clustered(cluster: &servers::RedisCluster, prefix: &str) -> RedisOptions {
     let urls = cluster.urls();
-    Options { urls, cluster: true, prefix: prefix.to_owned(), ..options(String::new()) }
+    RedisOptions { urls, cluster: true, prefix: prefix.to_owned(), ..options(String::new()) }
 }
 
-async fn open(options: &Options) -> Arc<Redis> {
+async fn open(options: &RedisOptions) -> Arc<Redis> {
     Redis::open(options).await.unwrap().engine
 }
 
-async fn store(options: &Options) -> Arc<dyn Store> {
+async fn store(options: &RedisOptions) -> Arc<dyn Store> {
     let OpenedEngine { engine, identity, .. } = Redis::open(options).await.unwrap();
-    let timing = Timing { patience: PATIENCE, lease: Duration::from_secs(60) };
+    let timing = Timing { patience: LONG_LIMIT, lease: Duration::from_secs(60) };
     SharedStore::start(engine, identity, timing).await.unwrap()
 }
 
@@ -62,8 +62,8 @@ fn group(changes: Vec<Change>) -> Group {
     Group::of(changes)
 }
 
-/// The same, sent for the second time.
-fn again(changes: Vec<Change>) -> Group {
+/// The same group, sent for the second time.
+fn resent(changes: Vec<Change>) -> Group {
     Group { resent: true, ..group(changes) }
 }
 
@@ -90,14 +90,14 @@ async fn listed(engine: &Redis, query: Query) -> Vec<RecordId> {
     engine.list(&query).await.unwrap().into_iter().map(|(id, _)| id).collect()
 }
 
-fn refused<T: std::fmt::Debug>(result: Result<T, EngineError>, expected: &str) {
+fn rejected<T: std::fmt::Debug>(result: Result<T, EngineError>, expected: &str) {
     match result {
         Err(EngineError::Rejected(reason)) if reason.contains(expected) => {}
         other => panic!("expected to be refused for {expected:?}, got {other:?}"),
     }
 }
 
-fn unsure<T: std::fmt::Debug>(result: Result<T, EngineError>) {
+fn indeterminate<T: std::fmt::Debug>(result: Result<T, EngineError>) {
     assert!(matches!(result, Err(EngineError::Indeterminate(_))), "{result:?}");
 }
 
@@ -105,14 +105,14 @@ fn put(n: u64) -> Vec<Change> {
     vec![put_new(id(n), samples::claim(n))]
 }
 
-/// Asks until the engine has found its way; what it says meanwhile is an error, never a result.
+/// Commits until the engine succeeds; meanwhile it may give errors, but never a wrong result.
 async fn until_done(engine: &Redis, changes: impl Fn() -> Vec<Change>) {
-    let end = tokio::time::Instant::now() + PATIENCE;
+    let end = tokio::time::Instant::now() + LONG_LIMIT;
     loop {
-        match engine.commit(0, &[again(changes())]).await {
+        match engine.commit(0, &[resent(changes())]).await {
             Ok(ended) => return assert_eq!(ended, [CasResult::Done]),
-            Err(trouble) => {
-                assert!(tokio::time::Instant::now() < end, "it does not find its way: {trouble:?}");
+            Err(error) => {
+                assert!(tokio::time::Instant::now() < end, "no commit succeeds: {error:?}");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
@@ -120,12 +120,12 @@ async fn until_done(engine: &Redis, changes: impl Fn() -> Vec<Change>) {
 }
 
 #[tokio::test]
-async fn it_keeps_the_contract_of_the_port() {
+async fn the_contract_of_the_port_holds() {
     contract::every_clause(|| async { Box::new(store(&fresh()).await) }).await;
 }
 
 #[tokio::test]
-async fn it_keeps_the_contract_of_the_port_on_a_cluster() {
+async fn the_contract_of_the_port_holds_on_a_cluster() {
     let cluster = servers::RedisCluster::start(&[]);
     let count = std::sync::atomic::AtomicU32::new(0);
     let next = || {
@@ -136,7 +136,7 @@ async fn it_keeps_the_contract_of_the_port_on_a_cluster() {
 }
 
 #[tokio::test]
-async fn the_groups_of_a_batch_end_each_for_itself() {
+async fn the_groups_of_a_batch_succeed_or_fail_independently() {
     let engine = open(&fresh()).await;
     let (one, two) = (samples::claim(1), samples::claim(2));
     let first = [
@@ -163,16 +163,16 @@ async fn the_groups_of_a_batch_end_each_for_itself() {
 }
 
 #[tokio::test]
-async fn what_was_made_already_fits_when_it_is_sent_again() {
+async fn a_change_that_was_made_already_fits_when_it_is_resent() {
     let engine = open(&fresh()).await;
     let claim = samples::claim(1);
     let put = || vec![put_new(id(1), claim.clone())];
     assert_eq!(engine.commit(0, &[group(put())]).await.unwrap(), [CasResult::Done]);
     let own = || lost(0, Some(bytes(&id(1), &claim)));
     assert_eq!(engine.commit(0, &[group(put())]).await.unwrap(), [own()]);
-    assert_eq!(engine.commit(0, &[again(put())]).await.unwrap(), [CasResult::Done]);
+    assert_eq!(engine.commit(0, &[resent(put())]).await.unwrap(), [CasResult::Done]);
     let other = Record { attempt: [9; 16], ..claim.clone() };
-    let other = again(vec![put_new(id(1), other)]);
+    let other = resent(vec![put_new(id(1), other)]);
     assert_eq!(engine.commit(0, &[other]).await.unwrap(), [own()]);
     let open = Query { open: true, limit: 10, ..Query::default() };
     assert_eq!(listed(&engine, open.clone()).await, [id(1)]);
@@ -180,17 +180,17 @@ async fn what_was_made_already_fits_when_it_is_sent_again() {
     let remove = || vec![replace(id(1), 1, None)];
     assert_eq!(engine.commit(0, &[group(remove())]).await.unwrap(), [CasResult::Done]);
     assert_eq!(engine.commit(0, &[group(remove())]).await.unwrap(), [lost(0, None)]);
-    assert_eq!(engine.commit(0, &[again(remove())]).await.unwrap(), [CasResult::Done]);
+    assert_eq!(engine.commit(0, &[resent(remove())]).await.unwrap(), [CasResult::Done]);
     assert_eq!(listed(&engine, open).await, []);
 }
 
 #[tokio::test]
-async fn a_large_group_is_made_whole() {
+async fn a_large_group_is_atomic() {
     const ROWS: u64 = 10_000;
     let engine = open(&fresh()).await;
     let put = || (0..ROWS).rev().map(|n| put_new(id(n), samples::claim(n))).collect();
     assert_eq!(engine.commit(0, &[group(put())]).await.unwrap(), [CasResult::Done]);
-    assert_eq!(engine.commit(1, &[again(put())]).await.unwrap(), [CasResult::Done]);
+    assert_eq!(engine.commit(1, &[resent(put())]).await.unwrap(), [CasResult::Done]);
     let last = id(ROWS - 1);
     let first = lost(0, Some(bytes(&last, &samples::claim(ROWS - 1))));
     assert_eq!(engine.commit(2, &[group(put())]).await.unwrap(), [first]);
@@ -275,9 +275,9 @@ async fn listings_are_in_order_over_all_shards() {
 }
 
 #[tokio::test]
-async fn groups_of_several_shards_are_refused_and_those_of_one_are_not_split() {
+async fn groups_of_several_shards_are_rejected_whole() {
     let engine = open(&fresh()).await;
     let changes = vec![put_new(at(1, 1), samples::claim(1)), put_new(at(2, 2), samples::claim(2))];
-    refused(engine.commit(0, &[group(changes)]).await, "several shards");
+    rejected(engine.commit(0, &[group(changes)]).await, "several shards");
     assert_eq!(engine.read(&[at(1, 1), at(2, 2)]).await.unwrap(), [None, None]);
 }

@@ -1,11 +1,11 @@
-//! What is opened, and what is refused with one line.
+//! Opening: stores and servers that are accepted, and one-line errors for the rest.
 
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::*;
 
-async fn check_refused(options: &Options, expected: &[&str]) {
+async fn check_refused(options: &RedisOptions, expected: &[&str]) {
     let error = Redis::open(options).await.unwrap_err();
     for part in expected {
         assert!(error.contains(part), "{part:?} is not in {error:?}");
@@ -13,13 +13,13 @@ async fn check_refused(options: &Options, expected: &[&str]) {
     assert!(!error.contains('\n') && !error.contains("s3cret"), "{error}");
 }
 
-fn impatient(url: String) -> Options {
+fn with_short_limits(url: String) -> RedisOptions {
     let second = Duration::from_secs(1);
-    Options { connect_timeout: second, timeout: second, ..options(url) }
+    RedisOptions { connect_timeout: second, timeout: second, ..options(url) }
 }
 
 #[tokio::test]
-async fn a_url_that_is_none_is_told_without_its_password() {
+async fn an_invalid_url_is_reported_without_its_password() {
     for bad in [
         "http://u:s3cret@host/0",
         "redis://",
@@ -30,25 +30,26 @@ async fn a_url_that_is_none_is_told_without_its_password() {
     ] {
         check_refused(&options(bad.to_owned()), &["URL", "redis://user:password@host"]).await;
     }
-    check_refused(&Options { urls: Vec::new(), ..fresh() }, &["no Redis URL"]).await;
-    check_refused(&Options { prefix: "{a}".to_owned(), ..fresh() }, &["prefix"]).await;
-    let both = Options { cluster: true, sentinel: Some("x".to_owned()), ..fresh() };
+    check_refused(&RedisOptions { urls: Vec::new(), ..fresh() }, &["no Redis URL"]).await;
+    check_refused(&RedisOptions { prefix: "{a}".to_owned(), ..fresh() }, &["prefix"]).await;
+    let both = RedisOptions { cluster: true, sentinel: Some("x".to_owned()), ..fresh() };
     check_refused(&both, &["exclude each other"]).await;
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_or_says_nothing_is_told() {
+async fn an_absent_or_silent_server_is_reported() {
     let gone = servers::Redis::start(&[]);
     gone.stop();
     check_refused(&options(gone.url()), &["cannot be reached", "refused"]).await;
     let server = servers::Redis::start(&[]);
     server.pause();
-    check_refused(&impatient(server.url()), &["cannot be reached", "no answer within 1s"]).await;
+    check_refused(&with_short_limits(server.url()), &["cannot be reached", "no answer within 1s"])
+        .await;
     server.resume();
 }
 
 #[tokio::test]
-async fn a_wrong_password_or_a_missing_right_is_told() {
+async fn a_wrong_password_or_a_missing_right_is_reported() {
     let server = servers::Redis::start(&[("requirepass", "s3cret")]);
     let at = |login: &str| options(format!("redis://{login}{}/0", server.addr()));
     check_refused(&at(""), &["password"]).await;
@@ -69,15 +70,15 @@ async fn a_wrong_password_or_a_missing_right_is_told() {
         server.cli(&[&["ACL", "SETUSER", "gate", "reset"], rights.as_slice()].concat());
         check_refused(&at("gate:s3cret@"), &[expected]).await;
     }
-    // What has to be granted, and no more.
-    let granted = "on >s3cret ~oncegate:* resetchannels &oncegate:wake:* -@all +@connection +info +role \
-                   +config|get +eval +evalsha +script|load +get +mget +set +mset +del +exists +hget \
-                   +hmget +hset +zadd +zrem +zrange +zscore +zremrangebyscore +time +publish \
-                   +subscribe +wait";
+    // The documented rights suffice.
+    let granted = "on >s3cret ~oncegate:* resetchannels &oncegate:wake:* -@all +@connection \
+                   +info +role +config|get +eval +evalsha +script|load +get +mget +set +mset +del \
+                   +exists +hget +hmget +hset +zadd +zrem +zrange +zscore +zremrangebyscore +time \
+                   +publish +subscribe +wait";
     let granted: Vec<&str> = granted.split_whitespace().collect();
     server.cli(&[&["ACL", "SETUSER", "gate", "reset"], granted.as_slice()].concat());
     let engine = open(&at("gate:s3cret@")).await;
-    engine.heartbeat([1; 16], PATIENCE).await.unwrap();
+    engine.heartbeat([1; 16], LONG_LIMIT).await.unwrap();
     let put = [group(vec![put_new(id(1), samples::claim(1))])];
     assert_eq!(engine.commit(0, &put).await.unwrap(), [CasResult::Done]);
     assert_eq!(
@@ -87,13 +88,13 @@ async fn a_wrong_password_or_a_missing_right_is_told() {
 }
 
 #[tokio::test]
-async fn a_server_that_may_forget_is_refused() {
+async fn a_server_that_may_lose_records_is_refused() {
     for policy in ["allkeys-lru", "volatile-ttl", "allkeys-random"] {
         let server = servers::Redis::start(&[("maxmemory-policy", policy)]);
         check_refused(&options(server.url()), &["may evict", policy, "noeviction"]).await;
     }
     let server = servers::Redis::start(&[]);
-    let relaxed = Options { strict: false, ..options(server.url()) };
+    let relaxed = RedisOptions { strict: false, ..options(server.url()) };
     server.cli(&["CONFIG", "SET", "appendfsync", "everysec"]);
     check_refused(&options(server.url()), &["appendfsync is everysec", "always"]).await;
     server.cli(&["CONFIG", "SET", "appendonly", "no"]);
@@ -102,50 +103,55 @@ async fn a_server_that_may_forget_is_refused() {
 }
 
 #[tokio::test]
-async fn the_kind_of_server_has_to_be_the_one_that_is_configured() {
+async fn a_server_of_another_kind_than_configured_is_refused() {
     let cluster = servers::RedisCluster::start(&[]);
-    let single = Options { cluster: false, ..clustered(&cluster, "oncegate") };
+    let single = RedisOptions { cluster: false, ..clustered(&cluster, "oncegate") };
     check_refused(&single, &["belongs to a cluster", "cluster = true"]).await;
-    let database =
-        Options { urls: vec![cluster.urls()[0].replace("/0", "/3")], ..clustered(&cluster, "x") };
+    let database = RedisOptions {
+        urls: vec![cluster.urls()[0].replace("/0", "/3")],
+        ..clustered(&cluster, "x")
+    };
     check_refused(&database, &["database 0 only"]).await;
     check_refused(
-        &Options { cluster: true, urls: vec![servers::Redis::shared().url()], ..fresh() },
+        &RedisOptions { cluster: true, urls: vec![servers::Redis::shared().url()], ..fresh() },
         &["belongs to no cluster", "cluster = false"],
     )
     .await;
-    let sentinel = Options { sentinel: Some("primary".to_owned()), ..fresh() };
+    let sentinel = RedisOptions { sentinel: Some("primary".to_owned()), ..fresh() };
     check_refused(&sentinel, &["is no Sentinel"]).await;
     let group = servers::RedisReplicas::start(1, &[]);
     let replica = group.servers()[1].url();
     check_refused(&options(replica.clone()), &["is a replica"]).await;
     let urls = vec![replica, group.primary().url()];
-    let engine = open(&Options { urls, ..options(String::new()) }).await;
-    engine.heartbeat([1; 16], PATIENCE).await.unwrap();
-    // Two that were primaries of their own are one too many.
+    let engine = open(&RedisOptions { urls, ..options(String::new()) }).await;
+    engine.heartbeat([1; 16], LONG_LIMIT).await.unwrap();
+    // Two primaries are refused.
     group.servers()[1].cli(&["REPLICAOF", "NO", "ONE"]);
     let urls = group.servers().iter().map(servers::Redis::url).collect();
-    check_refused(&Options { urls, ..options(String::new()) }, &["both", "the primary"]).await;
+    check_refused(&RedisOptions { urls, ..options(String::new()) }, &["both", "the primary"]).await;
 }
 
 #[tokio::test]
-async fn tls_is_spoken_with_the_authority_that_is_named() {
+async fn tls_trusts_the_configured_authority() {
     let server = servers::Redis::start_tls(&[]);
-    let trusting = Options { ca: server.ca().map(Into::into), ..options(server.url()) };
+    let trusting = RedisOptions { ca: server.ca().map(Into::into), ..options(server.url()) };
     let engine = open(&trusting).await;
-    engine.heartbeat([1; 16], PATIENCE).await.unwrap();
-    check_refused(&impatient(server.url()), &["TLS handshake failed"]).await;
+    engine.heartbeat([1; 16], LONG_LIMIT).await.unwrap();
+    check_refused(&with_short_limits(server.url()), &["TLS handshake failed"]).await;
     let plain = server.url().replace("rediss://", "redis://");
-    check_refused(&impatient(plain), &["cannot be reached"]).await;
+    check_refused(&with_short_limits(plain), &["cannot be reached"]).await;
 }
 
 #[tokio::test]
-async fn a_store_is_made_once_and_found_again() {
+async fn a_store_is_created_once_and_found_later() {
     let options = fresh();
-    check_refused(&Options { create: false, ..options.clone() }, &["no store", "create = false"])
-        .await;
+    check_refused(
+        &RedisOptions { create: false, ..options.clone() },
+        &["no store", "create = false"],
+    )
+    .await;
     let unknown = Uuid::new_v4();
-    let pinned = Options { expect_id: Some(unknown), ..options.clone() };
+    let pinned = RedisOptions { expect_id: Some(unknown), ..options.clone() };
     check_refused(&pinned, &["no store", &unknown.to_string()]).await;
 
     let mut opening = JoinSet::new();
@@ -155,16 +161,16 @@ async fn a_store_is_made_once_and_found_again() {
     }
     let made = opening.join_all().await;
     assert!(made.iter().all(|identity| *identity == made[0]), "{made:?}");
-    let found = Redis::open(&Options { create: false, ..options.clone() }).await.unwrap();
+    let found = Redis::open(&RedisOptions { create: false, ..options.clone() }).await.unwrap();
     assert_eq!((found.identity, found.created), (made[0].clone(), false));
     let store_id = made[0].store_id;
-    let right = Options { expect_id: Some(store_id), ..options.clone() };
+    let right = RedisOptions { expect_id: Some(store_id), ..options.clone() };
     assert_eq!(Redis::open(&right).await.unwrap().identity.store_id, store_id);
     check_refused(&pinned, &[&store_id.to_string(), &unknown.to_string(), "expect_id"]).await;
 }
 
 #[tokio::test]
-async fn a_store_that_is_not_whole_is_refused_or_finished() {
+async fn an_incomplete_store_is_refused_or_completed() {
     let options = fresh();
     let database = options.urls[0].rsplit('/').next().unwrap().to_owned();
     let cli = |args: &[&str]| servers::Redis::shared().cli(&[&["-n", &database], args].concat());
@@ -194,9 +200,9 @@ async fn a_store_that_is_not_whole_is_refused_or_finished() {
     cli(&["DEL", meta]);
     cli(&["RENAME", "away", meta]);
 
-    // As a crash in the middle of making it leaves it, except that a shard has records.
+    // The state after a crash during creation, except that one shard has records.
     cli(&["HSET", meta, "state", "making"]);
-    check_refused(&Options { create: false, ..options.clone() }, &["not finished"]).await;
+    check_refused(&RedisOptions { create: false, ..options.clone() }, &["not finished"]).await;
     cli(&["DEL", "oncegate:{05}:store"]);
     assert!(Redis::open(&options).await.is_err());
     cli(&["SET", "oncegate:{05}:store", &marker]);
