@@ -156,7 +156,7 @@ fn record(tenant: TenantId, key: String, n: u64) -> Record {
         attempt: [2; 16],
         owner: [3; 16],
         state: State::InFlight,
-        untold: false,
+        settlement_unreported: false,
         history: Vec::new(),
     };
     let day = |days: u64| Keep::For(Duration::from_secs(days * 86_400));

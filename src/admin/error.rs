@@ -7,7 +7,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 
 use crate::body::{Body, full};
-use crate::idempotency::settle::SettleError;
+use crate::idempotency::settle::SettlementError;
 use crate::store::StoreError;
 
 /// A refusal.
@@ -89,32 +89,32 @@ impl ApiError {
     }
 
     /// The decision does not fit the record.
-    pub(super) fn misfit(error: SettleError) -> Self {
+    pub(super) fn misfit(error: SettlementError) -> Self {
         match error {
-            SettleError::InFlight => Self::conflict(
+            SettlementError::InFlight => Self::conflict(
                 "in-flight",
                 "a call is in flight for this record; wait for its outcome and look again",
             ),
-            SettleError::Unknown => Self::conflict(
+            SettlementError::Unknown => Self::conflict(
                 "unknown",
                 "the outcome of this record is unknown; settle it first with \
                  POST /api/records/{id}/resolve",
             ),
-            SettleError::Known => Self::conflict(
+            SettlementError::Known => Self::conflict(
                 "not-unknown",
                 "the outcome of this record is known, by its own answer or somebody's decision; \
                  only what is unknown can be settled",
             ),
-            SettleError::NoAnswer => Self::conflict(
+            SettlementError::NoAnswer => Self::conflict(
                 "no-answer",
                 "there is no answer to purge: the key was released and is free",
             ),
-            SettleError::Kind => Self::invalid(
+            SettlementError::Kind => Self::invalid(
                 "wrong-kind",
                 "`response` is for requests and `units` for items of batches, and both only with \
                  \"as\":\"executed\"; leave out what does not fit this record",
             ),
-            SettleError::Units { unknown } => Self::invalid(
+            SettlementError::Units { unknown } => Self::invalid(
                 "units-invalid",
                 format!(
                     "`units` says how many of the {unknown} unknown units were issued, 1 to \

@@ -3,8 +3,8 @@
 
 use crate::idempotency::outcome::StatusPattern;
 use crate::items::rules::{
-    IssuedRules, ItemRules, MAX_ITEMS, MAX_QUANTITY, MatchBy, Matcher, Put, Refusal, RenderRules,
-    ResponseRules, Template, Test, View,
+    IssuedRules, ItemRules, MAX_ITEMS, MAX_QUANTITY, MatchBy, Matcher, MemberTest, QuantityView,
+    Refusal, RenderRules, ResponseRules, Template, TemplateMember,
 };
 use crate::json::Pointer;
 
@@ -25,7 +25,7 @@ pub(super) fn rules() -> ItemRules {
         shared: Some(["/mobile", "/email", "/externalId", "/brand"].map(at).to_vec()),
         serialize_by: ["/mobile", "/email", "/externalId"].map(at).to_vec(),
         indivisible: Some(equals("/indivisible", &["true"])),
-        view: View::Cumulative,
+        view: QuantityView::Cumulative,
         response: response(),
         render: render(),
     }
@@ -84,21 +84,21 @@ fn render() -> RenderRules {
     }
 }
 
-fn status(success: bool, code: u16, message: &str) -> Put {
+fn status(success: bool, code: u16, message: &str) -> TemplateMember {
     let text = format!("{{\"success\":{success},\"code\":{code},\"message\":\"{message}\"}}");
     (at("/status"), text)
 }
 
 fn equals(pointer: &str, texts: &[&str]) -> Matcher {
     let texts = texts.iter().map(|text| (*text).to_owned()).collect();
-    Matcher { status: None, member: Some((at(pointer), Test::OneOf(texts))), unless: None }
+    Matcher { status: None, member: Some((at(pointer), MemberTest::OneOf(texts))), unless: None }
 }
 
 /// An answer without rows under a status of this class, `unless` the other holds.
 fn no_rows(class: u8, unless: Matcher) -> Matcher {
     Matcher {
         status: Some(StatusPattern::Class(class)),
-        member: Some((at("/rewards"), Test::AbsentOrNull)),
+        member: Some((at("/rewards"), MemberTest::AbsentOrNull)),
         unless: Some(Box::new(unless)),
     }
 }

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::ItemsMode;
-use crate::items::rules::{MatchBy, Matcher, Put, Refusal, Template, Test, View};
+use crate::items::rules::{
+    MatchBy, Matcher, MemberTest, QuantityView, Refusal, Template, TemplateMember,
+};
 use crate::json::Pointer;
 
 /// Where the keys of a route stand, for people.
@@ -31,7 +33,7 @@ pub(super) fn items_json(mode: &ItemsMode) -> Value {
         "shared": rules.shared.as_ref().map(|list| texts(list)),
         "serialize_by": texts(&rules.serialize_by),
         "indivisible": rules.indivisible.as_ref().map(matcher),
-        "view": match rules.view { View::Cumulative => "cumulative", View::Delta => "delta" },
+        "view": match rules.view { QuantityView::Cumulative => "cumulative", QuantityView::Delta => "delta" },
         "response": {
             "at": text(&response.at),
             "single": response.single,
@@ -72,7 +74,7 @@ fn refusal(refusal: &Refusal) -> Value {
     json!({ "top": puts(&refusal.top), "http": refusal.http })
 }
 
-fn puts(puts: &[Put]) -> Value {
+fn puts(puts: &[TemplateMember]) -> Value {
     let value = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
     puts.iter().map(|(at, json)| (at.to_string(), value(json))).collect()
 }
@@ -89,8 +91,8 @@ fn matcher(matcher: &Matcher) -> Value {
     if let Some((pointer, test)) = &matcher.member {
         described["pointer"] = text(pointer);
         match test {
-            Test::AbsentOrNull => described["absent_or_null"] = json!(true),
-            Test::OneOf(texts) => described["one_of"] = json!(texts),
+            MemberTest::AbsentOrNull => described["absent_or_null"] = json!(true),
+            MemberTest::OneOf(texts) => described["one_of"] = json!(texts),
         }
     }
     if let Some(unless) = &matcher.unless {

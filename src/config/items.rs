@@ -11,7 +11,7 @@ use super::units::Flag;
 use super::{Config, ItemsMode, UpstreamConfig};
 use crate::idempotency::retention::{Keep, Retention};
 use crate::items::rules::{
-    IssuedRules, ItemRules, MAX_ITEMS, MAX_QUANTITY, MatchBy, ResponseRules, View,
+    IssuedRules, ItemRules, MAX_ITEMS, MAX_QUANTITY, MatchBy, QuantityView, ResponseRules,
 };
 use crate::json::Pointer;
 
@@ -135,8 +135,11 @@ impl Reader {
             view: self.choice(
                 "view",
                 &items.view,
-                View::Cumulative,
-                &[("cumulative", Some(View::Cumulative)), ("delta", Some(View::Delta))],
+                QuantityView::Cumulative,
+                &[
+                    ("cumulative", Some(QuantityView::Cumulative)),
+                    ("delta", Some(QuantityView::Delta)),
+                ],
             ),
             max_items: self.count("max_items", &items.max_items, MAX_ITEMS, 1..=MOST_ITEMS),
             max_quantity: self

@@ -9,7 +9,7 @@ use super::file_items as written;
 use super::reader::{Reader, elements};
 use super::units::Status;
 use crate::idempotency::outcome::StatusPattern;
-use crate::items::rules::{Matcher, Put, Refusal, RenderRules, Template, Test};
+use crate::items::rules::{Matcher, MemberTest, Refusal, RenderRules, Template, TemplateMember};
 use crate::json::Pointer;
 
 impl Reader {
@@ -33,13 +33,13 @@ impl Reader {
             self.say(status, "`status` has no use here: a request has none");
         }
         let tests = [
-            written.equals.as_ref().map(|text| Test::OneOf(vec![text.get_ref().0.clone()])),
+            written.equals.as_ref().map(|text| MemberTest::OneOf(vec![text.get_ref().0.clone()])),
             written.one_of.as_ref().map(|_| {
-                Test::OneOf(
+                MemberTest::OneOf(
                     elements(&written.one_of).iter().map(|text| text.get_ref().0.clone()).collect(),
                 )
             }),
-            written.absent_or_null.as_ref().map(|_| Test::AbsentOrNull),
+            written.absent_or_null.as_ref().map(|_| MemberTest::AbsentOrNull),
         ];
         if let Some(flag) = written.absent_or_null.as_ref().filter(|flag| !flag.get_ref().0) {
             self.say(flag, "`absent_or_null` can only be true; leave it out instead");
@@ -153,7 +153,7 @@ impl Reader {
         }
     }
 
-    fn puts(&mut self, key: &str, written: &Written<written::Puts>) -> Vec<Put> {
+    fn puts(&mut self, key: &str, written: &Written<written::Puts>) -> Vec<TemplateMember> {
         let Some(table) = written else { return Vec::new() };
         let mut puts = Vec::new();
         for (at, value) in &table.get_ref().0 {

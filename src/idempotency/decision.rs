@@ -56,7 +56,7 @@ pub fn decide<'a>(
     let due = |expires: &Option<Timestamp>| expires.is_some_and(|at| at <= now);
     let (expired, forgotten) = match &record.state {
         // Of no request: items have ids of their own, see `items`.
-        State::InFlight | State::Unknown { .. } | State::Turn | State::Item { .. } => {
+        State::InFlight | State::Unknown { .. } | State::SerializeLock | State::Item { .. } => {
             (false, false)
         }
         State::Final { expires, tombstone, .. } => {
@@ -77,12 +77,14 @@ pub fn decide<'a>(
     match &record.state {
         _ if expired => Decision::Expired,
         State::InFlight => Decision::InProgress,
-        State::Unknown { .. } | State::Turn | State::Item { .. } => Decision::Unknown,
+        State::Unknown { .. } | State::SerializeLock | State::Item { .. } => Decision::Unknown,
         State::Tombstone { .. } | State::Released { .. } => Decision::Expired,
         State::Final { answer, expires, completed, .. } => match answer {
-            Answer::Kept(response) => {
-                Decision::Replay { response, expires: *expires, recovered: record.untold }
-            }
+            Answer::Kept(response) => Decision::Replay {
+                response,
+                expires: *expires,
+                recovered: record.settlement_unreported,
+            },
             Answer::NotRetained { status } => {
                 Decision::NotRetained { status: *status, completed: *completed }
             }

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::preimage::{Against, Text, field, lower_case, optional};
+use super::preimage::{PreimageMatcher, PreimageSink, field, lower_case, optional};
 use super::tenant::TenantId;
-use crate::json::{Document, Kind, Pointer};
+use crate::json::{Document, JsonType, Pointer};
 
 /// How many top-level members get a digest of their own. Bodies with more are still compared whole;
 /// only the list of what differs stops here.
@@ -78,7 +78,7 @@ pub enum Select {
 }
 
 /// The very bytes of a request: two that agree in them agree in everything that
-/// [`FingerprintRules::compare`] could compare. To compare them costs less than to digest them, so
+/// [`FingerprintRules::preimage`] could compare. To compare them costs less than to digest them, so
 /// few bytes are kept as they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verbatim {
@@ -132,7 +132,7 @@ impl FingerprintRules {
     /// requests.
     pub fn is_verbatim(&self, parts: &RequestParts<'_>, first: &Verbatim) -> bool {
         let Verbatim::Text(text) = first else { return self.verbatim(parts) == *first };
-        let mut against = Against(Some(text));
+        let mut against = PreimageMatcher(Some(text));
         self.write_head(parts, &mut against);
         against.put(b"r");
         against.put(parts.body);
@@ -146,7 +146,7 @@ impl FingerprintRules {
         text
     }
 
-    fn write_head(&self, parts: &RequestParts<'_>, text: &mut impl Text) {
+    fn write_head(&self, parts: &RequestParts<'_>, text: &mut impl PreimageSink) {
         text.put(b"oncegate/fingerprint/1\0");
         field(text, parts.method.as_bytes());
         field(text, parts.path.as_bytes());
@@ -165,7 +165,7 @@ impl FingerprintRules {
     }
 
     /// Writes down what is compared of a request, and digests it.
-    pub fn compare(&self, parts: &RequestParts<'_>) -> Compared {
+    pub fn preimage(&self, parts: &RequestParts<'_>) -> Preimage {
         let mut text = self.head(parts);
         let before_body = text.len();
         // Each value and name is written down with its length.
@@ -181,27 +181,27 @@ impl FingerprintRules {
             text.push(b'r');
             text.extend_from_slice(parts.body);
         }
-        Compared { digest: Sha256::digest(&text).into(), text, members }
+        Preimage { digest: Sha256::digest(&text).into(), text, members }
     }
 }
 
 /// What is compared of a request, written down.
 #[derive(Debug)]
-pub struct Compared {
+pub struct Preimage {
     /// SHA-256 over everything.
     pub digest: [u8; 32],
     text: Vec<u8>,
     members: Vec<Piece>,
 }
 
-/// Where a top-level member stands in the text of a [`Compared`].
+/// Where a top-level member stands in the text of a [`Preimage`].
 #[derive(Debug)]
 struct Piece {
     name: Range<usize>,
     whole: Range<usize>,
 }
 
-impl Compared {
+impl Preimage {
     /// The fingerprint: with a short digest for each top-level member.
     pub fn fingerprint(&self, tenant: &TenantId) -> Fingerprint {
         let members = self
@@ -294,7 +294,7 @@ fn whole(
     pieces: &mut Vec<Piece>,
 ) -> bool {
     let root = document.root();
-    if root.kind() != Kind::Object || skip.contains(&root.place()) {
+    if root.kind() != JsonType::Object || skip.contains(&root.place()) {
         return skip.contains(&root.place()) || root.canonical(text, skip);
     }
     let Some(members) = root.sorted_members() else { return false };

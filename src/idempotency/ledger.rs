@@ -27,7 +27,7 @@ pub struct Ledger {
     /// Whether the backend said that no more will be issued, ever.
     pub closed: bool,
     /// What was issued: for each `append` pointer the elements, in the order they came.
-    pub outcomes: Vec<Appended>,
+    pub outcomes: Vec<OutcomeList>,
     /// The last row that could be understood, its `append` arrays emptied: JSON text.
     pub row: Option<String>,
     /// The row that could not be understood, or the start of the answer where it has no rows, for
@@ -37,7 +37,7 @@ pub struct Ledger {
 
 /// The elements of one `append` array.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Appended {
+pub struct OutcomeList {
     /// The array's pointer in a row.
     pub at: String,
     /// The text of each element as the backend wrote it.
@@ -54,11 +54,11 @@ pub enum Doubt {
     /// The answer has no row for the item, or one that may be another's.
     Missing,
     /// Two rows are the item's.
-    Twice,
+    Duplicated,
     /// The row says that nobody knows (`unknown`).
-    Said,
+    Declared,
     /// The row does not say how many were issued.
-    Silent,
+    CountMissing,
     /// The row's parts say different things.
     Contradicting,
     /// The row says that more were issued than were sent.
@@ -75,9 +75,9 @@ impl fmt::Display for Doubt {
                 "the answer has no rows that could be read, or was too large to read"
             }
             Self::Missing => "the answer has no row for this item",
-            Self::Twice => "the answer has two rows for this item",
-            Self::Said => "the backend said that it does not know",
-            Self::Silent => "the row does not say how many were issued",
+            Self::Duplicated => "the answer has two rows for this item",
+            Self::Declared => "the backend said that it does not know",
+            Self::CountMissing => "the row does not say how many were issued",
             Self::Contradicting => "the row contradicts itself",
             Self::OverIssued => "the row says that more were issued than were sent",
             Self::Divided => "a part was issued of what cannot be divided",
@@ -87,7 +87,7 @@ impl fmt::Display for Doubt {
 
 /// How far an item or a batch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
+pub enum Fulfillment {
     /// Everything that was requested is issued.
     Complete,
     /// A part of it.
@@ -132,7 +132,7 @@ pub enum ItemOutcome {
         /// At most as many as were sent.
         units: u64,
         /// The elements that came with them.
-        appended: Vec<Appended>,
+        appended: Vec<OutcomeList>,
         /// The row, its `append` arrays emptied.
         row: Option<String>,
         /// Whether no more will ever be issued.
@@ -210,15 +210,15 @@ impl Ledger {
     }
 
     /// How far the item is.
-    pub fn progress(&self) -> Progress {
+    pub fn fulfillment(&self) -> Fulfillment {
         if self.is_open() {
-            Progress::Unknown
+            Fulfillment::Unknown
         } else if self.fulfilled >= self.requested {
-            Progress::Complete
+            Fulfillment::Complete
         } else if self.fulfilled > 0 {
-            Progress::Partial
+            Fulfillment::Partial
         } else {
-            Progress::None
+            Fulfillment::None
         }
     }
 
@@ -347,7 +347,7 @@ impl Ledger {
         texts + self.outcome_bytes() + lists.sum::<usize>()
     }
 
-    fn append(&mut self, appended: &[Appended]) {
+    fn append(&mut self, appended: &[OutcomeList]) {
         for more in appended.iter().filter(|more| !more.elements.is_empty()) {
             match self.outcomes.iter_mut().find(|list| list.at == more.at) {
                 Some(list) => list.elements.extend_from_slice(&more.elements),
@@ -362,6 +362,6 @@ impl Ledger {
 }
 
 /// The elements of the list for a pointer, none when there is no such list.
-pub fn elements<'l>(lists: &'l [Appended], at: &str) -> &'l [String] {
+pub fn elements<'l>(lists: &'l [OutcomeList], at: &str) -> &'l [String] {
     lists.iter().find(|list| list.at == at).map_or(&[], |list| &list.elements)
 }

@@ -76,20 +76,20 @@ pub struct OutcomeRules {
 
 /// An entry that stands in two lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Conflict(pub StatusPattern);
+pub struct OutcomeConflict(pub StatusPattern);
 
 impl OutcomeRules {
     /// The rules with these entries; a status that none names is unknown.
     ///
     /// # Errors
     /// When the same entry is given two meanings.
-    pub fn new(entries: Vec<(StatusPattern, Verdict)>) -> Result<Self, Conflict> {
+    pub fn new(entries: Vec<(StatusPattern, Verdict)>) -> Result<Self, OutcomeConflict> {
         for (at, (pattern, verdict)) in entries.iter().enumerate() {
             let twice = |(other, meaning): &(StatusPattern, Verdict)| {
                 other == pattern && meaning != verdict
             };
             if entries[..at].iter().any(twice) {
-                return Err(Conflict(*pattern));
+                return Err(OutcomeConflict(*pattern));
             }
         }
         Ok(Self { entries })

@@ -1,14 +1,14 @@
 //! What is compared of a request, written down piece by piece, or compared with what was.
 
 /// Where a text goes, piece by piece.
-pub(crate) trait Text {
+pub(crate) trait PreimageSink {
     fn put(&mut self, bytes: &[u8]);
 
     /// The same in lower case.
     fn put_lower(&mut self, bytes: &[u8]);
 }
 
-impl Text for Vec<u8> {
+impl PreimageSink for Vec<u8> {
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }
@@ -20,16 +20,16 @@ impl Text for Vec<u8> {
 
 /// Compares with a text instead of writing one: what of it is still to come, `None` once something
 /// was different.
-pub(super) struct Against<'a>(pub(super) Option<&'a [u8]>);
+pub(super) struct PreimageMatcher<'a>(pub(super) Option<&'a [u8]>);
 
-impl Against<'_> {
+impl PreimageMatcher<'_> {
     fn next(&mut self, bytes: &[u8], same: impl Fn(&[u8], &[u8]) -> bool) {
         let split = self.0.and_then(|rest| rest.split_at_checked(bytes.len()));
         self.0 = split.filter(|(piece, _)| same(piece, bytes)).map(|(_, rest)| rest);
     }
 }
 
-impl Text for Against<'_> {
+impl PreimageSink for PreimageMatcher<'_> {
     fn put(&mut self, bytes: &[u8]) {
         self.next(bytes, |piece, bytes| piece == bytes);
     }
@@ -41,22 +41,22 @@ impl Text for Against<'_> {
 }
 
 /// Bytes behind their length.
-pub(crate) fn field(text: &mut impl Text, bytes: &[u8]) {
+pub(crate) fn field(text: &mut impl PreimageSink, bytes: &[u8]) {
     text.put(&(bytes.len() as u64).to_le_bytes());
     text.put(bytes);
 }
 
 /// The same of what may be absent.
-pub(super) fn optional<T: Text>(text: &mut T, bytes: Option<&[u8]>) {
+pub(super) fn optional<T: PreimageSink>(text: &mut T, bytes: Option<&[u8]>) {
     marked(text, bytes, T::put);
 }
 
 /// The same as [`optional`] of the bytes in lower case.
-pub(super) fn lower_case<T: Text>(text: &mut T, bytes: Option<&[u8]>) {
+pub(super) fn lower_case<T: PreimageSink>(text: &mut T, bytes: Option<&[u8]>) {
     marked(text, bytes, T::put_lower);
 }
 
-fn marked<T: Text>(text: &mut T, bytes: Option<&[u8]>, put: impl Fn(&mut T, &[u8])) {
+fn marked<T: PreimageSink>(text: &mut T, bytes: Option<&[u8]>, put: impl Fn(&mut T, &[u8])) {
     let Some(bytes) = bytes else { return text.put(&[0]) };
     text.put(&[1]);
     text.put(&(bytes.len() as u64).to_le_bytes());

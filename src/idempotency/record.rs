@@ -47,7 +47,7 @@ pub struct Record {
     pub state: State,
     /// An operator settled it, and no client was told yet: the first one is told `recovered`. Only
     /// of what is final.
-    pub untold: bool,
+    pub settlement_unreported: bool,
     /// What operators decided about it, oldest first; at most [`MAX_HISTORY`](super::history::MAX_HISTORY).
     pub history: Vec<HistoryEntry>,
 }
@@ -95,7 +95,7 @@ pub enum State {
     },
     /// A turn: batches with one `serialize_by` value go one after the other, and this one's turn it
     /// is. It is there while its batch is sent, and says nothing of any request.
-    Turn,
+    SerializeLock,
     /// One item of batches; the record's key is its id.
     Item {
         /// How much of it was asked for, issued, sent.
@@ -165,7 +165,7 @@ impl Record {
     /// Of an item, only the units in flight become unknown; one without any stays as it is.
     pub fn lost(&self, reason: UnknownReason, now: Timestamp) -> Self {
         let state = match &self.state {
-            State::Turn => State::Turn,
+            State::SerializeLock => State::SerializeLock,
             State::InFlight
             | State::Unknown { .. }
             | State::Final { .. }
@@ -185,7 +185,7 @@ impl Record {
     /// unknown, and its turns are over.
     pub fn abandoned(&self, now: Timestamp) -> Option<Self> {
         match self.state {
-            State::Turn => None,
+            State::SerializeLock => None,
             State::InFlight
             | State::Unknown { .. }
             | State::Final { .. }
@@ -203,7 +203,7 @@ impl Record {
     /// Whether a process has it in flight.
     pub fn is_in_flight(&self) -> bool {
         match &self.state {
-            State::InFlight | State::Turn => true,
+            State::InFlight | State::SerializeLock => true,
             State::Item { ledger, .. } => ledger.in_flight > 0,
             State::Unknown { .. }
             | State::Final { .. }
@@ -219,7 +219,7 @@ impl Record {
             State::Unknown { .. } => true,
             State::Item { ledger, .. } => ledger.is_open(),
             State::InFlight
-            | State::Turn
+            | State::SerializeLock
             | State::Final { .. }
             | State::Released { .. }
             | State::Tombstone { .. } => false,
@@ -232,7 +232,7 @@ impl Record {
         match &self.state {
             State::Item { ledger, .. } => Some(ledger),
             State::InFlight
-            | State::Turn
+            | State::SerializeLock
             | State::Unknown { .. }
             | State::Final { .. }
             | State::Released { .. }
@@ -243,7 +243,7 @@ impl Record {
     /// When this record is due for [`Record::expired`]; `None` while it must stay as it is.
     pub fn expires(&self) -> Option<Timestamp> {
         match self.state {
-            State::InFlight | State::Unknown { .. } | State::Turn => None,
+            State::InFlight | State::Unknown { .. } | State::SerializeLock => None,
             State::Final { expires, .. }
             | State::Released { expires }
             | State::Tombstone { expires, .. }
@@ -281,7 +281,7 @@ impl Record {
             }
             State::InFlight
             | State::Unknown { .. }
-            | State::Turn
+            | State::SerializeLock
             | State::Final { .. }
             | State::Tombstone { .. }
             | State::Released { .. }
@@ -304,7 +304,7 @@ impl Record {
             attempt: self.attempt,
             owner: self.owner,
             state,
-            untold: false,
+            settlement_unreported: false,
             history: self.history.clone(),
         }
     }

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 
 /// How an unknown outcome is settled.
 #[derive(Debug, Clone)]
-pub enum Settling {
+pub enum Settlement {
     /// It was carried out, and this is its answer from now on.
     Executed(Arc<StoredResponse>),
     /// So many of an item's unknown units were issued, the others were not; `None`: all of them.
@@ -25,7 +25,7 @@ pub enum Settling {
 
 /// Why a decision does not fit the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SettleError {
+pub enum SettlementError {
     /// A call is in flight.
     InFlight,
     /// Its outcome is unknown: to purge it would leave the key without a decision.
@@ -54,36 +54,36 @@ impl Record {
     /// When its outcome is not unknown, or `how` is for another kind of record.
     pub fn settled(
         &self,
-        how: &Settling,
+        how: &Settlement,
         note: Note,
         retention: Retention,
         now: Timestamp,
-    ) -> Result<Self, SettleError> {
+    ) -> Result<Self, SettlementError> {
         let mut units = None;
         let mut next = match (&self.state, how) {
-            (State::InFlight | State::Turn, _) => return Err(SettleError::InFlight),
+            (State::InFlight | State::SerializeLock, _) => return Err(SettlementError::InFlight),
             (State::Final { .. } | State::Tombstone { .. } | State::Released { .. }, _) => {
-                return Err(SettleError::Known);
+                return Err(SettlementError::Known);
             }
-            (State::Unknown { .. }, Settling::Executed(response)) => {
+            (State::Unknown { .. }, Settlement::Executed(response)) => {
                 let next = self.completed(Answer::Kept(response.clone()), retention, now);
-                Self { untold: true, ..next }
+                Self { settlement_unreported: true, ..next }
             }
-            (State::Unknown { .. }, Settling::NotExecuted) => self.released(retention, now),
-            (State::Unknown { .. }, Settling::Issued(_))
-            | (State::Item { .. }, Settling::Executed(_)) => return Err(SettleError::Kind),
-            (State::Item { ledger, .. }, Settling::Issued(issued)) => {
+            (State::Unknown { .. }, Settlement::NotExecuted) => self.released(retention, now),
+            (State::Unknown { .. }, Settlement::Issued(_))
+            | (State::Item { .. }, Settlement::Executed(_)) => return Err(SettlementError::Kind),
+            (State::Item { ledger, .. }, Settlement::Issued(issued)) => {
                 let issued = issued.unwrap_or(ledger.unknown);
                 units = Some(issued);
                 self.with_ledger(settled_units(ledger, issued, true)?, retention, now)
             }
-            (State::Item { ledger, .. }, Settling::NotExecuted) => {
+            (State::Item { ledger, .. }, Settlement::NotExecuted) => {
                 self.with_ledger(settled_units(ledger, 0, false)?, retention, now)
             }
         };
         let what = match how {
-            Settling::Executed(_) | Settling::Issued(_) => HistoryEvent::Executed,
-            Settling::NotExecuted => HistoryEvent::NotExecuted,
+            Settlement::Executed(_) | Settlement::Issued(_) => HistoryEvent::Executed,
+            Settlement::NotExecuted => HistoryEvent::NotExecuted,
         };
         next.note(HistoryEntry { at: now, what, attempt: self.attempts, units, note });
         Ok(next)
@@ -96,11 +96,11 @@ impl Record {
     ///
     /// # Errors
     /// When a call is in flight, the outcome is unknown, or there was never an answer.
-    pub fn purged(&self, note: Note, now: Timestamp) -> Result<Option<Self>, SettleError> {
+    pub fn purged(&self, note: Note, now: Timestamp) -> Result<Option<Self>, SettlementError> {
         let state = match &self.state {
-            State::InFlight | State::Turn => return Err(SettleError::InFlight),
-            State::Unknown { .. } => return Err(SettleError::Unknown),
-            State::Released { .. } => return Err(SettleError::NoAnswer),
+            State::InFlight | State::SerializeLock => return Err(SettlementError::InFlight),
+            State::Unknown { .. } => return Err(SettlementError::Unknown),
+            State::Released { .. } => return Err(SettlementError::NoAnswer),
             State::Tombstone { .. } => return Ok(None),
             State::Final { answer, completed, expires, tombstone } => State::Tombstone {
                 status: answer.status(),
@@ -108,9 +108,11 @@ impl Record {
                 expires: expires.and_then(|at| tombstone.end(at)),
             },
             State::Item { ledger, .. } if ledger.in_flight > 0 => {
-                return Err(SettleError::InFlight);
+                return Err(SettlementError::InFlight);
             }
-            State::Item { ledger, .. } if ledger.unknown > 0 => return Err(SettleError::Unknown),
+            State::Item { ledger, .. } if ledger.unknown > 0 => {
+                return Err(SettlementError::Unknown);
+            }
             State::Item { ledger, expires, tombstone } => {
                 let bare = ledger.bare();
                 if bare == **ledger {
@@ -171,8 +173,8 @@ impl Record {
     }
 
     /// The successor that says that a client was told of the settlement.
-    pub fn told(&self) -> Self {
-        Self { version: self.version.wrapping_add(1), untold: false, ..self.clone() }
+    pub fn settlement_reported(&self) -> Self {
+        Self { version: self.version.wrapping_add(1), settlement_unreported: false, ..self.clone() }
     }
 
     fn note(&mut self, entry: HistoryEntry) {
@@ -183,14 +185,14 @@ impl Record {
 }
 
 /// The entry in which `issued` of the unknown units were issued and the others were not.
-fn settled_units(ledger: &Ledger, issued: u64, executed: bool) -> Result<Ledger, SettleError> {
+fn settled_units(ledger: &Ledger, issued: u64, executed: bool) -> Result<Ledger, SettlementError> {
     if ledger.in_flight > 0 {
-        return Err(SettleError::InFlight);
+        return Err(SettlementError::InFlight);
     }
     if ledger.unknown == 0 {
-        return Err(SettleError::Known);
+        return Err(SettlementError::Known);
     }
-    let wrong = SettleError::Units { unknown: ledger.unknown };
+    let wrong = SettlementError::Units { unknown: ledger.unknown };
     if executed && issued == 0 {
         return Err(wrong);
     }

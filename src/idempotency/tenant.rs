@@ -68,7 +68,7 @@ const MAX_REMEMBERED: usize = 1024;
 /// credentials, which are compared faster than digested. They live no longer than the connection
 /// that they came on.
 #[derive(Default)]
-pub struct LastTenant {
+pub struct TenantMemo {
     /// What named it.
     text: Vec<u8>,
     tenant: Option<TenantId>,
@@ -76,7 +76,7 @@ pub struct LastTenant {
     asked: Vec<u8>,
 }
 
-impl LastTenant {
+impl TenantMemo {
     /// The tenant of a request, the same as [`TenantId::of`].
     pub fn of(&mut self, names: &[HeaderName], headers: &HeaderMap) -> TenantId {
         self.asked.clear();
@@ -97,10 +97,10 @@ impl LastTenant {
     }
 }
 
-impl fmt::Debug for LastTenant {
+impl fmt::Debug for TenantMemo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not what named it: those are credentials.
-        f.debug_struct("LastTenant").field("tenant", &self.tenant).finish_non_exhaustive()
+        f.debug_struct("TenantMemo").field("tenant", &self.tenant).finish_non_exhaustive()
     }
 }
 
@@ -130,7 +130,7 @@ mod tests {
         let names = [http::header::AUTHORIZATION];
         let long: &'static str = "x".repeat(2 * MAX_REMEMBERED).leak();
         let callers: [&[&'static str]; 6] = [&["a"], &["b"], &[], &[""], &["a", "b"], &[long]];
-        let mut last = LastTenant::default();
+        let mut last = TenantMemo::default();
         for first in callers {
             for second in callers {
                 for caller in [first, second, second, first] {

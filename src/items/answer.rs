@@ -7,10 +7,10 @@ use std::ops::Range;
 
 use super::batch::{Batch, Item};
 use super::edit::{Edit, edit, edit_at_once, edit_document, edit_value, quoted};
-use super::join::{Joined, Response, Shape};
-use super::rules::{ItemRules, MatchBy, Progress, Put, Refusal, View};
+use super::join::{BackendResponse, BatchOutcome, ResponseShape};
+use super::rules::{Fulfillment, ItemRules, MatchBy, QuantityView, Refusal, TemplateMember};
 use crate::idempotency::ledger::{ItemOutcome, Ledger, elements};
-use crate::json::{Document, Kind, Pointer, Value};
+use crate::json::{Document, JsonType, Pointer, Value};
 
 /// The status of an answer with unknown items, unless the template has one.
 const UNKNOWN_STATUS: u16 = 409;
@@ -20,13 +20,13 @@ const ROOM: usize = 64;
 
 /// What the client is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct BatchAnswer {
     /// The status.
     pub status: u16,
     /// The body: JSON, or the backend's bytes.
     pub body: Vec<u8>,
     /// How far the batch is.
-    pub progress: Progress,
+    pub fulfillment: Fulfillment,
 }
 
 /// Writes the answer from the ledger's entries after this call, one for each item of the batch,
@@ -38,36 +38,36 @@ pub fn render(
     rules: &ItemRules,
     batch: &Batch,
     entries: &[&Ledger],
-    backend: Option<(&Response<'_>, &Joined)>,
-) -> Answer {
-    let progress = whole_progress(entries);
-    let template = rules.render.template(progress);
-    let usable = backend.filter(|(_, joined)| joined.shape != Shape::Unreadable);
+    backend: Option<(&BackendResponse<'_>, &BatchOutcome)>,
+) -> BatchAnswer {
+    let fulfillment = batch_fulfillment(entries);
+    let template = rules.render.template(fulfillment);
+    let usable = backend.filter(|(_, joined)| joined.shape != ResponseShape::Unreadable);
     if let Some((response, joined)) = usable
-        && joined.shape == Shape::Refused
+        && joined.shape == ResponseShape::Refused
         && entries.iter().all(|entry| entry.is_blank())
         && joined.outcomes.iter().all(Option::is_some)
     {
-        return Answer { status: response.status, body: response.body.to_vec(), progress };
+        return BatchAnswer { status: response.status, body: response.body.to_vec(), fulfillment };
     }
     let rows = rows(rules, batch, entries, backend.map(|(_, joined)| joined));
     let base = usable.and_then(|(response, joined)| {
         Some((std::str::from_utf8(response.body).ok()?, joined.rows.clone()))
     });
     let body = whole(rules, &template.top, rows, base);
-    let default = match progress {
-        Progress::Unknown => UNKNOWN_STATUS,
-        Progress::Complete | Progress::Partial | Progress::None => {
+    let default = match fulfillment {
+        Fulfillment::Unknown => UNKNOWN_STATUS,
+        Fulfillment::Complete | Fulfillment::Partial | Fulfillment::None => {
             backend.map_or(200, |(response, _)| response.status)
         }
     };
-    Answer { status: template.http.unwrap_or(default), body: body.into_bytes(), progress }
+    BatchAnswer { status: template.http.unwrap_or(default), body: body.into_bytes(), fulfillment }
 }
 
 /// The whole answer with these rows; `base`: the backend's, and where it has its own rows.
 fn whole(
     rules: &ItemRules,
-    top: &[Put],
+    top: &[TemplateMember],
     rows: String,
     base: Option<(&str, Option<Range<usize>>)>,
 ) -> String {
@@ -92,7 +92,7 @@ fn whole(
 /// The text with the changes made, when it is an object.
 fn edit_object(text: &str, edits: &[Edit<'_>]) -> Option<String> {
     let document = Document::parse(text.as_bytes()).ok()?;
-    (document.root().kind() == Kind::Object).then(|| edit_document(text, &document, edits))
+    (document.root().kind() == JsonType::Object).then(|| edit_document(text, &document, edits))
 }
 
 /// A refusal in the backend's own words: its status, if it has one of its own, and its body.
@@ -103,21 +103,26 @@ pub fn refusal(refusal: &Refusal) -> (Option<u16>, String) {
 }
 
 /// How far a batch is.
-fn whole_progress(entries: &[&Ledger]) -> Progress {
-    let all = |wanted: Progress| entries.iter().all(|entry| entry.progress() == wanted);
-    if entries.iter().any(|entry| entry.progress() == Progress::Unknown) {
-        Progress::Unknown
-    } else if all(Progress::Complete) {
-        Progress::Complete
-    } else if all(Progress::None) {
-        Progress::None
+fn batch_fulfillment(entries: &[&Ledger]) -> Fulfillment {
+    let all = |wanted: Fulfillment| entries.iter().all(|entry| entry.fulfillment() == wanted);
+    if entries.iter().any(|entry| entry.fulfillment() == Fulfillment::Unknown) {
+        Fulfillment::Unknown
+    } else if all(Fulfillment::Complete) {
+        Fulfillment::Complete
+    } else if all(Fulfillment::None) {
+        Fulfillment::None
     } else {
-        Progress::Partial
+        Fulfillment::Partial
     }
 }
 
 /// The rows of all items: an array, or the row where there is one alone.
-fn rows(rules: &ItemRules, batch: &Batch, entries: &[&Ledger], joined: Option<&Joined>) -> String {
+fn rows(
+    rules: &ItemRules,
+    batch: &Batch,
+    entries: &[&Ledger],
+    joined: Option<&BatchOutcome>,
+) -> String {
     let alone = rules.response.single && batch.items.len() == 1;
     let known = entries.iter().map(|entry| entry.bytes() + ROOM).sum::<usize>();
     let mut out = String::with_capacity(known);
@@ -156,11 +161,11 @@ fn row(
     let document = Document::parse(base.as_bytes()).ok();
     let find = |pointer: &Pointer| document.as_ref().and_then(|document| document.find(pointer));
     let (units, lists) = match (rules.view, now) {
-        (View::Cumulative, _) => (entry.fulfilled, entry.outcomes.as_slice()),
-        (View::Delta, Some(ItemOutcome::Issued { units, appended, .. })) => {
+        (QuantityView::Cumulative, _) => (entry.fulfilled, entry.outcomes.as_slice()),
+        (QuantityView::Delta, Some(ItemOutcome::Issued { units, appended, .. })) => {
             (*units, appended.as_slice())
         }
-        (View::Delta, Some(ItemOutcome::Unknown { .. }) | None) => (0, &[][..]),
+        (QuantityView::Delta, Some(ItemOutcome::Unknown { .. }) | None) => (0, &[][..]),
     };
     let mut edits = Vec::new();
     let numbers = [(&response.requested, entry.requested), (&response.issued.count, units)];
@@ -171,13 +176,18 @@ fn row(
             continue;
         }
         edits.push(match written.map(|value| value.kind()) {
-            Some(Kind::String) => Edit::new(pointer, quoted(&number.to_string())),
-            Some(Kind::Null | Kind::Bool | Kind::Number | Kind::Array | Kind::Object) | None => {
-                Edit::new(pointer, number.to_string())
-            }
+            Some(JsonType::String) => Edit::new(pointer, quoted(&number.to_string())),
+            Some(
+                JsonType::Null
+                | JsonType::Bool
+                | JsonType::Number
+                | JsonType::Array
+                | JsonType::Object,
+            )
+            | None => Edit::new(pointer, number.to_string()),
         });
     }
-    let template = rules.render.template(entry.progress());
+    let template = rules.render.template(entry.fulfillment());
     for (at, text) in &template.item {
         let written = find(at).is_some_and(|written| written.raw() == text.as_str());
         if !written || edits.iter().any(|edit: &Edit<'_>| edit.concerns(at)) {
@@ -208,9 +218,9 @@ fn row(
 fn says(value: Value<'_, '_>, number: u64) -> bool {
     let raw = value.raw();
     let digits = match value.kind() {
-        Kind::Number => raw,
-        Kind::String => &raw[1..raw.len() - 1],
-        Kind::Null | Kind::Bool | Kind::Array | Kind::Object => return false,
+        JsonType::Number => raw,
+        JsonType::String => &raw[1..raw.len() - 1],
+        JsonType::Null | JsonType::Bool | JsonType::Array | JsonType::Object => return false,
     };
     let plain = digits == "0" || (!digits.starts_with('0') && !digits.starts_with('+'));
     plain && digits.parse() == Ok(number)

@@ -5,11 +5,11 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::digest::{Digester, Prints, hash};
-use super::request::Request;
+use super::digest::{Digester, ItemDigests, hash};
+use super::request::BatchRequest;
 use super::rules::{ItemRules, MatchBy, scalar};
 use crate::idempotency::Fingerprint;
-use crate::json::{Document, Kind, ParseError, Value};
+use crate::json::{Document, JsonType, ParseError, Value};
 
 /// Bytes of the longest id.
 pub const MAX_ID: usize = 4096;
@@ -173,7 +173,7 @@ impl Batch {
     ///
     /// # Errors
     /// When the body is not a batch that can be claimed; nothing may be sent for it.
-    pub fn read(rules: &ItemRules, request: &Request<'_>) -> Result<Self, BatchError> {
+    pub fn read(rules: &ItemRules, request: &BatchRequest<'_>) -> Result<Self, BatchError> {
         let document = Document::parse(request.body).map_err(BatchError::NotJson)?;
         read(rules, request, &document, false).map(|(batch, _)| batch)
     }
@@ -184,35 +184,35 @@ impl Batch {
     ///
     /// # Errors
     /// As [`Batch::read`].
-    pub fn read_with_prints(
+    pub fn read_with_digests(
         rules: &ItemRules,
-        request: &Request<'_>,
+        request: &BatchRequest<'_>,
         document: &Document<'_>,
-    ) -> Result<(Self, Prints), BatchError> {
-        let (batch, prints) = read(rules, request, document, true)?;
-        Ok((batch, prints.unwrap_or_default()))
+    ) -> Result<(Self, ItemDigests), BatchError> {
+        let (batch, digests) = read(rules, request, document, true)?;
+        Ok((batch, digests.unwrap_or_default()))
     }
 
-    /// The fingerprint of the item at this place; `prints` were read with this batch.
-    pub fn fingerprint(&self, prints: &Prints, at: usize) -> Option<Fingerprint> {
+    /// The fingerprint of the item at this place; `digests` were read with this batch.
+    pub fn fingerprint(&self, digests: &ItemDigests, at: usize) -> Option<Fingerprint> {
         let digest = self.items.get(at)?.digest;
-        Some(Fingerprint { digest, members: prints.of_item(at)? })
+        Some(Fingerprint { digest, members: digests.of_item(at)? })
     }
 }
 
 fn read(
     rules: &ItemRules,
-    request: &Request<'_>,
+    request: &BatchRequest<'_>,
     document: &Document<'_>,
     wants_members: bool,
-) -> Result<(Batch, Option<Prints>), BatchError> {
+) -> Result<(Batch, Option<ItemDigests>), BatchError> {
     if document.has_duplicates() {
         return Err(BatchError::DuplicateMember);
     }
     let list = document.find(&rules.at).ok_or(BatchError::NoItems)?;
     let values: Vec<Value<'_, '_>> = match (list.kind(), rules.single) {
-        (Kind::Object, true) => vec![list],
-        (Kind::Array, false) => list.elements().take(rules.max_items + 1).collect(),
+        (JsonType::Object, true) => vec![list],
+        (JsonType::Array, false) => list.elements().take(rules.max_items + 1).collect(),
         _ => return Err(BatchError::NoItems),
     };
     if values.is_empty() {
@@ -231,7 +231,7 @@ fn read(
         return Err(error);
     }
     let serial = rules.serialize_by.iter().filter_map(|pointer| {
-        let value = document.find(pointer).filter(|value| value.kind() != Kind::Null)?;
+        let value = document.find(pointer).filter(|value| value.kind() != JsonType::Null)?;
         let mut text = pointer.to_string().into_bytes();
         text.push(0);
         // Written as a number or as a string, it is the same customer.
@@ -244,7 +244,7 @@ fn read(
         Some(digest)
     });
     let serial = serial.collect();
-    Ok((Batch { items, serial, list: list.span() }, digester.into_prints()))
+    Ok((Batch { items, serial, list: list.span() }, digester.into_digests()))
 }
 
 /// The first item whose id an earlier one has.
@@ -267,10 +267,10 @@ fn read_item<'d, 't>(
     at: usize,
     digester: &mut Digester<'_, 'd, 't>,
 ) -> Result<Item, BatchError> {
-    if value.kind() != Kind::Object {
+    if value.kind() != JsonType::Object {
         return Err(BatchError::NotAnObject { item: at });
     }
-    let id_value = value.find(&rules.id).filter(|id| id.kind() != Kind::Null);
+    let id_value = value.find(&rules.id).filter(|id| id.kind() != JsonType::Null);
     let id_value = id_value.ok_or(BatchError::IdMissing { item: at })?;
     let id = id_value.as_id().ok_or(BatchError::IdInvalid { item: at })?;
     if id.is_empty() {
@@ -321,6 +321,7 @@ fn read_item<'d, 't>(
 
 /// A whole number in digits: no sign, fraction, exponent or quotes, no leading zero (JSON).
 fn whole_number(value: Value<'_, '_>) -> Option<u64> {
-    let digits = value.kind() == Kind::Number && value.raw().bytes().all(|b| b.is_ascii_digit());
+    let digits =
+        value.kind() == JsonType::Number && value.raw().bytes().all(|b| b.is_ascii_digit());
     if digits { value.raw().parse().ok() } else { None }
 }

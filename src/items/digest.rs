@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::request::Request;
+use super::request::BatchRequest;
 use super::rules::ItemRules;
 use crate::idempotency::TenantId;
 use crate::idempotency::fingerprint::{MAX_MEMBER_NAME, MAX_MEMBERS, MemberDigest, member_digest};
@@ -15,7 +15,7 @@ use crate::json::{Document, Pointer, Value};
 /// The short digests of the members of a batch's items: `quantity` for members of the item,
 /// `/brand` for members of the body.
 #[derive(Debug, Default, Clone)]
-pub struct Prints {
+pub struct ItemDigests {
     /// Of the members that all items share.
     shared: Vec<MemberDigest>,
     /// Of the items' own members, item after item.
@@ -24,7 +24,7 @@ pub struct Prints {
     ends: Vec<usize>,
 }
 
-impl Prints {
+impl ItemDigests {
     /// The short digests of the item at this place, those of the shared members first.
     pub(super) fn of_item(&self, at: usize) -> Option<Arc<[MemberDigest]>> {
         let start = at.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
@@ -50,7 +50,7 @@ pub(super) struct Digester<'a, 'd, 't> {
 impl<'a, 'd, 't> Digester<'a, 'd, 't> {
     pub(super) fn new(
         rules: &'a ItemRules,
-        request: &Request<'a>,
+        request: &BatchRequest<'a>,
         document: &'d Document<'t>,
         list: Value<'d, 't>,
         wants_members: bool,
@@ -137,15 +137,15 @@ impl<'a, 'd, 't> Digester<'a, 'd, 't> {
     }
 
     /// The short digests of all items so far, if they were wanted.
-    pub(super) fn into_prints(self) -> Option<Prints> {
-        self.notes.map(|notes| notes.prints)
+    pub(super) fn into_digests(self) -> Option<ItemDigests> {
+        self.notes.map(|notes| notes.digests)
     }
 }
 
 /// Short digests as they are made, first those of the shared members, then item after item.
 struct Notes<'a> {
     tenant: &'a TenantId,
-    prints: Prints,
+    digests: ItemDigests,
     /// Where the digests of the item before begin, and those of the present one.
     before: usize,
     first: usize,
@@ -153,29 +153,29 @@ struct Notes<'a> {
 
 impl<'a> Notes<'a> {
     fn new(tenant: &'a TenantId) -> Self {
-        Self { tenant, prints: Prints::default(), before: 0, first: 0 }
+        Self { tenant, digests: ItemDigests::default(), before: 0, first: 0 }
     }
 
     fn end_shared(&mut self) {
-        self.prints.shared = std::mem::take(&mut self.prints.own);
+        self.digests.shared = std::mem::take(&mut self.digests.own);
     }
 
     fn end_item(&mut self) {
         self.before = self.first;
-        self.first = self.prints.own.len();
-        self.prints.ends.push(self.first);
+        self.first = self.digests.own.len();
+        self.digests.ends.push(self.first);
     }
 
     fn note(&mut self, name: &str, text: &[u8]) {
-        let Self { tenant, prints, before, first } = self;
-        let place = prints.own.len() - *first;
-        if name.len() > MAX_MEMBER_NAME || prints.shared.len() + place >= MAX_MEMBERS {
+        let Self { tenant, digests, before, first } = self;
+        let place = digests.own.len() - *first;
+        if name.len() > MAX_MEMBER_NAME || digests.shared.len() + place >= MAX_MEMBERS {
             return;
         }
         // Most items have the members of the one before, and share their names.
-        let like = prints.own.get(*before + place).map(|like| &like.name);
+        let like = digests.own.get(*before + place).map(|like| &like.name);
         let name = like.filter(|like| ***like == *name).map_or_else(|| name.into(), Arc::clone);
-        prints.own.push(MemberDigest { name, digest: member_digest(tenant, text) });
+        digests.own.push(MemberDigest { name, digest: member_digest(tenant, text) });
     }
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::json::{Document, Kind, Pointer, Value};
+use crate::json::{Document, JsonType, Pointer, Value};
 
 /// One change: the JSON text to stand at a pointer.
 #[derive(Debug)]
@@ -147,7 +147,7 @@ fn splice<'e>(root: Value<'_, '_>, change: &'e Edit<'_>) -> Option<Splice<'e>> {
             continue;
         }
         return match value.kind() {
-            Kind::Object => {
+            JsonType::Object => {
                 let member = nested(&tokens[depth + 1..], change);
                 Some(match value.members().last() {
                     Some((_, last)) => {
@@ -161,8 +161,8 @@ fn splice<'e>(root: Value<'_, '_>, change: &'e Edit<'_>) -> Option<Splice<'e>> {
                     }
                 })
             }
-            Kind::Array => None,
-            Kind::Null | Kind::Bool | Kind::Number | Kind::String => {
+            JsonType::Array => None,
+            JsonType::Null | JsonType::Bool | JsonType::Number | JsonType::String => {
                 Some(Splice::replaces(value.span(), nested(&tokens[depth..], change)))
             }
         };

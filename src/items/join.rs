@@ -8,21 +8,21 @@ use std::ops::Range;
 
 use super::batch::Batch;
 use super::edit::{Edit, edit_value};
-use super::rows::{Found, assign};
+use super::rows::{ItemRow, assign};
 use super::rules::{ItemRules, MatchBy, Matcher};
-use super::split::Plan;
+use super::split::BatchPlan;
 pub use crate::idempotency::ledger::ItemOutcome;
-use crate::idempotency::ledger::{Appended, Doubt};
+use crate::idempotency::ledger::{Doubt, OutcomeList};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::outcome::{OutcomeRules, StatusPattern, Verdict};
-use crate::json::{Document, Kind, Pointer, Value};
+use crate::json::{Document, JsonType, Pointer, Value};
 
 /// Bytes of an answer without rows that are kept with each of its items.
 const EVIDENCE: usize = 1024;
 
 /// A complete answer of the backend.
 #[derive(Debug, Clone, Copy)]
-pub struct Response<'a> {
+pub struct BackendResponse<'a> {
     /// Its status.
     pub status: u16,
     /// Its body.
@@ -31,11 +31,11 @@ pub struct Response<'a> {
 
 /// What an answer says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Joined {
+pub struct BatchOutcome {
     /// For each item of the batch what became of it; `None`: it was not sent.
     pub outcomes: Vec<Option<ItemOutcome>>,
     /// What kind of answer it is.
-    pub shape: Shape,
+    pub shape: ResponseShape,
     /// Rows that belong to no item that was sent.
     pub surplus: usize,
     /// Where the rows stand in the answer, when they stand in an object.
@@ -44,7 +44,7 @@ pub struct Joined {
 
 /// What kind of answer it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub enum ResponseShape {
     /// It has rows.
     Rows,
     /// It has none, and says that nothing was issued.
@@ -58,9 +58,9 @@ pub fn join(
     rules: &ItemRules,
     outcome: &OutcomeRules,
     batch: &Batch,
-    plan: &Plan,
-    response: &Response<'_>,
-) -> Joined {
+    plan: &BatchPlan,
+    response: &BackendResponse<'_>,
+) -> BatchOutcome {
     let status = response.status;
     let document = Document::parse(response.body).ok().filter(|document| {
         // A row with two members of one name makes nothing but its own item doubtful.
@@ -69,8 +69,8 @@ pub fn join(
     });
     let place = document.as_ref().and_then(|document| document.find(&rules.response.at));
     let rows: Vec<Value<'_, '_>> = match place {
-        Some(place) if place.kind() == Kind::Array => place.elements().collect(),
-        Some(place) if place.kind() == Kind::Object && rules.response.single => vec![place],
+        Some(place) if place.kind() == JsonType::Array => place.elements().collect(),
+        Some(place) if place.kind() == JsonType::Object && rules.response.single => vec![place],
         Some(_) | None => {
             let document = document.as_ref().filter(|document| !document.has_duplicates());
             let refused = refused(rules, outcome, document, response);
@@ -90,7 +90,7 @@ pub fn join(
     let (found, surplus) = match (rules.response.single, items.as_slice(), rows.as_slice()) {
         // One item, one row: there is nothing to confuse unless the row names another id.
         (true, [_], [row]) if !names_another(rules, &items[0].id, *row) => {
-            (vec![Found::Row(*row)], 0)
+            (vec![ItemRow::Row(*row)], 0)
         }
         _ => assign(rules, &items, &rows),
     };
@@ -98,12 +98,12 @@ pub fn join(
     for (((at, units), item), found) in sent.iter().zip(&items).zip(found) {
         let doubt = |doubt, row| ItemOutcome::Unknown { doubt, row };
         outcomes[*at] = Some(match found {
-            Found::Missing => doubt(Doubt::Missing, None),
-            Found::Twice => doubt(Doubt::Twice, None),
-            Found::Row(row) if row.has_duplicates() => {
+            ItemRow::Missing => doubt(Doubt::Missing, None),
+            ItemRow::Twice => doubt(Doubt::Duplicated, None),
+            ItemRow::Row(row) if row.has_duplicates() => {
                 doubt(Doubt::Contradicting, Some(row.raw().to_owned()))
             }
-            Found::Row(row) => match issued(rules, row, *units, item.indivisible, status) {
+            ItemRow::Row(row) => match issued(rules, row, *units, item.indivisible, status) {
                 Ok((units, closed)) => {
                     let (appended, row) = gathered(rules, row);
                     ItemOutcome::Issued { units, appended, row: Some(row), closed }
@@ -112,19 +112,19 @@ pub fn join(
             },
         });
     }
-    let object = document.as_ref().filter(|document| document.root().kind() == Kind::Object);
+    let object = document.as_ref().filter(|document| document.root().kind() == JsonType::Object);
     let rows = object.and(place).map(|place| place.span());
-    Joined { outcomes, shape: Shape::Rows, surplus, rows }
+    BatchOutcome { outcomes, shape: ResponseShape::Rows, surplus, rows }
 }
 
 /// The same outcome for everything that was sent.
 fn whole(
     batch: &Batch,
-    plan: &Plan,
+    plan: &BatchPlan,
     refused: bool,
     verdict: Verdict,
-    response: &Response<'_>,
-) -> Joined {
+    response: &BackendResponse<'_>,
+) -> BatchOutcome {
     let outcome = if refused {
         ItemOutcome::NOTHING
     } else {
@@ -138,8 +138,8 @@ fn whole(
     for (at, _) in plan.sent() {
         outcomes[at] = Some(outcome.clone());
     }
-    let shape = if refused { Shape::Refused } else { Shape::Unreadable };
-    Joined { outcomes, shape, surplus: 0, rows: None }
+    let shape = if refused { ResponseShape::Refused } else { ResponseShape::Unreadable };
+    BatchOutcome { outcomes, shape, surplus: 0, rows: None }
 }
 
 /// The start of an answer that nobody could read, for whoever settles its items.
@@ -154,13 +154,13 @@ fn refused(
     rules: &ItemRules,
     outcome: &OutcomeRules,
     document: Option<&Document<'_>>,
-    response: &Response<'_>,
+    response: &BackendResponse<'_>,
 ) -> bool {
     let status = response.status;
     let root = document.map(Document::root);
     let matches = |list: &[Matcher], need_status: bool| {
         root.is_some_and(|root| {
-            matches!(root.kind(), Kind::Object | Kind::Array)
+            matches!(root.kind(), JsonType::Object | JsonType::Array)
                 && list.iter().any(|matcher| {
                     (!need_status || matches!(matcher.status, Some(StatusPattern::Exact(_))))
                         && matcher.matches(root, status)
@@ -187,7 +187,7 @@ fn names_another(rules: &ItemRules, id: &str, row: Value<'_, '_>) -> bool {
     rules.response.by.iter().any(|by| match by {
         MatchBy::Id(pointer) => row
             .find(pointer)
-            .filter(|named| named.kind() != Kind::Null)
+            .filter(|named| named.kind() != JsonType::Null)
             .is_some_and(|named| named.as_id().as_deref() != Some(id)),
         MatchBy::Member(_) | MatchBy::Position => false,
     })
@@ -195,7 +195,7 @@ fn names_another(rules: &ItemRules, id: &str, row: Value<'_, '_>) -> bool {
 
 /// Whether a row has neither a number nor a code that says what was issued.
 fn says_nothing(rules: &ItemRules, row: Value<'_, '_>, status: u16) -> bool {
-    issued(rules, row, u64::MAX, false, status) == Err(Doubt::Silent)
+    issued(rules, row, u64::MAX, false, status) == Err(Doubt::CountMissing)
 }
 
 /// How many units a row says were issued, and whether no more ever will be.
@@ -208,11 +208,11 @@ fn issued(
 ) -> Result<(u64, bool), Doubt> {
     let response = &rules.response;
     let any = |list: &[Matcher]| list.iter().any(|matcher| matcher.matches(row, status));
-    if row.kind() != Kind::Object {
-        return Err(Doubt::Silent);
+    if row.kind() != JsonType::Object {
+        return Err(Doubt::CountMissing);
     }
     if any(&response.unknown) {
-        return Err(Doubt::Said);
+        return Err(Doubt::Declared);
     }
     let closed = any(&response.finals);
     let denied = closed || any(&response.retry);
@@ -222,7 +222,7 @@ fn issued(
     };
     let mut listed = None;
     for array in response.issued.arrays.iter().filter_map(|pointer| present(row, pointer)) {
-        if array.kind() != Kind::Array {
+        if array.kind() != JsonType::Array {
             return Err(Doubt::Contradicting);
         }
         listed = Some(listed.unwrap_or(0) + array.elements().count() as u64);
@@ -238,7 +238,7 @@ fn issued(
                 (true, true) => return Err(Doubt::Contradicting),
                 (true, false) => 0,
                 (false, true) => sent,
-                (false, false) => return Err(Doubt::Silent),
+                (false, false) => return Err(Doubt::CountMissing),
             }
         }
     };
@@ -252,7 +252,7 @@ fn issued(
 }
 
 fn present<'d, 'a>(row: Value<'d, 'a>, pointer: &Pointer) -> Option<Value<'d, 'a>> {
-    row.find(pointer).filter(|value| value.kind() != Kind::Null)
+    row.find(pointer).filter(|value| value.kind() != JsonType::Null)
 }
 
 /// A count: digits, with a fraction of zeros at most, as a number or in a string.
@@ -265,7 +265,7 @@ fn units(value: Value<'_, '_>) -> Option<u64> {
 }
 
 /// The elements of a row's `append` arrays, and the row with those arrays emptied.
-fn gathered(rules: &ItemRules, row: Value<'_, '_>) -> (Vec<Appended>, String) {
+fn gathered(rules: &ItemRules, row: Value<'_, '_>) -> (Vec<OutcomeList>, String) {
     let mut appended = Vec::new();
     let mut emptied = Vec::new();
     for pointer in &rules.response.append {
@@ -274,7 +274,7 @@ fn gathered(rules: &ItemRules, row: Value<'_, '_>) -> (Vec<Appended>, String) {
             array.elements().map(|element| element.raw().to_owned()).collect();
         if !elements.is_empty() {
             emptied.push(Edit::new(pointer, "[]"));
-            appended.push(Appended { at: pointer.to_string(), elements });
+            appended.push(OutcomeList { at: pointer.to_string(), elements });
         }
     }
     (appended, edit_value(row, &emptied))

@@ -21,14 +21,14 @@ pub mod split;
 #[cfg(test)]
 mod tests;
 
-pub use crate::idempotency::ledger::{Appended, Doubt, Ledger, LedgerError};
-pub use answer::{Answer, refusal, render};
+pub use crate::idempotency::ledger::{Doubt, Ledger, LedgerError, OutcomeList};
+pub use answer::{BatchAnswer, refusal, render};
 pub use batch::{Batch, BatchError};
-pub use digest::Prints;
-pub use join::{ItemOutcome, Joined, Response, Shape, join};
-pub use request::Request;
+pub use digest::ItemDigests;
+pub use join::{BackendResponse, BatchOutcome, ItemOutcome, ResponseShape, join};
+pub use request::BatchRequest;
 pub use rules::ItemRules;
-pub use split::{Known, Part, Plan, Verdict};
+pub use split::{BatchDecision, BatchPlan, ExistingItem, ItemDecision};
 
 /// The scope of a ledger's record ids, for [`crate::idempotency::RecordId::new`]. Names of routes
 /// have no colon, so an item never collides with a key of request mode.

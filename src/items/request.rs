@@ -4,7 +4,7 @@ use crate::idempotency::TenantId;
 
 /// What a batch is read from.
 #[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
+pub struct BatchRequest<'a> {
     /// The caller.
     pub tenant: &'a TenantId,
     /// Names and values of the path's parameters, which may name what the body does not (a

@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use super::batch::Item;
 use super::rules::{ItemRules, MatchBy, scalar};
-use crate::json::{Kind, Value};
+use crate::json::{JsonType, Value};
 
 /// What an answer has for one item that was sent.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Found<'d, 'a> {
+pub(super) enum ItemRow<'d, 'a> {
     Row(Value<'d, 'a>),
     Missing,
     Twice,
@@ -19,8 +19,8 @@ pub(super) fn assign<'d, 'a>(
     rules: &ItemRules,
     sent: &[&Item],
     rows: &[Value<'d, 'a>],
-) -> (Vec<Found<'d, 'a>>, usize) {
-    let mut found = vec![Found::Missing; sent.len()];
+) -> (Vec<ItemRow<'d, 'a>>, usize) {
+    let mut found = vec![ItemRow::Missing; sent.len()];
     let mut free: Vec<usize> = (0..rows.len()).collect();
     let mut surplus = 0;
     let by = &rules.response.by;
@@ -32,13 +32,13 @@ pub(super) fn assign<'d, 'a>(
             sent.iter().enumerate().map(|(at, item)| (&*item.id, at)).collect();
         // A row that names an id is that item's or nobody's, whatever else it says.
         free.retain(|&row| {
-            let id = rows[row].find(pointer).filter(|id| id.kind() != Kind::Null);
+            let id = rows[row].find(pointer).filter(|id| id.kind() != JsonType::Null);
             let Some(id) = id else { return true };
             match id.as_id().and_then(|id| ids.get(&*id).copied()) {
                 Some(item) => {
                     found[item] = match found[item] {
-                        Found::Missing => Found::Row(rows[row]),
-                        Found::Row(_) | Found::Twice => Found::Twice,
+                        ItemRow::Missing => ItemRow::Row(rows[row]),
+                        ItemRow::Row(_) | ItemRow::Twice => ItemRow::Twice,
                     };
                 }
                 None => surplus += 1,
@@ -47,7 +47,7 @@ pub(super) fn assign<'d, 'a>(
         });
     }
     // With a row of nobody about, or an item with two, what only looks alike proves nothing.
-    let certain = surplus == 0 && !found.iter().any(|found| matches!(found, Found::Twice));
+    let certain = surplus == 0 && !found.iter().any(|found| matches!(found, ItemRow::Twice));
     let mut member = 0;
     for by in by.iter().filter(|_| certain) {
         match by {
@@ -63,7 +63,7 @@ pub(super) fn assign<'d, 'a>(
 }
 
 fn by_member<'d, 'a>(
-    found: &mut [Found<'d, 'a>],
+    found: &mut [ItemRow<'d, 'a>],
     free: &mut Vec<usize>,
     sent: &[&Item],
     rows: &[Value<'d, 'a>],
@@ -79,7 +79,7 @@ fn by_member<'d, 'a>(
     let mut items: HashMap<&str, Vec<usize>> = HashMap::new();
     for (at, item) in sent.iter().enumerate() {
         if let Some((value, _)) = item.members.get(member).and_then(Option::as_ref)
-            && matches!(found[at], Found::Missing)
+            && matches!(found[at], ItemRow::Missing)
         {
             items.entry(value).or_default().push(at);
         }
@@ -88,7 +88,7 @@ fn by_member<'d, 'a>(
         let Some(value) = of_row(row) else { return true };
         match items.get(&*value).map(Vec::as_slice) {
             Some([item]) if times.get(&*value) == Some(&1) => {
-                found[*item] = Found::Row(rows[row]);
+                found[*item] = ItemRow::Row(rows[row]);
                 false
             }
             Some(_) | None => true,
@@ -99,7 +99,7 @@ fn by_member<'d, 'a>(
 /// By place, when there is a row for each item and all that are known stand at theirs; a row that names another member than the item at
 /// its place is nobody's.
 fn by_position<'d, 'a>(
-    found: &mut [Found<'d, 'a>],
+    found: &mut [ItemRow<'d, 'a>],
     free: &mut Vec<usize>,
     rules: &ItemRules,
     sent: &[&Item],
@@ -109,7 +109,7 @@ fn by_position<'d, 'a>(
         return;
     }
     // A row that is known and stands elsewhere shows that the order is another.
-    let elsewhere = |(found, row): (&Found<'_, '_>, &Value<'_, '_>)| matches!(found, Found::Row(known) if known.place() != row.place());
+    let elsewhere = |(found, row): (&ItemRow<'_, '_>, &Value<'_, '_>)| matches!(found, ItemRow::Row(known) if known.place() != row.place());
     if found.iter().zip(rows).any(elsewhere) {
         return;
     }
@@ -137,10 +137,10 @@ fn by_position<'d, 'a>(
         return;
     }
     free.retain(|&row| {
-        if contradicts(row, None) || !matches!(found[row], Found::Missing) {
+        if contradicts(row, None) || !matches!(found[row], ItemRow::Missing) {
             return true;
         }
-        found[row] = Found::Row(rows[row]);
+        found[row] = ItemRow::Row(rows[row]);
         false
     });
 }

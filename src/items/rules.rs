@@ -1,8 +1,8 @@
 //! Where things stand in the bodies of a batch API, and what they mean (`[route.items]`).
 
-pub use crate::idempotency::ledger::Progress;
+pub use crate::idempotency::ledger::Fulfillment;
 use crate::idempotency::outcome::StatusPattern;
-use crate::json::{Kind, Pointer, Value};
+use crate::json::{JsonType, Pointer, Value};
 
 /// The items of the largest batch, unless configured.
 pub const MAX_ITEMS: usize = 1000;
@@ -34,7 +34,7 @@ pub struct ItemRules {
     /// Items that are sent whole or not at all.
     pub indivisible: Option<Matcher>,
     /// Which quantities an answer shows.
-    pub view: View,
+    pub view: QuantityView,
     /// `[route.items.response]`
     pub response: ResponseRules,
     /// `[route.items.render]`
@@ -43,7 +43,7 @@ pub struct ItemRules {
 
 /// Which quantities an answer shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum View {
+pub enum QuantityView {
     /// Everything issued for an item so far: heals a lost answer.
     Cumulative,
     /// What this call issued.
@@ -117,15 +117,15 @@ pub struct RenderRules {
 }
 
 /// A JSON text to put at a pointer.
-pub type Put = (Pointer, String);
+pub type TemplateMember = (Pointer, String);
 
 /// What an answer says in one state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Template {
     /// Put into the row of an item in this state.
-    pub item: Vec<Put>,
+    pub item: Vec<TemplateMember>,
     /// Put into the answer when the whole batch is in this state.
-    pub top: Vec<Put>,
+    pub top: Vec<TemplateMember>,
     /// The status then; `None`: the backend's, or 200 when nothing was sent.
     pub http: Option<u16>,
 }
@@ -134,19 +134,19 @@ pub struct Template {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The members of the body.
-    pub top: Vec<Put>,
+    pub top: Vec<TemplateMember>,
     /// The status; `None`: the problem's.
     pub http: Option<u16>,
 }
 
 impl RenderRules {
     /// The template of a state.
-    pub fn template(&self, progress: Progress) -> &Template {
-        match progress {
-            Progress::Complete => &self.complete,
-            Progress::Partial => &self.partial,
-            Progress::None => &self.none,
-            Progress::Unknown => &self.unknown,
+    pub fn template(&self, fulfillment: Fulfillment) -> &Template {
+        match fulfillment {
+            Fulfillment::Complete => &self.complete,
+            Fulfillment::Partial => &self.partial,
+            Fulfillment::None => &self.none,
+            Fulfillment::Unknown => &self.unknown,
         }
     }
 }
@@ -157,14 +157,14 @@ pub struct Matcher {
     /// The status of the answer.
     pub status: Option<StatusPattern>,
     /// A member and what it must be.
-    pub member: Option<(Pointer, Test)>,
+    pub member: Option<(Pointer, MemberTest)>,
     /// What must not hold at the same time.
     pub unless: Option<Box<Matcher>>,
 }
 
 /// What a member must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Test {
+pub enum MemberTest {
     /// Absent, or `null`.
     AbsentOrNull,
     /// One of these, whether it is written as a string, a number or a boolean.
@@ -179,8 +179,8 @@ impl Matcher {
             StatusPattern::Class(digit) => u16::from(digit) == status / 100,
         });
         let by_member = self.member.as_ref().is_none_or(|(pointer, test)| match test {
-            Test::AbsentOrNull => absent_or_null(value, pointer),
-            Test::OneOf(texts) => value
+            MemberTest::AbsentOrNull => absent_or_null(value, pointer),
+            MemberTest::OneOf(texts) => value
                 .find(pointer)
                 .and_then(scalar)
                 .is_some_and(|text| texts.iter().any(|expected| *expected == text)),
@@ -197,18 +197,18 @@ fn absent_or_null(mut value: Value<'_, '_>, pointer: &Pointer) -> bool {
     for token in pointer.tokens() {
         let Some(child) = value.child(token) else {
             let index = token.bytes().all(|byte| byte.is_ascii_digit());
-            return value.kind() != Kind::Array || index;
+            return value.kind() != JsonType::Array || index;
         };
         value = child;
     }
-    value.kind() == Kind::Null
+    value.kind() == JsonType::Null
 }
 
 /// The text of a string, number or boolean.
 pub(super) fn scalar<'a>(value: Value<'_, 'a>) -> Option<std::borrow::Cow<'a, str>> {
     match value.kind() {
-        Kind::String | Kind::Number => value.as_id(),
-        Kind::Bool => Some(value.raw().into()),
-        Kind::Null | Kind::Array | Kind::Object => None,
+        JsonType::String | JsonType::Number => value.as_id(),
+        JsonType::Bool => Some(value.raw().into()),
+        JsonType::Null | JsonType::Array | JsonType::Object => None,
     }
 }

@@ -7,7 +7,7 @@ use crate::idempotency::ledger::Ledger;
 
 /// What the store holds for one item.
 #[derive(Debug, Clone, Copy)]
-pub struct Known<'r> {
+pub struct ExistingItem<'r> {
     /// The digest of the fingerprint it was first claimed with.
     pub digest: &'r [u8; 32],
     /// Its entry.
@@ -16,7 +16,7 @@ pub struct Known<'r> {
 
 /// What to do about one item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum ItemDecision {
     /// Nothing: all of it is issued, or no more of it ever will be.
     Settled,
     /// Send this many units; at least 1.
@@ -31,14 +31,14 @@ pub enum Part {
 
 /// What to do about a batch, item by item.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct BatchPlan {
     /// In the order of [`Batch::items`].
-    pub parts: Vec<Part>,
+    pub items: Vec<ItemDecision>,
 }
 
 /// What to do about the whole request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum BatchDecision {
     /// Refuse it: an id belongs to another item.
     Reused {
         /// The first such item.
@@ -49,61 +49,64 @@ pub enum Verdict {
         /// The first item it is sending.
         item: usize,
     },
-    /// Claim the items of [`Plan::sent`] and send them.
+    /// Claim the items of [`BatchPlan::sent`] and send them.
     Send,
     /// Answer from the ledger.
     Replay,
 }
 
-impl Plan {
+impl BatchPlan {
     /// The plan for a batch; `known` has an element for each item.
-    pub fn of(batch: &Batch, known: &[Option<Known<'_>>]) -> Self {
+    pub fn of(batch: &Batch, known: &[Option<ExistingItem<'_>>]) -> Self {
         let part = |(at, item): (usize, &super::batch::Item)| {
             let Some(known) = known.get(at).copied().flatten() else {
-                return Part::Send(item.quantity);
+                return ItemDecision::Send(item.quantity);
             };
             let ledger = known.ledger;
             if known.digest != &item.digest {
-                return Part::Reused;
+                return ItemDecision::Reused;
             }
             // An entry that does not add up is not acted on, and neither is one that a digest of
             // the same quantity contradicts.
             if ledger.check().is_err() || ledger.requested != item.quantity {
-                return Part::Unknown;
+                return ItemDecision::Unknown;
             }
             if ledger.in_flight > 0 {
-                return Part::InFlight;
+                return ItemDecision::InFlight;
             }
             if ledger.unknown > 0 {
-                return Part::Unknown;
+                return ItemDecision::Unknown;
             }
             match ledger.remaining() {
-                0 => Part::Settled,
+                0 => ItemDecision::Settled,
                 // What is left of something indivisible can never be sent.
-                units if item.indivisible && units < item.quantity => Part::Settled,
-                units => Part::Send(units),
+                units if item.indivisible && units < item.quantity => ItemDecision::Settled,
+                units => ItemDecision::Send(units),
             }
         };
-        Self { parts: batch.items.iter().enumerate().map(part).collect() }
+        Self { items: batch.items.iter().enumerate().map(part).collect() }
     }
 
     /// What to do about the whole request. A changed item comes before one in flight.
-    pub fn verdict(&self) -> Verdict {
-        let first = |wanted: Part| self.parts.iter().position(|part| *part == wanted);
-        if let Some(item) = first(Part::Reused) {
-            return Verdict::Reused { item };
+    pub fn decision(&self) -> BatchDecision {
+        let first = |wanted: ItemDecision| self.items.iter().position(|part| *part == wanted);
+        if let Some(item) = first(ItemDecision::Reused) {
+            return BatchDecision::Reused { item };
         }
-        if let Some(item) = first(Part::InFlight) {
-            return Verdict::InFlight { item };
+        if let Some(item) = first(ItemDecision::InFlight) {
+            return BatchDecision::InFlight { item };
         }
-        if self.sent().next().is_some() { Verdict::Send } else { Verdict::Replay }
+        if self.sent().next().is_some() { BatchDecision::Send } else { BatchDecision::Replay }
     }
 
     /// The items to send, with their units, in their order.
     pub fn sent(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
-        self.parts.iter().enumerate().filter_map(|(at, part)| match part {
-            Part::Send(units) => Some((at, *units)),
-            Part::Settled | Part::Unknown | Part::InFlight | Part::Reused => None,
+        self.items.iter().enumerate().filter_map(|(at, part)| match part {
+            ItemDecision::Send(units) => Some((at, *units)),
+            ItemDecision::Settled
+            | ItemDecision::Unknown
+            | ItemDecision::InFlight
+            | ItemDecision::Reused => None,
         })
     }
 
@@ -118,15 +121,18 @@ impl Plan {
         // each later one brings the separator that stood before it.
         let mut first = true;
         for (at, item) in batch.items.iter().enumerate() {
-            match self.parts.get(at)? {
-                Part::Send(units) => {
+            match self.items.get(at)? {
+                ItemDecision::Send(units) => {
                     first = false;
                     if *units != item.quantity {
                         splices
                             .push(Splice::replaces(item.quantity_span.clone()?, units.to_string()));
                     }
                 }
-                Part::Settled | Part::Unknown | Part::InFlight | Part::Reused => {
+                ItemDecision::Settled
+                | ItemDecision::Unknown
+                | ItemDecision::InFlight
+                | ItemDecision::Reused => {
                     if rules.single {
                         return None;
                     }

@@ -19,12 +19,12 @@ pub use pointer::{Pointer, PointerError};
 pub struct Document<'a> {
     text: &'a str,
     /// All values in the order they start in the text; the root is the first.
-    nodes: Vec<Node>,
+    nodes: Vec<JsonNode>,
 }
 
 /// What kind of value a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum JsonType {
     /// `null`
     Null,
     /// `true` or `false`
@@ -40,8 +40,8 @@ pub enum Kind {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Node {
-    kind: Kind,
+struct JsonNode {
+    kind: JsonType,
     /// Where the value stands in the text, quotes and brackets included.
     start: u32,
     end: u32,
@@ -96,13 +96,13 @@ impl<'a> Document<'a> {
     fn duplicates_in(&self, nodes: std::ops::Range<usize>) -> bool {
         nodes
             .map(|at| Value { document: self, at })
-            .filter(|value| value.kind() == Kind::Object)
+            .filter(|value| value.kind() == JsonType::Object)
             .any(|object| object.repeats_a_name())
     }
 }
 
 impl<'d, 'a> Value<'d, 'a> {
-    fn node(&self) -> &'d Node {
+    fn node(&self) -> &'d JsonNode {
         &self.document.nodes[self.at]
     }
 
@@ -114,16 +114,16 @@ impl<'d, 'a> Value<'d, 'a> {
     /// The member of this name, or the element of this index.
     pub fn child(&self, token: &str) -> Option<Self> {
         match self.kind() {
-            Kind::Object => {
+            JsonType::Object => {
                 self.members().find(|(name, _)| name == token).map(|(_, member)| member)
             }
-            Kind::Array => pointer::array_index(token).and_then(|at| self.elements().nth(at)),
-            Kind::Null | Kind::Bool | Kind::Number | Kind::String => None,
+            JsonType::Array => pointer::array_index(token).and_then(|at| self.elements().nth(at)),
+            JsonType::Null | JsonType::Bool | JsonType::Number | JsonType::String => None,
         }
     }
 
     /// What kind of value this is.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> JsonType {
         self.node().kind
     }
 
@@ -149,7 +149,7 @@ impl<'d, 'a> Value<'d, 'a> {
 
     /// The characters of a string; `None` for other kinds.
     pub fn as_str(&self) -> Option<Cow<'a, str>> {
-        if self.kind() != Kind::String {
+        if self.kind() != JsonType::String {
             return None;
         }
         let raw = self.raw();
@@ -160,23 +160,26 @@ impl<'d, 'a> Value<'d, 'a> {
     /// The characters of a string or the text of a number: what may serve as an identifier.
     pub fn as_id(&self) -> Option<Cow<'a, str>> {
         match self.kind() {
-            Kind::String => self.as_str(),
-            Kind::Number => Some(Cow::Borrowed(self.raw())),
-            Kind::Null | Kind::Bool | Kind::Array | Kind::Object => None,
+            JsonType::String => self.as_str(),
+            JsonType::Number => Some(Cow::Borrowed(self.raw())),
+            JsonType::Null | JsonType::Bool | JsonType::Array | JsonType::Object => None,
         }
     }
 
     /// The members of an object in the order of the text; nothing for other kinds.
     pub fn members(&self) -> impl Iterator<Item = (Cow<'a, str>, Value<'d, 'a>)> + use<'d, 'a> {
-        self.children(Kind::Object).map(|value| (value.name(), value))
+        self.children(JsonType::Object).map(|value| (value.name(), value))
     }
 
     /// The elements of an array; nothing for other kinds.
     pub fn elements(&self) -> impl Iterator<Item = Value<'d, 'a>> + use<'d, 'a> {
-        self.children(Kind::Array)
+        self.children(JsonType::Array)
     }
 
-    fn children(&self, kind: Kind) -> impl Iterator<Item = Value<'d, 'a>> + Clone + use<'d, 'a> {
+    fn children(
+        &self,
+        kind: JsonType,
+    ) -> impl Iterator<Item = Value<'d, 'a>> + Clone + use<'d, 'a> {
         let document = self.document;
         let end = self.node().after as usize;
         let mut next = if self.kind() == kind { self.at + 1 } else { end };
@@ -202,10 +205,10 @@ impl<'d, 'a> Value<'d, 'a> {
 
     /// Whether two members have the same name.
     fn repeats_a_name(&self) -> bool {
-        if self.children(Kind::Object).nth(FEW).is_some() {
+        if self.children(JsonType::Object).nth(FEW).is_some() {
             return self.sorted_members().is_none();
         }
-        let mut members = self.children(Kind::Object);
+        let mut members = self.children(JsonType::Object);
         while let Some(member) = members.next() {
             let name = member.name();
             let mut later = members.clone();
@@ -229,16 +232,16 @@ impl<'d, 'a> Value<'d, 'a> {
     /// `skip` are left out. False, with the text half-written, when a member name stands twice.
     pub fn canonical(&self, text: &mut Vec<u8>, skip: &[usize]) -> bool {
         match self.kind() {
-            Kind::Null | Kind::Bool | Kind::Number => {
+            JsonType::Null | JsonType::Bool | JsonType::Number => {
                 text.push(b'v');
                 text.extend_from_slice(self.raw().as_bytes());
                 text.push(0);
             }
-            Kind::String => {
+            JsonType::String => {
                 text.push(b's');
                 length_prefixed(text, &self.as_str().unwrap_or_default());
             }
-            Kind::Array => {
+            JsonType::Array => {
                 text.push(b'[');
                 for element in self.elements() {
                     if !skip.contains(&element.at) && !element.canonical(text, skip) {
@@ -247,7 +250,7 @@ impl<'d, 'a> Value<'d, 'a> {
                 }
                 text.push(b']');
             }
-            Kind::Object => {
+            JsonType::Object => {
                 let Some(members) = self.sorted_members() else { return false };
                 text.push(b'{');
                 for (name, member) in members {

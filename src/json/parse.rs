@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::{Document, Kind, Node};
+use super::{Document, JsonNode, JsonType};
 
 /// Nesting of the deepest text that is read.
 pub const MAX_DEPTH: usize = 128;
@@ -75,7 +75,7 @@ const ORDINARY: [bool; 256] = {
 struct Parser<'a> {
     bytes: &'a [u8],
     at: usize,
-    nodes: Vec<Node>,
+    nodes: Vec<JsonNode>,
     /// The array or object around the present place, by node, or [`NONE`]. As long as one is open, its
     /// `after` says what is around it.
     open: usize,
@@ -85,13 +85,13 @@ struct Parser<'a> {
 
 /// Where a member's name stands, without its quotes.
 #[derive(Clone, Copy)]
-struct Name {
+struct NameSpan {
     start: usize,
     end: usize,
     plain: bool,
 }
 
-impl Name {
+impl NameSpan {
     const NONE: Self = Self { start: 0, end: 0, plain: true };
 }
 
@@ -101,12 +101,12 @@ impl Parser<'_> {
             self.at = BYTE_ORDER_MARK.len();
         }
         self.white_space();
-        self.value(Name::NONE)?;
+        self.value(NameSpan::NONE)?;
         while self.open != NONE {
             let parent = self.open;
             self.white_space();
             let first = self.nodes.len() == parent + 1;
-            let object = self.nodes[parent].kind == Kind::Object;
+            let object = self.nodes[parent].kind == JsonType::Object;
             if self.peek() == Some(if object { b'}' } else { b']' }) {
                 self.at += 1;
                 self.close(parent);
@@ -116,7 +116,7 @@ impl Parser<'_> {
                 self.expect(b',')?;
                 self.white_space();
             }
-            let name = if object { self.name()? } else { Name::NONE };
+            let name = if object { self.name()? } else { NameSpan::NONE };
             self.value(name)?;
         }
         self.white_space();
@@ -124,7 +124,7 @@ impl Parser<'_> {
     }
 
     /// Reads a scalar whole, or the opening bracket of an array or object.
-    fn value(&mut self, name: Name) -> Result<(), ParseError> {
+    fn value(&mut self, name: NameSpan) -> Result<(), ParseError> {
         if self.nodes.len() == MAX_VALUES {
             return Err(ParseError::TooLarge);
         }
@@ -132,16 +132,16 @@ impl Parser<'_> {
         let mut plain = true;
         let mut after = self.nodes.len() + 1;
         let kind = match self.peek() {
-            Some(b'{') => Kind::Object,
-            Some(b'[') => Kind::Array,
-            Some(b'"') => Kind::String,
-            Some(b'-' | b'0'..=b'9') => Kind::Number,
-            Some(b't' | b'f') => Kind::Bool,
-            Some(b'n') => Kind::Null,
+            Some(b'{') => JsonType::Object,
+            Some(b'[') => JsonType::Array,
+            Some(b'"') => JsonType::String,
+            Some(b'-' | b'0'..=b'9') => JsonType::Number,
+            Some(b't' | b'f') => JsonType::Bool,
+            Some(b'n') => JsonType::Null,
             Some(_) | None => return Err(self.wrong()),
         };
         match kind {
-            Kind::Object | Kind::Array => {
+            JsonType::Object | JsonType::Array => {
                 if self.depth == MAX_DEPTH {
                     return Err(ParseError::TooDeep);
                 }
@@ -150,14 +150,14 @@ impl Parser<'_> {
                 self.depth += 1;
                 self.at += 1;
             }
-            Kind::String => plain = self.string()?,
-            Kind::Number => self.number()?,
-            Kind::Null => self.word(b"null")?,
-            Kind::Bool if self.peek() == Some(b't') => self.word(b"true")?,
-            Kind::Bool => self.word(b"false")?,
+            JsonType::String => plain = self.string()?,
+            JsonType::Number => self.number()?,
+            JsonType::Null => self.word(b"null")?,
+            JsonType::Bool if self.peek() == Some(b't') => self.word(b"true")?,
+            JsonType::Bool => self.word(b"false")?,
         }
         let offset = |at: usize| u32::try_from(at).map_err(|_| ParseError::TooLarge);
-        self.nodes.push(Node {
+        self.nodes.push(JsonNode {
             kind,
             start: offset(start)?,
             end: offset(self.at)?,
@@ -178,14 +178,14 @@ impl Parser<'_> {
         self.nodes[node].after = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
     }
 
-    fn name(&mut self) -> Result<Name, ParseError> {
+    fn name(&mut self) -> Result<NameSpan, ParseError> {
         let start = self.at + 1;
         let plain = self.string()?;
         let end = self.at - 1;
         self.white_space();
         self.expect(b':')?;
         self.white_space();
-        Ok(Name { start, end, plain })
+        Ok(NameSpan { start, end, plain })
     }
 
     /// A string; says whether it is plain, with nothing escaped in it.

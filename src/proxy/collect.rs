@@ -12,7 +12,7 @@ use super::headers;
 use super::reply;
 use crate::body::{Body, BodyError, Bounded, Held, Resumed, full};
 use crate::idempotency::record::StoredResponse;
-use crate::json::{Document, Kind};
+use crate::json::{Document, JsonType};
 use crate::problem::{Disposition, STATUS};
 use crate::upstream::ResponseBody;
 
@@ -89,8 +89,9 @@ pub(crate) async fn collect(
 /// Whether a body shows its own end: a JSON object or array that is closed. Where the backend says
 /// neither length nor chunks, the end of the connection looks the same as its breaking off.
 fn ends_by_itself(body: &[u8]) -> bool {
-    Document::parse(body)
-        .is_ok_and(|json| matches!(json.root().kind(), Kind::Object | Kind::Array | Kind::String))
+    Document::parse(body).is_ok_and(|json| {
+        matches!(json.root().kind(), JsonType::Object | JsonType::Array | JsonType::String)
+    })
 }
 
 impl Collected {

@@ -8,11 +8,11 @@ use http::{HeaderName, HeaderValue};
 
 use crate::idempotency::fingerprint::{Fingerprint, MemberDigest};
 use crate::idempotency::history::{MAX_HISTORY, Note};
-use crate::idempotency::ledger::{Appended, Doubt, ItemOutcome, Ledger};
+use crate::idempotency::ledger::{Doubt, ItemOutcome, Ledger, OutcomeList};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::StoredResponse;
 use crate::idempotency::retention::{Keep, Retention};
-use crate::idempotency::settle::Settling;
+use crate::idempotency::settle::Settlement;
 use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
 
 /// The time at which samples are claimed.
@@ -46,7 +46,7 @@ pub(crate) fn claim(n: u64) -> Record {
         attempt: [2; 16],
         owner: [3; 16],
         state: State::InFlight,
-        untold: false,
+        settlement_unreported: false,
         history: Vec::new(),
     }
 }
@@ -114,7 +114,7 @@ pub(crate) fn every_state() -> Vec<Record> {
         let state = State::Tombstone { status: 204, completed: T0, expires };
         records.push(Record { state, ..claim(7) });
     }
-    records.push(Record { state: State::Turn, ..claim(9) });
+    records.push(Record { state: State::SerializeLock, ..claim(9) });
     records.extend(items());
     records.extend(settled());
     records
@@ -128,7 +128,7 @@ pub(crate) fn items() -> Vec<Record> {
     let flying = fresh.claim(3).expect("free");
     let rows = |units: u64, closed| ItemOutcome::Issued {
         units,
-        appended: vec![Appended {
+        appended: vec![OutcomeList {
             at: "/vendor".to_owned(),
             elements: (0..units).map(|unit| unit.to_string()).collect(),
         }],
@@ -138,7 +138,7 @@ pub(crate) fn items() -> Vec<Record> {
     let partial = flying.complete(&rows(2, false)).expect("in flight");
     let again = partial.claim(1).expect("free");
     let lost = again.lose(UnknownReason::Status(503)).expect("in flight");
-    let unknown = ItemOutcome::Unknown { doubt: Doubt::Said, row: Some("{}".to_owned()) };
+    let unknown = ItemOutcome::Unknown { doubt: Doubt::Declared, row: Some("{}".to_owned()) };
     let said = again.complete(&unknown).expect("in flight");
     let complete = again.complete(&rows(1, false)).expect("in flight");
     let closed = again.complete(&rows(0, true)).expect("in flight");
@@ -165,24 +165,24 @@ pub(crate) fn settled() -> Vec<Record> {
     let (kept, forever) = (kept_for(hour, hour), kept_for(Keep::Forever, hour));
     let unknown = claim(10).lost(UnknownReason::Timeout, T0);
     let Answer::Kept(response) = answer(20) else { unreachable!("samples are kept") };
-    let settle = |record: &Record, how: Settling, retention| {
+    let settle = |record: &Record, how: Settlement, retention| {
         record.settled(&how, note(), retention, T0).expect("unknown")
     };
-    let executed = settle(&unknown, Settling::Executed(response), kept);
-    let told = executed.told();
+    let executed = settle(&unknown, Settlement::Executed(response), kept);
+    let told = executed.settlement_reported();
     let purged = told.purged(note(), T0).expect("final").expect("an answer");
-    let released = settle(&unknown, Settling::NotExecuted, kept);
+    let released = settle(&unknown, Settlement::NotExecuted, kept);
     let mut again = claim(11);
     again.renew(Some(&released), 5);
     let mut full = unknown.clone();
     for _ in 0..MAX_HISTORY {
-        full = settle(&full, Settling::NotExecuted, kept).lost(UnknownReason::Timeout, T0);
+        full = settle(&full, Settlement::NotExecuted, kept).lost(UnknownReason::Timeout, T0);
     }
     let ledger = Ledger::new(3).and_then(|ledger| ledger.claim(3)).expect("units");
     let item = claim(12).with_ledger(ledger, kept, T0).lost(UnknownReason::Truncated, T0);
-    let issued = settle(&item, Settling::Issued(Some(2)), kept);
-    let missing = settle(&item, Settling::NotExecuted, kept);
-    let for_ever = settle(&unknown, Settling::NotExecuted, forever);
+    let issued = settle(&item, Settlement::Issued(Some(2)), kept);
+    let missing = settle(&item, Settlement::NotExecuted, kept);
+    let for_ever = settle(&unknown, Settlement::NotExecuted, forever);
     vec![executed, told, purged, released, for_ever, again, full, issued, missing]
 }
 

@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
 use self::query::Filters;
-use self::response::Object;
+use self::response::StrictObject;
 use crate::admin::error::ApiError;
 use crate::admin::state::AdminState;
 use crate::body::{Body, full};
@@ -83,7 +83,7 @@ async fn route(state: &Arc<AdminState>, request: Request<Incoming>) -> Result<Va
             let id = record_id(id)?;
             is_json(&head.headers)?;
             let body = read(body, state.most_body).await?;
-            let Object(wanted) = serde_json::from_slice(&body).map_err(|error| {
+            let StrictObject(wanted) = serde_json::from_slice(&body).map_err(|error| {
                 ApiError::invalid("body-invalid", format!("the body cannot be read: {error}"))
             })?;
             resolve::resolve(state, id, wanted).await

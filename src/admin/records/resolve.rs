@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::response::{self, Object, Written};
+use super::response::{self, ResponseInput, StrictObject};
 use super::view;
 use super::view::detail;
 use crate::admin::error::ApiError;
@@ -15,7 +15,7 @@ use crate::admin::state::AdminState;
 use crate::config::Mode;
 use crate::idempotency::history::Note;
 use crate::idempotency::retention::Retention;
-use crate::idempotency::settle::{SettleError, Settling};
+use crate::idempotency::settle::{Settlement, SettlementError};
 use crate::idempotency::{Record, RecordId};
 use crate::store::{Change, Swap};
 
@@ -30,13 +30,13 @@ const SOMEBODY: &str = "operator";
 #[serde(deny_unknown_fields)]
 pub(super) struct Resolve {
     #[serde(rename = "as")]
-    how: How,
+    how: Resolution,
     /// Why; needed.
     reason: String,
     /// Who.
     by: Option<String>,
     /// What is replayed from now on.
-    response: Option<Object<Written>>,
+    response: Option<StrictObject<ResponseInput>>,
     /// How many units of an item were issued.
     units: Option<u64>,
     /// Which attempt was looked at: one that is over by now was another.
@@ -45,7 +45,7 @@ pub(super) struct Resolve {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum How {
+enum Resolution {
     Executed,
     NotExecuted,
 }
@@ -72,8 +72,8 @@ pub(super) async fn resolve(
     let note = note(wanted.by, Some(wanted.reason))?;
     let (mut given, how, units) = (wanted.response, wanted.how, wanted.units);
     let attempt = wanted.attempt;
-    if how == How::NotExecuted && (given.is_some() || units.is_some()) {
-        return Err(ApiError::misfit(SettleError::Kind));
+    if how == Resolution::NotExecuted && (given.is_some() || units.is_some()) {
+        return Err(ApiError::misfit(SettlementError::Kind));
     }
     // The response is checked by the rules of the record's route, once that is known.
     let mut settling = None;
@@ -84,18 +84,18 @@ pub(super) async fn resolve(
             return Err(another_attempt(attempt, record.attempts));
         }
         if (is_item && given.is_some()) || (!is_item && units.is_some()) {
-            return Err(ApiError::misfit(SettleError::Kind));
+            return Err(ApiError::misfit(SettlementError::Kind));
         }
         let rules = state.rules(record);
         let settling = match &settling {
             Some(settling) => settling,
             None => settling.insert(match (how, given.take()) {
-                (How::NotExecuted, _) => Settling::NotExecuted,
-                (How::Executed, _) if is_item => Settling::Issued(units),
-                (How::Executed, None) => Settling::Executed(response::usual(now)),
-                (How::Executed, Some(Object(written))) => {
+                (Resolution::NotExecuted, _) => Settlement::NotExecuted,
+                (Resolution::Executed, _) if is_item => Settlement::Issued(units),
+                (Resolution::Executed, None) => Settlement::Executed(response::usual(now)),
+                (Resolution::Executed, Some(StrictObject(written))) => {
                     let ours = rules.replayed_header.as_ref();
-                    Settling::Executed(written.checked(rules.max_stored_body, ours, now)?)
+                    Settlement::Executed(written.checked(rules.max_stored_body, ours, now)?)
                 }
             }),
         };
@@ -217,7 +217,7 @@ async fn tell(state: &AdminState, id: &RecordId) {
 }
 
 /// What the route of a record says about it.
-pub(super) struct Rules {
+pub(super) struct RecordRules {
     pub(super) retention: Retention,
     pub(super) max_stored_body: u64,
     pub(super) replayed_header: Option<http::HeaderName>,
@@ -226,21 +226,21 @@ pub(super) struct Rules {
 impl AdminState {
     /// The rules for a record. Of a route that is not configured any more: the store's retention for
     /// a request; an item, whose ledger may live on under another name, is kept without end.
-    pub(super) fn rules(&self, record: &Record) -> Rules {
+    pub(super) fn rules(&self, record: &Record) -> RecordRules {
         let is_item = record.ledger().is_some();
         let route = self.config.routes.iter().find(|route| route.name == record.route);
         match route.map(|route| &route.mode) {
-            Some(Mode::Request(mode)) if !is_item => Rules {
+            Some(Mode::Request(mode)) if !is_item => RecordRules {
                 retention: mode.record.retention,
                 max_stored_body: mode.record.max_stored_body,
                 replayed_header: Some(mode.duplicates.replayed_header.clone()),
             },
-            Some(Mode::Items(mode)) if is_item => Rules {
+            Some(Mode::Items(mode)) if is_item => RecordRules {
                 retention: mode.record.retention,
                 max_stored_body: mode.record.max_stored_body,
                 replayed_header: None,
             },
-            Some(Mode::Request(_) | Mode::Items(_) | Mode::Off) | None => Rules {
+            Some(Mode::Request(_) | Mode::Items(_) | Mode::Off) | None => RecordRules {
                 retention: match is_item {
                     true => Retention::FOREVER,
                     false => self.config.store.retention,

@@ -24,13 +24,13 @@ const LONGEST_VALUE: usize = 8 << 10;
 /// What is written as an object and as nothing else: serde takes an array for a struct as well, its
 /// values in an order that nobody has promised.
 #[derive(Debug)]
-pub(super) struct Object<T>(pub(super) T);
+pub(super) struct StrictObject<T>(pub(super) T);
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for StrictObject<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members<T>(PhantomData<T>);
+        struct MembersVisitor<T>(PhantomData<T>);
 
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for MembersVisitor<T> {
             type Value = T;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -42,14 +42,14 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
             }
         }
 
-        deserializer.deserialize_map(Members(PhantomData)).map(Self)
+        deserializer.deserialize_map(MembersVisitor(PhantomData)).map(Self)
     }
 }
 
 /// `response` as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Written {
+pub(super) struct ResponseInput {
     /// 200 to 599.
     status: u16,
     /// Names with a text, or a list of texts for several lines.
@@ -61,7 +61,7 @@ pub(super) struct Written {
     body_base64: Option<String>,
 }
 
-impl Written {
+impl ResponseInput {
     /// The response as it is kept; `most`: bytes of the largest body, `ours`: the route's header that
     /// marks replays, `now`: its `Date` unless it has one.
     ///

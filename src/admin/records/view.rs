@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::base64;
 use crate::clock::{Timestamp, rfc3339};
 use crate::idempotency::history::HistoryEntry;
-use crate::idempotency::ledger::Progress;
+use crate::idempotency::ledger::Fulfillment;
 use crate::idempotency::record::{Expiry, StoredResponse};
 use crate::idempotency::{Answer, Ledger, Record, RecordId, State};
 
@@ -64,17 +64,17 @@ impl StateName {
 
     pub(super) fn of(record: &Record) -> Self {
         match &record.state {
-            State::InFlight | State::Turn => Self::InFlight,
+            State::InFlight | State::SerializeLock => Self::InFlight,
             State::Unknown { .. } => Self::Unknown,
             State::Final { .. } => Self::Final,
             State::Tombstone { .. } => Self::Tombstone,
             State::Released { .. } => Self::Released,
             State::Item { ledger, .. } if ledger.in_flight > 0 => Self::InFlight,
-            State::Item { ledger, .. } => match ledger.progress() {
-                Progress::Complete => Self::Complete,
-                Progress::Partial => Self::Partial,
-                Progress::None => Self::None,
-                Progress::Unknown => Self::Unknown,
+            State::Item { ledger, .. } => match ledger.fulfillment() {
+                Fulfillment::Complete => Self::Complete,
+                Fulfillment::Partial => Self::Partial,
+                Fulfillment::None => Self::None,
+                Fulfillment::Unknown => Self::Unknown,
             },
         }
     }
@@ -82,14 +82,14 @@ impl StateName {
 
 /// The record as it is in the store, unless it counts as absent at `now`.
 pub(super) fn current_as_it_is(record: Record, now: Timestamp) -> Option<Record> {
-    let there = record.state != State::Turn && record.expired(now) != Expiry::Forget;
+    let there = record.state != State::SerializeLock && record.expired(now) != Expiry::Forget;
     there.then_some(record)
 }
 
 /// The record as it counts at `now`; `None`: as absent. What orders batches is no record of anything
 /// that was asked for.
 pub(super) fn current(record: Record, now: Timestamp) -> Option<Record> {
-    if record.state == State::Turn {
+    if record.state == State::SerializeLock {
         return None;
     }
     match record.expired(now) {
@@ -105,7 +105,7 @@ pub(super) fn summary(id: &RecordId, record: &Record) -> Value {
         State::Final { answer, .. } => Some(answer.status()),
         State::Tombstone { status, .. } => Some(*status),
         State::InFlight
-        | State::Turn
+        | State::SerializeLock
         | State::Unknown { .. }
         | State::Released { .. }
         | State::Item { .. } => None,
@@ -114,7 +114,7 @@ pub(super) fn summary(id: &RecordId, record: &Record) -> Value {
         State::Unknown { reason, .. } => Some(reason.to_string()),
         State::Item { ledger, .. } => ledger.doubt.map(|doubt| doubt.to_string()),
         State::InFlight
-        | State::Turn
+        | State::SerializeLock
         | State::Final { .. }
         | State::Tombstone { .. }
         | State::Released { .. } => None,
@@ -158,7 +158,7 @@ pub(super) fn detail(id: &RecordId, record: &Record) -> Value {
             shown["item"]["row"] = ledger.row.clone().into();
             shown["item"]["evidence"] = ledger.evidence.clone().into();
         }
-        State::InFlight | State::Turn | State::Released { .. } => {}
+        State::InFlight | State::SerializeLock | State::Released { .. } => {}
     }
     shown
 }

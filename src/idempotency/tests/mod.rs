@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::fingerprint::{BodyCompare, FingerprintRules, RequestParts, Select};
 use super::key::{Format, KeyError, KeyRules, KeySource, Scope, Syntax};
 use super::ledger::ItemOutcome;
-use super::outcome::{Conflict, OutcomeRules, StatusPattern, UnknownReason, Verdict};
+use super::outcome::{OutcomeConflict, OutcomeRules, StatusPattern, UnknownReason, Verdict};
 use super::record::{Expiry, StoredResponse};
 use super::retention::{Keep, Retention};
 use super::*;
@@ -126,7 +126,7 @@ fn the_most_specific_outcome_entry_wins() {
         assert_eq!(rules.verdict(status), verdict, "{status}");
     }
     let twice = vec![(Exact(409), Final), (Exact(409), Unknown)];
-    assert_eq!(OutcomeRules::new(twice), Err(Conflict(Exact(409))));
+    assert_eq!(OutcomeRules::new(twice), Err(OutcomeConflict(Exact(409))));
     // Not even a rule for 1xx can make 101 final: the backend left HTTP.
     let upgraded = OutcomeRules::new(vec![(Class(1), Final), (Exact(101), Final)]).unwrap();
     assert_eq!(upgraded.verdict(101), Unknown);
@@ -163,7 +163,7 @@ fn of_request(
         body,
         json,
     };
-    rules.compare(&subject).fingerprint(&tenant)
+    rules.preimage(&subject).fingerprint(&tenant)
 }
 
 #[test]
@@ -242,7 +242,7 @@ pub(super) fn claimed() -> Record {
         attempt: [2; 16],
         owner: [3; 16],
         state: State::InFlight,
-        untold: false,
+        settlement_unreported: false,
         history: Vec::new(),
     }
 }
@@ -283,16 +283,16 @@ fn what_a_record_means_for_a_request() {
         Decision::Forward { replacing: Some(version) } => format!("forward over {version}"),
         Decision::Replay { response, .. } => format!("replay {}", response.status),
         Decision::NotRetained { status, .. } => format!("not retained {status}"),
-        Decision::InProgress => "in progress".to_owned(),
+        Decision::InProgress => "in fulfillment".to_owned(),
         Decision::Unknown => "unknown".to_owned(),
         Decision::Reused { .. } => "reused".to_owned(),
         Decision::Expired => "expired".to_owned(),
     };
     for (record, fingerprint, now, expected) in [
         (None, &same, NOW, "forward"),
-        (Some(&claimed()), &same, NOW, "in progress"),
+        (Some(&claimed()), &same, NOW, "in fulfillment"),
         // However old: time alone never frees a claim.
-        (Some(&claimed()), &same, later(u32::MAX), "in progress"),
+        (Some(&claimed()), &same, later(u32::MAX), "in fulfillment"),
         (Some(&claimed()), &other, NOW, "reused"),
         (Some(&unknown), &same, later(u32::MAX), "unknown"),
         (Some(&unknown), &other, NOW, "reused"),

@@ -13,7 +13,7 @@ use crate::idempotency::ledger::{ItemOutcome, Ledger};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::{Expiry, StoredResponse};
 use crate::idempotency::retention::{Keep, Retention};
-use crate::idempotency::settle::{SettleError, Settling};
+use crate::idempotency::settle::{Settlement, SettlementError};
 use crate::idempotency::*;
 
 const T0: Timestamp = Timestamp::from_millis(1_000_000);
@@ -46,18 +46,18 @@ fn note(why: &str) -> Note {
     Note::new("ann".to_owned(), why.to_owned()).unwrap()
 }
 
-fn settle(record: &Record, how: &Settling) -> Result<Record, SettleError> {
+fn settle(record: &Record, how: &Settlement) -> Result<Record, SettlementError> {
     record.settled(how, note("looked"), KEPT, at(100))
 }
 
-fn every_settling() -> [Settling; 3] {
-    [Settling::Executed(response()), Settling::Issued(None), Settling::NotExecuted]
+fn every_settling() -> [Settlement; 3] {
+    [Settlement::Executed(response()), Settlement::Issued(None), Settlement::NotExecuted]
 }
 
 #[test]
 fn executed_is_final_from_the_settling_on_and_told_as_recovered_once() {
     let unknown = claim().lost(UnknownReason::Timeout, T0);
-    let settled = settle(&unknown, &Settling::Executed(response())).unwrap();
+    let settled = settle(&unknown, &Settlement::Executed(response())).unwrap();
     assert_eq!((settled.version, settled.updated), (unknown.version + 1, at(100)));
     let State::Final { completed, expires, .. } = &settled.state else { panic!("{settled:?}") };
     assert_eq!((*completed, *expires), (at(100), Some(at(3700))));
@@ -66,7 +66,7 @@ fn executed_is_final_from_the_settling_on_and_told_as_recovered_once() {
         other => panic!("{other:?}"),
     };
     assert_eq!(recovered(&settled), (201, true));
-    let told = settled.told();
+    let told = settled.settlement_reported();
     assert_eq!(recovered(&told), (201, false));
     assert_eq!((told.version, &told.history), (settled.version + 1, &settled.history));
     let entry = &settled.history[0];
@@ -77,7 +77,7 @@ fn executed_is_final_from_the_settling_on_and_told_as_recovered_once() {
 #[test]
 fn not_executed_frees_the_key_and_keeps_who_when_and_why() {
     let unknown = claim().lost(UnknownReason::Timeout, T0);
-    let released = settle(&unknown, &Settling::NotExecuted).unwrap();
+    let released = settle(&unknown, &Settlement::NotExecuted).unwrap();
     // Also for another request, and for ever after.
     for (digest, now) in [(1, at(101)), (9, at(101)), (9, at(1_000_000))] {
         let replacing = Some(released.version);
@@ -102,7 +102,7 @@ fn not_executed_frees_the_key_and_keeps_who_when_and_why() {
 #[test]
 fn a_claim_takes_nothing_from_a_record_that_counts_as_absent() {
     let unknown = claim().lost(UnknownReason::Timeout, T0);
-    let released = settle(&unknown, &Settling::NotExecuted).unwrap();
+    let released = settle(&unknown, &Settlement::NotExecuted).unwrap();
     let tombstone = claim().completed(Answer::NotRetained { status: 200 }, KEPT, T0);
     let mut again = Record { updated: at(1_000_000), ..claim() };
     for before in [Some(&released), Some(&tombstone), None] {
@@ -122,7 +122,7 @@ fn a_released_key_is_kept_as_long_as_an_answer_or_a_tombstone_would_be() {
     let unknown = claim().lost(UnknownReason::Timeout, T0);
     let expires = |answer, tombstone| {
         let kept = Retention { answer, tombstone };
-        unknown.settled(&Settling::NotExecuted, note(""), kept, T0).unwrap().expires()
+        unknown.settled(&Settlement::NotExecuted, note(""), kept, T0).unwrap().expires()
     };
     assert_eq!(expires(HOUR, DAY), DAY.end(T0));
     assert_eq!(expires(DAY, Keep::For(Duration::ZERO)), DAY.end(T0));
@@ -135,15 +135,15 @@ fn only_what_is_unknown_can_be_settled() {
     let unknown = claim().lost(UnknownReason::Timeout, T0);
     let known = unknown.completed(Answer::NotRetained { status: 200 }, KEPT, T0);
     let Expiry::Bury(tombstone) = known.expired(at(3600)) else { panic!("due") };
-    let released = settle(&unknown, &Settling::NotExecuted).unwrap();
-    let turn = Record { state: State::Turn, ..claim() };
-    let done = settle(&item(2, 2).lost(UnknownReason::Timeout, T0), &Settling::Issued(None));
+    let released = settle(&unknown, &Settlement::NotExecuted).unwrap();
+    let turn = Record { state: State::SerializeLock, ..claim() };
+    let done = settle(&item(2, 2).lost(UnknownReason::Timeout, T0), &Settlement::Issued(None));
     let table = [
-        (claim(), SettleError::InFlight),
-        (turn, SettleError::InFlight),
-        (known, SettleError::Known),
-        (*tombstone, SettleError::Known),
-        (released, SettleError::Known),
+        (claim(), SettlementError::InFlight),
+        (turn, SettlementError::InFlight),
+        (known, SettlementError::Known),
+        (*tombstone, SettlementError::Known),
+        (released, SettlementError::Known),
     ];
     for (record, error) in &table {
         for how in every_settling() {
@@ -151,35 +151,35 @@ fn only_what_is_unknown_can_be_settled() {
         }
     }
     for (record, error) in
-        [(item(2, 2), SettleError::InFlight), (done.unwrap(), SettleError::Known)]
+        [(item(2, 2), SettlementError::InFlight), (done.unwrap(), SettlementError::Known)]
     {
-        assert_eq!(settle(&record, &Settling::Issued(None)).unwrap_err(), error);
-        assert_eq!(settle(&record, &Settling::NotExecuted).unwrap_err(), error);
-        let executed = Settling::Executed(response());
-        assert_eq!(settle(&record, &executed).unwrap_err(), SettleError::Kind);
+        assert_eq!(settle(&record, &Settlement::Issued(None)).unwrap_err(), error);
+        assert_eq!(settle(&record, &Settlement::NotExecuted).unwrap_err(), error);
+        let executed = Settlement::Executed(response());
+        assert_eq!(settle(&record, &executed).unwrap_err(), SettlementError::Kind);
     }
-    assert_eq!(settle(&unknown, &Settling::Issued(None)).unwrap_err(), SettleError::Kind);
+    assert_eq!(settle(&unknown, &Settlement::Issued(None)).unwrap_err(), SettlementError::Kind);
 }
 
 #[test]
 fn the_unknown_units_of_an_item_are_issued_or_missing() {
     let unknown = item(5, 3).lost(UnknownReason::Timeout, T0);
-    let units = |how: &Settling| {
+    let units = |how: &Settlement| {
         let settled = settle(&unknown, how).unwrap();
         let ledger = settled.ledger().unwrap();
         ledger.check().unwrap();
         assert!(!settled.awaits(&settled.attempt), "a late answer would undo the decision");
         (ledger.fulfilled, ledger.unknown, ledger.remaining(), settled.history[0].units)
     };
-    assert_eq!(units(&Settling::Issued(None)), (3, 0, 2, Some(3)));
-    assert_eq!(units(&Settling::Issued(Some(1))), (1, 0, 4, Some(1)));
-    assert_eq!(units(&Settling::NotExecuted), (0, 0, 5, None));
+    assert_eq!(units(&Settlement::Issued(None)), (3, 0, 2, Some(3)));
+    assert_eq!(units(&Settlement::Issued(Some(1))), (1, 0, 4, Some(1)));
+    assert_eq!(units(&Settlement::NotExecuted), (0, 0, 5, None));
     for wrong in [0, 4, u64::MAX] {
-        let error = SettleError::Units { unknown: 3 };
-        assert_eq!(settle(&unknown, &Settling::Issued(Some(wrong))).unwrap_err(), error);
+        let error = SettlementError::Units { unknown: 3 };
+        assert_eq!(settle(&unknown, &Settlement::Issued(Some(wrong))).unwrap_err(), error);
     }
     // Complete now: its retention begins.
-    let complete = settle(&item(2, 2).lost(UnknownReason::Timeout, T0), &Settling::Issued(None));
+    let complete = settle(&item(2, 2).lost(UnknownReason::Timeout, T0), &Settlement::Issued(None));
     assert_eq!(complete.unwrap().expires(), Some(at(3700)));
 }
 
@@ -193,13 +193,13 @@ fn a_purge_leaves_a_tombstone_until_the_record_would_have_been_forgotten() {
     assert!(matches!(decide(Some(&purged), &prints(2), at(11)), Decision::Reused { .. }));
     assert_eq!(purged.purged(note(""), at(20)), Ok(None), "it is gone already");
     let unknown = claim().lost(UnknownReason::Timeout, T0);
-    let released = settle(&unknown, &Settling::NotExecuted).unwrap();
+    let released = settle(&unknown, &Settlement::NotExecuted).unwrap();
     for (record, error) in [
-        (claim(), SettleError::InFlight),
-        (unknown, SettleError::Unknown),
-        (released, SettleError::NoAnswer),
-        (item(2, 2), SettleError::InFlight),
-        (item(2, 2).lost(UnknownReason::Timeout, T0), SettleError::Unknown),
+        (claim(), SettlementError::InFlight),
+        (unknown, SettlementError::Unknown),
+        (released, SettlementError::NoAnswer),
+        (item(2, 2), SettlementError::InFlight),
+        (item(2, 2).lost(UnknownReason::Timeout, T0), SettlementError::Unknown),
     ] {
         assert_eq!(record.purged(note(""), at(10)), Err(error));
     }
@@ -229,7 +229,7 @@ fn a_history_is_bounded_and_keeps_the_latest() {
     let mut record = claim().lost(UnknownReason::Timeout, T0);
     for round in 0..MAX_HISTORY + 3 {
         let note = note(&round.to_string());
-        record = record.settled(&Settling::NotExecuted, note, KEPT, at(1)).unwrap();
+        record = record.settled(&Settlement::NotExecuted, note, KEPT, at(1)).unwrap();
         record = record.lost(UnknownReason::Timeout, T0);
     }
     let why: Vec<&str> = record.history.iter().map(|entry| entry.note.why()).collect();

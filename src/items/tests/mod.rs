@@ -35,9 +35,9 @@ pub(super) fn tenant() -> TenantId {
     TenantId::from_bytes([7; 16])
 }
 
-pub(super) fn request(body: &str) -> Request<'_> {
+pub(super) fn request(body: &str) -> BatchRequest<'_> {
     const TENANT: TenantId = TenantId::from_bytes([7; 16]);
-    Request { tenant: &TENANT, parameters: &[], body: body.as_bytes() }
+    BatchRequest { tenant: &TENANT, parameters: &[], body: body.as_bytes() }
 }
 
 /// A ledger in memory, driven as the proxy drives the store.
@@ -50,26 +50,28 @@ pub(super) struct Books {
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) batch: Batch,
-    pub(super) plan: Plan,
+    pub(super) plan: BatchPlan,
     /// What goes upstream; `None`: nothing.
     pub(super) upstream: Option<String>,
 }
 
 impl Books {
     /// Reads, splits and claims.
-    pub(super) fn claim(&mut self, mode: &ItemsMode, body: &str) -> Result<Call, Verdict> {
+    pub(super) fn claim(&mut self, mode: &ItemsMode, body: &str) -> Result<Call, BatchDecision> {
         let batch = Batch::read(&mode.rules, &request(body)).unwrap();
-        let known: Vec<Option<Known<'_>>> = batch
+        let known: Vec<Option<ExistingItem<'_>>> = batch
             .items
             .iter()
             .map(|item| {
-                self.entries.get(&*item.id).map(|(digest, ledger)| Known { digest, ledger })
+                self.entries.get(&*item.id).map(|(digest, ledger)| ExistingItem { digest, ledger })
             })
             .collect();
-        let plan = Plan::of(&batch, &known);
-        match plan.verdict() {
-            Verdict::Send | Verdict::Replay => {}
-            refused @ (Verdict::Reused { .. } | Verdict::InFlight { .. }) => return Err(refused),
+        let plan = BatchPlan::of(&batch, &known);
+        match plan.decision() {
+            BatchDecision::Send | BatchDecision::Replay => {}
+            refused @ (BatchDecision::Reused { .. } | BatchDecision::InFlight { .. }) => {
+                return Err(refused);
+            }
         }
         let upstream = plan.body(&mode.rules, &batch, body.as_bytes());
         for (at, units) in plan.sent() {
@@ -81,7 +83,7 @@ impl Books {
             entry.1 = entry.1.claim(units).unwrap();
         }
         let upstream = upstream.map(|bytes| String::from_utf8(bytes).unwrap());
-        assert_eq!(upstream.is_some(), plan.verdict() == Verdict::Send);
+        assert_eq!(upstream.is_some(), plan.decision() == BatchDecision::Send);
         Ok(Call { batch, plan, upstream })
     }
 
@@ -92,8 +94,8 @@ impl Books {
         call: &Call,
         status: u16,
         body: &str,
-    ) -> (Joined, Answer) {
-        let response = Response { status, body: body.as_bytes() };
+    ) -> (BatchOutcome, BatchAnswer) {
+        let response = BackendResponse { status, body: body.as_bytes() };
         let joined = join(&mode.rules, &mode.outcome, &call.batch, &call.plan, &response);
         for (item, outcome) in call.batch.items.iter().zip(&joined.outcomes) {
             if let Some(outcome) = outcome {
@@ -106,7 +108,7 @@ impl Books {
     }
 
     /// The answer of a call for which nothing was sent.
-    pub(super) fn replay(&self, mode: &ItemsMode, call: &Call) -> Answer {
+    pub(super) fn replay(&self, mode: &ItemsMode, call: &Call) -> BatchAnswer {
         render(&mode.rules, &call.batch, &self.of(call), None)
     }
 
@@ -123,10 +125,10 @@ impl Books {
     }
 }
 
-pub(super) fn text(answer: &Answer) -> &str {
+pub(super) fn text(answer: &BatchAnswer) -> &str {
     std::str::from_utf8(&answer.body).unwrap()
 }
 
-pub(super) fn value(answer: &Answer) -> serde_json::Value {
+pub(super) fn value(answer: &BatchAnswer) -> serde_json::Value {
     serde_json::from_slice(&answer.body).unwrap()
 }

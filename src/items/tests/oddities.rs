@@ -5,7 +5,7 @@ use super::*;
 /// What became of an item: units issued and whether it is closed, or why nobody knows.
 type Fate = Result<(u64, bool), Doubt>;
 
-fn fates(joined: &Joined) -> Vec<Option<Fate>> {
+fn fates(joined: &BatchOutcome) -> Vec<Option<Fate>> {
     let fate = |outcome: &ItemOutcome| match outcome {
         ItemOutcome::Issued { units, closed, .. } => Ok((*units, *closed)),
         ItemOutcome::Unknown { doubt, .. } => Err(*doubt),
@@ -21,7 +21,7 @@ const ALIKE: &str = r#"{"rewards":[{"requestId":"a","rewardId":1,"quantity":2},{
 #[track_caller]
 fn check_with(mode: &ItemsMode, body: &str, status: u16, answer: &str, expected: &[Fate]) {
     let call = Books::default().claim(mode, body).unwrap();
-    let response = Response { status, body: answer.as_bytes() };
+    let response = BackendResponse { status, body: answer.as_bytes() };
     let joined = join(&mode.rules, &mode.outcome, &call.batch, &call.plan, &response);
     let expected: Vec<Option<Fate>> = expected.iter().copied().map(Some).collect();
     assert_eq!(fates(&joined), expected, "{answer}");
@@ -71,7 +71,7 @@ fn a_count_that_cannot_be_or_differs_is_unknown() {
     check_row(r#""quantity":1,"intouch":{}"#, Err(Doubt::Contradicting));
     check_row(r#""quantity":3"#, Err(Doubt::OverIssued));
     check_row(r#""intouch":[1,2,3]"#, Err(Doubt::OverIssued));
-    check_row(r#""status":{"success":true,"code":200}"#, Err(Doubt::Silent));
+    check_row(r#""status":{"success":true,"code":200}"#, Err(Doubt::CountMissing));
 }
 
 #[test]
@@ -87,9 +87,9 @@ fn codes_decide_where_nothing_is_counted() {
     for code in ["8003", "\"8004\"", "12005", "10004"] {
         check_row(&format!(r#""status":{{"code":{code}}},"quantity":null"#), issued(0));
     }
-    check_row(r#""status":{"code":"1010"},"quantity":0"#, Err(Doubt::Said));
-    check_row(r#""status":{"code":1010},"quantity":1,"intouch":[1]"#, Err(Doubt::Said));
-    check_row(r#""status":{"code":7777}"#, Err(Doubt::Silent));
+    check_row(r#""status":{"code":"1010"},"quantity":0"#, Err(Doubt::Declared));
+    check_row(r#""status":{"code":1010},"quantity":1,"intouch":[1]"#, Err(Doubt::Declared));
+    check_row(r#""status":{"code":7777}"#, Err(Doubt::CountMissing));
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_final_code_closes_an_item() {
     books.complete(&mode, &call, 200, answer);
     let call = books.claim(&mode, body).unwrap();
     assert_eq!(call.upstream, None);
-    assert_eq!(books.replay(&mode, &call).progress, rules::Progress::Partial);
+    assert_eq!(books.replay(&mode, &call).fulfillment, rules::Fulfillment::Partial);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn rows_find_their_items_by_id_in_any_order() {
         TWO,
         200,
         r#"{"rewards":[{"requestId":"a","quantity":1},{"requestId":"a","quantity":1}]}"#,
-        &[Err(Doubt::Twice), Err(Doubt::Missing)],
+        &[Err(Doubt::Duplicated), Err(Doubt::Missing)],
     );
     // A row of nobody: what has its own id stands, the rest does not.
     check(
@@ -227,7 +227,7 @@ fn rows_without_ids_are_told_by_a_member_or_by_their_place() {
         TWO,
         200,
         r#"{"rewards":[null,{"requestId":"b","quantity":0}]}"#,
-        &[Err(Doubt::Silent), issued(0)],
+        &[Err(Doubt::CountMissing), issued(0)],
     );
 }
 
@@ -253,7 +253,7 @@ fn places_are_counted_in_what_was_sent() {
     );
     let answer = r#"{"data":[{"status":"PENDING"},{"status":"SUCCESS","n":3}]}"#;
     let (joined, answer) = books.complete(&mode, &call, 200, answer);
-    assert_eq!(fates(&joined), [None, Some(Err(Doubt::Silent)), Some(issued(1))]);
+    assert_eq!(fates(&joined), [None, Some(Err(Doubt::CountMissing)), Some(issued(1))]);
     assert_eq!(
         (answer.status, text(&answer)),
         (
@@ -310,13 +310,13 @@ fn one_item_is_one_row() {
     let listed = r#"{"mobile":"1","rewards":[{"rewardId":1,"quantity":2,"requestId":"a"}]}"#;
     assert_eq!(books.claim(&bulk, listed).unwrap().upstream, None);
     check_with(&mode, body, 200, r#"{"requestId":"x","quantity":2}"#, &[Err(Doubt::Missing)]);
-    check_with(&mode, body, 200, "{}", &[Err(Doubt::Silent)]);
+    check_with(&mode, body, 200, "{}", &[Err(Doubt::CountMissing)]);
     check_with(&mode, body, 200, r#"{"status":{"code":8004}}"#, &[issued(0)]);
     check_with(&mode, body, 401, r#"{"message":"who?"}"#, &[issued(0)]);
     check_with(&mode, body, 404, r#"{"message":"no such customer"}"#, &[issued(0)]);
     for status in [200, 409, 500] {
         let answer = r#"{"message":"no such customer"}"#;
-        check_with(&mode, body, status, answer, &[Err(Doubt::Silent)]);
+        check_with(&mode, body, status, answer, &[Err(Doubt::CountMissing)]);
     }
 }
 
@@ -326,7 +326,10 @@ fn a_refusal_of_the_whole_batch_goes_on_as_it_came_when_there_is_nothing_to_add(
     let call = books.claim(&mode, TWO).unwrap();
     let refusal = "{ \"status\":{\"success\":false,\"code\":8003,\"message\":\"no such customer\"},\n\"rewards\":null }";
     let (joined, answer) = books.complete(&mode, &call, 400, refusal);
-    assert_eq!((joined.shape, answer.status, text(&answer)), (Shape::Refused, 400, refusal));
+    assert_eq!(
+        (joined.shape, answer.status, text(&answer)),
+        (ResponseShape::Refused, 400, refusal)
+    );
     assert!(books.entries.values().all(|(_, entry)| entry.is_blank()));
     let call = books.claim(&mode, TWO).unwrap();
     books.complete(

@@ -131,7 +131,7 @@ fn check_sent(call: &Call, before: &Books) {
 }
 
 /// The cumulative answer has a row for each item in its order, and every outcome once.
-fn check_answer(call: &Call, books: &Books, backend: &Backend, answer: &Answer) {
+fn check_answer(call: &Call, books: &Books, backend: &Backend, answer: &BatchAnswer) {
     let document = crate::json::Document::parse(&answer.body).unwrap();
     let at = crate::json::Pointer::parse("/rewards").unwrap();
     let rows: Vec<_> = document.find(&at).unwrap().elements().collect();
@@ -169,7 +169,7 @@ fn settle(books: &mut Books, backend: &Backend) {
             issued.iter().filter(|coupon| !booked.contains(coupon)).cloned().collect();
         let outcome = ItemOutcome::Issued {
             units: missing.len() as u64,
-            appended: vec![Appended { at: "/vendor".into(), elements: missing }],
+            appended: vec![OutcomeList { at: "/vendor".into(), elements: missing }],
             row: None,
             closed: false,
         };
@@ -312,7 +312,7 @@ fn no_answer_makes_the_gateway_panic_or_book_more_than_was_sent() {
         for (_, entry) in books.entries.values() {
             entry.check().unwrap();
         }
-        if joined.shape == Shape::Rows {
+        if joined.shape == ResponseShape::Rows {
             assert!(serde_json::from_slice::<serde_json::Value>(&answer.body).is_ok());
             booked += 1;
         }

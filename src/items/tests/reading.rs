@@ -70,10 +70,10 @@ fn what_cannot_be_claimed_is_refused() {
     check(&currency(), r#"{"uniqueId":"a"}"#, BatchError::NoItems);
 }
 
-fn first_print(mode: &ItemsMode, request: &Request<'_>) -> Fingerprint {
+fn first_print(mode: &ItemsMode, request: &BatchRequest<'_>) -> Fingerprint {
     let document = Document::parse(request.body).unwrap();
-    let (batch, prints) = Batch::read_with_prints(&mode.rules, request, &document).unwrap();
-    batch.fingerprint(&prints, 0).unwrap()
+    let (batch, digests) = Batch::read_with_digests(&mode.rules, request, &document).unwrap();
+    batch.fingerprint(&digests, 0).unwrap()
 }
 
 #[track_caller]
@@ -126,7 +126,8 @@ fn a_changed_item_is_told_by_its_members() {
     let tenant = tenant();
     let of = |id| {
         let parameters = [("id", id)];
-        let request = Request { tenant: &tenant, parameters: &parameters, body: body.as_bytes() };
+        let request =
+            BatchRequest { tenant: &tenant, parameters: &parameters, body: body.as_bytes() };
         first_print(&of_array, &request)
     };
     assert_eq!(of("5").differing(&of("6")), ["{id}"]);
@@ -137,9 +138,9 @@ fn a_changed_item_refuses_the_whole_batch_before_anything_else() {
     let (mode, mut books) = (capillary(), Books::default());
     let body = r#"{"rewards":[{"requestId":"a"},{"requestId":"b","quantity":2}]}"#;
     books.claim(&mode, body).unwrap();
-    assert_eq!(books.claim(&mode, body).unwrap_err(), Verdict::InFlight { item: 0 });
+    assert_eq!(books.claim(&mode, body).unwrap_err(), BatchDecision::InFlight { item: 0 });
     let changed = body.replace(":2", ":3");
-    assert_eq!(books.claim(&mode, &changed).unwrap_err(), Verdict::Reused { item: 1 });
+    assert_eq!(books.claim(&mode, &changed).unwrap_err(), BatchDecision::Reused { item: 1 });
 }
 
 #[test]
@@ -162,7 +163,7 @@ fn batches_of_one_customer_share_a_digest() {
 fn an_entry_survives_its_encoding_and_refuses_what_does_not_add_up() {
     let outcome = ItemOutcome::Issued {
         units: 1,
-        appended: vec![Appended { at: "/x".into(), elements: vec!["1.10".into()] }],
+        appended: vec![OutcomeList { at: "/x".into(), elements: vec!["1.10".into()] }],
         row: Some("{}".into()),
         closed: false,
     };
@@ -190,7 +191,7 @@ fn an_entry_survives_its_encoding_and_refuses_what_does_not_add_up() {
 fn tries_that_issue_nothing_do_not_grow_an_entry_without_end() {
     let idle = ItemOutcome::Issued {
         units: 0,
-        appended: vec![Appended { at: "/x".into(), elements: vec!["1".repeat(1000)] }],
+        appended: vec![OutcomeList { at: "/x".into(), elements: vec!["1".repeat(1000)] }],
         row: None,
         closed: false,
     };

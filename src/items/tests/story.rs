@@ -38,7 +38,7 @@ fn three_calls_finish_what_is_missing_and_a_fourth_sends_nothing() {
     let mode = capillary();
     let mut books = Books::default();
     let (mut issued, mut points) = ([0, 0], 0);
-    let quantities = |answer: &Answer| {
+    let quantities = |answer: &BatchAnswer| {
         let value = value(answer);
         let rows = value["rewards"].as_array().unwrap();
         rows.iter().map(|row| row["quantity"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
@@ -71,7 +71,7 @@ fn three_calls_finish_what_is_missing_and_a_fourth_sends_nothing() {
     assert_eq!(call.upstream, None);
     let answer = books.replay(&mode, &call);
     let told = value(&answer);
-    assert_eq!((answer.status, answer.progress), (200, rules::Progress::Complete));
+    assert_eq!((answer.status, answer.fulfillment), (200, rules::Fulfillment::Complete));
     assert_eq!(quantities(&answer), ["2", "2"]);
     assert_eq!(told["rewards"][0]["intouch"], json!([{"couponCode":"R1-0"},{"couponCode":"R1-1"}]));
     assert_eq!(told["rewards"][1]["intouch"], json!([{"couponCode":"R2-0"},{"couponCode":"R2-1"}]));
@@ -83,7 +83,7 @@ fn a_lost_answer_holds_its_items_and_lets_others_go_on() {
     let mut books = Books::default();
     let first = r#"{"mobile":"1","rewards":[{"rewardId":1,"requestId":"a","quantity":3}]}"#;
     let call = books.claim(&mode, first).unwrap();
-    assert_eq!(books.claim(&mode, first).unwrap_err(), Verdict::InFlight { item: 0 });
+    assert_eq!(books.claim(&mode, first).unwrap_err(), BatchDecision::InFlight { item: 0 });
     books.lose(&call);
     let both = r#"{"mobile":"1","rewards":[{"rewardId":1,"requestId":"a","quantity":3},{"rewardId":2,"requestId":"b"}]}"#;
     let call = books.claim(&mode, both).unwrap();
@@ -113,7 +113,7 @@ fn a_lost_answer_holds_its_items_and_lets_others_go_on() {
 #[test]
 fn a_delta_shows_what_this_call_issued() {
     let mut mode = capillary();
-    mode.rules.view = rules::View::Delta;
+    mode.rules.view = rules::QuantityView::Delta;
     let mut books = Books::default();
     let body = r#"{"rewards":[{"rewardId":1,"requestId":"a","quantity":2}]}"#;
     let row = |n: &str, coupons: &str| {
@@ -163,7 +163,7 @@ fn all_that_was_issued_is_told_however_long_the_lists_have_grown() {
     let mode = capillary();
     let body = r#"{"rewards":[{"requestId":"a","quantity":2}]}"#;
     let call = Books::default().claim(&mode, body).unwrap();
-    let list = |at: &str, elements: Vec<String>| Appended { at: at.to_owned(), elements };
+    let list = |at: &str, elements: Vec<String>| OutcomeList { at: at.to_owned(), elements };
     // More values than a text may have that is read.
     let many: Vec<String> = (0..=crate::json::MAX_VALUES).map(|n| n.to_string()).collect();
     for row in [

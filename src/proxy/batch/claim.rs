@@ -11,7 +11,7 @@ use super::read::Intake;
 use super::remote::{Elsewhere, follows};
 use super::response::{parallel, replay, reused};
 use crate::config::ItemsMode;
-use crate::items::{self, Part, Plan, Verdict};
+use crate::items::{self, BatchDecision, BatchPlan, ItemDecision};
 use crate::problem::Problem;
 use crate::proxy::answer::Answer;
 use crate::proxy::reply;
@@ -36,8 +36,8 @@ impl Claiming<'_> {
         let mut tries = 0;
         while tries < MAX_TRIES {
             let Start { route, intake, records, plan, .. } = &mut self.start;
-            let waits = match plan.verdict() {
-                Verdict::Send => {
+            let waits = match plan.decision() {
+                BatchDecision::Send => {
                     let body = body_to_send(mode, intake, plan).map_err(Err)?;
                     let claim = claims::claim(gateway, intake, *route, mode, (plan, records));
                     match claim.await {
@@ -49,11 +49,13 @@ impl Claiming<'_> {
                         Err(problem) => return Err(self.without_a_claim(problem, dropped).await),
                     }
                 }
-                Verdict::InFlight { item } => {
+                BatchDecision::InFlight { item } => {
                     Some(follows(gateway, &mut elsewhere, intake, records, item))
                 }
-                Verdict::Reused { item } => return Err(reused(mode, intake, records, item)),
-                Verdict::Replay => return Err(replay(gateway, mode, intake, records, dropped)),
+                BatchDecision::Reused { item } => return Err(reused(mode, intake, records, item)),
+                BatchDecision::Replay => {
+                    return Err(replay(gateway, mode, intake, records, dropped));
+                }
             };
             match waits {
                 None => tries += 1,
@@ -82,9 +84,11 @@ impl Claiming<'_> {
             return Err(problem);
         }
         let Start { intake, records, plan, .. } = &self.start;
-        match plan.verdict() {
-            Verdict::Replay => replay(self.gateway, self.mode, intake, records, dropped),
-            Verdict::Send | Verdict::InFlight { .. } | Verdict::Reused { .. } => Err(problem),
+        match plan.decision() {
+            BatchDecision::Replay => replay(self.gateway, self.mode, intake, records, dropped),
+            BatchDecision::Send | BatchDecision::InFlight { .. } | BatchDecision::Reused { .. } => {
+                Err(problem)
+            }
         }
     }
 
@@ -100,12 +104,13 @@ impl Claiming<'_> {
 pub(crate) fn body_to_send(
     mode: &ItemsMode,
     intake: &mut Intake,
-    plan: &Plan,
+    plan: &BatchPlan,
 ) -> Result<Bytes, Problem> {
     let whole = &mut intake.whole;
-    let whole_item =
-        |(part, item): (&Part, &items::batch::Item)| *part == Part::Send(item.quantity);
-    if plan.parts.iter().zip(&intake.batch.items).all(whole_item) {
+    let whole_item = |(part, item): (&ItemDecision, &items::batch::Item)| {
+        *part == ItemDecision::Send(item.quantity)
+    };
+    if plan.items.iter().zip(&intake.batch.items).all(whole_item) {
         return Ok(whole.body.clone());
     }
     let Some(body) = plan.body(&mode.rules, &intake.batch, &whole.body) else {
@@ -123,7 +128,7 @@ pub(crate) struct Start {
     pub(crate) route: usize,
     pub(crate) intake: Box<Intake>,
     pub(crate) records: Records,
-    pub(crate) plan: Plan,
+    pub(crate) plan: BatchPlan,
     /// Until when it may wait for what other processes are sending.
     pub(crate) until: Instant,
 }

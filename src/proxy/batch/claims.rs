@@ -14,7 +14,7 @@ use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::retention::Retention;
 use crate::idempotency::{Record, RecordId, State};
-use crate::items::Plan;
+use crate::items::BatchPlan;
 use crate::nonce;
 use crate::problem::Problem;
 use crate::proxy::reply;
@@ -77,7 +77,7 @@ pub(crate) async fn claim(
     intake: &mut Intake,
     route: usize,
     mode: &ItemsMode,
-    (plan, records): (&Plan, &Records),
+    (plan, records): (&BatchPlan, &Records),
 ) -> Result<Claim, Problem> {
     let retention = mode.record.retention;
     let now = gateway.store.now();
@@ -177,7 +177,7 @@ impl Draft<'_> {
             attempt,
             owner,
             state: State::item(ledger, self.retention, now),
-            untold: false,
+            settlement_unreported: false,
             history: Vec::new(),
         })
     }

@@ -23,7 +23,7 @@ use crate::idempotency::ledger::{Doubt, ItemOutcome};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::outcome::Verdict as StatusVerdict;
 use crate::idempotency::{RecordId, TenantId};
-use crate::items::{self, Joined, Plan, Shape, join};
+use crate::items::{self, BatchOutcome, BatchPlan, ResponseShape, join};
 use crate::places::Place;
 use crate::problem::{Disposition, Problem};
 use crate::proxy::answer::{Answer, quota_exceeded, too_many_claims};
@@ -91,7 +91,7 @@ struct Call<'a> {
     mode: &'a ItemsMode,
     batch: items::Batch,
     records: Records,
-    plan: Plan,
+    plan: BatchPlan,
 }
 
 async fn run(gateway: Arc<Gateway>, start: Start, conclusion: Conclusion, places: Places) {
@@ -191,11 +191,11 @@ impl Call<'_> {
     }
 
     /// What an answer says of each item, and whether it says that the call was not executed at all.
-    fn join(&self, status: StatusCode, body: &Bytes) -> (Joined, bool) {
+    fn join(&self, status: StatusCode, body: &Bytes) -> (BatchOutcome, bool) {
         let mode = self.mode;
-        let response = items::Response { status: status.as_u16(), body };
+        let response = items::BackendResponse { status: status.as_u16(), body };
         let joined = join(&mode.rules, &mode.outcome, &self.batch, &self.plan, &response);
-        let released = joined.shape == Shape::Refused
+        let released = joined.shape == ResponseShape::Refused
             && mode.outcome.verdict(status.as_u16()) == StatusVerdict::Released;
         for (at, outcome) in joined.outcomes.iter().enumerate() {
             if let Some(ItemOutcome::Unknown { doubt, .. }) = outcome {
@@ -213,12 +213,12 @@ impl Call<'_> {
         head: http::response::Parts,
         body: &Bytes,
         held: Option<Reservation>,
-        joined: &Joined,
+        joined: &BatchOutcome,
         (recorded, released): (Recorded, bool),
         now: Timestamp,
     ) -> Answer {
         let Recorded { records: recorded_now, durable } = recorded;
-        if joined.shape == Shape::Unreadable {
+        if joined.shape == ResponseShape::Unreadable {
             let status = match head.status {
                 StatusCode::GATEWAY_TIMEOUT => StatusCode::GATEWAY_TIMEOUT,
                 _ => StatusCode::BAD_GATEWAY,
@@ -262,6 +262,6 @@ impl Call<'_> {
 static UNREADABLE: ItemOutcome = ItemOutcome::Unknown { doubt: Doubt::Unreadable, row: None };
 
 /// What an answer says of the item at this place.
-fn said(joined: &Joined, at: usize) -> &ItemOutcome {
+fn said(joined: &BatchOutcome, at: usize) -> &ItemOutcome {
     joined.outcomes.get(at).and_then(Option::as_ref).unwrap_or(&UNREADABLE)
 }

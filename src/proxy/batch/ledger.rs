@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::idempotency::record::Expiry;
 use crate::idempotency::{Record, RecordId};
-use crate::items::{self, Batch, Plan};
+use crate::items::{self, Batch, BatchPlan};
 use crate::problem::Problem;
 use crate::proxy::reply;
 use crate::proxy::state::Gateway;
@@ -35,18 +35,21 @@ pub(crate) fn unread(ids: &[RecordId]) -> Records {
 }
 
 /// What to do about a batch whose items have these records.
-pub(crate) fn plan(batch: &Batch, records: &Records, now: Timestamp) -> Plan {
-    let known: Vec<Option<items::Known<'_>>> = records
+pub(crate) fn plan(batch: &Batch, records: &Records, now: Timestamp) -> BatchPlan {
+    let known: Vec<Option<items::ExistingItem<'_>>> = records
         .iter()
         .map(|record| {
             let record = record.as_deref()?;
             if forgotten(record, now) {
                 return None;
             }
-            Some(items::Known { digest: &record.fingerprint.digest, ledger: record.ledger()? })
+            Some(items::ExistingItem {
+                digest: &record.fingerprint.digest,
+                ledger: record.ledger()?,
+            })
         })
         .collect();
-    Plan::of(batch, &known)
+    BatchPlan::of(batch, &known)
 }
 
 /// The records as clients are told of them: of those whose retention has ended the quantities alone,

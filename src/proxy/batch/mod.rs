@@ -34,7 +34,7 @@ use super::incoming::Arrived;
 use super::reply;
 use super::state::Gateway;
 use crate::config::ItemsMode;
-use crate::items::Verdict;
+use crate::items::BatchDecision;
 
 /// How often a batch is planned anew when an item is in flight and nobody here is sending it: the
 /// sender may just have ended.
@@ -65,10 +65,10 @@ pub(crate) async fn exchange(
             false => ledger::unread(&intake.ids),
         };
         let plan = ledger::plan(&intake.batch, &records, gateway.store.now());
-        let sending = match plan.verdict() {
-            Verdict::Reused { item } => return reused(mode, &mut intake, &records, item),
-            Verdict::Replay => return replay(gateway, mode, &intake, &records, dropped),
-            Verdict::Send => {
+        let sending = match plan.decision() {
+            BatchDecision::Reused { item } => return reused(mode, &mut intake, &records, item),
+            BatchDecision::Replay => return replay(gateway, mode, &intake, &records, dropped),
+            BatchDecision::Send => {
                 let hold = gateway.busy.hold(intake.names(&plan));
                 match hold.map(|hold| (hold, forward::Places::take(gateway, intake.tenant))) {
                     Ok((hold, Ok(places))) => {
@@ -90,7 +90,7 @@ pub(crate) async fn exchange(
                     Err(sending) => Sender::Here(sending),
                 }
             }
-            Verdict::InFlight { item } => match gateway.busy.holder(&intake.ids[item]) {
+            BatchDecision::InFlight { item } => match gateway.busy.holder(&intake.ids[item]) {
                 Some(sending) => Sender::Here(sending),
                 None if follows(gateway, &mut elsewhere, &intake, &records, item) => {
                     Sender::Elsewhere
@@ -113,7 +113,7 @@ pub(crate) async fn exchange(
                 return parallel(mode, sending.rest());
             }
         }
-        intake.prints = None;
+        intake.digests = None;
         let ended = async {
             match &sending {
                 Sender::Here(sending) => sending.ended().await,

@@ -8,7 +8,7 @@ use super::locks::Name;
 use crate::config::ItemsMode;
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::{RecordId, TenantId};
-use crate::items::{self, Batch, BatchError, Plan, Prints, Request};
+use crate::items::{self, Batch, BatchError, BatchPlan, BatchRequest, ItemDigests};
 use crate::json::Document;
 use crate::problem::Problem;
 use crate::proxy::incoming::Arrived;
@@ -22,7 +22,7 @@ pub(crate) struct Intake {
     pub(crate) batch: Batch,
     /// The digests of its items' members, for the records of new ones. They are not kept while it
     /// waits, but made again when they are needed.
-    pub(crate) prints: Option<Prints>,
+    pub(crate) digests: Option<ItemDigests>,
     /// The id of each item's record.
     pub(crate) ids: Vec<RecordId>,
     /// Digest of the business id the body names.
@@ -57,7 +57,7 @@ pub(crate) async fn read(
     let tenant = client.tenant(&gateway.config.tenant.headers, &head.headers);
     let parameters = gateway.router.parameters(&head.method, path.of(&head.uri));
     let named = borrowed(&parameters);
-    let request = Request { tenant: &tenant, parameters: &named, body: &body };
+    let request = BatchRequest { tenant: &tenant, parameters: &named, body: &body };
     let verbatim = verbatim(&gateway.config.routes[route].name, &request);
     if let Some(merged) = gateway.hot.merged(&verbatim, gateway.store.now()) {
         return Ok(Read::Known(merged));
@@ -66,8 +66,8 @@ pub(crate) async fn read(
         Ok(document) => document,
         Err(error) => return Ok(Read::Refused(BatchError::NotJson(error))),
     };
-    let (batch, prints) = match Batch::read_with_prints(&mode.rules, &request, &document) {
-        Ok((batch, prints)) => (batch, Some(prints)),
+    let (batch, digests) = match Batch::read_with_digests(&mode.rules, &request, &document) {
+        Ok((batch, digests)) => (batch, Some(digests)),
         Err(error) => return Ok(Read::Refused(error)),
     };
     let scope = items::scope(&mode.ledger);
@@ -77,12 +77,12 @@ pub(crate) async fn read(
     let subject = subject.and_then(|at| intake::subject(&document, at, &tenant));
     drop(document);
     let whole = Whole { head, peer: client.ip, body, reservation };
-    let intake = Intake { tenant, batch, prints, ids, subject, parameters, verbatim, whole };
+    let intake = Intake { tenant, batch, digests, ids, subject, parameters, verbatim, whole };
     Ok(Read::Batch(Box::new(intake)))
 }
 
 /// A digest of everything that decides what a batch is told, but the records.
-pub(crate) fn verbatim(route: &str, request: &Request<'_>) -> RecordId {
+pub(crate) fn verbatim(route: &str, request: &BatchRequest<'_>) -> RecordId {
     let mut hash = Sha256::new();
     let mut field = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
@@ -107,24 +107,24 @@ pub(crate) fn borrowed(parameters: &[(String, String)]) -> Vec<(&str, &str)> {
 
 impl Intake {
     /// What the batch must have for itself to send what `plan` says.
-    pub(crate) fn names(&self, plan: &Plan) -> Vec<Name> {
+    pub(crate) fn names(&self, plan: &BatchPlan) -> Vec<Name> {
         let items = plan.sent().map(|(at, _)| self.ids[at]);
         items.chain(self.batch.serial.iter().copied().map(RecordId::from_bytes)).collect()
     }
 
     /// The fingerprint of the item at this place, with a digest for each member.
     pub(crate) fn fingerprint(&mut self, mode: &ItemsMode, at: usize) -> Option<Fingerprint> {
-        let prints = match self.prints.take() {
-            Some(prints) => prints,
+        let digests = match self.digests.take() {
+            Some(digests) => digests,
             None => {
                 let named = borrowed(&self.parameters);
                 let body = &self.whole.body;
-                let request = Request { tenant: &self.tenant, parameters: &named, body };
+                let request = BatchRequest { tenant: &self.tenant, parameters: &named, body };
                 // The same body was read already; this cannot fail.
                 let document = Document::parse(body).ok()?;
-                Batch::read_with_prints(&mode.rules, &request, &document).ok()?.1
+                Batch::read_with_digests(&mode.rules, &request, &document).ok()?.1
             }
         };
-        self.batch.fingerprint(self.prints.insert(prints), at)
+        self.batch.fingerprint(self.digests.insert(digests), at)
     }
 }

@@ -15,8 +15,8 @@ use super::read::Intake;
 use crate::body::{Body, Held, full};
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
-use crate::items::rules::{Progress, Refusal};
-use crate::items::{self, BatchError, Joined, Ledger};
+use crate::items::rules::{Fulfillment, Refusal};
+use crate::items::{self, BatchError, BatchOutcome, Ledger};
 use crate::problem::{Dialect, Disposition, Problem, STATUS, Slug};
 use crate::proxy::answer::{Answer, report};
 use crate::proxy::budget::Reservation;
@@ -48,7 +48,7 @@ pub(crate) fn forget_bytes(headers: &mut HeaderMap) {
 pub(crate) struct Brought<'a> {
     pub(crate) head: response::Parts,
     pub(crate) body: &'a Bytes,
-    pub(crate) joined: &'a Joined,
+    pub(crate) joined: &'a BatchOutcome,
     /// What the call came to, unless an item is unknown.
     pub(crate) disposition: Disposition,
 }
@@ -80,7 +80,7 @@ pub(crate) fn merged(
         tracing::error!("an item of a batch has no record");
         return Err(reply::outcome_unknown(StatusCode::BAD_GATEWAY));
     };
-    let response = brought.as_ref().map(|brought| items::Response {
+    let response = brought.as_ref().map(|brought| items::BackendResponse {
         status: brought.head.status.as_u16(),
         body: brought.body,
     });
@@ -93,9 +93,9 @@ pub(crate) fn merged(
         }
         None => (Response::new(()).into_parts().0, Disposition::Replayed, false),
     };
-    let disposition = match rendered.progress {
-        Progress::Unknown => Disposition::Unknown,
-        Progress::Complete | Progress::Partial | Progress::None => disposition,
+    let disposition = match rendered.fulfillment {
+        Fulfillment::Unknown => Disposition::Unknown,
+        Fulfillment::Complete | Fulfillment::Partial | Fulfillment::None => disposition,
     };
     // Templates have statuses that were checked, backends those that were read.
     head.status = StatusCode::from_u16(rendered.status).unwrap_or(StatusCode::OK);

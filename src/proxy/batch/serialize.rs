@@ -21,7 +21,7 @@ impl Turns {
             let key: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
             // Names of routes have no colon, so a turn never collides with anything else.
             let id = RecordId::new(&like.tenant, "turn:", &key);
-            let (version, state) = (first_version(), State::Turn);
+            let (version, state) = (first_version(), State::SerializeLock);
             let history = Vec::new();
             let record = Record {
                 version,

@@ -82,7 +82,7 @@ impl Claimed {
             attempt,
             owner: gateway.store.owner(),
             state: State::InFlight,
-            untold: false,
+            settlement_unreported: false,
             history: Vec::new(),
         });
         let mut expect = None;

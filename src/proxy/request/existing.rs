@@ -98,7 +98,8 @@ pub(crate) async fn known(
 /// Notes that a client is told of a settlement; says whether this client is the first. When the
 /// store does not say, it may be: the answer is the same, and true.
 async fn tell_first(gateway: &Gateway, id: RecordId, record: &Record) -> bool {
-    let change = Change { id, expect: Some(record.version), put: Some(record.told().into()) };
+    let change =
+        Change { id, expect: Some(record.version), put: Some(record.settlement_reported().into()) };
     match timeout(NOTE_WITHIN, gateway.store.swap(vec![change])).await {
         Ok(Ok(Swap::Done)) => true,
         Ok(Ok(Swap::Lost { .. })) => false,

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use crate::config::{RequestMode, RouteConfig};
-use crate::idempotency::fingerprint::{self, Compared, RequestParts, Verbatim};
+use crate::idempotency::fingerprint::{self, Preimage, RequestParts, Verbatim};
 use crate::idempotency::id::subject_digest;
 use crate::idempotency::key::{Key, KeyError, KeySource, Scope};
 use crate::idempotency::{RecordId, TenantId};
@@ -36,7 +36,7 @@ pub(crate) struct Intake {
 /// What a request is, as far as its body says.
 pub(crate) struct Identity {
     /// What is compared with other requests of its key.
-    pub(crate) compared: Compared,
+    pub(crate) compared: Preimage,
     /// Digest of the business id that the body names.
     pub(crate) subject: Option<[u8; 16]>,
 }
@@ -123,7 +123,7 @@ impl Intake {
         let pointer = mode.record.subject.as_ref();
         let subject = pointer.and_then(|at| subject(json.as_ref()?, at, &self.tenant));
         let compared_json = json.as_ref().filter(|_| compares_json);
-        let compared = mode.fingerprint.compare(&self.subject(compared_json));
+        let compared = mode.fingerprint.preimage(&self.subject(compared_json));
         Identity { compared, subject }
     }
 

@@ -7,14 +7,14 @@ use http::{HeaderMap, HeaderName};
 
 use super::timer::ClientTimer;
 use crate::idempotency::TenantId;
-use crate::idempotency::tenant::LastTenant;
+use crate::idempotency::tenant::TenantMemo;
 
 /// The client at the other end of a connection.
 #[derive(Debug)]
 pub(in crate::proxy) struct Client {
     pub(in crate::proxy) ip: IpAddr,
     pub(in crate::proxy) timer: ClientTimer,
-    tenant: Mutex<LastTenant>,
+    tenant: Mutex<TenantMemo>,
 }
 
 impl Client {

@@ -8,7 +8,7 @@ use crate::idempotency::fingerprint::{BodyCompare, Select};
 use crate::idempotency::key::{Format, KeySource, Scope, Syntax, header_as_written};
 use crate::idempotency::outcome::Verdict;
 use crate::idempotency::retention::Keep;
-use crate::items::rules::View;
+use crate::items::rules::QuantityView;
 use crate::problem::SLUGS;
 use crate::proxy::state::Gateway;
 
@@ -102,7 +102,7 @@ fn items_contract(route: &RouteConfig, mode: &ItemsMode) -> Value {
             "same": rules.same.as_deref().map(pointers),
             "shared": rules.shared.as_deref().map(pointers),
             "serialize_by": pointers(&rules.serialize_by),
-            "view": match rules.view { View::Cumulative => "cumulative", View::Delta => "delta" },
+            "view": match rules.view { QuantityView::Cumulative => "cumulative", QuantityView::Delta => "delta" },
         },
         "duplicates": { "wait_seconds": mode.duplicates.wait.as_secs_f64() },
         "outcome": { "on_unknown": "hold" },

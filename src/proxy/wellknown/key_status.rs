@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::clock::{Timestamp, rfc3339};
 use crate::config::{Mode, RouteConfig};
 use crate::idempotency::key::{Key, KeyError, KeyRules, KeySource, Scope, any_text};
-use crate::idempotency::ledger::Progress;
+use crate::idempotency::ledger::Fulfillment;
 use crate::idempotency::{Ledger, Record, RecordId, State, TenantId};
 use crate::items;
 use crate::problem::{Problem, Slug};
@@ -96,7 +96,9 @@ fn status_document(record: &Record, now: Timestamp) -> Value {
     let expired = record.expires().is_some_and(|at| at <= now);
     let (state, status, completed, expires) = match &record.state {
         State::InFlight => ("in_flight", None, None, None),
-        State::Unknown { .. } | State::Turn | State::Item { .. } => ("unknown", None, None, None),
+        State::Unknown { .. } | State::SerializeLock | State::Item { .. } => {
+            ("unknown", None, None, None)
+        }
         State::Released { .. } => ("absent", None, None, None),
         State::Final { answer, completed, expires, .. } => {
             let state = if expired { "tombstone" } else { "final" };
@@ -118,12 +120,12 @@ fn status_document(record: &Record, now: Timestamp) -> Value {
 
 /// The state of one item of a batch API.
 fn item_document(record: &Record, ledger: &Ledger) -> Value {
-    let state = match ledger.progress() {
+    let state = match ledger.fulfillment() {
         _ if ledger.in_flight > 0 => "in_flight",
-        Progress::Complete => "complete",
-        Progress::Partial => "partial",
-        Progress::None => "none",
-        Progress::Unknown => "unknown",
+        Fulfillment::Complete => "complete",
+        Fulfillment::Partial => "partial",
+        Fulfillment::None => "none",
+        Fulfillment::Unknown => "unknown",
     };
     // Of its parts each had an answer of its own; there is no one status.
     let completed = ledger.is_done().then(|| rfc3339(record.updated));

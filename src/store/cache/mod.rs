@@ -288,7 +288,7 @@ pub async fn follow(hot: Arc<Hot>, mut announced: broadcast::Receiver<RecordId>)
 /// Whether the answer of a record can be given again without asking the store.
 fn is_replayable(record: &Record) -> bool {
     // Of what was settled, the first client is told so: that is in the store.
-    kept(record).is_some() && !record.untold
+    kept(record).is_some() && !record.settlement_unreported
 }
 
 fn kept(record: &Record) -> Option<&StoredResponse> {
@@ -296,7 +296,7 @@ fn kept(record: &Record) -> Option<&StoredResponse> {
         State::Final { answer: Answer::Kept(response), .. } => Some(response),
         State::Final { answer: Answer::NotRetained { .. }, .. }
         | State::InFlight
-        | State::Turn
+        | State::SerializeLock
         | State::Unknown { .. }
         | State::Tombstone { .. }
         | State::Released { .. }

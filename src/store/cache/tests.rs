@@ -8,8 +8,8 @@ fn only_final_records_with_their_answer_are_kept() {
     let hot = Hot::new(CAPACITY);
     for (at, record) in samples::every_state().into_iter().enumerate() {
         let id = samples::id(at as u64);
-        let kept =
-            matches!(&record.state, State::Final { answer: Answer::Kept(_), .. }) && !record.untold;
+        let kept = matches!(&record.state, State::Final { answer: Answer::Kept(_), .. })
+            && !record.settlement_unreported;
         hot.put(id, record);
         assert_eq!(hot.get(&id).is_some(), kept, "sample {at}");
     }

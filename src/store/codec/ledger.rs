@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use super::{DecodeError, ITEM, ITEM_IN_FLIGHT, ITEM_UNKNOWN, Reader, Writer};
-use crate::idempotency::ledger::{Appended, Doubt, Ledger};
+use crate::idempotency::ledger::{Doubt, Ledger, OutcomeList};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::retention::Keep;
 
@@ -84,9 +84,9 @@ impl Writer<'_> {
             }
             Doubt::Unreadable => 2,
             Doubt::Missing => 3,
-            Doubt::Twice => 4,
-            Doubt::Said => 5,
-            Doubt::Silent => 6,
+            Doubt::Duplicated => 4,
+            Doubt::Declared => 5,
+            Doubt::CountMissing => 6,
             Doubt::Contradicting => 7,
             Doubt::OverIssued => 8,
             Doubt::Divided => 9,
@@ -150,9 +150,9 @@ impl Reader<'_> {
             }
             2 => Ok(Doubt::Unreadable),
             3 => Ok(Doubt::Missing),
-            4 => Ok(Doubt::Twice),
-            5 => Ok(Doubt::Said),
-            6 => Ok(Doubt::Silent),
+            4 => Ok(Doubt::Duplicated),
+            5 => Ok(Doubt::Declared),
+            6 => Ok(Doubt::CountMissing),
             7 => Ok(Doubt::Contradicting),
             8 => Ok(Doubt::OverIssued),
             9 => Ok(Doubt::Divided),
@@ -161,7 +161,7 @@ impl Reader<'_> {
     }
 
     /// At least one list. The vectors grow as they are read, so a wrong count asks for no memory.
-    fn outcomes(&mut self) -> Result<Vec<Appended>, DecodeError> {
+    fn outcomes(&mut self) -> Result<Vec<OutcomeList>, DecodeError> {
         let mut lists = Vec::new();
         let count = self.number("outcomes")?;
         if count == 0 {
@@ -173,7 +173,7 @@ impl Reader<'_> {
             for _ in 0..self.number("elements")? {
                 elements.push(self.text("elements")?);
             }
-            lists.push(Appended { at, elements });
+            lists.push(OutcomeList { at, elements });
         }
         Ok(lists)
     }

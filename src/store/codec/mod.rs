@@ -85,7 +85,7 @@ impl Head {
             State::InFlight => (true, true),
             State::Unknown { .. } => (true, false),
             // Nobody has to settle it.
-            State::Turn => (false, true),
+            State::SerializeLock => (false, true),
             State::Final { .. } | State::Tombstone { .. } | State::Released { .. } => {
                 (false, false)
             }
@@ -148,7 +148,7 @@ pub fn encode_into(out: &mut Vec<u8>, id: &RecordId, record: &Record) {
         State::Final { answer: Answer::Kept(_), .. } => KEPT,
         State::Final { answer: Answer::NotRetained { .. }, .. } => NOT_RETAINED,
         State::Tombstone { .. } => TOMBSTONE,
-        State::Turn => TURN,
+        State::SerializeLock => TURN,
         State::Released { .. } => RELEASED,
         State::Item { ledger, .. } => ledger_tag(ledger),
     };
@@ -163,7 +163,7 @@ pub fn encode_into(out: &mut Vec<u8>, id: &RecordId, record: &Record) {
     if !record.history.is_empty() {
         flags |= HAS_HISTORY;
     }
-    if record.untold {
+    if record.settlement_unreported {
         flags |= UNTOLD;
     }
     out.raw(&[SCHEMA_BYTE, tag, flags]);
@@ -242,7 +242,7 @@ pub fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record, DecodeError> {
         attempt,
         owner,
         state,
-        untold: flags & UNTOLD != 0,
+        settlement_unreported: flags & UNTOLD != 0,
         history,
     })
 }
@@ -296,7 +296,7 @@ pub fn room(record: &Record) -> usize {
         State::Final { .. }
         | State::InFlight
         | State::Unknown { .. }
-        | State::Turn
+        | State::SerializeLock
         | State::Released { .. }
         | State::Tombstone { .. } => 0,
     };
@@ -322,8 +322,8 @@ impl Reader<'_> {
             _ => return Err(DecodeError::Invalid("state")),
         };
         // Only a kept answer waits for its first client, and only after a decision.
-        let untold = has(UNTOLD) && (tag != KEPT || !has(HAS_HISTORY));
-        if flags > ALL_FLAGS || untold {
+        let settlement_unreported = has(UNTOLD) && (tag != KEPT || !has(HAS_HISTORY));
+        if flags > ALL_FLAGS || settlement_unreported {
             return Err(DecodeError::Invalid("flags"));
         }
         if (open || in_flight) && expires.is_some() {

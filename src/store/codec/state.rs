@@ -18,7 +18,7 @@ use crate::idempotency::{Answer, State};
 impl Writer<'_> {
     pub(super) fn state(&mut self, state: &State) {
         match state {
-            State::InFlight | State::Turn | State::Released { expires: _ } => {}
+            State::InFlight | State::SerializeLock | State::Released { expires: _ } => {}
             State::Unknown { since, reason } => {
                 let (tag, status) = reason_to_tag(*reason);
                 self.number(since.as_millis());
@@ -76,7 +76,7 @@ impl Reader<'_> {
                 };
                 Ok(State::Final { answer, completed, expires, tombstone })
             }
-            TURN => Ok(State::Turn),
+            TURN => Ok(State::SerializeLock),
             RELEASED => Ok(State::Released { expires }),
             TOMBSTONE => {
                 let completed = self.time("completed")?;

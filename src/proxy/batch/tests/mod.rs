@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::ledger::as_told;
 use crate::clock::Timestamp;
-use crate::idempotency::ledger::{Appended, ItemOutcome, Ledger};
+use crate::idempotency::ledger::{ItemOutcome, Ledger, OutcomeList};
 use crate::idempotency::retention::Keep;
 use crate::store::samples::{T0, claim, kept_for};
 use crate::store::{Query, Store as _};
@@ -204,7 +204,7 @@ fn what_has_expired_is_told_as_it_will_be_kept_before_the_sweeper_has_been_there
     let retention = kept_for(hour, hour);
     let issued = ItemOutcome::Issued {
         units: 1,
-        appended: vec![Appended { at: "/codes".to_owned(), elements: vec!["1".to_owned()] }],
+        appended: vec![OutcomeList { at: "/codes".to_owned(), elements: vec!["1".to_owned()] }],
         row: Some("{}".to_owned()),
         closed: false,
     };
