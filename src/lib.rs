@@ -11,7 +11,7 @@
 //! - [`demo`]: the told story of the lost answer.
 //! - [`gateway`]: starting all of it and ending it.
 //! - [`cli`] and [`commands`]: what may be typed and what it does.
-//! - leaves: [`base64`], [`body`], [`clock`], [`failpoint`], [`json`], [`net`], [`nonce`], [`observe`], [`places`], [`problem`], [`shutdown`].
+//! - leaves: [`base64`], [`body`], [`clock`], [`failpoint`], [`json`], [`net`], [`nonce`], [`observe`], [`problem`], [`shutdown`].
 
 pub mod admin;
 pub mod base64;
@@ -29,7 +29,6 @@ pub mod json;
 pub mod net;
 pub mod nonce;
 pub mod observe;
-pub mod places;
 pub mod problem;
 pub mod proxy;
 #[cfg(test)]

@@ -14,16 +14,20 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 
-use crate::net::write_timeout::PatientIo;
-use crate::places::Places;
-use crate::shutdown::{Shutdown, Tasks};
+use crate::net::accept::accept;
+use crate::net::listen::Listener;
+use crate::net::write_timeout::write_timeout;
+use crate::shutdown::Shutdown;
 
 /// Connections at once: a few probes and a person.
 const CONNECTIONS: usize = 64;
@@ -31,28 +35,22 @@ const CONNECTIONS: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a write waits for a client that takes nothing.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long accepting rests after the system refused a connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves the operator's listener. It goes on while the gateway drains, so that a probe can see it.
-pub async fn serve(state: Arc<AdminState>, listener: TcpListener, shutdown: Shutdown) {
-    let connections = Places::new(CONNECTIONS);
-    let tasks = Tasks::default();
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let Some(place) = connections.take() else { continue };
-        let (state, shutdown) = (state.clone(), shutdown.clone());
-        tasks.spawn(async move {
-            serve_one(&state, stream, &shutdown).await;
-            drop(place);
-        });
-    }
+pub(crate) async fn serve(state: Arc<AdminState>, listener: Listener, shutdown: Shutdown) {
+    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    // A drain does not wait for these connections.
+    let tasks = TaskTracker::new();
+    accept(listener, connections, tasks, Bytes::new, |stream, _| async move {
+        serve_one(&state, stream, &shutdown).await;
+    })
+    .await;
 }
 
-async fn serve_one(state: &Arc<AdminState>, stream: TcpStream, shutdown: &Shutdown) {
+async fn serve_one<S>(state: &Arc<AdminState>, stream: S, shutdown: &Shutdown)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
     let service = service_fn(|request: Request<Incoming>| async move {
         let response = match request.uri().path().starts_with(records::PATH) {
             true => records::answer(state, request).await,
@@ -65,7 +63,7 @@ async fn serve_one(state: &Arc<AdminState>, stream: TcpStream, shutdown: &Shutdo
         .header_read_timeout(HEADER_TIMEOUT)
         // Who has asked and closed its sending side is still served.
         .half_close(true)
-        .serve_connection(TokioIo::new(PatientIo::new(stream, WRITE_TIMEOUT)), service)
+        .serve_connection(TokioIo::new(write_timeout(stream, WRITE_TIMEOUT)), service)
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "an admin connection ended early");

@@ -248,7 +248,7 @@ Ctrl-C ends both and removes the store.
         if let Some(gateway) = self.gateway {
             gateway.finished().await;
         }
-        self.tasks.ended(gateway::DRAIN).await;
+        crate::shutdown::ended(&self.tasks, gateway::DRAIN).await;
         // The store is closed now.
         drop(self.folder);
     }

@@ -7,16 +7,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket};
+use tokio_util::task::TaskTracker;
 
 use crate::admin;
 use crate::config::Config;
+use crate::net::listen::Listener;
 use crate::proxy::{self, Gateway};
-use crate::shutdown::{self, Shutdown, Tasks, Trigger};
+use crate::shutdown::{self, Shutdown, Trigger};
 use crate::store::{cache, expiry, reaper};
-
-/// Connections the system holds for us before they are accepted.
-const BACKLOG: u32 = 4096;
 
 /// A gateway that accepts requests.
 #[derive(Debug)]
@@ -26,7 +24,7 @@ pub struct Running {
     /// Where health is served.
     pub admin: SocketAddr,
     gateway: Arc<Gateway>,
-    background: Tasks,
+    background: TaskTracker,
     shutdown: Shutdown,
     drain: Duration,
     /// After the drain.
@@ -38,20 +36,21 @@ pub struct Running {
 /// # Errors
 /// One line that says what is in the way. Nothing is left running.
 pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String> {
-    let listeners = bind(&config.server.listen)?;
-    let admin_listener = bind_one(config.admin.listen)?;
+    let listeners = config.server.listen.iter().map(|address| Listener::bind(*address));
+    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+    let admin_listener = Listener::bind(config.admin.listen)?;
     let store = store::open(&config.store).await?;
     let lease = store::lease(&config.store);
-    let tasks = Tasks::default();
+    let tasks = TaskTracker::new();
     let drain = config.server.drain;
     let gateway = Gateway::new(config.clone(), store.clone(), tasks.clone())?;
     let admin_state = admin::AdminState::new(config, store.clone(), gateway.hot.clone(), tasks);
     let admin_state = Arc::new(admin_state);
-    let listening = addresses(&listeners)?;
-    let admin = addresses(std::slice::from_ref(&admin_listener))?[0];
+    let listening = listeners.iter().map(Listener::address).collect();
+    let admin = admin_listener.address();
     // The sweeper, the operator's listener and idle connections are no work to drain: they end by
     // themselves when the shutdown starts.
-    let background = Tasks::default();
+    let background = TaskTracker::new();
     background.spawn(expiry::run(store.clone(), shutdown.clone()));
     if let Some(lease) = lease {
         // A death is noticed within a lease and a fifth.
@@ -59,7 +58,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String
     }
     if let Some(announced) = store.announced() {
         // This one ends with the store.
-        Tasks::default().spawn(cache::follow(gateway.hot.clone(), announced));
+        TaskTracker::new().spawn(cache::follow(gateway.hot.clone(), announced));
     }
     let (end, mut ended) = shutdown::channel();
     let operators = admin::serve(admin_state, admin_listener, shutdown.clone());
@@ -91,31 +90,7 @@ impl Running {
         }
         self.end.fire();
         // They hold the store as well. When the last of them lets it go, it closes.
-        self.background.ended(BACKGROUND).await;
+        shutdown::ended(&self.background, BACKGROUND).await;
         drained
     }
-}
-
-fn bind(wanted: &[SocketAddr]) -> Result<Vec<TcpListener>, String> {
-    wanted.iter().map(|address| bind_one(*address)).collect()
-}
-
-fn bind_one(address: SocketAddr) -> Result<TcpListener, String> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-    let listening = socket.and_then(|socket| {
-        // A restart must not wait for the old connections to be forgotten.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    });
-    listening.map_err(|error| {
-        format!("cannot listen on {address}: {error}; choose another address or end what uses it")
-    })
-}
-
-fn addresses(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, String> {
-    listeners
-        .iter()
-        .map(|listener| listener.local_addr().map_err(|error| error.to_string()))
-        .collect()
 }

@@ -12,7 +12,7 @@ use super::headers::check::{HeadError, check_request_head};
 use super::headers::path::{ambiguous, normalize_path};
 use super::incoming::{Arrived, Path};
 use super::routes::Found;
-use super::server::peer::Client;
+use super::server::peer::Peer;
 use super::state::Gateway;
 use super::{batch, passthrough, request, wellknown};
 use crate::body::Body;
@@ -25,7 +25,7 @@ const MAX_TARGET: usize = 16 << 10;
 /// Answers one request.
 pub(crate) async fn exchange(
     gateway: &Arc<Gateway>,
-    client: &Client,
+    client: &Peer,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let mut dialect = Dialect::Problem;
@@ -43,7 +43,7 @@ pub(crate) async fn exchange(
 
 async fn answer(
     gateway: &Arc<Gateway>,
-    client: &Client,
+    client: &Peer,
     request: Request<Incoming>,
     dialect: &mut Dialect,
 ) -> Answer {

@@ -3,14 +3,14 @@
 use http::Uri;
 use hyper::body::Incoming;
 
-use super::server::peer::Client;
+use super::server::peer::Peer;
 
 /// A request's head and body, as the server hands them over.
 pub(crate) struct Arrived<'a> {
     pub(crate) head: http::request::Parts,
     pub(crate) body: Incoming,
     /// Where it comes from.
-    pub(crate) client: &'a Client,
+    pub(crate) client: &'a Peer,
     pub(crate) path: Path,
 }
 

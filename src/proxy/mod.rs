@@ -20,23 +20,5 @@ mod server;
 mod state;
 mod wellknown;
 
-use std::sync::Arc;
-
-use crate::places::Places;
-use crate::shutdown::Tasks;
+pub(crate) use server::serve;
 pub(crate) use state::Gateway;
-
-/// Accepts on all `listeners` until the shutdown starts; `background` runs the accepting.
-pub(crate) fn serve(
-    gateway: &Arc<Gateway>,
-    listeners: Vec<tokio::net::TcpListener>,
-    background: &Tasks,
-    shutdown: &crate::shutdown::Shutdown,
-) {
-    let connections = Places::new(gateway.config.server.limits.connections);
-    for listener in listeners {
-        let accepting =
-            server::accept(gateway.clone(), listener, connections.clone(), shutdown.clone());
-        background.spawn(accepting);
-    }
-}

@@ -1,15 +1,13 @@
 //! Passing a request through without a key: streamed both ways, nothing stored.
 
-use std::pin::pin;
-
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
+use tokio::time::timeout;
 
 use super::answer::Answer;
 use super::incoming::Arrived;
 use super::request::read::Whole;
 use super::rewrite;
-use super::server::peer::Client;
 use super::state::Gateway;
 use crate::body::{Body, Bounded, Held, empty};
 use crate::problem::{Disposition, Problem, STATUS, Slug};
@@ -32,31 +30,25 @@ pub(crate) async fn through(
     let idle = gateway.config.server.limits.body_timeout;
     if http_body::Body::is_end_stream(&body) {
         let request = rewrite::to_backend(config, head, client.ip, empty(), false);
-        return send(gateway, client, route, request, disposition).await;
+        return send(gateway, route, request, disposition).await;
     }
     let (body, over) = Bounded::new(body, idle).at_most(most);
     let request = rewrite::to_backend(config, head, client.ip, Body::streamed(body), false);
-    match send(gateway, client, route, request, disposition).await {
+    match send(gateway, route, request, disposition).await {
         Err(_) if over.is_set() => Err(too_large()),
         answer => answer,
     }
 }
 
 /// The same for a request whose body was read already.
-pub(crate) async fn buffered(
-    gateway: &Gateway,
-    client: &Client,
-    route: usize,
-    whole: Whole,
-) -> Answer {
+pub(crate) async fn buffered(gateway: &Gateway, route: usize, whole: Whole) -> Answer {
     let (request, reservation) = whole.into_request(&gateway.config.routes[route], false);
     let request = request.map(|bytes: Bytes| Body::streamed(Held::new(bytes, reservation)));
-    send(gateway, client, route, request, Some(Disposition::Bypassed)).await
+    send(gateway, route, request, Some(Disposition::Bypassed)).await
 }
 
 async fn send(
     gateway: &Gateway,
-    client: &Client,
     route: usize,
     request: Request<Body>,
     disposition: Option<Disposition>,
@@ -66,20 +58,19 @@ async fn send(
     let method = request.method().clone();
     let not_executed = disposition.map(|_| Disposition::NotExecuted);
     let unknown = disposition.map(|_| Disposition::Unknown);
-    let sending = pin!(upstream.send(request));
-    let response = match client.timer.within(patience, sending).await {
-        Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+    let response = match timeout(patience, upstream.send(request)).await {
+        Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             return Err(failed("the backend answered 101").disposition(unknown));
         }
-        Some(Ok(response)) => response,
-        Some(Err(SendError::NotSent { reason })) => {
+        Ok(Ok(response)) => response,
+        Ok(Err(SendError::NotSent { reason })) => {
             tracing::warn!(reason, "the backend could not be reached");
             return Err(unreachable().disposition(not_executed));
         }
-        Some(Err(SendError::Unknown { detail, .. })) => {
+        Ok(Err(SendError::Unknown { detail, .. })) => {
             return Err(failed(&detail).disposition(unknown));
         }
-        None => {
+        Err(_) => {
             let problem = failed("the upstream timeout ran out");
             return Err(problem.status(StatusCode::GATEWAY_TIMEOUT).disposition(unknown));
         }

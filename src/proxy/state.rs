@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
 use super::batch::locks::Busy;
 use super::budget::Budget;
 use super::request::inflight::{InFlight, Quota};
 use super::routes::Router;
 use crate::config::Config;
-use crate::places::Places;
 use crate::settle::retry::Unfinished;
-use crate::shutdown::Tasks;
+use crate::shutdown;
 use crate::store::Store;
 use crate::store::cache::Hot;
 use crate::upstream::Upstream;
@@ -29,16 +31,16 @@ pub(crate) struct Gateway {
     /// What batches of this process are sending.
     pub(crate) busy: Arc<Busy>,
     /// Calls and connections that a drain waits for.
-    pub(crate) tasks: Tasks,
+    pub(crate) tasks: TaskTracker,
     /// What the store did not confirm and is tried again.
     pub(crate) unfinished: Unfinished,
     pub(crate) router: Router,
     pub(crate) upstreams: Vec<Upstream>,
     pub(crate) budget: Arc<Budget>,
-    pub(crate) claims: Arc<Places>,
+    pub(crate) claims: Arc<Semaphore>,
     pub(crate) quota: Option<Arc<Quota>>,
     /// For each route, the duplicates that wait.
-    pub(crate) waiters: Vec<Arc<Places>>,
+    pub(crate) waiters: Vec<Arc<Semaphore>>,
 }
 
 impl Gateway {
@@ -70,14 +72,14 @@ impl Gateway {
 
     /// How many calls are in flight, batches included.
     pub(crate) fn calling(&self) -> usize {
-        self.claims.taken()
+        self.config.server.limits.in_flight - self.claims.available_permits()
     }
 
     /// Waits until the calls in flight have ended and, on a store that others share, what came of
     /// them is recorded, for `limit` at most; says whether all is.
     pub(crate) async fn drained(&self, limit: Duration) -> bool {
         let until = tokio::time::Instant::now() + limit;
-        let ended = self.tasks.ended(limit).await;
+        let ended = shutdown::ended(&self.tasks, limit).await;
         if !self.store.is_shared() {
             // A directory that failed takes nothing before the next start.
             return ended;
@@ -93,14 +95,15 @@ impl Gateway {
     pub(crate) fn new(
         config: Config,
         store: Arc<dyn Store>,
-        tasks: Tasks,
+        tasks: TaskTracker,
     ) -> Result<Arc<Self>, String> {
         let limits = &config.server.limits;
         let upstreams = config.upstreams.iter().map(Upstream::new).collect::<Result<_, _>>()?;
+        let permits = |count| Arc::new(Semaphore::new(count));
         let waiters = config.routes.iter().map(|route| match &route.mode {
-            crate::config::Mode::Request(mode) => Places::new(mode.duplicates.max_waiters),
-            crate::config::Mode::Items(mode) => Places::new(mode.duplicates.max_waiters),
-            crate::config::Mode::Off => Places::new(0),
+            crate::config::Mode::Request(mode) => permits(mode.duplicates.max_waiters),
+            crate::config::Mode::Items(mode) => permits(mode.duplicates.max_waiters),
+            crate::config::Mode::Off => permits(0),
         });
         let hot = match store.is_shared() {
             true => Hot::for_a_while(HOT_BYTES, HOT_FOR),
@@ -110,7 +113,7 @@ impl Gateway {
             router: Router::new(&config.routes)?,
             upstreams,
             budget: Budget::new(limits.buffered),
-            claims: Places::new(limits.in_flight),
+            claims: permits(limits.in_flight),
             quota: limits.in_flight_per_tenant.map(Quota::new),
             waiters: waiters.collect(),
             hot: Arc::new(hot),

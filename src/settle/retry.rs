@@ -7,12 +7,13 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
+use tokio_util::task::TaskTracker;
 
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
-use crate::places::{Place, Places};
-use crate::shutdown::Tasks;
+use crate::shutdown;
 use crate::store::{Change, Store, StoreError, Swap};
 
 /// The pause before the first repetition, and the longest.
@@ -28,12 +29,12 @@ const LINGER: u32 = 9;
 pub(crate) struct Unfinished {
     /// Outcomes and withdrawals each have their own: what was refused during an outage must not
     /// take the place of what was carried out.
-    outcomes: Arc<Places>,
-    withdrawals: Arc<Places>,
+    outcomes: Arc<Semaphore>,
+    withdrawals: Arc<Semaphore>,
     /// Not those that a drain waits for: the store may stay away.
-    tasks: Tasks,
+    tasks: TaskTracker,
     /// Outcomes, for which a drain waits as long as it may.
-    recording: Tasks,
+    recording: TaskTracker,
 }
 
 /// What a change is that the store did not confirm.
@@ -48,10 +49,10 @@ pub(crate) enum Kind {
 impl Unfinished {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
-            outcomes: Places::new(limit),
-            withdrawals: Places::new(limit),
-            tasks: Tasks::default(),
-            recording: Tasks::default(),
+            outcomes: Arc::new(Semaphore::new(limit)),
+            withdrawals: Arc::new(Semaphore::new(limit)),
+            tasks: TaskTracker::new(),
+            recording: TaskTracker::new(),
         }
     }
 
@@ -63,25 +64,31 @@ impl Unfinished {
         changes: Vec<Change>,
         (attempt, kind): (Nonce, Kind),
     ) {
-        let (places, tasks) = match kind {
+        let (permits, tasks) = match kind {
             Kind::Outcome => (&self.outcomes, &self.recording),
             Kind::Withdrawal => (&self.withdrawals, &self.tasks),
         };
-        match places.take() {
-            Some(place) => tasks.spawn(insist(Arc::downgrade(store), changes, attempt, place)),
-            None => tracing::error!(
+        let Ok(permit) = permits.clone().try_acquire_owned() else {
+            tracing::error!(
                 "too many changes wait for the store; some records stay in flight until a restart"
-            ),
-        }
+            );
+            return;
+        };
+        tasks.spawn(insist(Arc::downgrade(store), changes, attempt, permit));
     }
 
     /// Waits until every outcome is recorded, for `limit` at most; says whether it is.
     pub(crate) async fn recorded(&self, limit: Duration) -> bool {
-        self.recording.ended(limit).await
+        shutdown::ended(&self.recording, limit).await
     }
 }
 
-async fn insist(store: Weak<dyn Store>, mut changes: Vec<Change>, attempt: Nonce, _place: Place) {
+async fn insist(
+    store: Weak<dyn Store>,
+    mut changes: Vec<Change>,
+    attempt: Nonce,
+    _permit: OwnedSemaphorePermit,
+) {
     let mut pause = FIRST_PAUSE;
     let mut lost = 0;
     // Whoever closes the store is not kept from it.

@@ -114,7 +114,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.announced.written();
-        coalesce::poll_write(&mut this.stream, cx, bufs)
+        coalesce::poll_write(Pin::new(&mut this.stream), cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -108,7 +108,7 @@ async fn a_decision_is_a_task_that_a_drain_waits_for() {
         let mut purging = std::pin::pin!(purging);
         assert!(polled_once(purging.as_mut()).await.is_none());
     }
-    assert!(state.tasks.ended(std::time::Duration::from_secs(60)).await);
+    assert!(crate::shutdown::ended(&state.tasks, std::time::Duration::from_secs(60)).await);
     assert_eq!(told(&state, &store), (true, 1));
 }
 

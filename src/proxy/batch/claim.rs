@@ -95,7 +95,9 @@ impl Claiming<'_> {
     /// Waits until what is followed may have changed, at most as long as the client would; says
     /// whether it may.
     async fn wait(&self, elsewhere: &mut Elsewhere) -> bool {
-        let Some(_waiting) = self.gateway.waiters[self.start.route].take() else { return false };
+        let Ok(_waiting) = self.gateway.waiters[self.start.route].try_acquire() else {
+            return false;
+        };
         timeout_at(self.start.until, elsewhere.changed(self.gateway)).await.is_ok()
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::timeout;
 
 use super::claim::{Claiming, Start};
@@ -24,7 +24,6 @@ use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::outcome::Verdict as StatusVerdict;
 use crate::idempotency::{RecordId, TenantId};
 use crate::items::{self, BatchOutcome, BatchPlan, ResponseShape, join};
-use crate::places::Place;
 use crate::problem::{Disposition, Problem};
 use crate::proxy::answer::{Answer, quota_exceeded, too_many_claims};
 use crate::proxy::budget::Reservation;
@@ -65,7 +64,7 @@ impl Conclusion {
 /// What a call takes up while it runs: a place among the claims at once, and a share of its
 /// tenant's quota.
 pub(crate) struct Places {
-    _place: Place,
+    _permit: OwnedSemaphorePermit,
     _share: Option<Share>,
 }
 
@@ -73,17 +72,18 @@ impl Places {
     /// # Errors
     /// When there is none; nothing was claimed.
     pub(crate) fn take(gateway: &Gateway, tenant: TenantId) -> Result<Self, Problem> {
-        let _place = gateway.claims.take().ok_or_else(too_many_claims)?;
+        let permit = gateway.claims.clone().try_acquire_owned();
+        let _permit = permit.map_err(|_| too_many_claims())?;
         let share = gateway.quota.as_ref().map(|quota| quota.take(tenant));
         let _share = share.map(|share| share.ok_or_else(quota_exceeded)).transpose()?;
-        Ok(Self { _place, _share })
+        Ok(Self { _permit, _share })
     }
 }
 
 /// Starts the call in a task that outlives the request.
 pub(crate) fn lead(gateway: &Arc<Gateway>, start: Start, conclusion: Conclusion, places: Places) {
     let task = run(gateway.clone(), start, conclusion, places);
-    gateway.tasks.spawn_boxed(Box::pin(task));
+    gateway.tasks.spawn(Box::pin(task));
 }
 
 /// Everything about a call from its claim on.

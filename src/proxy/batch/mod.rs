@@ -107,8 +107,11 @@ pub(crate) async fn exchange(
         // They are read anew after the wait.
         drop(records);
         if waiting.is_none() {
-            waiting =
-                if mode.duplicates.wait.is_zero() { None } else { gateway.waiters[route].take() };
+            waiting = if mode.duplicates.wait.is_zero() {
+                None
+            } else {
+                gateway.waiters[route].try_acquire().ok()
+            };
             if waiting.is_none() {
                 return parallel(mode, sending.rest());
             }

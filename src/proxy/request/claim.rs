@@ -252,7 +252,7 @@ async fn elsewhere(
     }
     let mut watch = gateway.store.watch(id, winner.owner);
     // Those who joined have places, and this one waits for them.
-    let waiting = gateway.waiters[route].take();
+    let waiting = gateway.waiters[route].try_acquire().ok();
     if waiting.is_none() && !gateway.calls.is_joined(&id) {
         return Err(Told::InProgress);
     }

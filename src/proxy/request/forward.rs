@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Request, StatusCode};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 use super::claim::{Claimed, Settled};
@@ -21,7 +22,6 @@ use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::outcome::Verdict;
 use crate::idempotency::record::StoredResponse;
 use crate::idempotency::{Answer as Kept, Fingerprint};
-use crate::places::Place;
 use crate::problem::{Disposition, Problem, Slug};
 use crate::proxy::collect::{self, Collected, Limits};
 use crate::proxy::reply::{self, Told};
@@ -37,7 +37,7 @@ pub(crate) struct Call {
     pub(crate) route: usize,
     pub(crate) wanted: Wanted,
     /// Its place among the claims at once.
-    pub(crate) place: Place,
+    pub(crate) permit: OwnedSemaphorePermit,
     /// Its share of the tenant's quota.
     pub(crate) share: Option<Share>,
 }
@@ -76,7 +76,7 @@ pub(crate) struct Sending<'a> {
 
 /// Claims, sends, records and tells.
 pub(crate) async fn run(call: Call, conclusion: Conclusion) {
-    let Call { gateway, route, wanted, place, share } = call;
+    let Call { gateway, route, wanted, permit, share } = call;
     let Wanted { intake, fingerprint, subject, until } = wanted;
     let Some(mode) = gateway.request_mode(route) else { return };
     let Intake { id, key, tenant, whole, .. } = *intake;
@@ -131,7 +131,7 @@ pub(crate) async fn run(call: Call, conclusion: Conclusion) {
         }
         End::Answered(answer) => answered(&mut claimed, mode, answer, conclusion).await,
     }
-    drop((place, share));
+    drop((permit, share));
 }
 
 /// Sends the request once and reads the answer.

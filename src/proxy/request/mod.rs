@@ -52,11 +52,10 @@ pub(crate) async fn keyed(
         }
         return passthrough::through(gateway, route, arrived, Some(Disposition::Bypassed)).await;
     }
-    let client = arrived.client;
     let intake = match read::read(gateway, route, mode, arrived).await? {
         read::Read::Keyed(intake) => intake,
         read::Read::Keyless(whole) => {
-            return passthrough::buffered(gateway, client, route, *whole).await;
+            return passthrough::buffered(gateway, route, *whole).await;
         }
     };
     if let Some(known) = gateway.hot.get(&intake.id)
@@ -106,7 +105,7 @@ fn announces(headers: &HeaderMap, name: &HeaderName) -> bool {
 
 /// Starts the call in a task that outlives this request, or refuses it before the claim.
 fn lead_call(gateway: &Arc<Gateway>, route: usize, wanted: Wanted, conclusion: Conclusion) {
-    let Some(place) = gateway.claims.take() else {
+    let Ok(permit) = gateway.claims.clone().try_acquire_owned() else {
         return conclusion.refuse(too_many_claims());
     };
     let share = match &gateway.quota {
@@ -116,8 +115,8 @@ fn lead_call(gateway: &Arc<Gateway>, route: usize, wanted: Wanted, conclusion: C
             None => return conclusion.refuse(quota_exceeded()),
         },
     };
-    let call = Call { gateway: gateway.clone(), route, wanted, place, share };
-    gateway.tasks.spawn_boxed(Box::pin(forward::run(call, conclusion)));
+    let call = Call { gateway: gateway.clone(), route, wanted, permit, share };
+    gateway.tasks.spawn(Box::pin(forward::run(call, conclusion)));
 }
 
 /// Waits for the call in flight, as its duplicate. `None`: it was another request, and the key was
@@ -142,7 +141,7 @@ async fn join(
     if wait.is_zero() {
         return in_progress();
     }
-    let Some(_waiting) = gateway.waiters[route].take() else { return in_progress() };
+    let Ok(_waiting) = gateway.waiters[route].try_acquire() else { return in_progress() };
     match timeout_at(until, flight.concluded()).await {
         Ok(told) => Some(told.replay(&mode.duplicates.replayed_header)),
         Err(_) => in_progress(),

@@ -1,99 +1,112 @@
-//! A client's connection as hyper sees it, with the two answers hyper would give without our
-//! headers, or not at all: a head it cannot parse, and a head that does not arrive in time. And with
-//! patience for a client that takes nothing of its answer.
+//! The stream of a client's HTTP/1.1 connection. Every answer of the gateway carries
+//! `Idempotency-Error`, so this stream replaces the answer that hyper generates for a head it cannot
+//! parse, and writes one for a head that does not arrive in time, where hyper writes nothing.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::net::coalesce;
-use crate::net::write_timeout::Patience;
+use crate::net::write_timeout::{WriteTimeout, write_timeout};
 use crate::problem::{Dialect, Problem, Slug};
 
-/// A connection from a client.
+/// A stream from a client, with a write time limit.
 #[derive(Debug)]
-pub(super) struct ClientIo {
-    stream: TcpStream,
-    /// Set when hyper gave up waiting for a head.
-    timed_out: Arc<AtomicBool>,
-    /// Bytes came in since the last ones went out: a request has begun.
+pub(super) struct ClientStream<S> {
+    stream: WriteTimeout<S>,
+    /// Bytes arrived since the last write: a request has begun.
     begun: bool,
-    /// Our answer in place of hyper's, as far as it is not written yet.
-    ours: Bytes,
-    patience: Patience,
+    /// Unwritten rest of the answer that replaces hyper's.
+    replacement: Bytes,
 }
 
-impl ClientIo {
-    pub(super) fn new(stream: TcpStream, timed_out: Arc<AtomicBool>, patience: Duration) -> Self {
-        let patience = Patience::new(patience);
-        Self { stream, timed_out, begun: false, ours: Bytes::new(), patience }
+impl<S> ClientStream<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    pub(super) fn new(stream: S, write_limit: Duration) -> Self {
+        let stream = write_timeout(stream, write_limit);
+        Self { stream, begun: false, replacement: Bytes::new() }
     }
 
-    /// What a write came to, or an error when the client has taken nothing for too long.
-    fn patiently<T>(
-        &mut self,
-        context: &mut Context<'_>,
-        write: impl FnOnce(&mut Self, &mut Context<'_>) -> Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        let written = write(self, context);
-        self.patience.poll(context, written)
+    /// Answers a request whose head did not arrive in time, as far as the send buffer takes the
+    /// answer at once. An idle connection ends silently.
+    pub(super) async fn answer_late_head(mut self) {
+        if !self.begun {
+            return;
+        }
+        let problem = Problem::new(
+            Slug::RequestTimeout,
+            "The request did not arrive in time. Nothing was sent; please try again.",
+        );
+        let answer = message(&problem.close());
+        poll_fn(|context| {
+            // One attempt: a client that did not send its head is not waited for a second time.
+            if self.stream.as_mut().poll_write(context, &answer).is_ready() {
+                let _ = self.stream.as_mut().poll_flush(context);
+            }
+            Poll::Ready(())
+        })
+        .await;
     }
 
-    /// Whether `head` is hyper's own answer; ours is then written at the next flush.
-    fn replaced(&mut self, head: &[u8]) -> bool {
-        let problem = hypers_own(head);
+    /// True when `head` is hyper's own answer; its replacement is then written at the next flush.
+    fn is_replaced(&mut self, head: &[u8]) -> bool {
+        let problem = replacement(head);
         if let Some(problem) = &problem {
-            self.ours = written_out(problem);
+            self.replacement = message(problem);
         }
         problem.is_some()
     }
 
-    fn poll_ours(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.ours.is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.ours))?;
+    fn poll_replacement(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.replacement.is_empty() {
+            let written = ready!(self.stream.as_mut().poll_write(context, &self.replacement))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.ours.advance(written);
+            self.replacement.advance(written);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncRead for ClientIo {
+impl<S> AsyncRead for ClientStream<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let result = self.stream.as_mut().poll_read(context, buffer);
         self.begun |= buffer.filled().len() > before;
         result
     }
 }
 
-impl AsyncWrite for ClientIo {
+impl<S> AsyncWrite for ClientStream<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.patiently(context, |io, context| {
-            ready!(io.poll_ours(context))?;
-            io.begun = false;
-            if io.replaced(bytes) {
-                return Poll::Ready(Ok(bytes.len()));
-            }
-            Pin::new(&mut io.stream).poll_write(context, bytes)
-        })
+        ready!(self.poll_replacement(context))?;
+        self.begun = false;
+        if self.is_replaced(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        self.stream.as_mut().poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -101,14 +114,12 @@ impl AsyncWrite for ClientIo {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.patiently(context, |io, context| {
-            ready!(io.poll_ours(context))?;
-            io.begun = false;
-            if slices.first().is_some_and(|head| io.replaced(head)) {
-                return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
-            }
-            coalesce::poll_write(&mut io.stream, context, slices)
-        })
+        ready!(self.poll_replacement(context))?;
+        self.begun = false;
+        if slices.first().is_some_and(|head| self.is_replaced(head)) {
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
+        coalesce::poll_write(self.stream.as_mut(), context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -116,37 +127,19 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.patiently(context, |io, context| {
-            ready!(io.poll_ours(context))?;
-            Pin::new(&mut io.stream).poll_flush(context)
-        })
+        ready!(self.poll_replacement(context))?;
+        self.stream.as_mut().poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.patiently(context, |io, context| {
-            ready!(io.poll_ours(context))?;
-            Pin::new(&mut io.stream).poll_shutdown(context)
-        })
+        ready!(self.poll_replacement(context))?;
+        self.stream.as_mut().poll_shutdown(context)
     }
 }
 
-impl Drop for ClientIo {
-    fn drop(&mut self) {
-        // An idle connection ends in silence; one whose head stalled is told why, as far as its
-        // buffer takes it at once.
-        if self.begun && self.timed_out.load(Ordering::Acquire) {
-            let problem = Problem::new(
-                Slug::RequestTimeout,
-                "The request did not arrive in time. Nothing was sent; please try again.",
-            );
-            let _ = self.stream.try_write(&written_out(&problem.close()));
-        }
-    }
-}
-
-/// The problem for an answer that hyper makes by itself when it cannot parse a head: an empty one
-/// with status 400, 414 or 431.
-fn hypers_own(bytes: &[u8]) -> Option<Problem> {
+/// The problem in place of an answer that hyper generates when a head cannot be parsed: an empty
+/// answer with status 400, 414 or 431.
+fn replacement(bytes: &[u8]) -> Option<Problem> {
     let slug = match bytes.get(..12)? {
         b"HTTP/1.1 400" | b"HTTP/1.0 400" => Slug::RequestInvalid,
         b"HTTP/1.1 414" | b"HTTP/1.0 414" => Slug::UriTooLong,
@@ -166,8 +159,8 @@ fn hypers_own(bytes: &[u8]) -> Option<Problem> {
     Some(Problem::new(slug, detail).close())
 }
 
-/// Whether these bytes are a head with the three headers of hyper's own answers and nothing else.
-/// Answers of ours and of a backend have more, and what looks like a head may be a piece of a body.
+/// True for a head with the three headers of hyper's own answers and nothing else. Answers of the
+/// gateway and of a backend have more, and bytes that look like a head may be a piece of a body.
 fn is_bare(bytes: &[u8]) -> bool {
     const LINES: [&str; 3] = ["connection: close", "content-length: 0", "date: "];
     let head = std::str::from_utf8(bytes).ok().and_then(|text| text.strip_suffix("\r\n\r\n"));
@@ -176,8 +169,8 @@ fn is_bare(bytes: &[u8]) -> bool {
     })
 }
 
-/// A problem as bytes for the wire, where no exchange can send it.
-pub(super) fn written_out(problem: &Problem) -> Bytes {
+/// A problem as an HTTP/1.1 message, for connections without an exchange that could send it.
+pub(super) fn message(problem: &Problem) -> Bytes {
     let (head, body) = problem.render(Dialect::Problem, uuid::Uuid::new_v4());
     let mut text = format!(
         "HTTP/1.1 {} {}\r\n",

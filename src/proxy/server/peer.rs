@@ -1,25 +1,25 @@
-//! What a connection keeps of its client from one request to the next.
+//! State of a client connection that outlives a single request.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderName};
 
-use super::timer::ClientTimer;
 use crate::idempotency::TenantId;
 use crate::idempotency::tenant::TenantMemo;
 
 /// The client at the other end of a connection.
 #[derive(Debug)]
-pub(in crate::proxy) struct Client {
+pub(in crate::proxy) struct Peer {
     pub(in crate::proxy) ip: IpAddr,
-    pub(in crate::proxy) timer: ClientTimer,
+    /// The last tenant and its headers: most connections belong to one tenant, whose digest is
+    /// then computed once.
     tenant: Mutex<TenantMemo>,
 }
 
-impl Client {
-    pub(in crate::proxy) fn new(ip: IpAddr, timer: ClientTimer) -> Self {
-        Self { ip, timer, tenant: Mutex::default() }
+impl Peer {
+    pub(super) fn new(ip: IpAddr) -> Self {
+        Self { ip, tenant: Mutex::default() }
     }
 
     /// The tenant of a request on this connection.

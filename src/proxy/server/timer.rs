@@ -1,11 +1,10 @@
-//! The time a client has for a request's head, and a backend for an answer that is passed through,
-//! at the cost of one timer for a connection instead of two for each request.
+//! The deadline for request heads on one connection, at the cost of one runtime timer for the
+//! connection instead of one for each request.
 //!
-//! hyper asks for a new deadline each time it waits for a head. Nearly all of these waits end long
-//! before it, so the runtime's timer is left where it is and only moved when it goes off too early
-//! for the present deadline.
+//! hyper sets a new deadline each time it waits for a head. Nearly all of these waits end long
+//! before, so the runtime's timer stays armed as it is, and is moved only when it fires before the
+//! current deadline.
 
-use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -14,38 +13,18 @@ use std::time::Duration;
 use hyper::rt;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// The timer of one connection. Only one deadline is waited for at a time, always by the task of the
-/// connection: no head is read while the request before it is being answered.
+/// The timer of one HTTP/1.1 connection. hyper waits for one head at a time, always in the task of
+/// the connection, so one deadline is enough.
 #[derive(Debug, Clone, Default)]
-pub(in crate::proxy) struct ClientTimer(Arc<Mutex<Option<Pin<Box<Sleep>>>>>);
+pub(super) struct HeaderTimer(Arc<Mutex<Option<Pin<Box<Sleep>>>>>);
 
-/// Waits for one deadline.
-struct Until {
+/// One wait for a head.
+struct HeaderDeadline {
     deadline: Instant,
-    timer: ClientTimer,
+    timer: HeaderTimer,
 }
 
-impl ClientTimer {
-    /// What comes of `future`; `None` when that takes longer than `limit`.
-    pub(in crate::proxy) async fn within<F>(
-        &self,
-        limit: Duration,
-        mut future: F,
-    ) -> Option<F::Output>
-    where
-        F: Future + Unpin,
-    {
-        let mut deadline = None;
-        poll_fn(|context| {
-            if let Poll::Ready(output) = Pin::new(&mut future).poll(context) {
-                return Poll::Ready(Some(output));
-            }
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + limit);
-            self.poll_until(deadline, context).map(|()| None)
-        })
-        .await
-    }
-
+impl HeaderTimer {
     fn poll_until(&self, deadline: Instant, context: &mut Context<'_>) -> Poll<()> {
         let mut armed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let armed = armed.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
@@ -61,13 +40,13 @@ impl ClientTimer {
     }
 }
 
-impl rt::Timer for ClientTimer {
+impl rt::Timer for HeaderTimer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn rt::Sleep>> {
-        Box::pin(Until { deadline: Instant::now() + duration, timer: self.clone() })
+        Box::pin(HeaderDeadline { deadline: Instant::now() + duration, timer: self.clone() })
     }
 
     fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn rt::Sleep>> {
-        Box::pin(Until { deadline: deadline.into(), timer: self.clone() })
+        Box::pin(HeaderDeadline { deadline: deadline.into(), timer: self.clone() })
     }
 
     fn now(&self) -> std::time::Instant {
@@ -75,9 +54,9 @@ impl rt::Timer for ClientTimer {
     }
 }
 
-impl rt::Sleep for Until {}
+impl rt::Sleep for HeaderDeadline {}
 
-impl Future for Until {
+impl Future for HeaderDeadline {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
@@ -91,10 +70,10 @@ mod tests {
 
     use super::*;
 
-    /// Begins to wait for `first`, gives up, then waits for `second` (milliseconds from the start);
-    /// says how long that took in all.
+    /// Waits for `first` until `given_up`, then for `second` (all in milliseconds from the start);
+    /// returns the elapsed time.
     async fn waited(first: u64, given_up: u64, second: u64) -> Duration {
-        let timer = ClientTimer::default();
+        let timer = HeaderTimer::default();
         let start = Instant::now();
         let at = |millis| (start + Duration::from_millis(millis)).into();
         let first =
@@ -112,21 +91,6 @@ mod tests {
             let waited = waited(first, given_up, second).await;
             assert!(waited >= Duration::from_millis(second), "{first} {given_up}: {waited:?}");
         }
-    }
-
-    #[tokio::test]
-    async fn what_is_in_time_is_not_cut_off_by_an_earlier_deadline_of_the_connection() {
-        let timer = ClientTimer::default();
-        let head = timer.sleep_until((Instant::now() + Duration::from_millis(10)).into());
-        let gave_up = tokio::time::timeout(Duration::from_millis(1), head).await;
-        assert!(gave_up.is_err());
-        let (in_time, late) = (Duration::from_millis(40), Duration::from_secs(3600));
-        let answer = Box::pin(tokio::time::sleep(in_time));
-        assert!(timer.within(Duration::from_secs(60), answer).await.is_some());
-        let start = Instant::now();
-        let answer = Box::pin(tokio::time::sleep(late));
-        assert!(timer.within(in_time, answer).await.is_none());
-        assert!(start.elapsed() >= in_time);
     }
 
     #[tokio::test]

@@ -19,6 +19,7 @@ use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId, TenantId};
 use crate::items;
+use crate::net::listen::Listener;
 use crate::proxy::{self, Gateway};
 use crate::shutdown::{self, Tasks, Trigger};
 use crate::store::embedded::{DirectoryOptions, Embedded, OpenError};
@@ -157,8 +158,8 @@ impl House {
         let config = config::parse(&text, "t.toml", &|_| None).unwrap_or_else(|it| panic!("{it}"));
         let tasks = Tasks::default();
         let gateway = Gateway::new(config, store.clone(), tasks.clone()).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let addr = listener.address();
         let (trigger, shutdown) = shutdown::channel();
         proxy::serve(&gateway, vec![listener], &tasks, &shutdown);
         Self { addr, gateway, store, backend, calls, tasks, trigger, dir }
@@ -168,7 +169,7 @@ impl House {
     pub(super) async fn restarted(self) -> Self {
         let Self { gateway, store, backend, calls, tasks, trigger, dir, .. } = self;
         trigger.fire();
-        assert!(tasks.ended(PATIENCE).await, "a task does not end");
+        assert!(shutdown::ended(&tasks, PATIENCE).await, "a task does not end");
         let closing = Arc::downgrade(&store);
         drop((gateway, store));
         let closed = async {

@@ -126,5 +126,5 @@ async fn messages_reach_the_one_they_are_for_also_after_a_lost_connection() {
     ));
     first_heard(&two, owner, changed(20), &mut heard).await;
     trigger.fire();
-    assert!(tasks.ended(PATIENCE).await, "the listening goes on");
+    assert!(shutdown::ended(&tasks, PATIENCE).await, "the listening goes on");
 }

@@ -116,7 +116,7 @@ async fn check_messages(options: RedisOptions, servers: &[&servers::Redis]) {
     }
     send_until_received(&two, owner, changed(20), &mut heard).await;
     trigger.fire();
-    assert!(tasks.ended(LONG_LIMIT).await, "the subscription does not end");
+    assert!(shutdown::ended(&tasks, LONG_LIMIT).await, "the subscription does not end");
 }
 
 #[tokio::test]

@@ -1,0 +1,57 @@
+//! The accept loop of every listener: a limit on open connections, and a tracked task for each.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use super::listen::Listener;
+
+/// Pause after a failed accept. Most failures are a lack of file descriptors, which lasts until
+/// connections close.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts connections on `listener` until the returned future is dropped.
+///
+/// `serve` runs in a task of `tasks` with a permit of `connections` for as long as the connection
+/// is open. Without a free permit, the connection gets the bytes of `refusal`, as far as its send
+/// buffer takes them at once, and is closed.
+pub(crate) async fn accept<S, F>(
+    listener: Listener,
+    connections: Arc<Semaphore>,
+    tasks: TaskTracker,
+    refusal: impl Fn() -> Bytes,
+    serve: S,
+) where
+    S: FnOnce(TcpStream, SocketAddr) -> F + Clone + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                let address = listener.address();
+                tracing::warn!(%error, listener = %address, "accepting a connection failed");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(permit) = connections.clone().try_acquire_owned() else {
+            let _ = stream.try_write(&refusal());
+            continue;
+        };
+        // Without this, a message in two writes waits for the peer's delayed acknowledgment. A
+        // system that refuses makes answers slower and nothing else.
+        let _ = stream.set_nodelay(true);
+        let serve = serve.clone();
+        // Boxed, because the runtime moves a task several times.
+        tasks.spawn(Box::pin(async move {
+            serve(stream, peer).await;
+            drop(permit);
+        }));
+    }
+}
