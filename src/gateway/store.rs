@@ -31,7 +31,7 @@ pub(super) fn lease(config: &config::StoreConfig) -> Option<std::time::Duration>
 pub(crate) fn server(config: &config::StoreConfig) -> Option<(Server, Timing)> {
     let (create, expect_id) = (config.create, config.expect_id);
     let timing =
-        |server: &StoreServerConfig| Timing { patience: server.timeout, lease: server.lease };
+        |server: &StoreServerConfig| Timing { timeout: server.timeout, lease: server.lease };
     match &config.engine {
         EngineConfig::Embedded { .. } => None,
         EngineConfig::Postgres(store) => {

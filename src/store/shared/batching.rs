@@ -1,104 +1,119 @@
-//! When a commit leaves, and with how many of the changes that wait.
+//! Size and timing of group commits.
 //!
-//! What a commit costs the server hardly depends on how much is in it, so that few and large ones
-//! leave it more time. But callers whose changes are answered together also ask together again: all
-//! of them as one group leave the server idle while this process works for them, and this process
-//! while the server does. As two groups, one is here while the other is there.
+//! A commit costs the server about the same whatever its size, so few large commits leave the
+//! server more time. But callers answered together also send their next requests together: with
+//! every caller in one group, the server is idle while this process works for the callers, and the
+//! reverse. So many callers are split into two groups, one at the server while this process works
+//! for the second.
+//!
+//! # Measured constants
+//!
+//! [`REFERENCE_HALF`], [`REFERENCE_CONCURRENT`], [`REFERENCE_ROW_COST`] and
+//! [`REFERENCE_LONG_WAIT`] come from one machine: 2 shared AMD EPYC cores, with PostgreSQL 15 on the
+//! same machine (`docs/performance.md`, "Why two groups take turns"). To measure again elsewhere:
+//!
+//! 1. Row cost: the backend's CPU time (`/proc/PID/schedstat`) for statements of 1, 32 and 128
+//!    changes, some hundred of each in turn, with `fsync` off. The slope is the cost of a row.
+//! 2. Long wait: the time of a commit less the cost of its rows, with the server near and idle.
+//!    The constant belongs well above, and below the wait for a slower disk or a network.
+//! 3. Group sizes: rates of builds with values around the present ones, in interleaved rounds of
+//!    `bench/run --stores-only`, over 64 and 256 connections; then with a delay of 0.3 to 1 ms
+//!    after each `fdatasync`, and before each reply.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Groups of one commit.
-const MOST: usize = 256;
-/// While a commit is under way, no group waits for others longer than this: a commit that hangs must
-/// hold up nothing but itself.
-const GATHER: Duration = Duration::from_millis(5);
-/// Where groups do not take turns, another commit leaves beside those under way with this many.
-const ENOUGH: usize = 32;
-/// The least that is worth a commit of its own while others are here that could go with it.
-const HALF: usize = 24;
-/// What a server works for a row: 9 to 12 µs measured with PostgreSQL, and what belongs to the
-/// commit. What a commit takes beyond that, it waits. A server that is cheaper, and not near, hides
-/// some of its wait while commits are large: then they go one at a time and carry more than one core
-/// of the gateway can bring.
-const WORK: Duration = Duration::from_micros(13);
-/// A commit that waits longer than this takes long by waiting. On the gateway's own machine it is
-/// seldom that [`COUNTED`] in a row do. Commits beside each other can share a wait for the disk, and
-/// the one that came later then looks short.
-const LONG: Duration = Duration::from_micros(600);
-/// Of how many commits the shortest wait counts: one that meets others, or a busy machine, takes
-/// longer without any network or disk.
-const COUNTED: usize = 16;
+/// Limit of groups in one commit.
+const MAX_GROUPS: usize = 256;
+/// Longest time that a group waits for company while a commit is in flight: a commit that hangs
+/// must not delay the groups behind it any longer.
+const MAX_GATHER: Duration = Duration::from_millis(5);
+/// Number of groups that justify a concurrent commit, where commits run concurrently.
+const REFERENCE_CONCURRENT: usize = 32;
+/// Smallest commit while more groups are queued.
+const REFERENCE_HALF: usize = 24;
+/// Server time per changed row: 9 to 12 µs measured with PostgreSQL, plus the row's share of the
+/// commit. Time of a commit beyond its rows' cost counts as waiting. A cheaper server across a
+/// network hides part of its wait in large commits: commits then alternate, and carry more than one
+/// core of the gateway can supply.
+const REFERENCE_ROW_COST: Duration = Duration::from_micros(13);
+/// Wait beyond which a commit counts as waiting rather than working. On the gateway's own machine
+/// [`WINDOW`] such commits in a row are rare. Concurrent commits can share one wait for the disk,
+/// and the later commit then looks short.
+const REFERENCE_LONG_WAIT: Duration = Duration::from_micros(600);
+/// Number of recent commits whose shortest wait counts: a commit that meets a lock or a busy
+/// machine takes longer without a network or a slow disk.
+const WINDOW: usize = 16;
 
-/// What a lane that is free does with the groups that wait.
+/// Decision about the queued groups.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// Takes so many of them to the server.
-    Go(usize),
-    /// Looks again then, or when there is more.
-    Wait(Instant),
+pub(super) enum CommitDecision {
+    /// Commit this number of groups now.
+    Commit(usize),
+    /// Decide again at this time, or when further groups arrive.
+    WaitUntil(Instant),
 }
 
-/// What is known of the server's pace.
+/// Chooses the size of commits from the measured speed of the server.
 #[derive(Debug)]
-pub(super) struct Pace {
-    /// Whether this process can work while a server on its machine does. With one core it never
-    /// takes turns, wherever the server is.
+pub(super) struct BatchSizer {
+    /// True if this process can work while a server on its machine does. With one core commits
+    /// never alternate, wherever the server is.
     overlaps: bool,
-    /// What the last commits waited beyond their work.
-    waits: [Duration; COUNTED],
-    /// Where the next one is put down.
-    at: usize,
+    /// Waits of recent commits beyond their rows' cost.
+    waits: [Duration; WINDOW],
+    /// Index of the next wait to overwrite.
+    next_wait: usize,
 }
 
-impl Pace {
-    /// For a process that may use so many cores.
+impl BatchSizer {
+    /// A sizer for a process on `cores` cores.
     pub(super) fn new(cores: usize) -> Self {
-        Self { overlaps: cores > 1, waits: [Duration::ZERO; COUNTED], at: 0 }
+        Self { overlaps: cores > 1, waits: [Duration::ZERO; WINDOW], next_wait: 0 }
     }
 
-    /// A commit of so many rows took this long.
-    pub(super) fn took(&mut self, rows: usize, time: Duration) {
-        let work = WORK * u32::try_from(rows).unwrap_or(u32::MAX);
-        self.waits[self.at] = time.saturating_sub(work);
-        self.at = (self.at + 1) % COUNTED;
+    /// Records the duration of a commit with `rows` changes.
+    pub(super) fn record(&mut self, rows: usize, duration: Duration) {
+        let cost = REFERENCE_ROW_COST * u32::try_from(rows).unwrap_or(u32::MAX);
+        self.waits[self.next_wait] = duration.saturating_sub(cost);
+        self.next_wait = (self.next_wait + 1) % WINDOW;
     }
 
-    /// Whether so many groups can go without a look at who is about to ask as well. Across a network
-    /// too: there the rest follows beside them.
-    pub(super) fn suffices(&self, waiting: usize) -> bool {
-        waiting >= if self.overlaps { HALF } else { MOST }
+    /// True if `queued` groups can leave without first letting ready tasks queue theirs. Also
+    /// across a network, where the later groups follow in a concurrent commit.
+    pub(super) fn suffices(&self, queued: usize) -> bool {
+        queued >= if self.overlaps { REFERENCE_HALF } else { MAX_GROUPS }
     }
 
-    /// How many groups wait for no other while a commit is under way.
-    pub(super) fn enough(&self) -> usize {
-        if self.takes_turns() { MOST } else { ENOUGH }
+    /// Number of queued groups that leave even while a commit is in flight.
+    pub(super) fn concurrent_size(&self) -> usize {
+        if self.alternates() { MAX_GROUPS } else { REFERENCE_CONCURRENT }
     }
 
-    /// What to do with so many groups, the first of which came at `first`, while `commits` are
-    /// under way. The commit that left last had `last` groups.
-    pub(super) fn next(
+    /// Decides about `queued` groups, the first queued at `first`, with `in_flight` commits; the
+    /// previous commit had `previous` groups.
+    pub(super) fn decide(
         &self,
-        (waiting, first): (usize, Instant),
-        commits: usize,
-        last: usize,
+        (queued, first): (usize, Instant),
+        in_flight: usize,
+        previous: usize,
         now: Instant,
-    ) -> Next {
-        let gathered = first + GATHER;
-        if commits > 0 && waiting < self.enough() && now < gathered {
-            return Next::Wait(gathered);
+    ) -> CommitDecision {
+        let gathered = first + MAX_GATHER;
+        if in_flight > 0 && queued < self.concurrent_size() && now < gathered {
+            return CommitDecision::WaitUntil(gathered);
         }
-        // What is about as large as the group that has just come back is the other half already.
-        let both = waiting >= 2 * HALF && 2 * waiting > 3 * last;
-        let apart = both && commits == 0 && self.takes_turns();
-        Next::Go(if apart { waiting.div_ceil(2) } else { waiting }.min(MOST))
+        // A queue about as long as the previous commit is one of two halves already.
+        let both_halves = queued >= 2 * REFERENCE_HALF && 2 * queued > 3 * previous;
+        let split = both_halves && in_flight == 0 && self.alternates();
+        CommitDecision::Commit(if split { queued.div_ceil(2) } else { queued }.min(MAX_GROUPS))
     }
 
-    /// Whether one group waits until the other is back: where commits take long by working, and a
-    /// second one beside them would only divide the server's cores.
-    fn takes_turns(&self) -> bool {
-        self.overlaps && self.waits.iter().any(|wait| *wait <= LONG)
+    /// True if commits alternate, one in flight at a time: where a commit takes long by working, a
+    /// concurrent one would only divide the server's cores.
+    fn alternates(&self) -> bool {
+        self.overlaps && self.waits.iter().any(|wait| *wait <= REFERENCE_LONG_WAIT)
     }
 }
 
@@ -106,83 +121,85 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn after(commits: usize, cores: usize, rows: usize, micros: u64) -> Pace {
-        let mut pace = Pace::new(cores);
-        (0..commits).for_each(|_| pace.took(rows, Duration::from_micros(micros)));
-        pace
+    fn after(commits: usize, cores: usize, rows: usize, micros: u64) -> BatchSizer {
+        let mut sizer = BatchSizer::new(cores);
+        (0..commits).for_each(|_| sizer.record(rows, Duration::from_micros(micros)));
+        sizer
     }
 
-    /// How many go; `None`: they wait.
-    fn next(pace: &Pace, waiting: usize, commits: usize, last: usize) -> Option<usize> {
+    /// Size of the next commit; `None` if the groups wait.
+    fn next(sizer: &BatchSizer, queued: usize, in_flight: usize, previous: usize) -> Option<usize> {
         let now = Instant::now();
-        match pace.next((waiting, now), commits, last, now) {
-            Next::Go(groups) => Some(groups),
-            Next::Wait(until) => {
-                assert_eq!(until, now + GATHER);
-                let late = pace.next((waiting, now), commits, last, until);
-                assert_eq!(late, Next::Go(waiting), "no longer than that");
+        match sizer.decide((queued, now), in_flight, previous, now) {
+            CommitDecision::Commit(groups) => Some(groups),
+            CommitDecision::WaitUntil(until) => {
+                assert_eq!(until, now + MAX_GATHER);
+                let late = sizer.decide((queued, now), in_flight, previous, until);
+                assert_eq!(late, CommitDecision::Commit(queued), "the wait is bounded");
                 None
             }
         }
     }
 
     #[test]
-    fn alone_a_group_waits_for_no_other() {
+    fn a_single_group_never_waits() {
         for cores in [1, 2, 8] {
-            for slow in [0, COUNTED] {
+            for slow in [0, WINDOW] {
                 assert_eq!(next(&after(slow, cores, 1, 9000), 1, 0, 1), Some(1));
             }
         }
     }
 
     #[test]
-    fn many_go_as_two_groups_where_both_sides_can_work() {
-        let pace = after(COUNTED, 2, 32, 900);
-        assert_eq!(next(&pace, 2 * HALF - 1, 0, 1), Some(2 * HALF - 1));
-        assert_eq!(next(&pace, 2 * HALF, 0, 1), Some(HALF));
-        assert_eq!(next(&pace, 65, 0, 1), Some(33));
-        assert!(pace.suffices(HALF) && !pace.suffices(HALF - 1));
-        // The second waits for the first, unless there is more than one commit takes.
-        assert_eq!(next(&pace, MOST - 1, 1, 64), None);
-        assert_eq!(next(&pace, MOST, 1, 64), Some(MOST));
-        assert_eq!(next(&pace, 3 * MOST, 0, 1), Some(MOST));
-        // On one core they could only share it.
-        let pace = after(COUNTED, 1, 32, 900);
-        assert_eq!(next(&pace, 64, 0, 1), Some(64));
-        assert!(!pace.suffices(64));
+    fn many_groups_leave_as_two_commits_where_both_sides_can_work() {
+        const HALF: usize = REFERENCE_HALF;
+        let sizer = after(WINDOW, 2, 32, 900);
+        assert_eq!(next(&sizer, 2 * HALF - 1, 0, 1), Some(2 * HALF - 1));
+        assert_eq!(next(&sizer, 2 * HALF, 0, 1), Some(HALF));
+        assert_eq!(next(&sizer, 65, 0, 1), Some(33));
+        assert!(sizer.suffices(HALF) && !sizer.suffices(HALF - 1));
+        // The second commit waits for the first, unless the queue exceeds the limit.
+        assert_eq!(next(&sizer, MAX_GROUPS - 1, 1, 64), None);
+        assert_eq!(next(&sizer, MAX_GROUPS, 1, 64), Some(MAX_GROUPS));
+        assert_eq!(next(&sizer, 3 * MAX_GROUPS, 0, 1), Some(MAX_GROUPS));
+        // On one core two commits could only share the core.
+        let sizer = after(WINDOW, 1, 32, 900);
+        assert_eq!(next(&sizer, 64, 0, 1), Some(64));
+        assert!(!sizer.suffices(64));
     }
 
     #[test]
-    fn two_groups_stay_two() {
-        let pace = after(COUNTED, 2, 64, 1200);
+    fn two_commits_stay_two() {
+        let sizer = after(WINDOW, 2, 64, 1200);
         for callers in [48, 64, 72, 128, 200, 256, 400] {
-            let mut last = 1;
-            let mut under_way = next(&pace, callers, 0, last).unwrap();
+            let mut previous = 1;
+            let mut in_flight = next(&sizer, callers, 0, previous).unwrap();
             for _ in 0..40 {
-                // One is back, and its callers have not asked again; then they have.
-                last = under_way;
-                under_way = next(&pace, callers - last, 0, last).unwrap();
-                assert_eq!(next(&pace, callers - under_way, 1, last), None);
+                // One commit is back, and its callers have not queued yet; then they have.
+                previous = in_flight;
+                in_flight = next(&sizer, callers - previous, 0, previous).unwrap();
+                assert_eq!(next(&sizer, callers - in_flight, 1, previous), None);
             }
-            assert!(under_way.abs_diff(callers / 2) <= callers / 8, "{callers}: {under_way}");
+            assert!(in_flight.abs_diff(callers / 2) <= callers / 8, "{callers}: {in_flight}");
         }
     }
 
     #[test]
-    fn where_a_commit_takes_long_by_waiting_the_next_leaves_beside_it() {
-        let pace = after(COUNTED, 2, 32, 3000);
-        assert_eq!(next(&pace, 64, 0, 1), Some(64));
-        assert_eq!(next(&pace, ENOUGH - 1, 1, 64), None);
-        assert_eq!(next(&pace, ENOUGH, 1, 64), Some(ENOUGH));
-        // A long commit with much in it works, and so does one that was slow only now and then.
-        assert_eq!(next(&after(COUNTED, 2, 200, 3000), ENOUGH, 1, 64), None);
-        let mut pace = after(COUNTED, 2, 32, 3000);
-        pace.took(32, Duration::from_micros(900));
-        assert_eq!(next(&pace, ENOUGH, 1, 64), None);
-        // It does not stay so.
-        (1..COUNTED).for_each(|_| pace.took(32, Duration::from_micros(3000)));
-        assert_eq!(next(&pace, ENOUGH, 1, 64), None);
-        pace.took(32, Duration::from_micros(3000));
-        assert_eq!(next(&pace, ENOUGH, 1, 64), Some(ENOUGH));
+    fn commits_that_wait_long_run_concurrently() {
+        const CONCURRENT: usize = REFERENCE_CONCURRENT;
+        let sizer = after(WINDOW, 2, 32, 3000);
+        assert_eq!(next(&sizer, 64, 0, 1), Some(64));
+        assert_eq!(next(&sizer, CONCURRENT - 1, 1, 64), None);
+        assert_eq!(next(&sizer, CONCURRENT, 1, 64), Some(CONCURRENT));
+        // A long commit with many rows works, and so does a server that was slow a few times.
+        assert_eq!(next(&after(WINDOW, 2, 200, 3000), CONCURRENT, 1, 64), None);
+        let mut sizer = after(WINDOW, 2, 32, 3000);
+        sizer.record(32, Duration::from_micros(900));
+        assert_eq!(next(&sizer, CONCURRENT, 1, 64), None);
+        // One short commit counts for a window.
+        (1..WINDOW).for_each(|_| sizer.record(32, Duration::from_micros(3000)));
+        assert_eq!(next(&sizer, CONCURRENT, 1, 64), None);
+        sizer.record(32, Duration::from_micros(3000));
+        assert_eq!(next(&sizer, CONCURRENT, 1, 64), Some(CONCURRENT));
     }
 }

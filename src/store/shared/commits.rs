@@ -1,10 +1,10 @@
-//! Changes that wait for the server, and the lanes that take them there.
+//! Queue of the groups to commit, and the tasks that commit them.
 //!
-//! Alone, a change waits for no one. While a commit is under way, what arrives gathers and goes
-//! together in the next; when that leaves, `batching` says. Before it leaves with little, those who are
-//! about to ask as well are let ask. As many commits run at once as the engine has lanes. Of two
-//! groups that name the same record the first is first: the second waits until the first has its
-//! result.
+//! A lone change leaves at once. While a commit is in flight, arriving groups gather and share the
+//! next commit; `batching` decides the moment and the size. Before a small commit leaves, tasks
+//! that are ready to run may queue their changes too. As many commits run concurrently as the
+//! engine has connections. Groups that name the same record keep their order: a later group waits
+//! for the result of the earlier group.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,314 +13,327 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::batching::{Next, Pace};
+use super::batching::{BatchSizer, CommitDecision};
 use super::engine::{CasResult, Engine, EngineError, Group};
 use crate::idempotency::RecordId;
 use crate::idempotency::id::BuildIdHasher;
 use crate::shutdown::Shutdown;
 
-/// Groups that may wait; more than these are refused at once.
+/// Limit of queued groups; further groups are rejected at once.
 const QUEUE: usize = 16_384;
-/// Bytes of records after which a commit takes no more.
+/// Encoded size in bytes at which a commit is full.
 const MAX_BYTES: usize = 4 << 20;
-/// Turns of the runtime's tasks before a commit leaves, at most, and those of them in a row that may
-/// bring nothing: from an answer on the network to the change it leads to are two.
-const MOST_TURNS: usize = 8;
-const QUIET_TURNS: usize = 1;
-/// The pause before the first repetition of a commit that failed, and the longest.
+/// Limit of scheduler yields before a commit leaves, and limit of consecutive yields without a new
+/// group: two yields lead from a reply on the network to the change that follows.
+const MAX_YIELDS: usize = 8;
+const MAX_QUIET_YIELDS: usize = 1;
+/// First and longest pause before a failed commit is repeated.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 
-/// What came of a group, or why nothing is known of it.
-pub(super) type Answer = Result<CasResult, String>;
+/// Result of a group, or the reason for an unknown result.
+pub(super) type CommitReply = Result<CasResult, String>;
 
-/// A group that waits for its result.
-struct Asked {
+/// Ids of records.
+type RecordIds = HashSet<RecordId, BuildIdHasher>;
+
+/// A queued group, and the channel for its result.
+struct CommitRequest {
     group: Group,
-    arrived: Instant,
-    /// After this nobody waits for the result any more, and the group is not sent again.
-    until: Instant,
-    answer: oneshot::Sender<Answer>,
+    queued_at: Instant,
+    /// End of the caller's wait; the group is not sent again after this time.
+    deadline: Instant,
+    reply: oneshot::Sender<CommitReply>,
 }
 
-/// The changes that wait.
-pub(super) struct Queue {
-    waiting: Mutex<Waiting>,
-    arrived: Notify,
+/// Queue of the groups to commit.
+pub(super) struct CommitQueue {
+    state: Mutex<QueueState>,
+    queued: Notify,
 }
 
-struct Waiting {
-    groups: VecDeque<Asked>,
-    /// The records of the groups that are on their way.
-    busy: Busy,
-    /// Commits that are under way.
+struct QueueState {
+    requests: VecDeque<CommitRequest>,
+    /// Records of the groups in flight.
+    in_flight: RecordIds,
+    /// Number of commits in flight.
     commits: usize,
-    /// The groups of the last one that left.
-    last: usize,
-    /// A lane looks again by itself before anything has waited too long.
+    /// Number of groups in the previous commit.
+    previous: usize,
+    /// True while a task sleeps until the queued groups have gathered long enough.
     watched: bool,
-    pace: Pace,
-    /// Why the last commit failed, and when, unless one was made since.
-    trouble: Option<(Instant, String)>,
+    sizer: BatchSizer,
+    /// Time and cause of the last failure; `None` after a successful commit.
+    failure: Option<(Instant, String)>,
 }
 
-/// What a lane finds.
-enum Found {
-    /// The groups of its next commit, and whether others are left that could go as well.
-    Batch(Vec<Asked>, bool),
-    /// Groups that may wait for others until then.
-    Gathering(Instant),
-    /// Nothing that could go.
-    Nothing,
+/// Next step of a task that is free to commit.
+enum NextCommit {
+    /// Requests of the next commit; `more` if further groups are ready.
+    Batch { requests: Vec<CommitRequest>, more: bool },
+    /// The queued groups may gather until this time.
+    Gather(Instant),
+    /// No group is ready.
+    Empty,
 }
 
-type Busy = HashSet<RecordId, BuildIdHasher>;
-
-impl Queue {
-    /// Without changes yet, for a process that may use so many cores.
+impl CommitQueue {
+    /// An empty queue for a process on `cores` cores.
     pub(super) fn new(cores: usize) -> Self {
-        let waiting = Waiting {
-            groups: VecDeque::new(),
-            busy: Busy::default(),
+        let state = QueueState {
+            requests: VecDeque::new(),
+            in_flight: RecordIds::default(),
             commits: 0,
-            last: 0,
+            previous: 0,
             watched: false,
-            pace: Pace::new(cores),
-            trouble: None,
+            sizer: BatchSizer::new(cores),
+            failure: None,
         };
-        Self { waiting: Mutex::new(waiting), arrived: Notify::new() }
+        Self { state: Mutex::new(state), queued: Notify::new() }
     }
 
-    /// Queues a group; from now on it is on its way even if nobody waits for the result.
+    /// Queues a group. The group is committed even if the caller drops the receiver.
     pub(super) fn push(
         &self,
         group: Group,
-        until: Instant,
-    ) -> Result<oneshot::Receiver<Answer>, String> {
-        let (answer, result) = oneshot::channel();
-        let mut waiting = self.lock();
-        if waiting.groups.len() >= QUEUE {
-            return Err(format!("{QUEUE} changes wait for it already; it is too slow"));
+        deadline: Instant,
+    ) -> Result<oneshot::Receiver<CommitReply>, String> {
+        let (reply, result) = oneshot::channel();
+        let mut state = self.lock();
+        if state.requests.len() >= QUEUE {
+            return Err(format!("the store is too slow: {QUEUE} changes are queued already"));
         }
-        waiting.groups.push_back(Asked { group, arrived: Instant::now(), until, answer });
-        let look = !waiting.watched || waiting.groups.len() == waiting.pace.enough();
-        drop(waiting);
-        if look {
-            self.arrived.notify_one();
+        state.requests.push_back(CommitRequest {
+            group,
+            queued_at: Instant::now(),
+            deadline,
+            reply,
+        });
+        let wake = !state.watched || state.requests.len() == state.sizer.concurrent_size();
+        drop(state);
+        if wake {
+            self.queued.notify_one();
         }
         Ok(result)
     }
 
-    /// Waits for groups that can go now, and takes as many as make one commit.
-    async fn take(&self) -> Vec<Asked> {
+    /// Waits for the requests of the next commit.
+    async fn next_batch(&self) -> Vec<CommitRequest> {
         loop {
-            let arrived = self.arrived.notified();
+            let queued = self.queued.notified();
             self.gather_ready().await;
-            let found = self.lock().take(Instant::now());
-            match found {
-                Found::Batch(batch, more) => {
+            let next = self.lock().next_commit(Instant::now());
+            match next {
+                NextCommit::Batch { requests, more } => {
                     if more {
-                        // For another lane: what is left goes as well, or is watched.
-                        self.arrived.notify_one();
+                        // Wakes a second task, which commits or watches the remaining groups.
+                        self.queued.notify_one();
                     }
-                    return batch;
+                    return requests;
                 }
-                Found::Gathering(until) => tokio::select! {
-                    () = arrived => {}
+                NextCommit::Gather(until) => tokio::select! {
+                    () = queued => {}
                     () = sleep_until(until) => {}
                 },
-                Found::Nothing => arrived.await,
+                NextCommit::Empty => queued.await,
             }
         }
     }
 
-    /// Lets the tasks run that can, for as long as that brings changes which go as well. What is
-    /// ready in this process costs no wait; without this, a commit would leave with what happened to
-    /// come before it in the turn of the tasks.
+    /// Yields to ready tasks for as long as they queue further groups.
+    ///
+    /// Groups that are ready in this process cost no wait. Without the yields, a commit would carry
+    /// only the groups queued by chance before this task ran.
     async fn gather_ready(&self) {
         let (mut seen, mut quiet) = (0, 0);
-        for _ in 0..MOST_TURNS {
-            let (now, suffices) = self.lock().others();
-            quiet = if now > seen { 0 } else { quiet + 1 };
-            if now == 0 || suffices || quiet > QUIET_TURNS {
+        for _ in 0..MAX_YIELDS {
+            let (queued, suffices) = self.lock().gathered();
+            quiet = if queued > seen { 0 } else { quiet + 1 };
+            if queued == 0 || suffices || quiet > MAX_QUIET_YIELDS {
                 return;
             }
-            seen = now;
+            seen = queued;
             tokio::task::yield_now().await;
         }
     }
 
-    /// Why the last commit failed, unless one was made since or it is longer ago than this.
-    pub(super) fn trouble(&self, within: Duration) -> Option<String> {
-        let trouble = self.lock().trouble.clone();
-        trouble.filter(|(at, _)| at.elapsed() <= within).map(|(_, reason)| reason)
+    /// Cause of the last failure, unless a commit succeeded since or the failure is older than
+    /// `within`.
+    pub(super) fn failure(&self, within: Duration) -> Option<String> {
+        let failure = self.lock().failure.clone();
+        failure.filter(|(at, _)| at.elapsed() <= within).map(|(_, reason)| reason)
     }
 
-    /// These records are no longer on their way; what waited for them can go.
+    /// Unblocks the groups that wait for these records.
     fn release(&self, ids: &[RecordId]) {
-        let mut waiting = self.lock();
+        let mut state = self.lock();
         for id in ids {
-            waiting.busy.remove(id);
+            state.in_flight.remove(id);
         }
     }
 
-    /// A commit of so many rows was made in this time.
-    fn made(&self, rows: usize, time: Duration) {
-        let mut waiting = self.lock();
-        waiting.trouble = None;
-        waiting.pace.took(rows, time);
+    /// Records a successful commit of `rows` changes.
+    fn record_success(&self, rows: usize, duration: Duration) {
+        let mut state = self.lock();
+        state.failure = None;
+        state.sizer.record(rows, duration);
     }
 
-    /// A commit has ended. Its lane looks for the next one itself.
-    fn ended(&self) {
-        let mut waiting = self.lock();
-        waiting.commits = waiting.commits.saturating_sub(1);
+    /// Records the end of a commit. The task looks for the next commit on its own.
+    fn commit_ended(&self) {
+        let mut state = self.lock();
+        state.commits = state.commits.saturating_sub(1);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing between lock and unlock can leave the queue half changed.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
+        // No code under the lock can leave the queue half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Waiting {
-    /// How many groups wait, unless it is one after one: changes that come alone wait for nobody.
-    /// And whether those are enough to go.
-    fn others(&self) -> (usize, bool) {
-        let alone = self.groups.len() == 1 && self.last <= 1 && self.commits == 0;
-        let groups = if alone { 0 } else { self.groups.len() };
-        (groups, self.pace.suffices(groups))
+impl QueueState {
+    /// Number of queued groups, and whether the number suffices for a commit. Zero for a lone
+    /// group after a lone group: sequential changes do not wait for company.
+    fn gathered(&self) -> (usize, bool) {
+        let alone = self.requests.len() == 1 && self.previous <= 1 && self.commits == 0;
+        let groups = if alone { 0 } else { self.requests.len() };
+        (groups, self.sizer.suffices(groups))
     }
 
-    /// What a lane that is free does now.
-    fn take(&mut self, now: Instant) -> Found {
+    /// Takes the next commit off the queue, or tells the task to wait.
+    fn next_commit(&mut self, now: Instant) -> NextCommit {
         self.watched = false;
-        let Some(first) = self.groups.front() else { return Found::Nothing };
-        let waiting = (self.groups.len(), first.arrived);
-        let groups = match self.pace.next(waiting, self.commits, self.last, now) {
-            Next::Go(groups) => groups,
-            Next::Wait(until) => {
+        let Some(first) = self.requests.front() else { return NextCommit::Empty };
+        let queued = (self.requests.len(), first.queued_at);
+        let groups = match self.sizer.decide(queued, self.commits, self.previous, now) {
+            CommitDecision::Commit(groups) => groups,
+            CommitDecision::WaitUntil(until) => {
                 self.watched = true;
-                return Found::Gathering(until);
+                return NextCommit::Gather(until);
             }
         };
-        let (batch, more) = self.batch(groups);
-        if batch.is_empty() {
-            return Found::Nothing;
+        let (requests, more) = self.take_batch(groups);
+        if requests.is_empty() {
+            return NextCommit::Empty;
         }
         self.commits += 1;
-        self.last = batch.len();
-        Found::Batch(batch, more)
+        self.previous = requests.len();
+        NextCommit::Batch { requests, more }
     }
 
-    /// The groups of the next commit, so many at most, and whether others are left that could go as
-    /// well.
-    fn batch(&mut self, groups: usize) -> (Vec<Asked>, bool) {
+    /// Takes at most `groups` requests, and reports whether further groups are ready.
+    fn take_batch(&mut self, groups: usize) -> (Vec<CommitRequest>, bool) {
         let mut batch = Vec::new();
         let mut bytes = 0;
-        // Records of groups that have to wait: later groups must not overtake them.
-        let mut held = Busy::default();
-        let mut kept = VecDeque::new();
+        // Records of the skipped groups: a later group must not overtake a skipped group.
+        let mut blocked = RecordIds::default();
+        let mut skipped = VecDeque::new();
         while batch.len() < groups && bytes < MAX_BYTES {
-            let Some(asked) = self.groups.pop_front() else { break };
-            let ids = || asked.group.changes.iter().map(|row| row.id);
-            if ids().any(|id| self.busy.contains(&id) || held.contains(&id)) {
-                held.extend(ids());
-                kept.push_back(asked);
+            let Some(request) = self.requests.pop_front() else { break };
+            let ids = || request.group.changes.iter().map(|change| change.id);
+            if ids().any(|id| self.in_flight.contains(&id) || blocked.contains(&id)) {
+                blocked.extend(ids());
+                skipped.push_back(request);
                 continue;
             }
-            self.busy.extend(ids());
-            bytes += asked.group.bytes();
-            batch.push(asked);
+            self.in_flight.extend(ids());
+            bytes += request.group.bytes();
+            batch.push(request);
         }
-        let more = !batch.is_empty() && !self.groups.is_empty();
-        while let Some(asked) = kept.pop_back() {
-            self.groups.push_front(asked);
+        let more = !batch.is_empty() && !self.requests.is_empty();
+        while let Some(request) = skipped.pop_back() {
+            self.requests.push_front(request);
         }
         (batch, more)
     }
 }
 
-/// Takes what waits to the server, one commit after the other, until the end starts.
-pub(super) async fn lane<E: Engine>(
+/// Commits queued groups on one connection, batch after batch, until shutdown.
+pub(super) async fn run_connection<E: Engine>(
     engine: Arc<E>,
-    queue: Arc<Queue>,
-    lane: usize,
-    mut end: Shutdown,
+    queue: Arc<CommitQueue>,
+    connection: usize,
+    mut shutdown: Shutdown,
 ) {
     loop {
         tokio::select! {
-            batch = queue.take() => commit(&*engine, &queue, lane, batch).await,
-            () = end.wait() => return,
+            batch = queue.next_batch() => commit(&*engine, &queue, connection, batch).await,
+            () = shutdown.wait() => return,
         }
-        queue.ended();
+        queue.commit_ended();
     }
 }
 
-/// Commits a batch, again and again until it has a result or nobody waits for one.
-async fn commit<E: Engine>(engine: &E, queue: &Queue, lane: usize, batch: Vec<Asked>) {
+/// Commits a batch, repeating until the groups have results or their callers stopped waiting.
+async fn commit<E: Engine>(
+    engine: &E,
+    queue: &CommitQueue,
+    connection: usize,
+    batch: Vec<CommitRequest>,
+) {
     let mut pause = FIRST_PAUSE;
-    let (mut groups, mut waiting): (Vec<_>, Vec<_>) =
-        batch.into_iter().map(|asked| (asked.group, (asked.until, asked.answer))).unzip();
-    let mut reason = String::from("it was not reached in time");
+    let (mut groups, mut callers): (Vec<_>, Vec<_>) =
+        batch.into_iter().map(|request| (request.group, (request.deadline, request.reply))).unzip();
+    let mut reason = String::from("the change was not sent in time");
     loop {
-        drop_late(queue, &mut groups, &mut waiting, &reason);
+        drop_expired(queue, &mut groups, &mut callers, &reason);
         if groups.is_empty() {
             return;
         }
         let sent = Instant::now();
-        match engine.commit(lane, &groups).await {
+        match engine.commit(connection, &groups).await {
             Ok(results) if results.len() == groups.len() => {
-                queue.made(groups.iter().map(|group| group.changes.len()).sum(), sent.elapsed());
+                let rows = groups.iter().map(|group| group.changes.len()).sum();
+                queue.record_success(rows, sent.elapsed());
                 queue.release(&ids(&groups));
-                for ((_, answer), result) in waiting.into_iter().zip(results) {
-                    // Whoever asked may be gone; the change stands all the same.
-                    let _ = answer.send(Ok(result));
+                for ((_, reply), result) in callers.into_iter().zip(results) {
+                    // An error means a caller that is gone; its change stands all the same.
+                    let _ = reply.send(Ok(result));
                 }
                 return;
             }
             Ok(_) => {
-                // An engine never does this. What it did is not known.
+                // Would be a bug of the engine; the effect of the commit is unknown.
                 groups.iter_mut().for_each(|group| group.resent = true);
-                reason = String::from("its answer does not fit the question");
+                reason = String::from("the store answered with a wrong number of results");
             }
-            Err(trouble) => {
-                if let EngineError::Indeterminate(_) = trouble {
+            Err(error) => {
+                if let EngineError::Indeterminate(_) = error {
                     groups.iter_mut().for_each(|group| group.resent = true);
                 }
-                trouble.reason().clone_into(&mut reason);
+                error.reason().clone_into(&mut reason);
             }
         }
-        queue.lock().trouble = Some((Instant::now(), reason.clone()));
-        tracing::debug!(reason, "a commit is tried again");
+        queue.lock().failure = Some((Instant::now(), reason.clone()));
+        tracing::debug!(error = reason, "a commit failed and is repeated");
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-/// Gives up the groups whose time has ended.
-fn drop_late(
-    queue: &Queue,
+/// Gives up the groups whose deadline has passed.
+fn drop_expired(
+    queue: &CommitQueue,
     groups: &mut Vec<Group>,
-    waiting: &mut Vec<(Instant, oneshot::Sender<Answer>)>,
+    callers: &mut Vec<(Instant, oneshot::Sender<CommitReply>)>,
     reason: &str,
 ) {
     let now = Instant::now();
     let mut at = 0;
     while at < groups.len() {
-        if waiting[at].0 > now {
+        if callers[at].0 > now {
             at += 1;
             continue;
         }
-        let (_, answer) = waiting.swap_remove(at);
+        let (_, reply) = callers.swap_remove(at);
         let group = groups.swap_remove(at);
         queue.release(&ids(std::slice::from_ref(&group)));
-        // This lane goes on with the others of its commit.
-        queue.arrived.notify_one();
-        let _ = answer.send(Err(reason.to_owned()));
+        // Wakes a second task for the unblocked groups: this task keeps its remaining groups.
+        queue.queued.notify_one();
+        let _ = reply.send(Err(reason.to_owned()));
     }
 }
 
 fn ids(groups: &[Group]) -> Vec<RecordId> {
-    groups.iter().flat_map(|group| group.changes.iter().map(|row| row.id)).collect()
+    groups.iter().flat_map(|group| group.changes.iter().map(|change| change.id)).collect()
 }

@@ -1,6 +1,7 @@
-//! What an engine that several processes share has to offer. It compares versions, keeps bytes and
-//! tells the time; queues, patience, retries and leases are the same for all engines and stand
-//! beside this file.
+//! The trait of a server that several processes share as a store.
+//!
+//! An engine compares versions, keeps bytes and tells the time. Queues, timeouts, retries and
+//! leases are the same for every engine and live in the files beside this module.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,40 +17,40 @@ use crate::shutdown::Shutdown;
 use crate::store::codec::{self, Head};
 use crate::store::{Change, Identity, Query};
 
-/// A compare-and-swap over some records, all or nothing.
+/// A compare-and-swap of one or several records, applied as a whole or not at all.
 #[derive(Debug)]
 pub(crate) struct Group {
-    /// The changes; no two name the same record.
+    /// Changes of the group; no two name the same record.
     pub(crate) changes: Vec<EncodedChange>,
-    /// It was sent before and nobody knows whether it was made. A row whose record already is what
-    /// it puts, byte for byte, then fits as well; so does one that removes what is absent.
+    /// Set when the group was sent before with an unknown result. A change then also succeeds
+    /// against a record that already equals its new bytes, and a removal against an absent record.
     pub(crate) resent: bool,
 }
 
-/// One change, with its record written down.
+/// One change of a group, with its record encoded.
 #[derive(Debug)]
 pub(crate) struct EncodedChange {
-    /// The record to change.
+    /// Id of the record to change.
     pub(crate) id: RecordId,
-    /// The version it must have; `None`: it must be absent.
+    /// Version the stored record must have; `None` requires an absent record.
     pub(crate) expect: Option<u64>,
-    /// What takes its place; `None` removes it.
+    /// Replacement; `None` removes the record.
     pub(crate) put: Option<EncodedRecord>,
 }
 
-/// A record as an engine keeps it: its bytes, and what the engine's indexes need.
+/// A record as an engine keeps it: the bytes, and the columns of the engine's indexes.
 #[derive(Debug)]
 pub(crate) struct EncodedRecord {
-    /// As [`codec::encode`] wrote it.
+    /// Output of [`codec::encode`].
     pub(crate) bytes: Vec<u8>,
-    /// Version, expiry, subject, and whether it is open.
+    /// Version, expiry, subject, and whether the record is open.
     pub(crate) head: Head,
-    /// Who has it in flight.
+    /// Process with the record in flight.
     pub(crate) owner: Option<Nonce>,
 }
 
 impl Group {
-    /// A group that was not sent yet.
+    /// Encodes changes into a group that was not sent yet.
     pub(crate) fn of(changes: Vec<Change>) -> Self {
         let changes = changes.into_iter().map(|change| EncodedChange {
             put: change.put.map(|record| EncodedRecord::of(&change.id, &record)),
@@ -59,14 +60,18 @@ impl Group {
         Self { changes: changes.collect(), resent: false }
     }
 
-    /// Bytes of its records.
+    /// Sum of the encoded records' sizes in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.changes.iter().filter_map(|row| row.put.as_ref()).map(|put| put.bytes.len()).sum()
+        self.changes
+            .iter()
+            .filter_map(|change| change.put.as_ref())
+            .map(|put| put.bytes.len())
+            .sum()
     }
 
-    /// Whether it begins something new rather than ending what was begun.
+    /// True if the group starts a new attempt, rather than ending one.
     pub(super) fn claims(&self) -> bool {
-        self.changes.iter().any(|row| row.put.as_ref().is_some_and(|put| put.head.in_flight))
+        self.changes.iter().any(|change| change.put.as_ref().is_some_and(|put| put.head.in_flight))
     }
 }
 
@@ -78,32 +83,32 @@ impl EncodedRecord {
     }
 }
 
-/// How a group ended.
+/// Result of a group's compare-and-swap.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum CasResult {
-    /// Every change was made and is durable.
+    /// Every change is applied and durable.
     Done,
-    /// Nothing was changed.
+    /// No change was applied.
     Lost {
-        /// The first row that met something else.
+        /// Index of the first change that met an unexpected record.
         index: usize,
-        /// The bytes of what is there instead; `None`: nothing.
+        /// Bytes of the stored record; `None` if the record is absent.
         winner: Option<Vec<u8>>,
     },
 }
 
-/// Why an engine did not do what it was asked. The text is one line for the log.
+/// Failure of an engine call. The text is one line for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EngineError {
-    /// Certainly nothing was changed: the server was not reached, or said no.
+    /// The call certainly changed no record: the server was not reached, or rejected the call.
     Rejected(String),
-    /// It was sent, and no answer came, or one that does not promise durability: the change may
-    /// have been made, or may be made yet.
+    /// The call was sent, and the reply is missing or does not promise durability: the change may
+    /// be applied already, or may be applied later.
     Indeterminate(String),
 }
 
 impl EngineError {
-    /// What happened.
+    /// Cause of the failure, as one line.
     pub(crate) fn reason(&self) -> &str {
         match self {
             Self::Rejected(reason) | Self::Indeterminate(reason) => reason,
@@ -111,69 +116,77 @@ impl EngineError {
     }
 }
 
-/// A store that was found on its server, or made there.
+/// A store that an engine found or created on its server.
 #[derive(Debug)]
 pub(crate) struct OpenedEngine<E> {
-    /// The engine.
+    /// Engine connected to the store.
     pub(crate) engine: Arc<E>,
-    /// What the store is.
+    /// Identity of the store.
     pub(crate) identity: Identity,
-    /// Whether it was created just now.
+    /// True if the store was created by this call.
     pub(crate) created: bool,
 }
 
-/// An id and the bytes under it.
+/// Id and encoded bytes of a listed record.
 pub(crate) type ListedRecord = (RecordId, Vec<u8>);
 
-/// A server that several processes share. Every method is bounded in time by the engine, connects
-/// by itself where it has to, and may be called at the same time as every other.
+/// A server that several processes share.
+///
+/// Every method is bounded in time by the engine, reconnects on its own, and may run concurrently
+/// with every method.
 pub(crate) trait Engine: Send + Sync + std::fmt::Debug + 'static {
-    /// How many [`Engine::commit`]s make sense at once.
+    /// Number of connections that commit, and so of useful concurrent [`Engine::commit`] calls.
     fn connections(&self) -> usize;
 
-    /// Makes each group durable or leaves it as if it had not been asked; the results are in the
-    /// order of the groups. No two groups name the same record. `lane` is below
-    /// [`Engine::connections`] and in use by one caller at a time.
+    /// Makes each group durable or leaves its records untouched; returns the results in the order
+    /// of the groups.
+    ///
+    /// No two groups name the same record. `connection` is below [`Engine::connections`] and in use
+    /// by one caller at a time.
     fn commit<'a>(
         &'a self,
-        lane: usize,
+        connection: usize,
         groups: &'a [Group],
     ) -> impl Future<Output = Result<Vec<CasResult>, EngineError>> + Send + 'a;
 
-    /// The bytes of these records, in their order; committed and durable ones.
+    /// Bytes of the records with these ids, in the order of the ids; committed and durable records
+    /// only.
     fn read<'a>(
         &'a self,
         ids: &'a [RecordId],
     ) -> impl Future<Output = Result<Vec<Option<Vec<u8>>>, EngineError>> + Send + 'a;
 
-    /// What [`Store::list`](crate::store::Store::list) gives, in its order.
+    /// Records that match `query`, in the order of [`Store::list`](crate::store::Store::list).
     fn list<'a>(
         &'a self,
         query: &'a Query,
     ) -> impl Future<Output = Result<Vec<ListedRecord>, EngineError>> + Send + 'a;
 
-    /// Renews the life of `owner` for `lease` from now, by the server's clock, which it gives.
+    /// Renews the lease of `owner` for `lease` from now, by the server's clock, and returns the
+    /// server's time.
     fn heartbeat(
         &self,
         owner: Nonce,
         lease: Duration,
     ) -> impl Future<Output = Result<Timestamp, EngineError>> + Send + '_;
 
-    /// Ends the life of `owner`.
+    /// Ends the lease of `owner`.
     fn leave(&self, owner: Nonce) -> impl Future<Output = Result<(), EngineError>> + Send + '_;
 
-    /// Sends messages to the processes named, best effort.
+    /// Sends messages to the named processes, best effort.
     fn publish(
         &self,
         messages: Vec<(Nonce, Message)>,
     ) -> impl Future<Output = Result<(), EngineError>> + Send + '_;
 
-    /// Hands over the messages to `owner` and to [`EVERYONE`](super::message::EVERYONE), connecting again when the connection is lost, until the
-    /// end starts. A message that finds `heard` full is dropped: messages are hints.
+    /// Delivers the messages addressed to `owner` and to [`EVERYONE`](super::message::EVERYONE)
+    /// until shutdown, reconnecting after a lost connection.
+    ///
+    /// Messages are hints: a message that finds `inbox` full is dropped.
     fn listen(
         self: Arc<Self>,
         owner: Nonce,
-        heard: mpsc::Sender<Message>,
-        end: Shutdown,
+        inbox: mpsc::Sender<Message>,
+        shutdown: Shutdown,
     ) -> impl Future<Output = ()> + Send;
 }

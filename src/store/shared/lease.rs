@@ -1,9 +1,9 @@
-//! Whether this process lives, as the others see it, and what time the store has.
+//! Lease of this process, and the store's time.
 //!
-//! One row for each process says until when it lives, by the server's clock. It is renewed several
-//! times within its lease. This side counts from before the question was sent, on a clock that also
-//! runs while the machine sleeps, and ends a quarter early: when it thinks that it lives, so do all
-//! others.
+//! The server keeps one row per process with the end of the lease, by the server's clock. The lease
+//! is renewed several times before its end. The local view counts from before the heartbeat was
+//! sent, on a clock that keeps running while the machine sleeps, and ends a quarter earlier: while
+//! this process takes its lease for valid, so does every process.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,46 +16,46 @@ use crate::clock::{self, Timestamp};
 use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
 
-/// Renewals within one lease.
-const BEATS: u32 = 5;
+/// Heartbeats within one lease.
+const HEARTBEATS: u32 = 5;
 
-/// The life of this process.
+/// Lease of this process on a shared store.
 #[derive(Debug)]
-pub(super) struct Life {
+pub(super) struct ReplicaLease {
     pub(super) owner: Nonce,
-    lease: Duration,
-    /// Until when, in milliseconds of [`clock::uptime`].
-    until: AtomicU64,
-    /// The store's time less [`clock::uptime`], in milliseconds.
+    duration: Duration,
+    /// End of the lease, in milliseconds of [`clock::uptime`].
+    end: AtomicU64,
+    /// The store's time minus [`clock::uptime`], in milliseconds.
     offset: AtomicI64,
-    /// Counts the lives: a new one begins when a lease that had ended is renewed.
-    lives: AtomicU64,
-    /// Why the last renewal failed.
-    trouble: Mutex<Option<String>>,
+    /// Number of the current epoch; a new epoch begins with the renewal of an expired lease.
+    epoch: AtomicU64,
+    /// Cause of failure of the last heartbeat.
+    failure: Mutex<Option<String>>,
 }
 
-impl Life {
-    pub(super) fn new(owner: Nonce, lease: Duration) -> Self {
-        let trouble = Mutex::new(None);
+impl ReplicaLease {
+    /// A lease that is not valid before its first heartbeat.
+    pub(super) fn new(owner: Nonce, duration: Duration) -> Self {
         Self {
             owner,
-            lease,
-            until: AtomicU64::new(0),
+            duration,
+            end: AtomicU64::new(0),
             offset: AtomicI64::new(0),
-            lives: AtomicU64::new(0),
-            trouble,
+            epoch: AtomicU64::new(0),
+            failure: Mutex::new(None),
         }
     }
 
-    /// Whether all others take this process for alive.
-    pub(super) fn alive(&self) -> bool {
-        clock::millis(clock::uptime()) < self.until.load(Ordering::Acquire)
+    /// True if every process takes this process for alive.
+    pub(super) fn is_valid(&self) -> bool {
+        clock::millis(clock::uptime()) < self.end.load(Ordering::Acquire)
     }
 
-    /// Which life this is; `None`: others may take this process for dead.
-    pub(super) fn current(&self) -> Option<u64> {
-        // In this order: a life that began since is not taken for the one before.
-        self.alive().then(|| self.lives.load(Ordering::Acquire))
+    /// Current epoch; `None` if other processes may take this process for dead.
+    pub(super) fn epoch(&self) -> Option<u64> {
+        // Validity is read first: the reverse order could pair an expired epoch with a new lease.
+        self.is_valid().then(|| self.epoch.load(Ordering::Acquire))
     }
 
     /// The store's time.
@@ -65,67 +65,71 @@ impl Life {
         Timestamp::from_millis(uptime.saturating_add_signed(offset))
     }
 
-    /// Why the last renewal failed.
-    pub(super) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Cause of failure of the last heartbeat; `None` after a successful heartbeat.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Why this process is not taken for alive.
-    pub(super) fn why_not(&self) -> String {
-        let asleep = || "this process was not heard of for too long".to_owned();
-        self.trouble().unwrap_or_else(asleep)
+    /// Explanation of an invalid lease.
+    pub(super) fn expiry_reason(&self) -> String {
+        let late = || "this replica's lease has expired: it was not renewed in time".to_owned();
+        self.failure().unwrap_or_else(late)
     }
 
     /// Renews the lease once.
-    pub(super) async fn heartbeat<E: Engine>(&self, engine: &E) -> Result<(), String> {
+    pub(super) async fn renew<E: Engine>(&self, engine: &E) -> Result<(), String> {
         let sent = clock::uptime();
-        let beat = timeout(self.lease / 2, engine.heartbeat(self.owner, self.lease)).await;
-        let result = match beat {
+        let heartbeat = engine.heartbeat(self.owner, self.duration);
+        let result = match timeout(self.duration / 2, heartbeat).await {
             Ok(Ok(time)) => {
                 let middle = sent + (clock::uptime().saturating_sub(sent)) / 2;
                 let offset = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
                 let offset = offset.saturating_sub_unsigned(clock::millis(middle));
                 self.offset.store(offset, Ordering::Relaxed);
-                if !self.alive() {
-                    self.lives.fetch_add(1, Ordering::AcqRel);
+                if !self.is_valid() {
+                    self.epoch.fetch_add(1, Ordering::AcqRel);
                 }
-                let until = sent + self.lease - self.lease / 4;
-                self.until.store(clock::millis(until), Ordering::Release);
+                let end = sent + self.duration - self.duration / 4;
+                self.end.store(clock::millis(end), Ordering::Release);
                 Ok(())
             }
-            Ok(Err(trouble)) => Err(trouble.reason().to_owned()),
-            Err(_) => Err("it does not answer".to_owned()),
+            Ok(Err(error)) => Err(error.reason().to_owned()),
+            Err(_) => Err("the store did not answer a heartbeat in time".to_owned()),
         };
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = result.clone().err();
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = result.clone().err();
         result
     }
 
-    /// Renews the lease until the end starts.
-    pub(super) async fn run<E: Engine>(self: Arc<Self>, engine: Arc<E>, mut end: Shutdown) {
+    /// Renews the lease until shutdown.
+    pub(super) async fn run<E: Engine>(self: Arc<Self>, engine: Arc<E>, mut shutdown: Shutdown) {
         let mut failing = false;
-        while !end.started() {
-            match self.heartbeat(&*engine).await {
+        while !shutdown.started() {
+            match self.renew(&*engine).await {
                 Ok(()) if failing => {
                     failing = false;
-                    tracing::info!("the store is there again");
+                    tracing::info!("the store is reachable again; the lease is renewed");
                 }
                 Ok(()) => {}
-                Err(reason) => {
+                Err(error) => {
                     if !failing {
-                        tracing::error!(reason, "the store cannot be reached");
+                        tracing::error!(
+                            error,
+                            "the lease cannot be renewed: no new request is forwarded once it \
+                             expires"
+                        );
                     }
                     failing = true;
                 }
             }
             tokio::select! {
-                () = sleep(self.lease / BEATS) => {}
-                () = end.wait() => {}
+                () = sleep(self.duration / HEARTBEATS) => {}
+                () = shutdown.wait() => {}
             }
         }
     }
 
-    /// From now on this process is not alive.
+    /// Invalidates the lease locally.
     pub(super) fn end(&self) {
-        self.until.store(0, Ordering::Release);
+        self.end.store(0, Ordering::Release);
     }
 }

@@ -1,35 +1,35 @@
-//! Messages between the processes that share a store.
+//! Messages between the processes that share a store, and their text form.
 
 use crate::idempotency::RecordId;
 use crate::idempotency::record::Nonce;
 
-/// What processes tell each other.
+/// A message from one process to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Message {
-    /// `from` waits for this record, which the receiver has in flight.
+    /// `from` waits for a record that the receiver has in flight.
     Waiting {
-        /// The record.
+        /// Id of the record.
         id: RecordId,
-        /// Who waits.
+        /// Waiting process.
         from: Nonce,
     },
-    /// This record may have changed.
+    /// The record may have changed.
     Changed {
-        /// The record.
+        /// Id of the record.
         id: RecordId,
     },
-    /// This record was final and is another now; said to [`EVERYONE`].
+    /// A final record was replaced; sent to [`EVERYONE`], because any process may cache the record.
     Replaced {
-        /// The record.
+        /// Id of the record.
         id: RecordId,
     },
 }
 
-/// Whom every process listens for besides itself.
+/// Address of all processes; every process listens to this address besides its own.
 pub(crate) const EVERYONE: Nonce = [0xff; 16];
 
 impl Message {
-    /// As a word of visible ASCII, 33 or 65 characters.
+    /// Encodes the message as a word of visible ASCII, 33 or 65 characters long.
     pub(crate) fn to_text(self) -> String {
         let hex = |bytes: &[u8; 16]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let (tag, id, from): (char, String, String) = match self {
@@ -40,7 +40,7 @@ impl Message {
         format!("{tag}{id}{from}")
     }
 
-    /// Reads [`Message::to_text`]; `None`: it is something else.
+    /// Decodes the output of [`Message::to_text`]; `None` for any different text.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let nonce = |hex: &str| -> Option<Nonce> {
             let mut bytes = [0; 16];
@@ -71,7 +71,7 @@ mod tests {
     use crate::store::samples;
 
     #[test]
-    fn messages_are_read_back() {
+    fn messages_survive_encoding() {
         let id = samples::id(77);
         let waiting = Message::Waiting { id, from: [0xa5; 16] };
         for message in [Message::Changed { id }, Message::Replaced { id }, waiting] {
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_no_message() {
+    fn other_text_is_rejected() {
         let good = Message::Waiting { id: samples::id(1), from: [1; 16] }.to_text();
         for cut in 0..good.len() {
             assert_eq!(Message::parse(&good[..cut]), None, "{cut}");

@@ -1,9 +1,9 @@
-//! A store that several processes share: the port on top of an [`Engine`].
+//! A store that several processes share: the [`Store`] port on top of an [`Engine`].
 //!
-//! `engine` says what a server has to offer; the rest is the same for all servers: `commits` gathers
-//! changes, for as long as `batching` says, and takes them there until they have a result, `reads` gathers
-//! questions, `lease` keeps the lease and the store's time, `notify` wakes those who wait for another
-//! process.
+//! `engine` defines the trait of a server; the rest is the same for every server. `commits` queues
+//! changes, batched by `batching`, and repeats them until they have a result. `reads` batches
+//! reads, `lease` keeps the lease and the store's time, and `notify` exchanges messages about
+//! records in flight with the other processes.
 
 mod batching;
 mod commits;
@@ -18,15 +18,15 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use self::commits::Queue;
-use self::engine::{CasResult, Engine, EngineError, Group, ListedRecord};
-use self::lease::Life;
+use self::commits::{CommitQueue, CommitReply};
+use self::engine::{CasResult, Engine, EngineError, Group};
+use self::lease::ReplicaLease;
 use self::message::{EVERYONE, Message};
-use self::notify::Wake;
-use self::reads::Reads;
+use self::notify::Notifier;
+use self::reads::ReadQueue;
 use super::watch::Watch;
 use super::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap, codec};
 use crate::clock::Timestamp;
@@ -34,31 +34,31 @@ use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
 use crate::shutdown::{self, Tasks, Trigger};
 
-/// How long a listing may take, in units of what a change may take.
-const LISTING: u32 = 4;
-/// Messages of other processes that may wait to be heard.
-const HEARD: usize = 1024;
+/// Time limit of a listing, as a multiple of the time limit of a change.
+const LISTING_FACTOR: u32 = 4;
+/// Limit of received messages that are not applied yet.
+const INBOX: usize = 1024;
 
-/// What a shared store is asked to bear.
+/// Time limits of a shared store.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// How long a change or a question may take until it counts as failed.
-    pub patience: Duration,
-    /// How long a process lives on after it was last heard of.
+    /// Time after which a change or a read counts as failed.
+    pub timeout: Duration,
+    /// Time since the last heartbeat after which a process counts as dead.
     pub lease: Duration,
 }
 
-/// A store on a server that other processes use as well. Dropping it ends its connections.
+/// A store on a server that other processes use as well. Dropping the store ends its connections.
 pub(crate) struct SharedStore<E: Engine> {
     engine: Arc<E>,
     identity: Identity,
     timing: Timing,
-    queue: Arc<Queue>,
-    reads: Reads,
-    life: Arc<Life>,
-    wake: Arc<Wake>,
-    /// Ends the tasks.
-    end: Trigger,
+    commits: Arc<CommitQueue>,
+    reads: ReadQueue,
+    lease: Arc<ReplicaLease>,
+    notifier: Arc<Notifier>,
+    /// Stops the background tasks.
+    stop: Trigger,
 }
 
 impl<E: Engine> std::fmt::Debug for SharedStore<E> {
@@ -71,92 +71,110 @@ impl<E: Engine> std::fmt::Debug for SharedStore<E> {
 }
 
 impl<E: Engine> SharedStore<E> {
-    /// The port on a server that was found to be the right store. This process is alive in it when
-    /// this returns.
+    /// Starts the background tasks on an opened engine. The lease of this process is valid when
+    /// this function returns.
     ///
     /// # Errors
-    /// When it cannot be made known there.
+    /// When the first heartbeat fails.
     pub(crate) async fn start(
         engine: Arc<E>,
         identity: Identity,
         timing: Timing,
     ) -> Result<Arc<Self>, String> {
         let owner = *uuid::Uuid::new_v4().as_bytes();
-        let life = Arc::new(Life::new(owner, timing.lease));
-        life.heartbeat(&*engine).await?;
-        let (end, ended) = shutdown::channel();
+        let lease = Arc::new(ReplicaLease::new(owner, timing.lease));
+        lease.renew(&*engine).await?;
+        let (stop, shutdown) = shutdown::channel();
         let tasks = Tasks::default();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let queue = Arc::new(Queue::new(cores));
-        for lane in 0..engine.connections() {
-            tasks.spawn(commits::lane(engine.clone(), queue.clone(), lane, ended.clone()));
+        let queue = Arc::new(CommitQueue::new(cores));
+        for connection in 0..engine.connections() {
+            let (engine, queue) = (engine.clone(), queue.clone());
+            tasks.spawn(commits::run_connection(engine, queue, connection, shutdown.clone()));
         }
-        let reads = Reads::start(&engine, &tasks, &ended);
-        let (wake, messages) = Wake::new(owner);
-        let wake = Arc::new(wake);
-        let (sink, heard) = mpsc::channel(HEARD);
-        tasks.spawn(notify::send(engine.clone(), messages, ended.clone()));
-        tasks.spawn(notify::hear(wake.clone(), heard));
-        tasks.spawn(engine.clone().listen(owner, sink, ended.clone()));
-        tasks.spawn(life.clone().run(engine.clone(), ended));
-        Ok(Arc::new(Self { engine, identity, timing, queue, reads, life, wake, end }))
+        let reads = ReadQueue::start(&engine, &tasks, &shutdown);
+        let (notifier, outgoing) = Notifier::new(owner);
+        let notifier = Arc::new(notifier);
+        let (sender, inbox) = mpsc::channel(INBOX);
+        tasks.spawn(notify::send(engine.clone(), outgoing, shutdown.clone()));
+        tasks.spawn(notify::receive(notifier.clone(), inbox));
+        tasks.spawn(engine.clone().listen(owner, sender, shutdown.clone()));
+        tasks.spawn(lease.clone().run(engine.clone(), shutdown));
+        Ok(Arc::new(Self {
+            engine,
+            identity,
+            timing,
+            commits: queue,
+            reads,
+            lease,
+            notifier,
+            stop,
+        }))
     }
 
     async fn read(&self, ids: &[RecordId]) -> Result<Vec<Option<Record>>, StoreError> {
         let read = self.reads.read(ids.to_vec());
-        let found = timeout(self.timing.patience, read).await.unwrap_or_else(|_| Err(late()));
-        let found = found.map_err(StoreError::Unavailable)?;
-        ids.iter().zip(found).map(|(id, bytes)| decode_some(*id, bytes)).collect()
+        let records = timeout(self.timing.timeout, read).await.unwrap_or_else(|_| Err(late()));
+        let records = records.map_err(StoreError::Unavailable)?;
+        ids.iter().zip(records).map(|(id, bytes)| decode_some(*id, bytes)).collect()
     }
 
-    /// What this process has in flight is known before the store can tell anybody.
-    fn announce(&self, changes: &[Change]) -> Vec<Step> {
-        let step = |change: &Change| {
+    /// Registers the records that the changes put in flight, before the server can show them to
+    /// other processes.
+    fn register(&self, changes: &[Change]) -> Vec<RegisteredChange> {
+        let register = |change: &Change| {
             let begins = change.put.as_ref().is_some_and(|record| record.is_in_flight());
             if begins {
-                self.wake.began(change.id);
+                self.notifier.began(change.id);
             }
-            Step { id: change.id, begins }
+            RegisteredChange { id: change.id, begins }
         };
-        changes.iter().map(step).collect()
+        changes.iter().map(register).collect()
     }
 
-    async fn settle(
+    /// Waits for the result of a queued group and notifies the waiters of its records.
+    async fn await_result(
         &self,
-        queued: Result<tokio::sync::oneshot::Receiver<commits::Answer>, String>,
-        steps: Vec<Step>,
-        until: Instant,
+        queued: Result<oneshot::Receiver<CommitReply>, String>,
+        changes: Vec<RegisteredChange>,
+        deadline: Instant,
     ) -> Result<Swap, StoreError> {
         let result = match queued {
-            Ok(result) => timeout_at(until, result).await,
+            Ok(result) => timeout_at(deadline, result).await,
             Err(reason) => return Err(StoreError::Unavailable(reason)),
         };
-        let answer = match result {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err("it is closed".to_owned()),
-            // A lane that tries again knows more than that it took too long.
-            Err(_) => Err(self.queue.trouble(self.timing.patience).unwrap_or_else(late)),
+        let reply = match result {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(_)) => Err("the store is closed".to_owned()),
+            // The cause of the failed attempts says more than the timeout.
+            Err(_) => Err(self.commits.failure(self.timing.timeout).unwrap_or_else(late)),
         };
-        match answer.map_err(StoreError::Unavailable)? {
+        match reply.map_err(StoreError::Unavailable)? {
             CasResult::Done => {
-                steps.iter().filter(|step| !step.begins).for_each(|step| self.wake.ended(step.id));
+                for change in changes.iter().filter(|change| !change.begins) {
+                    self.notifier.ended(change.id);
+                }
                 Ok(Swap::Done)
             }
             CasResult::Lost { index, winner } => {
-                // Whoever asked this process for them is told to look at the winner.
-                steps.iter().for_each(|step| self.wake.ended(step.id));
-                let id = steps.get(index).map(|step| step.id);
-                let id = id.ok_or_else(|| StoreError::Unavailable("no such change".to_owned()))?;
+                // Notifies the processes that wait for this process to look at the winner.
+                changes.iter().for_each(|change| self.notifier.ended(change.id));
+                let id = changes.get(index).map(|change| change.id);
+                let id = id.ok_or_else(|| {
+                    StoreError::Unavailable(
+                        "the store rejected a change it was not sent".to_owned(),
+                    )
+                })?;
                 Ok(Swap::Lost { index, winner: decode_some(id, winner)?.map(Box::new) })
             }
         }
     }
 }
 
-/// One change of a swap.
-struct Step {
+/// A change of a swap whose record is registered with the notifier.
+struct RegisteredChange {
     id: RecordId,
-    /// Whether it puts a record of this process in flight.
+    /// True if the change puts a record of this process in flight.
     begins: bool,
 }
 
@@ -169,36 +187,37 @@ impl<E: Engine> Store for SharedStore<E> {
         Box::pin(self.read(ids))
     }
 
-    /// The changes are queued before this returns: from then on they are on their way even if the
-    /// future is dropped.
+    /// Queues the changes before the future is returned, so dropping the future does not cancel
+    /// them.
     fn swap(&self, changes: Vec<Change>) -> StoreFuture<'_, Swap> {
         if changes.is_empty() {
             return Box::pin(async { Ok(Swap::Done) });
         }
-        let until = Instant::now() + self.timing.patience;
-        let steps = self.announce(&changes);
+        let deadline = Instant::now() + self.timing.timeout;
+        let registered = self.register(&changes);
         let group = Group::of(changes);
-        let queued = if group.claims() && !self.life.alive() {
-            Err(self.life.why_not())
+        let queued = if group.claims() && !self.lease.is_valid() {
+            Err(self.lease.expiry_reason())
         } else {
-            self.queue.push(group, until)
+            self.commits.push(group, deadline)
         };
-        Box::pin(self.settle(queued, steps, until))
+        Box::pin(self.await_result(queued, registered, deadline))
     }
 
     fn list(&self, query: Query) -> StoreFuture<'_, Vec<(RecordId, Record)>> {
         Box::pin(async move {
-            let listed = timeout(self.timing.patience * LISTING, self.engine.list(&query)).await;
-            let found: Vec<ListedRecord> = listed
-                .unwrap_or_else(|_| Err(EngineError::Rejected(late())))
-                .map_err(|trouble| StoreError::Unavailable(trouble.reason().to_owned()))?;
-            let mut page = Vec::with_capacity(found.len());
-            for (id, bytes) in found {
+            let limit = self.timing.timeout * LISTING_FACTOR;
+            let listed = bounded(limit, self.engine.list(&query)).await?;
+            let mut page = Vec::with_capacity(listed.len());
+            for (id, bytes) in listed {
                 match codec::decode(&id, &bytes) {
                     Ok(record) => page.push((id, record)),
                     Err(error) => {
-                        let reason = error.to_string();
-                        tracing::error!(record.id = ?id, reason, "a corrupt record was left out");
+                        tracing::error!(
+                            record = ?id,
+                            %error,
+                            "a record is corrupt and was left out of a listing; its key stays held"
+                        );
                     }
                 }
             }
@@ -207,7 +226,7 @@ impl<E: Engine> Store for SharedStore<E> {
     }
 
     fn now(&self) -> Timestamp {
-        self.life.now()
+        self.lease.now()
     }
 
     fn identity(&self) -> &Identity {
@@ -215,20 +234,20 @@ impl<E: Engine> Store for SharedStore<E> {
     }
 
     fn owner(&self) -> Nonce {
-        self.life.owner
+        self.lease.owner
     }
 
     fn ready(&self) -> Result<(), StoreError> {
-        // A renewal that failed comes long before the end of the lease, and says the same.
-        match self.life.trouble() {
-            Some(trouble) => Err(StoreError::Unavailable(trouble)),
-            None if self.life.alive() => Ok(()),
-            None => Err(StoreError::Unavailable(self.life.why_not())),
+        // A failed heartbeat comes long before the end of the lease, and has the same cause.
+        match self.lease.failure() {
+            Some(failure) => Err(StoreError::Unavailable(failure)),
+            None if self.lease.is_valid() => Ok(()),
+            None => Err(StoreError::Unavailable(self.lease.expiry_reason())),
         }
     }
 
     fn life(&self) -> Option<u64> {
-        self.life.current()
+        self.lease.epoch()
     }
 
     fn is_shared(&self) -> bool {
@@ -236,41 +255,44 @@ impl<E: Engine> Store for SharedStore<E> {
     }
 
     fn watch(&self, id: RecordId, owner: Nonce) -> Watch {
-        self.wake.watch(id, owner)
+        self.notifier.watch(id, owner)
     }
 
     fn announce(&self, id: RecordId) -> StoreFuture<'_, ()> {
-        Box::pin(async move {
-            let message = vec![(EVERYONE, Message::Replaced { id })];
-            let sent = timeout(self.timing.patience, self.engine.publish(message)).await;
-            sent.unwrap_or_else(|_| Err(EngineError::Rejected(late())))
-                .map_err(|trouble| StoreError::Unavailable(trouble.reason().to_owned()))
-        })
+        let message = vec![(EVERYONE, Message::Replaced { id })];
+        Box::pin(bounded(self.timing.timeout, self.engine.publish(message)))
     }
 
     fn announced(&self) -> Option<broadcast::Receiver<RecordId>> {
-        Some(self.wake.announced())
+        Some(self.notifier.replaced())
     }
 
     fn leave(&self) -> StoreFuture<'_, ()> {
         Box::pin(async move {
-            self.end.fire();
-            self.life.end();
-            let left = timeout(self.timing.patience, self.engine.leave(self.life.owner)).await;
-            left.unwrap_or_else(|_| Err(EngineError::Rejected(late())))
-                .map_err(|trouble| StoreError::Unavailable(trouble.reason().to_owned()))
+            self.stop.fire();
+            self.lease.end();
+            bounded(self.timing.timeout, self.engine.leave(self.lease.owner)).await
         })
     }
 }
 
 impl<E: Engine> Drop for SharedStore<E> {
     fn drop(&mut self) {
-        self.end.fire();
+        self.stop.fire();
     }
 }
 
+/// Runs a call to the engine with a time limit.
+async fn bounded<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, EngineError>>,
+) -> Result<T, StoreError> {
+    let result = timeout(limit, call).await.unwrap_or_else(|_| Err(EngineError::Rejected(late())));
+    result.map_err(|error| StoreError::Unavailable(error.reason().to_owned()))
+}
+
 fn late() -> String {
-    "it did not answer in time".to_owned()
+    "the store did not answer in time".to_owned()
 }
 
 fn decode_some(id: RecordId, bytes: Option<Vec<u8>>) -> Result<Option<Record>, StoreError> {

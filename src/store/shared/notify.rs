@@ -1,8 +1,9 @@
-//! Waking those who wait for a record that another process has in flight.
+//! Notifications between processes about records in flight.
 //!
-//! Who waits tells the owner; the owner tells those who asked when the record has changed. So calls
-//! for which nobody waits elsewhere, nearly all, cost no message. Messages are hints: one that is
-//! lost is made up for by the waiter's own looks.
+//! A process that waits for a record tells the record's owner; the owner notifies the waiting
+//! processes when the record has changed. So a call without waiters on other replicas, by far the
+//! usual case, costs no message. Messages are hints: a waiter makes up for a lost message by
+//! polling.
 
 use std::sync::Arc;
 
@@ -18,58 +19,59 @@ use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
 use crate::store::watch::{Watch, Woken};
 
-/// Messages that may wait to be sent; more are dropped.
+/// Limit of messages queued for sending; further messages are dropped.
 const OUTGOING: usize = 4096;
-/// Messages that go together.
-const TOGETHER: usize = 256;
-/// Processes that are told of one record; more look for themselves.
+/// Limit of messages in one call to the engine.
+const PUBLISH_BATCH: usize = 256;
+/// Limit of processes notified for one record; further processes poll.
 const MAX_WAITING: usize = 64;
-/// Announcements that may wait to be taken; who takes them too slowly is told that some are missing.
+/// Limit of announcements queued for each subscriber; a slow subscriber learns that it missed some.
 const ANNOUNCED: usize = 256;
 
 type Waiters = DashMap<RecordId, Vec<Arc<Notify>>, BuildIdHasher>;
 
-/// Who waits for what.
+/// Waiters of this process, and the processes that wait for this process.
 #[derive(Debug)]
-pub(super) struct Wake {
+pub(super) struct Notifier {
     owner: Nonce,
-    /// What this process has in flight, and which others wait for each.
-    own: DashMap<RecordId, Vec<Nonce>, BuildIdHasher>,
-    /// What this process waits for.
+    /// Records that this process has in flight, each with the processes to notify.
+    in_flight: DashMap<RecordId, Vec<Nonce>, BuildIdHasher>,
+    /// Local waiters by the record they watch.
     waiters: Arc<Waiters>,
     outgoing: mpsc::Sender<(Nonce, Message)>,
-    /// What others say to everyone.
-    announced: broadcast::Sender<RecordId>,
+    /// Records that other processes replaced.
+    replaced: broadcast::Sender<RecordId>,
 }
 
-/// The messages to send, for [`send`].
-pub(super) type Outgoing = mpsc::Receiver<(Nonce, Message)>;
+/// Receiving end of the outgoing messages, for [`send`].
+pub(super) type OutgoingMessages = mpsc::Receiver<(Nonce, Message)>;
 
-/// Takes one waiter off the list when it is dropped.
-struct Guard {
+/// Removes one waiter from the list when dropped.
+struct WaiterGuard {
     waiters: Arc<Waiters>,
     id: RecordId,
     notify: Arc<Notify>,
 }
 
-impl Wake {
-    pub(super) fn new(owner: Nonce) -> (Self, Outgoing) {
+impl Notifier {
+    /// A notifier of the process `owner`, and the messages it sends.
+    pub(super) fn new(owner: Nonce) -> (Self, OutgoingMessages) {
         let (outgoing, messages) = mpsc::channel(OUTGOING);
-        let (own, waiters) = (DashMap::default(), Arc::default());
-        let announced = broadcast::Sender::new(ANNOUNCED);
-        (Self { owner, own, waiters, outgoing, announced }, messages)
+        let (in_flight, waiters) = (DashMap::default(), Arc::default());
+        let replaced = broadcast::Sender::new(ANNOUNCED);
+        (Self { owner, in_flight, waiters, outgoing, replaced }, messages)
     }
 
-    /// This process is about to have the record in flight.
+    /// Registers a record that this process is about to have in flight.
     pub(super) fn began(&self, id: RecordId) {
-        self.own.entry(id).or_default();
+        self.in_flight.entry(id).or_default();
     }
 
-    /// It has it in flight no longer: whoever waits for it is told.
+    /// Unregisters a record that is no longer in flight and notifies the waiting processes.
     pub(super) fn ended(&self, id: RecordId) {
-        if let Some((_, waiting)) = self.own.remove(&id) {
+        if let Some((_, waiting)) = self.in_flight.remove(&id) {
             for to in waiting {
-                self.tell(to, Message::Changed { id });
+                self.post(to, Message::Changed { id });
             }
         }
     }
@@ -78,45 +80,45 @@ impl Wake {
     pub(super) fn watch(&self, id: RecordId, owner: Nonce) -> Watch {
         let notify = Arc::new(Notify::new());
         self.waiters.entry(id).or_default().push(notify.clone());
-        self.tell(owner, Message::Waiting { id, from: self.owner });
-        let guard = Guard { waiters: self.waiters.clone(), id, notify: notify.clone() };
+        self.post(owner, Message::Waiting { id, from: self.owner });
+        let guard = WaiterGuard { waiters: self.waiters.clone(), id, notify: notify.clone() };
         Watch::new(Woken { notify, guard: Box::new(guard) })
     }
 
-    /// What others announce from now on.
-    pub(super) fn announced(&self) -> broadcast::Receiver<RecordId> {
-        self.announced.subscribe()
+    /// Subscribes to the records that other processes replace from now on.
+    pub(super) fn replaced(&self) -> broadcast::Receiver<RecordId> {
+        self.replaced.subscribe()
     }
 
-    /// A message of another process.
-    pub(super) fn heard(&self, message: Message) {
+    /// Applies a message of a different process.
+    pub(super) fn receive(&self, message: Message) {
         match message {
             Message::Changed { id } => {
                 if let Some(waiters) = self.waiters.get(&id) {
                     waiters.iter().for_each(|notify| notify.notify_one());
                 }
             }
-            Message::Waiting { id, from } => match self.own.get_mut(&id) {
+            Message::Waiting { id, from } => match self.in_flight.get_mut(&id) {
                 Some(mut waiting) => {
                     if waiting.len() < MAX_WAITING && !waiting.contains(&from) {
                         waiting.push(from);
                     }
                 }
-                // It ended before the message came.
-                None => self.tell(from, Message::Changed { id }),
+                // The record left flight before the message arrived.
+                None => self.post(from, Message::Changed { id }),
             },
-            // Nobody may be interested.
-            Message::Replaced { id } => drop(self.announced.send(id)),
+            // An error means no subscribers.
+            Message::Replaced { id } => drop(self.replaced.send(id)),
         }
     }
 
-    fn tell(&self, to: Nonce, message: Message) {
-        // Full: the others look for themselves.
+    fn post(&self, to: Nonce, message: Message) {
+        // A full queue drops the message: the receiver polls.
         let _ = self.outgoing.try_send((to, message));
     }
 }
 
-impl Drop for Guard {
+impl Drop for WaiterGuard {
     fn drop(&mut self) {
         if let Entry::Occupied(mut waiters) = self.waiters.entry(self.id) {
             waiters.get_mut().retain(|notify| !Arc::ptr_eq(notify, &self.notify));
@@ -127,28 +129,33 @@ impl Drop for Guard {
     }
 }
 
-/// Sends the messages, those that wait together, until the end starts.
-pub(super) async fn send<E: Engine>(engine: Arc<E>, mut messages: Outgoing, mut end: Shutdown) {
+/// Publishes the outgoing messages in batches until shutdown.
+pub(super) async fn send<E: Engine>(
+    engine: Arc<E>,
+    mut messages: OutgoingMessages,
+    mut shutdown: Shutdown,
+) {
     let mut batch = Vec::new();
     loop {
         tokio::select! {
-            count = messages.recv_many(&mut batch, TOGETHER) => {
+            count = messages.recv_many(&mut batch, PUBLISH_BATCH) => {
                 if count == 0 {
                     return;
                 }
             }
-            () = end.wait() => return,
+            () = shutdown.wait() => return,
         }
-        if let Err(trouble) = engine.publish(std::mem::take(&mut batch)).await {
-            tracing::debug!(reason = trouble.reason(), "messages to other processes were lost");
+        if let Err(error) = engine.publish(std::mem::take(&mut batch)).await {
+            let error = error.reason();
+            tracing::debug!(error, "notifications to other replicas were lost; their waiters poll");
         }
     }
 }
 
-/// Hears the messages of others until the end starts.
-pub(super) async fn hear(wake: Arc<Wake>, mut heard: mpsc::Receiver<Message>) {
-    while let Some(message) = heard.recv().await {
-        wake.heard(message);
+/// Applies the incoming messages until the engine stops listening.
+pub(super) async fn receive(notifier: Arc<Notifier>, mut inbox: mpsc::Receiver<Message>) {
+    while let Some(message) = inbox.recv().await {
+        notifier.receive(message);
     }
 }
 
@@ -161,38 +168,38 @@ mod tests {
     const OTHER: Nonce = [2; 16];
 
     #[test]
-    fn who_asks_is_told_once_when_the_record_has_changed() {
-        let (wake, mut sent) = Wake::new(US);
-        wake.began(id(1));
+    fn a_waiting_process_is_notified_once_when_the_record_has_changed() {
+        let (notifier, mut sent) = Notifier::new(US);
+        notifier.began(id(1));
         for _ in 0..3 {
-            wake.heard(Message::Waiting { id: id(1), from: OTHER });
+            notifier.receive(Message::Waiting { id: id(1), from: OTHER });
         }
         assert!(sent.try_recv().is_err());
-        wake.ended(id(1));
-        wake.ended(id(1));
+        notifier.ended(id(1));
+        notifier.ended(id(1));
         assert_eq!(sent.try_recv().ok(), Some((OTHER, Message::Changed { id: id(1) })));
         assert!(sent.try_recv().is_err());
-        assert!(wake.own.is_empty());
+        assert!(notifier.in_flight.is_empty());
     }
 
     #[test]
-    fn who_asks_too_late_is_told_at_once() {
-        let (wake, mut sent) = Wake::new(US);
-        wake.heard(Message::Waiting { id: id(1), from: OTHER });
+    fn a_process_that_asks_too_late_is_notified_at_once() {
+        let (notifier, mut sent) = Notifier::new(US);
+        notifier.receive(Message::Waiting { id: id(1), from: OTHER });
         assert_eq!(sent.try_recv().ok(), Some((OTHER, Message::Changed { id: id(1) })));
     }
 
     #[tokio::test]
-    async fn every_watch_of_a_record_is_woken_and_leaves_nothing_behind() {
-        let (wake, mut sent) = Wake::new(US);
-        let (mut first, mut second) = (wake.watch(id(1), OTHER), wake.watch(id(1), OTHER));
+    async fn every_watch_of_a_record_is_notified_and_leaves_no_waiter_behind() {
+        let (notifier, mut sent) = Notifier::new(US);
+        let (mut first, mut second) = (notifier.watch(id(1), OTHER), notifier.watch(id(1), OTHER));
         let asked = (OTHER, Message::Waiting { id: id(1), from: US });
         assert_eq!((sent.try_recv().ok(), sent.try_recv().ok()), (Some(asked), Some(asked)));
-        wake.heard(Message::Changed { id: id(2) });
-        wake.heard(Message::Changed { id: id(1) });
+        notifier.receive(Message::Changed { id: id(2) });
+        notifier.receive(Message::Changed { id: id(1) });
         first.changed().await;
         second.changed().await;
         drop((first, second));
-        assert!(wake.waiters.is_empty());
+        assert!(notifier.waiters.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Questions that wait for the server. What arrives while the others are under way goes together.
+//! Batching of reads: requests that arrive while earlier reads are in flight share one call.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,99 +10,104 @@ use super::engine::{Engine, EngineError};
 use crate::idempotency::RecordId;
 use crate::shutdown::{Shutdown, Tasks};
 
-/// Questions that may wait; the next ones wait for a place.
+/// Limit of queued requests; further requests wait for room in the queue.
 const QUEUE: usize = 4096;
-/// Questions under way at once.
-const LANES: usize = 2;
-/// Callers whose questions go together.
-const TOGETHER: usize = 256;
+/// Number of concurrent reads.
+const READERS: usize = 2;
+/// Limit of requests in one batch.
+const BATCH: usize = 256;
 
-/// Records in one question.
-const AT_ONCE: usize = 4096;
-/// How often a question is put again when a connection fails under it, and the pause between.
-const TRIES: usize = 4;
+/// Limit of ids in one call to the engine.
+const CHUNK: usize = 4096;
+/// Number of attempts while the connection fails, and the pause between two attempts.
+const ATTEMPTS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(50);
 
-type Bytes = Option<Vec<u8>>;
+/// Encoded record; `None` if absent.
+type RecordBytes = Option<Vec<u8>>;
 
-/// The asking side.
-pub(super) struct Reads(mpsc::Sender<Asked>);
+/// Queue of the requests to read.
+pub(super) struct ReadQueue(mpsc::Sender<ReadRequest>);
 
-/// A question that waits for its answer.
-struct Asked {
+/// One caller's ids, and the channel for the reply.
+struct ReadRequest {
     ids: Vec<RecordId>,
-    answer: oneshot::Sender<Result<Vec<Bytes>, String>>,
+    reply: oneshot::Sender<Result<Vec<RecordBytes>, String>>,
 }
 
-impl Reads {
-    /// Starts the lanes; they run until the end starts.
-    pub(super) fn start<E: Engine>(engine: &Arc<E>, tasks: &Tasks, end: &Shutdown) -> Self {
+impl ReadQueue {
+    /// Starts the reading tasks, which run until shutdown.
+    pub(super) fn start<E: Engine>(engine: &Arc<E>, tasks: &Tasks, shutdown: &Shutdown) -> Self {
         let (sender, queue) = mpsc::channel(QUEUE);
         let queue = Arc::new(Mutex::new(queue));
-        for _ in 0..LANES {
-            tasks.spawn(lane(engine.clone(), queue.clone(), end.clone()));
+        for _ in 0..READERS {
+            tasks.spawn(run_reader(engine.clone(), queue.clone(), shutdown.clone()));
         }
         Self(sender)
     }
 
-    /// The bytes under these ids, in their order. The caller bounds the wait.
-    pub(super) async fn read(&self, ids: Vec<RecordId>) -> Result<Vec<Bytes>, String> {
-        let closed = || "it is closed".to_owned();
-        let (answer, result) = oneshot::channel();
-        self.0.send(Asked { ids, answer }).await.map_err(|_| closed())?;
+    /// Bytes of the records with these ids, in the order of the ids. The caller bounds the wait.
+    pub(super) async fn read(&self, ids: Vec<RecordId>) -> Result<Vec<RecordBytes>, String> {
+        let closed = || "the store is closed".to_owned();
+        let (reply, result) = oneshot::channel();
+        self.0.send(ReadRequest { ids, reply }).await.map_err(|_| closed())?;
         result.await.unwrap_or_else(|_| Err(closed()))
     }
 }
 
-async fn lane<E: Engine>(
+async fn run_reader<E: Engine>(
     engine: Arc<E>,
-    queue: Arc<Mutex<mpsc::Receiver<Asked>>>,
-    mut end: Shutdown,
+    queue: Arc<Mutex<mpsc::Receiver<ReadRequest>>>,
+    mut shutdown: Shutdown,
 ) {
     let mut batch = Vec::new();
     loop {
-        let take = async { queue.lock().await.recv_many(&mut batch, TOGETHER).await };
+        let receive = async { queue.lock().await.recv_many(&mut batch, BATCH).await };
         tokio::select! {
-            count = take => if count == 0 { return },
-            () = end.wait() => return,
+            count = receive => if count == 0 { return },
+            () = shutdown.wait() => return,
         }
-        batch.retain(|asked| !asked.answer.is_closed());
+        // Callers that stopped waiting need no answer.
+        batch.retain(|request| !request.reply.is_closed());
         if !batch.is_empty() {
-            answer(&*engine, std::mem::take(&mut batch)).await;
+            serve(&*engine, std::mem::take(&mut batch)).await;
         }
     }
 }
 
-/// Reads as many as a server can be asked for at once, and then the next.
-async fn read_parts<E: Engine>(engine: &E, ids: &[RecordId]) -> Result<Vec<Bytes>, EngineError> {
-    let mut found = Vec::with_capacity(ids.len());
-    for part in ids.chunks(AT_ONCE) {
-        found.append(&mut engine.read(part).await?);
+/// Reads in chunks that a server accepts in one call.
+async fn read_chunks<E: Engine>(
+    engine: &E,
+    ids: &[RecordId],
+) -> Result<Vec<RecordBytes>, EngineError> {
+    let mut records = Vec::with_capacity(ids.len());
+    for chunk in ids.chunks(CHUNK) {
+        records.append(&mut engine.read(chunk).await?);
     }
-    Ok(found)
+    Ok(records)
 }
 
-async fn answer<E: Engine>(engine: &E, batch: Vec<Asked>) {
-    let ids: Vec<RecordId> = batch.iter().flat_map(|asked| asked.ids.iter().copied()).collect();
-    let mut found = Err(String::new());
-    for _ in 0..TRIES {
-        found = match read_parts(engine, &ids).await {
-            Ok(found) if found.len() == ids.len() => Ok(found),
-            Ok(_) => Err("its answer does not fit the question".to_owned()),
-            Err(trouble) => Err(trouble.reason().to_owned()),
+async fn serve<E: Engine>(engine: &E, batch: Vec<ReadRequest>) {
+    let ids: Vec<RecordId> = batch.iter().flat_map(|request| request.ids.iter().copied()).collect();
+    let mut result = Err(String::new());
+    for _ in 0..ATTEMPTS {
+        result = match read_chunks(engine, &ids).await {
+            Ok(records) if records.len() == ids.len() => Ok(records),
+            Ok(_) => Err("the store answered with a wrong number of records".to_owned()),
+            Err(error) => Err(error.reason().to_owned()),
         };
-        if found.is_ok() || batch.iter().all(|asked| asked.answer.is_closed()) {
+        if result.is_ok() || batch.iter().all(|request| request.reply.is_closed()) {
             break;
         }
         sleep(PAUSE).await;
     }
-    let mut found = found.map(Vec::into_iter);
-    for asked in batch {
-        let part = match &mut found {
-            Ok(found) => Ok(found.by_ref().take(asked.ids.len()).collect()),
+    let mut result = result.map(Vec::into_iter);
+    for request in batch {
+        let reply = match &mut result {
+            Ok(records) => Ok(records.by_ref().take(request.ids.len()).collect()),
             Err(reason) => Err(reason.clone()),
         };
-        // Whoever asked may have stopped waiting.
-        let _ = asked.answer.send(part);
+        // An error means a caller that stopped waiting.
+        let _ = request.reply.send(reply);
     }
 }

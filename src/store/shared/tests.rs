@@ -1,4 +1,4 @@
-//! The shared part of shared stores, on an engine in memory that fails on demand.
+//! Tests of shared stores on an engine in memory that fails on demand.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::commits::{self, Queue};
+use super::commits::{self, CommitQueue};
 use super::engine::{
     CasResult, EncodedChange, EncodedRecord, Engine, EngineError, Group, ListedRecord,
 };
@@ -25,20 +25,20 @@ use crate::store::contract::{self, done, lost, put_new, replace};
 use crate::store::samples::{self, Random, T0, id};
 use crate::store::{Identity, Query, Store, StoreError, Swap, codec, reaper};
 
-/// What a commit does instead of working.
+/// Injected failure of a commit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
-    /// Nothing is done, and it says so.
-    Refuse,
-    /// Nothing is done, and nobody knows.
-    LoseQuestion,
-    /// It is done, and nobody knows.
-    LoseAnswer,
+    /// Rejects the commit without a change.
+    Reject,
+    /// Loses the request: no change, unknown result.
+    LoseRequest,
+    /// Loses the reply: changed, unknown result.
+    LoseReply,
 }
 
 /// An engine in memory. Several stores may share one.
 #[derive(Debug, Default)]
-struct Memory {
+struct MemoryEngine {
     records: Mutex<BTreeMap<RecordId, Kept>>,
     leases: Mutex<HashMap<Nonce, Timestamp>>,
     ears: Mutex<HashMap<Nonce, mpsc::Sender<Message>>>,
@@ -50,7 +50,7 @@ struct Memory {
     groups: AtomicUsize,
     /// The next commit waits here.
     gate: Mutex<Option<Arc<Notify>>>,
-    lanes: AtomicU32,
+    connections: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -63,7 +63,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap()
 }
 
-impl Memory {
+impl MemoryEngine {
     fn apply(&self, group: &Group) -> CasResult {
         let mut records = locked(&self.records);
         for (index, row) in group.changes.iter().enumerate() {
@@ -97,12 +97,16 @@ impl Memory {
     }
 }
 
-impl Engine for Memory {
+impl Engine for MemoryEngine {
     fn connections(&self) -> usize {
-        self.lanes.load(Ordering::Relaxed).max(1) as usize
+        self.connections.load(Ordering::Relaxed).max(1) as usize
     }
 
-    async fn commit(&self, _lane: usize, groups: &[Group]) -> Result<Vec<CasResult>, EngineError> {
+    async fn commit(
+        &self,
+        _connection: usize,
+        groups: &[Group],
+    ) -> Result<Vec<CasResult>, EngineError> {
         let gate = locked(&self.gate).take();
         if let Some(gate) = gate {
             gate.notified().await;
@@ -111,16 +115,16 @@ impl Engine for Memory {
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.groups.fetch_add(groups.len(), Ordering::Relaxed);
         let fault = locked(&self.faults).pop();
-        if fault == Some(Fault::Refuse) {
+        if fault == Some(Fault::Reject) {
             return Err(EngineError::Rejected("refused".to_owned()));
         }
-        if fault == Some(Fault::LoseQuestion) {
+        if fault == Some(Fault::LoseRequest) {
             return Err(EngineError::Indeterminate("lost".to_owned()));
         }
         let results = groups.iter().map(|group| self.apply(group)).collect();
         tokio::task::yield_now().await;
         match fault {
-            Some(Fault::LoseAnswer) => Err(EngineError::Indeterminate("lost".to_owned())),
+            Some(Fault::LoseReply) => Err(EngineError::Indeterminate("lost".to_owned())),
             _ => Ok(results),
         }
     }
@@ -194,10 +198,9 @@ impl Engine for Memory {
     }
 }
 
-const TIMING: Timing =
-    Timing { patience: Duration::from_secs(20), lease: Duration::from_secs(600) };
+const TIMING: Timing = Timing { timeout: Duration::from_secs(20), lease: Duration::from_secs(600) };
 
-async fn open(memory: &Arc<Memory>, timing: Timing) -> Arc<dyn Store> {
+async fn open(memory: &Arc<MemoryEngine>, timing: Timing) -> Arc<dyn Store> {
     let store_id = uuid::Uuid::from_bytes([5; 16]);
     let identity = Identity { store_id, schema: codec::SCHEMA, created: T0 };
     SharedStore::start(memory.clone(), identity, timing).await.unwrap()
@@ -211,7 +214,8 @@ async fn temporary() -> Box<Arc<dyn Store>> {
 async fn it_passes_the_contract() {
     contract::every_clause(temporary).await;
     let many = || async {
-        let memory = Arc::new(Memory { lanes: AtomicU32::new(4), ..Memory::default() });
+        let memory =
+            Arc::new(MemoryEngine { connections: AtomicU32::new(4), ..MemoryEngine::default() });
         Box::new(open(&memory, TIMING).await)
     };
     contract::every_clause(many).await;
@@ -219,7 +223,7 @@ async fn it_passes_the_contract() {
 
 #[tokio::test]
 async fn what_arrives_during_a_commit_shares_the_next() {
-    let memory: Arc<Memory> = Arc::default();
+    let memory: Arc<MemoryEngine> = Arc::default();
     let store = open(&memory, TIMING).await;
     let gate = Arc::new(Notify::new());
     *locked(&memory.gate) = Some(gate.clone());
@@ -238,7 +242,7 @@ async fn what_arrives_during_a_commit_shares_the_next() {
 #[tokio::test]
 async fn changes_that_are_about_to_be_asked_for_go_together() {
     const TASKS: u64 = 20;
-    let memory: Arc<Memory> = Arc::default();
+    let memory: Arc<MemoryEngine> = Arc::default();
     let store = open(&memory, TIMING).await;
     let mut asked = JoinSet::new();
     for n in 0..TASKS {
@@ -260,7 +264,8 @@ async fn changes_that_are_about_to_be_asked_for_go_together() {
 
 #[tokio::test]
 async fn a_commit_that_hangs_holds_up_only_itself_and_the_others_gather() {
-    let memory = Arc::new(Memory { lanes: AtomicU32::new(2), ..Memory::default() });
+    let memory =
+        Arc::new(MemoryEngine { connections: AtomicU32::new(2), ..MemoryEngine::default() });
     let store = open(&memory, TIMING).await;
     let gate = Arc::new(Notify::new());
     *locked(&memory.gate) = Some(gate.clone());
@@ -279,21 +284,26 @@ async fn a_commit_that_hangs_holds_up_only_itself_and_the_others_gather() {
 
 #[tokio::test]
 async fn many_go_as_two_groups_and_the_second_does_not_wait_for_a_first_that_hangs() {
-    let memory: Arc<Memory> = Arc::default();
-    let queue = Arc::new(Queue::new(2));
+    let memory: Arc<MemoryEngine> = Arc::default();
+    let queue = Arc::new(CommitQueue::new(2));
     let (end, ended) = shutdown::channel();
     let gate = Arc::new(Notify::new());
     *locked(&memory.gate) = Some(gate.clone());
-    let until = Instant::now() + TIMING.patience;
+    let until = Instant::now() + TIMING.timeout;
     let push = |n| {
         let claim = vec![put_new(id(n), samples::claim(n))];
         queue.push(Group::of(claim), until).unwrap()
     };
     let mut asked: Vec<_> = (0..64).map(push).collect();
     let second = asked.split_off(32);
-    let mut lanes = JoinSet::new();
-    for lane in 0..2 {
-        lanes.spawn(commits::lane(memory.clone(), queue.clone(), lane, ended.clone()));
+    let mut connections = JoinSet::new();
+    for connection in 0..2 {
+        connections.spawn(commits::run_connection(
+            memory.clone(),
+            queue.clone(),
+            connection,
+            ended.clone(),
+        ));
     }
     // The first half is at the gate; the other lane watches the second.
     for answer in second {
@@ -306,11 +316,11 @@ async fn many_go_as_two_groups_and_the_second_does_not_wait_for_a_first_that_han
     }
     assert_eq!(memory.commits.load(Ordering::Relaxed), 2);
     end.fire();
-    lanes.join_all().await;
+    connections.join_all().await;
 }
 
 async fn check_fault(fault: Fault) {
-    let memory: Arc<Memory> = Arc::default();
+    let memory: Arc<MemoryEngine> = Arc::default();
     let store = open(&memory, TIMING).await;
     let claim = samples::claim(1);
     *locked(&memory.faults) = vec![fault];
@@ -329,7 +339,7 @@ async fn check_fault(fault: Fault) {
 
 #[tokio::test]
 async fn a_commit_whose_fate_is_unknown_is_found_out() {
-    for fault in [Fault::Refuse, Fault::LoseQuestion, Fault::LoseAnswer] {
+    for fault in [Fault::Reject, Fault::LoseRequest, Fault::LoseReply] {
         check_fault(fault).await;
     }
 }
@@ -337,11 +347,12 @@ async fn a_commit_whose_fate_is_unknown_is_found_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_fails_of_many_claimers_exactly_one_wins() {
     let mut random = Random::new();
-    let memory = Arc::new(Memory { lanes: AtomicU32::new(3), ..Memory::default() });
+    let memory =
+        Arc::new(MemoryEngine { connections: AtomicU32::new(3), ..MemoryEngine::default() });
     let stores = [open(&memory, TIMING).await, open(&memory, TIMING).await];
     for round in 0..200 {
         *locked(&memory.faults) = (0..random.below(6))
-            .map(|_| [Fault::Refuse, Fault::LoseQuestion, Fault::LoseAnswer][random.below(3)])
+            .map(|_| [Fault::Reject, Fault::LoseRequest, Fault::LoseReply][random.below(3)])
             .collect();
         let mut tasks = JoinSet::new();
         for claimer in 0..8_u8 {
@@ -369,8 +380,8 @@ async fn whatever_fails_of_many_claimers_exactly_one_wins() {
 
 #[tokio::test]
 async fn a_server_that_stays_away_is_an_error_and_what_waited_is_not_sent_later() {
-    let memory: Arc<Memory> = Arc::default();
-    let timing = Timing { patience: Duration::from_millis(200), ..TIMING };
+    let memory: Arc<MemoryEngine> = Arc::default();
+    let timing = Timing { timeout: Duration::from_millis(200), ..TIMING };
     let store = open(&memory, timing).await;
     *locked(&memory.away) = true;
     let refused = store.swap(vec![put_new(id(1), samples::claim(1))]).await;
@@ -384,7 +395,7 @@ async fn a_server_that_stays_away_is_an_error_and_what_waited_is_not_sent_later(
 
 #[tokio::test]
 async fn who_cannot_renew_its_lease_claims_nothing_and_may_still_complete() {
-    let memory: Arc<Memory> = Arc::default();
+    let memory: Arc<MemoryEngine> = Arc::default();
     let timing = Timing { lease: Duration::from_millis(50), ..TIMING };
     let store = open(&memory, timing).await;
     let life = store.life();
@@ -411,7 +422,7 @@ async fn who_cannot_renew_its_lease_claims_nothing_and_may_still_complete() {
 
 #[tokio::test]
 async fn claims_of_a_process_that_left_become_unknown_and_nobody_elses() {
-    let memory: Arc<Memory> = Arc::default();
+    let memory: Arc<MemoryEngine> = Arc::default();
     let (gone, here) = (open(&memory, TIMING).await, open(&memory, TIMING).await);
     let of = |store: &Arc<dyn Store>, n| Record { owner: store.owner(), ..samples::claim(n) };
     for n in 0..150 {
@@ -430,7 +441,7 @@ async fn claims_of_a_process_that_left_become_unknown_and_nobody_elses() {
 
 #[tokio::test]
 async fn who_waits_elsewhere_is_woken() {
-    let memory: Arc<Memory> = Arc::default();
+    let memory: Arc<MemoryEngine> = Arc::default();
     let (ours, other) = (open(&memory, TIMING).await, open(&memory, TIMING).await);
     let claim = Record { owner: ours.owner(), ..samples::claim(1) };
     done(&*ours, vec![put_new(id(1), claim.clone())]).await;

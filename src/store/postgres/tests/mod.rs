@@ -48,7 +48,7 @@ async fn open(options: &Options) -> Arc<Postgres> {
 
 async fn store(options: &Options) -> Arc<dyn Store> {
     let OpenedEngine { engine, identity, .. } = Postgres::open(options).await.unwrap();
-    let timing = Timing { patience: PATIENCE, lease: Duration::from_secs(60) };
+    let timing = Timing { timeout: PATIENCE, lease: Duration::from_secs(60) };
     SharedStore::start(engine, identity, timing).await.unwrap()
 }
 

@@ -54,7 +54,7 @@ async fn open(options: &RedisOptions) -> Arc<Redis> {
 
 async fn store(options: &RedisOptions) -> Arc<dyn Store> {
     let OpenedEngine { engine, identity, .. } = Redis::open(options).await.unwrap();
-    let timing = Timing { patience: LONG_LIMIT, lease: Duration::from_secs(60) };
+    let timing = Timing { timeout: LONG_LIMIT, lease: Duration::from_secs(60) };
     SharedStore::start(engine, identity, timing).await.unwrap()
 }
 
