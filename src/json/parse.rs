@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::{Document, JsonNode, JsonType};
+use super::node::{JsonNode, JsonType};
 
 /// Nesting of the deepest text that is read.
 pub const MAX_DEPTH: usize = 128;
@@ -46,7 +46,8 @@ impl fmt::Display for ParseError {
 
 impl std::error::Error for ParseError {}
 
-pub(super) fn parse(bytes: &[u8]) -> Result<Document<'_>, ParseError> {
+/// Parses a whole text into the text and its nodes.
+pub(super) fn parse(bytes: &[u8]) -> Result<(&str, Vec<JsonNode>), ParseError> {
     let text = std::str::from_utf8(bytes).map_err(|_| ParseError::Utf8)?;
     if u32::try_from(bytes.len()).is_err() {
         return Err(ParseError::TooLarge);
@@ -56,7 +57,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Document<'_>, ParseError> {
     let nodes = Vec::with_capacity(expected);
     let mut parser = Parser { bytes, at: 0, nodes, open: NONE, depth: 0 };
     parser.run()?;
-    Ok(Document { text, nodes: parser.nodes })
+    Ok((text, parser.nodes))
 }
 
 /// Bytes that stand for themselves in a string and do not end it.

@@ -3,7 +3,8 @@
 use http::StatusCode;
 use serde_json::json;
 
-use super::{Problem, Slug};
+use super::document::Problem;
+use super::slug::Slug;
 
 /// How the gateway's own errors are written: a profile's default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

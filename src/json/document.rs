@@ -1,0 +1,238 @@
+//! The parsed text and its values.
+
+use std::borrow::Cow;
+
+use super::node::{JsonNode, JsonType};
+use super::parse::{self, ParseError};
+use super::pointer::{Pointer, array_index};
+
+/// A parsed JSON text.
+#[derive(Debug)]
+pub struct Document<'a> {
+    text: &'a str,
+    /// All values in the order they start in the text; the root is the first.
+    nodes: Vec<JsonNode>,
+}
+
+/// One value of a document.
+#[derive(Debug, Clone, Copy)]
+pub struct Value<'d, 'a> {
+    document: &'d Document<'a>,
+    at: usize,
+}
+
+impl<'a> Document<'a> {
+    /// Parses a whole text: one value, white space around it.
+    ///
+    /// # Errors
+    /// Where and why the text is not JSON, or which limit it is over.
+    pub fn parse(text: &'a [u8]) -> Result<Self, ParseError> {
+        let (text, nodes) = parse::parse(text)?;
+        Ok(Self { text, nodes })
+    }
+
+    /// The whole value.
+    pub fn root(&self) -> Value<'_, 'a> {
+        Value { document: self, at: 0 }
+    }
+
+    /// The value a pointer names (RFC 6901). Of members with the same name, the first.
+    pub fn find(&self, pointer: &Pointer) -> Option<Value<'_, 'a>> {
+        self.root().find(pointer)
+    }
+
+    /// Whether any object has two members of the same name.
+    pub fn has_duplicates(&self) -> bool {
+        self.duplicates_in(0..self.nodes.len())
+    }
+
+    /// Whether any object outside of this value has.
+    pub fn has_duplicates_outside(&self, value: Value<'_, '_>) -> bool {
+        self.duplicates_in(0..value.at)
+            || self.duplicates_in(value.node().after as usize..self.nodes.len())
+    }
+
+    fn duplicates_in(&self, nodes: std::ops::Range<usize>) -> bool {
+        nodes
+            .map(|at| Value { document: self, at })
+            .filter(|value| value.kind() == JsonType::Object)
+            .any(|object| object.repeats_a_name())
+    }
+}
+
+impl<'d, 'a> Value<'d, 'a> {
+    fn node(&self) -> &'d JsonNode {
+        &self.document.nodes[self.at]
+    }
+
+    /// The value a pointer names, counted from this one. Of members with the same name, the first.
+    pub fn find(&self, pointer: &Pointer) -> Option<Self> {
+        pointer.tokens().iter().try_fold(*self, |value, token| value.child(token))
+    }
+
+    /// The member of this name, or the element of this index.
+    pub fn child(&self, token: &str) -> Option<Self> {
+        match self.kind() {
+            JsonType::Object => {
+                self.members().find(|(name, _)| name == token).map(|(_, member)| member)
+            }
+            JsonType::Array => array_index(token).and_then(|at| self.elements().nth(at)),
+            JsonType::Null | JsonType::Bool | JsonType::Number | JsonType::String => None,
+        }
+    }
+
+    /// What kind of value this is.
+    pub fn kind(&self) -> JsonType {
+        self.node().kind
+    }
+
+    /// Its place in the document; unique, and less than the place of everything inside it.
+    pub fn place(&self) -> usize {
+        self.at
+    }
+
+    /// Whether `other` is this value or lies inside it.
+    pub fn contains(&self, other: &Self) -> bool {
+        (self.at..self.node().after as usize).contains(&other.at)
+    }
+
+    /// The value as it stands in the text.
+    pub fn raw(&self) -> &'a str {
+        &self.document.text[self.node().start as usize..self.node().end as usize]
+    }
+
+    /// Where the value stands in the text, in bytes.
+    pub fn span(&self) -> std::ops::Range<usize> {
+        self.node().start as usize..self.node().end as usize
+    }
+
+    /// The characters of a string; `None` for other kinds.
+    pub fn as_str(&self) -> Option<Cow<'a, str>> {
+        if self.kind() != JsonType::String {
+            return None;
+        }
+        let raw = self.raw();
+        let inside = &raw[1..raw.len() - 1];
+        Some(if self.node().plain { Cow::Borrowed(inside) } else { parse::unescape(inside) })
+    }
+
+    /// The characters of a string or the text of a number: what may serve as an identifier.
+    pub fn as_id(&self) -> Option<Cow<'a, str>> {
+        match self.kind() {
+            JsonType::String => self.as_str(),
+            JsonType::Number => Some(Cow::Borrowed(self.raw())),
+            JsonType::Null | JsonType::Bool | JsonType::Array | JsonType::Object => None,
+        }
+    }
+
+    /// The members of an object in the order of the text; nothing for other kinds.
+    pub fn members(&self) -> impl Iterator<Item = (Cow<'a, str>, Value<'d, 'a>)> + use<'d, 'a> {
+        self.children(JsonType::Object).map(|value| (value.name(), value))
+    }
+
+    /// The elements of an array; nothing for other kinds.
+    pub fn elements(&self) -> impl Iterator<Item = Value<'d, 'a>> + use<'d, 'a> {
+        self.children(JsonType::Array)
+    }
+
+    fn children(
+        &self,
+        kind: JsonType,
+    ) -> impl Iterator<Item = Value<'d, 'a>> + Clone + use<'d, 'a> {
+        let document = self.document;
+        let end = self.node().after as usize;
+        let mut next = if self.kind() == kind { self.at + 1 } else { end };
+        std::iter::from_fn(move || {
+            let at = next;
+            (at < end).then(|| {
+                next = document.nodes[at].after as usize;
+                Value { document, at }
+            })
+        })
+    }
+
+    fn name(&self) -> Cow<'a, str> {
+        let node = self.node();
+        let raw = &self.document.text[node.name_start as usize..node.name_end as usize];
+        if node.plain_name { Cow::Borrowed(raw) } else { parse::unescape(raw) }
+    }
+
+    /// Whether this object, or one in this value, has two members of the same name.
+    pub fn has_duplicates(&self) -> bool {
+        self.document.duplicates_in(self.at..self.node().after as usize)
+    }
+
+    /// Whether two members have the same name.
+    fn repeats_a_name(&self) -> bool {
+        if self.children(JsonType::Object).nth(FEW).is_some() {
+            return self.sorted_members().is_none();
+        }
+        let mut members = self.children(JsonType::Object);
+        while let Some(member) = members.next() {
+            let name = member.name();
+            let mut later = members.clone();
+            if later.any(|other| other.name() == name) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The members sorted by name; `None` when a name stands twice.
+    pub fn sorted_members(&self) -> Option<Vec<(Cow<'a, str>, Value<'d, 'a>)>> {
+        let mut members: Vec<_> = self.members().collect();
+        members.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        let twice = members.windows(2).any(|pair| pair[0].0 == pair[1].0);
+        (!twice).then_some(members)
+    }
+
+    /// Appends a form that is the same for all texts of the same value: members sorted by name,
+    /// no white space, strings without escapes, number text as written. Values whose place is in
+    /// `skip` are left out. False, with the text half-written, when a member name stands twice.
+    pub fn canonical(&self, text: &mut Vec<u8>, skip: &[usize]) -> bool {
+        match self.kind() {
+            JsonType::Null | JsonType::Bool | JsonType::Number => {
+                text.push(b'v');
+                text.extend_from_slice(self.raw().as_bytes());
+                text.push(0);
+            }
+            JsonType::String => {
+                text.push(b's');
+                length_prefixed(text, &self.as_str().unwrap_or_default());
+            }
+            JsonType::Array => {
+                text.push(b'[');
+                for element in self.elements() {
+                    if !skip.contains(&element.at) && !element.canonical(text, skip) {
+                        return false;
+                    }
+                }
+                text.push(b']');
+            }
+            JsonType::Object => {
+                let Some(members) = self.sorted_members() else { return false };
+                text.push(b'{');
+                for (name, member) in members {
+                    if skip.contains(&member.at) {
+                        continue;
+                    }
+                    text.push(b'm');
+                    length_prefixed(text, &name);
+                    if !member.canonical(text, skip) {
+                        return false;
+                    }
+                }
+                text.push(b'}');
+            }
+        }
+        true
+    }
+}
+
+/// So many names are compared with each other faster than they are sorted.
+const FEW: usize = 8;
+
+fn length_prefixed(text: &mut Vec<u8>, part: &str) {
+    text.extend_from_slice(&(part.len() as u64).to_le_bytes());
+    text.extend_from_slice(part.as_bytes());
+}
