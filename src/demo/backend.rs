@@ -13,8 +13,8 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::faults::{BackendFault, Plan, sale_of};
-use super::wire::{self, Lost};
+use super::faults::{BackendFault, FaultPlan, sale_of};
+use super::wire::{self, ConnectionLost};
 use crate::shutdown::{Shutdown, Tasks};
 
 /// Where vouchers are redeemed.
@@ -36,18 +36,18 @@ const VALUE: u32 = 10;
 pub(super) struct Backend {
     /// Where it listens.
     pub(super) address: SocketAddr,
-    state: Arc<State>,
+    state: Arc<BackendState>,
 }
 
 #[derive(Debug)]
-struct State {
-    plan: Arc<Plan>,
-    book: Mutex<Book>,
+struct BackendState {
+    plan: Arc<FaultPlan>,
+    book: Mutex<BackendBooks>,
 }
 
 /// What the backend has done.
 #[derive(Debug, Default)]
-struct Book {
+struct BackendBooks {
     used: HashSet<String>,
     transactions: Vec<Value>,
     awards: Vec<Value>,
@@ -58,11 +58,11 @@ struct Book {
 impl Backend {
     /// Starts it on a free loopback port.
     pub(super) async fn start(
-        plan: Arc<Plan>,
+        plan: Arc<FaultPlan>,
         tasks: &Tasks,
         shutdown: Shutdown,
     ) -> Result<Self, String> {
-        let state = Arc::new(State { plan, book: Mutex::default() });
+        let state = Arc::new(BackendState { plan, book: Mutex::default() });
         let serving = state.clone();
         let address = wire::serve(tasks, shutdown, move |request| {
             let state = serving.clone();
@@ -79,8 +79,8 @@ impl Backend {
     }
 }
 
-impl State {
-    async fn answer(&self, request: &Request<Bytes>) -> Result<Response<Bytes>, Lost> {
+impl BackendState {
+    async fn answer(&self, request: &Request<Bytes>) -> Result<Response<Bytes>, ConnectionLost> {
         let path = request.uri().path();
         if !request.headers().contains_key("x-api-key") {
             let message = "The x-api-key header is missing.";
@@ -100,7 +100,7 @@ impl State {
     fn list(
         &self,
         query: Option<&str>,
-        entries: impl FnOnce(&Book) -> &Vec<Value>,
+        entries: impl FnOnce(&BackendBooks) -> &Vec<Value>,
     ) -> Response<Bytes> {
         let limit = query
             .and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("limit=")))
@@ -113,7 +113,7 @@ impl State {
     }
 
     /// Executes, unless the plan says busy; then answers, unless the plan says otherwise.
-    async fn execute(&self, path: &str, body: &Bytes) -> Result<Response<Bytes>, Lost> {
+    async fn execute(&self, path: &str, body: &Bytes) -> Result<Response<Bytes>, ConnectionLost> {
         let fault = sale_of(body).and_then(|sale| self.plan.take_backend(&sale));
         let answer = {
             let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,7 +127,7 @@ impl State {
         };
         match fault {
             None | Some(BackendFault::Busy) => Ok(answer),
-            Some(BackendFault::AnswerLost) => Err(Lost),
+            Some(BackendFault::AnswerLost) => Err(ConnectionLost),
             Some(BackendFault::AnswerHeld(hold)) => {
                 hold.hold().await;
                 Ok(answer)
@@ -140,7 +140,7 @@ impl State {
     }
 }
 
-impl Book {
+impl BackendBooks {
     fn redeem(&mut self, body: &Value) -> Response<Bytes> {
         let Some(qr) = body["qr"].as_str().filter(|qr| qr.starts_with("rsg:")) else {
             let message = "The QR code is not a voucher.";

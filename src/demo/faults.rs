@@ -15,7 +15,7 @@ pub(super) enum BackendFault {
     /// It executes and closes the connection without an answer.
     AnswerLost,
     /// It executes and answers only when the hold is released.
-    AnswerHeld(Hold),
+    AnswerHeld(AnswerHold),
     /// It executes and answers 500.
     FailsAfterwards,
     /// It answers 429 and does not execute.
@@ -24,12 +24,12 @@ pub(super) enum BackendFault {
 
 /// The faults still to come.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(super) struct FaultPlan {
     backend: Mutex<HashMap<String, BackendFault>>,
     shop: Mutex<HashSet<String>>,
 }
 
-impl Plan {
+impl FaultPlan {
     /// The backend will do this with the next request of `sale`.
     pub(super) fn at_backend(&self, sale: &str, fault: BackendFault) {
         self.backend.lock().unwrap_or_else(PoisonError::into_inner).insert(sale.to_owned(), fault);
@@ -54,10 +54,10 @@ impl Plan {
 /// An answer that the backend holds back. Both sides wait for each other's step, so that the story
 /// goes the same way on a slow machine.
 #[derive(Debug, Clone)]
-pub(super) struct Hold(Arc<watch::Sender<Step>>);
+pub(super) struct AnswerHold(Arc<watch::Sender<HoldPhase>>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Step {
+enum HoldPhase {
     Planned,
     Executed,
     Released,
@@ -66,34 +66,34 @@ enum Step {
 /// The longest that either side waits for the other.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-impl Default for Hold {
+impl Default for AnswerHold {
     fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(Step::Planned)))
+        Self(Arc::new(watch::Sender::new(HoldPhase::Planned)))
     }
 }
 
-impl Hold {
-    /// The backend has executed and holds its answer until [`Hold::release`].
+impl AnswerHold {
+    /// The backend has executed and holds its answer until [`AnswerHold::release`].
     pub(super) async fn hold(&self) {
-        self.advance(Step::Executed);
-        self.reach(Step::Released).await;
+        self.advance(HoldPhase::Executed);
+        self.reach(HoldPhase::Released).await;
     }
 
     /// Waits until the backend has executed.
     pub(super) async fn executed(&self) {
-        self.reach(Step::Executed).await;
+        self.reach(HoldPhase::Executed).await;
     }
 
     /// Lets the answer go.
     pub(super) fn release(&self) {
-        self.advance(Step::Released);
+        self.advance(HoldPhase::Released);
     }
 
-    fn advance(&self, to: Step) {
+    fn advance(&self, to: HoldPhase) {
         self.0.send_modify(|step| *step = to.max(*step));
     }
 
-    async fn reach(&self, wanted: Step) {
+    async fn reach(&self, wanted: HoldPhase) {
         let mut step = self.0.subscribe();
         // When the other side never comes, the counts at the end tell.
         let _ = tokio::time::timeout(PATIENCE, step.wait_for(|step| *step >= wanted)).await;

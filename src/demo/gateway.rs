@@ -14,7 +14,7 @@ use crate::shutdown::Shutdown;
 pub(super) const DRAIN: Duration = Duration::from_secs(5);
 
 /// A running gateway.
-pub(super) struct Gateway {
+pub(super) struct DemoGateway {
     /// Where the tills find it.
     pub(super) address: SocketAddr,
     /// Where its health is served.
@@ -67,7 +67,7 @@ mode = "off"
     )
 }
 
-impl Gateway {
+impl DemoGateway {
     /// Starts it in front of the backend and the reward engine, with its store under `folder`.
     pub(super) async fn start(
         behind: [SocketAddr; 2],

@@ -26,15 +26,15 @@ use http::{HeaderValue, Request};
 use serde_json::Value;
 
 use self::backend::{AWARD, Backend, POINTS, REDEEM, TRANSACTIONS};
-use self::faults::{Plan, receipt_of};
-use self::gateway::Gateway;
-use self::rewards::Engine;
+use self::faults::{FaultPlan, receipt_of};
+use self::gateway::DemoGateway;
+use self::rewards::RewardEngine;
 use self::scene::Goods;
 use self::till::ShopNetwork;
 use crate::shutdown::{Tasks, Trigger};
 
 pub use self::rewards::BatchCall;
-pub use self::table::{Counts, Report, Telling};
+pub use self::table::{Counts, Report, RunReport};
 
 /// How the demo is run.
 #[derive(Debug, Clone, Copy, Default)]
@@ -119,27 +119,27 @@ Try it by hand: `oncegate demo --keep` leaves backend and gateway running and pr
 
 /// Everything one telling needs; its folder goes when it is dropped.
 struct Stage {
-    plan: Arc<Plan>,
+    plan: Arc<FaultPlan>,
     backend: Backend,
-    engine: Engine,
-    gateway: Option<Gateway>,
+    engine: RewardEngine,
+    gateway: Option<DemoGateway>,
     shop: Arc<ShopNetwork>,
     trigger: Trigger,
     tasks: Tasks,
-    folder: Folder,
+    folder: TemporaryDirectory,
 }
 
 impl Stage {
     async fn set(with_gateway: bool) -> Result<Self, String> {
         let (trigger, shutdown) = crate::shutdown::channel();
         let tasks = Tasks::default();
-        let plan = Arc::new(Plan::default());
-        let folder = Folder::create()?;
+        let plan = Arc::new(FaultPlan::default());
+        let folder = TemporaryDirectory::create()?;
         let backend = Backend::start(plan.clone(), &tasks, shutdown.clone()).await?;
-        let engine = Engine::start(&tasks, shutdown.clone()).await?;
+        let engine = RewardEngine::start(&tasks, shutdown.clone()).await?;
         let gateway = if with_gateway {
             let behind = [backend.address, engine.address];
-            Some(Gateway::start(behind, &folder.0, shutdown.clone()).await?)
+            Some(DemoGateway::start(behind, &folder.0, shutdown.clone()).await?)
         } else {
             None
         };
@@ -149,8 +149,8 @@ impl Stage {
         Ok(Self { plan, backend, engine, gateway, shop, trigger, tasks, folder })
     }
 
-    async fn play(&self, narrator: &mut Narrator<'_>) -> Result<Telling, String> {
-        Ok(Telling {
+    async fn play(&self, narrator: &mut Narrator<'_>) -> Result<RunReport, String> {
+        Ok(RunReport {
             vouchers: self.play_with(Goods::Vouchers, narrator).await?,
             points: self.play_with(Goods::Points, narrator).await?,
             batches: match &self.gateway {
@@ -223,7 +223,7 @@ impl Stage {
         let other_voucher = redeem("sale-1", &format!("{qr}-b"), 1);
         format!(
             "\
-Gateway http://{gateway}, backend http://{backend}, health http://{admin}/readyz
+DemoGateway http://{gateway}, backend http://{backend}, health http://{admin}/readyz
 
 Redeem a fresh voucher, then send the same line again: the second answer is a replay.
 {first}
@@ -294,9 +294,9 @@ impl Narrator<'_> {
 }
 
 /// A folder that goes with its owner.
-struct Folder(PathBuf);
+struct TemporaryDirectory(PathBuf);
 
-impl Folder {
+impl TemporaryDirectory {
     fn create() -> Result<Self, String> {
         use std::os::unix::fs::DirBuilderExt as _;
         let path = std::env::temp_dir().join(format!("oncegate-demo-{}", uuid::Uuid::new_v4()));
@@ -307,7 +307,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for TemporaryDirectory {
     fn drop(&mut self) {
         // What cannot be removed now is left to whoever cleans the temporary directory.
         let _ = std::fs::remove_dir_all(&self.0);

@@ -13,7 +13,7 @@ use http::{Request, Response, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::wire::{self, Lost};
+use super::wire::{self, ConnectionLost};
 use crate::problem::ERROR_HEADER;
 use crate::shutdown::{Shutdown, Tasks};
 
@@ -44,7 +44,7 @@ pub struct BatchCall {
 }
 
 /// A step of the story.
-struct Step {
+struct BatchStep {
     what: &'static str,
     customer: &'static str,
     /// The most a customer may have of each reward.
@@ -54,20 +54,20 @@ struct Step {
 }
 
 const NONE: [u64; 2] = [u64::MAX; 2];
-const STEPS: [Step; 6] = [
-    Step { what: "limits R1:1, R2:1", customer: "a", limits: [1, 1], lost: false },
-    Step { what: "limits R1:1, R2:2", customer: "a", limits: [1, 2], lost: false },
-    Step { what: "no limits", customer: "a", limits: NONE, lost: false },
-    Step { what: "sent once more", customer: "a", limits: NONE, lost: false },
-    Step { what: "the answer is lost", customer: "b", limits: NONE, lost: true },
-    Step { what: "sent once more", customer: "b", limits: NONE, lost: false },
+const STEPS: [BatchStep; 6] = [
+    BatchStep { what: "limits R1:1, R2:1", customer: "a", limits: [1, 1], lost: false },
+    BatchStep { what: "limits R1:1, R2:2", customer: "a", limits: [1, 2], lost: false },
+    BatchStep { what: "no limits", customer: "a", limits: NONE, lost: false },
+    BatchStep { what: "sent once more", customer: "a", limits: NONE, lost: false },
+    BatchStep { what: "the answer is lost", customer: "b", limits: NONE, lost: true },
+    BatchStep { what: "sent once more", customer: "b", limits: NONE, lost: false },
 ];
 /// The step that only a client with its answer's replay at hand takes: it was told "complete".
 const ONCE_MORE: usize = 3;
 
 /// A running engine.
 #[derive(Debug)]
-pub(super) struct Engine {
+pub(super) struct RewardEngine {
     /// Where it listens.
     pub(super) address: SocketAddr,
     books: Arc<Mutex<Books>>,
@@ -83,7 +83,7 @@ struct Books {
     calls: Vec<(String, String)>,
 }
 
-impl Engine {
+impl RewardEngine {
     /// Starts it on a free loopback port.
     pub(super) async fn start(tasks: &Tasks, shutdown: Shutdown) -> Result<Self, String> {
         let books = Arc::new(Mutex::new(Books::default()));
@@ -102,7 +102,7 @@ fn lock(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
 }
 
 impl Books {
-    fn issue(&mut self, body: &Bytes) -> Result<Response<Bytes>, Lost> {
+    fn issue(&mut self, body: &Bytes) -> Result<Response<Bytes>, ConnectionLost> {
         let batch: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
         let customer = batch["mobile"].as_str().unwrap_or_default().to_owned();
         let taken = self.taken.entry(customer).or_default();
@@ -126,7 +126,7 @@ impl Books {
         }
         self.calls.push((sent.join(" "), issued.join(" + ")));
         if self.lose {
-            return Err(Lost);
+            return Err(ConnectionLost);
         }
         let mut response = Response::new(Bytes::from(json!({ "rewards": rows }).to_string()));
         let json = http::HeaderValue::from_static("application/json");
@@ -141,7 +141,11 @@ impl Books {
 }
 
 /// Plays the story against `next`: the engine itself, or the gateway before it.
-pub(super) async fn play(engine: &Engine, next: SocketAddr, with_gateway: bool) -> Vec<BatchCall> {
+pub(super) async fn play(
+    engine: &RewardEngine,
+    next: SocketAddr,
+    with_gateway: bool,
+) -> Vec<BatchCall> {
     let mut calls = Vec::new();
     for (at, step) in STEPS.iter().enumerate() {
         let asked = with_gateway || at != ONCE_MORE;
@@ -179,7 +183,7 @@ async fn ask(next: SocketAddr, customer: &str) -> String {
     let Ok(request) = request else { return String::new() };
     match wire::send(next, request).await {
         Ok(answer) => read(&answer),
-        Err(Lost) => "nothing".to_owned(),
+        Err(ConnectionLost) => "nothing".to_owned(),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::faults::{BackendFault, Hold, Plan};
-use super::till::{Reading, Scan, ShopNetwork, What};
+use super::faults::{AnswerHold, BackendFault, FaultPlan};
+use super::till::{Purchase, Scan, ScreenMessage, ShopNetwork};
 
 /// What happens to a sale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub(super) struct Sale {
     /// Its receipt number.
     pub(super) receipt: String,
     /// What the screen said, request by request.
-    pub(super) readings: Vec<Reading>,
+    pub(super) readings: Vec<ScreenMessage>,
 }
 
 /// Plays one scene at three tills at once.
@@ -90,7 +90,7 @@ pub(super) async fn play(
     goods: Goods,
     scene: Scene,
     shop: &Arc<ShopNetwork>,
-    plan: &Plan,
+    plan: &FaultPlan,
 ) -> Vec<Sale> {
     let (one, two, three) = tokio::join!(
         play_at_till(goods, scene, 1, shop, plan),
@@ -105,12 +105,12 @@ async fn play_at_till(
     scene: Scene,
     till: usize,
     shop: &ShopNetwork,
-    plan: &Plan,
+    plan: &FaultPlan,
 ) -> Vec<Sale> {
     let receipt = format!("{goods:?}-{scene:?}-{till}");
     let what = match goods {
-        Goods::Vouchers => What::Redeem(format!("rsg:{scene:?}-{till}")),
-        Goods::Points => What::Award(format!("member-{till}")),
+        Goods::Vouchers => Purchase::Redeem(format!("rsg:{scene:?}-{till}")),
+        Goods::Points => Purchase::Award(format!("member-{till}")),
     };
     let scan = Scan { key: uuid::Uuid::new_v4().to_string(), sale: receipt.clone(), what };
     let fault = |fault| plan.at_backend(&receipt, fault);
@@ -121,12 +121,12 @@ async fn play_at_till(
             shop.scan(&scan).await
         }
         Scene::DoubleClick => {
-            let hold = Hold::default();
+            let hold = AnswerHold::default();
             fault(BackendFault::AnswerHeld(hold.clone()));
             shop.scan_twice(&scan, &hold).await
         }
         Scene::TillGivesUp => {
-            let hold = Hold::default();
+            let hold = AnswerHold::default();
             fault(BackendFault::AnswerHeld(hold.clone()));
             shop.scan_impatiently(&scan, &hold).await
         }

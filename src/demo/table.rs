@@ -6,20 +6,20 @@ use serde::Serialize;
 
 use super::rewards::{self, BatchCall};
 use super::scene::Sale;
-use super::till::Reading;
+use super::till::ScreenMessage;
 
 /// What both tellings came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// The tills call the backend themselves.
-    pub without: Telling,
+    pub without: RunReport,
     /// The gateway stands between them.
-    pub with: Telling,
+    pub with: RunReport,
 }
 
 /// What one telling came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Telling {
+pub struct RunReport {
     /// Of the vouchers, which the backend redeems once.
     pub vouchers: Counts,
     /// Of the points, which the backend gives as often as it is asked.
@@ -80,11 +80,11 @@ impl Ending {
     /// How `sale` ended, given how often the backend's books name it.
     fn of(sale: &Sale, executions: u64) -> Self {
         let read = |reading| sale.readings.contains(&reading);
-        if read(Reading::AlreadyUsed) {
+        if read(ScreenMessage::AlreadyUsed) {
             if executions > 0 { Self::Dispute } else { Self::Refused }
-        } else if read(Reading::Confirmed) {
+        } else if read(ScreenMessage::Confirmed) {
             Self::Confirmed
-        } else if read(Reading::Unknown) {
+        } else if read(ScreenMessage::Unknown) {
             Self::Unknown
         } else {
             Self::Failed

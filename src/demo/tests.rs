@@ -91,7 +91,7 @@ async fn the_story_ends_with_doubles_and_disputes_only_without_the_gateway() {
     let vouchers = Counts { sales: 27, executed: 24, refused: 3, ..Counts::default() };
     let points = Counts { sales: 15, ..Counts::default() };
     let expected = Report {
-        without: Telling {
+        without: RunReport {
             vouchers: Counts {
                 requests: 45,
                 calls: 45,
@@ -109,7 +109,7 @@ async fn the_story_ends_with_doubles_and_disputes_only_without_the_gateway() {
             },
             batches: report.without.batches.clone(),
         },
-        with: Telling {
+        with: RunReport {
             vouchers: Counts {
                 requests: 45,
                 calls: 30,
@@ -163,7 +163,7 @@ fn a_broken_promise_fails_the_demo() {
         call(30, "R1x2 R2x2", "not known"),
         call(30, "", "not known"),
     ];
-    let telling = Telling { vouchers: counts.clone(), points: counts, batches };
+    let telling = RunReport { vouchers: counts.clone(), points: counts, batches };
     let report = Report { without: telling.clone(), with: telling };
     assert_eq!(report.check(), Ok(()));
 

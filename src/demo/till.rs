@@ -12,15 +12,15 @@ use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::backend::{AWARD, REDEEM, USED};
-use super::faults::{Hold, Plan, metadata_of, sale_of};
-use super::wire::{self, Lost};
+use super::faults::{AnswerHold, FaultPlan, metadata_of, sale_of};
+use super::wire::{self, ConnectionLost};
 use crate::problem::ERROR_HEADER;
 use crate::shutdown::{Shutdown, Tasks};
 
 /// How often a till asks for one scan: once, and once more with the same key.
 const ATTEMPTS: usize = 2;
 /// How long a till waits for an answer. Only a safety net: the story's own time-outs are steered by
-/// [`Hold`], so that a slow machine tells the same story.
+/// [`AnswerHold`], so that a slow machine tells the same story.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a steered wait lasts once the backend has executed.
 const IMPATIENCE: Duration = Duration::from_millis(120);
@@ -31,14 +31,14 @@ pub(super) struct Scan {
     /// The sale, by its receipt number.
     pub(super) sale: String,
     /// What is done.
-    pub(super) what: What,
+    pub(super) what: Purchase,
     /// The idempotency key of this scan.
     pub(super) key: String,
 }
 
 /// What a scan does.
 #[derive(Debug, Clone)]
-pub(super) enum What {
+pub(super) enum Purchase {
     /// Redeems the voucher with this QR code.
     Redeem(String),
     /// Gives points to this member.
@@ -47,7 +47,7 @@ pub(super) enum What {
 
 /// What the till's screen said in the end of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reading {
+pub(super) enum ScreenMessage {
     /// Success.
     Confirmed,
     /// "The voucher has been used already."
@@ -71,7 +71,7 @@ impl ShopNetwork {
     /// Starts it in front of `next`.
     pub(super) async fn start(
         next: SocketAddr,
-        plan: Arc<Plan>,
+        plan: Arc<FaultPlan>,
         tasks: &Tasks,
         shutdown: Shutdown,
     ) -> Result<Self, String> {
@@ -83,7 +83,7 @@ impl ShopNetwork {
             let lose = sale_of(request.body()).is_some_and(|sale| plan.take_shop(&sale));
             async move {
                 let answer = wire::send(next, request).await?;
-                if lose { Err(Lost) } else { Ok(answer) }
+                if lose { Err(ConnectionLost) } else { Ok(answer) }
             }
         })
         .await?;
@@ -98,12 +98,12 @@ impl ShopNetwork {
 
     /// One scan: a request, and one retry with the same key when the answer was no answer. What the
     /// screen showed, in order.
-    pub(super) async fn scan(&self, scan: &Scan) -> Vec<Reading> {
+    pub(super) async fn scan(&self, scan: &Scan) -> Vec<ScreenMessage> {
         let mut readings = Vec::new();
         while readings.len() < ATTEMPTS {
             let reading = self.ask(scan).await;
             readings.push(reading);
-            if matches!(reading, Reading::Confirmed | Reading::AlreadyUsed) {
+            if matches!(reading, ScreenMessage::Confirmed | ScreenMessage::AlreadyUsed) {
                 break;
             }
         }
@@ -111,21 +111,25 @@ impl ShopNetwork {
     }
 
     /// A scan whose till gives up waiting for the first answer and asks again with the same key.
-    pub(super) async fn scan_impatiently(&self, scan: &Scan, hold: &Hold) -> Vec<Reading> {
+    pub(super) async fn scan_impatiently(
+        &self,
+        scan: &Scan,
+        hold: &AnswerHold,
+    ) -> Vec<ScreenMessage> {
         let gives_up = async {
             hold.executed().await;
             tokio::time::sleep(IMPATIENCE).await;
         };
         let first = tokio::select! {
             reading = self.ask(scan) => reading,
-            () = gives_up => Reading::Nothing,
+            () = gives_up => ScreenMessage::Nothing,
         };
         let (second, ()) = tokio::join!(self.ask(scan), release_later(hold));
         vec![first, second]
     }
 
     /// A scan that is sent twice at once: a double click.
-    pub(super) async fn scan_twice(&self, scan: &Scan, hold: &Hold) -> Vec<Reading> {
+    pub(super) async fn scan_twice(&self, scan: &Scan, hold: &AnswerHold) -> Vec<ScreenMessage> {
         let second_click = async {
             hold.executed().await;
             tokio::join!(self.ask(scan), release_later(hold)).0
@@ -134,17 +138,17 @@ impl ShopNetwork {
         vec![first, second]
     }
 
-    async fn ask(&self, scan: &Scan) -> Reading {
-        let Some(request) = request(self.address, scan) else { return Reading::Nothing };
+    async fn ask(&self, scan: &Scan) -> ScreenMessage {
+        let Some(request) = request(self.address, scan) else { return ScreenMessage::Nothing };
         match tokio::time::timeout(PATIENCE, wire::send(self.address, request)).await {
             Ok(Ok(answer)) => read(&answer),
-            Ok(Err(Lost)) | Err(_) => Reading::Nothing,
+            Ok(Err(ConnectionLost)) | Err(_) => ScreenMessage::Nothing,
         }
     }
 }
 
 /// Lets the held answer go once the other request has had time to arrive.
-async fn release_later(hold: &Hold) {
+async fn release_later(hold: &AnswerHold) {
     tokio::time::sleep(IMPATIENCE).await;
     hold.release();
 }
@@ -153,8 +157,8 @@ async fn release_later(hold: &Hold) {
 pub(super) fn path_and_body(scan: &Scan) -> (&'static str, Value) {
     let metadata = metadata_of(&scan.sale);
     match &scan.what {
-        What::Redeem(qr) => (REDEEM, json!({ "qr": qr, "metadata": metadata })),
-        What::Award(member) => {
+        Purchase::Redeem(qr) => (REDEEM, json!({ "qr": qr, "metadata": metadata })),
+        Purchase::Award(member) => {
             (AWARD, json!({ "member": member, "points": 50, "metadata": metadata }))
         }
     }
@@ -171,7 +175,7 @@ fn request(to: SocketAddr, scan: &Scan) -> Option<Request<Bytes>> {
         .ok()
 }
 
-fn read(answer: &Response<Bytes>) -> Reading {
+fn read(answer: &Response<Bytes>) -> ScreenMessage {
     let status = answer.status();
     let code = || {
         let body: Value = serde_json::from_slice(answer.body()).unwrap_or(Value::Null);
@@ -181,12 +185,12 @@ fn read(answer: &Response<Bytes>) -> Reading {
         answer.headers().get(ERROR_HEADER).is_some_and(|slug| slug.as_bytes() == b"outcome-unknown")
     };
     if status.is_success() {
-        Reading::Confirmed
+        ScreenMessage::Confirmed
     } else if status == StatusCode::PAYMENT_REQUIRED && code().as_deref() == Some(USED) {
-        Reading::AlreadyUsed
+        ScreenMessage::AlreadyUsed
     } else if unknown() {
-        Reading::Unknown
+        ScreenMessage::Unknown
     } else {
-        Reading::Other(status)
+        ScreenMessage::Other(status)
     }
 }

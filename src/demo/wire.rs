@@ -19,17 +19,17 @@ const LARGEST: usize = 64 << 10;
 
 /// The answer will not come: the connection ends without one.
 #[derive(Debug)]
-pub(super) struct Lost;
+pub(super) struct ConnectionLost;
 
-impl std::fmt::Display for Lost {
+impl std::fmt::Display for ConnectionLost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("the connection ended without an answer")
     }
 }
 
-impl std::error::Error for Lost {}
+impl std::error::Error for ConnectionLost {}
 
-/// Serves on a free loopback port until the end of the demo. `Lost` closes the connection without
+/// Serves on a free loopback port until the end of the demo. `ConnectionLost` closes the connection without
 /// an answer.
 pub(super) async fn serve<S, F>(
     tasks: &Tasks,
@@ -38,7 +38,7 @@ pub(super) async fn serve<S, F>(
 ) -> Result<SocketAddr, String>
 where
     S: Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Result<Response<Bytes>, Lost>> + Send + 'static,
+    F: Future<Output = Result<Response<Bytes>, ConnectionLost>> + Send + 'static,
 {
     let cannot_listen =
         |error| format!("cannot listen on a loopback port for the demo's own servers: {error}");
@@ -62,13 +62,14 @@ where
 async fn serve_connection<S, F>(stream: TcpStream, mut shutdown: Shutdown, answer: S)
 where
     S: Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Result<Response<Bytes>, Lost>> + Send + 'static,
+    F: Future<Output = Result<Response<Bytes>, ConnectionLost>> + Send + 'static,
 {
     let service = service_fn(|request: Request<Incoming>| {
         let answer = answer.clone();
         async move {
             let (head, body) = request.into_parts();
-            let body = Limited::new(body, LARGEST).collect().await.map_err(|_| Lost)?.to_bytes();
+            let body =
+                Limited::new(body, LARGEST).collect().await.map_err(|_| ConnectionLost)?.to_bytes();
             answer(Request::from_parts(head, body)).await.map(|response| response.map(Full::new))
         }
     });
@@ -84,14 +85,20 @@ where
 
 /// Sends one request on a connection of its own and reads the whole answer. Dropping the future
 /// closes the connection, as a till that gives up does.
-pub(super) async fn send(to: SocketAddr, request: Request<Bytes>) -> Result<Response<Bytes>, Lost> {
-    let stream = TcpStream::connect(to).await.map_err(|_| Lost)?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|_| Lost)?;
+pub(super) async fn send(
+    to: SocketAddr,
+    request: Request<Bytes>,
+) -> Result<Response<Bytes>, ConnectionLost> {
+    let stream = TcpStream::connect(to).await.map_err(|_| ConnectionLost)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|_| ConnectionLost)?;
     let exchange = async move {
-        let response = sender.send_request(request.map(Full::new)).await.map_err(|_| Lost)?;
+        let response =
+            sender.send_request(request.map(Full::new)).await.map_err(|_| ConnectionLost)?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, LARGEST).collect().await.map_err(|_| Lost)?.to_bytes();
+        let body =
+            Limited::new(body, LARGEST).collect().await.map_err(|_| ConnectionLost)?.to_bytes();
         Ok(Response::from_parts(head, body))
     };
     let (answer, _) = tokio::join!(exchange, connection);
