@@ -151,14 +151,6 @@ impl ItemOutcome {
     /// Nothing was issued: no row says more.
     pub const NOTHING: Self =
         Self::Issued { units: 0, appended: Vec::new(), row: None, closed: false };
-
-    /// How many units were certainly issued.
-    pub fn units(&self) -> u64 {
-        match self {
-            Self::Issued { units, .. } => *units,
-            Self::Unknown { .. } => 0,
-        }
-    }
 }
 
 impl Ledger {
@@ -333,11 +325,6 @@ impl Ledger {
     /// What stays when the retention of the outcomes has ended: the quantities.
     pub fn bare(&self) -> Self {
         Self { outcomes: Vec::new(), row: None, evidence: None, ..self.clone() }
-    }
-
-    /// The elements gathered at a pointer.
-    pub fn gathered(&self, at: &str) -> &[String] {
-        elements(&self.outcomes, at)
     }
 
     /// About how many bytes the texts take.

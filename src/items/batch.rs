@@ -100,37 +100,6 @@ pub enum BatchError {
     },
 }
 
-impl BatchError {
-    /// The name clients match on.
-    pub const fn slug(self) -> &'static str {
-        match self {
-            Self::NotJson(_) | Self::DuplicateMember | Self::NoItems | Self::NotAnObject { .. } => {
-                "body-invalid"
-            }
-            Self::TooMany { .. } => "too-many-items",
-            Self::IdMissing { .. } => "key-missing",
-            Self::IdInvalid { .. } => "key-invalid",
-            Self::DuplicateItem { .. } => "duplicate-item",
-            Self::Quantity { .. } => "quantity-invalid",
-        }
-    }
-
-    /// The status of the refusal.
-    pub const fn status(self) -> u16 {
-        match self {
-            Self::TooMany { .. } => 413,
-            Self::NotJson(_)
-            | Self::DuplicateMember
-            | Self::NoItems
-            | Self::NotAnObject { .. }
-            | Self::IdMissing { .. }
-            | Self::IdInvalid { .. }
-            | Self::DuplicateItem { .. }
-            | Self::Quantity { .. } => 400,
-        }
-    }
-}
-
 impl fmt::Display for BatchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -169,28 +138,18 @@ impl fmt::Display for BatchError {
 impl std::error::Error for BatchError {}
 
 impl Batch {
-    /// Reads the body. Takes time in proportion to it, and memory in proportion to its items.
-    ///
-    /// # Errors
-    /// When the body is not a batch that can be claimed; nothing may be sent for it.
-    pub fn read(rules: &ItemRules, request: &BatchRequest<'_>) -> Result<Self, BatchError> {
-        let document = Document::parse(request.body).map_err(BatchError::NotJson)?;
-        read(rules, request, &document, false).map(|(batch, _)| batch)
-    }
-
     /// Reads the body, parsed already, together with what the records of new items need: the
     /// digests of their members. They are the same for single items and arrays, whatever the order
     /// of the pointers, so that routes can share a ledger.
     ///
     /// # Errors
-    /// As [`Batch::read`].
-    pub fn read_with_digests(
+    /// When the body is not a batch that can be claimed; nothing may be sent for it.
+    pub fn read(
         rules: &ItemRules,
         request: &BatchRequest<'_>,
         document: &Document<'_>,
     ) -> Result<(Self, ItemDigests), BatchError> {
-        let (batch, digests) = read(rules, request, document, true)?;
-        Ok((batch, digests.unwrap_or_default()))
+        read(rules, request, document)
     }
 
     /// The fingerprint of the item at this place; `digests` were read with this batch.
@@ -204,8 +163,7 @@ fn read(
     rules: &ItemRules,
     request: &BatchRequest<'_>,
     document: &Document<'_>,
-    wants_members: bool,
-) -> Result<(Batch, Option<ItemDigests>), BatchError> {
+) -> Result<(Batch, ItemDigests), BatchError> {
     if document.has_duplicates() {
         return Err(BatchError::DuplicateMember);
     }
@@ -221,7 +179,7 @@ fn read(
     if values.len() > rules.max_items {
         return Err(BatchError::TooMany { most: rules.max_items });
     }
-    let mut digester = Digester::new(rules, request, document, list, wants_members);
+    let mut digester = Digester::new(rules, request, document, list);
     let mut items = Vec::with_capacity(values.len());
     let wrong = values.into_iter().enumerate().find_map(|(at, value)| {
         read_item(rules, value, at, &mut digester).map(|item| items.push(item)).err()

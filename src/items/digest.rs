@@ -40,8 +40,7 @@ pub(super) struct Digester<'a, 'd, 't> {
     /// What all items are digested behind: it names them so and has a digest of the shared members.
     before: Sha256,
     quantity_name: String,
-    /// `None`: short digests are not wanted.
-    notes: Option<Notes<'a>>,
+    collector: DigestCollector<'a>,
     /// What is digested, and an item's members by name, used again for each item.
     text: Vec<u8>,
     members: Vec<(Cow<'t, str>, Value<'d, 't>)>,
@@ -53,7 +52,6 @@ impl<'a, 'd, 't> Digester<'a, 'd, 't> {
         request: &BatchRequest<'a>,
         document: &'d Document<'t>,
         list: Value<'d, 't>,
-        wants_members: bool,
     ) -> Self {
         let same = rules.same.as_ref().map(|pointers| {
             let mut named: Vec<(String, &Pointer)> =
@@ -77,25 +75,23 @@ impl<'a, 'd, 't> Digester<'a, 'd, 't> {
         };
         parts.sort_unstable_by(|left, right| left.0.cmp(&right.0));
         let tenant = request.tenant;
-        let mut notes = wants_members.then(|| Notes::new(tenant));
+        let mut collector = DigestCollector::new(tenant);
         let mut text = Vec::with_capacity(256);
         for (name, value) in request.parameters {
-            part(&mut text, &mut notes, &format!("{{{name}}}"), |text| {
+            part(&mut text, &mut collector, &format!("{{{name}}}"), |text| {
                 field(text, value.as_bytes());
             });
         }
         for (name, value) in parts {
             // A member that holds the items and more counts without the items.
-            part(&mut text, &mut notes, &name, |text| {
+            part(&mut text, &mut collector, &name, |text| {
                 value.canonical(text, &[list.place()]);
             });
         }
-        if let Some(notes) = &mut notes {
-            notes.end_shared();
-        }
+        collector.end_shared();
         let shared = hash(b"oncegate/items-shared/1\0", tenant, &text);
         let before = started(b"oncegate/item/1\0", tenant).chain_update(shared);
-        Self { same, before, quantity_name, notes, text, members: Vec::new() }
+        Self { same, before, quantity_name, collector, text, members: Vec::new() }
     }
 
     /// The digest of an item. The values at the places `skip` are its id, which names the record,
@@ -106,15 +102,15 @@ impl<'a, 'd, 't> Digester<'a, 'd, 't> {
         quantity: u64,
         skip: [Option<usize>; 2],
     ) -> [u8; 32] {
-        let Self { same, before, quantity_name, notes, text, members } = self;
+        let Self { same, before, quantity_name, collector, text, members } = self;
         text.clear();
-        part(text, notes, quantity_name, |text| {
+        part(text, collector, quantity_name, |text| {
             text.extend_from_slice(&quantity.to_le_bytes());
         });
         let inner = skip.map(|place| place.unwrap_or(usize::MAX));
         let mut member = |name: &str, value: Value<'_, '_>| {
             if !inner.contains(&value.place()) {
-                part(text, notes, name, |text| {
+                part(text, collector, name, |text| {
                     value.canonical(text, &inner);
                 });
             }
@@ -130,20 +126,18 @@ impl<'a, 'd, 't> Digester<'a, 'd, 't> {
                 members.drain(..).for_each(|(name, value)| member(&name, value));
             }
         }
-        if let Some(notes) = notes {
-            notes.end_item();
-        }
+        collector.end_item();
         before.clone().chain_update(text).finalize().into()
     }
 
-    /// The short digests of all items so far, if they were wanted.
-    pub(super) fn into_digests(self) -> Option<ItemDigests> {
-        self.notes.map(|notes| notes.digests)
+    /// The short digests of all items so far.
+    pub(super) fn into_digests(self) -> ItemDigests {
+        self.collector.digests
     }
 }
 
 /// Short digests as they are made, first those of the shared members, then item after item.
-struct Notes<'a> {
+struct DigestCollector<'a> {
     tenant: &'a TenantId,
     digests: ItemDigests,
     /// Where the digests of the item before begin, and those of the present one.
@@ -151,7 +145,7 @@ struct Notes<'a> {
     first: usize,
 }
 
-impl<'a> Notes<'a> {
+impl<'a> DigestCollector<'a> {
     fn new(tenant: &'a TenantId) -> Self {
         Self { tenant, digests: ItemDigests::default(), before: 0, first: 0 }
     }
@@ -166,7 +160,7 @@ impl<'a> Notes<'a> {
         self.digests.ends.push(self.first);
     }
 
-    fn note(&mut self, name: &str, text: &[u8]) {
+    fn add(&mut self, name: &str, text: &[u8]) {
         let Self { tenant, digests, before, first } = self;
         let place = digests.own.len() - *first;
         if name.len() > MAX_MEMBER_NAME || digests.shared.len() + place >= MAX_MEMBERS {
@@ -179,19 +173,17 @@ impl<'a> Notes<'a> {
     }
 }
 
-/// Appends one named part, and notes its short digest if those are wanted.
+/// Appends one named part, and collects its short digest.
 fn part(
     text: &mut Vec<u8>,
-    notes: &mut Option<Notes<'_>>,
+    collector: &mut DigestCollector<'_>,
     name: &str,
     value: impl FnOnce(&mut Vec<u8>),
 ) {
     let start = text.len();
     field(text, name.as_bytes());
     value(text);
-    if let Some(notes) = notes {
-        notes.note(name, &text[start..]);
-    }
+    collector.add(name, &text[start..]);
 }
 
 /// A member of an item is named without the first slash, so that it differs from one of the body.

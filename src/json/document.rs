@@ -91,11 +91,6 @@ impl<'d, 'a> Value<'d, 'a> {
         self.at
     }
 
-    /// Whether `other` is this value or lies inside it.
-    pub fn contains(&self, other: &Self) -> bool {
-        (self.at..self.node().after as usize).contains(&other.at)
-    }
-
     /// The value as it stands in the text.
     pub fn raw(&self) -> &'a str {
         &self.document.text[self.node().start as usize..self.node().end as usize]

@@ -9,6 +9,14 @@ mod story;
 use super::*;
 use crate::config::{self, ItemsMode, Mode};
 use crate::idempotency::TenantId;
+use crate::idempotency::ledger::elements;
+use crate::json::Document;
+
+/// Reads a batch from the bytes of a body.
+fn read_batch(rules: &ItemRules, request: &BatchRequest<'_>) -> Result<Batch, BatchError> {
+    let document = Document::parse(request.body).map_err(BatchError::NotJson)?;
+    Batch::read(rules, request, &document).map(|(batch, _)| batch)
+}
 
 /// The rules of an example's route.
 pub(super) fn example(text: &str, route: usize) -> ItemsMode {
@@ -58,7 +66,7 @@ pub(super) struct Call {
 impl Books {
     /// Reads, splits and claims.
     pub(super) fn claim(&mut self, mode: &ItemsMode, body: &str) -> Result<Call, BatchDecision> {
-        let batch = Batch::read(&mode.rules, &request(body)).unwrap();
+        let batch = read_batch(&mode.rules, &request(body)).unwrap();
         let known: Vec<Option<ExistingItem<'_>>> = batch
             .items
             .iter()

@@ -142,7 +142,7 @@ fn check_answer(call: &Call, books: &Books, backend: &Backend, answer: &BatchAns
             .child("vendor")
             .map(|list| list.elements().map(|element| element.raw()).collect())
             .unwrap_or_default();
-        assert_eq!(vendor, entry.gathered("/vendor"));
+        assert_eq!(vendor, elements(&entry.outcomes, "/vendor"));
         assert_eq!(vendor.len() as u64, entry.fulfilled);
         let issued = backend.issued.get(&*item.id).map_or(&[][..], Vec::as_slice);
         let mut twice = vendor.clone();
@@ -164,7 +164,7 @@ fn check_answer(call: &Call, books: &Books, backend: &Backend, answer: &BatchAns
 fn settle(books: &mut Books, backend: &Backend) {
     for (id, (_, entry)) in books.entries.iter_mut().filter(|(_, (_, entry))| entry.unknown > 0) {
         let issued = backend.issued.get(id).map_or(&[][..], Vec::as_slice);
-        let booked = entry.gathered("/vendor").to_vec();
+        let booked = elements(&entry.outcomes, "/vendor").to_vec();
         let missing: Vec<String> =
             issued.iter().filter(|coupon| !booked.contains(coupon)).cloned().collect();
         let outcome = ItemOutcome::Issued {
@@ -245,7 +245,7 @@ fn whatever_happens_nothing_is_issued_twice_or_forgotten() {
         for (at, units) in requested.iter().enumerate() {
             let id = format!("i{at}");
             assert_eq!(backend.issued[&id].len() as u64, *units, "{id} is short or over");
-            assert_eq!(books.entries[&id].1.gathered("/vendor"), backend.issued[&id]);
+            assert_eq!(elements(&books.entries[&id].1.outcomes, "/vendor"), backend.issued[&id]);
             finished += 1;
         }
     }

@@ -66,7 +66,7 @@ pub(crate) async fn read(
         Ok(document) => document,
         Err(error) => return Ok(Read::Refused(BatchError::NotJson(error))),
     };
-    let (batch, digests) = match Batch::read_with_digests(&mode.rules, &request, &document) {
+    let (batch, digests) = match Batch::read(&mode.rules, &request, &document) {
         Ok((batch, digests)) => (batch, Some(digests)),
         Err(error) => return Ok(Read::Refused(error)),
     };
@@ -122,7 +122,7 @@ impl Intake {
                 let request = BatchRequest { tenant: &self.tenant, parameters: &named, body };
                 // The same body was read already; this cannot fail.
                 let document = Document::parse(body).ok()?;
-                Batch::read_with_digests(&mode.rules, &request, &document).ok()?.1
+                Batch::read(&mode.rules, &request, &document).ok()?.1
             }
         };
         self.batch.fingerprint(self.digests.insert(digests), at)
