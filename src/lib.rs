@@ -29,6 +29,7 @@ pub mod json;
 pub mod net;
 pub mod nonce;
 pub mod observe;
+mod percent;
 pub mod problem;
 pub mod proxy;
 #[cfg(test)]

@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::net::accept::accept;
-use crate::net::listen::Listener;
+use crate::net::listen::ListenSocket;
 use crate::net::write_timeout::write_timeout;
 use crate::shutdown::Shutdown;
 
@@ -37,7 +37,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves the operator's listener. It goes on while the gateway drains, so that a probe can see it.
-pub(crate) async fn serve(state: Arc<AdminState>, listener: Listener, shutdown: Shutdown) {
+pub(crate) async fn serve(state: Arc<AdminState>, listener: ListenSocket, shutdown: Shutdown) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
     // A drain does not wait for these connections.
     let tasks = TaskTracker::new();

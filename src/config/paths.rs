@@ -2,6 +2,8 @@
 
 use http::Method;
 
+use crate::percent;
+
 /// The pattern for every path. Unlike in matchit it also stands for `/`.
 pub const EVERYTHING: &str = "/{*rest}";
 
@@ -107,7 +109,7 @@ fn check(path: &str) -> Result<(), String> {
 /// route would never be found, and a wider one without keys might be.
 fn escapes(path: &str) -> Result<(), String> {
     for escape in path.split('%').skip(1) {
-        let byte = escape.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let byte = percent::byte(escape.as_bytes());
         match byte.map(char::from) {
             None => return Err(String::from("holds a \"%\" without two hexadecimal digits")),
             Some(plain) if plain.is_ascii_alphanumeric() || "-._~".contains(plain) => {

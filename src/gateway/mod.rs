@@ -1,5 +1,5 @@
-//! Starting the whole gateway, and ending it: the store first, then the listeners, so that nothing
-//! is accepted that could not be kept.
+//! Starting the whole gateway, and ending it: the store opens before the listeners accept, so that
+//! no request arrives that could not be recorded.
 
 pub(crate) mod store;
 
@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin;
 use crate::config::Config;
-use crate::net::listen::Listener;
+use crate::net::listen::ListenSocket;
 use crate::proxy::{self, Gateway};
 use crate::shutdown::{self, Shutdown, Trigger};
 use crate::store::{cache, expiry, reaper};
@@ -19,26 +19,26 @@ use crate::store::{cache, expiry, reaper};
 /// A gateway that accepts requests.
 #[derive(Debug)]
 pub struct Running {
-    /// Where clients connect.
+    /// Addresses for clients.
     pub listening: Vec<SocketAddr>,
-    /// Where health is served.
+    /// Address for operators and probes.
     pub admin: SocketAddr,
     gateway: Arc<Gateway>,
     background: TaskTracker,
     shutdown: Shutdown,
     drain: Duration,
-    /// After the drain.
+    /// Ends the operator's listener after the drain.
     end: Trigger,
 }
 
 /// Opens the store and starts listening. The gateway runs until the shutdown starts.
 ///
 /// # Errors
-/// One line that says what is in the way. Nothing is left running.
+/// The obstacle and the remedy, in a single line. Nothing is left running.
 pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String> {
-    let listeners = config.server.listen.iter().map(|address| Listener::bind(*address));
+    let listeners = config.server.listen.iter().map(|address| ListenSocket::bind(*address));
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-    let admin_listener = Listener::bind(config.admin.listen)?;
+    let admin_listener = ListenSocket::bind(config.admin.listen)?;
     let store = store::open(&config.store).await?;
     let lease = store::lease(&config.store);
     let tasks = TaskTracker::new();
@@ -46,7 +46,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String
     let gateway = Gateway::new(config.clone(), store.clone(), tasks.clone())?;
     let admin_state = admin::AdminState::new(config, store.clone(), gateway.hot.clone(), tasks);
     let admin_state = Arc::new(admin_state);
-    let listening = listeners.iter().map(Listener::address).collect();
+    let listening = listeners.iter().map(ListenSocket::address).collect();
     let admin = admin_listener.address();
     // The sweeper, the operator's listener and idle connections are no work to drain: they end by
     // themselves when the shutdown starts.
@@ -57,13 +57,13 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String
         background.spawn(reaper::run(store.clone(), lease / 5, shutdown.clone()));
     }
     if let Some(announced) = store.announced() {
-        // This one ends with the store.
+        // Ends with the store, so nobody waits for it.
         TaskTracker::new().spawn(cache::follow(gateway.hot.clone(), announced));
     }
     let (end, mut ended) = shutdown::channel();
     let operators = admin::serve(admin_state, admin_listener, shutdown.clone());
     background.spawn(async move {
-        // It can be asked while calls are drained.
+        // Probes are answered while calls are drained.
         tokio::select! {
             () = operators => {}
             () = ended.wait() => {}
@@ -73,23 +73,22 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String
     Ok(Running { listening, admin, gateway, background, shutdown, drain, end })
 }
 
-/// How long what runs in the background may take to end once it was told to.
+/// Time for the background tasks to end after the signal.
 const BACKGROUND: Duration = Duration::from_secs(1);
 
 impl Running {
-    /// Waits for the shutdown, then for the work in flight, and closes the store; says whether all
-    /// work ended in time.
-    /// What did not is recorded as in flight, and unknown after the next start.
+    /// Waits for the shutdown, then for the work in flight, and closes the store; false when work
+    /// was left at the end of the drain. Records of that work stay in flight, and become unknown at
+    /// the next start.
     pub async fn finished(mut self) -> bool {
         self.shutdown.wait().await;
         tracing::info!(calls = self.gateway.calling(), "draining");
         let drained = self.gateway.drained(self.drain).await;
         if let Err(error) = self.gateway.store.leave().await {
-            // Then its lease ends by itself.
-            tracing::debug!(%error, "the store could not be left");
+            tracing::debug!(%error, "leaving the store failed; the lease ends by itself");
         }
         self.end.fire();
-        // They hold the store as well. When the last of them lets it go, it closes.
+        // Background tasks hold the store, which closes with its last holder.
         shutdown::ended(&self.background, BACKGROUND).await;
         drained
     }

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use super::listen::Listener;
+use super::listen::ListenSocket;
 
 /// Pause after a failed accept. Most failures are a lack of file descriptors, which lasts until
 /// connections close.
@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// is open. Without a free permit, the connection gets the bytes of `refusal`, as far as its send
 /// buffer takes them at once, and is closed.
 pub(crate) async fn accept<S, F>(
-    listener: Listener,
+    listener: ListenSocket,
     connections: Arc<Semaphore>,
     tasks: TaskTracker,
     refusal: impl Fn() -> Bytes,

@@ -10,12 +10,12 @@ const BACKLOG: u32 = 4096;
 
 /// A bound socket that connections arrive on.
 #[derive(Debug)]
-pub(crate) struct Listener {
+pub(crate) struct ListenSocket {
     socket: TcpListener,
     address: SocketAddr,
 }
 
-impl Listener {
+impl ListenSocket {
     /// Binds to `wanted` and starts listening.
     ///
     /// # Errors
@@ -40,12 +40,12 @@ impl Listener {
     }
 }
 
-fn open(wanted: SocketAddr) -> io::Result<Listener> {
+fn open(wanted: SocketAddr) -> io::Result<ListenSocket> {
     let socket = if wanted.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // Without this, a restart has to wait until the system forgets the old connections.
     socket.set_reuseaddr(true)?;
     socket.bind(wanted)?;
     let socket = socket.listen(BACKLOG)?;
     let address = socket.local_addr()?;
-    Ok(Listener { socket, address })
+    Ok(ListenSocket { socket, address })
 }

@@ -10,7 +10,7 @@ use http_body_util::BodyExt as _;
 use super::budget::Reservation;
 use super::headers;
 use super::reply;
-use crate::body::{Body, BodyError, Bounded, Held, Resumed, full};
+use crate::body::{Body, BodyError, Bounded, OwningBody, Resumed, full};
 use crate::idempotency::record::StoredResponse;
 use crate::json::{Document, JsonType};
 use crate::problem::{Disposition, STATUS};
@@ -141,7 +141,7 @@ impl Collected {
         reply::insert_expires(&mut head.headers, expires);
         let body = match body {
             Content::Whole(bytes, None) => full(bytes),
-            Content::Whole(bytes, held) => Body::streamed(Held::new(bytes, held)),
+            Content::Whole(bytes, held) => Body::streamed(OwningBody::new(bytes, held)),
             Content::Streaming(body) => body,
         };
         Response::from_parts(head, body)

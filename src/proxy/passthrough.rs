@@ -9,7 +9,7 @@ use super::incoming::Arrived;
 use super::request::read::Whole;
 use super::rewrite;
 use super::state::Gateway;
-use crate::body::{Body, Bounded, Held, empty};
+use crate::body::{Body, Bounded, OwningBody, empty};
 use crate::problem::{Disposition, Problem, STATUS, Slug};
 use crate::upstream::SendError;
 
@@ -43,7 +43,7 @@ pub(crate) async fn through(
 /// The same for a request whose body was read already.
 pub(crate) async fn buffered(gateway: &Gateway, route: usize, whole: Whole) -> Answer {
     let (request, reservation) = whole.into_request(&gateway.config.routes[route], false);
-    let request = request.map(|bytes: Bytes| Body::streamed(Held::new(bytes, reservation)));
+    let request = request.map(|bytes: Bytes| Body::streamed(OwningBody::new(bytes, reservation)));
     send(gateway, route, request, Some(Disposition::Bypassed)).await
 }
 

@@ -1,6 +1,6 @@
-//! From one of a backend's URLs to a connection that can take a request.
+//! Connecting to a backend's URL: name resolution, TCP, TLS and the HTTP handshake.
 //!
-//! Nothing of a request is written here, so every failure of this file proves that the backend has
+//! No byte of a request is written here, so every failure in this file proves that the backend has
 //! not acted.
 
 use std::net::{IpAddr, SocketAddr};
@@ -20,33 +20,33 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::socket::{Announced, Socket};
+use super::socket::{Announcement, Socket};
 use crate::body::Body;
 
 /// Bytes of the longest response head. hyper also takes at most 100 header lines.
 pub(super) const MAX_RESPONSE_HEAD: usize = 64 << 10;
 
-/// One URL of a backend.
-pub(super) struct Target {
+/// A backend's URL, resolved to everything a connection and a request need.
+pub(super) struct Destination {
     /// Scheme and authority, for messages.
     pub(super) name: String,
     /// The `Host` of requests to it.
     pub(super) host_header: HeaderValue,
-    /// What comes before the path of every request; no slash at its end, often empty.
+    /// Prefix of every request's path, without a slash at its end; often empty.
     pub(super) prefix: String,
     host: String,
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
-/// A connection to it that can take a request.
+/// A connection that can take a request.
 pub(super) struct Connection {
     pub(super) sender: SendRequest<Body>,
-    announced: Announced,
+    announced: Announcement,
 }
 
 impl Connection {
-    /// Sends on it: the request is in its queue when this returns.
+    /// Sends `request`, which is in the connection's queue when the call returns.
     pub(super) fn send(
         &mut self,
         request: Request<Body>,
@@ -56,8 +56,8 @@ impl Connection {
     }
 }
 
-impl Target {
-    /// The target a URL names; `tls` is used when its scheme is `https`.
+impl Destination {
+    /// The destination that `url` names; `tls` is used for the scheme `https`.
     pub(super) fn new(url: &Uri, tls: Option<&Arc<ClientConfig>>) -> Result<Self, String> {
         let wrong = |what: &str| format!("upstream URL {url}: {what}");
         let authority = url.authority().ok_or_else(|| wrong("it names no host"))?;
@@ -96,7 +96,7 @@ impl Target {
         })
     }
 
-    /// Whether connections to it are encrypted.
+    /// True for encrypted connections.
     pub(super) fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
@@ -131,8 +131,8 @@ impl Target {
         }
     }
 
-    /// Tries every address of the host; each gets an equal part of the time that is left, so that
-    /// one that swallows packets does not use up all of it.
+    /// Tries every address of the host. Each gets an equal part of the remaining time, so that an
+    /// address that swallows packets does not use up all of it.
     async fn tcp(&self, deadline: Instant) -> Result<TcpStream, String> {
         let addresses = self.resolve(deadline).await?;
         let mut failure = format!("{}: {} has no address", self.name, self.host);
@@ -168,7 +168,7 @@ impl Target {
         reason = "a connection ends by itself when its sender is dropped; a drain must not wait \
                   for idle ones"
     )]
-    async fn handshake<T>(&self, io: T, announced: Announced) -> Result<Connection, String>
+    async fn handshake<T>(&self, io: T, announced: Announcement) -> Result<Connection, String>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -180,13 +180,13 @@ impl Target {
             .await
             .map_err(|error| format!("{}: {error}", self.name))?;
         tokio::spawn(async move {
-            // Whoever waits for an answer on this connection is told by the sender; an idle one
-            // that breaks is of no interest.
+            // Callers learn of failures from the sender, and the end of an idle connection is of no
+            // interest.
             let _ = connection.await;
         });
         Ok(Connection { sender, announced })
     }
 }
 
-/// Addresses of one host that are tried.
+/// Number of addresses tried for a host.
 const MAX_ADDRESSES: usize = 8;

@@ -1,5 +1,4 @@
-//! Where messages to and from a backend end: what a response's head says of it, and what a request's
-//! has to say.
+//! Framing of messages to and from a backend: reading the response's, writing the request's.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
@@ -7,28 +6,28 @@ use http_body::Body as _;
 
 use crate::body::Body;
 
-/// How the end of a response's body is told (RFC 9112 section 6.3).
+/// The way a response's body ends (RFC 9112 section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// There is none: HEAD, 1xx, 204, 304.
+    /// No body: HEAD, 1xx, 204, 304.
     None,
     /// `Content-Length`.
     Length,
     /// `Transfer-Encoding: chunked`.
     Chunked,
-    /// It ends when the backend closes the connection.
+    /// The backend closes the connection.
     UntilClose {
-        /// Whether TLS proves that the backend meant to close: without its closing alert the body
-        /// ends with an error.
+        /// True for TLS, which proves that the backend meant to close: without its closing alert
+        /// the body ends with an error.
         authenticated: bool,
     },
 }
 
 impl Framing {
-    /// Whether a body that ended without an error is proven to be whole. Of a body that ends with
-    /// a plain connection it is not: a backend that dies in the middle looks the same. RFC 9112
-    /// section 8 lets a recipient take it as complete; where an answer is kept for ever it must
-    /// count as unknown.
+    /// True when a body that ended without an error is proven to be whole. A body that ends with a
+    /// plain connection is not: a backend that dies in the middle looks the same. RFC 9112 section 8
+    /// lets a recipient take such a body as complete; where an answer is kept for ever, its outcome
+    /// must count as unknown.
     pub fn proves_end(self) -> bool {
         match self {
             Self::None | Self::Length | Self::Chunked => true,
@@ -37,21 +36,21 @@ impl Framing {
     }
 }
 
-/// What a response's head says of its end and of its connection's, found in one walk: to look up
-/// each name costs more.
+/// Headers of a response that decide the end of its body and of its connection. A single walk
+/// finds all of them: looking up each name costs more.
 #[derive(Default)]
-pub(super) struct Lines {
+pub(super) struct FramingHeaders {
     /// `Transfer-Encoding: chunked`.
     chunked: usize,
     /// `Transfer-Encoding` with anything else.
     otherwise_coded: usize,
     /// `Content-Length`.
     pub(super) length: bool,
-    /// The backend says that it will close the connection.
+    /// `Connection: close`.
     pub(super) closes: bool,
 }
 
-impl Lines {
+impl FramingHeaders {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let mut lines = Self::default();
         for (name, value) in headers {
@@ -75,12 +74,12 @@ impl Lines {
     }
 }
 
-/// How the body ends, by the rules hyper has already applied (RFC 9112 section 6.3). Transfer
-/// codings other than `chunked` are refused: the gateway does not decode them and must not pass
-/// them on under another name.
+/// The framing of a body, by the rules that hyper has already applied (RFC 9112 section 6.3).
+/// Transfer codings besides `chunked` are refused: the gateway does not decode them and must not
+/// forward such a body under a different name.
 pub(super) fn framing(
     status: StatusCode,
-    lines: &Lines,
+    lines: &FramingHeaders,
     bodiless: bool,
     secure: bool,
 ) -> Result<Framing, &'static str> {
@@ -95,8 +94,8 @@ pub(super) fn framing(
     }
 }
 
-/// Sets what only the framing of this message may decide. hyper adds the `Content-Length` of a body
-/// whose size is known, but trusts what is in the map, and leaves out what it deems needless.
+/// Sets the framing headers of a request. hyper adds the `Content-Length` of a body with a known
+/// size, but trusts framing headers in the map and leaves out a length that it deems needless.
 pub(super) fn frame(request: &mut Request<Body>) {
     let ended = request.body().is_end_stream();
     let sized = request.body().size_hint().exact().is_some();

@@ -1,4 +1,5 @@
-//! One backend: sends a request at most once and tells "certainly not sent" from "unknown".
+//! A backend's client: sends a request at most once and distinguishes "certainly not sent" from
+//! "unknown".
 //!
 //! Nothing is retried here and no redirect is followed. What may look like a retry is none: a
 //! request that hyper hands back unwritten, because the idle connection it was meant for had ended,
@@ -27,59 +28,59 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use self::connect::Target;
+use self::connect::Destination;
 pub use self::framing::Framing;
-use self::framing::{Lines, frame, framing};
+use self::framing::{FramingHeaders, frame, framing};
 pub use self::pool::ResponseBody;
-use self::pool::{Call, Endpoint, Lease};
+use self::pool::{ActiveCall, Endpoint, PoolLease};
 use crate::body::Body;
 use crate::config;
 use crate::net::tls;
 
-/// Idle connections that one call tries before it makes a new one. When that many have ended, the
-/// backend was most likely restarted and the others have ended too.
+/// Idle connections that a call tries before a new connection. When so many have ended, the backend
+/// was most likely restarted, and the rest of the pool has ended too.
 const MAX_STALE: usize = 3;
 
-/// One backend with all its URLs.
+/// A backend with all its URLs.
 pub struct Upstream {
     endpoints: Vec<Arc<Endpoint>>,
     connect_timeout: Duration,
-    /// Whether request targets must be changed: some URL has a path.
+    /// True when a URL has a path, so that request targets must be changed.
     prefixed: bool,
-    /// Whose turn it is among equally loaded URLs.
+    /// Round-robin counter for equally loaded URLs.
     turn: AtomicUsize,
-    /// Where the cool-downs count from.
+    /// Start of the cool-downs' clock.
     started: Instant,
 }
 
-/// Whether a request may still be sent; else why not.
-pub type May<'m> = &'m (dyn Fn() -> Result<(), String> + Sync);
+/// Permission to send, asked once there is a connection; the error is the reason against it.
+pub type SendPermission<'m> = &'m (dyn Fn() -> Result<(), String> + Sync);
 
-/// Why there is no response.
+/// Reason for the lack of a response.
 #[derive(Debug)]
 pub enum SendError {
-    /// It is proven that not one byte of the request was written.
+    /// No byte of the request was written; proven.
     NotSent {
-        /// Why not, for the log.
+        /// Reason for the log.
         reason: String,
     },
     /// The request, or a part of it, may have reached the backend.
     Unknown {
-        /// What happened.
-        failure: Failure,
-        /// The same in words, for the log.
+        /// Kind of failure.
+        failure: SendFailure,
+        /// Description for the log.
         detail: String,
     },
 }
 
-/// What happened to a request that may have reached the backend.
+/// Kind of failure of a request that may have reached the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub enum SendFailure {
     /// The connection was reset or broke.
     Reset,
     /// The backend closed the connection before a whole response head.
     Closed,
-    /// What came back is no HTTP/1 response that can be trusted.
+    /// The response is no HTTP/1 that can be trusted.
     BadResponse,
     /// The request's own body broke off while it was sent.
     RequestBody,
@@ -103,11 +104,11 @@ impl fmt::Debug for Upstream {
     }
 }
 
-/// What became of a request on one connection.
+/// Result of sending a request on a connection.
 enum Attempt {
     Answered(Response<ResponseBody>),
-    /// Handed back: nothing of it was written.
-    Unsent(Request<Body>, Call, hyper::Error),
+    /// The request, handed back unwritten.
+    Unsent(Request<Body>, ActiveCall, hyper::Error),
 }
 
 impl Upstream {
@@ -131,7 +132,7 @@ impl Upstream {
             .urls
             .iter()
             .map(|url| {
-                Ok(Arc::new(Endpoint::new(Target::new(url, tls.as_ref())?, config.keep_alive)))
+                Ok(Arc::new(Endpoint::new(Destination::new(url, tls.as_ref())?, config.keep_alive)))
             })
             .collect::<Result<Vec<_>, String>>()
             .map_err(named)?;
@@ -166,15 +167,15 @@ impl Upstream {
         self.send_if(request, &|| Ok(())).await
     }
 
-    /// As [`Upstream::send`], if `may` says so when there is a connection: finding one may take as long
-    /// as `connect_timeout` for each URL.
+    /// Does the same if `may` permits it once there is a connection, which may take as long as
+    /// `connect_timeout` for each URL.
     ///
     /// # Errors
-    /// As [`Upstream::send`]; what `may` gives is a reason for [`SendError::NotSent`].
+    /// The errors of [`Upstream::send`]; a refusal by `may` gives [`SendError::NotSent`].
     pub async fn send_if(
         &self,
         mut request: Request<Body>,
-        may: May<'_>,
+        may: SendPermission<'_>,
     ) -> Result<Response<ResponseBody>, SendError> {
         frame(&mut request);
         let original = self.prefixed.then(|| request.uri().clone());
@@ -197,19 +198,19 @@ impl Upstream {
         Err(SendError::NotSent { reason: reasons.join("; ") })
     }
 
-    /// Sends to one URL: on idle connections as long as they turn out to have ended, then on a new
-    /// one. The inner error hands the request back with the reason why this URL cannot be reached.
+    /// Sends to a URL: on idle connections as long as they turn out to have ended, then on a new
+    /// connection. The inner error hands the request back with the reason for an unreachable URL.
     async fn send_to(
         &self,
         endpoint: &Arc<Endpoint>,
         mut request: Request<Body>,
-        may: May<'_>,
+        may: SendPermission<'_>,
     ) -> Result<Result<Response<ResponseBody>, (Request<Body>, String)>, SendError> {
         let mut call = endpoint.enter();
         for _ in 0..MAX_STALE {
             let Some(connection) = endpoint.check_out().await else { break };
             may().map_err(|reason| SendError::NotSent { reason })?;
-            match attempt(Lease { call, connection }, request).await? {
+            match attempt(PoolLease { call, connection }, request).await? {
                 Attempt::Answered(response) => return Ok(Ok(response)),
                 Attempt::Unsent(unsent, counted, _ended) => (request, call) = (unsent, counted),
             }
@@ -222,7 +223,7 @@ impl Upstream {
         };
         endpoint.reached();
         may().map_err(|reason| SendError::NotSent { reason })?;
-        Ok(match attempt(Lease { call, connection }, request).await? {
+        Ok(match attempt(PoolLease { call, connection }, request).await? {
             Attempt::Answered(response) => Ok(response),
             Attempt::Unsent(unsent, _call, error) => {
                 Err((unsent, format!("{}: closed at once: {error}", endpoint.target.name)))
@@ -230,8 +231,8 @@ impl Upstream {
         })
     }
 
-    /// The next URL to try: one that works before one that is avoided, then the least loaded, then
-    /// in turn.
+    /// The next URL to try: working URLs before avoided URLs, then the least loaded, then
+    /// round-robin.
     fn choose(&self, tried: &[usize]) -> Option<usize> {
         let count = self.endpoints.len();
         if count == 1 {
@@ -256,10 +257,10 @@ impl Upstream {
     }
 }
 
-/// Sends on one connection. The request is on its way when this returns; the future holds no copy of
-/// it.
+/// Sends on a connection. The request is in the queue when the call returns; the future holds no
+/// copy.
 fn attempt(
-    mut lease: Lease,
+    mut lease: PoolLease,
     request: Request<Body>,
 ) -> impl Future<Output = Result<Attempt, SendError>> {
     let bodiless = *request.method() == Method::HEAD;
@@ -277,33 +278,33 @@ fn attempt(
 
 fn answered(
     response: Response<Incoming>,
-    lease: Lease,
+    lease: PoolLease,
     bodiless: bool,
 ) -> Result<Response<ResponseBody>, SendError> {
     let secure = lease.call.endpoint.target.is_tls();
     let status = response.status();
-    let lines = Lines::of(response.headers());
+    let lines = FramingHeaders::of(response.headers());
     let framing = match framing(status, &lines, bodiless, secure) {
         Ok(framing) => framing,
         Err(what) => {
             let detail = format!("{}: {what}", lease.call.endpoint.target.name);
-            return Err(SendError::Unknown { failure: Failure::BadResponse, detail });
+            return Err(SendError::Unknown { failure: SendFailure::BadResponse, detail });
         }
     };
     let reusable = status != StatusCode::SWITCHING_PROTOCOLS
         && response.version() == Version::HTTP_11
         && !matches!(framing, Framing::UntilClose { .. })
         && !lines.closes
-        // Both framings at once: whoever sent this may mean another end than we do.
+        // Both framings at once: the backend may mean a different end.
         && !(lines.coded() && lines.length);
     Ok(response.map(|incoming| ResponseBody::new(incoming, lease, reusable, framing)))
 }
 
-/// Directs the request to one URL: origin-form target and `Host`.
+/// Sets the target (in origin form) and `Host` for a URL.
 fn address(
     request: &mut Request<Body>,
     original: Option<&Uri>,
-    target: &Target,
+    target: &Destination,
 ) -> Result<(), String> {
     match original {
         Some(original) => *request.uri_mut() = target.uri(original)?,
@@ -318,14 +319,14 @@ fn address(
 
 fn unknown(error: &hyper::Error, name: &str) -> SendError {
     let failure = if error.is_user() {
-        Failure::RequestBody
+        SendFailure::RequestBody
     } else if error.is_incomplete_message() {
-        Failure::Closed
+        SendFailure::Closed
     } else if error.is_parse() {
-        Failure::BadResponse
+        SendFailure::BadResponse
     } else {
         // An I/O error, and everything a later hyper may add.
-        Failure::Reset
+        SendFailure::Reset
     };
     let detail = match std::error::Error::source(error) {
         Some(cause) => format!("{name}: {error}: {cause}"),

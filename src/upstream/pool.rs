@@ -1,4 +1,4 @@
-//! The connections to one URL: idle ones to use again, and how many calls are running.
+//! The connections to a URL: the idle pool, and the number of running calls.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,38 +12,38 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Framing;
-use super::connect::{Connection, Target};
+use super::connect::{Connection, Destination};
 use crate::body::BodyError;
 
-/// Idle connections kept for each URL; what is beyond is closed.
+/// Most idle connections kept for a URL; further connections are closed.
 const MAX_IDLE: usize = 1024;
 
-/// How long a URL that could not be reached is avoided while others can be.
+/// Time for which an unreachable URL is avoided while a different URL is reachable.
 pub(super) const COOL_DOWN: Duration = Duration::from_secs(5);
 
-/// For a connection whose answer has just been read to become ready again. That is normally the
-/// time its driver needs to finish its turn; one that takes longer is still writing a request whose
-/// answer came early, and is closed.
+/// Time for a connection to become ready after its answer was read: normally what its driver task
+/// needs to finish its poll. A connection that takes longer is still writing a request whose answer
+/// came early, and is closed.
 const READY_WAIT: Duration = Duration::from_millis(5);
 
-/// The shortest time between two rounds of closing what was idle for too long.
+/// Shortest interval between two rounds of closing expired idle connections.
 const MIN_PRUNE_EVERY: Duration = Duration::from_millis(100);
 
-/// One URL of a backend and its connections.
+/// A backend's URL and its connections.
 pub(super) struct Endpoint {
-    pub(super) target: Target,
+    pub(super) target: Destination,
     keep_alive: Duration,
     idle: Mutex<Idle>,
     in_flight: AtomicUsize,
-    /// Until when it is avoided, in milliseconds since the upstream was made; 0: it works.
+    /// End of the cool-down, in milliseconds since the upstream was made; 0 for a URL that works.
     avoid_until: AtomicU64,
 }
 
 #[derive(Default)]
 struct Idle {
-    /// In the order they became idle.
+    /// Ordered by the time of becoming idle.
     connections: Vec<IdleConnection>,
-    /// Whether a task is there to close what is idle for too long.
+    /// True while a task runs that closes expired connections.
     pruned: bool,
 }
 
@@ -52,24 +52,24 @@ struct IdleConnection {
     since: Instant,
 }
 
-/// A call that is running on a URL; counted as long as it lives.
-pub(super) struct Call {
+/// A running call on a URL; counted until it is dropped.
+pub(super) struct ActiveCall {
     pub(super) endpoint: Arc<Endpoint>,
 }
 
-impl Drop for Call {
+impl Drop for ActiveCall {
     fn drop(&mut self) {
         self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// A connection in use by one call. Dropped, it closes.
-pub(super) struct Lease {
-    pub(super) call: Call,
+/// A connection in use by a call. Dropping the lease closes the connection.
+pub(super) struct PoolLease {
+    pub(super) call: ActiveCall,
     pub(super) connection: Connection,
 }
 
-impl Lease {
+impl PoolLease {
     /// Gives the connection back. Its last answer must have been read to the end.
     fn give_back(self) {
         let Self { call, connection } = self;
@@ -78,7 +78,7 @@ impl Lease {
 }
 
 impl Endpoint {
-    pub(super) fn new(target: Target, keep_alive: Duration) -> Self {
+    pub(super) fn new(target: Destination, keep_alive: Duration) -> Self {
         Self {
             target,
             keep_alive,
@@ -89,9 +89,9 @@ impl Endpoint {
     }
 
     /// Counts one more call.
-    pub(super) fn enter(self: &Arc<Self>) -> Call {
+    pub(super) fn enter(self: &Arc<Self>) -> ActiveCall {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Call { endpoint: self.clone() }
+        ActiveCall { endpoint: self.clone() }
     }
 
     /// Calls that are running.
@@ -99,25 +99,25 @@ impl Endpoint {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Whether it is to be avoided at `now`.
+    /// True during the cool-down.
     pub(super) fn is_avoided(&self, now: u64) -> bool {
         self.avoid_until.load(Ordering::Relaxed) > now
     }
 
-    /// It was chosen at `now`. When its cool-down is just over, this one call finds out whether it
-    /// works again, and the others go on avoiding it meanwhile.
+    /// Records the choice of this URL at `now`. After a cool-down, the first call alone tries the
+    /// URL, and further calls avoid it until the attempt succeeds.
     pub(super) fn chosen(&self, now: u64) {
         if self.avoid_until.load(Ordering::Relaxed) != 0 {
             self.unreachable(now);
         }
     }
 
-    /// It could not be reached at `now`.
+    /// Starts a cool-down at `now`.
     pub(super) fn unreachable(&self, now: u64) {
         self.avoid_until.store(now + crate::clock::millis(COOL_DOWN), Ordering::Relaxed);
     }
 
-    /// A connection was made.
+    /// Ends the cool-down after a successful connection.
     pub(super) fn reached(&self) {
         self.avoid_until.store(0, Ordering::Relaxed);
     }
@@ -127,7 +127,7 @@ impl Endpoint {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection that became idle last and can be used, if there is one.
+    /// Takes the most recently idle connection that can still be used.
     pub(super) async fn check_out(&self) -> Option<Connection> {
         loop {
             let IdleConnection { mut connection, since } = self.idle().connections.pop()?;
@@ -164,7 +164,7 @@ impl Endpoint {
         }
     }
 
-    /// Closes what was idle for too long; says whether anything is left.
+    /// Closes expired idle connections; false when the pool is empty afterwards.
     fn prune(&self) -> bool {
         let now = Instant::now();
         let mut idle = self.idle();
@@ -182,7 +182,8 @@ impl Endpoint {
     }
 }
 
-/// Runs while there are idle connections, and holds nothing alive.
+/// Starts the task that closes expired connections. It runs while there are idle connections, and
+/// keeps nothing alive.
 #[expect(
     clippy::disallowed_methods,
     reason = "it only closes idle connections; a drain must not wait for it"
@@ -203,10 +204,10 @@ fn spawn_pruner(endpoint: Weak<Endpoint>, every: Duration) {
 /// before, the connection is closed.
 ///
 /// A body that breaks off before the end its framing announced gives an error, never a clean end.
-/// Trailers are left out: what is sent on has a framing of its own.
+/// Trailers are left out: the forwarded message has its own framing.
 pub struct ResponseBody {
     incoming: Incoming,
-    lease: Option<Lease>,
+    lease: Option<PoolLease>,
     reusable: bool,
     framing: Framing,
 }
@@ -214,7 +215,7 @@ pub struct ResponseBody {
 impl ResponseBody {
     pub(super) fn new(
         incoming: Incoming,
-        lease: Lease,
+        lease: PoolLease,
         reusable: bool,
         framing: Framing,
     ) -> ResponseBody {
@@ -225,12 +226,12 @@ impl ResponseBody {
         body
     }
 
-    /// How the end of the body is told.
+    /// The framing of the body.
     pub fn framing(&self) -> Framing {
         self.framing
     }
 
-    /// The body was read to its end.
+    /// Returns the connection to the pool after the end of the body.
     fn end(&mut self) {
         if let Some(lease) = self.lease.take()
             && self.reusable

@@ -16,30 +16,30 @@ use crate::net::coalesce;
 /// A TCP connection. Between the announcement of a request and its first byte, a read that finds
 /// nothing asks the kernel instead of the runtime's cached readiness.
 ///
-/// Why: hyper reads an idle connection once more before it takes the next request from its queue.
-/// The runtime learns of a FIN or RST only when it next polls the system, which a busy worker does
-/// late; without the question a request would be written to a connection whose end has already
-/// arrived, and its outcome would be unknown. With it, hyper closes the connection and hands the
-/// request back. It costs one system call for each request. What it cannot see is an end still on
-/// its way while the request leaves: that stays unknown.
+/// The reason: hyper reads an idle connection once more before it takes the next request from its
+/// queue. The runtime learns of a FIN or RST only when it next polls the system, which a busy worker
+/// does late; without the question a request would be written to a connection whose end has already
+/// arrived, and its outcome would be unknown. With the question, hyper closes the connection and
+/// hands the request back, for the price of one system call per request. An end still on its way
+/// while the request leaves cannot be seen: the outcome of such a request stays unknown.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
-    announced: Announced,
+    announced: Announcement,
 }
 
-/// Says that a request is on its way to a connection and that nothing of it is written yet. Shared
-/// by the sender, who announces before the request enters the connection's queue, and the socket.
+/// The announcement of a request whose first byte is not written yet. Shared by the sender, who
+/// announces before the request enters the connection's queue, and the socket.
 #[derive(Debug, Clone)]
-pub(super) struct Announced(Arc<AtomicBool>);
+pub(super) struct Announcement(Arc<AtomicBool>);
 
-impl Announced {
-    /// The next thing in the queue is a request.
+impl Announcement {
+    /// Marks that a request enters the queue.
     pub(super) fn announce(&self) {
         self.0.store(true, Ordering::Release);
     }
 
-    /// Something is written.
+    /// Marks that the request is being written.
     fn written(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
@@ -50,12 +50,12 @@ impl Announced {
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> (Self, Announced) {
-        let announced = Announced(Arc::new(AtomicBool::new(false)));
+    pub(super) fn new(stream: TcpStream) -> (Self, Announcement) {
+        let announced = Announcement(Arc::new(AtomicBool::new(false)));
         (Self { stream, announced: announced.clone() }, announced)
     }
 
-    /// What the kernel has, whatever the runtime believes.
+    /// Reads from the kernel, past the runtime's cached readiness.
     fn ask(&self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut byte = [0u8; 1];
         let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 /// What each part of the crate may name of the others; see ARCHITECTURE.md.
-const MAY_USE: [(&str, &[&str]); 20] = [
+const MAY_USE: [(&str, &[&str]); 21] = [
     ("idempotency", &["clock", "json"]),
     ("items", &["idempotency", "json"]),
     ("store", &["clock", "failpoint", "idempotency", "net", "nonce", "shutdown"]),
-    ("config", &["clock", "idempotency", "items", "json", "problem", "store"]),
+    ("config", &["clock", "idempotency", "items", "json", "percent", "problem", "store"]),
     (
         "admin",
         &[
@@ -19,6 +19,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "items",
             "net",
             "nonce",
+            "percent",
             "shutdown",
             "store",
         ],
@@ -35,6 +36,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "json",
             "net",
             "nonce",
+            "percent",
             "problem",
             "settle",
             "shutdown",
@@ -44,6 +46,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ),
     ("settle", &["idempotency", "shutdown", "store"]),
     ("base64", &[]),
+    ("percent", &[]),
     ("json", &[]),
     ("clock", &[]),
     ("upstream", &["body", "clock", "config", "net"]),

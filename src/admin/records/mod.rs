@@ -11,21 +11,19 @@ mod view;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tokio::time::timeout;
 
 use self::query::Filters;
 use self::response::StrictObject;
 use crate::admin::error::ApiError;
 use crate::admin::state::AdminState;
-use crate::body::{Body, full};
+use crate::body::{self, Body, ReadError, ReadLimits, full};
 use crate::idempotency::RecordId;
 
 /// Where the API is.
@@ -149,29 +147,21 @@ fn is_json(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", detail))
 }
 
-/// The body, of at most `most` bytes.
-async fn read(mut body: Incoming, most: u64) -> Result<Bytes, ApiError> {
-    let too_large = || {
-        let detail = format!("the body is larger than the {most} bytes that are accepted");
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail)
-    };
-    let broken = || ApiError::invalid("body-invalid", "the body broke off before its end");
-    let reading = async {
-        if body.size_hint().lower() > most {
-            return Err(too_large());
+/// The whole body, of at most `size` bytes.
+async fn read(body: Incoming, size: u64) -> Result<Bytes, ApiError> {
+    let limits = ReadLimits { size, time: BODY_TIMEOUT, forbidden_trailer: None };
+    // Memory is bounded by the size limit and the number of requests at once.
+    body::read(body, limits, |_| true).await.map_err(|error| match error {
+        ReadError::TooLarge | ReadError::OutOfMemory => {
+            let detail = format!("the body is larger than the {size} bytes that are accepted");
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail)
         }
-        let mut read = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(|_| broken())?.into_data() else { continue };
-            if (read.len() + data.len()) as u64 > most {
-                return Err(too_large());
-            }
-            read.extend_from_slice(&data);
+        ReadError::CutShort | ReadError::ForbiddenTrailer => {
+            ApiError::invalid("body-invalid", "the body broke off before its end")
         }
-        Ok(read.freeze())
-    };
-    timeout(BODY_TIMEOUT, reading).await.unwrap_or_else(|_| {
-        let detail = "the body did not arrive in time; send it again";
-        Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "too-slow", detail))
+        ReadError::TooSlow => {
+            let detail = "the body did not arrive in time; send it again";
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, "too-slow", detail)
+        }
     })
 }

@@ -3,6 +3,7 @@
 use super::view::StateName;
 use crate::admin::error::ApiError;
 use crate::idempotency::{RecordId, TenantId};
+use crate::percent;
 
 /// Records of a page unless the query says otherwise, and at most.
 const LIMIT: usize = 100;
@@ -45,7 +46,7 @@ pub(super) fn pairs<'n>(
         if found.iter().any(|(other, _)| other == known) {
             return Err(invalid(format!("`{known}` stands twice; keep one of them")));
         }
-        let Some(value) = decoded(value) else {
+        let Some(value) = percent::decode(value) else {
             return Err(invalid(format!("`{known}` is not UTF-8 written with percent signs")));
         };
         found.push((known, value));
@@ -136,23 +137,6 @@ impl Filters {
 
 fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> ApiError {
     ApiError::invalid("query-invalid", detail)
-}
-
-fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        rest = after;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let (digits, after) = rest.split_at_checked(2)?;
-        let digit = |at: usize| char::from(digits[at]).to_digit(16);
-        bytes.push(u8::try_from(digit(0)? * 16 + digit(1)?).ok()?);
-        rest = after;
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use http::{Response, StatusCode, response};
 
 use super::ledger::{Records, as_told};
 use super::read::Intake;
-use crate::body::{Body, Held, full};
+use crate::body::{Body, OwningBody, full};
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
 use crate::items::rules::{Fulfillment, Refusal};
@@ -114,7 +114,7 @@ pub(crate) fn merged(
     }
     let expires = expires(records).map(Timestamp::to_http_date);
     reply::insert_expires(&mut head.headers, expires);
-    let body = Body::streamed(Held::new(Bytes::from(rendered.body), held));
+    let body = Body::streamed(OwningBody::new(Bytes::from(rendered.body), held));
     Ok(Response::from_parts(head, body))
 }
 
@@ -143,7 +143,7 @@ pub(crate) fn done(
 
 /// That answer: nothing was sent. `held`: memory to hold until the client has it.
 pub(crate) fn again(mode: &ItemsMode, merged: &Merged, held: Option<Reservation>) -> Answer {
-    let mut response = Response::new(Body::streamed(Held::new(merged.body.clone(), held)));
+    let mut response = Response::new(Body::streamed(OwningBody::new(merged.body.clone(), held)));
     // Templates have statuses that were checked.
     *response.status_mut() = StatusCode::from_u16(merged.status).unwrap_or(StatusCode::OK);
     let headers = response.headers_mut();

@@ -1,11 +1,11 @@
-//! What hyper's server lets through and the gateway does not: heads that two readers could
-//! understand in two ways.
+//! Refusal of request heads that hyper accepts although two readers could understand them
+//! differently.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Uri, Version};
 
-/// Why a request's head is refused.
+/// Reason for refusing a request head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeadError {
     /// Neither HTTP/1.0 nor HTTP/1.1.
@@ -41,7 +41,7 @@ impl HeadError {
         }
     }
 
-    /// One plain sentence for the problem's detail.
+    /// The detail of the problem: a plain sentence for the client.
     pub(crate) const fn detail(self) -> &'static str {
         match self {
             Self::Version => "Only HTTP/1.0 and HTTP/1.1 are served here.",
@@ -98,7 +98,7 @@ fn check_head(
     if *method == Method::CONNECT || *method == Method::TRACE {
         return Err(HeadError::Method);
     }
-    let lines = Lines::of(headers);
+    let lines = CriticalHeaders::of(headers);
     let host = host(version, &lines)?;
     check_target(method, uri, host)?;
     check_framing(version, &lines)?;
@@ -111,10 +111,10 @@ fn check_head(
     Ok(())
 }
 
-/// The lines of a head that decide how it is read. They are found in one walk: to look up each name
-/// costs more than everything that is then done with them.
+/// The header lines that decide how a head is read. A single walk finds all of them: looking up
+/// each name costs more than every check that follows.
 #[derive(Default)]
-struct Lines<'a> {
+struct CriticalHeaders<'a> {
     host: Only<'a>,
     coding: Only<'a>,
     length: Only<'a>,
@@ -122,7 +122,7 @@ struct Lines<'a> {
     unknown_expectation: bool,
 }
 
-/// What stands under a name that may stand in a head once.
+/// The value of a header that may occur once.
 #[derive(Default)]
 enum Only<'a> {
     #[default]
@@ -131,7 +131,7 @@ enum Only<'a> {
     Repeated,
 }
 
-impl<'a> Lines<'a> {
+impl<'a> CriticalHeaders<'a> {
     fn of(headers: &'a HeaderMap) -> Self {
         let mut lines = Self::default();
         for (name, value) in headers {
@@ -161,9 +161,9 @@ impl<'a> Only<'a> {
     }
 }
 
-/// Whether `Connection` nominates `name`. A route refuses a request that does so with its key
-/// header, a tenant header or a header of its fingerprint: such a header was read here and would
-/// not reach the backend, so the two would see different requests.
+/// True when `Connection` nominates `name`. A route refuses such a request for its key header, a
+/// tenant header or a header of its fingerprint: the gateway has read the header and the backend
+/// would not get it, so the two would see different requests.
 pub(crate) fn nominates(headers: &HeaderMap, name: &HeaderName) -> bool {
     super::options(headers).any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
 }
@@ -173,7 +173,7 @@ fn is_never_nominated(option: &[u8]) -> bool {
 }
 
 /// The one `Host`; HTTP/1.0 may have none.
-fn host<'a>(version: Version, lines: &Lines<'a>) -> Result<Option<&'a [u8]>, HeadError> {
+fn host<'a>(version: Version, lines: &CriticalHeaders<'a>) -> Result<Option<&'a [u8]>, HeadError> {
     match lines.host {
         Only::Absent if version == Version::HTTP_10 => Ok(None),
         Only::Once(host) if is_authority(host) => Ok(Some(host)),
@@ -246,7 +246,7 @@ fn check_target(method: &Method, uri: &Uri, host: Option<&[u8]>) -> Result<(), H
     }
 }
 
-fn check_framing(version: Version, lines: &Lines<'_>) -> Result<(), HeadError> {
+fn check_framing(version: Version, lines: &CriticalHeaders<'_>) -> Result<(), HeadError> {
     let coded = match lines.coding {
         Only::Absent => false,
         Only::Once(coding) => {

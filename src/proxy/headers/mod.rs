@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::problem::{ERROR_HEADER, STATUS_HEADER};
 
-/// Until when an answer is kept; set by the gateway alone.
+/// Header with the end of an answer's retention; set by the gateway alone.
 pub(crate) const EXPIRES_HEADER: &str = "idempotency-expires";
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -27,21 +27,21 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What the gateway adds to `Via`: the protocol it received and its name (RFC 9110 section 7.6.3).
+/// The gateway's entry in `Via`: the received protocol and a pseudonym (RFC 9110 section 7.6.3).
 const PSEUDONYM: &str = "1.1 oncegate";
 
-/// What a request's headers upstream depend on besides the client's own.
+/// Facts about a request, besides the client's headers, that its upstream headers depend on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Forwarding<'a> {
-    /// Where the client's connection comes from.
+    /// Address of the client.
     pub(crate) client: IpAddr,
-    /// Whether that connection is encrypted.
+    /// True for an encrypted client connection.
     pub(crate) secure: bool,
-    /// Names this request when the client gave it no `X-Request-Id`.
+    /// The `X-Request-Id` of a request without one.
     pub(crate) request_id: Uuid,
     /// The key's header, where it must not go upstream.
     pub(crate) key: Option<&'a HeaderName>,
-    /// Whether the answer may be replayed to other clients, so that it must not be compressed.
+    /// True when the answer may be replayed to further clients, so that it must not be compressed.
     pub(crate) keyed: bool,
 }
 
@@ -188,7 +188,7 @@ fn address(client: IpAddr) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&text[..length]).ok()
 }
 
-/// Makes one line of the list that `name` holds so far, if it is `present`, and this further member.
+/// Appends `member` to the list in header `name`, in a single line; `present`: the header exists.
 fn extend(headers: &mut HeaderMap, name: HeaderName, present: bool, member: Option<HeaderValue>) {
     let Some(member) = member else { return };
     if !present {
@@ -236,10 +236,10 @@ pub(crate) fn downstream_headers(
     headers
 }
 
-/// What a replay keeps of the headers sent to the first client: each line, in order, as bytes.
-/// Cookies and challenges were meant for that client alone; what the gateway says about this one
-/// exchange (`Idempotency-*`) is said anew each time. A `Content-Length` that [`downstream_headers`]
-/// left is no framing: it tells the length of a body that is not there.
+/// The headers of the first answer that a replay repeats: each line, in order, as bytes. Cookies
+/// and challenges were meant for the first client alone, and the gateway's own headers
+/// (`Idempotency-*`) are written anew for each exchange. A `Content-Length` that
+/// [`downstream_headers`] left is no framing: it is the length of an absent body.
 pub(crate) fn stored_headers(sent: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     let kept = |name: &HeaderName| {
         *name == CONTENT_LENGTH
@@ -255,7 +255,7 @@ pub(crate) fn stored_headers(sent: &HeaderMap) -> Vec<(HeaderName, HeaderValue)>
         .collect()
 }
 
-/// Whether a header concerns one connection or one message's framing, never the other side.
+/// True for headers of a single connection or of a message's framing; they are never forwarded.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     match name.as_str() {
         "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade"
@@ -264,7 +264,7 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     }
 }
 
-/// Whether a header only the gateway may set.
+/// True for headers that only the gateway may set.
 fn is_ours(name: &HeaderName) -> bool {
     matches!(name.as_str(), STATUS_HEADER | ERROR_HEADER | EXPIRES_HEADER)
 }

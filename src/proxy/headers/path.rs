@@ -1,12 +1,14 @@
-//! The path that routes and fingerprints see: one spelling for each path, and none that a backend
-//! could read as another.
+//! The path that routes and fingerprints see: a single spelling for each path, and no path that a
+//! backend could read differently.
 
 use std::borrow::Cow;
 
-/// Why a path is refused.
+use crate::percent;
+
+/// Reason for refusing a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PathError {
-    /// It does not start with a slash.
+pub(crate) enum PathViolation {
+    /// The first character is no slash.
     Relative,
     /// A percent sign without two hexadecimal digits.
     Escape,
@@ -18,8 +20,8 @@ pub(crate) enum PathError {
     DotSegment,
 }
 
-impl PathError {
-    /// One plain sentence for the problem's detail.
+impl PathViolation {
+    /// The detail of the problem: a plain sentence for the client.
     pub(crate) const fn detail(self) -> &'static str {
         match self {
             Self::Relative => "The request's path does not start with a slash.",
@@ -31,7 +33,7 @@ impl PathError {
     }
 }
 
-/// Characters of paths in which there is nothing to look for.
+/// Characters that need no check.
 const PLAIN: [bool; 256] = {
     let mut plain = [false; 256];
     let mut byte = 0;
@@ -43,16 +45,16 @@ const PLAIN: [bool; 256] = {
     plain
 };
 
-/// The path in its one spelling: unreserved characters decoded, the digits of other escapes in
+/// The path in its single spelling: unreserved characters decoded, the digits of other escapes in
 /// upper case (RFC 3986 section 6.2.2). Borrowed when nothing had to change.
 ///
 /// Forward this spelling, so that the backend sees the path that was matched.
 ///
 /// # Errors
-/// For paths that a backend may read as another path than the one matched here.
-pub(crate) fn normalize_path(raw: &str) -> Result<Cow<'_, str>, PathError> {
+/// For paths that a backend may read differently.
+pub(crate) fn normalize_path(raw: &str) -> Result<Cow<'_, str>, PathViolation> {
     if !raw.starts_with('/') {
-        return Err(PathError::Relative);
+        return Err(PathViolation::Relative);
     }
     if raw.bytes().all(|byte| PLAIN[usize::from(byte)]) {
         return Ok(Cow::Borrowed(raw));
@@ -63,25 +65,25 @@ pub(crate) fn normalize_path(raw: &str) -> Result<Cow<'_, str>, PathError> {
         match byte {
             b'%' => simple = false,
             b'.' => dots |= before == b'/',
-            b'\\' => return Err(PathError::Separator),
-            b'?' | b'#' => return Err(PathError::Character),
+            b'\\' => return Err(PathViolation::Separator),
+            b'?' | b'#' => return Err(PathViolation::Character),
             0x21..=0x7e => {}
-            _ => return Err(PathError::Character),
+            _ => return Err(PathViolation::Character),
         }
         before = byte;
     }
     let path = if simple { Cow::Borrowed(raw) } else { decode(raw)? };
     // Decoding may bring up further dots.
     if (dots || !simple) && path.split('/').any(is_dot_segment) {
-        return Err(PathError::DotSegment);
+        return Err(PathViolation::DotSegment);
     }
     Ok(path)
 }
 
-/// Whether backends disagree about a path: an empty segment, which some merge, parameters after
-/// `;`, which some cut off, or a percent sign that is itself encoded, which some decode twice. A
-/// request that changes something is refused with such a path, because the backend may take it for
-/// another route.
+/// True for a path that backends read differently: an empty segment, which some merge, parameters
+/// after `;`, which some cut off, or an encoded percent sign, which some decode twice. A request
+/// that changes something is refused with such a path, because the backend may see a different
+/// route.
 pub(crate) fn ambiguous(path: &str) -> bool {
     let path = path.as_bytes();
     let has_empty_segment = path.windows(2).any(|pair| pair == b"//");
@@ -100,15 +102,15 @@ fn is_dot_segment(segment: &str) -> bool {
     matches!(bare, "." | "..")
 }
 
-fn decode(raw: &str) -> Result<Cow<'_, str>, PathError> {
+fn decode(raw: &str) -> Result<Cow<'_, str>, PathViolation> {
     let mut path = String::with_capacity(raw.len());
     let mut rest = raw;
     while let Some((plain, escaped)) = rest.split_once('%') {
         path.push_str(plain);
-        let byte = escape(escaped).ok_or(PathError::Escape)?;
+        let byte = percent::byte(escaped.as_bytes()).ok_or(PathViolation::Escape)?;
         match byte {
-            b'/' | b'\\' => return Err(PathError::Separator),
-            0..=0x1f | 0x7f => return Err(PathError::Character),
+            b'/' | b'\\' => return Err(PathViolation::Separator),
+            0..=0x1f | 0x7f => return Err(PathViolation::Character),
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
                 path.push(char::from(byte));
             }
@@ -123,19 +125,12 @@ fn decode(raw: &str) -> Result<Cow<'_, str>, PathError> {
     Ok(if path == raw { Cow::Borrowed(raw) } else { Cow::Owned(path) })
 }
 
-/// The byte that the two hexadecimal digits at the start stand for.
-fn escape(text: &str) -> Option<u8> {
-    let digits = text.as_bytes().get(..2)?;
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    u8::try_from(digit(digits[0])? * 16 + digit(digits[1])?).ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::PathError::{Character, DotSegment, Escape, Relative, Separator};
-    use super::{PathError, ambiguous, normalize_path};
+    use super::PathViolation::{Character, DotSegment, Escape, Relative, Separator};
+    use super::{PathViolation, ambiguous, normalize_path};
 
-    fn check(raw: &str, expected: Result<&str, PathError>) {
+    fn check(raw: &str, expected: Result<&str, PathViolation>) {
         assert_eq!(normalize_path(raw).as_deref().map_err(|error| *error), expected, "{raw}");
     }
 

@@ -1,17 +1,11 @@
 //! Taking a keyed request in: key, tenant, the bounded body, and what they make together. Nothing
 //! here claims anything; whatever is wrong with a request is found before its claim.
 
-use std::future::{Future as _, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
-
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request};
-use http_body::Body as _;
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::time::timeout;
 
+use crate::body::{self, ReadError, ReadLimits};
 use crate::config::{RequestMode, RouteConfig};
 use crate::idempotency::fingerprint::{self, Preimage, RequestParts, Verbatim};
 use crate::idempotency::id::subject_digest;
@@ -188,76 +182,22 @@ pub(crate) fn subject(
 /// Reads a body of at most `most` bytes, in the time and the memory the limits give.
 pub(crate) async fn read_body(
     gateway: &Gateway,
-    mut body: Incoming,
+    body: Incoming,
     most: u64,
     key_header: Option<&HeaderName>,
 ) -> Result<(Bytes, Reservation), Problem> {
     let mut reservation = gateway.budget.reserve();
-    if body.is_end_stream() {
-        return Ok((Bytes::new(), reservation));
-    }
-    let declared = body.size_hint().lower();
-    if declared > most {
-        return Err(too_large(most));
-    }
-    if !reservation.grow(declared) {
-        return Err(out_of_memory());
-    }
-    let bytes = {
-        let mut reading = pin!(collect(&mut body, most, declared, &mut reservation, key_header));
-        // Most bodies came with their head and need no timer.
-        match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
-            Poll::Ready(bytes) => bytes?,
-            Poll::Pending => timeout(gateway.config.server.limits.body_timeout, reading)
-                .await
-                .map_err(|_| too_slow())??,
-        }
-    };
+    let time = gateway.config.server.limits.body_timeout;
+    let limits = ReadLimits { size: most, time, forbidden_trailer: key_header };
+    let bytes = body::read(body, limits, |bytes| reservation.grow(bytes)).await;
+    let bytes = bytes.map_err(|error| match error {
+        ReadError::TooLarge => too_large(most),
+        ReadError::OutOfMemory => out_of_memory(),
+        ReadError::CutShort => cut_short(),
+        ReadError::TooSlow => too_slow(),
+        ReadError::ForbiddenTrailer => key_in_a_trailer(),
+    })?;
     Ok((bytes, reservation))
-}
-
-async fn collect(
-    body: &mut Incoming,
-    most: u64,
-    mut reserved: u64,
-    reservation: &mut Reservation,
-    key_header: Option<&HeaderName>,
-) -> Result<Bytes, Problem> {
-    let mut only = Bytes::new();
-    let mut read = BytesMut::new();
-    let mut length = 0;
-    while let Some(frame) = body.frame().await {
-        let data = match frame.map_err(|_| cut_short())?.into_data() {
-            Ok(data) => data,
-            Err(other) => {
-                let key_in_trailer = key_header
-                    .zip(other.trailers_ref())
-                    .is_some_and(|(name, trailers)| trailers.contains_key(name));
-                if key_in_trailer {
-                    return Err(key_in_a_trailer());
-                }
-                continue;
-            }
-        };
-        length += data.len() as u64;
-        if length > most {
-            return Err(too_large(most));
-        }
-        if length > reserved {
-            if !reservation.grow(length - reserved) {
-                return Err(out_of_memory());
-            }
-            reserved = length;
-        }
-        if only.is_empty() && read.is_empty() {
-            // Most bodies come in one piece, which needs no copy.
-            only = data;
-            continue;
-        }
-        read.extend_from_slice(&std::mem::take(&mut only));
-        read.extend_from_slice(&data);
-    }
-    Ok(if read.is_empty() { only } else { read.freeze() })
 }
 
 impl Whole {

@@ -25,7 +25,7 @@ use self::timer::HeaderTimer;
 use super::state::Gateway;
 use super::{exchange, reply};
 use crate::net::accept::accept;
-use crate::net::listen::Listener;
+use crate::net::listen::ListenSocket;
 use crate::problem::{Problem, Slug};
 use crate::shutdown::Shutdown;
 
@@ -35,7 +35,7 @@ const BUFFER: usize = 64 << 10;
 /// Accepts on all `listeners` until the shutdown starts; `background` runs the accept loops.
 pub(crate) fn serve(
     gateway: &Arc<Gateway>,
-    listeners: Vec<Listener>,
+    listeners: Vec<ListenSocket>,
     background: &TaskTracker,
     shutdown: &Shutdown,
 ) {

@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 #[derive(Debug, Clone, Default)]
 pub(super) struct HeaderTimer(Arc<Mutex<Option<Pin<Box<Sleep>>>>>);
 
-/// One wait for a head.
+/// A wait for a head.
 struct HeaderDeadline {
     deadline: Instant,
     timer: HeaderTimer,

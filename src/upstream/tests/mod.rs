@@ -14,7 +14,7 @@ use http_body::Frame;
 use http_body_util::BodyExt as _;
 
 use self::support::{Backend, OK, Peer, config, dead_url, get, post, request, text, upstream};
-use super::{Failure, Framing, SendError, Upstream};
+use super::{Framing, SendError, SendFailure, Upstream};
 use crate::body::{Body, BodyError, full};
 
 /// Sends one request to a backend that does `script` after reading it.
@@ -28,7 +28,7 @@ async fn after_reading(script: impl Fn(Peer) + Send + Sync + 'static) -> Result<
     Ok(text(result?).await.unwrap_or_else(|_| "truncated".to_owned()))
 }
 
-fn check(result: &Result<String, SendError>, expected: Failure) {
+fn check(result: &Result<String, SendError>, expected: SendFailure) {
     match result {
         Err(SendError::Unknown { failure, .. }) if *failure == expected => {}
         result => panic!("expected {expected:?}, got {result:?}"),
@@ -37,14 +37,14 @@ fn check(result: &Result<String, SendError>, expected: Failure) {
 
 #[tokio::test]
 async fn what_happens_after_the_backend_has_read_the_request_is_unknown() {
-    check(&after_reading(Peer::reset).await, Failure::Reset);
-    check(&after_reading(drop).await, Failure::Closed);
-    check(&after_reading(|mut peer| peer.say("HTTP/1.1 200 O")).await, Failure::Closed);
-    check(&after_reading(|mut peer| peer.say("SSH-2.0-x\r\n\r\n")).await, Failure::BadResponse);
+    check(&after_reading(Peer::reset).await, SendFailure::Reset);
+    check(&after_reading(drop).await, SendFailure::Closed);
+    check(&after_reading(|mut peer| peer.say("HTTP/1.1 200 O")).await, SendFailure::Closed);
+    check(&after_reading(|mut peer| peer.say("SSH-2.0-x\r\n\r\n")).await, SendFailure::BadResponse);
     let gzip = "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n";
-    check(&after_reading(move |mut peer| peer.say(gzip)).await, Failure::BadResponse);
+    check(&after_reading(move |mut peer| peer.say(gzip)).await, SendFailure::BadResponse);
     let lengths = "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx";
-    check(&after_reading(move |mut peer| peer.say(lengths)).await, Failure::BadResponse);
+    check(&after_reading(move |mut peer| peer.say(lengths)).await, SendFailure::BadResponse);
 }
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn a_response_head_over_the_limit_is_a_bad_response() {
         // Until the gateway has closed, so that no reset can overtake the head.
         while peer.request().is_some() {}
     });
-    check(&result.await, Failure::BadResponse);
+    check(&result.await, SendFailure::BadResponse);
 }
 
 #[tokio::test]
@@ -438,7 +438,7 @@ async fn a_request_body_that_breaks_off_is_told_from_a_failing_backend() {
     let body = Body::streamed(Parts(false, Some(Err("the client went away"))));
     let request = request(Method::POST, "/", body);
     match upstream(&[backend.url()]).send(request).await {
-        Err(SendError::Unknown { failure: Failure::RequestBody, .. }) => {}
+        Err(SendError::Unknown { failure: SendFailure::RequestBody, .. }) => {}
         result => panic!("{result:?}"),
     }
 }

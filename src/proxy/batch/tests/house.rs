@@ -19,7 +19,7 @@ use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId, TenantId};
 use crate::items;
-use crate::net::listen::Listener;
+use crate::net::listen::ListenSocket;
 use crate::proxy::{self, Gateway};
 use crate::shutdown::{self, Tasks, Trigger};
 use crate::store::embedded::{DirectoryOptions, Embedded, OpenError};
@@ -158,7 +158,7 @@ impl House {
         let config = config::parse(&text, "t.toml", &|_| None).unwrap_or_else(|it| panic!("{it}"));
         let tasks = Tasks::default();
         let gateway = Gateway::new(config, store.clone(), tasks.clone()).unwrap();
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = ListenSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.address();
         let (trigger, shutdown) = shutdown::channel();
         proxy::serve(&gateway, vec![listener], &tasks, &shutdown);

@@ -1,4 +1,9 @@
-//! The one body type of responses and upstream requests, and the bodies of our own behind it.
+//! The one body type of responses and upstream requests, the kinds of bodies behind it, and the
+//! bounded reading of whole bodies ([`read`]).
+
+mod read;
+
+pub(crate) use self::read::{ReadError, ReadLimits, read};
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,38 +18,38 @@ use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use tokio::time::{Instant, Sleep};
 
-/// Why a body broke off. Its text goes to the log, never to a client.
+/// Reason for a body that broke off. The text goes to the log, never to a client.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A body of any origin. One that is there already, as nearly all are, is not boxed.
+/// A body of any origin. A complete body, as nearly all are, is not boxed.
 #[derive(Debug)]
-pub struct Body(Kind);
+pub struct Body(BodyKind);
 
 #[derive(Debug)]
-enum Kind {
-    /// What of it was not taken yet; nothing when it has ended. Not an `Option`, which would make
-    /// the whole larger than its bytes, and a message is moved often.
+enum BodyKind {
+    /// The unread bytes; empty at the end. An `Option` would make a body larger than its bytes,
+    /// and a message is moved often.
     Whole(Bytes),
     Streamed(UnsyncBoxBody<Bytes, BodyError>),
 }
 
-/// A body that is there already.
+/// A complete body.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Body(Kind::Whole(bytes.into()))
+    Body(BodyKind::Whole(bytes.into()))
 }
 
-/// No body.
+/// An empty body.
 pub fn empty() -> Body {
-    Body(Kind::Whole(Bytes::new()))
+    Body(BodyKind::Whole(Bytes::new()))
 }
 
 impl Body {
-    /// A body that comes in pieces, or owns more than its bytes.
+    /// A body that arrives in pieces, or owns more than its bytes.
     pub fn streamed<B>(body: B) -> Self
     where
         B: HttpBody<Data = Bytes, Error = BodyError> + Send + 'static,
     {
-        Self(Kind::Streamed(body.boxed_unsync()))
+        Self(BodyKind::Streamed(body.boxed_unsync()))
     }
 }
 
@@ -57,23 +62,23 @@ impl HttpBody for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
-            Kind::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Kind::Streamed(body) => Pin::new(body).poll_frame(context),
+            BodyKind::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            BodyKind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            BodyKind::Streamed(body) => Pin::new(body).poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Whole(bytes) => bytes.is_empty(),
-            Kind::Streamed(body) => body.is_end_stream(),
+            BodyKind::Whole(bytes) => bytes.is_empty(),
+            BodyKind::Streamed(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Whole(bytes) => SizeHint::with_exact(length(bytes)),
-            Kind::Streamed(body) => body.size_hint(),
+            BodyKind::Whole(bytes) => SizeHint::with_exact(length(bytes)),
+            BodyKind::Streamed(body) => body.size_hint(),
         }
     }
 }
@@ -82,21 +87,21 @@ fn length(bytes: &Bytes) -> u64 {
     bytes.len() as u64
 }
 
-/// A body that is there already and owns something (a reservation of memory) until it was sent.
+/// A complete body that owns a resource (a reservation of memory) until the body was sent.
 #[derive(Debug)]
-pub struct Held<T> {
+pub struct OwningBody<T> {
     bytes: Option<Bytes>,
     _owned: T,
 }
 
-impl<T> Held<T> {
-    /// A body of `bytes` that drops `owned` with itself.
+impl<T> OwningBody<T> {
+    /// A body of `bytes`; dropping the body drops `owned`.
     pub fn new(bytes: Bytes, owned: T) -> Self {
         Self { bytes: (!bytes.is_empty()).then_some(bytes), _owned: owned }
     }
 }
 
-impl<T: Unpin> HttpBody for Held<T> {
+impl<T: Unpin> HttpBody for OwningBody<T> {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -116,7 +121,7 @@ impl<T: Unpin> HttpBody for Held<T> {
     }
 }
 
-/// A body of which a part was read already.
+/// A body with its start read before.
 #[derive(Debug)]
 pub struct Resumed<B> {
     read: Option<Bytes>,
@@ -159,29 +164,29 @@ where
     }
 }
 
-/// A streamed body that must not stall: it breaks off when no frame came for `idle`, or when it
-/// grows beyond a limit that was set. Trailers are dropped.
+/// A streamed body that breaks off when no frame arrived for `idle`, or beyond a size limit.
+/// Trailers are dropped.
 #[derive(Debug)]
 pub struct Bounded<B> {
     inner: B,
     idle: Duration,
-    limit: Option<Limit>,
+    limit: Option<SizeLimit>,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug)]
-struct Limit {
-    /// Bytes that may still come.
+struct SizeLimit {
+    /// Bytes left until the limit.
     left: u64,
-    over: TooLarge,
+    over: SizeExceeded,
 }
 
-/// Tells later whether a body was broken off for its size.
+/// A flag for a body that broke off because of its size.
 #[derive(Debug, Clone, Default)]
-pub struct TooLarge(Option<Arc<AtomicBool>>);
+pub struct SizeExceeded(Option<Arc<AtomicBool>>);
 
-impl TooLarge {
-    /// Whether it was.
+impl SizeExceeded {
+    /// True after the body broke off because of its size.
     pub fn is_set(&self) -> bool {
         self.0.as_ref().is_some_and(|over| over.load(Ordering::Acquire))
     }
@@ -199,11 +204,11 @@ impl<B> Bounded<B> {
         Self { inner, idle, limit: None, stalled: None }
     }
 
-    /// The same, and beyond `most` bytes, if there is a limit.
-    pub fn at_most(mut self, most: Option<u64>) -> (Self, TooLarge) {
-        let Some(left) = most else { return (self, TooLarge(None)) };
-        let over = TooLarge(Some(Arc::default()));
-        self.limit = Some(Limit { left, over: over.clone() });
+    /// Adds a size limit of `most` bytes, if any.
+    pub fn at_most(mut self, most: Option<u64>) -> (Self, SizeExceeded) {
+        let Some(left) = most else { return (self, SizeExceeded(None)) };
+        let over = SizeExceeded(Some(Arc::default()));
+        self.limit = Some(SizeLimit { left, over: over.clone() });
         (self, over)
     }
 }
