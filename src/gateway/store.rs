@@ -35,7 +35,7 @@ pub(crate) fn server(config: &config::StoreConfig) -> Option<(Server, Timing)> {
     match &config.engine {
         EngineConfig::Embedded { .. } => None,
         EngineConfig::Postgres(store) => {
-            let options = postgres::Options {
+            let options = postgres::PostgresOptions {
                 url: store.url.expose().to_owned(),
                 connections: store.pool,
                 connect_timeout: store.server.connect_timeout,

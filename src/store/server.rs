@@ -17,7 +17,7 @@ const PAGE: usize = 256;
 #[derive(Debug, Clone)]
 pub enum Server {
     /// PostgreSQL, or what speaks its protocol.
-    Postgres(postgres::Options),
+    Postgres(postgres::PostgresOptions),
     /// Redis or Valkey.
     Redis(redis::RedisOptions),
 }
@@ -55,7 +55,7 @@ impl Server {
     pub async fn open(&self, timing: Timing) -> Result<Opened, String> {
         match self {
             Self::Postgres(options) => {
-                share(postgres::Postgres::open(options).await?, timing).await
+                share(postgres::PostgresEngine::open(options).await?, timing).await
             }
             Self::Redis(options) => share(redis::Redis::open(options).await?, timing).await,
         }
@@ -68,7 +68,7 @@ impl Server {
     pub async fn init(&self) -> Result<Identity, String> {
         let (identity, created) = match self {
             Self::Postgres(options) => {
-                let opened = postgres::Postgres::open(options).await?;
+                let opened = postgres::PostgresEngine::open(options).await?;
                 (opened.identity, opened.created)
             }
             Self::Redis(options) => {
@@ -93,7 +93,7 @@ impl Server {
     ) -> Result<(Identity, Verified), String> {
         match self {
             Self::Postgres(options) => {
-                let opened = postgres::Postgres::open(options).await?;
+                let opened = postgres::PostgresEngine::open(options).await?;
                 Ok((opened.identity, read_all(&*opened.engine, progress).await?))
             }
             Self::Redis(options) => {

@@ -1,26 +1,29 @@
-//! Groups of changes as one statement, and what the server's answer says about each.
+//! Groups of changes as one statement, and the result of each group.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_postgres::Row as Answer;
+use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
-use super::connection::{Failed, Link, Sql};
-use super::{bigint, fast_path, uuid_of};
-use crate::store::shared::engine::{CasResult, EncodedChange, EngineError, Group};
+use super::connection::PostgresConnection;
+use super::error::{StatementError, other_store};
+use super::fast_path;
+use super::statement::SqlStatement;
+use super::values::{to_bigint, to_uuid};
+use crate::store::shared::engine::{CasResult, EngineError, Group, GroupChange};
 
-/// How often groups that met a race with somebody else are asked again. Each time the server is
-/// asked with what the others had made by then, so that a second time is seldom needed.
-const TRIES: usize = 10;
+/// Number of attempts for groups that meet a race. Each attempt sees the changes that won the race,
+/// so more than two are rare.
+const ATTEMPTS: usize = 10;
 
-/// Between two tries, times the number of tries so far.
+/// Pause between two attempts, multiplied by the number of attempts so far.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The statement.
-pub(super) const COMMIT: Sql = Sql {
+/// Statement for every kind of change.
+pub(super) const COMMIT: SqlStatement = SqlStatement {
     text: include_str!("commit.sql"),
     types: &[
         Type::UUID_ARRAY,
@@ -38,12 +41,9 @@ pub(super) const COMMIT: Sql = Sql {
     ],
 };
 
-pub(super) const OTHER_STORE: &str = "the database holds another store than the one that was opened, or none; \
-                           restart to open it";
-
-/// The statement's parameters: the rows of some groups, in the order of their ids.
+/// Parameters of the statement: the changes of several groups as columns, in the order of the ids.
 #[derive(Debug, Default)]
-struct Columns<'a> {
+struct CommitColumns<'a> {
     ids: Vec<Uuid>,
     groups: Vec<i32>,
     positions: Vec<i32>,
@@ -57,34 +57,35 @@ struct Columns<'a> {
     subjects: Vec<Option<Uuid>>,
 }
 
-impl<'a> Columns<'a> {
-    fn of(groups: &'a [Group], asked: &[usize]) -> Self {
-        let mut rows: Vec<(usize, usize, &EncodedChange)> = Vec::new();
-        for &at in asked {
-            rows.extend(groups[at].changes.iter().enumerate().map(|(pos, row)| (at, pos, row)));
+impl<'a> CommitColumns<'a> {
+    fn of(groups: &'a [Group], pending: &[usize]) -> Self {
+        let mut changes: Vec<(usize, usize, &GroupChange)> = Vec::new();
+        for &group in pending {
+            let numbered = groups[group].changes.iter().enumerate();
+            changes.extend(numbered.map(|(position, change)| (group, position, change)));
         }
-        rows.sort_unstable_by_key(|(_, _, row)| row.id);
+        changes.sort_unstable_by_key(|(_, _, change)| change.id);
         let mut columns = Self::default();
-        for (at, pos, row) in rows {
-            // A batch is far smaller; a number that wrapped would be nobody's answer.
-            columns.groups.push(at as i32);
-            columns.positions.push(pos as i32);
-            columns.resent.push(groups[at].resent);
-            columns.push(row);
+        for (group, position, change) in changes {
+            // Batches are far smaller than i32::MAX, and a wrapped number would match no group.
+            columns.groups.push(group as i32);
+            columns.positions.push(position as i32);
+            columns.resent.push(groups[group].resent);
+            columns.push(change);
         }
         columns
     }
 
-    fn push(&mut self, row: &'a EncodedChange) {
-        let put = row.put.as_ref();
-        self.ids.push(uuid_of(row.id.as_bytes()));
-        self.expects.push(row.expect.map(u64::cast_signed));
+    fn push(&mut self, change: &'a GroupChange) {
+        let put = change.put.as_ref();
+        self.ids.push(to_uuid(change.id.as_bytes()));
+        self.expects.push(change.expect.map(u64::cast_signed));
         self.data.push(put.map(|put| put.bytes.as_slice()));
         self.versions.push(put.map(|put| put.head.version.cast_signed()));
         self.open.push(put.map(|put| put.head.open));
-        self.owners.push(put.and_then(|put| put.owner).map(|owner| uuid_of(&owner)));
-        self.expires.push(put.and_then(|put| put.head.expires).map(bigint));
-        self.subjects.push(put.and_then(|put| put.head.subject).map(|subject| uuid_of(&subject)));
+        self.owners.push(put.and_then(|put| put.owner).map(|owner| to_uuid(&owner)));
+        self.expires.push(put.and_then(|put| put.head.expires).map(to_bigint));
+        self.subjects.push(put.and_then(|put| put.head.subject).map(|subject| to_uuid(&subject)));
     }
 
     fn parameters<'p>(&'p self, store_id: &'p Uuid) -> [&'p (dyn ToSql + Sync); 12] {
@@ -105,99 +106,99 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Makes the groups in this store, with an answer for each until `end`.
+/// Commits the groups to the store `store_id` until `deadline`; returns a result for each group.
 pub(super) async fn commit(
-    link: &Link,
+    connection: &PostgresConnection,
     store_id: &Uuid,
     groups: &[Group],
-    end: Instant,
+    deadline: Instant,
 ) -> Result<Vec<CasResult>, EngineError> {
     let mut results: Vec<Option<CasResult>> = groups.iter().map(|_| None).collect();
-    if link.is_tuned() && fast_path::fits(groups) {
-        match fast_path::commit(link, store_id, groups, end).await {
-            Ok(Some(ends)) => results = ends,
-            Ok(None) => return Err(EngineError::Rejected(OTHER_STORE.to_owned())),
-            Err(failed) if raced(&failed) => {}
-            Err(failed) => return Err(failed.into()),
+    if connection.is_configured() && fast_path::supports(groups) {
+        match fast_path::commit(connection, store_id, groups, deadline).await {
+            Ok(Some(fast)) => results = fast,
+            Ok(None) => return Err(other_store()),
+            Err(error) if is_race(&error) => {}
+            Err(error) => return Err(error.into()),
         }
     }
-    let mut asked: Vec<usize> = (0..groups.len()).filter(|at| results[*at].is_none()).collect();
-    if asked.is_empty() {
-        return Ok(results.into_iter().flatten().collect());
-    }
-    for tried in 0..TRIES {
-        if tried > 0 {
-            tokio::time::sleep(PAUSE * tried as u32).await;
-        }
-        let columns = Columns::of(groups, &asked);
-        match link.change(&COMMIT, &columns.parameters(store_id), end).await {
-            Ok(answers) if answers.is_empty() => {
-                return Err(unsure_if_any(&results, EngineError::Rejected(OTHER_STORE.to_owned())));
-            }
-            Ok(answers) => {
-                note(&answers, &asked, &mut results).map_err(EngineError::Indeterminate)?
-            }
-            Err(failed) if raced(&failed) => {}
-            Err(failed) => return Err(unsure_if_any(&results, failed.into())),
-        }
-        asked.retain(|at| results[*at].is_none());
-        if asked.is_empty() {
+    let mut pending: Vec<usize> = (0..groups.len()).filter(|at| results[*at].is_none()).collect();
+    for attempt in 0..ATTEMPTS {
+        if pending.is_empty() {
             return Ok(results.into_iter().flatten().collect());
         }
+        if attempt > 0 {
+            tokio::time::sleep(PAUSE * attempt as u32).await;
+        }
+        let columns = CommitColumns::of(groups, &pending);
+        match connection.change(&COMMIT, &columns.parameters(store_id), deadline).await {
+            Ok(rows) if rows.is_empty() => {
+                return Err(after_partial_success(&results, other_store()));
+            }
+            Ok(rows) => {
+                read_results(&rows, &pending, &mut results).map_err(EngineError::Indeterminate)?;
+            }
+            Err(error) if is_race(&error) => {}
+            Err(error) => return Err(after_partial_success(&results, error.into())),
+        }
+        pending.retain(|at| results[*at].is_none());
     }
-    let refused = format!("others changed the same records in each of {TRIES} tries");
-    Err(unsure_if_any(&results, EngineError::Rejected(refused)))
+    if pending.is_empty() {
+        return Ok(results.into_iter().flatten().collect());
+    }
+    let reason = format!("other sessions changed the same records in each of {ATTEMPTS} attempts");
+    Err(after_partial_success(&results, EngineError::Rejected(reason)))
 }
 
-/// Whether the server undid the statement because of what others did meanwhile.
-fn raced(failed: &Failed) -> bool {
-    let Failed::Said { code, .. } = failed else { return false };
+/// True if the server rolled the statement back because of concurrent changes.
+fn is_race(error: &StatementError) -> bool {
+    let StatementError::Rejected { code, .. } = error else { return false };
     [
-        // See the end of the statement: only it divides.
+        // Raised on purpose, by the division at the end of each statement.
         SqlState::DIVISION_BY_ZERO,
         SqlState::T_R_DEADLOCK_DETECTED,
         SqlState::T_R_SERIALIZATION_FAILURE,
-        // Where rows are serializable, a conflict may come as this instead of being passed over.
+        // Under serializable isolation a conflict may raise this error despite ON CONFLICT.
         SqlState::UNIQUE_VIOLATION,
     ]
     .contains(code)
 }
 
-/// What an error means once a part of the groups is made: not that nothing was changed.
-fn unsure_if_any(results: &[Option<CasResult>], trouble: EngineError) -> EngineError {
-    let made = results.iter().any(|result| matches!(result, Some(CasResult::Done)));
-    match trouble {
-        EngineError::Rejected(reason) if made => EngineError::Indeterminate(reason),
+/// Converts an error after some groups were committed: a rejection no longer means that no record
+/// was changed.
+fn after_partial_success(results: &[Option<CasResult>], error: EngineError) -> EngineError {
+    let committed = results.iter().any(|result| matches!(result, Some(CasResult::Done)));
+    match error {
+        EngineError::Rejected(reason) if committed => EngineError::Indeterminate(reason),
         other => other,
     }
 }
 
-/// Takes the answers down. Each group that was asked must have one; those that met a race have
-/// none after it.
-fn note(
-    answers: &[Answer],
-    asked: &[usize],
+/// Reads the result of every pending group; a group that met a race keeps `None`.
+fn read_results(
+    rows: &[Row],
+    pending: &[usize],
     results: &mut [Option<CasResult>],
 ) -> Result<(), String> {
-    let odd = |what: &str| format!("the server's answer makes no sense: {what}");
-    let mut answered = 0;
-    for answer in answers {
-        let unreadable = |error: tokio_postgres::Error| odd(&error.to_string());
-        let group: i32 = answer.try_get(0).map_err(unreadable)?;
-        let lost: Option<i32> = answer.try_get(1).map_err(unreadable)?;
-        let winner: Option<Vec<u8>> = answer.try_get(2).map_err(unreadable)?;
-        let unmade: bool = answer.try_get(3).map_err(unreadable)?;
-        let at = usize::try_from(group).ok().filter(|at| asked.contains(at));
-        let at = at.ok_or_else(|| odd("a group that was not asked"))?;
-        answered += 1;
+    let invalid = |defect: &str| format!("PostgreSQL's reply to a commit is invalid: {defect}");
+    let mut count = 0;
+    for row in rows {
+        let unreadable = |error: tokio_postgres::Error| invalid(&error.to_string());
+        let group: i32 = row.try_get(0).map_err(unreadable)?;
+        let lost: Option<i32> = row.try_get(1).map_err(unreadable)?;
+        let winner: Option<Vec<u8>> = row.try_get(2).map_err(unreadable)?;
+        let raced: bool = row.try_get(3).map_err(unreadable)?;
+        let at = usize::try_from(group).ok().filter(|at| pending.contains(at));
+        let at = at.ok_or_else(|| invalid("an unknown group"))?;
+        count += 1;
         results[at] = match lost {
             Some(index) => {
-                let index = usize::try_from(index).map_err(|_| odd("a row below zero"))?;
+                let index = usize::try_from(index).map_err(|_| invalid("a negative index"))?;
                 Some(CasResult::Lost { index, winner })
             }
-            None if unmade => None,
+            None if raced => None,
             None => Some(CasResult::Done),
         };
     }
-    if answered == asked.len() { Ok(()) } else { Err(odd("not one line for each group")) }
+    if count == pending.len() { Ok(()) } else { Err(invalid("not one row for each group")) }
 }

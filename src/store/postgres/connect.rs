@@ -1,5 +1,5 @@
-//! Reaching the server: which hosts, in which order, with which settings, and whether what answers
-//! is the primary of the store that was opened.
+//! Connecting to the server: hosts in order, session settings, and the check that a server is the
+//! primary of the opened store.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,29 +11,29 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 use uuid::Uuid;
 
-use super::Options;
-use super::connection::Link;
-use super::error;
-use super::session::Session;
-use super::tls::Tls;
+use super::connection::PostgresConnection;
+use super::error::{StatementError, line};
+use super::options::PostgresOptions;
+use super::session::ServerSession;
+use super::tls::ServerTls;
 use crate::shutdown::Tasks;
 use crate::store::urls;
 
-/// The oldest server: `MATERIALIZED` came with it.
-const OLDEST: i32 = 120_000;
+/// Oldest supported server version, the first with `MATERIALIZED`.
+const OLDEST_VERSION: i32 = 120_000;
 
-/// The least time for one of several hosts to answer in.
-const LEAST_FOR_A_HOST: Duration = Duration::from_millis(500);
+/// Minimum time limit for each of several hosts.
+const MIN_HOST_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long a silent connection is believed before the system asks whether the server is there.
-const SILENCE: Duration = Duration::from_secs(15);
-const SILENCE_STEP: Duration = Duration::from_secs(5);
-const SILENCE_STEPS: u32 = 3;
+/// TCP keepalive: silence before the first probe, interval between probes, and number of probes.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_RETRIES: u32 = 3;
 
-/// How the server's own limit relates to ours: it answers before we stop listening.
-const SERVERS_SHARE: (u32, u32) = (4, 5);
+/// Server's statement timeout as a fraction of the client's: the server answers first.
+const SERVER_TIMEOUT_SHARE: (u32, u32) = (4, 5);
 
-/// What is asked of every connection before it is used.
+/// Query that checks every new connection.
 const PROBE: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only'), \
      current_setting('server_version_num'), current_setting('fsync', true), \
      current_setting('full_page_writes', true), pg_backend_pid(), \
@@ -44,164 +44,200 @@ const STORE_ID: &str = "SELECT store_id FROM oncegate.store";
 /// Makes connections.
 #[derive(Debug)]
 pub(super) struct Connector {
-    /// One for each host of the URL.
+    /// Configuration per host of the URL.
     hosts: Vec<Config>,
-    /// The host that answered last.
+    /// Index of the host that answered last, to be tried first.
     first: AtomicUsize,
-    tls: Tls,
+    tls: ServerTls,
     connect_timeout: Duration,
     prepared: bool,
-    setup: String,
-    /// What every connection must belong to, once the store is open.
+    settings: String,
+    /// Identity to require of every server, once the store is open.
     store_id: OnceLock<Uuid>,
     tasks: Tasks,
 }
 
 impl Connector {
+    /// A connector for the hosts of the URL.
+    ///
     /// # Errors
-    /// What is wrong with the options.
-    pub(super) fn new(options: &Options) -> Result<Self, String> {
+    /// The defect of the options.
+    pub(super) fn new(options: &PostgresOptions) -> Result<Self, String> {
         let mut config = urls::postgres(&options.url)?;
         let client_cert = options.client_cert.as_ref();
-        let tls = Tls::new(
+        let tls = ServerTls::new(
             options.ca.as_deref(),
             client_cert.map(|(chain, key)| (chain.as_path(), key.as_path())),
-        );
+        )?;
         if options.ca.is_some() || client_cert.is_some() {
-            tls.usable()?;
-            // Naming an authority means to be sure of the server.
+            tls.check()?;
+            // A configured authority implies that the server must prove its identity.
             if config.get_ssl_mode() == SslMode::Prefer {
                 config.ssl_mode(SslMode::Require);
             }
         }
         if config.get_ssl_mode() == SslMode::Require {
-            tls.usable()?;
+            tls.check()?;
         }
         if config.get_application_name().is_none() {
             config.application_name("oncegate");
         }
         config.connect_timeout(options.connect_timeout);
         config.tcp_user_timeout(options.timeout);
-        config.keepalives_idle(SILENCE).keepalives_interval(SILENCE_STEP);
-        config.keepalives_retries(SILENCE_STEPS);
+        config.keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL);
+        config.keepalives_retries(KEEPALIVE_RETRIES);
         Ok(Self {
-            hosts: each_host(&config),
+            hosts: split_hosts(&config),
             first: AtomicUsize::new(0),
             tls,
             connect_timeout: options.connect_timeout,
             prepared: options.prepared,
-            setup: setup(options.timeout),
+            settings: session_settings(options.timeout),
             store_id: OnceLock::new(),
             tasks: Tasks::default(),
         })
     }
 
-    /// From now on, a server with another store is refused.
+    /// Makes every later connection reject servers with a different store.
     pub(super) fn pin(&self, store_id: Uuid) {
         // Set once, when the store is opened.
         let _ = self.store_id.set(store_id);
     }
 
-    /// A connection to the first host that is what it should be; bounded by the connect timeout.
+    /// Connects to the first suitable host, within the connect timeout.
     ///
     /// # Errors
-    /// One line: why each host was refused.
-    pub(super) async fn link(&self, heard: Option<mpsc::Sender<String>>) -> Result<Link, String> {
-        let end = Instant::now() + self.connect_timeout;
+    /// Single-line list of the reason for each rejected host.
+    pub(super) async fn connect(
+        &self,
+        inbox: Option<mpsc::Sender<String>>,
+    ) -> Result<PostgresConnection, String> {
+        let deadline = Instant::now() + self.connect_timeout;
         let count = self.hosts.len();
-        let share = (self.connect_timeout / count as u32).max(LEAST_FOR_A_HOST);
+        let share = (self.connect_timeout / count as u32).max(MIN_HOST_TIMEOUT);
         let first = self.first.load(Ordering::Relaxed);
-        let mut refused: Vec<String> = Vec::new();
+        let mut rejections: Vec<String> = Vec::new();
         for step in 0..count {
             let at = (first + step) % count;
-            let until = (Instant::now() + share).min(end);
-            let said = match timeout_at(until, self.one(at, heard.clone(), until)).await {
-                Ok(Ok(link)) => {
+            let until = (Instant::now() + share).min(deadline);
+            let attempt = self.connect_to(at, inbox.clone(), until);
+            let reason = match timeout_at(until, attempt).await {
+                Ok(Ok(connection)) => {
                     self.first.store(at, Ordering::Relaxed);
-                    return Ok(link);
+                    return Ok(connection);
                 }
                 Ok(Err(reason)) => reason,
                 Err(_) => format!("no answer within {} ms", share.as_millis()),
             };
-            refused.push(format!("PostgreSQL at {}: {said}", name_of(&self.hosts[at])));
+            rejections.push(format!("PostgreSQL at {}: {reason}", address_of(&self.hosts[at])));
         }
-        Err(refused.join("; "))
+        Err(rejections.join("; "))
     }
 
-    async fn one(
+    async fn connect_to(
         &self,
-        at: usize,
-        heard: Option<mpsc::Sender<String>>,
-        end: Instant,
-    ) -> Result<Link, String> {
-        let connected = self.hosts[at].connect(self.tls.clone()).await;
-        let (client, connection) = connected.map_err(|error| advised(&error))?;
+        host: usize,
+        inbox: Option<mpsc::Sender<String>>,
+        deadline: Instant,
+    ) -> Result<PostgresConnection, String> {
+        let connected = self.hosts[host].connect(self.tls.connector.clone()).await;
+        let (client, connection) = connected.map_err(|error| self.with_remedy(&error))?;
         let is_cockroach = connection.parameter("crdb_version").is_some();
-        let link = Link::start(client, connection, self.prepared, heard, &self.tasks);
-        // A pooler would leave the settings on somebody else's connection.
-        let own = self.prepared && !is_cockroach;
-        // Both leave at once, and take one way to the server and back.
-        let (probed, set) = tokio::join!(link.ask_once(PROBE, &[], end), async {
-            if own { link.run(&self.setup, end).await } else { Ok(()) }
+        let connection =
+            PostgresConnection::start(client, connection, self.prepared, inbox, &self.tasks);
+        // Behind a pooler the settings would stick to a server connection of other clients.
+        let configures = self.prepared && !is_cockroach;
+        // Pipelined: probe and settings share one round trip.
+        let (probe, set) = tokio::join!(connection.query_unprepared(PROBE, &[], deadline), async {
+            if configures { connection.execute(&self.settings, deadline).await } else { Ok(()) }
         });
-        let probed = probed.map_err(|failed| failed.of_question().reason().to_owned())?;
-        set.map_err(|failed| failed.of_question().reason().to_owned())?;
-        let row = probed.first().ok_or("it does not answer questions")?;
-        check(row)?;
-        if own {
-            link.set_tuned();
-            if let Some(session) = Session::of(row, 5, 6) {
-                link.set_session(session);
+        let probe = probe.map_err(StatementError::reason)?;
+        set.map_err(StatementError::reason)?;
+        let row = probe.first().ok_or("the server returned no row for a query")?;
+        check_server(row)?;
+        if configures {
+            connection.set_configured();
+            if let Some(session) = ServerSession::of(row, 5, 6) {
+                connection.set_session(session);
             }
         }
         if let Some(expected) = self.store_id.get() {
-            let rows = link.ask_once(STORE_ID, &[], end).await;
-            let rows = rows.map_err(|failed| failed.of_question().reason().to_owned())?;
-            let found: Option<Uuid> = rows.first().and_then(|row| row.try_get(0).ok());
-            if found.as_ref() != Some(expected) {
-                let found = found.map_or("none".to_owned(), |id| id.to_string());
-                return Err(format!(
-                    "its store is {found}, not {expected}, which was opened; restart to open \
-                     another store"
-                ));
-            }
+            check_store(&connection, expected, deadline).await?;
         }
-        Ok(link)
+        Ok(connection)
+    }
+
+    fn with_remedy(&self, error: &tokio_postgres::Error) -> String {
+        let line = line(error);
+        if !line.contains("certificate") {
+            return line;
+        }
+        match self.tls.check() {
+            Ok(()) => format!(
+                "{line}; name its authority in `ca`, or choose `sslmode=disable` on a network of \
+                 your own"
+            ),
+            Err(defect) => format!("{line}; {defect}"),
+        }
     }
 }
 
-/// Whether a server may keep a store.
-fn check(row: &tokio_postgres::Row) -> Result<(), String> {
+/// Checks the identity of the server's store.
+async fn check_store(
+    connection: &PostgresConnection,
+    expected: &Uuid,
+    deadline: Instant,
+) -> Result<(), String> {
+    let rows = connection.query_unprepared(STORE_ID, &[], deadline).await;
+    let rows = rows.map_err(StatementError::reason)?;
+    let found: Option<Uuid> = rows.first().and_then(|row| row.try_get(0).ok());
+    if found.as_ref() == Some(expected) {
+        return Ok(());
+    }
+    let found = found.map_or("none".to_owned(), |id| id.to_string());
+    Err(format!(
+        "the server's store is {found}, not {expected}, which was opened; restart to open another \
+         store"
+    ))
+}
+
+/// Checks the probe's row: version, role and durability of the server.
+fn check_server(row: &tokio_postgres::Row) -> Result<(), String> {
     let text = |at: usize| -> Result<Option<String>, String> {
-        row.try_get(at).map_err(|error| error::line(&error))
+        row.try_get(at).map_err(|error| line(&error))
     };
     let version: i32 = text(2)?.and_then(|text| text.parse().ok()).unwrap_or(0);
-    if version < OLDEST {
+    if version < OLDEST_VERSION {
         let major = version / 10_000;
-        return Err(format!("it is PostgreSQL {major}; version 12 or later is needed"));
+        return Err(format!("the server is PostgreSQL {major}; version 12 or later is needed"));
     }
-    let in_recovery: bool = row.try_get(0).map_err(|error| error::line(&error))?;
+    let in_recovery: bool = row.try_get(0).map_err(|error| line(&error))?;
     if in_recovery {
-        return Err("it is a standby (in recovery); name the primary in `url`, or all hosts".into());
+        return Err(
+            "the server is a standby (in recovery); name the primary in `url`, or all hosts"
+                .to_owned(),
+        );
     }
     if text(1)?.as_deref() == Some("on") {
-        return Err("it is read-only (default_transaction_read_only is on)".into());
+        return Err("the server is read-only (default_transaction_read_only is on)".to_owned());
     }
     for (at, name) in [(3, "fsync"), (4, "full_page_writes")] {
         if text(at)?.as_deref() == Some("off") {
             return Err(format!(
-                "{name} is off: a crash of the server would forget claims; switch it on"
+                "{name} is off: a crash of the server would lose claims; switch it on"
             ));
         }
     }
     Ok(())
 }
 
-/// What is set on each connection. The limits end what this process no longer waits for. Seldom does
-/// a prepared plan fit all sizes of the tables: these make it the one by the indexes, which also
-/// locks the rows in the order of their ids.
-pub(super) fn setup(timeout: Duration) -> String {
-    let (share, whole) = SERVERS_SHARE;
+/// Session settings of a connection.
+///
+/// The time limits end statements without a waiting caller. A generic plan seldom fits the tables
+/// at every size: the planner settings fix the plan to the indexes, which also makes every session
+/// lock rows in the order of their ids.
+pub(super) fn session_settings(timeout: Duration) -> String {
+    let (share, whole) = SERVER_TIMEOUT_SHARE;
     let limit = (timeout * share / whole).as_millis().max(1);
     let idle = (timeout * 2).as_millis().max(1);
     format!(
@@ -214,42 +250,42 @@ pub(super) fn setup(timeout: Duration) -> String {
     )
 }
 
-/// The URL's configuration for each host alone, so that each has its share of the time: one that takes connections
-/// and is silent would use it up.
-fn each_host(config: &Config) -> Vec<Config> {
+/// Splits the URL's configuration into one per host, so that every host has a share of the time: a
+/// host that accepts connections and stays silent would use up the whole timeout.
+fn split_hosts(config: &Config) -> Vec<Config> {
     let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());
     let count = hosts.len().max(addresses.len());
     let ports = config.get_ports();
-    let one = |at: usize| {
-        let mut one = Config::new();
+    let host_config = |at: usize| {
+        let mut host = Config::new();
         match hosts.get(at) {
-            Some(Host::Tcp(name)) => _ = one.host(name),
+            Some(Host::Tcp(name)) => _ = host.host(name),
             #[cfg(unix)]
-            Some(Host::Unix(path)) => _ = one.host_path(path),
+            Some(Host::Unix(path)) => _ = host.host_path(path),
             None => {}
         }
-        addresses.get(at).map(|address| one.hostaddr(*address));
-        ports.get(at).or(ports.first()).map(|port| one.port(*port));
-        config.get_user().map(|user| one.user(user));
-        config.get_password().map(|password| one.password(password));
-        config.get_dbname().map(|name| one.dbname(name));
-        config.get_options().map(|options| one.options(options));
-        config.get_application_name().map(|name| one.application_name(name));
-        config.get_connect_timeout().map(|timeout| one.connect_timeout(*timeout));
-        config.get_tcp_user_timeout().map(|timeout| one.tcp_user_timeout(*timeout));
-        config.get_keepalives_interval().map(|interval| one.keepalives_interval(interval));
-        config.get_keepalives_retries().map(|retries| one.keepalives_retries(retries));
-        one.keepalives(config.get_keepalives()).keepalives_idle(config.get_keepalives_idle());
-        one.ssl_mode(config.get_ssl_mode()).ssl_negotiation(config.get_ssl_negotiation());
-        // Whether it is the primary is asked of every connection anyway.
-        one.channel_binding(config.get_channel_binding());
-        one
+        addresses.get(at).map(|address| host.hostaddr(*address));
+        ports.get(at).or(ports.first()).map(|port| host.port(*port));
+        config.get_user().map(|user| host.user(user));
+        config.get_password().map(|password| host.password(password));
+        config.get_dbname().map(|name| host.dbname(name));
+        config.get_options().map(|options| host.options(options));
+        config.get_application_name().map(|name| host.application_name(name));
+        config.get_connect_timeout().map(|timeout| host.connect_timeout(*timeout));
+        config.get_tcp_user_timeout().map(|timeout| host.tcp_user_timeout(*timeout));
+        config.get_keepalives_interval().map(|interval| host.keepalives_interval(interval));
+        config.get_keepalives_retries().map(|retries| host.keepalives_retries(retries));
+        host.keepalives(config.get_keepalives()).keepalives_idle(config.get_keepalives_idle());
+        host.ssl_mode(config.get_ssl_mode()).ssl_negotiation(config.get_ssl_negotiation());
+        // `target_session_attrs` is left out: the probe checks for the primary.
+        host.channel_binding(config.get_channel_binding());
+        host
     };
-    (0..count).map(one).collect()
+    (0..count).map(host_config).collect()
 }
 
-/// Host and port, for messages.
-fn name_of(config: &Config) -> String {
+/// Host and port for messages.
+fn address_of(config: &Config) -> String {
     let port = config.get_ports().first().copied().unwrap_or(5432);
     match (config.get_hosts().first(), config.get_hostaddrs().first()) {
         (Some(Host::Tcp(name)), _) => format!("{name}:{port}"),
@@ -258,14 +294,4 @@ fn name_of(config: &Config) -> String {
         (None, Some(address)) => format!("{address}:{port}"),
         (None, None) => format!("port {port}"),
     }
-}
-
-fn advised(error: &tokio_postgres::Error) -> String {
-    let line = error::line(error);
-    if line.contains("certificate") {
-        return format!(
-            "{line}; name its authority in `ca`, or choose `sslmode=disable` on a network of your own"
-        );
-    }
-    line
 }

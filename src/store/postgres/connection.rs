@@ -1,220 +1,263 @@
-//! One connection: statements with an end, and what the server says unasked.
+//! Connection to the server: statements with a deadline, and the server's unsolicited messages.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Connection, Error, Row, Socket, Statement};
 
-pub(super) use super::error::Failed;
-use super::session::Session;
-use super::tls::Encrypted;
+use super::error::{StatementError, line};
+use super::session::{ServerSession, TERMINATE};
+use super::statement::{Parameters, SqlStatement};
+use super::tls::EncryptedStream;
 use crate::shutdown::Tasks;
 
-/// A statement and the types of its parameters.
-#[derive(Debug)]
-pub(super) struct Sql {
-    pub(super) text: &'static str,
-    pub(super) types: &'static [Type],
-}
+/// Pause between two checks for the end of a terminated session.
+const TERMINATION_POLL: Duration = Duration::from_millis(5);
 
-/// Parameters of a statement.
-pub(super) type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
-
-type Prepared = Mutex<HashMap<usize, Statement>>;
+/// Prepared statements by the address of the text.
+type PreparedStatements = Mutex<HashMap<usize, Statement>>;
 
 /// A connection to the server. Closed when dropped.
-pub(super) struct Link {
+pub(super) struct PostgresConnection {
     client: Client,
-    /// Statements prepared so far, by where their text is; `None`: a pooler gives each statement
-    /// another connection.
-    prepared: Option<Prepared>,
-    /// Held for each statement where one has to end before the next is sent: poolers have given the
-    /// server's connection away when the first of several had ended, answers to come and all
-    /// (PgBouncer's issues 52 and 759).
-    turn: Option<tokio::sync::Mutex<()>>,
-    said: Arc<Said>,
-    ended: AtomicBool,
-    tuned: AtomicBool,
-    session: OnceLock<Session>,
+    /// Prepared statements; `None` behind a pooler, which may give each statement a different
+    /// server connection.
+    prepared: Option<PreparedStatements>,
+    /// Held during each statement behind a pooler, so that statements are not pipelined: poolers
+    /// have reassigned the server connection after the first of several pipelined statements,
+    /// losing the later replies (PgBouncer's issues 52 and 759).
+    serial: Option<tokio::sync::Mutex<()>>,
+    driver: Arc<DriverState>,
+    closed: AtomicBool,
+    configured: AtomicBool,
+    session: OnceLock<ServerSession>,
 }
 
-/// What the task that drives the connection shares with those who use it.
+/// State shared with the task that drives the connection.
 #[derive(Debug, Default)]
-struct Said {
-    /// Commits that did not wait for the synchronous standby.
+struct DriverState {
+    /// Number of commits that skipped the wait for the synchronous standby.
     unreplicated: AtomicU64,
     /// Closes the connection.
     stop: Notify,
 }
 
-impl std::fmt::Debug for Link {
+impl std::fmt::Debug for PostgresConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("said", &self.said).field("ended", &self.ended).finish()
+        f.debug_struct("PostgresConnection")
+            .field("driver", &self.driver)
+            .field("closed", &self.closed)
+            .finish()
     }
 }
 
-impl Link {
-    /// Starts to drive a connection. Notifications go to `heard`, and are dropped where it is full.
+impl PostgresConnection {
+    /// Starts driving a connection. Notifications go to `inbox`, and are dropped while `inbox` is
+    /// full.
     pub(super) fn start(
         client: Client,
-        connection: Connection<Socket, Encrypted>,
+        connection: Connection<Socket, EncryptedStream>,
         prepared: bool,
-        heard: Option<mpsc::Sender<String>>,
+        inbox: Option<mpsc::Sender<String>>,
         tasks: &Tasks,
     ) -> Self {
-        let said = Arc::new(Said::default());
-        tasks.spawn(drive(connection, said.clone(), heard));
-        let turn = (!prepared).then(tokio::sync::Mutex::default);
-        let prepared = prepared.then(Mutex::default);
-        let (ended, tuned) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { client, prepared, turn, said, ended, tuned, session: OnceLock::new() }
+        let driver = Arc::new(DriverState::default());
+        tasks.spawn(drive(connection, driver.clone(), inbox));
+        Self {
+            client,
+            prepared: prepared.then(Mutex::default),
+            serial: (!prepared).then(tokio::sync::Mutex::default),
+            driver,
+            closed: AtomicBool::new(false),
+            configured: AtomicBool::new(false),
+            session: OnceLock::new(),
+        }
     }
 
-    /// Whether it can be used, as far as is known.
+    /// True unless the connection is known to be closed.
     pub(super) fn is_open(&self) -> bool {
-        !self.ended.load(Ordering::Acquire) && !self.client.is_closed()
+        !self.closed.load(Ordering::Acquire) && !self.client.is_closed()
     }
 
-    /// Whether the settings of `connect` hold on it, and so the plans that rely on them.
-    pub(super) fn is_tuned(&self) -> bool {
-        self.tuned.load(Ordering::Acquire)
+    /// True if the session settings of `connect` are in force, as the fast path's plans require.
+    pub(super) fn is_configured(&self) -> bool {
+        self.configured.load(Ordering::Acquire)
     }
 
-    /// Notes that the settings were made.
-    pub(super) fn set_tuned(&self) {
-        self.tuned.store(true, Ordering::Release);
+    /// Records that the session settings are in force.
+    pub(super) fn set_configured(&self) {
+        self.configured.store(true, Ordering::Release);
     }
 
-    /// The server's end of it, where a pooler does not hide that.
-    pub(super) fn session(&self) -> Option<&Session> {
+    /// Server session behind the connection; `None` behind a pooler.
+    pub(super) fn session(&self) -> Option<&ServerSession> {
         self.session.get()
     }
 
-    /// Notes the server's end.
-    pub(super) fn set_session(&self, session: Session) {
-        // Noted once, when the connection is made.
+    /// Records the server session.
+    pub(super) fn set_session(&self, session: ServerSession) {
+        // Set once, when the connection is made.
         let _ = self.session.set(session);
     }
 
-    /// Ends it for all who use it.
+    /// Closes the connection for every user.
     pub(super) fn close(&self) {
-        self.ended.store(true, Ordering::Release);
-        self.said.stop.notify_one();
+        self.closed.store(true, Ordering::Release);
+        self.driver.stop.notify_one();
     }
 
-    /// Runs a statement, which ends the connection when it has no answer at `end`: whatever the
-    /// server still does with it, nobody reads the answer.
+    /// Runs a statement. Without a reply at `deadline` the connection is closed, because no caller
+    /// would read the reply any more.
     ///
-    /// The server is not asked to cancel it. A commit that waits for a synchronous standby would
-    /// then be seen by everybody without being there; left alone, it stays invisible and locked
-    /// until the standby has it. Anything else ends by `statement_timeout`.
-    pub(super) async fn ask(
+    /// The statement is not canceled on the server. A canceled wait for a synchronous standby would
+    /// show a commit to every reader before the standby has the commit; left alone, the commit
+    /// stays invisible and locked until the standby confirms. Other statements end by
+    /// `statement_timeout`.
+    pub(super) async fn query(
         &self,
-        sql: &Sql,
+        statement: &SqlStatement,
         parameters: Parameters<'_>,
-        end: Instant,
-    ) -> Result<Vec<Row>, Failed> {
+        deadline: Instant,
+    ) -> Result<Vec<Row>, StatementError> {
         if !self.is_open() {
-            return Err(Failed::Unsent("the connection to PostgreSQL is closed".to_owned()));
+            let reason = "the connection to PostgreSQL is closed";
+            return Err(StatementError::Unsent(reason.to_owned()));
         }
-        self.until(end, self.query(sql, parameters)).await
+        self.run_until(deadline, self.send(statement, parameters)).await
     }
 
-    /// As [`Link::ask`], for a statement whose effect must be durable, on a connection that nobody
-    /// else uses meanwhile.
+    /// Runs a statement whose effect must be durable, as [`PostgresConnection::query`] does, on a
+    /// connection without concurrent users.
     pub(super) async fn change(
         &self,
-        sql: &Sql,
+        statement: &SqlStatement,
         parameters: Parameters<'_>,
-        end: Instant,
-    ) -> Result<Vec<Row>, Failed> {
-        let before = self.said.unreplicated.load(Ordering::Acquire);
-        let rows = self.ask(sql, parameters, end).await?;
-        // The warning comes before the end of the statement, and is counted before that is told.
-        if self.said.unreplicated.load(Ordering::Acquire) == before {
+        deadline: Instant,
+    ) -> Result<Vec<Row>, StatementError> {
+        let before = self.driver.unreplicated.load(Ordering::Acquire);
+        let rows = self.query(statement, parameters, deadline).await?;
+        // The warning precedes the end of the statement and is counted before the reply arrives.
+        if self.driver.unreplicated.load(Ordering::Acquire) == before {
             return Ok(rows);
         }
         let reason = "the commit was not confirmed by the synchronous standby: the wait for it was \
                       canceled";
-        Err(Failed::Silent(reason.to_owned()))
+        Err(StatementError::Indeterminate(reason.to_owned()))
     }
 
-    async fn query(&self, sql: &Sql, parameters: Parameters<'_>) -> Result<Vec<Row>, Error> {
+    async fn send(
+        &self,
+        statement: &SqlStatement,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Row>, Error> {
         let Some(prepared) = &self.prepared else {
-            let types = sql.types.iter().cloned();
+            let types = statement.types.iter().cloned();
             let typed: Vec<_> = parameters.iter().copied().zip(types).collect();
-            return self.client.query_typed(sql.text, &typed).await;
+            return self.client.query_typed(statement.text, &typed).await;
         };
-        let statement = self.statement(prepared, sql).await?;
+        let statement = self.prepared_statement(prepared, statement).await?;
         self.client.query(&statement, parameters).await
     }
 
-    /// Prepares statements, where the server keeps them.
-    pub(super) async fn prepare(&self, statements: &[&Sql], end: Instant) -> Result<(), Failed> {
+    /// Prepares statements, unless the connection runs behind a pooler.
+    pub(super) async fn prepare(
+        &self,
+        statements: &[&SqlStatement],
+        deadline: Instant,
+    ) -> Result<(), StatementError> {
         let Some(prepared) = &self.prepared else { return Ok(()) };
-        let each = async {
-            for sql in statements {
-                self.statement(prepared, sql).await?;
+        let prepare_all = async {
+            for statement in statements {
+                self.prepared_statement(prepared, statement).await?;
             }
             Ok(())
         };
-        self.until(end, each).await
+        self.run_until(deadline, prepare_all).await
     }
 
-    /// The statement as this connection knows it; prepared now if it does not.
-    async fn statement(&self, prepared: &Prepared, sql: &Sql) -> Result<Statement, Error> {
-        let name = sql.text.as_ptr().addr();
-        let known = prepared.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
-        if let Some(statement) = known {
-            return Ok(statement);
+    /// Prepared form of a statement, prepared on first use.
+    async fn prepared_statement(
+        &self,
+        prepared: &PreparedStatements,
+        statement: &SqlStatement,
+    ) -> Result<Statement, Error> {
+        let key = statement.text.as_ptr().addr();
+        let found = prepared.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some(found) = found {
+            return Ok(found);
         }
-        let statement = self.client.prepare_typed(sql.text, sql.types).await?;
+        let new = self.client.prepare_typed(statement.text, statement.types).await?;
         let mut prepared = prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(prepared.entry(name).or_insert(statement).clone())
+        Ok(prepared.entry(key).or_insert(new).clone())
     }
 
-    /// Runs a statement without preparing it: one that is seldom used, or has many forms.
-    pub(super) async fn ask_once(
+    /// Runs a statement without preparing it, for rare statements and those of many forms.
+    pub(super) async fn query_unprepared(
         &self,
         text: &str,
         parameters: &[(&(dyn ToSql + Sync), Type)],
-        end: Instant,
-    ) -> Result<Vec<Row>, Failed> {
-        self.until(end, self.client.query_typed(text, parameters)).await
+        deadline: Instant,
+    ) -> Result<Vec<Row>, StatementError> {
+        self.run_until(deadline, self.client.query_typed(text, parameters)).await
     }
 
-    /// Runs statements without parameters and answers.
-    pub(super) async fn run(&self, text: &str, end: Instant) -> Result<(), Failed> {
-        self.until(end, self.client.batch_execute(text)).await
-    }
-
-    async fn until<T>(
+    /// Runs statements without parameters and results.
+    pub(super) async fn execute(
         &self,
-        end: Instant,
-        answer: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Failed> {
-        let in_turn = async {
-            let Some(turn) = &self.turn else { return answer.await };
-            let _turn = turn.lock().await;
-            // Whoever gives up in the middle leaves an answer to come.
-            let mut unless = CloseUnless { link: self, answered: false };
-            let answered = answer.await;
-            unless.answered = true;
-            answered
+        text: &str,
+        deadline: Instant,
+    ) -> Result<(), StatementError> {
+        self.run_until(deadline, self.client.batch_execute(text)).await
+    }
+
+    /// Terminates the session of a lost connection and waits for the end of the session. After a
+    /// failover the session belonged to a different server, and the call returns at once.
+    pub(super) async fn end_session(
+        &self,
+        session: &ServerSession,
+        deadline: Instant,
+    ) -> Result<(), StatementError> {
+        let ServerSession { pid, started } = session;
+        while !self.query(&TERMINATE, &[pid, started], deadline).await?.is_empty() {
+            if Instant::now() >= deadline {
+                let reason = "PostgreSQL does not end the session of a lost connection";
+                return Err(StatementError::Unsent(reason.to_owned()));
+            }
+            sleep(TERMINATION_POLL).await;
+        }
+        Ok(())
+    }
+
+    async fn run_until<T>(
+        &self,
+        deadline: Instant,
+        reply: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, StatementError> {
+        let serialized = async {
+            let Some(serial) = &self.serial else { return reply.await };
+            let _serial = serial.lock().await;
+            // A caller that gives up here leaves an unread reply on the connection.
+            let mut guard = CloseGuard { connection: self, replied: false };
+            let result = reply.await;
+            guard.replied = true;
+            result
         };
-        let result = match timeout_at(end, in_turn).await {
-            Ok(result) => result.map_err(|error| Failed::of(&error)),
-            Err(_) => Err(Failed::Silent("PostgreSQL did not answer in time".to_owned())),
+        let result = match timeout_at(deadline, serialized).await {
+            Ok(result) => result.map_err(|error| StatementError::of(&error)),
+            Err(_) => {
+                Err(StatementError::Indeterminate("PostgreSQL did not answer in time".to_owned()))
+            }
         };
-        if let Err(failed) = &result
-            && failed.ends_link()
+        if let Err(error) = &result
+            && error.breaks_connection()
         {
             self.close();
         }
@@ -222,32 +265,32 @@ impl Link {
     }
 }
 
-/// Closes the connection when it is dropped before there was an answer.
-struct CloseUnless<'a> {
-    link: &'a Link,
-    answered: bool,
+/// Closes the connection when dropped before the reply.
+struct CloseGuard<'a> {
+    connection: &'a PostgresConnection,
+    replied: bool,
 }
 
-impl Drop for CloseUnless<'_> {
+impl Drop for CloseGuard<'_> {
     fn drop(&mut self) {
-        if !self.answered {
-            self.link.close();
+        if !self.replied {
+            self.connection.close();
         }
     }
 }
 
-impl Drop for Link {
+impl Drop for PostgresConnection {
     fn drop(&mut self) {
         self.close();
     }
 }
 
 async fn drive(
-    mut connection: Connection<Socket, Encrypted>,
-    said: Arc<Said>,
-    heard: Option<mpsc::Sender<String>>,
+    mut connection: Connection<Socket, EncryptedStream>,
+    state: Arc<DriverState>,
+    inbox: Option<mpsc::Sender<String>>,
 ) {
-    let mut stopped = pin!(said.stop.notified());
+    let mut stopped = pin!(state.stop.notified());
     loop {
         let message = tokio::select! {
             biased;
@@ -257,21 +300,20 @@ async fn drive(
         match message {
             Some(Ok(AsyncMessage::Notice(notice))) => {
                 if is_unreplicated(&notice) {
-                    said.unreplicated.fetch_add(1, Ordering::AcqRel);
+                    state.unreplicated.fetch_add(1, Ordering::AcqRel);
                 }
-                let (code, text) = (notice.code().code(), notice.message());
-                tracing::debug!(store.notice = text, store.code = code, "PostgreSQL says");
+                let (code, notice) = (notice.code().code(), notice.message());
+                tracing::debug!(notice, code, "PostgreSQL sent a notice");
             }
             Some(Ok(AsyncMessage::Notification(notification))) => {
-                if let Some(heard) = &heard {
-                    // Where it is full, the message is lost: messages are hints.
-                    let _ = heard.try_send(notification.payload().to_owned());
+                if let Some(inbox) = &inbox {
+                    // A full inbox loses the message: messages are hints.
+                    let _ = inbox.try_send(notification.payload().to_owned());
                 }
             }
             Some(Ok(_)) => {}
             Some(Err(error)) => {
-                let reason = super::error::line(&error);
-                tracing::debug!(error = reason, "the connection to PostgreSQL ended");
+                tracing::debug!(error = line(&error), "a connection to PostgreSQL was lost");
                 return;
             }
             None => return,
@@ -279,16 +321,16 @@ async fn drive(
     }
 }
 
-/// Whether a warning says that a commit did not wait for the synchronous standby. Its text may be
-/// in any language; where it was written in the server is not.
+/// True if a warning reports a commit that skipped the wait for the synchronous standby. The
+/// message may be in any language; the warning's place in the server's source is not.
 fn is_unreplicated(notice: &DbError) -> bool {
     let warns = !matches!(
         notice.parsed_severity(),
         Some(Severity::Notice | Severity::Debug | Severity::Info | Severity::Log)
     );
-    let written = notice.routine().is_some_and(|routine| routine.starts_with("SyncRep"))
+    let by_source = notice.routine().is_some_and(|routine| routine.starts_with("SyncRep"))
         || notice.file().is_some_and(|file| file.ends_with("syncrep.c"));
-    let told = notice.message().contains("synchronous replication")
+    let by_message = notice.message().contains("synchronous replication")
         || notice.detail().is_some_and(|detail| detail.contains("already committed locally"));
-    warns && (written || told)
+    warns && (by_source || by_message)
 }

@@ -1,5 +1,4 @@
-//! What the driver's and the server's errors mean: one line for the log, and whether anything may
-//! have been changed.
+//! Errors of the driver and the server: one line for the log, and whether a change is possible.
 
 use std::error::Error as _;
 
@@ -8,62 +7,69 @@ use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::store::shared::engine::EngineError;
 
-/// The file that operators run who forbid the gateway to create tables; it grants the rights too.
+/// Script for operators who forbid the gateway to create tables; grants the required rights too.
 pub(super) const RIGHTS_FILE: &str = "config/postgres.sql";
 
-/// Why a statement has no answer.
+/// Failure of a statement.
 #[derive(Debug, Clone)]
-pub(super) enum Failed {
-    /// The server said so, and has undone it.
-    Said {
-        /// The server's code.
+pub(super) enum StatementError {
+    /// The server reported an error and rolled the statement back.
+    Rejected {
+        /// SQLSTATE of the error.
         code: SqlState,
-        /// One line.
+        /// Description as one line.
         reason: String,
     },
-    /// It did not leave this process.
+    /// The statement was not sent.
     Unsent(String),
-    /// Nobody knows what became of it.
-    Silent(String),
+    /// The statement was sent and its result is unknown.
+    Indeterminate(String),
 }
 
-impl From<Failed> for EngineError {
-    fn from(failed: Failed) -> Self {
-        match failed {
-            Failed::Said { reason, .. } | Failed::Unsent(reason) => Self::Rejected(reason),
-            Failed::Silent(reason) => Self::Indeterminate(reason),
+impl From<StatementError> for EngineError {
+    fn from(error: StatementError) -> Self {
+        match error {
+            StatementError::Rejected { reason, .. } | StatementError::Unsent(reason) => {
+                Self::Rejected(reason)
+            }
+            StatementError::Indeterminate(reason) => Self::Indeterminate(reason),
         }
     }
 }
 
-impl Failed {
-    /// As a trouble of a question, which changes nothing whatever becomes of it.
-    pub(super) fn of_question(self) -> EngineError {
+impl StatementError {
+    /// Description as one line.
+    pub(super) fn reason(self) -> String {
         match self {
-            Self::Said { reason, .. } | Self::Unsent(reason) | Self::Silent(reason) => {
-                EngineError::Rejected(reason)
+            Self::Rejected { reason, .. } | Self::Unsent(reason) | Self::Indeterminate(reason) => {
+                reason
             }
         }
     }
 
-    /// What the driver's error means for a statement that was sent.
+    /// Converts the error of a read, which never changes a record.
+    pub(super) fn of_read(self) -> EngineError {
+        EngineError::Rejected(self.reason())
+    }
+
+    /// Classifies the driver's error for a statement that was sent.
     pub(super) fn of(error: &Error) -> Self {
-        let Some(said) = error.as_db_error() else { return Self::Silent(line(error)) };
-        if undone(said) {
-            Self::Said { code: said.code().clone(), reason: line(error) }
-        } else {
-            Self::Silent(line(error))
+        match error.as_db_error() {
+            Some(reported) if rolled_back(reported) => {
+                Self::Rejected { code: reported.code().clone(), reason: line(error) }
+            }
+            _ => Self::Indeterminate(line(error)),
         }
     }
 
-    /// Whether the connection should not be used again.
-    pub(super) fn ends_link(&self) -> bool {
+    /// True if the connection must be replaced.
+    pub(super) fn breaks_connection(&self) -> bool {
         match self {
-            Self::Unsent(_) | Self::Silent(_) => true,
-            Self::Said { code, .. } => [
-                // Became a standby: the next connection may find the primary.
+            Self::Unsent(_) | Self::Indeterminate(_) => true,
+            Self::Rejected { code, .. } => [
+                // The server became a standby; the next connection may reach the primary.
                 SqlState::READ_ONLY_SQL_TRANSACTION,
-                // A prepared statement that is gone, or no longer fits the tables.
+                // A prepared statement is gone, or no longer matches the tables.
                 SqlState::INVALID_SQL_STATEMENT_NAME,
                 SqlState::DUPLICATE_PSTATEMENT,
                 SqlState::FEATURE_NOT_SUPPORTED,
@@ -73,24 +79,33 @@ impl Failed {
     }
 }
 
-/// Whether an error proves that the server undid the statement. One that ends the session does not:
-/// it may come after the commit. Nor do the codes for an outcome that the server does not know
-/// itself, and those for its own faults.
-fn undone(said: &DbError) -> bool {
-    let fatal = !matches!(said.parsed_severity(), Some(Severity::Error));
-    let code = said.code().code();
-    let doubtful = ["08", "57P", "XX"].iter().any(|class| code.starts_with(class));
-    !fatal && !doubtful && *said.code() != SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN
+/// Error of a statement that met a different store than the opened store.
+pub(super) fn other_store() -> EngineError {
+    let reason = "the database holds another store than the one that was opened, or none; restart \
+                  to open it";
+    EngineError::Rejected(reason.to_owned())
 }
 
-/// An error as one line: what the server said, or what happened to the connection, and what to do
-/// where that is known.
+/// True if an error proves that the server rolled the statement back.
+///
+/// An error that ends the session is no proof, since the commit may precede the error. The same
+/// holds for codes of an outcome unknown to the server, and for codes of the server's own faults.
+fn rolled_back(error: &DbError) -> bool {
+    let fatal = !matches!(error.parsed_severity(), Some(Severity::Error));
+    let code = error.code().code();
+    let doubtful = ["08", "57P", "XX"].iter().any(|class| code.starts_with(class));
+    !fatal && !doubtful && *error.code() != SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN
+}
+
+/// Formats an error as one line: the server's message or the connection's failure, and a remedy for
+/// well-known codes.
 pub(super) fn line(error: &Error) -> String {
-    if let Some(said) = error.as_db_error() {
-        let code = said.code().code();
-        let detail = said.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
-        let advice = advice(said.code()).map(|advice| format!("; {advice}")).unwrap_or_default();
-        return one_line(&format!("PostgreSQL says: {}{detail}, {code}{advice}", said.message()));
+    if let Some(reported) = error.as_db_error() {
+        let code = reported.code().code();
+        let detail = reported.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
+        let remedy = remedy(reported.code()).map(|text| format!("; {text}")).unwrap_or_default();
+        let message = reported.message();
+        return one_line(&format!("PostgreSQL reports: {message}{detail}, {code}{remedy}"));
     }
     let mut text = error.to_string();
     let mut source = error.source();
@@ -102,21 +117,21 @@ pub(super) fn line(error: &Error) -> String {
     one_line(&text)
 }
 
-fn advice(code: &SqlState) -> Option<String> {
-    let advice = match code.code() {
-        "42501" => return Some(format!("the rights it needs are in {RIGHTS_FILE}")),
+fn remedy(code: &SqlState) -> Option<String> {
+    let remedy = match code.code() {
+        "42501" => return Some(format!("the required rights are in {RIGHTS_FILE}")),
         "28P01" | "28000" => "check the user and the password in `url`, and pg_hba.conf",
         "3D000" => "create the database, or name another one in `url`",
         "26000" | "42P05" => {
-            "a transaction pooler that does not know prepared statements? set `prepared = false`"
+            "behind a transaction pooler without prepared statements, set `prepared = false`"
         }
         "53300" => "raise max_connections, or lower `pool` in [store.postgres]",
         "53100" => "the server's disk is full",
-        "57014" => "it took longer than `timeout` in [store.postgres]",
-        "25006" => "it is a standby or read-only; name all hosts in `url`",
+        "57014" => "the statement took longer than `timeout` in [store.postgres] allows",
+        "25006" => "the server is a standby or read-only; name all hosts in `url`",
         _ => return None,
     };
-    Some(advice.to_owned())
+    Some(remedy.to_owned())
 }
 
 fn one_line(text: &str) -> String {

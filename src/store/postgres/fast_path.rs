@@ -1,20 +1,23 @@
-//! Nearly all groups there are: claims that expect nothing, and records that take the place of
-//! others. Their statement does half of the work of the one for everything (`commit`), which is
-//! asked when something was in the way.
+//! Fast path for claims of absent records and replacements, by far the most frequent changes.
+//!
+//! The statement does about half the work of the general statement in `commit`, which takes over
+//! groups that met an unexpected record.
 
 use std::collections::HashMap;
 
 use tokio::time::Instant;
-use tokio_postgres::Row as Answer;
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::connection::{Failed, Link, Sql};
-use super::{bigint, uuid_of};
-use crate::store::shared::engine::{CasResult, EncodedChange, EncodedRecord, Group};
+use super::connection::PostgresConnection;
+use super::error::{StatementError, line};
+use super::statement::SqlStatement;
+use super::values::{to_bigint, to_uuid};
+use crate::store::shared::engine::{CasResult, Group, GroupChange, StoredRecord};
 
-/// The statement.
-pub(super) const QUICK: Sql = Sql {
+/// Statement for claims and replacements.
+pub(super) const FAST_PATH: SqlStatement = SqlStatement {
     text: include_str!("fast_path.sql"),
     types: &[
         Type::UUID_ARRAY,
@@ -38,11 +41,11 @@ pub(super) const QUICK: Sql = Sql {
     ],
 };
 
-/// Rows and what they put, in the order of their ids.
+/// Changes and records as columns, in the order of the ids.
 #[derive(Debug, Default)]
-struct Columns<'a> {
+struct PutColumns<'a> {
     ids: Vec<Uuid>,
-    several: Vec<bool>,
+    grouped: Vec<bool>,
     expects: Vec<i64>,
     versions: Vec<i64>,
     data: Vec<&'a [u8]>,
@@ -52,58 +55,58 @@ struct Columns<'a> {
     subjects: Vec<Option<Uuid>>,
 }
 
-/// A row with what it puts, and whether its group has several.
-type Put<'a> = (&'a EncodedChange, &'a EncodedRecord, bool);
+/// A change with its new record, and true for a group of several changes.
+type GroupedPut<'a> = (&'a GroupChange, &'a StoredRecord, bool);
 
-impl<'a> Columns<'a> {
-    fn of(mut rows: Vec<Put<'a>>) -> Self {
-        rows.sort_unstable_by_key(|(row, ..)| row.id);
+impl<'a> PutColumns<'a> {
+    fn of(mut puts: Vec<GroupedPut<'a>>) -> Self {
+        puts.sort_unstable_by_key(|(change, ..)| change.id);
         let mut columns = Self::default();
-        for (row, put, several) in rows {
-            columns.ids.push(uuid_of(row.id.as_bytes()));
-            columns.several.push(several);
-            columns.expects.push(row.expect.unwrap_or_default().cast_signed());
+        for (change, put, grouped) in puts {
+            columns.ids.push(to_uuid(change.id.as_bytes()));
+            columns.grouped.push(grouped);
+            columns.expects.push(change.expect.unwrap_or_default().cast_signed());
             columns.versions.push(put.head.version.cast_signed());
             columns.data.push(&put.bytes);
             columns.open.push(put.head.open);
-            columns.owners.push(put.owner.map(|owner| uuid_of(&owner)));
-            columns.expires.push(put.head.expires.map(bigint));
-            columns.subjects.push(put.head.subject.map(|subject| uuid_of(&subject)));
+            columns.owners.push(put.owner.map(|owner| to_uuid(&owner)));
+            columns.expires.push(put.head.expires.map(to_bigint));
+            columns.subjects.push(put.head.subject.map(|subject| to_uuid(&subject)));
         }
         columns
     }
 }
 
-/// Whether the statement is for all of these groups.
-pub(super) fn fits(groups: &[Group]) -> bool {
-    let puts = |group: &Group| group.changes.iter().all(|row| row.put.is_some());
+/// True if the statement supports every group in `groups`.
+pub(super) fn supports(groups: &[Group]) -> bool {
+    let puts = |group: &Group| group.changes.iter().all(|change| change.put.is_some());
     groups.iter().all(|group| !group.resent && puts(group))
 }
 
-/// Makes the groups and says how each ended; `None`: it was not made, and it has to be asked what
-/// is in its way. The whole is `None` in another store than this one.
+/// Commits the groups and returns a result for each; `None` for a group that was not applied and
+/// whose obstacle is unknown. Returns `None` as a whole for a different store.
 pub(super) async fn commit(
-    link: &Link,
+    connection: &PostgresConnection,
     store_id: &Uuid,
     groups: &[Group],
-    end: Instant,
-) -> Result<Option<Vec<Option<CasResult>>>, Failed> {
+    deadline: Instant,
+) -> Result<Option<Vec<Option<CasResult>>>, StatementError> {
     let (mut claims, mut updates) = (Vec::new(), Vec::new());
     for group in groups {
-        let several = group.changes.len() > 1;
-        for row in &group.changes {
-            let Some(put) = &row.put else { continue };
-            let rows = if row.expect.is_none() { &mut claims } else { &mut updates };
-            rows.push((row, put, several));
+        let grouped = group.changes.len() > 1;
+        for change in &group.changes {
+            let Some(put) = &change.put else { continue };
+            let puts = if change.expect.is_none() { &mut claims } else { &mut updates };
+            puts.push((change, put, grouped));
         }
     }
-    let (claims, updates) = (Columns::of(claims), Columns::of(updates));
-    let answers = link
+    let (claims, updates) = (PutColumns::of(claims), PutColumns::of(updates));
+    let rows = connection
         .change(
-            &QUICK,
+            &FAST_PATH,
             &[
                 &claims.ids,
-                &claims.several,
+                &claims.grouped,
                 &claims.versions,
                 &claims.data,
                 &claims.open,
@@ -111,7 +114,7 @@ pub(super) async fn commit(
                 &claims.expires,
                 &claims.subjects,
                 &updates.ids,
-                &updates.several,
+                &updates.grouped,
                 &updates.expects,
                 &updates.versions,
                 &updates.data,
@@ -121,41 +124,41 @@ pub(super) async fn commit(
                 &updates.subjects,
                 store_id,
             ],
-            end,
+            deadline,
         )
         .await?;
-    read(&answers, groups).map_err(|error| {
-        Failed::Silent(format!(
-            "the server's answer makes no sense: {}",
-            super::error::line(&error)
+    read_results(&rows, groups).map_err(|error| {
+        let defect = line(&error);
+        StatementError::Indeterminate(format!(
+            "PostgreSQL's reply to a commit is invalid: {defect}"
         ))
     })
 }
 
-/// What the lines say: one for each row that was not made, and one that says that it is the store.
-fn read(
-    answers: &[Answer],
+/// Reads the reply: a row per change left unapplied, and a row without an id to identify the store.
+fn read_results(
+    rows: &[Row],
     groups: &[Group],
 ) -> Result<Option<Vec<Option<CasResult>>>, tokio_postgres::Error> {
     let mut missed: HashMap<Uuid, Option<Vec<u8>>> = HashMap::new();
     let mut is_store = false;
-    for answer in answers {
-        match answer.try_get::<_, Option<Uuid>>(0)? {
-            Some(id) => _ = missed.insert(id, answer.try_get(1)?),
+    for row in rows {
+        match row.try_get::<_, Option<Uuid>>(0)? {
+            Some(id) => _ = missed.insert(id, row.try_get(1)?),
             None => is_store = true,
         }
     }
     if !is_store {
         return Ok(None);
     }
-    let mut end_of = |group: &Group| {
-        // A row of a group of several is never missed alone: the statement fails.
-        let first = group.changes.first().map(|row| uuid_of(row.id.as_bytes()));
+    let mut result_of = |group: &Group| {
+        // A group of several changes never misses one alone: the statement fails instead.
+        let first = group.changes.first().map(|change| to_uuid(change.id.as_bytes()));
         match first.and_then(|id| missed.remove(&id)) {
             None => Some(CasResult::Done),
             Some(winner @ Some(_)) => Some(CasResult::Lost { index: 0, winner }),
             Some(None) => None,
         }
     };
-    Ok(Some(groups.iter().map(&mut end_of).collect()))
+    Ok(Some(groups.iter().map(&mut result_of).collect()))
 }

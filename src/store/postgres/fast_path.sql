@@ -1,21 +1,23 @@
--- Claims that expect nothing, and records that take the place of others: nearly all there is. What
--- this does not make, and cannot say why, commit.sql does. One statement, one transaction.
+-- Applies claims of absent records and replacements, by far the most frequent changes, as one
+-- statement and one transaction. Groups that this statement can neither apply nor explain are left
+-- to commit.sql.
 --
--- New records come first, in the order of their ids; then those that are there are locked, in that
--- order too (the settings of a connection leave an index scan only). A claim may wait for a record
--- that another statement replaces, and who replaces waits for nobody's claim any more: nobody waits in
--- a circle, unless two processes change one record and meet with commit.sql. The server ends one of
--- those, and it is tried again.
+-- New records are inserted first, in the order of their ids; then existing records are locked, in
+-- the same order (the settings of a connection allow index scans only). A claim may wait for a
+-- session that replaces a record, but a session that replaces records no longer waits for claims.
+-- So no cycle of waits is possible, except between two processes that change one record while one
+-- of them runs commit.sql. The server ends one statement of such a deadlock, and the statement is
+-- repeated.
 --
--- No join touches the table of records: whatever the planner believes about sizes, each row of it is
--- found by the primary key.
+-- No join touches the table of records: each row is found by the primary key, whatever the planner
+-- believes about the sizes of tables.
 --
--- In another store than the one that was opened there is nothing to do.
+-- Empty in a store other than the opened store, so that the statement changes no rows there.
 WITH here AS MATERIALIZED (
     SELECT FROM oncegate.store AS s WHERE s.store_id = $18::uuid
 ),
--- What was there when this statement began is not tried: the insertion would wait for whoever changes
--- it just now. What came since is waited for.
+-- Records present at the beginning of the statement are not inserted: the insertion would wait for
+-- a session that is changing them. Records inserted since then are waited for.
 inserted AS (
     INSERT INTO oncegate.record (id, version, data, open, owner, expires, subject)
     SELECT id, version, data, open, owner, expires, subject
@@ -26,8 +28,8 @@ inserted AS (
       AND c.id NOT IN (SELECT r.id FROM oncegate.record AS r WHERE r.id = ANY ($1::uuid[]))
     ON CONFLICT (id) DO NOTHING RETURNING id
 ),
--- A record that changed since this statement began is met as it is now, and left alone. Where an id
--- stands among the ids is found by halving: they are sorted.
+-- A record changed after the statement began is compared in its current version, and left alone.
+-- width_bucket finds the position of an id among the sorted ids by binary search.
 updated AS (
     UPDATE oncegate.record AS r
     SET version = ($12::int8[])[width_bucket(r.id, $9::uuid[])],
@@ -39,26 +41,27 @@ updated AS (
     WHERE r.id = ANY ($9::uuid[])
       AND r.version = ($11::int8[])[width_bucket(r.id, $9::uuid[])]
       AND EXISTS (SELECT FROM here)
-      -- The count is there to have the claims made before.
+      -- Always true; the count forces the insertions to run first.
       AND (SELECT count(*) FROM inserted) >= 0
     RETURNING r.id
 )
--- A line for each row that was not made, and what a claim met: what was there when this statement
--- began. When it is one of several in a group, the division by zero undoes the statement: none of
--- them may stay. The counts spare the search where all were made.
+-- A row for each change that was not applied, with the record in the way of a claim as of the
+-- beginning of the statement. If the change is one of several in its group, the division by zero
+-- rolls the statement back, because a group must not be applied in part. The counts skip the search
+-- when every change was applied.
 SELECT c.id, (SELECT r.data FROM oncegate.record AS r WHERE r.id = c.id) AS found,
-       1 / CASE WHEN c.several THEN 0 ELSE 1 END AS whole, NULL::text AS durable
-FROM unnest($1::uuid[], $2::bool[]) AS c(id, several)
+       1 / CASE WHEN c.grouped THEN 0 ELSE 1 END AS whole, NULL::text AS durable
+FROM unnest($1::uuid[], $2::bool[]) AS c(id, grouped)
 WHERE (SELECT count(*) FROM inserted) < cardinality($1::uuid[])
   AND EXISTS (SELECT FROM here)
   AND c.id NOT IN (SELECT id FROM inserted)
 UNION ALL
-SELECT u.id, NULL, 1 / CASE WHEN u.several THEN 0 ELSE 1 END, NULL
-FROM unnest($9::uuid[], $10::bool[]) AS u(id, several)
+SELECT u.id, NULL, 1 / CASE WHEN u.grouped THEN 0 ELSE 1 END, NULL
+FROM unnest($9::uuid[], $10::bool[]) AS u(id, grouped)
 WHERE (SELECT count(*) FROM updated) < cardinality($9::uuid[])
   AND EXISTS (SELECT FROM here)
   AND u.id NOT IN (SELECT id FROM updated)
--- A line without an id: it is this store. For the rest of it see commit.sql.
+-- A row without an id identifies the store. `durable` is explained in commit.sql.
 UNION ALL
 SELECT NULL, NULL, 1,
        CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')

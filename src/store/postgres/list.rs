@@ -1,4 +1,4 @@
-//! Listings: one statement for each form of a query.
+//! Listings: one statement per form of a query.
 
 use std::fmt::Write as _;
 
@@ -7,35 +7,41 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
-use super::commit::OTHER_STORE;
-use super::connection::Failed;
-use super::{IS_STORE, Postgres, bigint, uuid_of};
+use super::error::{StatementError, line, other_store};
+use super::pool::ConnectionPool;
+use super::statement::SqlStatement;
+use super::values::{to_bigint, to_uuid};
 use crate::idempotency::RecordId;
 use crate::store::Query;
 use crate::store::shared::engine::{EngineError, ListedRecord};
 
-/// The statement of a query and its parameters. The limit stands in the text, because the planner
-/// takes the index that has the order when it knows how few rows are wanted.
-pub(super) struct Asked {
+const IS_STORE: SqlStatement = SqlStatement {
+    text: "SELECT FROM oncegate.store AS s WHERE s.store_id = $1::uuid",
+    types: &[Type::UUID],
+};
+
+/// Statement and parameters of a query. The limit is part of the text, because the planner chooses
+/// the index with the requested order only for a known small number of rows.
+pub(super) struct ListStatement {
     pub(super) text: String,
     pub(super) uuids: Vec<Uuid>,
     pub(super) expired_at: Option<i64>,
 }
 
-impl Asked {
+impl ListStatement {
     pub(super) fn of(query: &Query) -> Self {
         let mut text = "SELECT r.id, r.data FROM oncegate.record AS r WHERE true".to_owned();
         let mut uuids = Vec::new();
-        let mut with = |text: &mut String, condition: &str, bytes: &[u8; 16]| {
-            uuids.push(uuid_of(bytes));
+        let mut add_condition = |text: &mut String, condition: &str, bytes: &[u8; 16]| {
+            uuids.push(to_uuid(bytes));
             // Writing to a string cannot fail.
             let _ = write!(text, " AND {condition} ${}", uuids.len());
         };
         if let Some(subject) = &query.subject {
-            with(&mut text, "r.subject =", subject);
+            add_condition(&mut text, "r.subject =", subject);
         }
         if let Some(after) = &query.after {
-            with(&mut text, "r.id >", after.as_bytes());
+            add_condition(&mut text, "r.id >", after.as_bytes());
         }
         if query.open {
             text.push_str(" AND r.open");
@@ -46,7 +52,7 @@ impl Asked {
                  WHERE l.id = r.owner AND l.lease_until > clock_timestamp())",
             );
         }
-        let expired_at = query.expired_at.map(bigint);
+        let expired_at = query.expired_at.map(to_bigint);
         if expired_at.is_some() {
             let _ = write!(text, " AND r.expires <= ${} ORDER BY r.expires, r.id", uuids.len() + 1);
         } else {
@@ -58,11 +64,13 @@ impl Asked {
     }
 }
 
+/// Lists the records that match `query` in the store `store_id`.
 pub(super) async fn list(
-    engine: &Postgres,
+    pool: &ConnectionPool,
+    store_id: &Uuid,
     query: &Query,
 ) -> Result<Vec<ListedRecord>, EngineError> {
-    let Asked { text, uuids, expired_at } = Asked::of(query);
+    let ListStatement { text, uuids, expired_at } = ListStatement::of(query);
     let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = Vec::new();
     for uuid in &uuids {
         parameters.push((uuid, Type::UUID));
@@ -70,28 +78,29 @@ pub(super) async fn list(
     if let Some(at) = &expired_at {
         parameters.push((at, Type::INT8));
     }
-    let link = engine.linked(engine.reader(0)).await.map_err(Failed::of_question)?;
-    let end = Instant::now() + engine.timeout;
-    let rows = link.ask_once(&text, &parameters, end).await.map_err(Failed::of_question)?;
-    let is_store = link.ask(&IS_STORE, &[&engine.store_id], end).await;
-    if is_store.map_err(Failed::of_question)?.is_empty() {
-        return Err(EngineError::Rejected(OTHER_STORE.to_owned()));
+    let connection = pool.connection(pool.reader(0)).await?;
+    let deadline = Instant::now() + pool.timeout;
+    let rows = connection.query_unprepared(&text, &parameters, deadline).await;
+    let rows = rows.map_err(StatementError::of_read)?;
+    let is_store = connection.query(&IS_STORE, &[store_id], deadline).await;
+    if is_store.map_err(StatementError::of_read)?.is_empty() {
+        return Err(other_store());
     }
-    Ok(found(&rows)?.0)
+    Ok(records_of(&rows)?.0)
 }
 
-/// Rows of an id and its bytes, and whether there is one without an id.
-pub(super) fn found(rows: &[Row]) -> Result<(Vec<ListedRecord>, bool), EngineError> {
-    let unreadable = |error| EngineError::Rejected(super::error::line(&error));
-    let (mut found, mut without) = (Vec::with_capacity(rows.len()), false);
+/// Decodes rows of id and bytes; returns true if a row without an id is among them.
+pub(super) fn records_of(rows: &[Row]) -> Result<(Vec<ListedRecord>, bool), EngineError> {
+    let unreadable = |error| EngineError::Rejected(line(&error));
+    let (mut records, mut has_marker) = (Vec::with_capacity(rows.len()), false);
     for row in rows {
         match row.try_get::<_, Option<Uuid>>(0).map_err(unreadable)? {
-            None => without = true,
+            None => has_marker = true,
             Some(id) => {
                 let bytes = row.try_get(1).map_err(unreadable)?;
-                found.push((RecordId::from_bytes(id.into_bytes()), bytes));
+                records.push((RecordId::from_bytes(id.into_bytes()), bytes));
             }
         }
     }
-    Ok((found, without))
+    Ok((records, has_marker))
 }

@@ -1,4 +1,4 @@
-//! Messages of other gateways, by LISTEN and NOTIFY.
+//! Messages from other gateways, received by `LISTEN` and `NOTIFY`.
 
 use std::time::Duration;
 
@@ -6,114 +6,117 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::types::Type;
 
-use super::Postgres;
-use super::connection::{Link, Sql};
+use super::connection::PostgresConnection;
+use super::error::StatementError;
+use super::pool::ConnectionPool;
+use super::statement::SqlStatement;
 use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
 use crate::store::shared::message::{EVERYONE, Message};
 
-/// Messages that may wait to be handed over; more are dropped.
-const WAITING: usize = 1024;
+/// Limit of received messages that are not delivered yet; further messages are dropped.
+const INBOX: usize = 1024;
 
-/// What a gateway says to itself, to see whether messages arrive at all.
+/// Message of a gateway to itself, which proves that messages arrive.
 const ECHO: &str = "echo";
 
-/// How long the echo may take.
-const ECHO_WITHIN: Duration = Duration::from_secs(5);
+/// Time limit for the echo.
+const ECHO_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Silence after which the connection is tried with an echo.
-const SILENCE: Duration = Duration::from_secs(15);
+/// Silence after which the connection is tested with an echo.
+const ECHO_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Pause before the connection is made again.
-const AGAIN: Duration = Duration::from_millis(500);
+/// Pause before reconnecting.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
-const SEND_ECHO: Sql = Sql { text: "SELECT pg_notify($1, $2)", types: &[Type::TEXT, Type::TEXT] };
+const SEND_ECHO: SqlStatement =
+    SqlStatement { text: "SELECT pg_notify($1, $2)", types: &[Type::TEXT, Type::TEXT] };
 
-/// Where messages to a gateway go.
+/// Channel of the messages to a gateway.
 pub(super) fn channel(owner: &Nonce) -> String {
     let hex: String = owner.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("oncegate_{hex}")
 }
 
-/// Hands messages over until the end starts.
+/// Delivers messages until shutdown.
 pub(super) async fn listen(
-    engine: &Postgres,
+    pool: &ConnectionPool,
     owner: Nonce,
-    heard: &mpsc::Sender<Message>,
-    mut end: Shutdown,
+    inbox: &mpsc::Sender<Message>,
+    mut shutdown: Shutdown,
 ) {
-    let mut listener = Listener { engine, channel: channel(&owner), heard, warned: false };
-    let ended = end.clone();
+    let mut listener = MessageListener { pool, channel: channel(&owner), inbox, warned: false };
+    let started = shutdown.clone();
     let forever = async {
-        while !ended.started() {
-            if let Err(reason) = listener.until_lost().await {
-                tracing::debug!(error = reason, "messages of other gateways do not arrive");
+        while !started.started() {
+            if let Err(error) = listener.listen_until_lost().await {
+                tracing::debug!(error, "notifications do not arrive; waiting requests poll");
             }
-            sleep(AGAIN).await;
+            sleep(RECONNECT_PAUSE).await;
         }
     };
     tokio::select! {
-        () = end.wait() => {}
+        () = shutdown.wait() => {}
         () = forever => {}
     }
 }
 
-struct Listener<'a> {
-    engine: &'a Postgres,
+struct MessageListener<'a> {
+    pool: &'a ConnectionPool,
     channel: String,
-    heard: &'a mpsc::Sender<Message>,
-    /// That messages do not arrive is told once.
+    inbox: &'a mpsc::Sender<Message>,
+    /// Set once missing notifications were logged, so that the warning appears once.
     warned: bool,
 }
 
-impl Listener<'_> {
-    /// Connects and hands over until the connection is lost.
-    async fn until_lost(&mut self) -> Result<(), String> {
-        let (sender, mut arriving) = mpsc::channel(WAITING);
-        let link = self.engine.connector.link(Some(sender)).await?;
+impl MessageListener<'_> {
+    /// Connects and delivers messages until the connection is lost.
+    async fn listen_until_lost(&mut self) -> Result<(), String> {
+        let (sender, mut received) = mpsc::channel(INBOX);
+        let connection = self.pool.connector.connect(Some(sender)).await?;
         let listen = format!("LISTEN {}; LISTEN {}", self.channel, channel(&EVERYONE));
-        let within = Instant::now() + self.engine.timeout;
-        link.run(&listen, within).await.map_err(|failed| reason_of(failed.into()))?;
-        self.echo(&link, &mut arriving).await?;
+        let deadline = Instant::now() + self.pool.timeout;
+        connection.execute(&listen, deadline).await.map_err(StatementError::reason)?;
+        self.check_delivery(&connection, &mut received).await?;
         loop {
-            match timeout(SILENCE, arriving.recv()).await {
-                Ok(Some(payload)) => self.hand_over(&payload),
+            match timeout(ECHO_INTERVAL, received.recv()).await {
+                Ok(Some(payload)) => self.deliver(&payload),
                 Ok(None) => return Err("the connection ended".to_owned()),
-                Err(_) => self.echo(&link, &mut arriving).await?,
+                Err(_) => self.check_delivery(&connection, &mut received).await?,
             }
         }
     }
 
-    fn hand_over(&self, payload: &str) {
+    fn deliver(&self, payload: &str) {
         if let Some(message) = Message::parse(payload) {
-            // Where it is full the message is lost: messages are hints.
-            let _ = self.heard.try_send(message);
+            // A full inbox loses the message: messages are hints.
+            let _ = self.inbox.try_send(message);
         }
     }
 
-    /// Sends itself a message by another connection, and waits for it. A pooler that gives each
-    /// transaction another connection loses them all.
-    async fn echo(
+    /// Sends an echo over a different connection and waits for its arrival. A pooler that assigns a
+    /// connection per transaction loses every notification.
+    async fn check_delivery(
         &mut self,
-        link: &Link,
-        arriving: &mut mpsc::Receiver<String>,
+        connection: &PostgresConnection,
+        received: &mut mpsc::Receiver<String>,
     ) -> Result<(), String> {
-        if !link.is_open() {
+        if !connection.is_open() {
             return Err("the connection ended".to_owned());
         }
-        let control = &self.engine.control;
-        let sent = self.engine.ask(control, &SEND_ECHO, &[&self.channel, &ECHO]).await;
-        sent.map_err(|failed| reason_of(failed.into()))?;
+        let control = &self.pool.control;
+        let sent = self.pool.query(control, &SEND_ECHO, &[&self.channel, &ECHO]).await;
+        sent.map_err(StatementError::reason)?;
         let echoed = async {
-            while let Some(payload) = arriving.recv().await {
+            while let Some(payload) = received.recv().await {
                 if payload == ECHO {
                     return true;
                 }
-                self.hand_over(&payload);
+                self.deliver(&payload);
             }
             false
         };
-        match timeout(ECHO_WITHIN, echoed).await {
+        match timeout(ECHO_TIMEOUT, echoed).await {
             Ok(true) => Ok(()),
             Ok(false) => Err("the connection ended".to_owned()),
             Err(_) => {
@@ -128,8 +131,4 @@ impl Listener<'_> {
             }
         }
     }
-}
-
-fn reason_of(trouble: crate::store::shared::engine::EngineError) -> String {
-    trouble.reason().to_owned()
 }

@@ -1,4 +1,4 @@
-//! A place for a connection that is made again when it is lost.
+//! Slot for a connection that is replaced after a loss.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,91 +7,96 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::connect::Connector;
-use super::connection::{Link, Sql};
-use super::session::Session;
+use super::connection::PostgresConnection;
+use super::error::StatementError;
+use super::session::ServerSession;
+use super::statement::SqlStatement;
 use crate::store::shared::engine::EngineError;
 
-/// At most one connection, shared by all who ask.
+/// At most one connection, shared by every user of the slot.
 #[derive(Debug)]
-pub(super) struct Slot {
-    /// What its connections are for: prepared before they are used, so that the first to ask does
-    /// not wait for that as well.
-    statements: &'static [&'static Sql],
-    state: Mutex<State>,
+pub(super) struct ConnectionSlot {
+    /// Statements to prepare on a new connection, so that the first user need not wait.
+    statements: &'static [&'static SqlStatement],
+    state: Mutex<SlotState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    link: Option<Arc<Link>>,
-    /// Behind a connection that was lost; to be ended before another takes its place.
-    lost: Option<Session>,
-    /// When connecting failed last, and how.
-    failed: Option<(Instant, EngineError)>,
+struct SlotState {
+    connection: Option<Arc<PostgresConnection>>,
+    /// Session of a lost connection, to be terminated before a replacement is used.
+    lost: Option<ServerSession>,
+    /// Time and cause of the last failure to connect.
+    failure: Option<(Instant, EngineError)>,
 }
 
-impl Slot {
-    /// Without a connection yet.
-    pub(super) fn new(statements: &'static [&'static Sql]) -> Self {
+impl ConnectionSlot {
+    /// An empty slot.
+    pub(super) fn new(statements: &'static [&'static SqlStatement]) -> Self {
         Self { statements, state: Mutex::default() }
     }
 
-    /// With a connection in it.
-    pub(super) fn with(link: Link) -> Self {
-        let state = State { link: Some(Arc::new(link)), ..State::default() };
+    /// A slot that holds `connection`.
+    pub(super) fn with(connection: PostgresConnection) -> Self {
+        let connection = Some(Arc::new(connection));
+        let state = SlotState { connection, ..SlotState::default() };
         Self { statements: &[], state: Mutex::new(state) }
     }
 
-    /// The connection; made now when there is none, which takes the connector's time limit at most,
-    /// and `timeout` for what is left of the one before.
-    pub(super) async fn link(
+    /// Returns the connection, replacing a missing or closed connection.
+    ///
+    /// Takes at most the connector's time limit, and `timeout` for each of two further steps:
+    /// terminating the predecessor's session and preparing statements.
+    pub(super) async fn connection(
         &self,
         connector: &Connector,
         timeout: Duration,
-    ) -> Result<Arc<Link>, EngineError> {
-        let asked = Instant::now();
+    ) -> Result<Arc<PostgresConnection>, EngineError> {
+        let requested = Instant::now();
         let mut state = self.state.lock().await;
-        if let Some(link) = &state.link
-            && link.is_open()
+        if let Some(connection) = &state.connection
+            && connection.is_open()
         {
-            return Ok(link.clone());
+            return Ok(connection.clone());
         }
-        if let Some(lost) = state.link.take() {
+        if let Some(lost) = state.connection.take() {
             lost.close();
             state.lost = lost.session().cloned();
         }
-        // Those who waited for a try that failed do not try one after the other.
-        if let Some((at, trouble)) = &state.failed
-            && *at >= asked
+        // Callers queued behind a failed attempt share its error rather than retrying in turn.
+        if let Some((at, error)) = &state.failure
+            && *at >= requested
         {
-            return Err(trouble.clone());
+            return Err(error.clone());
         }
-        match self.replace(connector, state.lost.as_ref(), timeout).await {
-            Ok(link) => {
-                let link = Arc::new(link);
-                *state = State { link: Some(link.clone()), ..State::default() };
-                Ok(link)
+        match self.connect(connector, state.lost.as_ref(), timeout).await {
+            Ok(connection) => {
+                let connection = Arc::new(connection);
+                let current = Some(connection.clone());
+                *state = SlotState { connection: current, ..SlotState::default() };
+                Ok(connection)
             }
             Err(reason) => {
-                let trouble = EngineError::Rejected(reason);
-                state.failed = Some((Instant::now(), trouble.clone()));
-                Err(trouble)
+                let error = EngineError::Rejected(reason);
+                state.failure = Some((Instant::now(), error.clone()));
+                Err(error)
             }
         }
     }
 
-    async fn replace(
+    async fn connect(
         &self,
         connector: &Connector,
-        lost: Option<&Session>,
+        lost: Option<&ServerSession>,
         timeout: Duration,
-    ) -> Result<Link, String> {
-        let link = connector.link(None).await?;
+    ) -> Result<PostgresConnection, String> {
+        let connection = connector.connect(None).await?;
         if let Some(lost) = lost {
-            let ended = lost.end(&link, Instant::now() + timeout).await;
-            ended.map_err(|failed| failed.of_question().reason().to_owned())?;
+            let ended = connection.end_session(lost, Instant::now() + timeout).await;
+            ended.map_err(StatementError::reason)?;
         }
-        let prepared = link.prepare(self.statements, Instant::now() + timeout).await;
-        prepared.map_err(|failed| failed.of_question().reason().to_owned())?;
-        Ok(link)
+        let prepared = connection.prepare(self.statements, Instant::now() + timeout).await;
+        prepared.map_err(StatementError::reason)?;
+        Ok(connection)
     }
 }

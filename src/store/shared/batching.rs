@@ -3,14 +3,14 @@
 //! A commit costs the server about the same whatever its size, so few large commits leave the
 //! server more time. But callers answered together also send their next requests together: with
 //! every caller in one group, the server is idle while this process works for the callers, and the
-//! reverse. So many callers are split into two groups, one at the server while this process works
-//! for the second.
+//! reverse. So many callers are split into two groups: the server commits a group while this
+//! process works for the callers of the second.
 //!
 //! # Measured constants
 //!
-//! [`REFERENCE_HALF`], [`REFERENCE_CONCURRENT`], [`REFERENCE_ROW_COST`] and
-//! [`REFERENCE_LONG_WAIT`] come from one machine: 2 shared AMD EPYC cores, with PostgreSQL 15 on the
-//! same machine (`docs/performance.md`, "Why two groups take turns"). To measure again elsewhere:
+//! [`REFERENCE_HALF`], [`REFERENCE_CONCURRENT`], [`REFERENCE_ROW_COST`] and [`REFERENCE_LONG_WAIT`]
+//! come from a single machine: 2 shared AMD EPYC cores, with PostgreSQL 15 on the same machine
+//! (`docs/performance.md`, "Why two groups take turns"). To measure again elsewhere:
 //!
 //! 1. Row cost: the backend's CPU time (`/proc/PID/schedstat`) for statements of 1, 32 and 128
 //!    changes, some hundred of each in turn, with `fsync` off. The slope is the cost of a row.
@@ -110,8 +110,8 @@ impl BatchSizer {
         CommitDecision::Commit(if split { queued.div_ceil(2) } else { queued }.min(MAX_GROUPS))
     }
 
-    /// True if commits alternate, one in flight at a time: where a commit takes long by working, a
-    /// concurrent one would only divide the server's cores.
+    /// True if commits alternate, without concurrency: where a commit takes long by working, a
+    /// concurrent commit would only divide the server's cores.
     fn alternates(&self) -> bool {
         self.overlaps && self.waits.iter().any(|wait| *wait <= REFERENCE_LONG_WAIT)
     }

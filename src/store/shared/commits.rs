@@ -1,10 +1,10 @@
 //! Queue of the groups to commit, and the tasks that commit them.
 //!
 //! A lone change leaves at once. While a commit is in flight, arriving groups gather and share the
-//! next commit; `batching` decides the moment and the size. Before a small commit leaves, tasks
-//! that are ready to run may queue their changes too. As many commits run concurrently as the
-//! engine has connections. Groups that name the same record keep their order: a later group waits
-//! for the result of the earlier group.
+//! next commit; `batching` decides the moment and the size. Before a small commit leaves, ready
+//! tasks may queue changes too. As many commits run concurrently as the engine has connections.
+//! Groups that name the same record keep their order: a later group waits for the result of the
+//! earlier group.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -140,7 +140,7 @@ impl CommitQueue {
         }
     }
 
-    /// Yields to ready tasks for as long as they queue further groups.
+    /// Yields to ready tasks until no further groups arrive.
     ///
     /// Groups that are ready in this process cost no wait. Without the yields, a commit would carry
     /// only the groups queued by chance before this task ran.
@@ -179,7 +179,7 @@ impl CommitQueue {
         state.sizer.record(rows, duration);
     }
 
-    /// Records the end of a commit. The task looks for the next commit on its own.
+    /// Records the end of a commit; the task continues with the next commit.
     fn commit_ended(&self) {
         let mut state = self.lock();
         state.commits = state.commits.saturating_sub(1);
@@ -192,8 +192,8 @@ impl CommitQueue {
 }
 
 impl QueueState {
-    /// Number of queued groups, and whether the number suffices for a commit. Zero for a lone
-    /// group after a lone group: sequential changes do not wait for company.
+    /// Number of queued groups, and whether the number suffices for a commit. Zero for a lone group
+    /// after a lone group: sequential changes do not wait for company.
     fn gathered(&self) -> (usize, bool) {
         let alone = self.requests.len() == 1 && self.previous <= 1 && self.commits == 0;
         let groups = if alone { 0 } else { self.requests.len() };
@@ -264,7 +264,7 @@ pub(super) async fn run_connection<E: Engine>(
     }
 }
 
-/// Commits a batch, repeating until the groups have results or their callers stopped waiting.
+/// Commits a batch, repeating until the groups have results or the callers stopped waiting.
 async fn commit<E: Engine>(
     engine: &E,
     queue: &CommitQueue,

@@ -17,30 +17,30 @@ use crate::shutdown::Shutdown;
 use crate::store::codec::{self, Head};
 use crate::store::{Change, Identity, Query};
 
-/// A compare-and-swap of one or several records, applied as a whole or not at all.
+/// A compare-and-swap of a few records, applied as a whole or not at all.
 #[derive(Debug)]
 pub(crate) struct Group {
     /// Changes of the group; no two name the same record.
-    pub(crate) changes: Vec<EncodedChange>,
+    pub(crate) changes: Vec<GroupChange>,
     /// Set when the group was sent before with an unknown result. A change then also succeeds
     /// against a record that already equals its new bytes, and a removal against an absent record.
     pub(crate) resent: bool,
 }
 
-/// One change of a group, with its record encoded.
+/// Change in a group, with an encoded record.
 #[derive(Debug)]
-pub(crate) struct EncodedChange {
+pub(crate) struct GroupChange {
     /// Id of the record to change.
     pub(crate) id: RecordId,
     /// Version the stored record must have; `None` requires an absent record.
     pub(crate) expect: Option<u64>,
     /// Replacement; `None` removes the record.
-    pub(crate) put: Option<EncodedRecord>,
+    pub(crate) put: Option<StoredRecord>,
 }
 
-/// A record as an engine keeps it: the bytes, and the columns of the engine's indexes.
+/// A record as kept by an engine: the bytes, and the columns of the engine's indexes.
 #[derive(Debug)]
-pub(crate) struct EncodedRecord {
+pub(crate) struct StoredRecord {
     /// Output of [`codec::encode`].
     pub(crate) bytes: Vec<u8>,
     /// Version, expiry, subject, and whether the record is open.
@@ -52,8 +52,8 @@ pub(crate) struct EncodedRecord {
 impl Group {
     /// Encodes changes into a group that was not sent yet.
     pub(crate) fn of(changes: Vec<Change>) -> Self {
-        let changes = changes.into_iter().map(|change| EncodedChange {
-            put: change.put.map(|record| EncodedRecord::of(&change.id, &record)),
+        let changes = changes.into_iter().map(|change| GroupChange {
+            put: change.put.map(|record| StoredRecord::of(&change.id, &record)),
             id: change.id,
             expect: change.expect,
         });
@@ -69,13 +69,13 @@ impl Group {
             .sum()
     }
 
-    /// True if the group starts a new attempt, rather than ending one.
+    /// True if the group starts a new attempt, rather than ending an attempt.
     pub(super) fn claims(&self) -> bool {
         self.changes.iter().any(|change| change.put.as_ref().is_some_and(|put| put.head.in_flight))
     }
 }
 
-impl EncodedRecord {
+impl StoredRecord {
     fn of(id: &RecordId, record: &Record) -> Self {
         let head = Head::of(record);
         let owner = head.in_flight.then_some(record.owner);

@@ -35,7 +35,7 @@ pub(super) struct ReplicaLease {
 }
 
 impl ReplicaLease {
-    /// A lease that is not valid before its first heartbeat.
+    /// A lease without a heartbeat yet, so invalid.
     pub(super) fn new(owner: Nonce, duration: Duration) -> Self {
         Self {
             owner,
@@ -52,7 +52,7 @@ impl ReplicaLease {
         clock::millis(clock::uptime()) < self.end.load(Ordering::Acquire)
     }
 
-    /// Current epoch; `None` if other processes may take this process for dead.
+    /// Current epoch; `None` if remote processes may take this process for dead.
     pub(super) fn epoch(&self) -> Option<u64> {
         // Validity is read first: the reverse order could pair an expired epoch with a new lease.
         self.is_valid().then(|| self.epoch.load(Ordering::Acquire))

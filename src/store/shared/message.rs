@@ -3,7 +3,7 @@
 use crate::idempotency::RecordId;
 use crate::idempotency::record::Nonce;
 
-/// A message from one process to another.
+/// A message between two processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Message {
     /// `from` waits for a record that the receiver has in flight.
@@ -25,7 +25,7 @@ pub(crate) enum Message {
     },
 }
 
-/// Address of all processes; every process listens to this address besides its own.
+/// Broadcast address, to which every process listens besides its own address.
 pub(crate) const EVERYONE: Nonce = [0xff; 16];
 
 impl Message {

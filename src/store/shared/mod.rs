@@ -1,9 +1,9 @@
 //! A store that several processes share: the [`Store`] port on top of an [`Engine`].
 //!
 //! `engine` defines the trait of a server; the rest is the same for every server. `commits` queues
-//! changes, batched by `batching`, and repeats them until they have a result. `reads` batches
-//! reads, `lease` keeps the lease and the store's time, and `notify` exchanges messages about
-//! records in flight with the other processes.
+//! changes, batched by `batching`, and repeats changes without a result. `reads` batches reads,
+//! `lease` keeps the lease and the store's time, and `notify` exchanges messages about records in
+//! flight with the other processes.
 
 mod batching;
 mod commits;
@@ -48,7 +48,7 @@ pub struct Timing {
     pub lease: Duration,
 }
 
-/// A store on a server that other processes use as well. Dropping the store ends its connections.
+/// A store on a server shared by several processes. Dropping the store ends the connections.
 pub(crate) struct SharedStore<E: Engine> {
     engine: Arc<E>,
     identity: Identity,

@@ -25,21 +25,21 @@ const OUTGOING: usize = 4096;
 const PUBLISH_BATCH: usize = 256;
 /// Limit of processes notified for one record; further processes poll.
 const MAX_WAITING: usize = 64;
-/// Limit of announcements queued for each subscriber; a slow subscriber learns that it missed some.
+/// Limit of announcements queued for each subscriber; a slow subscriber learns of the loss.
 const ANNOUNCED: usize = 256;
 
 type Waiters = DashMap<RecordId, Vec<Arc<Notify>>, BuildIdHasher>;
 
-/// Waiters of this process, and the processes that wait for this process.
+/// Waiters of this process, and remote processes waiting for this process.
 #[derive(Debug)]
 pub(super) struct Notifier {
     owner: Nonce,
-    /// Records that this process has in flight, each with the processes to notify.
+    /// Records in flight in this process, with the processes to notify.
     in_flight: DashMap<RecordId, Vec<Nonce>, BuildIdHasher>,
-    /// Local waiters by the record they watch.
+    /// Local waiters by watched record.
     waiters: Arc<Waiters>,
     outgoing: mpsc::Sender<(Nonce, Message)>,
-    /// Records that other processes replaced.
+    /// Records replaced by remote processes.
     replaced: broadcast::Sender<RecordId>,
 }
 
@@ -54,7 +54,7 @@ struct WaiterGuard {
 }
 
 impl Notifier {
-    /// A notifier of the process `owner`, and the messages it sends.
+    /// A notifier of the process `owner`, and the outgoing messages.
     pub(super) fn new(owner: Nonce) -> (Self, OutgoingMessages) {
         let (outgoing, messages) = mpsc::channel(OUTGOING);
         let (in_flight, waiters) = (DashMap::default(), Arc::default());
@@ -85,7 +85,7 @@ impl Notifier {
         Watch::new(Woken { notify, guard: Box::new(guard) })
     }
 
-    /// Subscribes to the records that other processes replace from now on.
+    /// Subscribes to later replacements of records by remote processes.
     pub(super) fn replaced(&self) -> broadcast::Receiver<RecordId> {
         self.replaced.subscribe()
     }

@@ -29,7 +29,7 @@ type RecordBytes = Option<Vec<u8>>;
 /// Queue of the requests to read.
 pub(super) struct ReadQueue(mpsc::Sender<ReadRequest>);
 
-/// One caller's ids, and the channel for the reply.
+/// Ids for a caller, and the channel for the reply.
 struct ReadRequest {
     ids: Vec<RecordId>,
     reply: oneshot::Sender<Result<Vec<RecordBytes>, String>>,

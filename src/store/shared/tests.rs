@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::commits::{self, CommitQueue};
 use super::engine::{
-    CasResult, EncodedChange, EncodedRecord, Engine, EngineError, Group, ListedRecord,
+    CasResult, Engine, EngineError, Group, GroupChange, ListedRecord, StoredRecord,
 };
 use super::message::{EVERYONE, Message};
 use super::{SharedStore, Timing};
@@ -69,13 +69,13 @@ impl MemoryEngine {
         for (index, row) in group.changes.iter().enumerate() {
             let kept = records.get(&row.id);
             let version = kept.map(|kept| codec::peek(&row.id, &kept.bytes).unwrap().version);
-            let own = |put: &EncodedRecord| kept.is_some_and(|kept| kept.bytes == put.bytes);
+            let own = |put: &StoredRecord| kept.is_some_and(|kept| kept.bytes == put.bytes);
             let again = group.resent && row.put.as_ref().map_or(kept.is_none(), own);
             if version != row.expect && !again {
                 return CasResult::Lost { index, winner: kept.map(|kept| kept.bytes.clone()) };
             }
         }
-        for EncodedChange { id, put, .. } in &group.changes {
+        for GroupChange { id, put, .. } in &group.changes {
             match put {
                 Some(put) => {
                     let kept = Kept { bytes: put.bytes.clone(), owner: put.owner };

@@ -15,11 +15,11 @@ fn claimed(n: u64) -> Option<Vec<u8>> {
 }
 
 /// Sends a change as the shared layer does: again after a doubt, until there is a result.
-async fn insist(engine: &Postgres, changes: Vec<Change>) -> CasResult {
+async fn insist(engine: &PostgresEngine, changes: Vec<Change>) -> CasResult {
     insist_on(engine, group(changes)).await
 }
 
-async fn insist_on(engine: &Postgres, group: Group) -> CasResult {
+async fn insist_on(engine: &PostgresEngine, group: Group) -> CasResult {
     let mut groups = [group];
     let mut heard = Vec::new();
     for _ in 0..SENT {
@@ -35,14 +35,14 @@ async fn insist_on(engine: &Postgres, group: Group) -> CasResult {
     panic!("no result: {heard:?}");
 }
 
-async fn unsure(engine: &Postgres, group: Group) -> String {
+async fn indeterminate(engine: &PostgresEngine, group: Group) -> String {
     match engine.commit(0, &[group]).await {
         Err(EngineError::Indeterminate(reason)) => reason,
         other => panic!("expected doubt, got {other:?}"),
     }
 }
 
-async fn refused(engine: &Postgres, group: Group) -> String {
+async fn rejected(engine: &PostgresEngine, group: Group) -> String {
     match engine.commit(0, &[group]).await {
         Err(EngineError::Rejected(reason)) => reason,
         other => panic!("expected a refusal, got {other:?}"),
@@ -50,7 +50,7 @@ async fn refused(engine: &Postgres, group: Group) -> String {
 }
 
 /// A database of its own behind a proxy.
-fn behind_proxy() -> (Chaos, Options, String) {
+fn behind_proxy() -> (Chaos, PostgresOptions, String) {
     let server = servers::Postgres::shared();
     let database = server.create_database();
     let chaos = Chaos::start(server.addr());
@@ -69,7 +69,7 @@ async fn until(what: &str, mut is: impl FnMut() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, looked).await.unwrap_or_else(|_| panic!("never: {what}"));
+    tokio::time::timeout(TIMEOUT, looked).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn a_lost_question_and_a_lost_answer_leave_doubt_that_asking_again_ends() 
     for (n, arrives) in [(1, 0), (2, 1)] {
         assert_eq!(insist(&engine, put(n + 10)).await, CasResult::Done);
         chaos.cut_after_messages(Direction::ToServer, arrives);
-        unsure(&engine, group(put(n))).await;
+        indeterminate(&engine, group(put(n))).await;
         chaos.keep();
         assert_eq!(engine.commit(0, &[again(put(n))]).await.unwrap(), [CasResult::Done]);
         assert_eq!(read(&engine, n).await, claimed(n));
@@ -108,9 +108,9 @@ async fn a_connection_cut_at_any_step_costs_no_change() {
 #[tokio::test]
 async fn a_server_out_of_reach_refuses_until_it_is_back() {
     let (chaos, options, _) = behind_proxy();
-    let engine = open(&Options { timeout: Duration::from_secs(2), ..options }).await;
+    let engine = open(&PostgresOptions { timeout: Duration::from_secs(2), ..options }).await;
     chaos.refuse(true);
-    let reason = refused(&engine, group(put(1))).await;
+    let reason = rejected(&engine, group(put(1))).await;
     assert!(reason.contains(&chaos.addr().to_string()), "{reason}");
     chaos.refuse(false);
     assert_eq!(engine.commit(0, &[group(put(1))]).await.unwrap(), [CasResult::Done]);
@@ -120,12 +120,12 @@ async fn a_server_out_of_reach_refuses_until_it_is_back() {
 async fn a_silent_server_is_waited_for_no_longer_than_said() {
     let (chaos, options, _) = behind_proxy();
     let limit = Duration::from_millis(300);
-    let engine = open(&Options { timeout: limit, connect_timeout: limit, ..options }).await;
+    let engine = open(&PostgresOptions { timeout: limit, connect_timeout: limit, ..options }).await;
     assert_eq!(insist(&engine, put(1)).await, CasResult::Done);
     chaos.freeze(true);
-    let reason = unsure(&engine, group(put(2))).await;
+    let reason = indeterminate(&engine, group(put(2))).await;
     assert!(reason.contains("in time"), "{reason}");
-    let reason = refused(&engine, again(put(2))).await;
+    let reason = rejected(&engine, again(put(2))).await;
     assert!(reason.contains("no answer within"), "{reason}");
     assert!(engine.read(&[id(1)]).await.is_err());
     chaos.freeze(false);
@@ -149,7 +149,7 @@ async fn what_a_lost_connection_left_behind_is_ended_before_anything_is_sent_aga
     let tasks = crate::shutdown::Tasks::default();
     tasks.spawn(async { _ = driver.await });
     let others = other.transaction().await.unwrap();
-    let uuid = super::super::uuid_of(id(1).as_bytes());
+    let uuid = to_uuid(id(1).as_bytes());
     let theirs = "INSERT INTO oncegate.record VALUES ($1, 1, '', false)";
     others.execute(theirs, &[&uuid]).await.unwrap();
 
@@ -185,12 +185,12 @@ async fn what_a_lost_connection_left_behind_is_ended_before_anything_is_sent_aga
 async fn late_bytes_of_a_connection_that_was_given_up_make_no_released_claim_again() {
     let (chaos, options, database) = behind_proxy();
     let limit = Duration::from_secs(1);
-    let engine = open(&Options { timeout: limit, connect_timeout: limit, ..options }).await;
+    let engine = open(&PostgresOptions { timeout: limit, connect_timeout: limit, ..options }).await;
     assert_eq!(insist(&engine, put(9)).await, CasResult::Done);
     let open_before = chaos.open();
     // The claim is on its way when its connection is given up.
     chaos.hold(true);
-    unsure(&engine, group(put(1))).await;
+    indeterminate(&engine, group(put(1))).await;
     assert_eq!(insist_on(&engine, again(put(1))).await, CasResult::Done);
     assert_eq!(insist(&engine, vec![replace(id(1), 1, None)]).await, CasResult::Done);
     assert!(chaos.open() > open_before, "the first connection still has its bytes");
@@ -210,7 +210,7 @@ async fn what_the_server_says_no_to_is_undone() {
     let engine = open(&options).await;
     sql(&database, "ALTER TABLE oncegate.record ADD CHECK (version <> 666)");
     let bad = put_new(id(2), Record { version: 666, ..samples::claim(2) });
-    let reason = refused(&engine, group(vec![put_new(id(1), samples::claim(1)), bad])).await;
+    let reason = rejected(&engine, group(vec![put_new(id(1), samples::claim(1)), bad])).await;
     assert!(reason.contains("23514"), "{reason}");
     assert_eq!(read(&engine, 1).await, None);
     assert_eq!(insist(&engine, put(1)).await, CasResult::Done);
@@ -223,7 +223,7 @@ async fn what_the_server_says_no_to_is_undone() {
                FOR EACH ROW WHEN (NEW.version = 667) EXECUTE FUNCTION ends()";
     sql(&database, end);
     let bad = put_new(id(2), Record { version: 667, ..samples::claim(2) });
-    let reason = unsure(&engine, group(vec![bad])).await;
+    let reason = indeterminate(&engine, group(vec![bad])).await;
     assert!(reason.contains("57P01"), "{reason}");
     assert_eq!(insist(&engine, put(3)).await, CasResult::Done);
 }
@@ -241,9 +241,9 @@ async fn a_statement_that_takes_too_long_is_undone_by_the_server() {
                     FOR EACH ROW WHEN (NEW.version = 666) EXECUTE FUNCTION waits()",
     );
     // Most of it is the server's: it says no well before nobody listens any more.
-    let engine = open(&Options { timeout: Duration::from_secs(5), ..options }).await;
+    let engine = open(&PostgresOptions { timeout: Duration::from_secs(5), ..options }).await;
     let slow = put_new(id(1), Record { version: 666, ..samples::claim(1) });
-    let reason = refused(&engine, group(vec![slow])).await;
+    let reason = rejected(&engine, group(vec![slow])).await;
     assert!(reason.contains("57014") && reason.contains("`timeout`"), "{reason}");
     assert_eq!(read(&engine, 1).await, None);
 }
@@ -266,7 +266,7 @@ async fn a_commit_that_did_not_wait_for_its_standby_is_in_doubt() {
     };
     require("nobody");
     let short = Duration::from_millis(500);
-    let probe = Options { timeout: short, ..options(server.url("postgres")) };
+    let probe = PostgresOptions { timeout: short, ..options(server.url("postgres")) };
     first_to_wait(&*open(&probe).await).await;
     server.run_sql(CANCEL_WAITING);
     until("nobody waits", || server.run_sql(WAITS_FOR_STANDBY) == "0").await;
@@ -298,13 +298,13 @@ async fn a_commit_that_waits_for_its_standby_stays_hidden_when_nobody_waits_for_
     let server = servers::Postgres::start(&[]);
     let patient = open(&options(server.url("postgres"))).await;
     let limit = Duration::from_secs(1);
-    let engine = open(&Options { timeout: limit, ..options(server.url("postgres")) }).await;
+    let engine = open(&PostgresOptions { timeout: limit, ..options(server.url("postgres")) }).await;
     assert_eq!(insist(&engine, put(1)).await, CasResult::Done);
     server.run_sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
     server.run_sql("SELECT pg_reload_conf()");
     let n = first_to_wait(&engine).await;
     // The next connection leaves it alone, and waits for its lock.
-    let reason = refused(&engine, again(put(n))).await;
+    let reason = rejected(&engine, again(put(n))).await;
     assert!(reason.contains("57014"), "{reason}");
     assert_eq!(server.run_sql(WAITS_FOR_STANDBY), "1");
     assert_eq!(read(&patient, n).await, None);
@@ -315,7 +315,7 @@ async fn a_commit_that_waits_for_its_standby_stays_hidden_when_nobody_waits_for_
 }
 
 /// Puts records until one waits for a standby: a server takes up its settings when it comes to it.
-async fn first_to_wait(engine: &Postgres) -> u64 {
+async fn first_to_wait(engine: &PostgresEngine) -> u64 {
     for n in 2..10_000 {
         match engine.commit(0, &[group(put(n))]).await {
             Ok(_) => {}
@@ -327,21 +327,21 @@ async fn first_to_wait(engine: &Postgres) -> u64 {
 }
 
 #[tokio::test]
-async fn a_store_that_is_exchanged_under_open_connections_is_refused() {
+async fn a_store_that_is_exchanged_under_open_connections_is_rejected() {
     let options = fresh();
     let database = options.url.rsplit('/').next().unwrap().to_owned();
     let engine = open(&options).await;
     assert_eq!(insist(&engine, put(1)).await, CasResult::Done);
-    engine.heartbeat([1; 16], PATIENCE).await.unwrap();
+    engine.heartbeat([1; 16], TIMEOUT).await.unwrap();
     assert_eq!(read(&engine, 1).await, claimed(1));
     sql(&database, "UPDATE oncegate.store SET store_id = md5('other')::uuid");
     let of_both = [put(1), put(2)].into_iter().flatten().collect();
     let completed = vec![replace(id(1), 1, Some(samples::kept(1, 10)))];
     for changes in [put(2), put(1), of_both, completed] {
-        let reason = refused(&engine, group(changes)).await;
+        let reason = rejected(&engine, group(changes)).await;
         assert!(reason.contains("another store"), "{reason}");
     }
-    let trouble = engine.heartbeat([1; 16], PATIENCE).await.unwrap_err();
+    let trouble = engine.heartbeat([1; 16], TIMEOUT).await.unwrap_err();
     assert!(trouble.reason().contains("another store"), "{trouble:?}");
     // What it holds says nothing of this store.
     for trouble in [
@@ -354,7 +354,7 @@ async fn a_store_that_is_exchanged_under_open_connections_is_refused() {
 }
 
 #[tokio::test]
-async fn another_store_behind_the_same_address_is_refused() {
+async fn another_store_behind_the_same_address_is_rejected() {
     let options = fresh();
     let database = options.url.rsplit('/').next().unwrap().to_owned();
     let engine = open(&options).await;
@@ -388,7 +388,7 @@ async fn a_server_that_was_killed_is_found_again_with_all_it_confirmed() {
         server.restart();
         assert_eq!(read(&engine, n).await, claimed(n));
         assert_eq!(insist(&engine, put(n + 10)).await, CasResult::Done);
-        engine.heartbeat([1; 16], PATIENCE).await.unwrap();
+        engine.heartbeat([1; 16], TIMEOUT).await.unwrap();
     }
 }
 
@@ -396,7 +396,7 @@ async fn a_server_that_was_killed_is_found_again_with_all_it_confirmed() {
 async fn a_standby_is_refused_and_found_once_it_is_the_primary() {
     let pair = PostgresPair::start(&[]);
     let (primary, standby) = (pair.primary(), pair.standby());
-    let reason = Postgres::open(&options(standby.url("postgres"))).await.expect_err("opened");
+    let reason = PostgresEngine::open(&options(standby.url("postgres"))).await.expect_err("opened");
     assert!(reason.contains("standby"), "{reason}");
     // The standby first, so that the order is not what helps.
     let (one, other) = (standby.addr().to_string(), primary.addr());
@@ -422,7 +422,7 @@ async fn a_host_that_is_silent_does_not_hide_the_next() {
     let hosts = format!("{},{}", silent.addr(), server.addr());
     let url = server.url(&database).replace(&server.addr().to_string(), &hosts);
     let limit = Duration::from_secs(4);
-    let engine = open(&Options { connect_timeout: limit, ..options(url) }).await;
+    let engine = open(&PostgresOptions { connect_timeout: limit, ..options(url) }).await;
     assert_eq!(insist(&engine, put(1)).await, CasResult::Done);
     assert_eq!(silent.connections(), 1, "the host that answered is asked first from then on");
 }

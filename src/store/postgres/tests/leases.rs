@@ -10,13 +10,13 @@ use crate::store::shared::message::{EVERYONE, Message};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-async fn claimed(engine: &Postgres, n: u64, owner: Nonce) {
+async fn claimed(engine: &PostgresEngine, n: u64, owner: Nonce) {
     let claim = Record { owner, ..samples::claim(n) };
     let put = [group(vec![put_new(id(n), claim)])];
     assert_eq!(engine.commit(0, &put).await.unwrap(), [CasResult::Done]);
 }
 
-async fn abandoned(engine: &Postgres) -> Vec<RecordId> {
+async fn abandoned(engine: &PostgresEngine) -> Vec<RecordId> {
     listed(engine, Query { abandoned: true, limit: 100, ..Query::default() }).await
 }
 
@@ -73,7 +73,7 @@ async fn a_beat_tells_the_servers_time_and_forgets_who_ended_long_ago() {
 
 /// Sends until something is heard, because nobody hears what was said before the listening began.
 async fn first_heard(
-    engine: &Postgres,
+    engine: &PostgresEngine,
     to: Nonce,
     message: Message,
     heard: &mut mpsc::Receiver<Message>,
@@ -89,7 +89,7 @@ async fn first_heard(
             }
         }
     };
-    tokio::time::timeout(PATIENCE, said).await.expect("nothing was heard");
+    tokio::time::timeout(TIMEOUT, said).await.expect("nothing was heard");
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn messages_reach_the_one_they_are_for_also_after_a_lost_connection() {
     two.publish(vec![(EVERYONE, to_all)]).await.unwrap();
     let mut next = Vec::new();
     while next.len() < 3 {
-        let message = tokio::time::timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
+        let message = tokio::time::timeout(TIMEOUT, heard.recv()).await.unwrap().unwrap();
         // Words of the first attempts may still come.
         if message != first {
             next.push(message);
@@ -126,5 +126,5 @@ async fn messages_reach_the_one_they_are_for_also_after_a_lost_connection() {
     ));
     first_heard(&two, owner, changed(20), &mut heard).await;
     trigger.fire();
-    assert!(shutdown::ended(&tasks, PATIENCE).await, "the listening goes on");
+    assert!(shutdown::ended(&tasks, TIMEOUT).await, "the listening goes on");
 }

@@ -10,7 +10,8 @@ mod races;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{OpenedEngine, Options, Postgres};
+use super::values::to_uuid;
+use super::{OpenedEngine, PostgresEngine, PostgresOptions};
 use crate::idempotency::{Record, RecordId};
 use crate::servers;
 use crate::store::contract::{self, put_new, replace};
@@ -19,15 +20,15 @@ use crate::store::shared::engine::{CasResult, Engine, EngineError, Group};
 use crate::store::shared::{SharedStore, Timing};
 use crate::store::{Change, Query, Store, codec};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Options as a configuration has them, with much patience.
-fn options(url: String) -> Options {
-    Options {
+/// PostgresOptions as a configuration has them, with much patience.
+fn options(url: String) -> PostgresOptions {
+    PostgresOptions {
         url,
         connections: 4,
-        connect_timeout: PATIENCE,
-        timeout: PATIENCE,
+        connect_timeout: TIMEOUT,
+        timeout: TIMEOUT,
         ca: None,
         client_cert: None,
         create: true,
@@ -37,18 +38,18 @@ fn options(url: String) -> Options {
 }
 
 /// A database of its own on the server that the tests share.
-fn fresh() -> Options {
+fn fresh() -> PostgresOptions {
     let server = servers::Postgres::shared();
     options(server.url(&server.create_database()))
 }
 
-async fn open(options: &Options) -> Arc<Postgres> {
-    Postgres::open(options).await.unwrap().engine
+async fn open(options: &PostgresOptions) -> Arc<PostgresEngine> {
+    PostgresEngine::open(options).await.unwrap().engine
 }
 
-async fn store(options: &Options) -> Arc<dyn Store> {
-    let OpenedEngine { engine, identity, .. } = Postgres::open(options).await.unwrap();
-    let timing = Timing { timeout: PATIENCE, lease: Duration::from_secs(60) };
+async fn store(options: &PostgresOptions) -> Arc<dyn Store> {
+    let OpenedEngine { engine, identity, .. } = PostgresEngine::open(options).await.unwrap();
+    let timing = Timing { timeout: TIMEOUT, lease: Duration::from_secs(60) };
     SharedStore::start(engine, identity, timing).await.unwrap()
 }
 
@@ -69,11 +70,11 @@ fn lost(index: usize, winner: Option<Vec<u8>>) -> CasResult {
     CasResult::Lost { index, winner }
 }
 
-async fn read(engine: &Postgres, n: u64) -> Option<Vec<u8>> {
+async fn read(engine: &PostgresEngine, n: u64) -> Option<Vec<u8>> {
     engine.read(&[id(n)]).await.unwrap().remove(0)
 }
 
-async fn listed(engine: &Postgres, query: Query) -> Vec<RecordId> {
+async fn listed(engine: &PostgresEngine, query: Query) -> Vec<RecordId> {
     engine.list(&query).await.unwrap().into_iter().map(|(id, _)| id).collect()
 }
 
@@ -84,7 +85,7 @@ async fn it_keeps_the_contract_of_the_port() {
 
 #[tokio::test]
 async fn it_keeps_the_contract_where_nothing_can_be_prepared() {
-    let unprepared = || async { store(&Options { prepared: false, ..fresh() }).await };
+    let unprepared = || async { store(&PostgresOptions { prepared: false, ..fresh() }).await };
     contract::every_clause(|| async { Box::new(unprepared().await) }).await;
 }
 
@@ -207,14 +208,14 @@ async fn what_was_made_already_fits_when_it_is_sent_again() {
 }
 
 /// The transaction that wrote the record.
-async fn xmin(engine: &Postgres, n: u64) -> String {
-    let link = engine.lanes[0].link(&engine.connector, PATIENCE).await.unwrap();
+async fn xmin(engine: &PostgresEngine, n: u64) -> String {
+    let connection = engine.pool.connection(&engine.pool.writers[0]).await.unwrap();
     let text = format!(
         "SELECT xmin::text FROM oncegate.record WHERE id = '{}'",
-        super::uuid_of(id(n).as_bytes())
+        to_uuid(id(n).as_bytes())
     );
-    let end = tokio::time::Instant::now() + PATIENCE;
-    link.ask_once(&text, &[], end).await.unwrap()[0].get(0)
+    let end = tokio::time::Instant::now() + TIMEOUT;
+    connection.query_unprepared(&text, &[], end).await.unwrap()[0].get(0)
 }
 
 #[tokio::test]

@@ -6,35 +6,35 @@ use super::super::open::{RIGHTS, TABLES};
 use super::*;
 
 /// Opens, and expects one line with all of these words in it and no password.
-async fn refused(options: &Options, words: &[&str]) {
-    let line = Postgres::open(options).await.expect_err("it was opened");
+async fn refused(options: &PostgresOptions, words: &[&str]) {
+    let line = PostgresEngine::open(options).await.expect_err("it was opened");
     for word in words {
         assert!(line.contains(word), "{word:?} is missing: {line}");
     }
     assert!(!line.contains("secret") && !line.contains('\n'), "{line}");
 }
 
-fn database_of(options: &Options) -> &str {
+fn database_of(options: &PostgresOptions) -> &str {
     options.url.rsplit('/').next().unwrap()
 }
 
-fn sql(options: &Options, text: &str) -> String {
+fn sql(options: &PostgresOptions, text: &str) -> String {
     servers::Postgres::shared().run_sql_in(database_of(options), text)
 }
 
 #[tokio::test]
 async fn a_store_is_made_once_and_found_from_then_on() {
     let options = fresh();
-    let first = Postgres::open(&options).await.unwrap();
+    let first = PostgresEngine::open(&options).await.unwrap();
     assert!(first.created && !first.identity.store_id.is_nil());
-    let second = Postgres::open(&options).await.unwrap();
+    let second = PostgresEngine::open(&options).await.unwrap();
     assert!(!second.created);
     assert_eq!(second.identity, first.identity);
     let store_id = Some(first.identity.store_id);
-    let pinned = Options { expect_id: store_id, create: false, ..options.clone() };
-    assert_eq!(Postgres::open(&pinned).await.unwrap().identity, first.identity);
+    let pinned = PostgresOptions { expect_id: store_id, create: false, ..options.clone() };
+    assert_eq!(PostgresEngine::open(&pinned).await.unwrap().identity, first.identity);
     let other = Uuid::from_u128(7);
-    let wrong = Options { expect_id: Some(other), ..options };
+    let wrong = PostgresOptions { expect_id: Some(other), ..options };
     refused(&wrong, &["expect_id", &other.to_string()]).await;
 }
 
@@ -44,9 +44,9 @@ async fn of_many_that_start_at_once_one_makes_the_store() {
         let options = fresh();
         let opened = (0..8).map(|_| {
             let options = options.clone();
-            async move { Postgres::open(&options).await.unwrap() }
+            async move { PostgresEngine::open(&options).await.unwrap() }
         });
-        let opened: Vec<OpenedEngine<Postgres>> =
+        let opened: Vec<OpenedEngine<PostgresEngine>> =
             opened.collect::<tokio::task::JoinSet<_>>().join_all().await;
         assert_eq!(opened.iter().filter(|opened| opened.created).count(), 1);
         assert!(opened.iter().all(|other| other.identity == opened[0].identity));
@@ -56,8 +56,8 @@ async fn of_many_that_start_at_once_one_makes_the_store() {
 #[tokio::test]
 async fn an_emptied_database_is_no_new_store() {
     let options = fresh();
-    refused(&Options { create: false, ..options.clone() }, &["no store", "create"]).await;
-    let pinned = Options { expect_id: Some(Uuid::from_u128(7)), ..options.clone() };
+    refused(&PostgresOptions { create: false, ..options.clone() }, &["no store", "create"]).await;
+    let pinned = PostgresOptions { expect_id: Some(Uuid::from_u128(7)), ..options.clone() };
     refused(&pinned, &["no store", "expect_id"]).await;
     assert_eq!(sql(&options, "SELECT to_regnamespace('oncegate') IS NULL"), "t");
 }
@@ -95,9 +95,9 @@ async fn a_store_of_another_version_is_refused() {
 #[tokio::test]
 async fn a_url_that_leads_nowhere_is_told_without_its_password() {
     let server = servers::Postgres::shared();
-    let brief = Options { connect_timeout: Duration::from_secs(5), ..fresh() };
+    let brief = PostgresOptions { connect_timeout: Duration::from_secs(5), ..fresh() };
     let check = async |url: &str, words: &[&str]| {
-        refused(&Options { url: url.to_owned(), ..brief.clone() }, words).await;
+        refused(&PostgresOptions { url: url.to_owned(), ..brief.clone() }, words).await;
     };
     check("postgresql://user:very-secret@", &["names no host"]).await;
     check("very secret", &["cannot be read"]).await;
@@ -111,7 +111,7 @@ async fn a_url_that_leads_nowhere_is_told_without_its_password() {
     let wrong = url("postgres:very-secret", "postgres");
     check(&wrong, &["password authentication failed", "28P01", "`url`"]).await;
     let right = server.url("no_such_database");
-    let line = Postgres::open(&options(right)).await.expect_err("it was opened");
+    let line = PostgresEngine::open(&options(right)).await.expect_err("it was opened");
     assert!(line.contains("3D000") && line.contains("create the database"), "{line}");
 }
 
@@ -144,7 +144,7 @@ async fn the_rights_a_gateway_needs_are_those_in_the_file() {
     assert_eq!(gateway.commit(0, &put).await.unwrap(), [CasResult::Done]);
     let remove = [group(vec![replace(id(1), 1, None)])];
     assert_eq!(gateway.commit(0, &remove).await.unwrap(), [CasResult::Done]);
-    gateway.heartbeat([1; 16], PATIENCE).await.unwrap();
+    gateway.heartbeat([1; 16], TIMEOUT).await.unwrap();
     assert_eq!(listed(&gateway, Query { abandoned: true, limit: 1, ..Query::default() }).await, []);
     gateway.leave([1; 16]).await.unwrap();
 }
@@ -164,10 +164,10 @@ async fn a_database_that_cannot_keep_a_promise_is_refused() {
 
 #[tokio::test]
 async fn a_url_may_set_what_the_session_needs() {
-    let Options { url, .. } = fresh();
+    let PostgresOptions { url, .. } = fresh();
     let with = |setting: &str| options(format!("{url}?options=-c%20{setting}%3Don"));
     refused(&with("no_such_setting"), &["no_such_setting"]).await;
-    Postgres::open(&with("check_function_bodies")).await.unwrap();
+    PostgresEngine::open(&with("check_function_bodies")).await.unwrap();
 }
 
 #[tokio::test]
@@ -179,7 +179,7 @@ async fn commits_are_durable_whatever_the_database_says() {
         (true, "remote_apply", "remote_apply"),
         (false, "remote_write", "remote_write"),
     ] {
-        let options = Options { prepared, ..fresh() };
+        let options = PostgresOptions { prepared, ..fresh() };
         let text =
             format!("ALTER DATABASE {} SET synchronous_commit = {set}", database_of(&options));
         sql(&options, &text);
@@ -205,8 +205,10 @@ async fn encryption_is_verified_in_full() {
     let server = servers::Postgres::start_tls(&[]);
     let ca = server.ca().map(ToOwned::to_owned);
     let url = server.url("postgres");
-    let with =
-        |ca: &Option<std::path::PathBuf>, url: String| Options { ca: ca.clone(), ..options(url) };
+    let with = |ca: &Option<std::path::PathBuf>, url: String| PostgresOptions {
+        ca: ca.clone(),
+        ..options(url)
+    };
     let engine = open(&with(&ca, format!("{url}?channel_binding=require"))).await;
     let put = [group(vec![put_new(id(1), samples::claim(1))])];
     assert_eq!(engine.commit(0, &put).await.unwrap(), [CasResult::Done]);
@@ -220,8 +222,8 @@ async fn encryption_is_verified_in_full() {
     refused(&with(&None, format!("{url}?sslmode=disable")), &["no pg_hba.conf entry"]).await;
 
     let plain = fresh();
-    let demanded = Options { ca, ..plain };
+    let demanded = PostgresOptions { ca, ..plain };
     refused(&demanded, &["does not support TLS"]).await;
-    let missing = Options { ca: Some("/nowhere/ca.pem".into()), ..fresh() };
+    let missing = PostgresOptions { ca: Some("/nowhere/ca.pem".into()), ..fresh() };
     refused(&missing, &["/nowhere/ca.pem"]).await;
 }

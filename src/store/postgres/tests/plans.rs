@@ -4,10 +4,10 @@
 use tokio_postgres::{Client, NoTls};
 
 use super::super::commit::COMMIT;
-use super::super::connect::setup;
-use super::super::fast_path::QUICK;
-use super::super::list::Asked;
-use super::super::{READ, Sql};
+use super::super::connect::session_settings;
+use super::super::fast_path::FAST_PATH;
+use super::super::list::ListStatement;
+use super::super::{READ, SqlStatement};
 use super::*;
 
 const ROWS: u64 = 50_000;
@@ -37,7 +37,7 @@ async fn plan(client: &Client, text: &str, types: &str, parameters: usize) -> St
     rows.iter().map(|row| row.get::<_, String>(0) + "\n").collect()
 }
 
-fn types_of(sql: &Sql) -> String {
+fn types_of(sql: &SqlStatement) -> String {
     let names = sql.types.iter().map(|kind| match kind.name().strip_prefix('_') {
         Some(element) => format!("{element}[]"),
         None => kind.name().to_owned(),
@@ -52,7 +52,7 @@ fn check(plan: &str, index: &str) {
 }
 
 async fn check_all(client: &Client) {
-    for sql in [&COMMIT, &QUICK, &READ] {
+    for sql in [&COMMIT, &FAST_PATH, &READ] {
         let plan = plan(client, sql.text, &types_of(sql), sql.types.len()).await;
         check(&plan, "record_pkey");
         assert!(!plan.contains("Nested Loop"), "{plan}");
@@ -72,7 +72,7 @@ async fn check_all(client: &Client) {
         (Query { subject: Some([1; 16]), ..all.clone() }, "record_subject"),
         (Query { subject: Some([1; 16]), after, ..all }, "record_subject"),
     ] {
-        let Asked { text, uuids, expired_at } = Asked::of(&query);
+        let ListStatement { text, uuids, expired_at } = ListStatement::of(&query);
         let mut types = vec!["uuid"; uuids.len()];
         types.extend(expired_at.map(|_| "int8"));
         let plan = plan(client, &text, &types.join(", "), types.len()).await;
@@ -87,7 +87,7 @@ async fn every_statement_finds_its_rows_by_an_index() {
     let (client, driver) = tokio_postgres::connect(&options.url, NoTls).await.unwrap();
     let tasks = crate::shutdown::Tasks::default();
     tasks.spawn(async { _ = driver.await });
-    client.batch_execute(&setup(PATIENCE)).await.unwrap();
+    client.batch_execute(&session_settings(TIMEOUT)).await.unwrap();
     // The planner knows nothing yet, then of a full table without its numbers, then all.
     check_all(&client).await;
     client.batch_execute(&fill()).await.unwrap();

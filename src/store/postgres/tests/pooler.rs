@@ -14,15 +14,15 @@ fn shared() -> &'static servers::Postgres {
     servers::Postgres::shared()
 }
 
-fn unprepared(url: String) -> Options {
-    Options { prepared: false, ..options(url) }
+fn unprepared(url: String) -> PostgresOptions {
+    PostgresOptions { prepared: false, ..options(url) }
 }
 
-fn pooled(pooler: &PgBouncer) -> Options {
+fn pooled(pooler: &PgBouncer) -> PostgresOptions {
     unprepared(shared().url_at(pooler.addr(), &shared().create_database()))
 }
 
-async fn insist(engine: &Postgres, changes: Vec<Change>) -> CasResult {
+async fn insist(engine: &PostgresEngine, changes: Vec<Change>) -> CasResult {
     let mut groups = [group(changes)];
     let mut heard = Vec::new();
     for _ in 0..SENT {
@@ -71,7 +71,7 @@ async fn all_that_an_engine_does_goes_through_a_transaction_pooler() {
     while let Some(ended) = tasks.join_next().await {
         ended.unwrap();
     }
-    engine.heartbeat([1; 16], PATIENCE).await.unwrap();
+    engine.heartbeat([1; 16], TIMEOUT).await.unwrap();
     let all = listed(&engine, Query { limit: 100, ..Query::default() }).await;
     assert_eq!(all.len(), 40);
     let message = crate::store::shared::message::Message::Changed { id: id(1) };
@@ -124,12 +124,12 @@ async fn a_pooler_that_is_killed_is_found_again() {
 async fn of_two_who_ask_over_one_connection_each_gets_its_answer() {
     let pooler = PgBouncer::start(shared(), &POOLED);
     let engine = open(&pooled(&pooler)).await;
-    let link = engine.lanes[0].link(&engine.connector, PATIENCE).await.unwrap();
-    let end = tokio::time::Instant::now() + PATIENCE;
+    let connection = engine.pool.connection(&engine.pool.writers[0]).await.unwrap();
+    let end = tokio::time::Instant::now() + TIMEOUT;
     // Not to wait for anything: the first takes long enough for the second to be sent meanwhile.
     let (one, two) = tokio::join!(
-        link.ask_once("SELECT 1, pg_sleep(0.1)", &[], end),
-        link.ask_once("SELECT 2, pg_sleep(0.1)", &[], end),
+        connection.query_unprepared("SELECT 1, pg_sleep(0.1)", &[], end),
+        connection.query_unprepared("SELECT 2, pg_sleep(0.1)", &[], end),
     );
     let [one, two] = [one, two].map(|rows| rows.unwrap()[0].get::<_, i32>(0));
     assert_eq!((one, two), (1, 2));

@@ -15,7 +15,7 @@ struct Other {
 
 impl Other {
     #[expect(clippy::disallowed_methods, reason = "ends with the test")]
-    async fn connect(options: &Options) -> Self {
+    async fn connect(options: &PostgresOptions) -> Self {
         let (client, connection) = tokio_postgres::connect(&options.url, NoTls).await.unwrap();
         Self { client, _driver: tokio::spawn(connection) }
     }
@@ -29,11 +29,7 @@ impl Other {
         self.client
             .execute(
                 "INSERT INTO oncegate.record (id, version, data, open) VALUES ($1, $2, $3, true)",
-                &[
-                    &super::super::uuid_of(id(n).as_bytes()),
-                    &record.version.cast_signed(),
-                    &bytes(n, record),
-                ],
+                &[&to_uuid(id(n).as_bytes()), &record.version.cast_signed(), &bytes(n, record)],
             )
             .await
             .unwrap();
@@ -48,14 +44,14 @@ impl Other {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, asked).await.expect("nobody waits for a lock");
+        tokio::time::timeout(TIMEOUT, asked).await.expect("nobody waits for a lock");
     }
 }
 
 /// Lets `engine` commit a group while `other` has an uncommitted row in its way, then ends that
 /// transaction.
 async fn meets(
-    engine: &Postgres,
+    engine: &PostgresEngine,
     watcher: &Other,
     other: &Other,
     group: Group,
@@ -150,7 +146,7 @@ async fn a_row_that_changes_meanwhile_is_compared_as_it_is_then() {
     let engine = open(&options).await;
     let (watcher, other) = (Other::connect(&options).await, Other::connect(&options).await);
     let changed = Record { version: 7, ..samples::claim(1) };
-    let uuid = super::super::uuid_of(id(1).as_bytes());
+    let uuid = to_uuid(id(1).as_bytes());
     for (expect, result) in [(1, lost(0, Some(bytes(1, &changed)))), (7, CasResult::Done)] {
         done(&engine, vec![put_new(id(1), samples::claim(1))]).await;
         other.run("BEGIN").await;
@@ -179,7 +175,7 @@ async fn a_row_that_changes_meanwhile_is_compared_as_it_is_then() {
 
 /// The SQL that locks a record.
 fn lock(n: u64) -> String {
-    let uuid = super::super::uuid_of(id(n).as_bytes());
+    let uuid = to_uuid(id(n).as_bytes());
     format!("SELECT FROM oncegate.record WHERE id = '{uuid}' FOR UPDATE")
 }
 
@@ -218,7 +214,7 @@ async fn new_records_are_put_before_others_are_waited_for() {
         watcher.until_somebody_waits().await;
         // Whoever waits for a record to replace has all that others could wait for in turn.
         watcher.run("SET lock_timeout = '100ms'").await;
-        let uuid = super::super::uuid_of(id(2).as_bytes());
+        let uuid = to_uuid(id(2).as_bytes());
         let text = "INSERT INTO oncegate.record (id, version, data, open) \
                     VALUES ($1, 1, '', true) ON CONFLICT (id) DO NOTHING";
         let error = watcher.client.execute(text, &[&uuid]).await.expect_err("it was not there");
@@ -256,16 +252,16 @@ async fn a_deadlock_is_tried_again() {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, deadlocks).await.expect("there was no deadlock");
+    tokio::time::timeout(TIMEOUT, deadlocks).await.expect("there was no deadlock");
 }
 
-async fn done(engine: &Postgres, changes: Vec<Change>) {
+async fn done(engine: &PostgresEngine, changes: Vec<Change>) {
     assert_eq!(engine.commit(0, &[group(changes)]).await.unwrap(), [CasResult::Done]);
 }
 
 /// Claims overlapping pairs of few records from several engines at once; each record has one owner
 /// in the end, and each group is there whole or not at all.
-async fn everybody_claims(options: &Options) {
+async fn everybody_claims(options: &PostgresOptions) {
     const RECORDS: u64 = 8;
     const ROUNDS: u64 = 25;
     let mut engines = Vec::new();
@@ -322,5 +318,5 @@ async fn so_it_is_where_rows_are_serializable() {
         "ALTER DATABASE {database} SET default_transaction_isolation = 'serializable'"
     ));
     // Without preparing it leaves the session's settings alone.
-    everybody_claims(&Options { prepared: false, ..options(server.url(&database)) }).await;
+    everybody_claims(&PostgresOptions { prepared: false, ..options(server.url(&database)) }).await;
 }
