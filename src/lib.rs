@@ -5,13 +5,15 @@
 //! - [`idempotency`]: the rules, pure functions.
 //! - [`items`]: batches, pure functions: what is still to send, and what was issued.
 //! - [`store`]: the port and its engines.
+//! - `upstream`: one backend, sent or certainly not sent.
 //! - `settle`: changes of records that have to become durable after a claim.
 //! - [`proxy`]: connections, routes, and the exchange, one request from start to finish.
 //! - [`admin`]: the operator's listener.
 //! - [`demo`]: the told story of the lost answer.
-//! - [`gateway`]: starting all of it and ending it.
+//! - `gateway`: starting all of it and ending it.
 //! - [`cli`] and [`commands`]: what may be typed and what it does.
-//! - leaves: [`base64`], [`body`], [`clock`], [`failpoint`], [`json`], [`net`], [`nonce`], [`observe`], [`problem`], [`shutdown`].
+//! - leaves: [`base64`], [`body`], [`clock`], [`failpoint`], [`json`], `net`, [`nonce`],
+//!   [`observe`], `percent`, [`problem`], [`shutdown`].
 
 pub mod admin;
 pub mod base64;
@@ -22,11 +24,11 @@ pub mod commands;
 pub mod config;
 pub mod demo;
 pub mod failpoint;
-pub mod gateway;
+pub(crate) mod gateway;
 pub mod idempotency;
 pub mod items;
 pub mod json;
-pub mod net;
+pub(crate) mod net;
 pub mod nonce;
 pub mod observe;
 mod percent;
@@ -38,4 +40,4 @@ mod servers;
 pub(crate) mod settle;
 pub mod shutdown;
 pub mod store;
-pub mod upstream;
+pub(crate) mod upstream;

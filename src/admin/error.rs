@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
-use serde_json::json;
 
 use crate::body::{Body, full};
 use crate::idempotency::settle::SettlementError;
+use crate::problem::rfc9457::{self, ProblemMembers};
 use crate::store::StoreError;
 
 /// A refusal.
@@ -130,18 +130,18 @@ impl ApiError {
         let status = self.status.as_u16();
         // At a level that is not logged by default: whoever has no token could fill the log.
         tracing::debug!(http.status = status, problem = self.code, %instance, "an operator was refused");
-        let document = json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason().unwrap_or_default(),
-            "status": status,
-            "detail": self.detail,
-            "instance": instance.urn().to_string(),
-            "code": self.code,
-        });
+        let members = ProblemMembers {
+            kind: "about:blank",
+            title: self.status.canonical_reason().unwrap_or_default(),
+            status: self.status,
+            detail: &self.detail,
+            code: self.code,
+        };
+        let document = rfc9457::document(&members, instance);
         let mut response = Response::new(full(document.to_string()));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(rfc9457::MEDIA_TYPE));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));

@@ -18,11 +18,11 @@ use crate::store::{cache, expiry, reaper};
 
 /// A gateway that accepts requests.
 #[derive(Debug)]
-pub struct Running {
+pub(crate) struct Running {
     /// Addresses for clients.
-    pub listening: Vec<SocketAddr>,
+    pub(crate) listening: Vec<SocketAddr>,
     /// Address for operators and probes.
-    pub admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
     gateway: Arc<Gateway>,
     background: TaskTracker,
     shutdown: Shutdown,
@@ -35,7 +35,7 @@ pub struct Running {
 ///
 /// # Errors
 /// The obstacle and the remedy, in a single line. Nothing is left running.
-pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String> {
+pub(crate) async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String> {
     let listeners = config.server.listen.iter().map(|address| ListenSocket::bind(*address));
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
     let admin_listener = ListenSocket::bind(config.admin.listen)?;
@@ -80,7 +80,7 @@ impl Running {
     /// Waits for the shutdown, then for the work in flight, and closes the store; false when work
     /// was left at the end of the drain. Records of that work stay in flight, and become unknown at
     /// the next start.
-    pub async fn finished(mut self) -> bool {
+    pub(crate) async fn finished(mut self) -> bool {
         self.shutdown.wait().await;
         tracing::info!(calls = self.gateway.calling(), "draining");
         let drained = self.gateway.drained(self.drain).await;

@@ -6,5 +6,5 @@
 pub(crate) mod accept;
 pub(crate) mod coalesce;
 pub(crate) mod listen;
-pub mod tls;
+pub(crate) mod tls;
 pub(crate) mod write_timeout;

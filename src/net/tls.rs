@@ -1,4 +1,4 @@
-//! TLS toward backends and stores: which authorities are trusted and which certificate is presented.
+//! TLS toward backends and stores: the trusted authorities and the client certificate.
 //!
 //! Files are read once, when the configuration is loaded, so that a wrong one stops the start with a
 //! clear line. Handshakes are the upstream's business.
@@ -19,7 +19,7 @@ use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 ///
 /// # Errors
 /// Which file, what is wrong with it and what would be right.
-pub fn client(
+pub(crate) fn client(
     ca: Option<&Path>,
     client_cert: Option<(&Path, &Path)>,
 ) -> Result<Arc<ClientConfig>, String> {
@@ -28,11 +28,11 @@ pub fn client(
     Ok(Arc::new(config))
 }
 
-/// As [`client`], for another protocol than HTTP: without ALPN.
+/// The settings of [`client`] without ALPN, for protocols besides HTTP.
 ///
 /// # Errors
-/// As [`client`].
-pub fn bare_client(
+/// The errors of [`client`].
+pub(crate) fn bare_client(
     ca: Option<&Path>,
     client_cert: Option<(&Path, &Path)>,
 ) -> Result<ClientConfig, String> {

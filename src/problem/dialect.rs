@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::document::Problem;
+use super::rfc9457::{self, ProblemMembers};
 use super::slug::Slug;
 
 /// How the gateway's own errors are written: a profile's default.
@@ -27,7 +28,7 @@ impl Dialect {
         match self {
             Self::Problem => {
                 let body = problem_document(problem, instance);
-                (problem.status, "application/problem+json", body)
+                (problem.status, rfc9457::MEDIA_TYPE, body)
             }
             Self::Stripe => {
                 let error = json!({
@@ -48,15 +49,15 @@ impl Dialect {
 
 fn problem_document(problem: &Problem, instance: uuid::Uuid) -> String {
     let slug = problem.slug.as_str();
-    let mut document = json!({
-        "type": format!("/.well-known/idempotency#{slug}"),
-        "title": problem.slug.title(),
-        "status": problem.status.as_u16(),
-        "detail": problem.detail,
-        "instance": instance.urn().to_string(),
-        "code": slug,
-        "retryable": problem.slug.retryable(),
-    });
+    let members = ProblemMembers {
+        kind: &format!("/.well-known/idempotency#{slug}"),
+        title: problem.slug.title(),
+        status: problem.status,
+        detail: &problem.detail,
+        code: slug,
+    };
+    let mut document = rfc9457::document(&members, instance);
+    document["retryable"] = problem.slug.retryable().into();
     for (name, value) in &problem.members {
         document[*name] = value.clone();
     }

@@ -5,6 +5,7 @@ mod dialect;
 mod disposition;
 mod document;
 mod render;
+pub(crate) mod rfc9457;
 mod slug;
 
 pub use dialect::Dialect;

@@ -8,7 +8,7 @@ use crate::body::Body;
 
 /// The way a response's body ends (RFC 9112 section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+pub(crate) enum Framing {
     /// No body: HEAD, 1xx, 204, 304.
     None,
     /// `Content-Length`.
@@ -28,7 +28,7 @@ impl Framing {
     /// plain connection is not: a backend that dies in the middle looks the same. RFC 9112 section 8
     /// lets a recipient take such a body as complete; where an answer is kept for ever, its outcome
     /// must count as unknown.
-    pub fn proves_end(self) -> bool {
+    pub(crate) fn proves_end(self) -> bool {
         match self {
             Self::None | Self::Length | Self::Chunked => true,
             Self::UntilClose { authenticated } => authenticated,

@@ -29,9 +29,9 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use self::connect::Destination;
-pub use self::framing::Framing;
+pub(crate) use self::framing::Framing;
 use self::framing::{FramingHeaders, frame, framing};
-pub use self::pool::ResponseBody;
+pub(crate) use self::pool::ResponseBody;
 use self::pool::{ActiveCall, Endpoint, PoolLease};
 use crate::body::Body;
 use crate::config;
@@ -42,7 +42,7 @@ use crate::net::tls;
 const MAX_STALE: usize = 3;
 
 /// A backend with all its URLs.
-pub struct Upstream {
+pub(crate) struct Upstream {
     endpoints: Vec<Arc<Endpoint>>,
     connect_timeout: Duration,
     /// True when a URL has a path, so that request targets must be changed.
@@ -54,11 +54,11 @@ pub struct Upstream {
 }
 
 /// Permission to send, asked once there is a connection; the error is the reason against it.
-pub type SendPermission<'m> = &'m (dyn Fn() -> Result<(), String> + Sync);
+pub(crate) type SendPermission<'m> = &'m (dyn Fn() -> Result<(), String> + Sync);
 
 /// Reason for the lack of a response.
 #[derive(Debug)]
-pub enum SendError {
+pub(crate) enum SendError {
     /// No byte of the request was written; proven.
     NotSent {
         /// Reason for the log.
@@ -75,7 +75,7 @@ pub enum SendError {
 
 /// Kind of failure of a request that may have reached the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SendFailure {
+pub(crate) enum SendFailure {
     /// The connection was reset or broke.
     Reset,
     /// The backend closed the connection before a whole response head.
@@ -90,7 +90,9 @@ impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotSent { reason } => write!(f, "not sent: {reason}"),
-            Self::Unknown { detail, .. } => write!(f, "outcome unknown: {detail}"),
+            Self::Unknown { failure, detail } => {
+                write!(f, "outcome unknown ({failure:?}): {detail}")
+            }
         }
     }
 }
@@ -117,7 +119,7 @@ impl Upstream {
     ///
     /// # Errors
     /// What is wrong with a URL or a certificate file.
-    pub fn new(config: &config::UpstreamConfig) -> Result<Self, String> {
+    pub(crate) fn new(config: &config::UpstreamConfig) -> Result<Self, String> {
         let named = |error| format!("upstream {:?}: {error}", config.name);
         let secure = config.urls.iter().any(|url| url.scheme() == Some(&Scheme::HTTPS));
         let client_cert = config.client_cert.as_ref();
@@ -163,7 +165,10 @@ impl Upstream {
     ///
     /// Where TLS 1.3 refuses a client certificate, the refusal arrives after the request has left;
     /// that is [`SendError::Unknown`].
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<ResponseBody>, SendError> {
+    pub(crate) async fn send(
+        &self,
+        request: Request<Body>,
+    ) -> Result<Response<ResponseBody>, SendError> {
         self.send_if(request, &|| Ok(())).await
     }
 
@@ -172,7 +177,7 @@ impl Upstream {
     ///
     /// # Errors
     /// The errors of [`Upstream::send`]; a refusal by `may` gives [`SendError::NotSent`].
-    pub async fn send_if(
+    pub(crate) async fn send_if(
         &self,
         mut request: Request<Body>,
         may: SendPermission<'_>,

@@ -205,7 +205,7 @@ fn spawn_pruner(endpoint: Weak<Endpoint>, every: Duration) {
 ///
 /// A body that breaks off before the end its framing announced gives an error, never a clean end.
 /// Trailers are left out: the forwarded message has its own framing.
-pub struct ResponseBody {
+pub(crate) struct ResponseBody {
     incoming: Incoming,
     lease: Option<PoolLease>,
     reusable: bool,
@@ -227,7 +227,7 @@ impl ResponseBody {
     }
 
     /// The framing of the body.
-    pub fn framing(&self) -> Framing {
+    pub(crate) fn framing(&self) -> Framing {
         self.framing
     }
 

@@ -20,6 +20,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
             "net",
             "nonce",
             "percent",
+            "problem",
             "shutdown",
             "store",
         ],
