@@ -1,4 +1,4 @@
-//! What an operator's request is refused with: problem details (RFC 9457).
+//! Refusals of operators' requests: problem details (RFC 9457).
 
 use std::borrow::Cow;
 
@@ -14,11 +14,11 @@ use crate::store::StoreError;
 #[derive(Debug)]
 pub(super) struct ApiError {
     pub(super) status: StatusCode,
-    /// What programs match on.
+    /// Name of the problem, for programs to match on.
     pub(super) code: &'static str,
-    /// What happened, why, and what to do.
+    /// Cause and remedy.
     pub(super) detail: Cow<'static, str>,
-    /// The methods that are allowed.
+    /// Allowed methods.
     pub(super) allow: Option<&'static str>,
 }
 
@@ -55,7 +55,7 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "record-not-found", detail)
     }
 
-    /// The store failed under a question.
+    /// The store failed during a read.
     pub(super) fn unread(error: &StoreError) -> Self {
         match error {
             StoreError::Unavailable(_) => Self::new(
@@ -71,14 +71,14 @@ impl ApiError {
         }
     }
 
-    /// The store failed under a decision.
+    /// The store failed during a decision.
     pub(super) fn unsure(error: &StoreError) -> Self {
         let detail =
             format!("{error}; the decision may have been recorded or not: show the record");
         Self { detail: detail.into(), ..Self::unread(error) }
     }
 
-    /// The decision broke off: a mistake of ours.
+    /// The decision's task ended early, by a defect of the gateway.
     pub(super) fn broken() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -124,7 +124,7 @@ impl ApiError {
         }
     }
 
-    /// The answer; `close`: the request was not read to its end.
+    /// The response. `close`: the request was not read to its end.
     pub(super) fn respond(&self, close: bool) -> Response<Body> {
         let instance = crate::nonce::uuid();
         let status = self.status.as_u16();

@@ -1,7 +1,8 @@
-//! The operator's listener: `/healthz` (alive), `/readyz` (the store can make claims durable and the
-//! gateway is not draining), and the records API, for whoever has the token.
+//! The operator's listener: `/healthz` (alive), `/readyz` (the store can make claims durable and
+//! the gateway is not draining), and the records API, for callers with the token.
 //!
-//! `health` answers probes, `records` is the records API, `error` the refusals of both. What a decision makes of a record is in `idempotency::settle`.
+//! `health` answers probes, `records` is the records API, `error` holds the refusals of both. The
+//! effect of a decision on a record is defined in `idempotency::settle`.
 
 mod error;
 mod health;
@@ -31,12 +32,12 @@ use crate::shutdown::Shutdown;
 
 /// Connections at once: a few probes and a person.
 const CONNECTIONS: usize = 64;
-/// For a request head to arrive.
+/// Time limit for a request head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a write waits for a client that takes nothing.
+/// Time limit for a write to a client that reads nothing.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves the operator's listener. It goes on while the gateway drains, so that a probe can see it.
+/// Serves the operator's listener, also while the gateway drains, so that probes see the drain.
 pub(crate) async fn serve(state: Arc<AdminState>, listener: ListenSocket, shutdown: Shutdown) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
     // A drain does not wait for these connections.

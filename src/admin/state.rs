@@ -10,31 +10,31 @@ use crate::shutdown::Tasks;
 use crate::store::Store;
 use crate::store::cache::Hot;
 
-/// Requests to the records API that are worked on at once; the next ones wait. Each may hold as much
-/// as a page of records takes.
+/// Concurrent requests to the records API; further requests wait. Each may hold a page of
+/// records.
 const AT_ONCE: usize = 4;
-/// Bytes of a resolve's body beside its response.
+/// Bytes of a resolve's body without its response.
 const BESIDES: u64 = 64 << 10;
 
-/// What the records API works with.
+/// The state shared by requests to the records API.
 #[derive(Debug)]
 pub struct AdminState {
     pub(super) store: Arc<dyn Store>,
     pub(super) hot: Arc<Hot>,
     pub(super) config: Config,
-    /// The digest of the token.
+    /// Digest of the token.
     pub(super) token: Option<[u8; 32]>,
     pub(super) turns: Arc<Semaphore>,
-    /// What a drain waits for: a decision that has begun is carried to its end.
+    /// Tasks awaited by a drain, so that a started decision is completed.
     pub(super) tasks: Tasks,
-    /// Bytes of the largest answer that any route keeps.
+    /// Bytes of the largest answer kept by any route.
     pub(super) most_stored: u64,
-    /// Bytes of the largest body that is read.
+    /// Bytes of the largest accepted body.
     pub(super) most_body: u64,
 }
 
 impl AdminState {
-    /// For the gateway with this configuration, store, memory and work to drain.
+    /// Creates the state for a gateway's configuration, store, cache and tasks.
     pub fn new(config: Config, store: Arc<dyn Store>, hot: Arc<Hot>, tasks: Tasks) -> Self {
         let most = config.routes.iter().filter_map(|route| match &route.mode {
             Mode::Request(mode) => Some(mode.record.max_stored_body),
@@ -49,7 +49,7 @@ impl AdminState {
         Self { store, hot, config, token, turns, tasks, most_stored, most_body }
     }
 
-    /// Waits for a turn.
+    /// Waits for a permit.
     pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         // It is never closed.
         self.turns.clone().acquire_owned().await.ok()

@@ -1,4 +1,4 @@
-//! What an existing record means for a new request with its key.
+//! The decision about a request whose key may have a record.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::fingerprint::Fingerprint;
 use super::record::{Answer, Record, State, StoredResponse};
 use crate::clock::Timestamp;
 
-/// What to do with a request.
+/// The action for a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision<'a> {
     /// Claim the key and call the backend; the claim replaces the record of this version, or none.
@@ -14,39 +14,40 @@ pub enum Decision<'a> {
         /// The version to replace; `None`: there must be no record.
         replacing: Option<u64>,
     },
-    /// Answer with this.
+    /// Replay the stored answer.
     Replay {
         /// The stored answer.
         response: &'a Arc<StoredResponse>,
-        /// Until when it is kept; `None`: for ever.
+        /// End of the answer's retention; `None`: no end.
         expires: Option<Timestamp>,
-        /// An operator settled it, and this is the first that a client hears of it.
+        /// The answer was settled by an operator, and no client has received it before.
         recovered: bool,
     },
     /// The answer was too large to keep.
     NotRetained {
-        /// The status it had.
+        /// Status of the answer.
         status: u16,
-        /// When the outcome became known.
+        /// Time of the outcome.
         completed: Timestamp,
     },
-    /// Another call with this key is in flight.
+    /// A call with this key is in flight.
     InProgress,
-    /// Nobody knows whether the backend acted.
+    /// The outcome of the call is unknown.
     Unknown,
     /// The key belongs to another request.
     Reused {
-        /// The top-level body members that differ, as far as can be told.
+        /// Names of the top-level body members that differ, as far as known.
         differing: Vec<String>,
     },
     /// The answer's retention has ended.
     Expired,
 }
 
-/// What to do with a request whose key has the record `existing`, at `now`.
+/// The decision about a request whose key has the record `existing`, at `now`.
 ///
-/// A record past all its retention counts as absent, whether or not it was swept yet; one past its
-/// answer's retention as a tombstone; one that an operator released as absent. Another fingerprint is refused in every state.
+/// A record past its whole retention counts as absent, swept or not; a record past its answer's
+/// retention counts as a tombstone; a record released by an operator counts as absent. Another
+/// fingerprint is refused in every state.
 pub fn decide<'a>(
     existing: Option<&'a Record>,
     fingerprint: &Fingerprint,

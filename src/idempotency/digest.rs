@@ -7,7 +7,7 @@ pub(super) fn first_16(digest: &[u8]) -> [u8; 16] {
     short
 }
 
-/// Sixteen bytes written as 32 hex digits in lower case.
+/// Parses 32 lower-case hex digits into 16 bytes.
 pub(super) fn sixteen(hex: &str) -> Option<[u8; 16]> {
     let lower = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
     if hex.len() != 32 || !hex.bytes().all(lower) {

@@ -1,4 +1,5 @@
-//! The fingerprint: a digest of what must not change between two requests with the same key.
+//! The fingerprint: a digest of the parts of a request that must not change between requests with
+//! the same key.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,103 +13,104 @@ use super::preimage::{PreimageMatcher, PreimageSink, field, lower_case, optional
 use super::tenant::TenantId;
 use crate::json::{Document, JsonType, Pointer};
 
-/// How many top-level members get a digest of their own. Bodies with more are still compared whole;
-/// only the list of what differs stops here.
+/// Top-level members with a digest of their own. Bodies with more members are still compared
+/// whole; only the list of differences stops here.
 pub const MAX_MEMBERS: usize = 64;
 
-/// Room for so many members is made at once.
+/// Initial capacity for members.
 const USUAL_MEMBERS: usize = 8;
 
-/// Bytes of the longest member name that gets a digest of its own.
+/// Bytes of the longest member name with a digest of its own.
 pub const MAX_MEMBER_NAME: usize = 64;
 
 /// Bytes of the longest [`Verbatim::Text`].
 pub const MAX_VERBATIM: usize = 512;
 
-/// What must not change between retries.
+/// A digest of the parts of a request that must not change between retries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
-    /// SHA-256 over everything that is compared.
+    /// SHA-256 over all compared parts.
     pub digest: [u8; 32],
-    /// A short digest for each top-level member, to say which ones differ.
+    /// Short digests of the top-level members, to name the members that differ.
     pub members: Arc<[MemberDigest]>,
 }
 
-/// A short digest of one top-level member of the body. Four bytes: enough to see that two values
-/// differ, too few to search for the value.
+/// A short digest of one top-level member of the body. Four bytes show that two values differ and
+/// are too few to search for the value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberDigest {
-    /// The member's name; records of one batch share it.
+    /// Name of the member; shared by the records of a batch.
     pub name: Arc<str>,
-    /// The start of a hash over name and value, seeded with the tenant.
+    /// Start of a hash over name and value, seeded with the tenant.
     pub digest: [u8; 4],
 }
 
 /// `[route.fingerprint]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FingerprintRules {
-    /// How bodies are compared.
+    /// Comparison of bodies.
     pub body: BodyCompare,
-    /// Which parts of a JSON body count.
+    /// Compared parts of a JSON body.
     pub select: Select,
-    /// Headers whose values count too.
+    /// Headers whose values are compared.
     pub headers: Vec<HeaderName>,
 }
 
-/// How bodies are compared.
+/// Comparison of bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyCompare {
-    /// As JSON when the media type is JSON, else byte for byte.
+    /// Compared as JSON for JSON media types, else byte for byte.
     ByMediaType,
-    /// As JSON whatever the media type; byte for byte when it is not JSON.
+    /// Compared as JSON for any media type; byte for byte when the body is not JSON.
     Json,
     /// Byte for byte.
     Raw,
 }
 
-/// Which parts of a JSON body count.
+/// Compared parts of a JSON body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Select {
-    /// All of it.
+    /// The whole body.
     All,
-    /// Only these.
+    /// Only the named parts.
     Include(Vec<Pointer>),
-    /// All but these.
+    /// All but the named parts.
     Exclude(Vec<Pointer>),
 }
 
-/// The very bytes of a request: two that agree in them agree in everything that
-/// [`FingerprintRules::preimage`] could compare. To compare them costs less than to digest them, so
-/// few bytes are kept as they are.
+/// The exact bytes of a request: two requests with equal bytes agree in everything that
+/// [`FingerprintRules::preimage`] compares. Comparing bytes costs less than digesting, so short
+/// requests are kept unhashed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verbatim {
-    /// All of them, [`MAX_VERBATIM`] at most.
+    /// The bytes, [`MAX_VERBATIM`] at most.
     Text(Vec<u8>),
-    /// SHA-256 over them.
+    /// SHA-256 over the bytes.
     Digest([u8; 32]),
 }
 
-/// The parts of a request that a fingerprint covers.
+/// The parts of a request covered by a fingerprint.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestParts<'a> {
     /// The method.
     pub method: &'a str,
     /// The path as matched: unreserved characters decoded.
     pub path: &'a str,
-    /// The query's bytes, if there is one.
+    /// The query, if any.
     pub query: Option<&'a str>,
-    /// All headers; the media type, the content coding and those of [`FingerprintRules::headers`] count.
+    /// All headers; only the media type, the content coding and [`FingerprintRules::headers`] are
+    /// compared.
     pub headers: &'a HeaderMap,
     /// The caller.
     pub tenant: &'a TenantId,
     /// The body as received.
     pub body: &'a [u8],
-    /// The body as JSON where it is compared as such, see [`FingerprintRules::wants_json`].
+    /// The parsed body, for comparison as JSON; see [`FingerprintRules::wants_json`].
     pub json: Option<&'a Document<'a>>,
 }
 
 impl FingerprintRules {
-    /// Whether a body under these headers is compared as JSON, so that it needs to be parsed.
+    /// Reports whether a body with these headers is compared as JSON and must be parsed.
     pub fn wants_json(&self, headers: &HeaderMap) -> bool {
         match self.body {
             BodyCompare::ByMediaType => is_json(headers),
@@ -117,7 +119,7 @@ impl FingerprintRules {
         }
     }
 
-    /// The very bytes of a request, see [`Verbatim`].
+    /// The exact bytes of a request.
     pub fn verbatim(&self, parts: &RequestParts<'_>) -> Verbatim {
         let mut text = self.head(parts);
         text.push(b'r');
@@ -128,8 +130,7 @@ impl FingerprintRules {
         Verbatim::Text(text)
     }
 
-    /// Whether the very bytes of a request are these. Nothing is written down for the few of most
-    /// requests.
+    /// Compares a request with exact bytes, without writing a copy of short requests.
     pub fn is_verbatim(&self, parts: &RequestParts<'_>, first: &Verbatim) -> bool {
         let Verbatim::Text(text) = first else { return self.verbatim(parts) == *first };
         let mut against = PreimageMatcher(Some(text));
@@ -139,7 +140,7 @@ impl FingerprintRules {
         against.0.is_some_and(<[u8]>::is_empty)
     }
 
-    /// What is compared of a request but its body, written down, with room for the body.
+    /// The preimage of a request without its body, with capacity for the body.
     fn head(&self, parts: &RequestParts<'_>) -> Vec<u8> {
         let mut text = Vec::with_capacity(256 + parts.body.len());
         self.write_head(parts, &mut text);
@@ -164,7 +165,7 @@ impl FingerprintRules {
         }
     }
 
-    /// Writes down what is compared of a request, and digests it.
+    /// Writes the preimage of a request and digests it.
     pub fn preimage(&self, parts: &RequestParts<'_>) -> Preimage {
         let mut text = self.head(parts);
         let before_body = text.len();
@@ -185,16 +186,16 @@ impl FingerprintRules {
     }
 }
 
-/// What is compared of a request, written down.
+/// The preimage of a fingerprint.
 #[derive(Debug)]
 pub struct Preimage {
-    /// SHA-256 over everything.
+    /// SHA-256 over the text.
     pub digest: [u8; 32],
     text: Vec<u8>,
     members: Vec<Piece>,
 }
 
-/// Where a top-level member stands in the text of a [`Preimage`].
+/// The place of a top-level member in the text of a [`Preimage`].
 #[derive(Debug)]
 struct Piece {
     name: Range<usize>,
@@ -202,7 +203,7 @@ struct Piece {
 }
 
 impl Preimage {
-    /// The fingerprint: with a short digest for each top-level member.
+    /// The fingerprint, with a short digest for each top-level member.
     pub fn fingerprint(&self, tenant: &TenantId) -> Fingerprint {
         let members = self
             .members
@@ -221,8 +222,8 @@ impl Preimage {
     }
 }
 
-/// The short digest of a member, written down with its name. Two tenants with the same value have
-/// different digests for it.
+/// The short digest of a member and its name. Two tenants with the same value have different
+/// digests.
 pub fn member_digest(tenant: &TenantId, text: &[u8]) -> [u8; 4] {
     let seed = tenant.as_bytes().first_chunk().copied().map_or(0, u64::from_le_bytes);
     let [a, b, c, d, ..] = xxh3_64_with_seed(text, seed).to_le_bytes();
@@ -230,9 +231,9 @@ pub fn member_digest(tenant: &TenantId, text: &[u8]) -> [u8; 4] {
 }
 
 impl Fingerprint {
-    /// The names of the top-level members that differ between two fingerprints, sorted; empty when
+    /// Names of the top-level members that differ between two fingerprints, sorted. Empty when
     /// the difference lies elsewhere (path, query, media type, a header, a body that is not an
-    /// object) or cannot be told.
+    /// object) or cannot be determined.
     pub fn differing(&self, other: &Self) -> Vec<String> {
         let all = |list: &[MemberDigest], name: &str| -> Vec<[u8; 4]> {
             let named = list.iter().filter(|member| &*member.name == name);
@@ -251,8 +252,9 @@ impl Fingerprint {
 }
 
 impl Select {
-    /// Appends what counts of the document, and where its top-level members then stand; false when
-    /// it cannot be compared as JSON because a member name stands twice in one object.
+    /// Appends the compared parts of the document and the places of its top-level members.
+    /// Returns false when a member name is repeated within an object, because such a body cannot
+    /// be compared as JSON.
     fn canonical(
         &self,
         document: &Document<'_>,
@@ -286,7 +288,7 @@ impl Select {
     }
 }
 
-/// The whole document but the values whose place is in `skip`.
+/// Appends the whole document without the values at the places in `skip`.
 fn whole(
     document: &Document<'_>,
     skip: &[usize],
@@ -309,7 +311,7 @@ fn whole(
     true
 }
 
-/// Appends a member's name, then its value by `append`, and notes where they stand.
+/// Appends a member's name, then its value by `append`, and records their places.
 fn member(
     text: &mut Vec<u8>,
     pieces: &mut Vec<Piece>,
@@ -331,8 +333,8 @@ fn media_type(headers: &HeaderMap) -> Option<&[u8]> {
     Some(value[..end].trim_ascii())
 }
 
-/// Whether the body is JSON by its media type (`application/json` or a `+json` suffix, RFC 6839)
-/// and not compressed.
+/// Reports a JSON media type (`application/json` or a `+json` suffix, RFC 6839) without content
+/// coding.
 pub fn is_json(headers: &HeaderMap) -> bool {
     let plain = headers
         .get_all(http::header::CONTENT_ENCODING)
@@ -341,7 +343,7 @@ pub fn is_json(headers: &HeaderMap) -> bool {
     plain && names_json(headers)
 }
 
-/// Whether the media type names JSON, whatever the content coding.
+/// Reports a JSON media type under any content coding.
 pub fn names_json(headers: &HeaderMap) -> bool {
     media_type(headers).is_some_and(|media| {
         let suffix = media.len().checked_sub(b"+json".len()).map(|at| &media[at..]);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::clock::Timestamp;
 
-/// Entries of a history; when another one comes, the oldest goes.
+/// Entries of a history; a further entry replaces the oldest.
 pub const MAX_HISTORY: usize = 16;
 /// Characters of a reason.
 pub const MAX_WHY: usize = 1000;
@@ -14,16 +14,16 @@ pub const MAX_BY: usize = 100;
 /// HistoryEvent was decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HistoryEvent {
-    /// The backend carried it out.
+    /// The backend executed the request.
     Executed,
-    /// The backend did not carry it out.
+    /// The backend did not execute the request.
     NotExecuted,
-    /// The answer, or the outcomes of an item, are to go.
+    /// The answer, or the outcomes of an item, were purged.
     Purged,
 }
 
 impl HistoryEvent {
-    /// Its name.
+    /// Name of the event in the records API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Executed => "executed",
@@ -33,22 +33,22 @@ impl HistoryEvent {
     }
 }
 
-/// One decision about a record.
+/// A decision about a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryEntry {
-    /// When, by the store's clock.
+    /// Time of the decision, by the store's clock.
     pub at: Timestamp,
     /// HistoryEvent was decided.
     pub what: HistoryEvent,
-    /// Which attempt it was about, counted from 1.
+    /// Attempt the decision was made about, counted from 1.
     pub attempt: u32,
-    /// Of an item that was executed: how many of the unknown units were issued.
+    /// Units of the item found issued; only for an executed item.
     pub units: Option<u64>,
-    /// By whom, and why.
+    /// Author and reason.
     pub note: Note,
 }
 
-/// Who decided, and why.
+/// Author and reason of a decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
     by: String,
@@ -56,10 +56,11 @@ pub struct Note {
 }
 
 impl Note {
-    /// A note by `by`, at most [`MAX_BY`] characters, with a reason of at most [`MAX_WHY`].
+    /// Creates a note by `by` (at most [`MAX_BY`] characters) with a reason of at most
+    /// [`MAX_WHY`].
     ///
     /// # Errors
-    /// When one is too long or holds a control character, or the name is empty.
+    /// A text is too long or holds a control character, or the name is empty.
     pub fn new(by: String, why: String) -> Result<Self, NoteError> {
         let fits = |text: &str, most: usize| text.chars().nth(most).is_none();
         let clean = |text: &str| !text.chars().any(char::is_control);
@@ -72,12 +73,12 @@ impl Note {
         Ok(Self { by, why })
     }
 
-    /// Who.
+    /// Author of the decision.
     pub fn by(&self) -> &str {
         &self.by
     }
 
-    /// Why; may be empty where a reason is not asked for.
+    /// Reason of the decision; empty where no reason is required.
     pub fn why(&self) -> &str {
         &self.why
     }

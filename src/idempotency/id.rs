@@ -1,4 +1,4 @@
-//! What names a record in a store.
+//! Record ids: the names of records in a store.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -9,13 +9,14 @@ use sha2::{Digest, Sha256};
 use super::digest::sixteen;
 use super::tenant::TenantId;
 
-/// Names a record: one byte that all records of a tenant share, then a digest of tenant, scope and
-/// key.
+/// The name of a record: one byte shared by all records of a tenant, then a digest of tenant,
+/// scope and key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RecordId([u8; 16]);
 
 impl Ord for RecordId {
-    /// The order of the bytes. Thousands are sorted at once, and a number is compared in place.
+    /// Orders ids by their bytes. Thousands of ids are sorted at once, and comparing numbers is
+    /// fastest.
     fn cmp(&self, other: &Self) -> Ordering {
         u128::from_be_bytes(self.0).cmp(&u128::from_be_bytes(other.0))
     }
@@ -34,7 +35,7 @@ impl Hash for RecordId {
     }
 }
 
-/// Hashes ids by what they are, a digest. Only for keys that write one `u64`.
+/// Hasher for ids, which are digests already; only for keys that write one `u64`.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct IdHasher(u64);
 
@@ -54,7 +55,7 @@ impl Hasher for IdHasher {
     }
 }
 
-/// For maps whose keys are ids.
+/// Hasher builder for maps with ids as keys.
 pub type BuildIdHasher = BuildHasherDefault<IdHasher>;
 
 impl RecordId {
@@ -73,7 +74,7 @@ impl RecordId {
         Self(bytes)
     }
 
-    /// Reads what [`fmt::Display`] writes: 32 hex digits in lower case.
+    /// Parses the form written by [`fmt::Display`]: 32 lower-case hex digits.
     pub fn parse(text: &str) -> Option<Self> {
         sixteen(text).map(Self)
     }
@@ -83,8 +84,8 @@ impl RecordId {
         Self(bytes)
     }
 
-    /// The byte that all records of a tenant share. A store that spreads records over several
-    /// servers keeps those of one shard together, so that a batch can be claimed in one step.
+    /// The byte shared by all records of a tenant. A store with several servers keeps the records
+    /// of one shard together, so that a batch can be claimed in one step.
     pub const fn shard(&self) -> u8 {
         self.0[0]
     }
@@ -108,7 +109,7 @@ impl fmt::Debug for RecordId {
     }
 }
 
-/// The digest of a business id of a tenant, by which its records are found.
+/// The digest of a tenant's business id, used to look up the records of the id.
 pub fn subject_digest(subject: &str, tenant: &TenantId) -> [u8; 16] {
     let mut hash = Sha256::new();
     hash.update(b"oncegate/subject/1\0");

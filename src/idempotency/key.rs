@@ -1,4 +1,4 @@
-//! The idempotency key: where it comes from and which values are accepted.
+//! The idempotency key: sources and accepted values.
 
 use std::fmt;
 
@@ -32,25 +32,25 @@ impl fmt::Debug for Key {
 /// `[route.key]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRules {
-    /// Where the key stands.
+    /// Place of the key in the request.
     pub source: KeySource,
-    /// Whether a request without a key is refused.
+    /// Requests without a key are refused.
     pub required: bool,
-    /// Which requests share one name space of keys.
+    /// The name space of keys shared by requests.
     pub scope: Scope,
-    /// Which spellings of the header are taken.
+    /// Accepted spellings of the header.
     pub syntax: Syntax,
     /// Characters of the shortest key.
     pub min_length: usize,
     /// Characters of the longest key.
     pub max_length: usize,
-    /// What else the key must look like.
+    /// Further required format.
     pub format: Option<Format>,
-    /// Whether the key's header goes upstream.
+    /// The key's header is forwarded upstream.
     pub forward: bool,
 }
 
-/// Where the key stands in a request.
+/// The place of the key in a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
     /// In this header.
@@ -60,7 +60,7 @@ pub enum KeySource {
 }
 
 impl fmt::Display for KeySource {
-    /// The header as people write it (`Idempotency-Key`), or the pointer.
+    /// Writes the header in its usual spelling (`Idempotency-Key`), or the pointer.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Header(name) => f.write_str(&header_as_written(name)),
@@ -69,7 +69,7 @@ impl fmt::Display for KeySource {
     }
 }
 
-/// A header's name as people write it: `Idempotency-Key` for `idempotency-key`.
+/// The usual spelling of a header name: `Idempotency-Key` for `idempotency-key`.
 pub fn header_as_written(name: &HeaderName) -> String {
     let mut start = true;
     let raise = |character: char| {
@@ -80,16 +80,16 @@ pub fn header_as_written(name: &HeaderName) -> String {
     name.as_str().chars().map(raise).collect()
 }
 
-/// Which requests share one name space of keys.
+/// The name space of keys shared by requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// All of a tenant's.
+    /// A name space for each tenant.
     Tenant,
-    /// A tenant's on one route.
+    /// A name space for each tenant and route.
     Route,
 }
 
-/// Which spellings of a key header are taken.
+/// Accepted spellings of a key header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Syntax {
     /// The RFC 9651 String and the bare value.
@@ -98,17 +98,17 @@ pub enum Syntax {
     Strict,
 }
 
-/// What a key must look like beyond its characters.
+/// A required format of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// A UUID in its hyphenated form, RFC 9562 section 4.
     Uuid,
 }
 
-/// Why a key was not taken.
+/// The reason a key was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyError {
-    /// There is none.
+    /// The request has no key.
     Missing,
     /// More than one header line, or a list.
     Several,

@@ -1,5 +1,6 @@
-//! What is kept for one item of a batch, and how it changes. Every transition is a function from a ledger
-//! entry to its successor; versions, times and owners stand in the record around it.
+//! The ledger entry of one item of a batch, and its transitions. Every transition is a function
+//! from an entry to its successor; versions, times and owners belong to the record around the
+//! entry.
 
 use std::fmt;
 
@@ -7,31 +8,30 @@ use serde::{Deserialize, Serialize};
 
 use super::outcome::UnknownReason;
 
-/// Bytes of elements kept from tries that issued nothing. Tries that issued something are at most
-/// as many as the units requested; the others have no end.
+/// Bytes of elements kept from tries that issued nothing. Tries that issued something are limited
+/// by the units requested; the number of others is unlimited.
 pub const MAX_IDLE_BYTES: usize = 64 << 10;
 
-/// One item: `fulfilled + in_flight + unknown <= requested`, always.
+/// The entry of an item, with the invariant `fulfilled + in_flight + unknown <= requested`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// Units the client asked for; at least 1.
     pub requested: u64,
     /// Units that were issued.
     pub fulfilled: u64,
-    /// Units a call in flight was sent for.
+    /// Units sent by the call in flight.
     pub in_flight: u64,
-    /// Units that were sent and nobody knows about.
+    /// Units sent with unknown outcome.
     pub unknown: u64,
-    /// Why nobody knows.
+    /// The reason units are unknown.
     pub doubt: Option<Doubt>,
-    /// Whether the backend said that no more will be issued, ever.
+    /// The backend declared that no more units will ever be issued.
     pub closed: bool,
-    /// What was issued: for each `append` pointer the elements, in the order they came.
+    /// Issued elements for each `append` pointer, in order of arrival.
     pub outcomes: Vec<OutcomeList>,
-    /// The last row that could be understood, its `append` arrays emptied: JSON text.
+    /// The last readable row, its `append` arrays emptied: JSON text.
     pub row: Option<String>,
-    /// The row that could not be understood, or the start of the answer where it has no rows, for
-    /// whoever settles it.
+    /// The unreadable row, or the start of an answer without rows, as evidence for an operator.
     pub evidence: Option<String>,
 }
 
@@ -44,26 +44,26 @@ pub struct OutcomeList {
     pub elements: Vec<String>,
 }
 
-/// Why an item's fate is unknown.
+/// The reason an item's outcome is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Doubt {
-    /// There is no answer.
+    /// No answer arrived.
     Lost(UnknownReason),
-    /// The answer cannot be read as this API's: not JSON, or no rows where they should be.
+    /// The answer is not JSON, or has no rows where the rules expect rows.
     Unreadable,
-    /// The answer has no row for the item, or one that may be another's.
+    /// The answer has no row for the item, or only a row that may belong to another item.
     Missing,
-    /// Two rows are the item's.
+    /// Two rows belong to the item.
     Duplicated,
-    /// The row says that nobody knows (`unknown`).
+    /// The row declares the outcome unknown (rule `unknown`).
     Declared,
-    /// The row does not say how many were issued.
+    /// The row has no count of issued units.
     CountMissing,
-    /// The row's parts say different things.
+    /// The row contradicts itself.
     Contradicting,
-    /// The row says that more were issued than were sent.
+    /// The row reports more issued units than were sent.
     OverIssued,
-    /// A part of an item that cannot be divided was issued.
+    /// Part of an indivisible item was issued.
     Divided,
 }
 
@@ -85,20 +85,20 @@ impl fmt::Display for Doubt {
     }
 }
 
-/// How far an item or a batch is.
+/// Fulfillment of an item or a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fulfillment {
-    /// Everything that was requested is issued.
+    /// All requested units are issued.
     Complete,
-    /// A part of it.
+    /// Some requested units are issued.
     Partial,
-    /// Nothing of it.
+    /// No unit is issued.
     None,
-    /// The fate of some units is unknown.
+    /// The outcome of some units is unknown.
     Unknown,
 }
 
-/// What a transition may not do: the caller has the wrong entry in its hands.
+/// An invalid transition: the caller holds the wrong entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LedgerError {
     /// More units than are left, or none.
@@ -124,40 +124,40 @@ impl fmt::Display for LedgerError {
 
 impl std::error::Error for LedgerError {}
 
-/// What became of the units that were sent for one item.
+/// The outcome of the units sent for one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ItemOutcome {
-    /// This many were issued, none is possible; the others were not.
+    /// A number of units, possibly zero, was issued; the others were not.
     Issued {
         /// At most as many as were sent.
         units: u64,
-        /// The elements that came with them.
+        /// Elements issued with the units.
         appended: Vec<OutcomeList>,
         /// The row, its `append` arrays emptied.
         row: Option<String>,
-        /// Whether no more will ever be issued.
+        /// No more units will ever be issued.
         closed: bool,
     },
-    /// Nobody knows.
+    /// The outcome is unknown.
     Unknown {
-        /// Why.
+        /// The reason.
         doubt: Doubt,
-        /// The row as it came, if there was one.
+        /// The row as received, if any.
         row: Option<String>,
     },
 }
 
 impl ItemOutcome {
-    /// Nothing was issued: no row says more.
+    /// The outcome without issued units and without a row.
     pub const NOTHING: Self =
         Self::Issued { units: 0, appended: Vec::new(), row: None, closed: false };
 }
 
 impl Ledger {
-    /// An item nothing was sent for yet.
+    /// Creates the entry of an item before its first call.
     ///
     /// # Errors
-    /// When `requested` is zero.
+    /// `requested` is zero.
     pub fn new(requested: u64) -> Result<Self, LedgerError> {
         if requested == 0 {
             return Err(LedgerError::Units);
@@ -175,10 +175,10 @@ impl Ledger {
         })
     }
 
-    /// Whether the quantities add up.
+    /// Checks that the quantities add up.
     ///
     /// # Errors
-    /// When they do not: the entry must not be acted on.
+    /// The quantities do not add up; the entry must not be acted on.
     pub fn check(&self) -> Result<(), LedgerError> {
         let held = self
             .fulfilled
@@ -188,7 +188,7 @@ impl Ledger {
         if holds { Ok(()) } else { Err(LedgerError::Broken) }
     }
 
-    /// Whether the fate of some units is still open, so that the entry may not expire.
+    /// Reports units in flight or unknown; such an entry may not expire.
     pub fn is_open(&self) -> bool {
         self.in_flight > 0 || self.unknown > 0
     }
@@ -201,7 +201,7 @@ impl Ledger {
         self.requested.saturating_sub(self.fulfilled)
     }
 
-    /// How far the item is.
+    /// Fulfillment of the item.
     pub fn fulfillment(&self) -> Fulfillment {
         if self.is_open() {
             Fulfillment::Unknown
@@ -214,8 +214,8 @@ impl Ledger {
         }
     }
 
-    /// Whether the entry says no more than that the id was once seen, so that it may be forgotten
-    /// when its call certainly did not reach the backend.
+    /// Reports an entry without any fact beyond the id. Such an entry may be forgotten when its
+    /// call certainly did not reach the backend.
     pub fn is_blank(&self) -> bool {
         self.fulfilled == 0
             && !self.is_open()
@@ -264,11 +264,11 @@ impl Ledger {
         self.complete(&ItemOutcome::NOTHING)
     }
 
-    /// The successor in which the fate of the unknown units is known: by a late answer, or because
-    /// somebody looked. Units that were not issued may be sent again.
+    /// The successor with a known outcome of the unknown units, by a late answer or an operator's
+    /// decision. Units that were not issued may be sent again.
     ///
     /// # Errors
-    /// When nothing is unknown, or more was issued than is unknown.
+    /// No unit is unknown, or more was issued than is unknown.
     pub fn settle(&self, outcome: &ItemOutcome) -> Result<Self, LedgerError> {
         let open = Self { unknown: 0, doubt: None, evidence: None, ..self.clone() };
         self.resolve(open, self.unknown, outcome)
@@ -317,17 +317,18 @@ impl Ledger {
         Ok(next)
     }
 
-    /// Whether nothing more will ever be sent, and nothing is open: only then may time act on it.
+    /// Reports an entry that is complete or closed, with nothing open. Only such an entry may
+    /// expire.
     pub fn is_done(&self) -> bool {
         !self.is_open() && (self.closed || self.fulfilled >= self.requested)
     }
 
-    /// What stays when the retention of the outcomes has ended: the quantities.
+    /// The entry without outcomes, as kept after their retention: the quantities.
     pub fn bare(&self) -> Self {
         Self { outcomes: Vec::new(), row: None, evidence: None, ..self.clone() }
     }
 
-    /// About how many bytes the texts take.
+    /// Approximate bytes of the texts.
     pub fn bytes(&self) -> usize {
         let texts = self.row.iter().chain(&self.evidence).map(String::len).sum::<usize>();
         let lists = self.outcomes.iter().map(|list| list.at.len() + 24 * list.elements.len());

@@ -1,9 +1,9 @@
-//! The rules: what a key, a fingerprint, a record and the ledger entry of an item are, what an existing record means for a new
-//! request, and what a backend's answer means for the record.
+//! The rules of idempotency: keys, fingerprints, records, ledger entries of items, the decision
+//! about a new request with an existing record, and the verdict on a backend's answer.
 //!
-//! Everything here is pure. No I/O, no clock (time is an argument), no async, and no name from the
-//! rest of the crate except the two leaves `clock` and `json`. Stores keep what these functions
-//! return; the proxy acts on it.
+//! The module is pure: no I/O, no clock (time is an argument), no async, and no name from the
+//! rest of the crate except the leaves `clock` and `json`. Stores keep the returned records; the
+//! proxy acts on the decisions.
 
 pub mod decision;
 mod digest;

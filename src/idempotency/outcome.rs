@@ -1,24 +1,24 @@
-//! What a backend's complete answer means for the record (`[route.outcome]`).
+//! The meaning of a backend's complete answer for the record (`[route.outcome]`).
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What an answer with a given status means.
+/// The meaning of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The backend decided; the answer is kept and replayed.
     Final,
     /// The backend asserts that it did not execute; the claim is released.
     Released,
-    /// It does not say whether it acted.
+    /// The answer does not show whether the backend acted.
     Unknown,
 }
 
-/// Why an outcome is unknown.
+/// The reason an outcome is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UnknownReason {
-    /// The backend answered with a status that does not say whether it acted.
+    /// The backend answered with a status that does not show whether the request was executed.
     Status(u16),
     /// The upstream `timeout` ran out.
     Timeout,
@@ -50,10 +50,10 @@ impl fmt::Display for UnknownReason {
     }
 }
 
-/// Which statuses an entry of `[route.outcome]` names.
+/// The statuses named by an entry of `[route.outcome]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatusPattern {
-    /// One status, 100 to 599; more specific than a class.
+    /// A single status, 100 to 599; more specific than a class.
     Exact(u16),
     /// A class, the first digit of `"2xx"`: 1 to 5.
     Class(u8),
@@ -68,21 +68,21 @@ impl fmt::Display for StatusPattern {
     }
 }
 
-/// Maps each status to what it means.
+/// The mapping from status to verdict.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OutcomeRules {
     entries: Vec<(StatusPattern, Verdict)>,
 }
 
-/// An entry that stands in two lists.
+/// An entry with two verdicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutcomeConflict(pub StatusPattern);
 
 impl OutcomeRules {
-    /// The rules with these entries; a status that none names is unknown.
+    /// Creates the rules from entries; a status without entry is unknown.
     ///
     /// # Errors
-    /// When the same entry is given two meanings.
+    /// The same entry has two verdicts.
     pub fn new(entries: Vec<(StatusPattern, Verdict)>) -> Result<Self, OutcomeConflict> {
         for (at, (pattern, verdict)) in entries.iter().enumerate() {
             let twice = |(other, meaning): &(StatusPattern, Verdict)| {
@@ -95,8 +95,8 @@ impl OutcomeRules {
         Ok(Self { entries })
     }
 
-    /// What a complete answer with `status` means: the entry that names just this status, else the
-    /// entry of its class. 101 is always unknown: the backend left HTTP.
+    /// The verdict on a complete answer: the entry of the exact status, else of its class. Status
+    /// 101 is always unknown, because the backend left HTTP.
     pub fn verdict(&self, status: u16) -> Verdict {
         if status < 200 {
             return Verdict::Unknown;

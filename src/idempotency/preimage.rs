@@ -1,10 +1,11 @@
-//! What is compared of a request, written down piece by piece, or compared with what was.
+//! The preimage of a fingerprint: the compared parts of a request, written in pieces to a buffer
+//! or matched against an earlier preimage.
 
-/// Where a text goes, piece by piece.
+/// A destination for the pieces of a preimage.
 pub(crate) trait PreimageSink {
     fn put(&mut self, bytes: &[u8]);
 
-    /// The same in lower case.
+    /// Appends the bytes in lower case.
     fn put_lower(&mut self, bytes: &[u8]);
 }
 
@@ -18,8 +19,8 @@ impl PreimageSink for Vec<u8> {
     }
 }
 
-/// Compares with a text instead of writing one: what of it is still to come, `None` once something
-/// was different.
+/// Matches pieces against an existing preimage instead of writing a new one. Holds the unmatched
+/// rest; `None` after the first difference.
 pub(super) struct PreimageMatcher<'a>(pub(super) Option<&'a [u8]>);
 
 impl PreimageMatcher<'_> {
@@ -40,18 +41,18 @@ impl PreimageSink for PreimageMatcher<'_> {
     }
 }
 
-/// Bytes behind their length.
+/// Appends the length, then the bytes.
 pub(crate) fn field(text: &mut impl PreimageSink, bytes: &[u8]) {
     text.put(&(bytes.len() as u64).to_le_bytes());
     text.put(bytes);
 }
 
-/// The same of what may be absent.
+/// Appends a presence flag, then the field if present.
 pub(super) fn optional<T: PreimageSink>(text: &mut T, bytes: Option<&[u8]>) {
     marked(text, bytes, T::put);
 }
 
-/// The same as [`optional`] of the bytes in lower case.
+/// Appends like [`optional`], in lower case.
 pub(super) fn lower_case<T: PreimageSink>(text: &mut T, bytes: Option<&[u8]>) {
     marked(text, bytes, T::put_lower);
 }

@@ -1,8 +1,8 @@
-//! The record: what the store holds for one (tenant, key), and the transitions between its states.
+//! The record of one (tenant, key), and the transitions between its states.
 //!
 //! Every transition is a function from a record to its successor with the version raised by one;
-//! a store makes it happen with a compare-and-swap on that version. So the version is the fencing
-//! token: whoever lost a swap holds an old version and can change nothing any more.
+//! a store makes the transition durable with a compare-and-swap on that version. So the version
+//! is the fencing token: a process that lost a swap holds an old version and can change nothing.
 
 use std::sync::Arc;
 
@@ -17,98 +17,102 @@ use super::retention::{Keep, Retention};
 use super::tenant::TenantId;
 use crate::clock::Timestamp;
 
-/// What the store holds for one (tenant, key).
+/// The durable state of one (tenant, key).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The fencing token: raised by every transition. A new claim starts at a random number, so
-    /// that a claim made after a release never repeats an old token.
+    /// Fencing token, raised by every transition. A new claim starts at a random number, so that
+    /// a claim made after a release never repeats an old token.
     pub version: u64,
-    /// Whose key it is.
+    /// Owner of the key.
     pub tenant: TenantId,
-    /// The name of the route that claimed it.
+    /// Name of the route that claimed the key.
     pub route: Arc<str>,
     /// The client's idempotency key.
     pub key: Arc<str>,
     /// Digest of the business id the body named, for look-up; see `[route.record] subject`.
     pub subject: Option<[u8; 16]>,
-    /// What must not change between retries.
+    /// Fingerprint of the request, equal for all retries.
     pub fingerprint: Fingerprint,
-    /// When the key was first claimed.
+    /// Time of the first claim.
     pub first_seen: Timestamp,
-    /// When the record last changed.
+    /// Time of the last change.
     pub updated: Timestamp,
-    /// How many attempts were dispatched, the present one included.
+    /// Number of dispatched attempts, the present attempt included.
     pub attempts: u32,
-    /// Names the present attempt; a write whose result was lost recognizes itself by it.
+    /// Name of the present attempt. A write without confirmation recognizes its own record by
+    /// this nonce.
     pub attempt: Nonce,
-    /// Names the process that made the present attempt.
+    /// Name of the process that made the present attempt.
     pub owner: Nonce,
-    /// Where the record stands.
+    /// The state of a record.
     pub state: State,
-    /// An operator settled it, and no client was told yet: the first one is told `recovered`. Only
-    /// of what is final.
+    /// An operator settled the record, and no client has received the result yet: the first
+    /// receives `recovered`. Set on final records only.
     pub settlement_unreported: bool,
-    /// What operators decided about it, oldest first; at most [`MAX_HISTORY`](super::history::MAX_HISTORY).
+    /// Decisions of operators, oldest first; at most
+    /// [`MAX_HISTORY`](super::history::MAX_HISTORY).
     pub history: Vec<HistoryEntry>,
 }
 
 /// Sixteen random bytes that name one attempt or one process.
 pub type Nonce = [u8; 16];
 
-/// Where a record stands.
+/// The state of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// Claimed; the backend may be working on it.
+    /// Claimed; the backend may be executing the request.
     InFlight,
-    /// Dispatched, and nobody knows whether the backend acted.
+    /// Dispatched, with unknown outcome.
     Unknown {
-        /// Since when nobody knows.
+        /// Start of the uncertainty.
         since: Timestamp,
-        /// What happened.
+        /// The reason.
         reason: UnknownReason,
     },
     /// Answered; replayed until `expires`.
     Final {
-        /// What every client of this key is told.
+        /// The answer for every client of this key.
         answer: Answer,
-        /// When the outcome became known.
+        /// Time of the outcome.
         completed: Timestamp,
-        /// When the answer may be dropped; `None` keeps it for ever.
+        /// End of the answer's retention; `None`: no end.
         expires: Option<Timestamp>,
-        /// How long the tombstone stays after that.
+        /// Retention of the tombstone, counted from `expires`.
         tombstone: Keep,
     },
-    /// The answer is gone; the fact that the key was used is kept.
+    /// The key was used, and the answer is no longer kept.
     Tombstone {
-        /// The status the answer had.
+        /// Status of the answer.
         status: u16,
-        /// When the outcome became known.
+        /// Time of the outcome.
         completed: Timestamp,
-        /// When the key may be forgotten; `None` keeps it for ever.
+        /// End of the tombstone's retention; `None`: no end.
         expires: Option<Timestamp>,
     },
-    /// An operator found that it was not carried out: the key is free. For requests this is as good
-    /// as no record; it is there for its history.
+    /// An operator found the request not executed: the key is free. Requests treat this state
+    /// like no record; the record is kept for its history.
     Released {
-        /// When it may be forgotten; `None` keeps it for ever.
+        /// End of the record's retention; `None`: no end.
         expires: Option<Timestamp>,
     },
-    /// A turn: batches with one `serialize_by` value go one after the other, and this one's turn it
-    /// is. It is there while its batch is sent, and says nothing of any request.
+    /// A lock: batches with the same `serialize_by` value run one after the other. The lock
+    /// exists while its batch is sent and describes no request.
     SerializeLock,
-    /// One item of batches; the record's key is its id.
+    /// An item of batches; the record's key is the item's id.
     Item {
-        /// How much of it was asked for, issued, sent.
+        /// Quantities and outcomes of the item.
         ledger: Box<Ledger>,
-        /// When it is due; `None` while anything is missing or open, and where it is kept for ever.
+        /// End of the outcomes' retention; `None` while the item is incomplete or open, or
+        /// without end.
         expires: Option<Timestamp>,
-        /// How long the quantities stay once the outcomes are gone; `None`: those are gone.
+        /// Retention of the quantities after the outcomes; `None`: the outcomes are purged
+        /// already.
         tombstone: Option<Keep>,
     },
 }
 
 impl State {
-    /// The state of an item with this ledger entry.
+    /// Creates the state of an item from its ledger entry.
     pub fn item(ledger: Ledger, retention: Retention, now: Timestamp) -> Self {
         let expires = if ledger.is_done() { retention.answer.end(now) } else { None };
         Self::Item { ledger: Box::new(ledger), expires, tombstone: Some(retention.tombstone) }
@@ -118,9 +122,9 @@ impl State {
 /// A final answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// Kept whole.
+    /// The whole response is kept.
     Kept(Arc<StoredResponse>),
-    /// Larger than `max_stored_body`: only the status was kept.
+    /// The body exceeded `max_stored_body`; only the status is kept.
     NotRetained {
         /// The backend's status.
         status: u16,
@@ -137,7 +141,7 @@ impl Answer {
     }
 }
 
-/// A response as it is kept and replayed: end-to-end headers in their order, the body as bytes.
+/// A response in stored form: end-to-end headers in their order, the body as bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredResponse {
     /// Status code, 200 to 599.
@@ -149,7 +153,7 @@ pub struct StoredResponse {
 }
 
 impl Record {
-    /// The successor in which the outcome is known.
+    /// The successor with a known outcome.
     pub fn completed(&self, answer: Answer, retention: Retention, now: Timestamp) -> Self {
         let state = State::Final {
             answer,
@@ -160,9 +164,10 @@ impl Record {
         self.next(state, now)
     }
 
-    /// The successor in which nobody knows the outcome.
+    /// The successor with an unknown outcome.
     ///
-    /// Of an item, only the units in flight become unknown; one without any stays as it is.
+    /// Of an item, only the units in flight become unknown; an item without such units is
+    /// unchanged.
     pub fn lost(&self, reason: UnknownReason, now: Timestamp) -> Self {
         let state = match &self.state {
             State::SerializeLock => State::SerializeLock,
@@ -181,8 +186,8 @@ impl Record {
         self.next(state, now)
     }
 
-    /// What becomes of this record when the process that has it in flight is gone: what it sent is
-    /// unknown, and its turns are over.
+    /// The successor of this record after its process has ended: sent work becomes unknown, a
+    /// lock is removed (`None`).
     pub fn abandoned(&self, now: Timestamp) -> Option<Self> {
         match self.state {
             State::SerializeLock => None,
@@ -200,7 +205,7 @@ impl Record {
         self.next(State::item(ledger, retention, now), now)
     }
 
-    /// Whether a process has it in flight.
+    /// Reports a call in flight for this record.
     pub fn is_in_flight(&self) -> bool {
         match &self.state {
             State::InFlight | State::SerializeLock => true,
@@ -212,8 +217,8 @@ impl Record {
         }
     }
 
-    /// Whether this record still waits for the outcome of this attempt: it is open, and nobody has
-    /// decided since.
+    /// Reports whether the record still waits for the outcome of `attempt`: the record is open,
+    /// and no decision was made since.
     pub fn awaits(&self, attempt: &Nonce) -> bool {
         let open = match &self.state {
             State::Unknown { .. } => true,
@@ -227,7 +232,7 @@ impl Record {
         open && self.attempt == *attempt
     }
 
-    /// The ledger entry, if this is the record of an item.
+    /// The ledger entry, for the record of an item.
     pub fn ledger(&self) -> Option<&Ledger> {
         match &self.state {
             State::Item { ledger, .. } => Some(ledger),
@@ -240,7 +245,7 @@ impl Record {
         }
     }
 
-    /// When this record is due for [`Record::expired`]; `None` while it must stay as it is.
+    /// The time at which [`Record::expired`] applies; `None`: never in this state.
     pub fn expires(&self) -> Option<Timestamp> {
         match self.state {
             State::InFlight | State::Unknown { .. } | State::SerializeLock => None,
@@ -251,7 +256,7 @@ impl Record {
         }
     }
 
-    /// What becomes of this record at `now`.
+    /// The effect of time on this record at `now`.
     pub fn expired(&self, now: Timestamp) -> Expiry {
         match &self.state {
             State::Final { answer, completed, expires: Some(at), tombstone } if *at <= now => {
@@ -290,7 +295,7 @@ impl Record {
     }
 
     pub(super) fn next(&self, state: State, now: Timestamp) -> Self {
-        // Not `..self.clone()`: the present state, which may be large, would be copied to be dropped.
+        // Not `..self.clone()`: the present state may be large, and its copy would be dropped.
         Self {
             version: self.version.wrapping_add(1),
             tenant: self.tenant,
@@ -310,13 +315,13 @@ impl Record {
     }
 }
 
-/// What time makes of a record.
+/// The effect of time on a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expiry {
-    /// Nothing: it is not due, or may never expire.
+    /// The record is not due, or never expires.
     Keep,
-    /// Its answer goes; this tombstone stays.
+    /// The answer is dropped; this tombstone replaces the record.
     Bury(Box<Record>),
-    /// It is forgotten; the key would run again.
+    /// The record is removed; its key is free again.
     Forget,
 }

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 
-/// How long something is kept.
+/// A retention period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Keep {
-    /// For this long; zero means not at all.
+    /// For a duration; zero keeps nothing.
     For(Duration),
     /// Without end.
     Forever,
@@ -25,7 +25,7 @@ impl Keep {
     }
 }
 
-/// How long the answer and the tombstone of a route's records are kept.
+/// Retention of the answers and tombstones of a route's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     /// The answer, counted from the outcome.
@@ -35,6 +35,6 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Without end: for what belongs to no route that is configured.
+    /// Retention without end, for records of routes that are no longer configured.
     pub const FOREVER: Self = Self { answer: Keep::Forever, tombstone: Keep::Forever };
 }

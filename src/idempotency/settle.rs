@@ -1,8 +1,8 @@
-//! What operators decide about records: that an unknown outcome was executed or was not, and that an
-//! answer is to go. Who, when and why stays with the record.
+//! Decisions of operators about records: an unknown outcome was executed or not, or an answer is
+//! purged. Time, author and reason are kept in the record's history.
 //!
-//! A decision is a transition like every other, so of two that are made at once, or of a decision
-//! and a late answer of the attempt itself, the first one stands.
+//! A decision is a transition like every other: of two concurrent decisions, or of a decision and
+//! a late answer of the attempt, the first swap wins.
 
 use std::sync::Arc;
 
@@ -12,46 +12,46 @@ use super::record::{Answer, Record, State, StoredResponse};
 use super::retention::Retention;
 use crate::clock::Timestamp;
 
-/// How an unknown outcome is settled.
+/// The result an operator found for an unknown outcome.
 #[derive(Debug, Clone)]
 pub enum Settlement {
-    /// It was carried out, and this is its answer from now on.
+    /// Executed; the response is replayed from now on.
     Executed(Arc<StoredResponse>),
-    /// So many of an item's unknown units were issued, the others were not; `None`: all of them.
+    /// Number of the item's unknown units that were issued; `None`: all.
     Issued(Option<u64>),
-    /// It was not carried out: the key is free, the units of an item are missing again.
+    /// Not executed: the key is free, the units of an item may be sent again.
     NotExecuted,
 }
 
-/// Why a decision does not fit the record.
+/// The reason a decision does not fit the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SettlementError {
     /// A call is in flight.
     InFlight,
-    /// Its outcome is unknown: to purge it would leave the key without a decision.
+    /// The outcome is unknown; a purge would leave the key without a decision.
     Unknown,
-    /// Its outcome is known.
+    /// The outcome is known.
     Known,
-    /// There is no answer to purge, and none will come.
+    /// The record has no answer to purge.
     NoAnswer,
-    /// The record is an item's, which has no answer of its own, or the other way round.
+    /// The decision is for the other kind of record (request or item).
     Kind,
-    /// More units were issued than are unknown, or none at all.
+    /// The number of issued units is zero or exceeds the unknown units.
     Units {
-        /// How many are unknown.
+        /// Number of unknown units.
         unknown: u64,
     },
 }
 
 impl Record {
-    /// The successor in which an operator has settled the unknown outcome.
+    /// The successor with the unknown outcome settled by an operator.
     ///
-    /// What was executed is final from now on, with the retention counted from `now`, and the first
-    /// client that asks is told `recovered`. What was not is [`State::Released`]; the units of an
-    /// item are issued or missing.
+    /// An executed request becomes final, with retention counted from `now`, and the first client
+    /// that asks receives `recovered`. A request that was not executed becomes
+    /// [`State::Released`]; the units of an item become issued or missing.
     ///
     /// # Errors
-    /// When its outcome is not unknown, or `how` is for another kind of record.
+    /// The outcome is not unknown, or `how` is for another kind of record.
     pub fn settled(
         &self,
         how: &Settlement,
@@ -89,13 +89,13 @@ impl Record {
         Ok(next)
     }
 
-    /// The successor without the answer; `None` when that is gone already.
+    /// The successor without the answer; `None` when the answer is gone already.
     ///
-    /// The tombstone stays until the record would have been forgotten anyway, so that a purge never
-    /// lets a key run again sooner. Of an item its outcomes go and its quantities stay.
+    /// The tombstone keeps the record's full retention, so that a purge never lets a key run
+    /// again sooner. Of an item the outcomes are dropped and the quantities kept.
     ///
     /// # Errors
-    /// When a call is in flight, the outcome is unknown, or there was never an answer.
+    /// A call is in flight, the outcome is unknown, or the record never had an answer.
     pub fn purged(&self, note: Note, now: Timestamp) -> Result<Option<Self>, SettlementError> {
         let state = match &self.state {
             State::InFlight | State::SerializeLock => return Err(SettlementError::InFlight),
@@ -135,7 +135,7 @@ impl Record {
         Ok(Some(next))
     }
 
-    /// The successor in which the key is free and what was decided about it is kept.
+    /// The successor with a free key and the history of decisions.
     fn released(&self, retention: Retention, now: Timestamp) -> Self {
         let expires = match (retention.answer.end(now), retention.tombstone.end(now)) {
             (Some(answer), Some(tombstone)) => Some(answer.max(tombstone)),
@@ -144,16 +144,17 @@ impl Record {
         self.next(State::Released { expires }, now)
     }
 
-    /// What takes the place of a claim for which certainly nothing was carried out: nothing, or the
-    /// released key again when an operator has ever decided about it.
+    /// The record that replaces a claim whose request was certainly not executed: none, or the
+    /// released key when an operator has ever decided about it.
     pub fn freed(&self, retention: Retention, now: Timestamp) -> Option<Self> {
         (!self.history.is_empty()).then(|| self.released(retention, now))
     }
 
-    /// This claim in the place of `before`; its version must be replaced. A key that an operator
-    /// released carries its history and the number of its attempts on. `random` is any number: no
-    /// other claim may have the same version, because one that was not confirmed is withdrawn by its
-    /// version and must not take another's with it.
+    /// Turns this claim into the successor of `before`. A key released by an operator keeps its
+    /// history and its count of attempts.
+    ///
+    /// `random` may be any number: no other claim may have the same version, because an
+    /// unconfirmed claim is withdrawn by its version and must not take another claim with it.
     pub fn renew(&mut self, before: Option<&Self>, random: u64) {
         // The upper bits are free for the raises to come.
         self.version = before.map_or(random >> 8, |before| {
@@ -172,7 +173,7 @@ impl Record {
         }
     }
 
-    /// The successor that says that a client was told of the settlement.
+    /// The successor after a client has received the settled answer.
     pub fn settlement_reported(&self) -> Self {
         Self { version: self.version.wrapping_add(1), settlement_unreported: false, ..self.clone() }
     }
@@ -184,7 +185,7 @@ impl Record {
     }
 }
 
-/// The entry in which `issued` of the unknown units were issued and the others were not.
+/// The entry with `issued` of the unknown units issued and the others missing.
 fn settled_units(ledger: &Ledger, issued: u64, executed: bool) -> Result<Ledger, SettlementError> {
     if ledger.in_flight > 0 {
         return Err(SettlementError::InFlight);

@@ -1,4 +1,4 @@
-//! Who a key belongs to: a digest of the caller's credentials (`[tenant] headers`).
+//! The tenant of a request: a digest of the caller's credentials (`[tenant] headers`).
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ impl TenantId {
         Self(first_16(&Sha256::digest(text)))
     }
 
-    /// Reads what [`fmt::Display`] writes: 32 hex digits in lower case.
+    /// Parses the form written by [`fmt::Display`]: 32 lower-case hex digits.
     pub fn parse(text: &str) -> Option<Self> {
         sixteen(text).map(Self)
     }
@@ -46,7 +46,7 @@ impl fmt::Display for TenantId {
     }
 }
 
-/// Writes down what names the tenant of a request.
+/// Writes the preimage of a tenant id.
 fn write_down(text: &mut Vec<u8>, names: &[HeaderName], headers: &HeaderMap) {
     text.extend_from_slice(b"oncegate/tenant/1\0");
     for name in names {
@@ -61,23 +61,23 @@ fn write_down(text: &mut Vec<u8>, names: &[HeaderName], headers: &HeaderMap) {
     }
 }
 
-/// Bytes of credentials that are remembered at most.
+/// Maximum bytes of credentials kept in a [`TenantMemo`].
 const MAX_REMEMBERED: usize = 1024;
 
-/// The tenant of the request before: the next one on a connection has nearly always the same
-/// credentials, which are compared faster than digested. They live no longer than the connection
-/// that they came on.
+/// The tenant of the previous request of a connection. The next request nearly always has the
+/// same credentials, and comparing costs less than digesting. Credentials are kept no longer than
+/// their connection.
 #[derive(Default)]
 pub struct TenantMemo {
-    /// What named it.
+    /// Preimage of `tenant`.
     text: Vec<u8>,
     tenant: Option<TenantId>,
-    /// What names the one in question; kept for its memory.
+    /// Preimage of the present request; kept to reuse its allocation.
     asked: Vec<u8>,
 }
 
 impl TenantMemo {
-    /// The tenant of a request, the same as [`TenantId::of`].
+    /// The tenant of a request, equal to [`TenantId::of`].
     pub fn of(&mut self, names: &[HeaderName], headers: &HeaderMap) -> TenantId {
         self.asked.clear();
         write_down(&mut self.asked, names, headers);

@@ -1,7 +1,7 @@
-//! What the client is told: the rows of all items it asked for, in its order.
+//! The client's answer: the rows of all requested items, in the order of the request.
 //!
-//! The backend's last row is the base of each item; what it says beyond quantities, `append` arrays
-//! and the template's members stays as the backend wrote it.
+//! The backend's last row is the base of each item; members other than quantities, `append`
+//! arrays and the template's members stay as the backend wrote them.
 
 use std::ops::Range;
 
@@ -15,25 +15,25 @@ use crate::json::{Document, JsonType, Pointer, Value};
 /// The status of an answer with unknown items, unless the template has one.
 const UNKNOWN_STATUS: u16 = 409;
 
-/// About what the gateway's own members take in a row.
+/// Approximate bytes of the gateway's own members in a row.
 const ROOM: usize = 64;
 
-/// What the client is told.
+/// The client's answer to a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchAnswer {
     /// The status.
     pub status: u16,
     /// The body: JSON, or the backend's bytes.
     pub body: Vec<u8>,
-    /// How far the batch is.
+    /// Fulfillment of the batch.
     pub fulfillment: Fulfillment,
 }
 
-/// Writes the answer from the ledger's entries after this call, one for each item of the batch,
-/// and from the backend's answer if there was one.
+/// Writes the answer from the ledger entries after this call, one for each item of the batch, and
+/// from the backend's answer, if any.
 ///
-/// A refusal of the whole batch goes to the client as it came when there is nothing to add to it:
-/// nothing was ever issued for any of the items, and nothing is unknown.
+/// A refusal of the whole batch is passed on unchanged when the gateway has nothing to add: no
+/// unit was ever issued for any of the items, and none is unknown.
 pub fn render(
     rules: &ItemRules,
     batch: &Batch,
@@ -64,7 +64,7 @@ pub fn render(
     BatchAnswer { status: template.http.unwrap_or(default), body: body.into_bytes(), fulfillment }
 }
 
-/// The whole answer with these rows; `base`: the backend's, and where it has its own rows.
+/// The whole answer with these rows. `base`: the backend's body and the place of its rows.
 fn whole(
     rules: &ItemRules,
     top: &[TemplateMember],
@@ -89,20 +89,20 @@ fn whole(
     edited.unwrap_or_else(|| edit("{}", &edits))
 }
 
-/// The text with the changes made, when it is an object.
+/// Applies the changes to a text that is an object.
 fn edit_object(text: &str, edits: &[Edit<'_>]) -> Option<String> {
     let document = Document::parse(text.as_bytes()).ok()?;
     (document.root().kind() == JsonType::Object).then(|| edit_document(text, &document, edits))
 }
 
-/// A refusal in the backend's own words: its status, if it has one of its own, and its body.
+/// A refusal in the backend's own words: status, if configured, and body.
 pub fn refusal(refusal: &Refusal) -> (Option<u16>, String) {
     let edits: Vec<Edit<'_>> =
         refusal.top.iter().map(|(at, text)| Edit::new(at, text.as_str())).collect();
     (refusal.http, edit("{}", &edits))
 }
 
-/// How far a batch is.
+/// Fulfillment of a batch.
 fn batch_fulfillment(entries: &[&Ledger]) -> Fulfillment {
     let all = |wanted: Fulfillment| entries.iter().all(|entry| entry.fulfillment() == wanted);
     if entries.iter().any(|entry| entry.fulfillment() == Fulfillment::Unknown) {
@@ -116,7 +116,7 @@ fn batch_fulfillment(entries: &[&Ledger]) -> Fulfillment {
     }
 }
 
-/// The rows of all items: an array, or the row where there is one alone.
+/// The rows of all items: an array, or a single row for a lone item where the rules say so.
 fn rows(
     rules: &ItemRules,
     batch: &Batch,
@@ -206,15 +206,15 @@ fn row(
     if edit_at_once(out, document.root(), [&edits, &gathered]) {
         return;
     }
-    // The lists last, all in one pass: however long they grow, they are never read again. So those that
-    // are absent get their places with the other changes.
+    // The lists come last, in one pass: however long they grow, they are never parsed again.
+    // Absent lists therefore get their places with the other edits.
     let absent = gathered.iter().filter(|list| find(list.at).is_none());
     edits.extend(absent.map(|list| Edit::new(list.at, "[]")));
     let text = edit_value(document.root(), &edits);
     out.push_str(&if gathered.is_empty() { text } else { edit(&text, &gathered) });
 }
 
-/// Whether a value is this number in digits alone, as a number or in a string.
+/// Reports whether a value is this number in plain digits, as a number or in a string.
 fn says(value: Value<'_, '_>, number: u64) -> bool {
     let raw = value.raw();
     let digits = match value.kind() {
@@ -226,7 +226,7 @@ fn says(value: Value<'_, '_>, number: u64) -> bool {
     plain && digits.parse() == Ok(number)
 }
 
-/// The row of an item the backend never wrote one for: what the client sent to tell it by.
+/// The row of an item without a backend row: the members by which the client identified the item.
 fn bare_row(rules: &ItemRules, item: &Item) -> String {
     let mut edits = Vec::new();
     let mut members = item.members.iter();

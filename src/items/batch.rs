@@ -14,7 +14,7 @@ use crate::json::{Document, JsonType, ParseError, Value};
 /// Bytes of the longest id.
 pub const MAX_ID: usize = 4096;
 
-/// So many ids are compared with each other faster than they are hashed.
+/// Ids up to this number are compared pairwise, which is faster than hashing.
 const FEW: usize = 16;
 
 /// The items of one request. Places are byte offsets in its body.
@@ -24,25 +24,25 @@ pub struct Batch {
     pub items: Vec<Item>,
     /// Digests of the `serialize_by` values; two batches that share one run one after the other.
     pub serial: Vec<[u8; 16]>,
-    /// Where the array stands; for a single item, the item.
+    /// Place of the array, or of the single item.
     pub(super) list: Range<usize>,
 }
 
-/// One item.
+/// An item of a batch.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Item {
-    /// Its id: the characters of a string, or the text of a number.
+    /// Id: the characters of a string, or the text of a number.
     pub id: Arc<str>,
     /// Units asked for; at least 1.
     pub quantity: u64,
-    /// SHA-256 over what must not change between tries: the item's `same` members, its quantity and
-    /// the body's `shared` members.
+    /// SHA-256 over the parts that must not change between tries: the item's `same` members, its
+    /// quantity and the body's `shared` members.
     pub digest: [u8; 32],
-    /// Whether it is sent whole or not at all.
+    /// The item is sent whole or not at all.
     pub indivisible: bool,
     pub(super) span: Range<usize>,
     pub(super) quantity_span: Option<Range<usize>>,
-    /// The id as it stands in the body, unless that is its characters in quotes.
+    /// The id as written in the body, unless plain characters in quotes.
     pub(super) raw_id: Option<String>,
     /// The values of the `member:` pointers, in their order: compared text, and text of the body.
     pub(super) members: Vec<Option<(String, String)>>,
@@ -55,45 +55,45 @@ impl fmt::Debug for Item {
     }
 }
 
-/// Why a body was not taken. Items are counted from 0; the text never repeats a value.
+/// The reason a body was refused. Items are counted from 0; the text never repeats a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchError {
-    /// It cannot be read as JSON.
+    /// The body is not readable as JSON.
     NotJson(ParseError),
-    /// A member name stands twice in one object.
+    /// A member name is repeated within an object.
     DuplicateMember,
-    /// There are no items where they should be.
+    /// The body has no items at the configured place.
     NoItems,
-    /// There are more than `max_items`.
+    /// The batch has more than `max_items` items.
     TooMany {
         /// The limit.
         most: usize,
     },
     /// An item is not an object.
     NotAnObject {
-        /// Which item.
+        /// Index of the item.
         item: usize,
     },
     /// An item has no id.
     IdMissing {
-        /// Which item.
+        /// Index of the item.
         item: usize,
     },
     /// An id is neither a string nor a number, or longer than [`MAX_ID`].
     IdInvalid {
-        /// Which item.
+        /// Index of the item.
         item: usize,
     },
-    /// Two items have one id.
+    /// Two items have the same id.
     DuplicateItem {
-        /// The first of them.
+        /// Index of the first item.
         first: usize,
-        /// The second.
+        /// Index of the second item.
         item: usize,
     },
     /// A quantity is not a whole number from 1 to `max_quantity`, in digits.
     Quantity {
-        /// Which item.
+        /// Index of the item.
         item: usize,
         /// The limit.
         most: u64,
@@ -138,12 +138,12 @@ impl fmt::Display for BatchError {
 impl std::error::Error for BatchError {}
 
 impl Batch {
-    /// Reads the body, parsed already, together with what the records of new items need: the
-    /// digests of their members. They are the same for single items and arrays, whatever the order
-    /// of the pointers, so that routes can share a ledger.
+    /// Reads the parsed body and the digests of item members needed by records of new items. The
+    /// digests are equal for single items and arrays, in any order of the pointers, so that
+    /// routes can share a ledger.
     ///
     /// # Errors
-    /// When the body is not a batch that can be claimed; nothing may be sent for it.
+    /// The body is not a batch that can be claimed; nothing may be sent for the request.
     pub fn read(
         rules: &ItemRules,
         request: &BatchRequest<'_>,
@@ -152,7 +152,7 @@ impl Batch {
         read(rules, request, document)
     }
 
-    /// The fingerprint of the item at this place; `digests` were read with this batch.
+    /// The fingerprint of the item at `at`; `digests` were read with this batch.
     pub fn fingerprint(&self, digests: &ItemDigests, at: usize) -> Option<Fingerprint> {
         let digest = self.items.get(at)?.digest;
         Some(Fingerprint { digest, members: digests.of_item(at)? })
@@ -205,7 +205,7 @@ fn read(
     Ok((Batch { items, serial, list: list.span() }, digester.into_digests()))
 }
 
-/// The first item whose id an earlier one has.
+/// The first item with the id of an earlier item.
 fn twice(items: &[Item]) -> Option<BatchError> {
     if items.len() <= FEW {
         let same = |at: &usize| items[..*at].iter().position(|item| item.id == items[*at].id);

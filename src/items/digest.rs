@@ -1,4 +1,5 @@
-//! Fingerprints of items: what must not change between two tries of the same id.
+//! Fingerprints of items: digests of the parts that must not change between two tries of the same
+//! id.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,16 +17,16 @@ use crate::json::{Document, Pointer, Value};
 /// `/brand` for members of the body.
 #[derive(Debug, Default, Clone)]
 pub struct ItemDigests {
-    /// Of the members that all items share.
+    /// Digests of the members shared by all items.
     shared: Vec<MemberDigest>,
-    /// Of the items' own members, item after item.
+    /// Digests of the items' own members, item after item.
     own: Vec<MemberDigest>,
-    /// Where each item's own members end.
+    /// End of each item's own members.
     ends: Vec<usize>,
 }
 
 impl ItemDigests {
-    /// The short digests of the item at this place, those of the shared members first.
+    /// Short digests of the item at `at`, shared members first.
     pub(super) fn of_item(&self, at: usize) -> Option<Arc<[MemberDigest]>> {
         let start = at.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
         let own = self.own.get(start..*self.ends.get(at)?)?;
@@ -33,15 +34,15 @@ impl ItemDigests {
     }
 }
 
-/// Makes the digests of items; what they share is digested once.
+/// Computes the digests of items; shared members are digested once.
 pub(super) struct Digester<'a, 'd, 't> {
-    /// Names and pointers of the members that count, sorted by name; `None`: all.
+    /// Names and pointers of the compared members, sorted by name; `None`: all.
     same: Option<Vec<(String, &'a Pointer)>>,
-    /// What all items are digested behind: it names them so and has a digest of the shared members.
+    /// Hash state at the start of every item: a label and the digest of the shared members.
     before: Sha256,
     quantity_name: String,
     collector: DigestCollector<'a>,
-    /// What is digested, and an item's members by name, used again for each item.
+    /// Buffers for the preimage and the members of an item, reused for each item.
     text: Vec<u8>,
     members: Vec<(Cow<'t, str>, Value<'d, 't>)>,
 }
@@ -95,7 +96,7 @@ impl<'a, 'd, 't> Digester<'a, 'd, 't> {
     }
 
     /// The digest of an item. The values at the places `skip` are its id, which names the record,
-    /// and its quantity, which counts as a number.
+    /// and its quantity, which is compared as a number.
     pub(super) fn item(
         &mut self,
         item: Value<'d, 't>,
@@ -136,11 +137,11 @@ impl<'a, 'd, 't> Digester<'a, 'd, 't> {
     }
 }
 
-/// Short digests as they are made, first those of the shared members, then item after item.
+/// Collects short digests, first of the shared members, then item after item.
 struct DigestCollector<'a> {
     tenant: &'a TenantId,
     digests: ItemDigests,
-    /// Where the digests of the item before begin, and those of the present one.
+    /// Start of the previous item's digests, and of the present item's.
     before: usize,
     first: usize,
 }

@@ -1,11 +1,11 @@
-//! Changes to a JSON text that leave every byte they are not about as it is.
+//! Edits of a JSON text that keep all other bytes unchanged.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::json::{Document, JsonType, Pointer, Value};
 
-/// One change: the JSON text to stand at a pointer.
+/// A change: the new JSON text at a pointer.
 #[derive(Debug)]
 pub(super) struct Edit<'e> {
     pub(super) at: &'e Pointer,
@@ -17,17 +17,17 @@ impl<'e> Edit<'e> {
         Self { at, text: text.into() }
     }
 
-    /// Whether it changes what stands at a pointer, or a part of that.
+    /// Reports whether the edit changes the value at a pointer, or a part of the value.
     pub(super) fn concerns(&self, at: &Pointer) -> bool {
         self.at.tokens().iter().zip(at.tokens()).all(|(left, right)| left == right)
     }
 }
 
-/// A text to stand in the place of a range.
+/// A text that replaces a range.
 pub(super) struct Splice<'e> {
     range: Range<usize>,
     text: Cow<'e, str>,
-    /// The name of the member that it adds behind others of its object.
+    /// Name of the member appended to an object, if any.
     adds: Option<&'e str>,
 }
 
@@ -36,8 +36,8 @@ impl<'e> Splice<'e> {
         Self { range, text: text.into(), adds: None }
     }
 
-    /// Whether one of the two changes what the other is about. Members of different names that are
-    /// added to the same object do not: they stand there one after the other.
+    /// Reports an overlap of two splices. Members of different names appended to the same object
+    /// do not overlap: the members follow each other.
     fn touches(&self, other: &Self) -> bool {
         let both_add = self.range == other.range
             && self.adds.zip(other.adds).is_some_and(|(one, other)| one != other);
@@ -45,8 +45,8 @@ impl<'e> Splice<'e> {
     }
 }
 
-/// The text with the changes made in their order. A member that is absent is added at the end of
-/// its object, objects around it are made; an array's element that is absent is left out.
+/// Applies the edits in order. An absent member is appended to its object, with the objects
+/// around the member; an absent array element is skipped.
 pub(super) fn edit(text: &str, edits: &[Edit<'_>]) -> String {
     match Document::parse(text.as_bytes()) {
         Ok(document) => edit_document(text, &document, edits),
@@ -54,7 +54,7 @@ pub(super) fn edit(text: &str, edits: &[Edit<'_>]) -> String {
     }
 }
 
-/// As [`edit`], of a text that was parsed already.
+/// Applies the edits to a parsed text, like [`edit`].
 pub(super) fn edit_document(text: &str, document: &Document<'_>, edits: &[Edit<'_>]) -> String {
     let span = document.root().span();
     let inside = edit_value(document.root(), edits);
@@ -64,7 +64,7 @@ pub(super) fn edit_document(text: &str, document: &Document<'_>, edits: &[Edit<'
     [&text[..span.start], &inside, &text[span.end..]].concat()
 }
 
-/// The text of a value with the changes made, as [`edit`] does.
+/// Applies the edits to the text of a value, like [`edit`].
 pub(super) fn edit_value(value: Value<'_, '_>, edits: &[Edit<'_>]) -> String {
     // Changes that do not touch each other are made in one pass; the first that does starts the
     // next, on the changed text.
@@ -76,8 +76,8 @@ pub(super) fn edit_value(value: Value<'_, '_>, edits: &[Edit<'_>]) -> String {
     }
 }
 
-/// As [`edit_value`], behind what `out` has already, when no change touches another: then the changed
-/// text is not read again. Otherwise nothing is written.
+/// Appends the edited value to `out` and returns true when no two edits overlap, so that the
+/// changed text need not be parsed again. Otherwise appends nothing.
 pub(super) fn edit_at_once(
     out: &mut String,
     value: Value<'_, '_>,
@@ -91,8 +91,8 @@ pub(super) fn edit_at_once(
     taken == all
 }
 
-/// The first of the changes that can be made without a look at what another one made, and how many
-/// these are.
+/// The splices of the first edits that do not depend on each other, and the number of these
+/// edits.
 fn independent<'e>(
     value: Value<'_, '_>,
     edits: impl Iterator<Item = &'e Edit<'e>>,
@@ -118,7 +118,7 @@ fn independent<'e>(
     (splices, taken)
 }
 
-/// The text with each range replaced; the ranges do not overlap.
+/// Replaces each range; the ranges do not overlap.
 pub(super) fn spliced(text: &str, splices: Vec<Splice<'_>>) -> String {
     let added: usize = splices.iter().map(|splice| splice.text.len()).sum();
     let mut changed = String::with_capacity(text.len() + added);
@@ -170,7 +170,7 @@ fn splice<'e>(root: Value<'_, '_>, change: &'e Edit<'_>) -> Option<Splice<'e>> {
     Some(Splice::replaces(value.span(), &*change.text))
 }
 
-/// The new text inside one object for each name.
+/// The new text, nested in one object for each name.
 fn nested<'e>(tokens: &[String], change: &'e Edit<'_>) -> Cow<'e, str> {
     tokens.iter().rev().fold(Cow::Borrowed(&change.text), |inner, token| {
         format!("{{{}:{inner}}}", quoted(token)).into()

@@ -1,8 +1,8 @@
-//! What became of each item that was sent, read from the backend's answer.
+//! The outcome of each sent item, read from the backend's answer.
 //!
 //! The body decides, not the status: backends report partial issues under 200 and 400 alike. The
-//! status counts only where the body has no rows. Whatever is missing, doubled or contradicts
-//! itself is unknown, never "not issued".
+//! status matters only where the body has no rows. A missing, repeated or contradictory row makes
+//! its item unknown, never "not issued".
 
 use std::ops::Range;
 
@@ -17,43 +17,43 @@ use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::outcome::{OutcomeRules, StatusPattern, Verdict};
 use crate::json::{Document, JsonType, Pointer, Value};
 
-/// Bytes of an answer without rows that are kept with each of its items.
+/// Bytes kept of an answer without rows, with each of its items.
 const EVIDENCE: usize = 1024;
 
 /// A complete answer of the backend.
 #[derive(Debug, Clone, Copy)]
 pub struct BackendResponse<'a> {
-    /// Its status.
+    /// Status of the answer.
     pub status: u16,
-    /// Its body.
+    /// Body of the answer.
     pub body: &'a [u8],
 }
 
-/// What an answer says.
+/// The outcomes read from an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchOutcome {
-    /// For each item of the batch what became of it; `None`: it was not sent.
+    /// Outcome of each item of the batch; `None`: the item was not sent.
     pub outcomes: Vec<Option<ItemOutcome>>,
-    /// What kind of answer it is.
+    /// The shape of an answer.
     pub shape: ResponseShape,
-    /// Rows that belong to no item that was sent.
+    /// Number of rows without a sent item.
     pub surplus: usize,
-    /// Where the rows stand in the answer, when they stand in an object.
+    /// Place of the rows in the answer, when the answer is an object.
     pub(super) rows: Option<Range<usize>>,
 }
 
-/// What kind of answer it is.
+/// The shape of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseShape {
-    /// It has rows.
+    /// The answer has rows.
     Rows,
-    /// It has none, and says that nothing was issued.
+    /// The answer has no rows and reports that nothing was issued.
     Refused,
-    /// It has none, and does not say what was issued.
+    /// The answer has no rows and does not report what was issued.
     Unreadable,
 }
 
-/// Reads an answer. `outcome` says what its status means where it has no rows.
+/// Reads an answer; `outcome` decides by the status when the answer has no rows.
 pub fn join(
     rules: &ItemRules,
     outcome: &OutcomeRules,
@@ -117,7 +117,7 @@ pub fn join(
     BatchOutcome { outcomes, shape: ResponseShape::Rows, surplus, rows }
 }
 
-/// The same outcome for everything that was sent.
+/// The same outcome for all sent items.
 fn whole(
     batch: &Batch,
     plan: &BatchPlan,
@@ -142,14 +142,15 @@ fn whole(
     BatchOutcome { outcomes, shape, surplus: 0, rows: None }
 }
 
-/// The start of an answer that nobody could read, for whoever settles its items.
+/// The start of an unreadable answer, as evidence for an operator.
 fn evidence(body: &[u8]) -> Option<String> {
     let start = &body[..body.len().min(EVIDENCE)];
     (!start.is_empty()).then(|| String::from_utf8_lossy(start).into_owned())
 }
 
-/// Whether an answer without rows proves that nothing was issued: by its status, or by its body
-/// under a status that may be believed. A 5xx without rows can come from anything in between.
+/// Reports whether an answer without rows proves that nothing was issued: by its status, or by
+/// its body under a trusted status. A 5xx without rows is not proof, because a proxy in between
+/// may have sent the status.
 fn refused(
     rules: &ItemRules,
     outcome: &OutcomeRules,
@@ -193,12 +194,12 @@ fn names_another(rules: &ItemRules, id: &str, row: Value<'_, '_>) -> bool {
     })
 }
 
-/// Whether a row has neither a number nor a code that says what was issued.
+/// Reports a row with neither a count nor a code for the issued units.
 fn says_nothing(rules: &ItemRules, row: Value<'_, '_>, status: u16) -> bool {
     issued(rules, row, u64::MAX, false, status) == Err(Doubt::CountMissing)
 }
 
-/// How many units a row says were issued, and whether no more ever will be.
+/// Number of units issued according to a row, and whether the item is closed.
 fn issued(
     rules: &ItemRules,
     row: Value<'_, '_>,

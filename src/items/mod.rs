@@ -1,13 +1,13 @@
 //! Batches: requests whose elements each have an id and a quantity that may be fulfilled over
-//! several tries. A retry sends the backend only what is still missing.
+//! several tries. A retry sends the backend only the missing units.
 //!
-//! One call goes through these files in order: [`batch`] reads the request, [`split`] decides from
-//! each item's [`Ledger`] what is still to send and writes the upstream body, [`join()`] reads from
-//! the backend's answer what became of each item, [`answer`] writes what the client is told.
-//! [`rules`] says where things stand in the bodies; nothing here knows a particular backend.
+//! A call passes these files in order: [`batch`] reads the request, [`split`] decides from each
+//! item's [`Ledger`] what is still to send and writes the upstream body, [`join()`] reads each
+//! item's outcome from the backend's answer, [`answer`] writes the client's answer. [`rules`]
+//! describes the bodies; no file knows a particular backend.
 //!
-//! Everything is pure: no I/O, no clock, no async. Making claims and outcomes durable, waiting for
-//! calls in flight and sending are left to the proxy; the gateway's own errors to `problem`.
+//! The module is pure: no I/O, no clock, no async. The proxy makes claims and outcomes durable,
+//! waits for calls in flight and sends; `problem` writes the gateway's own errors.
 
 pub mod answer;
 pub mod batch;

@@ -2,7 +2,7 @@
 
 use crate::idempotency::TenantId;
 
-/// What a batch is read from.
+/// The parts of a request that a batch is read from.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchRequest<'a> {
     /// The caller.

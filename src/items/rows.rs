@@ -1,4 +1,4 @@
-//! Which row of an answer is which item's.
+//! The assignment of an answer's rows to items.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,7 +6,7 @@ use super::batch::Item;
 use super::rules::{ItemRules, MatchBy, scalar};
 use crate::json::{JsonType, Value};
 
-/// What an answer has for one item that was sent.
+/// The row of a sent item.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum ItemRow<'d, 'a> {
     Row(Value<'d, 'a>),
@@ -14,7 +14,7 @@ pub(super) enum ItemRow<'d, 'a> {
     Twice,
 }
 
-/// For each item that was sent what the answer has for it, and how many rows belong to none.
+/// The row of each sent item, and the number of rows without an item.
 pub(super) fn assign<'d, 'a>(
     rules: &ItemRules,
     sent: &[&Item],
@@ -96,8 +96,9 @@ fn by_member<'d, 'a>(
     });
 }
 
-/// By place, when there is a row for each item and all that are known stand at theirs; a row that names another member than the item at
-/// its place is nobody's.
+/// Assigns rows by position when there is a row for each item and all assigned rows stand at
+/// their item's position. A row that contradicts a member of the item at its position is assigned
+/// to no item.
 fn by_position<'d, 'a>(
     found: &mut [ItemRow<'d, 'a>],
     free: &mut Vec<usize>,
@@ -108,9 +109,12 @@ fn by_position<'d, 'a>(
     if rows.len() != sent.len() {
         return;
     }
-    // A row that is known and stands elsewhere shows that the order is another.
-    let elsewhere = |(found, row): (&ItemRow<'_, '_>, &Value<'_, '_>)| matches!(found, ItemRow::Row(known) if known.place() != row.place());
-    if found.iter().zip(rows).any(elsewhere) {
+    // An assigned row at another position shows that the backend uses another order.
+    let moved = |(found, row): (&ItemRow<'_, '_>, &Value<'_, '_>)| match found {
+        ItemRow::Row(assigned) => assigned.place() != row.place(),
+        ItemRow::Missing | ItemRow::Twice => false,
+    };
+    if found.iter().zip(rows).any(moved) {
         return;
     }
     let members = || {

@@ -1,4 +1,4 @@
-//! Where things stand in the bodies of a batch API, and what they mean (`[route.items]`).
+//! The layout and the meaning of the bodies of a batch API (`[route.items]`).
 
 pub use crate::idempotency::ledger::Fulfillment;
 use crate::idempotency::outcome::StatusPattern;
@@ -12,28 +12,28 @@ pub const MAX_QUANTITY: u64 = 1_000_000;
 /// `[route.items]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ItemRules {
-    /// Where the items stand in the request; the empty pointer is the whole body.
+    /// Place of the items in the request; the empty pointer is the whole body.
     pub at: Pointer,
-    /// Whether one item stands there instead of an array of them.
+    /// The place holds a single item instead of an array.
     pub single: bool,
-    /// Where an item's id stands in it.
+    /// Place of the id in an item.
     pub id: Pointer,
-    /// Where its quantity stands; `None`, or absent there: 1.
+    /// Place of the quantity in an item; `None`, or absent in the item: 1.
     pub quantity: Option<Pointer>,
     /// Items of the largest batch.
     pub max_items: usize,
     /// Units of the largest item.
     pub max_quantity: u64,
-    /// Members of an item that must not change between tries; `None`: all of them. Id and quantity
-    /// always count.
+    /// Members of an item that must not change between tries; `None`: all. Id and quantity are
+    /// always compared.
     pub same: Option<Vec<Pointer>>,
-    /// Members of the body that must not change either; `None`: all that hold no items.
+    /// Members of the body that must not change between tries; `None`: all without items.
     pub shared: Option<Vec<Pointer>>,
-    /// Members of the body of which each value has one batch at a time.
+    /// Members of the body that serialize batches: batches with an equal value run one at a time.
     pub serialize_by: Vec<Pointer>,
     /// Items that are sent whole or not at all.
     pub indivisible: Option<Matcher>,
-    /// Which quantities an answer shows.
+    /// The quantities shown in an answer.
     pub view: QuantityView,
     /// `[route.items.response]`
     pub response: ResponseRules,
@@ -41,92 +41,95 @@ pub struct ItemRules {
     pub render: RenderRules,
 }
 
-/// Which quantities an answer shows.
+/// The quantities shown in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuantityView {
-    /// Everything issued for an item so far: heals a lost answer.
+    /// All units issued for an item so far, so that a lost answer is repaired by the next.
     Cumulative,
-    /// What this call issued.
+    /// Units issued by this call.
     Delta,
 }
 
 /// `[route.items.response]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResponseRules {
-    /// Where the rows stand in the backend's answer.
+    /// Place of the rows in the backend's answer.
     pub at: Pointer,
-    /// Whether one row stands there instead of an array of them.
+    /// The place holds a single row instead of an array.
     pub single: bool,
-    /// How a row finds its item, the first way that works.
+    /// Ways to match a row with its item; the first successful way is used.
     pub by: Vec<MatchBy>,
-    /// How many units a row says were issued.
+    /// The count of issued units in a row.
     pub issued: IssuedRules,
-    /// Where a row repeats how many were asked for.
+    /// Place of the requested quantity in a row.
     pub requested: Option<Pointer>,
-    /// Arrays of a row whose elements add up over the tries.
+    /// Arrays of a row whose elements accumulate over the tries.
     pub append: Vec<Pointer>,
-    /// An answer without rows that matches one of these says that nothing was issued.
+    /// Matchers of answers without rows that report that nothing was issued.
     pub not_issued: Vec<Matcher>,
-    /// Rows that say nothing was issued, and that the item may be tried again.
+    /// Matchers of rows that report that nothing was issued, and that the item may be tried
+    /// again.
     pub retry: Vec<Matcher>,
-    /// Rows that say no more will ever be issued.
+    /// Matchers of rows that close the item: no more units will ever be issued.
     pub finals: Vec<Matcher>,
-    /// Rows, or answers without rows, that do not say what was issued, whatever else stands there.
+    /// Matchers of rows, or of answers without rows, with unknown outcome; these take precedence.
     pub unknown: Vec<Matcher>,
 }
 
-/// How a row finds its item.
+/// A way to match a row with its item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MatchBy {
     /// The row's member holds the item's id.
     Id(Pointer),
-    /// This member has the same value in one row and one item only.
+    /// The member has the same value in exactly one row and one item.
     Member(Pointer),
-    /// Its place in the array that was sent, when both arrays are of one length.
+    /// The position in the sent array, when both arrays have the same length.
     Position,
 }
 
-/// How many units a row says were issued.
+/// The count of issued units in a row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IssuedRules {
     /// A number, or a string that holds one.
     pub count: Option<Pointer>,
-    /// Arrays with one element for each unit, added up.
+    /// Arrays with one element for each unit; the lengths are added.
     pub arrays: Vec<Pointer>,
-    /// Rows that say that everything sent was issued, where `count` and `arrays` say nothing.
+    /// Matcher of rows that report all sent units as issued, where `count` and `arrays` are
+    /// absent.
     pub all: Option<Matcher>,
 }
 
 /// `[route.items.render]`
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RenderRules {
-    /// Everything that was requested is issued.
+    /// Template of a complete item or batch.
     pub complete: Template,
-    /// A part of it.
+    /// Template of a partial item or batch.
     pub partial: Template,
-    /// Nothing of it.
+    /// Template of an item or batch without issued units.
     pub none: Template,
-    /// Nobody knows.
+    /// Template of an item or batch with unknown outcome.
     pub unknown: Template,
-    /// An id was used for another item; `None`: a problem document.
+    /// Refusal of an id used for another item; `None`: a problem document.
     pub mismatch: Option<Refusal>,
-    /// An id stands twice in one body; `None`: a problem document.
+    /// Refusal of a repeated id in one body; `None`: a problem document.
     pub duplicate: Option<Refusal>,
-    /// A batch that shares an item or a `serialize_by` value is running; `None`: a problem document.
+    /// Refusal of a batch while another batch with a shared item or `serialize_by` value is
+    /// running; `None`: a problem document.
     pub parallel: Option<Refusal>,
 }
 
-/// A JSON text to put at a pointer.
+/// A JSON text and the pointer of its place.
 pub type TemplateMember = (Pointer, String);
 
-/// What an answer says in one state.
+/// The gateway's members of an answer in one state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Template {
-    /// Put into the row of an item in this state.
+    /// Members of an item's row in this state.
     pub item: Vec<TemplateMember>,
-    /// Put into the answer when the whole batch is in this state.
+    /// Members of the answer when the whole batch is in this state.
     pub top: Vec<TemplateMember>,
-    /// The status then; `None`: the backend's, or 200 when nothing was sent.
+    /// Status of the answer; `None`: the backend's, or 200 when nothing was sent.
     pub http: Option<u16>,
 }
 
@@ -135,12 +138,12 @@ pub struct Template {
 pub struct Refusal {
     /// The members of the body.
     pub top: Vec<TemplateMember>,
-    /// The status; `None`: the problem's.
+    /// Status of the refusal; `None`: the problem's.
     pub http: Option<u16>,
 }
 
 impl RenderRules {
-    /// The template of a state.
+    /// Template of a state.
     pub fn template(&self, fulfillment: Fulfillment) -> &Template {
         match fulfillment {
             Fulfillment::Complete => &self.complete,
@@ -156,23 +159,23 @@ impl RenderRules {
 pub struct Matcher {
     /// The status of the answer.
     pub status: Option<StatusPattern>,
-    /// A member and what it must be.
+    /// A member and its required value.
     pub member: Option<(Pointer, MemberTest)>,
-    /// What must not hold at the same time.
+    /// A matcher that must not match at the same time.
     pub unless: Option<Box<Matcher>>,
 }
 
-/// What a member must be.
+/// The required value of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemberTest {
     /// Absent, or `null`.
     AbsentOrNull,
-    /// One of these, whether it is written as a string, a number or a boolean.
+    /// A value of the list, written as a string, a number or a boolean.
     OneOf(Vec<String>),
 }
 
 impl Matcher {
-    /// Whether `value`, from an answer with `status` (0: not from an answer), meets the condition.
+    /// Matches `value` from an answer with `status` (0: not from an answer).
     pub fn matches(&self, value: Value<'_, '_>, status: u16) -> bool {
         let by_status = self.status.is_none_or(|pattern| match pattern {
             StatusPattern::Exact(exact) => exact == status,
@@ -191,8 +194,8 @@ impl Matcher {
     }
 }
 
-/// Whether nothing, or `null`, stands at a pointer. That an array lacks a member says nothing: what
-/// is meant may stand in its elements.
+/// Reports an absent value or `null` at a pointer. An array without the named member proves
+/// nothing: the member may be in the array's elements.
 fn absent_or_null(mut value: Value<'_, '_>, pointer: &Pointer) -> bool {
     for token in pointer.tokens() {
         let Some(child) = value.child(token) else {

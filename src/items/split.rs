@@ -1,52 +1,53 @@
-//! What is still to send: from a batch and what the ledger says of each item to the upstream body.
+//! The plan of a batch: from the batch and each item's ledger entry to the upstream body with the
+//! missing units.
 
 use super::batch::Batch;
 use super::edit::{Splice, spliced};
 use super::rules::ItemRules;
 use crate::idempotency::ledger::Ledger;
 
-/// What the store holds for one item.
+/// The stored state of an item.
 #[derive(Debug, Clone, Copy)]
 pub struct ExistingItem<'r> {
-    /// The digest of the fingerprint it was first claimed with.
+    /// Digest of the fingerprint of the item's first claim.
     pub digest: &'r [u8; 32],
-    /// Its entry.
+    /// Ledger entry of the item.
     pub ledger: &'r Ledger,
 }
 
-/// What to do about one item.
+/// The decision about an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ItemDecision {
-    /// Nothing: all of it is issued, or no more of it ever will be.
+    /// All units are issued, or no more will ever be.
     Settled,
     /// Send this many units; at least 1.
     Send(u64),
-    /// Nothing: the fate of some units is unknown.
+    /// The outcome of some units is unknown; nothing is sent.
     Unknown,
-    /// Wait: another call is sending it.
+    /// A call for the item is in flight; wait.
     InFlight,
-    /// Refuse the whole request: the id belongs to another item.
+    /// The id belongs to another item; refuse the whole request.
     Reused,
 }
 
-/// What to do about a batch, item by item.
+/// The decisions about a batch, item by item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchPlan {
     /// In the order of [`Batch::items`].
     pub items: Vec<ItemDecision>,
 }
 
-/// What to do about the whole request.
+/// The decision about the whole request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchDecision {
-    /// Refuse it: an id belongs to another item.
+    /// An id belongs to another item; refuse the request.
     Reused {
-        /// The first such item.
+        /// Index of the first such item.
         item: usize,
     },
-    /// Wait for the call in flight.
+    /// A call is in flight; wait.
     InFlight {
-        /// The first item it is sending.
+        /// Index of the first item in flight.
         item: usize,
     },
     /// Claim the items of [`BatchPlan::sent`] and send them.
@@ -56,7 +57,7 @@ pub enum BatchDecision {
 }
 
 impl BatchPlan {
-    /// The plan for a batch; `known` has an element for each item.
+    /// Creates the plan for a batch; `known` has an element for each item.
     pub fn of(batch: &Batch, known: &[Option<ExistingItem<'_>>]) -> Self {
         let part = |(at, item): (usize, &super::batch::Item)| {
             let Some(known) = known.get(at).copied().flatten() else {
@@ -87,7 +88,7 @@ impl BatchPlan {
         Self { items: batch.items.iter().enumerate().map(part).collect() }
     }
 
-    /// What to do about the whole request. A changed item comes before one in flight.
+    /// The decision about the whole request.
     pub fn decision(&self) -> BatchDecision {
         let first = |wanted: ItemDecision| self.items.iter().position(|part| *part == wanted);
         if let Some(item) = first(ItemDecision::Reused) {
@@ -99,7 +100,7 @@ impl BatchPlan {
         if self.sent().next().is_some() { BatchDecision::Send } else { BatchDecision::Replay }
     }
 
-    /// The items to send, with their units, in their order.
+    /// Index and units of each item to send, in order.
     pub fn sent(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
         self.items.iter().enumerate().filter_map(|(at, part)| match part {
             ItemDecision::Send(units) => Some((at, *units)),
@@ -110,9 +111,9 @@ impl BatchPlan {
         })
     }
 
-    /// The upstream body: `body`, the one `batch` was read from, without the items that are not
-    /// sent, and with the quantities that are left. Every other byte stays. `None` when nothing is
-    /// to be sent, or `body` is another.
+    /// The upstream body: `body`, from which `batch` was read, without the items that are not
+    /// sent, and with the remaining quantities. Every other byte is kept. `None` when nothing is
+    /// to be sent, or `body` is another body.
     pub fn body(&self, rules: &ItemRules, batch: &Batch, body: &[u8]) -> Option<Vec<u8>> {
         let text = std::str::from_utf8(body).ok()?;
         self.sent().next()?;

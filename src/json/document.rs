@@ -10,11 +10,11 @@ use super::pointer::{Pointer, array_index};
 #[derive(Debug)]
 pub struct Document<'a> {
     text: &'a str,
-    /// All values in the order they start in the text; the root is the first.
+    /// All values in the order of their start in the text; the root is first.
     nodes: Vec<JsonNode>,
 }
 
-/// One value of a document.
+/// A value of a document.
 #[derive(Debug, Clone, Copy)]
 pub struct Value<'d, 'a> {
     document: &'d Document<'a>,
@@ -22,10 +22,10 @@ pub struct Value<'d, 'a> {
 }
 
 impl<'a> Document<'a> {
-    /// Parses a whole text: one value, white space around it.
+    /// Parses a whole text: one value with optional white space around it.
     ///
     /// # Errors
-    /// Where and why the text is not JSON, or which limit it is over.
+    /// The text is not JSON, or exceeds a limit.
     pub fn parse(text: &'a [u8]) -> Result<Self, ParseError> {
         let (text, nodes) = parse::parse(text)?;
         Ok(Self { text, nodes })
@@ -36,17 +36,17 @@ impl<'a> Document<'a> {
         Value { document: self, at: 0 }
     }
 
-    /// The value a pointer names (RFC 6901). Of members with the same name, the first.
+    /// The value at a pointer (RFC 6901). Of members with the same name, the first.
     pub fn find(&self, pointer: &Pointer) -> Option<Value<'_, 'a>> {
         self.root().find(pointer)
     }
 
-    /// Whether any object has two members of the same name.
+    /// Reports whether any object has two members of the same name.
     pub fn has_duplicates(&self) -> bool {
         self.duplicates_in(0..self.nodes.len())
     }
 
-    /// Whether any object outside of this value has.
+    /// Reports duplicate member names outside of `value`.
     pub fn has_duplicates_outside(&self, value: Value<'_, '_>) -> bool {
         self.duplicates_in(0..value.at)
             || self.duplicates_in(value.node().after as usize..self.nodes.len())
@@ -65,7 +65,7 @@ impl<'d, 'a> Value<'d, 'a> {
         &self.document.nodes[self.at]
     }
 
-    /// The value a pointer names, counted from this one. Of members with the same name, the first.
+    /// The value at a pointer relative to this value. Of members with the same name, the first.
     pub fn find(&self, pointer: &Pointer) -> Option<Self> {
         pointer.tokens().iter().try_fold(*self, |value, token| value.child(token))
     }
@@ -81,22 +81,22 @@ impl<'d, 'a> Value<'d, 'a> {
         }
     }
 
-    /// What kind of value this is.
+    /// Type of the value.
     pub fn kind(&self) -> JsonType {
         self.node().kind
     }
 
-    /// Its place in the document; unique, and less than the place of everything inside it.
+    /// Index of the value in the document; unique, and less than the index of every value inside.
     pub fn place(&self) -> usize {
         self.at
     }
 
-    /// The value as it stands in the text.
+    /// The value as written in the text.
     pub fn raw(&self) -> &'a str {
         &self.document.text[self.node().start as usize..self.node().end as usize]
     }
 
-    /// Where the value stands in the text, in bytes.
+    /// Byte range of the value in the text.
     pub fn span(&self) -> std::ops::Range<usize> {
         self.node().start as usize..self.node().end as usize
     }
@@ -111,7 +111,7 @@ impl<'d, 'a> Value<'d, 'a> {
         Some(if self.node().plain { Cow::Borrowed(inside) } else { parse::unescape(inside) })
     }
 
-    /// The characters of a string or the text of a number: what may serve as an identifier.
+    /// The characters of a string or the text of a number, for use as an identifier.
     pub fn as_id(&self) -> Option<Cow<'a, str>> {
         match self.kind() {
             JsonType::String => self.as_str(),
@@ -120,12 +120,12 @@ impl<'d, 'a> Value<'d, 'a> {
         }
     }
 
-    /// The members of an object in the order of the text; nothing for other kinds.
+    /// Members of an object in the order of the text; empty for other types.
     pub fn members(&self) -> impl Iterator<Item = (Cow<'a, str>, Value<'d, 'a>)> + use<'d, 'a> {
         self.children(JsonType::Object).map(|value| (value.name(), value))
     }
 
-    /// The elements of an array; nothing for other kinds.
+    /// Elements of an array; empty for other types.
     pub fn elements(&self) -> impl Iterator<Item = Value<'d, 'a>> + use<'d, 'a> {
         self.children(JsonType::Array)
     }
@@ -152,12 +152,12 @@ impl<'d, 'a> Value<'d, 'a> {
         if node.plain_name { Cow::Borrowed(raw) } else { parse::unescape(raw) }
     }
 
-    /// Whether this object, or one in this value, has two members of the same name.
+    /// Reports duplicate member names in this value or inside.
     pub fn has_duplicates(&self) -> bool {
         self.document.duplicates_in(self.at..self.node().after as usize)
     }
 
-    /// Whether two members have the same name.
+    /// Reports duplicate names among the direct members.
     fn repeats_a_name(&self) -> bool {
         if self.children(JsonType::Object).nth(FEW).is_some() {
             return self.sorted_members().is_none();
@@ -173,7 +173,7 @@ impl<'d, 'a> Value<'d, 'a> {
         false
     }
 
-    /// The members sorted by name; `None` when a name stands twice.
+    /// Members sorted by name; `None` when a name is repeated.
     pub fn sorted_members(&self) -> Option<Vec<(Cow<'a, str>, Value<'d, 'a>)>> {
         let mut members: Vec<_> = self.members().collect();
         members.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
@@ -181,9 +181,10 @@ impl<'d, 'a> Value<'d, 'a> {
         (!twice).then_some(members)
     }
 
-    /// Appends a form that is the same for all texts of the same value: members sorted by name,
-    /// no white space, strings without escapes, number text as written. Values whose place is in
-    /// `skip` are left out. False, with the text half-written, when a member name stands twice.
+    /// Appends the canonical form, equal for all texts of the same value: members sorted by name,
+    /// no white space, strings without escapes, number text as written. Values at the places in
+    /// `skip` are omitted. Returns false, with the text half-written, when a member name is
+    /// repeated.
     pub fn canonical(&self, text: &mut Vec<u8>, skip: &[usize]) -> bool {
         match self.kind() {
             JsonType::Null | JsonType::Bool | JsonType::Number => {
@@ -224,7 +225,7 @@ impl<'d, 'a> Value<'d, 'a> {
     }
 }
 
-/// So many names are compared with each other faster than they are sorted.
+/// Names up to this number are compared pairwise, which is faster than sorting.
 const FEW: usize = 8;
 
 fn length_prefixed(text: &mut Vec<u8>, part: &str) {

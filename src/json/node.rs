@@ -1,6 +1,6 @@
 //! Nodes of the flat tree: one for each value, with spans into the text.
 
-/// What kind of value a node is.
+/// The type of a JSON value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JsonType {
     /// `null`
@@ -20,16 +20,16 @@ pub enum JsonType {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct JsonNode {
     pub(super) kind: JsonType,
-    /// Where the value stands in the text, quotes and brackets included.
+    /// Place of the value in the text, quotes and brackets included.
     pub(super) start: u32,
     pub(super) end: u32,
-    /// The node after this value and everything in it.
+    /// Index of the node after this value and its children.
     pub(super) after: u32,
-    /// Where the member's name stands, quotes excluded; empty for elements and the root.
+    /// Place of the member's name, quotes excluded; empty for elements and the root.
     pub(super) name_start: u32,
     pub(super) name_end: u32,
-    /// Nothing is escaped in the string.
+    /// The string has no escapes.
     pub(super) plain: bool,
-    /// Nothing is escaped in the name.
+    /// The name has no escapes.
     pub(super) plain_name: bool,
 }

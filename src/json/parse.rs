@@ -5,31 +5,32 @@ use std::fmt;
 
 use super::node::{JsonNode, JsonType};
 
-/// Nesting of the deepest text that is read.
+/// Maximum nesting of a text.
 pub const MAX_DEPTH: usize = 128;
 
-/// Values of the largest text that is read. A value costs 28 bytes, so a text costs 2.8 MB at most.
+/// Maximum number of values of a text. A value costs 28 bytes, so a text costs 2.8 MB at most.
 pub const MAX_VALUES: usize = 100_000;
 
-/// What some programs write before a text; it is ignored (RFC 8259 section 8.1).
+/// Byte order mark, written by some programs before a text and ignored (RFC 8259 section 8.1).
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// In place of a value around it, what the root has.
+/// Marker for a value without a parent: the root.
 const NONE: usize = u32::MAX as usize;
 
-/// Why a text was not read.
+/// The reason a text was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParseError {
-    /// It is not UTF-8.
+    /// The text is not UTF-8.
     Utf8,
-    /// It is not JSON, from this byte on.
+    /// The text is not JSON from this byte on.
     Syntax {
-        /// Offset of the first byte that does not fit.
+        /// Offset of the first unexpected byte.
         at: usize,
     },
-    /// It is nested deeper than [`MAX_DEPTH`].
+    /// The text is nested deeper than [`MAX_DEPTH`].
     TooDeep,
-    /// It has more values than [`MAX_VALUES`], or more bytes than a 32-bit offset can name.
+    /// The text has more than [`MAX_VALUES`] values, or more bytes than a 32-bit offset can
+    /// address.
     TooLarge,
 }
 
@@ -60,7 +61,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(&str, Vec<JsonNode>), ParseError> {
     Ok((text, parser.nodes))
 }
 
-/// Bytes that stand for themselves in a string and do not end it.
+/// Bytes of a string that are neither escaped nor its end.
 const ORDINARY: [bool; 256] = {
     let mut ordinary = [true; 256];
     let mut control = 0;
@@ -77,14 +78,13 @@ struct Parser<'a> {
     bytes: &'a [u8],
     at: usize,
     nodes: Vec<JsonNode>,
-    /// The array or object around the present place, by node, or [`NONE`]. As long as one is open, its
-    /// `after` says what is around it.
+    /// Index of the open array or object, or [`NONE`]. While open, its `after` holds its parent.
     open: usize,
-    /// How many are around the present place.
+    /// Number of open arrays and objects.
     depth: usize,
 }
 
-/// Where a member's name stands, without its quotes.
+/// The place of a member's name, without quotes.
 #[derive(Clone, Copy)]
 struct NameSpan {
     start: usize,
@@ -189,7 +189,7 @@ impl Parser<'_> {
         Ok(NameSpan { start, end, plain })
     }
 
-    /// A string; says whether it is plain, with nothing escaped in it.
+    /// Reads a string and reports whether the string has no escapes.
     fn string(&mut self) -> Result<bool, ParseError> {
         self.expect(b'"')?;
         let mut plain = true;
@@ -211,8 +211,8 @@ impl Parser<'_> {
         }
     }
 
-    /// An escape sequence. Half of a surrogate pair is one too (RFC 8259 section 8.2): programs write
-    /// it when they cut a string that they count in units of UTF-16.
+    /// Reads an escape sequence. A lone surrogate is accepted (RFC 8259 section 8.2): programs
+    /// write one when cutting a string counted in UTF-16 units.
     fn escape(&mut self) -> Result<(), ParseError> {
         self.at += 1;
         match self.peek() {
@@ -300,9 +300,9 @@ fn hex(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
 }
 
-/// The characters a string's inside stands for. Half of a surrogate pair is no character: it reads as
-/// U+FFFD and its number, so that two different ones stay different. So does, without a number, what
-/// the parser does not let through.
+/// The characters of a string without its quotes. A lone surrogate is no character and becomes
+/// U+FFFD and its number, so that two different surrogates stay different. Sequences the parser
+/// would refuse become U+FFFD.
 pub(super) fn unescape(raw: &str) -> Cow<'_, str> {
     let Some(first) = raw.find('\\') else { return Cow::Borrowed(raw) };
     let mut plain = String::with_capacity(raw.len());
@@ -317,7 +317,8 @@ pub(super) fn unescape(raw: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// Appends what an escape sequence stands for; says how many bytes of it follow its backslash.
+/// Appends the character of an escape sequence and returns the length of the sequence after its
+/// backslash.
 fn escaped(after: &str, plain: &mut String) -> usize {
     let simple = match after.as_bytes().first() {
         Some(b'b') => '\u{8}',
@@ -336,7 +337,7 @@ fn escaped(after: &str, plain: &mut String) -> usize {
     1
 }
 
-/// As [`escaped`], of a unit of UTF-16 or two.
+/// Appends the character of one or two escaped UTF-16 units, like [`escaped`].
 fn unit_escaped(after: &str, plain: &mut String) -> usize {
     let unit = |at: usize| after.as_bytes().get(at..at + 4).and_then(hex);
     let Some(first) = unit(1) else {

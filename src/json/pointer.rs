@@ -8,10 +8,10 @@ pub struct Pointer {
     tokens: Vec<String>,
 }
 
-/// Why a text is not a JSON pointer.
+/// The reason a text is not a JSON pointer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PointerError {
-    /// It is neither empty nor starts with `/`.
+    /// The text is neither empty nor starts with `/`.
     NoLeadingSlash,
     /// A `~` is followed by something other than `0` or `1`.
     Escape,
@@ -27,7 +27,7 @@ impl fmt::Display for PointerError {
 }
 
 impl Pointer {
-    /// The pointer to the whole value, the empty one.
+    /// The empty pointer, to the whole value.
     pub const fn root() -> Self {
         Self { tokens: Vec::new() }
     }

@@ -1,4 +1,5 @@
-//! How a problem is written: problem details (RFC 9457), or the envelope of a backend's own errors.
+//! The written form of a problem: problem details (RFC 9457), or the envelope of a backend's own
+//! errors.
 
 use http::StatusCode;
 use serde_json::json;
@@ -7,7 +8,7 @@ use super::document::Problem;
 use super::rfc9457::{self, ProblemMembers};
 use super::slug::Slug;
 
-/// How the gateway's own errors are written: a profile's default.
+/// The form of the gateway's own errors; a profile has a default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Dialect {
     /// RFC 9457 `application/problem+json`.

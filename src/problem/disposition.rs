@@ -2,34 +2,35 @@
 
 use http::{HeaderName, HeaderValue};
 
-/// Tells a gateway's own answer from the backend's.
+/// The header that distinguishes the gateway's own answers from the backend's.
 pub const ERROR_HEADER: &str = "idempotency-error";
-/// Says what the gateway did with the request.
+/// The header with the [`Disposition`] of the request.
 pub const STATUS_HEADER: &str = "idempotency-status";
 
 /// [`STATUS_HEADER`] as a name: to insert by a text costs reading the text each time.
 pub const STATUS: HeaderName = HeaderName::from_static(STATUS_HEADER);
 
-/// What the gateway did with a request: the value of `Idempotency-Status`.
+/// The gateway's handling of a request: the value of `Idempotency-Status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Disposition {
-    /// This request was the one that ran, and its outcome is durable.
+    /// The request was executed, and its outcome is durable.
     Executed,
     /// Answered from the record.
     Replayed,
-    /// The same, for the first time since somebody settled what was unknown.
+    /// Answered from the record, for the first time since an operator settled the unknown
+    /// outcome.
     Recovered,
-    /// Another request with this key is running.
+    /// A request with this key is running.
     InProgress,
     /// Refused; nothing was sent for it.
     Rejected,
     /// The backend has certainly not acted; the claim is released.
     NotExecuted,
-    /// Nobody knows whether the backend acted.
+    /// The outcome of the call is unknown.
     Unknown,
-    /// Ran, but the outcome could not be stored.
+    /// Executed, but the outcome could not be stored.
     Unrecorded,
-    /// No key, on a route where that is allowed.
+    /// Forwarded without a key, on a route that allows requests without keys.
     Bypassed,
 }
 

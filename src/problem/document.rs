@@ -1,4 +1,4 @@
-//! One problem: which kind, in which situation.
+//! A problem: its kind and the facts of the situation.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,24 +8,24 @@ use http::{HeaderValue, StatusCode};
 use super::disposition::Disposition;
 use super::slug::Slug;
 
-/// One answer of the gateway's own.
+/// A problem answered by the gateway itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Which kind.
+    /// Kind of the problem.
     pub slug: Slug,
-    /// The status; [`Slug::status`] unless the situation says otherwise.
+    /// Status; [`Slug::status`] unless the situation requires another.
     pub status: StatusCode,
-    /// What `Idempotency-Status` says; `None` where no key is involved.
+    /// Value of `Idempotency-Status`; `None` where no key is involved.
     pub disposition: Option<Disposition>,
-    /// One plain sentence a cashier could read.
+    /// A plain sentence for end users.
     pub detail: Cow<'static, str>,
-    /// When to try again.
+    /// Delay before a retry.
     pub retry_after: Option<Duration>,
     /// The methods a path is configured for.
     pub allow: Option<HeaderValue>,
     /// Further members of the problem document.
     pub members: Vec<(&'static str, serde_json::Value)>,
-    /// Whether the connection must end because the request was not read to its end.
+    /// The connection must end because the request was not read to its end.
     pub close: bool,
 }
 

@@ -1,5 +1,5 @@
-//! The answers the gateway makes itself: the catalog of problems and how they are
-//! written, as RFC 9457 problem details or in a backend's own envelope (`dialect`).
+//! The gateway's own answers: the catalog of problems and their rendering, as RFC 9457 problem
+//! details or in a backend's own envelope (`dialect`).
 
 mod dialect;
 mod disposition;

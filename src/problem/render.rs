@@ -9,11 +9,11 @@ use super::disposition::{ERROR_HEADER, STATUS};
 use super::document::Problem;
 use crate::body::{Body, full};
 
-/// Where the contract is published.
+/// Link to the published contract.
 const CONTRACT_LINK: &str = "</.well-known/idempotency>; rel=\"describedby\"";
 
 impl Problem {
-    /// The response; `instance` names this request, here and in the log.
+    /// The response; `instance` names the request in response and log.
     pub fn respond(&self, dialect: Dialect, instance: uuid::Uuid) -> Response<Body> {
         let (head, body) = self.render(dialect, instance);
         Response::from_parts(head, full(body))

@@ -2,10 +2,10 @@
 
 use http::StatusCode;
 
-/// The kinds of answers the gateway makes itself. The slug is part of the contract.
+/// The kinds of the gateway's own answers. The slug is part of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Slug {
-    /// A key is required and there is none.
+    /// A required key is missing.
     KeyMissing,
     /// The key cannot be accepted.
     KeyInvalid,
@@ -15,7 +15,7 @@ pub enum Slug {
     RequestInProgress,
     /// The backend could not be reached; nothing was written.
     UpstreamUnreachable,
-    /// Nobody knows whether the backend acted.
+    /// The outcome of the call is unknown.
     OutcomeUnknown,
     /// The answer's retention has ended.
     KeyExpired,
@@ -51,7 +51,7 @@ pub enum Slug {
     MethodNotAllowed,
     /// On a route without keys: the backend's answer failed or took too long.
     UpstreamFailed,
-    /// On the gateway's own pages: no such record for this caller.
+    /// On the gateway's own pages: the caller has no such record.
     NotFound,
 }
 
@@ -84,7 +84,7 @@ pub const SLUGS: [Slug; 24] = [
 ];
 
 impl Slug {
-    /// The name clients match on.
+    /// Name of the problem, for clients to match on.
     pub const fn as_str(self) -> &'static str {
         self.entry().0
     }
@@ -94,12 +94,12 @@ impl Slug {
         self.entry().1
     }
 
-    /// The status the problem has unless the situation says otherwise.
+    /// Default status of the problem.
     pub const fn status(self) -> StatusCode {
         self.entry().2
     }
 
-    /// Whether the same request with the same key may be sent again and get another answer.
+    /// Reports whether a retry of the same request with the same key may get another answer.
     pub const fn retryable(self) -> bool {
         self.entry().3
     }

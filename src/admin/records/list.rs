@@ -1,5 +1,5 @@
-//! Listing records. What one request may read is bounded; a cursor goes on from there, so that a
-//! filter which matches little gives an empty page instead of reading the whole store.
+//! Listing records. The reads of a request are bounded, and a cursor continues a listing, so that
+//! a filter with few matches gives an empty page instead of reading the whole store.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ use crate::idempotency::{Record, RecordId, TenantId};
 use crate::items;
 use crate::store::Query;
 
-/// Records read from the store at once; each may hold an answer of `max_stored_body`.
+/// Records per read from the store; each may hold an answer of `max_stored_body`.
 const PAGE: usize = 32;
-/// Records that one request reads at most, and for how long.
+/// Maximum records read by a request, and its time limit.
 const MOST_READ: usize = 4096;
 const LONGEST: Duration = Duration::from_secs(2);
 
@@ -62,7 +62,7 @@ pub(super) async fn list(state: &AdminState, filters: &Filters) -> Result<Value,
     Ok(json!({ "records": records, "next": next }))
 }
 
-/// The records of one key of one tenant: their ids follow from the configured routes.
+/// The records of a key of a tenant; the ids follow from the configured routes.
 async fn by_key(
     state: &AdminState,
     filters: &Filters,
@@ -93,7 +93,7 @@ async fn by_key(
     Ok(json!({ "records": records, "next": null }))
 }
 
-/// The record as it is listed, if it is one of those.
+/// The summary of a record that matches the filters.
 fn matching(filters: &Filters, id: &RecordId, record: Record, now: Timestamp) -> Option<Value> {
     let record = current(record, now)?;
     let is = |wanted: &Option<String>, text: &str| wanted.as_ref().is_none_or(|it| it == text);
@@ -106,7 +106,7 @@ fn matching(filters: &Filters, id: &RecordId, record: Record, now: Timestamp) ->
     fits.then(|| summary(id, &record))
 }
 
-/// The last id before all of a tenant's; `None`: they are the first.
+/// The last id before all ids of a tenant; `None`: the tenant's ids are the first.
 fn before_all_of(tenant: TenantId) -> Option<RecordId> {
     let mut bytes = [0xff; 16];
     bytes[0] = tenant.as_bytes()[0].checked_sub(1)?;

@@ -1,4 +1,7 @@
-//! The records API: who may use it, and which address does what.
+//! The records API: authorization and routing.
+//!
+//! `query` and `list` find records, `view` renders them, `resolve` makes operators' decisions
+//! durable, and `response` checks an operator's response.
 
 mod list;
 mod query;
@@ -26,10 +29,10 @@ use crate::admin::state::AdminState;
 use crate::body::{self, Body, ReadError, ReadLimits, full};
 use crate::idempotency::RecordId;
 
-/// Where the API is.
+/// Path prefix of the API.
 pub(super) const PATH: &str = "/api/";
 
-/// For a body to arrive.
+/// Time limit for a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Answers a request below [`PATH`].
@@ -95,12 +98,12 @@ async fn route(state: &Arc<AdminState>, request: Request<Incoming>) -> Result<Va
     }
 }
 
-/// What stands behind [`PATH`].
+/// The path below [`PATH`].
 fn below(path: &str) -> &str {
     path.strip_prefix(PATH).unwrap_or_default()
 }
 
-/// Whether the caller has the token.
+/// Checks the caller's token.
 fn allowed(state: &AdminState, headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(token) = &state.token else {
         return Err(ApiError::new(
@@ -147,7 +150,7 @@ fn is_json(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", detail))
 }
 
-/// The whole body, of at most `size` bytes.
+/// Reads the body, of at most `size` bytes.
 async fn read(body: Incoming, size: u64) -> Result<Bytes, ApiError> {
     let limits = ReadLimits { size, time: BODY_TIMEOUT, forbidden_trailer: None };
     // Memory is bounded by the size limit and the number of requests at once.

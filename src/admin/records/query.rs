@@ -1,15 +1,15 @@
-//! The query of a listing: names, values, and the cursor that goes on.
+//! The query of a listing: parameters and the cursor.
 
 use super::view::StateName;
 use crate::admin::error::ApiError;
 use crate::idempotency::{RecordId, TenantId};
 use crate::percent;
 
-/// Records of a page unless the query says otherwise, and at most.
+/// Default and maximum records of a page.
 const LIMIT: usize = 100;
 pub(super) const MOST: usize = 1000;
 
-/// Which records are listed.
+/// The filters of a listing.
 #[derive(Debug, Default)]
 pub(super) struct Filters {
     pub(super) key: Option<String>,
@@ -18,15 +18,15 @@ pub(super) struct Filters {
     pub(super) state: Option<StateName>,
     pub(super) route: Option<String>,
     pub(super) limit: usize,
-    /// Only those after this one.
+    /// Lists only records after this id.
     pub(super) after: Option<RecordId>,
 }
 
-/// The names and values of a query: `&` between pairs, `%` before two hex digits, nothing else has a
-/// meaning. `+` stands for itself, as in a telephone number. Empty values count as left out.
+/// Names and values of a query: `&` separates pairs, `%` starts two hex digits, nothing else has
+/// a meaning. `+` stands for itself, as in a telephone number. Empty values count as absent.
 ///
 /// # Errors
-/// For a name that is not in `names` or stands twice, and for what is not UTF-8.
+/// A name is not in `names` or repeated, or a value is not UTF-8.
 pub(super) fn pairs<'n>(
     query: &str,
     names: &[&'n str],
@@ -105,7 +105,7 @@ impl Filters {
         Ok(filters)
     }
 
-    /// Where the next page begins.
+    /// The cursor of the next page.
     pub(super) fn cursor(&self, last: &RecordId) -> String {
         format!("{last}{:08x}", self.checksum(last))
     }
@@ -116,7 +116,7 @@ impl Filters {
         (self.cursor(&id) == text).then_some(id)
     }
 
-    /// Over all that decides what comes next.
+    /// Checksum over the filters and the last id, so that a cursor fits its own listing only.
     fn checksum(&self, last: &RecordId) -> u32 {
         let mut hash = crc32fast::Hasher::new();
         let mut field = |text: Option<&str>| {

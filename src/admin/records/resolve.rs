@@ -1,5 +1,6 @@
-//! An operator's decisions: settling what is unknown, and purging answers. The rules are in
-//! `idempotency::settle`; here they are made durable, told to other processes and logged.
+//! Operators' decisions: settling unknown outcomes and purging answers. The rules are in
+//! `idempotency::settle`; this file makes decisions durable, announces them to other processes
+//! and logs them.
 
 use std::sync::Arc;
 
@@ -19,10 +20,10 @@ use crate::idempotency::settle::{Settlement, SettlementError};
 use crate::idempotency::{Record, RecordId};
 use crate::store::{Change, Swap};
 
-/// How often a decision is tried again on a record that changed under it and still fits.
+/// Tries of a decision on a record that changed meanwhile and still fits.
 const MAX_TRIES: usize = 4;
 
-/// Who decides where nobody is named: the API knows one token.
+/// Author of decisions without a name: the API knows a single token.
 const SOMEBODY: &str = "operator";
 
 /// The body of a resolve.
@@ -31,15 +32,15 @@ const SOMEBODY: &str = "operator";
 pub(super) struct Resolve {
     #[serde(rename = "as")]
     how: Resolution,
-    /// Why; needed.
+    /// Reason; required.
     reason: String,
-    /// Who.
+    /// Author.
     by: Option<String>,
-    /// What is replayed from now on.
+    /// Response replayed from now on.
     response: Option<StrictObject<ResponseInput>>,
-    /// How many units of an item were issued.
+    /// Number of issued units of an item.
     units: Option<u64>,
-    /// Which attempt was looked at: one that is over by now was another.
+    /// Attempt examined by the operator; a decision about an earlier attempt is refused.
     attempt: Option<u32>,
 }
 
@@ -125,8 +126,8 @@ fn note(by: Option<String>, reason: Option<String>) -> Result<Note, ApiError> {
     note.map_err(|error| ApiError::invalid("note-invalid", error.to_string()))
 }
 
-/// Makes a decision in a task of its own: an operator who goes away does not stop it between the
-/// store and those whom it concerns.
+/// Makes a decision in a task of its own: an operator's disconnect does not stop the task between
+/// the swap and the announcement.
 async fn change(
     state: &Arc<AdminState>,
     id: RecordId,
@@ -144,8 +145,9 @@ async fn change(
     told.await.unwrap_or_else(|_| Err(ApiError::broken()))
 }
 
-/// Makes a decision durable; it loses against whoever changed the record first, unless it is about
-/// the same attempt and still fits. `decide` gives `None` when there is nothing to do.
+/// Makes a decision durable. The decision loses against any earlier change of the record, unless
+/// the record still has the same attempt and the decision still fits. `decide` returns `None`
+/// when nothing is to be done.
 async fn made(
     state: &AdminState,
     id: RecordId,
@@ -204,8 +206,8 @@ fn log(id: &RecordId, record: &Record) {
     }
 }
 
-/// Makes everybody who has the record in memory ask the store again. Also when the decision may not
-/// have been made: what is asked once too often does no harm.
+/// Drops the record from the caches of all replicas. Also called when the decision may not have
+/// been made: an extra read does no harm.
 async fn tell(state: &AdminState, id: &RecordId) {
     state.hot.forget(id);
     if let Err(error) = state.store.announce(*id).await {
@@ -216,31 +218,31 @@ async fn tell(state: &AdminState, id: &RecordId) {
     }
 }
 
-/// What the route of a record says about it.
-pub(super) struct RecordRules {
+/// The settings of a record's route.
+pub(super) struct RouteSettings {
     pub(super) retention: Retention,
     pub(super) max_stored_body: u64,
     pub(super) replayed_header: Option<http::HeaderName>,
 }
 
 impl AdminState {
-    /// The rules for a record. Of a route that is not configured any more: the store's retention for
-    /// a request; an item, whose ledger may live on under another name, is kept without end.
-    pub(super) fn rules(&self, record: &Record) -> RecordRules {
+    /// The rules for a record. Without a configured route, a request gets the store's retention;
+    /// an item, whose ledger may continue under another route name, is kept without end.
+    pub(super) fn rules(&self, record: &Record) -> RouteSettings {
         let is_item = record.ledger().is_some();
         let route = self.config.routes.iter().find(|route| route.name == record.route);
         match route.map(|route| &route.mode) {
-            Some(Mode::Request(mode)) if !is_item => RecordRules {
+            Some(Mode::Request(mode)) if !is_item => RouteSettings {
                 retention: mode.record.retention,
                 max_stored_body: mode.record.max_stored_body,
                 replayed_header: Some(mode.duplicates.replayed_header.clone()),
             },
-            Some(Mode::Items(mode)) if is_item => RecordRules {
+            Some(Mode::Items(mode)) if is_item => RouteSettings {
                 retention: mode.record.retention,
                 max_stored_body: mode.record.max_stored_body,
                 replayed_header: None,
             },
-            Some(Mode::Request(_) | Mode::Items(_) | Mode::Off) | None => RecordRules {
+            Some(Mode::Request(_) | Mode::Items(_) | Mode::Off) | None => RouteSettings {
                 retention: match is_item {
                     true => Retention::FOREVER,
                     false => self.config.store.retention,

@@ -1,5 +1,5 @@
-//! The response that an operator gives for a request that was executed: it is replayed like one of
-//! the backend's, so it must be one that could have been kept.
+//! The response given by an operator for an executed request. The response is replayed like a
+//! response of the backend, so only a storable response is accepted.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -21,8 +21,8 @@ const MOST_LINES: usize = 64;
 /// Bytes of a header line's value.
 const LONGEST_VALUE: usize = 8 << 10;
 
-/// What is written as an object and as nothing else: serde takes an array for a struct as well, its
-/// values in an order that nobody has promised.
+/// A value accepted only as an object: serde also takes an array for a struct, with the values in
+/// an order that is no contract.
 #[derive(Debug)]
 pub(super) struct StrictObject<T>(pub(super) T);
 
@@ -46,7 +46,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for StrictObject<T> {
     }
 }
 
-/// `response` as it is written.
+/// `response` as written by the operator.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ResponseInput {
@@ -57,16 +57,16 @@ pub(super) struct ResponseInput {
     headers: Map<String, Value>,
     /// The body as text.
     body: Option<String>,
-    /// The body as Base64, for what is no text.
+    /// The body as Base64, for binary bodies.
     body_base64: Option<String>,
 }
 
 impl ResponseInput {
-    /// The response as it is kept; `most`: bytes of the largest body, `ours`: the route's header that
-    /// marks replays, `now`: its `Date` unless it has one.
+    /// The response in stored form. `most`: bytes of the largest body; `ours`: the route's header
+    /// that marks replays; `now`: its `Date` unless given.
     ///
     /// # Errors
-    /// For the first thing in it that cannot be kept.
+    /// The first part that cannot be stored.
     pub(super) fn checked(
         self,
         most: u64,
@@ -102,7 +102,7 @@ impl ResponseInput {
         Ok(Arc::new(StoredResponse { status: self.status, headers, body }))
     }
 
-    /// The body, and its media type if it is not told.
+    /// The body and its default media type.
     fn whole_body(&self) -> Result<(Bytes, &'static str), ApiError> {
         match (&self.body, &self.body_base64) {
             (Some(_), Some(_)) => Err(invalid("give `body` or `body_base64`, not both")),
@@ -120,7 +120,7 @@ impl ResponseInput {
     }
 }
 
-/// The answer of what was executed when the operator gives none: it says no more than that.
+/// The default response of an executed request, stating no more than the operator's confirmation.
 pub(super) fn usual(now: Timestamp) -> Arc<StoredResponse> {
     let body = json!({
         "status": "executed",
@@ -138,7 +138,7 @@ fn date(now: Timestamp) -> (HeaderName, HeaderValue) {
     (DATE, value.unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT")))
 }
 
-/// The one line with this name, if there is one.
+/// The single line with this name, if any.
 fn only<'a>(
     lines: &'a [(HeaderName, HeaderValue)],
     wanted: &HeaderName,
@@ -194,7 +194,7 @@ fn lines(
     Ok(lines)
 }
 
-/// Why a replay cannot have this header.
+/// The reason a replay cannot have this header.
 fn refused(name: &HeaderName, ours: Option<&HeaderName>) -> Option<&'static str> {
     if ours == Some(name) {
         return Some("the gateway marks its replays with it");

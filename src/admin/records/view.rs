@@ -1,5 +1,5 @@
-//! Records as operators see them. Keys are shown, because an operator needs them; what was sent with
-//! a request is not kept, so there are no credentials to show.
+//! Records in the form shown to operators. Keys are shown, because operators need them; request
+//! content is not stored, so no credentials are shown.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::idempotency::ledger::Fulfillment;
 use crate::idempotency::record::{Expiry, StoredResponse};
 use crate::idempotency::{Answer, Ledger, Record, RecordId, State};
 
-/// How a record stands.
+/// The state of a record, as named in the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StateName {
     InFlight,
@@ -52,12 +52,12 @@ impl StateName {
         Self::ALL.into_iter().find(|name| name.as_str() == text)
     }
 
-    /// All names, in a sentence.
+    /// All names, for an error message.
     pub(super) fn all() -> String {
         Self::ALL.map(Self::as_str).join(", ")
     }
 
-    /// Whether such records are found among the open ones.
+    /// Reports states listed in the store's index of open records.
     pub(super) fn is_open(self) -> bool {
         matches!(self, Self::InFlight | Self::Unknown)
     }
@@ -80,14 +80,14 @@ impl StateName {
     }
 }
 
-/// The record as it is in the store, unless it counts as absent at `now`.
+/// The record as stored, unless absent at `now`.
 pub(super) fn current_as_it_is(record: Record, now: Timestamp) -> Option<Record> {
     let there = record.state != State::SerializeLock && record.expired(now) != Expiry::Forget;
     there.then_some(record)
 }
 
-/// The record as it counts at `now`; `None`: as absent. What orders batches is no record of anything
-/// that was asked for.
+/// The record in effect at `now`; `None`: absent. Locks of `serialize_by` describe no request and
+/// are never shown.
 pub(super) fn current(record: Record, now: Timestamp) -> Option<Record> {
     if record.state == State::SerializeLock {
         return None;
@@ -138,7 +138,7 @@ pub(super) fn summary(id: &RecordId, record: &Record) -> Value {
     shown
 }
 
-/// A record on its own, with its history, and with what is kept of the backend's answers.
+/// A record with its history and the stored answers of the backend.
 pub(super) fn detail(id: &RecordId, record: &Record) -> Value {
     let mut shown = summary(id, record);
     shown["history"] = record.history.iter().map(entry).collect();
@@ -187,7 +187,7 @@ fn entry(entry: &HistoryEntry) -> Value {
     shown
 }
 
-/// Header lines in their order as pairs: a name may stand several times.
+/// A stored response; header lines in their order as pairs, because names may repeat.
 fn answered(response: &StoredResponse) -> Value {
     let line = |(name, value): &(http::HeaderName, http::HeaderValue)| {
         json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())])
