@@ -6,8 +6,8 @@ use toml::Spanned;
 use super::file::{self, List, Table, Written};
 use super::file_items as written;
 use super::profiles::Profile;
-use super::reader::{Reader, elements};
 use super::units::Flag;
+use super::values::{Reader, elements};
 use super::{Config, ItemsMode, UpstreamConfig};
 use crate::idempotency::retention::{Keep, Retention};
 use crate::items::rules::{

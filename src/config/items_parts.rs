@@ -6,8 +6,8 @@ use toml::Spanned;
 
 use super::file::{Table, Written};
 use super::file_items as written;
-use super::reader::{Reader, elements};
 use super::units::Status;
+use super::values::{Reader, elements};
 use crate::idempotency::outcome::StatusPattern;
 use crate::items::rules::{Matcher, MemberTest, Refusal, RenderRules, Template, TemplateMember};
 use crate::json::Pointer;

@@ -10,25 +10,25 @@ mod capillary;
 mod describe;
 mod describe_items;
 mod describe_stores;
+mod diagnostics;
+mod document;
 mod environment;
 pub mod file;
 pub mod file_items;
 mod items;
-mod items_agree;
+mod items_consistency;
 mod items_parts;
-mod mistakes;
+pub mod load;
 pub mod paths;
 pub mod profiles;
-pub mod read;
-mod reader;
 mod request;
 mod routes;
 mod stores;
 #[cfg(test)]
 mod tests;
-mod tree;
 pub mod units;
 mod upstreams;
+mod values;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -44,8 +44,8 @@ use crate::idempotency::retention::{Keep, Retention};
 use crate::items::ItemRules;
 use crate::json::Pointer;
 use crate::problem::Dialect;
-pub use mistakes::{Mistake, Mistakes};
-pub use read::{load, parse, without_file};
+pub use diagnostics::{Mistake, Mistakes};
+pub use load::{load, parse, without_file};
 pub use units::Secret;
 
 /// The whole configuration.

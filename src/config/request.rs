@@ -6,8 +6,8 @@ use toml::Spanned;
 
 use super::file::{self, Table, Written};
 use super::profiles::Profile;
-use super::reader::{LARGEST_BODY, LONGEST_WAIT, Reader, elements, span_of};
 use super::units::{Size, Time};
+use super::values::{LARGEST_BODY, LONGEST_WAIT, Reader, elements, span_of};
 use super::{Config, DuplicateRules, RecordRules, RequestMode, UpstreamConfig};
 use crate::idempotency::fingerprint::{BodyCompare, FingerprintRules, Select};
 use crate::idempotency::key::{Format, KeyRules, KeySource, Scope, Syntax};

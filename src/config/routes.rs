@@ -3,11 +3,11 @@
 use http::Method;
 use toml::Spanned;
 
+use super::diagnostics::nearest;
 use super::file::{self, Table};
-use super::mistakes::nearest;
 use super::paths::{PathError, Paths};
-use super::reader::{LARGEST_BODY, Reader, elements, span_of};
 use super::units::Size;
+use super::values::{LARGEST_BODY, Reader, elements, span_of};
 use super::{Config, Mode, RouteConfig};
 
 /// The methods that have a meaning of their own; another is taken unless it looks like a slip.

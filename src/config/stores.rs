@@ -8,8 +8,8 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::file::{self, List, Table, Written};
-use super::reader::{Reader, SHORTEST, elements};
 use super::units::{Count, Secret, Size, Time};
+use super::values::{Reader, SHORTEST, elements};
 use super::{EngineConfig, PostgresConfig, RedisConfig, StoreConfig, StoreServerConfig, defaults};
 use crate::idempotency::retention::Retention;
 use crate::store::urls;

@@ -6,8 +6,8 @@ use http::Uri;
 use toml::Spanned;
 
 use super::file::{self, Table};
-use super::reader::{LONGEST_WAIT, Reader, elements};
 use super::units::Time;
+use super::values::{LONGEST_WAIT, Reader, elements};
 use super::{UpstreamConfig, defaults};
 
 /// Characters of the longest name.

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
+use super::diagnostics::{Mistake, Mistakes, place};
 use super::file;
-use super::mistakes::{Mistake, Mistakes, place};
 use super::profiles::Profile;
-use super::reader::{LARGEST_BODY, LONGEST_WAIT, Reader, SHORTEST, elements, span_of, usize_of};
 use super::units::{Secret, Size, Time};
+use super::values::{LARGEST_BODY, LONGEST_WAIT, Reader, SHORTEST, elements, span_of, usize_of};
 use super::{
     AdminConfig, Config, EngineConfig, LimitsConfig, Mode, RouteConfig, ServerConfig, StoreConfig,
-    TenantConfig, defaults, tree,
+    TenantConfig, defaults, document,
 };
 use super::{paths, upstreams};
 
@@ -47,7 +47,7 @@ pub fn parse(
     source_name: &str,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Mistakes> {
-    let tree = tree::read(text, env);
+    let tree = document::read(text, env);
     let base = Path::new(source_name).parent().unwrap_or(Path::new("")).to_owned();
     let mut reader = Reader { base, removed: tree.removed, mistakes: Vec::new() };
     let mut mistakes: Vec<(Option<usize>, String)> =

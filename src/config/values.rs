@@ -9,8 +9,8 @@ use std::time::Duration;
 use http::HeaderName;
 use toml::Spanned;
 
+use super::diagnostics::{alternatives, nearest};
 use super::file::{List, Unsupported, Written};
-use super::mistakes::{alternatives, nearest};
 use super::units::{Count, Period, Size, Time};
 use crate::idempotency::retention::{Keep, Retention};
 use crate::json::Pointer;
@@ -43,7 +43,7 @@ const RESERVED_HEADERS: [&str; 14] = [
 pub(super) struct Reader {
     /// Where relative paths start.
     pub(super) base: PathBuf,
-    /// See [`super::tree::Tree::removed`].
+    /// See [`super::document::Tree::removed`].
     pub(super) removed: Vec<(usize, String)>,
     /// Byte offset of each mistake, if it has a place, and what it is.
     pub(super) mistakes: Vec<(Option<usize>, String)>,

@@ -5,8 +5,8 @@ use toml::Spanned;
 
 use super::file::{self, Table};
 use super::file_items as written;
-use super::reader::{Reader, span_of};
 use super::units::Period;
+use super::values::{Reader, span_of};
 use super::{ItemsMode, Mode, RouteConfig};
 use crate::idempotency::retention::{Keep, Retention};
 use crate::items::rules::{IssuedRules, ItemRules, RenderRules, ResponseRules};

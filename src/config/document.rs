@@ -9,9 +9,9 @@ use serde::Deserialize as _;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use super::diagnostics::{alternatives, nearest};
 use super::environment;
 use super::file::File;
-use super::mistakes::{alternatives, nearest};
 
 /// Mistakes to report at most; a file with more is of another kind.
 const MOST: usize = 200;
