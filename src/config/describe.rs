@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::describe_items::{items_json, items_key_cell};
+use super::model::{
+    Config, DuplicateRules, Mode, RecordRules, RequestMode, RouteConfig, UpstreamConfig,
+};
 use super::units::{Period, Size, Time};
-use super::{Config, DuplicateRules, Mode, RecordRules, RequestMode, RouteConfig, UpstreamConfig};
 use crate::idempotency::fingerprint::{BodyCompare, Select};
 use crate::idempotency::key::{Format, KeySource, Scope, Syntax};
 use crate::idempotency::outcome::{OutcomeRules, Verdict};

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::ItemsMode;
+use super::model::ItemsMode;
 use crate::items::rules::{
     MatchBy, Matcher, MemberTest, QuantityView, Refusal, Template, TemplateMember,
 };

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::model::{EngineConfig, StoreServerConfig};
 use super::units::{Secret, Size, Time};
-use super::{EngineConfig, StoreServerConfig};
 
 impl EngineConfig {
     /// In one line.

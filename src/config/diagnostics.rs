@@ -1,6 +1,10 @@
-//! What is wrong with a configuration: all of it, each with its place.
+//! The mistakes of a configuration: all of them, each with its place.
 
+use std::cell::RefCell;
 use std::fmt;
+
+/// Mistakes to report at most; a file with more is not a configuration.
+pub(super) const MOST_MISTAKES: usize = 200;
 
 /// Everything that is wrong with one configuration, in the order of its lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,17 +15,17 @@ pub struct Mistakes {
     pub list: Vec<Mistake>,
 }
 
-/// One thing that is wrong, and what to do about it. Values of secrets never stand in it.
+/// A mistake, and its remedy. Values of secrets never stand in it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mistake {
-    /// Line and column, both counted from 1, the column in characters; `None`: no one place.
+    /// Line and column, both counted from 1, the column in characters; `None`: no single place.
     pub at: Option<(usize, usize)>,
     /// One sentence: what is wrong, and what to do.
     pub what: String,
 }
 
 impl Mistakes {
-    /// One mistake that has no place in the file.
+    /// A single mistake that has no place in the file.
     pub fn one(source: impl Into<String>, what: impl Into<String>) -> Self {
         Self { source: source.into(), list: vec![Mistake { at: None, what: what.into() }] }
     }
@@ -45,8 +49,39 @@ impl fmt::Display for Mistakes {
 
 impl std::error::Error for Mistakes {}
 
-/// Where the byte `offset` stands in `text`: line and column, from 1.
-pub(super) fn place(text: &str, offset: usize) -> (usize, usize) {
+/// The mistakes noted while a file is read. Noting takes a shared reference, so that every table
+/// can hold the collection at the same time.
+#[derive(Debug, Default)]
+pub(super) struct Diagnostics {
+    /// Byte offsets, where a mistake has a place, and texts.
+    notes: RefCell<Vec<(Option<usize>, String)>>,
+}
+
+impl Diagnostics {
+    /// Notes a mistake at a byte offset.
+    pub(super) fn note(&self, at: Option<usize>, what: impl Into<String>) {
+        self.notes.borrow_mut().push((at, what.into()));
+    }
+
+    /// The mistakes of the file `source` with this `text`; `None`: there are none.
+    pub(super) fn into_mistakes(self, source: &str, text: &str) -> Option<Mistakes> {
+        let mut notes = self.notes.into_inner();
+        notes.sort();
+        notes.dedup();
+        let more = notes.len().saturating_sub(MOST_MISTAKES);
+        notes.truncate(MOST_MISTAKES);
+        let place = |at: usize| line_and_column(text, at);
+        let mut list: Vec<Mistake> =
+            notes.into_iter().map(|(at, what)| Mistake { at: at.map(place), what }).collect();
+        if more > 0 {
+            list.push(Mistake { at: None, what: format!("{more} more mistakes are not listed") });
+        }
+        (!list.is_empty()).then(|| Mistakes { source: source.to_owned(), list })
+    }
+}
+
+/// The line and the column of the byte `offset` in `text`, from 1.
+fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     let before = &text.as_bytes()[..offset.min(text.len())];
     let line_start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
     let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
@@ -55,7 +90,7 @@ pub(super) fn place(text: &str, offset: usize) -> (usize, usize) {
     (line, column)
 }
 
-/// The one of `known` that `written` was probably meant to be.
+/// The name in `known` that `written` was probably meant to be.
 pub(super) fn nearest<'k>(
     written: &str,
     known: impl IntoIterator<Item = &'k str>,

@@ -1,170 +1,136 @@
 //! Matchers and templates of `[route.items]`.
 
-use std::ops::Range;
-
-use toml::Spanned;
-
-use super::file::{Table, Written};
-use super::file_items as written;
-use super::units::Status;
-use super::values::{Reader, elements};
+use super::table::{Located, Table};
+use super::units::ScalarText;
 use crate::idempotency::outcome::StatusPattern;
 use crate::items::rules::{Matcher, MemberTest, Refusal, RenderRules, Template, TemplateMember};
 use crate::json::Pointer;
 
-impl Reader {
-    pub(super) fn matchers(&mut self, list: &Spanned<written::Matchers>) -> Vec<Matcher> {
-        let matchers = &list.get_ref().0;
-        let place = |span: Range<usize>| if span.is_empty() { list.span() } else { span };
-        matchers
-            .iter()
-            .filter_map(|matcher| self.matcher(place(matcher.span()), matcher.get_ref(), true))
-            .collect()
-    }
+/// A matcher, or a list of matchers of which any may match; `None`: the key is not written.
+pub(super) fn matchers(table: &Table<'_>, key: &'static str) -> Option<Vec<Matcher>> {
+    let expected = "a matcher such as { pointer = \"/code\", equals = 5 }, or a list of them";
+    let matchers = table.one_or_more_tables(key, expected, |table| matcher(table, true))?;
+    Some(matchers.into_iter().flatten().collect())
+}
 
-    /// A matcher; `of_answer`: whether what it matches came with a status.
-    pub(super) fn matcher(
-        &mut self,
-        at: Range<usize>,
-        written: &written::Matcher,
-        of_answer: bool,
-    ) -> Option<Matcher> {
-        if let Some(status) = written.status.as_ref().filter(|_| !of_answer) {
-            self.say(status, "`status` has no use here: a request has none");
-        }
-        let tests = [
-            written.equals.as_ref().map(|text| MemberTest::OneOf(vec![text.get_ref().0.clone()])),
-            written.one_of.as_ref().map(|_| {
-                MemberTest::OneOf(
-                    elements(&written.one_of).iter().map(|text| text.get_ref().0.clone()).collect(),
-                )
-            }),
-            written.absent_or_null.as_ref().map(|_| MemberTest::AbsentOrNull),
-        ];
-        if let Some(flag) = written.absent_or_null.as_ref().filter(|flag| !flag.get_ref().0) {
-            self.say(flag, "`absent_or_null` can only be true; leave it out instead");
-        }
-        if written.one_of.as_ref().is_some_and(|list| list.get_ref().is_empty()) {
-            self.say_at(Some(at.clone()), "`one_of` is empty, so that nothing could ever match");
-        }
-        let mut tests = tests.into_iter().flatten();
-        let member = match (&written.pointer, tests.next(), tests.next()) {
-            (Some(pointer), Some(test), None) => {
-                self.pointer("pointer", pointer).map(|pointer| (pointer, test))
-            }
-            // One that holds `unless` another does is how "not" is written.
-            (None, None, None) if written.status.is_some() || written.unless.is_some() => None,
-            (None, None, None) => {
-                self.say_at(
-                    Some(at),
-                    "a matcher needs a `status`, or a `pointer` with `equals`, `one_of` or \
-                     `absent_or_null`",
-                );
-                return None;
-            }
-            (Some(_), None, _) | (None, Some(_), None) => {
-                self.say_at(
-                    Some(at),
-                    "a matcher's `pointer` goes with one of `equals`, `one_of` and `absent_or_null`",
-                );
-                return None;
-            }
-            (_, Some(_), Some(_)) | (None, None, Some(_)) => {
-                self.say_at(
-                    Some(at),
-                    "`equals`, `one_of` and `absent_or_null` exclude each other; keep one of them",
-                );
-                return None;
-            }
-        };
-        let unless = written
-            .unless
-            .as_ref()
-            .and_then(|other| self.matcher(other.span(), other.get_ref(), of_answer))
-            .map(Box::new);
-        let status = written.status.as_ref().map(|status| status.get_ref().0);
-        Some(Matcher { status, member, unless })
+/// `{ status = 402, pointer = "/error/code", equals = "…", unless = { … } }`; `of_answer`: the
+/// matcher's values came with a status.
+pub(super) fn matcher(table: &Table<'_>, of_answer: bool) -> Option<Matcher> {
+    let status = table.optional::<StatusPattern>("status");
+    if let Some(status) = status.as_ref().filter(|_| !of_answer) {
+        table.wrong(status, "`status` has no use here: a request has none");
     }
+    let pointer = table.pointer("pointer");
+    let test = test(table);
+    let unless = table.optional_table("unless", |table| matcher(table, of_answer)).flatten();
+    let tests = ["equals", "one_of", "absent_or_null"];
+    let member = match (table.has("pointer"), tests.iter().filter(|key| table.has(key)).count()) {
+        (true, 1) => pointer.zip(test),
+        // One that holds `unless` another does is how "not" is written.
+        (false, 0) if table.has("status") || table.has("unless") => None,
+        (false, 0) => {
+            let what = "a matcher needs a `status`, or a `pointer` with `equals`, `one_of` or \
+                        `absent_or_null`";
+            table.missing(&["pointer"], what);
+            return None;
+        }
+        (true, 0) | (false, 1) => {
+            let what = "a matcher's `pointer` goes with one of `equals`, `one_of` and \
+                        `absent_or_null`";
+            table.missing(&["pointer", "equals", "one_of", "absent_or_null"], what);
+            return None;
+        }
+        (_, _) => {
+            let what = "`equals`, `one_of` and `absent_or_null` exclude each other; keep one of \
+                        them";
+            table.wrong_at(&[], what);
+            return None;
+        }
+    };
+    Some(Matcher {
+        status: status.map(|status| status.value),
+        member,
+        unless: unless.map(Box::new),
+    })
+}
 
-    pub(super) fn render_rules(
-        &mut self,
-        written: &written::Render,
-        preset: RenderRules,
-    ) -> RenderRules {
-        RenderRules {
-            complete: self.template(&written.complete, preset.complete),
-            partial: self.template(&written.partial, preset.partial),
-            none: self.template(&written.none, preset.none),
-            unknown: self.template(&written.unknown, preset.unknown),
-            mismatch: self.refusal(&written.mismatch, preset.mismatch),
-            duplicate: self.refusal(&written.duplicate, preset.duplicate),
-            parallel: self.refusal(&written.parallel, preset.parallel),
-        }
+fn test(table: &Table<'_>) -> Option<MemberTest> {
+    let equals = table.optional::<ScalarText>("equals").map(|text| vec![text.value.0]);
+    let one_of = table.list::<ScalarText>("one_of");
+    if one_of.as_ref().is_some_and(Vec::is_empty) {
+        table.missing(&["one_of"], "`one_of` is empty, so that nothing could ever match");
     }
+    let absent = table.optional::<bool>("absent_or_null");
+    if let Some(flag) = absent.as_ref().filter(|flag| !flag.value) {
+        table.wrong(flag, "`absent_or_null` can only be true; leave it out instead");
+    }
+    let one_of = one_of.map(|texts| texts.into_iter().map(|text| text.value.0).collect());
+    equals.or(one_of).map(MemberTest::OneOf).or(absent.map(|_| MemberTest::AbsentOrNull))
+}
 
-    fn template(
-        &mut self,
-        written: &Written<Table<written::Template>>,
-        preset: Template,
-    ) -> Template {
-        let Some(table) = written else { return preset };
-        let written = table.get_ref();
-        let item = self.puts("item", &written.item);
-        let top = self.puts("top", &written.top);
-        Template { item, top, http: self.http(&written.http) }
+/// `[route.items.render]`
+pub(super) fn render(table: &Table<'_>, preset: RenderRules) -> RenderRules {
+    let template = |key, preset: Template| table.optional_table(key, template).unwrap_or(preset);
+    let refusal = |key, preset: Option<Refusal>| table.optional_table(key, refusal).or(preset);
+    RenderRules {
+        complete: template("complete", preset.complete),
+        partial: template("partial", preset.partial),
+        none: template("none", preset.none),
+        unknown: template("unknown", preset.unknown),
+        mismatch: refusal("mismatch", preset.mismatch),
+        duplicate: refusal("duplicate", preset.duplicate),
+        parallel: refusal("parallel", preset.parallel),
     }
+}
 
-    fn refusal(
-        &mut self,
-        written: &Written<Table<written::Refusal>>,
-        preset: Option<Refusal>,
-    ) -> Option<Refusal> {
-        let Some(table) = written else { return preset };
-        let written = table.get_ref();
-        let top = self.puts("top", &written.top);
-        let place = written.top.as_ref().map(|top| top.span().start);
-        let unreadable = self.removed.iter().any(|(table, _)| Some(*table) == place);
-        if top.is_empty() && !unreadable {
-            self.say(table, "a refusal needs `top`, the members of its body");
-        }
-        let http = self.http(&written.http);
-        if let Some(written) = written.http.as_ref().filter(|_| http.is_some_and(|it| it < 400)) {
-            self.say(written, "a refusal cannot have the status of a success");
-        }
-        Some(Refusal { top, http })
-    }
+fn template(table: &Table<'_>) -> Template {
+    let http = http(table).and_then(|status| status.value);
+    Template { item: puts(table, "item"), top: puts(table, "top"), http }
+}
 
-    fn http(&mut self, written: &Written<Status>) -> Option<u16> {
-        let status = written.as_ref()?;
-        match status.get_ref().0 {
-            StatusPattern::Exact(code @ (100..200 | 204 | 205 | 304)) => {
-                let what = format!(
-                    "an answer with the status {code} has no body, so that no row \
-                                    would reach the client; `http` is another, such as 200"
-                );
-                self.say(status, what);
-                None
-            }
-            StatusPattern::Exact(code) => Some(code),
-            StatusPattern::Class(_) => {
-                self.say(status, "`http` is one status, such as 409");
-                None
-            }
-        }
+fn refusal(table: &Table<'_>) -> Refusal {
+    let top = puts(table, "top");
+    if top.is_empty() {
+        table.missing(&["top"], "a refusal needs `top`, the members of its body");
     }
+    let http = http(table);
+    if let Some(status) = http.as_ref().filter(|it| it.value.is_some_and(|code| code < 400)) {
+        table.wrong(status, "a refusal cannot have the status of a success");
+    }
+    Refusal { top, http: http.and_then(|status| status.value) }
+}
 
-    fn puts(&mut self, key: &str, written: &Written<written::Puts>) -> Vec<TemplateMember> {
-        let Some(table) = written else { return Vec::new() };
-        let mut puts = Vec::new();
-        for (at, value) in &table.get_ref().0 {
-            match Pointer::parse(at) {
-                Ok(pointer) if !pointer.tokens().is_empty() => {
-                    puts.push((pointer, value.get_ref().0.clone()));
-                }
-                Ok(_) => self.say(value, format!("`{key}` names the whole value; name a member")),
-                Err(error) => self.say(value, format!("`{key}`: \"{at}\": {error}")),
-            }
+/// The status of an answer that has a body.
+fn http(table: &Table<'_>) -> Option<Located<Option<u16>>> {
+    let Located { key, at, value } = table.optional::<StatusPattern>("http")?;
+    let value = match value {
+        StatusPattern::Exact(code @ (100..200 | 204 | 205 | 304)) => {
+            let what = format!(
+                "an answer with the status {code} has no body, so that no row would reach the \
+                 client; `http` is another, such as 200"
+            );
+            table.fail(key, at, what);
+            None
         }
-        puts
+        StatusPattern::Exact(code) => Some(code),
+        StatusPattern::Class(_) => {
+            table.fail(key, at, "`http` is one status, such as 409");
+            None
+        }
+    };
+    Some(Located { key, at, value })
+}
+
+/// `{ "/pointer" = value }`
+fn puts(table: &Table<'_>, key: &'static str) -> Vec<TemplateMember> {
+    let expected = "a table such as { \"/status\" = { code = 200 } }";
+    let mut puts = Vec::new();
+    for (at, json) in table.json_members(key, expected).unwrap_or_default() {
+        match Pointer::parse(at) {
+            Ok(pointer) if !pointer.tokens().is_empty() => puts.push((pointer, json.value)),
+            Ok(_) => table.wrong(&json, format!("`{key}` names the whole value; name a member")),
+            Err(error) => table.wrong(&json, format!("`{key}`: \"{at}\": {error}")),
+        }
     }
+    puts
 }

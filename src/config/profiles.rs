@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::{DuplicateRules, RecordRules, RequestMode, defaults};
+use super::defaults;
+use super::model::{DuplicateRules, RecordRules, RequestMode};
 use crate::idempotency::fingerprint::{BodyCompare, FingerprintRules, Select};
 use crate::idempotency::key::{KeyRules, KeySource, Scope, Syntax};
 use crate::idempotency::outcome::{OutcomeRules, StatusPattern, Verdict};

@@ -1,320 +1,184 @@
-//! The tables of a route in request mode: what was written, on top of its profile, made sure of.
+//! The tables of a route in request mode, over the presets of its profile. Duplicates, outcomes and
+//! records are the same in items mode.
 
 use std::time::Duration;
 
-use toml::Spanned;
-
-use super::file::{self, Table, Written};
+use super::model::{Config, DuplicateRules, RecordRules, RequestMode, UpstreamConfig};
+use super::outcome::outcome;
 use super::profiles::Profile;
-use super::units::{Size, Time};
-use super::values::{LARGEST_BODY, LONGEST_WAIT, Reader, elements, span_of};
-use super::{Config, DuplicateRules, RecordRules, RequestMode, UpstreamConfig};
+use super::table::Table;
+use super::units::Time;
+use super::values::{LARGEST_BODY, LONGEST_WAIT};
 use crate::idempotency::fingerprint::{BodyCompare, FingerprintRules, Select};
 use crate::idempotency::key::{Format, KeyRules, KeySource, Scope, Syntax};
-use crate::idempotency::outcome::{OutcomeRules, StatusPattern, Verdict};
-use crate::json::Pointer;
 
 /// Characters of a hyphenated UUID.
 const UUID_LENGTH: usize = 36;
+/// Duplicates that may wait at once on a route, at most.
+const MOST_WAITERS: u64 = 10_000_000;
+/// Characters of the longest key, at most.
+const MOST_CHARACTERS: u64 = 1024;
 
-impl Reader {
-    pub(super) fn request_mode(
-        &mut self,
-        route: &file::Route,
-        config: &Config,
-        upstream: Option<&UpstreamConfig>,
-    ) -> RequestMode {
-        if let Some(items) = &route.items {
-            let what = "[route.items] needs mode = \"items\": with one key for each request, a \
-                        partial result would be replayed for ever";
-            self.say(items, what);
-        }
-        let of_items = |profile: &&Spanned<String>| profile.get_ref() == "capillary";
-        if let Some(profile) = route.profile.as_ref().filter(of_items) {
-            let what = "profile = \"capillary\" is about batches whose items are fulfilled over \
-                        several tries; write mode = \"items\"";
-            self.say(profile, what);
-            return Profile::default().request_mode(config.store.retention);
-        }
-        let profile = self.choice(
-            "profile",
-            &route.profile,
-            Profile::default(),
-            &[
-                ("ietf", Some(Profile::Ietf)),
-                ("stripe", Some(Profile::Stripe)),
-                ("redeemsg", Some(Profile::RedeemSg)),
-            ],
+pub(super) fn mode(
+    route: &Table<'_>,
+    config: &Config,
+    upstream: Option<&UpstreamConfig>,
+) -> RequestMode {
+    let preset = profile(route).request_mode(config.store.retention);
+    let mode = RequestMode {
+        key: route.table("key", |table| key(table, preset.key, config)),
+        fingerprint: route.table("fingerprint", |table| fingerprint(table, preset.fingerprint)),
+        duplicates: route
+            .table("duplicates", |table| duplicates(table, preset.duplicates, upstream)),
+        outcome: route.table("outcome", |table| outcome(table, &preset.outcome)),
+        record: route.table("record", |table| record(table, preset.record, config)),
+        dialect: preset.dialect,
+    };
+    if route.has("items") {
+        let what = "[route.items] needs mode = \"items\": with one key for each request, a partial \
+                    result would be replayed for ever";
+        route.wrong_at(&["items"], what);
+    }
+    mode
+}
+
+fn profile(route: &Table<'_>) -> Profile {
+    if let Some(profile) = route.optional::<String>("profile").filter(|it| it.value == "capillary")
+    {
+        let what = "profile = \"capillary\" is about batches whose items are fulfilled over \
+                    several tries; write mode = \"items\"";
+        route.wrong(&profile, what);
+        return Profile::default();
+    }
+    let choices = [
+        ("ietf", Some(Profile::Ietf)),
+        ("stripe", Some(Profile::Stripe)),
+        ("redeemsg", Some(Profile::RedeemSg)),
+    ];
+    route.choice("profile", Profile::default(), &choices)
+}
+
+fn key(table: &Table<'_>, preset: KeyRules, config: &Config) -> KeyRules {
+    if table.has("header") && table.has("pointer") {
+        let what = "`header` and `pointer` are both given; a key has one place";
+        table.wrong_at(&["header"], what);
+    }
+    let header = table.header("header");
+    if let Some(name) = header.as_ref().filter(|it| config.tenant.headers.contains(&it.value)) {
+        let what = format!(
+            "{} is one of [tenant] `headers`, so that every key would be another caller's",
+            name.value
         );
-        let mut mode = profile.request_mode(config.store.retention);
-        if let Some(key) = &route.key {
-            mode.key = self.key(key.get_ref(), mode.key, config);
-        }
-        if let Some(fingerprint) = &route.fingerprint {
-            mode.fingerprint = self.fingerprint(fingerprint.get_ref(), mode.fingerprint);
-        }
-        if let Some(duplicates) = &route.duplicates {
-            mode.duplicates = self.duplicates(duplicates.get_ref(), mode.duplicates, upstream);
-        }
-        if let Some(outcome) = &route.outcome {
-            mode.outcome = self.outcome(outcome, &mode.outcome);
-        }
-        if let Some(record) = &route.record {
-            mode.record = self.record(record.get_ref(), mode.record, config);
-        }
-        mode
+        table.wrong(name, what);
     }
-
-    fn key(&mut self, written: &file::Key, preset: KeyRules, config: &Config) -> KeyRules {
-        if let (Some(header), Some(_)) = (&written.header, &written.pointer) {
-            self.say(header, "`header` and `pointer` are both given; a key has one place");
-        }
-        let header = written.header.as_ref().and_then(|header| self.header("header", header));
-        if let (Some(name), Some(header)) = (&header, &written.header)
-            && config.tenant.headers.contains(name)
-        {
-            self.say(
-                header,
-                format!(
-                    "{name} is one of [tenant] `headers`, so that every key \
-             would be another caller's"
-                ),
-            );
-        }
-        let pointer = written.pointer.as_ref().and_then(|at| self.pointer("pointer", at));
-        if written.pointer.is_some() {
-            if let Some(syntax) = &written.syntax {
-                self.say(syntax, "`syntax` is about headers; a key in the body has none");
-            }
-            if let Some(forward) = &written.forward {
-                self.say(forward, "`forward` is about headers; a body goes upstream as it is");
+    let pointer = table.pointer("pointer");
+    if table.has("pointer") {
+        for (key, what) in [
+            ("syntax", "`syntax` is about headers; a key in the body has none"),
+            ("forward", "`forward` is about headers; a body goes upstream as it is"),
+        ] {
+            if table.has(key) {
+                table.wrong_at(&[key], what);
             }
         }
-        let flag = |written: &Written<super::units::Flag>, preset| {
-            written.as_ref().map_or(preset, |flag| flag.get_ref().0)
-        };
-        let lengths = 1..=1024;
-        let rules = KeyRules {
-            source: match (pointer, header) {
-                (Some(pointer), _) => KeySource::Pointer(pointer),
-                (None, Some(name)) => KeySource::Header(name),
-                (None, None) => preset.source,
-            },
-            required: flag(&written.required, preset.required),
-            scope: self.choice(
-                "scope",
-                &written.scope,
-                preset.scope,
-                &[("tenant", Some(Scope::Tenant)), ("route", Some(Scope::Route))],
-            ),
-            syntax: self.choice(
-                "syntax",
-                &written.syntax,
-                preset.syntax,
-                &[("any", Some(Syntax::Any)), ("strict", Some(Syntax::Strict))],
-            ),
-            min_length: self.count(
-                "min_length",
-                &written.min_length,
-                preset.min_length,
-                lengths.clone(),
-            ),
-            max_length: self.count("max_length", &written.max_length, preset.max_length, lengths),
-            format: self.choice(
-                "format",
-                &written.format,
-                preset.format,
-                &[("uuid", Some(Some(Format::Uuid)))],
-            ),
-            forward: flag(&written.forward, preset.forward),
-        };
-        self.key_lengths(written, &rules);
-        rules
     }
-
-    fn key_lengths(&mut self, written: &file::Key, rules: &KeyRules) {
-        let (least, most) = (rules.min_length, rules.max_length);
-        if least > most {
-            self.say_at(
-                span_of(&written.min_length).or(span_of(&written.max_length)),
-                format!("`min_length` ({least}) is more than `max_length` ({most})"),
-            );
-        } else if rules.format == Some(Format::Uuid) && !(least..=most).contains(&UUID_LENGTH) {
-            self.say_at(
-                span_of(&written.format),
-                format!(
-                    "a UUID has {UUID_LENGTH} characters, which `min_length` ({least}) and \
-                     `max_length` ({most}) leave out"
-                ),
-            );
-        }
-    }
-
-    fn fingerprint(
-        &mut self,
-        written: &file::Fingerprint,
-        preset: FingerprintRules,
-    ) -> FingerprintRules {
-        if let (Some(include), Some(_)) = (&written.include, &written.exclude) {
-            self.say(include, "`include` and `exclude` are both given; keep one of them");
-        }
-        let mut pointers = |key, list| -> Vec<Pointer> {
-            elements(list).iter().filter_map(|written| self.pointer(key, written)).collect()
-        };
-        let select = match (&written.include, &written.exclude) {
-            (Some(_), _) => Select::Include(pointers("include", &written.include)),
-            (None, Some(list)) if list.get_ref().is_empty() => Select::All,
-            (None, Some(_)) => Select::Exclude(pointers("exclude", &written.exclude)),
-            (None, None) => preset.select,
-        };
-        let body = self.choice(
-            "body",
-            &written.body,
-            preset.body,
-            &[("json", Some(BodyCompare::Json)), ("raw", Some(BodyCompare::Raw))],
+    let scopes = [("tenant", Some(Scope::Tenant)), ("route", Some(Scope::Route))];
+    let syntaxes = [("any", Some(Syntax::Any)), ("strict", Some(Syntax::Strict))];
+    let formats = [("uuid", Some(Some(Format::Uuid)))];
+    let lengths = 1..=MOST_CHARACTERS;
+    let rules = KeyRules {
+        source: match (pointer, header) {
+            (Some(pointer), _) => KeySource::Pointer(pointer),
+            (None, Some(name)) => KeySource::Header(name.value),
+            (None, None) => preset.source,
+        },
+        required: table.flag("required", preset.required),
+        scope: table.choice("scope", preset.scope, &scopes),
+        syntax: table.choice("syntax", preset.syntax, &syntaxes),
+        min_length: table.count("min_length", preset.min_length, lengths.clone()),
+        max_length: table.count("max_length", preset.max_length, lengths),
+        format: table.choice("format", preset.format, &formats),
+        forward: table.flag("forward", preset.forward),
+    };
+    let (least, most) = (rules.min_length, rules.max_length);
+    if least > most {
+        let what = format!("`min_length` ({least}) is more than `max_length` ({most})");
+        table.wrong_at(&["min_length", "max_length"], what);
+    } else if rules.format == Some(Format::Uuid) && !(least..=most).contains(&UUID_LENGTH) {
+        let what = format!(
+            "a UUID has {UUID_LENGTH} characters, which `min_length` ({least}) and `max_length` \
+             ({most}) leave out"
         );
-        if body == BodyCompare::Raw {
-            for (key, list) in [("include", &written.include), ("exclude", &written.exclude)] {
-                if let Some(list) = list {
-                    let what =
-                        format!("`{key}` has no use with body = \"raw\"; remove one of them");
-                    self.say(list, what);
-                }
-            }
-        }
-        let headers = match &written.headers {
-            Some(_) => self.headers("headers", &written.headers),
-            None => preset.headers,
-        };
-        FingerprintRules { body, select, headers }
+        table.wrong_at(&["format"], what);
     }
+    rules
+}
 
-    pub(super) fn duplicates(
-        &mut self,
-        written: &file::Duplicates,
-        preset: DuplicateRules,
-        upstream: Option<&UpstreamConfig>,
-    ) -> DuplicateRules {
-        let answer_within = match &written.answer_within {
-            Some(_) => Some(self.timeout("answer_within", &written.answer_within, Duration::ZERO)),
-            None => preset.answer_within,
-        };
-        if let (Some(limit), Some(place), Some(upstream)) =
-            (answer_within, &written.answer_within, upstream)
-            && limit > upstream.timeout
-        {
-            self.say(
-                place,
-                format!(
-                    "`answer_within` ({}) is longer than the `timeout` of upstream \"{}\" ({}) \
-                     and would never matter",
-                    Time(limit),
-                    upstream.name,
-                    Time(upstream.timeout)
-                ),
-            );
-        }
-        let marker = written.replayed_header.as_ref();
-        DuplicateRules {
-            wait: self.time(
-                "wait",
-                &written.wait,
-                preset.wait,
-                Time(Duration::ZERO)..=LONGEST_WAIT,
-            ),
-            max_waiters: self.count(
-                "max_waiters",
-                &written.max_waiters,
-                preset.max_waiters,
-                0..=10_000_000,
-            ),
-            answer_within,
-            replayed_header: marker
-                .and_then(|written| self.header("replayed_header", written))
-                .unwrap_or(preset.replayed_header),
+fn fingerprint(table: &Table<'_>, preset: FingerprintRules) -> FingerprintRules {
+    let bodies = [("json", Some(BodyCompare::Json)), ("raw", Some(BodyCompare::Raw))];
+    let body = table.choice("body", preset.body, &bodies);
+    if table.has("include") && table.has("exclude") {
+        let what = "`include` and `exclude` are both given; keep one of them";
+        table.wrong_at(&["include"], what);
+    }
+    let select = match (table.pointers("include"), table.pointers("exclude")) {
+        (Some(pointers), _) => Select::Include(pointers),
+        (None, Some(pointers)) if pointers.is_empty() => Select::All,
+        (None, Some(pointers)) => Select::Exclude(pointers),
+        (None, None) => preset.select,
+    };
+    for key in ["include", "exclude"] {
+        if body == BodyCompare::Raw && table.has(key) {
+            let what = format!("`{key}` has no use with body = \"raw\"; remove one of them");
+            table.wrong_at(&[key], what);
         }
     }
+    let headers = table.headers("headers").unwrap_or(preset.headers);
+    FingerprintRules { body, select, headers }
+}
 
-    pub(super) fn outcome(
-        &mut self,
-        table: &Spanned<Table<file::Outcome>>,
-        preset: &OutcomeRules,
-    ) -> OutcomeRules {
-        let written = table.get_ref();
-        self.choice(
-            "on_unknown",
-            &written.on_unknown,
-            (),
-            &[("hold", Some(())), ("probe", None), ("resend", None)],
+pub(super) fn duplicates(
+    table: &Table<'_>,
+    preset: DuplicateRules,
+    upstream: Option<&UpstreamConfig>,
+) -> DuplicateRules {
+    let wait = table.time("wait", preset.wait, Duration::ZERO..=LONGEST_WAIT);
+    let max_waiters = table.count("max_waiters", preset.max_waiters, 0..=MOST_WAITERS);
+    let written = table.has("answer_within");
+    let answer_within = match written {
+        true => Some(table.timeout("answer_within", Duration::ZERO)),
+        false => preset.answer_within,
+    };
+    if let (Some(limit), true, Some(upstream)) = (answer_within, written, upstream)
+        && limit > upstream.timeout
+    {
+        let what = format!(
+            "`answer_within` ({}) is longer than the `timeout` of upstream \"{}\" ({}) and would \
+             never matter",
+            Time(limit),
+            upstream.name,
+            Time(upstream.timeout)
         );
-        let lists = [
-            ("final", &written.finals, Verdict::Final),
-            ("retry", &written.retry, Verdict::Released),
-            ("unknown", &written.unknown, Verdict::Unknown),
-        ];
-        let mut entries: Vec<(StatusPattern, Verdict)> = Vec::new();
-        for (key, list, verdict) in lists {
-            for status in elements(list) {
-                let pattern = status.get_ref().0;
-                let success = match pattern {
-                    StatusPattern::Exact(status) => status < 300,
-                    StatusPattern::Class(digit) => digit == 2,
-                };
-                if success && verdict == Verdict::Released {
-                    self.say(
-                        status,
-                        format!(
-                            "`retry` names {pattern}, but a client that saw a \
-                     success must never run again"
-                        ),
-                    );
-                } else if entries
-                    .iter()
-                    .any(|(other, meaning)| *other == pattern && *meaning != verdict)
-                {
-                    self.say(
-                        status,
-                        format!("`{key}` names {pattern}, which stands in another list already"),
-                    );
-                } else {
-                    entries.push((pattern, verdict));
-                }
-            }
-        }
-        // A list that is left out keeps its preset, but for the entries that were moved elsewhere.
-        for (pattern, verdict) in preset.entries() {
-            let replaced = lists.iter().any(|(_, list, of)| of == verdict && list.is_some());
-            if !replaced && entries.iter().all(|(other, _)| other != pattern) {
-                entries.push((*pattern, *verdict));
-            }
-        }
-        if !entries.iter().any(|(_, verdict)| *verdict == Verdict::Final) {
-            self.say(table, "no status is final, so that no answer could ever be replayed");
-        }
-        OutcomeRules::new(entries).unwrap_or_default()
+        table.wrong_at(&["answer_within"], what);
     }
+    let marker = table.header("replayed_header");
+    DuplicateRules {
+        wait,
+        max_waiters,
+        answer_within,
+        replayed_header: marker.map_or(preset.replayed_header, |name| name.value),
+    }
+}
 
-    pub(super) fn record(
-        &mut self,
-        written: &file::Record,
-        preset: RecordRules,
-        config: &Config,
-    ) -> RecordRules {
-        let subject = match &written.subject {
-            Some(subject) => self.pointer("subject", subject),
-            None => preset.subject,
-        };
-        let most = LARGEST_BODY.min(Size(config.server.limits.buffered));
-        let max_stored_body = self.bounded(
-            "max_stored_body",
-            &written.max_stored_body,
-            Size(preset.max_stored_body),
-            Size(0)..=most,
-        );
-        RecordRules {
-            subject,
-            max_stored_body: max_stored_body.0,
-            retention: self.retention(&written.retention, &written.tombstone, preset.retention),
-        }
+pub(super) fn record(table: &Table<'_>, preset: RecordRules, config: &Config) -> RecordRules {
+    let most = LARGEST_BODY.min(config.server.limits.buffered);
+    let subject = match table.has("subject") {
+        true => table.pointer("subject"),
+        false => preset.subject,
+    };
+    RecordRules {
+        subject,
+        max_stored_body: table.size("max_stored_body", preset.max_stored_body, 0..=most),
+        retention: table.retention(preset.retention),
     }
 }

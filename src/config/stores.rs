@@ -1,16 +1,13 @@
-//! `[store]`: where records are kept, made sure of.
-//!
-//! Only what can be known without asking a server is checked here; the rest is said at the start.
+//! `[store]` and its engines, as far as they can be checked without asking a server.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use toml::Spanned;
-
-use super::file::{self, List, Table, Written};
-use super::units::{Count, Secret, Size, Time};
-use super::values::{Reader, SHORTEST, elements};
-use super::{EngineConfig, PostgresConfig, RedisConfig, StoreConfig, StoreServerConfig, defaults};
+use super::defaults;
+use super::model::{EngineConfig, PostgresConfig, RedisConfig, StoreConfig, StoreServerConfig};
+use super::table::{Located, Table};
+use super::units::Secret;
+use super::values::SHORTEST;
 use crate::idempotency::retention::Retention;
 use crate::store::urls;
 
@@ -19,25 +16,21 @@ const LARGEST_POOL: u64 = 64;
 /// Replicas that may be asked to confirm, at most.
 const MOST_REPLICAS: u64 = 100;
 /// The shortest lease: below it a pause of the processor looks like a death.
-const SHORTEST_LEASE: Time = Time(Duration::from_secs(1));
-const LONGEST_LEASE: Time = Time(Duration::from_secs(3600));
+const SHORTEST_LEASE: Duration = Duration::from_secs(1);
+const LONGEST_LEASE: Duration = Duration::from_secs(3600);
 /// The longest time a change may take; clients wait as long for a 503.
-const SLOWEST: Time = Time(Duration::from_secs(60));
+const SLOWEST: Duration = Duration::from_secs(60);
+/// Characters of the longest prefix.
+const LONGEST_PREFIX: usize = 64;
 
-/// The keys that every store on a server has.
-struct ServerKeys<'a> {
-    connect_timeout: &'a Written<Time>,
-    timeout: &'a Written<Time>,
-    lease: &'a Written<Time>,
-    ca: &'a Written<String>,
-    client_cert: &'a Written<Table<file::ClientCert>>,
-}
+const RETENTION: Retention =
+    Retention { answer: defaults::RETENTION, tombstone: defaults::TOMBSTONE };
 
 impl StoreConfig {
     /// A store in this directory, with every default.
     pub fn in_directory(path: PathBuf) -> Self {
         Self {
-            retention: Retention { answer: defaults::RETENTION, tombstone: defaults::TOMBSTONE },
+            retention: RETENTION,
             create: true,
             expect_id: None,
             engine: EngineConfig::Embedded { path, cache: defaults::CACHE },
@@ -45,244 +38,184 @@ impl StoreConfig {
     }
 }
 
-impl Reader {
-    pub(super) fn store(&mut self, store: &file::Store) -> StoreConfig {
-        self.unsupported("store.encryption", &store.encryption);
-        let expect_id = store.expect_id.as_ref().and_then(|written| {
-            let id = uuid::Uuid::parse_str(written.get_ref()).ok();
-            if id.is_none() {
-                let what = "`expect_id` is not a UUID; `oncegate store info` prints the store's";
-                self.say(written, what);
+pub(super) fn store(table: &Table<'_>) -> StoreConfig {
+    let retention = table.retention(RETENTION);
+    let create = table.flag("create", true);
+    let expect_id = table.optional::<String>("expect_id").and_then(|written| {
+        let id = uuid::Uuid::parse_str(&written.value).ok();
+        if id.is_none() {
+            let what = "`expect_id` is not a UUID; `oncegate store info` prints the store's";
+            table.wrong(&written, what);
+        }
+        id
+    });
+    table.unsupported("encryption");
+    StoreConfig { retention, create, expect_id, engine: engine(table) }
+}
+
+fn engine(table: &Table<'_>) -> EngineConfig {
+    let places = ["embedded", "postgres", "redis"].map(|key| table.place(key));
+    if let Some(second) = places.into_iter().flatten().nth(1) {
+        let what = "records are kept in one place: keep one of [store.embedded], \
+                    [store.postgres] and [store.redis]";
+        table.wrong_elsewhere(Some(second), what);
+    }
+    let embedded = table.table("embedded", embedded);
+    let postgres = table.optional_table("postgres", postgres);
+    let redis = table.optional_table("redis", redis);
+    match (postgres, redis) {
+        (Some(postgres), _) => EngineConfig::Postgres(Box::new(postgres)),
+        (None, Some(redis)) => EngineConfig::Redis(Box::new(redis)),
+        (None, None) => embedded,
+    }
+}
+
+fn embedded(table: &Table<'_>) -> EngineConfig {
+    if let Some(path) = table.optional::<String>("path").filter(|path| path.value.is_empty()) {
+        table.wrong(&path, "`path` is empty; name a directory");
+    }
+    EngineConfig::Embedded {
+        path: table.path("path").unwrap_or_else(|| PathBuf::from(defaults::STORE_PATH)),
+        cache: table.size("cache", defaults::CACHE, 64 << 10..=1 << 40),
+    }
+}
+
+fn postgres(table: &Table<'_>) -> PostgresConfig {
+    let urls = Urls {
+        keys: &["url", "url_file"],
+        schemes: &["postgres://", "postgresql://"],
+        check: |url| urls::postgres(url).map(drop),
+    };
+    let missing = "[store.postgres] has no `url`; write \
+                   url = \"postgres://user:password@host/database\", or name a `url_file`";
+    let url = urls.read(table, missing).into_iter().next();
+    PostgresConfig {
+        url: url.unwrap_or_else(|| Secret::new(String::new())),
+        pool: table.count("pool", defaults::POOL, 1..=LARGEST_POOL),
+        prepared: table.flag("prepared", true),
+        server: store_server(table),
+    }
+}
+
+fn redis(table: &Table<'_>) -> RedisConfig {
+    let urls = Urls {
+        keys: &["url", "url_file", "urls"],
+        schemes: &["redis://", "rediss://"],
+        check: |url| urls::redis(url).map(drop),
+    };
+    let missing = "[store.redis] has no `url`; write url = \"redis://host:6379\", or name \
+                   several `urls`, or a `url_file`";
+    let urls = urls.read(table, missing);
+    let cluster = table.flag("cluster", false);
+    let sentinel = table.optional::<String>("sentinel");
+    if let Some(name) = sentinel.as_ref().filter(|_| cluster) {
+        table.wrong(name, "`sentinel` and `cluster = true` do not go together; keep one of them");
+    }
+    let replicas = table.number("replicas", 0, 0..=MOST_REPLICAS);
+    RedisConfig {
+        urls,
+        cluster,
+        sentinel: sentinel.map(|name| name.value),
+        strict: strict(table),
+        replicas: u32::try_from(replicas).unwrap_or(u32::MAX),
+        prefix: prefix(table),
+        server: store_server(table),
+    }
+}
+
+fn strict(table: &Table<'_>) -> bool {
+    let Some(written) = table.optional::<String>("durability") else { return true };
+    match written.value.as_str() {
+        "strict" => true,
+        "relaxed" => false,
+        other => {
+            let what = format!("`durability` is \"strict\" or \"relaxed\", not \"{other}\"");
+            table.wrong(&written, what);
+            true
+        }
+    }
+}
+
+fn prefix(table: &Table<'_>) -> String {
+    let Some(written) = table.optional::<String>("prefix") else {
+        return defaults::PREFIX.to_owned();
+    };
+    // Braces would change which slot of a cluster a key is in.
+    let fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    let prefix = &written.value;
+    if prefix.is_empty() || prefix.len() > LONGEST_PREFIX || !prefix.bytes().all(fit) {
+        let what = "`prefix` must be 1 to 64 of the characters a-z, A-Z, 0-9, \"-\", \"_\", \".\" \
+                    and \":\"";
+        table.wrong(&written, what);
+    }
+    written.value
+}
+
+/// The keys that name a store's servers. No message repeats a URL: there may be a password in it.
+struct Urls {
+    keys: &'static [&'static str],
+    schemes: &'static [&'static str],
+    check: fn(&str) -> Result<(), String>,
+}
+
+impl Urls {
+    fn read(&self, table: &Table<'_>, missing: &str) -> Vec<Secret> {
+        let given = self.keys.iter().filter(|key| table.has(key)).count();
+        if given == 0 {
+            table.missing(self.keys, missing);
+        } else if given > 1 {
+            let what = "`url`, `urls` and `url_file` exclude each other; keep one of them";
+            table.wrong_at(&["url_file", "url"], what);
+        }
+        let mut urls = Vec::new();
+        if let Some(url) = table.optional::<Secret>("url") {
+            urls.extend(self.checked(table, url));
+        }
+        if let Some(file) = table.file_text("url_file") {
+            let lines = file.value.lines().map(str::trim).filter(|line| !line.is_empty());
+            let lines: Vec<Secret> = lines.map(|line| Secret::new(line.to_owned())).collect();
+            if lines.is_empty() {
+                table.wrong(&file, "`url_file`: the file is empty");
             }
-            id
-        });
-        let engine = self.engine(store);
-        StoreConfig {
-            retention: self.retention(
-                &store.retention,
-                &store.tombstone,
-                Retention { answer: defaults::RETENTION, tombstone: defaults::TOMBSTONE },
-            ),
-            create: store.create.as_ref().is_none_or(|create| create.get_ref().0),
-            expect_id,
-            engine,
+            let (key, at) = (file.key, file.at);
+            let each = lines.into_iter().map(|value| Located { key, at, value });
+            urls.extend(each.filter_map(|url| self.checked(table, url)));
         }
+        if self.keys.contains(&"urls") {
+            let list = table.filled_list::<Secret>("urls", "name at least one server");
+            urls.extend(list.into_iter().flatten().filter_map(|url| self.checked(table, url)));
+        }
+        urls
     }
 
-    fn engine(&mut self, store: &file::Store) -> EngineConfig {
-        let tables = [
-            store.embedded.as_ref().map(Spanned::span),
-            store.postgres.as_ref().map(Spanned::span),
-            store.redis.as_ref().map(Spanned::span),
-        ];
-        if let Some(second) = tables.into_iter().flatten().nth(1) {
-            let what = "records are kept in one place: keep one of [store.embedded], \
-                        [store.postgres] and [store.redis]";
-            self.say_at(Some(second), what);
+    fn checked(&self, table: &Table<'_>, url: Located<Secret>) -> Option<Secret> {
+        let (key, text) = (url.key, url.value.expose());
+        if !self.schemes.iter().any(|scheme| text.starts_with(scheme)) {
+            table.wrong(&url, format!("`{key}` must start with {}", self.schemes.join(" or ")));
+            return None;
         }
-        match (&store.postgres, &store.redis) {
-            (Some(postgres), _) => EngineConfig::Postgres(Box::new(self.postgres(postgres))),
-            (None, Some(redis)) => EngineConfig::Redis(Box::new(self.redis(redis))),
-            (None, None) => self.embedded(&store.embedded),
+        if let Err(what) = (self.check)(text) {
+            table.wrong(&url, format!("`{key}`: {what}"));
+            return None;
         }
+        Some(url.value)
     }
+}
 
-    fn embedded(&mut self, written: &Written<Table<file::Embedded>>) -> EngineConfig {
-        let empty = Table::default();
-        let embedded = written.as_ref().map_or(&empty, Spanned::get_ref);
-        let path = match &embedded.path {
-            Some(path) if path.get_ref().is_empty() => {
-                self.say(path, "`path` is empty; name a directory");
-                PathBuf::new()
-            }
-            Some(path) => self.path(path),
-            None => PathBuf::from(defaults::STORE_PATH),
-        };
-        let cache = self.bounded(
-            "cache",
-            &embedded.cache,
-            Size(defaults::CACHE),
-            Size(64 << 10)..=Size(1 << 40),
-        );
-        EngineConfig::Embedded { path, cache: cache.0 }
+/// The keys of every store on a server.
+fn store_server(table: &Table<'_>) -> StoreServerConfig {
+    let time = |key, default| table.time(key, default, SHORTEST..=SLOWEST);
+    let server = StoreServerConfig {
+        connect_timeout: time("connect_timeout", defaults::STORE_CONNECT_TIMEOUT),
+        timeout: time("timeout", defaults::STORE_TIMEOUT),
+        lease: table.time("lease", defaults::LEASE, SHORTEST_LEASE..=LONGEST_LEASE),
+        ca: table.path("ca"),
+        client_cert: table.client_cert(),
+    };
+    if server.connect_timeout > server.timeout {
+        let what = "`connect_timeout` is longer than `timeout`, so that a change could never \
+                    wait for a connection";
+        table.wrong_at(&["connect_timeout", "timeout"], what);
     }
-
-    fn postgres(&mut self, table: &Spanned<Table<file::Postgres>>) -> PostgresConfig {
-        let written = table.get_ref();
-        let urls = self.store_urls(
-            (&written.url, &written.url_file, &None),
-            &["postgres://", "postgresql://"],
-            |url| urls::postgres(url).map(drop),
-        );
-        let absent = written.url.is_none() && written.url_file.is_none();
-        if absent && !self.was_removed("url") && !self.was_removed("url_file") {
-            let what = "[store.postgres] has no `url`; write \
-                        url = \"postgres://user:password@host/database\", or name a `url_file`";
-            self.missing(table, "url", what);
-        }
-        PostgresConfig {
-            url: urls.into_iter().next().unwrap_or_else(|| Secret::new(String::new())),
-            pool: self.count("pool", &written.pool, defaults::POOL, 1..=LARGEST_POOL),
-            prepared: written.prepared.as_ref().is_none_or(|flag| flag.get_ref().0),
-            server: self.store_server(&ServerKeys {
-                connect_timeout: &written.connect_timeout,
-                timeout: &written.timeout,
-                lease: &written.lease,
-                ca: &written.ca,
-                client_cert: &written.client_cert,
-            }),
-        }
-    }
-
-    fn redis(&mut self, table: &Spanned<Table<file::Redis>>) -> RedisConfig {
-        let written = table.get_ref();
-        let urls = self.store_urls(
-            (&written.url, &written.url_file, &written.urls),
-            &["redis://", "rediss://"],
-            |url| urls::redis(url).map(drop),
-        );
-        let removed = ["url", "urls", "url_file"].iter().any(|key| self.was_removed(key));
-        let given = written.url.is_some() || written.urls.is_some() || written.url_file.is_some();
-        if !given && !removed {
-            let what = "[store.redis] has no `url`; write url = \"redis://host:6379\", or name \
-                        several `urls`, or a `url_file`";
-            self.missing(table, "url", what);
-        }
-        let cluster = written.cluster.as_ref().is_some_and(|flag| flag.get_ref().0);
-        let sentinel = written.sentinel.as_ref().map(|name| name.get_ref().clone());
-        if let Some(name) = written.sentinel.as_ref().filter(|_| cluster) {
-            self.say(name, "`sentinel` and `cluster = true` do not go together; keep one of them");
-        }
-        RedisConfig {
-            urls,
-            cluster,
-            sentinel,
-            strict: self.strict(&written.durability),
-            replicas: self.replicas(&written.replicas),
-            prefix: self.prefix(&written.prefix),
-            server: self.store_server(&ServerKeys {
-                connect_timeout: &written.connect_timeout,
-                timeout: &written.timeout,
-                lease: &written.lease,
-                ca: &written.ca,
-                client_cert: &written.client_cert,
-            }),
-        }
-    }
-
-    fn strict(&mut self, durability: &Written<String>) -> bool {
-        match durability.as_ref().map(|written| (written, written.get_ref().as_str())) {
-            None | Some((_, "strict")) => true,
-            Some((_, "relaxed")) => false,
-            Some((written, other)) => {
-                let what = format!("`durability` is \"strict\" or \"relaxed\", not \"{other}\"");
-                self.say(written, what);
-                true
-            }
-        }
-    }
-
-    fn prefix(&mut self, written: &Written<String>) -> String {
-        let Some(written) = written else { return defaults::PREFIX.to_owned() };
-        // Braces would change which slot of a cluster a key is in.
-        let fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
-        let prefix = written.get_ref();
-        if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(fit) {
-            let what = "`prefix` must be 1 to 64 of the characters a-z, A-Z, 0-9, \"-\", \"_\", \
-                        \".\" and \":\"";
-            self.say(written, what);
-        }
-        prefix.clone()
-    }
-
-    fn replicas(&mut self, written: &Written<Count>) -> u32 {
-        let count = self.count("replicas", written, 0, 0..=MOST_REPLICAS);
-        u32::try_from(count).unwrap_or(u32::MAX)
-    }
-
-    /// The URLs, wherever they stand. What is said of one never repeats it: there may be a password
-    /// in it.
-    fn store_urls(
-        &mut self,
-        (url, file, urls): (&Written<Secret>, &Written<String>, &List<Secret>),
-        schemes: &[&str],
-        read: fn(&str) -> Result<(), String>,
-    ) -> Vec<Secret> {
-        let given = [url.is_some(), file.is_some(), urls.is_some()];
-        if given.iter().filter(|given| **given).count() > 1 {
-            let span = file.as_ref().map(Spanned::span).or(url.as_ref().map(Spanned::span));
-            self.say_at(span, "`url`, `urls` and `url_file` exclude each other; keep one of them");
-        }
-        if let Some(list) = urls.as_ref().filter(|list| list.get_ref().is_empty())
-            && !self.was_removed("urls")
-        {
-            self.say(list, "`urls` is empty; name at least one server");
-        }
-        let mut found = Vec::new();
-        let mut check = |reader: &mut Self, text: &str, span, key: &str| {
-            if !schemes.iter().any(|scheme| text.starts_with(scheme)) {
-                let what = format!("`{key}` must start with {}", schemes.join(" or "));
-                return reader.say_at(Some(span), what);
-            }
-            match read(text) {
-                Ok(()) => found.push(Secret::new(text.to_owned())),
-                Err(wrong) => reader.say_at(Some(span), format!("`{key}`: {wrong}")),
-            }
-        };
-        if let Some(url) = url {
-            check(self, url.get_ref().expose(), url.span(), "url");
-        }
-        for url in elements(urls) {
-            check(self, url.get_ref().expose(), url.span(), "urls");
-        }
-        if let Some(name) = file {
-            let path = self.path(name);
-            match std::fs::read_to_string(&path) {
-                Ok(text) => {
-                    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-                    let mut none = true;
-                    for line in lines {
-                        none = false;
-                        check(self, line, name.span(), "url_file");
-                    }
-                    if none {
-                        self.say(name, format!("`url_file`: {} is empty", path.display()));
-                    }
-                }
-                Err(error) => {
-                    let what = format!("`url_file`: cannot read {}: {error}", path.display());
-                    self.say(name, what);
-                }
-            }
-        }
-        found
-    }
-
-    fn store_server(&mut self, keys: &ServerKeys<'_>) -> StoreServerConfig {
-        let client_cert = keys.client_cert.as_ref().and_then(|pair| self.client_cert(pair));
-        let server = StoreServerConfig {
-            connect_timeout: self.time(
-                "connect_timeout",
-                keys.connect_timeout,
-                defaults::STORE_CONNECT_TIMEOUT,
-                SHORTEST..=SLOWEST,
-            ),
-            timeout: self.time(
-                "timeout",
-                keys.timeout,
-                defaults::STORE_TIMEOUT,
-                SHORTEST..=SLOWEST,
-            ),
-            lease: self.time("lease", keys.lease, defaults::LEASE, SHORTEST_LEASE..=LONGEST_LEASE),
-            ca: keys.ca.as_ref().map(|ca| self.path(ca)),
-            client_cert,
-        };
-        if server.connect_timeout > server.timeout {
-            let what = "`connect_timeout` is longer than `timeout`, so that a change could never \
-                        wait for a connection";
-            let span = keys.connect_timeout.as_ref().or(keys.timeout.as_ref());
-            self.say_at(span.map(Spanned::span), what);
-        }
-        server
-    }
+    server
 }

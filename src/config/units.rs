@@ -1,14 +1,64 @@
-//! Durations, sizes, counts and secrets as they are written in TOML.
+//! Kinds of values: durations, sizes, counts, statuses and secrets, as they are written and shown.
 //!
-//! Every type also takes its value from a string, because what `${NAME}` puts in is always one.
+//! Every kind is also read from a string, because the environment provides nothing else.
 
 use std::fmt;
 use std::time::Duration;
 
-use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde::{Serialize, Serializer};
 
 use crate::idempotency::outcome::StatusPattern;
 use crate::idempotency::retention::Keep;
+
+/// A kind of value that a key may have.
+pub(super) trait Scalar: Sized {
+    /// The kind with an example, for messages: "… must be" this.
+    const EXPECTED: &'static str;
+
+    /// The value of a string.
+    ///
+    /// # Errors
+    /// A sentence about the text.
+    fn from_text(text: &str) -> Result<Self, String>;
+
+    /// The value of a whole number; `None`: numbers are another kind.
+    fn from_integer(_number: i128) -> Option<Result<Self, String>> {
+        None
+    }
+
+    /// The value of a boolean; `None`: booleans are another kind.
+    fn from_flag(_flag: bool) -> Option<Self> {
+        None
+    }
+}
+
+impl Scalar for String {
+    const EXPECTED: &'static str = "a string";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        Ok(text.to_owned())
+    }
+}
+
+/// A string, a whole number or a boolean, as text.
+#[derive(Debug, Clone)]
+pub(super) struct ScalarText(pub(super) String);
+
+impl Scalar for ScalarText {
+    const EXPECTED: &'static str = "a string, a whole number, true or false";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        Ok(Self(text.to_owned()))
+    }
+
+    fn from_integer(number: i128) -> Option<Result<Self, String>> {
+        Some(Ok(Self(number.to_string())))
+    }
+
+    fn from_flag(flag: bool) -> Option<Self> {
+        Some(Self(flag.to_string()))
+    }
+}
 
 /// A secret: never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,42 +82,40 @@ impl fmt::Debug for Secret {
     }
 }
 
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("…")
+    }
+}
+
+impl Scalar for Secret {
+    const EXPECTED: &'static str = "a string";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        Ok(Self::new(text.to_owned()))
+    }
+
+    fn from_integer(number: i128) -> Option<Result<Self, String>> {
+        // A token may consist of digits.
+        Some(Ok(Self::new(number.to_string())))
+    }
+}
+
 /// A duration: whole numbers with the units `ms`, `s`, `m`, `h` and `d`, as in `"500ms"` or
 /// `"1h30m"`. Resolution: milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(pub Duration);
 
-/// A duration, or `"forever"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Period(pub Keep);
-
-/// Bytes: a whole number, with the unit `B`, `KiB`, `MiB`, `GiB` or none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Size(pub u64);
-
-/// A whole number, zero or more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Count(pub u64);
-
-/// `true` or `false`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flag(pub bool);
-
-/// A status (`408`) or a class of them (`"4xx"`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Status(pub StatusPattern);
-
 const TIME_UNITS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
-
-const SIZE_UNITS: [(&str, u64); 4] =
-    [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// The longest duration that can be written: a hundred years. Anything beyond is a slip.
 const LONGEST: Duration = Duration::from_secs(36_500 * 86_400);
 
-impl Time {
-    fn parse(text: &str) -> Result<Self, String> {
+impl Scalar for Time {
+    const EXPECTED: &'static str = "a duration such as \"5s\"";
+
+    fn from_text(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
                 "\"{text}\" is not a duration; write a whole number and its unit (ms, s, m, h, \
@@ -119,6 +167,21 @@ impl fmt::Display for Time {
     }
 }
 
+/// A duration, or `"forever"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Period(pub Keep);
+
+impl Scalar for Period {
+    const EXPECTED: &'static str = "a duration such as \"7d\", or \"forever\"";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text {
+            "forever" => Ok(Self(Keep::Forever)),
+            other => Time::from_text(other).map(|time| Self(Keep::For(time.0))),
+        }
+    }
+}
+
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
@@ -128,8 +191,17 @@ impl fmt::Display for Period {
     }
 }
 
-impl Size {
-    fn parse(text: &str) -> Result<Self, String> {
+/// Bytes: a whole number, with the unit `B`, `KiB`, `MiB`, `GiB` or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+const SIZE_UNITS: [(&str, u64); 4] =
+    [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+impl Scalar for Size {
+    const EXPECTED: &'static str = "a size such as \"1MiB\"";
+
+    fn from_text(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
                 "\"{text}\" is not a size; write a whole number and its unit (B, KiB, MiB, \
@@ -142,6 +214,10 @@ impl Size {
         let (_, bytes) = SIZE_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
         number.checked_mul(*bytes).map(Self).ok_or_else(wrong)
     }
+
+    fn from_integer(number: i128) -> Option<Result<Self, String>> {
+        u64::try_from(number).ok().map(|bytes| Ok(Self(bytes)))
+    }
 }
 
 impl fmt::Display for Size {
@@ -152,140 +228,55 @@ impl fmt::Display for Size {
     }
 }
 
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+impl Scalar for u64 {
+    const EXPECTED: &'static str = "a whole number, zero or more";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("\"{text}\" is not a whole number"))
+    }
+
+    fn from_integer(number: i128) -> Option<Result<Self, String>> {
+        Self::try_from(number).ok().map(Ok)
     }
 }
 
-fn status_number(number: u64) -> Result<Status, String> {
-    match u16::try_from(number) {
-        Ok(status @ 200..=599) => Ok(Status(StatusPattern::Exact(status))),
-        Ok(_) | Err(_) => Err(format!("{number} is not the status of an answer (200 to 599)")),
+impl Scalar for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("\"{text}\" is neither true nor false"))
+    }
+
+    fn from_flag(flag: bool) -> Option<Self> {
+        Some(flag)
     }
 }
 
-fn status_text(text: &str) -> Result<Status, String> {
-    if let Ok(number) = text.parse() {
-        return status_number(number);
-    }
-    match text {
-        "2xx" => Ok(Status(StatusPattern::Class(2))),
-        "3xx" => Ok(Status(StatusPattern::Class(3))),
-        "4xx" => Ok(Status(StatusPattern::Class(4))),
-        "5xx" => Ok(Status(StatusPattern::Class(5))),
-        other => {
-            Err(format!("\"{other}\" is not a status; write 408, or \"4xx\" for a whole class"))
+/// A status (`408`) or a class of them (`"4xx"`).
+impl Scalar for StatusPattern {
+    const EXPECTED: &'static str = "a status such as 408 or \"4xx\"";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        if let Some(status) = text.parse().ok().and_then(<Self as Scalar>::from_integer) {
+            return status;
         }
-    }
-}
-
-/// Reads a value that stands as a string or a whole number.
-struct Scalar<T> {
-    expecting: &'static str,
-    text: fn(&str) -> Result<T, String>,
-    number: Option<fn(u64) -> Result<T, String>>,
-}
-
-impl<T> Visitor<'_> for Scalar<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.expecting)
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-        (self.text)(text).map_err(E::custom)
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
-        match self.number {
-            Some(read) => read(number).map_err(E::custom),
-            None => Err(E::invalid_type(serde::de::Unexpected::Unsigned(number), &self)),
+        match text {
+            "2xx" => Ok(Self::Class(2)),
+            "3xx" => Ok(Self::Class(3)),
+            "4xx" => Ok(Self::Class(4)),
+            "5xx" => Ok(Self::Class(5)),
+            other => {
+                Err(format!("\"{other}\" is not a status; write 408, or \"4xx\" for a whole class"))
+            }
         }
     }
 
-    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
-        match u64::try_from(number) {
-            Ok(number) => self.visit_u64(number),
-            Err(_) => Err(E::invalid_value(serde::de::Unexpected::Signed(number), &self)),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Time {
-    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
-        let expecting = "a duration such as \"5s\"";
-        source.deserialize_any(Scalar { expecting, text: Self::parse, number: None })
-    }
-}
-
-impl<'de> Deserialize<'de> for Period {
-    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
-        let text = |text: &str| match text {
-            "forever" => Ok(Self(Keep::Forever)),
-            other => Time::parse(other).map(|time| Self(Keep::For(time.0))),
+    fn from_integer(number: i128) -> Option<Result<Self, String>> {
+        let status = match u16::try_from(number) {
+            Ok(status @ 200..=599) => Ok(Self::Exact(status)),
+            Err(_) if number < 0 => return None,
+            Ok(_) | Err(_) => Err(format!("{number} is not the status of an answer (200 to 599)")),
         };
-        let expecting = "a duration such as \"7d\", or \"forever\"";
-        source.deserialize_any(Scalar { expecting, text, number: None })
-    }
-}
-
-impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
-        let expecting = "a size such as \"1MiB\"";
-        let number = Some((|bytes| Ok(Self(bytes))) as fn(u64) -> _);
-        source.deserialize_any(Scalar { expecting, text: Self::parse, number })
-    }
-}
-
-impl<'de> Deserialize<'de> for Count {
-    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
-        let text = |text: &str| {
-            text.parse().map(Self).map_err(|_| format!("\"{text}\" is not a whole number"))
-        };
-        let number = Some((|count| Ok(Self(count))) as fn(u64) -> _);
-        source.deserialize_any(Scalar { expecting: "a whole number, zero or more", text, number })
-    }
-}
-
-impl<'de> Deserialize<'de> for Status {
-    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
-        let expecting = "a status such as 408 or \"4xx\"";
-        let number = Some(status_number as fn(u64) -> _);
-        source.deserialize_any(Scalar { expecting, text: status_text, number })
-    }
-}
-
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
-        // A number is taken too: an error about its type would have to be kept from showing it.
-        let text = |text: &str| Ok(Self::new(text.to_owned()));
-        let number = Some((|number: u64| Ok(Self::new(number.to_string()))) as fn(u64) -> _);
-        source.deserialize_any(Scalar { expecting: "a string", text, number })
-    }
-}
-
-impl<'de> Deserialize<'de> for Flag {
-    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
-        struct TrueOrFalse;
-        impl Visitor<'_> for TrueOrFalse {
-            type Value = Flag;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("true or false")
-            }
-
-            fn visit_bool<E: Error>(self, flag: bool) -> Result<Flag, E> {
-                Ok(Flag(flag))
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Flag, E> {
-                text.parse()
-                    .map(Flag)
-                    .map_err(|_| E::custom(format!("\"{text}\" is neither true nor false")))
-            }
-        }
-        source.deserialize_any(TrueOrFalse)
+        Some(status)
     }
 }

@@ -1,25 +1,28 @@
-//! The checks that values of all tables share, and where their mistakes are collected.
+//! Values of tables with a range or a form: durations, sizes, choices, headers, pointers, secrets.
+//!
+//! A value that breaks a rule is noted; where it can be used nevertheless it is, so that what
+//! depends on it causes no second mistake.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
-use std::ops::{Range, RangeInclusive};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
-use toml::Spanned;
 
 use super::diagnostics::{alternatives, nearest};
-use super::file::{List, Unsupported, Written};
-use super::units::{Count, Period, Size, Time};
+use super::table::{Located, Table};
+use super::units::{Period, Scalar, Secret, Size, Time};
 use crate::idempotency::retention::{Keep, Retention};
 use crate::json::Pointer;
 
 /// The longest a timeout or wait may be; beyond a day it is no limit any more.
-pub(super) const LONGEST_WAIT: Time = Time(Duration::from_secs(86_400));
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
+/// The shortest that may be: the resolution of durations.
+pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 /// Bodies beyond this cannot be buffered.
-pub(super) const LARGEST_BODY: Size = Size(1 << 30);
-pub(super) const SHORTEST: Time = Time(Duration::from_millis(1));
+pub(super) const LARGEST_BODY: u64 = 1 << 30;
 
 /// Headers that frame a message or name its hop; none of them can mean anything to the gateway.
 const RESERVED_HEADERS: [&str; 14] = [
@@ -39,221 +42,257 @@ const RESERVED_HEADERS: [&str; 14] = [
     "via",
 ];
 
-/// Collects the mistakes of one file while it is read.
-pub(super) struct Reader {
-    /// Where relative paths start.
-    pub(super) base: PathBuf,
-    /// See [`super::document::Tree::removed`].
-    pub(super) removed: Vec<(usize, String)>,
-    /// Byte offset of each mistake, if it has a place, and what it is.
-    pub(super) mistakes: Vec<(Option<usize>, String)>,
-}
+/// Characters of the longest name.
+const LONGEST_NAME: usize = 64;
 
-impl Reader {
-    /// Notes a mistake at a value.
-    pub(super) fn say<T>(&mut self, at: &Spanned<T>, what: impl Into<String>) {
-        self.say_at(Some(at.span()), what);
-    }
-
-    pub(super) fn say_at(&mut self, at: Option<Range<usize>>, what: impl Into<String>) {
-        self.mistakes.push((at.map(|span| span.start), what.into()));
-    }
-
-    /// Notes that `key` is missing in `table`, unless it was there and could not be read.
-    pub(super) fn missing<T>(&mut self, table: &Spanned<T>, key: &str, what: &str) {
-        let start = table.span().start;
-        if !self.removed.iter().any(|(at, removed)| *at == start && removed == key) {
-            self.say(table, what);
-        }
-    }
-
-    /// Whether some value of this name could not be read.
-    pub(super) fn was_removed(&self, key: &str) -> bool {
-        self.removed.iter().any(|(_, removed)| removed == key)
-    }
-
-    pub(super) fn unsupported(&mut self, name: &str, written: &Written<Unsupported>) {
-        if let Some(written) = written {
-            self.say(written, format!("`{name}` is not supported by this version; remove it"));
-        }
-    }
-
-    /// The value, or the default; a value outside `range` is a mistake.
-    pub(super) fn bounded<T: Copy + PartialOrd + Display>(
-        &mut self,
-        key: &str,
-        written: &Written<T>,
-        default: T,
+impl Table<'_> {
+    /// The value of a key, noted when it is outside `range`.
+    fn bounded<T: Scalar + PartialOrd + Display>(
+        &self,
+        key: &'static str,
         range: RangeInclusive<T>,
-    ) -> T {
-        let Some(written) = written else { return default };
-        let value = *written.get_ref();
-        if !range.contains(&value) {
-            let (least, most) = range.into_inner();
-            self.say(written, format!("`{key}` is {value}, but must be {least} to {most}"));
+    ) -> Option<T> {
+        let written = self.optional::<T>(key)?;
+        if !range.contains(&written.value) {
+            let (value, least, most) = (&written.value, range.start(), range.end());
+            self.wrong(&written, format!("`{key}` is {value}, but must be {least} to {most}"));
         }
-        value
+        Some(written.value)
     }
 
     pub(super) fn time(
-        &mut self,
-        key: &str,
-        written: &Written<Time>,
+        &self,
+        key: &'static str,
         default: Duration,
-        range: RangeInclusive<Time>,
+        range: RangeInclusive<Duration>,
     ) -> Duration {
-        self.bounded(key, written, Time(default), range).0
+        let (least, most) = range.into_inner();
+        self.bounded(key, Time(least)..=Time(most)).map_or(default, |time| time.0)
     }
 
     /// A timeout: more than nothing, and at most a day.
-    pub(super) fn timeout(
-        &mut self,
-        key: &str,
-        written: &Written<Time>,
-        default: Duration,
-    ) -> Duration {
-        self.time(key, written, default, SHORTEST..=LONGEST_WAIT)
+    pub(super) fn timeout(&self, key: &'static str, default: Duration) -> Duration {
+        self.time(key, default, SHORTEST..=LONGEST_WAIT)
+    }
+
+    pub(super) fn size(&self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        let (least, most) = range.into_inner();
+        self.bounded(key, Size(least)..=Size(most)).map_or(default, |size| size.0)
     }
 
     pub(super) fn count(
-        &mut self,
-        key: &str,
-        written: &Written<Count>,
+        &self,
+        key: &'static str,
         default: usize,
         range: RangeInclusive<u64>,
     ) -> usize {
-        let (least, most) = range.into_inner();
-        let value = self.bounded(key, written, Count(default as u64), Count(least)..=Count(most)).0;
-        usize_of(value)
+        self.optional_count(key, range).unwrap_or(default)
     }
 
-    pub(super) fn retention(
-        &mut self,
-        answer: &Written<Period>,
-        tombstone: &Written<Period>,
-        default: Retention,
-    ) -> Retention {
-        if let Some(written) = answer
-            && written.get_ref().0 == Keep::For(Duration::ZERO)
+    pub(super) fn optional_count(
+        &self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+    ) -> Option<usize> {
+        self.bounded(key, range).map(|count| usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
+    pub(super) fn number(
+        &self,
+        key: &'static str,
+        default: u64,
+        range: RangeInclusive<u64>,
+    ) -> u64 {
+        self.bounded(key, range).unwrap_or(default)
+    }
+
+    pub(super) fn flag(&self, key: &'static str, default: bool) -> bool {
+        self.optional(key).map_or(default, |flag| flag.value)
+    }
+
+    /// The keys `retention` and `tombstone`.
+    pub(super) fn retention(&self, default: Retention) -> Retention {
+        let answer = self.optional::<Period>("retention");
+        if let Some(written) = answer.as_ref().filter(|it| it.value.0 == Keep::For(Duration::ZERO))
         {
-            self.say(written, "`retention` is 0s, so that no answer could ever be replayed");
+            self.wrong(written, "`retention` is 0s, so that no answer could ever be replayed");
         }
-        let value = |written: &Written<Period>, default| {
-            written.as_ref().map_or(default, |written| written.get_ref().0)
-        };
+        let tombstone = self.optional::<Period>("tombstone");
         Retention {
-            answer: value(answer, default.answer),
-            tombstone: value(tombstone, default.tombstone),
+            answer: answer.map_or(default.answer, |period| period.value.0),
+            tombstone: tombstone.map_or(default.tombstone, |period| period.value.0),
         }
     }
 
-    /// One of `choices`; `None` there means a name this version does not support.
+    /// One of `choices`; `None` there marks a name that this version does not support.
     pub(super) fn choice<T: Copy>(
-        &mut self,
-        key: &str,
-        written: &Written<String>,
+        &self,
+        key: &'static str,
         default: T,
         choices: &[(&str, Option<T>)],
     ) -> T {
-        let Some(written) = written else { return default };
-        let text = written.get_ref().as_str();
-        let quoted = |name: &str| format!("\"{name}\"");
+        let Some(written) = self.optional::<String>(key) else { return default };
+        let text = written.value.as_str();
         let possible = || {
             let supported = choices.iter().filter(|(_, value)| value.is_some());
-            alternatives(supported.map(|(name, _)| *name), quoted)
+            alternatives(supported.map(|(name, _)| *name), |name| format!("\"{name}\""))
         };
         match choices.iter().find(|(name, _)| *name == text) {
             Some((_, Some(value))) => return *value,
-            Some((_, None)) => self.say(
-                written,
-                format!(
-                    "`{key} = \"{text}\"` is not supported by this version; use {}",
-                    possible()
-                ),
-            ),
+            Some((_, None)) => {
+                let what = format!("`{key} = \"{text}\"` is not supported by this version");
+                self.wrong(&written, format!("{what}; use {}", possible()));
+            }
             None => {
                 let advice = match nearest(text, choices.iter().map(|(name, _)| *name)) {
                     Some(meant) => format!("did you mean \"{meant}\"?"),
                     None => format!("use {}", possible()),
                 };
-                self.say(written, format!("`{key}` cannot be \"{text}\"; {advice}"));
+                self.wrong(&written, format!("`{key}` cannot be \"{text}\"; {advice}"));
             }
         }
         default
     }
 
-    pub(super) fn header(&mut self, key: &str, written: &Spanned<String>) -> Option<HeaderName> {
-        let text = written.get_ref();
-        match HeaderName::from_bytes(text.as_bytes()) {
-            Ok(name) if RESERVED_HEADERS.contains(&name.as_str()) => {
-                self.say(
-                    written,
-                    format!(
-                        "`{key}` cannot be {text}, which belongs to HTTP or to the gateway itself"
-                    ),
-                );
-                None
-            }
-            Ok(name) => Some(name),
-            Err(_) => {
-                self.say(written, format!("`{key}`: \"{text}\" is not the name of a header"));
-                None
-            }
+    /// A name: fit for a metric label, and `taken` by no other of its `kind`.
+    pub(super) fn name(
+        &self,
+        written: &Located<String>,
+        kind: &str,
+        taken: impl Fn(&str) -> bool,
+    ) -> String {
+        let (key, name) = (written.key, &written.value);
+        let fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(fit) {
+            let what = format!(
+                "`{key}` must be 1 to {LONGEST_NAME} of the characters a-z, A-Z, 0-9, \"-\", \
+                 \"_\" and \".\""
+            );
+            self.wrong(written, what);
+        } else if taken(name) {
+            self.wrong(written, format!("another {kind} is named \"{name}\" already"));
         }
+        name.clone()
     }
 
-    pub(super) fn headers(&mut self, key: &str, written: &List<String>) -> Vec<HeaderName> {
+    pub(super) fn header(&self, key: &'static str) -> Option<Located<HeaderName>> {
+        self.header_name(self.optional(key)?)
+    }
+
+    pub(super) fn headers(&self, key: &'static str) -> Option<Vec<HeaderName>> {
         let mut names = Vec::new();
-        for written in elements(written) {
-            let Some(name) = self.header(key, written) else { continue };
-            if names.contains(&name) {
-                self.say(written, format!("`{key}` names {name} twice"));
+        for written in self.list::<String>(key)? {
+            let Some(name) = self.header_name(written) else { continue };
+            if names.contains(&name.value) {
+                self.wrong(&name, format!("`{key}` names {} twice", name.value));
             }
-            names.push(name);
+            names.push(name.value);
         }
-        names
+        Some(names)
     }
 
-    pub(super) fn pointer(&mut self, key: &str, written: &Spanned<String>) -> Option<Pointer> {
-        match Pointer::parse(written.get_ref()) {
+    fn header_name(&self, written: Located<String>) -> Option<Located<HeaderName>> {
+        let (key, text) = (written.key, &written.value);
+        let what = match HeaderName::from_bytes(text.as_bytes()) {
+            Ok(name) if RESERVED_HEADERS.contains(&name.as_str()) => {
+                format!("`{key}` cannot be {text}, which belongs to HTTP or to the gateway itself")
+            }
+            Ok(value) => return Some(Located { key, at: written.at, value }),
+            Err(_) => format!("`{key}`: \"{text}\" is not the name of a header"),
+        };
+        self.wrong(&written, what);
+        None
+    }
+
+    pub(super) fn pointer(&self, key: &'static str) -> Option<Pointer> {
+        self.parsed_pointer(&self.optional(key)?)
+    }
+
+    fn parsed_pointer(&self, written: &Located<String>) -> Option<Pointer> {
+        let (key, text) = (written.key, &written.value);
+        match Pointer::parse(text) {
             Ok(pointer) => Some(pointer),
             Err(error) => {
-                self.say(written, format!("`{key}`: \"{}\": {error}", written.get_ref()));
+                self.wrong(written, format!("`{key}`: \"{text}\": {error}"));
                 None
             }
         }
+    }
+
+    pub(super) fn pointers(&self, key: &'static str) -> Option<Vec<Pointer>> {
+        let mut pointers = Vec::new();
+        for written in self.list::<String>(key)? {
+            let Some(pointer) = self.parsed_pointer(&written) else { continue };
+            if pointers.contains(&pointer) {
+                self.wrong(&written, format!("`{key}` names {pointer} twice"));
+            } else {
+                pointers.push(pointer);
+            }
+        }
+        Some(pointers)
     }
 
     /// A path of the file system; a relative one starts at the configuration's directory.
-    pub(super) fn path(&self, written: &Spanned<String>) -> PathBuf {
-        self.base.join(written.get_ref())
+    pub(super) fn path(&self, key: &'static str) -> Option<PathBuf> {
+        self.optional::<String>(key).map(|written| self.reading.base.join(written.value))
     }
 
-    pub(super) fn address(&mut self, key: &str, written: &Spanned<String>) -> Option<SocketAddr> {
-        let text = written.get_ref();
+    pub(super) fn address(&self, written: &Located<String>) -> Option<SocketAddr> {
+        let (key, text) = (written.key, &written.value);
         let address = text.parse().ok();
         if address.is_none() {
-            self.say(
-                written,
-                format!(
-                    "`{key}`: \"{text}\" is not an IP address and a port, such as \
-                     \"0.0.0.0:8080\" or \"[::]:8080\""
-                ),
+            let what = format!(
+                "`{key}`: \"{text}\" is not an IP address and a port, such as \"0.0.0.0:8080\" \
+                 or \"[::]:8080\""
             );
+            self.wrong(written, what);
         }
         address
     }
-}
 
-/// The elements of a list, none when it was not written.
-pub(super) fn elements<T>(written: &List<T>) -> &[Spanned<T>] {
-    written.as_ref().map_or(&[], |list| list.get_ref())
-}
+    /// The text of the file that a key names, and the key's place.
+    pub(super) fn file_text(&self, key: &'static str) -> Option<Located<String>> {
+        let written = self.optional::<String>(key)?;
+        let path = self.reading.base.join(&written.value);
+        match std::fs::read_to_string(&path) {
+            Ok(value) => Some(Located { value, ..written }),
+            Err(error) => {
+                let what = format!("`{key}`: cannot read {}: {error}", path.display());
+                self.wrong(&written, what);
+                None
+            }
+        }
+    }
 
-pub(super) fn span_of<T>(written: &Written<T>) -> Option<Range<usize>> {
-    written.as_ref().map(Spanned::span)
-}
+    /// A secret, given as it is or by a file; white space around the file's text does not count.
+    pub(super) fn secret(
+        &self,
+        key: &'static str,
+        file_key: &'static str,
+    ) -> Option<Located<Secret>> {
+        let secret = self.optional::<Secret>(key);
+        if let Some(written) = secret.as_ref().filter(|_| self.has(file_key)) {
+            let what = format!("`{key}` and `{file_key}` are both given; keep one of them");
+            self.wrong(written, what);
+            return secret;
+        }
+        let Located { key, at, value } = match secret {
+            Some(secret) => return Some(secret),
+            None => self.file_text(file_key)?,
+        };
+        Some(Located { key, at, value: Secret::new(value.trim().to_owned()) })
+    }
 
-pub(super) fn usize_of(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
+    /// `client_cert = { cert = "…", key = "…" }`: PEM files of a certificate chain and its key.
+    pub(super) fn client_cert(&self) -> Option<(PathBuf, PathBuf)> {
+        let files = self.optional_table("client_cert", |pair| {
+            for key in ["cert", "key"] {
+                if !pair.has(key) {
+                    pair.missing(&[key], format!("`client_cert` needs `{key}`, a PEM file"));
+                }
+            }
+            pair.path("cert").zip(pair.path("key"))
+        });
+        files.flatten()
+    }
 }

@@ -39,6 +39,7 @@ fn mistakes_in_stores_on_servers_are_told_and_no_password_is() {
         &[
             "9:1: [store.postgres] has no `url`; write url = \"postgres://user:password@host/database\", or name a `url_file`",
             "10:1: records are kept in one place: keep one of [store.embedded], [store.postgres] and [store.redis]",
+            "11:7: `url` must start with redis:// or rediss://",
         ],
     );
     check(

@@ -1,0 +1,60 @@
+//! The values of keys that are left out.
+
+use std::time::Duration;
+
+use crate::idempotency::retention::Keep;
+
+/// `[server] drain`
+pub const DRAIN: Duration = Duration::from_secs(30);
+/// `[server] workers`: one for every two of the cores that the process may use. The others are for
+/// what a gateway stands beside: the application, the server of its store, or the thread that
+/// writes its own.
+pub fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
+}
+/// `[server.limits] connections`
+pub const CONNECTIONS: usize = 10_000;
+/// `[server.limits] header_timeout`
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// `[server.limits] body_timeout`
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// `[server.limits] max_head`
+pub const MAX_HEAD: usize = 32 << 10;
+/// `[server.limits] max_body`
+pub const MAX_BODY: u64 = 1 << 20;
+/// `[server.limits] buffered`
+pub const BUFFERED: u64 = 256 << 20;
+/// `[server.limits] in_flight`
+pub const IN_FLIGHT: usize = 10_000;
+/// `[store] retention`
+pub const RETENTION: Keep = Keep::For(Duration::from_secs(7 * 86_400));
+/// `[store] tombstone`
+pub const TOMBSTONE: Keep = Keep::For(Duration::from_secs(30 * 86_400));
+/// `[[upstream]] connect_timeout`
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// `[[upstream]] timeout`
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+/// `[[upstream]] keep_alive`
+pub const KEEP_ALIVE: Duration = Duration::from_secs(4);
+/// `[route.duplicates] wait`
+pub const WAIT: Duration = Duration::from_secs(5);
+/// `[route.duplicates] max_waiters`
+pub const MAX_WAITERS: usize = 1000;
+/// `[route.record] max_stored_body`
+pub const MAX_STORED_BODY: u64 = 1 << 20;
+/// `[tenant] headers`
+pub const TENANT_HEADERS: [&str; 2] = ["authorization", "x-api-key"];
+/// `[store.embedded] path`
+pub const STORE_PATH: &str = "/var/lib/oncegate";
+/// `[store.embedded] cache`
+pub const CACHE: u64 = 8 << 20;
+/// `[store.postgres] pool`
+pub const POOL: usize = 4;
+/// `[store.redis] prefix`
+pub const PREFIX: &str = "oncegate";
+/// `[store.postgres] connect_timeout`, `[store.redis] connect_timeout`
+pub const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// `[store.postgres] timeout`, `[store.redis] timeout`
+pub const STORE_TIMEOUT: Duration = Duration::from_secs(2);
+/// `[store.postgres] lease`, `[store.redis] lease`
+pub const LEASE: Duration = Duration::from_secs(10);

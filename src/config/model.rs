@@ -1,0 +1,267 @@
+//! The configuration as the gateway uses it: every value checked, every default applied, every name
+//! resolved.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Method, Uri};
+
+use super::units::Secret;
+use crate::idempotency::fingerprint::FingerprintRules;
+use crate::idempotency::key::KeyRules;
+use crate::idempotency::outcome::OutcomeRules;
+use crate::idempotency::retention::Retention;
+use crate::items::ItemRules;
+use crate::json::Pointer;
+use crate::problem::Dialect;
+
+/// The whole configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The public listener.
+    pub server: ServerConfig,
+    /// The operator's listener.
+    pub admin: AdminConfig,
+    /// The store of the records.
+    pub store: StoreConfig,
+    /// The identity of callers.
+    pub tenant: TenantConfig,
+    /// The backends.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// The routes, in the order of the file.
+    pub routes: Vec<RouteConfig>,
+}
+
+/// `[server]`
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Addresses to accept on; port 0 takes a free port.
+    pub listen: Vec<SocketAddr>,
+    /// Time that calls in flight have to finish after SIGTERM.
+    pub drain: Duration,
+    /// Threads that serve requests.
+    pub workers: usize,
+    /// Limits of the memory and connections that clients can take.
+    pub limits: LimitsConfig,
+}
+
+/// `[server.limits]`
+#[derive(Debug, Clone)]
+pub struct LimitsConfig {
+    /// Client connections at once.
+    pub connections: usize,
+    /// Time for a request head to arrive, and for an idle connection to send one.
+    pub header_timeout: Duration,
+    /// Time for a request body to arrive, and for a client to take the next piece of its answer.
+    pub body_timeout: Duration,
+    /// Bytes of a request head.
+    pub max_head: usize,
+    /// Bytes of a request body on a keyed route.
+    pub max_body: u64,
+    /// Bytes of all buffered bodies together.
+    pub buffered: u64,
+    /// Claims at once.
+    pub in_flight: usize,
+    /// Claims at once for each tenant; `None`: no limit of its own.
+    pub in_flight_per_tenant: Option<usize>,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone)]
+pub struct AdminConfig {
+    /// The address of health and the records API; port 0 takes a free port.
+    pub listen: SocketAddr,
+    /// The bearer token of the records API, which is closed without one.
+    pub token: Option<Secret>,
+}
+
+/// `[store]`
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// Retention of answers and tombstones on routes that set none.
+    pub retention: Retention,
+    /// Permission to turn an empty directory or database into a store.
+    pub create: bool,
+    /// The only store identity to accept.
+    pub expect_id: Option<uuid::Uuid>,
+    /// The engine.
+    pub engine: EngineConfig,
+}
+
+/// The engine that keeps the records.
+#[derive(Debug, Clone)]
+pub enum EngineConfig {
+    /// A directory on this machine.
+    Embedded {
+        /// The directory.
+        path: PathBuf,
+        /// Bytes of memory for the engine's own caches.
+        cache: u64,
+    },
+    /// A PostgreSQL server.
+    Postgres(Box<PostgresConfig>),
+    /// A Redis or Valkey server or cluster.
+    Redis(Box<RedisConfig>),
+}
+
+/// `[store.postgres]`
+#[derive(Debug, Clone)]
+pub struct PostgresConfig {
+    /// `postgres://user:password@host/database`
+    pub url: Secret,
+    /// Connections that write.
+    pub pool: usize,
+    /// Prepares statements once for each connection.
+    pub prepared: bool,
+    /// Keys that both shared stores have.
+    pub server: StoreServerConfig,
+}
+
+/// `[store.redis]`
+#[derive(Debug, Clone)]
+pub struct RedisConfig {
+    /// `redis://` or `rediss://`, at least one.
+    pub urls: Vec<Secret>,
+    /// Treats the servers as a cluster.
+    pub cluster: bool,
+    /// The name of the primary at the sentinels.
+    pub sentinel: Option<String>,
+    /// Refuses a server that may lose confirmed changes.
+    pub strict: bool,
+    /// Replicas that must confirm each change before it counts.
+    pub replicas: u32,
+    /// Prefix of the names of all keys.
+    pub prefix: String,
+    /// Keys that both shared stores have.
+    pub server: StoreServerConfig,
+}
+
+/// Keys of every store on a server.
+#[derive(Debug, Clone)]
+pub struct StoreServerConfig {
+    /// Time for DNS, connect, TLS and login together.
+    pub connect_timeout: Duration,
+    /// Time for a change to become durable, reconnecting included.
+    pub timeout: Duration,
+    /// Time without a heartbeat after which this replica counts as dead.
+    pub lease: Duration,
+    /// PEM file of the authorities to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// PEM files of the certificate chain and key to present.
+    pub client_cert: Option<(PathBuf, PathBuf)>,
+}
+
+/// `[tenant]`
+#[derive(Debug, Clone)]
+pub struct TenantConfig {
+    /// Headers whose values tell callers apart.
+    pub headers: Vec<HeaderName>,
+}
+
+/// `[[upstream]]`
+#[derive(Debug, Clone)]
+pub struct UpstreamConfig {
+    /// The name by which routes refer to the upstream.
+    pub name: String,
+    /// The addresses: scheme `http` or `https`, authority, and an optional path prefix.
+    pub urls: Vec<Uri>,
+    /// Time for DNS, connect and TLS together.
+    pub connect_timeout: Duration,
+    /// Time for the whole answer, from the moment the request is handed to the connection.
+    pub timeout: Duration,
+    /// Time for which an idle connection is kept for reuse.
+    pub keep_alive: Duration,
+    /// PEM file of the authorities to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// PEM files of the certificate chain and key to present.
+    pub client_cert: Option<(PathBuf, PathBuf)>,
+}
+
+/// `[[route]]`
+#[derive(Debug, Clone)]
+pub struct RouteConfig {
+    /// Unique; a metric label and part of each record.
+    pub name: Arc<str>,
+    /// Upper-case methods.
+    pub methods: Vec<Method>,
+    /// The path, in matchit's syntax.
+    pub path: String,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+    /// Bytes of a request body. On keyed routes `None` means the server's limit; on `off` routes
+    /// `None` means no limit.
+    pub max_body: Option<u64>,
+    /// Treatment of duplicates.
+    pub mode: Mode,
+}
+
+/// Treatment of duplicates on a route.
+#[derive(Debug, Clone)]
+pub enum Mode {
+    /// A key, a request, a stored answer.
+    Request(Box<RequestMode>),
+    /// A key for each item of a batch, which may be fulfilled over several tries.
+    Items(Box<ItemsMode>),
+    /// Passed through, streamed both ways.
+    Off,
+}
+
+/// Everything about a route in request mode.
+#[derive(Debug, Clone)]
+pub struct RequestMode {
+    /// `[route.key]`
+    pub key: KeyRules,
+    /// `[route.fingerprint]`
+    pub fingerprint: FingerprintRules,
+    /// `[route.duplicates]`
+    pub duplicates: DuplicateRules,
+    /// `[route.outcome]`; `on_unknown` is `hold`, the only policy of this version.
+    pub outcome: OutcomeRules,
+    /// `[route.record]`
+    pub record: RecordRules,
+    /// Form of the gateway's own errors: problem+json or a backend's envelope.
+    pub dialect: Dialect,
+}
+
+/// Everything about a route in items mode.
+#[derive(Debug, Clone)]
+pub struct ItemsMode {
+    /// Names the ledger; routes with the same name share their ids. See [`crate::items::scope`].
+    pub ledger: String,
+    /// `[route.items]`
+    pub rules: ItemRules,
+    /// `[route.duplicates]`: the reply to a batch while another batch sends one of its items.
+    pub duplicates: DuplicateRules,
+    /// `[route.outcome]`: the meaning of the status of an answer without rows.
+    pub outcome: OutcomeRules,
+    /// `[route.record]`; `max_stored_body` bounds the answer that is read.
+    pub record: RecordRules,
+    /// Form of the gateway's own errors where `[route.items.render]` has no refusal.
+    pub dialect: Dialect,
+}
+
+/// `[route.duplicates]`
+#[derive(Debug, Clone)]
+pub struct DuplicateRules {
+    /// Time that a duplicate waits for the call in flight; zero answers 409 at once.
+    pub wait: Duration,
+    /// Duplicates that may wait at once on this route; the next gets 409 at once.
+    pub max_waiters: usize,
+    /// Time that the first client waits; `None`: until the upstream's timeout.
+    pub answer_within: Option<Duration>,
+    /// Header that is `true` on a replay.
+    pub replayed_header: HeaderName,
+}
+
+/// `[route.record]`
+#[derive(Debug, Clone)]
+pub struct RecordRules {
+    /// Place of the business id in the body.
+    pub subject: Option<Pointer>,
+    /// Bytes of the largest answer body to keep.
+    pub max_stored_body: u64,
+    /// Retention of this route's records.
+    pub retention: Retention,
+}

@@ -1,0 +1,114 @@
+//! `[server]`, `[server.limits]`, `[admin]` and `[tenant]`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::defaults;
+use super::model::{AdminConfig, LimitsConfig, ServerConfig, TenantConfig};
+use super::table::Table;
+use super::units::Size;
+use super::values::{LARGEST_BODY, LONGEST_WAIT};
+
+/// Threads that serve requests, at most.
+const MOST_WORKERS: u64 = 1024;
+/// Connections and claims at once, at most.
+const MOST_AT_ONCE: u64 = 10_000_000;
+
+pub(super) fn server(table: &Table<'_>) -> ServerConfig {
+    let mut listen: Vec<SocketAddr> = Vec::new();
+    match table.filled_list::<String>("listen", "name at least one address") {
+        None => listen.push(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080))),
+        Some(list) => {
+            for written in &list {
+                let Some(address) = table.address(written) else { continue };
+                if listen.iter().any(|other| overlap(*other, address)) {
+                    table.wrong(written, format!("`listen` names {address} twice"));
+                }
+                listen.push(address);
+            }
+        }
+    }
+    let drain = table.time("drain", defaults::DRAIN, Duration::ZERO..=LONGEST_WAIT);
+    let workers = table.count("workers", defaults::workers(), 1..=MOST_WORKERS);
+    table.unsupported("tls");
+    ServerConfig { listen, drain, workers, limits: table.table("limits", limits) }
+}
+
+fn limits(table: &Table<'_>) -> LimitsConfig {
+    let at_once = 1..=MOST_AT_ONCE;
+    // Below 8 KiB ordinary requests fail, and the HTTP parser takes no less.
+    let head = 8 << 10..=1 << 20;
+    let limits = LimitsConfig {
+        connections: table.count("connections", defaults::CONNECTIONS, at_once.clone()),
+        header_timeout: table.timeout("header_timeout", defaults::HEADER_TIMEOUT),
+        body_timeout: table.timeout("body_timeout", defaults::BODY_TIMEOUT),
+        max_head: usize::try_from(table.size("max_head", defaults::MAX_HEAD as u64, head))
+            .unwrap_or(usize::MAX),
+        max_body: table.size("max_body", defaults::MAX_BODY, 1..=LARGEST_BODY),
+        buffered: table.size("buffered", defaults::BUFFERED, 1..=1 << 40),
+        in_flight: table.count("in_flight", defaults::IN_FLIGHT, at_once.clone()),
+        in_flight_per_tenant: table.optional_count("in_flight_per_tenant", at_once),
+    };
+    if limits.max_body > limits.buffered {
+        let what = format!(
+            "`buffered` ({}) is less than `max_body` ({}), so that no body of that size could \
+             ever be taken",
+            Size(limits.buffered),
+            Size(limits.max_body)
+        );
+        table.wrong_at(&["buffered", "max_body"], what);
+    }
+    if limits.in_flight_per_tenant.is_some_and(|own| own > limits.in_flight) {
+        let what =
+            format!("`in_flight_per_tenant` is more than `in_flight` ({})", limits.in_flight);
+        table.wrong_at(&["in_flight_per_tenant"], what);
+    }
+    limits
+}
+
+/// `[admin]`; `server` and `public_place`: the public listener, and the place of its addresses.
+pub(super) fn admin(
+    table: &Table<'_>,
+    server: &ServerConfig,
+    public_place: Option<usize>,
+) -> AdminConfig {
+    let listen = table.optional("listen").and_then(|written| table.address(&written));
+    let listen = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)));
+    let token = table.secret("token", "token_file");
+    if let Some(written) = &token {
+        let word = written.value.expose();
+        if word.is_empty() || !word.bytes().all(|byte| byte.is_ascii_graphic()) {
+            table.wrong(written, "the token must be one word of visible ASCII characters");
+        }
+    } else if !listen.ip().is_loopback() {
+        let what = format!(
+            "the admin listener is on {listen}, which is not a loopback address; set \
+             `token_file`, or listen on 127.0.0.1"
+        );
+        table.missing_at(table.place("listen"), &["token", "token_file"], what);
+    }
+    if server.listen.iter().any(|public| overlap(*public, listen)) {
+        let what = format!("the admin listener on {listen} takes an address of [server] `listen`");
+        table.wrong_elsewhere(table.place("listen").or(public_place), what);
+    }
+    AdminConfig { listen, token: token.map(|token| token.value) }
+}
+
+pub(super) fn tenant(table: &Table<'_>) -> TenantConfig {
+    let default = || defaults::TENANT_HEADERS.map(HeaderName::from_static).to_vec();
+    let headers = table.headers("headers").unwrap_or_else(default);
+    table.unsupported("directory");
+    table.unsupported("unknown");
+    TenantConfig { headers }
+}
+
+/// Whether both addresses cannot be listened on at once. Port 0 is always another free port.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let same = |one: IpAddr, other: IpAddr| {
+        let unspecified = one.is_unspecified() || other.is_unspecified();
+        one == other || (one.is_ipv4() == other.is_ipv4() && unspecified)
+    };
+    one.port() != 0 && one.port() == other.port() && same(one.ip(), other.ip())
+}

@@ -1,0 +1,458 @@
+//! Tables of a file, read key by key straight into the types of the configuration.
+//!
+//! Asking for a key makes it known; what is left at the end of a table is an unknown key. Nothing
+//! stops at a mistake: it is noted, and the default takes the value's place.
+
+use std::cell::{LazyCell, RefCell};
+use std::path::PathBuf;
+
+use super::diagnostics::{Diagnostics, alternatives, nearest};
+use super::document::{TomlMember, TomlNode, TomlValue};
+use super::units::Scalar;
+
+/// Tables that are named as the right ones for a key, at most; more are no advice.
+const MOST_TABLES: usize = 4;
+
+/// The titles of tables and a key of each, in the order in which they are read.
+pub(super) type KnownKeys = Vec<(String, &'static str)>;
+
+/// The state that all tables of a file share while it is read.
+pub(super) struct Reading {
+    pub(super) diagnostics: Diagnostics,
+    /// The directory at which relative paths start.
+    pub(super) base: PathBuf,
+    /// Every key of every table, for advice on a key in the wrong one.
+    all_keys: LazyCell<KnownKeys>,
+    /// The keys asked for. Collected only to answer `all_keys`; absent tables are read then too.
+    catalog: Option<RefCell<KnownKeys>>,
+}
+
+impl Reading {
+    pub(super) fn new(base: PathBuf, all_keys: fn() -> KnownKeys) -> Self {
+        Self {
+            diagnostics: Diagnostics::default(),
+            base,
+            all_keys: LazyCell::new(all_keys),
+            catalog: None,
+        }
+    }
+
+    /// Every key that `read` asks for, whatever the tables in `members` hold.
+    pub(super) fn catalog(members: &[TomlMember], read: impl FnOnce(&Table<'_>)) -> KnownKeys {
+        let mut reading = Self::new(PathBuf::new(), Vec::new);
+        reading.catalog = Some(RefCell::default());
+        reading.root(members, read);
+        let mut keys = reading.catalog.take().map(RefCell::into_inner).unwrap_or_default();
+        let mut seen = std::collections::HashSet::new();
+        keys.retain(|key| seen.insert(key.clone()));
+        keys
+    }
+
+    /// Reads the root table.
+    pub(super) fn root<T>(&self, members: &[TomlMember], read: impl FnOnce(&Table<'_>) -> T) -> T {
+        Table::new(self, String::new(), false, None, members).read(read)
+    }
+}
+
+/// A value that was read, with its key and its place.
+#[derive(Debug)]
+pub(super) struct Located<T> {
+    pub(super) key: &'static str,
+    pub(super) at: usize,
+    pub(super) value: T,
+}
+
+/// A table that is being read.
+pub(super) struct Table<'d> {
+    pub(super) reading: &'d Reading,
+    /// `route.key`; empty for the root.
+    path: String,
+    /// Whether it is one of several, `[[route]]`.
+    repeated: bool,
+    /// The place of its header; `None`: the root, and tables that are not in the file.
+    at: Option<usize>,
+    members: &'d [TomlMember],
+    asked: RefCell<Vec<&'static str>>,
+    /// Keys whose values are mistakes.
+    failed: RefCell<Vec<&'static str>>,
+    missing: RefCell<Vec<MissingKeys>>,
+}
+
+/// A mistake that exists unless one of `keys` is misspelled or unreadable.
+struct MissingKeys {
+    keys: Vec<&'static str>,
+    at: Option<usize>,
+    what: String,
+}
+
+impl<'d> Table<'d> {
+    fn new(
+        reading: &'d Reading,
+        path: String,
+        repeated: bool,
+        at: Option<usize>,
+        members: &'d [TomlMember],
+    ) -> Self {
+        Self {
+            reading,
+            path,
+            repeated,
+            at,
+            members,
+            asked: RefCell::default(),
+            failed: RefCell::default(),
+            missing: RefCell::default(),
+        }
+    }
+
+    fn read<T>(self, read: impl FnOnce(&Self) -> T) -> T {
+        let value = read(&self);
+        self.finish();
+        value
+    }
+
+    /// Notes the keys that nobody asked for, then those that are missing.
+    fn finish(self) {
+        let known = self.asked.into_inner();
+        let mut excused = self.failed.into_inner();
+        let inside =
+            if self.path.is_empty() { String::new() } else { format!(" in `{}`", self.path) };
+        for member in self.members {
+            let name = member.key.as_str();
+            if known.contains(&name) {
+                continue;
+            }
+            let advice = match nearest(name, known.iter().copied()) {
+                Some(meant) => {
+                    // A misspelled key is not missing as well.
+                    excused.extend(known.iter().find(|key| **key == meant));
+                    format!("did you mean `{meant}`?")
+                }
+                None => match belongs(&self.reading.all_keys, name) {
+                    Some(tables) => tables,
+                    None => {
+                        let known = alternatives(known.iter().copied(), |name| format!("`{name}`"));
+                        format!("known here: {known}")
+                    }
+                },
+            };
+            let what = format!("unknown key `{name}`{inside}; {advice}");
+            self.reading.diagnostics.note(Some(member.key_at), what);
+        }
+        for MissingKeys { keys, at, what } in self.missing.into_inner() {
+            if !keys.iter().any(|key| excused.contains(key)) {
+                self.reading.diagnostics.note(at, what);
+            }
+        }
+    }
+
+    /// `[route.key]` or `[[route]]`; empty for the root.
+    fn title(&self) -> String {
+        match (self.path.as_str(), self.repeated) {
+            ("", _) => String::new(),
+            (path, true) => format!("[[{path}]]"),
+            (path, false) => format!("[{path}]"),
+        }
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    fn node(&self, key: &'static str) -> Option<&'d TomlNode> {
+        if let Some(catalog) = &self.reading.catalog {
+            catalog.borrow_mut().push((self.title(), key));
+        }
+        self.ask(key);
+        self.members.iter().find(|member| member.key == key).map(|member| &member.node)
+    }
+
+    fn ask(&self, key: &'static str) {
+        let mut asked = self.asked.borrow_mut();
+        if !asked.contains(&key) {
+            asked.push(key);
+        }
+    }
+
+    // Mistakes.
+
+    /// Notes a mistake at a place that belongs to `key`.
+    pub(super) fn fail(&self, key: &'static str, at: usize, what: impl Into<String>) {
+        self.failed.borrow_mut().push(key);
+        self.reading.diagnostics.note(Some(at), what);
+    }
+
+    /// Notes a mistake at a value.
+    pub(super) fn wrong<T>(&self, value: &Located<T>, what: impl Into<String>) {
+        self.fail(value.key, value.at, what);
+    }
+
+    /// Notes a mistake at the first of `keys` that is in the file, else at the table.
+    pub(super) fn wrong_at(&self, keys: &[&'static str], what: impl Into<String>) {
+        let at = keys.iter().find_map(|key| self.place(key)).or(self.at);
+        self.reading.diagnostics.note(at, what);
+    }
+
+    /// Notes a mistake at another table's place.
+    pub(super) fn wrong_elsewhere(&self, at: Option<usize>, what: impl Into<String>) {
+        self.reading.diagnostics.note(at, what);
+    }
+
+    /// Notes at the end of the table that none of `keys` is there, unless one is misspelled or
+    /// unreadable.
+    pub(super) fn missing(&self, keys: &[&'static str], what: impl Into<String>) {
+        self.missing_at(self.at, keys, what);
+    }
+
+    /// As [`Self::missing`], at another place.
+    pub(super) fn missing_at(
+        &self,
+        at: Option<usize>,
+        keys: &[&'static str],
+        what: impl Into<String>,
+    ) {
+        self.missing.borrow_mut().push(MissingKeys { keys: keys.to_vec(), at, what: what.into() });
+    }
+
+    fn other_kind(&self, key: &'static str, node: &TomlNode, expected: &str) {
+        if matches!(node.value, TomlValue::Unreadable) {
+            self.failed.borrow_mut().push(key);
+            return;
+        }
+        let (path, kind) = (self.path_of(key), node.value.kind());
+        self.fail(key, node.at, format!("`{path}` is {kind}, but must be {expected}"));
+    }
+
+    // Keys of any kind.
+
+    /// Whether the key is in the file.
+    pub(super) fn has(&self, key: &'static str) -> bool {
+        self.place(key).is_some()
+    }
+
+    /// The place of the key's value, when it is in the file.
+    pub(super) fn place(&self, key: &'static str) -> Option<usize> {
+        self.node(key).map(|node| node.at)
+    }
+
+    /// A key that the contract names and this version does not support.
+    pub(super) fn unsupported(&self, key: &'static str) {
+        self.ask(key);
+        if let Some(member) = self.members.iter().find(|member| member.key == key) {
+            let path = self.path_of(key);
+            let what = format!("`{path}` is not supported by this version; remove it");
+            self.fail(key, member.node.at, what);
+        }
+    }
+
+    /// The value of a key.
+    pub(super) fn optional<T: Scalar>(&self, key: &'static str) -> Option<Located<T>> {
+        self.scalar(key, self.node(key)?)
+    }
+
+    /// The value of a key that has to be there; `what` is the mistake when it is not.
+    pub(super) fn required<T: Scalar>(
+        &self,
+        key: &'static str,
+        what: impl Into<String>,
+    ) -> Option<Located<T>> {
+        if !self.has(key) {
+            self.missing(&[key], what);
+        }
+        self.optional(key)
+    }
+
+    fn scalar<T: Scalar>(&self, key: &'static str, node: &TomlNode) -> Option<Located<T>> {
+        let read = match &node.value {
+            TomlValue::Text(text) => Some(T::from_text(text)),
+            TomlValue::Integer(number) => T::from_integer(*number),
+            TomlValue::Flag(flag) => T::from_flag(*flag).map(Ok),
+            TomlValue::Float(_)
+            | TomlValue::Date
+            | TomlValue::List(_)
+            | TomlValue::Table(_)
+            | TomlValue::Unreadable => None,
+        };
+        match read {
+            Some(Ok(value)) => return Some(Located { key, at: node.at, value }),
+            Some(Err(what)) => self.fail(key, node.at, format!("`{}`: {what}", self.path_of(key))),
+            None => self.other_kind(key, node, T::EXPECTED),
+        }
+        None
+    }
+
+    /// The elements of a list that can be read; `None`: the list is not in the file.
+    pub(super) fn list<T: Scalar>(&self, key: &'static str) -> Option<Vec<Located<T>>> {
+        let node = self.node(key)?;
+        let TomlValue::List(elements) = &node.value else {
+            self.other_kind(key, node, "a list: [ … ]");
+            return None;
+        };
+        Some(elements.iter().filter_map(|element| self.scalar(key, element)).collect())
+    }
+
+    /// As [`Self::list`], for a list that may not be empty; `advice` says what to write.
+    pub(super) fn filled_list<T: Scalar>(
+        &self,
+        key: &'static str,
+        advice: &str,
+    ) -> Option<Vec<Located<T>>> {
+        if let Some(TomlNode { at, value: TomlValue::List(elements) }) = self.node(key)
+            && elements.is_empty()
+        {
+            self.fail(key, *at, format!("`{key}` is empty; {advice}"));
+        }
+        self.list(key)
+    }
+
+    // Tables.
+
+    fn child(&self, key: &'static str, repeated: bool, node: &'d TomlNode) -> Option<Self> {
+        let TomlValue::Table(members) = &node.value else {
+            self.other_kind(key, node, "a table");
+            return None;
+        };
+        Some(Self::new(self.reading, self.path_of(key), repeated, Some(node.at), members))
+    }
+
+    fn absent_child(&self, key: &'static str, repeated: bool) -> Self {
+        Self::new(self.reading, self.path_of(key), repeated, self.at, &[])
+    }
+
+    /// Whether an absent table is to be read for its keys. A table within its like has no others.
+    fn catalogs(&self, key: &str) -> bool {
+        self.reading.catalog.is_some() && !self.path.ends_with(key)
+    }
+
+    /// A table of which every key may be left out.
+    pub(super) fn table<T>(&self, key: &'static str, read: impl FnOnce(&Table<'d>) -> T) -> T {
+        let child = self.node(key).and_then(|node| self.child(key, false, node));
+        child.unwrap_or_else(|| self.absent_child(key, false)).read(read)
+    }
+
+    /// A table that may be left out as a whole.
+    pub(super) fn optional_table<T>(
+        &self,
+        key: &'static str,
+        read: impl FnOnce(&Table<'d>) -> T,
+    ) -> Option<T> {
+        let child = match self.node(key) {
+            Some(node) => self.child(key, false, node),
+            None => self.catalogs(key).then(|| self.absent_child(key, false)),
+        };
+        child.map(|child| child.read(read))
+    }
+
+    /// Each of the tables `[[key]]`.
+    pub(super) fn each_table(&self, key: &'static str, mut read: impl FnMut(&Table<'d>)) {
+        match self.node(key) {
+            Some(TomlNode { value: TomlValue::List(elements), .. }) => {
+                let children = elements.iter().filter_map(|node| self.child(key, true, node));
+                children.for_each(|child| child.read(&mut read));
+            }
+            Some(node @ TomlNode { value: TomlValue::Table(_), .. }) => {
+                let what =
+                    format!("`{key}` is one table, but there may be several; write [[{key}]]");
+                self.fail(key, node.at, what);
+            }
+            Some(node) => self.other_kind(key, node, "a list: [ … ]"),
+            None if self.catalogs(key) => self.absent_child(key, true).read(&mut read),
+            None => {}
+        }
+    }
+
+    /// A table, or a list of tables; `None`: the key is not in the file.
+    pub(super) fn one_or_more_tables<T>(
+        &self,
+        key: &'static str,
+        expected: &str,
+        mut read: impl FnMut(&Table<'d>) -> T,
+    ) -> Option<Vec<T>> {
+        match self.node(key) {
+            Some(TomlNode { value: TomlValue::List(elements), .. }) => {
+                let children = elements.iter().filter_map(|node| self.child(key, false, node));
+                Some(children.map(|child| child.read(&mut read)).collect())
+            }
+            Some(node @ TomlNode { value: TomlValue::Table(_), .. }) => {
+                let child = self.child(key, false, node)?;
+                Some(vec![child.read(&mut read)])
+            }
+            Some(node) => {
+                self.other_kind(key, node, expected);
+                None
+            }
+            None if self.catalogs(key) => Some(vec![self.absent_child(key, false).read(&mut read)]),
+            None => None,
+        }
+    }
+
+    /// Members whose names are not keys, but values as well, with the values as JSON texts.
+    pub(super) fn json_members(
+        &self,
+        key: &'static str,
+        expected: &str,
+    ) -> Option<Vec<(&'d str, Located<String>)>> {
+        let node = self.node(key)?;
+        let TomlValue::Table(members) = &node.value else {
+            self.other_kind(key, node, expected);
+            return None;
+        };
+        let json = members.iter().filter_map(|member| {
+            let path = format!("{}.{}", self.path_of(key), member.key);
+            let value = self.json(key, &path, &member.node)?;
+            Some((member.key.as_str(), Located { key, at: member.node.at, value }))
+        });
+        Some(json.collect())
+    }
+
+    /// The value as JSON text; members stay in the order of the file.
+    fn json(&self, key: &'static str, path: &str, node: &TomlNode) -> Option<String> {
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        Some(match &node.value {
+            TomlValue::Text(text) => quoted(text),
+            TomlValue::Integer(number) => number.to_string(),
+            TomlValue::Float(number) => match serde_json::Number::from_f64(*number) {
+                Some(number) => number.to_string(),
+                None => {
+                    self.fail(key, node.at, format!("`{path}`: JSON has no such number"));
+                    return None;
+                }
+            },
+            TomlValue::Flag(flag) => flag.to_string(),
+            TomlValue::List(elements) => {
+                let elements = elements.iter().map(|element| self.json(key, path, element));
+                format!("[{}]", elements.collect::<Option<Vec<_>>>()?.join(","))
+            }
+            TomlValue::Table(members) => {
+                let members = members.iter().map(|member| {
+                    let path = format!("{path}.{}", member.key);
+                    let value = self.json(key, &path, &member.node)?;
+                    Some(format!("{}:{value}", quoted(&member.key)))
+                });
+                format!("{{{}}}", members.collect::<Option<Vec<_>>>()?.join(","))
+            }
+            TomlValue::Date => {
+                let what = format!("`{path}` is a date, but must be a value that JSON has");
+                self.fail(key, node.at, what);
+                return None;
+            }
+            TomlValue::Unreadable => {
+                self.failed.borrow_mut().push(key);
+                return None;
+            }
+        })
+    }
+}
+
+/// Advice on a key that other tables have; `None`: no table has it.
+fn belongs(keys: &[(String, &'static str)], name: &str) -> Option<String> {
+    let tables = keys.iter().filter(|(_, key)| *key == name).map(|(table, _)| table.as_str());
+    let tables: Vec<&str> = tables.collect();
+    if tables.contains(&"") {
+        let mut titles = keys.iter().map(|(table, _)| table.as_str());
+        let own = titles.find(|table| table.trim_matches(['[', ']']) == name)?;
+        return Some(format!("it is a table of its own, {own}"));
+    }
+    let few = (1..=MOST_TABLES).contains(&tables.len());
+    few.then(|| format!("it belongs to {}", alternatives(tables, str::to_owned)))
+}
