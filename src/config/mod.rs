@@ -17,6 +17,7 @@ mod environment;
 mod items;
 mod items_consistency;
 mod items_parts;
+mod json_members;
 mod load;
 mod model;
 mod outcome;
