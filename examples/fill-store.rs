@@ -13,6 +13,7 @@ use oncegate::idempotency::fingerprint::{Fingerprint, MemberDigest};
 use oncegate::idempotency::record::StoredResponse;
 use oncegate::idempotency::retention::{Keep, Retention};
 use oncegate::idempotency::{Answer, Record, RecordId, State, TenantId};
+use oncegate::store::codec::Codec;
 use oncegate::store::embedded::{DirectoryOptions, Embedded};
 use oncegate::store::{Change, Store, Swap};
 
@@ -29,8 +30,13 @@ fn main() -> Result<(), Failure> {
     let count: u64 = count.parse()?;
     let writers: Option<u64> = arguments.next().map(|text| text.parse()).transpose()?;
     let cache = oncegate::config::defaults::CACHE;
-    let options =
-        DirectoryOptions { path: PathBuf::from(path), cache, create: true, expect_id: None };
+    let options = DirectoryOptions {
+        path: PathBuf::from(path),
+        cache,
+        create: true,
+        expect_id: None,
+        codec: Codec::plain(),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
 
     if count > 0 {

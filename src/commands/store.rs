@@ -10,6 +10,7 @@ use crate::clock::rfc3339;
 use crate::config::EngineConfig;
 use crate::gateway::store::server;
 use crate::idempotency::RecordId;
+use crate::store::codec::Codec;
 use crate::store::embedded;
 use crate::store::server::{Server, Timing};
 use crate::store::{Identity, Query, Store};
@@ -97,7 +98,7 @@ async fn on_server(
                     eprint!("\r{done} records");
                 }
             };
-            match server.verify(progress).await {
+            match server.verify(&Codec::plain(), progress).await {
                 Ok((_, found)) => {
                     let problems: Vec<_> =
                         found.problems.into_iter().map(|(id, what)| (Some(id), what)).collect();
@@ -113,7 +114,7 @@ async fn on_server(
 type Row = (&'static str, &'static str, Value);
 
 async fn info(server: &Server, timing: Timing) -> Result<Vec<Row>, String> {
-    let store = server.open(timing).await?.store;
+    let store = server.open(Codec::plain(), timing).await?.store;
     let counted = count_open(&*store).await;
     let identity = store.identity().clone();
     // Best effort: this process was never of any importance to the others.

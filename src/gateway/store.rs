@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::config::{self, EngineConfig, StoreServerConfig};
 use crate::store::Store;
+use crate::store::codec::Codec;
 use crate::store::embedded::{self, Embedded};
 use crate::store::server::{Server, Timing, statement_timeout};
 use crate::store::{postgres, redis};
@@ -14,7 +15,7 @@ use crate::store::{postgres, redis};
 /// One line that says what is in the way.
 pub(super) async fn open(config: &config::StoreConfig) -> Result<Arc<dyn Store>, String> {
     let Some((server, timing)) = server(config) else { return embedded(config).await };
-    let opened = server.open(timing).await?;
+    let opened = server.open(Codec::plain(), timing).await?;
     if opened.created {
         tracing::info!(store.id = %opened.store.identity().store_id, "a new store was created");
     }
@@ -77,6 +78,7 @@ async fn embedded(config: &config::StoreConfig) -> Result<Arc<dyn Store>, String
         cache,
         create: config.create,
         expect_id: config.expect_id,
+        codec: Codec::plain(),
     };
     let opened = tokio::task::spawn_blocking(move || Embedded::open(&options)).await;
     let (store, recovered) =

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::codec::Codec;
 use super::shared::SharedStore;
 use super::shared::engine::{self, Engine};
-use super::{Identity, Query, Store, codec, postgres, redis};
+use super::{Identity, Query, Store, postgres, redis};
 use crate::idempotency::RecordId;
 
 pub use super::shared::Timing;
@@ -52,12 +53,12 @@ impl Server {
     ///
     /// # Errors
     /// One line that says what is in the way.
-    pub async fn open(&self, timing: Timing) -> Result<Opened, String> {
+    pub async fn open(&self, codec: Codec, timing: Timing) -> Result<Opened, String> {
         match self {
             Self::Postgres(options) => {
-                share(postgres::PostgresEngine::open(options).await?, timing).await
+                share(postgres::PostgresEngine::open(options).await?, codec, timing).await
             }
-            Self::Redis(options) => share(redis::Redis::open(options).await?, timing).await,
+            Self::Redis(options) => share(redis::Redis::open(options).await?, codec, timing).await,
         }
     }
 
@@ -89,16 +90,17 @@ impl Server {
     /// When the server cannot be asked.
     pub async fn verify(
         &self,
+        codec: &Codec,
         progress: impl FnMut(u64) + Send,
     ) -> Result<(Identity, Verified), String> {
         match self {
             Self::Postgres(options) => {
                 let opened = postgres::PostgresEngine::open(options).await?;
-                Ok((opened.identity, read_all(&*opened.engine, progress).await?))
+                Ok((opened.identity, read_all(&*opened.engine, codec, progress).await?))
             }
             Self::Redis(options) => {
                 let opened = redis::Redis::open(options).await?;
-                Ok((opened.identity, read_all(&*opened.engine, progress).await?))
+                Ok((opened.identity, read_all(&*opened.engine, codec, progress).await?))
             }
         }
     }
@@ -107,14 +109,16 @@ impl Server {
 /// The port on top of what was opened.
 async fn share<E: Engine>(
     opened: engine::OpenedEngine<E>,
+    codec: Codec,
     timing: Timing,
 ) -> Result<Opened, String> {
-    let store = SharedStore::start(opened.engine, opened.identity, timing).await?;
+    let store = SharedStore::start(opened.engine, opened.identity, codec, timing).await?;
     Ok(Opened { store, created: opened.created })
 }
 
 async fn read_all<E: Engine>(
     engine: &E,
+    codec: &Codec,
     mut progress: impl FnMut(u64) + Send,
 ) -> Result<Verified, String> {
     let mut verified = Verified::default();
@@ -123,7 +127,7 @@ async fn read_all<E: Engine>(
         let query = Query { after, limit: PAGE, ..Query::default() };
         let page = engine.list(&query).await.map_err(|trouble| trouble.reason().to_owned())?;
         for (id, bytes) in &page {
-            match codec::decode(id, bytes) {
+            match codec.decode(id, bytes) {
                 Ok(_) => verified.sound += 1,
                 Err(error) => {
                     verified.problem_count += 1;

@@ -27,7 +27,7 @@ use crate::idempotency::fingerprint::{MAX_VERBATIM, Verbatim};
 use crate::idempotency::id::BuildIdHasher;
 use crate::idempotency::record::StoredResponse;
 use crate::idempotency::{Answer, Record, RecordId, State};
-use crate::store::codec;
+use crate::store::codec::Codec;
 
 /// Bytes of answers kept in memory, unless the caller says otherwise.
 pub const CAPACITY: u64 = 32 << 20;
@@ -179,7 +179,7 @@ impl Hot {
                 if let Some(known) = written.known.get() {
                     return Some(known.clone());
                 }
-                let Ok(record) = codec::decode(id, &written.bytes) else {
+                let Ok(record) = Codec::plain().decode(id, &written.bytes) else {
                     self.entries.remove(id);
                     return None;
                 };
@@ -207,12 +207,12 @@ impl Hot {
 
     /// The same for a record that was completed just now: perhaps nobody ever asks for it.
     pub fn put_completed(&self, id: RecordId, record: &Arc<Record>, dropped: u64) {
-        let weight = weight(record) + codec::room(record);
+        let weight = weight(record) + Codec::plain().size_hint(record);
         if !is_replayable(record) || weight as u64 > self.max_entry {
             // One that fits but once is not kept in two forms.
             return self.put_unless_dropped(id, record.clone(), dropped);
         }
-        let bytes = codec::encode(&id, record).into_boxed_slice();
+        let bytes = Codec::plain().encode(&id, record).into_boxed_slice();
         let written = Written { bytes, known: OnceLock::new() };
         let entry = Entry::Written(Arc::new(written));
         self.unless_dropped(&id, dropped, || self.insert(id, entry, weight));

@@ -1,15 +1,15 @@
-//! How the history of a record is written down, behind its state: what operators decided about it.
+//! Layout of a record's history, the decisions of operators, behind the state.
 //!
 //! ```text
 //! count, 1 to 16, each: at         a number
 //!                       what u8    1 executed, 2 not executed, 3 purged, 4 executed, with units
 //!                       attempt    a number
 //!                       units      a number, of 4 only
-//!                       by, why    each behind its length
+//!                       by, why    each after its length
 //! ```
 
-use super::DecodeError;
-use super::primitives::{Reader, Writer};
+use super::error::DecodeError;
+use super::primitives::{FieldReader, FieldWriter};
 use crate::idempotency::history::{HistoryEntry, HistoryEvent, MAX_HISTORY, Note};
 
 const EXECUTED: u8 = 1;
@@ -17,12 +17,12 @@ const NOT_EXECUTED: u8 = 2;
 const PURGED: u8 = 3;
 const ISSUED: u8 = 4;
 
-/// About how many bytes it takes.
+/// Approximate bytes of an encoded history.
 pub(super) fn size_hint(history: &[HistoryEntry]) -> usize {
     history.iter().map(|entry| 32 + entry.note.by().len() + entry.note.why().len()).sum()
 }
 
-impl Writer<'_> {
+impl FieldWriter<'_> {
     pub(super) fn history(&mut self, history: &[HistoryEntry]) {
         self.number(history.len() as u64);
         for HistoryEntry { at, what, attempt, units, note } in history {
@@ -44,7 +44,7 @@ impl Writer<'_> {
     }
 }
 
-impl Reader<'_> {
+impl FieldReader<'_> {
     pub(super) fn history(&mut self) -> Result<Vec<HistoryEntry>, DecodeError> {
         const FIELD: &str = "history";
         let count = self.number(FIELD)?;

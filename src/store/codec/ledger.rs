@@ -1,19 +1,21 @@
-//! How the ledger entry of an item is written down, within its record; and what that
-//! shares with other records, reasons and periods.
+//! Layout of an item's ledger entry inside a record, and of the reasons and periods that ledger
+//! entries share with other states.
 //!
 //! ```text
 //! requested, fulfilled, in flight, unknown   a number each
-//! flags     u8   bit 0: closed; what is set: bit 1: row, bit 2: evidence, bit 3: doubt, bit 4: outcomes
-//! and of these, where they are set:
-//! doubt     u8   1 lost, with u8 and u16: the reason and status of an unknown record; 2 and on
+//! flags     u8   bit 0: closed; presence of bit 1: row, bit 2: evidence, bit 3: doubt,
+//!                bit 4: outcomes
+//! doubt     u8   1 lost, then u8 and u16: reason and status of an unknown record; 2 and above
 //! outcomes  count, each: place, count, elements
 //! row, evidence
 //! ```
-//! A period is a byte that says whether it ends, and where it does, seconds and nanoseconds, a number each.
+//! A period is one byte, 0 for "forever" or 1, then seconds and nanoseconds, a number each.
 
 use std::time::Duration;
 
-use super::{DecodeError, ITEM, ITEM_IN_FLIGHT, ITEM_UNKNOWN, Reader, Writer};
+use super::error::DecodeError;
+use super::layout::{ITEM, ITEM_IN_FLIGHT, ITEM_UNKNOWN};
+use super::primitives::{FieldReader, FieldWriter};
 use crate::idempotency::ledger::{Doubt, Ledger, OutcomeList};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::retention::Keep;
@@ -26,7 +28,7 @@ const HAS_OUTCOMES: u8 = 16;
 
 const LOST: u8 = 1;
 
-/// The state byte of an item's record, which the indexes are kept by.
+/// State tag of an item's record. Stores index by the tag, without reading the ledger.
 pub(super) fn ledger_tag(ledger: &Ledger) -> u8 {
     if ledger.in_flight > 0 {
         ITEM_IN_FLIGHT
@@ -37,7 +39,7 @@ pub(super) fn ledger_tag(ledger: &Ledger) -> u8 {
     }
 }
 
-impl Writer<'_> {
+impl FieldWriter<'_> {
     pub(super) fn keep(&mut self, keep: Keep) {
         match keep {
             Keep::Forever => self.raw(&[0]),
@@ -95,7 +97,7 @@ impl Writer<'_> {
     }
 }
 
-impl Reader<'_> {
+impl FieldReader<'_> {
     pub(super) fn keep(&mut self) -> Result<Keep, DecodeError> {
         match self.u8("tombstone")? {
             0 => Ok(Keep::Forever),
@@ -160,7 +162,8 @@ impl Reader<'_> {
         }
     }
 
-    /// At least one list. The vectors grow as they are read, so a wrong count asks for no memory.
+    /// Decodes at least one list. The vectors grow while decoding, so that a corrupt count allocates
+    /// no memory.
     fn outcomes(&mut self) -> Result<Vec<OutcomeList>, DecodeError> {
         let mut lists = Vec::new();
         let count = self.number("outcomes")?;

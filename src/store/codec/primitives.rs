@@ -1,22 +1,25 @@
-//! Numbers, bytes and texts as they stand in a record. Most numbers, counts and lengths are small, and a batch
-//! writes many records: they take a byte for each 7 bits, the lowest first, all but the last with the highest
-//! bit set.
+//! Encoding of numbers, bytes and texts.
+//!
+//! Most numbers, counts and lengths are small, and a batch encodes many records. A number therefore
+//! takes one byte per 7 bits, the lowest first, and every byte but the last has the highest bit set.
 
-use super::DecodeError;
+use super::error::DecodeError;
 use crate::clock::Timestamp;
 
-/// Of each byte of a number: how many bits count, which, and that another byte follows.
+/// Value bits in each byte of a number.
 const BITS: u32 = 7;
+/// Mask of the value bits.
 const LOW: u8 = 0x7f;
+/// Flag of a byte that another byte follows.
 const MORE: u8 = 0x80;
 
-/// Items of a list that there is room for before they are read, at most.
+/// Limit on the items for which a list allocates room before decoding them.
 const AT_FIRST: u64 = 16;
 
-/// Writes behind what is there.
-pub(super) struct Writer<'a>(pub(super) &'a mut Vec<u8>);
+/// Appends fields to a buffer.
+pub(super) struct FieldWriter<'a>(pub(super) &'a mut Vec<u8>);
 
-impl Writer<'_> {
+impl FieldWriter<'_> {
     pub(super) fn raw(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
@@ -43,10 +46,10 @@ impl Writer<'_> {
     }
 }
 
-/// Reads what is left.
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+/// Reads fields from the start of the remaining bytes.
+pub(super) struct FieldReader<'a>(pub(super) &'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> FieldReader<'a> {
     pub(super) fn take(
         &mut self,
         count: usize,
@@ -78,7 +81,7 @@ impl<'a> Reader<'a> {
         self.array(field).map(u64::from_le_bytes)
     }
 
-    /// A number in its one form, the shortest.
+    /// Reads a number; accepts the shortest form only, so that every record has one encoding.
     pub(super) fn number(&mut self, field: &'static str) -> Result<u64, DecodeError> {
         let mut value = 0;
         for shift in (0..u64::BITS).step_by(BITS as usize) {
@@ -96,7 +99,7 @@ impl<'a> Reader<'a> {
         Err(DecodeError::Invalid(field))
     }
 
-    /// As [`Reader::number`], of 32 bits.
+    /// Reads a number of at most 32 bits.
     pub(super) fn small(&mut self, field: &'static str) -> Result<u32, DecodeError> {
         self.number(field)?.try_into().map_err(|_| DecodeError::Invalid(field))
     }
@@ -115,7 +118,8 @@ impl<'a> Reader<'a> {
         text.map(str::to_owned).map_err(|_| DecodeError::Invalid(field))
     }
 
-    /// So many items. The vector grows as they are read, so a wrong count asks for little memory.
+    /// Reads a count and so many items. The vector grows while decoding, so that a corrupt count
+    /// allocates little memory.
     pub(super) fn list<T>(
         &mut self,
         field: &'static str,

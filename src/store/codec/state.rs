@@ -1,21 +1,23 @@
-//! How the state of a record is written down, within its record.
+//! Layout of the state inside a record.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use super::ledger::{ledger_tag, reason_of, reason_to_tag};
-use super::{
-    DecodeError, GONE, IN_FLIGHT, ITEM, ITEM_IN_FLIGHT, ITEM_UNKNOWN, KEPT, NOT_RETAINED, RELEASED,
-    Reader, TOMBSTONE, TURN, UNKNOWN, Writer,
+use super::error::DecodeError;
+use super::layout::{
+    GONE, IN_FLIGHT, ITEM, ITEM_IN_FLIGHT, ITEM_UNKNOWN, KEPT, LOCK, NOT_RETAINED, RELEASED,
+    TOMBSTONE, UNKNOWN,
 };
+use super::ledger::{ledger_tag, reason_of, reason_to_tag};
+use super::primitives::{FieldReader, FieldWriter};
 use crate::clock::Timestamp;
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::StoredResponse;
 use crate::idempotency::{Answer, State};
 
-impl Writer<'_> {
+impl FieldWriter<'_> {
     pub(super) fn state(&mut self, state: &State) {
         match state {
             State::InFlight | State::SerializeLock | State::Released { expires: _ } => {}
@@ -53,7 +55,7 @@ impl Writer<'_> {
     }
 }
 
-impl Reader<'_> {
+impl FieldReader<'_> {
     pub(super) fn state(
         &mut self,
         tag: u8,
@@ -76,7 +78,7 @@ impl Reader<'_> {
                 };
                 Ok(State::Final { answer, completed, expires, tombstone })
             }
-            TURN => Ok(State::SerializeLock),
+            LOCK => Ok(State::SerializeLock),
             RELEASED => Ok(State::Released { expires }),
             TOMBSTONE => {
                 let completed = self.time("completed")?;
@@ -104,7 +106,7 @@ impl Reader<'_> {
         let headers = self.list("headers", |from| {
             let written = from.bytes("header name")?;
             let value = HeaderValue::from_bytes(from.bytes("header value")?);
-            // Written in lower case; another spelling was never written here.
+            // Names are encoded in lower case, so any other spelling is corrupt.
             let name = HeaderName::from_bytes(written).ok();
             let name = name.filter(|name| name.as_str().as_bytes() == written);
             let name = name.ok_or(DecodeError::Invalid("header name"))?;

@@ -9,7 +9,7 @@ use super::open::{self, DirectoryOptions, NAMED};
 use super::table::{REACHED, Table, expiry_key, id_of, subject_key};
 use crate::clock::Timestamp;
 use crate::idempotency::RecordId;
-use crate::store::codec::{self, Head};
+use crate::store::codec::{Codec, Head};
 use crate::store::{Identity, StoreError};
 
 /// Records between two calls of the progress function.
@@ -68,7 +68,13 @@ impl VerifyReport {
 /// # Errors
 /// When a store is there already, or none can be made.
 pub fn init(path: &Path, cache: u64) -> Result<Identity, OpenError> {
-    let options = DirectoryOptions { path: path.to_owned(), cache, create: true, expect_id: None };
+    let options = DirectoryOptions {
+        path: path.to_owned(),
+        cache,
+        create: true,
+        expect_id: None,
+        codec: Codec::plain(),
+    };
     let opened = opened(&options)?;
     if opened.created { Ok(opened.identity) } else { Err(OpenError::Exists(path.to_owned())) }
 }
@@ -152,7 +158,7 @@ pub fn verify(
 
 /// Checks a record, and that every index has the entry it needs.
 fn check_record(engine: &Table, id: &RecordId, bytes: &[u8], verified: &mut VerifyReport) {
-    let head = match codec::decode(id, bytes) {
+    let head = match engine.codec.decode(id, bytes) {
         Ok(record) => Head::of(&record),
         Err(error) => return verified.problem(Some(*id), error.to_string()),
     };
@@ -219,7 +225,13 @@ fn check_index(
 }
 
 fn existing(path: &Path, cache: u64) -> Result<open::OpenedStore, OpenError> {
-    let options = DirectoryOptions { path: path.to_owned(), cache, create: false, expect_id: None };
+    let options = DirectoryOptions {
+        path: path.to_owned(),
+        cache,
+        create: false,
+        expect_id: None,
+        codec: Codec::plain(),
+    };
     opened(&options)
 }
 

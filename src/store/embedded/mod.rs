@@ -53,7 +53,7 @@ use self::memtable::Memtable;
 use self::replies::ReplyTask;
 use self::table::{EncodedRecord, Table, decode};
 use self::writer::{EncodedChange, Health, SwapRequest, Writer, WriterMessage};
-use super::codec::{self, Head};
+use super::codec::{Codec, Head};
 use super::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
 use crate::clock::{self, Timestamp};
 use crate::idempotency::record::Nonce;
@@ -71,6 +71,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 pub struct Embedded {
     identity: Identity,
     owner: Nonce,
+    codec: Codec,
     engine: Option<Table>,
     recent: Arc<Memtable>,
     shared: Arc<Health>,
@@ -152,6 +153,7 @@ impl Embedded {
         let store = Self {
             identity: opened.identity,
             owner: *uuid::Uuid::new_v4().as_bytes(),
+            codec: options.codec.clone(),
             engine: Some(engine),
             recent,
             shared,
@@ -171,7 +173,7 @@ impl Embedded {
     /// The record with this id, as it is durable.
     fn read(&self, id: &RecordId) -> Result<Option<Record>, StoreError> {
         match self.recent.get(id, |now| now.cloned()) {
-            Some(after) => after.map(|written| decode(id, &written.bytes)).transpose(),
+            Some(after) => after.map(|written| decode(&self.codec, id, &written.bytes)).transpose(),
             None => self.engine()?.get(id),
         }
     }
@@ -210,7 +212,8 @@ impl Store for Embedded {
     fn swap(&self, changes: Vec<Change>) -> StoreFuture<'_, Swap> {
         self.answers.run();
         let (answer, result) = oneshot::channel();
-        let request = WriterMessage::Swap(SwapRequest { changes: planned(&changes), answer });
+        let request =
+            WriterMessage::Swap(SwapRequest { changes: planned(&self.codec, &changes), answer });
         let queued = match self.queue() {
             Err(error) => Err(error),
             Ok(queue) => match queue.try_send(request) {
@@ -287,14 +290,14 @@ impl Drop for Embedded {
 
 /// Writes the records of all changes down, one behind the other: they live about equally long, and
 /// one piece of memory is handed to the writer's thread instead of many.
-fn planned(changes: &[Change]) -> Vec<EncodedChange> {
+fn planned(codec: &Codec, changes: &[Change]) -> Vec<EncodedChange> {
     let puts = changes.iter().filter_map(|change| change.put.as_deref());
-    let mut bytes = Vec::with_capacity(puts.map(codec::room).sum());
+    let mut bytes = Vec::with_capacity(puts.map(|record| codec.size_hint(record)).sum());
     let ends: Vec<usize> = changes
         .iter()
         .map(|change| {
             if let Some(record) = &change.put {
-                codec::encode_into(&mut bytes, &change.id, record);
+                codec.encode_into(&mut bytes, &change.id, record);
             }
             bytes.len()
         })

@@ -24,7 +24,7 @@ use super::wal::{self, Wal};
 use crate::clock::{self, Timestamp};
 use crate::idempotency::RecordId;
 use crate::idempotency::outcome::UnknownReason;
-use crate::store::codec::{Head, SCHEMA};
+use crate::store::codec::{Codec, Head, SCHEMA};
 use crate::store::{Identity, StoreError};
 
 const LOCK: &str = "lock";
@@ -55,6 +55,8 @@ pub struct DirectoryOptions {
     pub create: bool,
     /// The only identity to accept.
     pub expect_id: Option<Uuid>,
+    /// Encoder and decoder of the store's records.
+    pub codec: Codec,
 }
 
 /// What was found when the store was opened.
@@ -112,7 +114,7 @@ pub(super) fn open(options: &DirectoryOptions, disk: &dyn Disk) -> Result<Opened
     let lock = lock(path)?;
     let created = !path.join(DATA).is_dir();
     if created {
-        create(path, options.cache)?;
+        create(options)?;
     }
     let data = path.join(DATA);
     if !data.join(TABLE).is_dir() {
@@ -123,7 +125,7 @@ pub(super) fn open(options: &DirectoryOptions, disk: &dyn Disk) -> Result<Opened
         JournalError::Io(error) => unwritable(error),
         JournalError::Damaged(reason) => damaged(reason),
     })?;
-    let engine = open_engine(path, &data, options.cache, false)?;
+    let engine = open_engine(options, &data, false)?;
     let identity = identity(&engine, path)?;
     if let Some(expected) = options.expect_id.filter(|expected| *expected != identity.store_id) {
         let found = identity.store_id;
@@ -166,7 +168,8 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 }
 
 /// Makes a store under another name, whole and durable, and gives it its name at the end.
-fn create(path: &Path, cache: u64) -> Result<(), OpenError> {
+fn create(options: &DirectoryOptions) -> Result<(), OpenError> {
+    let path = &options.path;
     let unwritable = |error| OpenError::Unwritable { path: path.to_owned(), error };
     let new = path.join(NEW);
     match fs::remove_dir_all(&new) {
@@ -174,7 +177,7 @@ fn create(path: &Path, cache: u64) -> Result<(), OpenError> {
         Ok(()) | Err(_) => {}
     }
     fs::create_dir(&new).map_err(unwritable)?;
-    let engine = open_engine(path, &new, cache, true)?;
+    let engine = open_engine(options, &new, true)?;
     let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
     batch.insert(&engine.meta, STORE_ID, *Uuid::new_v4().as_bytes());
     batch.insert(&engine.meta, SCHEMA_KEY, SCHEMA.to_le_bytes());
@@ -194,8 +197,10 @@ fn create(path: &Path, cache: u64) -> Result<(), OpenError> {
     }
 }
 
-fn open_engine(path: &Path, data: &Path, cache: u64, create: bool) -> Result<Table, OpenError> {
-    Table::open(&data.join(TABLE), cache, create).map_err(|error| match error {
+fn open_engine(options: &DirectoryOptions, data: &Path, create: bool) -> Result<Table, OpenError> {
+    let path = &options.path;
+    let codec = options.codec.clone();
+    Table::open(&data.join(TABLE), codec, options.cache, create).map_err(|error| match error {
         TableError::Locked => OpenError::Locked(path.to_owned()),
         TableError::Io(error) => OpenError::Unwritable { path: path.to_owned(), error },
         TableError::Damaged(reason) => OpenError::Damaged { path: path.to_owned(), reason },
@@ -248,7 +253,13 @@ pub(super) fn recover(
                 let head = Head::of(&record);
                 if head.in_flight {
                     let lost = record.lost(UnknownReason::ProcessEnded, now);
-                    stage(engine, &mut batch, &id, Some(head), Some(EncodedRecord::of(&id, &lost)));
+                    stage(
+                        engine,
+                        &mut batch,
+                        &id,
+                        Some(head),
+                        Some(EncodedRecord::of(&engine.codec, &id, &lost)),
+                    );
                     recovered.interrupted += 1;
                     recovered.unknown += 1;
                     if batch.len() >= RECOVER_AT_ONCE {

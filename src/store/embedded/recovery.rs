@@ -14,7 +14,7 @@ use super::table::{EncodedRecord, Table, restage};
 use super::wal::{self, Frame, Wal, WalContents};
 use crate::idempotency::RecordId;
 use crate::idempotency::id::BuildIdHasher;
-use crate::store::codec;
+use crate::store::codec::Head;
 
 /// Bytes put into the table at once.
 const AT_ONCE: usize = 1 << 20;
@@ -102,7 +102,7 @@ fn fold(
         let after = match record {
             None => None,
             Some(record) => {
-                let head = codec::peek(&id, &record).map_err(|error| {
+                let head = Head::decode(&id, &record).map_err(|error| {
                     RecoveryError::Damaged(format!("record {id} in its log: {error}"))
                 })?;
                 bytes += record.len();
@@ -111,7 +111,7 @@ fn fold(
         };
         let before = engine.raw(&id).map_err(|error| RecoveryError::Damaged(error.to_string()))?;
         // One that cannot be read back any more is replaced by what is known to be true.
-        let before = before.and_then(|bytes| codec::peek(&id, &bytes).ok());
+        let before = before.and_then(|bytes| Head::decode(&id, &bytes).ok());
         restage(engine, &mut batch, &id, before, after);
         if bytes >= AT_ONCE {
             bytes = 0;

@@ -19,7 +19,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, Slice};
 
 use crate::clock::Timestamp;
 use crate::idempotency::{Record, RecordId};
-use crate::store::codec::{self, Head};
+use crate::store::codec::{Codec, DecodeError, Head};
 use crate::store::{Query, StoreError};
 
 /// Bytes of journal that call for flushing what holds it; the engine's smallest.
@@ -63,13 +63,19 @@ pub(super) struct Table {
     pub(super) expiry: Keyspace,
     pub(super) subject: Keyspace,
     pub(super) meta: Keyspace,
+    pub(super) codec: Codec,
 }
 
 const NAMES: [&str; 5] = ["records", "open", "expiry", "subject", "meta"];
 
 impl Table {
     /// Opens the engine's directory; `create` makes what is missing.
-    pub(super) fn open(dir: &Path, cache: u64, create: bool) -> Result<Self, TableError> {
+    pub(super) fn open(
+        dir: &Path,
+        codec: Codec,
+        cache: u64,
+        create: bool,
+    ) -> Result<Self, TableError> {
         let open = || -> Result<Self, TableError> {
             let db = Database::builder(dir)
                 .cache_size(cache)
@@ -94,6 +100,7 @@ impl Table {
                 expiry: keyspace("expiry")?,
                 subject: keyspace("subject")?,
                 meta: keyspace("meta")?,
+                codec,
                 db,
             })
         };
@@ -144,7 +151,7 @@ impl Table {
 
     /// The record with this id.
     pub(super) fn get(&self, id: &RecordId) -> Result<Option<Record>, StoreError> {
-        self.raw(id)?.map(|bytes| decode(id, &bytes)).transpose()
+        self.raw(id)?.map(|bytes| decode(&self.codec, id, &bytes)).transpose()
     }
 
     /// A page of records. Those that cannot be read back are left out: `verify` names them, and one
@@ -315,8 +322,8 @@ pub(super) struct EncodedRecord {
 }
 
 impl EncodedRecord {
-    pub(super) fn of(id: &RecordId, record: &Record) -> Self {
-        Self { bytes: codec::encode(id, record).into(), head: Head::of(record) }
+    pub(super) fn of(codec: &Codec, id: &RecordId, record: &Record) -> Self {
+        Self { bytes: codec.encode(id, record).into(), head: Head::of(record) }
     }
 }
 
@@ -408,11 +415,11 @@ fn matches(record: &Record, query: &Query) -> bool {
         && query.expired_at.is_none_or(|at| head.expires.is_some_and(|expires| expires <= at))
 }
 
-pub(super) fn decode(id: &RecordId, bytes: &[u8]) -> Result<Record, StoreError> {
-    codec::decode(id, bytes).map_err(|error| corrupt(id, error))
+pub(super) fn decode(codec: &Codec, id: &RecordId, bytes: &[u8]) -> Result<Record, StoreError> {
+    codec.decode(id, bytes).map_err(|error| corrupt(id, error))
 }
 
-pub(super) fn corrupt(id: &RecordId, error: codec::DecodeError) -> StoreError {
+pub(super) fn corrupt(id: &RecordId, error: DecodeError) -> StoreError {
     StoreError::Corrupt { id: *id, reason: error.to_string() }
 }
 

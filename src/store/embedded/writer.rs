@@ -24,7 +24,7 @@ use super::wal::Wal;
 use crate::failpoint::{self, Point};
 use crate::idempotency::RecordId;
 use crate::idempotency::id::BuildIdHasher;
-use crate::store::codec::{self, Head};
+use crate::store::codec::Head;
 use crate::store::{StoreError, Swap};
 
 /// Compare-and-swaps that share one fsync, at most.
@@ -243,7 +243,9 @@ impl Writer {
         for (index, change) in changes.iter().enumerate() {
             let id = &change.id;
             let lost = |bytes: Option<&[u8]>| {
-                let winner = bytes.map(|bytes| decode(id, bytes).map(Box::new)).transpose()?;
+                let winner = bytes
+                    .map(|bytes| decode(&self.engine.codec, id, bytes).map(Box::new))
+                    .transpose()?;
                 Ok(Swap::Lost { index, winner })
             };
             // What the record is now, and its bytes if that is not what was expected.
@@ -264,7 +266,7 @@ impl Writer {
                 found.push(head);
             } else {
                 let bytes = self.engine.raw(id)?;
-                let head = bytes.as_ref().map(|bytes| codec::peek(id, bytes)).transpose();
+                let head = bytes.as_ref().map(|bytes| Head::decode(id, bytes)).transpose();
                 let head = head.map_err(|error| corrupt(id, error))?;
                 if head.map(|head| head.version) != change.expect {
                     return lost(bytes.as_deref());

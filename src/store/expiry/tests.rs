@@ -10,6 +10,7 @@ use crate::idempotency::record::Nonce;
 use crate::idempotency::retention::Keep;
 use crate::idempotency::{Record, RecordId, State};
 use crate::shutdown;
+use crate::store::codec::Codec;
 use crate::store::contract::{done, put_new};
 use crate::store::embedded::{DirectoryOptions, Embedded};
 use crate::store::samples::{self, T0, id, kept_for};
@@ -28,7 +29,13 @@ impl Timed {
     fn new() -> Arc<Self> {
         let dir = TempDir::new().unwrap();
         let path = dir.path().to_owned();
-        let options = DirectoryOptions { path, cache: 1 << 20, create: true, expect_id: None };
+        let options = DirectoryOptions {
+            path,
+            cache: 1 << 20,
+            create: true,
+            expect_id: None,
+            codec: Codec::plain(),
+        };
         let (store, _) = Embedded::open(&options).unwrap();
         let now = AtomicU64::new(T0.as_millis());
         Arc::new(Self { store, now, lists: AtomicUsize::new(0), _dir: dir })

@@ -16,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::idempotency::RecordId;
 use crate::idempotency::record::Nonce;
 use crate::store::Query;
-use crate::store::codec;
+use crate::store::codec::Head;
 use crate::store::shared::engine::{EngineError, ListedRecord};
 
 /// Shards in the first query; every further query reads four times as many.
@@ -264,7 +264,7 @@ fn end_of(prefix: &[u8]) -> Vec<u8> {
 /// True for a record still in the state of the index entry. An unreadable record is listed, for the
 /// reader to report.
 fn matches(id: &RecordId, bytes: &[u8], query: &Query) -> bool {
-    let Ok(head) = codec::peek(id, bytes) else { return true };
+    let Ok(head) = Head::decode(id, bytes) else { return true };
     (!query.open || head.open)
         && (!query.abandoned || head.in_flight)
         && (query.subject.is_none() || query.subject == head.subject)

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
 use crate::shutdown::Shutdown;
-use crate::store::codec::{self, Head};
+use crate::store::codec::{Codec, Head};
 use crate::store::{Change, Identity, Query};
 
 /// A compare-and-swap of a few records, applied as a whole or not at all.
@@ -41,7 +41,7 @@ pub(crate) struct GroupChange {
 /// A record as kept by an engine: the bytes, and the columns of the engine's indexes.
 #[derive(Debug)]
 pub(crate) struct StoredRecord {
-    /// Output of [`codec::encode`].
+    /// Output of [`Codec::encode`].
     pub(crate) bytes: Vec<u8>,
     /// Version, expiry, subject, and whether the record is open.
     pub(crate) head: Head,
@@ -51,9 +51,9 @@ pub(crate) struct StoredRecord {
 
 impl Group {
     /// Encodes changes into a group that was not sent yet.
-    pub(crate) fn of(changes: Vec<Change>) -> Self {
+    pub(crate) fn of(codec: &Codec, changes: Vec<Change>) -> Self {
         let changes = changes.into_iter().map(|change| GroupChange {
-            put: change.put.map(|record| StoredRecord::of(&change.id, &record)),
+            put: change.put.map(|record| StoredRecord::of(codec, &change.id, &record)),
             id: change.id,
             expect: change.expect,
         });
@@ -76,10 +76,10 @@ impl Group {
 }
 
 impl StoredRecord {
-    fn of(id: &RecordId, record: &Record) -> Self {
+    fn of(codec: &Codec, id: &RecordId, record: &Record) -> Self {
         let head = Head::of(record);
         let owner = head.in_flight.then_some(record.owner);
-        Self { bytes: codec::encode(id, record), head, owner }
+        Self { bytes: codec.encode(id, record), head, owner }
     }
 }
 

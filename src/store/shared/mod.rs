@@ -27,8 +27,9 @@ use self::lease::ReplicaLease;
 use self::message::{EVERYONE, Message};
 use self::notify::Notifier;
 use self::reads::ReadQueue;
+use super::codec::Codec;
 use super::watch::Watch;
-use super::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap, codec};
+use super::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
 use crate::clock::Timestamp;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
@@ -52,6 +53,7 @@ pub struct Timing {
 pub(crate) struct SharedStore<E: Engine> {
     engine: Arc<E>,
     identity: Identity,
+    codec: Codec,
     timing: Timing,
     commits: Arc<CommitQueue>,
     reads: ReadQueue,
@@ -79,6 +81,7 @@ impl<E: Engine> SharedStore<E> {
     pub(crate) async fn start(
         engine: Arc<E>,
         identity: Identity,
+        codec: Codec,
         timing: Timing,
     ) -> Result<Arc<Self>, String> {
         let owner = *uuid::Uuid::new_v4().as_bytes();
@@ -103,6 +106,7 @@ impl<E: Engine> SharedStore<E> {
         Ok(Arc::new(Self {
             engine,
             identity,
+            codec,
             timing,
             commits: queue,
             reads,
@@ -116,7 +120,12 @@ impl<E: Engine> SharedStore<E> {
         let read = self.reads.read(ids.to_vec());
         let records = timeout(self.timing.timeout, read).await.unwrap_or_else(|_| Err(late()));
         let records = records.map_err(StoreError::Unavailable)?;
-        ids.iter().zip(records).map(|(id, bytes)| decode_some(*id, bytes)).collect()
+        ids.iter().zip(records).map(|(id, bytes)| self.decode(*id, bytes)).collect()
+    }
+
+    fn decode(&self, id: RecordId, bytes: Option<Vec<u8>>) -> Result<Option<Record>, StoreError> {
+        let record = bytes.map(|bytes| self.codec.decode(&id, &bytes)).transpose();
+        record.map_err(|error| StoreError::Corrupt { id, reason: error.to_string() })
     }
 
     /// Registers the records that the changes put in flight, before the server can show them to
@@ -165,7 +174,7 @@ impl<E: Engine> SharedStore<E> {
                         "the store rejected a change it was not sent".to_owned(),
                     )
                 })?;
-                Ok(Swap::Lost { index, winner: decode_some(id, winner)?.map(Box::new) })
+                Ok(Swap::Lost { index, winner: self.decode(id, winner)?.map(Box::new) })
             }
         }
     }
@@ -195,7 +204,7 @@ impl<E: Engine> Store for SharedStore<E> {
         }
         let deadline = Instant::now() + self.timing.timeout;
         let registered = self.register(&changes);
-        let group = Group::of(changes);
+        let group = Group::of(&self.codec, changes);
         let queued = if group.claims() && !self.lease.is_valid() {
             Err(self.lease.expiry_reason())
         } else {
@@ -210,7 +219,7 @@ impl<E: Engine> Store for SharedStore<E> {
             let listed = bounded(limit, self.engine.list(&query)).await?;
             let mut page = Vec::with_capacity(listed.len());
             for (id, bytes) in listed {
-                match codec::decode(&id, &bytes) {
+                match self.codec.decode(&id, &bytes) {
                     Ok(record) => page.push((id, record)),
                     Err(error) => {
                         tracing::error!(
@@ -293,10 +302,4 @@ async fn bounded<T>(
 
 fn late() -> String {
     "the store did not answer in time".to_owned()
-}
-
-fn decode_some(id: RecordId, bytes: Option<Vec<u8>>) -> Result<Option<Record>, StoreError> {
-    let decode = |bytes: Vec<u8>| codec::decode(&id, &bytes);
-    let record = bytes.map(decode).transpose();
-    record.map_err(|error| StoreError::Corrupt { id, reason: error.to_string() })
 }

@@ -21,9 +21,10 @@ use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
 use crate::shutdown::{self, Shutdown};
+use crate::store::codec::{Codec, Head, SCHEMA};
 use crate::store::contract::{self, done, lost, put_new, replace};
 use crate::store::samples::{self, Random, T0, id};
-use crate::store::{Identity, Query, Store, StoreError, Swap, codec, reaper};
+use crate::store::{Identity, Query, Store, StoreError, Swap, reaper};
 
 /// Injected failure of a commit.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,7 +69,7 @@ impl MemoryEngine {
         let mut records = locked(&self.records);
         for (index, row) in group.changes.iter().enumerate() {
             let kept = records.get(&row.id);
-            let version = kept.map(|kept| codec::peek(&row.id, &kept.bytes).unwrap().version);
+            let version = kept.map(|kept| Head::decode(&row.id, &kept.bytes).unwrap().version);
             let own = |put: &StoredRecord| kept.is_some_and(|kept| kept.bytes == put.bytes);
             let again = group.resent && row.put.as_ref().map_or(kept.is_none(), own);
             if version != row.expect && !again {
@@ -143,7 +144,7 @@ impl Engine for MemoryEngine {
         let records = locked(&self.records);
         let mut found: Vec<(Option<Timestamp>, RecordId, Vec<u8>)> = Vec::new();
         for (id, kept) in records.iter() {
-            let head = codec::peek(id, &kept.bytes).unwrap();
+            let head = Head::decode(id, &kept.bytes).unwrap();
             let due = query.expired_at.is_none_or(|at| head.expires.is_some_and(|due| due <= at));
             let fits = (query.subject.is_none() || query.subject == head.subject)
                 && (!query.open || head.open)
@@ -202,8 +203,8 @@ const TIMING: Timing = Timing { timeout: Duration::from_secs(20), lease: Duratio
 
 async fn open(memory: &Arc<MemoryEngine>, timing: Timing) -> Arc<dyn Store> {
     let store_id = uuid::Uuid::from_bytes([5; 16]);
-    let identity = Identity { store_id, schema: codec::SCHEMA, created: T0 };
-    SharedStore::start(memory.clone(), identity, timing).await.unwrap()
+    let identity = Identity { store_id, schema: SCHEMA, created: T0 };
+    SharedStore::start(memory.clone(), identity, Codec::plain(), timing).await.unwrap()
 }
 
 async fn temporary() -> Box<Arc<dyn Store>> {
@@ -292,7 +293,7 @@ async fn many_go_as_two_groups_and_the_second_does_not_wait_for_a_first_that_han
     let until = Instant::now() + TIMING.timeout;
     let push = |n| {
         let claim = vec![put_new(id(n), samples::claim(n))];
-        queue.push(Group::of(claim), until).unwrap()
+        queue.push(Group::of(&Codec::plain(), claim), until).unwrap()
     };
     let mut asked: Vec<_> = (0..64).map(push).collect();
     let second = asked.split_off(32);

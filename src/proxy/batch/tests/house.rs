@@ -22,6 +22,7 @@ use crate::items;
 use crate::net::listen::ListenSocket;
 use crate::proxy::{self, Gateway};
 use crate::shutdown::{self, Tasks, Trigger};
+use crate::store::codec::Codec;
 use crate::store::embedded::{DirectoryOptions, Embedded, OpenError};
 use crate::store::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
 
@@ -145,8 +146,13 @@ impl House {
 
     async fn open(dir: TempDir, backend: SocketAddr, calls: Arc<AtomicUsize>) -> Self {
         let path = dir.path().join("store");
-        let options =
-            DirectoryOptions { path: path.clone(), cache: 1 << 20, create: true, expect_id: None };
+        let options = DirectoryOptions {
+            path: path.clone(),
+            cache: 1 << 20,
+            create: true,
+            expect_id: None,
+            codec: Codec::plain(),
+        };
         let real = timeout(PATIENCE, opened(&options)).await.expect("the store before is closed");
         let store = Arc::new(Faulty {
             real,

@@ -12,6 +12,7 @@ use super::super::memtable::Memtable;
 use super::super::table::{EncodedRecord, Table, TableError};
 use super::unlocked;
 use crate::idempotency::RecordId;
+use crate::store::codec::Codec;
 use crate::store::samples::{Random, claim};
 
 fn id(random: &mut Random) -> RecordId {
@@ -24,7 +25,7 @@ fn ids(random: &mut Random, count: usize) -> Vec<RecordId> {
 }
 
 fn table(dir: &Path) -> Table {
-    unlocked(|| match Table::open(dir, 1 << 20, true) {
+    unlocked(|| match Table::open(dir, Codec::plain(), 1 << 20, true) {
         Err(TableError::Locked) => None,
         opened => Some(opened.ok().unwrap()),
     })
@@ -36,7 +37,7 @@ fn put(engine: &Table, ids: &[RecordId]) {
 
 fn put_recent(recent: &Memtable, ids: &[RecordId]) {
     for id in ids {
-        recent.put(*id, None, Some(EncodedRecord::of(id, &claim(1))), 0);
+        recent.put(*id, None, Some(EncodedRecord::of(&Codec::plain(), id, &claim(1))), 0);
     }
 }
 

@@ -26,7 +26,13 @@ const CACHE: u64 = 1 << 20;
 const FEW_IDS: FilterSizes = FilterSizes { least: 16, most: 128 };
 
 fn options(path: &Path) -> DirectoryOptions {
-    DirectoryOptions { path: path.to_owned(), cache: CACHE, create: true, expect_id: None }
+    DirectoryOptions {
+        path: path.to_owned(),
+        cache: CACHE,
+        create: true,
+        expect_id: None,
+        codec: Codec::plain(),
+    }
 }
 
 fn open(path: &Path) -> (Arc<Embedded>, Recovered) {
@@ -38,7 +44,7 @@ fn open(path: &Path) -> (Arc<Embedded>, Recovered) {
 
 /// The table of a closed store.
 fn table(path: &Path) -> Table {
-    unlocked(|| match Table::open(&path.join("data/table"), CACHE, false) {
+    unlocked(|| match Table::open(&path.join("data/table"), Codec::plain(), CACHE, false) {
         Err(TableError::Locked) => None,
         opened => Some(opened.ok().unwrap()),
     })
@@ -201,11 +207,12 @@ async fn a_corrupt_record_is_refused_and_left_while_others_go_on() {
 
     let (store, recovered) = open(dir.path());
     assert_eq!((recovered.interrupted, recovered.unknown), (2, 2));
-    let named = vec![(id(2), "its checksum is wrong".to_owned())];
+    let named = vec![(id(2), "the checksum does not match".to_owned())];
     assert_eq!((recovered.corrupt, recovered.corrupt_count), (named, 1));
 
     for n in [2, 4] {
-        let corrupt = StoreError::Corrupt { id: id(n), reason: "its checksum is wrong".to_owned() };
+        let corrupt =
+            StoreError::Corrupt { id: id(n), reason: "the checksum does not match".to_owned() };
         assert_eq!(store.get(id(n)).await, Err(corrupt.clone()));
         for change in [put_new(id(n), samples::claim(n)), replace(id(n), 1, None)] {
             let both = vec![put_new(id(100), samples::claim(100)), change];

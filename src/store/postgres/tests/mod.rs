@@ -14,11 +14,12 @@ use super::values::to_uuid;
 use super::{OpenedEngine, PostgresEngine, PostgresOptions};
 use crate::idempotency::{Record, RecordId};
 use crate::servers;
+use crate::store::codec::Codec;
 use crate::store::contract::{self, put_new, replace};
 use crate::store::samples::{self, id};
 use crate::store::shared::engine::{CasResult, Engine, EngineError, Group};
 use crate::store::shared::{SharedStore, Timing};
-use crate::store::{Change, Query, Store, codec};
+use crate::store::{Change, Query, Store};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -50,11 +51,11 @@ async fn open(options: &PostgresOptions) -> Arc<PostgresEngine> {
 async fn store(options: &PostgresOptions) -> Arc<dyn Store> {
     let OpenedEngine { engine, identity, .. } = PostgresEngine::open(options).await.unwrap();
     let timing = Timing { timeout: TIMEOUT, lease: Duration::from_secs(60) };
-    SharedStore::start(engine, identity, timing).await.unwrap()
+    SharedStore::start(engine, identity, Codec::plain(), timing).await.unwrap()
 }
 
 fn group(changes: Vec<Change>) -> Group {
-    Group::of(changes)
+    Group::of(&Codec::plain(), changes)
 }
 
 /// The same, sent for the second time.
@@ -63,7 +64,7 @@ fn again(changes: Vec<Change>) -> Group {
 }
 
 fn bytes(n: u64, record: &Record) -> Vec<u8> {
-    codec::encode(&id(n), record)
+    Codec::plain().encode(&id(n), record)
 }
 
 fn lost(index: usize, winner: Option<Vec<u8>>) -> CasResult {

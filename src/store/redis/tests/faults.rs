@@ -243,7 +243,7 @@ async fn a_partly_made_change_is_completed() {
             // entries.
             let there = engine.read(&[id(1)]).await.unwrap().remove(0);
             let listed_open = listed(&engine, query(true, None)).await;
-            let record = there.as_ref().map(|bytes| codec::decode(&id(1), bytes).unwrap());
+            let record = there.as_ref().map(|bytes| Codec::plain().decode(&id(1), bytes).unwrap());
             let is_open = record.is_some_and(|record| record.is_in_flight());
             assert_eq!(listed_open.contains(&id(1)), is_open, "{command}: {first:?}");
         }

@@ -11,11 +11,12 @@ use std::time::Duration;
 use super::{Redis, RedisOptions};
 use crate::idempotency::{Record, RecordId};
 use crate::servers;
+use crate::store::codec::Codec;
 use crate::store::contract::{self, put_new, replace};
 use crate::store::samples::{self, id};
 use crate::store::shared::engine::{CasResult, Engine, EngineError, Group, OpenedEngine};
 use crate::store::shared::{SharedStore, Timing};
-use crate::store::{Change, Query, Store, codec};
+use crate::store::{Change, Query, Store};
 
 const LONG_LIMIT: Duration = Duration::from_secs(30);
 
@@ -55,11 +56,11 @@ async fn open(options: &RedisOptions) -> Arc<Redis> {
 async fn store(options: &RedisOptions) -> Arc<dyn Store> {
     let OpenedEngine { engine, identity, .. } = Redis::open(options).await.unwrap();
     let timing = Timing { timeout: LONG_LIMIT, lease: Duration::from_secs(60) };
-    SharedStore::start(engine, identity, timing).await.unwrap()
+    SharedStore::start(engine, identity, Codec::plain(), timing).await.unwrap()
 }
 
 fn group(changes: Vec<Change>) -> Group {
-    Group::of(changes)
+    Group::of(&Codec::plain(), changes)
 }
 
 /// The same group, sent for the second time.
@@ -75,7 +76,7 @@ fn at(shard: u8, n: u64) -> RecordId {
 }
 
 fn bytes(id: &RecordId, record: &Record) -> Vec<u8> {
-    codec::encode(id, record)
+    Codec::plain().encode(id, record)
 }
 
 fn lost(index: usize, winner: Option<Vec<u8>>) -> CasResult {

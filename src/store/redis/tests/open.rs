@@ -183,7 +183,7 @@ async fn an_incomplete_store_is_refused_or_completed() {
         cli(&["HSET", meta, "schema", schema]);
         check_refused(&options, &[expected]).await;
     }
-    cli(&["HSET", meta, "schema", &codec::SCHEMA.to_string()]);
+    cli(&["HSET", meta, "schema", &crate::store::codec::SCHEMA.to_string()]);
 
     let marker = cli(&["GET", "oncegate:{07}:store"]);
     cli(&["DEL", "oncegate:{07}:store"]);
