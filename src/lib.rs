@@ -12,11 +12,10 @@
 //! - [`demo`]: the told story of the lost answer.
 //! - `gateway`: starting all of it and ending it.
 //! - [`cli`] and [`commands`]: what may be typed and what it does.
-//! - leaves: [`base64`], [`body`], [`clock`], [`failpoint`], [`json`], `net`, [`nonce`],
+//! - leaves: [`body`], [`clock`], [`failpoint`], [`json`], `net`, [`nonce`],
 //!   [`observe`], `percent`, [`problem`], [`shutdown`].
 
 pub mod admin;
-pub mod base64;
 pub mod body;
 pub mod cli;
 pub mod clock;

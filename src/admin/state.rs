@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::config::{Config, Mode, defaults};
 use crate::shutdown::Tasks;
 use crate::store::Store;
-use crate::store::cache::Hot;
+use crate::store::cache::RecordCache;
 
 /// Concurrent requests to the records API; further requests wait. Each may hold a page of
 /// records.
@@ -20,7 +20,7 @@ const BESIDES: u64 = 64 << 10;
 #[derive(Debug)]
 pub struct AdminState {
     pub(super) store: Arc<dyn Store>,
-    pub(super) hot: Arc<Hot>,
+    pub(super) hot: Arc<RecordCache>,
     pub(super) config: Config,
     /// Digest of the token.
     pub(super) token: Option<[u8; 32]>,
@@ -35,7 +35,7 @@ pub struct AdminState {
 
 impl AdminState {
     /// Creates the state for a gateway's configuration, store, cache and tasks.
-    pub fn new(config: Config, store: Arc<dyn Store>, hot: Arc<Hot>, tasks: Tasks) -> Self {
+    pub fn new(config: Config, store: Arc<dyn Store>, hot: Arc<RecordCache>, tasks: Tasks) -> Self {
         let most = config.routes.iter().filter_map(|route| match &route.mode {
             Mode::Request(mode) => Some(mode.record.max_stored_body),
             Mode::Items(_) | Mode::Off => None,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+use super::batch::cache::BatchCache;
 use super::batch::locks::Busy;
 use super::budget::Budget;
 use super::request::inflight::{InFlight, Quota};
@@ -14,7 +15,7 @@ use crate::config::Config;
 use crate::settle::retry::Unfinished;
 use crate::shutdown;
 use crate::store::Store;
-use crate::store::cache::Hot;
+use crate::store::cache::RecordCache;
 use crate::upstream::Upstream;
 
 /// Everything the exchanges share.
@@ -25,7 +26,9 @@ pub(crate) struct Gateway {
     /// Where records are kept.
     pub(crate) store: Arc<dyn Store>,
     /// Final records that were asked for lately.
-    pub(crate) hot: Arc<Hot>,
+    pub(crate) hot: Arc<RecordCache>,
+    /// Replies to batches whose items are all done.
+    pub(crate) batch_replies: BatchCache,
     /// The calls in flight in this process.
     pub(crate) calls: Arc<InFlight>,
     /// What batches of this process are sending.
@@ -106,8 +109,8 @@ impl Gateway {
             crate::config::Mode::Off => permits(0),
         });
         let hot = match store.is_shared() {
-            true => Hot::for_a_while(HOT_BYTES, HOT_FOR),
-            false => Hot::new(HOT_BYTES),
+            true => RecordCache::with_time_to_live(RECORD_CACHE, RECORD_TIME_TO_LIVE),
+            false => RecordCache::new(RECORD_CACHE),
         };
         Ok(Arc::new(Self {
             router: Router::new(&config.routes)?,
@@ -117,6 +120,7 @@ impl Gateway {
             quota: limits.in_flight_per_tenant.map(Quota::new),
             waiters: waiters.collect(),
             hot: Arc::new(hot),
+            batch_replies: BatchCache::new(BATCH_CACHE),
             calls: Arc::new(InFlight::default()),
             busy: Arc::default(),
             store,
@@ -127,9 +131,12 @@ impl Gateway {
     }
 }
 
-/// Memory for final records that were asked for lately.
-const HOT_BYTES: u64 = 32 << 20;
+/// Bytes of memory for final records.
+const RECORD_CACHE: u64 = 24 << 20;
 
-/// How long one stays there where other processes may purge it: they say so, and a message may be
-/// lost. After that the store is asked again.
-const HOT_FOR: Duration = Duration::from_secs(60);
+/// Bytes of memory for the replies to finished batches.
+const BATCH_CACHE: u64 = 8 << 20;
+
+/// Longest stay of a record in memory where other processes may purge it: they announce a purge, and
+/// the message may be lost. After that the store is asked again.
+const RECORD_TIME_TO_LIVE: Duration = Duration::from_secs(60);

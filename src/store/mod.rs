@@ -145,7 +145,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Tells every other process that this record, which may be in its memory, is another now.
     ///
     /// # Errors
-    /// When the message was not sent; see [`cache::Hot::for_a_while`] for what holds then.
+    /// When the message was not sent; see [`cache::RecordCache::with_time_to_live`] for what holds then.
     fn announce(&self, _id: RecordId) -> StoreFuture<'_, ()> {
         Box::pin(async { Ok(()) })
     }

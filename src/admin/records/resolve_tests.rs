@@ -10,7 +10,7 @@ use crate::config;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId, State};
 use crate::shutdown::Tasks;
-use crate::store::cache::Hot;
+use crate::store::cache::RecordCache;
 use crate::store::samples::{self, T0};
 use crate::store::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
 
@@ -60,7 +60,7 @@ impl Store for Fake {
 /// An state whose memory has the answer of a record, and its store.
 fn state() -> (Arc<AdminState>, Arc<Fake>) {
     let record = samples::kept(1, 10);
-    let hot = Arc::new(Hot::new(1 << 20));
+    let hot = Arc::new(RecordCache::new(1 << 20));
     hot.put(samples::id(1), record.clone());
     let store = Arc::new(Fake {
         record: Mutex::new(record),

@@ -5,6 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, DATE, HeaderName, HeaderValue};
 use serde::Deserialize;
@@ -12,7 +13,6 @@ use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde_json::{Map, Value, json};
 
 use crate::admin::error::ApiError;
-use crate::base64;
 use crate::clock::{Timestamp, rfc3339};
 use crate::idempotency::record::StoredResponse;
 
@@ -111,7 +111,7 @@ impl ResponseInput {
                 let kind = if json { "application/json" } else { "text/plain; charset=utf-8" };
                 Ok((Bytes::from(text.clone()), kind))
             }
-            (None, Some(text)) => match base64::decode(text) {
+            (None, Some(text)) => match BASE64_STANDARD.decode(text).ok() {
                 Some(bytes) => Ok((Bytes::from(bytes), "application/octet-stream")),
                 None => Err(invalid("`response.body_base64` is not Base64 (RFC 4648, padded)")),
             },

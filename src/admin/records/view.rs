@@ -1,9 +1,9 @@
 //! Records in the form shown to operators. Keys are shown, because operators need them; request
 //! content is not stored, so no credentials are shown.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 
-use crate::base64;
 use crate::clock::{Timestamp, rfc3339};
 use crate::idempotency::history::HistoryEntry;
 use crate::idempotency::ledger::Fulfillment;
@@ -198,7 +198,7 @@ fn answered(response: &StoredResponse) -> Value {
     });
     match std::str::from_utf8(&response.body) {
         Ok(text) => shown["body"] = text.into(),
-        Err(_) => shown["body_base64"] = base64::encode(&response.body).into(),
+        Err(_) => shown["body_base64"] = BASE64_STANDARD.encode(&response.body).into(),
     }
     shown
 }

@@ -32,7 +32,7 @@ impl Claiming<'_> {
     pub(crate) async fn claim(&mut self) -> Result<(ClaimedItems, Bytes), Answer> {
         let (gateway, mode) = (self.gateway, self.mode);
         let mut elsewhere = Elsewhere::default();
-        let mut dropped = gateway.hot.dropped();
+        let mut dropped = gateway.hot.generation();
         let mut tries = 0;
         while tries < MAX_TRIES {
             let Start { route, intake, records, plan, .. } = &mut self.start;
@@ -62,7 +62,7 @@ impl Claiming<'_> {
                 Some(true) if self.wait(&mut elsewhere).await => {}
                 Some(_) => return Err(parallel(mode, reply::RETRY_LATER)),
             }
-            dropped = gateway.hot.dropped();
+            dropped = gateway.hot.generation();
             self.look().await.map_err(Err)?;
         }
         tracing::error!("the records of a batch kept changing; nothing was sent");

@@ -6,6 +6,7 @@
 //! cannot cancel, `told` writes the answers. What a batch is, what is still to send and what was
 //! issued is decided in `items`.
 
+pub(crate) mod cache;
 mod claim;
 mod claims;
 mod forward;
@@ -59,7 +60,7 @@ pub(crate) async fn exchange(
     let mut waiting = None;
     let mut elsewhere = Elsewhere::default();
     loop {
-        let dropped = gateway.hot.dropped();
+        let dropped = gateway.hot.generation();
         let records = match looked {
             true => ledger::read(gateway, &intake.ids).await?,
             false => ledger::unread(&intake.ids),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use super::cache::BatchReply;
 use super::locks::Name;
 use crate::config::ItemsMode;
 use crate::idempotency::fingerprint::Fingerprint;
@@ -14,7 +15,6 @@ use crate::problem::Problem;
 use crate::proxy::incoming::Arrived;
 use crate::proxy::request::read::{self as intake, Whole};
 use crate::proxy::state::Gateway;
-use crate::store::cache::Merged;
 
 /// A batch, whole and valid.
 pub(crate) struct Intake {
@@ -38,7 +38,7 @@ pub(crate) struct Intake {
 pub(crate) enum Read {
     Batch(Box<Intake>),
     /// Its answer is known: nothing is to be sent for it any more.
-    Known(Arc<Merged>),
+    Known(Arc<BatchReply>),
     Refused(BatchError),
 }
 
@@ -59,7 +59,9 @@ pub(crate) async fn read(
     let named = borrowed(&parameters);
     let request = BatchRequest { tenant: &tenant, parameters: &named, body: &body };
     let verbatim = verbatim(&gateway.config.routes[route].name, &request);
-    if let Some(merged) = gateway.hot.merged(&verbatim, gateway.store.now()) {
+    if let Some(merged) =
+        gateway.batch_replies.get(&verbatim, gateway.store.now(), gateway.hot.generation())
+    {
         return Ok(Read::Known(merged));
     }
     let document = match Document::parse(&body) {

@@ -10,6 +10,7 @@ use http::header::{
 };
 use http::{Response, StatusCode, response};
 
+use super::cache::BatchReply;
 use super::ledger::{Records, as_told};
 use super::read::Intake;
 use crate::body::{Body, OwningBody, full};
@@ -23,7 +24,6 @@ use crate::proxy::budget::Reservation;
 use crate::proxy::reply;
 use crate::proxy::request::read as intake;
 use crate::proxy::state::Gateway;
-use crate::store::cache::Merged;
 
 /// Headers that are about the exact bytes of a body, which change here.
 const ABOUT_BYTES: [HeaderName; 8] = [
@@ -118,31 +118,31 @@ pub(crate) fn merged(
     Ok(Response::from_parts(head, body))
 }
 
-/// The answer of a batch whose items are all done, for whoever sends it again; `dropped`: see
-/// [`Merged::dropped`].
+/// The answer of a batch whose items are all done, for whoever sends it again; `generation`: see
+/// [`BatchReply::generation`].
 pub(crate) fn done(
     mode: &ItemsMode,
     batch: &items::Batch,
     records: &Records,
-    dropped: u64,
-) -> Option<Arc<Merged>> {
+    generation: u64,
+) -> Option<Arc<BatchReply>> {
     let done = |ledger: &&Ledger| ledger.is_done();
     let entries: Vec<&Ledger> = records
         .iter()
         .map(|record| record.as_deref()?.ledger().filter(done))
         .collect::<Option<_>>()?;
     let rendered = items::render(&mode.rules, batch, &entries, None);
-    Some(Arc::new(Merged {
+    Some(Arc::new(BatchReply {
         status: rendered.status,
         body: Bytes::from(rendered.body),
         kept_until: expires(records),
         holds_until: records.iter().flatten().filter_map(|record| record.expires()).min(),
-        dropped,
+        generation,
     }))
 }
 
 /// That answer: nothing was sent. `held`: memory to hold until the client has it.
-pub(crate) fn again(mode: &ItemsMode, merged: &Merged, held: Option<Reservation>) -> Answer {
+pub(crate) fn again(mode: &ItemsMode, merged: &BatchReply, held: Option<Reservation>) -> Answer {
     let mut response = Response::new(Body::streamed(OwningBody::new(merged.body.clone(), held)));
     // Templates have statuses that were checked.
     *response.status_mut() = StatusCode::from_u16(merged.status).unwrap_or(StatusCode::OK);
@@ -174,19 +174,19 @@ pub(crate) fn worded(words: Option<&Refusal>, dialect: Dialect, problem: Problem
     Ok(response)
 }
 
-/// The answer of a batch of which nothing is to be sent; `dropped` as it was before its records were
+/// The answer of a batch of which nothing is to be sent; `generation` as it was before its records were
 /// read.
 pub(crate) fn replay(
     gateway: &Gateway,
     mode: &ItemsMode,
     intake: &Intake,
     records: &Records,
-    dropped: u64,
+    generation: u64,
 ) -> Answer {
     let records = &*as_told(records, gateway.store.now());
     let memory = memory(gateway, records)?;
-    if let Some(merged) = done(mode, &intake.batch, records, dropped) {
-        gateway.hot.put_merged(intake.verbatim, merged.clone());
+    if let Some(merged) = done(mode, &intake.batch, records, generation) {
+        gateway.batch_replies.put(intake.verbatim, merged.clone());
         return again(mode, &merged, Some(memory));
     }
     merged(mode, &intake.batch, records, None, Some(memory))

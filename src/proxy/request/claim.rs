@@ -44,7 +44,7 @@ pub(crate) struct Claimed {
     settled: bool,
 }
 
-/// What was met instead of one's own record, and what `Hot::dropped` gave before.
+/// What was met instead of one's own record, and what `RecordCache::generation` gave before.
 pub(crate) struct Winner(Option<Box<Record>>, u64);
 
 /// How recording a final answer ended.
@@ -87,7 +87,7 @@ impl Claimed {
         });
         let mut expect = None;
         for _ in 0..MAX_TRIES {
-            let dropped = gateway.hot.dropped();
+            let dropped = gateway.hot.generation();
             let change = Change { id, expect, put: Some(record.clone()) };
             let winner = match gateway.store.swap(vec![change]).await {
                 Ok(Swap::Done) => {
@@ -137,7 +137,7 @@ impl Claimed {
     pub(crate) async fn complete(&mut self, answer: Answer) -> Settled {
         let (now, retention) = (self.gateway.store.now(), self.retention);
         for _ in 0..MAX_TRIES {
-            let dropped = self.gateway.hot.dropped();
+            let dropped = self.gateway.hot.generation();
             let next = Arc::new(self.record.completed(answer.clone(), retention, now));
             let expires = next.expires();
             match self.put(Some(next)).await {

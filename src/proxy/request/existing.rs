@@ -13,7 +13,7 @@ use crate::store::{Change, StoreError, Swap};
 /// it is told all the same, and perhaps once more as the first.
 const NOTE_WITHIN: Duration = Duration::from_secs(1);
 
-/// A record as it was read, and what [`Hot::dropped`](crate::store::cache::Hot::dropped) gave before.
+/// A record as it was read, and what [`RecordCache::generation`](crate::store::cache::RecordCache::generation) gave before.
 pub(crate) type Met<'a> = (&'a Record, u64);
 
 /// What a request is told that could not be claimed: a disk that takes no claims can be read all the
@@ -27,7 +27,7 @@ pub(crate) async fn without_a_claim(
     if gateway.store.is_shared() {
         return unavailable(error);
     }
-    let dropped = gateway.hot.dropped();
+    let dropped = gateway.hot.generation();
     let found = gateway.store.get(id).await.ok().flatten();
     let Some(found) = found.filter(|found| found.attempt != claim.attempt) else {
         return unavailable(error);
@@ -55,7 +55,7 @@ pub(crate) async fn recorded(
     id: RecordId,
     fingerprint: &Fingerprint,
 ) -> Option<Told> {
-    let dropped = gateway.hot.dropped();
+    let dropped = gateway.hot.generation();
     let record = match gateway.store.get(id).await {
         Ok(record) => record?,
         Err(error) => return Some(unavailable(&error)),
@@ -80,7 +80,7 @@ pub(crate) async fn known(
                 if recovered {
                     first = tell_first(gateway, id, record).await;
                 } else {
-                    gateway.hot.put_unless_dropped(id, record.clone(), dropped);
+                    gateway.hot.put_read(id, record.clone(), dropped);
                 }
             }
             Told::Final { response: response.clone(), expires, recovered: first }

@@ -27,7 +27,7 @@ use crate::config::RequestMode;
 use crate::idempotency::key::{KeyError, KeySource};
 use crate::idempotency::{Decision, Fingerprint, decide};
 use crate::problem::Disposition;
-use crate::store::cache::Known;
+use crate::store::cache::CachedRecord;
 
 /// How often a request looks again for the call that its key belongs to. Each time another request
 /// with its key was refused meanwhile, and the store had no record of the key.
@@ -157,7 +157,7 @@ fn expected_rest(flight: &Flight) -> Duration {
 /// The answer a final record in memory gives; `None` when it no longer decides.
 fn remembered(
     gateway: &Gateway,
-    known: &Known,
+    known: &CachedRecord,
     intake: &Intake,
     mode: &RequestMode,
 ) -> Option<Answer> {

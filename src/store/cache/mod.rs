@@ -1,293 +1,267 @@
-//! Final answers kept in memory, so that a replay reads no disk.
+//! Memory cache of final answers, so that a replay reads neither disk nor network.
 //!
-//! Only final records whose answer was kept go in, and the answers of batches whose items are all
-//! done: nothing but an operator's purge can change them before they expire, and that drops them here
-//! and, by a message, in every other process. Whoever uses one decides on it with its own time, so an
-//! entry is never wrong, only absent. Bounded by bytes; the least useful entries leave
-//! first. Work in flight is never here.
+//! Only final records whose answer was kept are cached. Nothing but an operator's purge changes such
+//! a record before its expiry, and a purge drops the record here and, by a message, in every other
+//! process. Callers decide on a cached record with their own time, so an entry is never wrong, only
+//! absent. The cache is bounded by bytes, and the least recently used entries leave first: a retry
+//! comes late, and a policy that prefers frequent entries would drop the answer before the retry.
 //!
-//! What goes in was asked for again: a record when it was first replayed, a batch when it came back
-//! done. Most never are, and an entry costs as much as a tenth of a request. Of a store on a server a
-//! record goes in when it is completed, written down until somebody asks for it: the server may be
-//! away then.
+//! The embedded store caches a record at the first replay: most answers are never asked for again,
+//! and an entry costs about a microsecond. Records of a store on a server are cached on completion,
+//! encoded until somebody asks, because the server may be unreachable by then.
+
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
-use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{OptionsBuilder, Weighter};
+use moka::Expiry;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
 use tokio::sync::broadcast;
 
-use crate::clock::Timestamp;
 use crate::idempotency::fingerprint::{MAX_VERBATIM, Verbatim};
 use crate::idempotency::id::BuildIdHasher;
 use crate::idempotency::record::StoredResponse;
 use crate::idempotency::{Answer, Record, RecordId, State};
 use crate::store::codec::Codec;
 
-/// Bytes of answers kept in memory, unless the caller says otherwise.
-pub const CAPACITY: u64 = 32 << 20;
-
-/// An answer larger than this is not kept here: one must not push out hundreds.
+/// Largest entry in bytes, so that one answer cannot evict hundreds.
 const MAX_ENTRY: u64 = 256 << 10;
 
-/// What an entry costs beside its contents: the cache's own books, the allocations, the lines that
-/// the gateway adds to a replay, and the request that it is remembered by.
+/// Entries of at least so many bytes evict at once. Smaller ones do so in batches of 64, which lets
+/// the cache exceed its capacity by less than 64 such entries.
+const EVICT_AT_ONCE: u32 = 32 << 10;
+
+/// Cost of an entry beside its contents: bookkeeping of the cache, allocations, the header lines
+/// that the gateway adds to a replay, and the verbatim request.
 const OVERHEAD: usize = 1024 + MAX_VERBATIM;
 
-/// What a header line costs: in the record beside name and value, and in the map of its replay.
+/// Cost of a header line beside name and value, in the record and in the headers of the replay.
 const HEADER: usize = 80 + 120;
 
-/// Bytes of a part of the cache, about: each has its own lock, and gives room only to itself.
-const SHARD: u64 = 4 << 20;
-/// Entries of a usual size; the tables are made for so many.
-const USUAL_ENTRY: u64 = 4 << 10;
-
-/// The cache of final answers.
-pub struct Hot {
-    entries: Cache<RecordId, Held, Weight, BuildIdHasher, DefaultLifecycle<RecordId, Held>>,
+/// Cache of final records with their answers.
+pub struct RecordCache {
+    entries: Cache<RecordId, Entry, BuildIdHasher>,
+    codec: Codec,
     max_entry: u64,
-    /// How long an entry counts; `None`: as long as it stays.
-    longest: Option<Duration>,
-    /// Counts the records that were dropped because they changed. A batch's answer is made of
-    /// records that it does not name, so that it holds only while none was.
-    dropped: AtomicU64,
+    /// Longest stay of an entry; `None`: without such a limit.
+    time_to_live: Option<Duration>,
+    /// Number of drops so far. An insertion compares the value from before its record was read, so
+    /// that no record enters the cache that was dropped in between.
+    generation: AtomicU64,
 }
 
-impl fmt::Debug for Hot {
+impl fmt::Debug for RecordCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hot").field("bytes", &self.bytes()).finish_non_exhaustive()
+        f.debug_struct("RecordCache").field("bytes", &self.bytes()).finish_non_exhaustive()
     }
 }
 
-/// An entry, about how many bytes it takes, and until when it counts.
-#[derive(Debug, Clone)]
-struct Held {
-    entry: Entry,
+/// A cached value with its approximate size and its longest stay.
+#[derive(Clone)]
+struct Entry {
+    form: Form,
     weight: u32,
-    until: Option<Instant>,
+    lifetime: Option<Duration>,
 }
 
-#[derive(Clone, Copy)]
-struct Weight;
-
-impl Weighter<RecordId, Held> for Weight {
-    fn weight(&self, _: &RecordId, held: &Held) -> u64 {
-        u64::from(held.weight)
-    }
+#[derive(Clone)]
+enum Form {
+    Decoded(Arc<CachedRecord>),
+    Encoded(Arc<EncodedEntry>),
 }
 
-#[derive(Debug, Clone)]
-enum Entry {
-    Record(Arc<Known>),
-    Written(Arc<Written>),
-    Batch(Arc<Merged>),
-}
-
-/// A record that nobody has asked for yet: few pieces of memory instead of a dozen, most of which would
-/// go as they came. The first who asks reads it, in its place: nothing is put back that was dropped
-/// meanwhile.
-#[derive(Debug)]
-struct Written {
+/// A record that nobody has asked for yet: one allocation instead of a dozen, most of which would be
+/// freed unused. The first reader decodes in place, so that decoding never re-inserts a record that
+/// was dropped meanwhile.
+struct EncodedEntry {
     bytes: Box<[u8]>,
-    known: OnceLock<Arc<Known>>,
+    decoded: OnceLock<Arc<CachedRecord>>,
 }
 
-/// What the client of a batch is told once all of its items are done.
-#[derive(Debug)]
-pub struct Merged {
-    /// The status.
-    pub status: u16,
-    /// The body: JSON.
-    pub body: Bytes,
-    /// Until when all of it is kept, as clients are told.
-    pub kept_until: Option<Timestamp>,
-    /// From when on some of it may be gone: the answer is to be made anew.
-    pub holds_until: Option<Timestamp>,
-    /// What [`Hot::dropped`] gave before the records were read.
-    pub dropped: u64,
+/// Per-entry expiry, as the entry says.
+struct EntryLifetime;
+
+impl Expiry<RecordId, Entry> for EntryLifetime {
+    fn expire_after_create(&self, _: &RecordId, entry: &Entry, _: Instant) -> Option<Duration> {
+        entry.lifetime
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &RecordId,
+        entry: &Entry,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        entry.lifetime
+    }
 }
 
 /// A final record in memory.
 #[derive(Debug)]
-pub struct Known {
+pub struct CachedRecord {
     /// The record.
     pub record: Arc<Record>,
-    /// The very bytes of a request that was found to be the record's. Whoever sends the same again
-    /// need not be compared member by member.
+    /// Bytes of a request that matched the record's fingerprint. The same bytes need no comparison
+    /// member by member.
     pub verbatim: OnceLock<Verbatim>,
-    /// The headers of its replay, once there was one, under the name of the header that marks it.
+    /// Headers of the first replay, under the name of the header that marks replays.
     pub replay: OnceLock<(HeaderName, HeaderMap)>,
 }
 
-impl From<Arc<Record>> for Known {
+impl From<Arc<Record>> for CachedRecord {
     fn from(record: Arc<Record>) -> Self {
         Self { record, verbatim: OnceLock::new(), replay: OnceLock::new() }
     }
 }
 
-impl Hot {
-    /// A cache of at most about `capacity` bytes; zero keeps nothing.
+impl RecordCache {
+    /// A cache of at most about `capacity` bytes; zero caches nothing.
     pub fn new(capacity: u64) -> Self {
         Self::build(capacity, None)
     }
 
-    /// The same for a store that other processes use too: nothing stays longer than `longest`,
-    /// because a message that it was purged may be lost.
-    pub fn for_a_while(capacity: u64, longest: Duration) -> Self {
-        Self::build(capacity, Some(longest))
+    /// A cache for a store that other processes use too. No entry stays longer than `time_to_live`,
+    /// because the message about a purge may be lost.
+    pub fn with_time_to_live(capacity: u64, time_to_live: Duration) -> Self {
+        Self::build(capacity, Some(time_to_live))
     }
 
-    fn build(capacity: u64, longest: Option<Duration>) -> Self {
-        let shards = (capacity / SHARD).clamp(1, 8) as usize;
-        let items = (capacity / USUAL_ENTRY) as usize;
-        let (hasher, lifecycle) = (BuildIdHasher::default(), DefaultLifecycle::default());
-        let options = OptionsBuilder::new()
-            .shards(shards)
-            .estimated_items_capacity(items)
-            .weight_capacity(capacity)
-            // The other half is left to the newest, most of which nobody asks for again.
-            .hot_allocation(0.5)
-            .build();
-        let entries = match options {
-            Ok(options) => Cache::with_options(options, Weight, hasher, lifecycle),
-            // Only without a capacity.
-            Err(_) => Cache::with(items, capacity, Weight, hasher, lifecycle),
-        };
-        let (max_entry, dropped) = (MAX_ENTRY.min(capacity), AtomicU64::new(0));
-        Self { entries, max_entry, longest, dropped }
-    }
-
-    fn entry(&self, id: &RecordId) -> Option<Entry> {
-        let Held { entry, until, .. } = self.entries.get(id)?;
-        if until.is_some_and(|until| until <= Instant::now()) {
-            self.entries.remove(id);
-            return None;
+    fn build(capacity: u64, time_to_live: Option<Duration>) -> Self {
+        let entries = Cache::builder()
+            .max_capacity(capacity)
+            .weigher(|_: &RecordId, entry: &Entry| entry.weight)
+            .eviction_policy(EvictionPolicy::lru())
+            .expire_after(EntryLifetime)
+            .build_with_hasher(BuildIdHasher::default());
+        Self {
+            entries,
+            codec: Codec::plain(),
+            max_entry: MAX_ENTRY.min(capacity),
+            time_to_live,
+            generation: AtomicU64::new(0),
         }
-        Some(entry)
     }
 
-    /// The final record with this id, when it is here. It may have expired: decide with its time.
-    pub fn get(&self, id: &RecordId) -> Option<Arc<Known>> {
-        match self.entry(id)? {
-            Entry::Record(known) => Some(known),
-            Entry::Written(written) => {
-                if let Some(known) = written.known.get() {
-                    return Some(known.clone());
+    /// The cached record with this id. The record may have expired: callers decide with their time.
+    pub fn get(&self, id: &RecordId) -> Option<Arc<CachedRecord>> {
+        match self.entries.get(id)?.form {
+            Form::Decoded(record) => Some(record),
+            Form::Encoded(entry) => {
+                if let Some(record) = entry.decoded.get() {
+                    return Some(record.clone());
                 }
-                let Ok(record) = Codec::plain().decode(id, &written.bytes) else {
-                    self.entries.remove(id);
+                let Ok(record) = self.codec.decode(id, &entry.bytes) else {
+                    self.entries.invalidate(id);
                     return None;
                 };
-                let read = || Arc::new(Known::from(Arc::new(record)));
-                Some(written.known.get_or_init(read).clone())
+                let decoded = || Arc::new(CachedRecord::from(Arc::new(record)));
+                Some(entry.decoded.get_or_init(decoded).clone())
             }
-            Entry::Batch(_) => None,
         }
     }
 
-    /// Keeps a record, if it is final and its answer was kept; anything else is ignored.
+    /// Caches a final record whose answer was kept; ignores all other records.
     pub fn put(&self, id: RecordId, record: impl Into<Arc<Record>>) {
         let record = record.into();
         if is_replayable(&record) {
-            let weight = weight(&record);
-            self.insert(id, Entry::Record(Arc::new(record.into())), weight);
+            let (weight, lifetime) = (weight(&record), self.lifetime(&record));
+            self.insert(id, Form::Decoded(Arc::new(record.into())), weight, lifetime);
         }
     }
 
-    /// Keeps a record that was read when [`Hot::dropped`] gave `dropped`, unless any was dropped
-    /// since: it may be the one, as it was before.
-    pub fn put_unless_dropped(&self, id: RecordId, record: impl Into<Arc<Record>>, dropped: u64) {
-        self.unless_dropped(&id, dropped, || self.put(id, record));
+    /// Caches a record that was read when [`RecordCache::generation`] gave `generation`, unless any
+    /// record was dropped since: the record may be the dropped one, as it was before.
+    pub fn put_read(&self, id: RecordId, record: impl Into<Arc<Record>>, generation: u64) {
+        self.insert_unless_dropped(&id, generation, || self.put(id, record));
     }
 
-    /// The same for a record that was completed just now: perhaps nobody ever asks for it.
-    pub fn put_completed(&self, id: RecordId, record: &Arc<Record>, dropped: u64) {
-        let weight = weight(record) + Codec::plain().size_hint(record);
+    /// Caches a record that was just completed, in encoded form, under the condition of
+    /// [`RecordCache::put_read`].
+    pub fn put_completed(&self, id: RecordId, record: &Arc<Record>, generation: u64) {
+        let weight = weight(record) + self.codec.size_hint(record);
         if !is_replayable(record) || weight as u64 > self.max_entry {
-            // One that fits but once is not kept in two forms.
-            return self.put_unless_dropped(id, record.clone(), dropped);
+            // A record that fits only once is not kept in two forms.
+            return self.put_read(id, record.clone(), generation);
         }
-        let bytes = Codec::plain().encode(&id, record).into_boxed_slice();
-        let written = Written { bytes, known: OnceLock::new() };
-        let entry = Entry::Written(Arc::new(written));
-        self.unless_dropped(&id, dropped, || self.insert(id, entry, weight));
+        let bytes = self.codec.encode(&id, record).into_boxed_slice();
+        let form = Form::Encoded(Arc::new(EncodedEntry { bytes, decoded: OnceLock::new() }));
+        let lifetime = self.lifetime(record);
+        self.insert_unless_dropped(&id, generation, || self.insert(id, form, weight, lifetime));
     }
 
-    fn unless_dropped(&self, id: &RecordId, dropped: u64, put: impl FnOnce()) {
-        put();
-        // Looked at last: what is dropped from now on is dropped with this.
-        if self.dropped() != dropped {
-            self.entries.remove(id);
+    fn insert_unless_dropped(&self, id: &RecordId, generation: u64, insert: impl FnOnce()) {
+        insert();
+        // Compared after the insertion: a drop from now on removes the new entry as well.
+        if self.generation() != generation {
+            self.entries.invalidate(id);
         }
     }
 
-    /// The answer of the batch with this name, at `now`.
-    pub fn merged(&self, name: &RecordId, now: Timestamp) -> Option<Arc<Merged>> {
-        let Entry::Batch(merged) = self.entry(name)? else { return None };
-        let due = merged.holds_until.is_some_and(|end| end <= now);
-        (!due && merged.dropped == self.dropped()).then_some(merged)
-    }
-
-    /// Keeps the answer of a batch whose items are all done. `name` is a digest of everything that
-    /// decided it but the records.
-    pub fn put_merged(&self, name: RecordId, merged: Arc<Merged>) {
-        let weight = OVERHEAD + merged.body.len();
-        self.insert(name, Entry::Batch(merged), weight);
-    }
-
-    /// How often a record was dropped, for [`Merged::dropped`].
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Acquire)
-    }
-
-    fn insert(&self, id: RecordId, entry: Entry, weight: usize) {
-        // No entry is larger than fits here.
+    fn insert(&self, id: RecordId, form: Form, weight: usize, lifetime: Option<Duration>) {
+        // No larger entry fits here.
         let Ok(weight) = u32::try_from(weight) else { return };
         if u64::from(weight) <= self.max_entry {
-            let until = self.longest.map(|longest| Instant::now() + longest);
-            self.entries.insert(id, Held { entry, weight, until });
+            self.entries.insert(id, Entry { form, weight, lifetime });
+            if weight >= EVICT_AT_ONCE {
+                self.entries.run_pending_tasks();
+            }
         }
     }
 
-    /// Drops the record with this id, and all answers of batches, which may be made of it.
+    /// Longest stay of a record. Retention counts in the store's time, so the period since the last
+    /// update bounds the memory only; the reader's own time decides.
+    fn lifetime(&self, record: &Record) -> Option<Duration> {
+        let retention = record.expires().map(|expires| record.updated.until(expires));
+        self.time_to_live.into_iter().chain(retention).min()
+    }
+
+    /// Number of drops so far, to be asked before a record is read.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Drops the record with this id.
     pub fn forget(&self, id: &RecordId) {
-        self.dropped.fetch_add(1, Ordering::AcqRel);
-        self.entries.remove(id);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.entries.invalidate(id);
     }
 
-    /// Drops everything: a record may have changed without a word.
+    /// Drops all records: some may have changed without a message.
     pub fn forget_all(&self) {
-        self.dropped.fetch_add(1, Ordering::AcqRel);
-        self.entries.clear();
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.entries.invalidate_all();
     }
 
-    /// Bytes held now.
+    /// Bytes of all entries, after pending evictions.
     pub fn bytes(&self) -> u64 {
-        self.entries.weight()
+        self.entries.run_pending_tasks();
+        self.entries.weighted_size()
     }
 }
 
-/// Drops what other processes say has changed, for as long as the store is there: also while the
-/// gateway drains.
-pub async fn follow(hot: Arc<Hot>, mut announced: broadcast::Receiver<RecordId>) {
+/// Drops the records that other processes announce as changed. Runs for as long as the store exists,
+/// also while the gateway drains.
+pub async fn follow(cache: Arc<RecordCache>, mut announced: broadcast::Receiver<RecordId>) {
     loop {
         match announced.recv().await {
-            Ok(id) => hot.forget(&id),
-            // Something was said that was not heard.
-            Err(broadcast::error::RecvError::Lagged(_)) => hot.forget_all(),
+            Ok(id) => cache.forget(&id),
+            // Some announcements were lost, so any entry may be outdated.
+            Err(broadcast::error::RecvError::Lagged(_)) => cache.forget_all(),
             Err(broadcast::error::RecvError::Closed) => return,
         }
     }
 }
 
-/// Whether the answer of a record can be given again without asking the store.
+/// True for a record whose answer can be replayed without asking the store.
 fn is_replayable(record: &Record) -> bool {
-    // Of what was settled, the first client is told so: that is in the store.
+    // The first client after a settlement is told of it, which the store has to record.
     kept(record).is_some() && !record.settlement_unreported
 }
 
@@ -304,7 +278,7 @@ fn kept(record: &Record) -> Option<&StoredResponse> {
     }
 }
 
-/// About how many bytes a record takes in memory, once it was asked for.
+/// Approximate bytes of a decoded record in memory.
 fn weight(record: &Record) -> usize {
     let members = record.fingerprint.members.iter().map(|member| member.name.len() + 56);
     let answer = kept(record).map_or(0, |response| {
@@ -314,6 +288,3 @@ fn weight(record: &Record) -> usize {
     });
     OVERHEAD + record.route.len() + record.key.len() + members.sum::<usize>() + answer
 }
-
-#[cfg(test)]
-mod tests;
