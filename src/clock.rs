@@ -1,8 +1,7 @@
 //! The one place that reads the wall clock.
 //!
-//! Wall-clock time only ever decides retention, so a jump can do no more harm than keep an answer too
-//! long or too short; waits and timeouts use
-//! `tokio::time::Instant`, which cannot jump.
+//! Wall-clock time decides retention only, so a jump can do no more harm than keep an answer too long
+//! or too short. Waits and timeouts use `tokio::time::Instant`, which cannot jump.
 
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -24,24 +23,24 @@ impl Timestamp {
         self.0
     }
 
-    /// This time plus `duration`, stopping at the end of time instead of wrapping.
+    /// Sum of this time and `duration`, stopping at the end of time instead of wrapping.
     pub fn saturating_add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(millis(duration)))
     }
 
-    /// How long before `later` this time is; zero when it is not before.
+    /// Duration from this time until `later`; zero unless `later` is later.
     pub fn until(self, later: Self) -> Duration {
         Duration::from_millis(later.0.saturating_sub(self.0))
     }
 
-    /// As the standard library's type, for formatting.
+    /// Conversion to the standard library's type, for formatting.
     pub fn to_system_time(self) -> SystemTime {
         // Year 9999 is the last an HTTP-date can name; later times print as that.
         const LAST_HTTP_DATE: u64 = 253_402_300_799;
         UNIX_EPOCH + Duration::from_secs((self.0 / 1000).min(LAST_HTTP_DATE))
     }
 
-    /// As an HTTP-date (RFC 9110 section 5.6.7).
+    /// Formats as an HTTP-date (RFC 9110 section 5.6.7).
     pub fn to_http_date(self) -> String {
         thread_local! {
             /// The last one that was asked for: under load, many requests ask within one second.
@@ -87,7 +86,7 @@ pub fn uptime() -> Duration {
     }
 }
 
-/// As RFC 3339 in UTC with milliseconds, such as `2026-01-31T23:59:59.000Z`.
+/// Formats as RFC 3339 in UTC with milliseconds, such as `2026-01-31T23:59:59.000Z`.
 pub fn rfc3339(at: Timestamp) -> String {
     let (days, rest) = (at.0 / 86_400_000, at.0 % 86_400_000);
     let (year, month, day) = civil(days.min(LAST_DAY));

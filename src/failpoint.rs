@@ -1,5 +1,5 @@
-//! Places where a debug build can be told to die or to stop, so that tests can prove what that leaves
-//! behind. Release builds contain none of this.
+//! Failpoints: places at which tests end or stop a debug build, to prove what that leaves behind.
+//! Release builds contain none.
 //!
 //! `ONCEGATE_CRASH_AT=after-claim:3` ends the process with SIGKILL at the third passage,
 //! `ONCEGATE_PAUSE_AT=after-claim:3` stops it there with SIGSTOP.
@@ -12,16 +12,16 @@ use std::sync::atomic::{AtomicI64, Ordering};
 #[cfg(debug_assertions)]
 use rustix::process::Signal;
 
-/// The places, in the order a fresh request passes them.
+/// A failpoint, in the order in which a fresh request passes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Point {
     /// Before the claim is handed to the store.
     BeforeClaim,
     /// The claim is durable, nothing was sent.
     AfterClaim,
-    /// The backend has the request, and the head of its answer is here.
+    /// The backend has the request, and the head of its answer has arrived.
     AfterDispatch,
-    /// The whole answer is here, not yet stored.
+    /// The whole answer has arrived and is not stored yet.
     AfterAnswer,
     /// The outcome is durable, the client has not been told.
     AfterCompletion,
@@ -49,15 +49,15 @@ pub fn log_segment(usual: u64) -> u64 {
     usual
 }
 
-/// More than a signal to oneself takes to arrive.
+/// Upper bound for the delivery of a signal to the own process.
 #[cfg(debug_assertions)]
 const SIGNAL_TAKES: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// What the environment orders to happen at one of the points.
+/// An order of the environment to act at a failpoint.
 #[cfg(debug_assertions)]
 struct Order {
     place: String,
-    /// Passages until then.
+    /// Passages left until the order applies.
     left: AtomicI64,
 }
 
@@ -79,7 +79,7 @@ impl Order {
     }
 }
 
-/// Dies or stops here when the environment says so.
+/// Ends or stops the process here if the environment orders it.
 #[cfg(debug_assertions)]
 pub fn point(here: Point) {
     static ORDERS: OnceLock<[(Option<Order>, Signal); 2]> = OnceLock::new();

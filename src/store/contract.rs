@@ -1,4 +1,4 @@
-//! The contract of the port, as tests that every engine passes.
+//! Contract of the port, as tests that every backend passes.
 //!
 //! An engine's tests call [`every_clause`] with a function that gives an empty store each time.
 
@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use super::port::{Change, Query, Store, StoreError, Swap};
 use super::samples::{self, T0, id};
-use super::{Change, Query, Store, StoreError, Swap};
 use crate::clock::Timestamp;
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::retention::Keep;

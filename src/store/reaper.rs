@@ -1,21 +1,21 @@
-//! Claims of processes that are gone: what they had in flight becomes unknown, never free.
+//! Reaper of claims whose process has ended: their records become unknown, never free.
 //!
-//! Uses the port alone, so it is the same for every engine: which owners no longer live is the
-//! store's knowledge, by its own clock; what becomes of a claim is a rule of the core. Every process
-//! that shares a store does this; of two that try, one wins the swap.
+//! The reaper uses the port alone, so it is the same for every backend. The store decides by its own
+//! clock which leases have ended, and a rule of `idempotency` decides what becomes of a claim. Every
+//! process that shares a store runs a reaper; of two that try, one wins the swap.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Change, Query, Store, StoreError, Swap};
+use super::port::{Change, Query, Store, StoreError, Swap};
 use crate::shutdown::Shutdown;
 
-/// Records read at once.
+/// Records of one listing.
 const PAGE: usize = 64;
-/// Pages in one pass; what is left comes with the next.
+/// Limit on the pages of one pass; the next pass takes the rest.
 const PAGES: usize = 100;
 
-/// Looks for abandoned claims every `period`, until the end starts.
+/// Runs a pass every `period` until the shutdown starts.
 pub async fn run(store: Arc<dyn Store>, period: Duration, mut shutdown: Shutdown) {
     let mut failed = false;
     while !shutdown.started() {
@@ -25,14 +25,13 @@ pub async fn run(store: Arc<dyn Store>, period: Duration, mut shutdown: Shutdown
                 failed = false;
                 tracing::warn!(
                     lost,
-                    "claims of a process that is gone became unknown; their keys are held until \
-                     each is settled"
+                    "claims of an ended process became unknown; their keys are held until each is settled"
                 );
             }
             Err(error) => {
-                // Said once: a store that fails says so elsewhere too.
+                // Logged once, because a failing store logs its failure as well.
                 if !failed {
-                    tracing::warn!(%error, "abandoned claims cannot be looked for now");
+                    tracing::warn!(%error, "the store failed, so abandoned claims stay in flight for now");
                 }
                 failed = true;
             }
@@ -44,7 +43,7 @@ pub async fn run(store: Arc<dyn Store>, period: Duration, mut shutdown: Shutdown
     }
 }
 
-/// Makes every abandoned claim unknown; says how many.
+/// Makes every abandoned claim unknown and returns their number.
 ///
 /// # Errors
 /// When the store fails.
@@ -64,7 +63,7 @@ pub async fn pass(store: &dyn Store) -> Result<u64, StoreError> {
             swaps.push(store.swap(vec![Change { id, expect: Some(record.version), put }]));
         }
         for swap in swaps {
-            // Lost: somebody else was first.
+            // A lost swap means that another process was first.
             if let Swap::Done = swap.await? {
                 lost += 1;
             }

@@ -1,11 +1,11 @@
-//! Records for tests, and random numbers that can be asked for again.
+//! Records and reproducible random numbers for tests.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::Timestamp;
 use http::{HeaderName, HeaderValue};
 
+use crate::clock::Timestamp;
 use crate::idempotency::fingerprint::{Fingerprint, MemberDigest};
 use crate::idempotency::history::{MAX_HISTORY, Note};
 use crate::idempotency::ledger::{Doubt, ItemOutcome, Ledger, OutcomeList};
@@ -18,7 +18,7 @@ use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
 /// The time at which samples are claimed.
 pub(crate) const T0: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-/// An id; larger numbers sort later.
+/// An id, sorted by `n`.
 pub(crate) fn id(n: u64) -> RecordId {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&n.to_be_bytes());
@@ -51,7 +51,7 @@ pub(crate) fn claim(n: u64) -> Record {
     }
 }
 
-/// How long the samples are kept.
+/// Retention of a sample.
 pub(crate) fn kept_for(answer: Keep, tombstone: Keep) -> Retention {
     Retention { answer, tombstone }
 }
@@ -153,7 +153,7 @@ pub(crate) fn items() -> Vec<Record> {
     records
 }
 
-/// Who decided, and why.
+/// A note of a settlement.
 pub(crate) fn note() -> Note {
     Note::new("ann".to_owned(), "the books have it \u{2713}".to_owned()).expect("a note")
 }

@@ -1,58 +1,59 @@
-//! Stores on servers: opening one as a store that several processes share, and looking through one.
+//! Stores on servers: opening, creating and verifying them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::codec::Codec;
+use super::port::{Identity, Query, Store};
 use super::shared::SharedStore;
 use super::shared::engine::{self, Engine};
-use super::{Identity, Query, Store, postgres, redis};
+use super::{postgres, redis};
 use crate::idempotency::RecordId;
 
 pub use super::shared::Timing;
 
-/// Records read at once when all are read.
+/// Records of one listing while verifying.
 const PAGE: usize = 256;
 
-/// Which server, and how to reach it.
+/// A server with the options to reach it.
 #[derive(Debug, Clone)]
 pub enum Server {
-    /// PostgreSQL, or what speaks its protocol.
+    /// PostgreSQL or a server that speaks its protocol.
     Postgres(postgres::PostgresOptions),
     /// Redis or Valkey.
     Redis(redis::RedisOptions),
 }
 
-/// A store that was found on its server, or made there.
+/// An open store on a server.
 #[derive(Debug)]
 pub struct Opened {
-    /// The port.
+    /// The store behind its port.
     pub store: Arc<dyn Store>,
-    /// Whether it is new.
+    /// Set if opening created the store.
     pub created: bool,
 }
 
-/// What reading every record brought to light.
+/// Result of verifying every record.
 #[derive(Debug, Default)]
 pub struct Verified {
-    /// Records that are sound.
+    /// Number of valid records.
     pub sound: u64,
-    /// Records that are not, and what is wrong; the first [`Verified::NAMED`] of them.
+    /// Corrupt records with the reason; the first [`Verified::NAMED`].
     pub problems: Vec<(RecordId, String)>,
-    /// How many are not sound.
+    /// Number of all corrupt records.
     pub problem_count: u64,
 }
 
 impl Verified {
-    /// Problems that are named.
+    /// Limit on the corrupt records that are listed.
     pub const NAMED: usize = 100;
 }
 
 impl Server {
-    /// Opens the store for a gateway: from now on this process is alive in it.
+    /// Opens the store for a gateway and starts the lease of this process.
     ///
     /// # Errors
-    /// One line that says what is in the way.
+    /// One line that names the obstacle.
     pub async fn open(&self, codec: Codec, timing: Timing) -> Result<Opened, String> {
         match self {
             Self::Postgres(options) => {
@@ -62,10 +63,10 @@ impl Server {
         }
     }
 
-    /// Makes the store on an empty server.
+    /// Creates the store on an empty server.
     ///
     /// # Errors
-    /// When there is one already, or it cannot be made.
+    /// When the server has a store already, or creating one fails.
     pub async fn init(&self) -> Result<Identity, String> {
         let (identity, created) = match self {
             Self::Postgres(options) => {
@@ -84,10 +85,10 @@ impl Server {
         Ok(identity)
     }
 
-    /// Reads every record and checks it. `progress` is told how many were read so far.
+    /// Decodes every record. `progress` receives the number of records so far.
     ///
     /// # Errors
-    /// When the server cannot be asked.
+    /// When the server does not answer.
     pub async fn verify(
         &self,
         codec: &Codec,
@@ -106,7 +107,7 @@ impl Server {
     }
 }
 
-/// The port on top of what was opened.
+/// The port on top of an open engine.
 async fn share<E: Engine>(
     opened: engine::OpenedEngine<E>,
     codec: Codec,

@@ -1,13 +1,13 @@
-//! The URLs of stores on servers: what one may look like. Read when the configuration is checked
-//! and again when the store is opened, so that both mean the same.
+//! Parsing of the URLs of stores on servers, both when the configuration is checked and when the
+//! store is opened, so that both accept the same.
 //!
-//! No message repeats a part of a URL: it may be a piece of the password.
+//! No message repeats a part of a URL, because the part may belong to the password.
 
 use redis::{ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo};
 use tokio_postgres::Config;
 
-/// Reads a URL of PostgreSQL, or libpq's `key=value` form. libpq's `verify-full` and `verify-ca`
-/// are what `require` means here.
+/// Parses a URL of PostgreSQL, or libpq's `key=value` form. `require` here means the same as libpq's
+/// `verify-full` and `verify-ca`.
 ///
 /// # Errors
 /// One line that never shows the password.
@@ -39,17 +39,17 @@ pub(crate) fn postgres(url: &str) -> Result<Config, String> {
     Ok(config)
 }
 
-/// A URL of Redis, read.
+/// A parsed URL of Redis.
 pub(crate) struct RedisUrl {
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// Who enters, and which database.
+    /// Credentials and number of the database.
     pub(crate) user: RedisConnectionInfo,
-    /// Whether it asks for TLS.
+    /// Set for `rediss://`.
     pub(crate) secure: bool,
 }
 
-/// Reads a URL: `redis://[user[:password]@]host[:port][/database]`, `rediss://` for TLS.
+/// Parses a URL: `redis://[user[:password]@]host[:port][/database]`, `rediss://` for TLS.
 ///
 /// # Errors
 /// One line that never shows the password.

@@ -1,7 +1,7 @@
 //! Waiting for a record that another process has in flight.
 //!
-//! The store wakes the waiter when that process says so. Nothing depends on the message: without it
-//! the waiter looks again by itself, at growing intervals.
+//! The store notifies the waiter when the other process announces a change. Nothing depends on the
+//! message: without one, the waiter reads the record again at growing intervals.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-/// The first wait without a message, and the longest.
+/// First wait without a message.
 const FIRST: Duration = Duration::from_millis(100);
+/// Longest wait without a message.
 const LONGEST: Duration = Duration::from_secs(1);
 
 /// A watch on one record.
@@ -20,35 +21,35 @@ pub struct Watch {
     pause: Duration,
 }
 
-/// What wakes a watch.
+/// Source of a watch's notifications.
 #[derive(Debug)]
 pub struct Woken {
-    /// Told when the record has changed.
+    /// Notified when the record has changed.
     pub notify: Arc<Notify>,
-    /// Given up with the watch.
+    /// Registration, released with the watch.
     pub guard: Box<dyn std::any::Any + Send + Sync>,
 }
 
 impl Watch {
-    /// A watch on a record that nobody else can change.
+    /// A watch on a record that no other process can change.
     pub fn never() -> Self {
         Self { woken: None, pause: LONGEST }
     }
 
-    /// A watch that `woken` wakes.
+    /// A watch with notifications from `woken`.
     pub fn new(woken: Woken) -> Self {
         Self { woken: Some(woken), pause: FIRST }
     }
 
-    /// The next [`Watch::changed`] returns at once.
+    /// Makes the next [`Watch::changed`] return at once.
     pub fn look(&self) {
         if let Some(woken) = &self.woken {
             woken.notify.notify_one();
         }
     }
 
-    /// Returns when the record may have changed since the last look. Bounded: after at most about a
-    /// second it is time to look again in any case.
+    /// Returns when the record may have changed since the last call, at the latest after about a
+    /// second.
     pub async fn changed(&mut self) {
         let pause = self.next_pause();
         match &self.woken {
@@ -59,7 +60,7 @@ impl Watch {
         }
     }
 
-    /// Spread, so that replicas which began to wait together do not ask together.
+    /// Pause with random spread, so that replicas that began to wait together do not read together.
     fn next_pause(&mut self) -> Duration {
         let spread = f64::from(crate::nonce::number() as u16) / f64::from(u16::MAX);
         let pause = self.pause.mul_f64(0.75 + spread / 2.0);

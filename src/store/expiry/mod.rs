@@ -1,34 +1,34 @@
-//! Expiry: turns answers past their retention into tombstones, and forgets those in the end.
+//! Expiry task: turns answers past their retention into tombstones, and removes old tombstones.
 //!
-//! Uses the port alone, so it is the same for every engine. When a record is due and what becomes
-//! of it is decided by [`Record::expired`](crate::idempotency::Record::expired); nothing in flight or unknown is ever due. Time is the
-//! store's, and a clock that jumps only makes this sooner or later.
+//! The task uses the port alone, so it is the same for every backend. The rule is
+//! [`Record::expired`](crate::idempotency::Record::expired); nothing in flight or unknown is ever
+//! due. Time is the store's, and a clock that jumps only makes expiry sooner or later.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Change, Query, Store, StoreError, Swap};
+use super::port::{Change, Query, Store, StoreError, Swap};
 use crate::clock::Timestamp;
 use crate::idempotency::record::Expiry;
 use crate::shutdown::Shutdown;
 
-/// Records read at once; each may hold an answer of `max_stored_body`.
+/// Records of one listing; each may hold an answer of `max_stored_body`.
 const PAGE: usize = 32;
-/// The shortest pause between two passes.
+/// Shortest pause between two passes.
 const SOONEST: Duration = Duration::from_secs(1);
-/// The longest, also after an error: retention may have been configured shorter meanwhile.
+/// Longest pause, also after an error. A restart elsewhere may have shortened the retention.
 const LATEST: Duration = Duration::from_secs(10);
 
-/// What one pass did.
+/// Records changed by one pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Answers that became tombstones.
+    /// Number of answers that became tombstones.
     pub buried: u64,
-    /// Records that are gone.
+    /// Number of removed records.
     pub forgotten: u64,
 }
 
-/// Sweeps until the end starts.
+/// Runs passes until the shutdown starts.
 pub async fn run(store: Arc<dyn Store>, mut shutdown: Shutdown) {
     let mut failed = false;
     while !shutdown.started() {
@@ -36,14 +36,14 @@ pub async fn run(store: Arc<dyn Store>, mut shutdown: Shutdown) {
             Ok(swept) => {
                 failed = false;
                 if swept != Swept::default() {
-                    tracing::debug!(swept.buried, swept.forgotten, "swept expired records");
+                    tracing::debug!(swept.buried, swept.forgotten, "expired records were removed");
                 }
                 next(&*store).await.unwrap_or(LATEST)
             }
             Err(error) => {
-                // Said once: a store that fails says so elsewhere too.
+                // Logged once, because a failing store logs its failure as well.
                 if !failed {
-                    tracing::warn!(%error, "sweeping stopped for now");
+                    tracing::warn!(%error, "the store failed, so expired records stay for now");
                 }
                 failed = true;
                 LATEST
@@ -56,7 +56,7 @@ pub async fn run(store: Arc<dyn Store>, mut shutdown: Shutdown) {
     }
 }
 
-/// Sweeps all that is due now; ends early when `shutdown` starts.
+/// Expires all records that are due now; ends early when `shutdown` starts.
 ///
 /// # Errors
 /// When the store fails.
@@ -67,7 +67,7 @@ pub async fn pass(store: &dyn Store, shutdown: &Shutdown) -> Result<Swept, Store
         let (due, done) = page(store, now).await?;
         swept.buried += done.buried;
         swept.forgotten += done.forgotten;
-        // A page on which nothing moved would be the same page again.
+        // After a page without any change the next listing would return the same page.
         if due < PAGE || done == Swept::default() {
             break;
         }
@@ -75,7 +75,7 @@ pub async fn pass(store: &dyn Store, shutdown: &Shutdown) -> Result<Swept, Store
     Ok(swept)
 }
 
-/// Sweeps one page; says how many records were on it, and what was done.
+/// Expires one page of due records. Returns their number and the changes made.
 async fn page(store: &dyn Store, now: Timestamp) -> Result<(usize, Swept), StoreError> {
     let due = Query { expired_at: Some(now), limit: PAGE, ..Query::default() };
     let records = store.list(due).await?;
@@ -93,8 +93,8 @@ async fn page(store: &dyn Store, now: Timestamp) -> Result<(usize, Swept), Store
                 (Change { id, expect, put: None }, Swept { forgotten: 1, ..Swept::default() })
             }
         };
-        // Each on its own, so that one lost swap does not undo the others; all asked for before
-        // the first is awaited, so that a store may commit them together.
+        // One swap for each record, so that a lost swap does not undo the others; all are queued before
+        // the first is awaited, so that a store can commit them together.
         swaps.push((store.swap(vec![change]), done));
     }
     let mut swept = Swept::default();
@@ -104,16 +104,18 @@ async fn page(store: &dyn Store, now: Timestamp) -> Result<(usize, Swept), Store
                 swept.buried += done.buried;
                 swept.forgotten += done.forgotten;
             }
-            // Somebody else moved it: it comes again if it is still due.
+            // Another writer changed the record; the next pass lists it if it is still due.
             Ok(Swap::Lost { .. }) => {}
-            Err(error @ StoreError::Corrupt { .. }) => tracing::error!(%error, "not swept"),
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::error!(%error, "a corrupt record cannot expire and stays")
+            }
             Err(error @ StoreError::Unavailable(_)) => return Err(error),
         }
     }
     Ok((count, swept))
 }
 
-/// How long nothing will be due.
+/// Time until the next record is due, within the limits of a pause.
 async fn next(store: &dyn Store) -> Result<Duration, StoreError> {
     let now = store.now();
     let soon = Some(now.saturating_add(LATEST));

@@ -1,0 +1,178 @@
+//! The port every store implements, without any rule.
+//!
+//! A store keeps records, lists them and swaps them: `swap` takes one or several changes, each with
+//! the version it expects, and makes all of them durable or none. Meaning of states, expiry and the
+//! right to complete a record are rules of `idempotency`; a store only compares versions.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::broadcast;
+
+use super::watch::Watch;
+use crate::clock::Timestamp;
+use crate::idempotency::record::Nonce;
+use crate::idempotency::{Record, RecordId};
+
+/// Future of the port; boxed, because stores are used as `dyn Store`.
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// A single change of a compare-and-swap.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// The record to change.
+    pub id: RecordId,
+    /// Version that the stored record must have; `None` requires an absent record.
+    pub expect: Option<u64>,
+    /// Replacement; `None` removes the record.
+    pub put: Option<Arc<Record>>,
+}
+
+/// Result of a compare-and-swap.
+#[derive(Debug)]
+pub enum Swap {
+    /// Every change was made and is durable.
+    Done,
+    /// Nothing was changed: the record at `index` of the changes has another version.
+    Lost {
+        /// Index of the change that lost.
+        index: usize,
+        /// Stored record instead of the expected one; `None`: absent.
+        winner: Option<Box<Record>>,
+    },
+}
+
+/// Selection of the records that [`Store::list`] returns.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    /// Only records with this subject digest.
+    pub subject: Option<[u8; 16]>,
+    /// Only records that are in flight or unknown.
+    pub open: bool,
+    /// Only records in flight whose owner's lease has ended, by the store's clock.
+    pub abandoned: bool,
+    /// Only records due for expiry at this time.
+    pub expired_at: Option<Timestamp>,
+    /// Only records after this id, in id order. Not combined with `expired_at`, because expired records
+    /// leave the result as they are swapped.
+    pub after: Option<RecordId>,
+    /// Maximum number of records.
+    pub limit: usize,
+}
+
+/// Identity of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Id from the creation of the store; the configuration's `expect_id` pins it.
+    pub store_id: uuid::Uuid,
+    /// Version of the record layout.
+    pub schema: u32,
+    /// Time of creation.
+    pub created: Timestamp,
+}
+
+/// Keeps, lists and swaps records.
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// The record with this id, if there is one.
+    fn get(&self, id: RecordId) -> StoreFuture<'_, Option<Record>>;
+
+    /// The records with these ids, in the order of the ids. Equal to [`Store::get`] for each, but a
+    /// store on a server answers with one round trip.
+    fn get_many<'a>(&'a self, ids: &'a [RecordId]) -> StoreFuture<'a, Vec<Option<Record>>> {
+        Box::pin(async move {
+            let mut records = Vec::with_capacity(ids.len());
+            for id in ids {
+                records.push(self.get(*id).await?);
+            }
+            Ok(records)
+        })
+    }
+
+    /// Makes every change durable, or none. No two changes of a call name the same record.
+    ///
+    /// An error leaves the outcome open: the change may or may not be durable.
+    fn swap(&self, changes: Vec<Change>) -> StoreFuture<'_, Swap>;
+
+    /// The selected records in the order of their ids, or of their expiry for `expired_at`.
+    fn list(&self, query: Query) -> StoreFuture<'_, Vec<(RecordId, Record)>>;
+
+    /// The store's time, in which retention is counted.
+    fn now(&self) -> Timestamp;
+
+    /// Identity of this store.
+    fn identity(&self) -> &Identity;
+
+    /// Name of this process among the owners of claims.
+    fn owner(&self) -> Nonce;
+
+    /// Epoch of this process's lease; `None`: the lease has ended, and other processes may release the
+    /// claims of this one. A claim may be acted on only in the epoch in which it was requested, so
+    /// callers compare the epoch from before the claim with the one before the first byte is sent.
+    fn life(&self) -> Option<u64> {
+        Some(0)
+    }
+
+    /// True for a store that several processes may use at the same time.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Watches a record that `owner` has in flight. Callers watch first and read then, so that no change
+    /// after the reading is missed.
+    fn watch(&self, _id: RecordId, _owner: Nonce) -> Watch {
+        // No other process can change a record of a store that is not shared.
+        Watch::never()
+    }
+
+    /// Announces to all other processes that a record, which they may have cached, was replaced.
+    ///
+    /// # Errors
+    /// When the message was not sent. The time to live of their caches then bounds the staleness.
+    fn announce(&self, _id: RecordId) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// The records that other processes announce from now on; `None` for a store that is not shared.
+    fn announced(&self) -> Option<broadcast::Receiver<RecordId>> {
+        None
+    }
+
+    /// Ends the lease of this process: other processes may make claims that are still in flight
+    /// unknown. Called once, when nothing is sent any more.
+    fn leave(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Readiness for new claims.
+    ///
+    /// # Errors
+    /// When a new claim could not be made durable now.
+    fn ready(&self) -> Result<(), StoreError>;
+}
+
+/// Failure of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreError {
+    /// Nothing can be made durable now: the store is closed, failed, full or out of reach.
+    Unavailable(String),
+    /// A record cannot be decoded: its checksum or its layout is wrong. Nothing is sent for its key
+    /// until an operator has looked at it.
+    Corrupt {
+        /// Id of the record.
+        id: RecordId,
+        /// Reason of the decoder.
+        reason: String,
+    },
+}
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unavailable(reason) => write!(f, "the store is unavailable: {reason}"),
+            Self::Corrupt { id, reason } => write!(f, "record {id} is corrupt: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
