@@ -1,52 +1,52 @@
 -- The tables of an oncegate store in PostgreSQL 12 or later.
 --
--- A gateway whose role may create a schema makes them itself, with the first part of this file, when
--- `create` in [store] is true. Elsewhere an operator runs the whole file once, as the owner of the
--- database:
+-- With `create` set in [store], a gateway whose role may create a schema runs the first part of
+-- this file on its own. Otherwise an operator runs the whole file once, as the database owner:
 --
 --     psql -v ON_ERROR_STOP=1 --single-transaction -d DATABASE -f postgres.sql
 --
--- and creates the role before it: CREATE ROLE oncegate LOGIN PASSWORD '...';
+-- after creating the role: CREATE ROLE oncegate LOGIN PASSWORD '...';
 
 CREATE SCHEMA oncegate;
 
--- What this store is; one row. `expect_id` in [store] pins store_id.
+-- Identity of the store, in a single row. `expect_id` in [store] pins store_id.
 CREATE TABLE oncegate.store (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     store_id uuid NOT NULL,
-    -- Of the records' layout.
+    -- Version of the record layout.
     schema integer NOT NULL,
-    -- Of these tables.
+    -- Version of these tables.
     tables integer NOT NULL,
     created timestamptz NOT NULL DEFAULT now()
 );
 
--- The records. All but id and data repeat what data holds, for comparing and for the indexes.
+-- Records. The columns besides id and data repeat parts of data, for comparisons and indexes.
 CREATE TABLE oncegate.record (
     id uuid PRIMARY KEY,
-    -- Sixty-four bits without a sign, cast to ones with.
+    -- Unsigned 64-bit number, stored as signed.
     version bigint NOT NULL,
     data bytea NOT NULL,
-    -- In flight or unknown.
+    -- True for records in flight or unknown.
     open boolean NOT NULL,
-    -- Who has it in flight.
+    -- Process with the record in flight.
     owner uuid,
-    -- Milliseconds since 1970.
+    -- Expiry in milliseconds since 1970.
     expires bigint,
     subject uuid
 );
 
--- Every change of a record changes an index, so room for updates in place would stay unused: the
--- fill factors are the defaults. A row is replaced once or twice and read seldom; to compress it
--- would cost the server more than it saves.
+-- Every change of a record changes an index, so space for updates in place would stay unused: the
+-- fill factors are the defaults. A row is replaced once or twice and rarely read; compression would
+-- cost the server more than it saves.
 ALTER TABLE oncegate.record ALTER COLUMN data SET STORAGE EXTERNAL;
 
--- In flight, unknown, or a turn: one index for both questions, since every claim has to enter it.
+-- Records in flight or unknown, and locks of serialized batches: one index serves both queries,
+-- because every claim must be entered.
 CREATE INDEX record_open ON oncegate.record (id) WHERE open OR owner IS NOT NULL;
 CREATE INDEX record_expires ON oncegate.record (expires, id) WHERE expires IS NOT NULL;
 CREATE INDEX record_subject ON oncegate.record (subject, id) WHERE subject IS NOT NULL;
 
--- The gateways, and until when each is taken for alive.
+-- Gateways, each with the end of its lease.
 CREATE TABLE oncegate.replica (
     id uuid PRIMARY KEY,
     lease_until timestamptz NOT NULL
@@ -55,7 +55,7 @@ CREATE TABLE oncegate.replica (
 INSERT INTO oncegate.store (store_id, schema, tables)
 VALUES (md5(random()::text || clock_timestamp()::text || random()::text)::uuid, 3, 1);
 
--- Part 2: all the rights a gateway needs, for the role `oncegate`.
+-- Part 2: the rights that a gateway needs, for the role `oncegate`.
 
 GRANT USAGE ON SCHEMA oncegate TO oncegate;
 GRANT SELECT ON oncegate.store TO oncegate;
