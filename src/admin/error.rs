@@ -128,8 +128,9 @@ impl ApiError {
     pub(super) fn respond(&self, close: bool) -> Response<Body> {
         let instance = crate::nonce::uuid();
         let status = self.status.as_u16();
-        // At a level that is not logged by default: whoever has no token could fill the log.
-        tracing::debug!(http.status = status, problem = self.code, %instance, "an operator was refused");
+        // Not logged by default: callers without a token could fill the log.
+        let problem = self.code;
+        tracing::debug!(http.status = status, problem, %instance, "refused a request to the admin API");
         let members = ProblemMembers {
             kind: "about:blank",
             title: self.status.canonical_reason().unwrap_or_default(),

@@ -1,4 +1,5 @@
-//! `/healthz` (alive) and `/readyz` (the store can make claims durable and the gateway is not draining).
+//! `/healthz` (alive) and `/readyz` (the store can make claims durable, and the gateway is not
+//! draining).
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};

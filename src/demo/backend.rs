@@ -17,24 +17,24 @@ use super::faults::{BackendFault, FaultPlan, sale_of};
 use super::wire::{self, ConnectionLost};
 use crate::shutdown::{Shutdown, Tasks};
 
-/// Where vouchers are redeemed.
+/// Path of the redemption.
 pub(super) const REDEEM: &str = "/v1/vouchers/redeem";
-/// Where points are given.
+/// Path of the award.
 pub(super) const AWARD: &str = "/v1/points/award";
-/// What was redeemed.
+/// Path of the list of redemptions.
 pub(super) const TRANSACTIONS: &str = "/v1/transactions";
-/// Which points were given.
+/// Path of the list of awards.
 pub(super) const POINTS: &str = "/v1/points";
-/// The code with which a spent voucher is refused.
+/// Error code for a spent voucher.
 pub(super) const USED: &str = "redemption_vouchers_used";
 
-/// What one voucher is worth.
+/// Value of a voucher.
 const VALUE: u32 = 10;
 
 /// A running backend.
 #[derive(Debug)]
 pub(super) struct Backend {
-    /// Where it listens.
+    /// Address of the backend.
     pub(super) address: SocketAddr,
     state: Arc<BackendState>,
 }
@@ -45,7 +45,7 @@ struct BackendState {
     book: Mutex<BackendBooks>,
 }
 
-/// What the backend has done.
+/// The backend's books.
 #[derive(Debug, Default)]
 struct BackendBooks {
     used: HashSet<String>,
@@ -56,7 +56,7 @@ struct BackendBooks {
 }
 
 impl Backend {
-    /// Starts it on a free loopback port.
+    /// Starts the backend on a free loopback port.
     pub(super) async fn start(
         plan: Arc<FaultPlan>,
         tasks: &Tasks,
@@ -72,7 +72,7 @@ impl Backend {
         Ok(Self { address, state })
     }
 
-    /// How many requests for this path have arrived.
+    /// Number of received requests for a path.
     pub(super) fn calls(&self, path: &str) -> u64 {
         let book = self.state.book.lock().unwrap_or_else(PoisonError::into_inner);
         book.calls.get(path).copied().unwrap_or(0)
@@ -96,7 +96,7 @@ impl BackendState {
         }
     }
 
-    /// The entries, or with `limit=` the newest of them.
+    /// Lists the entries, or with `limit=` only the newest.
     fn list(
         &self,
         query: Option<&str>,
@@ -112,7 +112,7 @@ impl BackendState {
         respond(StatusCode::OK, &json!({ "data": newest }))
     }
 
-    /// Executes, unless the plan says busy; then answers, unless the plan says otherwise.
+    /// Executes and answers, except for the planned fault.
     async fn execute(&self, path: &str, body: &Bytes) -> Result<Response<Bytes>, ConnectionLost> {
         let fault = sale_of(body).and_then(|sale| self.plan.take_backend(&sale));
         let answer = {

@@ -1,6 +1,6 @@
-//! What goes wrong, and for which sale: one plan, followed in both tellings.
+//! The planned faults of each sale, equal in both runs.
 //!
-//! A fault strikes the first request of its sale and no later one.
+//! A fault hits the first request of its sale only.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,16 +9,16 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::watch;
 
-/// What the backend does wrong with one request.
+/// A fault of the backend for a single request.
 #[derive(Debug, Clone)]
 pub(super) enum BackendFault {
-    /// It executes and closes the connection without an answer.
+    /// The backend executes and closes the connection without an answer.
     AnswerLost,
-    /// It executes and answers only when the hold is released.
+    /// The backend executes and answers only after the hold is released.
     AnswerHeld(AnswerHold),
-    /// It executes and answers 500.
+    /// The backend executes and answers 500.
     FailsAfterwards,
-    /// It answers 429 and does not execute.
+    /// The backend answers 429 and does not execute.
     Busy,
 }
 
@@ -30,29 +30,29 @@ pub(super) struct FaultPlan {
 }
 
 impl FaultPlan {
-    /// The backend will do this with the next request of `sale`.
+    /// Plans a fault of the backend for the next request of `sale`.
     pub(super) fn at_backend(&self, sale: &str, fault: BackendFault) {
         self.backend.lock().unwrap_or_else(PoisonError::into_inner).insert(sale.to_owned(), fault);
     }
 
-    /// The shop's network will lose the next answer to `sale`.
+    /// Plans the loss of the next answer to `sale` in the shop's network.
     pub(super) fn in_shop(&self, sale: &str) {
         self.shop.lock().unwrap_or_else(PoisonError::into_inner).insert(sale.to_owned());
     }
 
-    /// What the backend has to do wrong now.
+    /// Takes the backend's fault for `sale`.
     pub(super) fn take_backend(&self, sale: &str) -> Option<BackendFault> {
         self.backend.lock().unwrap_or_else(PoisonError::into_inner).remove(sale)
     }
 
-    /// Whether the shop's network has to lose this answer.
+    /// Takes the fault of the shop's network for `sale`.
     pub(super) fn take_shop(&self, sale: &str) -> bool {
         self.shop.lock().unwrap_or_else(PoisonError::into_inner).remove(sale)
     }
 }
 
-/// An answer that the backend holds back. Both sides wait for each other's step, so that the story
-/// goes the same way on a slow machine.
+/// An answer held back by the backend. Both sides wait for each other's step, so that the demo
+/// runs alike on a slow machine.
 #[derive(Debug, Clone)]
 pub(super) struct AnswerHold(Arc<watch::Sender<HoldPhase>>);
 
@@ -63,7 +63,7 @@ enum HoldPhase {
     Released,
 }
 
-/// The longest that either side waits for the other.
+/// Time limit for the wait of either side.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Default for AnswerHold {
@@ -100,7 +100,7 @@ impl AnswerHold {
     }
 }
 
-/// The sale a request is for: the receipt number in `metadata`, where RedeemSG's tills put it.
+/// The sale of a request: the receipt number in `metadata`, as RedeemSG's tills send it.
 pub(super) fn sale_of(body: &[u8]) -> Option<String> {
     let body: Value = serde_json::from_slice(body).ok()?;
     receipt_of(body.get("metadata")?.as_str()?).map(str::to_owned)

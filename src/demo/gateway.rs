@@ -1,5 +1,5 @@
-//! The gateway of the demo: an ordinary one, started in this process with a store in a temporary
-//! folder. The one place where the demo touches the rest of the crate's start-up.
+//! The gateway of the demo, started in this process with a store in a temporary directory. Only
+//! this file uses the start-up of the rest of the crate.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,19 +10,19 @@ use crate::config;
 use crate::gateway::{self, Running};
 use crate::shutdown::Shutdown;
 
-/// The longest that the demo's servers may take to end.
+/// Time limit for the end of the demo's servers.
 pub(super) const DRAIN: Duration = Duration::from_secs(5);
 
 /// A running gateway.
 pub(super) struct DemoGateway {
-    /// Where the tills find it.
+    /// Address for the tills.
     pub(super) address: SocketAddr,
-    /// Where its health is served.
+    /// Address of the admin listener.
     pub(super) admin: SocketAddr,
     running: Running,
 }
 
-/// The configuration, as a file would have it.
+/// The configuration, in the form of a file.
 fn configuration([backend, engine]: [SocketAddr; 2], store: &Path) -> String {
     let store = toml::Value::String(store.display().to_string());
     format!(
@@ -68,7 +68,8 @@ mode = "off"
 }
 
 impl DemoGateway {
-    /// Starts it in front of the backend and the reward engine, with its store under `folder`.
+    /// Starts the gateway in front of the backend and the reward engine, with its store under
+    /// `folder`.
     pub(super) async fn start(
         behind: [SocketAddr; 2],
         folder: &Path,
@@ -83,7 +84,7 @@ impl DemoGateway {
         Ok(Self { address, admin: running.admin, running })
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the gateway.
     pub(super) async fn finished(self) {
         // Whoever ends the demo is told about the story, not about its stage.
         let _ = tokio::time::timeout(DRAIN, self.running.finished()).await;

@@ -1,9 +1,8 @@
-//! The told story of the lost answer: a built-in legacy backend, tills, the same faults twice, once
-//! without and once with the gateway between them, and a table of what came of it. Then that of the
-//! batches which are issued in part.
+//! The demo: a built-in legacy backend, tills, the same faults twice, without and with the
+//! gateway in between, and a table of the results; then batches that are issued in part.
 //!
-//! Nothing here is used by a running gateway. The numbers are counted at the tills and in the
-//! backend's books; [`Report::check`] fails the demo when the gateway does not keep its promises.
+//! A running gateway uses nothing of this module. The numbers are counted at the tills and in the
+//! backend's books; [`Report::check`] fails the demo when the gateway breaks a promise.
 
 mod backend;
 mod faults;
@@ -36,19 +35,19 @@ use crate::shutdown::{Tasks, Trigger};
 pub use self::rewards::BatchCall;
 pub use self::table::{Counts, Report, RunReport};
 
-/// How the demo is run.
+/// Options of the demo.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DemoOptions {
-    /// Leave backend and gateway running at the end, until a signal.
+    /// Leaves backend and gateway running at the end, until a signal.
     pub keep: bool,
-    /// Print the report as JSON and nothing else.
+    /// Prints the report as JSON only.
     pub json: bool,
 }
 
-/// Tells the story on standard output; ends early at Ctrl-C or SIGTERM.
+/// Runs the demo on standard output; ends early at Ctrl-C or SIGTERM.
 ///
 /// # Errors
-/// One sentence: a server could not be started, or the numbers break a promise.
+/// A server could not be started, or the numbers break a promise.
 pub async fn run(options: DemoOptions) -> Result<(), String> {
     let mut out = std::io::stdout();
     let mut narrator = Narrator { out: &mut out, quiet: options.json };
@@ -74,7 +73,8 @@ pub async fn run(options: DemoOptions) -> Result<(), String> {
     checked
 }
 
-/// Tells the story twice; gives its numbers and the second stage, still set.
+/// Runs all scenes without and with the gateway; returns the report and the second stage, still
+/// running.
 async fn tell(narrator: &mut Narrator<'_>) -> Result<(Report, Stage), String> {
     narrator.say(OPENING)?;
 
@@ -117,7 +117,7 @@ points: spent for this customer so far; the batch is worth 30. Calls 5 and 6 are
 const TRY: &str = "\
 Try it by hand: `oncegate demo --keep` leaves backend and gateway running and prints curl lines.";
 
-/// Everything one telling needs; its folder goes when it is dropped.
+/// The servers of a run; the directory is removed on drop.
 struct Stage {
     plan: Arc<FaultPlan>,
     backend: Backend,
@@ -192,7 +192,7 @@ impl Stage {
         Ok(counts)
     }
 
-    /// The report for programs, with the addresses of what is left running.
+    /// The report as JSON, with the addresses of servers left running.
     fn json(&self, report: &Report, keep: bool) -> Result<String, String> {
         let cannot_write = |error: serde_json::Error| format!("cannot write the report: {error}");
         let mut json = serde_json::to_value(report).map_err(cannot_write)?;
@@ -204,7 +204,7 @@ impl Stage {
         serde_json::to_string_pretty(&json).map_err(cannot_write)
     }
 
-    /// What to try by hand while everything is still running.
+    /// Commands to try while the servers are running.
     fn invitation(&self) -> String {
         let backend = self.backend.address;
         let gateway = self.gateway.as_ref().map_or(backend, |gateway| gateway.address);
@@ -242,7 +242,7 @@ Ctrl-C ends both and removes the store.
         )
     }
 
-    /// Ends the servers and waits for them.
+    /// Ends the servers and waits for their end.
     async fn strike(self) {
         self.trigger.fire();
         if let Some(gateway) = self.gateway {
@@ -254,7 +254,7 @@ Ctrl-C ends both and removes the store.
     }
 }
 
-/// How often the backend's books name each sale, asked over HTTP as its operator would.
+/// Executions of each sale in the backend's books, requested over HTTP like an operator would.
 async fn executions(backend: SocketAddr, books: &str) -> Result<BTreeMap<String, u64>, String> {
     let cannot_read = |error: &dyn std::fmt::Display| {
         format!("cannot read the demo backend's books at {books}: {error}")
@@ -275,7 +275,7 @@ async fn executions(backend: SocketAddr, books: &str) -> Result<BTreeMap<String,
     Ok(executions)
 }
 
-/// Prints, or keeps quiet.
+/// Prints the demo's text, unless quiet.
 struct Narrator<'a> {
     out: &'a mut (dyn Write + Send),
     quiet: bool,
@@ -293,7 +293,7 @@ impl Narrator<'_> {
     }
 }
 
-/// A folder that goes with its owner.
+/// A directory removed on drop.
 struct TemporaryDirectory(PathBuf);
 
 impl TemporaryDirectory {

@@ -1,7 +1,7 @@
-//! The second story: batches of rewards that are issued in part and sent again, told as a table.
+//! Batches of rewards that are issued in part and sent again, printed as a table.
 //!
 //! A built-in reward engine has limits for each customer and no memory of request ids, as such
-//! engines do. What it was sent, what it issued and the points spent are counted in it.
+//! engines do. The engine counts received batches, issued units and spent points.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,29 +17,29 @@ use super::wire::{self, ConnectionLost};
 use crate::problem::ERROR_HEADER;
 use crate::shutdown::{Shutdown, Tasks};
 
-/// Where batches are issued.
+/// Path of the batch endpoint.
 pub(super) const ISSUE: &str = "/v1/rewards/issue";
 /// The rewards of each batch, and what one unit is worth in points.
 const REWARDS: [(&str, u64); 2] = [("R1", 5), ("R2", 10)];
 /// Units of each reward in a batch.
 const UNITS: u64 = 2;
-/// What a batch is worth.
+/// Points of a complete batch.
 const WORTH: u64 = 30;
 
-/// One call of the story.
+/// A call of the demo.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BatchCall {
-    /// What happens.
+    /// Description of the call.
     pub what: &'static str,
-    /// Whether the batch is sent; a client that was told "complete" stops.
+    /// The batch is sent; a client with a complete answer stops.
     pub asked: bool,
-    /// What reached the engine; empty: nothing.
+    /// Items received by the engine; empty: none.
     pub sent: String,
-    /// What it issued for that.
+    /// Units issued by the engine.
     pub issued: String,
     /// Points spent for this customer so far.
     pub points: u64,
-    /// What the client read.
+    /// Answer read by the client.
     pub told: String,
 }
 
@@ -47,9 +47,9 @@ pub struct BatchCall {
 struct BatchStep {
     what: &'static str,
     customer: &'static str,
-    /// The most a customer may have of each reward.
+    /// Limit of each reward for a customer.
     limits: [u64; 2],
-    /// Whether the engine's answer is lost.
+    /// The engine's answer is lost.
     lost: bool,
 }
 
@@ -62,13 +62,14 @@ const STEPS: [BatchStep; 6] = [
     BatchStep { what: "the answer is lost", customer: "b", limits: NONE, lost: true },
     BatchStep { what: "sent once more", customer: "b", limits: NONE, lost: false },
 ];
-/// The step that only a client with its answer's replay at hand takes: it was told "complete".
+/// The step taken behind the gateway only: without the gateway, a client with a complete answer
+/// stops.
 const ONCE_MORE: usize = 3;
 
 /// A running engine.
 #[derive(Debug)]
 pub(super) struct RewardEngine {
-    /// Where it listens.
+    /// Address of the engine.
     pub(super) address: SocketAddr,
     books: Arc<Mutex<Books>>,
 }
@@ -77,14 +78,14 @@ pub(super) struct RewardEngine {
 struct Books {
     limits: [u64; 2],
     lose: bool,
-    /// Units of each reward that a customer has.
+    /// Units of each reward held by a customer.
     taken: BTreeMap<String, [u64; 2]>,
-    /// What arrived and what was issued for it, since somebody last looked.
+    /// Received items and issued units since the last reset.
     calls: Vec<(String, String)>,
 }
 
 impl RewardEngine {
-    /// Starts it on a free loopback port.
+    /// Starts the engine on a free loopback port.
     pub(super) async fn start(tasks: &Tasks, shutdown: Shutdown) -> Result<Self, String> {
         let books = Arc::new(Mutex::new(Books::default()));
         let serving = books.clone();
@@ -140,7 +141,7 @@ impl Books {
     }
 }
 
-/// Plays the story against `next`: the engine itself, or the gateway before it.
+/// Sends all calls to `next`: the engine itself, or the gateway in front.
 pub(super) async fn play(
     engine: &RewardEngine,
     next: SocketAddr,
@@ -165,7 +166,7 @@ pub(super) async fn play(
     calls
 }
 
-/// Sends the batch of a customer, the same each time; gives what the client reads.
+/// Sends the batch of a customer, equal each time, and returns the answer as read by the client.
 async fn ask(next: SocketAddr, customer: &str) -> String {
     let items: Vec<Value> = REWARDS
         .iter()
@@ -198,10 +199,10 @@ fn read(answer: &Response<Bytes>) -> String {
     rows.join(", ")
 }
 
-/// What must be true behind the gateway.
+/// Checks the promises of the gateway.
 ///
 /// # Errors
-/// What is not.
+/// The broken promise.
 pub(super) fn check(calls: &[BatchCall]) -> Result<(), &'static str> {
     let complete = format!("{UNITS} of {UNITS}, {UNITS} of {UNITS}");
     let [.., third, fourth, lost, again] = calls else {
@@ -222,7 +223,7 @@ pub(super) fn check(calls: &[BatchCall]) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Both tellings side by side, for 100 columns.
+/// The calls without and with the gateway side by side, for 100 columns.
 pub(super) fn table(without: &[BatchCall], with: &[BatchCall]) -> String {
     let line = |what: &str, left: [&str; 3], right: [&str; 4]| {
         let [sent, issued, points] = left;

@@ -1,14 +1,14 @@
-//! The scenes of the story: what happens at the tills, and how each sale ends.
+//! The scenes of the demo: events at the tills, and the end of each sale.
 
 use std::sync::Arc;
 
 use super::faults::{AnswerHold, BackendFault, FaultPlan};
 use super::till::{Purchase, Scan, ScreenMessage, ShopNetwork};
 
-/// What happens to a sale.
+/// The event of a sale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scene {
-    /// Nothing.
+    /// No fault.
     Ordinary,
     /// The shop's network loses the answer; the till asks again.
     ShopLosesAnswer,
@@ -22,11 +22,11 @@ pub(super) enum Scene {
     BackendLosesAnswer,
     /// The backend executes and then answers 500; the till asks again.
     BackendFails,
-    /// Another sale presents a voucher that is spent.
+    /// A second sale presents a voucher that is spent.
     SpentVoucher,
 }
 
-/// What is sold.
+/// The goods sold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Goods {
     /// Vouchers, which the backend redeems once.
@@ -36,7 +36,7 @@ pub(super) enum Goods {
 }
 
 impl Goods {
-    /// The scenes played with them, in order.
+    /// Scenes played with the goods, in order.
     pub(super) const fn scenes(self) -> &'static [Scene] {
         match self {
             Self::Vouchers => &[
@@ -61,7 +61,7 @@ impl Goods {
 }
 
 impl Scene {
-    /// What the narrator says.
+    /// Printed title of the scene.
     pub(super) const fn title(self) -> &'static str {
         match self {
             Self::Ordinary => "nothing goes wrong",
@@ -76,16 +76,16 @@ impl Scene {
     }
 }
 
-/// A sale and what its till showed.
+/// A sale and the messages shown by its till.
 #[derive(Debug)]
 pub(super) struct Sale {
-    /// Its receipt number.
+    /// Receipt number of the sale.
     pub(super) receipt: String,
-    /// What the screen said, request by request.
+    /// Messages on the screen, request by request.
     pub(super) readings: Vec<ScreenMessage>,
 }
 
-/// Plays one scene at three tills at once.
+/// Plays a scene at three tills concurrently.
 pub(super) async fn play(
     goods: Goods,
     scene: Scene,

@@ -1,4 +1,4 @@
-//! What is counted, and how it is printed.
+//! The counts of the demo and their tables.
 
 use std::collections::BTreeMap;
 
@@ -8,21 +8,21 @@ use super::rewards::{self, BatchCall};
 use super::scene::Sale;
 use super::till::ScreenMessage;
 
-/// What both tellings came to.
+/// The results of both runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// The tills call the backend themselves.
+    /// Results of tills that call the backend directly.
     pub without: RunReport,
-    /// The gateway stands between them.
+    /// Results with the gateway in between.
     pub with: RunReport,
 }
 
-/// What one telling came to.
+/// The results of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RunReport {
-    /// Of the vouchers, which the backend redeems once.
+    /// Counts of vouchers, which the backend redeems once.
     pub vouchers: Counts,
-    /// Of the points, which the backend gives as often as it is asked.
+    /// Counts of points, which the backend gives on every request.
     pub points: Counts,
     /// The batches of rewards, call by call.
     pub batches: Vec<BatchCall>,
@@ -40,23 +40,23 @@ pub struct Counts {
     pub calls: u64,
     /// Redemptions or awards in the backend's books.
     pub executed: u64,
-    /// Sales whose till read a success, and nothing to the contrary.
+    /// Sales with a success at the till and no contrary message.
     pub confirmed: u64,
-    /// Sales that were told "already used" about a voucher another sale had spent: rightly.
+    /// Sales rightly refused: the voucher was spent by another sale.
     pub refused: u64,
-    /// Sales that were told "already used" about their own redemption.
+    /// Sales refused although their own redemption was executed.
     pub disputes: u64,
     /// Executions beyond one for a sale.
     pub doubles: u64,
-    /// Sales that ended with the honest answer that nobody knows yet: a case for the operator.
+    /// Sales with an unknown outcome, left to the operator.
     pub unknown: u64,
-    /// Sales that ended without any of these.
+    /// Sales without any of these results.
     pub failed: u64,
     /// Repeats that the gateway answered itself instead of asking the backend again.
     pub prevented: u64,
 }
 
-/// How a sale ended.
+/// The end of a sale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Ending {
     Confirmed,
@@ -77,7 +77,7 @@ impl Ending {
         }
     }
 
-    /// How `sale` ended, given how often the backend's books name it.
+    /// The end of `sale`, given the number of its executions in the backend's books.
     fn of(sale: &Sale, executions: u64) -> Self {
         let read = |reading| sale.readings.contains(&reading);
         if read(ScreenMessage::AlreadyUsed) {
@@ -93,7 +93,7 @@ impl Ending {
 }
 
 impl Counts {
-    /// Adds one sale that the backend's books name `executions` times; says how it ended.
+    /// Adds a sale with `executions` entries in the backend's books and returns its end.
     pub(super) fn add(&mut self, sale: &Sale, executions: u64) -> Ending {
         let ending = Ending::of(sale, executions);
         self.sales += 1;
@@ -126,10 +126,10 @@ impl Counts {
 }
 
 impl Report {
-    /// What must be true of the numbers; the first thing that is not.
+    /// Checks the promises of the gateway against the counts.
     ///
     /// # Errors
-    /// One sentence that names the broken promise.
+    /// A sentence that names the broken promise.
     pub fn check(&self) -> Result<(), String> {
         let parts = [&self.without.vouchers, &self.without.points];
         let with = [&self.with.vouchers, &self.with.points];

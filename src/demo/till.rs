@@ -17,26 +17,26 @@ use super::wire::{self, ConnectionLost};
 use crate::problem::ERROR_HEADER;
 use crate::shutdown::{Shutdown, Tasks};
 
-/// How often a till asks for one scan: once, and once more with the same key.
+/// Requests of a scan: one, and a retry with the same key.
 const ATTEMPTS: usize = 2;
-/// How long a till waits for an answer. Only a safety net: the story's own time-outs are steered by
-/// [`AnswerHold`], so that a slow machine tells the same story.
+/// Time limit for an answer, as a safety net: planned time-outs are controlled by [`AnswerHold`],
+/// so that a slow machine runs alike.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a steered wait lasts once the backend has executed.
+/// Length of a planned wait after the backend has executed.
 const IMPATIENCE: Duration = Duration::from_millis(120);
 
-/// What a till asks for.
+/// A scan at a till.
 #[derive(Debug, Clone)]
 pub(super) struct Scan {
-    /// The sale, by its receipt number.
+    /// Receipt number of the sale.
     pub(super) sale: String,
-    /// What is done.
+    /// The purchase.
     pub(super) what: Purchase,
-    /// The idempotency key of this scan.
+    /// Idempotency key of the scan.
     pub(super) key: String,
 }
 
-/// What a scan does.
+/// The effect of a scan.
 #[derive(Debug, Clone)]
 pub(super) enum Purchase {
     /// Redeems the voucher with this QR code.
@@ -45,7 +45,7 @@ pub(super) enum Purchase {
     Award(String),
 }
 
-/// What the till's screen said in the end of one request.
+/// The message on the till's screen after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ScreenMessage {
     /// Success.
@@ -54,13 +54,13 @@ pub(super) enum ScreenMessage {
     AlreadyUsed,
     /// "Nobody knows yet whether this was executed."
     Unknown,
-    /// Nothing: the connection broke or the till gave up waiting.
+    /// No message: the connection broke, or the till stopped waiting.
     Nothing,
-    /// Some other answer, worth asking again.
+    /// Any further answer; the till retries.
     Other(StatusCode),
 }
 
-/// The shop's network: carries requests to the next hop and loses the answers it is told to lose.
+/// The shop's network: forwards requests to the next hop and loses the planned answers.
 #[derive(Debug)]
 pub(super) struct ShopNetwork {
     address: SocketAddr,
@@ -68,7 +68,7 @@ pub(super) struct ShopNetwork {
 }
 
 impl ShopNetwork {
-    /// Starts it in front of `next`.
+    /// Starts the network in front of `next`.
     pub(super) async fn start(
         next: SocketAddr,
         plan: Arc<FaultPlan>,
@@ -90,14 +90,14 @@ impl ShopNetwork {
         Ok(Self { address, carried })
     }
 
-    /// How many requests for this path it has carried.
+    /// Number of forwarded requests for a path.
     pub(super) fn carried(&self, path: &str) -> u64 {
         let carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
         carried.get(path).copied().unwrap_or(0)
     }
 
-    /// One scan: a request, and one retry with the same key when the answer was no answer. What the
-    /// screen showed, in order.
+    /// Sends a scan: a request, and a retry with the same key when the first gave no final
+    /// answer. Returns the messages on the screen, in order.
     pub(super) async fn scan(&self, scan: &Scan) -> Vec<ScreenMessage> {
         let mut readings = Vec::new();
         while readings.len() < ATTEMPTS {
@@ -147,13 +147,13 @@ impl ShopNetwork {
     }
 }
 
-/// Lets the held answer go once the other request has had time to arrive.
+/// Releases the held answer after the other request has had time to arrive.
 async fn release_later(hold: &AnswerHold) {
     tokio::time::sleep(IMPATIENCE).await;
     hold.release();
 }
 
-/// The path of what a scan asks for, and its body.
+/// Path and body of a scan's request.
 pub(super) fn path_and_body(scan: &Scan) -> (&'static str, Value) {
     let metadata = metadata_of(&scan.sale);
     match &scan.what {

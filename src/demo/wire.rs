@@ -1,5 +1,4 @@
-//! HTTP as small as the demo needs it: accept connections and answer them, or send one request on
-//! a connection of its own.
+//! A minimal HTTP server and client for the demo.
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,7 +16,7 @@ use crate::shutdown::{Shutdown, Tasks};
 /// Bytes of the largest message the demo reads.
 const LARGEST: usize = 64 << 10;
 
-/// The answer will not come: the connection ends without one.
+/// No answer: the connection ends without one.
 #[derive(Debug)]
 pub(super) struct ConnectionLost;
 
@@ -29,8 +28,8 @@ impl std::fmt::Display for ConnectionLost {
 
 impl std::error::Error for ConnectionLost {}
 
-/// Serves on a free loopback port until the end of the demo. `ConnectionLost` closes the connection without
-/// an answer.
+/// Serves on a free loopback port until the end of the demo. `ConnectionLost` closes the
+/// connection without an answer.
 pub(super) async fn serve<S, F>(
     tasks: &Tasks,
     mut shutdown: Shutdown,

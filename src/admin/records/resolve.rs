@@ -175,7 +175,10 @@ async fn made(
             }
             Ok(Swap::Lost { winner, .. }) => found = winner.map(|winner| *winner),
             Err(error) => {
-                tracing::warn!(record = %id, %error, "an operator's decision was not confirmed");
+                tracing::warn!(
+                    record = %id, %error,
+                    "the store did not confirm an operator's decision; the decision may be recorded"
+                );
                 tell(state, &id).await;
                 return Err(ApiError::unsure(&error));
             }
@@ -187,14 +190,15 @@ async fn made(
 fn changed() -> ApiError {
     ApiError::conflict(
         "changed",
-        "the record was changed by somebody else just now, and nothing was decided; look at it again",
+        "the record was changed by somebody else just now, and nothing was decided; look at it \
+         again",
     )
 }
 
 fn another_attempt(named: u32, current: u32) -> ApiError {
     let detail = format!(
-        "the decision is about attempt {named}, but attempt {current} is the current one, and nothing \
-         was decided; look at the record again"
+        "the decision is about attempt {named}, but attempt {current} is the current one, and \
+         nothing was decided; look at the record again"
     );
     ApiError::conflict("changed", detail)
 }
@@ -202,7 +206,7 @@ fn another_attempt(named: u32, current: u32) -> ApiError {
 fn log(id: &RecordId, record: &Record) {
     if let Some(entry) = record.history.last() {
         let (what, by) = (entry.what.as_str(), entry.note.by());
-        tracing::info!(record = %id, what, by, attempt = entry.attempt, "an operator has decided");
+        tracing::info!(record = %id, what, by, attempt = entry.attempt, "operator's decision recorded");
     }
 }
 
@@ -213,7 +217,7 @@ async fn tell(state: &AdminState, id: &RecordId) {
     if let Err(error) = state.store.announce(*id).await {
         tracing::warn!(
             record = %id, %error,
-            "other replicas were not told; they may replay what they have in memory for a minute"
+            "other replicas were not notified; they may replay the cached answer for a minute"
         );
     }
 }

@@ -124,8 +124,8 @@ impl ResponseInput {
 pub(super) fn usual(now: Timestamp) -> Arc<StoredResponse> {
     let body = json!({
         "status": "executed",
-        "message": "This request was carried out. Its own answer was lost; an operator has confirmed \
-                    that it was carried out.",
+        "message": "This request was carried out. Its own answer was lost; an operator has \
+                    confirmed that it was carried out.",
         "confirmed_at": rfc3339(now),
     });
     let headers = vec![(CONTENT_TYPE, HeaderValue::from_static("application/json")), date(now)];
