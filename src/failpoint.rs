@@ -26,13 +26,15 @@ pub enum Point {
     /// The outcome is durable, the client has not been told.
     AfterCompletion,
     /// The embedded store's log goes on in its other file.
-    AfterTurn,
-    /// A part of the log is in the table.
-    AfterFold,
-    /// The table is durable, and has no mark of that yet.
-    BeforeMark,
-    /// The mark is durable, and the file of the log can be written over.
-    AfterMark,
+    AfterRotation,
+    /// The embedded store is about to checkpoint a generation.
+    BeforeCheckpoint,
+    /// An entry of a checkpoint is written, not all of them.
+    DuringCheckpoint,
+    /// The checkpoint is durable; the file of the log can be overwritten.
+    AfterCheckpoint,
+    /// Files of the table were merged.
+    AfterCompaction,
 }
 
 /// Bytes of a file of the embedded store's log; a debug build can be told to take fewer, so that a
@@ -95,10 +97,11 @@ pub fn point(here: Point) {
         Point::AfterDispatch => "after-dispatch",
         Point::AfterAnswer => "after-answer",
         Point::AfterCompletion => "after-completion",
-        Point::AfterTurn => "after-turn",
-        Point::AfterFold => "after-fold",
-        Point::BeforeMark => "before-mark",
-        Point::AfterMark => "after-mark",
+        Point::AfterRotation => "after-rotation",
+        Point::BeforeCheckpoint => "before-checkpoint",
+        Point::DuringCheckpoint => "during-checkpoint",
+        Point::AfterCheckpoint => "after-checkpoint",
+        Point::AfterCompaction => "after-compaction",
     };
     for (order, signal) in orders {
         if let Some(order) = order {

@@ -53,7 +53,7 @@ fn in_directory(command: &StoreCommand, args: &StoreArgs, path: &Path, cache: u6
             Ok(info) => {
                 let mut told = identity_rows(&info.identity);
                 told.extend([
-                    ("records", "records, about", info.records.into()),
+                    ("records", "records", info.records.into()),
                     ("in_flight", "in flight", info.in_flight.into()),
                     ("unknown", "unknown", info.unknown.into()),
                     ("corrupt", "corrupt", info.corrupt.into()),
@@ -66,7 +66,7 @@ fn in_directory(command: &StoreCommand, args: &StoreArgs, path: &Path, cache: u6
         StoreCommand::Verify(_) => {
             let verified = embedded::verify(path, cache, |progress| {
                 if !args.json {
-                    eprint!("\r{} of about {} records", progress.done, progress.about);
+                    eprint!("\r{} of {} records", progress.done, progress.total);
                 }
             });
             match verified {

@@ -62,14 +62,6 @@ pub(crate) fn kept(n: u64, size: usize) -> Record {
     claim(n).completed(answer(size), kept_for(hour, hour), T0)
 }
 
-/// An answer with a body of about `size` bytes that cannot be compressed.
-pub(crate) fn noise(random: &mut Random, size: usize) -> Answer {
-    let Answer::Kept(kept) = answer(0) else { return answer(0) };
-    let words = (0..size / 8).map(|_| random.next().to_le_bytes());
-    let body = words.flatten().collect();
-    Answer::Kept(Arc::new(StoredResponse { body, ..(*kept).clone() }))
-}
-
 /// An answer with a body of `size` bytes.
 pub(crate) fn answer(size: usize) -> Answer {
     let header = |name: &'static str, value: &[u8]| {

@@ -12,8 +12,15 @@ use crate::support::rng::Rng;
 use crate::support::{Backend, Conn, Gateway, Request, Response, Setup, answer};
 
 const CLIENTS: usize = 20;
-/// In the store, once there is enough in its log.
-const LOG_POINTS: [&str; 4] = ["after-turn", "after-fold", "before-mark", "after-mark"];
+/// Points in the store, once there is enough in its log, each with the first passage at which a round
+/// may end: a start passes some of them too.
+const LOG_POINTS: [(&str, u64); 5] = [
+    ("after-rotation", 2),
+    ("before-checkpoint", 2),
+    ("during-checkpoint", 600),
+    ("after-checkpoint", 2),
+    ("after-compaction", 2),
+];
 const POINTS: [&str; 5] =
     ["before-claim", "after-claim", "after-dispatch", "after-answer", "after-completion"];
 /// More requests than a client can need before the process has died.
@@ -186,13 +193,12 @@ fn killed_at_every_step_no_key_runs_twice() {
 }
 
 #[test]
-fn killed_while_the_log_is_folded_no_key_runs_twice() {
-    let mut rng = Rng::seeded("killed_while_the_log_is_folded_no_key_runs_twice");
+fn killed_while_the_log_is_checkpointed_no_key_runs_twice() {
+    let mut rng = Rng::seeded("killed_while_the_log_is_checkpointed_no_key_runs_twice");
     let mut trial = Trial::new(&mut rng);
-    // A start replays a log and marks that, so that a second passage is one of a log that was full.
     for round in 0..rounds(300).div_ceil(5) {
-        let point = LOG_POINTS[round % LOG_POINTS.len()];
-        let order = format!("{point}:{}", 2 + rng.below(4));
+        let (point, first) = LOG_POINTS[round % LOG_POINTS.len()];
+        let order = format!("{point}:{}", first + rng.below(2 * first));
         let setup = trial.setup.clone().env("ONCEGATE_LOG_SEGMENT", (96 << 10).to_string());
         let setup = setup.env("ONCEGATE_CRASH_AT", order);
         trial.live(&setup, |_, _| ());

@@ -1,5 +1,6 @@
 //! Starting, and not starting: one clear line, the exit code of the contract, nothing half-way.
 
+use lsm_tree::{AbstractTree as _, AnyTree, Guard as _, SeqNo, SequenceNumberCounter};
 use std::path::Path;
 
 use crate::support::gateway::{Exit, run};
@@ -140,16 +141,35 @@ fn a_directory_that_holds_something_else_is_not_taken_for_a_store() {
     assert_eq!(left, 1, "nothing was added");
 }
 
+/// The table of a store that is stopped.
+fn table(setup: &Setup) -> AnyTree {
+    // Above every number that the store has used.
+    let versions = SequenceNumberCounter::new(1 << 40);
+    let path = setup.store_path().join("data/table");
+    lsm_tree::Config::new(path, versions, SequenceNumberCounter::default()).open().unwrap()
+}
+
+/// Puts entries, sorted by key, into a table.
+fn put_entries(table: &AnyTree, entries: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) {
+    let mut ingestion = table.ingestion().unwrap();
+    for (key, value) in entries {
+        ingestion.write(key, value).unwrap();
+    }
+    ingestion.finish().unwrap();
+}
+
 #[test]
 fn a_store_of_a_newer_schema_is_refused_and_left_as_it_is() {
     let backend = Backend::start();
     let setup = Setup::before(&backend);
     setup.start().stop();
     {
-        let db = fjall::Database::builder(setup.store_path().join("data/table")).open().unwrap();
-        let meta = db.keyspace("meta", fjall::KeyspaceCreateOptions::default).unwrap();
-        meta.insert("schema", 9_u32.to_le_bytes()).unwrap();
-        db.persist(fjall::PersistMode::SyncAll).unwrap();
+        let table = table(&setup);
+        let identity = table.get(b"\0identity", SeqNo::MAX).unwrap().unwrap();
+        put_entries(
+            &table,
+            [(b"\0identity".to_vec(), [&9_u32.to_le_bytes(), &identity[4..]].concat())],
+        );
     }
     for _ in 0..2 {
         let exit = setup.try_start().unwrap_err();
@@ -333,17 +353,17 @@ fn a_corrupt_record_fails_closed() {
     }
     gateway.stop();
     {
-        let db = fjall::Database::builder(setup.store_path().join("data/table")).open().unwrap();
-        let records = db.keyspace("records", fjall::KeyspaceCreateOptions::default).unwrap();
-        let entries: Vec<_> = records.iter().map(|entry| entry.into_inner().unwrap()).collect();
-        assert_eq!(entries.len(), 3);
-        for (id, record) in entries {
+        let table = table(&setup);
+        let records = table.range([4_u8].., SeqNo::MAX, None);
+        let records: Vec<_> = records.map(|entry| entry.into_inner().unwrap()).collect();
+        assert_eq!(records.len(), 3);
+        let damaged = records.into_iter().map(|(id, record)| {
             let mut bytes = record.to_vec();
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
-            records.insert(id, bytes).unwrap();
-        }
-        db.persist(fjall::PersistMode::SyncAll).unwrap();
+            (id.to_vec(), bytes)
+        });
+        put_entries(&table, damaged);
     }
     let gateway = setup.start();
     for key in ["a", "b", "c"] {

@@ -1,181 +1,135 @@
-//! Checkpoints: what the log holds goes into the table, a part at a time, on a thread of its own.
+//! Checkpoints: the log's changes go into the table, a generation at a time, on an own thread.
 //!
-//! A part is the records that changed since the one before. One that changes again before its turn
-//! comes is left to the next part: a claim that is completed soon never reaches the table. Large parts
-//! are sorted and become files of the table at once, see `sorted`; small ones take the engine's way
-//! through its journal and its memory.
+//! A generation is the records that changed while one file of the log grew. A record that changes
+//! again before its generation is checkpointed is left to the later generation: a claim that is
+//! completed soon never reaches the table.
 //!
-//! When all that stands in a file of the log has been folded, the table is made durable, then a mark
-//! in it that says up to which frame it reaches, and the file may be written over. The mark is
-//! written after what it vouches for is durable: where a mark stands in the engine's journal, all
-//! before it was. Until then the log has everything, and a start folds it again.
+//! Only when the table has a generation, durably and with a marker that says so, may the file of
+//! the log be overwritten. A crash before that leaves the log, which the next start reads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{io, mem};
 
-use tokio::sync::oneshot;
-
+use super::compaction::Compactor;
 use super::disk::Disk;
-use super::ingest;
-use super::memtable::{DirtyRecord, Memtable};
-use super::table::{Table, stage};
-use super::writer::Health;
+use super::health::Health;
+use super::ingest::ingest;
+use super::memtable::Memtable;
+use super::table::Table;
 use crate::failpoint::{self, Point};
 use crate::idempotency::RecordId;
-use crate::store::StoreError;
 
-/// Records of a part that is worth a file of its own in the table: always when a file of the log
-/// ends, which is seldom, and when somebody wants to list, which may be often.
-const MANY_AT_A_TURN: usize = 8;
-const MANY_TO_LIST: usize = 4096;
-/// Records, and bytes of them, that take the engine's way in one step.
-const AT_ONCE: usize = 64;
-const AT_ONCE_BYTES: usize = 1 << 20;
-/// What a record takes up in the engine's memory and journals besides its bytes, or when it is removed:
-/// keys and index entries.
-pub(super) const ENTRIES: usize = 256;
-/// Bytes that have taken the engine's way and stay in its memory and its journals, at most.
-pub(super) const STAGED: usize = 4 << 20;
-/// Parts that wait for the thread; with more, those who want to list are refused.
-const PARTS: usize = 64;
-/// How long the writer waits for a file of the log. A table that takes longer for what a file holds
-/// is as good as gone.
-const FREE_WITHIN: Duration = Duration::from_secs(120);
-/// The key of the mark.
-pub(super) const MARK: &[u8] = b"folded";
+/// Longest time the writer waits for a file of the log to become free. A table that takes longer
+/// for one file's changes is considered failed.
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(120);
+/// Unmerged runs from which on a checkpoint waits for compaction: every read looks into each run.
+const MAX_RUNS: usize = 26;
+/// Longest wait for compaction; then the run is added all the same, and reads take longer.
+const COMPACTION_WAIT: Duration = Duration::from_secs(10);
+const COMPACTION_POLL: Duration = Duration::from_millis(10);
 
-/// Who waits for a part.
-enum CheckpointGoal {
-    /// A file of the log that ends with this frame can be written over.
-    Rotation(u64),
-    /// Somebody wants to list.
-    Listing(oneshot::Sender<Result<(), StoreError>>),
-}
-
-/// A part to be folded.
+/// A generation to be checkpointed.
 struct Generation {
     number: u64,
-    /// Every record that became one of it, once.
+    /// Every record that became part of it, once.
     ids: Vec<RecordId>,
-    goal: CheckpointGoal,
+    /// Last frame of the file of the log that the generation fills.
+    frame: u64,
 }
 
-/// The writer's side: gathers the part that grows and hands it over.
+/// The writer's side: collects the current generation and hands it over.
 pub(super) struct Checkpoints {
     ids: Vec<RecordId>,
-    part: u64,
-    /// `None` at the end.
-    parts: Option<SyncSender<Generation>>,
-    turned: Receiver<Result<u64, String>>,
-    /// A file of the log is being folded.
-    turning: bool,
-    /// The frame up to which the table reaches, by its mark.
-    marked: u64,
+    generation: u64,
+    /// `None` once the writer has ended.
+    queue: Option<SyncSender<Generation>>,
+    results: Receiver<Result<u64, String>>,
+    /// A generation has been handed over, and its result has not been received.
+    running: bool,
+    /// Frame of the table's marker.
+    marker: u64,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Checkpoints {
-    /// Starts the thread, for a table that reaches up to this frame.
-    pub(super) fn start(
-        engine: Table,
-        disk: Arc<dyn Disk>,
-        recent: Arc<Memtable>,
-        shared: Arc<Health>,
-        marked: u64,
-    ) -> io::Result<Self> {
-        let (parts, queue) = sync_channel(PARTS);
-        // One file at a time is being folded.
-        let (turns, turned) = sync_channel(1);
-        let mut folder = Checkpointer { engine, disk, recent, shared, turns, staged: 0 };
-        let thread = std::thread::Builder::new().name("oncegate-fold".to_owned());
+    /// Starts the thread, for a table that reaches up to the frame `marker`.
+    pub(super) fn start(checkpointer: Checkpointer, marker: u64) -> io::Result<Self> {
+        // One file of the log at a time is being checkpointed.
+        let (queue, generations) = sync_channel(1);
+        let (sender, results) = sync_channel(1);
+        let thread = std::thread::Builder::new().name("oncegate-checkpoint".to_owned());
         let thread = thread.spawn(move || {
-            for part in queue {
-                folder.fold(part);
+            for generation in generations {
+                // The writer may have ended.
+                let _ = sender.send(checkpointer.checkpoint(generation));
             }
         })?;
-        let (ids, parts, thread) = (Vec::new(), Some(parts), Some(thread));
-        Ok(Self { ids, part: 0, parts, turned, turning: false, marked, thread })
+        let (queue, thread) = (Some(queue), Some(thread));
+        Ok(Self { ids: Vec::new(), generation: 0, queue, results, running: false, marker, thread })
     }
 
-    /// The number of the part that grows.
-    pub(super) fn part(&self) -> u64 {
-        self.part
+    /// Number of the current generation.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
     }
 
-    /// The part that grows has this record as well.
+    /// Adds a record to the current generation.
     pub(super) fn add(&mut self, id: RecordId) {
         self.ids.push(id);
     }
 
-    /// Lets all that changed so far be folded for somebody who wants to list.
-    pub(super) fn ask(&mut self, answer: oneshot::Sender<Result<(), StoreError>>) {
-        self.hand_over(CheckpointGoal::Listing(answer));
-    }
-
-    /// Lets all that changed so far be folded, after which the file of the log that ends with the
-    /// frame `last` is free. Waits until the other one is, which it normally was long ago.
-    pub(super) fn turn(&mut self, last: u64) -> Result<(), String> {
-        self.until_free()?;
-        self.hand_over(CheckpointGoal::Rotation(last));
-        self.turning = true;
-        Ok(())
-    }
-
-    /// Folds the rest: a log that is folded whole need not be read at the next start.
-    pub(super) fn end(&mut self, last: u64) -> Result<(), String> {
-        self.until_free()?;
-        if self.marked != last {
-            self.turn(last)?;
-            self.until_free()?;
-        }
-        Ok(())
-    }
-
-    fn hand_over(&mut self, goal: CheckpointGoal) {
+    /// Ends the generation with the file of the log that ends with `frame`. First waits until the
+    /// generation before is in the table, so that its file can be overwritten; mostly it was long
+    /// ago.
+    pub(super) fn rotate(&mut self, frame: u64) -> Result<(), String> {
+        self.wait()?;
         let ids = mem::take(&mut self.ids);
-        // The next part is about as large.
+        // The next generation is about as large.
         self.ids.reserve(ids.len());
-        let part = Generation { number: self.part, ids, goal };
-        self.part += 1;
-        // The thread takes parts for as long as this lives. Without it nobody is answered, and
-        // waiting for a turn fails.
-        let Some(parts) = &self.parts else { return };
-        let Err(TrySendError::Full(part)) = parts.try_send(part) else { return };
-        match part.goal {
-            CheckpointGoal::Rotation(_) => drop(parts.send(part)),
-            CheckpointGoal::Listing(answer) => {
-                // Nothing has seen this part yet: it goes on growing.
-                self.part = part.number;
-                self.ids = part.ids;
-                let busy = format!("{PARTS} listings wait already; the disk is too slow");
-                let _ = answer.send(Err(StoreError::Unavailable(busy)));
-            }
-        }
+        let generation = Generation { number: self.generation, ids, frame };
+        self.generation += 1;
+        let queue = self.queue.as_ref().ok_or("the store is closed")?;
+        queue.send(generation).map_err(|_| thread_ended())?;
+        self.running = true;
+        Ok(())
     }
 
-    fn until_free(&mut self) -> Result<(), String> {
-        if mem::take(&mut self.turning) {
-            self.marked =
-                self.turned.recv_timeout(FREE_WITHIN).map_err(|error| match error {
-                    RecvTimeoutError::Timeout => {
-                        format!("its table took none of its log for {} s", FREE_WITHIN.as_secs())
-                    }
-                    RecvTimeoutError::Disconnected => {
-                        "the thread that folds its log has ended".to_owned()
-                    }
+    /// Checkpoints the rest: the next start then has no frame to read.
+    pub(super) fn finish(&mut self, frame: u64) -> Result<(), String> {
+        self.wait()?;
+        if self.marker != frame {
+            self.rotate(frame)?;
+            self.wait()?;
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<(), String> {
+        if mem::take(&mut self.running) {
+            self.marker =
+                self.results.recv_timeout(CHECKPOINT_TIMEOUT).map_err(|error| match error {
+                    RecvTimeoutError::Timeout => format!(
+                        "a checkpoint of its log took more than {} s",
+                        CHECKPOINT_TIMEOUT.as_secs()
+                    ),
+                    RecvTimeoutError::Disconnected => thread_ended(),
                 })??;
         }
         Ok(())
     }
 }
 
+fn thread_ended() -> String {
+    "the thread that checkpoints its log has ended".to_owned()
+}
+
 impl Drop for Checkpoints {
     fn drop(&mut self) {
-        drop(self.parts.take());
+        drop(self.queue.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -183,110 +137,48 @@ impl Drop for Checkpoints {
 }
 
 /// The thread's side.
-struct Checkpointer {
-    engine: Table,
-    disk: Arc<dyn Disk>,
-    recent: Arc<Memtable>,
-    shared: Arc<Health>,
-    turns: SyncSender<Result<u64, String>>,
-    /// Bytes that took the engine's way since its memory was last emptied.
-    staged: usize,
+pub(super) struct Checkpointer {
+    pub(super) table: Table,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) memtable: Arc<Memtable>,
+    pub(super) health: Arc<Health>,
+    pub(super) compactor: Compactor,
 }
 
 impl Checkpointer {
-    /// Folds a part and says so, or fails the store.
-    fn fold(&mut self, part: Generation) {
-        let Generation { number, ids, goal } = part;
-        let folded = match self.shared.failed.get() {
-            Some(_) => Err(String::from("the store has failed")),
-            // The engine asserts some things of its files.
-            None => catch_unwind(AssertUnwindSafe(|| self.try_fold(number, ids, &goal)))
-                .unwrap_or_else(|_| Err("the engine gave up".to_owned())),
-        };
-        let failed = folded.map_err(|error| (self.shared.fail(&error), error));
-        // Whoever waited may be gone.
-        match goal {
-            CheckpointGoal::Listing(answer) => {
-                let _ = answer.send(failed.map_err(|(failure, _)| failure));
-            }
-            CheckpointGoal::Rotation(last) => {
-                let _ = self.turns.send(failed.map(|()| last).map_err(|(_, error)| error));
-            }
+    /// Puts a generation into the table, or fails the store. Gives the frame the table reaches.
+    fn checkpoint(&self, generation: Generation) -> Result<u64, String> {
+        if self.health.has_failed() {
+            return Err("the store has failed".to_owned());
         }
+        let frame = generation.frame;
+        // The tree asserts some things of its files.
+        catch_unwind(AssertUnwindSafe(|| self.put(generation)))
+            .unwrap_or_else(|_| Err("the table gave up adding records".to_owned()))
+            .inspect_err(|error| drop(self.health.fail(error)))?;
+        self.compactor.wake();
+        Ok(frame)
     }
 
-    fn try_fold(
-        &mut self,
-        number: u64,
-        mut ids: Vec<RecordId>,
-        goal: &CheckpointGoal,
-    ) -> Result<(), String> {
-        let many = match goal {
-            CheckpointGoal::Rotation(_) => MANY_AT_A_TURN,
-            CheckpointGoal::Listing(_) => MANY_TO_LIST,
-        };
-        if ids.len() < many {
-            for ids in ids.chunks(AT_ONCE) {
-                self.stage(number, ids)?;
-            }
-        } else {
-            ids.sort_unstable();
-            let taken = ids.into_iter().filter_map(|id| self.recent.take(id, number));
-            let taken: Vec<_> = taken.collect();
-            ingest::put(&self.engine, &*self.disk, &taken)?;
-            self.forget(number, &taken);
-        }
-        if let CheckpointGoal::Rotation(last) = goal {
-            mark(&self.engine, &*self.disk, *last)?;
-        }
-        if self.staged > STAGED {
-            self.staged = 0;
-            self.engine.rotate()?;
+    fn put(&self, generation: Generation) -> Result<(), String> {
+        let Generation { number, mut ids, frame } = generation;
+        ids.sort_unstable();
+        let dirty = ids.into_iter().filter_map(|id| self.memtable.dirty(id, number));
+        let dirty: Vec<_> = dirty.collect();
+        self.wait_for_compaction();
+        failpoint::point(Point::BeforeCheckpoint);
+        ingest(&self.table, &*self.disk, &dirty, frame)?;
+        failpoint::point(Point::AfterCheckpoint);
+        for record in &dirty {
+            self.memtable.checkpointed(record, number);
         }
         Ok(())
     }
 
-    /// Puts records into the table the engine's way, in steps of so many bytes.
-    fn stage(&mut self, number: u64, ids: &[RecordId]) -> Result<(), String> {
-        let mut batch = self.engine.db.batch();
-        let (mut bytes, mut taken) = (0, Vec::with_capacity(ids.len()));
-        for id in ids {
-            let Some(record) = self.recent.take(*id, number) else { continue };
-            bytes += ENTRIES + record.after.as_ref().map_or(0, |written| written.bytes.len());
-            if record.before.is_some() || record.after.is_some() {
-                stage(&self.engine, &mut batch, id, record.before, record.after.clone());
-            }
-            taken.push(record);
-            if bytes > AT_ONCE_BYTES {
-                self.staged += mem::take(&mut bytes);
-                let full = mem::replace(&mut batch, self.engine.db.batch());
-                self.disk.fold(full)?;
-            }
-        }
-        self.staged += bytes;
-        if !batch.is_empty() {
-            self.disk.fold(batch)?;
-            failpoint::point(Point::AfterFold);
-        }
-        self.forget(number, &taken);
-        Ok(())
-    }
-
-    fn forget(&self, number: u64, taken: &[DirtyRecord]) {
-        for taken in taken {
-            self.recent.folded(taken, number);
+    fn wait_for_compaction(&self) {
+        let end = Instant::now() + COMPACTION_WAIT;
+        while self.table.unmerged_runs() >= MAX_RUNS && Instant::now() < end {
+            std::thread::sleep(COMPACTION_POLL);
         }
     }
-}
-
-/// Makes the table durable, and then that it reaches up to this frame.
-pub(super) fn mark(engine: &Table, disk: &dyn Disk, last: u64) -> Result<(), String> {
-    disk.persist(&engine.db)?;
-    failpoint::point(Point::BeforeMark);
-    let mut batch = engine.db.batch();
-    batch.insert(&engine.meta, MARK, last.to_le_bytes());
-    disk.fold(batch)?;
-    disk.persist(&engine.db)?;
-    failpoint::point(Point::AfterMark);
-    Ok(())
 }

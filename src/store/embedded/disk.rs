@@ -1,6 +1,5 @@
-//! What the store asks of the disk while it runs: to make a frame of the log durable, to take a batch
-//! into the table and make the table durable, and how much room is left. Behind a trait so that tests
-//! can let any of it fail.
+//! The disk as the store uses it while it runs: making a frame of the log durable, adding a run to
+//! the table, and the free space. Behind a trait so that tests can let any of it fail.
 
 use std::fs::File;
 use std::io;
@@ -9,47 +8,51 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fjall::{Database, Keyspace, OwnedWriteBatch, PersistMode, Slice};
+use lsm_tree::AnyTree;
 
-use super::wal::SEGMENT;
-use crate::failpoint;
+use crate::failpoint::{self, Point};
 
-/// New claims stop when the file system has less room than this. What is in flight then still has
-/// room to complete, and the engine to flush and compact.
+/// New claims stop when the file system has less room than this. Calls in flight then still have
+/// room to complete, and the table to take checkpoints and merge its files.
 pub const FREE_SPACE_MARGIN: u64 = 64 << 20;
 
-/// How long one look at the free space is believed.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Bytes of a file of the log when the other one takes over. A larger frame makes the file longer
+/// for that time. The changes of one file become one run of the table, and the larger those are,
+/// the more seldom the table is merged; but the changes of both files are in memory, and a start
+/// after a crash reads them.
+pub(super) const SEGMENT: u64 = 24 << 20;
 
-/// What the store asks of the disk.
+/// Time for which a measurement of the free space is used.
+const SPACE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Entry of a run for the table; without a value it removes the key.
+pub(super) struct RunEntry<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) value: Option<&'a [u8]>,
+}
+
+/// Operations of the disk.
 pub(super) trait Disk: Send + Sync {
-    /// Writes the bytes at this place of a file of the log and waits until they are durable.
+    /// Writes bytes at an offset of a file of the log and waits until they are durable.
     fn append(&self, file: &File, bytes: &[u8], at: u64) -> Result<(), String>;
 
-    /// Puts the batch into the table; it is durable after the next [`Disk::persist`].
-    fn fold(&self, batch: OwnedWriteBatch) -> Result<(), String>;
-
-    /// Makes files of a part of the table out of entries in the order of their keys, and waits until
-    /// they are durable; `None` removes.
+    /// Adds entries, sorted by key, to the table, all or none, and waits until they are durable.
     fn ingest(
         &self,
-        keyspace: &Keyspace,
-        entries: &mut dyn Iterator<Item = (&[u8], Option<Slice>)>,
+        tree: &AnyTree,
+        entries: &mut dyn Iterator<Item = RunEntry<'_>>,
     ) -> Result<(), String>;
-
-    /// Waits until all that was put into the table is durable.
-    fn persist(&self, db: &Database) -> Result<(), String>;
 
     /// Bytes of a file of the log when the other one takes over.
     fn segment(&self) -> u64 {
         failpoint::log_segment(SEGMENT)
     }
 
-    /// Bytes that may still be written.
+    /// Free bytes of the file system.
     fn free(&self) -> io::Result<u64>;
 }
 
-/// The real one.
+/// The file system that holds the store's directory.
 pub(super) struct FileSystem {
     pub(super) dir: PathBuf,
 }
@@ -57,35 +60,33 @@ pub(super) struct FileSystem {
 impl Disk for FileSystem {
     fn append(&self, file: &File, bytes: &[u8], at: u64) -> Result<(), String> {
         file.write_all_at(bytes, at).map_err(|error| error.to_string())?;
-        // Enough: it also writes a file's size when that has changed, which is all of the metadata
-        // that reading needs.
+        // Also writes the file's size when that has changed, which is all of the metadata that
+        // reading needs.
         file.sync_data().map_err(|error| error.to_string())
-    }
-
-    fn fold(&self, batch: OwnedWriteBatch) -> Result<(), String> {
-        batch.commit().map_err(|error| told(&error))
     }
 
     fn ingest(
         &self,
-        keyspace: &Keyspace,
-        entries: &mut dyn Iterator<Item = (&[u8], Option<Slice>)>,
+        tree: &AnyTree,
+        entries: &mut dyn Iterator<Item = RunEntry<'_>>,
     ) -> Result<(), String> {
         let ingest = || {
-            let mut ingestion = keyspace.start_ingestion()?;
-            for (key, value) in entries {
+            let mut ingestion = tree.ingestion()?;
+            for RunEntry { key, value } in entries {
                 match value {
                     Some(value) => ingestion.write(key, value)?,
                     None => ingestion.write_tombstone(key)?,
                 }
+                failpoint::point(Point::DuringCheckpoint);
             }
+            // Syncs the new files and their directory, then the version of the tree that names
+            // them, and returns when both are durable.
             ingestion.finish()
         };
-        ingest().map_err(|error| told(&error))
-    }
-
-    fn persist(&self, db: &Database) -> Result<(), String> {
-        db.persist(PersistMode::SyncData).map_err(|error| told(&error))
+        ingest().map_err(|error| match error {
+            lsm_tree::Error::Io(error) => error.to_string(),
+            other => other.to_string(),
+        })
     }
 
     fn free(&self) -> io::Result<u64> {
@@ -94,43 +95,36 @@ impl Disk for FileSystem {
     }
 }
 
-fn told(error: &fjall::Error) -> String {
-    match error {
-        fjall::Error::Io(error) => error.to_string(),
-        fjall::Error::Poisoned => "an earlier write failed in the background".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-/// Whether there is room for new claims.
+/// Room for new claims.
 pub(super) struct Space {
     disk: Arc<dyn Disk>,
-    look_again: Duration,
-    seen: Mutex<Option<(Instant, Option<u64>)>>,
+    check_interval: Duration,
+    /// Last measurement: its time, and the free bytes if they were too few.
+    checked: Mutex<Option<(Instant, Option<u64>)>>,
 }
 
 impl Space {
     pub(super) fn new(disk: Arc<dyn Disk>) -> Self {
-        Self { disk, look_again: LOOK_AGAIN, seen: Mutex::new(None) }
+        Self { disk, check_interval: SPACE_CHECK_INTERVAL, checked: Mutex::new(None) }
     }
 
-    /// Looks every time it is asked.
+    /// Measures every time.
     #[cfg(test)]
     pub(super) fn eager(disk: Arc<dyn Disk>) -> Self {
-        Self { look_again: Duration::ZERO, ..Self::new(disk) }
+        Self { check_interval: Duration::ZERO, ..Self::new(disk) }
     }
 
-    /// The bytes left when they are too few; looks at most once a second.
+    /// Free bytes when they are too few; measures at most once a second.
     pub(super) fn short(&self) -> Option<u64> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((when, short)) = *seen
-            && when.elapsed() < self.look_again
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((when, short)) = *checked
+            && when.elapsed() < self.check_interval
         {
             return short;
         }
-        // A file system that does not say is taken to have room: the write itself will tell.
+        // An unknown amount counts as room: a write that fails is noticed anyway.
         let short = self.disk.free().ok().filter(|free| *free < FREE_SPACE_MARGIN);
-        *seen = Some((Instant::now(), short));
+        *checked = Some((Instant::now(), short));
         short
     }
 }

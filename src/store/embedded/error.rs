@@ -1,4 +1,4 @@
-//! Why a directory could not be opened as a store, in a sentence for its operator.
+//! Errors of opening a directory as a store, each a sentence for the operator.
 
 use std::fmt;
 use std::io;
@@ -8,61 +8,61 @@ use uuid::Uuid;
 
 use crate::store::codec::SCHEMA;
 
-/// Why a directory could not be opened as a store.
+/// Reason why a directory could not be opened as a store.
 #[derive(Debug)]
 pub enum OpenError {
     /// The path is not a directory.
     NotADirectory(PathBuf),
-    /// Nothing is there, and nothing may be created.
+    /// The store is missing, and must not be created.
     Missing(PathBuf),
-    /// A store is there already; only `init` minds.
+    /// The store exists already; an error only for `init`.
     Exists(PathBuf),
-    /// The directory holds something else.
+    /// The directory holds other things.
     NotAStore {
         /// The directory.
         path: PathBuf,
-        /// Something in it.
+        /// Name of a thing in the directory.
         found: String,
     },
-    /// It cannot be written, or read.
+    /// The directory cannot be written, or read.
     Unwritable {
-        /// What could not be written.
+        /// Path that could not be written.
         path: PathBuf,
         /// The system's reason.
         error: io::Error,
     },
-    /// Another process has it open.
+    /// The store is open in another process.
     Locked(PathBuf),
-    /// It was written by a later version.
+    /// The store was written by a later version.
     NewerSchema {
         /// The directory.
         path: PathBuf,
-        /// Its layout.
+        /// Schema of the store.
         found: u32,
     },
-    /// It was written by a version before the first release.
+    /// The store was written by a version before the first release.
     OlderSchema {
         /// The directory.
         path: PathBuf,
-        /// Its layout.
+        /// Schema of the store.
         found: u32,
     },
-    /// It was written before there was a log, and holds the table's files where log and table are now.
-    OlderLayout(PathBuf),
-    /// It is another store than the one expected.
+    /// The directory has a layout from before the first release.
+    EarlierLayout(PathBuf),
+    /// The store is not the expected one.
     WrongId {
         /// The directory.
         path: PathBuf,
-        /// Its identity.
+        /// Identity of the store.
         found: Uuid,
-        /// What `expect_id` says.
+        /// Value of `expect_id`.
         expected: Uuid,
     },
-    /// Its files are damaged.
+    /// The store's files are damaged.
     Damaged {
         /// The directory.
         path: PathBuf,
-        /// What is wrong.
+        /// Description of the damage.
         reason: String,
     },
 }
@@ -102,7 +102,8 @@ impl fmt::Display for OpenError {
             ),
             Self::NewerSchema { path, found } => write!(
                 f,
-                "the store in {} has schema {found}, this oncegate knows {SCHEMA}: upgrade oncegate",
+                "the store in {} has schema {found}, this oncegate knows {SCHEMA}: upgrade \
+                 oncegate",
                 path.display()
             ),
             Self::OlderSchema { path, found } => write!(
@@ -112,10 +113,11 @@ impl fmt::Display for OpenError {
                  it, then start with an empty directory",
                 path.display()
             ),
-            Self::OlderLayout(path) => write!(
+            Self::EarlierLayout(path) => write!(
                 f,
-                "the store in {} has no log: it was written before the first release; start with an \
-                 empty directory once every key in it has been settled",
+                "the store in {} has an earlier layout, written before the first release, which \
+                 this oncegate cannot read; settle every key in it with the version that wrote \
+                 it, then start with an empty directory",
                 path.display()
             ),
             Self::WrongId { path, found, expected } => write!(
@@ -145,7 +147,7 @@ impl std::error::Error for OpenError {
             | Self::Locked(_)
             | Self::NewerSchema { .. }
             | Self::OlderSchema { .. }
-            | Self::OlderLayout(_)
+            | Self::EarlierLayout(_)
             | Self::WrongId { .. }
             | Self::Damaged { .. } => None,
         }

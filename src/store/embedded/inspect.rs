@@ -1,13 +1,14 @@
-//! What the command line does with a store that no gateway has open: create, look, check.
+//! Commands on a store that no gateway has open: create, look, check.
 
 use std::fs;
 use std::path::Path;
 
 use super::disk::FileSystem;
 use super::error::OpenError;
-use super::open::{self, DirectoryOptions, NAMED};
-use super::table::{REACHED, Table, expiry_key, id_of, subject_key};
-use crate::clock::Timestamp;
+use super::interrupted::MAX_NAMED;
+use super::layout::{Keyspace, TableKey, index_differences};
+use super::open::{DirectoryOptions, OpenedStore, open};
+use super::table::Table;
 use crate::idempotency::RecordId;
 use crate::store::codec::{Codec, Head};
 use crate::store::{Identity, StoreError};
@@ -15,49 +16,49 @@ use crate::store::{Identity, StoreError};
 /// Records between two calls of the progress function.
 const STEP: u64 = 10_000;
 
-/// A store at a glance.
+/// Figures of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreInfo {
-    /// What the store is.
+    /// Identity of the store.
     pub identity: Identity,
-    /// Records in flight: the gateway ended without completing them, its next start makes them
-    /// unknown.
+    /// Records in flight: the gateway ended without completing them, and its next start makes
+    /// them unknown.
     pub in_flight: u64,
-    /// Records whose outcome nobody knows.
+    /// Records whose outcome is unknown.
     pub unknown: u64,
     /// Open records that cannot be read back.
     pub corrupt: u64,
-    /// About how many records there are in all; old versions that were not compacted yet count too.
+    /// Number of records.
     pub records: u64,
-    /// Bytes of all files.
+    /// Bytes of all files on the disk.
     pub disk_bytes: u64,
 }
 
-/// How far a check has come.
+/// Progress of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VerifyProgress {
-    /// Records looked at.
+    /// Records that were checked.
     pub done: u64,
-    /// About how many there are.
-    pub about: u64,
+    /// Records in all.
+    pub total: u64,
 }
 
-/// What a check found.
+/// Findings of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VerifyReport {
-    /// Records read back as they were written.
+    /// Number of sound records.
     pub sound: u64,
-    /// Records that are corrupt, and index entries that do not fit: the first [`NAMED`], each with
-    /// the record it is about, when it can be told, and what is wrong.
+    /// Corrupt records, and index entries that do not fit, at most a hundred: each with its record,
+    /// if known, and a description.
     pub problems: Vec<(Option<RecordId>, String)>,
-    /// How many those are in all.
+    /// Number of problems.
     pub problem_count: u64,
 }
 
 impl VerifyReport {
     fn problem(&mut self, id: Option<RecordId>, reason: impl Into<String>) {
         self.problem_count += 1;
-        if self.problems.len() < NAMED {
+        if self.problems.len() < MAX_NAMED {
             self.problems.push((id, reason.into()));
         }
     }
@@ -66,7 +67,7 @@ impl VerifyReport {
 /// Creates a store in an empty or absent directory.
 ///
 /// # Errors
-/// When a store is there already, or none can be made.
+/// When there is a store already, or none can be made.
 pub fn init(path: &Path, cache: u64) -> Result<Identity, OpenError> {
     let options = DirectoryOptions {
         path: path.to_owned(),
@@ -79,27 +80,25 @@ pub fn init(path: &Path, cache: u64) -> Result<Identity, OpenError> {
     if opened.created { Ok(opened.identity) } else { Err(OpenError::Exists(path.to_owned())) }
 }
 
-/// Looks at a store; changes no record, but folds what a crash left in the log.
+/// Looks at a store; changes no record, but puts into the table what a crash left in the log.
 ///
 /// # Errors
-/// When it cannot be opened, for one because a gateway has it open.
+/// When the store cannot be opened, for example because a gateway has it open.
 pub fn info(path: &Path, cache: u64) -> Result<StoreInfo, OpenError> {
     let opened = existing(path, cache)?;
-    let engine = &opened.engine;
+    let table = &opened.table;
+    let damaged = |reason| OpenError::Damaged { path: path.to_owned(), reason };
     let mut info = StoreInfo {
         identity: opened.identity.clone(),
         in_flight: 0,
         unknown: 0,
         corrupt: 0,
-        records: engine.records.approximate_len() as u64,
+        records: table.marker().map_err(damaged)?.records,
         disk_bytes: disk_bytes(path),
     };
-    for entry in Table::entries(&engine.open) {
-        let key = entry.key().map_err(|error| damaged(path, &error))?;
-        if *key == *REACHED {
-            continue;
-        }
-        let record = id_of(&key).map(|id| engine.get(&id));
+    for entry in table.entries(Keyspace::Open) {
+        let (key, _) = entry.map_err(|error| damaged(error.to_string()))?;
+        let record = TableKey::parse(&key).map(|key| table.get(&key.id()));
         match record.map(|found| found.map(|record| record.as_ref().map(Head::of))) {
             Some(Ok(Some(Head { in_flight: true, .. }))) => info.in_flight += 1,
             Some(Ok(Some(Head { open: true, .. }))) => info.unknown += 1,
@@ -112,111 +111,105 @@ pub fn info(path: &Path, cache: u64) -> Result<StoreInfo, OpenError> {
 /// Reads every record and every index entry, and reports what does not fit; changes no record.
 ///
 /// # Errors
-/// When the store cannot be opened, for one because a gateway has it open.
+/// When the store cannot be opened, for example because a gateway has it open.
 pub fn verify(
     path: &Path,
     cache: u64,
     mut progress: impl FnMut(VerifyProgress),
 ) -> Result<VerifyReport, OpenError> {
     let opened = existing(path, cache)?;
-    let engine = &opened.engine;
-    let mut verified = VerifyReport::default();
-    let about = engine.records.approximate_len() as u64;
+    let table = &opened.table;
+    let marker = table.marker();
+    let marker = marker.map_err(|reason| OpenError::Damaged { path: path.to_owned(), reason })?;
+    let mut report = VerifyReport::default();
     let mut done = 0;
-    for entry in Table::entries(&engine.records) {
-        let (key, bytes) = match entry.into_inner() {
+    let mut readable = true;
+    for entry in table.records(None) {
+        let (key, bytes) = match entry {
             Ok(pair) => pair,
             Err(error) => {
-                verified.problem(None, format!("a table of records cannot be read: {error}"));
+                report.problem(None, format!("the table's records cannot be read: {error}"));
+                readable = false;
                 break;
             }
         };
-        if *key == *REACHED {
-            continue;
-        }
         done += 1;
         if done % STEP == 0 {
-            progress(VerifyProgress { done, about: about.max(done) });
+            progress(VerifyProgress { done, total: marker.records });
         }
-        match key.as_ref().try_into().map(RecordId::from_bytes) {
-            Ok(id) => check_record(engine, &id, &bytes, &mut verified),
-            Err(_) => verified.problem(None, format!("a key of {} bytes is no id", key.len())),
+        match TableKey::parse(&key) {
+            Some(key) => check_record(table, &key.id(), &bytes, &mut report),
+            None => report.problem(None, format!("a key of {} bytes is no id", key.len())),
         }
     }
-    check_index(engine, &engine.open, "open", &mut verified, |key, head, _| {
-        key.len() == 16 && head.open
-    });
-    check_index(engine, &engine.expiry, "expiry", &mut verified, |key, head, id| {
-        head.expires.is_some_and(|at: Timestamp| expiry_key(at, id).as_bytes() == key)
-    });
-    check_index(engine, &engine.subject, "subject", &mut verified, |key, head, id| {
-        head.subject.is_some_and(|digest| subject_key(&digest, id).as_bytes() == key)
-    });
-    progress(VerifyProgress { done, about: done });
-    Ok(verified)
+    if readable && done != marker.records {
+        let reason = format!("the table has {done} records and counts {}", marker.records);
+        report.problem(None, reason);
+    }
+    for (keyspace, name) in INDEXES {
+        check_index(table, keyspace, name, &mut report);
+    }
+    progress(VerifyProgress { done, total: marker.records });
+    Ok(report)
+}
+
+/// The indexes and their names.
+const INDEXES: [(Keyspace, &str); 3] =
+    [(Keyspace::Open, "open"), (Keyspace::Expiry, "expiry"), (Keyspace::Subject, "subject")];
+
+/// Calls `each` for every index entry that a record has.
+fn index_entries(id: &RecordId, head: Head, mut each: impl FnMut(TableKey)) {
+    index_differences(id, None, Some(head), |key, _| each(key));
 }
 
 /// Checks a record, and that every index has the entry it needs.
-fn check_record(engine: &Table, id: &RecordId, bytes: &[u8], verified: &mut VerifyReport) {
-    let head = match engine.codec.decode(id, bytes) {
+fn check_record(table: &Table, id: &RecordId, bytes: &[u8], report: &mut VerifyReport) {
+    let head = match table.codec.decode(id, bytes) {
         Ok(record) => Head::of(&record),
-        Err(error) => return verified.problem(Some(*id), error.to_string()),
+        Err(error) => return report.problem(Some(*id), error.to_string()),
     };
-    let mut entries = Vec::new();
-    if head.open {
-        entries.push(("open", engine.open.contains_key(id.as_bytes())));
-    }
-    if let Some(at) = head.expires {
-        entries.push(("expiry", engine.expiry.contains_key(expiry_key(at, id).as_bytes())));
-    }
-    if let Some(digest) = &head.subject {
-        entries.push(("subject", engine.subject.contains_key(subject_key(digest, id).as_bytes())));
-    }
-    let problems = verified.problem_count;
-    for (index, found) in entries {
-        match found {
+    let problems = report.problem_count;
+    index_entries(id, head, |key| {
+        let index = INDEXES.iter().find(|(keyspace, _)| *keyspace as u8 == key.as_bytes()[0]);
+        let index = index.map_or("", |(_, name)| name);
+        match table.contains(&key) {
             Ok(true) => {}
-            Ok(false) => verified.problem(Some(*id), format!("the index `{index}` lacks it")),
+            Ok(false) => report.problem(Some(*id), format!("the index `{index}` lacks it")),
             Err(error) => {
                 let reason = format!("the index `{index}` cannot be read: {error}");
-                verified.problem(Some(*id), reason);
+                report.problem(Some(*id), reason);
             }
         }
-    }
-    if verified.problem_count == problems {
-        verified.sound += 1;
+    });
+    if report.problem_count == problems {
+        report.sound += 1;
     }
 }
 
 /// Checks that every entry of an index belongs to a record as it is.
-fn check_index(
-    engine: &Table,
-    index: &fjall::Keyspace,
-    name: &str,
-    verified: &mut VerifyReport,
-    fits: impl Fn(&[u8], &Head, &RecordId) -> bool,
-) {
-    for entry in Table::entries(index) {
-        let key = match entry.key() {
-            Ok(key) => key,
+fn check_index(table: &Table, keyspace: Keyspace, name: &str, report: &mut VerifyReport) {
+    for entry in table.entries(keyspace) {
+        let key = match entry {
+            Ok((key, _)) => key,
             Err(error) => {
-                return verified.problem(None, format!("the index `{name}` breaks off: {error}"));
+                return report.problem(None, format!("the index `{name}` breaks off: {error}"));
             }
         };
-        if *key == *REACHED {
-            continue;
-        }
-        let Some(id) = id_of(&key) else {
-            verified.problem(None, format!("the index `{name}` has a key without an id"));
+        let Some(key) = TableKey::parse(&key) else {
+            report.problem(None, format!("the index `{name}` has a key without an id"));
             continue;
         };
-        match engine.get(&id) {
-            Ok(Some(record)) if fits(&key, &Head::of(&record), &id) => {}
-            Ok(Some(_)) => {
-                verified.problem(Some(id), format!("the index `{name}` has it and should not"));
+        let id = key.id();
+        match table.get(&id) {
+            Ok(Some(record)) => {
+                let mut fits = false;
+                index_entries(&id, Head::of(&record), |entry| fits |= entry == key);
+                if !fits {
+                    report.problem(Some(id), format!("the index `{name}` has it and should not"));
+                }
             }
             Ok(None) => {
-                verified.problem(Some(id), format!("the index `{name}` names it, it is missing"));
+                report.problem(Some(id), format!("the index `{name}` names it, it is missing"));
             }
             // Reported with the records.
             Err(StoreError::Corrupt { .. } | StoreError::Unavailable(_)) => {}
@@ -224,32 +217,27 @@ fn check_index(
     }
 }
 
-fn existing(path: &Path, cache: u64) -> Result<open::OpenedStore, OpenError> {
-    let options = DirectoryOptions {
+fn existing(path: &Path, cache: u64) -> Result<OpenedStore, OpenError> {
+    opened(&DirectoryOptions {
         path: path.to_owned(),
         cache,
         create: false,
         expect_id: None,
         codec: Codec::plain(),
-    };
-    opened(&options)
+    })
 }
 
-fn opened(options: &DirectoryOptions) -> Result<open::OpenedStore, OpenError> {
-    open::open(options, &FileSystem { dir: options.path.clone() })
+fn opened(options: &DirectoryOptions) -> Result<OpenedStore, OpenError> {
+    open(options, &FileSystem { dir: options.path.clone() })
 }
 
-fn damaged(path: &Path, error: &fjall::Error) -> OpenError {
-    OpenError::Damaged { path: path.to_owned(), reason: error.to_string() }
-}
-
-/// Bytes on the disk of every file under a directory; what cannot be read counts nothing.
+/// Bytes on the disk of every file under a directory; unreadable files count nothing.
 fn disk_bytes(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let Ok(entries) = fs::read_dir(dir) else { return 0 };
     let size = |entry: fs::DirEntry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => disk_bytes(&entry.path()),
-        // Blocks of 512 bytes: a journal is longer than what it takes.
+        // Blocks of 512 bytes: a file may be longer than its blocks.
         Ok(metadata) => metadata.blocks() * 512,
         Err(_) => 0,
     };

@@ -1,105 +1,113 @@
-//! Records whose last change is durable in the log and not yet in the table.
+//! The memtable: records whose newest state is durable in the log and not yet in the table.
 //!
-//! The writer puts them here, the folder takes them away when the table has them, everybody reads. A
-//! reader looks here first and into the table after that: what leaves this place is in the table.
+//! The writer adds records, a checkpoint removes them when the table has them, everybody reads. A
+//! reader looks here first and into the table after that: what leaves the memtable is in the table.
 //!
-//! Each belongs to a *part* of what is to be folded: the one that was being gathered when it last
-//! changed. So the folder sees which of its records have changed since, and leaves those to a later
-//! part.
+//! Each record belongs to a *generation*: the one that was current when the record last changed. A
+//! checkpoint thereby sees which records of its generation have changed since, and leaves those to
+//! a later one.
 
 use dashmap::DashMap;
-use dashmap::mapref::entry;
+use dashmap::mapref::entry::Entry;
 
-use super::table::EncodedRecord;
+use super::expiry::ExpiryIndex;
+use super::layout::{DirtyRecord, StoredRecord};
+use crate::clock::Timestamp;
 use crate::idempotency::RecordId;
 use crate::idempotency::id::BuildIdHasher;
 use crate::store::codec::Head;
 
-/// A record as it is, and what the table has of it.
+/// Newest state of a record, and its state in the table.
 struct MemtableEntry {
-    /// The record; `None`: it is gone.
-    after: Option<EncodedRecord>,
-    /// What the table has: its index entries must go when the record changes. Seldom anything, and entries
-    /// are many: it has a place of its own.
+    /// Newest state; `None`: the record was removed.
+    current: Option<StoredRecord>,
+    /// State in the table, whose index entries go when the record is checkpointed. Boxed because
+    /// few of the many entries have one.
     stored: Option<Box<Head>>,
-    /// The part it belongs to.
-    part: u64,
+    generation: u64,
 }
 
-/// A record that is to be folded.
-pub(super) struct DirtyRecord {
-    pub(super) id: RecordId,
-    /// What the table has of it.
-    pub(super) before: Option<Head>,
-    /// What the table is to have of it.
-    pub(super) after: Option<EncodedRecord>,
-}
-
-/// The records that the table has not, or not as they are.
+/// Records that the table does not have, or has in an older state.
 #[derive(Default)]
-pub(super) struct Memtable(DashMap<RecordId, MemtableEntry, BuildIdHasher>);
+pub(super) struct Memtable {
+    entries: DashMap<RecordId, MemtableEntry, BuildIdHasher>,
+    expiry: ExpiryIndex,
+}
+
+fn expires(record: Option<&StoredRecord>) -> Option<Timestamp> {
+    record?.head.expires
+}
 
 impl Memtable {
-    /// What `look` sees of the record with this id, if it is one of these; `None` in it: the record
-    /// is gone. Nothing is to be done in it that takes long.
+    /// Gives `look` the record's newest state, if the record is in the memtable; `None` in it: the
+    /// record was removed. `look` holds up the writer and has to be short.
     pub(super) fn get<T>(
         &self,
         id: &RecordId,
-        look: impl FnOnce(Option<&EncodedRecord>) -> T,
+        look: impl FnOnce(Option<&StoredRecord>) -> T,
     ) -> Option<T> {
-        self.0.get(id).map(|entry| look(entry.after.as_ref()))
+        self.entries.get(id).map(|entry| look(entry.current.as_ref()))
     }
 
-    /// Puts a record here, as one of `part`; whether that part did not have it before. `before` is
-    /// what the record was: if it is not here any more, that is what the table has.
+    /// Adds a record to a generation; true if that generation did not have it before. `before` is
+    /// the record's former state: of a record that is not in the memtable, its state in the table.
     pub(super) fn put(
         &self,
         id: RecordId,
         before: Option<Head>,
-        after: Option<EncodedRecord>,
-        part: u64,
+        current: Option<StoredRecord>,
+        generation: u64,
     ) -> bool {
-        match self.0.entry(id) {
-            entry::Entry::Vacant(place) => {
-                place.insert(MemtableEntry { after, stored: before.map(Box::new), part });
+        match self.entries.entry(id) {
+            Entry::Vacant(place) => {
+                self.expiry.replace(id, None, expires(current.as_ref()));
+                let stored = before.map(Box::new);
+                place.insert(MemtableEntry { current, stored, generation });
                 true
             }
-            entry::Entry::Occupied(mut present) => {
+            Entry::Occupied(mut present) => {
                 let present = present.get_mut();
-                present.after = after;
-                std::mem::replace(&mut present.part, part) != part
+                let old = expires(present.current.as_ref());
+                self.expiry.replace(id, old, expires(current.as_ref()));
+                present.current = current;
+                std::mem::replace(&mut present.generation, generation) != generation
             }
         }
     }
 
-    /// The record, if it still belongs to this part.
-    pub(super) fn take(&self, id: RecordId, part: u64) -> Option<DirtyRecord> {
-        let entry = self.0.get(&id).filter(|entry| entry.part == part)?;
-        Some(DirtyRecord {
-            id,
-            before: entry.stored.as_deref().copied(),
-            after: entry.after.clone(),
-        })
+    /// Record to be checkpointed, if it still belongs to this generation.
+    pub(super) fn dirty(&self, id: RecordId, generation: u64) -> Option<DirtyRecord> {
+        let entry = self.entries.get(&id).filter(|entry| entry.generation == generation)?;
+        let stored = entry.stored.as_deref().copied();
+        Some(DirtyRecord { id, stored, current: entry.current.clone() })
     }
 
-    /// How many are here.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// The id of each that is here all the while, and of some that come or go meanwhile.
-    pub(super) fn for_each_id(&self, mut each: impl FnMut(&RecordId)) {
-        self.0.iter().for_each(|entry| each(entry.key()));
-    }
-
-    /// The table has it as it was taken from this part.
-    pub(super) fn folded(&self, taken: &DirtyRecord, part: u64) {
-        let entry::Entry::Occupied(mut present) = self.0.entry(taken.id) else { return };
-        if present.get().part == part {
+    /// Notes that the table has a record in the state that [`Memtable::dirty`] gave.
+    pub(super) fn checkpointed(&self, record: &DirtyRecord, generation: u64) {
+        let Entry::Occupied(mut present) = self.entries.entry(record.id) else { return };
+        if present.get().generation == generation {
+            self.expiry.replace(record.id, expires(present.get().current.as_ref()), None);
             present.remove();
         } else {
-            let head = taken.after.as_ref().map(|written| written.head);
+            let head = record.current.as_ref().map(|encoded| encoded.head);
             present.get_mut().stored = head.map(Box::new);
         }
+    }
+
+    /// Number of records.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Gives `each` every record that is here all the while, and some that come or go meanwhile.
+    pub(super) fn for_each(&self, mut each: impl FnMut(&RecordId, Option<&Head>)) {
+        self.entries.iter().for_each(|entry| {
+            each(entry.key(), entry.current.as_ref().map(|encoded| &encoded.head));
+        });
+    }
+
+    /// Records in the order of their expiry.
+    pub(super) fn expiry(&self) -> &ExpiryIndex {
+        &self.expiry
     }
 }

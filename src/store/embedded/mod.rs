@@ -1,27 +1,41 @@
 //! The embedded store: a directory on this machine, durable, with one writer.
 //!
-//! This file is the asking side: it opens the store, writes records down and queues changes.
+//! This file is the asking side: it opens the store, encodes records, queues swaps and reads.
 //!
 //! ```text
-//! swap ──▶ queue ──▶ writer ──▶ log (one sync) ──▶ answers
-//!                      │  └────▶ recent ──fold──▶ table, later, on a thread of its own
-//! get ───────────────────────▶ recent, else table
-//! list ──▶ queue ──▶ all is folded ─────────────▶ table
+//! swap ──▶ queue ──▶ writer ──▶ log (one sync) ──▶ replies
+//!                      │  └────▶ memtable ──checkpoint──▶ table ◀── compaction
+//! get ───────────────────────▶ memtable, else table
+//! list ──────────────────────▶ memtable and table, merged
 //! ```
 //!
-//! `writer` compares and writes, `log` makes durable, `answers` go back, `recent` is what the table has not yet, `fold`
-//! brings it there, many at once by `sorted`, `absent` knows what is nowhere, `engine` knows the table's layout. `open` decides whether a directory is a store,
-//! `journal` tells a torn tail of the table's from lost data, `replay` brings the table up to the log,
-//! `disk` is what may fail, `inspect` serves the command line. What the records mean is not known
-//! here; see `docs/store.md` for operators.
+//! | file | task |
+//! |---|---|
+//! | `writer` | compares, writes and replies, on its own thread |
+//! | `wal` | write-ahead log: frames in two files |
+//! | `memtable`, `expiry` | records that the table does not have yet |
+//! | `checkpoint`, `ingest` | bring the memtable's records into the table |
+//! | `table`, `layout`, `compaction` | the tree on disk, its keys, the merging of its files |
+//! | `listing` | pages of records |
+//! | `id_filter` | ids that the store certainly does not have |
+//! | `open`, `recovery`, `interrupted` | opening, and the state a crash left |
+//! | `disk`, `health` | operations that may fail, and the consequence |
+//! | `inspect` | the command line's view |
+//!
+//! The meaning of records is not known here; `docs/store.md` is for operators.
 
 mod checkpoint;
+mod compaction;
 mod disk;
 mod error;
+mod expiry;
+mod health;
 mod id_filter;
 mod ingest;
 mod inspect;
-mod journal;
+mod interrupted;
+mod layout;
+mod listing;
 mod memtable;
 mod open;
 mod recovery;
@@ -32,9 +46,8 @@ mod tests;
 mod wal;
 mod writer;
 
-use std::fs::File;
 use std::io;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -44,44 +57,47 @@ use tokio::sync::{mpsc, oneshot};
 pub use self::disk::FREE_SPACE_MARGIN;
 pub use self::error::OpenError;
 pub use self::inspect::{StoreInfo, VerifyProgress, VerifyReport, info, init, verify};
-pub use self::open::{DirectoryOptions, NAMED, Recovered};
+pub use self::interrupted::Recovered;
+pub use self::open::DirectoryOptions;
 
-use self::checkpoint::Checkpoints;
+use self::checkpoint::{Checkpointer, Checkpoints};
+use self::compaction::Compactor;
 use self::disk::{Disk, FileSystem, Space};
+use self::health::Health;
 use self::id_filter::{FilterSizes, IdFilter};
+use self::layout::{StoredRecord, decode};
 use self::memtable::Memtable;
+use self::open::OpenedStore;
 use self::replies::ReplyTask;
-use self::table::{EncodedRecord, Table, decode};
-use self::writer::{EncodedChange, Health, SwapRequest, Writer, WriterMessage};
+use self::table::Table;
+use self::writer::{PendingChanges, QueuedChange, StoreWriter, SwapRequest};
 use super::codec::{Codec, Head};
 use super::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
 use crate::clock::{self, Timestamp};
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
 
-/// Compare-and-swaps that may wait for the writer; the next ones wait for a place.
+/// Largest number of compare-and-swaps that wait for the writer; further ones wait for a place.
 const QUEUE: usize = 4096;
-/// How long a compare-and-swap waits for its result. A disk that takes longer is as good as gone;
-/// the change may still be made, as the port's error says.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long closing waits for the writer; longer only when the disk hangs.
-const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+/// Longest wait for the result of a compare-and-swap. A disk that takes longer counts as gone; the
+/// change may still be made, as the port's error says.
+const SWAP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait for the store's threads when it closes; exceeded only when the disk hangs or a
+/// merge of files is long.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An open store. Closing it, by dropping it, writes what is queued and unlocks the directory.
+/// An open store. Dropping it writes the queued changes and unlocks the directory.
 pub struct Embedded {
     identity: Identity,
     owner: Nonce,
-    codec: Codec,
-    engine: Option<Table>,
-    recent: Arc<Memtable>,
-    shared: Arc<Health>,
-    queue: Option<mpsc::Sender<WriterMessage>>,
-    answers: ReplyTask,
+    table: Table,
+    memtable: Arc<Memtable>,
+    health: Arc<Health>,
+    queue: Option<mpsc::Sender<SwapRequest>>,
+    replies: ReplyTask,
     writer: Option<JoinHandle<()>>,
-    /// Says that the writer has ended.
+    /// Receives when the writer and the threads it owns have ended.
     ended: Mutex<std::sync::mpsc::Receiver<()>>,
-    /// Unlocks when dropped, after everything else.
-    _lock: File,
 }
 
 impl std::fmt::Debug for Embedded {
@@ -108,40 +124,36 @@ impl Embedded {
         space: Space,
         ids: FilterSizes,
     ) -> Result<(Arc<Self>, Recovered), OpenError> {
-        let path = options.path.clone();
-        let opened = open::open(options, &*disk)?;
-        let engine = opened.engine;
-        let recovered = open::recover(&engine, &*disk, clock::now());
-        let relieved = engine.relieve(checkpoint::STAGED as u64).map_err(StoreError::Unavailable);
-        let recovered = recovered.and_then(|recovered| relieved.map(|()| recovered));
-        let recovered = recovered.map_err(|error| OpenError::Unwritable {
-            path: path.clone(),
-            error: io::Error::other(error.to_string()),
-        })?;
-        let shared = Arc::new(Health { space, path: path.clone(), failed: OnceLock::new() });
-        let (queue, requests) = mpsc::channel(QUEUE);
-        let (answers, hand_out) = replies::replies();
-        let recent = Arc::new(Memtable::default());
-        let folding = Checkpoints::start(
-            engine.clone(),
-            disk.clone(),
-            recent.clone(),
-            shared.clone(),
-            opened.log.last(),
-        );
+        let path = &options.path;
         let unwritable = |error| OpenError::Unwritable { path: path.clone(), error };
-        let absent = IdFilter::new(engine.clone(), recent.clone(), ids);
-        let writer = Writer {
-            engine: engine.clone(),
+        let OpenedStore { table, wal, identity, created } = open::open(options, &*disk)?;
+        let recovered = interrupted::lose_in_flight(&table, &*disk, clock::now());
+        let recovered =
+            recovered.map_err(|error| unwritable(io::Error::other(error.to_string())))?;
+        let health = Arc::new(Health::new(space, path.clone()));
+        let memtable = Arc::new(Memtable::default());
+        let compactor = Compactor::start(table.clone(), health.clone());
+        let checkpointer = Checkpointer {
+            table: table.clone(),
+            disk: disk.clone(),
+            memtable: memtable.clone(),
+            health: health.clone(),
+            compactor: compactor.map_err(unwritable)?,
+        };
+        let checkpoints = Checkpoints::start(checkpointer, wal.last()).map_err(unwritable)?;
+        let (queue, requests) = mpsc::channel(QUEUE);
+        let (replies, reply_task) = replies::replies();
+        let writer = StoreWriter {
+            table: table.clone(),
             disk,
-            shared: shared.clone(),
+            health: health.clone(),
             queue: requests,
-            answers,
-            folding: folding.map_err(unwritable)?,
-            log: opened.log,
-            recent: recent.clone(),
-            absent,
-            pending: writer::PendingChanges::default(),
+            replies,
+            wal,
+            memtable: memtable.clone(),
+            id_filter: IdFilter::new(table.clone(), memtable.clone(), ids),
+            checkpoints,
+            pending: PendingChanges::default(),
         };
         let (end, ended) = std::sync::mpsc::sync_channel(1);
         let writer =
@@ -149,47 +161,32 @@ impl Embedded {
                 writer.run();
                 let _ = end.send(());
             });
-        let writer = writer.map_err(unwritable)?;
         let store = Self {
-            identity: opened.identity,
+            identity,
             owner: *uuid::Uuid::new_v4().as_bytes(),
-            codec: options.codec.clone(),
-            engine: Some(engine),
-            recent,
-            shared,
+            table,
+            memtable,
+            health,
             queue: Some(queue),
-            answers: hand_out,
-            writer: Some(writer),
+            replies: reply_task,
+            writer: Some(writer.map_err(unwritable)?),
             ended: Mutex::new(ended),
-            _lock: opened.lock,
         };
-        Ok((Arc::new(store), Recovered { created: opened.created, ..recovered }))
+        Ok((Arc::new(store), Recovered { created, ..recovered }))
     }
 
-    fn engine(&self) -> Result<&Table, StoreError> {
-        self.engine.as_ref().ok_or_else(closed)
-    }
-
-    /// The record with this id, as it is durable.
+    /// Durable state of the record with this id.
     fn read(&self, id: &RecordId) -> Result<Option<Record>, StoreError> {
-        match self.recent.get(id, |now| now.cloned()) {
-            Some(after) => after.map(|written| decode(&self.codec, id, &written.bytes)).transpose(),
-            None => self.engine()?.get(id),
+        match self.memtable.get(id, |current| current.cloned()) {
+            Some(current) => {
+                current.map(|encoded| decode(&self.table.codec, id, &encoded.bytes)).transpose()
+            }
+            None => self.table.get(id),
         }
     }
 
-    /// Waits until all that was changed so far is in the table.
-    async fn folded(&self) -> Result<(), StoreError> {
-        let (answer, folded) = oneshot::channel();
-        let folding = async {
-            self.queue()?.send(WriterMessage::Checkpoint(answer)).await.map_err(|_| closed())?;
-            folded.await.unwrap_or_else(|_| Err(self.shared.failure().unwrap_or_else(closed)))
-        };
-        tokio::time::timeout(PATIENCE, folding).await.unwrap_or_else(|_| Err(too_slow()))
-    }
-
-    fn queue(&self) -> Result<&mpsc::Sender<WriterMessage>, StoreError> {
-        match (&self.queue, self.shared.failure()) {
+    fn queue(&self) -> Result<&mpsc::Sender<SwapRequest>, StoreError> {
+        match (&self.queue, self.health.failure()) {
             (_, Some(error)) => Err(error),
             (Some(queue), None) if !queue.is_closed() => Ok(queue),
             (Some(_) | None, None) => Err(closed()),
@@ -199,7 +196,7 @@ impl Embedded {
 
 impl Store for Embedded {
     fn get(&self, id: RecordId) -> StoreFuture<'_, Option<Record>> {
-        // On the caller's thread: one look into memory tables, filters and mostly cached blocks.
+        // On the caller's thread: a look into the memtable, filters and mostly cached blocks.
         Box::pin(async move { self.read(&id) })
     }
 
@@ -210,10 +207,9 @@ impl Store for Embedded {
     /// The change is queued before this returns, unless the queue is full: from then on it is made
     /// even if the future is dropped.
     fn swap(&self, changes: Vec<Change>) -> StoreFuture<'_, Swap> {
-        self.answers.run();
-        let (answer, result) = oneshot::channel();
-        let request =
-            WriterMessage::Swap(SwapRequest { changes: planned(&self.codec, &changes), answer });
+        self.replies.run();
+        let (reply, result) = oneshot::channel();
+        let request = SwapRequest { changes: encoded(&self.table.codec, &changes), reply };
         let queued = match self.queue() {
             Err(error) => Err(error),
             Ok(queue) => match queue.try_send(request) {
@@ -223,26 +219,29 @@ impl Store for Embedded {
             },
         };
         Box::pin(async move {
-            let answered = async {
+            let swapped = async {
                 if let Some((queue, request)) = queued? {
                     queue.send(request).await.map_err(|_| closed())?;
                 }
-                result.await.unwrap_or_else(|_| Err(self.shared.failure().unwrap_or_else(closed)))
+                result.await.unwrap_or_else(|_| Err(self.health.failure().unwrap_or_else(closed)))
             };
-            tokio::time::timeout(PATIENCE, answered).await.unwrap_or_else(|_| Err(too_slow()))
+            tokio::time::timeout(SWAP_TIMEOUT, swapped).await.unwrap_or_else(|_| Err(too_slow()))
         })
     }
 
     fn list(&self, query: Query) -> StoreFuture<'_, Vec<(RecordId, Record)>> {
         Box::pin(async move {
-            let engine = self.engine()?.clone();
             if query.abandoned {
-                // What other processes had in flight became unknown when this one opened it.
+                // Calls that other processes had in flight became unknown when this one opened
+                // the store.
                 return Ok(Vec::new());
             }
-            self.folded().await?;
+            // A store that failed may not list what it could not finish.
+            self.queue()?;
+            let (table, memtable) = (self.table.clone(), self.memtable.clone());
             // A page may read many blocks from the disk: not on a thread that serves requests.
-            let page = tokio::task::spawn_blocking(move || engine.list(&query)).await;
+            let page =
+                tokio::task::spawn_blocking(move || listing::list(&table, &memtable, &query)).await;
             page.unwrap_or_else(|_| {
                 Err(StoreError::Unavailable("a listing failed; see the log".to_owned()))
             })
@@ -263,7 +262,7 @@ impl Store for Embedded {
 
     fn ready(&self) -> Result<(), StoreError> {
         self.queue()?;
-        self.shared.no_room().map_or(Ok(()), Err)
+        self.health.no_room().map_or(Ok(()), Err)
     }
 }
 
@@ -272,25 +271,24 @@ impl Drop for Embedded {
         // Without a sender the writer writes what is queued, and ends.
         drop(self.queue.take());
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
-        match ended.recv_timeout(CLOSE_WITHIN) {
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
-                tracing::error!("the disk does not answer; closing without waiting for it");
-                // Dropping the engine would wait for the same disk.
-                std::mem::forget(self.engine.take());
-            }
+        match ended.recv_timeout(CLOSE_TIMEOUT) {
+            // The threads keep the directory locked until they or the process have ended.
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => tracing::error!(
+                "closing the store takes more than {} s; not waiting any longer",
+                CLOSE_TIMEOUT.as_secs()
+            ),
             Ok(()) | Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => {
                 if let Some(writer) = self.writer.take() {
                     let _ = writer.join();
                 }
-                drop(self.engine.take());
             }
         }
     }
 }
 
-/// Writes the records of all changes down, one behind the other: they live about equally long, and
-/// one piece of memory is handed to the writer's thread instead of many.
-fn planned(codec: &Codec, changes: &[Change]) -> Vec<EncodedChange> {
+/// Encodes the records of all changes, one behind the other: they live about equally long, and one
+/// piece of memory is handed to the writer's thread instead of many.
+fn encoded(codec: &Codec, changes: &[Change]) -> Vec<QueuedChange> {
     let puts = changes.iter().filter_map(|change| change.put.as_deref());
     let mut bytes = Vec::with_capacity(puts.map(|record| codec.size_hint(record)).sum());
     let ends: Vec<usize> = changes
@@ -304,15 +302,15 @@ fn planned(codec: &Codec, changes: &[Change]) -> Vec<EncodedChange> {
         .collect();
     let bytes = Bytes::from(bytes);
     let mut start = 0;
-    let written = changes.iter().zip(ends).map(|(change, end)| {
+    let encoded = changes.iter().zip(ends).map(|(change, end)| {
         let put = change
             .put
             .as_ref()
-            .map(|record| EncodedRecord { bytes: bytes.slice(start..end), head: Head::of(record) });
+            .map(|record| StoredRecord { bytes: bytes.slice(start..end), head: Head::of(record) });
         start = end;
-        EncodedChange { id: change.id, expect: change.expect, put }
+        QueuedChange { id: change.id, expect: change.expect, put }
     });
-    written.collect()
+    encoded.collect()
 }
 
 fn closed() -> StoreError {
@@ -320,6 +318,6 @@ fn closed() -> StoreError {
 }
 
 fn too_slow() -> StoreError {
-    let seconds = PATIENCE.as_secs();
+    let seconds = SWAP_TIMEOUT.as_secs();
     StoreError::Unavailable(format!("the disk did not answer within {seconds} s; check it"))
 }

@@ -1,92 +1,63 @@
-//! Opening a directory as a store: whose it is, whether it is one, and what a crash left in flight.
+//! Opening a directory as a store, and creating one.
 //!
 //! ```text
-//! lock          held while a process has the store open
-//! data/table/   the engine's files
-//! data/log/     what is not in the table yet
+//! lock          locked while a process has the store open
+//! data/table/   files of the table
+//! data/log/     changes that are not in the table yet
 //! data.new/     a store that is being created; renamed to `data` when complete
 //! ```
 
+use std::cmp::Ordering;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use fjall::{OwnedWriteBatch, PersistMode};
 use uuid::Uuid;
 
-use super::checkpoint::MARK;
-use super::disk::Disk;
+use super::disk::{Disk, RunEntry};
 use super::error::OpenError;
-use super::journal::{self, JournalError};
-use super::recovery::{RecoveryError, replay};
-use super::table::{EncodedRecord, Table, TableError, id_of, stage};
+use super::layout::{IDENTITY, MARKER, Marker, encode_identity};
+use super::recovery::{RecoveryError, recover};
+use super::table::{Table, TableError};
 use super::wal::{self, Wal};
-use crate::clock::{self, Timestamp};
-use crate::idempotency::RecordId;
-use crate::idempotency::outcome::UnknownReason;
-use crate::store::codec::{Codec, Head, SCHEMA};
-use crate::store::{Identity, StoreError};
+use crate::clock;
+use crate::store::Identity;
+use crate::store::codec::{Codec, SCHEMA};
 
 const LOCK: &str = "lock";
 const DATA: &str = "data";
 const NEW: &str = "data.new";
 const TABLE: &str = "table";
 const LOG: &str = "log";
-/// What a fresh file system has in its root.
+/// Folder that a fresh file system has in its root.
 const LOST_AND_FOUND: &str = "lost+found";
 
-const STORE_ID: &[u8] = b"store_id";
-const SCHEMA_KEY: &[u8] = b"schema";
-const CREATED: &[u8] = b"created";
-
-/// Records made unknown by one write when the store is opened.
-const RECOVER_AT_ONCE: usize = 512;
-/// Corrupt records that are named; more are only counted.
-pub const NAMED: usize = 100;
-
-/// How to open a store.
+/// Options for opening a directory as a store.
 #[derive(Debug, Clone)]
 pub struct DirectoryOptions {
     /// The directory.
     pub path: PathBuf,
-    /// Bytes of memory for the engine's block cache.
+    /// Bytes of memory for the table's block cache.
     pub cache: u64,
-    /// Whether an empty place may become a store.
+    /// Lets an empty directory become a store.
     pub create: bool,
-    /// The only identity to accept.
+    /// Identity to accept, instead of any.
     pub expect_id: Option<Uuid>,
     /// Encoder and decoder of the store's records.
     pub codec: Codec,
 }
 
-/// What was found when the store was opened.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Recovered {
-    /// Whether the store was created just now.
-    pub created: bool,
-    /// Calls that were in flight when the last process ended; unknown now.
-    pub interrupted: u64,
-    /// Records that are unknown, those included.
-    pub unknown: u64,
-    /// Open records that cannot be read back, and why; they are left as they are, and their keys
-    /// are refused. The first [`NAMED`].
-    pub corrupt: Vec<(RecordId, String)>,
-    /// How many those are in all.
-    pub corrupt_count: u64,
-}
-
 /// A directory that is open, locked, and known to be a store.
 pub(super) struct OpenedStore {
-    pub(super) engine: Table,
-    /// All it holds is in the table.
-    pub(super) log: Wal,
+    pub(super) table: Table,
+    /// The log; the table has all its frames.
+    pub(super) wal: Wal,
     pub(super) identity: Identity,
     pub(super) created: bool,
-    /// Unlocks when dropped, which must be after the engine.
-    pub(super) lock: File,
 }
 
-/// Opens the directory, creating the store when that is allowed, and brings the table up to the log.
+/// Opens the directory, creates the store if allowed, and brings the table up to the log.
 pub(super) fn open(options: &DirectoryOptions, disk: &dyn Disk) -> Result<OpenedStore, OpenError> {
     let path = &options.path;
     let unwritable = |error| OpenError::Unwritable { path: path.clone(), error };
@@ -114,32 +85,29 @@ pub(super) fn open(options: &DirectoryOptions, disk: &dyn Disk) -> Result<Opened
     let lock = lock(path)?;
     let created = !path.join(DATA).is_dir();
     if created {
-        create(options)?;
+        create(options, disk, lock.clone())?;
     }
     let data = path.join(DATA);
     if !data.join(TABLE).is_dir() {
-        return Err(OpenError::OlderLayout(path.clone()));
+        return Err(OpenError::EarlierLayout(path.clone()));
     }
-    let damaged = |reason| OpenError::Damaged { path: path.clone(), reason };
-    journal::check(&data.join(TABLE)).map_err(|error| match error {
-        JournalError::Io(error) => unwritable(error),
-        JournalError::Damaged(reason) => damaged(reason),
-    })?;
-    let engine = open_engine(options, &data, false)?;
-    let identity = identity(&engine, path)?;
+    let table = Table::open(&data.join(TABLE), options.codec.clone(), options.cache, lock);
+    let table = table.map_err(|error| refused(path, error))?;
+    let identity = identity(&table, path)?;
     if let Some(expected) = options.expect_id.filter(|expected| *expected != identity.store_id) {
         let found = identity.store_id;
         return Err(OpenError::WrongId { path: path.clone(), found, expected });
     }
+    let damaged = |reason| OpenError::Damaged { path: path.clone(), reason };
     let salt = *identity.store_id.as_bytes();
-    let log = replay(&engine, disk, &data.join(LOG), salt).map_err(|error| match error {
+    let wal = recover(&table, disk, &data.join(LOG), salt).map_err(|error| match error {
         RecoveryError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
             damaged("its log is missing".to_owned())
         }
         RecoveryError::Io(error) => unwritable(error),
         RecoveryError::Damaged(reason) => damaged(reason),
     })?;
-    Ok(OpenedStore { engine, log, identity, created, lock })
+    Ok(OpenedStore { table, wal, identity, created })
 }
 
 /// Only an empty directory may become a store.
@@ -155,36 +123,36 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn lock(path: &Path) -> Result<File, OpenError> {
+pub(super) fn lock(path: &Path) -> Result<Arc<File>, OpenError> {
     let name = path.join(LOCK);
     let unwritable = |error| OpenError::Unwritable { path: name.clone(), error };
     let file = File::options().create(true).truncate(false).write(true).open(&name);
     let file = file.map_err(unwritable)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Arc::new(file)),
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked(path.to_owned())),
         Err(TryLockError::Error(error)) => Err(unwritable(error)),
     }
 }
 
 /// Makes a store under another name, whole and durable, and gives it its name at the end.
-fn create(options: &DirectoryOptions) -> Result<(), OpenError> {
+fn create(options: &DirectoryOptions, disk: &dyn Disk, lock: Arc<File>) -> Result<(), OpenError> {
     let path = &options.path;
-    let unwritable = |error| OpenError::Unwritable { path: path.to_owned(), error };
+    let unwritable = |error| OpenError::Unwritable { path: path.clone(), error };
     let new = path.join(NEW);
     match fs::remove_dir_all(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unwritable(error)),
         Ok(()) | Err(_) => {}
     }
     fs::create_dir(&new).map_err(unwritable)?;
-    let engine = open_engine(options, &new, true)?;
-    let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
-    batch.insert(&engine.meta, STORE_ID, *Uuid::new_v4().as_bytes());
-    batch.insert(&engine.meta, SCHEMA_KEY, SCHEMA.to_le_bytes());
-    batch.insert(&engine.meta, CREATED, clock::now().as_millis().to_le_bytes());
-    batch.insert(&engine.meta, MARK, 0u64.to_le_bytes());
-    batch.commit().map_err(|error| unwritable(io::Error::other(error.to_string())))?;
-    drop(engine);
+    let table = Table::create(&new.join(TABLE), options.codec.clone(), options.cache, lock)
+        .map_err(|error| refused(path, error))?;
+    let identity = Identity { store_id: Uuid::new_v4(), schema: SCHEMA, created: clock::now() };
+    let (identity, marker) = (encode_identity(&identity), Marker::default().encode());
+    let entries = [(IDENTITY, &identity[..]), (MARKER, &marker[..])];
+    let mut entries = entries.into_iter().map(|(key, value)| RunEntry { key, value: Some(value) });
+    disk.ingest(table.tree(), &mut entries).map_err(|error| unwritable(io::Error::other(error)))?;
+    drop(table);
     wal::create(&new.join(LOG)).map_err(unwritable)?;
     let sync = |dir: &Path| File::open(dir).and_then(|dir| dir.sync_all());
     sync(&new).map_err(unwritable)?;
@@ -197,94 +165,22 @@ fn create(options: &DirectoryOptions) -> Result<(), OpenError> {
     }
 }
 
-fn open_engine(options: &DirectoryOptions, data: &Path, create: bool) -> Result<Table, OpenError> {
-    let path = &options.path;
-    let codec = options.codec.clone();
-    Table::open(&data.join(TABLE), codec, options.cache, create).map_err(|error| match error {
-        TableError::Locked => OpenError::Locked(path.to_owned()),
-        TableError::Io(error) => OpenError::Unwritable { path: path.to_owned(), error },
-        TableError::Damaged(reason) => OpenError::Damaged { path: path.to_owned(), reason },
-    })
+fn refused(path: &Path, error: TableError) -> OpenError {
+    let path = path.to_owned();
+    match error {
+        TableError::EarlierLayout => OpenError::EarlierLayout(path),
+        TableError::Io(error) => OpenError::Unwritable { path, error },
+        TableError::Damaged(reason) => OpenError::Damaged { path, reason },
+    }
 }
 
-fn identity(engine: &Table, path: &Path) -> Result<Identity, OpenError> {
-    let damaged = |reason: String| OpenError::Damaged { path: path.to_owned(), reason };
-    let read = |key: &[u8]| engine.meta.get(key).map_err(|error| damaged(error.to_string()));
-    let missing = || damaged("its identity is missing".to_owned());
-    let number = |bytes: Option<fjall::Slice>| {
-        bytes.as_deref().and_then(|bytes| bytes.first_chunk().copied()).ok_or_else(missing)
-    };
-    let schema = read(SCHEMA_KEY)?;
-    let schema = schema.as_deref().and_then(|bytes| bytes.first_chunk().copied());
-    let schema = u32::from_le_bytes(schema.ok_or_else(missing)?);
-    if schema > SCHEMA {
-        return Err(OpenError::NewerSchema { path: path.to_owned(), found: schema });
+fn identity(table: &Table, path: &Path) -> Result<Identity, OpenError> {
+    let damaged = |reason| OpenError::Damaged { path: path.to_owned(), reason };
+    let identity = table.identity().map_err(damaged)?;
+    let (path, found) = (path.to_owned(), identity.schema);
+    match found.cmp(&SCHEMA) {
+        Ordering::Greater => Err(OpenError::NewerSchema { path, found }),
+        Ordering::Less => Err(OpenError::OlderSchema { path, found }),
+        Ordering::Equal => Ok(identity),
     }
-    if schema < SCHEMA {
-        return Err(OpenError::OlderSchema { path: path.to_owned(), found: schema });
-    }
-    let created = Timestamp::from_millis(u64::from_le_bytes(number(read(CREATED)?)?));
-    let id = read(STORE_ID)?;
-    let id = id.as_deref().and_then(|bytes| bytes.first_chunk().copied()).ok_or_else(missing)?;
-    Ok(Identity { store_id: Uuid::from_bytes(id), schema, created })
-}
-
-/// Makes every record that is in flight unknown, durably: the process that dispatched it is gone,
-/// and nobody can say any more whether the backend acted.
-pub(super) fn recover(
-    engine: &Table,
-    disk: &dyn Disk,
-    now: Timestamp,
-) -> Result<Recovered, StoreError> {
-    let unavailable = |reason: String| StoreError::Unavailable(reason);
-    let commit = |batch: OwnedWriteBatch| {
-        disk.fold(batch).and_then(|()| disk.persist(&engine.db)).map_err(unavailable)
-    };
-    let mut recovered = Recovered::default();
-    let mut batch = engine.db.batch();
-    for entry in Table::entries(&engine.open) {
-        let key = entry.key().map_err(|error| unavailable(error.to_string()))?;
-        let found = match id_of(&key) {
-            Some(id) => engine.get(&id).map(|record| (id, record)),
-            None => continue,
-        };
-        let (id, reason) = match found {
-            Ok((id, Some(record))) => {
-                let head = Head::of(&record);
-                if head.in_flight {
-                    let lost = record.lost(UnknownReason::ProcessEnded, now);
-                    stage(
-                        engine,
-                        &mut batch,
-                        &id,
-                        Some(head),
-                        Some(EncodedRecord::of(&engine.codec, &id, &lost)),
-                    );
-                    recovered.interrupted += 1;
-                    recovered.unknown += 1;
-                    if batch.len() >= RECOVER_AT_ONCE {
-                        let full = std::mem::replace(&mut batch, engine.db.batch());
-                        commit(full)?;
-                    }
-                    continue;
-                }
-                if head.open {
-                    recovered.unknown += 1;
-                    continue;
-                }
-                (id, "the index calls it open and it is not".to_owned())
-            }
-            Ok((id, None)) => (id, "the index names it and it is missing".to_owned()),
-            Err(StoreError::Corrupt { id, reason }) => (id, reason),
-            Err(error @ StoreError::Unavailable(_)) => return Err(error),
-        };
-        recovered.corrupt_count += 1;
-        if recovered.corrupt.len() < NAMED {
-            recovered.corrupt.push((id, reason));
-        }
-    }
-    if !batch.is_empty() {
-        commit(batch)?;
-    }
-    Ok(recovered)
 }

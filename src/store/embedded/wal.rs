@@ -1,20 +1,24 @@
-//! The log: what makes a change durable before it is answered, and what a crash is recovered from.
+//! The write-ahead log: makes a change durable before it is answered; a crash is recovered from it.
 //!
-//! Two files take turns. Each batch of changes is one *frame*, written at the end of the active file
-//! and synced once. When the active file is full the other one takes over, whose changes have all
-//! been *folded* into the table by then, so that it may be written over from its start.
+//! Two files alternate. Each batch of changes is one *frame*, written at the end of the active file
+//! and synced once. When the active file is full the other one takes over. By then the table has all
+//! changes of the other file, so that it may be overwritten from its start.
 //!
-//! A frame begins on a block of its own, so that a write which is torn never touches what was
-//! confirmed before it. Frames are numbered without a gap, and their checksum covers the number and
-//! the store's id: what an earlier turn of the file left behind, or another store's file, is no
-//! frame of this row.
+//! A frame begins on a block of its own, so that a torn write never touches what was confirmed
+//! before it. Frames are numbered without a gap, and their checksum covers the number and the
+//! store's id: frames that were left in the file when it was overwritten, and those of another
+//! store's file, do not belong to the sequence.
 //!
 //! ```text
-//! magic [8] · sequence u64 · payload length u32 · changes u32 · xxh3 u64 · payload · zeros
+//!  0        8          16        20        24       32
+//! ┌────────┬──────────┬─────────┬─────────┬────────┬─────────┬───────┐
+//! │oncelog1│ sequence │ payload │ changes │ xxh3   │ payload │ zeros │ next block
+//! │ magic  │ u64      │ len u32 │ u32     │ u64    │         │       │ of 4 KiB
+//! └────────┴──────────┴─────────┴─────────┴────────┴─────────┴───────┘
 //! change: id [16] · length u32 (all ones: the record is removed) · record
 //! ```
 //!
-//! Integers are little endian. What a frame means for the table is decided in `replay`.
+//! Integers are little endian. `recovery` decides which frames the table lacks.
 
 use std::fs::{self, File};
 use std::io;
@@ -27,16 +31,12 @@ use xxhash_rust::xxh3::Xxh3;
 use super::disk::Disk;
 use crate::idempotency::RecordId;
 
-/// Bytes of a file when the other one takes over. A larger frame has a turn of its own, for which the
-/// file grows. What a file holds becomes one file of the table, and the larger those are, the more seldom the
-/// table is merged; but what two files hold is in memory, and a start after a crash folds it.
-pub(super) const SEGMENT: u64 = 24 << 20;
-/// A file grows in steps that are written before they are used, so that most syncs have no metadata
-/// to write: that takes two more writes of the disk.
+/// Step in which a file grows. The step is written before it is used, so that most syncs have no
+/// metadata to write: that takes two more writes of the disk.
 const STEP: u64 = 1 << 20;
-/// What a disk writes whole or not at all, at best; also the page of the page cache.
+/// Unit that a disk writes whole or not at all, at best; also the page of the page cache.
 pub(super) const BLOCK: usize = 4096;
-/// A scratch buffer above this is given back after a large frame.
+/// Largest scratch buffer that is kept after a frame.
 const SCRATCH: usize = 1 << 20;
 
 const NAMES: [&str; 2] = ["0", "1"];
@@ -47,7 +47,7 @@ const COVERED: usize = 24;
 const CHANGE: usize = 20;
 const REMOVED: u32 = u32::MAX;
 
-/// A change as the log keeps it: a record's bytes, or that it is gone.
+/// A change as the log keeps it: a record's bytes, or `None` for a removal.
 pub(super) type WalChange = (RecordId, Option<Bytes>);
 
 /// The log of an open store.
@@ -55,30 +55,30 @@ pub(super) struct Wal {
     files: [File; 2],
     salt: [u8; 16],
     active: usize,
-    /// How much of the active file was written before.
+    /// Bytes of the active file that were written before, if only with zeros.
     written: u64,
-    /// Where the next frame goes in the active file.
+    /// Offset of the next frame in the active file.
     end: u64,
-    /// The number of the next frame.
+    /// Number of the next frame.
     next: u64,
     scratch: Vec<u8>,
 }
 
-/// A frame that was read back.
+/// A frame, read back.
 pub(super) struct Frame {
     pub(super) sequence: u64,
     pub(super) changes: Vec<WalChange>,
 }
 
-/// What the two files hold.
+/// Frames of the two files.
 pub(super) struct WalContents {
-    /// The frames that begin each file, without a gap among themselves.
+    /// Frames from the start of each file up to the first gap or damage.
     pub(super) runs: [Vec<Frame>; 2],
-    /// The highest number of a sound frame that stands behind a bad one.
+    /// Highest number of a sound frame behind a bad frame.
     pub(super) stray: Option<u64>,
 }
 
-/// Makes both files, durably, in a directory that is made too.
+/// Makes the log's directory and both files, durably.
 pub(super) fn create(dir: &Path) -> io::Result<()> {
     fs::create_dir(dir)?;
     for name in NAMES {
@@ -87,7 +87,7 @@ pub(super) fn create(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Reads what the files hold; `salt` is the id of the store they must belong to.
+/// Reads both files; `salt` is the id of the store to which they must belong.
 pub(super) fn read(dir: &Path, salt: [u8; 16]) -> io::Result<WalContents> {
     let mut found = WalContents { runs: [Vec::new(), Vec::new()], stray: None };
     for (name, run) in NAMES.into_iter().zip(&mut found.runs) {
@@ -108,7 +108,7 @@ pub(super) fn read(dir: &Path, salt: [u8; 16]) -> io::Result<WalContents> {
     Ok(found)
 }
 
-/// The sound frame that begins at `at`, and the bytes up to the next one.
+/// Sound frame that begins at `at`, and the number of bytes up to the next frame.
 fn frame_at(bytes: &[u8], at: usize, salt: &[u8; 16]) -> Option<(Frame, usize)> {
     let bytes = bytes.get(at..)?;
     let header: &[u8; HEADER] = bytes.first_chunk()?;
@@ -154,7 +154,7 @@ fn checksum(salt: &[u8; 16], header: &[u8], payload: &[u8]) -> u64 {
 }
 
 impl Wal {
-    /// Opens the files for writing. All they hold has been folded; the next frame has the number
+    /// Opens the files for writing. The table has all their frames; the next frame has the number
     /// after `last`, which stands in the file `holds_last`.
     pub(super) fn open(
         dir: &Path,
@@ -164,25 +164,25 @@ impl Wal {
     ) -> io::Result<Self> {
         let open = |name| File::options().write(true).open(dir.join(name));
         let files = [open(NAMES[0])?, open(NAMES[1])?];
-        // The last frame stays until another one is durable: it shows that the log was not lost.
+        // The last frame stays until the next is durable: it shows that the log was not lost.
         let active = 1 - holds_last;
         let written = files[active].metadata()?.len();
         let (next, scratch) = (last + 1, Vec::new());
         Ok(Self { files, salt, active, written, end: 0, next, scratch })
     }
 
-    /// The number of the newest frame.
+    /// Number of the newest frame.
     pub(super) fn last(&self) -> u64 {
         self.next - 1
     }
 
-    /// Begins a frame; changes are added with [`Wal::add`].
+    /// Begins a frame, for [`Wal::add`].
     pub(super) fn begin(&mut self) {
         self.scratch.clear();
         self.scratch.resize(HEADER, 0);
     }
 
-    /// Adds a change to the frame that was begun.
+    /// Adds a change to the begun frame; `None` removes the record.
     pub(super) fn add(&mut self, id: &RecordId, record: Option<&[u8]>) {
         self.scratch.extend_from_slice(id.as_bytes());
         // A record is far below 4 GiB: what a batch may hold is bounded.
@@ -191,27 +191,27 @@ impl Wal {
         self.scratch.extend_from_slice(record.unwrap_or_default());
     }
 
-    /// Whether the frame that was begun has its place in the active file. One that is larger than
-    /// a whole file has it at the start.
+    /// True if the begun frame fits into the active file. A frame that is larger than a whole file
+    /// fits at the start.
     pub(super) fn fits(&self, disk: &dyn Disk) -> bool {
         self.end == 0 || self.end + self.scratch.len() as u64 <= disk.segment()
     }
 
-    /// Goes on in the other file, which must have been folded.
-    pub(super) fn switch(&mut self, disk: &dyn Disk) -> io::Result<()> {
+    /// Goes on in the other file, whose frames the table must have.
+    pub(super) fn rotate(&mut self, disk: &dyn Disk) -> io::Result<()> {
         self.active = 1 - self.active;
         self.end = 0;
         let file = &self.files[self.active];
         self.written = file.metadata()?.len();
         if self.written > disk.segment() {
-            // After a frame that was larger than that.
+            // A frame that was larger than a file had made it longer.
             file.set_len(disk.segment())?;
             self.written = disk.segment();
         }
         Ok(())
     }
 
-    /// Lets the active file grow up to `end` and the rest of a step.
+    /// Lets the active file grow, in whole steps, until it reaches `end`.
     fn grow(&mut self, end: u64) -> io::Result<()> {
         let zeros = vec![0; STEP as usize];
         while self.written < end {
@@ -222,7 +222,7 @@ impl Wal {
         Ok(())
     }
 
-    /// Makes the frame that was begun durable.
+    /// Makes the begun frame durable.
     pub(super) fn write(&mut self, changes: u32, disk: &dyn Disk) -> Result<(), String> {
         let length = u32::try_from(self.scratch.len() - HEADER)
             .map_err(|_| "a batch of changes is larger than a log can take".to_owned())?;

@@ -1,25 +1,26 @@
-//! The one thread that writes: takes what is waiting, compares, writes one frame of the log, then
-//! answers. What it wrote, another thread folds into the table, see `fold`.
+//! The writer: the one thread that takes waiting swaps, compares, writes one frame of the log, and
+//! then replies. Another thread checkpoints what was written, see `checkpoint`.
 //!
-//! Each compare sees what is stored and what earlier changes of the same batch did. No answer leaves
-//! before the frame is durable, so neither a `Done` nor a `Lost` ever tells of something that a
-//! power failure could undo. Alone, a change waits for no one; under load, whatever arrives during
-//! one sync shares the next.
+//! Each comparison sees what is stored and what earlier swaps of the same batch did. No reply leaves
+//! before the frame is durable, so neither a `Done` nor a `Lost` ever reports something that a power
+//! failure could undo. Alone, a swap waits for no other; under load, all that arrive during one sync
+//! share the next.
 
 use std::collections::HashMap;
 use std::collections::hash_map;
 use std::mem;
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::checkpoint::Checkpoints;
-use super::disk::{Disk, FREE_SPACE_MARGIN, Space};
+use super::disk::Disk;
+use super::health::Health;
 use super::id_filter::IdFilter;
+use super::layout::{StoredRecord, corrupt, decode};
 use super::memtable::Memtable;
 use super::replies::Replies;
-use super::table::{EncodedRecord, Table, corrupt, decode};
+use super::table::Table;
 use super::wal::Wal;
 use crate::failpoint::{self, Point};
 use crate::idempotency::RecordId;
@@ -27,197 +28,138 @@ use crate::idempotency::id::BuildIdHasher;
 use crate::store::codec::Head;
 use crate::store::{StoreError, Swap};
 
-/// Compare-and-swaps that share one fsync, at most.
+/// Largest number of compare-and-swaps that share one sync.
 const MAX_BATCH: usize = 1024;
 /// Bytes of records after which a batch takes no more.
 const MAX_BATCH_BYTES: usize = 8 << 20;
-/// Changes of a batch whose memory is kept for the next one, at most.
+/// Largest number of changes of a batch whose memory is kept for the next batch.
 const KEPT_CHANGES: usize = 4096;
-/// How often the writer lets others run before it writes, while that brings more changes.
+/// Largest number of times the writer yields before it writes, while that brings more swaps.
 const MAX_YIELDS: usize = 8;
 
-/// What the writer is asked to do.
-pub(super) enum WriterMessage {
-    Swap(SwapRequest),
-    /// To put all that was changed before into the table, where it can be listed.
-    Checkpoint(oneshot::Sender<Result<(), StoreError>>),
-}
-
-/// One compare-and-swap, and where its result goes.
+/// A compare-and-swap, and the place for its result.
 pub(super) struct SwapRequest {
-    pub(super) changes: Vec<EncodedChange>,
-    pub(super) answer: oneshot::Sender<Result<Swap, StoreError>>,
+    pub(super) changes: Vec<QueuedChange>,
+    pub(super) reply: oneshot::Sender<Result<Swap, StoreError>>,
 }
 
-/// A change with its record written down already, by the thread that asked for it.
-pub(super) struct EncodedChange {
+/// A change whose record was encoded by the thread that asked for it.
+pub(super) struct QueuedChange {
     pub(super) id: RecordId,
     pub(super) expect: Option<u64>,
-    pub(super) put: Option<EncodedRecord>,
+    pub(super) put: Option<StoredRecord>,
 }
 
 impl SwapRequest {
     fn bytes(&self) -> usize {
         let puts = self.changes.iter().filter_map(|change| change.put.as_ref());
-        puts.map(|written| written.bytes.len()).sum()
+        puts.map(|encoded| encoded.bytes.len()).sum()
     }
 
-    /// Whether it begins something new rather than ending what was begun.
+    /// True if the swap begins a call rather than ending one.
     fn claims(&self) -> bool {
         self.changes.iter().any(|change| {
             change
                 .put
                 .as_ref()
-                .is_some_and(|written| change.expect.is_none() || written.head.in_flight)
-        })
-    }
-}
-
-/// What the threads of a store share.
-pub(super) struct Health {
-    pub(super) space: Space,
-    pub(super) path: PathBuf,
-    /// Why nothing can be written any more; set once, for good.
-    pub(super) failed: OnceLock<String>,
-}
-
-impl Health {
-    /// The error of a store that can write nothing any more.
-    pub(super) fn failure(&self) -> Option<StoreError> {
-        self.failed.get().map(|reason| StoreError::Unavailable(reason.clone()))
-    }
-
-    /// From now on nothing is written any more.
-    pub(super) fn fail(&self, error: &str) -> StoreError {
-        let path = self.path.display();
-        let reason = self.failed.get_or_init(|| {
-            tracing::error!(path = %path, error, "the store failed and takes no more writes");
-            format!(
-                "writing to {path} failed ({error}); nothing more is written until a restart: \
-                 check the disk and its free space, then restart oncegate"
-            )
-        });
-        StoreError::Unavailable(reason.clone())
-    }
-
-    /// The error of a file system without room for new claims.
-    pub(super) fn no_room(&self) -> Option<StoreError> {
-        self.space.short().map(|free| {
-            StoreError::Unavailable(format!(
-                "only {} MiB are free on the store's file system and new claims need {} MiB; \
-                 free some space, claims resume by themselves",
-                free >> 20,
-                FREE_SPACE_MARGIN >> 20
-            ))
+                .is_some_and(|encoded| change.expect.is_none() || encoded.head.in_flight)
         })
     }
 }
 
 /// The writing half of a store.
-pub(super) struct Writer {
-    pub(super) engine: Table,
+pub(super) struct StoreWriter {
+    pub(super) table: Table,
     pub(super) disk: Arc<dyn Disk>,
-    pub(super) shared: Arc<Health>,
-    pub(super) queue: mpsc::Receiver<WriterMessage>,
-    pub(super) answers: Replies,
-    pub(super) log: Wal,
-    pub(super) recent: Arc<Memtable>,
-    pub(super) absent: IdFilter,
-    pub(super) folding: Checkpoints,
-    /// The memory of a batch, for the next one.
+    pub(super) health: Arc<Health>,
+    pub(super) queue: mpsc::Receiver<SwapRequest>,
+    pub(super) replies: Replies,
+    pub(super) wal: Wal,
+    pub(super) memtable: Arc<Memtable>,
+    pub(super) id_filter: IdFilter,
+    pub(super) checkpoints: Checkpoints,
+    /// Memory of the batch, kept for the next batch.
     pub(super) pending: PendingChanges,
 }
 
-/// The records that changed in this batch.
+/// Records that change in a batch.
 pub(super) type PendingChanges = HashMap<RecordId, PendingChange, BuildIdHasher>;
 
-/// A record that changes in this batch.
+/// A record that changes in a batch.
 pub(super) struct PendingChange {
-    /// What it is without this batch.
+    /// State without this batch.
     before: Option<Head>,
-    /// As it will be.
-    after: Option<EncodedRecord>,
+    /// State after this batch.
+    after: Option<StoredRecord>,
 }
 
-/// What is taken from the queue at once.
+/// Swaps that were taken from the queue to share one sync.
 #[derive(Default)]
 struct GroupCommit {
     requests: Vec<SwapRequest>,
     bytes: usize,
-    folds: Vec<oneshot::Sender<Result<(), StoreError>>>,
 }
 
 impl GroupCommit {
-    fn add(&mut self, asked: WriterMessage) {
-        match asked {
-            WriterMessage::Swap(request) => {
-                self.bytes += request.bytes();
-                self.requests.push(request);
-            }
-            WriterMessage::Checkpoint(answer) => self.folds.push(answer),
-        }
+    fn add(&mut self, request: SwapRequest) {
+        self.bytes += request.bytes();
+        self.requests.push(request);
     }
 
     fn is_full(&self) -> bool {
-        self.requests.len() + self.folds.len() >= MAX_BATCH || self.bytes >= MAX_BATCH_BYTES
+        self.requests.len() >= MAX_BATCH || self.bytes >= MAX_BATCH_BYTES
     }
 }
 
-impl Writer {
+impl StoreWriter {
     /// Writes until every sender is gone.
     pub(super) fn run(mut self) {
-        let mut last = 0;
+        let mut last_size = 0;
         while let Some(first) = self.queue.blocking_recv() {
-            let gathered = self.gather(first, last);
-            last = gathered.requests.len();
-            self.write(gathered.requests);
-            for answer in gathered.folds {
-                match self.shared.failure() {
-                    Some(failure) => drop(answer.send(Err(failure))),
-                    None => self.folding.ask(answer),
-                }
-            }
+            let group = self.gather(first, last_size);
+            last_size = group.requests.len();
+            self.write(group.requests);
         }
-        if self.shared.failed.get().is_none() {
-            // It has been told by whoever failed.
-            let _ = self.folding.end(self.log.last());
+        if !self.health.has_failed() {
+            // A failure has been logged by the thread that failed.
+            let _ = self.checkpoints.finish(self.wal.last());
         }
     }
 
-    /// Takes what is waiting. After a batch of several, whoever is about to ask for more is let run
-    /// first, for as long as that brings something: a sync costs far more than a turn, and where
-    /// requests share a processor with this thread they could not ask otherwise.
-    fn gather(&mut self, first: WriterMessage, last: usize) -> GroupCommit {
-        let mut gathered = GroupCommit::default();
-        gathered.add(first);
+    /// Takes what is waiting. After a batch of several, threads that are about to ask for more run
+    /// first, for as long as that brings something: a sync costs far more than a time slice, and
+    /// where requests share a processor with this thread they could not ask otherwise.
+    fn gather(&mut self, first: SwapRequest, last_size: usize) -> GroupCommit {
+        let mut group = GroupCommit::default();
+        group.add(first);
         for _ in 0..MAX_YIELDS {
-            let before = gathered.requests.len();
-            while !gathered.is_full() {
+            let before = group.requests.len();
+            while !group.is_full() {
                 let Ok(next) = self.queue.try_recv() else { break };
-                gathered.add(next);
+                group.add(next);
             }
-            let grows = before == 1 || gathered.requests.len() > before;
-            if gathered.is_full() || last.max(gathered.requests.len()) < 2 || !grows {
+            let grows = before == 1 || group.requests.len() > before;
+            if group.is_full() || last_size.max(group.requests.len()) < 2 || !grows {
                 break;
             }
             std::thread::yield_now();
         }
-        gathered
+        group
     }
 
     fn write(&mut self, requests: Vec<SwapRequest>) {
-        self.absent.advance();
+        self.id_filter.advance();
         let mut pending = mem::take(&mut self.pending);
-        let mut answers = Vec::with_capacity(requests.len());
+        let mut replies = Vec::with_capacity(requests.len());
         for request in requests {
             let result = match self.refusal(&request) {
                 Some(error) => Err(error),
                 None => self.compare(request.changes, &mut pending),
             };
-            answers.push((request.answer, result));
+            replies.push((request.reply, result));
         }
         if let Err(failure) = self.commit(&mut pending) {
-            for (_, result) in &mut answers {
+            for (_, result) in &mut replies {
                 *result = Err(failure.clone());
             }
         }
@@ -225,18 +167,18 @@ impl Writer {
         if pending.capacity() <= KEPT_CHANGES {
             self.pending = pending;
         }
-        self.answers.send(answers);
+        self.replies.send(replies);
     }
 
     fn refusal(&self, request: &SwapRequest) -> Option<StoreError> {
-        let no_room = || request.claims().then(|| self.shared.no_room()).flatten();
-        self.shared.failure().or_else(no_room)
+        let no_room = || request.claims().then(|| self.health.no_room()).flatten();
+        self.health.failure().or_else(no_room)
     }
 
     /// Compares every change, then makes all of them part of the batch, or none.
     fn compare(
         &self,
-        changes: Vec<EncodedChange>,
+        changes: Vec<QueuedChange>,
         pending: &mut PendingChanges,
     ) -> Result<Swap, StoreError> {
         let mut found = Vec::with_capacity(changes.len());
@@ -244,28 +186,28 @@ impl Writer {
             let id = &change.id;
             let lost = |bytes: Option<&[u8]>| {
                 let winner = bytes
-                    .map(|bytes| decode(&self.engine.codec, id, bytes).map(Box::new))
+                    .map(|bytes| decode(&self.table.codec, id, bytes).map(Box::new))
                     .transpose()?;
                 Ok(Swap::Lost { index, winner })
             };
-            // What the record is now, and its bytes if that is not what was expected.
-            let look = |now: Option<&EncodedRecord>| {
-                let head = now.map(|written| written.head);
-                let wrong = head.map(|head| head.version) != change.expect;
-                (head, wrong.then(|| now.map(|written| written.bytes.clone())))
+            // Head of the current record, and its bytes if it is not what was expected.
+            let look = |current: Option<&StoredRecord>| {
+                let head = current.map(|encoded| encoded.head);
+                let lost = head.map(|head| head.version) != change.expect;
+                (head, lost.then(|| current.map(|encoded| encoded.bytes.clone())))
             };
-            let now = match pending.get(id) {
+            let current = match pending.get(id) {
                 Some(earlier) => Some(look(earlier.after.as_ref())),
-                None if self.absent.is_certain(id) => Some(look(None)),
-                None => self.recent.get(id, look),
+                None if self.id_filter.is_absent(id) => Some(look(None)),
+                None => self.memtable.get(id, look),
             };
-            if let Some((head, wrong)) = now {
-                if let Some(winner) = wrong {
+            if let Some((head, winner)) = current {
+                if let Some(winner) = winner {
                     return lost(winner.as_deref());
                 }
                 found.push(head);
             } else {
-                let bytes = self.engine.raw(id)?;
+                let bytes = self.table.raw(id)?;
                 let head = bytes.as_ref().map(|bytes| Head::decode(id, bytes)).transpose();
                 let head = head.map_err(|error| corrupt(id, error))?;
                 if head.map(|head| head.version) != change.expect {
@@ -292,31 +234,31 @@ impl Writer {
         let Some(changes) = u32::try_from(pending.len()).ok().filter(|changes| *changes > 0) else {
             return Ok(());
         };
-        self.log.begin();
+        self.wal.begin();
         for (id, change) in &*pending {
-            self.log.add(id, change.after.as_ref().map(|written| &*written.bytes));
+            self.wal.add(id, change.after.as_ref().map(|encoded| &*encoded.bytes));
         }
         let disk = self.disk.clone();
-        let room = if self.log.fits(&*disk) { Ok(()) } else { self.turn() };
-        let written = room.and_then(|()| self.log.write(changes, &*disk));
-        written.map_err(|error| self.shared.fail(&error))?;
-        let part = self.folding.part();
+        let room = if self.wal.fits(&*disk) { Ok(()) } else { self.rotate() };
+        let written = room.and_then(|()| self.wal.write(changes, &*disk));
+        written.map_err(|error| self.health.fail(&error))?;
+        let generation = self.checkpoints.generation();
         for (id, change) in pending.drain() {
             if change.before.is_none() {
-                self.absent.add(&id);
+                self.id_filter.add(&id);
             }
-            if self.recent.put(id, change.before, change.after, part) {
-                self.folding.add(id);
+            if self.memtable.put(id, change.before, change.after, generation) {
+                self.checkpoints.add(id);
             }
         }
         Ok(())
     }
 
-    /// The log goes on in its other file.
-    fn turn(&mut self) -> Result<(), String> {
-        self.folding.turn(self.log.last())?;
-        self.log.switch(&*self.disk).map_err(|error| error.to_string())?;
-        failpoint::point(Point::AfterTurn);
+    /// Lets the log go on in its other file.
+    fn rotate(&mut self) -> Result<(), String> {
+        self.checkpoints.rotate(self.wal.last())?;
+        self.wal.rotate(&*self.disk).map_err(|error| error.to_string())?;
+        failpoint::point(Point::AfterRotation);
         Ok(())
     }
 }

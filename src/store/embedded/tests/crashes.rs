@@ -119,87 +119,12 @@ async fn a_log_that_is_gone_or_another_stores_is_not_taken_for_an_empty_one() {
     assert!(refused(&options(dir.path())).contains("is damaged: its log is missing"));
     fs::write(&log, bytes).unwrap();
 
-    // Without its journal the engine would show as much of its files as it likes.
-    let (journal, bytes, _) = journal_of(dir.path());
-    fs::remove_file(&journal).unwrap();
-    let message = refused(&options(dir.path()));
-    assert!(message.contains("is damaged: the journal of its table is missing"), "{message}");
-    fs::write(&journal, bytes).unwrap();
     let (store, _) = open(dir.path());
     assert_eq!(store.get(id(2)).await.unwrap(), Some(samples::kept(2, 10_000)));
 }
 
-/// The journal of the table that is written to, as it is and up to where it is used.
-fn journal_of(dir: &Path) -> (PathBuf, Vec<u8>, usize) {
-    let files = fs::read_dir(dir.join("data/table")).unwrap().map(|entry| entry.unwrap().path());
-    let journals = files.filter(|path| path.extension().is_some_and(|ext| ext == "jnl"));
-    let path = journals.max().unwrap();
-    let bytes = fs::read(&path).unwrap();
-    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    (path, bytes, end)
-}
-
 #[tokio::test]
-async fn what_the_table_lost_of_its_tail_comes_back_from_the_log() {
-    let mut random = samples::Random::new();
-    for round in 0..12 {
-        let dir = TempDir::new().unwrap();
-        let (store, disk) = flaky(dir.path());
-        let (_, _, durable) = journal_of(dir.path());
-        for n in 0..20 {
-            done(&*store, vec![put_new(id(n), samples::kept(n, 10_000))]).await;
-            // Into the table, without a mark.
-            store.list(Query { limit: 1, ..Query::default() }).await.unwrap();
-        }
-        crash(store, &disk).await;
-        let (journal, mut bytes, end) = journal_of(dir.path());
-        assert!(end > durable + 5_000, "{durable} {end}");
-        let at = durable + random.below(end - durable);
-        match round % 3 {
-            0 => bytes[at] ^= 1 << random.below(8),
-            1 => bytes[at..(at + 4096).min(end)].fill(0),
-            _ => bytes[at..end].fill(0),
-        }
-        fs::write(&journal, bytes).unwrap();
-        let (store, _) = open(dir.path());
-        for n in 0..20 {
-            let found = store.get(id(n)).await.unwrap();
-            assert_eq!(found, Some(samples::kept(n, 10_000)), "round {round}, byte {at}");
-        }
-        drop(store);
-        let verified = verify(dir.path(), CACHE, |_| {}).unwrap();
-        assert_eq!((verified.sound, verified.problem_count), (20, 0));
-    }
-}
-
-#[tokio::test]
-async fn what_the_table_lost_of_what_was_durable_is_noticed() {
-    let mut random = samples::Random::new();
-    let dir = TempDir::new().unwrap();
-    let (store, _) = open(dir.path());
-    let (_, _, start) = journal_of(dir.path());
-    for n in 0..20 {
-        done(&*store, vec![put_new(id(n), samples::kept(n, 10_000))]).await;
-    }
-    // Few at a time go through the journal.
-    store.list(Query { limit: 1, ..Query::default() }).await.unwrap();
-    drop(store);
-    let (journal, bytes, end) = journal_of(dir.path());
-    for round in 0..40 {
-        // Before the batch with the mark, which is the last one.
-        let at = start + random.below(end - start - 200);
-        let mut damaged = bytes.clone();
-        damaged[at] ^= 1 << random.below(8);
-        fs::write(&journal, damaged).unwrap();
-        let message = refused(&options(dir.path()));
-        assert!(message.contains("has a bad batch at byte"), "round {round}, {at}: {message}");
-    }
-    fs::write(&journal, bytes).unwrap();
-    drop(open(dir.path()));
-}
-
-#[tokio::test]
-async fn the_log_takes_turns_and_forgets_nothing_at_any_crash() {
+async fn the_log_rotates_and_forgets_nothing_at_any_crash() {
     let mut random = samples::Random::new();
     let dir = TempDir::new().unwrap();
     let mut expected: std::collections::BTreeMap<u64, Record> = std::collections::BTreeMap::new();
@@ -208,7 +133,7 @@ async fn the_log_takes_turns_and_forgets_nothing_at_any_crash() {
         for (n, record) in &expected {
             assert_eq!(store.get(id(*n)).await.unwrap().as_ref(), Some(record), "round {round}");
         }
-        // Some 4 to 60 turns of 128 KiB each.
+        // Some 4 to 60 rotations of 128 KiB each.
         for _ in 0..100 + random.below(300) {
             let n = random.below(200) as u64;
             let change = match expected.remove(&n) {
@@ -225,7 +150,6 @@ async fn the_log_takes_turns_and_forgets_nothing_at_any_crash() {
                 }
             };
             done(&*store, vec![change]).await;
-            // Both ways into the table, in turns.
             if random.below(25) == 0 {
                 let all = Query { limit: usize::MAX, ..Query::default() };
                 let listed = store.list(all).await.unwrap();
@@ -262,16 +186,25 @@ async fn a_listing_sees_all_that_was_answered_before() {
 #[tokio::test]
 async fn a_table_that_cannot_be_written_fails_the_store() {
     let dir = TempDir::new().unwrap();
-    let (store, disk) = flaky(dir.path());
-    done(&*store, vec![put_new(id(1), samples::claim(1))]).await;
+    let (store, disk) = flaky_with(dir.path(), 64 << 10);
     disk.table_failing.store(true, Ordering::SeqCst);
-    let failed = store.list(Query { limit: 1, ..Query::default() }).await.unwrap_err();
+    done(&*store, vec![put_new(id(1), samples::claim(1))]).await;
+    let mut n = 2;
+    let failed = loop {
+        match store.swap(vec![put_new(id(n), samples::claim(n))]).await {
+            Ok(_) => n += 1,
+            Err(failed) => break failed,
+        }
+    };
     assert!(failed.to_string().contains("No space left"), "{failed}");
-    assert_eq!(store.swap(vec![put_new(id(2), samples::claim(2))]).await.unwrap_err(), failed);
-    assert_eq!(store.ready(), Err(failed));
+    // The log has two files of 16 frames.
+    assert!((17..=33).contains(&n), "{n}");
+    assert_eq!(store.swap(vec![put_new(id(99), samples::claim(99))]).await.unwrap_err(), failed);
+    assert_eq!(store.ready(), Err(failed.clone()));
+    assert_eq!(store.list(Query { limit: 1, ..Query::default() }).await.unwrap_err(), failed);
     assert_eq!(store.get(id(1)).await.unwrap(), Some(samples::claim(1)), "reads go on");
     drop(store);
     let (store, recovered) = open(dir.path());
-    assert_eq!(recovered.interrupted, 1);
+    assert_eq!(recovered.interrupted, n - 1);
     assert_eq!(store.get(id(1)).await.unwrap().unwrap().version, 2);
 }

@@ -10,11 +10,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use fjall::{OwnedWriteBatch, PersistMode};
 use tempfile::TempDir;
 
-use super::table::TableError;
-use super::wal::{BLOCK, SEGMENT};
+use super::disk::{RunEntry, SEGMENT};
+use super::layout::{IDENTITY, TableKey, encode_identity};
+use super::wal::BLOCK;
 use super::*;
 use crate::idempotency::State;
 use crate::idempotency::outcome::UnknownReason;
@@ -44,10 +44,11 @@ fn open(path: &Path) -> (Arc<Embedded>, Recovered) {
 
 /// The table of a closed store.
 fn table(path: &Path) -> Table {
-    unlocked(|| match Table::open(&path.join("data/table"), Codec::plain(), CACHE, false) {
-        Err(TableError::Locked) => None,
-        opened => Some(opened.ok().unwrap()),
-    })
+    let lock = unlocked(|| match open::lock(path) {
+        Err(OpenError::Locked(_)) => None,
+        locked => Some(locked.unwrap()),
+    });
+    Table::open(&path.join("data/table"), Codec::plain(), CACHE, lock).ok().unwrap()
 }
 
 /// Tries for a while: a process that another test starts holds all files of this one for a moment,
@@ -183,14 +184,19 @@ fn a_store_outlives_the_runtime_that_asked_first() {
     }
 }
 
+/// Puts entries, sorted by key, into the table of a closed store; without a value they are removed.
+fn put_entries(table: &Table, entries: &[(&[u8], Option<&[u8]>)]) {
+    let disk = FileSystem { dir: PathBuf::new() };
+    let mut entries = entries.iter().map(|(key, value)| RunEntry { key, value: *value });
+    disk.ingest(table.tree(), &mut entries).unwrap();
+}
+
 /// Changes one byte of a stored record, past the store's back.
 fn damage(dir: &Path, id: RecordId) {
-    let engine = table(dir);
-    let mut bytes = engine.raw(&id).unwrap().unwrap().to_vec();
+    let table = table(dir);
+    let mut bytes = table.raw(&id).unwrap().unwrap().to_vec();
     bytes[50] ^= 1;
-    let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
-    batch.insert(&engine.records, *id.as_bytes(), bytes);
-    batch.commit().unwrap();
+    put_entries(&table, &[(TableKey::record(&id).as_bytes(), Some(&bytes))]);
 }
 
 #[tokio::test]
@@ -243,13 +249,14 @@ async fn verify_finds_an_index_that_does_not_fit() {
     done(&*store, vec![put_new(id(1), samples::kept(1, 10))]).await;
     done(&*store, vec![put_new(id(2), samples::claim(2))]).await;
     drop(store);
-    let engine = table(dir.path());
-    let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
-    batch.insert(&engine.open, *id(1).as_bytes(), []);
-    batch.insert(&engine.open, *id(7).as_bytes(), []);
-    batch.remove(&engine.open, *id(2).as_bytes());
-    batch.commit().unwrap();
-    drop(engine);
+    let mut entries = [
+        (TableKey::open(&id(1)), true),
+        (TableKey::open(&id(7)), true),
+        (TableKey::open(&id(2)), false),
+    ];
+    entries.sort_unstable();
+    let entries = entries.each_ref().map(|(key, put)| (key.as_bytes(), put.then_some(&[][..])));
+    put_entries(&table(dir.path()), &entries);
     let verified = verify(dir.path(), CACHE, |_| {}).unwrap();
     let problems: Vec<_> =
         verified.problems.iter().map(|(id, reason)| (id.unwrap(), reason.as_str())).collect();
@@ -313,27 +320,35 @@ fn every_reason_not_to_open_is_said_in_one_line() {
     assert_eq!(info(&dir.path().join("made"), CACHE).unwrap().identity, made);
 
     let with_schema = |schema: u32| {
-        let engine = table(&dir.path().join("store"));
-        let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
-        batch.insert(&engine.meta, b"schema", schema.to_le_bytes());
-        batch.commit().unwrap();
+        let table = table(&dir.path().join("store"));
+        let identity = encode_identity(&Identity { schema, ..table.identity().unwrap() });
+        put_entries(&table, &[(IDENTITY, Some(&identity))]);
     };
     with_schema(4);
     check(&at("store"), "DIR/store has schema 4, this oncegate knows 3: upgrade oncegate");
     with_schema(2);
     check(&at("store"), "DIR/store has schema 2, written before the first release");
     fs::create_dir_all(dir.path().join("old/data/keyspaces")).unwrap();
-    check(&at("old"), "DIR/old has no log: it was written before the first release");
+    check(&at("old"), "DIR/old has an earlier layout, written before the first release");
+    fs::create_dir_all(dir.path().join("older/data/table/keyspaces")).unwrap();
+    check(&at("older"), "DIR/older has an earlier layout, written before the first release");
 
-    fs::write(dir.path().join("made/data/table/version"), "???").unwrap();
+    let current = dir.path().join("made/data/table/current");
+    let bytes = fs::read(&current).unwrap();
+    fs::write(&current, "???").unwrap();
     check(&at("made"), "the store in DIR/made is damaged");
+    // An empty table must not take the place of one that is gone.
+    fs::remove_file(&current).unwrap();
+    check(&at("made"), "DIR/made is damaged: the file `current` of its table is gone");
+    fs::write(&current, bytes).unwrap();
+    drop(Embedded::open(&at("made")).unwrap());
 }
 
 #[test]
 fn a_creation_that_was_cut_short_is_begun_again() {
     let dir = TempDir::new().unwrap();
     fs::create_dir_all(dir.path().join("data.new/table")).unwrap();
-    fs::write(dir.path().join("data.new/table/0.jnl"), "half").unwrap();
+    fs::write(dir.path().join("data.new/table/v0"), "half").unwrap();
     fs::write(dir.path().join("lock"), "").unwrap();
     fs::create_dir(dir.path().join("lost+found")).unwrap();
     let (_, recovered) = open(dir.path());

@@ -189,7 +189,7 @@ async fn whatever_happens_the_store_has_what_it_said() {
         recovered(&store, &mut model).await;
         compare(&store, &model, &format!("round {round}, at the start")).await;
         if random.below(2) == 0 {
-            disk.ingests_left.store(random.below(30), Ordering::SeqCst);
+            disk.ingests_left.store(random.below(6), Ordering::SeqCst);
         }
         model = live(&store, &mut random, model).await;
         if store.ready().is_ok() {
