@@ -9,7 +9,7 @@ mod health;
 mod records;
 mod state;
 
-pub use self::state::AdminState;
+pub(crate) use self::state::{AdminState, ConfiguredRoutes};
 
 use std::convert::Infallible;
 use std::sync::Arc;

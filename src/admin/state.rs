@@ -1,11 +1,13 @@
 //! The state that requests to the records API share.
 
+use std::fmt;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::config::{Config, Mode, defaults};
+use crate::config::{Config, Mode, RouteConfig, defaults};
+use crate::idempotency::retention::Retention;
 use crate::shutdown::Tasks;
 use crate::store::Store;
 use crate::store::cache::RecordCache;
@@ -16,37 +18,59 @@ const AT_ONCE: usize = 4;
 /// Bytes of a resolve's body without its response.
 const BESIDES: u64 = 64 << 10;
 
+/// The routes as they are configured at the moment. A reload replaces them, so they are asked for
+/// with each request.
+pub(crate) trait ConfiguredRoutes: fmt::Debug + Send + Sync {
+    /// The present routes.
+    fn routes(&self) -> Arc<[RouteConfig]>;
+}
+
 /// The state shared by requests to the records API.
 #[derive(Debug)]
-pub struct AdminState {
+pub(crate) struct AdminState {
     pub(super) store: Arc<dyn Store>,
     pub(super) hot: Arc<RecordCache>,
-    pub(super) config: Config,
+    /// The source of the rules of a record's route.
+    pub(super) routes: Arc<dyn ConfiguredRoutes>,
+    /// Retention of requests whose route is not configured any more.
+    pub(super) retention: Retention,
     /// Digest of the token.
     pub(super) token: Option<[u8; 32]>,
     pub(super) turns: Arc<Semaphore>,
     /// Tasks awaited by a drain, so that a started decision is completed.
     pub(super) tasks: Tasks,
-    /// Bytes of the largest answer kept by any route.
-    pub(super) most_stored: u64,
-    /// Bytes of the largest accepted body.
-    pub(super) most_body: u64,
 }
 
 impl AdminState {
-    /// Creates the state for a gateway's configuration, store, cache and tasks.
-    pub fn new(config: Config, store: Arc<dyn Store>, hot: Arc<RecordCache>, tasks: Tasks) -> Self {
-        let most = config.routes.iter().filter_map(|route| match &route.mode {
+    /// State for the gateway with this configuration, these routes, store, cache and tasks to
+    /// drain.
+    pub(crate) fn new(
+        config: &Config,
+        routes: Arc<dyn ConfiguredRoutes>,
+        store: Arc<dyn Store>,
+        hot: Arc<RecordCache>,
+        tasks: Tasks,
+    ) -> Self {
+        let token = config.admin.token.as_ref();
+        let token = token.map(|token| Sha256::digest(token.expose().as_bytes()).into());
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
+        Self { store, hot, routes, retention: config.store.retention, token, turns, tasks }
+    }
+
+    /// Bytes of the largest answer kept by any route.
+    pub(super) fn most_stored(&self) -> u64 {
+        let routes = self.routes.routes();
+        let most = routes.iter().filter_map(|route| match &route.mode {
             Mode::Request(mode) => Some(mode.record.max_stored_body),
             Mode::Items(_) | Mode::Off => None,
         });
-        let most_stored = most.max().unwrap_or(defaults::MAX_STORED_BODY);
-        let token = config.admin.token.as_ref();
-        let token = token.map(|token| Sha256::digest(token.expose().as_bytes()).into());
+        most.max().unwrap_or(defaults::MAX_STORED_BODY)
+    }
+
+    /// Bytes of the largest accepted body.
+    pub(super) fn most_body(&self) -> u64 {
         // Twice: Base64 is a third larger, and text has its escapes.
-        let most_body = most_stored.saturating_mul(2).saturating_add(BESIDES);
-        let turns = Arc::new(Semaphore::new(AT_ONCE));
-        Self { store, hot, config, token, turns, tasks, most_stored, most_body }
+        self.most_stored().saturating_mul(2).saturating_add(BESIDES)
     }
 
     /// Waits for a permit.

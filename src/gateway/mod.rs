@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
-use crate::config::Config;
+use crate::config::{Config, RouteConfig};
 use crate::net::listen::ListenSocket;
 use crate::proxy::{self, Gateway};
 use crate::shutdown::{self, Shutdown, Trigger};
@@ -43,8 +43,9 @@ pub(crate) async fn start(config: Config, shutdown: Shutdown) -> Result<Running,
     let lease = store::lease(&config.store);
     let tasks = TaskTracker::new();
     let drain = config.server.drain;
-    let gateway = Gateway::new(config.clone(), store.clone(), tasks.clone())?;
-    let admin_state = admin::AdminState::new(config, store.clone(), gateway.hot.clone(), tasks);
+    let gateway = Gateway::new(&config, store.clone(), tasks.clone())?;
+    let admin_state =
+        admin::AdminState::new(&config, gateway.clone(), store.clone(), gateway.hot.clone(), tasks);
     let admin_state = Arc::new(admin_state);
     let listening = listeners.iter().map(ListenSocket::address).collect();
     let admin = admin_listener.address();
@@ -71,6 +72,12 @@ pub(crate) async fn start(config: Config, shutdown: Shutdown) -> Result<Running,
     });
     proxy::serve(&gateway, listeners, &background, &shutdown);
     Ok(Running { listening, admin, gateway, background, shutdown, drain, end })
+}
+
+impl admin::ConfiguredRoutes for Gateway {
+    fn routes(&self) -> Arc<[RouteConfig]> {
+        self.routing().configured.clone()
+    }
 }
 
 /// Time for the background tasks to end after the signal.

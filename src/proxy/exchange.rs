@@ -11,12 +11,11 @@ use super::answer::{Answer, report};
 use super::headers::check::{HeadError, check_request_head};
 use super::headers::path::{ambiguous, normalize_path};
 use super::incoming::{Arrived, Path};
-use super::routes::Found;
+use super::routing::{Found, RouteMode, Routing};
 use super::server::peer::Peer;
 use super::state::Gateway;
 use super::{batch, passthrough, request, wellknown};
 use crate::body::Body;
-use crate::config::Mode;
 use crate::problem::{Dialect, Problem, Slug};
 
 /// Bytes of the longest request target; RFC 9110 section 4.1 asks for 8000 at least.
@@ -48,18 +47,19 @@ async fn answer(
     dialect: &mut Dialect,
 ) -> Answer {
     let (head, body) = request.into_parts();
-    check_request_head(&head).map_err(|error| refused_head(gateway, &head, error))?;
+    let routing = gateway.routing();
+    check_request_head(&head).map_err(|error| refused_head(&routing, &head, error))?;
     if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
         return Err(Problem::new(Slug::UriTooLong, "The address is too long.").close());
     }
     let path = path_of(&head)?;
     if path.starts_with(wellknown::PATH) {
-        return wellknown::answer(gateway, &head, &path).await;
+        return wellknown::answer(gateway, &routing, &head, &path).await;
     }
-    let route = match gateway.router.find(&head.method, &path) {
+    let route = match routing.find(&head.method, &path) {
         Found::Route(route) => route,
         Found::NotAllowed(allow) => return Err(method_not_allowed(allow)),
-        Found::Nothing => return Err(no_route()),
+        Found::NoRoute => return Err(no_route()),
     };
     if !head.method.is_safe() && ambiguous(&path) {
         return Err(refused_path("The address could be read in two ways."));
@@ -68,14 +68,14 @@ async fn answer(
         Cow::Borrowed(_) => Path(None),
         Cow::Owned(path) => Path(Some(path)),
     };
-    let arrived = Box::new(Arrived { head, body, client, path });
-    match &gateway.config.routes[route].mode {
-        Mode::Off => passthrough::through(gateway, route, arrived, None).await,
-        Mode::Items(mode) => {
+    let arrived = Box::new(Arrived { head, body, client, path, routing: &routing });
+    match &route.mode {
+        RouteMode::Off => passthrough::through(route, arrived, None).await,
+        RouteMode::Items(mode) => {
             *dialect = mode.dialect;
             batch::exchange(gateway, route, mode, arrived).await
         }
-        Mode::Request(mode) => {
+        RouteMode::Request(mode) => {
             *dialect = mode.dialect;
             request::keyed(gateway, route, mode, arrived).await
         }
@@ -91,7 +91,7 @@ fn path_of(head: &http::request::Parts) -> Result<Cow<'_, str>, Problem> {
     normalize_path(path).map_err(|error| refused_path(error.detail()))
 }
 
-fn refused_head(gateway: &Gateway, head: &http::request::Parts, error: HeadError) -> Problem {
+fn refused_head(routing: &Routing, head: &http::request::Parts, error: HeadError) -> Problem {
     let slug = match error {
         HeadError::Method => Slug::MethodNotAllowed,
         HeadError::Version
@@ -107,10 +107,10 @@ fn refused_head(gateway: &Gateway, head: &http::request::Parts, error: HeadError
         return problem;
     }
     let path = path_of(head).ok();
-    let allow = match path.map(|path| gateway.router.find(&head.method, &path)) {
+    let allow = match path.map(|path| routing.find(&head.method, &path)) {
         Some(Found::NotAllowed(allow)) => allow,
         // Nothing is served there (RFC 9110 section 10.2.1).
-        Some(Found::Route(_) | Found::Nothing) | None => http::HeaderValue::from_static(""),
+        Some(Found::Route(_) | Found::NoRoute) | None => http::HeaderValue::from_static(""),
     };
     Problem { allow: Some(allow), ..problem }
 }

@@ -3,6 +3,7 @@
 use http::Uri;
 use hyper::body::Incoming;
 
+use super::routing::Routing;
 use super::server::peer::Peer;
 
 /// A request's head and body, as the server hands them over.
@@ -12,6 +13,8 @@ pub(crate) struct Arrived<'a> {
     /// Where it comes from.
     pub(crate) client: &'a Peer,
     pub(crate) path: Path,
+    /// The routing that the exchange began with.
+    pub(crate) routing: &'a Routing,
 }
 
 /// The path that routes and fingerprints see, where it is not the one of the address.

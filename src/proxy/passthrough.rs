@@ -8,57 +8,48 @@ use super::answer::Answer;
 use super::incoming::Arrived;
 use super::request::read::Whole;
 use super::rewrite;
-use super::state::Gateway;
+use super::routing::Route;
 use crate::body::{Body, Bounded, OwningBody, empty};
 use crate::problem::{Disposition, Problem, STATUS, Slug};
 use crate::upstream::SendError;
 
 /// Streams the request to the backend and its answer to the client.
 pub(crate) async fn through(
-    gateway: &Gateway,
-    route: usize,
+    route: &Route,
     arrived: Box<Arrived<'_>>,
     disposition: Option<Disposition>,
 ) -> Answer {
     let Arrived { head, body, client, .. } = *arrived;
-    let most = gateway.config.routes[route].max_body;
+    let most = route.max_streamed;
     let declared = http_body::Body::size_hint(&body).lower();
     if most.is_some_and(|most| declared > most) {
         return Err(too_large());
     }
-    let config = &gateway.config.routes[route];
-    let idle = gateway.config.server.limits.body_timeout;
+    let idle = route.body_timeout;
     if http_body::Body::is_end_stream(&body) {
-        let request = rewrite::to_backend(config, head, client.ip, empty(), false);
-        return send(gateway, route, request, disposition).await;
+        let request = rewrite::to_backend(route, head, client.ip, empty(), false);
+        return send(route, request, disposition).await;
     }
     let (body, over) = Bounded::new(body, idle).at_most(most);
-    let request = rewrite::to_backend(config, head, client.ip, Body::streamed(body), false);
-    match send(gateway, route, request, disposition).await {
+    let request = rewrite::to_backend(route, head, client.ip, Body::streamed(body), false);
+    match send(route, request, disposition).await {
         Err(_) if over.is_set() => Err(too_large()),
         answer => answer,
     }
 }
 
 /// The same for a request whose body was read already.
-pub(crate) async fn buffered(gateway: &Gateway, route: usize, whole: Whole) -> Answer {
-    let (request, reservation) = whole.into_request(&gateway.config.routes[route], false);
+pub(crate) async fn buffered(route: &Route, whole: Whole) -> Answer {
+    let (request, reservation) = whole.into_request(route, false);
     let request = request.map(|bytes: Bytes| Body::streamed(OwningBody::new(bytes, reservation)));
-    send(gateway, route, request, Some(Disposition::Bypassed)).await
+    send(route, request, Some(Disposition::Bypassed)).await
 }
 
-async fn send(
-    gateway: &Gateway,
-    route: usize,
-    request: Request<Body>,
-    disposition: Option<Disposition>,
-) -> Answer {
-    let upstream = gateway.upstream(route);
-    let patience = gateway.patience(route);
+async fn send(route: &Route, request: Request<Body>, disposition: Option<Disposition>) -> Answer {
     let method = request.method().clone();
     let not_executed = disposition.map(|_| Disposition::NotExecuted);
     let unknown = disposition.map(|_| Disposition::Unknown);
-    let response = match timeout(patience, upstream.send(request)).await {
+    let response = match timeout(route.timeout, route.upstream.send(request)).await {
         Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             return Err(failed("the backend answered 101").disposition(unknown));
         }
@@ -80,7 +71,7 @@ async fn send(
     if let Some(disposition) = disposition {
         head.headers.insert(STATUS, disposition.header());
     }
-    let body = Body::streamed(Bounded::new(body, patience));
+    let body = Body::streamed(Bounded::new(body, route.timeout));
     Ok(Response::from_parts(head, body))
 }
 

@@ -8,14 +8,11 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, request, r
 
 use super::headers::path::normalize_path;
 use super::headers::{self, Forwarding};
-use crate::config::{Mode, RouteConfig};
-use crate::idempotency::key::KeySource;
-
-static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+use super::routing::Route;
 
 /// The request for the backend of `route`. `keyed` says that its answer will be kept.
 pub(crate) fn to_backend<B>(
-    route: &RouteConfig,
+    route: &Route,
     head: request::Parts,
     peer: IpAddr,
     body: B,
@@ -25,7 +22,7 @@ pub(crate) fn to_backend<B>(
         client: peer,
         secure: false,
         request_id: crate::nonce::uuid(),
-        key: hidden_key(route),
+        key: route.hidden_key.as_ref(),
         keyed,
     };
     let mut request = Request::new(body);
@@ -33,20 +30,6 @@ pub(crate) fn to_backend<B>(
     *request.uri_mut() = target(head.uri);
     *request.headers_mut() = headers::upstream_headers(head.headers, &forwarding);
     request
-}
-
-/// The key's header, where it stays here: some clients and proxies retry by themselves when they
-/// see one.
-fn hidden_key(route: &RouteConfig) -> Option<&HeaderName> {
-    match &route.mode {
-        Mode::Request(mode) => match &mode.key.source {
-            KeySource::Header(name) if !mode.key.forward => Some(name),
-            KeySource::Header(_) | KeySource::Pointer(_) => None,
-        },
-        // A batch has the ids of its items; a key for the whole of it would freeze partial results.
-        Mode::Items(_) => Some(&IDEMPOTENCY_KEY),
-        Mode::Off => None,
-    }
 }
 
 /// The target with the path in the spelling that the route and the fingerprint saw.

@@ -1,4 +1,4 @@
-//! Which route a request takes: by method and path, nothing else.
+//! Matching of requests to routes by method and path.
 
 use http::{HeaderValue, Method};
 
@@ -7,24 +7,24 @@ use crate::config;
 /// One path matcher for each method, so that a path which is special for one method is still found
 /// by another under a wider pattern.
 #[derive(Debug, Default)]
-pub(crate) struct Router {
-    /// A handful: looked through faster than hashed.
+pub(crate) struct Matcher {
+    /// Few entries: a scan is faster than a hash.
     by_method: Vec<(Method, matchit::Router<usize>)>,
 }
 
-/// What the router found.
+/// Result of a match.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum Matched {
     /// The route of this index.
     Route(usize),
     /// The path is configured, but only for these methods.
     NotAllowed(HeaderValue),
-    /// Nothing is configured for the path.
-    Nothing,
+    /// No route has the path.
+    NoRoute,
 }
 
-impl Router {
-    /// The router for these routes.
+impl Matcher {
+    /// A matcher for these routes.
     ///
     /// # Errors
     /// When two routes claim the same method and path; the configuration reports that earlier, with
@@ -77,11 +77,11 @@ impl Router {
     }
 
     /// The route for `method` and the normalized `path`.
-    pub(crate) fn find(&self, method: &Method, path: &str) -> Found {
+    pub(crate) fn find(&self, method: &Method, path: &str) -> Matched {
         if let Some(paths) = self.paths(method)
             && let Ok(matched) = paths.at(path)
         {
-            return Found::Route(*matched.value);
+            return Matched::Route(*matched.value);
         }
         let mut allowed: Vec<&str> = self
             .by_method
@@ -90,9 +90,9 @@ impl Router {
             .map(|(method, _)| method.as_str())
             .collect();
         if allowed.is_empty() {
-            return Found::Nothing;
+            return Matched::NoRoute;
         }
         allowed.sort_unstable();
-        HeaderValue::from_str(&allowed.join(", ")).map_or(Found::Nothing, Found::NotAllowed)
+        HeaderValue::from_str(&allowed.join(", ")).map_or(Matched::NoRoute, Matched::NotAllowed)
     }
 }

@@ -3,26 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::batch::cache::BatchCache;
 use super::batch::locks::Busy;
 use super::budget::Budget;
-use super::request::inflight::{InFlight, Quota};
-use super::routes::Router;
+use super::request::inflight::InFlight;
+use super::routing::Routing;
 use crate::config::Config;
 use crate::settle::retry::Unfinished;
 use crate::shutdown;
 use crate::store::Store;
 use crate::store::cache::RecordCache;
-use crate::upstream::Upstream;
 
 /// Everything the exchanges share.
 #[derive(Debug)]
 pub(crate) struct Gateway {
-    /// The configuration.
-    pub(crate) config: Config,
+    /// The present routing; see [`Gateway::routing`].
+    routing: ArcSwap<Routing>,
     /// Where records are kept.
     pub(crate) store: Arc<dyn Store>,
     /// Final records that were asked for lately.
@@ -37,45 +37,21 @@ pub(crate) struct Gateway {
     pub(crate) tasks: TaskTracker,
     /// What the store did not confirm and is tried again.
     pub(crate) unfinished: Unfinished,
-    pub(crate) router: Router,
-    pub(crate) upstreams: Vec<Upstream>,
     pub(crate) budget: Arc<Budget>,
+    /// Permits of the calls in flight, `most_claims` in all.
     pub(crate) claims: Arc<Semaphore>,
-    pub(crate) quota: Option<Arc<Quota>>,
-    /// For each route, the duplicates that wait.
-    pub(crate) waiters: Vec<Arc<Semaphore>>,
+    most_claims: usize,
 }
 
 impl Gateway {
-    /// The backend of a route.
-    pub(crate) fn upstream(&self, route: usize) -> &Upstream {
-        &self.upstreams[self.config.routes[route].upstream]
-    }
-
-    /// How long a call to the backend of a route may take.
-    pub(crate) fn patience(&self, route: usize) -> Duration {
-        self.config.upstreams[self.config.routes[route].upstream].timeout
-    }
-
-    /// The rules of a route in request mode.
-    pub(crate) fn request_mode(&self, route: usize) -> Option<&crate::config::RequestMode> {
-        match &self.config.routes[route].mode {
-            crate::config::Mode::Request(mode) => Some(mode),
-            crate::config::Mode::Items(_) | crate::config::Mode::Off => None,
-        }
-    }
-
-    /// The rules of a route in items mode.
-    pub(crate) fn items_mode(&self, route: usize) -> Option<&crate::config::ItemsMode> {
-        match &self.config.routes[route].mode {
-            crate::config::Mode::Items(mode) => Some(mode),
-            crate::config::Mode::Request(_) | crate::config::Mode::Off => None,
-        }
+    /// The present routing. An exchange asks once and keeps the answer to its end.
+    pub(crate) fn routing(&self) -> Arc<Routing> {
+        self.routing.load_full()
     }
 
     /// How many calls are in flight, batches included.
     pub(crate) fn calling(&self) -> usize {
-        self.config.server.limits.in_flight - self.claims.available_permits()
+        self.most_claims - self.claims.available_permits()
     }
 
     /// Waits until the calls in flight have ended and, on a store that others share, what came of
@@ -96,29 +72,20 @@ impl Gateway {
     /// # Errors
     /// When an upstream's certificates cannot be loaded or two routes are in each other's way.
     pub(crate) fn new(
-        config: Config,
+        config: &Config,
         store: Arc<dyn Store>,
         tasks: TaskTracker,
     ) -> Result<Arc<Self>, String> {
         let limits = &config.server.limits;
-        let upstreams = config.upstreams.iter().map(Upstream::new).collect::<Result<_, _>>()?;
-        let permits = |count| Arc::new(Semaphore::new(count));
-        let waiters = config.routes.iter().map(|route| match &route.mode {
-            crate::config::Mode::Request(mode) => permits(mode.duplicates.max_waiters),
-            crate::config::Mode::Items(mode) => permits(mode.duplicates.max_waiters),
-            crate::config::Mode::Off => permits(0),
-        });
         let hot = match store.is_shared() {
             true => RecordCache::with_time_to_live(RECORD_CACHE, RECORD_TIME_TO_LIVE),
             false => RecordCache::new(RECORD_CACHE),
         };
         Ok(Arc::new(Self {
-            router: Router::new(&config.routes)?,
-            upstreams,
+            routing: ArcSwap::from_pointee(Routing::new(config)?),
             budget: Budget::new(limits.buffered),
-            claims: permits(limits.in_flight),
-            quota: limits.in_flight_per_tenant.map(Quota::new),
-            waiters: waiters.collect(),
+            claims: Arc::new(Semaphore::new(limits.in_flight)),
+            most_claims: limits.in_flight,
             hot: Arc::new(hot),
             batch_replies: BatchCache::new(BATCH_CACHE),
             calls: Arc::new(InFlight::default()),
@@ -126,7 +93,6 @@ impl Gateway {
             store,
             tasks,
             unfinished: Unfinished::new(limits.in_flight),
-            config,
         }))
     }
 }

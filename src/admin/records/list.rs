@@ -77,8 +77,8 @@ async fn by_key(
         Mode::Items(mode) => Some(items::scope(&mode.ledger)),
         Mode::Off => None,
     };
-    let routes = state.config.routes.iter();
-    let scopes = routes.filter_map(|route| scope(&route.mode, &route.name));
+    let routes = state.routes.routes();
+    let scopes = routes.iter().filter_map(|route| scope(&route.mode, &route.name));
     let mut ids: Vec<RecordId> = scopes.map(|scope| RecordId::new(tenant, &scope, key)).collect();
     ids.sort_unstable();
     ids.dedup();

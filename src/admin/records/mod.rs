@@ -83,7 +83,7 @@ async fn route(state: &Arc<AdminState>, request: Request<Incoming>) -> Result<Va
             query::pairs(query, &[])?;
             let id = record_id(id)?;
             is_json(&head.headers)?;
-            let body = read(body, state.most_body).await?;
+            let body = read(body, state.most_body()).await?;
             let StrictObject(wanted) = serde_json::from_slice(&body).map_err(|error| {
                 ApiError::invalid("body-invalid", format!("the body cannot be read: {error}"))
             })?;

@@ -234,7 +234,8 @@ impl AdminState {
     /// an item, whose ledger may continue under another route name, is kept without end.
     pub(super) fn rules(&self, record: &Record) -> RouteSettings {
         let is_item = record.ledger().is_some();
-        let route = self.config.routes.iter().find(|route| route.name == record.route);
+        let routes = self.routes.routes();
+        let route = routes.iter().find(|route| route.name == record.route);
         match route.map(|route| &route.mode) {
             Some(Mode::Request(mode)) if !is_item => RouteSettings {
                 retention: mode.record.retention,
@@ -249,9 +250,9 @@ impl AdminState {
             Some(Mode::Request(_) | Mode::Items(_) | Mode::Off) | None => RouteSettings {
                 retention: match is_item {
                     true => Retention::FOREVER,
-                    false => self.config.store.retention,
+                    false => self.retention,
                 },
-                max_stored_body: self.most_stored,
+                max_stored_body: self.most_stored(),
                 replayed_header: None,
             },
         }

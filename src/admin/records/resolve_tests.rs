@@ -57,7 +57,17 @@ impl Store for Fake {
     }
 }
 
-/// An state whose memory has the answer of a record, and its store.
+/// Routes that never change.
+#[derive(Debug)]
+struct Fixed(Arc<[config::RouteConfig]>);
+
+impl crate::admin::ConfiguredRoutes for Fixed {
+    fn routes(&self) -> Arc<[config::RouteConfig]> {
+        self.0.clone()
+    }
+}
+
+/// A state whose memory has the answer of a record, and its store.
 fn state() -> (Arc<AdminState>, Arc<Fake>) {
     let record = samples::kept(1, 10);
     let hot = Arc::new(RecordCache::new(1 << 20));
@@ -70,7 +80,8 @@ fn state() -> (Arc<AdminState>, Arc<Fake>) {
     let text = "[[upstream]]\nname = \"api\"\nurl = \"http://127.0.0.1:9000\"\n[[route]]\nname = \
                 \"create\"\nmethods = [\"POST\"]\npath = \"/v1/orders\"\nupstream = \"api\"\n";
     let config = config::parse(text, "t.toml", &|_| None).unwrap();
-    (Arc::new(AdminState::new(config, store.clone(), hot, Tasks::default())), store)
+    let routes = Arc::new(Fixed(config.routes.clone().into()));
+    (Arc::new(AdminState::new(&config, routes, store.clone(), hot, Tasks::default())), store)
 }
 
 fn told(state: &AdminState, store: &Fake) -> (bool, usize) {

@@ -17,11 +17,13 @@ use crate::proxy::answer::Answer;
 use crate::proxy::reply;
 use crate::proxy::request::claim::MAX_TRIES;
 use crate::proxy::request::read as intake;
+use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 
 /// A batch on its way to its claim.
 pub(crate) struct Claiming<'a> {
     pub(crate) gateway: &'a Arc<Gateway>,
+    pub(crate) route: &'a Route,
     pub(crate) mode: &'a ItemsMode,
     pub(crate) start: Start,
 }
@@ -35,11 +37,11 @@ impl Claiming<'_> {
         let mut dropped = gateway.hot.generation();
         let mut tries = 0;
         while tries < MAX_TRIES {
-            let Start { route, intake, records, plan, .. } = &mut self.start;
+            let Start { intake, records, plan, .. } = &mut self.start;
             let waits = match plan.decision() {
                 BatchDecision::Send => {
                     let body = body_to_send(mode, intake, plan).map_err(Err)?;
-                    let claim = claims::claim(gateway, intake, *route, mode, (plan, records));
+                    let claim = claims::claim(gateway, intake, self.route, mode, (plan, records));
                     match claim.await {
                         Ok(Claim::Made(claimed)) => return Ok((claimed, body)),
                         Ok(Claim::Lost) => None,
@@ -95,7 +97,7 @@ impl Claiming<'_> {
     /// Waits until what is followed may have changed, at most as long as the client would; says
     /// whether it may.
     async fn wait(&self, elsewhere: &mut Elsewhere) -> bool {
-        let Ok(_waiting) = self.gateway.waiters[self.start.route].try_acquire() else {
+        let Ok(_waiting) = self.route.waiters.try_acquire() else {
             return false;
         };
         timeout_at(self.start.until, elsewhere.changed(self.gateway)).await.is_ok()
@@ -127,7 +129,6 @@ pub(crate) fn body_to_send(
 
 /// A batch that has something to send.
 pub(crate) struct Start {
-    pub(crate) route: usize,
     pub(crate) intake: Box<Intake>,
     pub(crate) records: Records,
     pub(crate) plan: BatchPlan,

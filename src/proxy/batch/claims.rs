@@ -19,6 +19,7 @@ use crate::nonce;
 use crate::problem::Problem;
 use crate::proxy::reply;
 use crate::proxy::request::claim::{MAX_TRIES, first_version};
+use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 use crate::settle::retry::Kind;
 use crate::store::{Change, StoreError, Swap};
@@ -75,7 +76,7 @@ pub(crate) struct Recorded {
 pub(crate) async fn claim(
     gateway: &Arc<Gateway>,
     intake: &mut Intake,
-    route: usize,
+    route: &Route,
     mode: &ItemsMode,
     (plan, records): (&BatchPlan, &Records),
 ) -> Result<Claim, Problem> {
@@ -86,7 +87,7 @@ pub(crate) async fn claim(
         retention,
         attempt: nonce::bytes(),
         owner: gateway.store.owner(),
-        route: &gateway.config.routes[route].name,
+        route: &route.name,
     };
     let mut items = Vec::with_capacity(records.len());
     let mut changes = Vec::with_capacity(records.len());

@@ -31,6 +31,7 @@ use crate::proxy::collect::Collected;
 use crate::proxy::request::forward::{self, End, Sending};
 use crate::proxy::request::inflight::Share;
 use crate::proxy::request::read::Whole;
+use crate::proxy::routing::{Route, Routing};
 use crate::proxy::state::Gateway;
 use crate::proxy::{reply, rewrite};
 
@@ -71,18 +72,28 @@ pub(crate) struct Places {
 impl Places {
     /// # Errors
     /// When there is none; nothing was claimed.
-    pub(crate) fn take(gateway: &Gateway, tenant: TenantId) -> Result<Self, Problem> {
+    pub(crate) fn take(
+        gateway: &Gateway,
+        routing: &Routing,
+        tenant: TenantId,
+    ) -> Result<Self, Problem> {
         let permit = gateway.claims.clone().try_acquire_owned();
         let _permit = permit.map_err(|_| too_many_claims())?;
-        let share = gateway.quota.as_ref().map(|quota| quota.take(tenant));
+        let share = routing.quota.as_ref().map(|quota| quota.take(tenant));
         let _share = share.map(|share| share.ok_or_else(quota_exceeded)).transpose()?;
         Ok(Self { _permit, _share })
     }
 }
 
 /// Starts the call in a task that outlives the request.
-pub(crate) fn lead(gateway: &Arc<Gateway>, start: Start, conclusion: Conclusion, places: Places) {
-    let task = run(gateway.clone(), start, conclusion, places);
+pub(crate) fn lead(
+    gateway: &Arc<Gateway>,
+    rules: (Arc<Route>, Arc<ItemsMode>),
+    start: Start,
+    conclusion: Conclusion,
+    places: Places,
+) {
+    let task = run(gateway.clone(), rules, start, conclusion, places);
     gateway.tasks.spawn(Box::pin(task));
 }
 
@@ -94,16 +105,20 @@ struct Call<'a> {
     plan: BatchPlan,
 }
 
-async fn run(gateway: Arc<Gateway>, start: Start, conclusion: Conclusion, places: Places) {
-    let route = start.route;
-    let Some(mode) = gateway.items_mode(route) else { return };
+async fn run(
+    gateway: Arc<Gateway>,
+    (route, mode): (Arc<Route>, Arc<ItemsMode>),
+    start: Start,
+    conclusion: Conclusion,
+    places: Places,
+) {
     failpoint::point(Point::BeforeClaim);
     let life = gateway.store.life();
     if life.is_none() {
         // The claim would be refused as well; so there is certainly none to take back.
         return conclusion.tell(Err(reply::store_unavailable()));
     }
-    let mut claiming = Claiming { gateway: &gateway, mode, start };
+    let mut claiming = Claiming { gateway: &gateway, route: &route, mode: &mode, start };
     let claim = claiming.claim().await;
     let Start { intake, records, plan, .. } = claiming.start;
     let (mut claimed, body) = match claim {
@@ -121,15 +136,15 @@ async fn run(gateway: Arc<Gateway>, start: Start, conclusion: Conclusion, places
     if body != received {
         response::forget_bytes(&mut head.headers);
     }
-    let request = rewrite::to_backend(&gateway.config.routes[route], head, peer, body, true);
-    let call = Call { mode, batch, records, plan };
+    let request = rewrite::to_backend(&route, head, peer, body, true);
+    let call = Call { mode: &mode, batch, records, plan };
     let sending = Sending {
-        route,
+        route: &route,
         most: mode.record.max_stored_body.max(READ),
         replayed_header: &mode.duplicates.replayed_header,
         life,
     };
-    let patience = gateway.patience(route);
+    let patience = route.timeout;
     let mut backend = pin!(forward::send(&gateway, &sending, request, reservation));
     let end = match timeout(patience, backend.as_mut()).await {
         Ok(end) => end,

@@ -33,6 +33,7 @@ use self::response::{parallel, refused, replay, reused};
 use super::answer::{Answer, first_answer};
 use super::incoming::Arrived;
 use super::reply;
+use super::routing::Route;
 use super::state::Gateway;
 use crate::config::ItemsMode;
 use crate::items::BatchDecision;
@@ -44,10 +45,11 @@ const MAX_LOOKS: usize = 3;
 /// A request on a route in items mode.
 pub(crate) async fn exchange(
     gateway: &Arc<Gateway>,
-    route: usize,
-    mode: &ItemsMode,
+    route: &Arc<Route>,
+    mode: &Arc<ItemsMode>,
     arrived: Box<Arrived<'_>>,
 ) -> Answer {
+    let routing = arrived.routing;
     let mut intake = match read(gateway, route, mode, arrived).await? {
         Read::Batch(intake) => intake,
         Read::Known(merged) => return response::again(mode, &merged, None),
@@ -71,14 +73,17 @@ pub(crate) async fn exchange(
             BatchDecision::Replay => return replay(gateway, mode, &intake, &records, dropped),
             BatchDecision::Send => {
                 let hold = gateway.busy.hold(intake.names(&plan));
-                match hold.map(|hold| (hold, forward::Places::take(gateway, intake.tenant))) {
+                match hold
+                    .map(|hold| (hold, forward::Places::take(gateway, routing, intake.tenant)))
+                {
                     Ok((hold, Ok(places))) => {
                         // Its turn has come: the place is for those who still wait.
                         drop(waiting.take());
                         let (first, answered) = oneshot::channel();
-                        let start = Start { route, intake, records, plan, until: end };
+                        let start = Start { intake, records, plan, until: end };
                         let conclusion = forward::Conclusion { hold, first };
-                        forward::lead(gateway, start, conclusion, places);
+                        let rules = (route.clone(), mode.clone());
+                        forward::lead(gateway, rules, start, conclusion, places);
                         let within = mode.duplicates.answer_within;
                         return first_answer(answered, within).await;
                     }
@@ -111,7 +116,7 @@ pub(crate) async fn exchange(
             waiting = if mode.duplicates.wait.is_zero() {
                 None
             } else {
-                gateway.waiters[route].try_acquire().ok()
+                route.waiters.try_acquire().ok()
             };
             if waiting.is_none() {
                 return parallel(mode, sending.rest());

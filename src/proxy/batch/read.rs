@@ -14,6 +14,7 @@ use crate::json::Document;
 use crate::problem::Problem;
 use crate::proxy::incoming::Arrived;
 use crate::proxy::request::read::{self as intake, Whole};
+use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 
 /// A batch, whole and valid.
@@ -45,20 +46,18 @@ pub(crate) enum Read {
 /// Reads and identifies a batch; nothing is claimed or sent.
 pub(crate) async fn read(
     gateway: &Gateway,
-    route: usize,
+    route: &Route,
     mode: &ItemsMode,
     arrived: Box<Arrived<'_>>,
 ) -> Result<Read, Problem> {
-    let Arrived { head, body, client, path } = *arrived;
-    intake::refuse_nominations(gateway, &[], None, &head.headers)?;
-    let most = gateway.config.routes[route].max_body;
-    let most = most.unwrap_or(gateway.config.server.limits.max_body);
-    let (body, reservation) = intake::read_body(gateway, body, most, None).await?;
-    let tenant = client.tenant(&gateway.config.tenant.headers, &head.headers);
-    let parameters = gateway.router.parameters(&head.method, path.of(&head.uri));
+    let Arrived { head, body, client, path, routing } = *arrived;
+    intake::refuse_nominations(&routing.tenant_headers, &[], None, &head.headers)?;
+    let (body, reservation) = intake::read_body(gateway, route, body, None).await?;
+    let tenant = client.tenant(&routing.tenant_headers, &head.headers);
+    let parameters = routing.parameters(&head.method, path.of(&head.uri));
     let named = borrowed(&parameters);
     let request = BatchRequest { tenant: &tenant, parameters: &named, body: &body };
-    let verbatim = verbatim(&gateway.config.routes[route].name, &request);
+    let verbatim = verbatim(&route.name, &request);
     if let Some(merged) =
         gateway.batch_replies.get(&verbatim, gateway.store.now(), gateway.hot.generation())
     {

@@ -14,6 +14,7 @@ use crate::idempotency::{
 };
 use crate::nonce;
 use crate::proxy::reply::{self, Told};
+use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 use crate::settle::retry::Kind;
 use crate::store::{Change, StoreError, Swap};
@@ -23,8 +24,8 @@ use crate::store::{Change, StoreError, Swap};
 pub(crate) const MAX_TRIES: usize = 8;
 
 /// What a new record says.
-pub(crate) struct Draft {
-    pub(crate) route: usize,
+pub(crate) struct Draft<'a> {
+    pub(crate) route: &'a Route,
     pub(crate) tenant: TenantId,
     pub(crate) key: Key,
     pub(crate) subject: Option<[u8; 16]>,
@@ -63,7 +64,7 @@ impl Claimed {
     pub(crate) async fn claim(
         gateway: &Arc<Gateway>,
         id: RecordId,
-        draft: Draft,
+        draft: Draft<'_>,
         until: Instant,
     ) -> Result<Self, Told> {
         let (route, retention) = (draft.route, draft.retention);
@@ -72,7 +73,7 @@ impl Claimed {
         let mut record = Arc::new(Record {
             version: first_version(),
             tenant: draft.tenant,
-            route: gateway.config.routes[draft.route].name.clone(),
+            route: draft.route.name.clone(),
             key: draft.key.into_string().into(),
             subject: draft.subject,
             fingerprint: draft.fingerprint,
@@ -245,14 +246,14 @@ async fn elsewhere(
     gateway: &Gateway,
     id: RecordId,
     mut winner: Box<Record>,
-    (route, until): (usize, Instant),
+    (route, until): (&Route, Instant),
 ) -> Result<Option<Box<Record>>, Told> {
     if !gateway.store.is_shared() || winner.owner == gateway.store.owner() {
         return Ok(Some(winner));
     }
     let mut watch = gateway.store.watch(id, winner.owner);
     // Those who joined have places, and this one waits for them.
-    let waiting = gateway.waiters[route].try_acquire().ok();
+    let waiting = route.waiters.try_acquire().ok();
     if waiting.is_none() && !gateway.calls.is_joined(&id) {
         return Err(Told::InProgress);
     }

@@ -27,14 +27,16 @@ use crate::proxy::collect::{self, Collected, Limits};
 use crate::proxy::reply::{self, Told};
 use crate::proxy::responder::Conclusion;
 use crate::proxy::rewrite;
+use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 use crate::upstream::SendError;
 
 /// A request that is ready to be claimed and sent.
 pub(crate) struct Call {
     pub(crate) gateway: Arc<Gateway>,
-    /// Index of its route.
-    pub(crate) route: usize,
+    /// The route that the request began with, and the rules of the route.
+    pub(crate) route: Arc<Route>,
+    pub(crate) mode: Arc<RequestMode>,
     pub(crate) wanted: Wanted,
     /// Its place among the claims at once.
     pub(crate) permit: OwnedSemaphorePermit,
@@ -64,8 +66,7 @@ pub(crate) enum End {
 
 /// How a request is sent and its answer read.
 pub(crate) struct Sending<'a> {
-    /// Index of its route.
-    pub(crate) route: usize,
+    pub(crate) route: &'a Route,
     /// Bytes of the largest answer to hold.
     pub(crate) most: u64,
     /// The marker that only the gateway may set.
@@ -76,11 +77,10 @@ pub(crate) struct Sending<'a> {
 
 /// Claims, sends, records and tells.
 pub(crate) async fn run(call: Call, conclusion: Conclusion) {
-    let Call { gateway, route, wanted, permit, share } = call;
+    let Call { gateway, route, mode, wanted, permit, share } = call;
     let Wanted { intake, fingerprint, subject, until } = wanted;
-    let Some(mode) = gateway.request_mode(route) else { return };
     let Intake { id, key, tenant, whole, .. } = *intake;
-    let (request, reservation) = whole.into_request(&gateway.config.routes[route], true);
+    let (request, reservation) = whole.into_request(&route, true);
     failpoint::point(Point::BeforeClaim);
     let life = gateway.store.life();
     if life.is_none() {
@@ -88,7 +88,7 @@ pub(crate) async fn run(call: Call, conclusion: Conclusion) {
         return conclusion.refuse(reply::store_unavailable());
     }
     let retention = mode.record.retention;
-    let draft = super::claim::Draft { route, tenant, key, subject, fingerprint, retention };
+    let draft = super::claim::Draft { route: &route, tenant, key, subject, fingerprint, retention };
     let mut claimed = match Claimed::claim(&gateway, id, draft, until).await {
         Ok(claimed) => claimed,
         Err(told) => return conclusion.tell(told, None),
@@ -100,9 +100,9 @@ pub(crate) async fn run(call: Call, conclusion: Conclusion) {
         return conclusion.refuse(reply::store_unavailable());
     }
     conclusion.claimed();
-    let patience = gateway.patience(route);
+    let patience = route.timeout;
     let sending = Sending {
-        route,
+        route: &route,
         most: mode.record.max_stored_body,
         replayed_header: &mode.duplicates.replayed_header,
         life,
@@ -116,7 +116,7 @@ pub(crate) async fn run(call: Call, conclusion: Conclusion) {
             Err(_) => {
                 Box::pin(timed_out(&mut claimed, conclusion)).await;
                 let end = timeout(patience, backend).await.ok();
-                Box::pin(late(&mut claimed, mode, end)).await;
+                Box::pin(late(&mut claimed, &mode, end)).await;
                 return;
             }
         }
@@ -129,7 +129,7 @@ pub(crate) async fn run(call: Call, conclusion: Conclusion) {
             let problem = reply::outcome_unknown(StatusCode::BAD_GATEWAY);
             conclusion.tell(Told::Unknown, Some(Err(problem)));
         }
-        End::Answered(answer) => answered(&mut claimed, mode, answer, conclusion).await,
+        End::Answered(answer) => answered(&mut claimed, &mode, answer, conclusion).await,
     }
     drop((permit, share));
 }
@@ -141,14 +141,13 @@ pub(crate) async fn send(
     request: Request<bytes::Bytes>,
     mut reservation: crate::proxy::budget::Reservation,
 ) -> End {
-    let upstream = gateway.upstream(sending.route);
     let method = request.method().clone();
     // A lease may end while a connection is made; then others take this call for lost.
     let may = || match gateway.store.life() == sending.life {
         true => Ok(()),
         false => Err("the lease on the store ended before it could be sent".to_owned()),
     };
-    let response = match upstream.send_if(request.map(full), &may).await {
+    let response = match sending.route.upstream.send_if(request.map(full), &may).await {
         Ok(response) => response,
         Err(SendError::NotSent { reason }) => return End::NotSent(reason),
         Err(SendError::Unknown { detail, .. }) => {
@@ -159,7 +158,7 @@ pub(crate) async fn send(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return End::Lost(UnknownReason::Upgraded, "the backend answered 101".to_owned());
     }
-    let limits = Limits { most: sending.most, idle: gateway.patience(sending.route) };
+    let limits = Limits { most: sending.most, idle: sending.route.timeout };
     let (mut head, body) = response.into_parts();
     rewrite::to_client(&mut head, &method, Some(sending.replayed_header));
     match collect::collect(head, body, &limits, &mut reservation).await {

@@ -22,6 +22,7 @@ use super::incoming::Arrived;
 use super::passthrough;
 use super::reply::{self, Told};
 use super::responder::Conclusion;
+use super::routing::{Route, Routing};
 use super::state::Gateway;
 use crate::config::RequestMode;
 use crate::idempotency::key::{KeyError, KeySource};
@@ -39,8 +40,8 @@ const CLAIM_WAIT: Duration = Duration::from_secs(1);
 /// A request on a route in request mode.
 pub(crate) async fn keyed(
     gateway: &Arc<Gateway>,
-    route: usize,
-    mode: &RequestMode,
+    route: &Arc<Route>,
+    mode: &Arc<RequestMode>,
     arrived: Box<Arrived<'_>>,
 ) -> Answer {
     if let KeySource::Header(name) = &mode.key.source
@@ -50,12 +51,13 @@ pub(crate) async fn keyed(
         if announces(&arrived.head.headers, name) {
             return Err(read::key_in_a_trailer().close());
         }
-        return passthrough::through(gateway, route, arrived, Some(Disposition::Bypassed)).await;
+        return passthrough::through(route, arrived, Some(Disposition::Bypassed)).await;
     }
+    let routing = arrived.routing;
     let intake = match read::read(gateway, route, mode, arrived).await? {
         read::Read::Keyed(intake) => intake,
         read::Read::Keyless(whole) => {
-            return passthrough::buffered(gateway, route, *whole).await;
+            return passthrough::buffered(route, *whole).await;
         }
     };
     if let Some(known) = gateway.hot.get(&intake.id)
@@ -69,9 +71,7 @@ pub(crate) async fn keyed(
     for _ in 0..MAX_JOINS {
         match gateway.calls.enter(intake.id, &fingerprint) {
             Entry::Join(flight) => {
-                if let Some(answer) =
-                    join(gateway, (route, mode, until), &flight, &fingerprint).await
-                {
+                if let Some(answer) = join((route, mode, until), &flight, &fingerprint).await {
                     return answer;
                 }
                 match existing::recorded(gateway, intake.id, &fingerprint).await {
@@ -86,7 +86,7 @@ pub(crate) async fn keyed(
                 let conclusion = Conclusion::new(lead, first, header);
                 let subject = identity.subject;
                 let wanted = Wanted { intake, fingerprint, subject, until };
-                lead_call(gateway, route, wanted, conclusion);
+                lead_call(gateway, routing, (route, mode), wanted, conclusion);
                 return first_answer(answered, mode.duplicates.answer_within).await;
             }
         }
@@ -104,26 +104,38 @@ fn announces(headers: &HeaderMap, name: &HeaderName) -> bool {
 }
 
 /// Starts the call in a task that outlives this request, or refuses it before the claim.
-fn lead_call(gateway: &Arc<Gateway>, route: usize, wanted: Wanted, conclusion: Conclusion) {
+fn lead_call(
+    gateway: &Arc<Gateway>,
+    routing: &Routing,
+    (route, mode): (&Arc<Route>, &Arc<RequestMode>),
+    wanted: Wanted,
+    conclusion: Conclusion,
+) {
     let Ok(permit) = gateway.claims.clone().try_acquire_owned() else {
         return conclusion.refuse(too_many_claims());
     };
-    let share = match &gateway.quota {
+    let share = match &routing.quota {
         None => None,
         Some(quota) => match quota.take(wanted.intake.tenant) {
             Some(share) => Some(share),
             None => return conclusion.refuse(quota_exceeded()),
         },
     };
-    let call = Call { gateway: gateway.clone(), route, wanted, permit, share };
+    let call = Call {
+        gateway: gateway.clone(),
+        route: route.clone(),
+        mode: mode.clone(),
+        wanted,
+        permit,
+        share,
+    };
     gateway.tasks.spawn(Box::pin(forward::run(call, conclusion)));
 }
 
 /// Waits for the call in flight, as its duplicate. `None`: it was another request, and the key was
 /// not its own; the store knows more.
 async fn join(
-    gateway: &Arc<Gateway>,
-    (route, mode, until): (usize, &RequestMode, Instant),
+    (route, mode, until): (&Route, &RequestMode, Instant),
     flight: &Flight,
     fingerprint: &Fingerprint,
 ) -> Option<Answer> {
@@ -141,7 +153,7 @@ async fn join(
     if wait.is_zero() {
         return in_progress();
     }
-    let Ok(_waiting) = gateway.waiters[route].try_acquire() else { return in_progress() };
+    let Ok(_waiting) = route.waiters.try_acquire() else { return in_progress() };
     match timeout_at(until, flight.concluded()).await {
         Ok(told) => Some(told.replay(&mode.duplicates.replayed_header)),
         Err(_) => in_progress(),

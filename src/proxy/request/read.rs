@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, Request};
 use hyper::body::Incoming;
 
 use crate::body::{self, ReadError, ReadLimits};
-use crate::config::{RequestMode, RouteConfig};
+use crate::config::RequestMode;
 use crate::idempotency::fingerprint::{self, Preimage, RequestParts, Verbatim};
 use crate::idempotency::id::subject_digest;
 use crate::idempotency::key::{Key, KeyError, KeySource, Scope};
@@ -15,6 +15,7 @@ use crate::json::{Document, Pointer};
 use crate::problem::{Problem, Slug};
 use crate::proxy::budget::Reservation;
 use crate::proxy::incoming::{Arrived, Path};
+use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 use crate::proxy::{headers, reply, rewrite};
 
@@ -56,11 +57,11 @@ pub(crate) enum Read {
 /// Whatever is wrong with it; nothing was claimed or sent.
 pub(crate) async fn read(
     gateway: &Gateway,
-    route: usize,
+    route: &Route,
     mode: &RequestMode,
     arrived: Box<Arrived<'_>>,
 ) -> Result<Read, Problem> {
-    let Arrived { head, body, client, path } = *arrived;
+    let Arrived { head, body, client, path, routing } = *arrived;
     let from_header = match &mode.key.source {
         KeySource::Header(name) => {
             let key = mode.key.from_headers(name, &head.headers);
@@ -72,11 +73,14 @@ pub(crate) async fn read(
         KeySource::Header(name) => Some(name),
         KeySource::Pointer(_) => None,
     };
-    refuse_nominations(gateway, &mode.fingerprint.headers, key_header, &head.headers)?;
-    let most =
-        gateway.config.routes[route].max_body.unwrap_or(gateway.config.server.limits.max_body);
-    let (body, reservation) = read_body(gateway, body, most, key_header).await?;
-    let tenant = client.tenant(&gateway.config.tenant.headers, &head.headers);
+    refuse_nominations(
+        &routing.tenant_headers,
+        &mode.fingerprint.headers,
+        key_header,
+        &head.headers,
+    )?;
+    let (body, reservation) = read_body(gateway, route, body, key_header).await?;
+    let tenant = client.tenant(&routing.tenant_headers, &head.headers);
     let key = match (from_header, &mode.key.source) {
         (Some(key), _) => key,
         (None, source @ KeySource::Header(_)) => {
@@ -100,7 +104,7 @@ pub(crate) async fn read(
     };
     let scope = match mode.key.scope {
         Scope::Tenant => "",
-        Scope::Route => gateway.config.routes[route].name.as_ref(),
+        Scope::Route => route.name.as_ref(),
     };
     let id = RecordId::new(&tenant, scope, key.as_str());
     let whole = Whole { head, peer: client.ip, body, reservation };
@@ -179,15 +183,16 @@ pub(crate) fn subject(
     Some(subject_digest(&value.as_id()?, tenant))
 }
 
-/// Reads a body of at most `most` bytes, in the time and the memory the limits give.
+/// Reads a body within the route's limits and the shared memory for bodies.
 pub(crate) async fn read_body(
     gateway: &Gateway,
+    route: &Route,
     body: Incoming,
-    most: u64,
     key_header: Option<&HeaderName>,
 ) -> Result<(Bytes, Reservation), Problem> {
+    let most = route.max_buffered;
     let mut reservation = gateway.budget.reserve();
-    let time = gateway.config.server.limits.body_timeout;
+    let time = route.body_timeout;
     let limits = ReadLimits { size: most, time, forbidden_trailer: key_header };
     let bytes = body::read(body, limits, |bytes| reservation.grow(bytes)).await;
     let bytes = bytes.map_err(|error| match error {
@@ -202,11 +207,7 @@ pub(crate) async fn read_body(
 
 impl Whole {
     /// The request as it goes upstream, and the memory it holds.
-    pub(crate) fn into_request(
-        self,
-        route: &RouteConfig,
-        keyed: bool,
-    ) -> (Request<Bytes>, Reservation) {
+    pub(crate) fn into_request(self, route: &Route, keyed: bool) -> (Request<Bytes>, Reservation) {
         let request = rewrite::to_backend(route, self.head, self.peer, self.body, keyed);
         (request, self.reservation)
     }
@@ -214,7 +215,7 @@ impl Whole {
 
 /// A header that was read here must reach the backend too, or the two see different requests.
 pub(crate) fn refuse_nominations(
-    gateway: &Gateway,
+    tenant_headers: &[HeaderName],
     compared: &[HeaderName],
     key_header: Option<&HeaderName>,
     headers: &HeaderMap,
@@ -222,7 +223,7 @@ pub(crate) fn refuse_nominations(
     if !headers.contains_key(http::header::CONNECTION) {
         return Ok(());
     }
-    let read = key_header.into_iter().chain(&gateway.config.tenant.headers);
+    let read = key_header.into_iter().chain(tenant_headers);
     let mut read = read.chain(compared);
     if read.any(|name| headers::check::nominates(headers, name)) {
         let detail = headers::check::HeadError::Nomination.detail();

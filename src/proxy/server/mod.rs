@@ -39,7 +39,7 @@ pub(crate) fn serve(
     background: &TaskTracker,
     shutdown: &Shutdown,
 ) {
-    let connections = Arc::new(Semaphore::new(gateway.config.server.limits.connections));
+    let connections = Arc::new(Semaphore::new(gateway.routing().limits.connections));
     for listener in listeners {
         let (served, until) = (gateway.clone(), shutdown.clone());
         let accepting = accept(
@@ -73,7 +73,8 @@ async fn serve_http1<S>(gateway: Arc<Gateway>, stream: S, peer: SocketAddr, shut
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = &gateway.config.server.limits;
+    let routing = gateway.routing();
+    let limits = &routing.limits;
     let stream = ClientStream::new(stream, limits.body_timeout);
     let peer = Peer::new(peer.ip());
     let mut builder = http1::Builder::new();

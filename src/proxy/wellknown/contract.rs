@@ -10,13 +10,12 @@ use crate::idempotency::outcome::Verdict;
 use crate::idempotency::retention::Keep;
 use crate::items::rules::QuantityView;
 use crate::problem::SLUGS;
-use crate::proxy::state::Gateway;
+use crate::proxy::routing::Routing;
 
 /// The contract as it is configured.
-pub(crate) fn contract(gateway: &Gateway, status_path: &str) -> Value {
-    let routes: Vec<Value> = gateway
-        .config
-        .routes
+pub(crate) fn contract(routing: &Routing, status_path: &str) -> Value {
+    let routes: Vec<Value> = routing
+        .configured
         .iter()
         .filter_map(|route| match &route.mode {
             Mode::Request(mode) => Some(route_contract(route, mode)),
@@ -37,7 +36,7 @@ pub(crate) fn contract(gateway: &Gateway, status_path: &str) -> Value {
         .collect();
     json!({
         "routes": routes,
-        "tenant": { "headers": names(&gateway.config.tenant.headers) },
+        "tenant": { "headers": names(&routing.tenant_headers) },
         "status": status_path,
         "problems": problems,
     })

@@ -11,13 +11,18 @@ use crate::idempotency::{Ledger, Record, RecordId, State, TenantId};
 use crate::items;
 use crate::problem::{Problem, Slug};
 use crate::proxy::reply;
+use crate::proxy::routing::Routing;
 use crate::proxy::state::Gateway;
 
 /// The status of the key in the request's key header, for the tenant of its credentials.
-pub(crate) async fn status(gateway: &Gateway, headers: &HeaderMap) -> Result<Value, Problem> {
-    let tenant = TenantId::of(&gateway.config.tenant.headers, headers);
+pub(crate) async fn status(
+    gateway: &Gateway,
+    routing: &Routing,
+    headers: &HeaderMap,
+) -> Result<Value, Problem> {
+    let tenant = TenantId::of(&routing.tenant_headers, headers);
     let (mut named, mut refused) = (false, false);
-    for route in &gateway.config.routes {
+    for route in &*routing.configured {
         let (scope, key) = match scoped_key(route, headers) {
             Some(Ok(found)) => found,
             Some(Err(error)) => {

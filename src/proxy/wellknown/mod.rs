@@ -12,6 +12,7 @@ use serde_json::Value;
 use self::contract::contract;
 use self::key_status::status;
 use super::answer::Answer;
+use super::routing::Routing;
 use super::state::Gateway;
 use crate::body::{Body, full};
 use crate::problem::{Problem, Slug};
@@ -21,7 +22,12 @@ pub(crate) const PATH: &str = "/.well-known/idempotency";
 const STATUS_PATH: &str = "/.well-known/idempotency/status";
 
 /// Answers a request below [`PATH`].
-pub(crate) async fn answer(gateway: &Gateway, head: &request::Parts, path: &str) -> Answer {
+pub(crate) async fn answer(
+    gateway: &Gateway,
+    routing: &Routing,
+    head: &request::Parts,
+    path: &str,
+) -> Answer {
     if path != PATH && path != STATUS_PATH {
         return Err(Problem::new(Slug::NoRoute, "Nothing is served at this address.")
             .disposition(None)
@@ -33,9 +39,12 @@ pub(crate) async fn answer(gateway: &Gateway, head: &request::Parts, path: &str)
         return Err(Problem { allow, ..problem.disposition(None).close() });
     }
     if path == STATUS_PATH {
-        return Ok(page("application/json", status(gateway, &head.headers).await?.to_string()));
+        return Ok(page(
+            "application/json",
+            status(gateway, routing, &head.headers).await?.to_string(),
+        ));
     }
-    let contract = contract(gateway, STATUS_PATH);
+    let contract = contract(routing, STATUS_PATH);
     if wants_html(&head.headers) {
         return Ok(page("text/html; charset=utf-8", html(&contract)));
     }

@@ -163,7 +163,7 @@ impl House {
         let text = configuration(&path, backend);
         let config = config::parse(&text, "t.toml", &|_| None).unwrap_or_else(|it| panic!("{it}"));
         let tasks = Tasks::default();
-        let gateway = Gateway::new(config, store.clone(), tasks.clone()).unwrap();
+        let gateway = Gateway::new(&config, store.clone(), tasks.clone()).unwrap();
         let listener = ListenSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.address();
         let (trigger, shutdown) = shutdown::channel();
@@ -247,7 +247,7 @@ impl House {
     pub(super) fn tenant(&self) -> TenantId {
         let mut headers = http::HeaderMap::new();
         headers.insert("x-api-key", http::HeaderValue::from_static("till"));
-        TenantId::of(&self.gateway.config.tenant.headers, &headers)
+        TenantId::of(&self.gateway.routing().tenant_headers, &headers)
     }
 
     async fn record(&self, id: &str) -> Option<Record> {

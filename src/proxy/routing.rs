@@ -1,0 +1,159 @@
+//! Routing: an immutable snapshot of the configuration's part that requests depend on.
+//!
+//! An exchange loads the snapshot once, at its head, and a call keeps the route that it began with.
+//! A new snapshot can therefore replace the present one at any time. Upstreams, waiters and the
+//! quota are shared pointers, so that a successor can take over those of unchanged routes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method};
+use tokio::sync::Semaphore;
+
+use super::request::inflight::Quota;
+use super::routes::{Matched, Matcher};
+use crate::config::{Config, ItemsMode, LimitsConfig, Mode, RequestMode, RouteConfig};
+use crate::idempotency::key::KeySource;
+use crate::upstream::Upstream;
+
+/// The key header of the draft standard. Batches never forward this header.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// The snapshot.
+#[derive(Debug)]
+pub(crate) struct Routing {
+    /// The routes as they are configured: for the contract and for the records API.
+    pub(crate) configured: Arc<[RouteConfig]>,
+    /// The headers whose values tell callers apart.
+    pub(crate) tenant_headers: Vec<HeaderName>,
+    /// Limits of connections and of bodies.
+    pub(crate) limits: LimitsConfig,
+    /// The limit of claims for each tenant; `None`: no limit of its own.
+    pub(crate) quota: Option<Arc<Quota>>,
+    matcher: Matcher,
+    routes: Vec<Arc<Route>>,
+}
+
+/// A route with everything resolved that a call needs.
+#[derive(Debug)]
+pub(crate) struct Route {
+    /// Unique among the routes; part of each record.
+    pub(crate) name: Arc<str>,
+    pub(crate) mode: RouteMode,
+    pub(crate) upstream: Arc<Upstream>,
+    /// The time limit of a call to the upstream.
+    pub(crate) timeout: Duration,
+    /// Bytes of a request body that is read whole.
+    pub(crate) max_buffered: u64,
+    /// Bytes of a request body that is streamed; `None`: no limit.
+    pub(crate) max_streamed: Option<u64>,
+    /// The time limit for a request body to arrive.
+    pub(crate) body_timeout: Duration,
+    /// The key header, where the upstream must not see one: some clients and proxies retry by
+    /// themselves when they do.
+    pub(crate) hidden_key: Option<HeaderName>,
+    /// Permits of the duplicates that wait.
+    pub(crate) waiters: Arc<Semaphore>,
+}
+
+/// Treatment of duplicates, shared with the calls of the route.
+#[derive(Debug, Clone)]
+pub(crate) enum RouteMode {
+    /// One key, one request, one stored answer.
+    Request(Arc<RequestMode>),
+    /// One key for each item of a batch.
+    Items(Arc<ItemsMode>),
+    /// Passed through.
+    Off,
+}
+
+/// Result of a lookup.
+#[derive(Debug)]
+pub(crate) enum Found<'a> {
+    Route(&'a Arc<Route>),
+    /// The path is configured, but only for these methods.
+    NotAllowed(HeaderValue),
+    /// No route has the path.
+    NoRoute,
+}
+
+impl Routing {
+    /// Resolves a configuration.
+    ///
+    /// # Errors
+    /// When an upstream's certificates cannot be loaded or two routes are in each other's way.
+    pub(crate) fn new(config: &Config) -> Result<Self, String> {
+        let limits = &config.server.limits;
+        let mut upstreams = Vec::with_capacity(config.upstreams.len());
+        for upstream in &config.upstreams {
+            upstreams.push((Arc::new(Upstream::new(upstream)?), upstream.timeout));
+        }
+        let resolve = |route: &RouteConfig| {
+            let (upstream, timeout) = upstreams
+                .get(route.upstream)
+                .ok_or_else(|| format!("route {}: its upstream is not configured", route.name))?;
+            Ok(Arc::new(Route::new(route, upstream.clone(), *timeout, limits)))
+        };
+        Ok(Self {
+            matcher: Matcher::new(&config.routes)?,
+            routes: config.routes.iter().map(resolve).collect::<Result<_, String>>()?,
+            configured: config.routes.clone().into(),
+            tenant_headers: config.tenant.headers.clone(),
+            quota: limits.in_flight_per_tenant.map(Quota::new),
+            limits: limits.clone(),
+        })
+    }
+
+    /// The route for `method` and the normalized `path`.
+    pub(crate) fn find(&self, method: &Method, path: &str) -> Found<'_> {
+        match self.matcher.find(method, path) {
+            Matched::Route(index) => self.routes.get(index).map_or(Found::NoRoute, Found::Route),
+            Matched::NotAllowed(allow) => Found::NotAllowed(allow),
+            Matched::NoRoute => Found::NoRoute,
+        }
+    }
+
+    /// Names and values of the parameters in the path of a route that was found.
+    pub(crate) fn parameters(&self, method: &Method, path: &str) -> Vec<(String, String)> {
+        self.matcher.parameters(method, path)
+    }
+}
+
+impl Route {
+    fn new(
+        route: &RouteConfig,
+        upstream: Arc<Upstream>,
+        timeout: Duration,
+        limits: &LimitsConfig,
+    ) -> Self {
+        let (mode, max_waiters, hidden_key) = match &route.mode {
+            Mode::Request(mode) => {
+                let hidden = match &mode.key.source {
+                    KeySource::Header(name) if !mode.key.forward => Some(name.clone()),
+                    KeySource::Header(_) | KeySource::Pointer(_) => None,
+                };
+                let waiters = mode.duplicates.max_waiters;
+                (RouteMode::Request(Arc::new((**mode).clone())), waiters, hidden)
+            }
+            Mode::Items(mode) => {
+                // A batch has the ids of its items; a key for the whole of a batch would freeze
+                // partial results.
+                let waiters = mode.duplicates.max_waiters;
+                let mode = RouteMode::Items(Arc::new((**mode).clone()));
+                (mode, waiters, Some(IDEMPOTENCY_KEY))
+            }
+            Mode::Off => (RouteMode::Off, 0, None),
+        };
+        Self {
+            name: route.name.clone(),
+            mode,
+            upstream,
+            timeout,
+            max_buffered: route.max_body.unwrap_or(limits.max_body),
+            max_streamed: route.max_body,
+            body_timeout: limits.body_timeout,
+            hidden_key,
+            waiters: Arc::new(Semaphore::new(max_waiters)),
+        }
+    }
+}
