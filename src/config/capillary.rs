@@ -32,8 +32,6 @@ pub(super) fn rules() -> ItemRules {
 }
 
 fn response() -> ResponseRules {
-    // A refusal is told by its status, or says that it is one: an answer under 2xx that says neither
-    // may be of a batch that was taken.
     let denied = equals("/status/success", &["false"]);
     ResponseRules {
         at: at("/rewards"),

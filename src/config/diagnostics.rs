@@ -20,7 +20,7 @@ pub struct Mistakes {
 pub struct Mistake {
     /// Line and column, both counted from 1, the column in characters; `None`: no single place.
     pub at: Option<(usize, usize)>,
-    /// One sentence: what is wrong, and what to do.
+    /// A sentence with the mistake and the remedy.
     pub what: String,
 }
 

@@ -97,8 +97,8 @@ fn note_syntax(text: &str, diagnostics: &Diagnostics) {
     }
 }
 
-/// Whether the lines after `line` mean the same without it: it opens no table, and begins and ends
-/// nothing that takes several lines.
+/// `true` when the lines after `line` mean the same without it: the line opens no table, and begins
+/// or ends no value of several lines.
 fn stands_for_itself(line: &str) -> bool {
     let count = |character: char| line.matches(character).count();
     !line.trim_start().starts_with('[')

@@ -63,7 +63,7 @@ pub(super) fn mode(
     }
 }
 
-/// Whether the profile is `capillary`.
+/// `true` for the profile `capillary`.
 fn profile(route: &Table<'_>) -> bool {
     let of_requests = |name: &str| matches!(name, "stripe" | "redeemsg");
     if let Some(profile) = route.optional::<String>("profile").filter(|it| of_requests(&it.value)) {

@@ -13,7 +13,7 @@ use crate::json::Pointer;
 pub(super) const NOTHING_COUNTED: &str =
     "nothing says how many units were issued; give `issued` a `count`, `arrays` or `all`";
 
-/// Whether one of two members is the other, or in it.
+/// `true` when two members are the same or one is inside the other.
 fn over(one: &Pointer, other: &Pointer) -> bool {
     let (one, other) = (one.tokens(), other.tokens());
     one.starts_with(other) || other.starts_with(one)

@@ -3,14 +3,13 @@
 //! `document` turns the text into a tree of values with places, `table` and `values` read tables
 //! key by key and note every mistake in `diagnostics`. `load` starts there and leaves each table to
 //! its own file: `server`, `stores`, `upstreams`, `routes` with `request` and `items`. Their result
-//! are the types of `model`, which `describe` prints. `profiles` and `defaults` supply what is left
+//! are the types of `model`, which `describe` prints with the text forms of `shown`. `profiles` and `defaults` supply what is left
 //! out.
 
 mod capillary;
 pub mod defaults;
 mod describe;
 mod describe_items;
-mod describe_stores;
 mod diagnostics;
 mod document;
 mod environment;
@@ -26,6 +25,7 @@ pub mod profiles;
 mod request;
 mod routes;
 mod server;
+mod shown;
 mod stores;
 mod table;
 #[cfg(test)]

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method, Uri};
+use serde::Serialize;
 
+use super::shown;
 use super::units::Secret;
 use crate::idempotency::fingerprint::FingerprintRules;
 use crate::idempotency::key::KeyRules;
@@ -18,7 +20,7 @@ use crate::json::Pointer;
 use crate::problem::Dialect;
 
 /// The whole configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Config {
     /// The public listener.
     pub server: ServerConfig,
@@ -35,11 +37,12 @@ pub struct Config {
 }
 
 /// `[server]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct ServerConfig {
     /// Addresses to accept on; port 0 takes a free port.
     pub listen: Vec<SocketAddr>,
     /// Time that calls in flight have to finish after SIGTERM.
+    #[serde(serialize_with = "shown::time")]
     pub drain: Duration,
     /// Threads that serve requests.
     pub workers: usize,
@@ -48,19 +51,24 @@ pub struct ServerConfig {
 }
 
 /// `[server.limits]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct LimitsConfig {
     /// Client connections at once.
     pub connections: usize,
     /// Time for a request head to arrive, and for an idle connection to send one.
+    #[serde(serialize_with = "shown::time")]
     pub header_timeout: Duration,
     /// Time for a request body to arrive, and for a client to take the next piece of its answer.
+    #[serde(serialize_with = "shown::time")]
     pub body_timeout: Duration,
     /// Bytes of a request head.
+    #[serde(serialize_with = "shown::size")]
     pub max_head: usize,
     /// Bytes of a request body on a keyed route.
+    #[serde(serialize_with = "shown::size")]
     pub max_body: u64,
     /// Bytes of all buffered bodies together.
+    #[serde(serialize_with = "shown::size")]
     pub buffered: u64,
     /// Claims at once.
     pub in_flight: usize,
@@ -69,7 +77,7 @@ pub struct LimitsConfig {
 }
 
 /// `[admin]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct AdminConfig {
     /// The address of health and the records API; port 0 takes a free port.
     pub listen: SocketAddr,
@@ -78,26 +86,31 @@ pub struct AdminConfig {
 }
 
 /// `[store]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct StoreConfig {
     /// Retention of answers and tombstones on routes that set none.
+    #[serde(flatten, serialize_with = "shown::retention")]
     pub retention: Retention,
     /// Permission to turn an empty directory or database into a store.
     pub create: bool,
     /// The only store identity to accept.
+    #[serde(serialize_with = "shown::optional_text")]
     pub expect_id: Option<uuid::Uuid>,
     /// The engine.
+    #[serde(flatten)]
     pub engine: EngineConfig,
 }
 
 /// The engine that keeps the records.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum EngineConfig {
     /// A directory on this machine.
     Embedded {
         /// The directory.
         path: PathBuf,
         /// Bytes of memory for the engine's own caches.
+        #[serde(serialize_with = "shown::size")]
         cache: u64,
     },
     /// A PostgreSQL server.
@@ -107,84 +120,100 @@ pub enum EngineConfig {
 }
 
 /// `[store.postgres]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct PostgresConfig {
     /// `postgres://user:password@host/database`
+    #[serde(serialize_with = "shown::store_url")]
     pub url: Secret,
     /// Connections that write.
     pub pool: usize,
     /// Prepares statements once for each connection.
     pub prepared: bool,
     /// Keys that both shared stores have.
+    #[serde(flatten)]
     pub server: StoreServerConfig,
 }
 
 /// `[store.redis]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct RedisConfig {
     /// `redis://` or `rediss://`, at least one.
+    #[serde(serialize_with = "shown::store_urls")]
     pub urls: Vec<Secret>,
     /// Treats the servers as a cluster.
     pub cluster: bool,
     /// The name of the primary at the sentinels.
     pub sentinel: Option<String>,
     /// Refuses a server that may lose confirmed changes.
+    #[serde(rename = "durability", serialize_with = "shown::durability")]
     pub strict: bool,
     /// Replicas that must confirm each change before it counts.
     pub replicas: u32,
     /// Prefix of the names of all keys.
     pub prefix: String,
     /// Keys that both shared stores have.
+    #[serde(flatten)]
     pub server: StoreServerConfig,
 }
 
 /// Keys of every store on a server.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct StoreServerConfig {
     /// Time for DNS, connect, TLS and login together.
+    #[serde(serialize_with = "shown::time")]
     pub connect_timeout: Duration,
     /// Time for a change to become durable, reconnecting included.
+    #[serde(serialize_with = "shown::time")]
     pub timeout: Duration,
     /// Time without a heartbeat after which this replica counts as dead.
+    #[serde(serialize_with = "shown::time")]
     pub lease: Duration,
     /// PEM file of the authorities to trust instead of the system's.
     pub ca: Option<PathBuf>,
     /// PEM files of the certificate chain and key to present.
+    #[serde(serialize_with = "shown::client_cert")]
     pub client_cert: Option<(PathBuf, PathBuf)>,
 }
 
 /// `[tenant]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct TenantConfig {
     /// Headers whose values tell callers apart.
+    #[serde(serialize_with = "shown::texts")]
     pub headers: Vec<HeaderName>,
 }
 
 /// `[[upstream]]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct UpstreamConfig {
     /// The name by which routes refer to the upstream.
     pub name: String,
     /// The addresses: scheme `http` or `https`, authority, and an optional path prefix.
+    #[serde(serialize_with = "shown::texts")]
     pub urls: Vec<Uri>,
     /// Time for DNS, connect and TLS together.
+    #[serde(serialize_with = "shown::time")]
     pub connect_timeout: Duration,
     /// Time for the whole answer, from the moment the request is handed to the connection.
+    #[serde(serialize_with = "shown::time")]
     pub timeout: Duration,
     /// Time for which an idle connection is kept for reuse.
+    #[serde(serialize_with = "shown::time")]
     pub keep_alive: Duration,
     /// PEM file of the authorities to trust instead of the system's.
     pub ca: Option<PathBuf>,
     /// PEM files of the certificate chain and key to present.
+    #[serde(serialize_with = "shown::client_cert")]
     pub client_cert: Option<(PathBuf, PathBuf)>,
 }
 
 /// `[[route]]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct RouteConfig {
     /// Unique; a metric label and part of each record.
     pub name: Arc<str>,
     /// Upper-case methods.
+    #[serde(serialize_with = "shown::texts")]
     pub methods: Vec<Method>,
     /// The path, in matchit's syntax.
     pub path: String,
@@ -192,13 +221,16 @@ pub struct RouteConfig {
     pub upstream: usize,
     /// Bytes of a request body. On keyed routes `None` means the server's limit; on `off` routes
     /// `None` means no limit.
+    #[serde(serialize_with = "shown::optional_size")]
     pub max_body: Option<u64>,
     /// Treatment of duplicates.
+    #[serde(flatten)]
     pub mode: Mode,
 }
 
 /// Treatment of duplicates on a route.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "mode", rename_all = "lowercase")]
 pub enum Mode {
     /// A key, a request, a stored answer.
     Request(Box<RequestMode>),
@@ -209,19 +241,23 @@ pub enum Mode {
 }
 
 /// Everything about a route in request mode.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct RequestMode {
     /// `[route.key]`
+    #[serde(serialize_with = "shown::key")]
     pub key: KeyRules,
     /// `[route.fingerprint]`
+    #[serde(serialize_with = "shown::fingerprint")]
     pub fingerprint: FingerprintRules,
     /// `[route.duplicates]`
     pub duplicates: DuplicateRules,
     /// `[route.outcome]`; `on_unknown` is `hold`, the only policy of this version.
+    #[serde(serialize_with = "shown::outcome")]
     pub outcome: OutcomeRules,
     /// `[route.record]`
     pub record: RecordRules,
     /// Form of the gateway's own errors: problem+json or a backend's envelope.
+    #[serde(rename = "errors", serialize_with = "shown::dialect")]
     pub dialect: Dialect,
 }
 
@@ -243,25 +279,31 @@ pub struct ItemsMode {
 }
 
 /// `[route.duplicates]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct DuplicateRules {
     /// Time that a duplicate waits for the call in flight; zero answers 409 at once.
+    #[serde(serialize_with = "shown::time")]
     pub wait: Duration,
     /// Duplicates that may wait at once on this route; the next gets 409 at once.
     pub max_waiters: usize,
     /// Time that the first client waits; `None`: until the upstream's timeout.
+    #[serde(serialize_with = "shown::optional_time")]
     pub answer_within: Option<Duration>,
     /// Header that is `true` on a replay.
+    #[serde(serialize_with = "shown::text")]
     pub replayed_header: HeaderName,
 }
 
 /// `[route.record]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct RecordRules {
     /// Place of the business id in the body.
+    #[serde(serialize_with = "shown::optional_text")]
     pub subject: Option<Pointer>,
     /// Bytes of the largest answer body to keep.
+    #[serde(serialize_with = "shown::size")]
     pub max_stored_body: u64,
     /// Retention of this route's records.
+    #[serde(flatten, serialize_with = "shown::retention")]
     pub retention: Retention,
 }

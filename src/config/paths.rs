@@ -7,10 +7,10 @@ use crate::percent;
 /// The pattern for every path. Unlike in matchit it also stands for `/`.
 pub const EVERYTHING: &str = "/{*rest}";
 
-/// Where the gateway publishes its own contract; not a route's to take.
+/// Paths at which the gateway publishes its own contract; no route can have them.
 pub const WELL_KNOWN: [&str; 2] = ["/.well-known/idempotency", "/.well-known/idempotency/status"];
 
-/// Which routes serve which path; the same table that the configuration was checked with.
+/// The routes of each path.
 ///
 /// The most specific pattern decides alone: a path that has a pattern of its own does not fall
 /// through to `/{*rest}` for a method that its pattern lacks.
@@ -22,7 +22,7 @@ pub struct Paths {
     patterns: Vec<(String, Vec<(Method, usize)>)>,
 }
 
-/// Why a route cannot be added.
+/// The reason for which a route cannot be added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathError {
     /// The path is not one; what is wrong and what to do.

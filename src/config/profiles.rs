@@ -14,7 +14,7 @@ use crate::idempotency::retention::{Keep, Retention};
 use crate::json::Pointer;
 use crate::problem::Dialect;
 
-/// Whose published contract a route follows.
+/// The published contract that a route follows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Profile {
     /// The IETF draft "The Idempotency-Key HTTP Header Field", with problem details (RFC 9457).

@@ -104,7 +104,7 @@ pub(super) fn tenant(table: &Table<'_>) -> TenantConfig {
     TenantConfig { headers }
 }
 
-/// Whether both addresses cannot be listened on at once. Port 0 is always another free port.
+/// `true` when two listeners cannot have these addresses. Port 0 is always another free port.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let same = |one: IpAddr, other: IpAddr| {
         let unspecified = one.is_unspecified() || other.is_unspecified();

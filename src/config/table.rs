@@ -67,7 +67,7 @@ pub(super) struct Table<'d> {
     pub(super) reading: &'d Reading,
     /// `route.key`; empty for the root.
     path: String,
-    /// Whether it is one of several, `[[route]]`.
+    /// Marks one of several tables, `[[route]]`.
     repeated: bool,
     /// The place of its header; `None`: the root, and tables that are not in the file.
     at: Option<usize>,
@@ -174,8 +174,6 @@ impl<'d> Table<'d> {
         }
     }
 
-    // Mistakes.
-
     /// Notes a mistake at a place that belongs to `key`.
     pub(super) fn fail(&self, key: &'static str, at: usize, what: impl Into<String>) {
         self.failed.borrow_mut().push(key);
@@ -204,7 +202,7 @@ impl<'d> Table<'d> {
         self.missing_at(self.at, keys, what);
     }
 
-    /// As [`Self::missing`], at another place.
+    /// Notes missing keys like [`Self::missing`], at another place.
     pub(super) fn missing_at(
         &self,
         at: Option<usize>,
@@ -223,9 +221,7 @@ impl<'d> Table<'d> {
         self.fail(key, node.at, format!("`{path}` is {kind}, but must be {expected}"));
     }
 
-    // Keys of any kind.
-
-    /// Whether the key is in the file.
+    /// `true` when the key is in the file.
     pub(super) fn has(&self, key: &'static str) -> bool {
         self.place(key).is_some()
     }
@@ -291,7 +287,7 @@ impl<'d> Table<'d> {
         Some(elements.iter().filter_map(|element| self.scalar(key, element)).collect())
     }
 
-    /// As [`Self::list`], for a list that may not be empty; `advice` says what to write.
+    /// The elements of a list that may not be empty; `advice` says what to write.
     pub(super) fn filled_list<T: Scalar>(
         &self,
         key: &'static str,
@@ -305,8 +301,6 @@ impl<'d> Table<'d> {
         self.list(key)
     }
 
-    // Tables.
-
     fn child(&self, key: &'static str, repeated: bool, node: &'d TomlNode) -> Option<Self> {
         let TomlValue::Table(members) = &node.value else {
             self.other_kind(key, node, "a table");
@@ -319,7 +313,8 @@ impl<'d> Table<'d> {
         Self::new(self.reading, self.path_of(key), repeated, self.at, &[])
     }
 
-    /// Whether an absent table is to be read for its keys. A table within its like has no others.
+    /// `true` when an absent table is to be read for its keys; a table inside its like has no new
+    /// keys.
     fn catalogs(&self, key: &str) -> bool {
         self.reading.catalog.is_some() && !self.path.ends_with(key)
     }

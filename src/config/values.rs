@@ -124,7 +124,7 @@ impl Table<'_> {
         }
     }
 
-    /// One of `choices`; `None` there marks a name that this version does not support.
+    /// The choice named in the file; `None` marks a name that this version does not support.
     pub(super) fn choice<T: Copy>(
         &self,
         key: &'static str,

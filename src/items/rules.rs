@@ -1,5 +1,8 @@
 //! The layout and the meaning of the bodies of a batch API (`[route.items]`).
 
+use serde::ser::SerializeMap as _;
+use serde::{Serialize, Serializer};
+
 pub use crate::idempotency::ledger::Fulfillment;
 use crate::idempotency::outcome::StatusPattern;
 use crate::json::{JsonType, Pointer, Value};
@@ -10,7 +13,7 @@ pub const MAX_ITEMS: usize = 1000;
 pub const MAX_QUANTITY: u64 = 1_000_000;
 
 /// `[route.items]`
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ItemRules {
     /// Place of the items in the request; the empty pointer is the whole body.
     pub at: Pointer,
@@ -42,7 +45,8 @@ pub struct ItemRules {
 }
 
 /// The quantities shown in an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum QuantityView {
     /// All units issued for an item so far, so that a lost answer is repaired by the next.
     Cumulative,
@@ -51,13 +55,14 @@ pub enum QuantityView {
 }
 
 /// `[route.items.response]`
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ResponseRules {
     /// Place of the rows in the backend's answer.
     pub at: Pointer,
     /// The place holds a single row instead of an array.
     pub single: bool,
     /// Ways to match a row with its item; the first successful way is used.
+    #[serde(rename = "match")]
     pub by: Vec<MatchBy>,
     /// The count of issued units in a row.
     pub issued: IssuedRules,
@@ -71,6 +76,7 @@ pub struct ResponseRules {
     /// again.
     pub retry: Vec<Matcher>,
     /// Matchers of rows that close the item: no more units will ever be issued.
+    #[serde(rename = "final")]
     pub finals: Vec<Matcher>,
     /// Matchers of rows, or of answers without rows, with unknown outcome; these take precedence.
     pub unknown: Vec<Matcher>,
@@ -88,7 +94,7 @@ pub enum MatchBy {
 }
 
 /// The count of issued units in a row.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct IssuedRules {
     /// A number, or a string that holds one.
     pub count: Option<Pointer>,
@@ -100,7 +106,7 @@ pub struct IssuedRules {
 }
 
 /// `[route.items.render]`
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct RenderRules {
     /// Template of a complete item or batch.
     pub complete: Template,
@@ -123,20 +129,23 @@ pub struct RenderRules {
 pub type TemplateMember = (Pointer, String);
 
 /// The gateway's members of an answer in one state.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Template {
     /// Members of an item's row in this state.
+    #[serde(serialize_with = "as_members")]
     pub item: Vec<TemplateMember>,
     /// Members of the answer when the whole batch is in this state.
+    #[serde(serialize_with = "as_members")]
     pub top: Vec<TemplateMember>,
     /// Status of the answer; `None`: the backend's, or 200 when nothing was sent.
     pub http: Option<u16>,
 }
 
 /// A refusal in the backend's own words.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refusal {
     /// The members of the body.
+    #[serde(serialize_with = "as_members")]
     pub top: Vec<TemplateMember>,
     /// Status of the refusal; `None`: the problem's.
     pub http: Option<u16>,
@@ -172,6 +181,42 @@ pub enum MemberTest {
     AbsentOrNull,
     /// A value of the list, written as a string, a number or a boolean.
     OneOf(Vec<String>),
+}
+
+impl Serialize for MatchBy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Id(pointer) => serializer.collect_str(&format_args!("id:{pointer}")),
+            Self::Member(pointer) => serializer.collect_str(&format_args!("member:{pointer}")),
+            Self::Position => serializer.serialize_str("position"),
+        }
+    }
+}
+
+impl Serialize for Matcher {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if let Some(status) = &self.status {
+            map.serialize_entry("status", &status.to_string())?;
+        }
+        if let Some((pointer, test)) = &self.member {
+            map.serialize_entry("pointer", pointer)?;
+            match test {
+                MemberTest::AbsentOrNull => map.serialize_entry("absent_or_null", &true)?,
+                MemberTest::OneOf(texts) => map.serialize_entry("one_of", texts)?,
+            }
+        }
+        if let Some(unless) = &self.unless {
+            map.serialize_entry("unless", unless)?;
+        }
+        map.end()
+    }
+}
+
+/// The members of a template as a map from pointers to values.
+fn as_members<S: Serializer>(members: &[TemplateMember], to: S) -> Result<S::Ok, S::Error> {
+    let value = |text: &str| serde_json::from_str(text).unwrap_or(serde_json::Value::Null);
+    to.collect_map(members.iter().map(|(pointer, text)| (pointer.to_string(), value(text))))
 }
 
 impl Matcher {

@@ -59,6 +59,12 @@ impl fmt::Display for Pointer {
     }
 }
 
+impl serde::Serialize for Pointer {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 fn unescape(token: &str) -> Result<String, PointerError> {
     let mut plain = String::with_capacity(token.len());
     let mut characters = token.chars();

@@ -1,0 +1,166 @@
+//! Values as `oncegate check` shows them: durations and sizes in their text forms, URLs without
+//! credentials. For `#[serde(serialize_with = "…")]` of the types in `model`.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
+
+use super::units::{Period, Secret, Size, Time};
+use crate::idempotency::fingerprint::{BodyCompare, FingerprintRules, Select};
+use crate::idempotency::key::{Format, KeyRules, KeySource, Scope, Syntax};
+use crate::idempotency::outcome::{OutcomeRules, Verdict};
+use crate::idempotency::retention::Retention;
+use crate::problem::Dialect;
+
+pub(super) fn text<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(value)
+}
+
+pub(super) fn optional_text<S: Serializer>(
+    value: &Option<impl Display>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    value.as_ref().map(ToString::to_string).serialize(to)
+}
+
+pub(super) fn texts<S: Serializer>(list: &[impl Display], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(list.iter().map(ToString::to_string))
+}
+
+pub(super) fn time<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&Time(*time))
+}
+
+pub(super) fn optional_time<S: Serializer>(
+    time: &Option<Duration>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    time.map(|time| Time(time).to_string()).serialize(to)
+}
+
+pub(super) fn size<S: Serializer>(
+    bytes: &(impl Copy + TryInto<u64>),
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    to.collect_str(&Size((*bytes).try_into().unwrap_or(u64::MAX)))
+}
+
+pub(super) fn optional_size<S: Serializer>(bytes: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
+    bytes.map(|bytes| Size(bytes).to_string()).serialize(to)
+}
+
+/// The keys `retention` and `tombstone`.
+pub(super) fn retention<S: Serializer>(rules: &Retention, to: S) -> Result<S::Ok, S::Error> {
+    let tombstone = Period(rules.tombstone).to_string();
+    json!({ "retention": Period(rules.answer).to_string(), "tombstone": tombstone }).serialize(to)
+}
+
+pub(super) fn client_cert<S: Serializer>(
+    files: &Option<(PathBuf, PathBuf)>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    files.as_ref().map(|(cert, key)| json!({ "cert": cert, "key": key })).serialize(to)
+}
+
+pub(super) fn durability<S: Serializer>(strict: &bool, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(durability_name(*strict))
+}
+
+pub(super) const fn durability_name(strict: bool) -> &'static str {
+    if strict { "strict" } else { "relaxed" }
+}
+
+pub(super) fn store_url<S: Serializer>(url: &Secret, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&without_credentials(url))
+}
+
+pub(super) fn store_urls<S: Serializer>(urls: &[Secret], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(urls.iter().map(without_credentials))
+}
+
+/// The part of a store's URL behind the credentials, without the options, which may hold a password
+/// as well.
+pub(super) fn without_credentials(url: &Secret) -> String {
+    let url = url.expose();
+    let place = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let place = place.split('?').next().unwrap_or_default();
+    place.rsplit_once('@').map_or(place, |(_, place)| place).to_owned()
+}
+
+pub(super) fn key<S: Serializer>(rules: &KeyRules, to: S) -> Result<S::Ok, S::Error> {
+    let (header, pointer) = match &rules.source {
+        KeySource::Header(name) => (Some(name.to_string()), None),
+        KeySource::Pointer(pointer) => (None, Some(pointer.to_string())),
+    };
+    let shown = json!({
+        "header": header,
+        "pointer": pointer,
+        "required": rules.required,
+        "scope": match rules.scope { Scope::Tenant => "tenant", Scope::Route => "route" },
+        "syntax": match rules.syntax { Syntax::Any => "any", Syntax::Strict => "strict" },
+        "min_length": rules.min_length,
+        "max_length": rules.max_length,
+        "format": rules.format.map(|format| match format { Format::Uuid => "uuid" }),
+        "forward": rules.forward,
+    });
+    shown.serialize(to)
+}
+
+pub(super) fn fingerprint<S: Serializer>(
+    rules: &FingerprintRules,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    let (include, exclude) = match &rules.select {
+        Select::All => (None, None),
+        Select::Include(pointers) => (Some(strings(pointers)), None),
+        Select::Exclude(pointers) => (None, Some(strings(pointers))),
+    };
+    let shown = json!({
+        "body": match rules.body {
+            BodyCompare::ByMediaType => "by media type",
+            BodyCompare::Json => "json",
+            BodyCompare::Raw => "raw",
+        },
+        "include": include,
+        "exclude": exclude,
+        "headers": strings(&rules.headers),
+    });
+    shown.serialize(to)
+}
+
+pub(super) fn outcome<S: Serializer>(rules: &OutcomeRules, to: S) -> Result<S::Ok, S::Error> {
+    outcome_json(rules).serialize(to)
+}
+
+pub(super) fn outcome_json(rules: &OutcomeRules) -> Value {
+    let statuses = |verdict| -> Vec<String> {
+        let entries = rules.entries().iter().filter(|(_, meaning)| *meaning == verdict);
+        entries.map(|(pattern, _)| pattern.to_string()).collect()
+    };
+    json!({
+        "final": statuses(Verdict::Final),
+        "retry": statuses(Verdict::Released),
+        "unknown": statuses(Verdict::Unknown),
+        "on_unknown": "hold",
+    })
+}
+
+pub(super) fn dialect<S: Serializer>(dialect: &Dialect, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(dialect_name(*dialect))
+}
+
+pub(super) const fn dialect_name(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Problem => "problem+json",
+        Dialect::Stripe => "stripe",
+        Dialect::RedeemSg => "redeemsg",
+    }
+}
+
+/// The texts of a list.
+pub(super) fn strings<T: ToString>(list: &[T]) -> Vec<String> {
+    list.iter().map(ToString::to_string).collect()
+}
