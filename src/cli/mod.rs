@@ -1,5 +1,5 @@
-//! The command line: what may be typed, and `oncegate check`. What the other commands do is left
-//! to the modules that do it.
+//! The command line: its arguments, and `oncegate check`. The other commands are left to
+//! `commands`.
 
 pub mod records;
 
@@ -17,21 +17,21 @@ use records::RecordsCommand;
 #[command(name = "oncegate", version, propagate_version = true)]
 #[command(after_help = "Exit codes: 0 ok, 1 failed at run time, 2 bad usage or configuration.")]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the gateway.
     Run(RunArgs),
     /// Check a configuration: print every mistake, or the routes as understood.
     Check(CheckArgs),
-    /// See it work: a backend that loses answers, with and without the gateway.
+    /// Show the gateway at work: a backend that loses answers, with and without it in front.
     Demo(DemoArgs),
-    /// Look after the store's directory.
+    /// Create, inspect and verify a store.
     #[command(subcommand)]
     Store(StoreCommand),
     /// Find records of a running gateway, settle unknown outcomes, purge answers.
@@ -51,13 +51,13 @@ pub struct RunArgs {
     /// Without a file: the backend to protect. Unsafe methods need a key, safe ones pass.
     #[arg(long, value_name = "URL")]
     pub upstream: Option<String>,
-    /// Where to accept clients [default: 0.0.0.0:8080]
+    /// Address of the public listener [default: 0.0.0.0:8080]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
     /// The store's directory.
     #[arg(long, value_name = "DIR", default_value = "oncegate-store")]
     pub store: PathBuf,
-    /// Where to serve health; a loopback address [default: 127.0.0.1:9090]
+    /// Address of the admin listener, on loopback [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<SocketAddr>,
 }
@@ -87,15 +87,15 @@ pub struct DemoArgs {
 /// `oncegate store …`
 #[derive(Debug, Subcommand)]
 pub enum StoreCommand {
-    /// Make an empty store.
+    /// Create an empty store.
     Init(StoreArgs),
-    /// Print what the store is and how much it holds.
+    /// Print the store's identity and contents.
     Info(StoreArgs),
     /// Read every record and check it.
     Verify(StoreArgs),
 }
 
-/// Which store.
+/// The store of a command.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("place").required(true).args(["config", "path"]))]
 pub struct StoreArgs {
@@ -118,7 +118,7 @@ pub struct HealthArgs {
     pub admin: String,
 }
 
-/// How the process ends.
+/// Exit code of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// 0
@@ -167,7 +167,7 @@ impl RunArgs {
 }
 
 impl StoreArgs {
-    /// Where the store is.
+    /// The configuration of the store.
     ///
     /// # Errors
     /// For everything that is wrong with the file.

@@ -1,4 +1,4 @@
-//! `oncegate records …`: what may be typed.
+//! `oncegate records …`: its arguments.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ pub enum RecordsCommand {
     Purge(PurgeArgs),
 }
 
-/// Which gateway, and how to be let in.
+/// The gateway's admin listener, and the credentials for it.
 #[derive(Debug, Args)]
 pub struct AdminArgs {
     /// The admin listener.
@@ -54,7 +54,8 @@ pub struct ListArgs {
     #[arg(long)]
     pub route: Option<String>,
     /// At most this many.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 100,
+        value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: u32,
 }
 
@@ -76,13 +77,13 @@ pub struct ResolveArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would take it for the text of the command")]
     pub admin: AdminArgs,
-    /// What you found out.
+    /// The outcome that you found out.
     #[arg(long = "as", value_enum)]
     pub how: How,
-    /// What you looked at; kept with the record.
+    /// The evidence that you looked at; kept with the record.
     #[arg(long, value_name = "TEXT")]
     pub reason: String,
-    /// Who you are; kept with the record.
+    /// Your name; kept with the record.
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
     /// The response to replay from now on: JSON with `status`, `headers`, and `body` or
@@ -93,12 +94,12 @@ pub struct ResolveArgs {
     /// all were.
     #[arg(long, value_name = "N", conflicts_with = "response")]
     pub units: Option<u64>,
-    /// Which attempt you looked at, as `show` counts them: refused when there was another since.
+    /// The attempt that you looked at, as `show` counts: refused when there was another since.
     #[arg(long, value_name = "N")]
     pub attempt: Option<u32>,
 }
 
-/// What an operator found out.
+/// An outcome that an operator found out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum How {
     /// The backend carried it out.
@@ -108,7 +109,7 @@ pub enum How {
 }
 
 impl How {
-    /// As the API writes it.
+    /// The name of the outcome in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Executed => "executed",
@@ -125,16 +126,16 @@ pub struct PurgeArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would take it for the text of the command")]
     pub admin: AdminArgs,
-    /// Who you are; kept with the record.
+    /// Your name; kept with the record.
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
-    /// Why; kept with the record.
+    /// The reason; kept with the record.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
 }
 
 impl RecordsCommand {
-    /// Which gateway it is for.
+    /// The gateway of the command.
     pub fn admin(&self) -> &AdminArgs {
         match self {
             Self::List(args) => &args.admin,

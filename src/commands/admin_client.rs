@@ -1,4 +1,4 @@
-//! Asking the admin listener of a running gateway, as `oncegate records` does.
+//! A client of the admin listener of a running gateway, for `oncegate records`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -26,7 +26,7 @@ const LARGEST: usize = 64 << 20;
 
 /// A gateway's admin listener, and the token.
 pub(super) struct AdminClient {
-    /// As it was typed, for messages.
+    /// The URL as typed, for messages.
     admin: String,
     host: String,
     port: u16,
@@ -34,10 +34,10 @@ pub(super) struct AdminClient {
     token: HeaderValue,
 }
 
-/// Why something was not done: one line, and how the process ends.
-pub(super) struct Failure(pub(super) Exit, pub(super) String);
+/// The failure of a command: the exit code, and a line for the operator.
+pub(super) struct CommandFailure(pub(super) Exit, pub(super) String);
 
-impl Failure {
+impl CommandFailure {
     pub(super) fn usage(what: impl Into<String>) -> Self {
         Self(Exit::Usage, what.into())
     }
@@ -50,10 +50,10 @@ impl Failure {
 impl AdminClient {
     /// # Errors
     /// When the URL is none, or the token cannot be read.
-    pub(super) fn open(args: &AdminArgs) -> Result<Self, Failure> {
+    pub(super) fn open(args: &AdminArgs) -> Result<Self, CommandFailure> {
         let not_a_url = || {
             let what = "an http URL with a host is needed, such as http://127.0.0.1:9090";
-            Failure::usage(format!("--admin {}: {what}", args.admin))
+            CommandFailure::usage(format!("--admin {}: {what}", args.admin))
         };
         let uri: Uri = args.admin.parse().map_err(|_| not_a_url())?;
         let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
@@ -80,12 +80,12 @@ impl AdminClient {
         method: Method,
         target: &str,
         body: Option<&Value>,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Value, CommandFailure> {
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.method_mut() = method;
         *request.uri_mut() = target
             .parse()
-            .map_err(|_| Failure::usage("the arguments do not fit into an address"))?;
+            .map_err(|_| CommandFailure::usage("the arguments do not fit into an address"))?;
         let headers = request.headers_mut();
         headers.insert(HOST, self.authority.clone());
         headers.insert(AUTHORIZATION, self.token.clone());
@@ -99,28 +99,30 @@ impl AdminClient {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 let what = "is the gateway running, and is this its [admin] listen?";
-                return Err(Failure::failed(format!("cannot connect to {admin}: {error}; {what}")));
+                return Err(CommandFailure::failed(format!(
+                    "cannot connect to {admin}: {error}; {what}"
+                )));
             }
             Err(_) => {
                 let what = format!("no connection to {admin} within {CONNECT_TIMEOUT:?}; check it");
-                return Err(Failure::failed(what));
+                return Err(CommandFailure::failed(what));
             }
         };
         let (status, answer) = match timeout(ANSWER_TIMEOUT, exchange(stream, request)).await {
             Ok(Ok(answered)) => answered,
             Ok(Err(error)) => {
-                return Err(Failure::failed(format!(
+                return Err(CommandFailure::failed(format!(
                     "the answer of {admin} was lost: {error}; show the record before trying again"
                 )));
             }
             Err(_) => {
-                return Err(Failure::failed(format!(
+                return Err(CommandFailure::failed(format!(
                     "{admin} did not answer within {ANSWER_TIMEOUT:?}; show the record before \
                      trying again"
                 )));
             }
         };
-        understood(admin, status, &answer)
+        parse_response(admin, status, &answer)
     }
 
     /// The record with this id, as what was asked for it or decided about it gave it.
@@ -132,17 +134,17 @@ impl AdminClient {
         method: Method,
         (id, target): (&str, &str),
         body: Option<&Value>,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Value, CommandFailure> {
         let record = self.ask(method, target, body).await?;
         match record["id"].as_str() == Some(id) && record["state"].is_string() {
             true => Ok(record),
-            false => Err(self.stranger()),
+            false => Err(self.not_oncegate()),
         }
     }
 
-    /// Somebody else answered.
-    pub(super) fn stranger(&self) -> Failure {
-        Failure::failed(format!(
+    /// The failure for a response that is not from oncegate's API.
+    pub(super) fn not_oncegate(&self) -> CommandFailure {
+        CommandFailure::failed(format!(
             "what answered at {} is not oncegate's records API, and nothing is known to be done; \
              check --admin",
             self.admin
@@ -161,17 +163,18 @@ pub(super) fn port(authority: &Authority) -> Option<u16> {
 }
 
 /// `Bearer` with the token in this file.
-fn bearer(file: &Path) -> Result<HeaderValue, Failure> {
+fn bearer(file: &Path) -> Result<HeaderValue, CommandFailure> {
     let name = file.display();
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::usage(format!("--token-file {name}: cannot be read: {error}")))?;
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        CommandFailure::usage(format!("--token-file {name}: cannot be read: {error}"))
+    })?;
     let token = text.trim();
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         let what = "must hold one word of visible ASCII characters, the token of [admin]";
-        return Err(Failure::usage(format!("--token-file {name}: {what}")));
+        return Err(CommandFailure::usage(format!("--token-file {name}: {what}")));
     }
     let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-        .map_err(|_| Failure::usage(format!("--token-file {name}: holds no token")))?;
+        .map_err(|_| CommandFailure::usage(format!("--token-file {name}: holds no token")))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -182,7 +185,7 @@ async fn exchange(
 ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     Tasks::default().spawn(async move {
-        // What goes wrong with it is told to whoever asks.
+        // A failure of the connection reaches the request that waits for its response.
         let _ = connection.await;
     });
     let response = sender.send_request(request).await?;
@@ -192,9 +195,9 @@ async fn exchange(
 }
 
 /// The document of a success, or the words of a refusal.
-fn understood(admin: &str, status: StatusCode, answer: &[u8]) -> Result<Value, Failure> {
+fn parse_response(admin: &str, status: StatusCode, answer: &[u8]) -> Result<Value, CommandFailure> {
     let Ok(document) = serde_json::from_slice::<Value>(answer) else {
-        return Err(Failure::failed(format!(
+        return Err(CommandFailure::failed(format!(
             "{admin} answered {status} without JSON; is it the admin listener of an oncegate that \
              has the records API?"
         )));
@@ -204,7 +207,7 @@ fn understood(admin: &str, status: StatusCode, answer: &[u8]) -> Result<Value, F
     }
     let word = |name: &str| document[name].as_str().unwrap_or("no reason given").to_owned();
     let exit = if status == StatusCode::BAD_REQUEST { Exit::Usage } else { Exit::Failed };
-    Err(Failure(exit, format!("{} ({} {})", word("detail"), status.as_u16(), word("code"))))
+    Err(CommandFailure(exit, format!("{} ({} {})", word("detail"), status.as_u16(), word("code"))))
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! What the commands do: `run`, `demo` and `health` here, `store …` in `store`, `records …` in
-//! `records`, which asks a running gateway by `admin_client`. What may be typed is in `cli`.
+//! The commands: `run`, `demo` and `health` here, `store …` in `store`, `records …` in `records`,
+//! which asks a running gateway through `admin_client`. Their arguments are in `cli`.
 
 mod admin_client;
 mod records;
@@ -20,9 +20,9 @@ use crate::config::Config;
 use crate::gateway;
 use crate::shutdown;
 
-/// How long `oncegate health` waits for the gateway.
+/// Time that `oncegate health` waits for the gateway.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
-/// The most of a health answer that is read.
+/// Bytes of a health response that are read, at most.
 const HEALTH_ANSWER: u64 = 16 << 10;
 
 /// `oncegate run`: until SIGTERM or SIGINT, then drains.
@@ -39,7 +39,7 @@ pub fn run(args: &RunArgs) -> Exit {
 
 async fn serve(config: Config) -> Exit {
     let (trigger, signaled) = shutdown::channel();
-    // Before anything is announced: a signal that follows the announcement must find its ear.
+    // First of all: a signal may follow at once when "ready" is printed.
     let [mut terminate, mut interrupt, mut hang_up] = match signals() {
         Ok(signals) => signals,
         Err(error) => return failed(&format!("cannot listen for signals: {error}")),
@@ -58,8 +58,8 @@ async fn serve(config: Config) -> Exit {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hang_up.recv() => tracing::warn!(
-                "told to read the configuration again, which this version cannot: restart it; \
-                 until then it goes on as it is"
+                "SIGHUP ignored: this version cannot reload its configuration; restart to apply \
+                 changes"
             ),
         }
     }
@@ -67,17 +67,18 @@ async fn serve(config: Config) -> Exit {
     tokio::select! {
         drained = running.finished() => {
             if !drained {
-                tracing::warn!("the drain ran out; what is still in flight is unknown at the next start");
+                tracing::warn!(
+                    "drain time is over; calls still in flight become unknown at the next start"
+                );
             }
         }
-        _ = terminate.recv() => tracing::warn!("told to end twice; not draining any longer"),
-        _ = interrupt.recv() => tracing::warn!("told to end twice; not draining any longer"),
+        _ = terminate.recv() => tracing::warn!("second signal to end; the drain is cut short"),
+        _ = interrupt.recv() => tracing::warn!("second signal to end; the drain is cut short"),
     }
     Exit::Ok
 }
 
-/// Of the signals that a gateway listens to, those to end with, gently, and the one that would end it
-/// at once if it did not.
+/// SIGTERM and SIGINT, which drain, and SIGHUP, which would end the process if nobody listened.
 fn signals() -> std::io::Result<[Signal; 3]> {
     Ok([
         signal(SignalKind::terminate())?,
@@ -125,7 +126,7 @@ pub fn health(args: &HealthArgs) -> Exit {
     })
 }
 
-/// Whether `/readyz` answers 200, and what it says.
+/// Asks `/readyz`; returns the readiness and the response body.
 async fn readiness(target: &(String, u16)) -> std::io::Result<(bool, String)> {
     let host = target.0.trim_matches(['[', ']']);
     let mut stream = TcpStream::connect((host, target.1)).await?;
@@ -135,8 +136,8 @@ async fn readiness(target: &(String, u16)) -> std::io::Result<(bool, String)> {
     stream.take(HEALTH_ANSWER).read_to_end(&mut answer).await?;
     let answer = String::from_utf8_lossy(&answer);
     if answer.is_empty() {
-        let what = "the connection was closed without an answer; is this its [admin] listen, and are \
-                    too many connections open there?";
+        let what = "the connection was closed without an answer; is this its [admin] listen, and \
+                    are too many connections open there?";
         return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, what));
     }
     let ready = answer.split_whitespace().nth(1) == Some("200");
@@ -157,7 +158,7 @@ fn block_on_workers(workers: usize, work: impl Future<Output = Exit>) -> Exit {
     }
 }
 
-/// A line on standard output. Whoever closed it has stopped reading, which is no failure.
+/// Prints a line on standard output. A closed output is no failure: the reader has stopped.
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

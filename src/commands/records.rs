@@ -5,7 +5,7 @@ use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::admin_client::{AdminClient, Failure};
+use super::admin_client::{AdminClient, CommandFailure};
 use super::block_on;
 use crate::cli::Exit;
 use crate::cli::records::{ListArgs, PurgeArgs, RecordsCommand, ResolveArgs};
@@ -20,7 +20,7 @@ pub fn records(command: &RecordsCommand) -> Exit {
     block_on(async move {
         match run(command).await {
             Ok(()) => Exit::Ok,
-            Err(Failure(exit, what)) => {
+            Err(CommandFailure(exit, what)) => {
                 eprintln!("oncegate: {what}");
                 exit
             }
@@ -28,7 +28,7 @@ pub fn records(command: &RecordsCommand) -> Exit {
     })
 }
 
-async fn run(command: &RecordsCommand) -> Result<(), Failure> {
+async fn run(command: &RecordsCommand) -> Result<(), CommandFailure> {
     let admin = AdminClient::open(command.admin())?;
     match command {
         RecordsCommand::List(args) => list(&admin, args).await,
@@ -42,7 +42,7 @@ async fn run(command: &RecordsCommand) -> Result<(), Failure> {
     }
 }
 
-async fn list(admin: &AdminClient, args: &ListArgs) -> Result<(), Failure> {
+async fn list(admin: &AdminClient, args: &ListArgs) -> Result<(), CommandFailure> {
     let filters = [
         ("key", &args.key),
         ("tenant", &args.tenant),
@@ -63,10 +63,10 @@ async fn list(admin: &AdminClient, args: &ListArgs) -> Result<(), Failure> {
         let page = format!("/api/records?{query}limit={limit}{at}");
         let mut page = admin.ask(Method::GET, &page, None).await?;
         let Some(Value::Array(found)) = page.get_mut("records").map(Value::take) else {
-            return Err(admin.stranger());
+            return Err(admin.not_oncegate());
         };
         if !found.iter().all(Value::is_object) {
-            return Err(admin.stranger());
+            return Err(admin.not_oncegate());
         }
         records.extend(found);
         cursor = page["next"].as_str().map(str::to_owned);
@@ -92,7 +92,7 @@ async fn list(admin: &AdminClient, args: &ListArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn resolve(admin: &AdminClient, args: &ResolveArgs) -> Result<(), Failure> {
+async fn resolve(admin: &AdminClient, args: &ResolveArgs) -> Result<(), CommandFailure> {
     let mut body = json!({ "as": args.how.as_str(), "reason": args.reason });
     if let Some(by) = &args.by {
         body["by"] = by.as_str().into();
@@ -107,10 +107,10 @@ async fn resolve(admin: &AdminClient, args: &ResolveArgs) -> Result<(), Failure>
         let name = file.display();
         let text = std::fs::read_to_string(file);
         let text = text.map_err(|error| {
-            Failure::usage(format!("--response {name}: cannot be read: {error}"))
+            CommandFailure::usage(format!("--response {name}: cannot be read: {error}"))
         })?;
         let response: Map<String, Value> = serde_json::from_str(&text)
-            .map_err(|error| Failure::usage(format!("--response {name}: {error}")))?;
+            .map_err(|error| CommandFailure::usage(format!("--response {name}: {error}")))?;
         body["response"] = response.into();
     }
     let target = target(&args.id, "/resolve");
@@ -118,7 +118,7 @@ async fn resolve(admin: &AdminClient, args: &ResolveArgs) -> Result<(), Failure>
     tell(args.admin.json, &record, &format!("settled as {}", args.how.as_str()))
 }
 
-async fn purge(admin: &AdminClient, args: &PurgeArgs) -> Result<(), Failure> {
+async fn purge(admin: &AdminClient, args: &PurgeArgs) -> Result<(), CommandFailure> {
     let given = [("by", &args.by), ("reason", &args.reason)];
     let given = given.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
     let at = format!("{}?{}", target(&args.id, ""), query(given));
@@ -153,7 +153,7 @@ fn escaped(text: &str) -> String {
 ///
 /// # Errors
 /// When it cannot be printed.
-fn tell(json: bool, record: &Value, done: &str) -> Result<(), Failure> {
+fn tell(json: bool, record: &Value, done: &str) -> Result<(), CommandFailure> {
     if json {
         return print(&format!("{record:#}"));
     }
@@ -217,15 +217,16 @@ fn described(record: &Value, done: &str) -> String {
     lines.join("\n")
 }
 
-/// Prints this. Whoever closed standard output has stopped reading, which is no failure; what a full
-/// disk did not take is one.
-fn print(text: &str) -> Result<(), Failure> {
+/// Prints `text`. A closed standard output is no failure: the reader has stopped. A full disk is.
+fn print(text: &str) -> Result<(), CommandFailure> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::failed(format!(
-            "what was asked for is done, but standard output cannot be written: {error}; show the \
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(CommandFailure::failed(format!(
+                "what was asked for is done, but standard output cannot be written: {error}; show the \
              record to see it"
-        ))),
+            )))
+        }
         _ => Ok(()),
     }
 }
@@ -258,10 +259,13 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// Without what a terminal would take for a command, or for an order to show text in another order.
+/// The text without characters that a terminal takes for commands or that reorder text.
 fn clean(text: &str) -> String {
-    let turns = |at: char| matches!(at, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().map(|at| if at.is_control() || turns(at) { '\u{fffd}' } else { at }).collect()
+    let reorders = |at: char| {
+        let marks = ['\u{61c}', '\u{200e}', '\u{200f}'];
+        marks.contains(&at) || matches!(at, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|at| if at.is_control() || reorders(at) { '\u{fffd}' } else { at }).collect()
 }
 
 #[cfg(test)]

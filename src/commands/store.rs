@@ -51,15 +51,15 @@ fn in_directory(command: &StoreCommand, args: &StoreArgs, path: &Path, cache: u6
         },
         StoreCommand::Info(_) => match embedded::info(path, cache) {
             Ok(info) => {
-                let mut told = identity_rows(&info.identity);
-                told.extend([
+                let mut rows = identity_rows(&info.identity);
+                rows.extend([
                     ("records", "records", info.records.into()),
                     ("in_flight", "in flight", info.in_flight.into()),
                     ("unknown", "unknown", info.unknown.into()),
                     ("corrupt", "corrupt", info.corrupt.into()),
                     ("disk_bytes", "bytes on disk", info.disk_bytes.into()),
                 ]);
-                print_rows(args, told)
+                print_rows(args, rows)
             }
             Err(error) => failed(&error.to_string()),
         },
@@ -89,7 +89,7 @@ async fn on_server(
             Err(error) => failed(&error),
         },
         StoreCommand::Info(_) => match info(&server, timing).await {
-            Ok(told) => print_rows(args, told),
+            Ok(rows) => print_rows(args, rows),
             Err(error) => failed(&error),
         },
         StoreCommand::Verify(_) => {
@@ -110,23 +110,23 @@ async fn on_server(
     }
 }
 
-/// A row of what is told: its name for programs, its name for people, its value.
-type Row = (&'static str, &'static str, Value);
+/// A row of output: its name for programs, its name for people, its value.
+type OutputRow = (&'static str, &'static str, Value);
 
-async fn info(server: &Server, timing: Timing) -> Result<Vec<Row>, String> {
+async fn info(server: &Server, timing: Timing) -> Result<Vec<OutputRow>, String> {
     let store = server.open(Codec::plain(), timing).await?.store;
     let counted = count_open(&*store).await;
     let identity = store.identity().clone();
-    // Best effort: this process was never of any importance to the others.
+    // Best effort: the other processes never waited for this one.
     let _ = store.leave().await;
     let (in_flight, unknown) = counted.map_err(|error| error.to_string())?;
-    let mut told = identity_rows(&identity);
-    told.push(("in_flight", "in flight", in_flight.into()));
-    told.push(("unknown", "unknown", unknown.into()));
-    Ok(told)
+    let mut rows = identity_rows(&identity);
+    rows.push(("in_flight", "in flight", in_flight.into()));
+    rows.push(("unknown", "unknown", unknown.into()));
+    Ok(rows)
 }
 
-/// How many records are in flight and how many unknown, up to [`COUNTED`] together.
+/// Counts the records in flight and the unknown ones, up to [`COUNTED`] together.
 async fn count_open(store: &dyn Store) -> Result<(u64, u64), crate::store::StoreError> {
     let (mut in_flight, mut unknown) = (0, 0);
     let mut after = None;
@@ -156,7 +156,7 @@ fn made(args: &StoreArgs, identity: &Identity) -> Exit {
     Exit::Ok
 }
 
-fn identity_rows(identity: &Identity) -> Vec<Row> {
+fn identity_rows(identity: &Identity) -> Vec<OutputRow> {
     vec![
         ("store_id", "store id", identity.store_id.to_string().into()),
         ("schema", "schema", identity.schema.into()),
@@ -164,14 +164,14 @@ fn identity_rows(identity: &Identity) -> Vec<Row> {
     ]
 }
 
-fn print_rows(args: &StoreArgs, rows: Vec<Row>) -> Exit {
+fn print_rows(args: &StoreArgs, rows: Vec<OutputRow>) -> Exit {
     if args.json {
         let document: serde_json::Map<String, Value> =
             rows.into_iter().map(|(name, _, value)| (name.to_owned(), value)).collect();
         say(&format!("{:#}", Value::Object(document)));
         return Exit::Ok;
     }
-    let line = |(_, name, value): &Row| match value {
+    let line = |(_, name, value): &OutputRow| match value {
         Value::String(text) => format!("{name:<16}{text}"),
         other => format!("{name:<16}{other}"),
     };
