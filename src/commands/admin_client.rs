@@ -71,10 +71,10 @@ impl AdminClient {
         })
     }
 
-    /// Asks, and gives what is answered with success.
+    /// Sends a request and returns the document of a successful response.
     ///
     /// # Errors
-    /// When there is no answer, or another one: in the gateway's own words.
+    /// Without a response, or with the gateway's own words for a refusal.
     pub(super) async fn ask(
         &self,
         method: Method,
@@ -125,10 +125,10 @@ impl AdminClient {
         parse_response(admin, status, &answer)
     }
 
-    /// The record with this id, as what was asked for it or decided about it gave it.
+    /// Sends a request whose response is the record `id`.
     ///
     /// # Errors
-    /// When it is not that: anything may listen at an address and answer with success.
+    /// When the response is no record: any server may listen at the address and report success.
     pub(super) async fn record(
         &self,
         method: Method,

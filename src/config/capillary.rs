@@ -1,5 +1,5 @@
-//! The profile `capillary`: the bulk issue of rewards, as its integration guide and the samples
-//! published with it describe it.
+//! The profile `capillary`: the bulk issue of rewards, after its integration guide and the samples
+//! of the guide.
 
 use crate::idempotency::outcome::StatusPattern;
 use crate::items::rules::{
@@ -92,7 +92,7 @@ fn equals(pointer: &str, texts: &[&str]) -> Matcher {
     Matcher { status: None, member: Some((at(pointer), MemberTest::OneOf(texts))), unless: None }
 }
 
-/// An answer without rows under a status of this class, `unless` the other holds.
+/// An answer without rows under a status of `class`, `unless` the second matcher matches.
 fn no_rows(class: u8, unless: Matcher) -> Matcher {
     Matcher {
         status: Some(StatusPattern::Class(class)),

@@ -6,9 +6,8 @@ use crate::idempotency::retention::Keep;
 
 /// `[server] drain`
 pub const DRAIN: Duration = Duration::from_secs(30);
-/// `[server] workers`: one for every two of the cores that the process may use. The others are for
-/// what a gateway stands beside: the application, the server of its store, or the thread that
-/// writes its own.
+/// `[server] workers`: half of the cores of the process. The other half is for the neighbors of a
+/// gateway: the application, the server of the store, or the writer of the embedded store.
 pub fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }

@@ -1,4 +1,4 @@
-//! The configuration as it was understood, for people and for programs, without its secrets.
+//! The configuration as understood, for people and for programs, without secrets.
 
 use std::fmt::Write as _;
 
@@ -141,7 +141,7 @@ fn key_cell(mode: &RequestMode) -> String {
     if mode.key.required { source } else { format!("{source} (optional)") }
 }
 
-/// Columns as wide as their widest cell, two spaces between, none at the end of a line.
+/// Columns as wide as the widest cell, two spaces apart, without spaces at the end of a line.
 fn table(text: &mut String, rows: &[[String; COLUMNS.len()]]) {
     let heads = COLUMNS.map(str::to_owned);
     let all = || std::iter::once(&heads).chain(rows);

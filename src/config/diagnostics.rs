@@ -1,4 +1,4 @@
-//! The mistakes of a configuration: all of them, each with its place.
+//! The mistakes of a configuration, with places.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 /// Mistakes to report at most; a file with more is not a configuration.
 pub(super) const MOST_MISTAKES: usize = 200;
 
-/// Everything that is wrong with one configuration, in the order of its lines.
+/// The mistakes of a configuration, in the order of the lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistakes {
     /// The file, as it was named.
@@ -15,7 +15,7 @@ pub struct Mistakes {
     pub list: Vec<Mistake>,
 }
 
-/// A mistake, and its remedy. Values of secrets never stand in it.
+/// A mistake and the remedy. The text never holds values of secrets.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mistake {
     /// Line and column, both counted from 1, the column in characters; `None`: no single place.

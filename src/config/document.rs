@@ -1,8 +1,8 @@
-//! The text of a file as a tree of values with their places, references to the environment
-//! replaced.
+//! The text of a file as a tree of values and places, references to the environment replaced.
 //!
-//! The parser recovers from a mistake of syntax, but guesses what follows it. So each mistake is
-//! noted, its line is left out and the rest is parsed again, as long as the line stands for itself.
+//! The parser recovers from a mistake of syntax by guessing, so that consequences look like
+//! mistakes. After each mistake the line is left out and the rest is parsed again, unless the line
+//! is part of something longer.
 
 use std::borrow::Cow;
 
@@ -33,7 +33,7 @@ pub(super) enum TomlValue {
     Unreadable,
 }
 
-/// A key of a table, its value, and the place of both.
+/// A key of a table with the value, and the places of key and value.
 #[derive(Debug)]
 pub(super) struct TomlMember {
     pub(super) key: String,
@@ -72,7 +72,7 @@ pub(super) fn parse(
     Some(conversion.table(root.get_ref(), ""))
 }
 
-/// Notes every mistake of syntax that is certain not to follow from another one.
+/// Notes the mistakes of syntax, without consequences of earlier mistakes.
 fn note_syntax(text: &str, diagnostics: &Diagnostics) {
     let mut rest = Cow::Borrowed(text);
     let mut reached = 0;

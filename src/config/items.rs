@@ -15,9 +15,9 @@ use crate::items::rules::{
 };
 use crate::json::Pointer;
 
-/// The most that `max_items` may be: a batch is claimed in one write.
+/// The largest `max_items`: a batch is claimed in a single write.
 const MOST_ITEMS: u64 = 10_000;
-/// The most that `max_quantity` may be: every JSON reader can tell it from its neighbors.
+/// The largest `max_quantity`: beyond, JSON readers with floating point confuse neighbors.
 const MOST_UNITS: u64 = 1 << 53;
 
 /// The mode of the route called `name`.
@@ -187,7 +187,7 @@ fn issued(table: &Table<'_>) -> IssuedRules {
     rules
 }
 
-/// The ways in which a row finds its item.
+/// The ways from a row to the item.
 fn match_by(table: &Table<'_>) -> Option<Vec<MatchBy>> {
     let mut ways = Vec::new();
     for written in table.filled_list::<String>("match", "name at least one way")? {

@@ -13,7 +13,7 @@ use crate::json::Pointer;
 pub(super) const NOTHING_COUNTED: &str =
     "nothing says how many units were issued; give `issued` a `count`, `arrays` or `all`";
 
-/// `true` when two members are the same or one is inside the other.
+/// `true` when two members overlap: the same place, or a place inside the other.
 fn over(one: &Pointer, other: &Pointer) -> bool {
     let (one, other) = (one.tokens(), other.tokens());
     one.starts_with(other) || other.starts_with(one)
@@ -101,7 +101,7 @@ pub(super) fn members(table: &Table<'_>, rules: &ItemRules) {
     }
 }
 
-/// Notes templates that would overwrite members which the ledger writes.
+/// Notes templates that would overwrite members of the ledger.
 pub(super) fn templates(table: &Table<'_>, rules: &ItemRules) {
     let RenderRules { complete, partial, none, unknown, .. } = &rules.render;
     let response = &rules.response;
@@ -124,8 +124,7 @@ pub(super) fn templates(table: &Table<'_>, rules: &ItemRules) {
     }
 }
 
-/// Notes disagreement with the routes before this one, by which a request could find a way around
-/// the ledger.
+/// Notes disagreement with earlier routes, by which a request could find a way around the ledger.
 pub(super) fn check_beside(table: &Table<'_>, route: &RouteConfig, others: &[RouteConfig]) {
     for other in others {
         match (&route.mode, &other.mode) {

@@ -6,7 +6,7 @@ use crate::idempotency::outcome::StatusPattern;
 use crate::items::rules::{Matcher, MemberTest, Refusal, RenderRules, Template, TemplateMember};
 use crate::json::Pointer;
 
-/// A matcher, or a list of matchers of which any may match; `None`: the key is not written.
+/// A matcher, or a list of alternative matchers; `None`: the key is not in the file.
 pub(super) fn matchers(table: &Table<'_>, key: &'static str) -> Option<Vec<Matcher>> {
     let expected = "a matcher such as { pointer = \"/code\", equals = 5 }, or a list of them";
     let matchers = table.one_or_more_tables(key, expected, |table| matcher(table, true))?;

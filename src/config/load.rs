@@ -20,7 +20,7 @@ const LARGEST_SHARED: u64 = 16 << 20;
 /// Reads and checks the file at `path`, with the environment of this process.
 ///
 /// # Errors
-/// When the file cannot be read, or for everything that is wrong with it.
+/// When the file cannot be read, or with the mistakes in the file.
 pub fn load(path: &Path) -> Result<Config, Mistakes> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path)
@@ -32,7 +32,7 @@ pub fn load(path: &Path) -> Result<Config, Mistakes> {
 /// start at its directory; `env` gives the value of an environment variable.
 ///
 /// # Errors
-/// For everything that is wrong with it.
+/// With the mistakes in the text.
 pub fn parse(
     text: &str,
     source_name: &str,
@@ -129,7 +129,7 @@ fn general(root: &Table<'_>) -> Config {
     }
 }
 
-/// Notes answers that are too large for a server, which takes a record in a single statement.
+/// Notes answers too large for a server: a record is written in a single statement.
 fn answers_fit_the_store(root: &Table<'_>, config: &Config) {
     if let EngineConfig::Embedded { .. } = config.store.engine {
         return;

@@ -81,7 +81,7 @@ pub struct LimitsConfig {
 pub struct AdminConfig {
     /// The address of health and the records API; port 0 takes a free port.
     pub listen: SocketAddr,
-    /// The bearer token of the records API, which is closed without one.
+    /// The bearer token of the records API; without a token the API is closed.
     pub token: Option<Secret>,
 }
 

@@ -3,8 +3,7 @@
 use super::table::Table;
 use crate::idempotency::outcome::{OutcomeRules, StatusPattern, Verdict};
 
-/// The rules of a route; a list that is left out keeps its preset, except for the entries that
-/// stand in a list that is written.
+/// The rules of a route. A list left out keeps the preset, except for entries of written lists.
 pub(super) fn outcome(table: &Table<'_>, preset: &OutcomeRules) -> OutcomeRules {
     let lists =
         [("final", Verdict::Final), ("retry", Verdict::Released), ("unknown", Verdict::Unknown)];

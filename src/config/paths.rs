@@ -1,4 +1,4 @@
-//! Paths of routes: their syntax, and which route a request's path belongs to.
+//! Paths of routes: the syntax, and the table in which requests find a route.
 
 use http::Method;
 
@@ -12,24 +12,24 @@ pub const WELL_KNOWN: [&str; 2] = ["/.well-known/idempotency", "/.well-known/ide
 
 /// The routes of each path.
 ///
-/// The most specific pattern decides alone: a path that has a pattern of its own does not fall
-/// through to `/{*rest}` for a method that its pattern lacks.
+/// The most specific pattern decides alone: a path does not fall through to `/{*rest}` for a method
+/// that the specific pattern lacks.
 #[derive(Debug, Clone, Default)]
 pub struct Paths {
     /// Finds an index into `patterns`.
     router: matchit::Router<usize>,
-    /// Each pattern, and its methods with the index of their route.
+    /// Patterns, with methods and the index of the route of each method.
     patterns: Vec<(String, Vec<(Method, usize)>)>,
 }
 
 /// The reason for which a route cannot be added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathError {
-    /// The path is not one; what is wrong and what to do.
+    /// The path has a mistake of syntax; holds the mistake and the remedy.
     Syntax(String),
-    /// The path cannot be told from that of this other pattern.
+    /// The path matches the same requests as this pattern.
     Ambiguous(String),
-    /// The route of this index serves this method on this path already.
+    /// The route with this index serves the method on the path already.
     Taken(Method, usize),
 }
 
@@ -37,7 +37,7 @@ impl Paths {
     /// Adds a route.
     ///
     /// # Errors
-    /// When its path is not one, or requests could belong to it and to another route.
+    /// When the path has a mistake of syntax, or requests could belong to a second route as well.
     pub fn add(&mut self, path: &str, methods: &[Method], route: usize) -> Result<(), PathError> {
         check(path).map_err(PathError::Syntax)?;
         let at = match self.patterns.iter().position(|(pattern, _)| pattern == path) {
@@ -104,9 +104,9 @@ fn check(path: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Percent-encodings are matched as requests have them in the end: unreserved characters decoded,
-/// the digits of others in upper case (RFC 3986 sections 2.3 and 6.2.2). In another spelling the
-/// route would never be found, and a wider one without keys might be.
+/// Checks percent-encodings. Requests are matched after normalization: unreserved characters
+/// decoded, digits in upper case (RFC 3986 sections 2.3 and 6.2.2). In a different spelling the
+/// route would never match, and a wider route without keys might.
 fn escapes(path: &str) -> Result<(), String> {
     for escape in path.split('%').skip(1) {
         let byte = percent::byte(escape.as_bytes());

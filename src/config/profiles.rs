@@ -1,5 +1,5 @@
-//! Profiles: presets for everything a route in request mode can say. Each key that a route writes
-//! itself takes the place of its preset.
+//! Profiles: presets for all keys of a route in request mode. A key in the file replaces the
+//! preset.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ const NO_TOMBSTONE: Keep = Keep::For(Duration::ZERO);
 const BEFORE_THE_TILL_GIVES_UP: Duration = Duration::from_secs(6);
 
 impl Profile {
-    /// Everything the profile presets; `store` is the retention where it presets none.
+    /// The presets of the profile; `store` is the retention of profiles without a preset.
     pub fn request_mode(self, store: Retention) -> RequestMode {
         let a_day = Retention { answer: DAY, tombstone: NO_TOMBSTONE };
         let (retention, dialect, replayed_header) = match self {

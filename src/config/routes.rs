@@ -9,7 +9,7 @@ use super::table::{Located, Table};
 use super::values::LARGEST_BODY;
 use super::{items, items_consistency, request};
 
-/// The methods that have a meaning of their own; another is taken unless it looks like a slip.
+/// The methods of the standards. A different method is accepted unless it looks misspelled.
 const METHODS: [Method; 7] = [
     Method::GET,
     Method::HEAD,

@@ -1,4 +1,4 @@
-//! `[store]` and its engines, as far as they can be checked without asking a server.
+//! `[store]` and the engines, as far as possible without asking a server.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -151,7 +151,7 @@ fn prefix(table: &Table<'_>) -> String {
     written.value
 }
 
-/// The keys that name a store's servers. No message repeats a URL: there may be a password in it.
+/// The keys that name a store's servers. No message repeats a URL, because of passwords.
 struct Urls {
     keys: &'static [&'static str],
     schemes: &'static [&'static str],

@@ -1,7 +1,7 @@
 //! Tables of a file, read key by key straight into the types of the configuration.
 //!
-//! Asking for a key makes it known; what is left at the end of a table is an unknown key. Nothing
-//! stops at a mistake: it is noted, and the default takes the value's place.
+//! Asking for a key makes the key known; the rest of a table are unknown keys. Reading never stops
+//! at a mistake: the mistake is noted, and the default replaces the value.
 
 use std::cell::{LazyCell, RefCell};
 use std::path::PathBuf;
@@ -13,10 +13,10 @@ use super::units::Scalar;
 /// Tables that are named as the right ones for a key, at most; more are no advice.
 const MOST_TABLES: usize = 4;
 
-/// The titles of tables and a key of each, in the order in which they are read.
+/// Pairs of a table's title and a key, in the order of reading.
 pub(super) type KnownKeys = Vec<(String, &'static str)>;
 
-/// The state that all tables of a file share while it is read.
+/// The state shared by the tables of a file during reading.
 pub(super) struct Reading {
     pub(super) diagnostics: Diagnostics,
     /// The directory at which relative paths start.
@@ -54,7 +54,7 @@ impl Reading {
     }
 }
 
-/// A value that was read, with its key and its place.
+/// A value with the key and the place in the file.
 #[derive(Debug)]
 pub(super) struct Located<T> {
     pub(super) key: &'static str,
@@ -78,7 +78,7 @@ pub(super) struct Table<'d> {
     missing: RefCell<Vec<MissingKeys>>,
 }
 
-/// A mistake that exists unless one of `keys` is misspelled or unreadable.
+/// A mistake, unless a key in `keys` is misspelled or unreadable.
 struct MissingKeys {
     keys: Vec<&'static str>,
     at: Option<usize>,
@@ -111,7 +111,7 @@ impl<'d> Table<'d> {
         value
     }
 
-    /// Notes the keys that nobody asked for, then those that are missing.
+    /// Notes unknown keys, then missing keys.
     fn finish(self) {
         let known = self.asked.into_inner();
         let mut excused = self.failed.into_inner();
@@ -196,7 +196,7 @@ impl<'d> Table<'d> {
         self.reading.diagnostics.note(at, what);
     }
 
-    /// Notes at the end of the table that none of `keys` is there, unless one is misspelled or
+    /// Notes at the end of the table that `keys` are missing, unless a key is misspelled or
     /// unreadable.
     pub(super) fn missing(&self, keys: &[&'static str], what: impl Into<String>) {
         self.missing_at(self.at, keys, what);
@@ -246,7 +246,7 @@ impl<'d> Table<'d> {
         self.scalar(key, self.node(key)?)
     }
 
-    /// The value of a key that has to be there; `what` is the mistake when it is not.
+    /// The value of a necessary key; `what` is the mistake without the key.
     pub(super) fn required<T: Scalar>(
         &self,
         key: &'static str,
@@ -382,7 +382,7 @@ impl<'d> Table<'d> {
     }
 }
 
-/// Advice on a key that other tables have; `None`: no table has it.
+/// Advice on a key of other tables; `None`: no table has the key.
 fn belongs(keys: &[(String, &'static str)], name: &str) -> Option<String> {
     let tables = keys.iter().filter(|(_, key)| *key == name).map(|(table, _)| table.as_str());
     let tables: Vec<&str> = tables.collect();

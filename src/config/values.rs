@@ -1,7 +1,7 @@
 //! Values of tables with a range or a form: durations, sizes, choices, headers, pointers, secrets.
 //!
-//! A value that breaks a rule is noted; where it can be used nevertheless it is, so that what
-//! depends on it causes no second mistake.
+//! A value out of range is noted and used nevertheless, so that dependent checks cause no second
+//! mistake.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -17,14 +17,14 @@ use super::units::{Period, Scalar, Secret, Size, Time};
 use crate::idempotency::retention::{Keep, Retention};
 use crate::json::Pointer;
 
-/// The longest a timeout or wait may be; beyond a day it is no limit any more.
+/// The longest timeout or wait; beyond a day there is no limit in practice.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 /// The shortest that may be: the resolution of durations.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 /// Bodies beyond this cannot be buffered.
 pub(super) const LARGEST_BODY: u64 = 1 << 30;
 
-/// Headers that frame a message or name its hop; none of them can mean anything to the gateway.
+/// Headers of framing and of hops, without use for keys or markers.
 const RESERVED_HEADERS: [&str; 14] = [
     "connection",
     "content-length",
