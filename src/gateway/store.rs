@@ -22,8 +22,7 @@ pub(super) async fn open(config: &config::StoreConfig) -> Result<Arc<dyn Store>,
     Ok(opened.store)
 }
 
-/// How long a process lives in a shared store after it was last heard of; `None`: the store is not
-/// shared.
+/// The lease of a process in a shared store; `None`: the store is not shared.
 pub(super) fn lease(config: &config::StoreConfig) -> Option<std::time::Duration> {
     server(config).map(|(_, timing)| timing.lease)
 }

@@ -10,8 +10,8 @@ use super::reply;
 use crate::body::Body;
 use crate::problem::{Dialect, Problem, Slug};
 
-/// What came of a request: the backend's answer, or one of the gateway's own.
-pub(crate) type Answer = Result<Response<Body>, Problem>;
+/// Answer to a request: the backend's, or a problem of the gateway's own.
+pub(crate) type AnswerResult = Result<Response<Body>, Problem>;
 
 /// The one place where a problem becomes an answer and a line in the log.
 pub(crate) fn report(problem: &Problem, dialect: Dialect) -> Response<Body> {
@@ -27,9 +27,9 @@ pub(crate) fn report(problem: &Problem, dialect: Dialect) -> Response<Body> {
 
 /// Waits for the call this request started. The call goes on when the wait ends.
 pub(crate) async fn first_answer(
-    answered: oneshot::Receiver<Answer>,
+    answered: oneshot::Receiver<AnswerResult>,
     within: Option<Duration>,
-) -> Answer {
+) -> AnswerResult {
     let lost = || reply::outcome_unknown(StatusCode::BAD_GATEWAY);
     let Some(within) = within else {
         return answered.await.unwrap_or_else(|_| Err(lost()));

@@ -16,8 +16,8 @@ use crate::json::{Document, JsonType};
 use crate::problem::{Disposition, STATUS};
 use crate::upstream::ResponseBody;
 
-/// How much of an answer is held, and how long its stream may rest beyond that.
-pub(crate) struct Limits {
+/// Limits of a held answer.
+pub(crate) struct CollectLimits {
     /// Bytes of the largest body to keep.
     pub(crate) most: u64,
     /// For the next piece of a body that is too large to keep.
@@ -37,7 +37,7 @@ enum Content {
     Streaming(Body),
 }
 
-/// Why an answer that ends with its connection is not taken.
+/// Reason to refuse an answer that ends with its connection.
 const NO_END: &str = "nothing but the connection's end could say that the answer was whole";
 
 /// Reads the answer to its end; stops holding it, but not reading it, beyond `most` bytes or when
@@ -48,7 +48,7 @@ const NO_END: &str = "nothing but the connection's end could say that the answer
 pub(crate) async fn collect(
     head: response::Parts,
     mut body: ResponseBody,
-    limits: &Limits,
+    limits: &CollectLimits,
     reservation: &mut Reservation,
 ) -> Result<Collected, BodyError> {
     let mut read = BytesMut::new();
@@ -118,7 +118,7 @@ impl Collected {
         }
     }
 
-    /// What a replay gives; `None` when the answer is too large to keep.
+    /// The form that replays give; `None` when the answer is too large to keep.
     pub(crate) fn stored(&self) -> Option<Arc<StoredResponse>> {
         match &self.body {
             Content::Streaming(_) => None,

@@ -1,4 +1,4 @@
-//! One request from start to finish. Every way it can end early stands in this file.
+//! Exchange: one request from start to finish. Every early exit stands in this file.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use http::{Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::answer::{Answer, report};
+use super::answer::{AnswerResult, report};
 use super::headers::check::{HeadError, check_request_head};
 use super::headers::path::{ambiguous, normalize_path};
 use super::incoming::{Arrived, Path};
@@ -45,7 +45,7 @@ async fn answer(
     client: &Peer,
     request: Request<Incoming>,
     dialect: &mut Dialect,
-) -> Answer {
+) -> AnswerResult {
     let (head, body) = request.into_parts();
     let routing = gateway.routing();
     check_request_head(&head).map_err(|error| refused_head(&routing, &head, error))?;

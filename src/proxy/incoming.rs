@@ -10,7 +10,7 @@ use super::server::peer::Peer;
 pub(crate) struct Arrived<'a> {
     pub(crate) head: http::request::Parts,
     pub(crate) body: Incoming,
-    /// Where it comes from.
+    /// The client's side of the connection.
     pub(crate) client: &'a Peer,
     pub(crate) path: Path,
     /// The routing that the exchange began with.

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use tokio::time::timeout;
 
-use super::answer::Answer;
+use super::answer::AnswerResult;
 use super::incoming::Arrived;
-use super::request::read::Whole;
+use super::request::read::BufferedRequest;
 use super::rewrite;
 use super::routing::Route;
 use crate::body::{Body, Bounded, OwningBody, empty};
@@ -18,7 +18,7 @@ pub(crate) async fn through(
     route: &Route,
     arrived: Box<Arrived<'_>>,
     disposition: Option<Disposition>,
-) -> Answer {
+) -> AnswerResult {
     let Arrived { head, body, client, .. } = *arrived;
     let most = route.max_streamed;
     let declared = http_body::Body::size_hint(&body).lower();
@@ -39,13 +39,17 @@ pub(crate) async fn through(
 }
 
 /// The same for a request whose body was read already.
-pub(crate) async fn buffered(route: &Route, whole: Whole) -> Answer {
+pub(crate) async fn buffered(route: &Route, whole: BufferedRequest) -> AnswerResult {
     let (request, reservation) = whole.into_request(route, false);
     let request = request.map(|bytes: Bytes| Body::streamed(OwningBody::new(bytes, reservation)));
     send(route, request, Some(Disposition::Bypassed)).await
 }
 
-async fn send(route: &Route, request: Request<Body>, disposition: Option<Disposition>) -> Answer {
+async fn send(
+    route: &Route,
+    request: Request<Body>,
+    disposition: Option<Disposition>,
+) -> AnswerResult {
     let method = request.method().clone();
     let not_executed = disposition.map(|_| Disposition::NotExecuted);
     let unknown = disposition.map(|_| Disposition::Unknown);

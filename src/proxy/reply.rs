@@ -1,4 +1,4 @@
-//! What came of a call, as everybody who waited for it is told, and the answers made from it.
+//! Reply: the outcome of a call as every waiting client hears it, and the answers made from it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use crate::problem::{Disposition, ERROR_HEADER, Problem, STATUS, Slug};
 /// Says until when an answer is kept.
 const EXPIRES: HeaderName = HeaderName::from_static(EXPIRES_HEADER);
 
-/// What came of a call.
+/// Outcome of a call for all clients that wait for it.
 #[derive(Debug, Clone)]
-pub(crate) enum Told {
+pub(crate) enum Reply {
     /// A final answer, durable.
     Final {
         /// The answer.
@@ -33,7 +33,7 @@ pub(crate) enum Told {
     NotRetained {
         /// The status it had.
         status: u16,
-        /// When the outcome became known.
+        /// Time at which the outcome became known.
         completed: Timestamp,
     },
     /// The backend asserts that it did not execute: its answer. The claim is released.
@@ -44,16 +44,16 @@ pub(crate) enum Told {
     Refused(Problem),
     /// Nobody knows whether the backend acted.
     Unknown,
-    /// Another process, or an earlier life of this one, has the call in flight.
+    /// The call is in flight in another process, or was in an earlier run of this process.
     InProgress,
     /// The call's task ended without a word.
     Abandoned,
 }
 
-/// How long a client is asked to wait where nothing better is known.
+/// Default of `Retry-After`.
 pub(crate) const RETRY_LATER: Duration = Duration::from_secs(5);
 
-impl Told {
+impl Reply {
     /// The value of `Idempotency-Expires`, where the answer is kept and not for ever.
     pub(crate) fn expires_header(&self) -> Option<String> {
         match self {
@@ -151,7 +151,7 @@ fn header_map(lines: &[(HeaderName, HeaderValue)], more: usize) -> HeaderMap {
     headers
 }
 
-/// When to ask again about an outcome that somebody has to settle.
+/// `Retry-After` for an outcome that an operator has to settle.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 /// The call is running; `delay` is when a retry may find its end.
@@ -176,7 +176,7 @@ pub(crate) fn still_unknown() -> Problem {
     .retry_after(ASK_AGAIN)
 }
 
-/// What an answer with unknown items says besides its status.
+/// Adds the headers of an answer with unknown items.
 pub(crate) fn insert_unknown(headers: &mut HeaderMap) {
     headers.insert(ERROR_HEADER, HeaderValue::from_static(Slug::OutcomeUnknown.as_str()));
     headers.insert(RETRY_AFTER, HeaderValue::from(ASK_AGAIN.as_secs()));

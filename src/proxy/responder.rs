@@ -3,22 +3,22 @@
 use http::HeaderName;
 use tokio::sync::oneshot;
 
-use super::answer::Answer;
-use super::reply::Told;
+use super::answer::AnswerResult;
+use super::reply::Reply;
 use super::request::inflight::Lead;
 use crate::problem::Problem;
 
 /// The duty to tell what came of a call.
-pub(crate) struct Conclusion {
+pub(crate) struct Responder {
     lead: Lead,
-    first: oneshot::Sender<Answer>,
+    first: oneshot::Sender<AnswerResult>,
     replayed_header: HeaderName,
 }
 
-impl Conclusion {
+impl Responder {
     pub(crate) fn new(
         lead: Lead,
-        first: oneshot::Sender<Answer>,
+        first: oneshot::Sender<AnswerResult>,
         replayed_header: HeaderName,
     ) -> Self {
         Self { lead, first, replayed_header }
@@ -30,7 +30,7 @@ impl Conclusion {
     }
 
     /// Tells the duplicates `told`, and the first client `first` or else the same.
-    pub(crate) fn tell(self, told: Told, first: Option<Answer>) {
+    pub(crate) fn tell(self, told: Reply, first: Option<AnswerResult>) {
         let answer = first.unwrap_or_else(|| told.clone().replay(&self.replayed_header));
         // First: a client that has its answer must not find the call still in flight.
         self.lead.conclude(told.again());
@@ -40,6 +40,6 @@ impl Conclusion {
 
     /// Tells everybody that the call was refused before its claim.
     pub(crate) fn refuse(self, problem: Problem) {
-        self.tell(Told::Refused(problem), None);
+        self.tell(Reply::Refused(problem), None);
     }
 }

@@ -4,10 +4,10 @@ use http::{HeaderValue, Method};
 
 use crate::config;
 
-/// One path matcher for each method, so that a path which is special for one method is still found
-/// by another under a wider pattern.
+/// A path matcher for each method, so that a path which is special for one method is still found by
+/// another method under a wider pattern.
 #[derive(Debug, Default)]
-pub(crate) struct Matcher {
+pub(crate) struct PathMatcher {
     /// Few entries: a scan is faster than a hash.
     by_method: Vec<(Method, matchit::Router<usize>)>,
 }
@@ -23,7 +23,7 @@ pub(crate) enum Matched {
     NoRoute,
 }
 
-impl Matcher {
+impl PathMatcher {
     /// A matcher for these routes.
     ///
     /// # Errors

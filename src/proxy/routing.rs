@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, Method};
 use tokio::sync::Semaphore;
 
 use super::request::inflight::Quota;
-use super::routes::{Matched, Matcher};
+use super::routes::{Matched, PathMatcher};
 use crate::config::{Config, ItemsMode, LimitsConfig, Mode, RequestMode, RouteConfig};
 use crate::idempotency::key::KeySource;
 use crate::upstream::Upstream;
@@ -30,7 +30,7 @@ pub(crate) struct Routing {
     pub(crate) limits: LimitsConfig,
     /// The limit of claims for each tenant; `None`: no limit of its own.
     pub(crate) quota: Option<Arc<Quota>>,
-    matcher: Matcher,
+    matcher: PathMatcher,
     routes: Vec<Arc<Route>>,
 }
 
@@ -59,9 +59,9 @@ pub(crate) struct Route {
 /// Treatment of duplicates, shared with the calls of the route.
 #[derive(Debug, Clone)]
 pub(crate) enum RouteMode {
-    /// One key, one request, one stored answer.
+    /// Keyed requests with a stored answer each.
     Request(Arc<RequestMode>),
-    /// One key for each item of a batch.
+    /// Batches with a key for each item.
     Items(Arc<ItemsMode>),
     /// Passed through.
     Off,
@@ -95,7 +95,7 @@ impl Routing {
             Ok(Arc::new(Route::new(route, upstream.clone(), *timeout, limits)))
         };
         Ok(Self {
-            matcher: Matcher::new(&config.routes)?,
+            matcher: PathMatcher::new(&config.routes)?,
             routes: config.routes.iter().map(resolve).collect::<Result<_, String>>()?,
             configured: config.routes.clone().into(),
             tenant_headers: config.tenant.headers.clone(),

@@ -8,12 +8,12 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::batch::cache::BatchCache;
-use super::batch::locks::Busy;
+use super::batch::locks::BatchLocks;
 use super::budget::Budget;
 use super::request::inflight::InFlight;
 use super::routing::Routing;
 use crate::config::Config;
-use crate::settle::retry::Unfinished;
+use crate::settle::retry::RetryQueue;
 use crate::shutdown;
 use crate::store::Store;
 use crate::store::cache::RecordCache;
@@ -23,7 +23,7 @@ use crate::store::cache::RecordCache;
 pub(crate) struct Gateway {
     /// The present routing; see [`Gateway::routing`].
     routing: ArcSwap<Routing>,
-    /// Where records are kept.
+    /// The store of records.
     pub(crate) store: Arc<dyn Store>,
     /// Final records that were asked for lately.
     pub(crate) hot: Arc<RecordCache>,
@@ -31,12 +31,12 @@ pub(crate) struct Gateway {
     pub(crate) batch_replies: BatchCache,
     /// The calls in flight in this process.
     pub(crate) calls: Arc<InFlight>,
-    /// What batches of this process are sending.
-    pub(crate) busy: Arc<Busy>,
+    /// Locks of the batches that this process is sending.
+    pub(crate) busy: Arc<BatchLocks>,
     /// Calls and connections that a drain waits for.
     pub(crate) tasks: TaskTracker,
-    /// What the store did not confirm and is tried again.
-    pub(crate) unfinished: Unfinished,
+    /// Changes that the store did not confirm, to be repeated.
+    pub(crate) unfinished: RetryQueue,
     pub(crate) budget: Arc<Budget>,
     /// Permits of the calls in flight, `most_claims` in all.
     pub(crate) claims: Arc<Semaphore>,
@@ -49,7 +49,7 @@ impl Gateway {
         self.routing.load_full()
     }
 
-    /// How many calls are in flight, batches included.
+    /// Number of calls in flight, batches included.
     pub(crate) fn calling(&self) -> usize {
         self.most_claims - self.claims.available_permits()
     }
@@ -92,7 +92,7 @@ impl Gateway {
             busy: Arc::default(),
             store,
             tasks,
-            unfinished: Unfinished::new(limits.in_flight),
+            unfinished: RetryQueue::new(limits.in_flight),
         }))
     }
 }

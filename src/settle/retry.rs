@@ -26,7 +26,7 @@ const LINGER: u32 = 9;
 
 /// The changes that are tried again, up to a limit.
 #[derive(Debug)]
-pub(crate) struct Unfinished {
+pub(crate) struct RetryQueue {
     /// Outcomes and withdrawals each have their own: what was refused during an outage must not
     /// take the place of what was carried out.
     outcomes: Arc<Semaphore>,
@@ -37,16 +37,16 @@ pub(crate) struct Unfinished {
     recording: TaskTracker,
 }
 
-/// What a change is that the store did not confirm.
+/// Meaning of a change that the store did not confirm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// What is known of a call that was sent.
+pub(crate) enum RetryKind {
+    /// The outcome of a call that was sent.
     Outcome,
     /// A claim for which nothing was sent.
     Withdrawal,
 }
 
-impl Unfinished {
+impl RetryQueue {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             outcomes: Arc::new(Semaphore::new(limit)),
@@ -62,11 +62,11 @@ impl Unfinished {
         &self,
         store: &Arc<dyn Store>,
         changes: Vec<Change>,
-        (attempt, kind): (Nonce, Kind),
+        (attempt, kind): (Nonce, RetryKind),
     ) {
         let (permits, tasks) = match kind {
-            Kind::Outcome => (&self.outcomes, &self.recording),
-            Kind::Withdrawal => (&self.withdrawals, &self.tasks),
+            RetryKind::Outcome => (&self.outcomes, &self.recording),
+            RetryKind::Withdrawal => (&self.withdrawals, &self.tasks),
         };
         let Ok(permit) = permits.clone().try_acquire_owned() else {
             tracing::error!(
@@ -97,7 +97,7 @@ async fn insist(
             Ok(Swap::Done) => return,
             Ok(Swap::Lost { index, winner }) => {
                 let Some(change) = changes.get_mut(index) else { return };
-                if met(change, winner.as_deref(), &attempt) == Met::Made {
+                if met(change, winner.as_deref(), &attempt) == SwapConflict::Made {
                     return;
                 }
                 if !rebase(&*store, &mut changes, &attempt).await {
@@ -131,8 +131,8 @@ async fn rebase(store: &dyn Store, changes: &mut Vec<Change>, attempt: &Nonce) -
     for (change, now) in changes.iter().zip(&found) {
         let mut change = change.clone();
         match met(&mut change, now.as_ref(), attempt) {
-            Met::Awaiting | Met::Untouched => own.push(change),
-            Met::Made | Met::Nothing | Met::Other => {}
+            SwapConflict::Awaiting | SwapConflict::Untouched => own.push(change),
+            SwapConflict::Made | SwapConflict::Nothing | SwapConflict::Other => {}
         }
     }
     if own.is_empty() {
@@ -142,10 +142,10 @@ async fn rebase(store: &dyn Store, changes: &mut Vec<Change>, attempt: &Nonce) -
     true
 }
 
-/// What a change met that was lost.
+/// Reason for a lost swap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Met {
-    /// What it puts: an earlier try was made after all.
+enum SwapConflict {
+    /// The store has the record that the change puts: an earlier try was made after all.
     Made,
     /// Its own attempt, unknown since this process was taken for dead. What this process knows of
     /// the attempt is the truth and settles it; the change fits now.
@@ -158,22 +158,22 @@ enum Met {
     Other,
 }
 
-fn met(change: &mut Change, winner: Option<&Record>, attempt: &Nonce) -> Met {
+fn met(change: &mut Change, winner: Option<&Record>, attempt: &Nonce) -> SwapConflict {
     match (winner, &mut change.put) {
-        (None, None) => Met::Nothing,
-        (Some(winner), Some(put)) if **put == *winner => Met::Made,
+        (None, None) => SwapConflict::Nothing,
+        (Some(winner), Some(put)) if **put == *winner => SwapConflict::Made,
         (Some(winner), _)
             if change.expect == Some(winner.version) && winner.attempt == *attempt =>
         {
-            Met::Untouched
+            SwapConflict::Untouched
         }
         (Some(winner), put) if winner.awaits(attempt) => {
             change.expect = Some(winner.version);
             if let Some(put) = put {
                 Arc::make_mut(put).version = winner.version.wrapping_add(1);
             }
-            Met::Awaiting
+            SwapConflict::Awaiting
         }
-        (None | Some(_), _) => Met::Other,
+        (None | Some(_), _) => SwapConflict::Other,
     }
 }

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use super::claims::{self, Claim, ClaimedItems};
+use super::claims::{self, ClaimResult, ClaimedItems};
 use super::ledger::{self, Records};
-use super::read::Intake;
-use super::remote::{Elsewhere, follows};
+use super::read::BatchInput;
+use super::remote::{RemoteWait, follows};
 use super::response::{parallel, replay, reused};
 use crate::config::ItemsMode;
 use crate::items::{self, BatchDecision, BatchPlan, ItemDecision};
 use crate::problem::Problem;
-use crate::proxy::answer::Answer;
+use crate::proxy::answer::AnswerResult;
 use crate::proxy::reply;
 use crate::proxy::request::claim::MAX_TRIES;
 use crate::proxy::request::read as intake;
@@ -31,9 +31,9 @@ pub(crate) struct Claiming<'a> {
 impl Claiming<'_> {
     /// Claims what is missing, or says what the records have become meanwhile; gives the claim and
     /// the body to send. What another process is sending is waited for.
-    pub(crate) async fn claim(&mut self) -> Result<(ClaimedItems, Bytes), Answer> {
+    pub(crate) async fn claim(&mut self) -> Result<(ClaimedItems, Bytes), AnswerResult> {
         let (gateway, mode) = (self.gateway, self.mode);
-        let mut elsewhere = Elsewhere::default();
+        let mut elsewhere = RemoteWait::default();
         let mut dropped = gateway.hot.generation();
         let mut tries = 0;
         while tries < MAX_TRIES {
@@ -43,9 +43,9 @@ impl Claiming<'_> {
                     let body = body_to_send(mode, intake, plan).map_err(Err)?;
                     let claim = claims::claim(gateway, intake, self.route, mode, (plan, records));
                     match claim.await {
-                        Ok(Claim::Made(claimed)) => return Ok((claimed, body)),
-                        Ok(Claim::Lost) => None,
-                        Ok(Claim::NotItsTurn { id, owner }) => {
+                        Ok(ClaimResult::Made(claimed)) => return Ok((claimed, body)),
+                        Ok(ClaimResult::Lost) => None,
+                        Ok(ClaimResult::NotItsTurn { id, owner }) => {
                             Some(elsewhere.follow(gateway, id, owner))
                         }
                         Err(problem) => return Err(self.without_a_claim(problem, dropped).await),
@@ -81,7 +81,7 @@ impl Claiming<'_> {
 
     /// The answer of a batch that cannot be claimed: a disk without room for claims can be read all
     /// the same. One on a server that did not answer is not asked again.
-    async fn without_a_claim(&mut self, problem: Problem, dropped: u64) -> Answer {
+    async fn without_a_claim(&mut self, problem: Problem, dropped: u64) -> AnswerResult {
         if self.gateway.store.is_shared() || self.look().await.is_err() {
             return Err(problem);
         }
@@ -96,7 +96,7 @@ impl Claiming<'_> {
 
     /// Waits until what is followed may have changed, at most as long as the client would; says
     /// whether it may.
-    async fn wait(&self, elsewhere: &mut Elsewhere) -> bool {
+    async fn wait(&self, elsewhere: &mut RemoteWait) -> bool {
         let Ok(_waiting) = self.route.waiters.try_acquire() else {
             return false;
         };
@@ -107,7 +107,7 @@ impl Claiming<'_> {
 /// The body upstream; that of the client where nothing changes.
 pub(crate) fn body_to_send(
     mode: &ItemsMode,
-    intake: &mut Intake,
+    intake: &mut BatchInput,
     plan: &BatchPlan,
 ) -> Result<Bytes, Problem> {
     let whole = &mut intake.whole;
@@ -129,7 +129,7 @@ pub(crate) fn body_to_send(
 
 /// A batch that has something to send.
 pub(crate) struct Start {
-    pub(crate) intake: Box<Intake>,
+    pub(crate) intake: Box<BatchInput>,
     pub(crate) records: Records,
     pub(crate) plan: BatchPlan,
     /// Until when it may wait for what other processes are sending.

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::ledger::{Records, forgotten, unavailable};
-use super::read::Intake;
-use super::serialize::Turns;
+use super::read::BatchInput;
+use super::serialize::SerializeRecords;
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
 use crate::idempotency::fingerprint::Fingerprint;
@@ -21,7 +21,7 @@ use crate::proxy::reply;
 use crate::proxy::request::claim::{MAX_TRIES, first_version};
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
-use crate::settle::retry::Kind;
+use crate::settle::retry::RetryKind;
 use crate::store::{Change, StoreError, Swap};
 
 /// A durable claim of some items of a batch. Dropped before its outcome was recorded (a panic, a
@@ -29,17 +29,17 @@ use crate::store::{Change, StoreError, Swap};
 pub(crate) struct ClaimedItems {
     gateway: Arc<Gateway>,
     retention: Retention,
-    /// That of all its records.
+    /// The attempt that all claimed records name.
     attempt: Nonce,
-    items: Vec<Entry>,
+    items: Vec<ClaimedItem>,
     /// Given back with the outcome, unless they are kept longer.
-    turns: Turns,
+    turns: SerializeRecords,
     keeps_turns: bool,
     settled: bool,
 }
 
-/// One item that was claimed.
-struct Entry {
+/// A claimed item.
+struct ClaimedItem {
     /// Its place in the batch.
     at: usize,
     id: RecordId,
@@ -47,25 +47,25 @@ struct Entry {
     record: Arc<Record>,
 }
 
-/// What claiming came to.
-pub(crate) enum Claim {
+/// Result of a claim.
+pub(crate) enum ClaimResult {
     Made(ClaimedItems),
     /// A record is not what was read: read again, plan again.
     Lost,
-    /// It is the turn of another process's batch.
+    /// Another process's batch has the turn of a `serialize_by` value.
     NotItsTurn {
         /// The turn.
         id: RecordId,
-        /// Whose it is.
+        /// The process that has the turn.
         owner: Nonce,
     },
 }
 
-/// What recording an outcome came to.
+/// Records after an outcome was recorded.
 pub(crate) struct Recorded {
     /// The records now, by place in the batch, those that were removed included.
     pub(crate) records: Vec<(usize, Arc<Record>)>,
-    /// Whether they are durable.
+    /// Set when the records are durable.
     pub(crate) durable: bool,
 }
 
@@ -75,14 +75,14 @@ pub(crate) struct Recorded {
 /// When the store does not confirm it; nothing may be sent.
 pub(crate) async fn claim(
     gateway: &Arc<Gateway>,
-    intake: &mut Intake,
+    intake: &mut BatchInput,
     route: &Route,
     mode: &ItemsMode,
     (plan, records): (&BatchPlan, &Records),
-) -> Result<Claim, Problem> {
+) -> Result<ClaimResult, Problem> {
     let retention = mode.record.retention;
     let now = gateway.store.now();
-    let draft = Draft {
+    let draft = ItemDraft {
         now,
         retention,
         attempt: nonce::bytes(),
@@ -102,9 +102,10 @@ pub(crate) async fn claim(
         let (id, expect) = (intake.ids[at], known.map(|record| record.version));
         let record = Arc::new(record);
         changes.push(Change { id, expect, put: Some(record.clone()) });
-        items.push(Entry { at, id, record });
+        items.push(ClaimedItem { at, id, record });
     }
-    let turns = Turns::of(gateway, &intake.batch, items.first().map(|entry| &*entry.record));
+    let turns =
+        SerializeRecords::of(gateway, &intake.batch, items.first().map(|entry| &*entry.record));
     changes.extend(turns.take());
     let swapped = gateway.store.swap(changes).await;
     let settled = swapped.is_ok();
@@ -114,13 +115,13 @@ pub(crate) async fn claim(
     match swapped {
         Ok(Swap::Done) => {
             claimed.settled = false;
-            Ok(Claim::Made(claimed))
+            Ok(ClaimResult::Made(claimed))
         }
         Ok(Swap::Lost { index, winner }) => {
             let turn = index.checked_sub(claimed.items.len()).and_then(|at| claimed.turns.id(at));
             Ok(match turn.zip(winner) {
-                Some((id, winner)) => Claim::NotItsTurn { id, owner: winner.owner },
-                None => Claim::Lost,
+                Some((id, winner)) => ClaimResult::NotItsTurn { id, owner: winner.owner },
+                None => ClaimResult::Lost,
             })
         }
         Err(error) => {
@@ -130,8 +131,8 @@ pub(crate) async fn claim(
     }
 }
 
-/// What the records of one attempt have in common.
-struct Draft<'a> {
+/// Fields that the records of one attempt have in common.
+struct ItemDraft<'a> {
     now: Timestamp,
     retention: Retention,
     attempt: [u8; 16],
@@ -139,11 +140,11 @@ struct Draft<'a> {
     route: &'a Arc<str>,
 }
 
-impl Draft<'_> {
+impl ItemDraft<'_> {
     /// The record of an item of which `units` are about to be sent.
     fn record(
         &self,
-        intake: &Intake,
+        intake: &BatchInput,
         at: usize,
         units: u64,
         known: Option<&Record>,
@@ -223,14 +224,14 @@ impl ClaimedItems {
                         Err(error) => {
                             tracing::error!(%error, "the records of a batch cannot be read");
                             let (changes, _) = self.outcome(forget, &next);
-                            self.finish_later(changes, Kind::Outcome);
+                            self.finish_later(changes, RetryKind::Outcome);
                         }
                     }
                 }
                 Err(error) => {
                     tracing::error!(%error, "the outcome of a batch could not be recorded");
                     let (changes, _) = self.outcome(forget, &next);
-                    self.finish_later(changes, Kind::Outcome);
+                    self.finish_later(changes, RetryKind::Outcome);
                 }
             }
             return Recorded { records, durable: false };
@@ -299,8 +300,8 @@ impl ClaimedItems {
         Ok(true)
     }
 
-    /// What the store did not confirm is tried again until it has it.
-    fn finish_later(&mut self, changes: Vec<Change>, kind: Kind) {
+    /// Queues changes that the store did not confirm, to be repeated until the store has them.
+    fn finish_later(&mut self, changes: Vec<Change>, kind: RetryKind) {
         self.settled = true;
         self.gateway.unfinished.finish(&self.gateway.store, changes, (self.attempt, kind));
     }
@@ -332,7 +333,7 @@ impl ClaimedItems {
             })
             .chain(self.turns.give_back())
             .collect();
-        self.finish_later(changes, Kind::Withdrawal);
+        self.finish_later(changes, RetryKind::Withdrawal);
     }
 
     /// From now on the turns stay with this call, whatever is recorded, until they are given back.
@@ -347,7 +348,7 @@ impl ClaimedItems {
             // One that is another's by now is none of this call's.
             if let Err(error) = self.gateway.store.swap(vec![change.clone()]).await {
                 tracing::error!(%error, "a turn could not be given back yet");
-                self.finish_later(vec![change], Kind::Outcome);
+                self.finish_later(vec![change], RetryKind::Outcome);
             }
         }
         self.turns.clear();
@@ -358,7 +359,7 @@ impl ClaimedItems {
         self.gateway.store.now()
     }
 
-    /// How many items were claimed.
+    /// Number of claimed items.
     pub(crate) fn len(&self) -> usize {
         self.items.len()
     }
@@ -372,7 +373,7 @@ impl Drop for ClaimedItems {
         if self.settled {
             if self.keeps_turns && !self.turns.is_empty() {
                 let changes = self.turns.give_back().collect();
-                self.finish_later(changes, Kind::Outcome);
+                self.finish_later(changes, RetryKind::Outcome);
             }
             return;
         }
@@ -387,6 +388,6 @@ impl Drop for ClaimedItems {
             })
             .chain(self.turns.give_back())
             .collect();
-        self.finish_later(changes, Kind::Outcome);
+        self.finish_later(changes, RetryKind::Outcome);
     }
 }

@@ -13,8 +13,8 @@ use tokio::time::timeout;
 use super::claim::{Claiming, Start};
 use super::claims::{ClaimedItems, Recorded};
 use super::ledger::{Records, as_told};
-use super::locks::{Hold, Name};
-use super::read::Intake;
+use super::locks::{LockName, LockSet};
+use super::read::BatchInput;
 use super::response;
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
@@ -25,12 +25,12 @@ use crate::idempotency::outcome::Verdict as StatusVerdict;
 use crate::idempotency::{RecordId, TenantId};
 use crate::items::{self, BatchOutcome, BatchPlan, ResponseShape, join};
 use crate::problem::{Disposition, Problem};
-use crate::proxy::answer::{Answer, quota_exceeded, too_many_claims};
+use crate::proxy::answer::{AnswerResult, quota_exceeded, too_many_claims};
 use crate::proxy::budget::Reservation;
 use crate::proxy::collect::Collected;
-use crate::proxy::request::forward::{self, End, Sending};
+use crate::proxy::request::forward::{self, SendOutcome, SendRules};
 use crate::proxy::request::inflight::Share;
-use crate::proxy::request::read::Whole;
+use crate::proxy::request::read::BufferedRequest;
 use crate::proxy::routing::{Route, Routing};
 use crate::proxy::state::Gateway;
 use crate::proxy::{reply, rewrite};
@@ -40,13 +40,13 @@ use crate::proxy::{reply, rewrite};
 const READ: u64 = 16 << 20;
 
 /// The duty to tell the client what came of its batch, and to let the next one go.
-pub(crate) struct Conclusion {
-    pub(crate) hold: Hold,
-    pub(crate) first: oneshot::Sender<Answer>,
+pub(crate) struct BatchResponder {
+    pub(crate) hold: LockSet,
+    pub(crate) first: oneshot::Sender<AnswerResult>,
 }
 
-impl Conclusion {
-    fn tell(self, answer: Answer) {
+impl BatchResponder {
+    fn tell(self, answer: AnswerResult) {
         // First: a client that sends its next batch at once must not meet this one.
         drop(self.hold);
         // The client may have gone; nobody is harmed.
@@ -55,21 +55,21 @@ impl Conclusion {
 
     /// Tells that time ran out. The call is still open: no other batch with one of these
     /// `serialize_by` values may begin before it has ended.
-    fn tell_and_keep(self, serial: Vec<Name>) -> Hold {
+    fn tell_and_keep(self, serial: Vec<LockName>) -> LockSet {
         let kept = self.hold.keep(serial);
         let _ = self.first.send(Err(reply::outcome_unknown(StatusCode::GATEWAY_TIMEOUT)));
         kept
     }
 }
 
-/// What a call takes up while it runs: a place among the claims at once, and a share of its
+/// Permits that a call holds while it runs: a place among the claims at once, and a share of its
 /// tenant's quota.
-pub(crate) struct Places {
+pub(crate) struct CallPermits {
     _permit: OwnedSemaphorePermit,
     _share: Option<Share>,
 }
 
-impl Places {
+impl CallPermits {
     /// # Errors
     /// When there is none; nothing was claimed.
     pub(crate) fn take(
@@ -90,15 +90,15 @@ pub(crate) fn lead(
     gateway: &Arc<Gateway>,
     rules: (Arc<Route>, Arc<ItemsMode>),
     start: Start,
-    conclusion: Conclusion,
-    places: Places,
+    conclusion: BatchResponder,
+    places: CallPermits,
 ) {
     let task = run(gateway.clone(), rules, start, conclusion, places);
     gateway.tasks.spawn(Box::pin(task));
 }
 
 /// Everything about a call from its claim on.
-struct Call<'a> {
+struct ItemsCall<'a> {
     mode: &'a ItemsMode,
     batch: items::Batch,
     records: Records,
@@ -109,8 +109,8 @@ async fn run(
     gateway: Arc<Gateway>,
     (route, mode): (Arc<Route>, Arc<ItemsMode>),
     start: Start,
-    conclusion: Conclusion,
-    places: Places,
+    conclusion: BatchResponder,
+    places: CallPermits,
 ) {
     failpoint::point(Point::BeforeClaim);
     let life = gateway.store.life();
@@ -131,14 +131,14 @@ async fn run(
         claimed.release().await;
         return conclusion.tell(Err(reply::store_unavailable()));
     }
-    let Intake { batch, whole, .. } = *intake;
-    let Whole { mut head, peer, body: received, reservation } = whole;
+    let BatchInput { batch, whole, .. } = *intake;
+    let BufferedRequest { mut head, peer, body: received, reservation } = whole;
     if body != received {
         response::forget_bytes(&mut head.headers);
     }
     let request = rewrite::to_backend(&route, head, peer, body, true);
-    let call = Call { mode: &mode, batch, records, plan };
-    let sending = Sending {
+    let call = ItemsCall { mode: &mode, batch, records, plan };
+    let sending = SendRules {
         route: &route,
         most: mode.record.max_stored_body.max(READ),
         replayed_header: &mode.duplicates.replayed_header,
@@ -161,16 +161,16 @@ async fn run(
     };
     failpoint::point(Point::AfterAnswer);
     match end {
-        End::NotSent(reason) => {
+        SendOutcome::NotSent(reason) => {
             tracing::warn!(items = claimed.len(), reason, "the backend could not be reached");
             claimed.release().await;
             conclusion.tell(Err(forward::unreachable()));
         }
-        End::Lost(reason, detail) => {
+        SendOutcome::Lost(reason, detail) => {
             lose(&mut claimed, reason, &detail).await;
             conclusion.tell(Err(reply::outcome_unknown(StatusCode::BAD_GATEWAY)));
         }
-        End::Answered(answer) => call.answered(&mut claimed, answer, conclusion).await,
+        SendOutcome::Answered(answer) => call.answered(&mut claimed, answer, conclusion).await,
     }
     drop(places);
 }
@@ -180,13 +180,13 @@ async fn lose(claimed: &mut ClaimedItems, reason: UnknownReason, detail: &str) {
     claimed.lose(reason).await;
 }
 
-impl Call<'_> {
+impl ItemsCall<'_> {
     /// A whole answer, or as much of it as may be held: records what it means, then tells.
     async fn answered(
         mut self,
         claimed: &mut ClaimedItems,
         answer: Collected,
-        conclusion: Conclusion,
+        conclusion: BatchResponder,
     ) {
         let (head, body, held) = match answer.into_whole() {
             Ok(whole) => whole,
@@ -231,7 +231,7 @@ impl Call<'_> {
         joined: &BatchOutcome,
         (recorded, released): (Recorded, bool),
         now: Timestamp,
-    ) -> Answer {
+    ) -> AnswerResult {
         let Recorded { records: recorded_now, durable } = recorded;
         if joined.shape == ResponseShape::Unreadable {
             let status = match head.status {
@@ -252,19 +252,19 @@ impl Call<'_> {
             (true, true) => Disposition::NotExecuted,
             (true, false) => Disposition::Executed,
         };
-        let brought = response::Brought { head, body, joined, disposition };
+        let brought = response::BackendPart { head, body, joined, disposition };
         response::merged(self.mode, &self.batch, &self.records, Some(brought), held)
     }
 
     /// After the timeout the client has been told and the items are unknown; what the same attempt
     /// still brings is the truth and settles them. `None`: nothing came in a second timeout's time.
-    async fn late(self, claimed: &mut ClaimedItems, end: Option<End>) {
+    async fn late(self, claimed: &mut ClaimedItems, end: Option<SendOutcome>) {
         match end {
-            None | Some(End::Lost(..)) => {}
-            Some(End::NotSent(_)) => {
+            None | Some(SendOutcome::Lost(..)) => {}
+            Some(SendOutcome::NotSent(_)) => {
                 claimed.record(true, |_, entry| entry.conclude(&ItemOutcome::NOTHING)).await;
             }
-            Some(End::Answered(answer)) => {
+            Some(SendOutcome::Answered(answer)) => {
                 let Ok((head, body, _held)) = answer.into_whole() else { return };
                 let (joined, released) = self.join(head.status, &body);
                 claimed.record(released, |at, entry| entry.conclude(said(&joined, at))).await;

@@ -12,7 +12,7 @@ use crate::proxy::reply;
 use crate::proxy::state::Gateway;
 use crate::store::StoreError;
 
-/// What the store holds for each item of a batch, in its order.
+/// Records of a batch's items, in the order of the batch.
 pub(crate) type Records = Vec<Option<Arc<Record>>>;
 
 /// Reads the records of all items.
@@ -34,7 +34,7 @@ pub(crate) fn unread(ids: &[RecordId]) -> Records {
     vec![None; ids.len()]
 }
 
-/// What to do about a batch whose items have these records.
+/// Plans a batch from the records of its items.
 pub(crate) fn plan(batch: &Batch, records: &Records, now: Timestamp) -> BatchPlan {
     let known: Vec<Option<items::ExistingItem<'_>>> = records
         .iter()

@@ -15,60 +15,63 @@ use crate::idempotency::RecordId;
 use crate::idempotency::id::BuildIdHasher;
 
 /// A record's id, or the digest of a `serialize_by` value in the same form.
-pub(crate) type Name = RecordId;
+pub(crate) type LockName = RecordId;
 
-type Held = HashMap<Name, Arc<Sending>, BuildIdHasher>;
+type HeldLocks = HashMap<LockName, Arc<ActiveBatch>, BuildIdHasher>;
 
 /// The names in use.
 #[derive(Debug, Default)]
-pub(crate) struct Busy {
-    held: Mutex<Held>,
+pub(crate) struct BatchLocks {
+    held: Mutex<HeldLocks>,
 }
 
 /// A batch that is being sent.
 #[derive(Debug)]
-pub(crate) struct Sending {
-    /// When it began.
+pub(crate) struct ActiveBatch {
+    /// Start of the call.
     pub(crate) started: Instant,
     ended: watch::Sender<bool>,
 }
 
 /// The names of one batch; given back when dropped, and whoever waits is woken.
 #[derive(Debug)]
-pub(crate) struct Hold {
-    busy: Arc<Busy>,
-    names: Vec<Name>,
-    sending: Arc<Sending>,
+pub(crate) struct LockSet {
+    busy: Arc<BatchLocks>,
+    names: Vec<LockName>,
+    sending: Arc<ActiveBatch>,
 }
 
-impl Busy {
+impl BatchLocks {
     /// Takes all of `names`, or gives the batch that has one of them.
-    pub(crate) fn hold(self: &Arc<Self>, mut names: Vec<Name>) -> Result<Hold, Arc<Sending>> {
+    pub(crate) fn hold(
+        self: &Arc<Self>,
+        mut names: Vec<LockName>,
+    ) -> Result<LockSet, Arc<ActiveBatch>> {
         names.sort_unstable();
         names.dedup();
         let sending =
-            Arc::new(Sending { started: Instant::now(), ended: watch::Sender::new(false) });
+            Arc::new(ActiveBatch { started: Instant::now(), ended: watch::Sender::new(false) });
         let mut held = self.lock();
         if let Some(other) = names.iter().find_map(|name| held.get(name)) {
             return Err(other.clone());
         }
         held.extend(names.iter().map(|name| (*name, sending.clone())));
         drop(held);
-        Ok(Hold { busy: self.clone(), names, sending })
+        Ok(LockSet { busy: self.clone(), names, sending })
     }
 
     /// The batch that has this name.
-    pub(crate) fn holder(&self, name: &Name) -> Option<Arc<Sending>> {
+    pub(crate) fn holder(&self, name: &LockName) -> Option<Arc<ActiveBatch>> {
         self.lock().get(name).cloned()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
+    fn lock(&self) -> MutexGuard<'_, HeldLocks> {
         // Nothing between lock and unlock can leave the map half changed.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Sending {
+impl ActiveBatch {
     /// Returns when the batch has its outcome, or nobody sends it any more.
     pub(crate) async fn ended(&self) {
         // The sender lives in `self`, so waiting can only end with the value.
@@ -76,11 +79,11 @@ impl Sending {
     }
 }
 
-impl Hold {
+impl LockSet {
     /// Keeps some of the names, and gives the others back.
-    pub(crate) fn keep(self, names: Vec<Name>) -> Self {
+    pub(crate) fn keep(self, names: Vec<LockName>) -> Self {
         let (started, ended) = (self.sending.started, watch::Sender::new(false));
-        let sending = Arc::new(Sending { started, ended });
+        let sending = Arc::new(ActiveBatch { started, ended });
         let mut held = self.busy.lock();
         for name in &names {
             // From one to the other without a moment in between: whoever waits finds it taken again.
@@ -91,7 +94,7 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for LockSet {
     fn drop(&mut self) {
         let mut held = self.busy.lock();
         for name in &self.names {
@@ -112,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_batch_takes_all_of_its_names_or_none() {
-        let busy = Arc::new(Busy::default());
+        let busy = Arc::new(BatchLocks::default());
         let name = |number| RecordId::from_bytes([number; 16]);
         let first = busy.hold(vec![name(1), name(2), name(1)]).expect("free");
         assert!(busy.hold(vec![name(3), name(2)]).is_err());

@@ -26,11 +26,11 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use self::claim::Start;
-use self::locks::Sending;
-use self::read::{Read, read};
-use self::remote::{Elsewhere, follows};
+use self::locks::ActiveBatch;
+use self::read::{BatchRead, read};
+use self::remote::{RemoteWait, follows};
 use self::response::{parallel, refused, replay, reused};
-use super::answer::{Answer, first_answer};
+use super::answer::{AnswerResult, first_answer};
 use super::incoming::Arrived;
 use super::reply;
 use super::routing::Route;
@@ -48,19 +48,19 @@ pub(crate) async fn exchange(
     route: &Arc<Route>,
     mode: &Arc<ItemsMode>,
     arrived: Box<Arrived<'_>>,
-) -> Answer {
+) -> AnswerResult {
     let routing = arrived.routing;
     let mut intake = match read(gateway, route, mode, arrived).await? {
-        Read::Batch(intake) => intake,
-        Read::Known(merged) => return response::again(mode, &merged, None),
-        Read::Refused(error) => return refused(mode, error),
+        BatchRead::Batch(intake) => intake,
+        BatchRead::Known(merged) => return response::again(mode, &merged, None),
+        BatchRead::Refused(error) => return refused(mode, error),
     };
     let end = Instant::now() + mode.duplicates.wait;
     let mut looks = 0;
     // Most batches are new: their claim is tried at once, and when it loses, the records are read.
     let mut looked = false;
     let mut waiting = None;
-    let mut elsewhere = Elsewhere::default();
+    let mut elsewhere = RemoteWait::default();
     loop {
         let dropped = gateway.hot.generation();
         let records = match looked {
@@ -74,14 +74,14 @@ pub(crate) async fn exchange(
             BatchDecision::Send => {
                 let hold = gateway.busy.hold(intake.names(&plan));
                 match hold
-                    .map(|hold| (hold, forward::Places::take(gateway, routing, intake.tenant)))
+                    .map(|hold| (hold, forward::CallPermits::take(gateway, routing, intake.tenant)))
                 {
                     Ok((hold, Ok(places))) => {
                         // Its turn has come: the place is for those who still wait.
                         drop(waiting.take());
                         let (first, answered) = oneshot::channel();
                         let start = Start { intake, records, plan, until: end };
-                        let conclusion = forward::Conclusion { hold, first };
+                        let conclusion = forward::BatchResponder { hold, first };
                         let rules = (route.clone(), mode.clone());
                         forward::lead(gateway, rules, start, conclusion, places);
                         let within = mode.duplicates.answer_within;
@@ -93,14 +93,12 @@ pub(crate) async fn exchange(
                         continue;
                     }
                     Ok((_, Err(problem))) => return Err(problem),
-                    Err(sending) => Sender::Here(sending),
+                    Err(sending) => Holder::Local(sending),
                 }
             }
             BatchDecision::InFlight { item } => match gateway.busy.holder(&intake.ids[item]) {
-                Some(sending) => Sender::Here(sending),
-                None if follows(gateway, &mut elsewhere, &intake, &records, item) => {
-                    Sender::Elsewhere
-                }
+                Some(sending) => Holder::Local(sending),
+                None if follows(gateway, &mut elsewhere, &intake, &records, item) => Holder::Remote,
                 None => {
                     looks += 1;
                     if looks < MAX_LOOKS {
@@ -125,8 +123,8 @@ pub(crate) async fn exchange(
         intake.digests = None;
         let ended = async {
             match &sending {
-                Sender::Here(sending) => sending.ended().await,
-                Sender::Elsewhere => elsewhere.changed(gateway).await,
+                Holder::Local(sending) => sending.ended().await,
+                Holder::Remote => elsewhere.changed(gateway).await,
             }
         };
         if timeout_at(end, ended).await.is_err() {
@@ -136,19 +134,19 @@ pub(crate) async fn exchange(
     }
 }
 
-/// Who is sending what a batch waits for.
-enum Sender {
+/// Holder of what a batch waits for.
+enum Holder {
     /// A batch of this process.
-    Here(Arc<Sending>),
-    /// Another process.
-    Elsewhere,
+    Local(Arc<ActiveBatch>),
+    /// A batch of another process.
+    Remote,
 }
 
-impl Sender {
+impl Holder {
     /// When its batch may be expected to end: one that has run for some time is given as much
     /// again.
     fn rest(&self) -> Duration {
-        let Self::Here(sending) = self else { return reply::RETRY_LATER };
+        let Self::Local(sending) = self else { return reply::RETRY_LATER };
         sending.started.elapsed().clamp(Duration::from_secs(1), Duration::from_secs(30))
     }
 }

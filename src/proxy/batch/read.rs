@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::cache::BatchReply;
-use super::locks::Name;
+use super::locks::LockName;
 use crate::config::ItemsMode;
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::{RecordId, TenantId};
@@ -13,12 +13,12 @@ use crate::items::{self, Batch, BatchError, BatchPlan, BatchRequest, ItemDigests
 use crate::json::Document;
 use crate::problem::Problem;
 use crate::proxy::incoming::Arrived;
-use crate::proxy::request::read::{self as intake, Whole};
+use crate::proxy::request::read::{self as intake, BufferedRequest};
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 
 /// A batch, whole and valid.
-pub(crate) struct Intake {
+pub(crate) struct BatchInput {
     pub(crate) tenant: TenantId,
     pub(crate) batch: Batch,
     /// The digests of its items' members, for the records of new ones. They are not kept while it
@@ -32,12 +32,12 @@ pub(crate) struct Intake {
     pub(crate) parameters: Vec<(String, String)>,
     /// Names the very bytes of the request, and what else decides its answer but the records.
     pub(crate) verbatim: RecordId,
-    pub(crate) whole: Whole,
+    pub(crate) whole: BufferedRequest,
 }
 
-/// What came of reading a request.
-pub(crate) enum Read {
-    Batch(Box<Intake>),
+/// Result of reading a request.
+pub(crate) enum BatchRead {
+    Batch(Box<BatchInput>),
     /// Its answer is known: nothing is to be sent for it any more.
     Known(Arc<BatchReply>),
     Refused(BatchError),
@@ -49,7 +49,7 @@ pub(crate) async fn read(
     route: &Route,
     mode: &ItemsMode,
     arrived: Box<Arrived<'_>>,
-) -> Result<Read, Problem> {
+) -> Result<BatchRead, Problem> {
     let Arrived { head, body, client, path, routing } = *arrived;
     intake::refuse_nominations(&routing.tenant_headers, &[], None, &head.headers)?;
     let (body, reservation) = intake::read_body(gateway, route, body, None).await?;
@@ -61,15 +61,15 @@ pub(crate) async fn read(
     if let Some(merged) =
         gateway.batch_replies.get(&verbatim, gateway.store.now(), gateway.hot.generation())
     {
-        return Ok(Read::Known(merged));
+        return Ok(BatchRead::Known(merged));
     }
     let document = match Document::parse(&body) {
         Ok(document) => document,
-        Err(error) => return Ok(Read::Refused(BatchError::NotJson(error))),
+        Err(error) => return Ok(BatchRead::Refused(BatchError::NotJson(error))),
     };
     let (batch, digests) = match Batch::read(&mode.rules, &request, &document) {
         Ok((batch, digests)) => (batch, Some(digests)),
-        Err(error) => return Ok(Read::Refused(error)),
+        Err(error) => return Ok(BatchRead::Refused(error)),
     };
     let scope = items::scope(&mode.ledger);
     let id = |item: &items::batch::Item| RecordId::new(&tenant, &scope, &item.id);
@@ -77,9 +77,9 @@ pub(crate) async fn read(
     let subject = mode.record.subject.as_ref();
     let subject = subject.and_then(|at| intake::subject(&document, at, &tenant));
     drop(document);
-    let whole = Whole { head, peer: client.ip, body, reservation };
-    let intake = Intake { tenant, batch, digests, ids, subject, parameters, verbatim, whole };
-    Ok(Read::Batch(Box::new(intake)))
+    let whole = BufferedRequest { head, peer: client.ip, body, reservation };
+    let intake = BatchInput { tenant, batch, digests, ids, subject, parameters, verbatim, whole };
+    Ok(BatchRead::Batch(Box::new(intake)))
 }
 
 /// A digest of everything that decides what a batch is told, but the records.
@@ -106,9 +106,9 @@ pub(crate) fn borrowed(parameters: &[(String, String)]) -> Vec<(&str, &str)> {
     parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
-impl Intake {
-    /// What the batch must have for itself to send what `plan` says.
-    pub(crate) fn names(&self, plan: &BatchPlan) -> Vec<Name> {
+impl BatchInput {
+    /// Names that the batch must lock to send what `plan` says.
+    pub(crate) fn names(&self, plan: &BatchPlan) -> Vec<LockName> {
         let items = plan.sent().map(|(at, _)| self.ids[at]);
         items.chain(self.batch.serial.iter().copied().map(RecordId::from_bytes)).collect()
     }

@@ -1,8 +1,8 @@
-//! What a batch waits for in other processes: an item that one of them has in flight, or a turn that
-//! is another batch's.
+//! Waiting for other processes: for an item that another process has in flight, or for a turn that
+//! another process's batch has.
 
 use super::ledger::Records;
-use super::read::Intake;
+use super::read::BatchInput;
 use crate::idempotency::RecordId;
 use crate::idempotency::record::Nonce;
 use crate::proxy::state::Gateway;
@@ -10,9 +10,9 @@ use crate::store::watch::Watch;
 
 /// The record of another process that a batch waits for.
 #[derive(Default)]
-pub(crate) struct Elsewhere(Option<(RecordId, Nonce, Watch)>);
+pub(crate) struct RemoteWait(Option<(RecordId, Nonce, Watch)>);
 
-impl Elsewhere {
+impl RemoteWait {
     /// Follows this record; `false`: no other process has it in flight.
     pub(crate) fn follow(&mut self, gateway: &Gateway, id: RecordId, owner: Nonce) -> bool {
         if !gateway.store.is_shared() || owner == gateway.store.owner() {
@@ -42,11 +42,11 @@ impl Elsewhere {
     }
 }
 
-/// Whether another process has this item in flight; then it is followed.
+/// Follows an item that another process has in flight; `false`: no other process has.
 pub(crate) fn follows(
     gateway: &Gateway,
-    elsewhere: &mut Elsewhere,
-    intake: &Intake,
+    elsewhere: &mut RemoteWait,
+    intake: &BatchInput,
     records: &Records,
     item: usize,
 ) -> bool {

@@ -1,4 +1,4 @@
-//! What the clients of a batch API are told: the merged answer, and refusals in the backend's words.
+//! Answers of a batch API: the merged answer, and refusals in the backend's words.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use http::{Response, StatusCode, response};
 
 use super::cache::BatchReply;
 use super::ledger::{Records, as_told};
-use super::read::Intake;
+use super::read::BatchInput;
 use crate::body::{Body, OwningBody, full};
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
 use crate::items::rules::{Fulfillment, Refusal};
 use crate::items::{self, BatchError, BatchOutcome, Ledger};
 use crate::problem::{Dialect, Disposition, Problem, STATUS, Slug};
-use crate::proxy::answer::{Answer, report};
+use crate::proxy::answer::{AnswerResult, report};
 use crate::proxy::budget::Reservation;
 use crate::proxy::reply;
 use crate::proxy::request::read as intake;
@@ -45,11 +45,11 @@ pub(crate) fn forget_bytes(headers: &mut HeaderMap) {
 }
 
 /// The backend's part in an answer.
-pub(crate) struct Brought<'a> {
+pub(crate) struct BackendPart<'a> {
     pub(crate) head: response::Parts,
     pub(crate) body: &'a Bytes,
     pub(crate) joined: &'a BatchOutcome,
-    /// What the call came to, unless an item is unknown.
+    /// Disposition of the call, unless an item is unknown.
     pub(crate) disposition: Disposition,
 }
 
@@ -70,9 +70,9 @@ pub(crate) fn merged(
     mode: &ItemsMode,
     batch: &items::Batch,
     records: &Records,
-    brought: Option<Brought<'_>>,
+    brought: Option<BackendPart<'_>>,
     held: Option<Reservation>,
-) -> Answer {
+) -> AnswerResult {
     let entries: Option<Vec<&Ledger>> =
         records.iter().map(|record| record.as_deref()?.ledger()).collect();
     let Some(entries) = entries else {
@@ -141,8 +141,13 @@ pub(crate) fn done(
     }))
 }
 
-/// That answer: nothing was sent. `held`: memory to hold until the client has it.
-pub(crate) fn again(mode: &ItemsMode, merged: &BatchReply, held: Option<Reservation>) -> Answer {
+/// Answers with a merged answer from memory; nothing was sent. `held`: memory to hold until the
+/// client has the answer.
+pub(crate) fn again(
+    mode: &ItemsMode,
+    merged: &BatchReply,
+    held: Option<Reservation>,
+) -> AnswerResult {
     let mut response = Response::new(Body::streamed(OwningBody::new(merged.body.clone(), held)));
     // Templates have statuses that were checked.
     *response.status_mut() = StatusCode::from_u16(merged.status).unwrap_or(StatusCode::OK);
@@ -162,7 +167,7 @@ pub(crate) fn expires(records: &Records) -> Option<Timestamp> {
 }
 
 /// A refusal in the backend's own words, where there are some; else the problem.
-pub(crate) fn worded(words: Option<&Refusal>, dialect: Dialect, problem: Problem) -> Answer {
+pub(crate) fn worded(words: Option<&Refusal>, dialect: Dialect, problem: Problem) -> AnswerResult {
     let Some(words) = words else { return Err(problem) };
     let (status, body) = items::refusal(words);
     let mut response = report(&problem, dialect);
@@ -179,10 +184,10 @@ pub(crate) fn worded(words: Option<&Refusal>, dialect: Dialect, problem: Problem
 pub(crate) fn replay(
     gateway: &Gateway,
     mode: &ItemsMode,
-    intake: &Intake,
+    intake: &BatchInput,
     records: &Records,
     generation: u64,
-) -> Answer {
+) -> AnswerResult {
     let records = &*as_told(records, gateway.store.now());
     let memory = memory(gateway, records)?;
     if let Some(merged) = done(mode, &intake.batch, records, generation) {
@@ -207,7 +212,7 @@ pub(crate) fn problem(error: BatchError) -> Problem {
     Problem::new(slug, format!("{error} Nothing was sent."))
 }
 
-pub(crate) fn refused(mode: &ItemsMode, error: BatchError) -> Answer {
+pub(crate) fn refused(mode: &ItemsMode, error: BatchError) -> AnswerResult {
     let words = match error {
         BatchError::DuplicateItem { .. } => mode.rules.render.duplicate.as_ref(),
         BatchError::NotJson(_)
@@ -225,10 +230,10 @@ pub(crate) fn refused(mode: &ItemsMode, error: BatchError) -> Answer {
 /// The id of the item at this place belongs to another item.
 pub(crate) fn reused(
     mode: &ItemsMode,
-    intake: &mut Intake,
+    intake: &mut BatchInput,
     records: &Records,
     item: usize,
-) -> Answer {
+) -> AnswerResult {
     let known = records.get(item).and_then(Option::as_deref);
     let differing = known
         .zip(intake.fingerprint(mode, item))
@@ -250,8 +255,8 @@ pub(crate) fn reused(
     worded(mode.rules.render.mismatch.as_ref(), mode.dialect, problem)
 }
 
-/// Another batch with one of the items, or for the same customer, is running.
-pub(crate) fn parallel(mode: &ItemsMode, delay: Duration) -> Answer {
+/// Refuses a batch while another batch with one of its items, or for the same customer, runs.
+pub(crate) fn parallel(mode: &ItemsMode, delay: Duration) -> AnswerResult {
     let dialect: Dialect = mode.dialect;
     worded(mode.rules.render.parallel.as_ref(), dialect, reply::in_progress(delay))
 }

@@ -11,9 +11,9 @@ use crate::store::Change;
 /// The turns of a batch: one for each `serialize_by` value, so that batches of several processes go
 /// one after the other. Within one process `busy` sees to that, and a store of one process has none.
 #[derive(Default)]
-pub(crate) struct Turns(Vec<(RecordId, Arc<Record>)>);
+pub(crate) struct SerializeRecords(Vec<(RecordId, Arc<Record>)>);
 
-impl Turns {
+impl SerializeRecords {
     /// The turns that `batch` needs, as records of the attempt that `like` is a record of.
     pub(crate) fn of(gateway: &Gateway, batch: &items::Batch, like: Option<&Record>) -> Self {
         let (true, Some(like)) = (gateway.store.is_shared(), like) else { return Self::default() };
@@ -60,7 +60,7 @@ impl Turns {
         self.0.iter().map(|(id, _)| *id)
     }
 
-    /// Which turn is at this place among them.
+    /// Id of the turn at this place among the turns.
     pub(crate) fn id(&self, at: usize) -> Option<RecordId> {
         self.0.get(at).map(|(id, _)| *id)
     }
@@ -74,12 +74,12 @@ impl Turns {
         });
     }
 
-    /// Whether there are none.
+    /// Set when the batch has no turns.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// They are given back.
+    /// Forgets the turns after they were given back.
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }

@@ -13,24 +13,24 @@ use crate::idempotency::{
     Answer, Decision, Fingerprint, Record, RecordId, State, TenantId, decide,
 };
 use crate::nonce;
-use crate::proxy::reply::{self, Told};
+use crate::proxy::reply::{self, Reply};
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
-use crate::settle::retry::Kind;
+use crate::settle::retry::RetryKind;
 use crate::store::{Change, StoreError, Swap};
 
 /// How often a claim is tried again when the record it met changed under it. Each try lost to a
 /// change that somebody else made, so this is only reached under a fault.
 pub(crate) const MAX_TRIES: usize = 8;
 
-/// What a new record says.
-pub(crate) struct Draft<'a> {
+/// Contents of a new record.
+pub(crate) struct ClaimDraft<'a> {
     pub(crate) route: &'a Route,
     pub(crate) tenant: TenantId,
     pub(crate) key: Key,
     pub(crate) subject: Option<[u8; 16]>,
     pub(crate) fingerprint: Fingerprint,
-    /// How long its records are kept.
+    /// Retention of the record.
     pub(crate) retention: Retention,
 }
 
@@ -45,17 +45,17 @@ pub(crate) struct Claimed {
     settled: bool,
 }
 
-/// What was met instead of one's own record, and what `RecordCache::generation` gave before.
-pub(crate) struct Winner(Option<Box<Record>>, u64);
+/// The record that won the swap, and the value of `Hot::dropped` from before the swap.
+pub(crate) struct Existing(Option<Box<Record>>, u64);
 
-/// How recording a final answer ended.
+/// Result of recording a final answer.
 pub(crate) enum Settled {
-    /// It is durable.
+    /// The answer is durable.
     Recorded { expires: Option<Timestamp>, completed: Timestamp },
-    /// It is not known to be durable.
+    /// The store did not confirm the answer.
     NotRecorded,
     /// Somebody else settled the record; see [`Claimed::otherwise`].
-    Otherwise(Winner),
+    Otherwise(Existing),
 }
 
 impl Claimed {
@@ -64,9 +64,9 @@ impl Claimed {
     pub(crate) async fn claim(
         gateway: &Arc<Gateway>,
         id: RecordId,
-        draft: Draft<'_>,
+        draft: ClaimDraft<'_>,
         until: Instant,
-    ) -> Result<Self, Told> {
+    ) -> Result<Self, Reply> {
         let (route, retention) = (draft.route, draft.retention);
         let now = gateway.store.now();
         let attempt = nonce::bytes();
@@ -124,7 +124,7 @@ impl Claimed {
             }
         }
         tracing::error!(record = ?id, "the record kept changing; nothing was sent");
-        Err(Told::Refused(reply::store_unavailable()))
+        Err(Reply::Refused(reply::store_unavailable()))
     }
 
     pub(crate) fn id(&self) -> RecordId {
@@ -156,7 +156,7 @@ impl Claimed {
                 }
                 Ok(Swap::Lost { winner, .. }) => {
                     tracing::warn!(record = ?self.id, "the record was settled by somebody else");
-                    return Settled::Otherwise(Winner(winner, dropped));
+                    return Settled::Otherwise(Existing(winner, dropped));
                 }
                 Err(error) => {
                     tracing::error!(record = ?self.id, %error, "an outcome could not be recorded");
@@ -171,7 +171,7 @@ impl Claimed {
 
     /// What a client is told whose record somebody else settled. Only for one that is told: of a
     /// settlement by an operator it may be the first.
-    pub(crate) async fn otherwise(&self, Winner(winner, dropped): Winner) -> Told {
+    pub(crate) async fn otherwise(&self, Existing(winner, dropped): Existing) -> Reply {
         let met = winner.as_deref().map(|record| (record, dropped));
         settled_by_other(&self.gateway, self.id, met, &self.record).await
     }
@@ -211,11 +211,11 @@ impl Claimed {
         }
     }
 
-    /// What the store did not confirm is tried again until it has it.
+    /// Queues a change that the store did not confirm, to be repeated until the store has it.
     fn finish_later(&mut self, put: Option<Arc<Record>>) {
         self.settled = true;
         let change = Change { id: self.id, expect: Some(self.record.version), put };
-        let outcome = (self.record.attempt, Kind::Outcome);
+        let outcome = (self.record.attempt, RetryKind::Outcome);
         self.gateway.unfinished.finish(&self.gateway.store, vec![change], outcome);
     }
 
@@ -247,7 +247,7 @@ async fn elsewhere(
     id: RecordId,
     mut winner: Box<Record>,
     (route, until): (&Route, Instant),
-) -> Result<Option<Box<Record>>, Told> {
+) -> Result<Option<Box<Record>>, Reply> {
     if !gateway.store.is_shared() || winner.owner == gateway.store.owner() {
         return Ok(Some(winner));
     }
@@ -255,7 +255,7 @@ async fn elsewhere(
     // Those who joined have places, and this one waits for them.
     let waiting = route.waiters.try_acquire().ok();
     if waiting.is_none() && !gateway.calls.is_joined(&id) {
-        return Err(Told::InProgress);
+        return Err(Reply::InProgress);
     }
     loop {
         // Read once more than was waited: the watch may be older than the reading, not younger.
@@ -269,7 +269,7 @@ async fn elsewhere(
             watch = gateway.store.watch(id, winner.owner);
         }
         if timeout_at(until, watch.changed()).await.is_err() {
-            return Err(Told::InProgress);
+            return Err(Reply::InProgress);
         }
     }
 }
@@ -278,7 +278,7 @@ async fn elsewhere(
 fn withdraw(gateway: &Gateway, id: RecordId, claim: &Record, retention: Retention) {
     let put = claim.freed(retention, gateway.store.now()).map(Arc::new);
     let change = Change { id, expect: Some(claim.version), put };
-    let withdrawal = (claim.attempt, Kind::Withdrawal);
+    let withdrawal = (claim.attempt, RetryKind::Withdrawal);
     gateway.unfinished.finish(&gateway.store, vec![change], withdrawal);
 }
 

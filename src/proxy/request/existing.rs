@@ -1,11 +1,11 @@
-//! What a record that is there means for a request that does not claim its key.
+//! Replies to a request whose key already has a record.
 
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use crate::idempotency::{Decision, Fingerprint, Record, RecordId, decide};
-use crate::proxy::reply::{self, Told};
+use crate::proxy::reply::{self, Reply};
 use crate::proxy::state::Gateway;
 use crate::store::{Change, StoreError, Swap};
 
@@ -14,7 +14,7 @@ use crate::store::{Change, StoreError, Swap};
 const NOTE_WITHIN: Duration = Duration::from_secs(1);
 
 /// A record as it was read, and what [`RecordCache::generation`](crate::store::cache::RecordCache::generation) gave before.
-pub(crate) type Met<'a> = (&'a Record, u64);
+pub(crate) type ReadRecord<'a> = (&'a Record, u64);
 
 /// What a request is told that could not be claimed: a disk that takes no claims can be read all the
 /// same, and what is final there is true. A store on a server that did not answer is not asked again.
@@ -23,7 +23,7 @@ pub(crate) async fn without_a_claim(
     id: RecordId,
     claim: &Record,
     error: &StoreError,
-) -> Told {
+) -> Reply {
     if gateway.store.is_shared() {
         return unavailable(error);
     }
@@ -39,22 +39,22 @@ pub(crate) async fn without_a_claim(
 }
 
 /// The store did not do what was asked, and nothing was sent.
-pub(crate) fn unavailable(error: &StoreError) -> Told {
+pub(crate) fn unavailable(error: &StoreError) -> Reply {
     match error {
         StoreError::Unavailable(_) => tracing::error!(%error, "nothing was sent"),
         StoreError::Corrupt { .. } => {
             tracing::error!(%error, "nothing was sent; run `oncegate store verify`");
         }
     }
-    Told::Refused(reply::store_unavailable())
+    Reply::Refused(reply::store_unavailable())
 }
 
-/// What the store says of a key, for a request that does not claim it; `None`: the key is free.
+/// Looks a key up for a request that does not claim it; `None`: the key is free.
 pub(crate) async fn recorded(
     gateway: &Gateway,
     id: RecordId,
     fingerprint: &Fingerprint,
-) -> Option<Told> {
+) -> Option<Reply> {
     let dropped = gateway.hot.generation();
     let record = match gateway.store.get(id).await {
         Ok(record) => record?,
@@ -66,13 +66,13 @@ pub(crate) async fn recorded(
     }
 }
 
-/// What an existing record means for a request that wanted to claim its key.
+/// Reply of an existing record to a request that wanted to claim its key.
 pub(crate) async fn known(
     gateway: &Gateway,
     id: RecordId,
-    met: Option<Met<'_>>,
+    met: Option<ReadRecord<'_>>,
     decision: Decision<'_>,
-) -> Told {
+) -> Reply {
     match decision {
         Decision::Replay { response, expires, recovered } => {
             let mut first = false;
@@ -83,15 +83,15 @@ pub(crate) async fn known(
                     gateway.hot.put_read(id, record.clone(), dropped);
                 }
             }
-            Told::Final { response: response.clone(), expires, recovered: first }
+            Reply::Final { response: response.clone(), expires, recovered: first }
         }
-        Decision::NotRetained { status, completed } => Told::NotRetained { status, completed },
-        Decision::InProgress => Told::InProgress,
-        Decision::Unknown => Told::Unknown,
-        Decision::Reused { differing } => Told::Refused(reply::reused(differing)),
-        Decision::Expired => Told::Refused(reply::expired()),
+        Decision::NotRetained { status, completed } => Reply::NotRetained { status, completed },
+        Decision::InProgress => Reply::InProgress,
+        Decision::Unknown => Reply::Unknown,
+        Decision::Reused { differing } => Reply::Refused(reply::reused(differing)),
+        Decision::Expired => Reply::Refused(reply::expired()),
         // The caller tries again instead of telling this.
-        Decision::Forward { .. } => Told::Refused(reply::store_unavailable()),
+        Decision::Forward { .. } => Reply::Refused(reply::store_unavailable()),
     }
 }
 
@@ -111,16 +111,16 @@ async fn tell_first(gateway: &Gateway, id: RecordId, record: &Record) -> bool {
     }
 }
 
-/// What a record says that was settled while this attempt was still out.
+/// Reply of a record that was settled while this attempt was still out.
 pub(crate) async fn settled_by_other(
     gateway: &Gateway,
     id: RecordId,
-    met: Option<Met<'_>>,
+    met: Option<ReadRecord<'_>>,
     own: &Record,
-) -> Told {
+) -> Reply {
     let winner = met.map(|(record, _)| record);
     match decide(winner, &own.fingerprint, gateway.store.now()) {
-        Decision::Forward { .. } => Told::Unknown,
+        Decision::Forward { .. } => Reply::Unknown,
         other => known(gateway, id, met, other).await,
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use super::claim::{Claimed, Settled};
 use super::inflight::Share;
-use super::read::Intake;
+use super::read::KeyedRequest;
 use crate::body::full;
 use crate::config::RequestMode;
 use crate::failpoint::{self, Point};
@@ -23,9 +23,9 @@ use crate::idempotency::outcome::Verdict;
 use crate::idempotency::record::StoredResponse;
 use crate::idempotency::{Answer as Kept, Fingerprint};
 use crate::problem::{Disposition, Problem, Slug};
-use crate::proxy::collect::{self, Collected, Limits};
-use crate::proxy::reply::{self, Told};
-use crate::proxy::responder::Conclusion;
+use crate::proxy::collect::{self, CollectLimits, Collected};
+use crate::proxy::reply::{self, Reply};
+use crate::proxy::responder::Responder;
 use crate::proxy::rewrite;
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
@@ -37,16 +37,16 @@ pub(crate) struct Call {
     /// The route that the request began with, and the rules of the route.
     pub(crate) route: Arc<Route>,
     pub(crate) mode: Arc<RequestMode>,
-    pub(crate) wanted: Wanted,
+    pub(crate) wanted: CallInput,
     /// Its place among the claims at once.
     pub(crate) permit: OwnedSemaphorePermit,
     /// Its share of the tenant's quota.
     pub(crate) share: Option<Share>,
 }
 
-/// What is to be sent, and what its record will say.
-pub(crate) struct Wanted {
-    pub(crate) intake: Box<Intake>,
+/// A request to send, and the contents of its record.
+pub(crate) struct CallInput {
+    pub(crate) intake: Box<KeyedRequest>,
     pub(crate) fingerprint: Fingerprint,
     /// Digest of the business id that the body names.
     pub(crate) subject: Option<[u8; 16]>,
@@ -54,8 +54,8 @@ pub(crate) struct Wanted {
     pub(crate) until: Instant,
 }
 
-/// How the backend's part ended.
-pub(crate) enum End {
+/// Outcome of sending.
+pub(crate) enum SendOutcome {
     /// Provably nothing was written.
     NotSent(String),
     /// Something was written, and no whole answer came.
@@ -64,22 +64,22 @@ pub(crate) enum End {
     Answered(Collected),
 }
 
-/// How a request is sent and its answer read.
-pub(crate) struct Sending<'a> {
+/// Rules of sending a request and reading its answer.
+pub(crate) struct SendRules<'a> {
     pub(crate) route: &'a Route,
     /// Bytes of the largest answer to hold.
     pub(crate) most: u64,
     /// The marker that only the gateway may set.
     pub(crate) replayed_header: &'a HeaderName,
-    /// What [`Store::life`](crate::store::Store::life) gave when it was claimed.
+    /// Value of [`Store::life`](crate::store::Store::life) at the claim.
     pub(crate) life: Option<u64>,
 }
 
 /// Claims, sends, records and tells.
-pub(crate) async fn run(call: Call, conclusion: Conclusion) {
+pub(crate) async fn run(call: Call, conclusion: Responder) {
     let Call { gateway, route, mode, wanted, permit, share } = call;
-    let Wanted { intake, fingerprint, subject, until } = wanted;
-    let Intake { id, key, tenant, whole, .. } = *intake;
+    let CallInput { intake, fingerprint, subject, until } = wanted;
+    let KeyedRequest { id, key, tenant, whole, .. } = *intake;
     let (request, reservation) = whole.into_request(&route, true);
     failpoint::point(Point::BeforeClaim);
     let life = gateway.store.life();
@@ -88,7 +88,8 @@ pub(crate) async fn run(call: Call, conclusion: Conclusion) {
         return conclusion.refuse(reply::store_unavailable());
     }
     let retention = mode.record.retention;
-    let draft = super::claim::Draft { route: &route, tenant, key, subject, fingerprint, retention };
+    let draft =
+        super::claim::ClaimDraft { route: &route, tenant, key, subject, fingerprint, retention };
     let mut claimed = match Claimed::claim(&gateway, id, draft, until).await {
         Ok(claimed) => claimed,
         Err(told) => return conclusion.tell(told, None),
@@ -101,7 +102,7 @@ pub(crate) async fn run(call: Call, conclusion: Conclusion) {
     }
     conclusion.claimed();
     let patience = route.timeout;
-    let sending = Sending {
+    let sending = SendRules {
         route: &route,
         most: mode.record.max_stored_body,
         replayed_header: &mode.duplicates.replayed_header,
@@ -123,13 +124,13 @@ pub(crate) async fn run(call: Call, conclusion: Conclusion) {
     };
     failpoint::point(Point::AfterAnswer);
     match end {
-        End::NotSent(reason) => Box::pin(not_sent(&mut claimed, &reason, conclusion)).await,
-        End::Lost(reason, detail) => {
+        SendOutcome::NotSent(reason) => Box::pin(not_sent(&mut claimed, &reason, conclusion)).await,
+        SendOutcome::Lost(reason, detail) => {
             Box::pin(lose(&mut claimed, reason, &detail)).await;
             let problem = reply::outcome_unknown(StatusCode::BAD_GATEWAY);
-            conclusion.tell(Told::Unknown, Some(Err(problem)));
+            conclusion.tell(Reply::Unknown, Some(Err(problem)));
         }
-        End::Answered(answer) => answered(&mut claimed, &mode, answer, conclusion).await,
+        SendOutcome::Answered(answer) => answered(&mut claimed, &mode, answer, conclusion).await,
     }
     drop((permit, share));
 }
@@ -137,10 +138,10 @@ pub(crate) async fn run(call: Call, conclusion: Conclusion) {
 /// Sends the request once and reads the answer.
 pub(crate) async fn send(
     gateway: &Gateway,
-    sending: &Sending<'_>,
+    sending: &SendRules<'_>,
     request: Request<bytes::Bytes>,
     mut reservation: crate::proxy::budget::Reservation,
-) -> End {
+) -> SendOutcome {
     let method = request.method().clone();
     // A lease may end while a connection is made; then others take this call for lost.
     let may = || match gateway.store.life() == sending.life {
@@ -149,31 +150,31 @@ pub(crate) async fn send(
     };
     let response = match sending.route.upstream.send_if(request.map(full), &may).await {
         Ok(response) => response,
-        Err(SendError::NotSent { reason }) => return End::NotSent(reason),
+        Err(SendError::NotSent { reason }) => return SendOutcome::NotSent(reason),
         Err(SendError::Unknown { detail, .. }) => {
-            return End::Lost(UnknownReason::ConnectionLost, detail);
+            return SendOutcome::Lost(UnknownReason::ConnectionLost, detail);
         }
     };
     failpoint::point(Point::AfterDispatch);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return End::Lost(UnknownReason::Upgraded, "the backend answered 101".to_owned());
+        return SendOutcome::Lost(UnknownReason::Upgraded, "the backend answered 101".to_owned());
     }
-    let limits = Limits { most: sending.most, idle: sending.route.timeout };
+    let limits = CollectLimits { most: sending.most, idle: sending.route.timeout };
     let (mut head, body) = response.into_parts();
     rewrite::to_client(&mut head, &method, Some(sending.replayed_header));
     match collect::collect(head, body, &limits, &mut reservation).await {
-        Ok(answer) => End::Answered(answer.holding(reservation)),
-        Err(error) => End::Lost(UnknownReason::Truncated, error.to_string()),
+        Ok(answer) => SendOutcome::Answered(answer.holding(reservation)),
+        Err(error) => SendOutcome::Lost(UnknownReason::Truncated, error.to_string()),
     }
 }
 
 /// Nothing was written: the claim is released, and the same key may be tried again.
-async fn not_sent(claimed: &mut Claimed, reason: &str, conclusion: Conclusion) {
+async fn not_sent(claimed: &mut Claimed, reason: &str, conclusion: Responder) {
     tracing::warn!(record = ?claimed.id(), reason, "the backend could not be reached");
     // When the release cannot be stored the record stays in flight and becomes unknown at the next
     // start. The answer is true all the same: this request was not carried out.
     claimed.release().await;
-    conclusion.tell(Told::Refused(unreachable()), None);
+    conclusion.tell(Reply::Refused(unreachable()), None);
 }
 
 /// Nothing was written to the backend, and the claim is released.
@@ -187,10 +188,10 @@ pub(crate) fn unreachable() -> Problem {
 }
 
 /// Records that nobody knows the outcome, and tells.
-async fn timed_out(claimed: &mut Claimed, conclusion: Conclusion) {
+async fn timed_out(claimed: &mut Claimed, conclusion: Responder) {
     lose(claimed, UnknownReason::Timeout, "the upstream timeout ran out").await;
     let problem = reply::outcome_unknown(StatusCode::GATEWAY_TIMEOUT);
-    conclusion.tell(Told::Unknown, Some(Err(problem)));
+    conclusion.tell(Reply::Unknown, Some(Err(problem)));
 }
 
 async fn lose(claimed: &mut Claimed, reason: UnknownReason, detail: &str) {
@@ -203,7 +204,7 @@ async fn answered(
     claimed: &mut Claimed,
     mode: &RequestMode,
     answer: Collected,
-    conclusion: Conclusion,
+    conclusion: Responder,
 ) {
     let status = answer.status();
     match mode.outcome.verdict(status.as_u16()) {
@@ -212,7 +213,7 @@ async fn answered(
             Box::pin(claimed.release()).await;
             failpoint::point(Point::AfterCompletion);
             let live = answer.respond(Disposition::NotExecuted, None);
-            let told = stored.map_or_else(released_unkept, Told::Released);
+            let told = stored.map_or_else(released_unkept, Reply::Released);
             conclusion.tell(told, Some(Ok(live)));
         }
         Verdict::Unknown => {
@@ -220,28 +221,28 @@ async fn answered(
             Box::pin(lose(claimed, reason, "the backend's status")).await;
             failpoint::point(Point::AfterCompletion);
             let live = answer.respond(Disposition::Unknown, None);
-            conclusion.tell(Told::Unknown, Some(Ok(live)));
+            conclusion.tell(Reply::Unknown, Some(Ok(live)));
         }
         Verdict::Final => complete(claimed, answer, conclusion).await,
     }
 }
 
 /// Records the final answer, durably, and only then tells anybody.
-async fn complete(claimed: &mut Claimed, answer: Collected, conclusion: Conclusion) {
+async fn complete(claimed: &mut Claimed, answer: Collected, conclusion: Responder) {
     let stored = answer.stored();
     let settled = claimed.complete(kept(stored.as_ref(), &answer)).await;
     failpoint::point(Point::AfterCompletion);
     match settled {
         Settled::Recorded { expires, completed } => {
             let told = match stored {
-                Some(response) => Told::Final { response, expires, recovered: false },
-                None => Told::NotRetained { status: answer.status().as_u16(), completed },
+                Some(response) => Reply::Final { response, expires, recovered: false },
+                None => Reply::NotRetained { status: answer.status().as_u16(), completed },
             };
             let until = told.expires_header();
             conclusion.tell(told, Some(Ok(answer.respond(Disposition::Executed, until))));
         }
         Settled::NotRecorded => {
-            let told = stored.map_or(Told::Unknown, Told::Unrecorded);
+            let told = stored.map_or(Reply::Unknown, Reply::Unrecorded);
             conclusion.tell(told, Some(Ok(answer.respond(Disposition::Unrecorded, None))));
         }
         Settled::Otherwise(winner) => {
@@ -253,11 +254,12 @@ async fn complete(claimed: &mut Claimed, answer: Collected, conclusion: Conclusi
 
 /// After the timeout the client has been told and the record is unknown; what the same attempt
 /// still brings is the truth and settles it. `None`: nothing came in a second timeout's time.
-async fn late(claimed: &mut Claimed, mode: &RequestMode, end: Option<End>) {
+async fn late(claimed: &mut Claimed, mode: &RequestMode, end: Option<SendOutcome>) {
     match end {
-        None | Some(End::Lost(..)) => {}
-        Some(End::NotSent(_)) => claimed.release().await,
-        Some(End::Answered(answer)) => match mode.outcome.verdict(answer.status().as_u16()) {
+        None | Some(SendOutcome::Lost(..)) => {}
+        Some(SendOutcome::NotSent(_)) => claimed.release().await,
+        Some(SendOutcome::Answered(answer)) => match mode.outcome.verdict(answer.status().as_u16())
+        {
             Verdict::Unknown => {}
             Verdict::Released => claimed.release().await,
             Verdict::Final => {
@@ -279,8 +281,8 @@ fn kept(stored: Option<&Arc<StoredResponse>>, answer: &Collected) -> Kept {
 }
 
 /// The backend did not execute, and its answer was too large to share with the duplicates.
-fn released_unkept() -> Told {
-    Told::Refused(
+fn released_unkept() -> Reply {
+    Reply::Refused(
         Problem::new(
             Slug::UpstreamUnreachable,
             "The service did not carry out the request. Please try again.",

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::idempotency::id::BuildIdHasher;
 use crate::idempotency::{Fingerprint, RecordId, TenantId};
-use crate::proxy::reply::Told;
+use crate::proxy::reply::Reply;
 
 /// All calls in flight, by record.
 #[derive(Debug, Default)]
@@ -20,33 +20,33 @@ pub(crate) struct InFlight {
     flights: DashMap<RecordId, Arc<Flight>, BuildIdHasher>,
 }
 
-/// One call in flight.
+/// A call in flight.
 #[derive(Debug)]
 pub(crate) struct Flight {
-    /// What the leading request is.
+    /// Fingerprint of the leading request.
     pub(crate) fingerprint: Fingerprint,
-    /// When it began.
+    /// Start of the call.
     pub(crate) started: Instant,
-    progress: Mutex<Progress>,
-    /// Told after each change. Nearly always nobody waits, and then it costs next to nothing.
+    progress: Mutex<FlightProgress>,
+    /// Reply after each change. Nearly always nobody waits, and then it costs next to nothing.
     changed: Notify,
 }
 
-/// How far a call has come.
+/// Progress of a call.
 #[derive(Debug, Default)]
-struct Progress {
+struct FlightProgress {
     /// Its claim is durable. Before that the key may turn out to be another request's.
     claimed: bool,
-    /// What came of it.
-    told: Option<Told>,
+    /// The reply, once the call is concluded.
+    told: Option<Reply>,
 }
 
-/// What a request with a key becomes.
+/// Role of a request with a key.
 #[derive(Debug)]
-pub(crate) enum Entry {
-    /// The one that runs.
+pub(crate) enum Admission {
+    /// The request runs the call.
     Lead(Lead),
-    /// One that waits.
+    /// The request waits for the call in flight.
     Join(Arc<Flight>),
 }
 
@@ -61,9 +61,9 @@ pub(crate) struct Lead {
 
 impl InFlight {
     /// Leads the call for `id`, or joins the one that is in flight.
-    pub(crate) fn enter(self: &Arc<Self>, id: RecordId, fingerprint: &Fingerprint) -> Entry {
+    pub(crate) fn enter(self: &Arc<Self>, id: RecordId, fingerprint: &Fingerprint) -> Admission {
         match self.flights.entry(id) {
-            MapEntry::Occupied(flight) => Entry::Join(flight.get().clone()),
+            MapEntry::Occupied(flight) => Admission::Join(flight.get().clone()),
             MapEntry::Vacant(place) => {
                 let flight = Arc::new(Flight {
                     fingerprint: fingerprint.clone(),
@@ -72,12 +72,12 @@ impl InFlight {
                     changed: Notify::new(),
                 });
                 place.insert(flight.clone());
-                Entry::Lead(Lead { calls: self.clone(), id, flight })
+                Admission::Lead(Lead { calls: self.clone(), id, flight })
             }
         }
     }
 
-    /// Whether somebody has joined the call for `id`.
+    /// Tells if a duplicate has joined the call for `id`.
     pub(crate) fn is_joined(&self, id: &RecordId) -> bool {
         // One is the map's, one the lead's.
         self.flights.get(id).is_some_and(|flight| Arc::strong_count(&flight) > 2)
@@ -85,8 +85,8 @@ impl InFlight {
 }
 
 impl Flight {
-    /// What came of the call; returns when it is concluded.
-    pub(crate) async fn concluded(&self) -> Told {
+    /// Waits for the reply of the call.
+    pub(crate) async fn concluded(&self) -> Reply {
         self.known(|progress| progress.told.clone()).await
     }
 
@@ -100,8 +100,8 @@ impl Flight {
         .await
     }
 
-    /// What `look` finds in the progress, as soon as it finds something.
-    async fn known<T>(&self, look: impl Fn(&Progress) -> Option<T>) -> T {
+    /// Waits until `look` finds something in the progress.
+    async fn known<T>(&self, look: impl Fn(&FlightProgress) -> Option<T>) -> T {
         let mut changed = pin!(self.changed.notified());
         loop {
             // Listens before it looks, so that a change in between is not missed.
@@ -115,13 +115,13 @@ impl Flight {
         }
     }
 
-    fn progress(&self) -> MutexGuard<'_, Progress> {
+    fn progress(&self) -> MutexGuard<'_, FlightProgress> {
         // A look that panicked has changed nothing.
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells whoever waits how far the call has come.
-    fn tell(&self, change: impl FnOnce(&mut Progress)) {
+    fn tell(&self, change: impl FnOnce(&mut FlightProgress)) {
         change(&mut self.progress());
         self.changed.notify_waiters();
     }
@@ -134,7 +134,7 @@ impl Lead {
     }
 
     /// Ends the flight and tells everybody who joined. A request that comes later finds the record.
-    pub(crate) fn conclude(self, told: Told) {
+    pub(crate) fn conclude(self, told: Reply) {
         self.flight.tell(|progress| progress.told = Some(told));
     }
 }
@@ -144,7 +144,7 @@ impl Drop for Lead {
         self.calls.flights.remove(&self.id);
         let told = self.flight.progress().told.is_some();
         if !told {
-            self.flight.tell(|progress| progress.told = Some(Told::Abandoned));
+            self.flight.tell(|progress| progress.told = Some(Reply::Abandoned));
         }
     }
 }
@@ -156,7 +156,7 @@ pub(crate) struct Quota {
     limit: usize,
 }
 
-/// One claim of a tenant.
+/// A tenant's claim, counted until dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     quota: Arc<Quota>,

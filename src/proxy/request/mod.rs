@@ -14,14 +14,14 @@ use http::{HeaderMap, HeaderName};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use self::forward::{Call, Wanted};
-use self::inflight::{Entry, Flight};
-use self::read::Intake;
-use super::answer::{Answer, first_answer, quota_exceeded, too_many_claims};
+use self::forward::{Call, CallInput};
+use self::inflight::{Admission, Flight};
+use self::read::KeyedRequest;
+use super::answer::{AnswerResult, first_answer, quota_exceeded, too_many_claims};
 use super::incoming::Arrived;
 use super::passthrough;
-use super::reply::{self, Told};
-use super::responder::Conclusion;
+use super::reply::{self, Reply};
+use super::responder::Responder;
 use super::routing::{Route, Routing};
 use super::state::Gateway;
 use crate::config::RequestMode;
@@ -43,7 +43,7 @@ pub(crate) async fn keyed(
     route: &Arc<Route>,
     mode: &Arc<RequestMode>,
     arrived: Box<Arrived<'_>>,
-) -> Answer {
+) -> AnswerResult {
     if let KeySource::Header(name) = &mode.key.source
         && !mode.key.required
         && mode.key.from_headers(name, &arrived.head.headers) == Err(KeyError::Missing)
@@ -55,8 +55,8 @@ pub(crate) async fn keyed(
     }
     let routing = arrived.routing;
     let intake = match read::read(gateway, route, mode, arrived).await? {
-        read::Read::Keyed(intake) => intake,
-        read::Read::Keyless(whole) => {
+        read::KeyedRead::Keyed(intake) => intake,
+        read::KeyedRead::Keyless(whole) => {
             return passthrough::buffered(route, *whole).await;
         }
     };
@@ -70,22 +70,22 @@ pub(crate) async fn keyed(
     let until = Instant::now() + mode.duplicates.wait;
     for _ in 0..MAX_JOINS {
         match gateway.calls.enter(intake.id, &fingerprint) {
-            Entry::Join(flight) => {
+            Admission::Join(flight) => {
                 if let Some(answer) = join((route, mode, until), &flight, &fingerprint).await {
                     return answer;
                 }
                 match existing::recorded(gateway, intake.id, &fingerprint).await {
                     // Whoever has it in flight is waited for, in this process or in another.
-                    None | Some(Told::InProgress) => {}
+                    None | Some(Reply::InProgress) => {}
                     Some(told) => return told.replay(&mode.duplicates.replayed_header),
                 }
             }
-            Entry::Lead(lead) => {
+            Admission::Lead(lead) => {
                 let (first, answered) = oneshot::channel();
                 let header = mode.duplicates.replayed_header.clone();
-                let conclusion = Conclusion::new(lead, first, header);
+                let conclusion = Responder::new(lead, first, header);
                 let subject = identity.subject;
-                let wanted = Wanted { intake, fingerprint, subject, until };
+                let wanted = CallInput { intake, fingerprint, subject, until };
                 lead_call(gateway, routing, (route, mode), wanted, conclusion);
                 return first_answer(answered, mode.duplicates.answer_within).await;
             }
@@ -108,8 +108,8 @@ fn lead_call(
     gateway: &Arc<Gateway>,
     routing: &Routing,
     (route, mode): (&Arc<Route>, &Arc<RequestMode>),
-    wanted: Wanted,
-    conclusion: Conclusion,
+    wanted: CallInput,
+    conclusion: Responder,
 ) {
     let Ok(permit) = gateway.claims.clone().try_acquire_owned() else {
         return conclusion.refuse(too_many_claims());
@@ -138,7 +138,7 @@ async fn join(
     (route, mode, until): (&Route, &RequestMode, Instant),
     flight: &Flight,
     fingerprint: &Fingerprint,
-) -> Option<Answer> {
+) -> Option<AnswerResult> {
     let wait = mode.duplicates.wait;
     let in_progress = || Some(Err(reply::in_progress(expected_rest(flight))));
     if flight.fingerprint.digest != fingerprint.digest {
@@ -170,9 +170,9 @@ fn expected_rest(flight: &Flight) -> Duration {
 fn remembered(
     gateway: &Gateway,
     known: &CachedRecord,
-    intake: &Intake,
+    intake: &KeyedRequest,
     mode: &RequestMode,
-) -> Option<Answer> {
+) -> Option<AnswerResult> {
     let record = &known.record;
     let digest = record.fingerprint.digest;
     // The digests of the members are only needed to name what differs.

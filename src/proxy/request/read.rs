@@ -20,35 +20,35 @@ use crate::proxy::state::Gateway;
 use crate::proxy::{headers, reply, rewrite};
 
 /// A keyed request, whole and valid.
-pub(crate) struct Intake {
+pub(crate) struct KeyedRequest {
     pub(crate) id: RecordId,
     pub(crate) key: Key,
     pub(crate) tenant: TenantId,
     path: Path,
-    pub(crate) whole: Whole,
+    pub(crate) whole: BufferedRequest,
 }
 
-/// What a request is, as far as its body says.
-pub(crate) struct Identity {
-    /// What is compared with other requests of its key.
+/// Identity of a request, as far as its body says.
+pub(crate) struct RequestIdentity {
+    /// Preimage that is compared with other requests of the key.
     pub(crate) compared: Preimage,
     /// Digest of the business id that the body names.
     pub(crate) subject: Option<[u8; 16]>,
 }
 
 /// A request whose body was read to its end.
-pub(crate) struct Whole {
+pub(crate) struct BufferedRequest {
     pub(crate) head: http::request::Parts,
     pub(crate) peer: std::net::IpAddr,
     pub(crate) body: Bytes,
     pub(crate) reservation: Reservation,
 }
 
-/// What was read.
-pub(crate) enum Read {
-    Keyed(Box<Intake>),
+/// Result of reading.
+pub(crate) enum KeyedRead {
+    Keyed(Box<KeyedRequest>),
     /// The key would stand in the body, is optional and is not there.
-    Keyless(Box<Whole>),
+    Keyless(Box<BufferedRequest>),
 }
 
 /// Reads and identifies a request.
@@ -60,7 +60,7 @@ pub(crate) async fn read(
     route: &Route,
     mode: &RequestMode,
     arrived: Box<Arrived<'_>>,
-) -> Result<Read, Problem> {
+) -> Result<KeyedRead, Problem> {
     let Arrived { head, body, client, path, routing } = *arrived;
     let from_header = match &mode.key.source {
         KeySource::Header(name) => {
@@ -92,7 +92,7 @@ pub(crate) async fn read(
         {
             Ok(key) => key,
             Err(KeyError::Missing) if !mode.key.required => {
-                return Ok(Read::Keyless(Box::new(Whole {
+                return Ok(KeyedRead::Keyless(Box::new(BufferedRequest {
                     head,
                     peer: client.ip,
                     body,
@@ -107,13 +107,13 @@ pub(crate) async fn read(
         Scope::Route => route.name.as_ref(),
     };
     let id = RecordId::new(&tenant, scope, key.as_str());
-    let whole = Whole { head, peer: client.ip, body, reservation };
-    Ok(Read::Keyed(Box::new(Intake { id, key, tenant, path, whole })))
+    let whole = BufferedRequest { head, peer: client.ip, body, reservation };
+    Ok(KeyedRead::Keyed(Box::new(KeyedRequest { id, key, tenant, path, whole })))
 }
 
-impl Intake {
+impl KeyedRequest {
     /// Reads the body as far as the route asks for that.
-    pub(crate) fn identify(&self, mode: &RequestMode) -> Identity {
+    pub(crate) fn identify(&self, mode: &RequestMode) -> RequestIdentity {
         let compares_json = mode.fingerprint.wants_json(&self.whole.head.headers);
         let json = (compares_json || mode.record.subject.is_some())
             .then(|| Document::parse(&self.whole.body).ok())
@@ -122,7 +122,7 @@ impl Intake {
         let subject = pointer.and_then(|at| subject(json.as_ref()?, at, &self.tenant));
         let compared_json = json.as_ref().filter(|_| compares_json);
         let compared = mode.fingerprint.preimage(&self.subject(compared_json));
-        Identity { compared, subject }
+        RequestIdentity { compared, subject }
     }
 
     /// The very bytes of the request.
@@ -130,7 +130,7 @@ impl Intake {
         mode.fingerprint.verbatim(&self.subject(None))
     }
 
-    /// Whether the very bytes of the request are these.
+    /// Compares the exact bytes of the request with these.
     pub(crate) fn is_verbatim(&self, mode: &RequestMode, first: &Verbatim) -> bool {
         mode.fingerprint.is_verbatim(&self.subject(None), first)
     }
@@ -205,7 +205,7 @@ pub(crate) async fn read_body(
     Ok((bytes, reservation))
 }
 
-impl Whole {
+impl BufferedRequest {
     /// The request as it goes upstream, and the memory it holds.
     pub(crate) fn into_request(self, route: &Route, keyed: bool) -> (Request<Bytes>, Reservation) {
         let request = rewrite::to_backend(route, self.head, self.peer, self.body, keyed);

@@ -88,7 +88,7 @@ fn key_for(rules: &KeyRules, headers: &HeaderMap) -> Result<Key, KeyError> {
     rules.from_headers(name, headers)
 }
 
-/// Whether it is as good as no record for clients.
+/// Tells if a record counts as absent for clients.
 fn forgotten(record: &Record, now: Timestamp) -> bool {
     matches!(record.state, State::Released { .. })
         || record.expired(now) == crate::idempotency::record::Expiry::Forget

@@ -11,13 +11,13 @@ use serde_json::Value;
 
 use self::contract::contract;
 use self::key_status::status;
-use super::answer::Answer;
+use super::answer::AnswerResult;
 use super::routing::Routing;
 use super::state::Gateway;
 use crate::body::{Body, full};
 use crate::problem::{Problem, Slug};
 
-/// Where the contract is published.
+/// Path of the contract.
 pub(crate) const PATH: &str = "/.well-known/idempotency";
 const STATUS_PATH: &str = "/.well-known/idempotency/status";
 
@@ -27,7 +27,7 @@ pub(crate) async fn answer(
     routing: &Routing,
     head: &request::Parts,
     path: &str,
-) -> Answer {
+) -> AnswerResult {
     if path != PATH && path != STATUS_PATH {
         return Err(Problem::new(Slug::NoRoute, "Nothing is served at this address.")
             .disposition(None)
@@ -60,7 +60,7 @@ fn page(media_type: &'static str, text: String) -> Response<Body> {
     response
 }
 
-/// Whether `Accept` names HTML before it names JSON or anything.
+/// Tells if `Accept` names HTML before it names JSON or anything.
 fn wants_html(headers: &HeaderMap) -> bool {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let position = |media: &str| accept.find(media).unwrap_or(usize::MAX);
