@@ -54,8 +54,8 @@ pub struct Query {
     pub abandoned: bool,
     /// Only records due for expiry at this time.
     pub expired_at: Option<Timestamp>,
-    /// Only records after this id, in id order. Not combined with `expired_at`, because expired records
-    /// leave the result as they are swapped.
+    /// Only records after this id, in id order. Not combined with `expired_at`, because expired
+    /// records leave the result as they are swapped.
     pub after: Option<RecordId>,
     /// Maximum number of records.
     pub limit: usize,
@@ -106,9 +106,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Name of this process among the owners of claims.
     fn owner(&self) -> Nonce;
 
-    /// Epoch of this process's lease; `None`: the lease has ended, and other processes may release the
-    /// claims of this one. A claim may be acted on only in the epoch in which it was requested, so
-    /// callers compare the epoch from before the claim with the one before the first byte is sent.
+    /// Epoch of this process's lease; `None`: the lease has ended, and other processes may give up
+    /// the claims of this process. A claim is valid only in the epoch in which it was requested, so
+    /// callers compare the epochs from before the claim and from before the first byte is sent.
     fn life(&self) -> Option<u64> {
         Some(0)
     }
@@ -118,8 +118,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         false
     }
 
-    /// Watches a record that `owner` has in flight. Callers watch first and read then, so that no change
-    /// after the reading is missed.
+    /// Watches a record that `owner` has in flight. Callers watch first and read then, so that no
+    /// change after the reading is missed.
     fn watch(&self, _id: RecordId, _owner: Nonce) -> Watch {
         // No other process can change a record of a store that is not shared.
         Watch::never()
@@ -133,7 +133,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         Box::pin(async { Ok(()) })
     }
 
-    /// The records that other processes announce from now on; `None` for a store that is not shared.
+    /// Announcements of other processes from now on; `None` for a store that is not shared.
     fn announced(&self) -> Option<broadcast::Receiver<RecordId>> {
         None
     }

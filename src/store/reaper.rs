@@ -25,13 +25,17 @@ pub async fn run(store: Arc<dyn Store>, period: Duration, mut shutdown: Shutdown
                 failed = false;
                 tracing::warn!(
                     lost,
-                    "claims of an ended process became unknown; their keys are held until each is settled"
+                    "claims of an ended process became unknown; their keys are held until each is \
+                     settled"
                 );
             }
             Err(error) => {
                 // Logged once, because a failing store logs its failure as well.
                 if !failed {
-                    tracing::warn!(%error, "the store failed, so abandoned claims stay in flight for now");
+                    tracing::warn!(
+                        %error,
+                        "the store failed, so abandoned claims stay in flight for now"
+                    );
                 }
                 failed = true;
             }

@@ -6,8 +6,8 @@
 use redis::{ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo};
 use tokio_postgres::Config;
 
-/// Parses a URL of PostgreSQL, or libpq's `key=value` form. `require` here means the same as libpq's
-/// `verify-full` and `verify-ca`.
+/// Parses a URL of PostgreSQL, or libpq's `key=value` form. `require` here means the same as
+/// libpq's `verify-full` and `verify-ca`.
 ///
 /// # Errors
 /// One line that never shows the password.

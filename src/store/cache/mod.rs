@@ -46,7 +46,7 @@ const HEADER: usize = 80 + 120;
 
 /// Cache of final records with their answers.
 pub struct RecordCache {
-    entries: Cache<RecordId, Entry, BuildIdHasher>,
+    entries: Cache<RecordId, CacheEntry, BuildIdHasher>,
     codec: Codec,
     max_entry: u64,
     /// Longest stay of an entry; `None`: without such a limit.
@@ -64,7 +64,7 @@ impl fmt::Debug for RecordCache {
 
 /// A cached value with its approximate size and its longest stay.
 #[derive(Clone)]
-struct Entry {
+struct CacheEntry {
     form: Form,
     weight: u32,
     lifetime: Option<Duration>,
@@ -73,13 +73,13 @@ struct Entry {
 #[derive(Clone)]
 enum Form {
     Decoded(Arc<CachedRecord>),
-    Encoded(Arc<EncodedEntry>),
+    Encoded(Arc<CompletedRecord>),
 }
 
-/// A record that nobody has asked for yet: one allocation instead of a dozen, most of which would be
-/// freed unused. The first reader decodes in place, so that decoding never re-inserts a record that
-/// was dropped meanwhile.
-struct EncodedEntry {
+/// A record before its first replay: one allocation instead of a dozen, most of which would be
+/// freed unused. The first reader decodes in place, so that decoding never re-inserts a record that was
+/// dropped meanwhile.
+struct CompletedRecord {
     bytes: Box<[u8]>,
     decoded: OnceLock<Arc<CachedRecord>>,
 }
@@ -87,15 +87,20 @@ struct EncodedEntry {
 /// Per-entry expiry, as the entry says.
 struct EntryLifetime;
 
-impl Expiry<RecordId, Entry> for EntryLifetime {
-    fn expire_after_create(&self, _: &RecordId, entry: &Entry, _: Instant) -> Option<Duration> {
+impl Expiry<RecordId, CacheEntry> for EntryLifetime {
+    fn expire_after_create(
+        &self,
+        _: &RecordId,
+        entry: &CacheEntry,
+        _: Instant,
+    ) -> Option<Duration> {
         entry.lifetime
     }
 
     fn expire_after_update(
         &self,
         _: &RecordId,
-        entry: &Entry,
+        entry: &CacheEntry,
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
@@ -136,7 +141,7 @@ impl RecordCache {
     fn build(capacity: u64, time_to_live: Option<Duration>) -> Self {
         let entries = Cache::builder()
             .max_capacity(capacity)
-            .weigher(|_: &RecordId, entry: &Entry| entry.weight)
+            .weigher(|_: &RecordId, entry: &CacheEntry| entry.weight)
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(EntryLifetime)
             .build_with_hasher(BuildIdHasher::default());
@@ -191,7 +196,7 @@ impl RecordCache {
             return self.put_read(id, record.clone(), generation);
         }
         let bytes = self.codec.encode(&id, record).into_boxed_slice();
-        let form = Form::Encoded(Arc::new(EncodedEntry { bytes, decoded: OnceLock::new() }));
+        let form = Form::Encoded(Arc::new(CompletedRecord { bytes, decoded: OnceLock::new() }));
         let lifetime = self.lifetime(record);
         self.insert_unless_dropped(&id, generation, || self.insert(id, form, weight, lifetime));
     }
@@ -208,7 +213,7 @@ impl RecordCache {
         // No larger entry fits here.
         let Ok(weight) = u32::try_from(weight) else { return };
         if u64::from(weight) <= self.max_entry {
-            self.entries.insert(id, Entry { form, weight, lifetime });
+            self.entries.insert(id, CacheEntry { form, weight, lifetime });
             if weight >= EVICT_AT_ONCE {
                 self.entries.run_pending_tasks();
             }
@@ -246,8 +251,8 @@ impl RecordCache {
     }
 }
 
-/// Drops the records that other processes announce as changed. Runs for as long as the store exists,
-/// also while the gateway drains.
+/// Drops the records that other processes announce as changed. Runs for as long as the store
+/// exists, also while the gateway drains.
 pub async fn follow(cache: Arc<RecordCache>, mut announced: broadcast::Receiver<RecordId>) {
     loop {
         match announced.recv().await {

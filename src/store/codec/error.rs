@@ -9,7 +9,7 @@ use super::layout::SCHEMA;
 pub enum DecodeError {
     /// Fewer bytes than any record has; holds their number.
     TooShort(usize),
-    /// Another version of the layout.
+    /// Unsupported version of the layout.
     Schema(u8),
     /// Checksum mismatch: some byte changed after encoding, or the record belongs to another id.
     Checksum,

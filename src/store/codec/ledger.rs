@@ -162,8 +162,8 @@ impl FieldReader<'_> {
         }
     }
 
-    /// Decodes at least one list. The vectors grow while decoding, so that a corrupt count allocates
-    /// no memory.
+    /// Decodes at least one list. The vectors grow while decoding, so that a corrupt count
+    /// allocates no memory.
     fn outcomes(&mut self) -> Result<Vec<OutcomeList>, DecodeError> {
         let mut lists = Vec::new();
         let count = self.number("outcomes")?;

@@ -93,8 +93,8 @@ async fn page(store: &dyn Store, now: Timestamp) -> Result<(usize, Swept), Store
                 (Change { id, expect, put: None }, Swept { forgotten: 1, ..Swept::default() })
             }
         };
-        // One swap for each record, so that a lost swap does not undo the others; all are queued before
-        // the first is awaited, so that a store can commit them together.
+        // One swap for each record, so that a lost swap does not undo the others; all are queued
+        // before the first is awaited, so that a store can commit them together.
         swaps.push((store.swap(vec![change]), done));
     }
     let mut swept = Swept::default();
