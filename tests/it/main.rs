@@ -11,6 +11,8 @@ mod support;
 mod answers;
 mod attack;
 mod bodies;
+mod clients;
+mod clients_hops;
 mod crash;
 mod disconnects;
 mod drain;

@@ -1,5 +1,5 @@
-//! Real servers for tests: PostgreSQL, PgBouncer and Redis from Debian's packages, and a proxy that
-//! cuts.
+//! Real servers for tests: PostgreSQL, PgBouncer and Redis, nginx and HAProxy from Debian's packages,
+//! and a proxy that cuts.
 //!
 //! Every server has a directory of its own, a free port, and ends with the test process, however
 //! that process ends. What is missing or does not start fails the test with one clear message.
@@ -11,6 +11,7 @@
 mod certificates;
 mod chaos;
 mod cluster;
+mod hops;
 mod pair;
 mod pgbouncer;
 mod place;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use chaos::{Chaos, Direction};
 pub(crate) use cluster::RedisCluster;
+pub(crate) use hops::{Hop, HopKind};
 pub(crate) use pair::PostgresPair;
 pub(crate) use pgbouncer::PgBouncer;
 pub(crate) use postgres::Postgres;

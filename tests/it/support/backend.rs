@@ -42,6 +42,11 @@ impl Seen {
         values.pop()
     }
 
+    /// Path and query.
+    pub(crate) fn target(&self) -> &str {
+        self.line.split(' ').nth(1).unwrap_or_default()
+    }
+
     /// The body as text.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
@@ -145,6 +150,12 @@ impl Backend {
     /// How many whole requests have arrived.
     pub(crate) fn calls(&self) -> usize {
         self.shared.state.lock().unwrap().seen.len()
+    }
+
+    /// How many whole requests for this target have arrived.
+    pub(crate) fn calls_to(&self, target: &str) -> usize {
+        let state = self.shared.state.lock().unwrap();
+        state.seen.iter().filter(|seen| seen.target() == target).count()
     }
 
     /// Everything that has arrived.

@@ -122,6 +122,11 @@ impl Request {
         Self { line, headers, body: None }
     }
 
+    /// A request with this request line and no header yet.
+    pub(crate) fn exactly(line: &str) -> Self {
+        Self { line: line.to_owned(), headers: Vec::new(), body: None }
+    }
+
     /// The redemption every chapter sends: `key` and a JSON body.
     pub(crate) fn redeem(key: &str, body: &str) -> Self {
         Self::new("POST", "/v1/vouchers/redeem").key(key).json(body)
