@@ -3,8 +3,8 @@
 use http::Uri;
 use hyper::body::Incoming;
 
+use super::peer::Peer;
 use super::routing::Routing;
-use super::server::peer::Peer;
 
 /// A request's head and body, as the server hands them over.
 pub(crate) struct Arrived<'a> {

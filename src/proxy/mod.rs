@@ -5,12 +5,17 @@
 
 mod answer;
 mod batch;
+mod batch_cache;
+mod batch_locks;
 pub(crate) mod budget;
+mod buffered;
 mod collect;
 mod exchange;
 pub(crate) mod headers;
 mod incoming;
+mod inflight;
 mod passthrough;
+mod peer;
 pub(crate) mod reply;
 mod request;
 mod responder;

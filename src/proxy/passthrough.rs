@@ -5,8 +5,8 @@ use http::{Request, Response, StatusCode};
 use tokio::time::timeout;
 
 use super::answer::AnswerResult;
+use super::buffered::BufferedRequest;
 use super::incoming::Arrived;
-use super::request::read::BufferedRequest;
 use super::rewrite;
 use super::routing::Route;
 use crate::body::{Body, Bounded, OwningBody, empty};

@@ -4,8 +4,8 @@ use http::HeaderName;
 use tokio::sync::oneshot;
 
 use super::answer::AnswerResult;
+use super::inflight::Lead;
 use super::reply::Reply;
-use super::request::inflight::Lead;
 use crate::problem::Problem;
 
 /// The duty to tell what came of a call.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 use tokio::sync::Semaphore;
 
-use super::request::inflight::Quota;
+use super::inflight::Quota;
 use super::routes::{Matched, PathMatcher};
 use crate::config::{Config, ItemsMode, LimitsConfig, Mode, RequestMode, RouteConfig};
 use crate::idempotency::key::KeySource;

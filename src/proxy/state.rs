@@ -7,10 +7,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use super::batch::cache::BatchCache;
-use super::batch::locks::BatchLocks;
+use super::batch_cache::BatchCache;
+use super::batch_locks::BatchLocks;
 use super::budget::Budget;
-use super::request::inflight::InFlight;
+use super::inflight::InFlight;
 use super::routing::Routing;
 use crate::config::Config;
 use crate::settle::retry::RetryQueue;

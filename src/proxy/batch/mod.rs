@@ -6,12 +6,10 @@
 //! cannot cancel, `told` writes the answers. What a batch is, what is still to send and what was
 //! issued is decided in `items`.
 
-pub(crate) mod cache;
 mod claim;
 mod claims;
 mod forward;
 mod ledger;
-pub(super) mod locks;
 mod read;
 mod remote;
 mod response;
@@ -26,7 +24,6 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use self::claim::Start;
-use self::locks::ActiveBatch;
 use self::read::{BatchRead, read};
 use self::remote::{RemoteWait, follows};
 use self::response::{parallel, refused, replay, reused};
@@ -37,6 +34,7 @@ use super::routing::Route;
 use super::state::Gateway;
 use crate::config::ItemsMode;
 use crate::items::BatchDecision;
+use crate::proxy::batch_locks::ActiveBatch;
 
 /// How often a batch is planned anew when an item is in flight and nobody here is sending it: the
 /// sender may just have ended.

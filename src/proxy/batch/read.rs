@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::cache::BatchReply;
-use super::locks::LockName;
 use crate::config::ItemsMode;
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::{RecordId, TenantId};
 use crate::items::{self, Batch, BatchError, BatchPlan, BatchRequest, ItemDigests};
 use crate::json::Document;
 use crate::problem::Problem;
+use crate::proxy::batch_cache::BatchReply;
+use crate::proxy::batch_locks::LockName;
+use crate::proxy::buffered::BufferedRequest;
 use crate::proxy::incoming::Arrived;
-use crate::proxy::request::read::{self as intake, BufferedRequest};
+use crate::proxy::request::read as intake;
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 

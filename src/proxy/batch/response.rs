@@ -10,7 +10,6 @@ use http::header::{
 };
 use http::{Response, StatusCode, response};
 
-use super::cache::BatchReply;
 use super::ledger::{Records, as_told};
 use super::read::BatchInput;
 use crate::body::{Body, OwningBody, full};
@@ -20,6 +19,7 @@ use crate::items::rules::{Fulfillment, Refusal};
 use crate::items::{self, BatchError, BatchOutcome, Ledger};
 use crate::problem::{Dialect, Disposition, Problem, STATUS, Slug};
 use crate::proxy::answer::{AnswerResult, report};
+use crate::proxy::batch_cache::BatchReply;
 use crate::proxy::budget::Reservation;
 use crate::proxy::reply;
 use crate::proxy::request::read as intake;

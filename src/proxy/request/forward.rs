@@ -13,7 +13,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 use super::claim::{Claimed, Settled};
-use super::inflight::Share;
 use super::read::KeyedRequest;
 use crate::body::full;
 use crate::config::RequestMode;
@@ -24,6 +23,7 @@ use crate::idempotency::record::StoredResponse;
 use crate::idempotency::{Answer as Kept, Fingerprint};
 use crate::problem::{Disposition, Problem, Slug};
 use crate::proxy::collect::{self, CollectLimits, Collected};
+use crate::proxy::inflight::Share;
 use crate::proxy::reply::{self, Reply};
 use crate::proxy::responder::Responder;
 use crate::proxy::rewrite;

@@ -3,7 +3,6 @@
 pub(super) mod claim;
 pub(super) mod existing;
 pub(super) mod forward;
-pub(crate) mod inflight;
 pub(super) mod read;
 
 use std::sync::Arc;
@@ -15,7 +14,6 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use self::forward::{Call, CallInput};
-use self::inflight::{Admission, Flight};
 use self::read::KeyedRequest;
 use super::answer::{AnswerResult, first_answer, quota_exceeded, too_many_claims};
 use super::incoming::Arrived;
@@ -28,6 +26,7 @@ use crate::config::RequestMode;
 use crate::idempotency::key::{KeyError, KeySource};
 use crate::idempotency::{Decision, Fingerprint, decide};
 use crate::problem::Disposition;
+use crate::proxy::inflight::{Admission, Flight};
 use crate::store::cache::CachedRecord;
 
 /// How often a request looks again for the call that its key belongs to. Each time another request

@@ -2,7 +2,7 @@
 //! here claims anything; whatever is wrong with a request is found before its claim.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Request};
+use http::{HeaderMap, HeaderName};
 use hyper::body::Incoming;
 
 use crate::body::{self, ReadError, ReadLimits};
@@ -14,10 +14,11 @@ use crate::idempotency::{RecordId, TenantId};
 use crate::json::{Document, Pointer};
 use crate::problem::{Problem, Slug};
 use crate::proxy::budget::Reservation;
+use crate::proxy::buffered::BufferedRequest;
 use crate::proxy::incoming::{Arrived, Path};
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
-use crate::proxy::{headers, reply, rewrite};
+use crate::proxy::{headers, reply};
 
 /// A keyed request, whole and valid.
 pub(crate) struct KeyedRequest {
@@ -34,14 +35,6 @@ pub(crate) struct RequestIdentity {
     pub(crate) compared: Preimage,
     /// Digest of the business id that the body names.
     pub(crate) subject: Option<[u8; 16]>,
-}
-
-/// A request whose body was read to its end.
-pub(crate) struct BufferedRequest {
-    pub(crate) head: http::request::Parts,
-    pub(crate) peer: std::net::IpAddr,
-    pub(crate) body: Bytes,
-    pub(crate) reservation: Reservation,
 }
 
 /// Result of reading.
@@ -203,14 +196,6 @@ pub(crate) async fn read_body(
         ReadError::ForbiddenTrailer => key_in_a_trailer(),
     })?;
     Ok((bytes, reservation))
-}
-
-impl BufferedRequest {
-    /// The request as it goes upstream, and the memory it holds.
-    pub(crate) fn into_request(self, route: &Route, keyed: bool) -> (Request<Bytes>, Reservation) {
-        let request = rewrite::to_backend(route, self.head, self.peer, self.body, keyed);
-        (request, self.reservation)
-    }
 }
 
 /// A header that was read here must reach the backend too, or the two see different requests.

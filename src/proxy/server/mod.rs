@@ -2,7 +2,6 @@
 //! drains.
 
 mod connection;
-pub(super) mod peer;
 mod timer;
 
 use std::convert::Infallible;
@@ -20,8 +19,8 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use self::connection::{ClientStream, message};
-use self::peer::Peer;
 use self::timer::HeaderTimer;
+use super::peer::Peer;
 use super::state::Gateway;
 use super::{exchange, reply};
 use crate::net::accept::accept;
