@@ -137,7 +137,7 @@ fn a_hang_up_ends_nothing() {
     let mut client = issue(&batch("+65", &TWO)).begin(gateway.addr);
     rewards.backend.wait_calls(1);
     gateway.hang_up();
-    let told = || gateway.stderr().contains("told to read the configuration again").then_some(());
+    let told = || gateway.stderr().contains("SIGHUP ignored").then_some(());
     eventually("it is told that this does nothing", told);
     gate.open();
     client.read().is(200, "executed", "");
