@@ -14,6 +14,8 @@ def client(url):
         status_forcelist=(409, 429, 500, 502, 503, 504),
         # Every method: by default a POST is not repeated.
         allowed_methods=None,
+        # No longer than a till can wait, whatever the answer says.
+        retry_after_max=2,
         # The last answer itself, with its sentence, instead of "too many 409 error responses".
         raise_on_status=False,
     )

@@ -38,9 +38,11 @@ const FAULTS: [&str; 14] = [
 ];
 
 /// Every client, with the profile that it is made for.
-const PROGRAMS: [(Program, &str); 4] = [
+const PROGRAMS: [(Program, &str); 6] = [
     (Program::Curl, "ietf"),
     (Program::CurlAllErrors, "ietf"),
+    (Program::Requests, "ietf"),
+    (Program::Go, "ietf"),
     (Program::StripePython, "stripe"),
     (Program::StripeNode, "stripe"),
 ];
@@ -77,6 +79,23 @@ const CURL_ALL_ERRORS: [&str; 14] = [
     "busy-once: 2 × 200 executed",
     "busy: 3 × 429 not-executed",
     "reused: 3 × 422 rejected",
+];
+
+const REQUESTS: [&str; 14] = [
+    "none: 1 × 200 executed",
+    "front-closes: 2 × 200 replayed",
+    "front-resets: 2 × 200 replayed",
+    "front-is-cut: 1 × error",
+    "front-is-silent: 2 × 200 replayed",
+    "closes: 4 × 409 unknown",
+    "resets: 4 × 409 unknown",
+    "is-cut: 4 × 409 unknown",
+    "is-silent: 4 × 409 unknown",
+    "conflict: 4 × 409 unknown",
+    "broken: 4 × 409 unknown",
+    "busy-once: 2 × 200 executed",
+    "busy: 4 × 429 not-executed",
+    "reused: 1 × 422 rejected",
 ];
 
 pub(crate) fn path(fault: &str) -> String {
@@ -253,6 +272,16 @@ fn curl_with_retry() {
 #[test]
 fn curl_with_retry_of_all_errors() {
     assert_eq!(check(Program::CurlAllErrors, "ietf", None), CURL_ALL_ERRORS);
+}
+
+#[test]
+fn requests_with_urllib3_retry() {
+    assert_eq!(check(Program::Requests, "ietf", None), REQUESTS);
+}
+
+#[test]
+fn go_with_a_loop() {
+    check(Program::Go, "ietf", None);
 }
 
 #[test]

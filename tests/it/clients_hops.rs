@@ -11,8 +11,10 @@ use crate::support::{Conn, Request, at_once};
 /// As many tries as it took to see every double execution without the gateway.
 const TRIES: usize = 10;
 
-const CLIENTS: [(Program, &str); 3] = [
+const CLIENTS: [(Program, &str); 5] = [
     (Program::CurlAllErrors, "ietf"),
+    (Program::Requests, "ietf"),
+    (Program::Go, "ietf"),
     (Program::StripePython, "stripe"),
     (Program::StripeNode, "stripe"),
 ];
@@ -98,6 +100,8 @@ fn hops_repeat_by_themselves_what_got_no_answer() {
     check_repeats(HopKind::Nginx, "DELETE", 1);
     check_repeats(HopKind::NginxThatRepeats, "POST", 1);
     check_repeats(HopKind::NginxThatRepeats, "DELETE", 2);
+    check_repeats(HopKind::NginxNonIdempotent, "POST", 2);
+    check_repeats(HopKind::NginxNonIdempotent, "DELETE", 2);
     check_repeats(HopKind::HaProxy, "POST", 1);
     check_repeats(HopKind::HaProxy, "DELETE", 1);
     check_repeats(HopKind::HaProxyThatRepeats, "POST", 4);

@@ -20,6 +20,8 @@ pub(crate) enum HopKind {
     /// nginx with kept connections, and its own rules for what it repeats: everything but `POST`,
     /// `PATCH` and `LOCK`.
     NginxThatRepeats,
+    /// nginx told to repeat these as well.
+    NginxNonIdempotent,
     /// HAProxy as it is.
     HaProxy,
     /// HAProxy that repeats whatever got no answer.
@@ -69,6 +71,9 @@ impl Hop {
         match kind {
             HopKind::Nginx => self.nginx(to, "proxy_next_upstream off;"),
             HopKind::NginxThatRepeats => self.nginx(to, ""),
+            HopKind::NginxNonIdempotent => {
+                self.nginx(to, "proxy_next_upstream error timeout non_idempotent;")
+            }
             HopKind::HaProxy => self.haproxy(to, ""),
             HopKind::HaProxyThatRepeats => self.haproxy(to, "retry-on all-retryable-errors"),
             HopKind::Go => {

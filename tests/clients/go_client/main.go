@@ -27,7 +27,11 @@ type result struct {
 	Seconds     float64 `json:"seconds"`
 }
 
-const tries = 4
+const (
+	tries = 4
+	// No longer than a till can wait, whatever the answer says.
+	longestPause = 2 * time.Second
+)
 
 // send makes one try; without a body Go's transport may make another by itself, because the
 // request has a key.
@@ -71,10 +75,17 @@ func again(r result, answer *http.Response) bool {
 func pause(try int, answer *http.Response) time.Duration {
 	if answer != nil {
 		if seconds, err := strconv.Atoi(answer.Header.Get("Retry-After")); err == nil {
-			return time.Duration(seconds) * time.Second
+			return min(time.Duration(seconds)*time.Second, longestPause)
 		}
 	}
 	return 250 * time.Millisecond << try
+}
+
+func min(a, b time.Duration) time.Duration {
+	if a < b {
+		return a
+	}
+	return b
 }
 
 func run(c call) result {

@@ -18,10 +18,14 @@ pub(crate) enum Program {
     Curl,
     /// `curl --retry --retry-all-errors`: repeats everything.
     CurlAllErrors,
+    /// Python's requests with urllib3's `Retry`.
+    Requests,
     /// Stripe's library for Python.
     StripePython,
     /// Stripe's library for Node.
     StripeNode,
+    /// Go's `net/http` and a loop of the application.
+    Go,
 }
 
 /// A call by one of them: a POST of some fields.
@@ -70,7 +74,7 @@ impl Program {
             Self::StripePython | Self::StripeNode => {
                 request.header("authorization", "Bearer sk_test_till")
             }
-            Self::Curl | Self::CurlAllErrors => request,
+            Self::Curl | Self::CurlAllErrors | Self::Requests | Self::Go => request,
         }
     }
 
@@ -82,12 +86,14 @@ impl Program {
             Self::CurlAllErrors => {
                 curl(&["--retry", "2", "--retry-all-errors", "--fail-with-body"], to, calls)
             }
+            Self::Requests => scripted(python("requests_client.py"), to, calls),
             Self::StripePython => scripted(python("stripe_client.py"), to, calls),
             Self::StripeNode => {
                 let mut node = Command::new("node");
                 node.arg(script("stripe_client.mjs")).arg(installed("node"));
                 scripted(node, to, calls)
             }
+            Self::Go => scripted(Command::new(installed("bin/go_client")), to, calls),
         };
         assert_eq!(results.len(), calls.len(), "{self:?}: {results:?}");
         results
