@@ -90,7 +90,8 @@ impl Hop {
         let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|name| format!("{name}_temp_path {folder}/{name};"));
         let text = format!(
-            "daemon off;\nworker_processes 1;\npid {folder}/pid;\nerror_log stderr;\nevents {{}}\n\
+            // Without workers: they would outlive a master that is killed.
+            "daemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log stderr;\nevents {{}}\n\
              http {{\naccess_log off;\n{}\n\
              upstream next {{ server {to}; keepalive 16; }}\n\
              server {{\nlisten {addr};\nlocation / {{\nproxy_pass http://next;\n\
