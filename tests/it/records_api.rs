@@ -211,7 +211,7 @@ fn a_decision_is_carried_to_its_end_when_the_operator_is_gone() {
         let logged = |id: &str| {
             eventually("the decision is logged", || {
                 let log = gateway.stderr();
-                let mut lines = log.lines().filter(|line| line.contains("has decided"));
+                let mut lines = log.lines().filter(|line| line.contains("decision recorded"));
                 lines.any(|line| line.contains(id)).then_some(())
             });
         };
@@ -305,7 +305,7 @@ fn a_decision_is_logged_without_key_body_or_token() {
     assert_eq!(desk.purge(&id).status, 200);
     gateway.stop();
     let log = gateway.stderr();
-    let lines: Vec<&str> = log.lines().filter(|line| line.contains("has decided")).collect();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("decision recorded")).collect();
     assert_eq!(lines.len(), 2, "{log}");
     for (line, (what, by)) in lines.iter().zip([("executed", "ann"), ("purged", "bob")]) {
         assert!(line.contains(&id) && line.contains(what) && line.contains(by), "{line}");
