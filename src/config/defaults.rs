@@ -13,6 +13,8 @@ pub fn workers() -> usize {
 }
 /// `[server.limits] connections`
 pub const CONNECTIONS: usize = 10_000;
+/// `[server.limits] idle_timeout`: beyond the 60 seconds after which usual load balancers close.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// `[server.limits] header_timeout`
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// `[server.limits] body_timeout`

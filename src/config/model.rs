@@ -55,7 +55,11 @@ pub struct ServerConfig {
 pub struct LimitsConfig {
     /// Client connections at once.
     pub connections: usize,
-    /// Time for a request head to arrive, and for an idle connection to send one.
+    /// Time between two requests of a connection.
+    #[serde(serialize_with = "shown::time")]
+    pub idle_timeout: Duration,
+    /// Time for the first request head from the connection's acceptance, and for a later one from
+    /// its first byte.
     #[serde(serialize_with = "shown::time")]
     pub header_timeout: Duration,
     /// Time for a request body to arrive, and for a client to take the next piece of its answer.

@@ -42,6 +42,7 @@ fn limits(table: &Table<'_>) -> LimitsConfig {
     let head = 8 << 10..=1 << 20;
     let limits = LimitsConfig {
         connections: table.count("connections", defaults::CONNECTIONS, at_once.clone()),
+        idle_timeout: table.timeout("idle_timeout", defaults::IDLE_TIMEOUT),
         header_timeout: table.timeout("header_timeout", defaults::HEADER_TIMEOUT),
         body_timeout: table.timeout("body_timeout", defaults::BODY_TIMEOUT),
         max_head: usize::try_from(table.size("max_head", defaults::MAX_HEAD as u64, head))

@@ -6,5 +6,6 @@
 pub(crate) mod accept;
 pub(crate) mod coalesce;
 pub(crate) mod listen;
+pub(crate) mod tcp;
 pub(crate) mod tls;
 pub(crate) mod write_timeout;

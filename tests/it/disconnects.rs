@@ -142,7 +142,8 @@ fn a_head_that_never_ends_is_timed_out_with_408() {
 #[test]
 fn an_idle_connection_is_closed() {
     let backend = Backend::start();
-    let gateway = Setup::before(&backend).limits(r#"header_timeout = "500ms""#).start();
+    let limits = "header_timeout = \"500ms\"\nidle_timeout = \"500ms\"";
+    let gateway = Setup::before(&backend).limits(limits).start();
     let mut idle = Conn::open(gateway.addr);
     idle.ends();
     let mut used = Conn::open(gateway.addr);

@@ -21,6 +21,8 @@ mod faults;
 mod harness;
 mod house;
 mod http;
+mod http_edges;
+mod http_times;
 mod items;
 mod items_answers;
 mod items_attack;

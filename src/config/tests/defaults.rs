@@ -32,6 +32,7 @@ fn what_is_left_out_has_the_published_default() {
     assert_eq!(config.server.workers, cores.div_ceil(2));
     let limits = &config.server.limits;
     assert_eq!(limits.connections, 10_000);
+    assert_eq!(limits.idle_timeout, Duration::from_secs(75));
     assert_eq!(limits.header_timeout, Duration::from_secs(10));
     assert_eq!(limits.body_timeout, Duration::from_secs(30));
     assert_eq!(limits.max_head, 32 * 1024);

@@ -1,16 +1,21 @@
-//! The stream of a client's HTTP/1.1 connection. Every answer of the gateway carries
-//! `Idempotency-Error`, so this stream replaces the answer that hyper generates for a head it cannot
-//! parse, and writes one for a head that does not arrive in time, where hyper writes nothing.
+//! The stream of a client's HTTP/1.1 connection.
+//!
+//! Every answer of the gateway carries `Idempotency-Error`, so this stream replaces the answer that
+//! hyper generates for a head it cannot parse, and writes one for a head that does not arrive in
+//! time. Which bytes are hyper's own answer follows from the position within the requests
+//! ([`tracker`](super::tracker)), never from the bytes: a body may contain anything.
 
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::tracker::RequestTracker;
 use crate::net::coalesce;
 use crate::net::write_timeout::{WriteTimeout, write_timeout};
 use crate::problem::{Dialect, Problem, Slug};
@@ -19,25 +24,52 @@ use crate::problem::{Dialect, Problem, Slug};
 #[derive(Debug)]
 pub(super) struct ClientStream<S> {
     stream: WriteTimeout<S>,
-    /// Bytes arrived since the last write: a request has begun.
-    begun: bool,
+    tracker: SharedTracker,
+    /// Bytes that arrived after the end of a head or a body: hyper gets them when it has dealt
+    /// with that.
+    ahead: BytesMut,
+    /// hyper may have bytes of an answer that are not written yet.
+    is_writing: bool,
+    /// The read that waits until the answer before it is written.
+    held: Option<Waker>,
     /// Unwritten rest of the answer that replaces hyper's.
     replacement: Bytes,
+}
+
+/// The tracker of a connection, for its stream and its exchanges. Both run in the connection's
+/// task, so the lock never waits.
+#[derive(Debug, Clone)]
+pub(super) struct SharedTracker(Arc<Mutex<RequestTracker>>);
+
+impl SharedTracker {
+    pub(super) fn new(tracker: RequestTracker) -> Self {
+        Self(Arc::new(Mutex::new(tracker)))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, RequestTracker> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<S> ClientStream<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    pub(super) fn new(stream: S, write_limit: Duration) -> Self {
-        let stream = write_timeout(stream, write_limit);
-        Self { stream, begun: false, replacement: Bytes::new() }
+    pub(super) fn new(stream: S, tracker: SharedTracker, write_limit: Duration) -> Self {
+        Self {
+            stream: write_timeout(stream, write_limit),
+            tracker,
+            ahead: BytesMut::new(),
+            is_writing: false,
+            held: None,
+            replacement: Bytes::new(),
+        }
     }
 
     /// Answers a request whose head did not arrive in time, as far as the send buffer takes the
     /// answer at once. An idle connection ends silently.
     pub(super) async fn answer_late_head(mut self) {
-        if !self.begun {
+        if !self.tracker.lock().is_in_head() {
             return;
         }
         let problem = Problem::new(
@@ -57,11 +89,18 @@ where
 
     /// True when `head` is hyper's own answer; its replacement is then written at the next flush.
     fn is_replaced(&mut self, head: &[u8]) -> bool {
-        let problem = replacement(head);
-        if let Some(problem) = &problem {
-            self.replacement = message(problem);
+        let is_own = self.replacement.is_empty() && self.tracker.lock().is_in_head();
+        if is_own {
+            self.replacement = message(&replacement(head));
         }
-        problem.is_some()
+        is_own
+    }
+
+    /// Holds a read that would begin a request while the answer before it is not written: hyper
+    /// could otherwise put its own answer right behind that one, in a single write.
+    fn hold(&mut self, context: &Context<'_>) -> Poll<io::Result<()>> {
+        self.held = Some(context.waker().clone());
+        Poll::Pending
     }
 
     fn poll_replacement(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -85,10 +124,33 @@ where
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let mut tracker = this.tracker.lock();
+        if tracker.is_between() {
+            if this.is_writing {
+                drop(tracker);
+                return this.hold(context);
+            }
+            tracker.wait();
+        }
+        if !this.ahead.is_empty() {
+            let most = this.ahead.len().min(buffer.remaining());
+            let passed = tracker.pass(&this.ahead[..most]);
+            buffer.put_slice(&this.ahead.split_to(passed));
+            if this.ahead.is_empty() {
+                this.ahead = BytesMut::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
-        let result = self.stream.as_mut().poll_read(context, buffer);
-        self.begun |= buffer.filled().len() > before;
-        result
+        ready!(this.stream.as_mut().poll_read(context, buffer))?;
+        let read = &buffer.filled()[before..];
+        let passed = tracker.pass(read);
+        if passed < read.len() {
+            this.ahead.extend_from_slice(&read[passed..]);
+            buffer.set_filled(before + passed);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -102,7 +164,7 @@ where
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_replacement(context))?;
-        self.begun = false;
+        self.is_writing = true;
         if self.is_replaced(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
@@ -115,7 +177,7 @@ where
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_replacement(context))?;
-        self.begun = false;
+        self.is_writing = true;
         if slices.first().is_some_and(|head| self.is_replaced(head)) {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
@@ -128,7 +190,12 @@ where
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_replacement(context))?;
-        self.stream.as_mut().poll_flush(context)
+        ready!(self.stream.as_mut().poll_flush(context))?;
+        self.is_writing = false;
+        if let Some(held) = self.held.take() {
+            held.wake();
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -137,36 +204,19 @@ where
     }
 }
 
-/// The problem in place of an answer that hyper generates when a head cannot be parsed: an empty
-/// answer with status 400, 414 or 431.
-fn replacement(bytes: &[u8]) -> Option<Problem> {
-    let slug = match bytes.get(..12)? {
-        b"HTTP/1.1 400" | b"HTTP/1.0 400" => Slug::RequestInvalid,
-        b"HTTP/1.1 414" | b"HTTP/1.0 414" => Slug::UriTooLong,
-        b"HTTP/1.1 431" | b"HTTP/1.0 431" => Slug::HeadTooLarge,
-        _ => return None,
-    };
-    if !is_bare(bytes) {
-        return None;
-    }
-    let detail = match slug {
-        Slug::UriTooLong => "The address is longer than what is accepted. Nothing was sent.",
-        Slug::HeadTooLarge => {
-            "The request's headers are larger than what is accepted. Nothing was sent."
+/// The problem in place of hyper's own answer to a head that it cannot parse.
+fn replacement(bytes: &[u8]) -> Problem {
+    let (slug, detail) = match bytes.get(9..12) {
+        Some(b"414") => {
+            (Slug::UriTooLong, "The address is longer than what is accepted. Nothing was sent.")
         }
-        _ => "The request is not well-formed HTTP. Nothing was sent.",
+        Some(b"431") => (
+            Slug::HeadTooLarge,
+            "The request's headers are larger than what is accepted. Nothing was sent.",
+        ),
+        _ => (Slug::RequestInvalid, "The request is not well-formed HTTP. Nothing was sent."),
     };
-    Some(Problem::new(slug, detail).close())
-}
-
-/// True for a head with the three headers of hyper's own answers and nothing else. Answers of the
-/// gateway and of a backend have more, and bytes that look like a head may be a piece of a body.
-fn is_bare(bytes: &[u8]) -> bool {
-    const LINES: [&str; 3] = ["connection: close", "content-length: 0", "date: "];
-    let head = std::str::from_utf8(bytes).ok().and_then(|text| text.strip_suffix("\r\n\r\n"));
-    head.is_some_and(|head| {
-        head.split("\r\n").skip(1).all(|line| LINES.iter().any(|known| line.starts_with(known)))
-    })
+    Problem::new(slug, detail).close()
 }
 
 /// A problem as an HTTP/1.1 message, for connections without an exchange that could send it.

@@ -3,29 +3,37 @@
 
 mod connection;
 mod timer;
+mod tracker;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use self::connection::{ClientStream, message};
-use self::timer::HeaderTimer;
+use self::connection::{ClientStream, SharedTracker, message};
+use self::timer::DeadlineTimer;
+use self::tracker::{HeadLimits, RequestTracker};
+use super::answer::report;
 use super::peer::Peer;
 use super::state::Gateway;
 use super::{exchange, reply};
+use crate::body::Body;
 use crate::net::accept::accept;
 use crate::net::listen::ListenSocket;
-use crate::problem::{Problem, Slug};
+use crate::net::tcp::{SocketWatch, watched};
+use crate::problem::{Dialect, Problem, Slug};
 use crate::shutdown::Shutdown;
 
 /// Bytes a connection buffers at most for reading or writing; more than any head may have.
@@ -67,33 +75,52 @@ fn refusal() -> Bytes {
     message(&problem.retry_after(reply::RETRY_LATER).close())
 }
 
+/// The end of a connection.
+enum ConnectionEnd {
+    /// hyper has closed it.
+    Closed,
+    /// hyper gave it up: a message broke off.
+    Broken(hyper::Error),
+    /// The client has sent nothing, or not all of a head, for too long.
+    Late,
+    /// The client has reset it.
+    Reset,
+}
+
 /// Serves one HTTP/1.1 connection until it ends.
-async fn serve_http1<S>(gateway: Arc<Gateway>, stream: S, peer: SocketAddr, shutdown: Shutdown)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn serve_http1(
+    gateway: Arc<Gateway>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    shutdown: Shutdown,
+) {
     let routing = gateway.routing();
     let limits = &routing.limits;
-    let stream = ClientStream::new(stream, limits.body_timeout);
+    let (stream, watch) = watched(stream);
+    let heads = HeadLimits { header: limits.header_timeout, idle: limits.idle_timeout };
+    let tracker = SharedTracker::new(RequestTracker::new(heads));
+    let stream = ClientStream::new(stream, tracker.clone(), limits.body_timeout);
     let peer = Peer::new(peer.ip());
     let mut builder = http1::Builder::new();
     builder
-        .timer(HeaderTimer::default())
-        .header_read_timeout(limits.header_timeout)
+        // The tracker has the deadlines; hyper's own would also end a connection that idles.
+        .header_read_timeout(None)
         // A client that closes its sending side after its request still gets its answer.
         .half_close(true)
         .max_header_size(limits.max_head)
         .max_buf_size(BUFFER.max(2 * limits.max_head));
     let service = service_fn(|request| {
-        let (gateway, peer) = (&gateway, &peer);
-        async move { Ok::<_, Infallible>(exchange::exchange(gateway, peer, request).await) }
+        let has_fragment = tracker.lock().begin(request.body());
+        answer_one(&gateway, &peer, &watch, request, has_fragment)
     });
     let mut connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut signal = shutdown.clone();
     let mut ending = pin!(signal.wait());
+    let mut failed = pin!(watch.failed());
+    let mut timer = DeadlineTimer::default();
     let mut listening = false;
     let mut draining = false;
-    let result = poll_fn(|context| {
+    let end = poll_fn(|context| {
         let mut connection = Pin::new(&mut connection);
         // The wait is polled once, so that the shutdown wakes this task. A connection is polled
         // several times for each request, and polling the wait again would take a lock each time.
@@ -107,13 +134,56 @@ where
             draining = true;
             connection.as_mut().graceful_shutdown();
         }
-        connection.poll(context)
+        match connection.poll(context) {
+            Poll::Ready(Ok(())) => return Poll::Ready(ConnectionEnd::Closed),
+            Poll::Ready(Err(error)) => return Poll::Ready(ConnectionEnd::Broken(error)),
+            Poll::Pending => {}
+        }
+        if failed.as_mut().poll(context).is_ready() {
+            return Poll::Ready(ConnectionEnd::Reset);
+        }
+        poll_deadline(&tracker, &mut timer, context)
     })
     .await;
-    if let Err(error) = result {
-        tracing::debug!(%error, "a client connection ended early");
-        if error.is_timeout() {
+    match end {
+        ConnectionEnd::Closed => watch.reset_on_close(false),
+        ConnectionEnd::Broken(error) => tracing::debug!(%error, "a client connection ended early"),
+        ConnectionEnd::Reset => tracing::debug!("a client reset its connection"),
+        ConnectionEnd::Late => {
+            watch.reset_on_close(false);
             connection.into_parts().io.into_inner().answer_late_head().await;
         }
     }
+}
+
+fn poll_deadline(
+    tracker: &SharedTracker,
+    timer: &mut DeadlineTimer,
+    context: &mut Context<'_>,
+) -> Poll<ConnectionEnd> {
+    let deadline = tracker.lock().deadline();
+    match deadline {
+        Some(deadline) => timer.poll_until(deadline, context).map(|()| ConnectionEnd::Late),
+        None => Poll::Pending,
+    }
+}
+
+async fn answer_one(
+    gateway: &Arc<Gateway>,
+    peer: &Peer,
+    watch: &SocketWatch,
+    request: Request<Incoming>,
+    has_fragment: bool,
+) -> Result<Response<Body>, Infallible> {
+    if request.version() == Version::HTTP_10 {
+        // The end of the connection may be the only end of the body, so that an answer which
+        // breaks off would look whole.
+        watch.reset_on_close(true);
+    }
+    if has_fragment {
+        // hyper has cut it off, so the request would be another than the client's.
+        let detail = "The request's target contains `#`, which never belongs to a request.";
+        return Ok(report(&Problem::new(Slug::RequestInvalid, detail).close(), Dialect::Problem));
+    }
+    Ok(exchange::exchange(gateway, peer, request).await)
 }

@@ -209,6 +209,18 @@ impl Backend {
         self.wait_closed();
     }
 
+    /// Waits until the other side has closed this connection, whatever the script does on it.
+    #[track_caller]
+    pub(crate) fn wait_ended(&self, connection: usize) {
+        let stream =
+            self.shared.state.lock().unwrap().open.get(&connection).map(TcpStream::try_clone);
+        let Some(stream) = stream else { return };
+        let stream = stream.unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let ended = stream.peek(&mut [0]);
+        assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    }
+
     /// Waits until no connection is left.
     #[track_caller]
     pub(crate) fn wait_closed(&self) {
