@@ -294,6 +294,19 @@ fn stripe_for_node() {
     check(Program::StripeNode, "stripe", None);
 }
 
+#[test]
+fn the_table_in_the_documents_is_what_is_measured() {
+    let page = include_str!("../../docs/clients.md");
+    for (number, fault) in FAULTS.iter().enumerate() {
+        let begin = format!("| `{fault}`");
+        let line = page.lines().find(|line| line.starts_with(&begin)).expect("a row");
+        let cells = line.split('|').skip(2).map(str::trim);
+        for (cell, rows) in cells.zip([CURL, CURL_ALL_ERRORS, REQUESTS]) {
+            assert_eq!(format!("{fault}: {cell}"), rows[number]);
+        }
+    }
+}
+
 /// The call takes longer than any client waits: its second attempt meets it in flight, and a later
 /// one gets its answer.
 #[test]
