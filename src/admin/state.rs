@@ -29,7 +29,7 @@ pub(crate) trait ConfiguredRoutes: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub(crate) struct AdminState {
     pub(super) store: Arc<dyn Store>,
-    pub(super) hot: Arc<RecordCache>,
+    pub(super) cache: Arc<RecordCache>,
     /// The source of the rules of a record's route.
     pub(super) routes: Arc<dyn ConfiguredRoutes>,
     /// Retention of requests whose route is not configured any more.
@@ -48,13 +48,13 @@ impl AdminState {
         config: &Config,
         routes: Arc<dyn ConfiguredRoutes>,
         store: Arc<dyn Store>,
-        hot: Arc<RecordCache>,
+        cache: Arc<RecordCache>,
         tasks: Tasks,
     ) -> Self {
         let token = config.admin.token.as_ref();
         let token = token.map(|token| Sha256::digest(token.expose().as_bytes()).into());
         let turns = Arc::new(Semaphore::new(AT_ONCE));
-        Self { store, hot, routes, retention: config.store.retention, token, turns, tasks }
+        Self { store, cache, routes, retention: config.store.retention, token, turns, tasks }
     }
 
     /// Bytes of the largest answer kept by any route.

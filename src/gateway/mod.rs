@@ -44,8 +44,13 @@ pub(crate) async fn start(config: Config, shutdown: Shutdown) -> Result<Running,
     let tasks = TaskTracker::new();
     let drain = config.server.drain;
     let gateway = Gateway::new(&config, store.clone(), tasks.clone())?;
-    let admin_state =
-        admin::AdminState::new(&config, gateway.clone(), store.clone(), gateway.hot.clone(), tasks);
+    let admin_state = admin::AdminState::new(
+        &config,
+        gateway.clone(),
+        store.clone(),
+        gateway.cache.clone(),
+        tasks,
+    );
     let admin_state = Arc::new(admin_state);
     let listening = listeners.iter().map(ListenSocket::address).collect();
     let admin = admin_listener.address();
@@ -59,7 +64,7 @@ pub(crate) async fn start(config: Config, shutdown: Shutdown) -> Result<Running,
     }
     if let Some(announced) = store.announced() {
         // Ends with the store, so nobody waits for it.
-        TaskTracker::new().spawn(cache::follow(gateway.hot.clone(), announced));
+        TaskTracker::new().spawn(cache::follow(gateway.cache.clone(), announced));
     }
     let (end, mut ended) = shutdown::channel();
     let operators = admin::serve(admin_state, admin_listener, shutdown.clone());
@@ -89,7 +94,7 @@ impl Running {
     /// the next start.
     pub(crate) async fn finished(mut self) -> bool {
         self.shutdown.wait().await;
-        tracing::info!(calls = self.gateway.calling(), "draining");
+        tracing::info!(calls = self.gateway.requests_in_flight(), "draining");
         let drained = self.gateway.drained(self.drain).await;
         if let Err(error) = self.gateway.store.leave().await {
             tracing::debug!(%error, "leaving the store failed; the lease ends by itself");

@@ -1,4 +1,4 @@
-//! Answers of a request, and the two ways in which a problem or a call becomes one.
+//! The result of an exchange, the log line of a refusal, and the wait for a request's first answer.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::problem::{Dialect, Problem, Slug};
 /// Answer to a request: the backend's, or a problem of the gateway's own.
 pub(crate) type AnswerResult = Result<Response<Body>, Problem>;
 
-/// The one place where a problem becomes an answer and a line in the log.
+/// Renders a problem as a response and logs the refusal. No other code does either.
 pub(crate) fn report(problem: &Problem, dialect: Dialect) -> Response<Body> {
     let instance = crate::nonce::uuid();
     let slug = problem.slug.as_str();
@@ -25,7 +25,8 @@ pub(crate) fn report(problem: &Problem, dialect: Dialect) -> Response<Body> {
     problem.respond(dialect, instance)
 }
 
-/// Waits for the call this request started. The call goes on when the wait ends.
+/// Waits for the answer to the request started by this client. The request continues after the
+/// wait.
 pub(crate) async fn first_answer(
     answered: oneshot::Receiver<AnswerResult>,
     within: Option<Duration>,

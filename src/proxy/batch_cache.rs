@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::idempotency::RecordId;
 use crate::idempotency::id::BuildIdHasher;
 
-/// Largest reply in bytes, so that one cannot evict hundreds.
+/// Largest cached reply in bytes; a larger reply would evict hundreds of small replies.
 const MAX_REPLY: usize = 256 << 10;
 
 /// Approximate cost of an entry beside the body.
@@ -22,17 +22,16 @@ pub(crate) struct BatchReply {
     pub(crate) status: u16,
     /// JSON body.
     pub(crate) body: Bytes,
-    /// End of the retention of the whole reply, as clients are told.
+    /// End of the retention of the whole reply, for the `Idempotency-Expires` header.
     pub(crate) kept_until: Option<Timestamp>,
     /// Earliest expiry among the records. From then on the reply has to be rendered anew.
     pub(crate) holds_until: Option<Timestamp>,
     /// Generation of the record cache before the records were read. The reply does not name its
-    /// records, so any later purge ends its validity.
+    /// records, so any later purge invalidates the reply.
     pub(crate) generation: u64,
 }
 
-/// Replies under a digest of everything that decided them but the records: route, tenant, path
-/// parameters and body.
+/// Replies by a digest of all inputs besides the records: route, tenant, path parameters and body.
 pub(crate) struct BatchCache {
     replies: Cache<RecordId, Arc<BatchReply>, BuildIdHasher>,
 }
@@ -57,8 +56,8 @@ impl BatchCache {
         Self { replies }
     }
 
-    /// The reply under this digest, provided that it holds at `now` and no record was dropped since
-    /// its records were read.
+    /// The reply under `digest`, if still valid at `now` and if no record was purged since the
+    /// read.
     pub(crate) fn get(
         &self,
         digest: &RecordId,
@@ -70,7 +69,7 @@ impl BatchCache {
         (!due && reply.generation == generation).then_some(reply)
     }
 
-    /// Caches a reply, unless it is too large.
+    /// Caches a reply, unless too large.
     pub(crate) fn put(&self, digest: RecordId, reply: Arc<BatchReply>) {
         if OVERHEAD + reply.body.len() <= MAX_REPLY {
             self.replies.insert(digest, reply);

@@ -1,8 +1,8 @@
-//! What batches of this process are sending: the ids of items, and the values that `serialize_by`
-//! allows one batch at a time. A batch takes all its names in one step or none, so that batches
-//! that share some never wait for each other in a circle.
+//! In-process locks of the batches in flight: item ids, and `serialize_by` values with a limit of a
+//! single batch at a time. A batch takes its locks in a single step or not at all, so overlapping
+//! batches never deadlock.
 //!
-//! This only makes duplicates wait instead of losing a swap; the store alone decides who sends.
+//! The locks make duplicates wait instead of losing a swap; correctness rests on the store alone.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -25,24 +25,24 @@ pub(crate) struct BatchLocks {
     held: Mutex<HeldLocks>,
 }
 
-/// A batch that is being sent.
+/// A batch in flight.
 #[derive(Debug)]
 pub(crate) struct ActiveBatch {
-    /// Start of the call.
+    /// Start of the batch.
     pub(crate) started: Instant,
     ended: watch::Sender<bool>,
 }
 
-/// The names of one batch; given back when dropped, and whoever waits is woken.
+/// The locks of a batch. A drop releases the locks and wakes the waiters.
 #[derive(Debug)]
 pub(crate) struct LockSet {
-    busy: Arc<BatchLocks>,
+    locks: Arc<BatchLocks>,
     names: Vec<LockName>,
     sending: Arc<ActiveBatch>,
 }
 
 impl BatchLocks {
-    /// Takes all of `names`, or gives the batch that has one of them.
+    /// Takes all of `names`, or returns the batch in possession of a lock.
     pub(crate) fn hold(
         self: &Arc<Self>,
         mut names: Vec<LockName>,
@@ -57,22 +57,22 @@ impl BatchLocks {
         }
         held.extend(names.iter().map(|name| (*name, sending.clone())));
         drop(held);
-        Ok(LockSet { busy: self.clone(), names, sending })
+        Ok(LockSet { locks: self.clone(), names, sending })
     }
 
-    /// The batch that has this name.
+    /// The batch in possession of the lock.
     pub(crate) fn holder(&self, name: &LockName) -> Option<Arc<ActiveBatch>> {
         self.lock().get(name).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, HeldLocks> {
-        // Nothing between lock and unlock can leave the map half changed.
+        // No code between lock and unlock can leave the map inconsistent.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl ActiveBatch {
-    /// Returns when the batch has its outcome, or nobody sends it any more.
+    /// Returns when the batch has an outcome or was given up.
     pub(crate) async fn ended(&self) {
         // The sender lives in `self`, so waiting can only end with the value.
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
@@ -80,23 +80,23 @@ impl ActiveBatch {
 }
 
 impl LockSet {
-    /// Keeps some of the names, and gives the others back.
+    /// Keeps the locks in `names` and releases the rest.
     pub(crate) fn keep(self, names: Vec<LockName>) -> Self {
         let (started, ended) = (self.sending.started, watch::Sender::new(false));
         let sending = Arc::new(ActiveBatch { started, ended });
-        let mut held = self.busy.lock();
+        let mut held = self.locks.lock();
         for name in &names {
-            // From one to the other without a moment in between: whoever waits finds it taken again.
+            // Replaced in a single step: no waiter ever finds the lock free in between.
             held.insert(*name, sending.clone());
         }
         drop(held);
-        Self { busy: self.busy.clone(), names, sending }
+        Self { locks: self.locks.clone(), names, sending }
     }
 }
 
 impl Drop for LockSet {
     fn drop(&mut self) {
-        let mut held = self.busy.lock();
+        let mut held = self.locks.lock();
         for name in &self.names {
             if let Entry::Occupied(entry) = held.entry(*name)
                 && Arc::ptr_eq(entry.get(), &self.sending)
@@ -115,21 +115,21 @@ mod tests {
 
     #[test]
     fn a_batch_takes_all_of_its_names_or_none() {
-        let busy = Arc::new(BatchLocks::default());
+        let locks = Arc::new(BatchLocks::default());
         let name = |number| RecordId::from_bytes([number; 16]);
-        let first = busy.hold(vec![name(1), name(2), name(1)]).expect("free");
-        assert!(busy.hold(vec![name(3), name(2)]).is_err());
-        let other = busy.hold(vec![name(3)]).expect("not taken by the one that failed");
-        assert!(busy.holder(&name(1)).is_some());
-        let before = busy.holder(&name(1)).unwrap();
+        let first = locks.hold(vec![name(1), name(2), name(1)]).expect("free");
+        assert!(locks.hold(vec![name(3), name(2)]).is_err());
+        let other = locks.hold(vec![name(3)]).expect("not taken by the one that failed");
+        assert!(locks.holder(&name(1)).is_some());
+        let before = locks.holder(&name(1)).unwrap();
         let first = first.keep(vec![name(1)]);
         assert!(*before.ended.borrow(), "who waited looks again");
-        assert!(busy.hold(vec![name(1)]).is_err());
-        drop(busy.hold(vec![name(2)]).expect("given back"));
+        assert!(locks.hold(vec![name(1)]).is_err());
+        drop(locks.hold(vec![name(2)]).expect("given back"));
         drop(first);
-        assert!(busy.holder(&name(1)).is_none());
-        drop(busy.hold(vec![name(2), name(1)]).expect("free again"));
+        assert!(locks.holder(&name(1)).is_none());
+        drop(locks.hold(vec![name(2), name(1)]).expect("free again"));
         drop(other);
-        assert!(busy.lock().is_empty());
+        assert!(locks.lock().is_empty());
     }
 }

@@ -1,9 +1,9 @@
-//! The memory that all buffered bodies share (`[server.limits] buffered`).
+//! The memory shared by all buffered bodies (`[server.limits] buffered`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes that may be buffered at once.
+/// The bytes left for buffering.
 #[derive(Debug)]
 pub(crate) struct Budget {
     free: AtomicU64,
@@ -17,7 +17,7 @@ pub(crate) struct Reservation {
 }
 
 impl Budget {
-    /// A budget of this many bytes.
+    /// A budget of `bytes` bytes.
     pub(crate) fn new(bytes: u64) -> Arc<Self> {
         Arc::new(Self { free: AtomicU64::new(bytes) })
     }
@@ -29,7 +29,7 @@ impl Budget {
 }
 
 impl Reservation {
-    /// Takes `bytes` more, or nothing and says so.
+    /// Takes `bytes` more and returns true, or takes nothing and returns false.
     #[must_use]
     pub(crate) fn grow(&mut self, bytes: u64) -> bool {
         let taken = self

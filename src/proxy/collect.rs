@@ -1,4 +1,4 @@
-//! Reading a backend's answer: whole, or as much as may be held.
+//! Reading a backend's answer: complete, or up to the limit for buffering.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::upstream::ResponseBody;
 pub(crate) struct CollectLimits {
     /// Bytes of the largest body to keep.
     pub(crate) most: u64,
-    /// For the next piece of a body that is too large to keep.
+    /// Idle timeout for each piece of a body too large to keep.
     pub(crate) idle: Duration,
 }
 
@@ -31,17 +31,17 @@ pub(crate) struct Collected {
 }
 
 enum Content {
-    /// All of it, and the memory it was granted.
+    /// The complete body, and its share of the buffer budget.
     Whole(Bytes, Option<Reservation>),
-    /// The start, and the stream that brings the rest: too large to hold.
+    /// A body too large to buffer: the start, followed by the stream of the rest.
     Streaming(Body),
 }
 
-/// Reason to refuse an answer that ends with its connection.
+/// Reason to refuse an answer delimited by the end of its connection.
 const NO_END: &str = "nothing but the connection's end could say that the answer was whole";
 
-/// Reads the answer to its end; stops holding it, but not reading it, beyond `most` bytes or when
-/// the shared memory runs out. An answer of any size still reaches the first client.
+/// Reads the answer to its end. Beyond `most` bytes, or when the shared memory runs out, the answer
+/// is streamed instead of buffered, so an answer of any size still reaches the first client.
 ///
 /// # Errors
 /// When the body breaks off: the answer is truncated.
@@ -59,7 +59,7 @@ pub(crate) async fn collect(
         let held = (read.len() + only.as_ref().map_or(0, Bytes::len)) as u64;
         let fits = held + length <= limits.most && reservation.grow(length);
         if fits && held == 0 {
-            // Most answers come in one piece.
+            // Most answers arrive in a single piece.
             only = Some(data);
             continue;
         }
@@ -69,7 +69,8 @@ pub(crate) async fn collect(
         read.extend_from_slice(&data);
         if !fits {
             if !body.framing().proves_end() {
-                // What is not held cannot be looked at, and its end would be taken for a whole one.
+                // A streamed body cannot be inspected, so a truncated body would pass for a
+                // complete one.
                 return Err(NO_END.into());
             }
             let rest = Bounded::new(body, limits.idle);
@@ -77,17 +78,17 @@ pub(crate) async fn collect(
             return Ok(Collected { head, body: Content::Streaming(body) });
         }
     }
-    // A copy of its own: the piece is a slice of the connection's read buffer, and a small answer
-    // that is kept in memory must not keep all of that.
-    let whole = only.map_or_else(|| read.freeze(), |piece| Bytes::copy_from_slice(&piece));
-    if !body.framing().proves_end() && !ends_by_itself(&whole) {
+    // Copied: the piece is a slice of the connection's read buffer, and a small cached answer must
+    // not keep the whole buffer alive.
+    let bytes = only.map_or_else(|| read.freeze(), |piece| Bytes::copy_from_slice(&piece));
+    if !body.framing().proves_end() && !ends_by_itself(&bytes) {
         return Err(NO_END.into());
     }
-    Ok(Collected { head, body: Content::Whole(whole, None) })
+    Ok(Collected { head, body: Content::Whole(bytes, None) })
 }
 
-/// Whether a body shows its own end: a JSON object or array that is closed. Where the backend says
-/// neither length nor chunks, the end of the connection looks the same as its breaking off.
+/// Returns true if the body delimits itself: a closed JSON object or array. Without a length or
+/// chunked framing, a regular end of the connection and a broken connection look the same.
 fn ends_by_itself(body: &[u8]) -> bool {
     Document::parse(body).is_ok_and(|json| {
         matches!(json.root().kind(), JsonType::Object | JsonType::Array | JsonType::String)
@@ -107,8 +108,8 @@ impl Collected {
         self
     }
 
-    /// Head, body and the memory that the body was granted; the answer itself when it is too large to
-    /// hold.
+    /// Head, body and buffer reservation of a complete answer; the streaming answer if too large to
+    /// buffer.
     pub(crate) fn into_whole(
         self,
     ) -> Result<(response::Parts, Bytes, Option<Reservation>), Box<Self>> {
@@ -118,7 +119,7 @@ impl Collected {
         }
     }
 
-    /// The form that replays give; `None` when the answer is too large to keep.
+    /// The answer in its stored form; `None` if too large to keep.
     pub(crate) fn stored(&self) -> Option<Arc<StoredResponse>> {
         match &self.body {
             Content::Streaming(_) => None,

@@ -1,4 +1,4 @@
-//! Exchange: one request from start to finish. Every early exit stands in this file.
+//! Exchange: a single request from start to finish. Every early exit is in this file.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::problem::{Dialect, Problem, Slug};
 /// Bytes of the longest request target; RFC 9110 section 4.1 asks for 8000 at least.
 const MAX_TARGET: usize = 16 << 10;
 
-/// Answers one request.
+/// Answers a single request.
 pub(crate) async fn exchange(
     gateway: &Arc<Gateway>,
     client: &Peer,
@@ -32,7 +32,7 @@ pub(crate) async fn exchange(
     match answer(gateway, client, request, &mut dialect).await {
         Ok(response) => response,
         Err(problem) => {
-            // A request without a body was read to its end; its connection can go on.
+            // A request without a body was read to its end, so the connection stays usable.
             let reusable = no_body && problem.slug != Slug::RequestInvalid;
             let close = problem.close && !reusable;
             report(&Problem { close, ..problem }, dialect)
@@ -82,7 +82,7 @@ async fn answer(
     }
 }
 
-/// The path that routes and fingerprints see. `OPTIONS *` asks about the server as a whole.
+/// The path for routes and fingerprints. `OPTIONS *` addresses the server as a whole.
 fn path_of(head: &http::request::Parts) -> Result<Cow<'_, str>, Problem> {
     let path = head.uri.path();
     if path == "*" {
@@ -109,7 +109,7 @@ fn refused_head(routing: &Routing, head: &http::request::Parts, error: HeadError
     let path = path_of(head).ok();
     let allow = match path.map(|path| routing.find(&head.method, &path)) {
         Some(Found::NotAllowed(allow)) => allow,
-        // Nothing is served there (RFC 9110 section 10.2.1).
+        // No route has the path; the answer covers the server as a whole (RFC 9110 section 10.2.1).
         Some(Found::Route(_) | Found::NoRoute) | None => http::HeaderValue::from_static(""),
     };
     Problem { allow: Some(allow), ..problem }

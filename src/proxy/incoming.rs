@@ -1,4 +1,4 @@
-//! A request as the server hands it over.
+//! A request as received from the server.
 
 use http::Uri;
 use hyper::body::Incoming;
@@ -6,22 +6,22 @@ use hyper::body::Incoming;
 use super::peer::Peer;
 use super::routing::Routing;
 
-/// A request's head and body, as the server hands them over.
+/// A request's head and body, as received from the server.
 pub(crate) struct Arrived<'a> {
     pub(crate) head: http::request::Parts,
     pub(crate) body: Incoming,
     /// The client's side of the connection.
     pub(crate) client: &'a Peer,
     pub(crate) path: Path,
-    /// The routing that the exchange began with.
+    /// Routing snapshot loaded at the head of the exchange.
     pub(crate) routing: &'a Routing,
 }
 
-/// The path that routes and fingerprints see, where it is not the one of the address.
+/// The path for routes and fingerprints, if different from the path of the URI.
 pub(crate) struct Path(pub(crate) Option<String>);
 
 impl Path {
-    /// The path of a request to this address.
+    /// The path of a request to `address`.
     pub(crate) fn of<'a>(&'a self, address: &'a Uri) -> &'a str {
         self.0.as_deref().unwrap_or_else(|| address.path())
     }

@@ -1,6 +1,6 @@
-//! The calls in flight in this process: who leads each, and how duplicates wait for it.
+//! The requests in flight in this process: the leader of each key, and its waiting duplicates.
 //!
-//! Nothing here awaits while it holds a map entry: the maps stay behind these synchronous methods.
+//! The methods are synchronous, so no map entry is ever held across an await.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,44 +14,45 @@ use crate::idempotency::id::BuildIdHasher;
 use crate::idempotency::{Fingerprint, RecordId, TenantId};
 use crate::proxy::reply::Reply;
 
-/// All calls in flight, by record.
+/// The requests in flight, by record id.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
     flights: DashMap<RecordId, Arc<Flight>, BuildIdHasher>,
 }
 
-/// A call in flight.
+/// A request in flight.
 #[derive(Debug)]
 pub(crate) struct Flight {
     /// Fingerprint of the leading request.
     pub(crate) fingerprint: Fingerprint,
-    /// Start of the call.
+    /// Start of the flight.
     pub(crate) started: Instant,
     progress: Mutex<FlightProgress>,
-    /// Reply after each change. Nearly always nobody waits, and then it costs next to nothing.
+    /// Signals every change. Almost no flight has waiters, and a signal without waiters is nearly
+    /// free.
     changed: Notify,
 }
 
-/// Progress of a call.
+/// Progress of a flight.
 #[derive(Debug, Default)]
 struct FlightProgress {
-    /// Its claim is durable. Before that the key may turn out to be another request's.
+    /// Set when the claim is durable. Before, the key may turn out to belong to a different
+    /// request.
     claimed: bool,
-    /// The reply, once the call is concluded.
-    told: Option<Reply>,
+    /// The reply, once the flight is concluded.
+    reply: Option<Reply>,
 }
 
 /// Role of a request with a key.
 #[derive(Debug)]
 pub(crate) enum Admission {
-    /// The request runs the call.
+    /// The request leads the flight.
     Lead(Lead),
-    /// The request waits for the call in flight.
+    /// The request waits for the existing flight.
     Join(Arc<Flight>),
 }
 
-/// The right and the duty to conclude a flight: whoever joined is told when this is concluded or
-/// dropped.
+/// The right and the duty to conclude a flight. Conclusion or drop ends the wait of the duplicates.
 #[derive(Debug)]
 pub(crate) struct Lead {
     calls: Arc<InFlight>,
@@ -60,7 +61,7 @@ pub(crate) struct Lead {
 }
 
 impl InFlight {
-    /// Leads the call for `id`, or joins the one that is in flight.
+    /// Leads a new flight for `id`, or joins the existing flight.
     pub(crate) fn enter(self: &Arc<Self>, id: RecordId, fingerprint: &Fingerprint) -> Admission {
         match self.flights.entry(id) {
             MapEntry::Occupied(flight) => Admission::Join(flight.get().clone()),
@@ -77,36 +78,36 @@ impl InFlight {
         }
     }
 
-    /// Tells if a duplicate has joined the call for `id`.
+    /// Returns true if a duplicate has joined the flight for `id`.
     pub(crate) fn is_joined(&self, id: &RecordId) -> bool {
-        // One is the map's, one the lead's.
+        // Two references belong to the map and the leader.
         self.flights.get(id).is_some_and(|flight| Arc::strong_count(&flight) > 2)
     }
 }
 
 impl Flight {
-    /// Waits for the reply of the call.
+    /// Waits for the reply of the flight.
     pub(crate) async fn concluded(&self) -> Reply {
-        self.known(|progress| progress.told.clone()).await
+        self.wait_for(|progress| progress.reply.clone()).await
     }
 
-    /// Whether the key belongs to this call; returns when its claim is durable or it is over. One
-    /// that is over has left what it was in the store.
+    /// Returns true once the claim is durable, or false once the flight has ended; the record of an
+    /// ended flight is in the store.
     pub(crate) async fn holds_its_key(&self) -> bool {
-        self.known(|progress| match progress.told {
+        self.wait_for(|progress| match progress.reply {
             Some(_) => Some(false),
             None => progress.claimed.then_some(true),
         })
         .await
     }
 
-    /// Waits until `look` finds something in the progress.
-    async fn known<T>(&self, look: impl Fn(&FlightProgress) -> Option<T>) -> T {
+    /// Waits until `check` returns a value for the progress.
+    async fn wait_for<T>(&self, check: impl Fn(&FlightProgress) -> Option<T>) -> T {
         let mut changed = pin!(self.changed.notified());
         loop {
-            // Listens before it looks, so that a change in between is not missed.
+            // Registered before the check, so that no change in between is missed.
             changed.as_mut().enable();
-            let found = look(&self.progress());
+            let found = check(&self.progress());
             if let Some(found) = found {
                 return found;
             }
@@ -116,12 +117,12 @@ impl Flight {
     }
 
     fn progress(&self) -> MutexGuard<'_, FlightProgress> {
-        // A look that panicked has changed nothing.
+        // The check never modifies the progress, so a poisoned lock is still consistent.
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells whoever waits how far the call has come.
-    fn tell(&self, change: impl FnOnce(&mut FlightProgress)) {
+    /// Applies a change to the progress and notifies the waiters.
+    fn update(&self, change: impl FnOnce(&mut FlightProgress)) {
         change(&mut self.progress());
         self.changed.notify_waiters();
     }
@@ -130,26 +131,26 @@ impl Flight {
 impl Lead {
     /// The claim is durable.
     pub(crate) fn claimed(&self) {
-        self.flight.tell(|progress| progress.claimed = true);
+        self.flight.update(|progress| progress.claimed = true);
     }
 
-    /// Ends the flight and tells everybody who joined. A request that comes later finds the record.
-    pub(crate) fn conclude(self, told: Reply) {
-        self.flight.tell(|progress| progress.told = Some(told));
+    /// Ends the flight with a reply for the joined duplicates. Later requests find the record.
+    pub(crate) fn conclude(self, reply: Reply) {
+        self.flight.update(|progress| progress.reply = Some(reply));
     }
 }
 
 impl Drop for Lead {
     fn drop(&mut self) {
         self.calls.flights.remove(&self.id);
-        let told = self.flight.progress().told.is_some();
-        if !told {
-            self.flight.tell(|progress| progress.told = Some(Reply::Abandoned));
+        let reply = self.flight.progress().reply.is_some();
+        if !reply {
+            self.flight.update(|progress| progress.reply = Some(Reply::Abandoned));
         }
     }
 }
 
-/// The claims each tenant has in flight, up to a limit for each.
+/// The claims in flight per tenant, up to a limit for each tenant.
 #[derive(Debug)]
 pub(crate) struct Quota {
     taken: DashMap<TenantId, usize>,
@@ -164,12 +165,12 @@ pub(crate) struct Share {
 }
 
 impl Quota {
-    /// A quota with this limit for each tenant.
+    /// A quota of `limit` claims for each tenant.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { taken: DashMap::new(), limit })
     }
 
-    /// Takes one claim for `tenant` if it has one left.
+    /// Takes a claim for `tenant`; `None` when the quota is exhausted.
     pub(crate) fn take(self: &Arc<Self>, tenant: TenantId) -> Option<Share> {
         let mut taken = self.taken.entry(tenant).or_insert(0);
         if *taken >= self.limit {

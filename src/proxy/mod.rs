@@ -1,7 +1,8 @@
 //! The data path: from an accepted connection to an answered request.
 //!
-//! `server` accepts and drains, `exchange` takes one request from start to finish, `forward` is the
-//! half of it that a client's disconnect cannot cancel. What the rules say is in `idempotency`.
+//! `server` accepts connections and drains, `exchange` handles one request from start to finish,
+//! and `request::forward` is the half of a keyed request beyond the reach of a client's disconnect.
+//! The rules themselves are in `idempotency`.
 
 mod answer;
 mod batch;

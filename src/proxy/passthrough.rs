@@ -1,4 +1,4 @@
-//! Passing a request through without a key: streamed both ways, nothing stored.
+//! Requests passed through without a key: streamed in both directions, never stored.
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -38,9 +38,9 @@ pub(crate) async fn through(
     }
 }
 
-/// The same for a request whose body was read already.
-pub(crate) async fn buffered(route: &Route, whole: BufferedRequest) -> AnswerResult {
-    let (request, reservation) = whole.into_request(route, false);
+/// Sends a request with an already buffered body to the backend and streams the answer.
+pub(crate) async fn buffered(route: &Route, request: BufferedRequest) -> AnswerResult {
+    let (request, reservation) = request.into_request(route, false);
     let request = request.map(|bytes: Bytes| Body::streamed(OwningBody::new(bytes, reservation)));
     send(route, request, Some(Disposition::Bypassed)).await
 }

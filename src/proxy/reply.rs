@@ -1,4 +1,5 @@
-//! Reply: the outcome of a call as every waiting client hears it, and the answers made from it.
+//! Reply: the outcome of a keyed request, shared by all waiting clients, and its rendering as a
+//! response.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,39 +15,39 @@ use crate::clock::Timestamp;
 use crate::idempotency::record::StoredResponse;
 use crate::problem::{Disposition, ERROR_HEADER, Problem, STATUS, Slug};
 
-/// Says until when an answer is kept.
+/// Header with the end of the answer's retention.
 const EXPIRES: HeaderName = HeaderName::from_static(EXPIRES_HEADER);
 
-/// Outcome of a call for all clients that wait for it.
+/// Outcome of a keyed request, shared by all waiting clients.
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
     /// A final answer, durable.
     Final {
         /// The answer.
         response: Arc<StoredResponse>,
-        /// Until when it is kept; `None`: for ever.
+        /// End of the retention; `None`: kept for ever.
         expires: Option<Timestamp>,
-        /// An operator settled it, and this is the first that a client hears of it.
+        /// True if an operator settled the record and no client has received the answer yet.
         recovered: bool,
     },
-    /// A final answer that was too large to keep.
+    /// A final answer too large to keep.
     NotRetained {
-        /// The status it had.
+        /// Status of the answer.
         status: u16,
-        /// Time at which the outcome became known.
+        /// Time of the outcome.
         completed: Timestamp,
     },
-    /// The backend asserts that it did not execute: its answer. The claim is released.
+    /// The backend's answer asserting non-execution. The claim is released.
     Released(Arc<StoredResponse>),
-    /// The backend's answer, which could not be stored.
+    /// The backend's answer, after a failed attempt to store it.
     Unrecorded(Arc<StoredResponse>),
-    /// The call ended without an answer of the backend that can be passed on.
+    /// The request ended without a backend answer fit for the client.
     Refused(Problem),
-    /// Nobody knows whether the backend acted.
+    /// The outcome is unknown: the backend may or may not have acted.
     Unknown,
-    /// The call is in flight in another process, or was in an earlier run of this process.
+    /// The request is in flight in another process, or was in an earlier run of this process.
     InProgress,
-    /// The call's task ended without a word.
+    /// The request's task ended without a reply.
     Abandoned,
 }
 
@@ -68,18 +69,18 @@ impl Reply {
         }
     }
 
-    /// The same for whoever is told after the first.
+    /// The reply for clients after the first.
     #[must_use]
-    pub(crate) fn again(self) -> Self {
+    pub(crate) fn for_duplicates(self) -> Self {
         match self {
             Self::Final { response, expires, .. } => {
                 Self::Final { response, expires, recovered: false }
             }
-            told => told,
+            reply => reply,
         }
     }
 
-    /// The answer for a duplicate, or for the first that hears of a settlement.
+    /// The response for a duplicate, or for the first client after a settlement.
     pub(crate) fn replay(self, replayed_header: &HeaderName) -> Result<Response<Body>, Problem> {
         match self {
             Self::Final { response, expires, recovered: false } => {
@@ -101,7 +102,7 @@ impl Reply {
     }
 }
 
-/// The headers of a stored answer, as a duplicate gets them.
+/// The headers of a stored answer, as sent to a duplicate.
 pub(crate) fn replay_headers(
     stored: &StoredResponse,
     expires: Option<Timestamp>,
@@ -126,10 +127,10 @@ fn marked(stored: &StoredResponse, disposition: Disposition) -> Response<Body> {
     with_headers(stored, marked_headers(stored, disposition))
 }
 
-/// The stored status and body under these headers.
+/// A response of the stored status and body with the given headers.
 pub(crate) fn with_headers(stored: &StoredResponse, headers: HeaderMap) -> Response<Body> {
     let mut response = Response::new(full(stored.body.clone()));
-    // What was stored came from a response; anything else was damaged after its checksum passed.
+    // A stored status was valid when stored; an invalid one means damage behind the checksum.
     *response.status_mut() =
         StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     *response.headers_mut() = headers;
@@ -151,10 +152,10 @@ fn header_map(lines: &[(HeaderName, HeaderValue)], more: usize) -> HeaderMap {
     headers
 }
 
-/// `Retry-After` for an outcome that an operator has to settle.
+/// `Retry-After` for an outcome awaiting an operator.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
-/// The call is running; `delay` is when a retry may find its end.
+/// The request is in flight; `delay` is the suggested wait before a retry.
 pub(crate) fn in_progress(delay: Duration) -> Problem {
     Problem::new(
         Slug::RequestInProgress,
@@ -182,7 +183,7 @@ pub(crate) fn insert_unknown(headers: &mut HeaderMap) {
     headers.insert(RETRY_AFTER, HeaderValue::from(ASK_AGAIN.as_secs()));
 }
 
-/// The first request, when its outcome is not known. The status is 504 where time ran out.
+/// The first answer of a request with an unknown outcome. The status is 504 after a timeout.
 pub(crate) fn outcome_unknown(status: StatusCode) -> Problem {
     Problem::new(
         Slug::OutcomeUnknown,
@@ -204,7 +205,7 @@ fn not_retained(status: u16, completed: Timestamp) -> Problem {
     .member("completed_at", crate::clock::rfc3339(completed))
 }
 
-/// The key is that of another request.
+/// The key belongs to a different request.
 pub(crate) fn reused(differing: Vec<String>) -> Problem {
     let detail: Cow<'static, str> = if differing.is_empty() {
         "This key was already used for a different request. Use a new key for a new request.".into()

@@ -1,4 +1,4 @@
-//! Telling everybody, once: the client that came first and the duplicates that wait.
+//! Delivery of a reply, exactly once, to the first client and to the waiting duplicates.
 
 use http::HeaderName;
 use tokio::sync::oneshot;
@@ -8,7 +8,7 @@ use super::inflight::Lead;
 use super::reply::Reply;
 use crate::problem::Problem;
 
-/// The duty to tell what came of a call.
+/// The duty to deliver the reply of a keyed request.
 pub(crate) struct Responder {
     lead: Lead,
     first: oneshot::Sender<AnswerResult>,
@@ -24,22 +24,23 @@ impl Responder {
         Self { lead, first, replayed_header }
     }
 
-    /// The call's claim is durable: the key is its own.
+    /// Marks the claim as durable: from now on the key belongs to the request.
     pub(crate) fn claimed(&self) {
         self.lead.claimed();
     }
 
-    /// Tells the duplicates `told`, and the first client `first` or else the same.
-    pub(crate) fn tell(self, told: Reply, first: Option<AnswerResult>) {
-        let answer = first.unwrap_or_else(|| told.clone().replay(&self.replayed_header));
-        // First: a client that has its answer must not find the call still in flight.
-        self.lead.conclude(told.again());
-        // The first client may have gone; nobody is harmed.
+    /// Sends `reply` to the duplicates, and `first` (default: `reply` as well) to the first client.
+    pub(crate) fn respond(self, reply: Reply, first: Option<AnswerResult>) {
+        let answer = first.unwrap_or_else(|| reply.clone().replay(&self.replayed_header));
+        // The flight ends before the first client is answered: a client with an answer in hand must
+        // not find its request still in flight.
+        self.lead.conclude(reply.for_duplicates());
+        // A failed send means a disconnected client; the record is durable all the same.
         let _ = self.first.send(answer);
     }
 
-    /// Tells everybody that the call was refused before its claim.
+    /// Sends a refusal from before the claim to the first client and to the duplicates.
     pub(crate) fn refuse(self, problem: Problem) {
-        self.tell(Reply::Refused(problem), None);
+        self.respond(Reply::Refused(problem), None);
     }
 }

@@ -1,5 +1,5 @@
-//! The messages that go on: a request to the backend and an answer to the client, built anew from
-//! what came in.
+//! Forwarded messages: the request to the backend and the answer to the client, rebuilt from the
+//! received head.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use super::headers::path::normalize_path;
 use super::headers::{self, Forwarding};
 use super::routing::Route;
 
-/// The request for the backend of `route`. `keyed` says that its answer will be kept.
+/// Builds the request for the backend of `route`. `keyed`: the answer will be stored.
 pub(crate) fn to_backend<B>(
     route: &Route,
     head: request::Parts,
@@ -32,11 +32,11 @@ pub(crate) fn to_backend<B>(
     request
 }
 
-/// The target with the path in the spelling that the route and the fingerprint saw.
+/// The target with its path in the normalized spelling of the route and the fingerprint.
 fn target(uri: Uri) -> Uri {
     use std::borrow::Cow;
     if !uri.path().as_bytes().contains(&b'%') {
-        // A path without escapes has one spelling only.
+        // A path without escapes has a single spelling.
         return uri;
     }
     let Ok(Cow::Owned(path)) = normalize_path(uri.path()) else { return uri };
@@ -44,11 +44,11 @@ fn target(uri: Uri) -> Uri {
         Some(query) => format!("{path}?{query}"),
         None => path,
     };
-    // What was a valid target with escapes is one without them.
+    // A valid target stays valid when its escapes are normalized.
     PathAndQuery::try_from(text).map_or(uri, Uri::from)
 }
 
-/// Makes a backend's head the client's. `replayed` is the marker that only the gateway may set.
+/// Turns a backend's head into the client's. `replayed`: the marker reserved for the gateway.
 pub(crate) fn to_client(
     head: &mut response::Parts,
     method: &Method,

@@ -4,8 +4,8 @@ use http::{HeaderValue, Method};
 
 use crate::config;
 
-/// A path matcher for each method, so that a path which is special for one method is still found by
-/// another method under a wider pattern.
+/// A path matcher for each method. A path special to a single method is therefore still found by
+/// the remaining methods under a wider pattern.
 #[derive(Debug, Default)]
 pub(crate) struct PathMatcher {
     /// Few entries: a scan is faster than a hash.
@@ -15,20 +15,20 @@ pub(crate) struct PathMatcher {
 /// Result of a match.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Matched {
-    /// The route of this index.
+    /// Index of the matching route.
     Route(usize),
-    /// The path is configured, but only for these methods.
+    /// The path is configured, but only for the listed methods.
     NotAllowed(HeaderValue),
     /// No route has the path.
     NoRoute,
 }
 
 impl PathMatcher {
-    /// A matcher for these routes.
+    /// Builds a matcher for `routes`.
     ///
     /// # Errors
-    /// When two routes claim the same method and path; the configuration reports that earlier, with
-    /// the line.
+    /// When two routes claim the same method and path; the configuration reports the conflict
+    /// earlier, with the line.
     pub(crate) fn new(routes: &[config::RouteConfig]) -> Result<Self, String> {
         let mut router = Self::default();
         for (index, route) in routes.iter().enumerate() {
@@ -43,33 +43,34 @@ impl PathMatcher {
         Ok(router)
     }
 
-    /// `/{*rest}` reads as "everything", but matchit wants at least one character for the rest.
+    /// Registers `/` under every `/{*rest}`: the pattern reads as "every path", but matchit
+    /// requires at least a single character for the rest.
     fn let_wildcards_match_the_root(&mut self, routes: &[config::RouteConfig]) {
         for (index, route) in routes.iter().enumerate() {
             if !route.path.starts_with("/{*") {
                 continue;
             }
             for method in &route.methods {
-                // A route for just "/" may stand already: it is the more specific one.
+                // An existing route for exactly "/" is more specific and wins.
                 let _ = self.paths_mut(method).insert("/", index);
             }
         }
     }
 
     fn paths(&self, method: &Method) -> Option<&matchit::Router<usize>> {
-        self.by_method.iter().find(|(known, _)| known == method).map(|(_, paths)| paths)
+        self.by_method.iter().find(|(present, _)| present == method).map(|(_, paths)| paths)
     }
 
     fn paths_mut(&mut self, method: &Method) -> &mut matchit::Router<usize> {
-        let known = self.by_method.iter().position(|(known, _)| known == method);
-        let at = known.unwrap_or_else(|| {
+        let present = self.by_method.iter().position(|(present, _)| present == method);
+        let at = present.unwrap_or_else(|| {
             self.by_method.push((method.clone(), matchit::Router::new()));
             self.by_method.len() - 1
         });
         &mut self.by_method[at].1
     }
 
-    /// Names and values of the parameters in the path of a route that was found.
+    /// Names and values of the path parameters of a matched route.
     pub(crate) fn parameters(&self, method: &Method, path: &str) -> Vec<(String, String)> {
         let matched = self.paths(method).and_then(|paths| paths.at(path).ok());
         let matched = matched.iter().flat_map(|matched| matched.params.iter());

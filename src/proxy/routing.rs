@@ -1,8 +1,8 @@
-//! Routing: an immutable snapshot of the configuration's part that requests depend on.
+//! Routing: an immutable snapshot of the request-related configuration.
 //!
-//! An exchange loads the snapshot once, at its head, and a call keeps the route that it began with.
-//! A new snapshot can therefore replace the present one at any time. Upstreams, waiters and the
-//! quota are shared pointers, so that a successor can take over those of unchanged routes.
+//! An exchange loads the snapshot once, at its head, and a request keeps its route to the end. A
+//! new snapshot can therefore replace the present one at any time. Upstreams, waiters and the quota
+//! are shared pointers, so a successor can take over the parts of unchanged routes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,46 +22,46 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The snapshot.
 #[derive(Debug)]
 pub(crate) struct Routing {
-    /// The routes as they are configured: for the contract and for the records API.
+    /// The routes as configured: for the contract and for the records API.
     pub(crate) configured: Arc<[RouteConfig]>,
-    /// The headers whose values tell callers apart.
+    /// The headers identifying a caller.
     pub(crate) tenant_headers: Vec<HeaderName>,
     /// Limits of connections and of bodies.
     pub(crate) limits: LimitsConfig,
-    /// The limit of claims for each tenant; `None`: no limit of its own.
+    /// The limit of claims per tenant; `None`: no such limit.
     pub(crate) quota: Option<Arc<Quota>>,
     matcher: PathMatcher,
     routes: Vec<Arc<Route>>,
 }
 
-/// A route with everything resolved that a call needs.
+/// A route with all its settings resolved.
 #[derive(Debug)]
 pub(crate) struct Route {
-    /// Unique among the routes; part of each record.
+    /// Unique among the routes; stored in every record.
     pub(crate) name: Arc<str>,
     pub(crate) mode: RouteMode,
     pub(crate) upstream: Arc<Upstream>,
-    /// The time limit of a call to the upstream.
+    /// Time limit of a request to the upstream.
     pub(crate) timeout: Duration,
-    /// Bytes of a request body that is read whole.
+    /// Maximum size of a buffered request body, in bytes.
     pub(crate) max_buffered: u64,
-    /// Bytes of a request body that is streamed; `None`: no limit.
+    /// Maximum size of a streamed request body, in bytes; `None`: no limit.
     pub(crate) max_streamed: Option<u64>,
     /// The time limit for a request body to arrive.
     pub(crate) body_timeout: Duration,
-    /// The key header, where the upstream must not see one: some clients and proxies retry by
-    /// themselves when they do.
+    /// The key header, if hidden from the upstream: some clients and proxies retry on their own
+    /// when they see one.
     pub(crate) hidden_key: Option<HeaderName>,
-    /// Permits of the duplicates that wait.
+    /// Permits of the waiting duplicates.
     pub(crate) waiters: Arc<Semaphore>,
 }
 
-/// Treatment of duplicates, shared with the calls of the route.
+/// Treatment of duplicates, shared with the requests of the route.
 #[derive(Debug, Clone)]
 pub(crate) enum RouteMode {
-    /// Keyed requests with a stored answer each.
+    /// Keyed requests, with a stored answer per key.
     Request(Arc<RequestMode>),
-    /// Batches with a key for each item.
+    /// Batches, with a key per item.
     Items(Arc<ItemsMode>),
     /// Passed through.
     Off,
@@ -71,7 +71,7 @@ pub(crate) enum RouteMode {
 #[derive(Debug)]
 pub(crate) enum Found<'a> {
     Route(&'a Arc<Route>),
-    /// The path is configured, but only for these methods.
+    /// The path is configured, but only for the listed methods.
     NotAllowed(HeaderValue),
     /// No route has the path.
     NoRoute,
@@ -81,7 +81,7 @@ impl Routing {
     /// Resolves a configuration.
     ///
     /// # Errors
-    /// When an upstream's certificates cannot be loaded or two routes are in each other's way.
+    /// When an upstream's certificates cannot be loaded or two routes conflict.
     pub(crate) fn new(config: &Config) -> Result<Self, String> {
         let limits = &config.server.limits;
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
@@ -113,7 +113,7 @@ impl Routing {
         }
     }
 
-    /// Names and values of the parameters in the path of a route that was found.
+    /// Names and values of the path parameters of a matched route.
     pub(crate) fn parameters(&self, method: &Method, path: &str) -> Vec<(String, String)> {
         self.matcher.parameters(method, path)
     }
@@ -136,8 +136,8 @@ impl Route {
                 (RouteMode::Request(Arc::new((**mode).clone())), waiters, hidden)
             }
             Mode::Items(mode) => {
-                // A batch has the ids of its items; a key for the whole of a batch would freeze
-                // partial results.
+                // A batch has the ids of its items; a key for the whole batch would freeze partial
+                // results.
                 let waiters = mode.duplicates.max_waiters;
                 let mode = RouteMode::Items(Arc::new((**mode).clone()));
                 (mode, waiters, Some(IDEMPOTENCY_KEY))

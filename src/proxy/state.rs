@@ -1,4 +1,4 @@
-//! The state that all exchanges share.
+//! The state shared by all exchanges.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,66 +18,66 @@ use crate::shutdown;
 use crate::store::Store;
 use crate::store::cache::RecordCache;
 
-/// Everything the exchanges share.
+/// The state shared by all exchanges.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     /// The present routing; see [`Gateway::routing`].
     routing: ArcSwap<Routing>,
     /// The store of records.
     pub(crate) store: Arc<dyn Store>,
-    /// Final records that were asked for lately.
-    pub(crate) hot: Arc<RecordCache>,
+    /// Cache of recently used final records.
+    pub(crate) cache: Arc<RecordCache>,
     /// Replies to batches whose items are all done.
     pub(crate) batch_replies: BatchCache,
-    /// The calls in flight in this process.
-    pub(crate) calls: Arc<InFlight>,
-    /// Locks of the batches that this process is sending.
-    pub(crate) busy: Arc<BatchLocks>,
-    /// Calls and connections that a drain waits for.
+    /// The requests in flight in this process.
+    pub(crate) in_flight: Arc<InFlight>,
+    /// Locks of the batches in flight in this process.
+    pub(crate) locks: Arc<BatchLocks>,
+    /// Forwarded requests and connections, awaited by a drain.
     pub(crate) tasks: TaskTracker,
-    /// Changes that the store did not confirm, to be repeated.
-    pub(crate) unfinished: RetryQueue,
+    /// Changes not confirmed by the store, retried in the background.
+    pub(crate) retries: RetryQueue,
     pub(crate) budget: Arc<Budget>,
-    /// Permits of the calls in flight, `most_claims` in all.
+    /// Permits of the requests in flight, `most_claims` in total.
     pub(crate) claims: Arc<Semaphore>,
     most_claims: usize,
 }
 
 impl Gateway {
-    /// The present routing. An exchange asks once and keeps the answer to its end.
+    /// The current routing snapshot. An exchange loads the snapshot once and keeps it to the end.
     pub(crate) fn routing(&self) -> Arc<Routing> {
         self.routing.load_full()
     }
 
-    /// Number of calls in flight, batches included.
-    pub(crate) fn calling(&self) -> usize {
+    /// Number of requests in flight, batches included.
+    pub(crate) fn requests_in_flight(&self) -> usize {
         self.most_claims - self.claims.available_permits()
     }
 
-    /// Waits until the calls in flight have ended and, on a store that others share, what came of
-    /// them is recorded, for `limit` at most; says whether all is.
+    /// Waits for the requests in flight to end and, on a shared store, for their outcomes to be
+    /// recorded, at most for `limit`. Returns true when the drain is complete.
     pub(crate) async fn drained(&self, limit: Duration) -> bool {
         let until = tokio::time::Instant::now() + limit;
         let ended = shutdown::ended(&self.tasks, limit).await;
         if !self.store.is_shared() {
-            // A directory that failed takes nothing before the next start.
+            // A failed data directory accepts no changes before the next start.
             return ended;
         }
         let left = until.saturating_duration_since(tokio::time::Instant::now());
-        self.unfinished.recorded(left).await && ended
+        self.retries.recorded(left).await && ended
     }
 
-    /// The shared state for this configuration.
+    /// The shared state for a configuration.
     ///
     /// # Errors
-    /// When an upstream's certificates cannot be loaded or two routes are in each other's way.
+    /// When an upstream's certificates cannot be loaded or two routes conflict.
     pub(crate) fn new(
         config: &Config,
         store: Arc<dyn Store>,
         tasks: TaskTracker,
     ) -> Result<Arc<Self>, String> {
         let limits = &config.server.limits;
-        let hot = match store.is_shared() {
+        let cache = match store.is_shared() {
             true => RecordCache::with_time_to_live(RECORD_CACHE, RECORD_TIME_TO_LIVE),
             false => RecordCache::new(RECORD_CACHE),
         };
@@ -86,13 +86,13 @@ impl Gateway {
             budget: Budget::new(limits.buffered),
             claims: Arc::new(Semaphore::new(limits.in_flight)),
             most_claims: limits.in_flight,
-            hot: Arc::new(hot),
+            cache: Arc::new(cache),
             batch_replies: BatchCache::new(BATCH_CACHE),
-            calls: Arc::new(InFlight::default()),
-            busy: Arc::default(),
+            in_flight: Arc::new(InFlight::default()),
+            locks: Arc::default(),
             store,
             tasks,
-            unfinished: RetryQueue::new(limits.in_flight),
+            retries: RetryQueue::new(limits.in_flight),
         }))
     }
 }
@@ -103,6 +103,6 @@ const RECORD_CACHE: u64 = 24 << 20;
 /// Bytes of memory for the replies to finished batches.
 const BATCH_CACHE: u64 = 8 << 20;
 
-/// Longest stay of a record in memory where other processes may purge it: they announce a purge, and
-/// the message may be lost. After that the store is asked again.
+/// Time to live of a cached record where other processes may purge records. A purge is announced by
+/// a message, and the message may be lost; after this time the store is read instead.
 const RECORD_TIME_TO_LIVE: Duration = Duration::from_secs(60);

@@ -1,8 +1,8 @@
-//! Changes that the store did not confirm, and that must be made all the same.
+//! Retries of changes not confirmed by the store.
 //!
-//! A claim that may be durable although nobody acts on it, or an outcome that is known and not
-//! recorded, would keep its key in flight for as long as this process lives. So they are tried
-//! again until the store has them, or has something else.
+//! An unconfirmed claim without a request, or a known but unrecorded outcome, would keep its key in
+//! flight for the lifetime of the process. Such a change is therefore retried until the store has
+//! the change or a conflicting record.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -20,29 +20,29 @@ use crate::store::{Change, Store, StoreError, Swap};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How often a lost change is tried again on a store that is asked over a network: what was sent to
-/// it before, on a connection that was given up, may arrive and be made yet. About twenty seconds.
+/// Number of retries of a lost change on a networked store: an earlier attempt, sent on an
+/// abandoned connection, may still arrive and take effect. About twenty seconds.
 const LINGER: u32 = 9;
 
-/// The changes that are tried again, up to a limit.
+/// The changes under retry, up to a limit.
 #[derive(Debug)]
 pub(crate) struct RetryQueue {
-    /// Outcomes and withdrawals each have their own: what was refused during an outage must not
-    /// take the place of what was carried out.
+    /// Outcomes and withdrawals have separate limits: withdrawals from an outage must not displace
+    /// outcomes of executed requests.
     outcomes: Arc<Semaphore>,
     withdrawals: Arc<Semaphore>,
-    /// Not those that a drain waits for: the store may stay away.
+    /// Withdrawals. A drain does not wait for withdrawals: the store may stay unavailable.
     tasks: TaskTracker,
-    /// Outcomes, for which a drain waits as long as it may.
+    /// Outcomes. A drain waits for outcomes within its limit.
     recording: TaskTracker,
 }
 
-/// Meaning of a change that the store did not confirm.
+/// Meaning of an unconfirmed change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RetryKind {
-    /// The outcome of a call that was sent.
+    /// The outcome of a sent request.
     Outcome,
-    /// A claim for which nothing was sent.
+    /// A claim without a sent request.
     Withdrawal,
 }
 
@@ -56,8 +56,9 @@ impl RetryQueue {
         }
     }
 
-    /// Makes the changes, all or none, as soon as the store takes them: the end of `attempt`.
-    /// Ends with the process; another one, or the next start, makes what is left unknown.
+    /// Applies the final changes of `attempt`, all or none, as soon as the store accepts them.
+    /// Retries end with the process; another process, or the next start, marks the remaining
+    /// records unknown.
     pub(crate) fn finish(
         &self,
         store: &Arc<dyn Store>,
@@ -70,20 +71,20 @@ impl RetryQueue {
         };
         let Ok(permit) = permits.clone().try_acquire_owned() else {
             tracing::error!(
-                "too many changes wait for the store; some records stay in flight until a restart"
+                "too many changes wait for the store; a record stays in flight until a restart"
             );
             return;
         };
-        tasks.spawn(insist(Arc::downgrade(store), changes, attempt, permit));
+        tasks.spawn(retry_until_stored(Arc::downgrade(store), changes, attempt, permit));
     }
 
-    /// Waits until every outcome is recorded, for `limit` at most; says whether it is.
+    /// Waits until every outcome is recorded, at most for `limit`; returns true on success.
     pub(crate) async fn recorded(&self, limit: Duration) -> bool {
         shutdown::ended(&self.recording, limit).await
     }
 }
 
-async fn insist(
+async fn retry_until_stored(
     store: Weak<dyn Store>,
     mut changes: Vec<Change>,
     attempt: Nonce,
@@ -91,26 +92,32 @@ async fn insist(
 ) {
     let mut pause = FIRST_PAUSE;
     let mut lost = 0;
-    // Whoever closes the store is not kept from it.
+    // A weak reference, so that retries never delay the closing of the store.
     while let Some(store) = store.upgrade() {
         match store.swap(changes.clone()).await {
             Ok(Swap::Done) => return,
             Ok(Swap::Lost { index, winner }) => {
                 let Some(change) = changes.get_mut(index) else { return };
-                if met(change, winner.as_deref(), &attempt) == SwapConflict::Made {
+                if conflict(change, winner.as_deref(), &attempt) == SwapConflict::Made {
                     return;
                 }
                 if !rebase(&*store, &mut changes, &attempt).await {
                     lost += 1;
                     if !store.is_shared() || lost == LINGER {
                         let id = changes.get(index).map(|change| change.id);
-                        tracing::debug!(record = ?id, "what was unfinished is settled");
+                        tracing::debug!(
+                            record = ?id,
+                            "the record was already settled; the change is dropped"
+                        );
                         return;
                     }
                 }
             }
             Err(StoreError::Corrupt { id, reason }) => {
-                tracing::error!(record = ?id, reason, "it stays as it is");
+                tracing::error!(
+                    record = ?id, reason,
+                    "record is unreadable; it is left unchanged and its key stays held"
+                );
                 return;
             }
             Err(StoreError::Unavailable(_)) => {}
@@ -121,16 +128,17 @@ async fn insist(
     }
 }
 
-/// This process was taken for dead: its records became unknown and its turns were taken from it, and
-/// an operator may have decided about some. Puts what is still its own on what is there now, in one
-/// look, and leaves out the rest; says whether anything is.
+/// Rebases the changes after this process was declared dead by another: its records became unknown,
+/// its locks were taken, and an operator may have decided. Changes still owned by the attempt are
+/// rebased on the current records, in a single read; the rest is dropped. Returns true if any
+/// change remains.
 async fn rebase(store: &dyn Store, changes: &mut Vec<Change>, attempt: &Nonce) -> bool {
     let ids: Vec<RecordId> = changes.iter().map(|change| change.id).collect();
     let Ok(found) = store.get_many(&ids).await else { return false };
     let mut own = Vec::with_capacity(changes.len());
     for (change, now) in changes.iter().zip(&found) {
         let mut change = change.clone();
-        match met(&mut change, now.as_ref(), attempt) {
+        match conflict(&mut change, now.as_ref(), attempt) {
             SwapConflict::Awaiting | SwapConflict::Untouched => own.push(change),
             SwapConflict::Made | SwapConflict::Nothing | SwapConflict::Other => {}
         }
@@ -145,20 +153,20 @@ async fn rebase(store: &dyn Store, changes: &mut Vec<Change>, attempt: &Nonce) -
 /// Reason for a lost swap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SwapConflict {
-    /// The store has the record that the change puts: an earlier try was made after all.
+    /// The store already has the record of the change: an earlier attempt took effect.
     Made,
-    /// Its own attempt, unknown since this process was taken for dead. What this process knows of
-    /// the attempt is the truth and settles it; the change fits now.
+    /// The process's own attempt, marked unknown after the process was declared dead. The outcome
+    /// known to this process is authoritative and settles the record; the change now fits.
     Awaiting,
-    /// The very record that it expects: another change of the same swap was lost.
+    /// The expected record itself: a different change of the same swap was lost.
     Untouched,
-    /// No record, and it would remove one.
+    /// No record, and the change is a removal.
     Nothing,
-    /// Something else.
+    /// A conflicting record.
     Other,
 }
 
-fn met(change: &mut Change, winner: Option<&Record>, attempt: &Nonce) -> SwapConflict {
+fn conflict(change: &mut Change, winner: Option<&Record>, attempt: &Nonce) -> SwapConflict {
     match (winner, &mut change.put) {
         (None, None) => SwapConflict::Nothing,
         (Some(winner), Some(put)) if **put == *winner => SwapConflict::Made,

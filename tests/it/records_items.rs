@@ -127,7 +127,11 @@ fn a_late_answer_does_not_undo_what_was_decided_about_its_items() {
             (desk.show("b")["state"] == "complete").then_some(())
         });
         assert_eq!(desk.show("a")["state"], "none");
-        assert!(owner.stderr().contains("settled by somebody else"), "{}", owner.stderr());
+        assert!(
+            owner.stderr().contains("settled by an operator or another process"),
+            "{}",
+            owner.stderr()
+        );
         // As the operator said: missing again.
         let told = issue(&story()).send(other.addr);
         assert_eq!(rows(&told), "a:2/2 200, b:2/2 200 = 200");

@@ -44,7 +44,7 @@ fn a_late_answer_does_not_overwrite_a_decision() {
             let gate = time_out(&key, &backend, owner);
             let decided = Desk::of(other).settle(&key, how);
             gate.open();
-            said(owner, "settled by somebody else");
+            said(owner, "settled by an operator or another process");
             assert_eq!(Desk::of(owner).show(&key), decided);
             backend.always(answer(200, r#"{"second":"run"}"#));
             let told = redeem(&key).send(owner.addr);
@@ -76,7 +76,7 @@ fn a_late_answer_does_not_overwrite_the_attempt_that_came_after_a_release() {
         backend.always(Act::reset());
         redeem("k").send(other.addr).is(502, "unknown", "outcome-unknown");
         gate.open();
-        said(owner, "settled by somebody else");
+        said(owner, "settled by an operator or another process");
         let shown = Desk::of(owner).show("k");
         assert_eq!((&shown["state"], &shown["attempts"]), (&json!("unknown"), &json!(2)));
         redeem("k").send(owner.addr).is(409, "unknown", "outcome-unknown");

@@ -213,7 +213,7 @@ fn log(id: &RecordId, record: &Record) {
 /// Drops the record from the caches of all replicas. Also called when the decision may not have
 /// been made: an extra read does no harm.
 async fn tell(state: &AdminState, id: &RecordId) {
-    state.hot.forget(id);
+    state.cache.forget(id);
     if let Err(error) = state.store.announce(*id).await {
         tracing::warn!(
             record = %id, %error,

@@ -70,8 +70,8 @@ impl crate::admin::ConfiguredRoutes for Fixed {
 /// A state whose memory has the answer of a record, and its store.
 fn state() -> (Arc<AdminState>, Arc<Fake>) {
     let record = samples::kept(1, 10);
-    let hot = Arc::new(RecordCache::new(1 << 20));
-    hot.put(samples::id(1), record.clone());
+    let cache = Arc::new(RecordCache::new(1 << 20));
+    cache.put(samples::id(1), record.clone());
     let store = Arc::new(Fake {
         record: Mutex::new(record),
         confirms: AtomicBool::new(true),
@@ -81,11 +81,11 @@ fn state() -> (Arc<AdminState>, Arc<Fake>) {
                 \"create\"\nmethods = [\"POST\"]\npath = \"/v1/orders\"\nupstream = \"api\"\n";
     let config = config::parse(text, "t.toml", &|_| None).unwrap();
     let routes = Arc::new(Fixed(config.routes.clone().into()));
-    (Arc::new(AdminState::new(&config, routes, store.clone(), hot, Tasks::default())), store)
+    (Arc::new(AdminState::new(&config, routes, store.clone(), cache, Tasks::default())), store)
 }
 
 fn told(state: &AdminState, store: &Fake) -> (bool, usize) {
-    (state.hot.get(&samples::id(1)).is_none(), store.announced.load(Ordering::SeqCst))
+    (state.cache.get(&samples::id(1)).is_none(), store.announced.load(Ordering::SeqCst))
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn a_purge_of_what_is_purged_is_told_once_more() {
     purge(&state, samples::id(1), None, None).await.unwrap();
     assert_eq!(told(&state, &store), (true, 1));
     assert!(matches!(store.record.lock().unwrap().state, State::Tombstone { .. }));
-    state.hot.put(samples::id(1), before);
+    state.cache.put(samples::id(1), before);
     let shown = purge(&state, samples::id(1), None, None).await.unwrap();
     assert_eq!(shown["history"].as_array().map(Vec::len), Some(1));
     assert_eq!(told(&state, &store), (true, 2));

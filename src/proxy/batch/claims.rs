@@ -1,5 +1,4 @@
-//! The records of a batch's items: reading them, claiming them in one write, and a claim from the
-//! moment it is durable until its outcome is.
+//! The claim of a batch's items: made in a single write, and held until the outcome is durable.
 
 use std::sync::Arc;
 
@@ -24,58 +23,58 @@ use crate::proxy::state::Gateway;
 use crate::settle::retry::RetryKind;
 use crate::store::{Change, StoreError, Swap};
 
-/// A durable claim of some items of a batch. Dropped before its outcome was recorded (a panic, a
-/// runtime that ends), it records "unknown" as well as it can.
+/// A durable claim of items of a batch. A drop without a recorded outcome (a panic, a runtime
+/// shutdown) queues the outcome "unknown".
 pub(crate) struct ClaimedItems {
     gateway: Arc<Gateway>,
     retention: Retention,
-    /// The attempt that all claimed records name.
+    /// The attempt id in the claimed records.
     attempt: Nonce,
     items: Vec<ClaimedItem>,
-    /// Given back with the outcome, unless they are kept longer.
-    turns: SerializeRecords,
-    keeps_turns: bool,
+    /// Released together with the outcome, unless `keeps_locks` is set.
+    locks: SerializeRecords,
+    keeps_locks: bool,
     settled: bool,
 }
 
 /// A claimed item.
 struct ClaimedItem {
-    /// Its place in the batch.
+    /// Position in the batch.
     at: usize,
     id: RecordId,
-    /// The record as this attempt last wrote it.
+    /// The record as last written by the attempt.
     record: Arc<Record>,
 }
 
 /// Result of a claim.
 pub(crate) enum ClaimResult {
     Made(ClaimedItems),
-    /// A record is not what was read: read again, plan again.
+    /// A record changed since the read: read and plan from the start.
     Lost,
-    /// Another process's batch has the turn of a `serialize_by` value.
-    NotItsTurn {
-        /// The turn.
+    /// A batch of another process holds the lock of a `serialize_by` value.
+    Locked {
+        /// Record id of the lock.
         id: RecordId,
-        /// The process that has the turn.
+        /// Process holding the lock.
         owner: Nonce,
     },
 }
 
 /// Records after an outcome was recorded.
 pub(crate) struct Recorded {
-    /// The records now, by place in the batch, those that were removed included.
+    /// The records by position in the batch, including removed records.
     pub(crate) records: Vec<(usize, Arc<Record>)>,
     /// Set when the records are durable.
     pub(crate) durable: bool,
 }
 
-/// Makes the claim of all items of `plan` that are to be sent durable, in one write.
+/// Makes the claim of the plan's unsent items durable, in a single write.
 ///
 /// # Errors
-/// When the store does not confirm it; nothing may be sent.
+/// When the store does not confirm the claim; no item may be sent.
 pub(crate) async fn claim(
     gateway: &Arc<Gateway>,
-    intake: &mut BatchInput,
+    input: &mut BatchInput,
     route: &Route,
     mode: &ItemsMode,
     (plan, records): (&BatchPlan, &Records),
@@ -92,35 +91,38 @@ pub(crate) async fn claim(
     let mut items = Vec::with_capacity(records.len());
     let mut changes = Vec::with_capacity(records.len());
     for (at, units) in plan.sent() {
-        let known = records[at].as_deref();
-        let fresh = known.is_none_or(|known| forgotten(known, now));
-        let fingerprint = if fresh { intake.fingerprint(mode, at) } else { None };
-        let record = draft.record(intake, at, units, known, fingerprint).map_err(|error| {
-            tracing::error!(record = ?intake.ids[at], %error, "nothing was sent");
+        let existing = records[at].as_deref();
+        let fresh = existing.is_none_or(|existing| forgotten(existing, now));
+        let fingerprint = if fresh { input.fingerprint(mode, at) } else { None };
+        let record = draft.record(input, at, units, existing, fingerprint).map_err(|error| {
+            tracing::error!(
+                record = ?input.ids[at], %error,
+                "the claim does not fit the item's ledger; the batch was not sent"
+            );
             reply::store_unavailable()
         })?;
-        let (id, expect) = (intake.ids[at], known.map(|record| record.version));
+        let (id, expect) = (input.ids[at], existing.map(|record| record.version));
         let record = Arc::new(record);
         changes.push(Change { id, expect, put: Some(record.clone()) });
         items.push(ClaimedItem { at, id, record });
     }
-    let turns =
-        SerializeRecords::of(gateway, &intake.batch, items.first().map(|entry| &*entry.record));
-    changes.extend(turns.take());
+    let locks =
+        SerializeRecords::of(gateway, &input.batch, items.first().map(|entry| &*entry.record));
+    changes.extend(locks.take());
     let swapped = gateway.store.swap(changes).await;
     let settled = swapped.is_ok();
     let (gateway, attempt) = (gateway.clone(), draft.attempt);
     let mut claimed =
-        ClaimedItems { gateway, retention, attempt, items, turns, keeps_turns: false, settled };
+        ClaimedItems { gateway, retention, attempt, items, locks, keeps_locks: false, settled };
     match swapped {
         Ok(Swap::Done) => {
             claimed.settled = false;
             Ok(ClaimResult::Made(claimed))
         }
         Ok(Swap::Lost { index, winner }) => {
-            let turn = index.checked_sub(claimed.items.len()).and_then(|at| claimed.turns.id(at));
-            Ok(match turn.zip(winner) {
-                Some((id, winner)) => ClaimResult::NotItsTurn { id, owner: winner.owner },
+            let lock = index.checked_sub(claimed.items.len()).and_then(|at| claimed.locks.id(at));
+            Ok(match lock.zip(winner) {
+                Some((id, winner)) => ClaimResult::Locked { id, owner: winner.owner },
                 None => ClaimResult::Lost,
             })
         }
@@ -131,7 +133,7 @@ pub(crate) async fn claim(
     }
 }
 
-/// Fields that the records of one attempt have in common.
+/// Fields shared by the records of an attempt.
 struct ItemDraft<'a> {
     now: Timestamp,
     retention: Retention,
@@ -141,37 +143,38 @@ struct ItemDraft<'a> {
 }
 
 impl ItemDraft<'_> {
-    /// The record of an item of which `units` are about to be sent.
+    /// The record of an item with `units` about to be sent.
     fn record(
         &self,
-        intake: &BatchInput,
+        input: &BatchInput,
         at: usize,
         units: u64,
-        known: Option<&Record>,
+        existing: Option<&Record>,
         fingerprint: Option<Fingerprint>,
     ) -> Result<Record, LedgerError> {
         let (now, attempt, owner) = (self.now, self.attempt, self.owner);
-        if let Some((record, ledger)) = known
+        if let Some((record, ledger)) = existing
             .filter(|record| !forgotten(record, now))
             .and_then(|record| Some((record, record.ledger()?)))
         {
             let next = record.with_ledger(ledger.claim(units)?, self.retention, now);
             let attempts = record.attempts.saturating_add(1);
-            // A jump, so that no other claim of this record has the same version: see `withdraw`.
+            // A random increment, so that no other claim of the record has the same version: see
+            // `withdraw`.
             let version = next.version.wrapping_add(nonce::number() >> 40);
             return Ok(Record { version, attempts, attempt, owner, ..next });
         }
-        let item = &intake.batch.items[at];
+        let item = &input.batch.items[at];
         let ledger = Ledger::new(item.quantity)?.claim(units)?;
         Ok(Record {
             // A jump here as well.
-            version: known.map_or_else(first_version, |old| {
+            version: existing.map_or_else(first_version, |old| {
                 old.version.wrapping_add(1).wrapping_add(nonce::number() >> 40)
             }),
-            tenant: intake.tenant,
+            tenant: input.tenant,
             route: self.route.clone(),
             key: item.id.clone(),
-            subject: intake.subject,
+            subject: input.subject,
             fingerprint: fingerprint.ok_or(LedgerError::Broken)?,
             first_seen: now,
             updated: now,
@@ -186,12 +189,12 @@ impl ItemDraft<'_> {
 }
 
 impl ClaimedItems {
-    /// Records what became of each item, in one write. `next` gives an item's next entry from its
-    /// place in the batch and its present one; with `forget`, items about which then nothing is
-    /// known are removed.
+    /// Records the outcome of every item, in a single write. `next` returns the next ledger entry
+    /// for a position in the batch and its present entry; with `forget`, blank items are removed.
     ///
-    /// A process that was taken for dead finds its items unknown. Where nobody else has decided
-    /// since, what its own attempt brought is the truth and settles them; a decision stands.
+    /// A process declared dead by another finds its items unknown. As long as no operator has
+    /// decided, the outcome of the process's own attempt is authoritative and settles the items; a
+    /// decision stands.
     pub(crate) async fn record(
         &mut self,
         forget: bool,
@@ -206,8 +209,8 @@ impl ClaimedItems {
                     for (entry, (_, record)) in self.items.iter_mut().zip(&records) {
                         entry.record = record.clone();
                     }
-                    if !self.keeps_turns {
-                        self.turns.clear();
+                    if !self.keeps_locks {
+                        self.locks.clear();
                     }
                     records.append(&mut decided);
                     return Recorded { records, durable: true };
@@ -218,30 +221,40 @@ impl ClaimedItems {
                         Ok(true) => continue,
                         Ok(false) => {
                             self.settled = true;
-                            tracing::error!(record = ?id, "an item is gone");
-                            self.give_back_turns().await;
+                            tracing::error!(
+                                record = ?id,
+                                "the record of an item is missing; the outcome of the batch was \
+                                 not recorded"
+                            );
+                            self.release_locks().await;
                         }
                         Err(error) => {
-                            tracing::error!(%error, "the records of a batch cannot be read");
+                            tracing::error!(
+                                %error,
+                                "the records of a batch could not be read; their outcome is retried"
+                            );
                             let (changes, _) = self.outcome(forget, &next);
                             self.finish_later(changes, RetryKind::Outcome);
                         }
                     }
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the outcome of a batch could not be recorded");
+                    tracing::error!(
+                        %error,
+                        "the outcome of a batch could not be recorded; it is retried"
+                    );
                     let (changes, _) = self.outcome(forget, &next);
                     self.finish_later(changes, RetryKind::Outcome);
                 }
             }
             return Recorded { records, durable: false };
         }
-        tracing::error!("the records of a batch kept changing; its outcome is not recorded");
+        tracing::error!("the records of a batch kept changing; its outcome was not recorded");
         let (_, records) = self.outcome(forget, &next);
         Recorded { records, durable: false }
     }
 
-    /// The changes that record what became of each item, and the records after them.
+    /// The changes with the outcome of every item, and the resulting records.
     fn outcome(
         &self,
         forget: bool,
@@ -252,39 +265,43 @@ impl ClaimedItems {
         let mut records: Vec<(usize, Arc<Record>)> = Vec::with_capacity(self.items.len());
         for entry in &self.items {
             let Some(ledger) = entry.record.ledger() else { continue };
-            // What cannot be recorded as it came is unknown.
+            // An outcome that does not fit the ledger is recorded as unknown.
             let doubt = |_| ledger.lose(UnknownReason::NotRecorded);
             let ledger = match next(entry.at, ledger).or_else(doubt) {
                 Ok(ledger) => ledger,
                 Err(error) => {
-                    tracing::error!(record = ?entry.id, %error, "an outcome does not fit");
+                    tracing::error!(
+                        record = ?entry.id, %error,
+                        "the outcome of an item does not fit its ledger; the entry is left \
+                         unchanged"
+                    );
                     ledger.clone()
                 }
             };
-            // What was decided about it is kept.
+            // An item with decisions of operators is kept.
             let gone = forget && ledger.is_blank() && entry.record.history.is_empty();
             let next = Arc::new(entry.record.with_ledger(ledger, self.retention, now));
             let put = (!gone).then(|| next.clone());
             changes.push(Change { id: entry.id, expect: Some(entry.record.version), put });
             records.push((entry.at, next));
         }
-        if !self.keeps_turns {
-            changes.extend(self.turns.give_back());
+        if !self.keeps_locks {
+            changes.extend(self.locks.give_back());
         }
         (changes, records)
     }
 
-    /// Takes the items as they are now. Those about which somebody has decided are not this
-    /// attempt's any more; they go to `decided`. `false`: one is not there.
+    /// Reloads the items. Items decided by an operator no longer belong to the attempt and are
+    /// moved to `decided`. Returns false if an item is missing.
     async fn rebase(
         &mut self,
         decided: &mut Vec<(usize, Arc<Record>)>,
     ) -> Result<bool, StoreError> {
-        let ids = self.items.iter().map(|entry| entry.id).chain(self.turns.ids());
+        let ids = self.items.iter().map(|entry| entry.id).chain(self.locks.ids());
         let ids: Vec<RecordId> = ids.collect();
         let mut found = self.gateway.store.get_many(&ids).await?;
-        let turns = found.split_off(self.items.len().min(found.len()));
-        self.turns.retain(&turns);
+        let locks = found.split_off(self.items.len().min(found.len()));
+        self.locks.retain(&locks);
         let Some(found) = found.into_iter().collect::<Option<Vec<Record>>>() else {
             return Ok(false);
         };
@@ -293,20 +310,23 @@ impl ClaimedItems {
                 entry.record = Arc::new(now);
                 self.items.push(entry);
             } else {
-                tracing::warn!(record = ?entry.id, "an item was settled by somebody else");
+                tracing::warn!(
+                    record = ?entry.id,
+                    "an item was already settled by an operator or another process"
+                );
                 decided.push((entry.at, Arc::new(now)));
             }
         }
         Ok(true)
     }
 
-    /// Queues changes that the store did not confirm, to be repeated until the store has them.
+    /// Queues changes not confirmed by the store, for retries until the store has the changes.
     fn finish_later(&mut self, changes: Vec<Change>, kind: RetryKind) {
         self.settled = true;
-        self.gateway.unfinished.finish(&self.gateway.store, changes, (self.attempt, kind));
+        self.gateway.retries.finish(&self.gateway.store, changes, (self.attempt, kind));
     }
 
-    /// Records that nobody knows what became of the items.
+    /// Records an unknown outcome for the items.
     pub(crate) async fn lose(&mut self, reason: UnknownReason) {
         let lost = ItemOutcome::Unknown { doubt: Doubt::Lost(reason), row: None };
         self.record(false, |_, ledger| ledger.conclude(&lost)).await;
@@ -317,8 +337,8 @@ impl ClaimedItems {
         self.record(true, |_, ledger| ledger.conclude(&ItemOutcome::NOTHING)).await;
     }
 
-    /// Takes back a claim that was not confirmed and may become durable yet: nothing was sent for
-    /// it and nothing will be.
+    /// Withdraws an unconfirmed claim. The claim may still become durable, but no request was sent
+    /// under the claim and none will be.
     fn withdraw(mut self) {
         let now = self.gateway.store.now();
         let changes = self
@@ -331,27 +351,30 @@ impl ClaimedItems {
                     kept.then(|| entry.record.with_ledger(ledger, self.retention, now).into());
                 Some(Change { id: entry.id, expect: Some(entry.record.version), put })
             })
-            .chain(self.turns.give_back())
+            .chain(self.locks.give_back())
             .collect();
         self.finish_later(changes, RetryKind::Withdrawal);
     }
 
-    /// From now on the turns stay with this call, whatever is recorded, until they are given back.
-    pub(crate) fn keep_turns(&mut self) {
-        self.keeps_turns = true;
+    /// Keeps the locks, whatever is recorded, until `release_locks`.
+    pub(crate) fn keep_locks(&mut self) {
+        self.keeps_locks = true;
     }
 
-    /// Gives back the turns that were kept.
-    pub(crate) async fn give_back_turns(&mut self) {
-        let changes: Vec<Change> = self.turns.give_back().collect();
+    /// Releases the kept locks.
+    pub(crate) async fn release_locks(&mut self) {
+        let changes: Vec<Change> = self.locks.give_back().collect();
         for change in changes {
-            // One that is another's by now is none of this call's.
+            // A lock of another batch by now is no concern of this call.
             if let Err(error) = self.gateway.store.swap(vec![change.clone()]).await {
-                tracing::error!(%error, "a turn could not be given back yet");
+                tracing::error!(
+                    %error,
+                    "a `serialize_by` lock could not be released; the release is retried"
+                );
                 self.finish_later(vec![change], RetryKind::Outcome);
             }
         }
-        self.turns.clear();
+        self.locks.clear();
     }
 
     /// The store's time.
@@ -371,8 +394,8 @@ impl Drop for ClaimedItems {
             return;
         }
         if self.settled {
-            if self.keeps_turns && !self.turns.is_empty() {
-                let changes = self.turns.give_back().collect();
+            if self.keeps_locks && !self.locks.is_empty() {
+                let changes = self.locks.give_back().collect();
                 self.finish_later(changes, RetryKind::Outcome);
             }
             return;
@@ -386,7 +409,7 @@ impl Drop for ClaimedItems {
                 expect: Some(entry.record.version),
                 put: Some(entry.record.lost(UnknownReason::ProcessEnded, now).into()),
             })
-            .chain(self.turns.give_back())
+            .chain(self.locks.give_back())
             .collect();
         self.finish_later(changes, RetryKind::Outcome);
     }

@@ -1,5 +1,5 @@
-//! The half of a batch that a client's disconnect cannot cancel: claim what is missing, send it,
-//! read what became of each item, record it, tell.
+//! The half of a batch beyond the reach of a client's disconnect: claim the unsent items, send,
+//! read and record the outcome of every item, reply.
 
 use std::borrow::Cow;
 use std::pin::pin;
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::claim::{Claiming, Start};
 use super::claims::{ClaimedItems, Recorded};
-use super::ledger::{Records, as_told};
+use super::ledger::{Records, as_reported};
 use super::read::BatchInput;
 use super::response;
 use crate::clock::Timestamp;
@@ -35,35 +35,35 @@ use crate::proxy::routing::{Route, Routing};
 use crate::proxy::state::Gateway;
 use crate::proxy::{reply, rewrite};
 
-/// Bytes of an answer that are read in any case: what it says was issued has to be known, however
-/// small the answers are that a route keeps.
+/// Minimum limit for reading an answer: the issued items must be determined even on routes with a
+/// small limit for stored bodies.
 const READ: u64 = 16 << 20;
 
-/// The duty to tell the client what came of its batch, and to let the next one go.
+/// The duty to answer the client of a batch and to release its locks.
 pub(crate) struct BatchResponder {
     pub(crate) hold: LockSet,
     pub(crate) first: oneshot::Sender<AnswerResult>,
 }
 
 impl BatchResponder {
-    fn tell(self, answer: AnswerResult) {
-        // First: a client that sends its next batch at once must not meet this one.
+    fn respond(self, answer: AnswerResult) {
+        // The locks are released first: a client's next batch must not conflict with its previous
+        // batch.
         drop(self.hold);
-        // The client may have gone; nobody is harmed.
+        // A failed send means a disconnected client; the records are durable all the same.
         let _ = self.first.send(answer);
     }
 
-    /// Tells that time ran out. The call is still open: no other batch with one of these
-    /// `serialize_by` values may begin before it has ended.
-    fn tell_and_keep(self, serial: Vec<LockName>) -> LockSet {
+    /// Answers the client after the timeout. The request to the backend is still open, so the locks
+    /// of the `serialize_by` values stay held until its end.
+    fn respond_and_keep(self, serial: Vec<LockName>) -> LockSet {
         let kept = self.hold.keep(serial);
         let _ = self.first.send(Err(reply::outcome_unknown(StatusCode::GATEWAY_TIMEOUT)));
         kept
     }
 }
 
-/// Permits that a call holds while it runs: a place among the claims at once, and a share of its
-/// tenant's quota.
+/// Permits held by a batch in flight: a claim permit, and a share of the tenant's quota.
 pub(crate) struct CallPermits {
     _permit: OwnedSemaphorePermit,
     _share: Option<Share>,
@@ -71,7 +71,7 @@ pub(crate) struct CallPermits {
 
 impl CallPermits {
     /// # Errors
-    /// When there is none; nothing was claimed.
+    /// When the limit or the quota is exhausted; no claim was made.
     pub(crate) fn take(
         gateway: &Gateway,
         routing: &Routing,
@@ -85,19 +85,19 @@ impl CallPermits {
     }
 }
 
-/// Starts the call in a task that outlives the request.
+/// Starts the batch in a task independent of the client's connection.
 pub(crate) fn lead(
     gateway: &Arc<Gateway>,
     rules: (Arc<Route>, Arc<ItemsMode>),
     start: Start,
-    conclusion: BatchResponder,
-    places: CallPermits,
+    responder: BatchResponder,
+    permits: CallPermits,
 ) {
-    let task = run(gateway.clone(), rules, start, conclusion, places);
+    let task = run(gateway.clone(), rules, start, responder, permits);
     gateway.tasks.spawn(Box::pin(task));
 }
 
-/// Everything about a call from its claim on.
+/// State of a batch from its claim on.
 struct ItemsCall<'a> {
     mode: &'a ItemsMode,
     batch: items::Batch,
@@ -109,30 +109,31 @@ async fn run(
     gateway: Arc<Gateway>,
     (route, mode): (Arc<Route>, Arc<ItemsMode>),
     start: Start,
-    conclusion: BatchResponder,
-    places: CallPermits,
+    responder: BatchResponder,
+    permits: CallPermits,
 ) {
     failpoint::point(Point::BeforeClaim);
     let life = gateway.store.life();
     if life.is_none() {
-        // The claim would be refused as well; so there is certainly none to take back.
-        return conclusion.tell(Err(reply::store_unavailable()));
+        // Without a lease the claim would be refused as well, so no claim has to be withdrawn.
+        return responder.respond(Err(reply::store_unavailable()));
     }
     let mut claiming = Claiming { gateway: &gateway, route: &route, mode: &mode, start };
     let claim = claiming.claim().await;
-    let Start { intake, records, plan, .. } = claiming.start;
+    let Start { input, records, plan, .. } = claiming.start;
     let (mut claimed, body) = match claim {
         Ok(claimed) => claimed,
-        Err(answer) => return conclusion.tell(answer),
+        Err(answer) => return responder.respond(answer),
     };
     failpoint::point(Point::AfterClaim);
     if gateway.store.life() != life {
-        // Others may take this process for dead, and the call for one that was lost.
+        // Between claim and dispatch the lease ended. Another process may already have declared
+        // this process dead and the items lost.
         claimed.release().await;
-        return conclusion.tell(Err(reply::store_unavailable()));
+        return responder.respond(Err(reply::store_unavailable()));
     }
-    let BatchInput { batch, whole, .. } = *intake;
-    let BufferedRequest { mut head, peer, body: received, reservation } = whole;
+    let BatchInput { batch, buffered, .. } = *input;
+    let BufferedRequest { mut head, peer, body: received, reservation } = buffered;
     if body != received {
         response::forget_bytes(&mut head.headers);
     }
@@ -144,18 +145,18 @@ async fn run(
         replayed_header: &mode.duplicates.replayed_header,
         life,
     };
-    let patience = route.timeout;
+    let time_limit = route.timeout;
     let mut backend = pin!(forward::send(&gateway, &sending, request, reservation));
-    let end = match timeout(patience, backend.as_mut()).await {
+    let end = match timeout(time_limit, backend.as_mut()).await {
         Ok(end) => end,
         Err(_) => {
             let serial = call.batch.serial.iter().copied().map(RecordId::from_bytes).collect();
-            claimed.keep_turns();
+            claimed.keep_locks();
             lose(&mut claimed, UnknownReason::Timeout, "the upstream timeout ran out").await;
-            let alone = conclusion.tell_and_keep(serial);
-            call.late(&mut claimed, timeout(patience, backend).await.ok()).await;
-            claimed.give_back_turns().await;
-            drop(alone);
+            let still_locked = responder.respond_and_keep(serial);
+            call.settle_late(&mut claimed, timeout(time_limit, backend).await.ok()).await;
+            claimed.release_locks().await;
+            drop(still_locked);
             return;
         }
     };
@@ -164,15 +165,15 @@ async fn run(
         SendOutcome::NotSent(reason) => {
             tracing::warn!(items = claimed.len(), reason, "the backend could not be reached");
             claimed.release().await;
-            conclusion.tell(Err(forward::unreachable()));
+            responder.respond(Err(forward::unreachable()));
         }
         SendOutcome::Lost(reason, detail) => {
             lose(&mut claimed, reason, &detail).await;
-            conclusion.tell(Err(reply::outcome_unknown(StatusCode::BAD_GATEWAY)));
+            responder.respond(Err(reply::outcome_unknown(StatusCode::BAD_GATEWAY)));
         }
-        SendOutcome::Answered(answer) => call.answered(&mut claimed, answer, conclusion).await,
+        SendOutcome::Answered(answer) => call.answered(&mut claimed, answer, responder).await,
     }
-    drop(places);
+    drop(permits);
 }
 
 async fn lose(claimed: &mut ClaimedItems, reason: UnknownReason, detail: &str) {
@@ -181,31 +182,44 @@ async fn lose(claimed: &mut ClaimedItems, reason: UnknownReason, detail: &str) {
 }
 
 impl ItemsCall<'_> {
-    /// A whole answer, or as much of it as may be held: records what it means, then tells.
+    /// Records the verdict on an answer, then replies. An answer too large to buffer leaves the
+    /// items unknown.
     async fn answered(
         mut self,
         claimed: &mut ClaimedItems,
         answer: Collected,
-        conclusion: BatchResponder,
+        responder: BatchResponder,
     ) {
         let (head, body, held) = match answer.into_whole() {
-            Ok(whole) => whole,
+            Ok(buffered) => buffered,
             Err(answer) => {
                 let status = answer.status();
-                tracing::warn!(%status, "an answer was too large to read; its items are unknown");
+                tracing::warn!(
+                    %status,
+                    "the answer was too large to read; the outcome of its items is unknown"
+                );
                 claimed.record(false, |_, ledger| ledger.conclude(&UNREADABLE)).await;
-                // The client may read in it what the gateway cannot.
-                return conclusion.tell(Ok(answer.respond(Disposition::Unknown, None)));
+                // The client may understand the answer even if the gateway cannot.
+                return responder.respond(Ok(answer.respond(Disposition::Unknown, None)));
             }
         };
         let (joined, released) = self.join(head.status, &body);
-        let recorded = claimed.record(released, |at, entry| entry.conclude(said(&joined, at)));
+        let recorded =
+            claimed.record(released, |at, entry| entry.conclude(outcome_at(&joined, at)));
         let recorded = recorded.await;
         failpoint::point(Point::AfterCompletion);
-        conclusion.tell(self.tell(head, &body, held, &joined, (recorded, released), claimed.now()));
+        responder.respond(self.answer(
+            head,
+            &body,
+            held,
+            &joined,
+            (recorded, released),
+            claimed.now(),
+        ));
     }
 
-    /// What an answer says of each item, and whether it says that the call was not executed at all.
+    /// The outcome of every item by the answer, and true if the answer asserts non-execution of the
+    /// whole batch.
     fn join(&self, status: StatusCode, body: &Bytes) -> (BatchOutcome, bool) {
         let mode = self.mode;
         let response = items::BackendResponse { status: status.as_u16(), body };
@@ -214,16 +228,19 @@ impl ItemsCall<'_> {
             && mode.outcome.verdict(status.as_u16()) == StatusVerdict::Released;
         for (at, outcome) in joined.outcomes.iter().enumerate() {
             if let Some(ItemOutcome::Unknown { doubt, .. }) = outcome {
-                tracing::warn!(item = at, %status, %doubt, "what became of an item is unknown");
+                tracing::warn!(item = at, %status, %doubt, "the outcome of an item is unknown");
             }
         }
         if joined.surplus > 0 {
-            tracing::warn!(rows = joined.surplus, "an answer has rows that are no item's");
+            tracing::warn!(
+                rows = joined.surplus,
+                "the answer has rows that belong to no item; they are ignored"
+            );
         }
         (joined, released)
     }
 
-    fn tell(
+    fn answer(
         &mut self,
         head: http::response::Parts,
         body: &Bytes,
@@ -240,10 +257,10 @@ impl ItemsCall<'_> {
             };
             return Err(reply::outcome_unknown(status));
         }
-        if let Cow::Owned(told) = as_told(&self.records, now) {
-            self.records = told;
+        if let Cow::Owned(reported) = as_reported(&self.records, now) {
+            self.records = reported;
         }
-        // What this call concluded is told as it is.
+        // Records from this attempt's own outcome are reported unchanged.
         for (at, record) in recorded_now {
             self.records[at] = Some(record);
         }
@@ -252,13 +269,14 @@ impl ItemsCall<'_> {
             (true, true) => Disposition::NotExecuted,
             (true, false) => Disposition::Executed,
         };
-        let brought = response::BackendPart { head, body, joined, disposition };
-        response::merged(self.mode, &self.batch, &self.records, Some(brought), held)
+        let backend = response::BackendPart { head, body, joined, disposition };
+        response::merged(self.mode, &self.batch, &self.records, Some(backend), held)
     }
 
-    /// After the timeout the client has been told and the items are unknown; what the same attempt
-    /// still brings is the truth and settles them. `None`: nothing came in a second timeout's time.
-    async fn late(self, claimed: &mut ClaimedItems, end: Option<SendOutcome>) {
+    /// Settles items after the timeout, with the late end of the same attempt. The client already
+    /// has the reply "unknown", yet the attempt's real outcome is authoritative. `None`: still no
+    /// answer after a second timeout.
+    async fn settle_late(self, claimed: &mut ClaimedItems, end: Option<SendOutcome>) {
         match end {
             None | Some(SendOutcome::Lost(..)) => {}
             Some(SendOutcome::NotSent(_)) => {
@@ -267,7 +285,7 @@ impl ItemsCall<'_> {
             Some(SendOutcome::Answered(answer)) => {
                 let Ok((head, body, _held)) = answer.into_whole() else { return };
                 let (joined, released) = self.join(head.status, &body);
-                claimed.record(released, |at, entry| entry.conclude(said(&joined, at))).await;
+                claimed.record(released, |at, entry| entry.conclude(outcome_at(&joined, at))).await;
                 tracing::info!(items = claimed.len(), "a late answer settled the outcome");
             }
         }
@@ -276,7 +294,7 @@ impl ItemsCall<'_> {
 
 static UNREADABLE: ItemOutcome = ItemOutcome::Unknown { doubt: Doubt::Unreadable, row: None };
 
-/// What an answer says of the item at this place.
-fn said(joined: &BatchOutcome, at: usize) -> &ItemOutcome {
+/// The outcome of the item at position `at`.
+fn outcome_at(joined: &BatchOutcome, at: usize) -> &ItemOutcome {
     joined.outcomes.get(at).and_then(Option::as_ref).unwrap_or(&UNREADABLE)
 }

@@ -15,28 +15,31 @@ use crate::store::StoreError;
 /// Records of a batch's items, in the order of the batch.
 pub(crate) type Records = Vec<Option<Arc<Record>>>;
 
-/// Reads the records of all items.
+/// Reads the records of a batch's items.
 ///
 /// # Errors
-/// When one cannot be read: nothing may be sent for the batch.
+/// When a record cannot be read; no item may be sent.
 pub(crate) async fn read(gateway: &Gateway, ids: &[RecordId]) -> Result<Records, Problem> {
     let records = gateway.store.get_many(ids).await.map_err(|error| unavailable(&error))?;
     let other = |record: &Option<Record>| record.as_ref().is_some_and(|it| it.ledger().is_none());
     if let Some(at) = records.iter().position(other) {
-        tracing::error!(record = ?ids.get(at), "this record is not an item's; nothing was sent");
+        tracing::error!(
+            record = ?ids.get(at),
+            "the record is not an item's; the batch was not sent"
+        );
         return Err(reply::store_unavailable());
     }
     Ok(records.into_iter().map(|record| record.map(Arc::new)).collect())
 }
 
-/// The records of items that nothing is known of.
+/// Records for items not yet looked up in the store.
 pub(crate) fn unread(ids: &[RecordId]) -> Records {
     vec![None; ids.len()]
 }
 
 /// Plans a batch from the records of its items.
 pub(crate) fn plan(batch: &Batch, records: &Records, now: Timestamp) -> BatchPlan {
-    let known: Vec<Option<items::ExistingItem<'_>>> = records
+    let existing: Vec<Option<items::ExistingItem<'_>>> = records
         .iter()
         .map(|record| {
             let record = record.as_deref()?;
@@ -49,22 +52,22 @@ pub(crate) fn plan(batch: &Batch, records: &Records, now: Timestamp) -> BatchPla
             })
         })
         .collect();
-    BatchPlan::of(batch, &known)
+    BatchPlan::of(batch, &existing)
 }
 
-/// The records as clients are told of them: of those whose retention has ended the quantities alone,
-/// whether or not the sweeper has been there. What is claimed is claimed of the records as they were
-/// read.
-pub(crate) fn as_told(records: &Records, now: Timestamp) -> Cow<'_, Records> {
+/// The records as reported to clients: after the end of the retention only the quantities, whether
+/// or not the expiry task has already trimmed the record. Claims are based on the untrimmed
+/// records.
+pub(crate) fn as_reported(records: &Records, now: Timestamp) -> Cow<'_, Records> {
     let due = |record: &Arc<Record>| record.expires().is_some_and(|at| at <= now);
     if !records.iter().flatten().any(due) {
         return Cow::Borrowed(records);
     }
-    let told = |record: &Arc<Record>| match record.expired(now) {
+    let reported = |record: &Arc<Record>| match record.expired(now) {
         Expiry::Bury(next) => next.into(),
         Expiry::Keep | Expiry::Forget => record.clone(),
     };
-    Cow::Owned(records.iter().map(|record| record.as_ref().map(told)).collect())
+    Cow::Owned(records.iter().map(|record| record.as_ref().map(reported)).collect())
 }
 
 pub(crate) fn forgotten(record: &Record, now: Timestamp) -> bool {
@@ -72,6 +75,6 @@ pub(crate) fn forgotten(record: &Record, now: Timestamp) -> bool {
 }
 
 pub(crate) fn unavailable(error: &StoreError) -> Problem {
-    tracing::error!(%error, "nothing was sent");
+    tracing::error!(%error, "the store is unavailable; the batch was not sent");
     reply::store_unavailable()
 }

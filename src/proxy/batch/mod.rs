@@ -1,10 +1,9 @@
-//! Routes in items mode: one batch from start to finish.
+//! Routes in items mode: a batch from start to finish.
 //!
-//! This file reads the batch and decides from the records of its items whether it is answered from
-//! them, waits, or is sent; `busy` knows which items are being sent in this process, `records`
-//! claims them and records what became of them, `call` is the half that a client's disconnect
-//! cannot cancel, `told` writes the answers. What a batch is, what is still to send and what was
-//! issued is decided in `items`.
+//! `read` identifies the batch, and from the records of its items `exchange` decides to replay,
+//! wait or send. `locks` are the in-process locks, `claims` claims the items and records their
+//! outcome, `forward` is the half beyond the reach of a client's disconnect, and `response` writes
+//! the answers. The definitions of a batch, of unsent items and of issued items are in `items`.
 
 mod claim;
 mod claims;
@@ -26,7 +25,7 @@ use tokio::time::{Instant, timeout_at};
 use self::claim::Start;
 use self::read::{BatchRead, read};
 use self::remote::{RemoteWait, follows};
-use self::response::{parallel, refused, replay, reused};
+use self::response::{in_progress, refused, replay, reused};
 use super::answer::{AnswerResult, first_answer};
 use super::incoming::Arrived;
 use super::reply;
@@ -36,9 +35,9 @@ use crate::config::ItemsMode;
 use crate::items::BatchDecision;
 use crate::proxy::batch_locks::ActiveBatch;
 
-/// How often a batch is planned anew when an item is in flight and nobody here is sending it: the
-/// sender may just have ended.
-const MAX_LOOKS: usize = 3;
+/// Maximum number of plans for an item in flight without a sender in sight: the sender may just
+/// have ended.
+const MAX_PLANS: usize = 3;
 
 /// A request on a route in items mode.
 pub(crate) async fn exchange(
@@ -48,65 +47,67 @@ pub(crate) async fn exchange(
     arrived: Box<Arrived<'_>>,
 ) -> AnswerResult {
     let routing = arrived.routing;
-    let mut intake = match read(gateway, route, mode, arrived).await? {
-        BatchRead::Batch(intake) => intake,
-        BatchRead::Known(merged) => return response::again(mode, &merged, None),
+    let mut input = match read(gateway, route, mode, arrived).await? {
+        BatchRead::Batch(input) => input,
+        BatchRead::Cached(merged) => return response::replay_cached(mode, &merged, None),
         BatchRead::Refused(error) => return refused(mode, error),
     };
     let end = Instant::now() + mode.duplicates.wait;
-    let mut looks = 0;
-    // Most batches are new: their claim is tried at once, and when it loses, the records are read.
-    let mut looked = false;
+    let mut plans = 0;
+    // Most batches are new: the claim is tried without a read, and the records are read after a
+    // lost claim.
+    let mut have_read = false;
     let mut waiting = None;
-    let mut elsewhere = RemoteWait::default();
+    let mut remote = RemoteWait::default();
     loop {
-        let dropped = gateway.hot.generation();
-        let records = match looked {
-            true => ledger::read(gateway, &intake.ids).await?,
-            false => ledger::unread(&intake.ids),
+        let dropped = gateway.cache.generation();
+        let records = match have_read {
+            true => ledger::read(gateway, &input.ids).await?,
+            false => ledger::unread(&input.ids),
         };
-        let plan = ledger::plan(&intake.batch, &records, gateway.store.now());
+        let plan = ledger::plan(&input.batch, &records, gateway.store.now());
         let sending = match plan.decision() {
-            BatchDecision::Reused { item } => return reused(mode, &mut intake, &records, item),
-            BatchDecision::Replay => return replay(gateway, mode, &intake, &records, dropped),
+            BatchDecision::Reused { item } => return reused(mode, &mut input, &records, item),
+            BatchDecision::Replay => return replay(gateway, mode, &input, &records, dropped),
             BatchDecision::Send => {
-                let hold = gateway.busy.hold(intake.names(&plan));
+                let hold = gateway.locks.hold(input.names(&plan));
                 match hold
-                    .map(|hold| (hold, forward::CallPermits::take(gateway, routing, intake.tenant)))
+                    .map(|hold| (hold, forward::CallPermits::take(gateway, routing, input.tenant)))
                 {
-                    Ok((hold, Ok(places))) => {
-                        // Its turn has come: the place is for those who still wait.
+                    Ok((hold, Ok(permits))) => {
+                        // The wait is over: the permit is for batches still waiting.
                         drop(waiting.take());
                         let (first, answered) = oneshot::channel();
-                        let start = Start { intake, records, plan, until: end };
-                        let conclusion = forward::BatchResponder { hold, first };
+                        let start = Start { input, records, plan, until: end };
+                        let responder = forward::BatchResponder { hold, first };
                         let rules = (route.clone(), mode.clone());
-                        forward::lead(gateway, rules, start, conclusion, places);
+                        forward::lead(gateway, rules, start, responder, permits);
                         let within = mode.duplicates.answer_within;
                         return first_answer(answered, within).await;
                     }
-                    // One that is done needs neither a turn nor a place.
-                    Ok((_, Err(_))) | Err(_) if !looked => {
-                        looked = true;
+                    // A completed batch needs neither locks nor permits, so the records are read
+                    // first.
+                    Ok((_, Err(_))) | Err(_) if !have_read => {
+                        have_read = true;
                         continue;
                     }
                     Ok((_, Err(problem))) => return Err(problem),
                     Err(sending) => Holder::Local(sending),
                 }
             }
-            BatchDecision::InFlight { item } => match gateway.busy.holder(&intake.ids[item]) {
+            BatchDecision::InFlight { item } => match gateway.locks.holder(&input.ids[item]) {
                 Some(sending) => Holder::Local(sending),
-                None if follows(gateway, &mut elsewhere, &intake, &records, item) => Holder::Remote,
+                None if follows(gateway, &mut remote, &input, &records, item) => Holder::Remote,
                 None => {
-                    looks += 1;
-                    if looks < MAX_LOOKS {
+                    plans += 1;
+                    if plans < MAX_PLANS {
                         continue;
                     }
-                    return parallel(mode, reply::RETRY_LATER);
+                    return in_progress(mode, reply::RETRY_LATER);
                 }
             },
         };
-        // They are read anew after the wait.
+        // The records are read anew after the wait.
         drop(records);
         if waiting.is_none() {
             waiting = if mode.duplicates.wait.is_zero() {
@@ -115,24 +116,24 @@ pub(crate) async fn exchange(
                 route.waiters.try_acquire().ok()
             };
             if waiting.is_none() {
-                return parallel(mode, sending.rest());
+                return in_progress(mode, sending.rest());
             }
         }
-        intake.digests = None;
+        input.digests = None;
         let ended = async {
             match &sending {
                 Holder::Local(sending) => sending.ended().await,
-                Holder::Remote => elsewhere.changed(gateway).await,
+                Holder::Remote => remote.changed(gateway).await,
             }
         };
         if timeout_at(end, ended).await.is_err() {
-            return parallel(mode, sending.rest());
+            return in_progress(mode, sending.rest());
         }
-        looks = 0;
+        plans = 0;
     }
 }
 
-/// Holder of what a batch waits for.
+/// Holder of the items awaited by a batch.
 enum Holder {
     /// A batch of this process.
     Local(Arc<ActiveBatch>),
@@ -141,8 +142,7 @@ enum Holder {
 }
 
 impl Holder {
-    /// When its batch may be expected to end: one that has run for some time is given as much
-    /// again.
+    /// Estimated remaining time: as long as the batch has already run, between 1 s and 30 s.
     fn rest(&self) -> Duration {
         let Self::Local(sending) = self else { return reply::RETRY_LATER };
         sending.started.elapsed().clamp(Duration::from_secs(1), Duration::from_secs(30))

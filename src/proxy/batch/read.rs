@@ -1,4 +1,4 @@
-//! Reading and identifying a batch. Nothing is claimed or sent here.
+//! Reading and identification of a batch. Nothing is claimed or sent here.
 
 use std::sync::Arc;
 
@@ -14,37 +14,38 @@ use crate::proxy::batch_cache::BatchReply;
 use crate::proxy::batch_locks::LockName;
 use crate::proxy::buffered::BufferedRequest;
 use crate::proxy::incoming::Arrived;
-use crate::proxy::request::read as intake;
+use crate::proxy::request::read as request_read;
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 
-/// A batch, whole and valid.
+/// A valid batch with a complete body.
 pub(crate) struct BatchInput {
     pub(crate) tenant: TenantId,
     pub(crate) batch: Batch,
-    /// The digests of its items' members, for the records of new ones. They are not kept while it
-    /// waits, but made again when they are needed.
+    /// Digests of the items' members, for the records of new items. Dropped while the batch waits,
+    /// and computed once more on demand.
     pub(crate) digests: Option<ItemDigests>,
-    /// The id of each item's record.
+    /// Record id of each item.
     pub(crate) ids: Vec<RecordId>,
     /// Digest of the business id the body names.
     pub(crate) subject: Option<[u8; 16]>,
     /// Names and values of the path's parameters.
     pub(crate) parameters: Vec<(String, String)>,
-    /// Names the very bytes of the request, and what else decides its answer but the records.
+    /// Digest of the exact bytes of the request and of all other inputs of its reply besides the
+    /// records.
     pub(crate) verbatim: RecordId,
-    pub(crate) whole: BufferedRequest,
+    pub(crate) buffered: BufferedRequest,
 }
 
 /// Result of reading a request.
 pub(crate) enum BatchRead {
     Batch(Box<BatchInput>),
-    /// Its answer is known: nothing is to be sent for it any more.
-    Known(Arc<BatchReply>),
+    /// The cached reply; no item has to be sent.
+    Cached(Arc<BatchReply>),
     Refused(BatchError),
 }
 
-/// Reads and identifies a batch; nothing is claimed or sent.
+/// Reads and identifies a batch.
 pub(crate) async fn read(
     gateway: &Gateway,
     route: &Route,
@@ -52,17 +53,17 @@ pub(crate) async fn read(
     arrived: Box<Arrived<'_>>,
 ) -> Result<BatchRead, Problem> {
     let Arrived { head, body, client, path, routing } = *arrived;
-    intake::refuse_nominations(&routing.tenant_headers, &[], None, &head.headers)?;
-    let (body, reservation) = intake::read_body(gateway, route, body, None).await?;
+    request_read::refuse_nominations(&routing.tenant_headers, &[], None, &head.headers)?;
+    let (body, reservation) = request_read::read_body(gateway, route, body, None).await?;
     let tenant = client.tenant(&routing.tenant_headers, &head.headers);
     let parameters = routing.parameters(&head.method, path.of(&head.uri));
     let named = borrowed(&parameters);
     let request = BatchRequest { tenant: &tenant, parameters: &named, body: &body };
     let verbatim = verbatim(&route.name, &request);
     if let Some(merged) =
-        gateway.batch_replies.get(&verbatim, gateway.store.now(), gateway.hot.generation())
+        gateway.batch_replies.get(&verbatim, gateway.store.now(), gateway.cache.generation())
     {
-        return Ok(BatchRead::Known(merged));
+        return Ok(BatchRead::Cached(merged));
     }
     let document = match Document::parse(&body) {
         Ok(document) => document,
@@ -76,14 +77,14 @@ pub(crate) async fn read(
     let id = |item: &items::batch::Item| RecordId::new(&tenant, &scope, &item.id);
     let ids = batch.items.iter().map(id).collect();
     let subject = mode.record.subject.as_ref();
-    let subject = subject.and_then(|at| intake::subject(&document, at, &tenant));
+    let subject = subject.and_then(|at| request_read::subject(&document, at, &tenant));
     drop(document);
-    let whole = BufferedRequest { head, peer: client.ip, body, reservation };
-    let intake = BatchInput { tenant, batch, digests, ids, subject, parameters, verbatim, whole };
-    Ok(BatchRead::Batch(Box::new(intake)))
+    let buffered = BufferedRequest { head, peer: client.ip, body, reservation };
+    let input = BatchInput { tenant, batch, digests, ids, subject, parameters, verbatim, buffered };
+    Ok(BatchRead::Batch(Box::new(input)))
 }
 
-/// A digest of everything that decides what a batch is told, but the records.
+/// Digest of all inputs of a batch's reply besides the records.
 pub(crate) fn verbatim(route: &str, request: &BatchRequest<'_>) -> RecordId {
     let mut hash = Sha256::new();
     let mut field = |bytes: &[u8]| {
@@ -108,21 +109,21 @@ pub(crate) fn borrowed(parameters: &[(String, String)]) -> Vec<(&str, &str)> {
 }
 
 impl BatchInput {
-    /// Names that the batch must lock to send what `plan` says.
+    /// Locks required to send the plan's items.
     pub(crate) fn names(&self, plan: &BatchPlan) -> Vec<LockName> {
         let items = plan.sent().map(|(at, _)| self.ids[at]);
         items.chain(self.batch.serial.iter().copied().map(RecordId::from_bytes)).collect()
     }
 
-    /// The fingerprint of the item at this place, with a digest for each member.
+    /// The fingerprint of the item at position `at`, with a digest for each member.
     pub(crate) fn fingerprint(&mut self, mode: &ItemsMode, at: usize) -> Option<Fingerprint> {
         let digests = match self.digests.take() {
             Some(digests) => digests,
             None => {
                 let named = borrowed(&self.parameters);
-                let body = &self.whole.body;
+                let body = &self.buffered.body;
                 let request = BatchRequest { tenant: &self.tenant, parameters: &named, body };
-                // The same body was read already; this cannot fail.
+                // The same body was parsed before, so a failure is impossible.
                 let document = Document::parse(body).ok()?;
                 Batch::read(&mode.rules, &request, &document).ok()?.1
             }

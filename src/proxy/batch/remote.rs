@@ -1,5 +1,5 @@
-//! Waiting for other processes: for an item that another process has in flight, or for a turn that
-//! another process's batch has.
+//! Waiting for other processes: for an item in flight in another process, or for the lock of
+//! another process's batch.
 
 use super::ledger::Records;
 use super::read::BatchInput;
@@ -8,12 +8,12 @@ use crate::idempotency::record::Nonce;
 use crate::proxy::state::Gateway;
 use crate::store::watch::Watch;
 
-/// The record of another process that a batch waits for.
+/// The followed record of another process.
 #[derive(Default)]
 pub(crate) struct RemoteWait(Option<(RecordId, Nonce, Watch)>);
 
 impl RemoteWait {
-    /// Follows this record; `false`: no other process has it in flight.
+    /// Follows the record; returns false if no other process has the record in flight.
     pub(crate) fn follow(&mut self, gateway: &Gateway, id: RecordId, owner: Nonce) -> bool {
         if !gateway.store.is_shared() || owner == gateway.store.owner() {
             return false;
@@ -21,15 +21,14 @@ impl RemoteWait {
         let same = self.0.as_ref().is_some_and(|(at, by, _)| (*at, *by) == (id, owner));
         if !same {
             let watch = gateway.store.watch(id, owner);
-            // What changed before the watch began is seen by a look at once.
+            // A change from before the watch is seen by an immediate check.
             watch.look();
             self.0 = Some((id, owner, watch));
         }
         true
     }
 
-    /// Returns when it has changed, or cannot be read: only then is it worth reading the whole batch
-    /// again.
+    /// Returns when the record has changed or cannot be read. The whole batch is only read then.
     pub(crate) async fn changed(&mut self, gateway: &Gateway) {
         let Some((id, owner, watch)) = &mut self.0 else { return };
         loop {
@@ -42,14 +41,15 @@ impl RemoteWait {
     }
 }
 
-/// Follows an item that another process has in flight; `false`: no other process has.
+/// Follows an item in flight in another process; returns false if no other process is sending the
+/// item.
 pub(crate) fn follows(
     gateway: &Gateway,
-    elsewhere: &mut RemoteWait,
-    intake: &BatchInput,
+    remote: &mut RemoteWait,
+    input: &BatchInput,
     records: &Records,
     item: usize,
 ) -> bool {
     let owner = records[item].as_deref().map(|record| record.owner);
-    owner.is_some_and(|owner| elsewhere.follow(gateway, intake.ids[item], owner))
+    owner.is_some_and(|owner| remote.follow(gateway, input.ids[item], owner))
 }

@@ -10,7 +10,7 @@ use http::header::{
 };
 use http::{Response, StatusCode, response};
 
-use super::ledger::{Records, as_told};
+use super::ledger::{Records, as_reported};
 use super::read::BatchInput;
 use crate::body::{Body, OwningBody, full};
 use crate::clock::Timestamp;
@@ -22,10 +22,10 @@ use crate::proxy::answer::{AnswerResult, report};
 use crate::proxy::batch_cache::BatchReply;
 use crate::proxy::budget::Reservation;
 use crate::proxy::reply;
-use crate::proxy::request::read as intake;
+use crate::proxy::request::read as request_read;
 use crate::proxy::state::Gateway;
 
-/// Headers that are about the exact bytes of a body, which change here.
+/// Headers describing the exact bytes of a body, which change here.
 const ABOUT_BYTES: [HeaderName; 8] = [
     ETAG,
     LAST_MODIFIED,
@@ -37,59 +37,59 @@ const ABOUT_BYTES: [HeaderName; 8] = [
     HeaderName::from_static("repr-digest"),
 ];
 
-/// Removes what is only true of the body as it was.
+/// Removes the headers valid only for the unchanged body.
 pub(crate) fn forget_bytes(headers: &mut HeaderMap) {
     for name in &ABOUT_BYTES {
         headers.remove(name);
     }
 }
 
-/// The backend's part in an answer.
+/// The backend's contribution to an answer.
 pub(crate) struct BackendPart<'a> {
     pub(crate) head: response::Parts,
     pub(crate) body: &'a Bytes,
     pub(crate) joined: &'a BatchOutcome,
-    /// Disposition of the call, unless an item is unknown.
+    /// Disposition of the batch, unless an item is unknown.
     pub(crate) disposition: Disposition,
 }
 
-/// Memory for an answer from the records alone: a short request may name items whose rows are long.
+/// Memory for an answer rendered from the records: a short request may name items with long rows.
 ///
 /// # Errors
-/// When it is not granted.
+/// When the buffer budget is exhausted.
 pub(crate) fn memory(gateway: &Gateway, records: &Records) -> Result<Reservation, Problem> {
     let ledgers = records.iter().filter_map(|record| record.as_deref()?.ledger());
     let bytes: usize = ledgers.map(Ledger::bytes).sum();
     let mut memory = gateway.budget.reserve();
-    if memory.grow(bytes as u64) { Ok(memory) } else { Err(intake::out_of_memory()) }
+    if memory.grow(bytes as u64) { Ok(memory) } else { Err(request_read::out_of_memory()) }
 }
 
-/// The merged answer from the records of all items; `brought`: what this call was answered, `held`:
-/// memory to hold until the client has the answer.
+/// The merged answer from the records of all items. `backend`: the backend's answer to the current
+/// batch; `held`: memory reserved until the client has the answer.
 pub(crate) fn merged(
     mode: &ItemsMode,
     batch: &items::Batch,
     records: &Records,
-    brought: Option<BackendPart<'_>>,
+    backend: Option<BackendPart<'_>>,
     held: Option<Reservation>,
 ) -> AnswerResult {
     let entries: Option<Vec<&Ledger>> =
         records.iter().map(|record| record.as_deref()?.ledger()).collect();
     let Some(entries) = entries else {
-        // Every item that is not sent has a record, and every item that was has one now.
-        tracing::error!("an item of a batch has no record");
+        // Unsent items have a record before, and sent items have a record after the claim.
+        tracing::error!("an item of a batch has no record; the client gets an unknown outcome");
         return Err(reply::outcome_unknown(StatusCode::BAD_GATEWAY));
     };
-    let response = brought.as_ref().map(|brought| items::BackendResponse {
-        status: brought.head.status.as_u16(),
-        body: brought.body,
+    let response = backend.as_ref().map(|backend| items::BackendResponse {
+        status: backend.head.status.as_u16(),
+        body: backend.body,
     });
-    let backend = response.as_ref().zip(brought.as_ref().map(|brought| brought.joined));
-    let rendered = items::render(&mode.rules, batch, &entries, backend);
-    let (mut head, disposition, unchanged) = match brought {
-        Some(brought) => {
-            let unchanged = *brought.body == rendered.body;
-            (brought.head, brought.disposition, unchanged)
+    let joined = response.as_ref().zip(backend.as_ref().map(|backend| backend.joined));
+    let rendered = items::render(&mode.rules, batch, &entries, joined);
+    let (mut head, disposition, unchanged) = match backend {
+        Some(backend) => {
+            let unchanged = *backend.body == rendered.body;
+            (backend.head, backend.disposition, unchanged)
         }
         None => (Response::new(()).into_parts().0, Disposition::Replayed, false),
     };
@@ -97,7 +97,7 @@ pub(crate) fn merged(
         Fulfillment::Unknown => Disposition::Unknown,
         Fulfillment::Complete | Fulfillment::Partial | Fulfillment::None => disposition,
     };
-    // Templates have statuses that were checked, backends those that were read.
+    // The statuses of templates and backends are valid by construction.
     head.status = StatusCode::from_u16(rendered.status).unwrap_or(StatusCode::OK);
     if !unchanged {
         forget_bytes(&mut head.headers);
@@ -105,7 +105,7 @@ pub(crate) fn merged(
     }
     head.headers.insert(STATUS, disposition.header());
     if disposition == Disposition::Unknown {
-        // Its status is the template's, not the backend's.
+        // The status is the template's, not the backend's.
         reply::insert_unknown(&mut head.headers);
     }
     if disposition == Disposition::Replayed {
@@ -118,7 +118,7 @@ pub(crate) fn merged(
     Ok(Response::from_parts(head, body))
 }
 
-/// The answer of a batch whose items are all done, for whoever sends it again; `generation`: see
+/// The reply to repetitions of a batch with all items done. `generation`: see
 /// [`BatchReply::generation`].
 pub(crate) fn done(
     mode: &ItemsMode,
@@ -141,15 +141,15 @@ pub(crate) fn done(
     }))
 }
 
-/// Answers with a merged answer from memory; nothing was sent. `held`: memory to hold until the
-/// client has the answer.
-pub(crate) fn again(
+/// Answers with a cached reply; nothing was sent. `held`: memory reserved until the client has the
+/// answer.
+pub(crate) fn replay_cached(
     mode: &ItemsMode,
     merged: &BatchReply,
     held: Option<Reservation>,
 ) -> AnswerResult {
     let mut response = Response::new(Body::streamed(OwningBody::new(merged.body.clone(), held)));
-    // Templates have statuses that were checked.
+    // The statuses of templates are valid by construction.
     *response.status_mut() = StatusCode::from_u16(merged.status).unwrap_or(StatusCode::OK);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -160,13 +160,13 @@ pub(crate) fn again(
     Ok(response)
 }
 
-/// Until when all of it is kept; `None` when some of it is kept without end.
+/// The earliest end of retention among the records; `None` if a record is kept without end.
 pub(crate) fn expires(records: &Records) -> Option<Timestamp> {
     let ends = records.iter().map(|record| record.as_deref()?.expires());
     ends.collect::<Option<Vec<_>>>()?.into_iter().min()
 }
 
-/// A refusal in the backend's own words, where there are some; else the problem.
+/// A refusal in the backend's own words if configured, otherwise the problem.
 pub(crate) fn worded(words: Option<&Refusal>, dialect: Dialect, problem: Problem) -> AnswerResult {
     let Some(words) = words else { return Err(problem) };
     let (status, body) = items::refusal(words);
@@ -179,22 +179,22 @@ pub(crate) fn worded(words: Option<&Refusal>, dialect: Dialect, problem: Problem
     Ok(response)
 }
 
-/// The answer of a batch of which nothing is to be sent; `generation` as it was before its records were
-/// read.
+/// The reply to a batch without unsent items. `generation`: the cache generation from before the
+/// read of the records.
 pub(crate) fn replay(
     gateway: &Gateway,
     mode: &ItemsMode,
-    intake: &BatchInput,
+    input: &BatchInput,
     records: &Records,
     generation: u64,
 ) -> AnswerResult {
-    let records = &*as_told(records, gateway.store.now());
+    let records = &*as_reported(records, gateway.store.now());
     let memory = memory(gateway, records)?;
-    if let Some(merged) = done(mode, &intake.batch, records, generation) {
-        gateway.batch_replies.put(intake.verbatim, merged.clone());
-        return again(mode, &merged, Some(memory));
+    if let Some(merged) = done(mode, &input.batch, records, generation) {
+        gateway.batch_replies.put(input.verbatim, merged.clone());
+        return replay_cached(mode, &merged, Some(memory));
     }
-    merged(mode, &intake.batch, records, None, Some(memory))
+    merged(mode, &input.batch, records, None, Some(memory))
 }
 
 pub(crate) fn problem(error: BatchError) -> Problem {
@@ -227,17 +227,17 @@ pub(crate) fn refused(mode: &ItemsMode, error: BatchError) -> AnswerResult {
     worded(words, mode.dialect, problem(error))
 }
 
-/// The id of the item at this place belongs to another item.
+/// The id of the item at position `item` belongs to a different item.
 pub(crate) fn reused(
     mode: &ItemsMode,
-    intake: &mut BatchInput,
+    input: &mut BatchInput,
     records: &Records,
     item: usize,
 ) -> AnswerResult {
-    let known = records.get(item).and_then(Option::as_deref);
-    let differing = known
-        .zip(intake.fingerprint(mode, item))
-        .map(|(known, fingerprint)| known.fingerprint.differing(&fingerprint))
+    let existing = records.get(item).and_then(Option::as_deref);
+    let differing = existing
+        .zip(input.fingerprint(mode, item))
+        .map(|(existing, fingerprint)| existing.fingerprint.differing(&fingerprint))
         .unwrap_or_default();
     let which = if differing.is_empty() {
         String::new()
@@ -255,8 +255,9 @@ pub(crate) fn reused(
     worded(mode.rules.render.mismatch.as_ref(), mode.dialect, problem)
 }
 
-/// Refuses a batch while another batch with one of its items, or for the same customer, runs.
-pub(crate) fn parallel(mode: &ItemsMode, delay: Duration) -> AnswerResult {
+/// Refuses a batch while another batch with a common item or a common `serialize_by` value is in
+/// flight.
+pub(crate) fn in_progress(mode: &ItemsMode, delay: Duration) -> AnswerResult {
     let dialect: Dialect = mode.dialect;
     worded(mode.rules.render.parallel.as_ref(), dialect, reply::in_progress(delay))
 }

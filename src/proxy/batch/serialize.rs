@@ -1,4 +1,4 @@
-//! Turns of `serialize_by` on a shared store.
+//! Locks of `serialize_by` values on a shared store.
 
 use std::sync::Arc;
 
@@ -8,18 +8,19 @@ use crate::proxy::request::claim::first_version;
 use crate::proxy::state::Gateway;
 use crate::store::Change;
 
-/// The turns of a batch: one for each `serialize_by` value, so that batches of several processes go
-/// one after the other. Within one process `busy` sees to that, and a store of one process has none.
+/// Lock records of a batch: a record per `serialize_by` value, so that batches of several processes
+/// run in sequence. Within a process [`BatchLocks`](super::locks::BatchLocks) has the same effect,
+/// and a local store needs no lock records.
 #[derive(Default)]
 pub(crate) struct SerializeRecords(Vec<(RecordId, Arc<Record>)>);
 
 impl SerializeRecords {
-    /// The turns that `batch` needs, as records of the attempt that `like` is a record of.
+    /// The lock records needed by `batch`, as records of the attempt of `like`.
     pub(crate) fn of(gateway: &Gateway, batch: &items::Batch, like: Option<&Record>) -> Self {
         let (true, Some(like)) = (gateway.store.is_shared(), like) else { return Self::default() };
-        let turn = |digest: &[u8; 16]| {
+        let lock = |digest: &[u8; 16]| {
             let key: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-            // Names of routes have no colon, so a turn never collides with anything else.
+            // Route names contain no colon, so the scope of a lock is never the scope of a key.
             let id = RecordId::new(&like.tenant, "turn:", &key);
             let (version, state) = (first_version(), State::SerializeLock);
             let history = Vec::new();
@@ -34,10 +35,10 @@ impl SerializeRecords {
             };
             (id, record.into())
         };
-        Self(batch.serial.iter().map(turn).collect())
+        Self(batch.serial.iter().map(lock).collect())
     }
 
-    /// Taking them all.
+    /// Changes that take the locks.
     pub(crate) fn take(&self) -> impl Iterator<Item = Change> {
         self.0.iter().map(|(id, record)| Change {
             id: *id,
@@ -46,7 +47,7 @@ impl SerializeRecords {
         })
     }
 
-    /// Giving them all back.
+    /// Changes that release the locks.
     pub(crate) fn give_back(&self) -> impl Iterator<Item = Change> {
         self.0.iter().map(|(id, record)| Change {
             id: *id,
@@ -55,17 +56,17 @@ impl SerializeRecords {
         })
     }
 
-    /// Their ids.
+    /// Record ids of the locks.
     pub(crate) fn ids(&self) -> impl Iterator<Item = RecordId> {
         self.0.iter().map(|(id, _)| *id)
     }
 
-    /// Id of the turn at this place among the turns.
+    /// Record id of the lock at position `at`.
     pub(crate) fn id(&self, at: usize) -> Option<RecordId> {
         self.0.get(at).map(|(id, _)| *id)
     }
 
-    /// Forgets those that are not this batch's any more, from what the store has now.
+    /// Drops locks lost to another batch, given the records `found` in the store.
     pub(crate) fn retain(&mut self, found: &[Option<Record>]) {
         let mut found = found.iter();
         self.0.retain(|(_, own)| {
@@ -74,12 +75,12 @@ impl SerializeRecords {
         });
     }
 
-    /// Set when the batch has no turns.
+    /// Returns true if the batch has no lock records.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Forgets the turns after they were given back.
+    /// Drops the locks after their release.
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }

@@ -1,10 +1,10 @@
-//! A claim from the moment it is durable until its outcome is.
+//! A claim, from its durable record to its durable outcome.
 
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::existing::{known, settled_by_other, unavailable, without_a_claim};
+use super::existing::{reply_for, settled_by_other, unavailable, without_a_claim};
 use crate::clock::Timestamp;
 use crate::idempotency::key::Key;
 use crate::idempotency::outcome::UnknownReason;
@@ -19,8 +19,8 @@ use crate::proxy::state::Gateway;
 use crate::settle::retry::RetryKind;
 use crate::store::{Change, StoreError, Swap};
 
-/// How often a claim is tried again when the record it met changed under it. Each try lost to a
-/// change that somebody else made, so this is only reached under a fault.
+/// Maximum number of claim attempts on a changing record. Every attempt loses to a concurrent
+/// change, so the limit is only reached under a fault.
 pub(crate) const MAX_TRIES: usize = 8;
 
 /// Contents of a new record.
@@ -34,18 +34,18 @@ pub(crate) struct ClaimDraft<'a> {
     pub(crate) retention: Retention,
 }
 
-/// A durable claim. Dropped before its outcome was recorded (a panic, a runtime that ends), it
-/// records "unknown" as well as it can.
+/// A durable claim. A drop without a recorded outcome (a panic, a runtime shutdown) queues the
+/// outcome "unknown".
 pub(crate) struct Claimed {
     gateway: Arc<Gateway>,
     id: RecordId,
-    /// The record as this attempt last wrote it.
+    /// The record as last written by the attempt.
     record: Arc<Record>,
     retention: Retention,
     settled: bool,
 }
 
-/// The record that won the swap, and the value of `Hot::dropped` from before the swap.
+/// The record that won the swap, and the cache generation from before the swap.
 pub(crate) struct Existing(Option<Box<Record>>, u64);
 
 /// Result of recording a final answer.
@@ -54,13 +54,13 @@ pub(crate) enum Settled {
     Recorded { expires: Option<Timestamp>, completed: Timestamp },
     /// The store did not confirm the answer.
     NotRecorded,
-    /// Somebody else settled the record; see [`Claimed::otherwise`].
+    /// The record was settled by an operator or another process; see [`Claimed::otherwise`].
     Otherwise(Existing),
 }
 
 impl Claimed {
-    /// Makes the claim durable, or says what the key's record means for this request. A call that
-    /// another process has in flight is waited for, `until` then at most.
+    /// Makes the claim durable, or returns the reply of the existing record. A claim in flight in
+    /// another process is awaited, at most until `until`.
     pub(crate) async fn claim(
         gateway: &Arc<Gateway>,
         id: RecordId,
@@ -88,7 +88,7 @@ impl Claimed {
         });
         let mut expect = None;
         for _ in 0..MAX_TRIES {
-            let dropped = gateway.hot.generation();
+            let dropped = gateway.cache.generation();
             let change = Change { id, expect, put: Some(record.clone()) };
             let winner = match gateway.store.swap(vec![change]).await {
                 Ok(Swap::Done) => {
@@ -102,12 +102,13 @@ impl Claimed {
                 }
             };
             let winner = match winner {
-                // Another request under its key is refused at once, however the first one ends.
+                // A different request under the same key is refused at once, whatever the outcome
+                // of the first.
                 Some(winner)
                     if winner.state == State::InFlight
                         && winner.fingerprint.digest == record.fingerprint.digest =>
                 {
-                    elsewhere(gateway, id, winner, (route, until)).await?
+                    wait_for_owner(gateway, id, winner, (route, until)).await?
                 }
                 other => other,
             };
@@ -118,12 +119,15 @@ impl Claimed {
                     Arc::make_mut(&mut record).renew(winner.as_deref(), nonce::number());
                 }
                 other => {
-                    let met = winner.as_deref().map(|record| (record, dropped));
-                    return Err(known(gateway, id, met, other).await);
+                    let existing = winner.as_deref().map(|record| (record, dropped));
+                    return Err(reply_for(gateway, id, existing, other).await);
                 }
             }
         }
-        tracing::error!(record = ?id, "the record kept changing; nothing was sent");
+        tracing::error!(
+            record = ?id,
+            "the record kept changing during the claim; the request was not sent"
+        );
         Err(Reply::Refused(reply::store_unavailable()))
     }
 
@@ -131,21 +135,22 @@ impl Claimed {
         self.id
     }
 
-    /// Records a final answer and makes it known to later duplicates.
+    /// Records a final answer for later duplicates.
     ///
-    /// A process that was taken for dead finds its record unknown. When nobody else has decided
-    /// since, what its own attempt brought is the truth and settles it.
+    /// A process declared dead by another finds its record unknown. As long as no operator has
+    /// decided, the answer of the process's own attempt is authoritative and settles the record.
     pub(crate) async fn complete(&mut self, answer: Answer) -> Settled {
         let (now, retention) = (self.gateway.store.now(), self.retention);
         for _ in 0..MAX_TRIES {
-            let dropped = self.gateway.hot.generation();
+            let dropped = self.gateway.cache.generation();
             let next = Arc::new(self.record.completed(answer.clone(), retention, now));
             let expires = next.expires();
             match self.put(Some(next)).await {
                 Ok(Swap::Done) => {
                     if self.gateway.store.is_shared() {
-                        // A retry that comes soon is answered though the store is away meanwhile.
-                        self.gateway.hot.put_completed(self.id, &self.record, dropped);
+                        // Cached, so that an early retry is answered even during an outage of the
+                        // store.
+                        self.gateway.cache.put_completed(self.id, &self.record, dropped);
                     }
                     return Settled::Recorded { expires, completed: now };
                 }
@@ -155,36 +160,44 @@ impl Claimed {
                     self.record = winner.into();
                 }
                 Ok(Swap::Lost { winner, .. }) => {
-                    tracing::warn!(record = ?self.id, "the record was settled by somebody else");
+                    tracing::warn!(
+                        record = ?self.id,
+                        "the record was already settled by an operator or another process"
+                    );
                     return Settled::Otherwise(Existing(winner, dropped));
                 }
                 Err(error) => {
-                    tracing::error!(record = ?self.id, %error, "an outcome could not be recorded");
+                    tracing::error!(
+                        record = ?self.id, %error,
+                        "the outcome could not be recorded; it is retried"
+                    );
                     self.finish_later(Some(self.record.completed(answer, retention, now).into()));
                     return Settled::NotRecorded;
                 }
             }
         }
-        tracing::error!(record = ?self.id, "the record kept changing; its outcome is not recorded");
+        tracing::error!(
+            record = ?self.id,
+            "the record kept changing; its outcome was not recorded"
+        );
         Settled::NotRecorded
     }
 
-    /// What a client is told whose record somebody else settled. Only for one that is told: of a
-    /// settlement by an operator it may be the first.
+    /// The reply of a record settled by an operator or another process. Call only for an actual
+    /// client: the reply may be the first report of an operator's settlement.
     pub(crate) async fn otherwise(&self, Existing(winner, dropped): Existing) -> Reply {
-        let met = winner.as_deref().map(|record| (record, dropped));
-        settled_by_other(&self.gateway, self.id, met, &self.record).await
+        let existing = winner.as_deref().map(|record| (record, dropped));
+        settled_by_other(&self.gateway, self.id, existing, &self.record).await
     }
 
-    /// Records that nobody knows the outcome.
+    /// Records an unknown outcome.
     pub(crate) async fn lose(&mut self, reason: UnknownReason) {
         let next = self.record.lost(reason, self.gateway.store.now());
         self.put_or_later(Some(next.into())).await;
     }
 
-    /// Frees the key: the backend has certainly not acted. What operators decided about it before is
-    /// kept. Also when this process was taken for
-    /// dead meanwhile, and its call for one whose outcome nobody knows.
+    /// Frees the key: the backend has certainly not acted. Earlier decisions of operators are kept.
+    /// Also applies after another process declared this process dead and the outcome unknown.
     pub(crate) async fn release(&mut self) {
         for _ in 0..MAX_TRIES {
             let next = self.record.freed(self.retention, self.gateway.store.now()).map(Arc::new);
@@ -195,28 +208,34 @@ impl Claimed {
         }
     }
 
-    /// Gives the record that was met instead.
+    /// Writes `next`, or queues the write. Returns the conflicting record after a lost swap.
     async fn put_or_later(&mut self, next: Option<Arc<Record>>) -> Option<Box<Record>> {
         match self.put(next.clone()).await {
             Ok(Swap::Done) => None,
             Ok(Swap::Lost { winner, .. }) => {
-                tracing::warn!(record = ?self.id, "somebody else has settled it");
+                tracing::warn!(
+                    record = ?self.id,
+                    "the record was already settled by an operator or another process"
+                );
                 winner
             }
             Err(error) => {
-                tracing::error!(record = ?self.id, %error, "a record could not be updated yet");
+                tracing::error!(
+                    record = ?self.id, %error,
+                    "the record could not be updated; the update is retried"
+                );
                 self.finish_later(next);
                 None
             }
         }
     }
 
-    /// Queues a change that the store did not confirm, to be repeated until the store has it.
+    /// Queues a change not confirmed by the store, for retries until the store has the change.
     fn finish_later(&mut self, put: Option<Arc<Record>>) {
         self.settled = true;
         let change = Change { id: self.id, expect: Some(self.record.version), put };
         let outcome = (self.record.attempt, RetryKind::Outcome);
-        self.gateway.unfinished.finish(&self.gateway.store, vec![change], outcome);
+        self.gateway.retries.finish(&self.gateway.store, vec![change], outcome);
     }
 
     async fn put(&mut self, next: Option<Arc<Record>>) -> Result<Swap, StoreError> {
@@ -241,8 +260,8 @@ impl Drop for Claimed {
     }
 }
 
-/// Waits for the call that another process has in flight; gives the record then.
-async fn elsewhere(
+/// Waits for the end of a claim of another process; returns the record from then.
+async fn wait_for_owner(
     gateway: &Gateway,
     id: RecordId,
     mut winner: Box<Record>,
@@ -252,9 +271,10 @@ async fn elsewhere(
         return Ok(Some(winner));
     }
     let mut watch = gateway.store.watch(id, winner.owner);
-    // Those who joined have places, and this one waits for them.
+    // Duplicates joined to the flight hold permits of their own, and the leader waits on their
+    // behalf.
     let waiting = route.waiters.try_acquire().ok();
-    if waiting.is_none() && !gateway.calls.is_joined(&id) {
+    if waiting.is_none() && !gateway.in_flight.is_joined(&id) {
         return Err(Reply::InProgress);
     }
     loop {
@@ -274,16 +294,17 @@ async fn elsewhere(
     }
 }
 
-/// Takes back a claim that may become durable yet: nothing was sent for it and nothing will be.
+/// Withdraws an unconfirmed claim. The claim may still become durable, but no request was sent
+/// under the claim and none will be.
 fn withdraw(gateway: &Gateway, id: RecordId, claim: &Record, retention: Retention) {
     let put = claim.freed(retention, gateway.store.now()).map(Arc::new);
     let change = Change { id, expect: Some(claim.version), put };
     let withdrawal = (claim.attempt, RetryKind::Withdrawal);
-    gateway.unfinished.finish(&gateway.store, vec![change], withdrawal);
+    gateway.retries.finish(&gateway.store, vec![change], withdrawal);
 }
 
-/// The version of a new claim. Random, so that it repeats no token of a claim that was released;
-/// the upper bits are free for the raises to come.
+/// The version of a new claim: random, so as not to repeat the fencing token of a released claim.
+/// The upper bits are left free for increments.
 pub(crate) fn first_version() -> u64 {
     nonce::number() >> 8
 }

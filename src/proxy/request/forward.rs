@@ -1,8 +1,8 @@
-//! The half of an exchange that a client's disconnect cannot cancel: claim, send, read the whole
-//! answer, record the outcome, tell everybody.
+//! The half of an exchange beyond the reach of a client's disconnect: claim, send, read the whole
+//! answer, record the outcome, reply.
 //!
-//! It runs in a task of its own. Between the durable claim and the durable outcome the record is in
-//! the hands of [`Claimed`], whose drop records "unknown" when nothing else was recorded.
+//! `run` is a task of its own. Between the durable claim and the durable outcome the record belongs
+//! to [`Claimed`]; a drop without a recorded outcome records "unknown".
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -31,106 +31,107 @@ use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 use crate::upstream::SendError;
 
-/// A request that is ready to be claimed and sent.
+/// A request ready to be claimed and sent.
 pub(crate) struct Call {
     pub(crate) gateway: Arc<Gateway>,
-    /// The route that the request began with, and the rules of the route.
+    /// The request's route and the rules of the route.
     pub(crate) route: Arc<Route>,
     pub(crate) mode: Arc<RequestMode>,
-    pub(crate) wanted: CallInput,
-    /// Its place among the claims at once.
+    pub(crate) input: CallInput,
+    /// Permit for a claim in flight.
     pub(crate) permit: OwnedSemaphorePermit,
-    /// Its share of the tenant's quota.
+    /// Share of the tenant's quota.
     pub(crate) share: Option<Share>,
 }
 
 /// A request to send, and the contents of its record.
 pub(crate) struct CallInput {
-    pub(crate) intake: Box<KeyedRequest>,
+    pub(crate) request: Box<KeyedRequest>,
     pub(crate) fingerprint: Fingerprint,
-    /// Digest of the business id that the body names.
+    /// Digest of the business id in the body.
     pub(crate) subject: Option<[u8; 16]>,
-    /// Until when it may wait for what other processes are sending.
+    /// Deadline for waiting on the same request in another process.
     pub(crate) until: Instant,
 }
 
 /// Outcome of sending.
 pub(crate) enum SendOutcome {
-    /// Provably nothing was written.
+    /// Provably no byte of the request was written.
     NotSent(String),
-    /// Something was written, and no whole answer came.
+    /// The request was written at least in part, without a complete answer.
     Lost(UnknownReason, String),
-    /// A whole answer, or one too large to hold.
+    /// A complete answer, or an answer too large to buffer.
     Answered(Collected),
 }
 
-/// Rules of sending a request and reading its answer.
+/// Rules for sending a request and reading its answer.
 pub(crate) struct SendRules<'a> {
     pub(crate) route: &'a Route,
     /// Bytes of the largest answer to hold.
     pub(crate) most: u64,
-    /// The marker that only the gateway may set.
+    /// The replay marker, reserved for the gateway.
     pub(crate) replayed_header: &'a HeaderName,
-    /// Value of [`Store::life`](crate::store::Store::life) at the claim.
+    /// [`Store::life`](crate::store::Store::life) at the time of the claim.
     pub(crate) life: Option<u64>,
 }
 
-/// Claims, sends, records and tells.
-pub(crate) async fn run(call: Call, conclusion: Responder) {
-    let Call { gateway, route, mode, wanted, permit, share } = call;
-    let CallInput { intake, fingerprint, subject, until } = wanted;
-    let KeyedRequest { id, key, tenant, whole, .. } = *intake;
-    let (request, reservation) = whole.into_request(&route, true);
+/// Claims, sends, records the outcome and replies.
+pub(crate) async fn run(call: Call, responder: Responder) {
+    let Call { gateway, route, mode, input, permit, share } = call;
+    let CallInput { request, fingerprint, subject, until } = input;
+    let KeyedRequest { id, key, tenant, buffered, .. } = *request;
+    let (request, reservation) = buffered.into_request(&route, true);
     failpoint::point(Point::BeforeClaim);
     let life = gateway.store.life();
     if life.is_none() {
-        // The claim would be refused as well; so there is certainly none to take back.
-        return conclusion.refuse(reply::store_unavailable());
+        // Without a lease the claim would be refused as well, so no claim has to be withdrawn.
+        return responder.refuse(reply::store_unavailable());
     }
     let retention = mode.record.retention;
     let draft =
         super::claim::ClaimDraft { route: &route, tenant, key, subject, fingerprint, retention };
     let mut claimed = match Claimed::claim(&gateway, id, draft, until).await {
         Ok(claimed) => claimed,
-        Err(told) => return conclusion.tell(told, None),
+        Err(reply) => return responder.respond(reply, None),
     };
     failpoint::point(Point::AfterClaim);
     if gateway.store.life() != life {
-        // Others may take this process for dead, and the call for one that was lost.
+        // Between claim and dispatch the lease ended. Another process may already have declared
+        // this process dead and the request lost.
         Box::pin(claimed.release()).await;
-        return conclusion.refuse(reply::store_unavailable());
+        return responder.refuse(reply::store_unavailable());
     }
-    conclusion.claimed();
-    let patience = route.timeout;
+    responder.claimed();
+    let time_limit = route.timeout;
     let sending = SendRules {
         route: &route,
         most: mode.record.max_stored_body,
         replayed_header: &mode.duplicates.replayed_header,
         life,
     };
-    // In a scope of its own: what follows takes the same place in the task, which is moved when it
-    // starts. What happens seldom is boxed for the same reason.
+    // A scope for the future of `send`: later futures reuse its memory in the task, and the task is
+    // moved when spawned. Rare branches are boxed for the same reason.
     let end = {
         let mut backend = pin!(send(&gateway, &sending, request, reservation));
-        match timeout(patience, backend.as_mut()).await {
+        match timeout(time_limit, backend.as_mut()).await {
             Ok(end) => end,
             Err(_) => {
-                Box::pin(timed_out(&mut claimed, conclusion)).await;
-                let end = timeout(patience, backend).await.ok();
-                Box::pin(late(&mut claimed, &mode, end)).await;
+                Box::pin(timed_out(&mut claimed, responder)).await;
+                let end = timeout(time_limit, backend).await.ok();
+                Box::pin(settle_late(&mut claimed, &mode, end)).await;
                 return;
             }
         }
     };
     failpoint::point(Point::AfterAnswer);
     match end {
-        SendOutcome::NotSent(reason) => Box::pin(not_sent(&mut claimed, &reason, conclusion)).await,
+        SendOutcome::NotSent(reason) => Box::pin(not_sent(&mut claimed, &reason, responder)).await,
         SendOutcome::Lost(reason, detail) => {
             Box::pin(lose(&mut claimed, reason, &detail)).await;
             let problem = reply::outcome_unknown(StatusCode::BAD_GATEWAY);
-            conclusion.tell(Reply::Unknown, Some(Err(problem)));
+            responder.respond(Reply::Unknown, Some(Err(problem)));
         }
-        SendOutcome::Answered(answer) => answered(&mut claimed, &mode, answer, conclusion).await,
+        SendOutcome::Answered(answer) => answered(&mut claimed, &mode, answer, responder).await,
     }
     drop((permit, share));
 }
@@ -143,7 +144,7 @@ pub(crate) async fn send(
     mut reservation: crate::proxy::budget::Reservation,
 ) -> SendOutcome {
     let method = request.method().clone();
-    // A lease may end while a connection is made; then others take this call for lost.
+    // The lease may end while a connection is made; other processes then treat the request as lost.
     let may = || match gateway.store.life() == sending.life {
         true => Ok(()),
         false => Err("the lease on the store ended before it could be sent".to_owned()),
@@ -168,16 +169,16 @@ pub(crate) async fn send(
     }
 }
 
-/// Nothing was written: the claim is released, and the same key may be tried again.
-async fn not_sent(claimed: &mut Claimed, reason: &str, conclusion: Responder) {
+/// Releases the claim of an unsent request; the same key may be used for a retry.
+async fn not_sent(claimed: &mut Claimed, reason: &str, responder: Responder) {
     tracing::warn!(record = ?claimed.id(), reason, "the backend could not be reached");
-    // When the release cannot be stored the record stays in flight and becomes unknown at the next
-    // start. The answer is true all the same: this request was not carried out.
+    // If the release cannot be stored, the record stays in flight and becomes unknown at the next
+    // start. The answer is true regardless: the request was not carried out.
     claimed.release().await;
-    conclusion.tell(Reply::Refused(unreachable()), None);
+    responder.respond(Reply::Refused(unreachable()), None);
 }
 
-/// Nothing was written to the backend, and the claim is released.
+/// The request was not written to the backend, and the claim is released.
 pub(crate) fn unreachable() -> Problem {
     Problem::new(
         Slug::UpstreamUnreachable,
@@ -187,11 +188,11 @@ pub(crate) fn unreachable() -> Problem {
     .retry_after(Duration::from_secs(1))
 }
 
-/// Records that nobody knows the outcome, and tells.
-async fn timed_out(claimed: &mut Claimed, conclusion: Responder) {
+/// Records an unknown outcome and replies.
+async fn timed_out(claimed: &mut Claimed, responder: Responder) {
     lose(claimed, UnknownReason::Timeout, "the upstream timeout ran out").await;
     let problem = reply::outcome_unknown(StatusCode::GATEWAY_TIMEOUT);
-    conclusion.tell(Reply::Unknown, Some(Err(problem)));
+    responder.respond(Reply::Unknown, Some(Err(problem)));
 }
 
 async fn lose(claimed: &mut Claimed, reason: UnknownReason, detail: &str) {
@@ -199,12 +200,13 @@ async fn lose(claimed: &mut Claimed, reason: UnknownReason, detail: &str) {
     claimed.lose(reason).await;
 }
 
-/// A whole answer, or as much of it as may be held: records what it means, then tells.
+/// Records the verdict on an answer, then replies. The answer is complete, or streaming if too
+/// large to buffer.
 async fn answered(
     claimed: &mut Claimed,
     mode: &RequestMode,
     answer: Collected,
-    conclusion: Responder,
+    responder: Responder,
 ) {
     let status = answer.status();
     match mode.outcome.verdict(status.as_u16()) {
@@ -213,48 +215,49 @@ async fn answered(
             Box::pin(claimed.release()).await;
             failpoint::point(Point::AfterCompletion);
             let live = answer.respond(Disposition::NotExecuted, None);
-            let told = stored.map_or_else(released_unkept, Reply::Released);
-            conclusion.tell(told, Some(Ok(live)));
+            let reply = stored.map_or_else(released_unkept, Reply::Released);
+            responder.respond(reply, Some(Ok(live)));
         }
         Verdict::Unknown => {
             let reason = UnknownReason::Status(status.as_u16());
             Box::pin(lose(claimed, reason, "the backend's status")).await;
             failpoint::point(Point::AfterCompletion);
             let live = answer.respond(Disposition::Unknown, None);
-            conclusion.tell(Reply::Unknown, Some(Ok(live)));
+            responder.respond(Reply::Unknown, Some(Ok(live)));
         }
-        Verdict::Final => complete(claimed, answer, conclusion).await,
+        Verdict::Final => complete(claimed, answer, responder).await,
     }
 }
 
-/// Records the final answer, durably, and only then tells anybody.
-async fn complete(claimed: &mut Claimed, answer: Collected, conclusion: Responder) {
+/// Records the final answer durably, then replies.
+async fn complete(claimed: &mut Claimed, answer: Collected, responder: Responder) {
     let stored = answer.stored();
     let settled = claimed.complete(kept(stored.as_ref(), &answer)).await;
     failpoint::point(Point::AfterCompletion);
     match settled {
         Settled::Recorded { expires, completed } => {
-            let told = match stored {
+            let reply = match stored {
                 Some(response) => Reply::Final { response, expires, recovered: false },
                 None => Reply::NotRetained { status: answer.status().as_u16(), completed },
             };
-            let until = told.expires_header();
-            conclusion.tell(told, Some(Ok(answer.respond(Disposition::Executed, until))));
+            let until = reply.expires_header();
+            responder.respond(reply, Some(Ok(answer.respond(Disposition::Executed, until))));
         }
         Settled::NotRecorded => {
-            let told = stored.map_or(Reply::Unknown, Reply::Unrecorded);
-            conclusion.tell(told, Some(Ok(answer.respond(Disposition::Unrecorded, None))));
+            let reply = stored.map_or(Reply::Unknown, Reply::Unrecorded);
+            responder.respond(reply, Some(Ok(answer.respond(Disposition::Unrecorded, None))));
         }
         Settled::Otherwise(winner) => {
-            let told = Box::pin(claimed.otherwise(winner)).await;
-            conclusion.tell(told, None);
+            let reply = Box::pin(claimed.otherwise(winner)).await;
+            responder.respond(reply, None);
         }
     }
 }
 
-/// After the timeout the client has been told and the record is unknown; what the same attempt
-/// still brings is the truth and settles it. `None`: nothing came in a second timeout's time.
-async fn late(claimed: &mut Claimed, mode: &RequestMode, end: Option<SendOutcome>) {
+/// Settles a record after the timeout, with the late end of the same attempt. The client already
+/// has the reply "unknown", yet the attempt's real outcome is authoritative. `None`: still no
+/// answer after a second timeout.
+async fn settle_late(claimed: &mut Claimed, mode: &RequestMode, end: Option<SendOutcome>) {
     match end {
         None | Some(SendOutcome::Lost(..)) => {}
         Some(SendOutcome::NotSent(_)) => claimed.release().await,
@@ -280,7 +283,7 @@ fn kept(stored: Option<&Arc<StoredResponse>>, answer: &Collected) -> Kept {
     }
 }
 
-/// The backend did not execute, and its answer was too large to share with the duplicates.
+/// The backend did not execute the request, and its answer was too large to share with duplicates.
 fn released_unkept() -> Reply {
     Reply::Refused(
         Problem::new(

@@ -29,11 +29,11 @@ use crate::problem::Disposition;
 use crate::proxy::inflight::{Admission, Flight};
 use crate::store::cache::CachedRecord;
 
-/// How often a request looks again for the call that its key belongs to. Each time another request
-/// with its key was refused meanwhile, and the store had no record of the key.
+/// Maximum number of lookups of the flight for a key. Every further lookup means a different
+/// request under the key was refused in the meantime, without a record in the store.
 const MAX_JOINS: usize = 8;
 
-/// How long a request waits at least for another one's claim: as long as a commit may take.
+/// Minimum wait for the claim of a different request: the time a commit may take.
 const CLAIM_WAIT: Duration = Duration::from_secs(1);
 
 /// A request on a route in request mode.
@@ -53,39 +53,39 @@ pub(crate) async fn keyed(
         return passthrough::through(route, arrived, Some(Disposition::Bypassed)).await;
     }
     let routing = arrived.routing;
-    let intake = match read::read(gateway, route, mode, arrived).await? {
-        read::KeyedRead::Keyed(intake) => intake,
-        read::KeyedRead::Keyless(whole) => {
-            return passthrough::buffered(route, *whole).await;
+    let request = match read::read(gateway, route, mode, arrived).await? {
+        read::KeyedRead::Keyed(request) => request,
+        read::KeyedRead::Keyless(buffered) => {
+            return passthrough::buffered(route, *buffered).await;
         }
     };
-    if let Some(known) = gateway.hot.get(&intake.id)
-        && let Some(answer) = remembered(gateway, &known, &intake, mode)
+    if let Some(cached) = gateway.cache.get(&request.id)
+        && let Some(answer) = remembered(gateway, &cached, &request, mode)
     {
         return answer;
     }
-    let identity = intake.identify(mode);
-    let fingerprint = identity.compared.fingerprint(&intake.tenant);
+    let identity = request.identify(mode);
+    let fingerprint = identity.compared.fingerprint(&request.tenant);
     let until = Instant::now() + mode.duplicates.wait;
     for _ in 0..MAX_JOINS {
-        match gateway.calls.enter(intake.id, &fingerprint) {
+        match gateway.in_flight.enter(request.id, &fingerprint) {
             Admission::Join(flight) => {
                 if let Some(answer) = join((route, mode, until), &flight, &fingerprint).await {
                     return answer;
                 }
-                match existing::recorded(gateway, intake.id, &fingerprint).await {
-                    // Whoever has it in flight is waited for, in this process or in another.
+                match existing::lookup(gateway, request.id, &fingerprint).await {
+                    // A flight in this process or another is joined in the next iteration.
                     None | Some(Reply::InProgress) => {}
-                    Some(told) => return told.replay(&mode.duplicates.replayed_header),
+                    Some(reply) => return reply.replay(&mode.duplicates.replayed_header),
                 }
             }
             Admission::Lead(lead) => {
                 let (first, answered) = oneshot::channel();
                 let header = mode.duplicates.replayed_header.clone();
-                let conclusion = Responder::new(lead, first, header);
+                let responder = Responder::new(lead, first, header);
                 let subject = identity.subject;
-                let wanted = CallInput { intake, fingerprint, subject, until };
-                lead_call(gateway, routing, (route, mode), wanted, conclusion);
+                let input = CallInput { request, fingerprint, subject, until };
+                start_request(gateway, routing, (route, mode), input, responder);
                 return first_answer(answered, mode.duplicates.answer_within).await;
             }
         }
@@ -93,7 +93,8 @@ pub(crate) async fn keyed(
     Err(reply::in_progress(reply::RETRY_LATER))
 }
 
-/// Whether `Trailer` announces this header: what is streamed cannot be called back when it arrives.
+/// Returns true if `Trailer` announces the header. A key in a trailer would arrive after the
+/// streamed request.
 fn announces(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.get_all(TRAILER).iter().any(|line| {
         line.as_bytes()
@@ -102,37 +103,38 @@ fn announces(headers: &HeaderMap, name: &HeaderName) -> bool {
     })
 }
 
-/// Starts the call in a task that outlives this request, or refuses it before the claim.
-fn lead_call(
+/// Starts the request in a task independent of the client's connection, or refuses the request
+/// before its claim.
+fn start_request(
     gateway: &Arc<Gateway>,
     routing: &Routing,
     (route, mode): (&Arc<Route>, &Arc<RequestMode>),
-    wanted: CallInput,
-    conclusion: Responder,
+    input: CallInput,
+    responder: Responder,
 ) {
     let Ok(permit) = gateway.claims.clone().try_acquire_owned() else {
-        return conclusion.refuse(too_many_claims());
+        return responder.refuse(too_many_claims());
     };
     let share = match &routing.quota {
         None => None,
-        Some(quota) => match quota.take(wanted.intake.tenant) {
+        Some(quota) => match quota.take(input.request.tenant) {
             Some(share) => Some(share),
-            None => return conclusion.refuse(quota_exceeded()),
+            None => return responder.refuse(quota_exceeded()),
         },
     };
     let call = Call {
         gateway: gateway.clone(),
         route: route.clone(),
         mode: mode.clone(),
-        wanted,
+        input,
         permit,
         share,
     };
-    gateway.tasks.spawn(Box::pin(forward::run(call, conclusion)));
+    gateway.tasks.spawn(Box::pin(forward::run(call, responder)));
 }
 
-/// Waits for the call in flight, as its duplicate. `None`: it was another request, and the key was
-/// not its own; the store knows more.
+/// Waits for the flight as a duplicate. `None`: the key did not belong to the flight's request; the
+/// store has the answer.
 async fn join(
     (route, mode, until): (&Route, &RequestMode, Instant),
     flight: &Flight,
@@ -141,7 +143,7 @@ async fn join(
     let wait = mode.duplicates.wait;
     let in_progress = || Some(Err(reply::in_progress(expected_rest(flight))));
     if flight.fingerprint.digest != fingerprint.digest {
-        // Until it is claimed, either of the two may be the one that the key was used for.
+        // Before the claim, the key may still belong to either request.
         let claimed = until.max(Instant::now() + CLAIM_WAIT);
         return match timeout_at(claimed, flight.holds_its_key()).await {
             Ok(true) => Some(Err(reply::reused(flight.fingerprint.differing(fingerprint)))),
@@ -154,52 +156,53 @@ async fn join(
     }
     let Ok(_waiting) = route.waiters.try_acquire() else { return in_progress() };
     match timeout_at(until, flight.concluded()).await {
-        Ok(told) => Some(told.replay(&mode.duplicates.replayed_header)),
+        Ok(reply) => Some(reply.replay(&mode.duplicates.replayed_header)),
         Err(_) => in_progress(),
     }
 }
 
-/// When a call may be expected to end, from what is known of it: one that has run for some time is
-/// given as much again, between 1 s and 30 s.
+/// Estimated remaining time of a flight: as long as the flight has already run, between 1 s and 30
+/// s.
 fn expected_rest(flight: &Flight) -> Duration {
     flight.started.elapsed().clamp(Duration::from_secs(1), Duration::from_secs(30))
 }
 
-/// The answer a final record in memory gives; `None` when it no longer decides.
+/// The answer of a cached final record; `None` when the record is no longer valid.
 fn remembered(
     gateway: &Gateway,
-    known: &CachedRecord,
-    intake: &KeyedRequest,
+    cached: &CachedRecord,
+    request: &KeyedRequest,
     mode: &RequestMode,
 ) -> Option<AnswerResult> {
-    let record = &known.record;
+    let record = &cached.record;
     let digest = record.fingerprint.digest;
-    // The digests of the members are only needed to name what differs.
+    // Member digests are only needed to name the differing members.
     let same = || Fingerprint { digest, members: Arc::default() };
-    let fingerprint = if known.verbatim.get().is_some_and(|first| intake.is_verbatim(mode, first)) {
+    let fingerprint = if cached.verbatim.get().is_some_and(|first| request.is_verbatim(mode, first))
+    {
         same()
     } else {
-        let compared = intake.identify(mode).compared;
+        let compared = request.identify(mode).compared;
         if compared.digest == digest {
-            // Another thread may have been first with the same.
-            let _ = known.verbatim.set(intake.verbatim(mode));
+            // Another thread may have stored the same value first.
+            let _ = cached.verbatim.set(request.verbatim(mode));
             same()
         } else {
-            compared.fingerprint(&intake.tenant)
+            compared.fingerprint(&request.tenant)
         }
     };
     match decide(Some(record), &fingerprint, gateway.store.now()) {
-        // What is here was told before.
+        // A cached record was already delivered before.
         Decision::Replay { response, expires, recovered: _ } => {
             let header = &mode.duplicates.replayed_header;
             let made = || reply::replay_headers(response, expires, header);
-            let (marker, headers) = known.replay.get_or_init(|| (header.clone(), made()));
+            let (marker, headers) = cached.replay.get_or_init(|| (header.clone(), made()));
             let headers = if marker == header { headers.clone() } else { made() };
             Some(Ok(reply::with_headers(response, headers)))
         }
         Decision::Reused { differing } => Some(Err(reply::reused(differing))),
         Decision::Expired | Decision::Forward { .. } => {
-            gateway.hot.forget(&intake.id);
+            gateway.cache.forget(&request.id);
             None
         }
         Decision::NotRetained { .. } | Decision::InProgress | Decision::Unknown => None,

@@ -1,5 +1,5 @@
-//! Taking a keyed request in: key, tenant, the bounded body, and what they make together. Nothing
-//! here claims anything; whatever is wrong with a request is found before its claim.
+//! Reading of a keyed request: key, tenant, the bounded body, and the request's identity. Every
+//! error of a request is found here, before its claim.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
@@ -20,20 +20,20 @@ use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 use crate::proxy::{headers, reply};
 
-/// A keyed request, whole and valid.
+/// A valid keyed request with a complete body.
 pub(crate) struct KeyedRequest {
     pub(crate) id: RecordId,
     pub(crate) key: Key,
     pub(crate) tenant: TenantId,
     path: Path,
-    pub(crate) whole: BufferedRequest,
+    pub(crate) buffered: BufferedRequest,
 }
 
-/// Identity of a request, as far as its body says.
+/// Identity of a request, from its head and body.
 pub(crate) struct RequestIdentity {
-    /// Preimage that is compared with other requests of the key.
+    /// Preimage for the comparison with earlier requests of the key.
     pub(crate) compared: Preimage,
-    /// Digest of the business id that the body names.
+    /// Digest of the business id in the body.
     pub(crate) subject: Option<[u8; 16]>,
 }
 
@@ -47,7 +47,7 @@ pub(crate) enum KeyedRead {
 /// Reads and identifies a request.
 ///
 /// # Errors
-/// Whatever is wrong with it; nothing was claimed or sent.
+/// Every error of the request itself; no claim was made and no request sent.
 pub(crate) async fn read(
     gateway: &Gateway,
     route: &Route,
@@ -100,16 +100,16 @@ pub(crate) async fn read(
         Scope::Route => route.name.as_ref(),
     };
     let id = RecordId::new(&tenant, scope, key.as_str());
-    let whole = BufferedRequest { head, peer: client.ip, body, reservation };
-    Ok(KeyedRead::Keyed(Box::new(KeyedRequest { id, key, tenant, path, whole })))
+    let buffered = BufferedRequest { head, peer: client.ip, body, reservation };
+    Ok(KeyedRead::Keyed(Box::new(KeyedRequest { id, key, tenant, path, buffered })))
 }
 
 impl KeyedRequest {
-    /// Reads the body as far as the route asks for that.
+    /// Parses the body as far as required by the route.
     pub(crate) fn identify(&self, mode: &RequestMode) -> RequestIdentity {
-        let compares_json = mode.fingerprint.wants_json(&self.whole.head.headers);
+        let compares_json = mode.fingerprint.wants_json(&self.buffered.head.headers);
         let json = (compares_json || mode.record.subject.is_some())
-            .then(|| Document::parse(&self.whole.body).ok())
+            .then(|| Document::parse(&self.buffered.body).ok())
             .flatten();
         let pointer = mode.record.subject.as_ref();
         let subject = pointer.and_then(|at| subject(json.as_ref()?, at, &self.tenant));
@@ -123,27 +123,27 @@ impl KeyedRequest {
         mode.fingerprint.verbatim(&self.subject(None))
     }
 
-    /// Compares the exact bytes of the request with these.
+    /// Returns true if the exact bytes of the request equal `first`.
     pub(crate) fn is_verbatim(&self, mode: &RequestMode, first: &Verbatim) -> bool {
         mode.fingerprint.is_verbatim(&self.subject(None), first)
     }
 
     fn subject<'a>(&'a self, json: Option<&'a Document<'a>>) -> RequestParts<'a> {
         RequestParts {
-            method: self.whole.head.method.as_str(),
-            path: self.path.of(&self.whole.head.uri),
-            query: self.whole.head.uri.query(),
-            headers: &self.whole.head.headers,
+            method: self.buffered.head.method.as_str(),
+            path: self.path.of(&self.buffered.head.uri),
+            query: self.buffered.head.uri.query(),
+            headers: &self.buffered.head.headers,
             tenant: &self.tenant,
-            body: &self.whole.body,
+            body: &self.buffered.body,
             json,
         }
     }
 }
 
-/// What a body that could not be read as JSON says about its key. Where it claims to be JSON, or
-/// begins like an object, the backend may read it all the same (half a surrogate pair, deep nesting,
-/// a content coding) and the key in it.
+/// Error for a key in an unreadable JSON body. A body declared as JSON, or starting like an object,
+/// may still be readable for the backend (half a surrogate pair, deep nesting, a content coding),
+/// and so may the key in the body.
 fn unread(headers: &HeaderMap, body: &[u8]) -> KeyError {
     let claims = fingerprint::names_json(headers) && !body.is_empty();
     if claims || body.trim_ascii_start().starts_with(b"{") {
@@ -159,14 +159,14 @@ fn key_in_body(
     pointer: &Pointer,
 ) -> Result<Key, KeyError> {
     if document.has_duplicates() {
-        // Two members of one name: the backend may read the other one.
+        // Two members of the same name: the backend may read the second.
         return Err(KeyError::Several);
     }
     let value = document.find(pointer).ok_or(KeyError::Missing)?;
     mode.key.from_text(&value.as_id().ok_or(KeyError::Type)?)
 }
 
-/// The digest under which every key that named this business id is found, for one tenant.
+/// Digest of a business id within a tenant, as an index to all keys with the same business id.
 pub(crate) fn subject(
     json: &Document<'_>,
     pointer: &Pointer,
@@ -198,7 +198,8 @@ pub(crate) async fn read_body(
     Ok((bytes, reservation))
 }
 
-/// A header that was read here must reach the backend too, or the two see different requests.
+/// Refuses a `Connection` header naming a header relevant to the gateway: dropped on the way, the
+/// header would be seen by the gateway but not by the backend.
 pub(crate) fn refuse_nominations(
     tenant_headers: &[HeaderName],
     compared: &[HeaderName],
@@ -248,7 +249,10 @@ pub(crate) fn key_in_a_trailer() -> Problem {
 fn too_large(most: u64) -> Problem {
     Problem::new(
         Slug::BodyTooLarge,
-        format!("The request's body is larger than the {most} bytes that are accepted. Nothing was sent."),
+        format!(
+            "The request's body is larger than the {most} bytes that are accepted. \
+             Nothing was sent."
+        ),
     )
     .close()
 }

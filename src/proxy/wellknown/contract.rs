@@ -1,4 +1,4 @@
-//! The contract as it is configured.
+//! The contract of the routes, as configured.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::items::rules::QuantityView;
 use crate::problem::SLUGS;
 use crate::proxy::routing::Routing;
 
-/// The contract as it is configured.
+/// The contract of the routes, as configured.
 pub(crate) fn contract(routing: &Routing, status_path: &str) -> Value {
     let routes: Vec<Value> = routing
         .configured
@@ -101,7 +101,10 @@ fn items_contract(route: &RouteConfig, mode: &ItemsMode) -> Value {
             "same": rules.same.as_deref().map(pointers),
             "shared": rules.shared.as_deref().map(pointers),
             "serialize_by": pointers(&rules.serialize_by),
-            "view": match rules.view { QuantityView::Cumulative => "cumulative", QuantityView::Delta => "delta" },
+            "view": match rules.view {
+                QuantityView::Cumulative => "cumulative",
+                QuantityView::Delta => "delta",
+            },
         },
         "duplicates": { "wait_seconds": mode.duplicates.wait.as_secs_f64() },
         "outcome": { "on_unknown": "hold" },

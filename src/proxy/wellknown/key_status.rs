@@ -1,4 +1,4 @@
-//! The status of one key, for the client that has sent it.
+//! The status of a single key, for the client of the key.
 
 use http::HeaderMap;
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ pub(crate) async fn status(
         let (scope, key) = match scoped_key(route, headers) {
             Some(Ok(found)) => found,
             Some(Err(error)) => {
-                // Another route may take what this one refuses.
+                // A key refused by a route may be valid for the next.
                 refused |= error != KeyError::Missing;
                 continue;
             }
@@ -35,7 +35,7 @@ pub(crate) async fn status(
         named = true;
         let id = RecordId::new(&tenant, &scope, &key);
         let record = gateway.store.get(id).await.map_err(|error| {
-            tracing::error!(%error, "a key's status could not be read");
+            tracing::error!(%error, "the status of a key could not be read from the store");
             reply::store_unavailable()
         })?;
         if let Some(record) = record.filter(|record| !forgotten(record, gateway.store.now())) {
@@ -54,8 +54,8 @@ pub(crate) async fn status(
     Err(Problem::new(Slug::NotFound, detail).disposition(None))
 }
 
-/// The scope and the key that this route would find a record by: for a batch API the header names
-/// the id of an item.
+/// The scope and the key of a record on the route. On a batch API the header holds the id of an
+/// item.
 fn scoped_key(
     route: &RouteConfig,
     headers: &HeaderMap,
@@ -77,8 +77,7 @@ fn scoped_key(
     }
 }
 
-/// The key as this route would read it; where the route takes keys from bodies, from the usual
-/// header.
+/// The key by the rules of the route; from the standard header for routes with keys in bodies.
 fn key_for(rules: &KeyRules, headers: &HeaderMap) -> Result<Key, KeyError> {
     let usual = http::HeaderName::from_static("idempotency-key");
     let name = match &rules.source {
@@ -88,7 +87,7 @@ fn key_for(rules: &KeyRules, headers: &HeaderMap) -> Result<Key, KeyError> {
     rules.from_headers(name, headers)
 }
 
-/// Tells if a record counts as absent for clients.
+/// Returns true if a record counts as absent for clients.
 fn forgotten(record: &Record, now: Timestamp) -> bool {
     matches!(record.state, State::Released { .. })
         || record.expired(now) == crate::idempotency::record::Expiry::Forget
@@ -123,7 +122,7 @@ fn status_document(record: &Record, now: Timestamp) -> Value {
     })
 }
 
-/// The state of one item of a batch API.
+/// The status of a single item of a batch API.
 fn item_document(record: &Record, ledger: &Ledger) -> Value {
     let state = match ledger.fulfillment() {
         _ if ledger.in_flight > 0 => "in_flight",
@@ -132,7 +131,7 @@ fn item_document(record: &Record, ledger: &Ledger) -> Value {
         Fulfillment::None => "none",
         Fulfillment::Unknown => "unknown",
     };
-    // Of its parts each had an answer of its own; there is no one status.
+    // An item may be fulfilled by several batches, so no single status exists.
     let completed = ledger.is_done().then(|| rfc3339(record.updated));
     json!({
         "state": state,

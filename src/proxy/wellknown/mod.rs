@@ -1,6 +1,6 @@
-//! The gateway's own pages for clients: the contract as it is configured, which the draft standard
-//! obliges a server to publish (draft-ietf-httpapi-idempotency-key-header section 2), and the
-//! status of one key. Neither ever calls a backend.
+//! Pages of the gateway for clients: the contract as configured, required by the draft standard
+//! (draft-ietf-httpapi-idempotency-key-header section 2), and the status of a key. No page ever
+//! calls a backend.
 
 mod contract;
 mod key_status;
@@ -60,14 +60,14 @@ fn page(media_type: &'static str, text: String) -> Response<Body> {
     response
 }
 
-/// Tells if `Accept` names HTML before it names JSON or anything.
+/// Returns true if `Accept` lists HTML before JSON and before `*/*`.
 fn wants_html(headers: &HeaderMap) -> bool {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let position = |media: &str| accept.find(media).unwrap_or(usize::MAX);
     position("text/html") < position("application/json").min(position("*/*"))
 }
 
-/// The contract for a person. Everything that comes from the configuration is escaped.
+/// The contract as HTML. Every configured value is escaped.
 fn html(contract: &Value) -> String {
     let escape = |text: &str| {
         text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
@@ -78,7 +78,8 @@ fn html(contract: &Value) -> String {
         let title = escape(problem["title"].as_str().unwrap_or_default());
         let retry = if problem["retryable"] == true { "yes" } else { "no" };
         rows.push_str(&format!(
-            "<tr id=\"{code}\"><td><code>{code}</code></td><td>{title}</td><td>{}</td><td>{retry}</td></tr>\n",
+            "<tr id=\"{code}\"><td><code>{code}</code></td><td>{title}</td><td>{}</td>\
+             <td>{retry}</td></tr>\n",
             problem["status"]
         ));
     }

@@ -315,8 +315,8 @@ pub(super) struct Told {
 impl Told {
     #[track_caller]
     pub(super) fn is(&self, status: u16, disposition: &str, error: &str) {
-        let told = (self.status, self.disposition.as_str(), self.error.as_str());
-        assert_eq!(told, (status, disposition, error), "{}", self.body);
+        let reported = (self.status, self.disposition.as_str(), self.error.as_str());
+        assert_eq!(reported, (status, disposition, error), "{}", self.body);
     }
 }
 
@@ -324,7 +324,7 @@ impl Told {
 async fn issue_all(mut stream: TcpStream, calls: Arc<AtomicUsize>) {
     let mut read = Vec::new();
     loop {
-        let whole = loop {
+        let buffered = loop {
             let text = String::from_utf8_lossy(&read);
             if let Some((head, body)) = text.split_once("\r\n\r\n") {
                 let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
@@ -339,7 +339,7 @@ async fn issue_all(mut stream: TcpStream, calls: Arc<AtomicUsize>) {
         read.clear();
         calls.fetch_add(1, Ordering::SeqCst);
         let row = |item: &Value| json!({ "requestId": item["requestId"], "quantity": 1 });
-        let rows: Vec<Value> = whole["rewards"].as_array().unwrap().iter().map(row).collect();
+        let rows: Vec<Value> = buffered["rewards"].as_array().unwrap().iter().map(row).collect();
         let body = json!({ "status": { "success": true }, "rewards": rows }).to_string();
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
         if stream.write_all((head + &body).as_bytes()).await.is_err() {

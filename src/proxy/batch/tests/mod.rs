@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::ledger::as_told;
+use super::ledger::as_reported;
 use crate::clock::Timestamp;
 use crate::idempotency::ledger::{ItemOutcome, Ledger, OutcomeList};
 use crate::idempotency::retention::Keep;
@@ -79,9 +79,14 @@ async fn a_panic_after_the_claim_leaves_its_items_unknown_and_nothing_held() {
 async fn an_outcome_that_is_not_recorded_is_told_and_recorded_when_the_store_is_back() {
     let house = House::start().await;
     house.acts(&[Act::Honest, Act::Refused, Act::Refused]);
-    let told = house.send("+65", &["a", "b"]).await;
-    told.is(200, "unrecorded", "");
-    assert_eq!(told.body.matches("\"code\":200").count(), 3, "the merged answer: {}", told.body);
+    let reported = house.send("+65", &["a", "b"]).await;
+    reported.is(200, "unrecorded", "");
+    assert_eq!(
+        reported.body.matches("\"code\":200").count(),
+        3,
+        "the merged answer: {}",
+        reported.body
+    );
     assert_eq!(house.settled(&["a", "b"]).await, [Some((1, 0)), Some((1, 0))]);
     house.send("+65", &["a", "b"]).await.is(200, "replayed", "");
     assert_eq!(house.calls(), 1);
@@ -176,11 +181,11 @@ async fn the_items_of_a_batch_are_found_by_its_subject() {
 async fn the_answer_of_a_done_batch_is_its_callers_alone_and_ends_with_its_records() {
     let house = House::start().await;
     house.send("+65", &["a", "b"]).await.is(200, "executed", "");
-    let told = house.send("+65", &["a", "b"]).await;
-    told.is(200, "replayed", "");
+    let reported = house.send("+65", &["a", "b"]).await;
+    reported.is(200, "replayed", "");
     let again = house.send("+65", &["a", "b"]).await;
     again.is(200, "replayed", "");
-    assert_eq!(again.body, told.body);
+    assert_eq!(again.body, reported.body);
     // The same bytes from somebody else, or about something else, are another batch.
     house.send_as("other till", "/issue", "+65", &["a", "b"]).await.is(200, "executed", "");
     house.send_as("till", "/brief/1", "+65", &["a", "b"]).await.is(200, "executed", "");
@@ -190,8 +195,8 @@ async fn the_answer_of_a_done_batch_is_its_callers_alone_and_ends_with_its_recor
     let calls = house.calls();
     let runs_twice = async {
         while house.calls() < calls + 2 {
-            let told = house.send_as("till", "/brief/3", "+65", &["c"]).await;
-            assert_eq!(told.status, 200, "{told:?}");
+            let reported = house.send_as("till", "/brief/3", "+65", &["c"]).await;
+            assert_eq!(reported.status, 200, "{reported:?}");
             sleep(Duration::from_millis(1)).await;
         }
     };
@@ -212,12 +217,12 @@ fn what_has_expired_is_told_as_it_will_be_kept_before_the_sweeper_has_been_there
     let record = Arc::new(claim(1).with_ledger(ledger, retention, T0));
     let records = vec![Some(record.clone()), None];
     let end = record.expires().unwrap();
-    let before = as_told(&records, Timestamp::from_millis(end.as_millis() - 1));
+    let before = as_reported(&records, Timestamp::from_millis(end.as_millis() - 1));
     assert_eq!(*before, records);
-    let after = as_told(&records, end);
-    let told = after[0].as_deref().unwrap();
-    assert_eq!(told.expires(), hour.end(end));
-    let ledger = told.ledger().unwrap();
+    let after = as_reported(&records, end);
+    let reported = after[0].as_deref().unwrap();
+    assert_eq!(reported.expires(), hour.end(end));
+    let ledger = reported.ledger().unwrap();
     assert_eq!((ledger.fulfilled, ledger.outcomes.len(), &ledger.row), (1, 0, &None));
     assert_eq!(after[1], None);
 }
