@@ -9,7 +9,7 @@ use crate::proxy::state::Gateway;
 use crate::store::Change;
 
 /// Lock records of a batch: a record per `serialize_by` value, so that batches of several processes
-/// run in sequence. Within a process [`BatchLocks`](super::locks::BatchLocks) has the same effect,
+/// run in sequence. Within a process [`BatchLocks`](crate::proxy::batch_locks::BatchLocks) has the same effect,
 /// and a local store needs no lock records.
 #[derive(Default)]
 pub(crate) struct SerializeRecords(Vec<(RecordId, Arc<Record>)>);
