@@ -37,8 +37,8 @@ mod values;
 pub use self::diagnostics::{Mistake, Mistakes};
 pub use self::load::{load, parse, without_file};
 pub use self::model::{
-    AdminConfig, Config, DuplicateRules, EngineConfig, ItemsMode, LimitsConfig, Mode,
-    PostgresConfig, RecordRules, RedisConfig, RequestMode, RouteConfig, ServerConfig, StoreConfig,
-    StoreServerConfig, TenantConfig, UpstreamConfig,
+    AdminConfig, CloseDelimited, Config, DuplicateRules, EngineConfig, HostPolicy, ItemsMode,
+    LimitsConfig, Mode, PostgresConfig, RecordRules, RedisConfig, RequestMode, RouteConfig,
+    ServerConfig, StoreConfig, StoreServerConfig, TenantConfig, UpstreamConfig,
 };
 pub use self::units::Secret;

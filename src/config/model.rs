@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, Method, Uri};
-use serde::Serialize;
+use http::{HeaderName, HeaderValue, Method, Uri};
+use serde::{Serialize, Serializer};
 
 use super::shown;
 use super::units::Secret;
@@ -204,11 +204,47 @@ pub struct UpstreamConfig {
     /// Time for which an idle connection is kept for reuse.
     #[serde(serialize_with = "shown::time")]
     pub keep_alive: Duration,
+    /// The `Host` of requests to the upstream.
+    pub host: HostPolicy,
+    /// Treatment of answers that end with their connection.
+    pub close_delimited: CloseDelimited,
     /// PEM file of the authorities to trust instead of the system's.
     pub ca: Option<PathBuf>,
     /// PEM files of the certificate chain and key to present.
     #[serde(serialize_with = "shown::client_cert")]
     pub client_cert: Option<(PathBuf, PathBuf)>,
+}
+
+/// The `Host` of requests to an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostPolicy {
+    /// The authority of the URL that the request is sent to.
+    Upstream,
+    /// The client's.
+    Client,
+    /// This name, with an optional port.
+    Name(HeaderValue),
+}
+
+/// Treatment of answers without `Content-Length` and chunks, which the backend ends by closing the
+/// connection: the same as what breaks off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CloseDelimited {
+    /// Whole when the body shows its own end.
+    Checked,
+    /// Always whole.
+    Trusted,
+}
+
+impl Serialize for HostPolicy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(match self {
+            Self::Upstream => "upstream",
+            Self::Client => "client",
+            Self::Name(name) => name.to_str().unwrap_or_default(),
+        })
+    }
 }
 
 /// `[[route]]`

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use http::Uri;
+use http::uri::Authority;
+use http::{HeaderValue, Uri};
 
 use super::defaults;
-use super::model::UpstreamConfig;
+use super::model::{CloseDelimited, HostPolicy, UpstreamConfig};
 use super::table::Table;
 use super::values::LONGEST_WAIT;
 
@@ -17,6 +18,8 @@ pub(super) fn at(name: &str, url: Uri) -> UpstreamConfig {
         connect_timeout: defaults::CONNECT_TIMEOUT,
         timeout: defaults::TIMEOUT,
         keep_alive: defaults::KEEP_ALIVE,
+        host: HostPolicy::Upstream,
+        close_delimited: CloseDelimited::Checked,
         ca: None,
         client_cert: None,
     }
@@ -77,6 +80,8 @@ fn upstream(table: &Table<'_>, others: &[UpstreamConfig]) -> UpstreamConfig {
         connect_timeout: table.timeout("connect_timeout", defaults::CONNECT_TIMEOUT),
         timeout: table.timeout("timeout", defaults::TIMEOUT),
         keep_alive: table.time("keep_alive", defaults::KEEP_ALIVE, Duration::ZERO..=LONGEST_WAIT),
+        host: host(table),
+        close_delimited: table.choice("close_delimited", CloseDelimited::Checked, &CLOSE_DELIMITED),
         ca: table.path("ca"),
         client_cert: table.client_cert(),
     };
@@ -90,6 +95,34 @@ fn upstream(table: &Table<'_>, others: &[UpstreamConfig]) -> UpstreamConfig {
         }
     }
     upstream
+}
+
+const CLOSE_DELIMITED: [(&str, Option<CloseDelimited>); 2] =
+    [("checked", Some(CloseDelimited::Checked)), ("trusted", Some(CloseDelimited::Trusted))];
+
+fn host(table: &Table<'_>) -> HostPolicy {
+    let Some(written) = table.optional::<String>("host") else { return HostPolicy::Upstream };
+    match written.value.as_str() {
+        "upstream" => HostPolicy::Upstream,
+        "client" => HostPolicy::Client,
+        name => match host_name(name) {
+            Some(name) => HostPolicy::Name(name),
+            None => {
+                let what = "`host` must be \"upstream\", \"client\", or a host name with an \
+                            optional port";
+                table.wrong(&written, what.to_owned());
+                HostPolicy::Upstream
+            }
+        },
+    }
+}
+
+/// The `Host` that `text` names: a host, and perhaps a port.
+fn host_name(text: &str) -> Option<HeaderValue> {
+    let authority: Authority = text.parse().ok()?;
+    let port_is_wrong = authority.port_u16().is_none() && has_port(text);
+    let wrong = text.contains('@') || authority.host().is_empty() || port_is_wrong;
+    if wrong { None } else { HeaderValue::from_str(text).ok() }
 }
 
 fn urls(table: &Table<'_>) -> Vec<Uri> {

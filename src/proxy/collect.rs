@@ -7,12 +7,12 @@ use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode, response};
 use http_body_util::BodyExt as _;
 
+use super::body_end::shows_its_end;
 use super::budget::Reservation;
 use super::headers;
 use super::reply;
 use crate::body::{Body, BodyError, Bounded, OwningBody, Resumed, full};
 use crate::idempotency::record::StoredResponse;
-use crate::json::{Document, JsonType};
 use crate::problem::{Disposition, STATUS};
 use crate::upstream::ResponseBody;
 
@@ -81,18 +81,10 @@ pub(crate) async fn collect(
     // Copied: the piece is a slice of the connection's read buffer, and a small cached answer must
     // not keep the whole buffer alive.
     let bytes = only.map_or_else(|| read.freeze(), |piece| Bytes::copy_from_slice(&piece));
-    if !body.framing().proves_end() && !ends_by_itself(&bytes) {
+    if !body.framing().proves_end() && !shows_its_end(&bytes) {
         return Err(NO_END.into());
     }
     Ok(Collected { head, body: Content::Whole(bytes, None) })
-}
-
-/// Returns true if the body delimits itself: a closed JSON object or array. Without a length or
-/// chunked framing, a regular end of the connection and a broken connection look the same.
-fn ends_by_itself(body: &[u8]) -> bool {
-    Document::parse(body).is_ok_and(|json| {
-        matches!(json.root().kind(), JsonType::Object | JsonType::Array | JsonType::String)
-    })
 }
 
 impl Collected {

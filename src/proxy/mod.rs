@@ -8,6 +8,7 @@ mod answer;
 mod batch;
 mod batch_cache;
 mod batch_locks;
+mod body_end;
 pub(crate) mod budget;
 mod buffered;
 mod collect;

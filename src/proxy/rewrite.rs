@@ -22,7 +22,7 @@ pub(crate) fn to_backend<B>(
         client: peer,
         secure: false,
         request_id: crate::nonce::uuid(),
-        key: route.hidden_key.as_ref(),
+        hidden: &route.hidden_keys,
         keyed,
     };
     let mut request = Request::new(body);

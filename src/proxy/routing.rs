@@ -16,8 +16,10 @@ use crate::config::{Config, ItemsMode, LimitsConfig, Mode, RequestMode, RouteCon
 use crate::idempotency::key::KeySource;
 use crate::upstream::Upstream;
 
-/// The key header of the draft standard. Batches never forward this header.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Headers in which clients and proxies look for a key. Some of them, such as Go's HTTP client,
+/// repeat a request without a body on their own when one of these is there, whatever its value.
+const KEY_HEADERS: [HeaderName; 2] =
+    [HeaderName::from_static("idempotency-key"), HeaderName::from_static("x-idempotency-key")];
 
 /// The snapshot.
 #[derive(Debug)]
@@ -49,9 +51,9 @@ pub(crate) struct Route {
     pub(crate) max_streamed: Option<u64>,
     /// The time limit for a request body to arrive.
     pub(crate) body_timeout: Duration,
-    /// The key header, if hidden from the upstream: some clients and proxies retry on their own
-    /// when they see one.
-    pub(crate) hidden_key: Option<HeaderName>,
+    /// The key headers that the upstream must not see: the route's own and those by which proxies
+    /// decide that they may send a request twice.
+    pub(crate) hidden_keys: Vec<HeaderName>,
     /// Permits of the waiting duplicates.
     pub(crate) waiters: Arc<Semaphore>,
 }
@@ -126,11 +128,12 @@ impl Route {
         timeout: Duration,
         limits: &LimitsConfig,
     ) -> Self {
-        let (mode, max_waiters, hidden_key) = match &route.mode {
+        let (mode, max_waiters, hidden_keys) = match &route.mode {
             Mode::Request(mode) => {
                 let hidden = match &mode.key.source {
-                    KeySource::Header(name) if !mode.key.forward => Some(name.clone()),
-                    KeySource::Header(_) | KeySource::Pointer(_) => None,
+                    _ if mode.key.forward => Vec::new(),
+                    KeySource::Header(name) => hidden_keys(Some(name)),
+                    KeySource::Pointer(_) => hidden_keys(None),
                 };
                 let waiters = mode.duplicates.max_waiters;
                 (RouteMode::Request(Arc::new((**mode).clone())), waiters, hidden)
@@ -140,9 +143,9 @@ impl Route {
                 // results.
                 let waiters = mode.duplicates.max_waiters;
                 let mode = RouteMode::Items(Arc::new((**mode).clone()));
-                (mode, waiters, Some(IDEMPOTENCY_KEY))
+                (mode, waiters, hidden_keys(None))
             }
-            Mode::Off => (RouteMode::Off, 0, None),
+            Mode::Off => (RouteMode::Off, 0, Vec::new()),
         };
         Self {
             name: route.name.clone(),
@@ -152,8 +155,14 @@ impl Route {
             max_buffered: route.max_body.unwrap_or(limits.max_body),
             max_streamed: route.max_body,
             body_timeout: limits.body_timeout,
-            hidden_key,
+            hidden_keys,
             waiters: Arc::new(Semaphore::new(max_waiters)),
         }
     }
+}
+
+/// The headers to keep back on a keyed route whose key stands in header `own`, if in any.
+fn hidden_keys(own: Option<&HeaderName>) -> Vec<HeaderName> {
+    let own = own.filter(|own| !KEY_HEADERS.contains(own)).cloned();
+    KEY_HEADERS.into_iter().chain(own).collect()
 }

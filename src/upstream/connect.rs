@@ -4,7 +4,7 @@
 //! not acted.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::uri::{PathAndQuery, Scheme};
@@ -23,8 +23,13 @@ use tokio_rustls::TlsConnector;
 use super::socket::{Announcement, Socket};
 use crate::body::Body;
 
-/// Bytes of the longest response head. hyper also takes at most 100 header lines.
+/// Bytes of the longest response head.
 pub(super) const MAX_RESPONSE_HEAD: usize = 64 << 10;
+
+/// Header lines of the longest response head. hyper takes 100 by default, and reserves 64 bytes for
+/// each line while it reads a head: this many cost nothing that can be measured, while room for
+/// 16,384 (the most that fit into the bytes) costs more than a microsecond for each response.
+const MAX_RESPONSE_LINES: usize = 2048;
 
 /// A backend's URL, resolved to everything a connection and a request need.
 pub(super) struct Destination {
@@ -37,12 +42,16 @@ pub(super) struct Destination {
     host: String,
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    dead: DeadAddresses,
 }
 
 /// A connection that can take a request.
 pub(super) struct Connection {
     pub(super) sender: SendRequest<Body>,
     announced: Announcement,
+    /// Time for which the backend keeps the connection open, less a margin, as the last response
+    /// said; `None`: it did not say.
+    pub(super) kept_for: Option<Duration>,
 }
 
 impl Connection {
@@ -93,6 +102,7 @@ impl Destination {
             port: authority.port_u16().unwrap_or(if secure { 443 } else { 80 }),
             host,
             tls,
+            dead: DeadAddresses::default(),
         })
     }
 
@@ -131,10 +141,11 @@ impl Destination {
         }
     }
 
-    /// Tries every address of the host. Each gets an equal part of the remaining time, so that an
-    /// address that swallows packets does not use up all of it.
+    /// Tries every address of the host, those that were dead lately last. Each gets an equal part of
+    /// the remaining time, so that an address that swallows packets does not use up all of it.
     async fn tcp(&self, deadline: Instant) -> Result<TcpStream, String> {
-        let addresses = self.resolve(deadline).await?;
+        let mut addresses = self.resolve(deadline).await?;
+        self.dead.sort_last(&mut addresses, Instant::now());
         let mut failure = format!("{}: {} has no address", self.name, self.host);
         for (at, address) in addresses.iter().enumerate() {
             let now = Instant::now();
@@ -145,7 +156,10 @@ impl Destination {
                 Ok(Err(error)) => {
                     failure = format!("{}: connect to {address}: {error}", self.name);
                 }
-                Err(_) => failure = format!("{}: connect to {address} timed out", self.name),
+                Err(_) => {
+                    self.dead.note(*address, Instant::now());
+                    failure = format!("{}: connect to {address} timed out", self.name);
+                }
             }
         }
         Err(failure)
@@ -176,6 +190,7 @@ impl Destination {
             // The buffer's size alone is no strict limit: it may grow to twice as much.
             .max_buf_size(MAX_RESPONSE_HEAD)
             .max_header_size(MAX_RESPONSE_HEAD)
+            .max_headers(MAX_RESPONSE_LINES)
             .handshake(TokioIo::new(io))
             .await
             .map_err(|error| format!("{}: {error}", self.name))?;
@@ -184,9 +199,63 @@ impl Destination {
             // interest.
             let _ = connection.await;
         });
-        Ok(Connection { sender, announced })
+        Ok(Connection { sender, announced, kept_for: None })
     }
 }
 
 /// Number of addresses tried for a host.
 const MAX_ADDRESSES: usize = 8;
+
+/// Time for which an address that swallowed a connection attempt is tried after the others.
+const DEAD_FOR: Duration = Duration::from_secs(30);
+
+/// Addresses on which a connection attempt timed out, and until when they are tried last. An address
+/// that refuses costs no time and is not noted.
+#[derive(Default)]
+struct DeadAddresses(Mutex<Vec<(SocketAddr, Instant)>>);
+
+impl DeadAddresses {
+    fn note(&self, address: SocketAddr, now: Instant) {
+        let mut dead = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is left are addresses of the last look-ups: a few.
+        dead.retain(|(other, until)| *other != address && *until > now);
+        dead.truncate(MAX_ADDRESSES * MAX_ADDRESSES);
+        dead.push((address, now + DEAD_FOR));
+    }
+
+    /// Moves dead addresses behind the others. The order is the resolver's otherwise.
+    fn sort_last(&self, addresses: &mut [SocketAddr], now: Instant) {
+        if addresses.len() < 2 {
+            return;
+        }
+        let dead = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        addresses.sort_by_key(|address| {
+            dead.iter().any(|(other, until)| other == address && *until > now)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_swallows_packets_is_tried_last_for_a_while() {
+        let (dead, now) = (DeadAddresses::default(), Instant::now());
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let (one, two) = (address(1), address(2));
+        let order = |at| {
+            let mut addresses = [one, two];
+            dead.sort_last(&mut addresses, at);
+            addresses
+        };
+        assert_eq!(order(now), [one, two]);
+        dead.note(one, now);
+        assert_eq!(order(now + DEAD_FOR / 2), [two, one]);
+        dead.note(two, now + DEAD_FOR / 2);
+        assert_eq!(order(now + DEAD_FOR / 2), [one, two], "both: the resolver's order");
+        assert_eq!(order(now + DEAD_FOR), [one, two]);
+        dead.note(one, now + DEAD_FOR);
+        assert_eq!(dead.0.lock().unwrap().len(), 2);
+    }
+}

@@ -1,5 +1,7 @@
 //! Framing of messages to and from a backend: reading the response's, writing the request's.
 
+use std::time::Duration;
+
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use http_body::Body as _;
@@ -18,8 +20,8 @@ pub(crate) enum Framing {
     /// The backend closes the connection.
     UntilClose {
         /// True for TLS, which proves that the backend meant to close: without its closing alert
-        /// the body ends with an error.
-        authenticated: bool,
+        /// the body ends with an error. True as well for a backend that is configured as trusted.
+        trusted: bool,
     },
 }
 
@@ -31,7 +33,7 @@ impl Framing {
     pub(crate) fn proves_end(self) -> bool {
         match self {
             Self::None | Self::Length | Self::Chunked => true,
-            Self::UntilClose { authenticated } => authenticated,
+            Self::UntilClose { trusted } => trusted,
         }
     }
 }
@@ -46,8 +48,41 @@ pub(super) struct FramingHeaders {
     otherwise_coded: usize,
     /// `Content-Length`.
     pub(super) length: bool,
+    /// A `Content-Length` above zero, or one that is no number.
+    content: bool,
     /// `Connection: close`.
     pub(super) closes: bool,
+    /// The shortest time in a `Keep-Alive` line for which the backend keeps the connection.
+    pub(super) kept_for: Option<Duration>,
+}
+
+/// Part of the backend's `Keep-Alive: timeout=N` that is left unused: an answer and the next request
+/// take their time on the way, and the backend's clock started earlier.
+const KEEP_ALIVE_MARGIN: u32 = 4;
+
+/// Longest margin.
+const MAX_KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
+
+/// Time for which a connection may be reused after a `Keep-Alive` line; `None`: the line says
+/// nothing of time.
+fn kept_for(value: &[u8]) -> Option<Duration> {
+    let parameters = value.split(|byte| *byte == b',');
+    let limits = parameters.filter_map(|parameter| {
+        let equals = parameter.iter().position(|byte| *byte == b'=')?;
+        let (name, value) =
+            (parameter[..equals].trim_ascii(), parameter[equals + 1..].trim_ascii());
+        let value =
+            value.strip_prefix(b"\"").and_then(|it| it.strip_suffix(b"\"")).unwrap_or(value);
+        let number: u64 = std::str::from_utf8(value).ok()?.parse().ok()?;
+        if name.eq_ignore_ascii_case(b"timeout") {
+            let announced = Duration::from_secs(number);
+            Some(announced - (announced / KEEP_ALIVE_MARGIN).min(MAX_KEEP_ALIVE_MARGIN))
+        } else {
+            // `max=0`: the backend takes no further request.
+            (name.eq_ignore_ascii_case(b"max") && number == 0).then_some(Duration::ZERO)
+        }
+    });
+    limits.min()
 }
 
 impl FramingHeaders {
@@ -61,9 +96,14 @@ impl FramingHeaders {
                 lines.otherwise_coded += usize::from(!chunked);
             } else if *name == CONTENT_LENGTH {
                 lines.length = true;
+                lines.content |= value.is_empty() || value.iter().any(|digit| *digit != b'0');
             } else if *name == CONNECTION {
                 let mut options = value.split(|byte| *byte == b',');
                 lines.closes |= options.any(|it| it.trim_ascii().eq_ignore_ascii_case(b"close"));
+            } else if name.as_str() == "keep-alive"
+                && let Some(time) = kept_for(value)
+            {
+                lines.kept_for = Some(lines.kept_for.map_or(time, |other| other.min(time)));
             }
         }
         lines
@@ -71,6 +111,11 @@ impl FramingHeaders {
 
     pub(super) fn coded(&self) -> bool {
         self.chunked + self.otherwise_coded > 0
+    }
+
+    /// True when the lines announce content.
+    pub(super) fn announce_content(&self) -> bool {
+        self.coded() || self.content
     }
 }
 
@@ -81,7 +126,7 @@ pub(super) fn framing(
     status: StatusCode,
     lines: &FramingHeaders,
     bodiless: bool,
-    secure: bool,
+    close_is_trusted: bool,
 ) -> Result<Framing, &'static str> {
     if bodiless || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
         return Ok(Framing::None);
@@ -89,7 +134,7 @@ pub(super) fn framing(
     match (lines.chunked, lines.otherwise_coded) {
         (1, 0) => Ok(Framing::Chunked),
         (0, 0) if lines.length => Ok(Framing::Length),
-        (0, 0) => Ok(Framing::UntilClose { authenticated: secure }),
+        (0, 0) => Ok(Framing::UntilClose { trusted: close_is_trusted }),
         (_, _) => Err("the response's Transfer-Encoding is not `chunked`"),
     }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Upstream {
     connect_timeout: Duration,
     /// True when a URL has a path, so that request targets must be changed.
     prefixed: bool,
+    /// The client's `Host` goes on.
+    keeps_host: bool,
     /// Round-robin counter for equally loaded URLs.
     turn: AtomicUsize,
     /// Start of the cool-downs' clock.
@@ -134,7 +136,12 @@ impl Upstream {
             .urls
             .iter()
             .map(|url| {
-                Ok(Arc::new(Endpoint::new(Destination::new(url, tls.as_ref())?, config.keep_alive)))
+                let mut target = Destination::new(url, tls.as_ref())?;
+                if let config::HostPolicy::Name(name) = &config.host {
+                    target.host_header = name.clone();
+                }
+                let trusted = config.close_delimited == config::CloseDelimited::Trusted;
+                Ok(Arc::new(Endpoint::new(target, config.keep_alive, trusted)))
             })
             .collect::<Result<Vec<_>, String>>()
             .map_err(named)?;
@@ -142,6 +149,7 @@ impl Upstream {
             return Err(named("it has no URL".to_owned()));
         }
         Ok(Self {
+            keeps_host: config.host == config::HostPolicy::Client,
             prefixed: endpoints.iter().any(|endpoint| !endpoint.target.prefix.is_empty()),
             endpoints,
             // A call that ends while it connects has sent nothing; whoever waits for it after its
@@ -154,8 +162,8 @@ impl Upstream {
 
     /// Sends `request` at most once and waits for the response's head.
     ///
-    /// The request's target gives path and query; the URL's prefix, `Host` and the framing headers
-    /// are set here. Interim responses (1xx) are skipped, except that 101 is returned like any
+    /// The request's target gives path and query; the URL's prefix, `Host` (unless the client's goes
+    /// on) and the framing headers are set here. Interim responses (1xx) are skipped, except that 101 is returned like any
     /// other response, with its connection closed. `connect_timeout` bounds DNS, connect and TLS
     /// for each URL; nothing bounds the rest, so wrap the call and the reading of the body in a
     /// timeout. Dropping either closes the connection.
@@ -184,12 +192,16 @@ impl Upstream {
     ) -> Result<Response<ResponseBody>, SendError> {
         frame(&mut request);
         let original = self.prefixed.then(|| request.uri().clone());
+        let keeps_host = self.keeps_host && request.headers().contains_key(HOST);
         let mut tried: Vec<usize> = Vec::new();
         let mut reasons: Vec<String> = Vec::new();
         while let Some(index) = self.choose(&tried) {
             let endpoint = &self.endpoints[index];
             address(&mut request, original.as_ref(), &endpoint.target)
                 .map_err(|reason| SendError::NotSent { reason })?;
+            if !keeps_host {
+                request.headers_mut().insert(HOST, endpoint.target.host_header.clone());
+            }
             match self.send_to(endpoint, request, may).await? {
                 Ok(response) => return Ok(response),
                 Err((unsent, reason)) => {
@@ -283,13 +295,14 @@ fn attempt(
 
 fn answered(
     response: Response<Incoming>,
-    lease: PoolLease,
+    mut lease: PoolLease,
     bodiless: bool,
 ) -> Result<Response<ResponseBody>, SendError> {
-    let secure = lease.call.endpoint.target.is_tls();
+    let endpoint = &lease.call.endpoint;
+    let close_is_trusted = endpoint.close_is_trusted || endpoint.target.is_tls();
     let status = response.status();
     let lines = FramingHeaders::of(response.headers());
-    let framing = match framing(status, &lines, bodiless, secure) {
+    let framing = match framing(status, &lines, bodiless, close_is_trusted) {
         Ok(framing) => framing,
         Err(what) => {
             let detail = format!("{}: {what}", lease.call.endpoint.target.name);
@@ -301,11 +314,15 @@ fn answered(
         && !matches!(framing, Framing::UntilClose { .. })
         && !lines.closes
         // Both framings at once: the backend may mean a different end.
-        && !(lines.coded() && lines.length);
+        && !(lines.coded() && lines.length)
+        // A body that may not be there: a backend that sends one all the same sends it late, and
+        // its bytes would be read as the next answer.
+        && !(framing == Framing::None && lines.announce_content());
+    lease.connection.kept_for = lines.kept_for;
     Ok(response.map(|incoming| ResponseBody::new(incoming, lease, reusable, framing)))
 }
 
-/// Sets the target (in origin form) and `Host` for a URL.
+/// Sets the target, in origin form, for a URL.
 fn address(
     request: &mut Request<Body>,
     original: Option<&Uri>,
@@ -318,7 +335,6 @@ fn address(
         }
         None => {}
     }
-    request.headers_mut().insert(HOST, target.host_header.clone());
     Ok(())
 }
 

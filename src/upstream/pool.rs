@@ -33,6 +33,8 @@ const MIN_PRUNE_EVERY: Duration = Duration::from_millis(100);
 pub(super) struct Endpoint {
     pub(super) target: Destination,
     keep_alive: Duration,
+    /// The end of the connection ends an answer without a length.
+    pub(super) close_is_trusted: bool,
     idle: Mutex<Idle>,
     in_flight: AtomicUsize,
     /// End of the cool-down, in milliseconds since the upstream was made; 0 for a URL that works.
@@ -50,6 +52,8 @@ struct Idle {
 struct IdleConnection {
     connection: Connection,
     since: Instant,
+    /// Time for which the connection may be idle.
+    limit: Duration,
 }
 
 /// A running call on a URL; counted until it is dropped.
@@ -78,10 +82,11 @@ impl PoolLease {
 }
 
 impl Endpoint {
-    pub(super) fn new(target: Destination, keep_alive: Duration) -> Self {
+    pub(super) fn new(target: Destination, keep_alive: Duration, close_is_trusted: bool) -> Self {
         Self {
             target,
             keep_alive,
+            close_is_trusted,
             idle: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             avoid_until: AtomicU64::new(0),
@@ -130,11 +135,15 @@ impl Endpoint {
     /// Takes the most recently idle connection that can still be used.
     pub(super) async fn check_out(&self) -> Option<Connection> {
         loop {
-            let IdleConnection { mut connection, since } = self.idle().connections.pop()?;
-            if since.elapsed() > self.keep_alive {
+            let IdleConnection { mut connection, since, limit } = self.idle().connections.pop()?;
+            let idle_for = since.elapsed();
+            if idle_for > self.keep_alive {
                 // All that are left became idle even earlier.
                 drop(std::mem::take(&mut self.idle().connections));
                 return None;
+            }
+            if idle_for > limit {
+                continue;
             }
             let sender = &mut connection.sender;
             if sender.is_closed() {
@@ -149,7 +158,8 @@ impl Endpoint {
 
     /// Keeps a connection for the next call.
     fn keep(self: &Arc<Self>, connection: Connection) {
-        if connection.sender.is_closed() || self.keep_alive.is_zero() {
+        let limit = connection.kept_for.map_or(self.keep_alive, |time| time.min(self.keep_alive));
+        if connection.sender.is_closed() || limit.is_zero() {
             return;
         }
         let since = Instant::now();
@@ -157,7 +167,7 @@ impl Endpoint {
         if idle.connections.len() >= MAX_IDLE {
             return;
         }
-        idle.connections.push(IdleConnection { connection, since });
+        idle.connections.push(IdleConnection { connection, since, limit });
         if !std::mem::replace(&mut idle.pruned, true) {
             drop(idle);
             spawn_pruner(Arc::downgrade(self), self.keep_alive.max(MIN_PRUNE_EVERY));
@@ -168,11 +178,11 @@ impl Endpoint {
     fn prune(&self) -> bool {
         let now = Instant::now();
         let mut idle = self.idle();
-        let fresh =
-            |idle: &IdleConnection| now.saturating_duration_since(idle.since) <= self.keep_alive;
-        let expired = idle.connections.iter().position(fresh).unwrap_or(idle.connections.len());
-        let expired: Vec<_> = idle.connections.drain(..expired).collect();
-        idle.connections.retain(|idle| !idle.connection.sender.is_closed());
+        let over = |idle: &mut IdleConnection| {
+            now.saturating_duration_since(idle.since) > idle.limit
+                || idle.connection.sender.is_closed()
+        };
+        let expired: Vec<_> = idle.connections.extract_if(.., over).collect();
         let left = !idle.connections.is_empty();
         idle.pruned = left;
         drop(idle);

@@ -57,4 +57,5 @@ mod servers_chaos;
 mod servers_test;
 mod startup;
 mod upstream;
+mod upstream_answers;
 mod wellknown;

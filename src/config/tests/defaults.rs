@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::{Mode, RequestMode, read, request_mode, route_with};
-use crate::config::{EngineConfig, without_file};
+use crate::config::{CloseDelimited, EngineConfig, HostPolicy, without_file};
 use crate::idempotency::fingerprint::{BodyCompare, Select};
 use crate::idempotency::key::{KeySource, Scope, Syntax};
 use crate::idempotency::outcome::Verdict;
@@ -54,6 +54,8 @@ fn what_is_left_out_has_the_published_default() {
     assert_eq!(config.upstreams[0].connect_timeout, Duration::from_secs(2));
     assert_eq!(config.upstreams[0].timeout, Duration::from_secs(60));
     assert_eq!(config.upstreams[0].keep_alive, Duration::from_secs(4));
+    assert_eq!(config.upstreams[0].host, HostPolicy::Upstream);
+    assert_eq!(config.upstreams[0].close_delimited, CloseDelimited::Checked);
     assert_eq!(config.routes[0].max_body, None);
 }
 

@@ -39,8 +39,8 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) secure: bool,
     /// The `X-Request-Id` of a request without one.
     pub(crate) request_id: Uuid,
-    /// The key's header, where it must not go upstream.
-    pub(crate) key: Option<&'a HeaderName>,
+    /// Headers with a key, where none may go upstream.
+    pub(crate) hidden: &'a [HeaderName],
     /// True when the answer may be replayed to further clients, so that it must not be compressed.
     pub(crate) keyed: bool,
 }
@@ -48,7 +48,7 @@ pub(crate) struct Forwarding<'a> {
 /// The headers of a request to the backend, built anew from the client's.
 ///
 /// Left out: everything that concerns one connection only (RFC 9110 section 7.6.1, and whatever
-/// `Connection` nominates), framing, `Expect`, and the key unless the route forwards it. Key and
+/// `Connection` nominates), framing, `Expect`, and every key header unless the route forwards keys. Key and
 /// tenant must be read before this, from the client's own headers; see [`check::nominates`] for
 /// nominations that are refused.
 ///
@@ -57,7 +57,7 @@ pub(crate) struct Forwarding<'a> {
 /// this gateway saw, whatever the client claimed; `X-Forwarded-For` is appended to.
 pub(crate) fn upstream_headers(client: HeaderMap, forwarding: &Forwarding<'_>) -> HeaderMap {
     let mut headers = host_first(client);
-    if let Some(key) = forwarding.key {
+    for key in forwarding.hidden {
         headers.remove(key);
     }
     let seen = strip(&mut headers, is_hop_by_hop);

@@ -132,7 +132,7 @@ fn forwarding() -> Forwarding<'static> {
         client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
         secure: false,
         request_id: Uuid::from_u128(7),
-        key: None,
+        hidden: &[],
         keyed: false,
     }
 }
@@ -189,7 +189,7 @@ fn a_keyed_request_goes_up_without_its_key_and_asks_for_no_compression() {
     let client = map(&[("host", "a"), ("idempotency-key", "k"), ("accept-encoding", "gzip")]);
     let key = HeaderName::from_static("idempotency-key");
     let sent =
-        upstream_headers(client, &Forwarding { key: Some(&key), keyed: true, ..forwarding() });
+        upstream_headers(client, &Forwarding { hidden: &[key], keyed: true, ..forwarding() });
     assert_eq!(sent.get("idempotency-key"), None);
     assert_eq!(sent.get_all("accept-encoding").iter().collect::<Vec<_>>(), ["identity"]);
 }
@@ -294,8 +294,13 @@ fn a_replay_keeps_each_line_in_order_as_bytes_without_what_was_for_one_client() 
 #[test]
 fn every_address_is_written_as_the_standard_writes_it() {
     let check = |client: IpAddr, expected: String| {
-        let forwarding =
-            Forwarding { client, secure: false, request_id: Uuid::nil(), key: None, keyed: false };
+        let forwarding = Forwarding {
+            client,
+            secure: false,
+            request_id: Uuid::nil(),
+            hidden: &[],
+            keyed: false,
+        };
         let sent = upstream_headers(map(&[("host", "a")]), &forwarding);
         assert_eq!(sent.get("x-forwarded-for").unwrap().to_str().unwrap(), expected);
     };
@@ -325,7 +330,7 @@ fn the_host_goes_first_and_everything_else_keeps_its_lines() {
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         secure: false,
         request_id: Uuid::nil(),
-        key: None,
+        hidden: &[],
         keyed: false,
     };
     let sent = upstream_headers(client, &forwarding);

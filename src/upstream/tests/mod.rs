@@ -319,7 +319,7 @@ async fn a_body_that_ends_with_the_connection_does_not_prove_its_end() {
         peer.say("HTTP/1.0 200 OK\r\n\r\nhello");
     });
     let response = upstream(&[backend.url()]).send(get()).await.unwrap();
-    assert_eq!(response.body().framing(), Framing::UntilClose { authenticated: false });
+    assert_eq!(response.body().framing(), Framing::UntilClose { trusted: false });
     assert!(!response.body().framing().proves_end());
     assert_eq!(text(response).await.unwrap(), "hello");
 }
