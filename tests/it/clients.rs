@@ -1,5 +1,5 @@
 //! Clients of other people with retry loops of their own: whatever is lost, each operation executes
-//! at most once, each loop ends, and a lost answer is told before a till gives up.
+//! at most once, each loop ends, and a lost answer is last before a till gives up.
 //!
 //! The rows of each client are those of the table in `docs/clients.md`.
 
@@ -9,8 +9,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::servers::{Hop, HopKind};
-use crate::support::programs::{Call, Program, Told};
-use crate::support::tap::{Attempt, Fate, Tap};
+use crate::support::programs::{Call, LastAnswer, Program};
+use crate::support::relay::{Attempt, Delivery, Relay};
 use crate::support::{
     Act, Backend, Gate, Gateway, Request, Response, Seen, Setup, answer, at_once, eventually,
 };
@@ -32,8 +32,8 @@ const FAULTS: [&str; 14] = [
     "is-silent",
     "conflict",
     "broken",
-    "busy-once",
-    "busy",
+    "limited-once",
+    "limited",
     "reused",
 ];
 
@@ -59,8 +59,8 @@ const CURL: [&str; 14] = [
     "is-silent: 2 × 409 unknown",
     "conflict: 1 × 409 unknown",
     "broken: 2 × 409 unknown",
-    "busy-once: 2 × 200 executed",
-    "busy: 4 × 429 not-executed",
+    "limited-once: 2 × 200 executed",
+    "limited: 4 × 429 not-executed",
     "reused: 1 × 422 rejected",
 ];
 
@@ -76,8 +76,8 @@ const CURL_ALL_ERRORS: [&str; 14] = [
     "is-silent: 3 × 409 unknown",
     "conflict: 3 × 409 unknown",
     "broken: 3 × 409 unknown",
-    "busy-once: 2 × 200 executed",
-    "busy: 3 × 429 not-executed",
+    "limited-once: 2 × 200 executed",
+    "limited: 3 × 429 not-executed",
     "reused: 3 × 422 rejected",
 ];
 
@@ -93,8 +93,8 @@ const REQUESTS: [&str; 14] = [
     "is-silent: 4 × 409 unknown",
     "conflict: 4 × 409 unknown",
     "broken: 4 × 409 unknown",
-    "busy-once: 2 × 200 executed",
-    "busy: 4 × 429 not-executed",
+    "limited-once: 2 × 200 executed",
+    "limited: 4 × 429 not-executed",
     "reused: 1 × 422 rejected",
 ];
 
@@ -110,11 +110,12 @@ fn fault(target: &str) -> &str {
 
 /// A backend that does with a request what its path says.
 pub(crate) fn backend_with_faults() -> Backend {
-    let busy_before = Mutex::new(BTreeSet::new());
+    let limited_before = Mutex::new(BTreeSet::new());
     Backend::scripted(move |seen: &Seen| {
         let executed = answer(200, &format!(r#"{{"execution":{}}}"#, seen.number));
         let headers = [("content-type", "application/json"), ("retry-after", "1")];
-        let busy = Act::whole(429, &headers, br#"{"error":{"message":"busy, not executed"}}"#);
+        let limited =
+            Act::whole(429, &headers, br#"{"error":{"message":"rate limit, not executed"}}"#);
         match fault(seen.target()) {
             "closes" => Act::close(),
             "resets" => Act::reset(),
@@ -123,21 +124,23 @@ pub(crate) fn backend_with_faults() -> Backend {
             "is-silent" => executed.after(&Gate::default()),
             "conflict" => answer(409, r#"{"error":{"message":"a conflict of the backend"}}"#),
             "broken" => answer(500, r#"{"error":{"message":"broken"}}"#),
-            "busy-once" if busy_before.lock().unwrap().insert(seen.target().to_owned()) => busy,
-            "busy" => busy,
+            "limited-once" if limited_before.lock().unwrap().insert(seen.target().to_owned()) => {
+                limited
+            }
+            "limited" => limited,
             _ => executed,
         }
     })
 }
 
-fn fate(attempt: &Attempt) -> Fate {
+fn delivery(attempt: &Attempt) -> Delivery {
     match fault(attempt.seen.target()) {
-        _ if attempt.nth > 1 => Fate::Arrives,
-        "front-closes" => Fate::Closes,
-        "front-resets" => Fate::Resets,
-        "front-is-cut" => Fate::IsCut,
-        "front-is-silent" => Fate::IsSilent,
-        _ => Fate::Arrives,
+        _ if attempt.nth > 1 => Delivery::Whole,
+        "front-closes" => Delivery::Closed,
+        "front-resets" => Delivery::Reset,
+        "front-is-cut" => Delivery::Cut,
+        "front-is-silent" => Delivery::Silent,
+        _ => Delivery::Whole,
     }
 }
 
@@ -145,7 +148,7 @@ fn fate(attempt: &Attempt) -> Fate {
 pub(crate) struct Chain {
     pub(crate) backend: Backend,
     pub(crate) gateway: Gateway,
-    pub(crate) tap: Tap,
+    pub(crate) relay: Relay,
     /// Before and behind.
     hops: Option<(Hop, Hop)>,
 }
@@ -167,14 +170,14 @@ impl Chain {
             setup = setup.replacing(backend.addr().to_string(), behind.addr().to_string());
         }
         let gateway = setup.route(&route).start();
-        let tap = Tap::before(gateway.addr, fate);
-        let before = hops.map(|kind| Hop::before(tap.addr(), kind));
-        Self { backend, gateway, hops: before.zip(behind), tap }
+        let relay = Relay::before(gateway.addr, delivery);
+        let before = hops.map(|kind| Hop::before(relay.addr(), kind));
+        Self { backend, gateway, hops: before.zip(behind), relay }
     }
 
     /// Where its clients connect.
     pub(crate) fn addr(&self) -> SocketAddr {
-        self.hops.as_ref().map_or(self.tap.addr(), |(before, _)| before.addr())
+        self.hops.as_ref().map_or(self.relay.addr(), |(before, _)| before.addr())
     }
 }
 
@@ -185,7 +188,7 @@ fn call(path: &str) -> Call {
 
 /// The very bytes of an earlier attempt, sent once more.
 #[track_caller]
-fn again(seen: &Seen, to: SocketAddr) -> Response {
+fn repeat(seen: &Seen, to: SocketAddr) -> Response {
     let mut request = Request::exactly(&seen.line);
     for (name, value) in seen.headers.iter().filter(|(name, _)| name != "content-length") {
         request = request.header(name, value);
@@ -206,24 +209,24 @@ pub(crate) fn check(program: Program, profile: &str, hops: Option<HopKind>) -> V
 
     let mut rows = Vec::new();
     for fault in FAULTS {
-        let told = &results[&path(fault)];
-        let attempts = chain.tap.attempts(&path(fault));
-        check_told(fault, profile, told);
+        let last = &results[&path(fault)];
+        let attempts = chain.relay.attempts(&path(fault));
+        check_last(fault, profile, last);
         check_executions(&chain, fault, profile, &attempts);
-        rows.push(format!("{fault}: {} × {}", attempts.len(), told.in_short()));
+        rows.push(format!("{fault}: {} × {}", attempts.len(), last.in_short()));
     }
     rows
 }
 
-/// The caller is told the truth, and in time.
+/// Asserts that the caller's last answer is true for the fault, and came in time.
 #[track_caller]
-fn check_told(fault: &str, profile: &str, told: &Told) {
+fn check_last(fault: &str, profile: &str, last: &LastAnswer) {
     let expected: &[&str] = match fault {
         "none" => &["200 executed"],
         // Not every client repeats an attempt whose answer has begun.
         _ if fault.starts_with("front") => &["200 replayed", "error"],
-        "busy-once" => &["200 executed", "429 not-executed"],
-        "busy" => &["429 not-executed"],
+        "limited-once" => &["200 executed", "429 not-executed"],
+        "limited" => &["429 not-executed"],
         "reused" => &["422 rejected", "400 rejected"],
         "broken" if profile == "stripe" => &["500 executed", "500 replayed"],
         "is-silent" => &["504 unknown", "409 unknown"],
@@ -231,29 +234,30 @@ fn check_told(fault: &str, profile: &str, told: &Told) {
         "broken" => &["500 unknown", "409 unknown"],
         _ => &["502 unknown", "409 unknown"],
     };
-    assert!(expected.contains(&told.in_short().as_str()), "{fault}: {told:?}");
-    if told.error == "outcome-unknown" {
-        assert!(told.text.contains("not known"), "{fault}: no sentence to show: {told:?}");
+    assert!(expected.contains(&last.in_short().as_str()), "{fault}: {last:?}");
+    if last.error == "outcome-unknown" {
+        assert!(last.text.contains("not known"), "{fault}: no sentence to show: {last:?}");
     }
-    assert!(told.took < TILL_GIVES_UP, "{fault}: {told:?}");
+    assert!(last.took < TILL_GIVES_UP, "{fault}: {last:?}");
 }
 
-/// One execution at most, and the same key once more, as after a second click, adds none to it.
+/// Asserts that the operation executed at most once, and that the same key once more, as after a
+/// second click, adds no execution.
 #[track_caller]
 fn check_executions(chain: &Chain, fault: &str, profile: &str, attempts: &[Seen]) {
     let target = path(fault);
     let calls = || chain.backend.calls_to(&target);
     // The answer to the first call of this one says that nothing was executed.
-    let refused = usize::from(fault == "busy-once");
-    if fault == "busy" {
+    let refused = usize::from(fault == "limited-once");
+    if fault == "limited" {
         assert_eq!(calls(), attempts.len(), "each attempt asks the backend, none executes");
         return;
     }
     let before = calls();
     assert!(before - refused <= 1, "{fault}: {before} calls");
-    let later = again(attempts.last().expect("an attempt"), chain.gateway.addr);
+    let later = repeat(attempts.last().expect("an attempt"), chain.gateway.addr);
     match fault {
-        "busy-once" if before == refused => later.is(200, "executed", ""),
+        "limited-once" if before == refused => later.is(200, "executed", ""),
         "reused" => later.is(later.status, "rejected", "key-reused"),
         "broken" if profile == "stripe" => later.is(500, "replayed", ""),
         "closes" | "resets" | "is-cut" | "is-silent" | "conflict" | "broken" => {
@@ -328,27 +332,27 @@ fn clients_that_give_up_early_get_the_answer_of_the_call_in_flight() {
         )
     };
     let gateway = Setup::before(&backend).route(&route("ietf")).route(&route("stripe")).start();
-    let tap = Tap::before(gateway.addr, move |attempt: &Attempt| {
+    let relay = Relay::before(gateway.addr, move |attempt: &Attempt| {
         if let (2, Some(index)) = (attempt.nth, index(attempt.seen.target())) {
             attempt.answer.is(409, "in-progress", "request-in-progress");
             gates[index].open();
         }
-        Fate::Arrives
+        Delivery::Whole
     });
     at_once(PROGRAMS.len(), |index| {
         let (program, profile) = PROGRAMS[index];
         let target = format!("/{profile}/{index}");
         let call = Call { path: target.clone(), key: format!("slow-{index}"), first: None };
-        let told = &program.call(tap.addr(), &[call])[&target];
-        let attempts = tap.attempts(&target);
+        let last = &program.call(relay.addr(), &[call])[&target];
+        let attempts = relay.attempts(&target);
         match program {
             // It does not repeat a 409.
-            Program::Curl => assert_eq!(told.in_short(), "409 in-progress"),
-            _ => assert_eq!(told.in_short(), "200 replayed", "{program:?}: {told:?}"),
+            Program::Curl => assert_eq!(last.in_short(), "409 in-progress"),
+            _ => assert_eq!(last.in_short(), "200 replayed", "{program:?}: {last:?}"),
         }
-        assert!(attempts.len() <= 4 && told.took < TILL_GIVES_UP, "{program:?}: {told:?}");
+        assert!(attempts.len() <= 4 && last.took < TILL_GIVES_UP, "{program:?}: {last:?}");
         eventually("the call ends", || {
-            let later = again(&attempts[0], gateway.addr);
+            let later = repeat(&attempts[0], gateway.addr);
             (later.disposition() == "replayed").then_some(())
         });
         assert_eq!(backend.calls_to(&target), 1, "{program:?}");

@@ -9,11 +9,11 @@ pub(crate) mod client;
 pub(crate) mod desk;
 pub(crate) mod gateway;
 pub(crate) mod programs;
+pub(crate) mod relay;
 pub(crate) mod reply;
 pub(crate) mod rewards;
 pub(crate) mod rng;
 pub(crate) mod shared;
-pub(crate) mod tap;
 pub(crate) mod tills;
 
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Clients of other people: their programs below `tests/clients`, and what their callers see.
+//! Clients of other people: their programs below `tests/clients`, and the answers of their callers.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Seek as _, Write as _};
@@ -39,9 +39,9 @@ pub(crate) struct Call {
     pub(crate) first: Option<String>,
 }
 
-/// What the caller of a client sees in the end.
+/// The last answer, as the caller of a client sees it.
 #[derive(Debug, Clone)]
-pub(crate) struct Told {
+pub(crate) struct LastAnswer {
     /// The status of the last answer; 0: none came.
     pub(crate) status: u16,
     /// Its `Idempotency-Status`.
@@ -54,7 +54,7 @@ pub(crate) struct Told {
     pub(crate) took: Duration,
 }
 
-impl Told {
+impl LastAnswer {
     /// Status and `Idempotency-Status`, such as `200 replayed`.
     pub(crate) fn in_short(&self) -> String {
         match self.status {
@@ -80,7 +80,7 @@ impl Program {
 
     /// Makes the calls at once and gives the results by path.
     #[track_caller]
-    pub(crate) fn call(self, to: SocketAddr, calls: &[Call]) -> BTreeMap<String, Told> {
+    pub(crate) fn call(self, to: SocketAddr, calls: &[Call]) -> BTreeMap<String, LastAnswer> {
         let results = match self {
             Self::Curl => curl(&["--retry", "3"], to, calls),
             Self::CurlAllErrors => {
@@ -120,7 +120,7 @@ fn python(name: &str) -> Command {
 
 /// Runs a program that reads its calls from standard input.
 #[track_caller]
-fn scripted(mut command: Command, to: SocketAddr, calls: &[Call]) -> BTreeMap<String, Told> {
+fn scripted(mut command: Command, to: SocketAddr, calls: &[Call]) -> BTreeMap<String, LastAnswer> {
     let lines: Vec<_> = calls
         .iter()
         .map(|call| {
@@ -137,21 +137,21 @@ fn scripted(mut command: Command, to: SocketAddr, calls: &[Call]) -> BTreeMap<St
     let results = output.lines().map(|line| {
         let result: Value = serde_json::from_str(line).unwrap();
         let text = |member: &str| result[member].as_str().unwrap_or_default().to_owned();
-        let told = Told {
+        let last = LastAnswer {
             status: result["status"].as_u64().and_then(|status| status.try_into().ok()).unwrap(),
             disposition: text("disposition"),
             error: text("error"),
             text: text("text"),
             took: Duration::from_secs_f64(result["seconds"].as_f64().unwrap()),
         };
-        (text("name"), told)
+        (text("name"), last)
     });
     results.collect()
 }
 
 /// Runs curl once for each call, all at once.
 #[track_caller]
-fn curl(options: &[&str], to: SocketAddr, calls: &[Call]) -> BTreeMap<String, Told> {
+fn curl(options: &[&str], to: SocketAddr, calls: &[Call]) -> BTreeMap<String, LastAnswer> {
     let folder = tempfile::tempdir().unwrap();
     let one = |index: usize| {
         let call = &calls[index];
@@ -173,7 +173,7 @@ fn curl(options: &[&str], to: SocketAddr, calls: &[Call]) -> BTreeMap<String, To
         // 22: the answer is an error. Every other error of curl means that it has no whole answer.
         let status = if matches!(code, Some(0 | 22)) { status } else { 0 };
         let text = std::fs::read_to_string(&body).unwrap_or_default();
-        (call.path.clone(), Told { status, disposition: word(), error: word(), text, took })
+        (call.path.clone(), LastAnswer { status, disposition: word(), error: word(), text, took })
     };
     super::at_once(calls.len(), one).into_iter().collect()
 }

@@ -21,43 +21,43 @@ pub(crate) struct Attempt {
     pub(crate) answer: Response,
 }
 
-/// The fate of an answer on its way to the client.
+/// Delivery of an answer to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// It arrives.
-    Arrives,
-    /// The connection closes without a byte of it.
-    Closes,
-    /// The connection is reset without a byte of it.
-    Resets,
-    /// The connection closes after half of its body.
-    IsCut,
-    /// Nothing happens until the client closes the connection.
-    IsSilent,
+pub(crate) enum Delivery {
+    /// The whole answer arrives.
+    Whole,
+    /// The connection closes without a byte of the answer.
+    Closed,
+    /// The connection is reset without a byte of the answer.
+    Reset,
+    /// The connection closes after half of the body.
+    Cut,
+    /// No byte arrives until the client closes the connection.
+    Silent,
 }
 
 struct Shared {
     to: SocketAddr,
-    fate: Box<dyn Fn(&Attempt) -> Fate + Send + Sync>,
+    delivery: Box<dyn Fn(&Attempt) -> Delivery + Send + Sync>,
     seen: Mutex<Vec<Seen>>,
 }
 
 /// The relay, on a port of its own.
-pub(crate) struct Tap {
+pub(crate) struct Relay {
     addr: SocketAddr,
     shared: Arc<Shared>,
 }
 
-impl Tap {
-    /// Relays to `to`; each answer meets its `fate`.
+impl Relay {
+    /// Relays to `to`; `delivery` decides how each answer reaches the client.
     pub(crate) fn before(
         to: SocketAddr,
-        fate: impl Fn(&Attempt) -> Fate + Send + Sync + 'static,
+        delivery: impl Fn(&Attempt) -> Delivery + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        let fate = Box::new(fate);
-        let shared = Arc::new(Shared { to, fate, seen: Mutex::default() });
+        let delivery = Box::new(delivery);
+        let shared = Arc::new(Shared { to, delivery, seen: Mutex::default() });
         let relay = Arc::clone(&shared);
         std::thread::spawn(move || {
             for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
@@ -106,19 +106,19 @@ fn serve(stream: &TcpStream, connection: usize, shared: &Shared) -> io::Result<(
         let answer = &attempt.answer;
         let line = format!("HTTP/1.1 {} Relayed", answer.status);
         let bytes = message(&line, &answer.headers, &answer.body);
-        match (shared.fate)(&attempt) {
-            Fate::Arrives => (&*stream).write_all(&bytes)?,
-            Fate::Closes => return stream.shutdown(Shutdown::Both),
-            Fate::Resets => {
+        match (shared.delivery)(&attempt) {
+            Delivery::Whole => (&*stream).write_all(&bytes)?,
+            Delivery::Closed => return stream.shutdown(Shutdown::Both),
+            Delivery::Reset => {
                 // Sent when the last descriptor of the connection is closed.
                 return Ok(rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO))?);
             }
-            Fate::IsCut => {
+            Delivery::Cut => {
                 let half = bytes.len() - answer.body.len().div_ceil(2);
                 (&*stream).write_all(&bytes[..half])?;
                 return stream.shutdown(Shutdown::Both);
             }
-            Fate::IsSilent => return read_head(&mut reader).map(drop),
+            Delivery::Silent => return read_head(&mut reader).map(drop),
         }
         if answer.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
             return stream.shutdown(Shutdown::Both);
