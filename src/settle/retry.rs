@@ -11,10 +11,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
+use crate::idempotency::Record;
 use crate::idempotency::record::Nonce;
-use crate::idempotency::{Record, RecordId};
+use crate::settle::transition::{Advance, Transition, advance};
 use crate::shutdown;
-use crate::store::{Change, Store, StoreError, Swap};
+use crate::store::{Change, Store, StoreError};
 
 /// The pause before the first repetition, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -86,41 +87,37 @@ impl RetryQueue {
 
 async fn retry_until_stored(
     store: Weak<dyn Store>,
-    mut changes: Vec<Change>,
+    changes: Vec<Change>,
     attempt: Nonce,
     _permit: OwnedSemaphorePermit,
 ) {
     let mut pause = FIRST_PAUSE;
     let mut lost = 0;
-    // A weak reference, so that retries never delay the closing of the store.
+    let mut pending = PendingChanges { changes, attempt, made: false };
+    // A weak reference: a change that is repeated does not keep the store open.
     while let Some(store) = store.upgrade() {
-        match store.swap(changes.clone()).await {
-            Ok(Swap::Done) => return,
-            Ok(Swap::Lost { index, winner }) => {
-                let Some(change) = changes.get_mut(index) else { return };
-                if conflict(change, winner.as_deref(), &attempt) == SwapConflict::Made {
+        match advance(&*store, &mut pending).await {
+            Advance::Done => return,
+            Advance::Lost if pending.made => return,
+            Advance::Lost => {
+                lost += 1;
+                if !store.is_shared() || lost == LINGER {
+                    let id = pending.changes.first().map(|change| change.id);
+                    tracing::debug!(
+                        record = ?id,
+                        "an unconfirmed change no longer applies; the present record stands"
+                    );
                     return;
                 }
-                if !rebase(&*store, &mut changes, &attempt).await {
-                    lost += 1;
-                    if !store.is_shared() || lost == LINGER {
-                        let id = changes.get(index).map(|change| change.id);
-                        tracing::debug!(
-                            record = ?id,
-                            "the record was already settled; the change is dropped"
-                        );
-                        return;
-                    }
-                }
             }
-            Err(StoreError::Corrupt { id, reason }) => {
+            Advance::Indeterminate(StoreError::Corrupt { id, reason }) => {
                 tracing::error!(
-                    record = ?id, reason,
-                    "record is unreadable; it is left unchanged and its key stays held"
+                    record = ?id, error = reason,
+                    "the record is unreadable; it is left unchanged and its key stays held"
                 );
                 return;
             }
-            Err(StoreError::Unavailable(_)) => {}
+            Advance::Indeterminate(StoreError::Unavailable(_)) | Advance::Contended => {}
         }
         drop(store);
         sleep(pause).await;
@@ -128,26 +125,42 @@ async fn retry_until_stored(
     }
 }
 
-/// Rebases the changes after this process was declared dead by another: its records became unknown,
-/// its locks were taken, and an operator may have decided. Changes still owned by the attempt are
-/// rebased on the current records, in a single read; the rest is dropped. Returns true if any
-/// change remains.
-async fn rebase(store: &dyn Store, changes: &mut Vec<Change>, attempt: &Nonce) -> bool {
-    let ids: Vec<RecordId> = changes.iter().map(|change| change.id).collect();
-    let Ok(found) = store.get_many(&ids).await else { return false };
-    let mut own = Vec::with_capacity(changes.len());
-    for (change, now) in changes.iter().zip(&found) {
-        let mut change = change.clone();
-        match conflict(&mut change, now.as_ref(), attempt) {
-            SwapConflict::Awaiting | SwapConflict::Untouched => own.push(change),
-            SwapConflict::Made | SwapConflict::Nothing | SwapConflict::Other => {}
+/// Changes that the store did not confirm, on their way again.
+struct PendingChanges {
+    changes: Vec<Change>,
+    attempt: Nonce,
+    /// An earlier try made the changes after all.
+    made: bool,
+}
+
+impl Transition for PendingChanges {
+    fn changes(&mut self) -> Vec<Change> {
+        self.changes.clone()
+    }
+
+    /// A process that was taken for dead finds its records unknown and its serialize locks removed,
+    /// and an operator may have decided about some records. Changes of records that are still this
+    /// attempt's own apply to the present records; the others are left out.
+    fn rebase(&mut self, present: Vec<Option<Record>>) -> bool {
+        let mut own = Vec::with_capacity(self.changes.len());
+        for (change, now) in self.changes.iter().zip(&present) {
+            let mut change = change.clone();
+            match conflict(&mut change, now.as_ref(), &self.attempt) {
+                SwapConflict::Made => {
+                    // All changes of a swap are made, or none.
+                    self.made = true;
+                    return false;
+                }
+                SwapConflict::Awaiting | SwapConflict::Untouched => own.push(change),
+                SwapConflict::Nothing | SwapConflict::Other => {}
+            }
         }
+        if own.is_empty() {
+            return false;
+        }
+        self.changes = own;
+        true
     }
-    if own.is_empty() {
-        return false;
-    }
-    *changes = own;
-    true
 }
 
 /// Reason for a lost swap.

@@ -18,10 +18,8 @@ use crate::idempotency::history::Note;
 use crate::idempotency::retention::Retention;
 use crate::idempotency::settle::{Settlement, SettlementError};
 use crate::idempotency::{Record, RecordId};
-use crate::store::{Change, Swap};
-
-/// Tries of a decision on a record that changed meanwhile and still fits.
-const MAX_TRIES: usize = 4;
+use crate::settle::transition::{Advance, Transition, advance};
+use crate::store::Change;
 
 /// Author of decisions without a name: the API knows a single token.
 const SOMEBODY: &str = "operator";
@@ -151,40 +149,78 @@ async fn change(
 async fn made(
     state: &AdminState,
     id: RecordId,
-    mut decide: impl FnMut(&AdminState, &Record) -> Result<Option<Record>, ApiError>,
+    decide: impl FnMut(&AdminState, &Record) -> Result<Option<Record>, ApiError> + Send,
 ) -> Result<Value, ApiError> {
     let found = state.store.get(id).await.map_err(|error| ApiError::unread(&error))?;
-    let mut found = found.and_then(|record| view::current_as_it_is(record, state.store.now()));
-    let first = found.as_ref().map(|record| record.attempt);
-    for _ in 0..MAX_TRIES {
-        let Some(record) = found else { break };
-        if first != Some(record.attempt) {
-            return Err(changed());
-        }
-        let Some(next) = decide(state, &record)? else {
-            // Somebody decided it before, and may not have come to tell everybody.
+    let found = found.and_then(|record| view::current_as_it_is(record, state.store.now()));
+    let record = found.ok_or_else(ApiError::no_record)?;
+    let mut decision = Decision { state, id, record, decide, next: None, refused: None };
+    let ended = advance(&*state.store, &mut decision).await;
+    let Decision { record, next, refused, .. } = decision;
+    if let Some(error) = refused {
+        return Err(error);
+    }
+    match (ended, next) {
+        (Advance::Done, Some(next)) => {
+            log(&id, &next);
             tell(state, &id).await;
-            return Ok(detail(&id, &record));
-        };
-        let change = Change { id, expect: Some(record.version), put: Some(next.clone().into()) };
-        match state.store.swap(vec![change]).await {
-            Ok(Swap::Done) => {
-                log(&id, &next);
-                tell(state, &id).await;
-                return Ok(detail(&id, &next));
-            }
-            Ok(Swap::Lost { winner, .. }) => found = winner.map(|winner| *winner),
-            Err(error) => {
-                tracing::warn!(
-                    record = %id, %error,
-                    "the store did not confirm an operator's decision; the decision may be recorded"
-                );
-                tell(state, &id).await;
-                return Err(ApiError::unsure(&error));
-            }
+            Ok(detail(&id, &next))
+        }
+        (Advance::Done, None) => {
+            // Decided before; the operator of that decision may not have notified the replicas.
+            tell(state, &id).await;
+            Ok(detail(&id, &record))
+        }
+        (Advance::Lost | Advance::Contended, _) => Err(changed()),
+        (Advance::Indeterminate(error), _) => {
+            tracing::warn!(
+                record = %id, %error,
+                "the store did not confirm an operator's decision; the decision may be recorded"
+            );
+            tell(state, &id).await;
+            Err(ApiError::unsure(&error))
         }
     }
-    Err(if first.is_none() { ApiError::no_record() } else { changed() })
+}
+
+/// A decision about the attempt that the operator looked at.
+struct Decision<'a, D> {
+    state: &'a AdminState,
+    id: RecordId,
+    record: Record,
+    decide: D,
+    next: Option<Arc<Record>>,
+    /// Reason why the decision does not fit the present record.
+    refused: Option<ApiError>,
+}
+
+impl<D> Transition for Decision<'_, D>
+where
+    D: FnMut(&AdminState, &Record) -> Result<Option<Record>, ApiError> + Send,
+{
+    fn changes(&mut self) -> Vec<Change> {
+        self.next = match (self.decide)(self.state, &self.record) {
+            Ok(next) => next.map(Arc::new),
+            Err(error) => {
+                self.refused = Some(error);
+                None
+            }
+        };
+        let expect = Some(self.record.version);
+        let change = |put| Change { id: self.id, expect, put: Some(put) };
+        self.next.clone().map(change).into_iter().collect()
+    }
+
+    fn rebase(&mut self, present: Vec<Option<Record>>) -> bool {
+        self.next = None;
+        match present.into_iter().next().flatten() {
+            Some(record) if record.attempt == self.record.attempt => {
+                self.record = record;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
 }
 
 fn changed() -> ApiError {

@@ -15,10 +15,10 @@ use crate::items::{self, BatchDecision, BatchPlan, ItemDecision};
 use crate::problem::Problem;
 use crate::proxy::answer::AnswerResult;
 use crate::proxy::reply;
-use crate::proxy::request::claim::MAX_TRIES;
 use crate::proxy::request::read as request_read;
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
+use crate::settle::transition::MAX_TRIES;
 
 /// A batch before its claim.
 pub(crate) struct Claiming<'a> {

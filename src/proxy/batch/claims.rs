@@ -17,11 +17,12 @@ use crate::items::BatchPlan;
 use crate::nonce;
 use crate::problem::Problem;
 use crate::proxy::reply;
-use crate::proxy::request::claim::{MAX_TRIES, first_version};
+use crate::proxy::request::claim::first_version;
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 use crate::settle::retry::RetryKind;
-use crate::store::{Change, StoreError, Swap};
+use crate::settle::transition::{Advance, Transition, advance};
+use crate::store::{Change, Swap};
 
 /// A durable claim of items of a batch. A drop without a recorded outcome (a panic, a runtime
 /// shutdown) queues the outcome "unknown".
@@ -198,59 +199,54 @@ impl ClaimedItems {
     pub(crate) async fn record(
         &mut self,
         forget: bool,
-        next: impl Fn(usize, &Ledger) -> Result<Ledger, LedgerError>,
+        next: impl Fn(usize, &Ledger) -> Result<Ledger, LedgerError> + Send + Sync,
     ) -> Recorded {
-        let mut decided = Vec::new();
-        for _ in 0..MAX_TRIES {
-            let (changes, mut records) = self.outcome(forget, &next);
-            match self.gateway.store.swap(changes).await {
-                Ok(Swap::Done) => {
-                    self.settled = true;
-                    for (entry, (_, record)) in self.items.iter_mut().zip(&records) {
-                        entry.record = record.clone();
-                    }
-                    if !self.keeps_locks {
-                        self.locks.clear();
-                    }
-                    records.append(&mut decided);
-                    return Recorded { records, durable: true };
+        let gateway = self.gateway.clone();
+        let mut transition = ItemsTransition {
+            claimed: self,
+            forget,
+            next,
+            records: Vec::new(),
+            decided: Vec::new(),
+        };
+        let ended = advance(&*gateway.store, &mut transition).await;
+        let unconfirmed = match &ended {
+            Advance::Indeterminate(_) => transition.changes(),
+            Advance::Done | Advance::Lost | Advance::Contended => Vec::new(),
+        };
+        let ItemsTransition { mut records, mut decided, .. } = transition;
+        match ended {
+            Advance::Done => {
+                self.settled = true;
+                for (entry, (_, record)) in self.items.iter_mut().zip(&records) {
+                    entry.record = record.clone();
                 }
-                Ok(Swap::Lost { index, .. }) => {
-                    let id = self.items.get(index).map(|entry| entry.id);
-                    match self.rebase(&mut decided).await {
-                        Ok(true) => continue,
-                        Ok(false) => {
-                            self.settled = true;
-                            tracing::error!(
-                                record = ?id,
-                                "the record of an item is missing; the outcome of the batch was \
-                                 not recorded"
-                            );
-                            self.release_locks().await;
-                        }
-                        Err(error) => {
-                            tracing::error!(
-                                %error,
-                                "the records of a batch could not be read; their outcome is retried"
-                            );
-                            let (changes, _) = self.outcome(forget, &next);
-                            self.finish_later(changes, RetryKind::Outcome);
-                        }
-                    }
+                if !self.keeps_locks {
+                    self.locks.clear();
                 }
-                Err(error) => {
-                    tracing::error!(
-                        %error,
-                        "the outcome of a batch could not be recorded; it is retried"
-                    );
-                    let (changes, _) = self.outcome(forget, &next);
-                    self.finish_later(changes, RetryKind::Outcome);
-                }
+                records.append(&mut decided);
+                return Recorded { records, durable: true };
             }
-            return Recorded { records, durable: false };
+            Advance::Lost => {
+                self.settled = true;
+                tracing::error!(
+                    "a claimed item has no record any more; its outcome is not recorded"
+                );
+                self.release_locks().await;
+            }
+            Advance::Contended => {
+                tracing::error!(
+                    "the records of a batch kept changing; the batch's outcome is not recorded"
+                );
+            }
+            Advance::Indeterminate(error) => {
+                tracing::error!(
+                    %error,
+                    "the store did not confirm the outcome of a batch; the change is repeated"
+                );
+                self.finish_later(unconfirmed, RetryKind::Outcome);
+            }
         }
-        tracing::error!("the records of a batch kept changing; its outcome was not recorded");
-        let (_, records) = self.outcome(forget, &next);
         Recorded { records, durable: false }
     }
 
@@ -289,35 +285,6 @@ impl ClaimedItems {
             changes.extend(self.locks.give_back());
         }
         (changes, records)
-    }
-
-    /// Reloads the items. Items decided by an operator no longer belong to the attempt and are
-    /// moved to `decided`. Returns false if an item is missing.
-    async fn rebase(
-        &mut self,
-        decided: &mut Vec<(usize, Arc<Record>)>,
-    ) -> Result<bool, StoreError> {
-        let ids = self.items.iter().map(|entry| entry.id).chain(self.locks.ids());
-        let ids: Vec<RecordId> = ids.collect();
-        let mut found = self.gateway.store.get_many(&ids).await?;
-        let locks = found.split_off(self.items.len().min(found.len()));
-        self.locks.retain(&locks);
-        let Some(found) = found.into_iter().collect::<Option<Vec<Record>>>() else {
-            return Ok(false);
-        };
-        for (mut entry, now) in std::mem::take(&mut self.items).into_iter().zip(found) {
-            if now.awaits(&entry.record.attempt) {
-                entry.record = Arc::new(now);
-                self.items.push(entry);
-            } else {
-                tracing::warn!(
-                    record = ?entry.id,
-                    "an item was already settled by an operator or another process"
-                );
-                decided.push((entry.at, Arc::new(now)));
-            }
-        }
-        Ok(true)
     }
 
     /// Queues changes not confirmed by the store, for retries until the store has the changes.
@@ -385,6 +352,53 @@ impl ClaimedItems {
     /// Number of claimed items.
     pub(crate) fn len(&self) -> usize {
         self.items.len()
+    }
+}
+
+/// The claimed items on their way to their outcome.
+struct ItemsTransition<'a, N> {
+    claimed: &'a mut ClaimedItems,
+    /// Remove items about which nothing is known afterwards.
+    forget: bool,
+    next: N,
+    /// The records after the last changes, by place in the batch.
+    records: Vec<(usize, Arc<Record>)>,
+    /// Present records of items that somebody else settled; not this attempt's any more.
+    decided: Vec<(usize, Arc<Record>)>,
+}
+
+impl<N> Transition for ItemsTransition<'_, N>
+where
+    N: Fn(usize, &Ledger) -> Result<Ledger, LedgerError> + Send + Sync,
+{
+    fn changes(&mut self) -> Vec<Change> {
+        let (changes, records) = self.claimed.outcome(self.forget, &self.next);
+        self.records = records;
+        changes
+    }
+
+    fn rebase(&mut self, mut present: Vec<Option<Record>>) -> bool {
+        let claimed = &mut *self.claimed;
+        let locks = present.split_off(claimed.items.len().min(present.len()));
+        if !claimed.keeps_locks {
+            claimed.locks.retain(&locks);
+        }
+        let Some(present) = present.into_iter().collect::<Option<Vec<Record>>>() else {
+            return false;
+        };
+        for (mut entry, now) in std::mem::take(&mut claimed.items).into_iter().zip(present) {
+            if now.awaits(&entry.record.attempt) {
+                entry.record = Arc::new(now);
+                claimed.items.push(entry);
+            } else {
+                tracing::warn!(
+                    record = ?entry.id,
+                    "another process or an operator settled the item first; its state stands"
+                );
+                self.decided.push((entry.at, Arc::new(now)));
+            }
+        }
+        true
     }
 }
 

@@ -56,11 +56,6 @@ impl SerializeRecords {
         })
     }
 
-    /// Record ids of the locks.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = RecordId> {
-        self.0.iter().map(|(id, _)| *id)
-    }
-
     /// Record id of the lock at position `at`.
     pub(crate) fn id(&self, at: usize) -> Option<RecordId> {
         self.0.get(at).map(|(id, _)| *id)

@@ -17,11 +17,8 @@ use crate::proxy::reply::{self, Reply};
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 use crate::settle::retry::RetryKind;
-use crate::store::{Change, StoreError, Swap};
-
-/// Maximum number of claim attempts on a changing record. Every attempt loses to a concurrent
-/// change, so the limit is only reached under a fault.
-pub(crate) const MAX_TRIES: usize = 8;
+use crate::settle::transition::{Advance, ClaimTransition, MAX_TRIES, Transition as _, advance};
+use crate::store::{Change, Swap};
 
 /// Contents of a new record.
 pub(crate) struct ClaimDraft<'a> {
@@ -135,52 +132,31 @@ impl Claimed {
         self.id
     }
 
-    /// Records a final answer for later duplicates.
-    ///
-    /// A process declared dead by another finds its record unknown. As long as no operator has
-    /// decided, the answer of the process's own attempt is authoritative and settles the record.
+    /// Records a final answer and makes it known to later duplicates.
     pub(crate) async fn complete(&mut self, answer: Answer) -> Settled {
         let (now, retention) = (self.gateway.store.now(), self.retention);
-        for _ in 0..MAX_TRIES {
-            let dropped = self.gateway.cache.generation();
-            let next = Arc::new(self.record.completed(answer.clone(), retention, now));
-            let expires = next.expires();
-            match self.put(Some(next)).await {
-                Ok(Swap::Done) => {
-                    if self.gateway.store.is_shared() {
-                        // Cached, so that an early retry is answered even during an outage of the
-                        // store.
-                        self.gateway.cache.put_completed(self.id, &self.record, dropped);
-                    }
-                    return Settled::Recorded { expires, completed: now };
+        let cache = self.gateway.cache.clone();
+        let (mut generation, mut expires) = (cache.generation(), None);
+        let ended = self
+            .advance(true, |record| {
+                // Read before each swap: a purge in between must keep the answer out of the cache.
+                generation = cache.generation();
+                let next = record.completed(answer.clone(), retention, now);
+                expires = next.expires();
+                Some(Arc::new(next))
+            })
+            .await;
+        match ended {
+            Ended::Done => {
+                if self.gateway.store.is_shared() {
+                    // A retry that comes soon is answered though the store is away meanwhile.
+                    cache.put_completed(self.id, &self.record, generation);
                 }
-                Ok(Swap::Lost { winner: Some(winner), .. })
-                    if winner.awaits(&self.record.attempt) =>
-                {
-                    self.record = winner.into();
-                }
-                Ok(Swap::Lost { winner, .. }) => {
-                    tracing::warn!(
-                        record = ?self.id,
-                        "the record was already settled by an operator or another process"
-                    );
-                    return Settled::Otherwise(Existing(winner, dropped));
-                }
-                Err(error) => {
-                    tracing::error!(
-                        record = ?self.id, %error,
-                        "the outcome could not be recorded; it is retried"
-                    );
-                    self.finish_later(Some(self.record.completed(answer, retention, now).into()));
-                    return Settled::NotRecorded;
-                }
+                Settled::Recorded { expires, completed: now }
             }
+            Ended::Lost(winner) => Settled::Otherwise(Existing(winner, generation)),
+            Ended::NotRecorded => Settled::NotRecorded,
         }
-        tracing::error!(
-            record = ?self.id,
-            "the record kept changing; its outcome was not recorded"
-        );
-        Settled::NotRecorded
     }
 
     /// The reply of a record settled by an operator or another process. Call only for an actual
@@ -190,64 +166,79 @@ impl Claimed {
         settled_by_other(&self.gateway, self.id, existing, &self.record).await
     }
 
-    /// Records an unknown outcome.
+    /// Records that nobody knows the outcome. A record that is unknown already stays as it is.
     pub(crate) async fn lose(&mut self, reason: UnknownReason) {
-        let next = self.record.lost(reason, self.gateway.store.now());
-        self.put_or_later(Some(next.into())).await;
+        let now = self.gateway.store.now();
+        self.advance(false, |record| Some(Arc::new(record.lost(reason, now)))).await;
     }
 
-    /// Frees the key: the backend has certainly not acted. Earlier decisions of operators are kept.
-    /// Also applies after another process declared this process dead and the outcome unknown.
+    /// Frees the key: the backend has certainly not acted. Earlier decisions of operators about the
+    /// record are kept.
     pub(crate) async fn release(&mut self) {
-        for _ in 0..MAX_TRIES {
-            let next = self.record.freed(self.retention, self.gateway.store.now()).map(Arc::new);
-            match self.put_or_later(next).await {
-                Some(winner) if winner.awaits(&self.record.attempt) => self.record = winner.into(),
-                _ => return,
-            }
-        }
+        let (now, retention) = (self.gateway.store.now(), self.retention);
+        self.advance(true, |record| record.freed(retention, now).map(Arc::new)).await;
     }
 
-    /// Writes `next`, or queues the write. Returns the conflicting record after a lost swap.
-    async fn put_or_later(&mut self, next: Option<Arc<Record>>) -> Option<Box<Record>> {
-        match self.put(next.clone()).await {
-            Ok(Swap::Done) => None,
-            Ok(Swap::Lost { winner, .. }) => {
+    /// Changes the record by `step`; with `from_unknown` also where this process was taken for dead
+    /// and nobody else has decided since. A change that the store does not confirm is repeated in
+    /// the background.
+    async fn advance(
+        &mut self,
+        from_unknown: bool,
+        step: impl FnMut(&Record) -> Option<Arc<Record>> + Send,
+    ) -> Ended {
+        let mut transition = ClaimTransition::new(self.id, self.record.clone(), step);
+        if from_unknown {
+            transition = transition.with_rebase();
+        }
+        let ended = advance(&*self.gateway.store, &mut transition).await;
+        self.settled = true;
+        match ended {
+            Advance::Done => {
+                self.record = transition.into_record();
+                Ended::Done
+            }
+            Advance::Lost => {
                 tracing::warn!(
                     record = ?self.id,
-                    "the record was already settled by an operator or another process"
+                    "another process or an operator settled the record first; its state stands"
                 );
-                winner
+                self.record = transition.record;
+                Ended::Lost(transition.winner)
             }
-            Err(error) => {
+            Advance::Contended => {
+                tracing::error!(
+                    record = ?self.id,
+                    "the record kept changing; the outcome of its call is not recorded"
+                );
+                Ended::NotRecorded
+            }
+            Advance::Indeterminate(error) => {
                 tracing::error!(
                     record = ?self.id, %error,
-                    "the record could not be updated; the update is retried"
+                    "the store did not confirm the outcome of a call; the change is repeated"
                 );
-                self.finish_later(next);
-                None
+                self.record = transition.record.clone();
+                self.finish_later(transition.changes());
+                Ended::NotRecorded
             }
         }
     }
 
-    /// Queues a change not confirmed by the store, for retries until the store has the change.
-    fn finish_later(&mut self, put: Option<Arc<Record>>) {
+    /// Queues changes that the store did not confirm, to be repeated until the store has them.
+    fn finish_later(&mut self, changes: Vec<Change>) {
         self.settled = true;
-        let change = Change { id: self.id, expect: Some(self.record.version), put };
         let outcome = (self.record.attempt, RetryKind::Outcome);
-        self.gateway.retries.finish(&self.gateway.store, vec![change], outcome);
+        self.gateway.retries.finish(&self.gateway.store, changes, outcome);
     }
+}
 
-    async fn put(&mut self, next: Option<Arc<Record>>) -> Result<Swap, StoreError> {
-        let expect = Some(self.record.version);
-        let change = Change { id: self.id, expect, put: next.clone() };
-        let swap = self.gateway.store.swap(vec![change]).await?;
-        self.settled = true;
-        if let (Swap::Done, Some(next)) = (&swap, next) {
-            self.record = next;
-        }
-        Ok(swap)
-    }
+/// End of a change by the attempt that holds the claim.
+enum Ended {
+    Done,
+    /// The present record, which somebody else put.
+    Lost(Option<Box<Record>>),
+    NotRecorded,
 }
 
 impl Drop for Claimed {
@@ -256,7 +247,8 @@ impl Drop for Claimed {
             return;
         }
         let next = self.record.lost(UnknownReason::ProcessEnded, self.gateway.store.now());
-        self.finish_later(Some(next.into()));
+        let (id, expect) = (self.id, Some(self.record.version));
+        self.finish_later(vec![Change { id, expect, put: Some(next.into()) }]);
     }
 }
 

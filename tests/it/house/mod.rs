@@ -24,6 +24,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "nonce",
             "percent",
             "problem",
+            "settle",
             "shutdown",
             "store",
         ],

@@ -1,0 +1,122 @@
+//! The compare-and-swap loop through which every durable change after a claim goes.
+//!
+//! A [`Transition`] computes the changes from the records as it knows them. When another process or
+//! an operator changed a record first, the transition is rebased on the present records, or ends
+//! there. The loop never repeats a swap whose fate is unknown: the caller either reports that or
+//! hands the changes to [`super::retry`].
+
+use std::sync::Arc;
+
+use crate::idempotency::record::Nonce;
+use crate::idempotency::{Record, RecordId};
+use crate::store::{Change, Store, StoreError, Swap};
+
+/// Swaps of one transition. Each lost one means that another process changed a record in between,
+/// so the limit is reached under a fault only.
+pub(crate) const MAX_TRIES: usize = 8;
+
+/// Records on the way to their next state, all changed in one durable write or none.
+pub(crate) trait Transition {
+    /// The changes of the records as this transition knows them. Empty when nothing is to be changed.
+    fn changes(&mut self) -> Vec<Change>;
+
+    /// Takes over the present records after a lost swap, in the order of the last changes. Returns
+    /// `true` when the transition still applies and has new changes to offer.
+    fn rebase(&mut self, present: Vec<Option<Record>>) -> bool;
+}
+
+/// End of a transition.
+#[derive(Debug)]
+pub(crate) enum Advance {
+    /// The changes are durable, or there were none.
+    Done,
+    /// The present records leave nothing to change; this transition changed nothing.
+    Lost,
+    /// The store did not confirm the changes, which may be durable or become so.
+    Indeterminate(StoreError),
+    /// Records kept changing for [`MAX_TRIES`] swaps; this transition changed nothing.
+    Contended,
+}
+
+/// Swaps until the changes are durable or no longer apply.
+pub(crate) async fn advance<T: Transition + Send>(
+    store: &dyn Store,
+    transition: &mut T,
+) -> Advance {
+    for _ in 0..MAX_TRIES {
+        let changes = transition.changes();
+        if changes.is_empty() {
+            return Advance::Done;
+        }
+        let ids: Vec<RecordId> = changes.iter().map(|change| change.id).collect();
+        let present = match store.swap(changes).await {
+            Ok(Swap::Done) => return Advance::Done,
+            // The winner of a single change is the present record already.
+            Ok(Swap::Lost { winner, .. }) if ids.len() == 1 => vec![winner.map(|winner| *winner)],
+            Ok(Swap::Lost { .. }) => match store.get_many(&ids).await {
+                Ok(present) => present,
+                Err(error) => return Advance::Indeterminate(error),
+            },
+            Err(error) => return Advance::Indeterminate(error),
+        };
+        if !transition.rebase(present) {
+            return Advance::Lost;
+        }
+    }
+    Advance::Contended
+}
+
+/// The transition of a single record by the attempt that holds its claim.
+pub(crate) struct ClaimTransition<S> {
+    id: RecordId,
+    attempt: Nonce,
+    /// The record as this attempt knows it; after [`Advance::Done`] the record that was put.
+    pub(crate) record: Arc<Record>,
+    /// The record that ended the transition, after [`Advance::Lost`].
+    pub(crate) winner: Option<Box<Record>>,
+    step: S,
+    rebases: bool,
+    next: Option<Arc<Record>>,
+}
+
+impl<S: FnMut(&Record) -> Option<Arc<Record>>> ClaimTransition<S> {
+    /// The transition from `record` by `step`, which returns the next record, or `None` to remove
+    /// the record.
+    pub(crate) fn new(id: RecordId, record: Arc<Record>, step: S) -> Self {
+        let attempt = record.attempt;
+        Self { id, attempt, record, winner: None, step, rebases: false, next: None }
+    }
+
+    /// Settles the record also when its process was taken for dead meanwhile and the record is
+    /// therefore unknown. While nobody else has decided, the knowledge of this attempt is the truth.
+    pub(crate) fn with_rebase(self) -> Self {
+        Self { rebases: true, ..self }
+    }
+
+    /// The record after the transition, where the transition put one.
+    pub(crate) fn into_record(self) -> Arc<Record> {
+        self.next.unwrap_or(self.record)
+    }
+}
+
+impl<S: FnMut(&Record) -> Option<Arc<Record>>> Transition for ClaimTransition<S> {
+    fn changes(&mut self) -> Vec<Change> {
+        self.next = (self.step)(&self.record);
+        let expect = Some(self.record.version);
+        vec![Change { id: self.id, expect, put: self.next.clone() }]
+    }
+
+    fn rebase(&mut self, present: Vec<Option<Record>>) -> bool {
+        self.next = None;
+        match present.into_iter().next().flatten() {
+            Some(record) if self.rebases && record.awaits(&self.attempt) => {
+                self.record = Arc::new(record);
+                true
+            }
+            other => {
+                self.winner = other.map(Box::new);
+                false
+            }
+        }
+    }
+}
