@@ -1,5 +1,5 @@
 //! Clients of other people with retry loops of their own: whatever is lost, each operation executes
-//! at most once, each loop ends, and a lost answer is last before a till gives up.
+//! at most once, each loop ends, and the caller learns of a lost answer before a till gives up.
 //!
 //! The rows of each client are those of the table in `docs/clients.md`.
 
@@ -98,7 +98,7 @@ const REQUESTS: [&str; 14] = [
     "reused: 1 × 422 rejected",
 ];
 
-pub(crate) fn path(fault: &str) -> String {
+fn path(fault: &str) -> String {
     format!("/v1/{fault}")
 }
 
@@ -169,7 +169,9 @@ impl Chain {
             route.push_str("\noutcome.unknown = [408, 409, 502, 503, 504]");
             setup = setup.replacing(backend.addr().to_string(), behind.addr().to_string());
         }
-        let gateway = setup.route(&route).start();
+        let other_name = "name = \"other\"\nmethods = [\"POST\", \"DELETE\"]\n\
+             path = \"/v2/{fault}\"\nkey.header = \"paypal-request-id\"";
+        let gateway = setup.route(&route).route(other_name).start();
         let relay = Relay::before(gateway.addr, delivery);
         let before = hops.map(|kind| Hop::before(relay.addr(), kind));
         Self { backend, gateway, hops: before.zip(behind), relay }

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use crate::clients::{Chain, backend_with_faults, check, path};
+use crate::clients::{Chain, backend_with_faults, check};
 use crate::servers::{Hop, HopKind};
 use crate::support::programs::Program;
 use crate::support::{Conn, Request, at_once};
@@ -33,8 +33,10 @@ fn check_hops(kind: HopKind) {
 fn check_without_body(kind: HopKind) {
     let chain = Chain::start("ietf", Some(kind));
     for fault in ["closes", "resets", "front-closes", "front-resets"] {
-        for target in send_without_body(chain.addr(), fault) {
-            assert_eq!(chain.backend.calls_to(&target), 1, "{kind:?}: {target}");
+        for folder in ["/v1", "/v2"] {
+            for target in send_without_body(chain.addr(), folder, fault) {
+                assert_eq!(chain.backend.calls_to(&target), 1, "{kind:?}: {target}");
+            }
         }
     }
 }
@@ -42,14 +44,14 @@ fn check_without_body(kind: HopKind) {
 /// Requests without a body for this fault, each on a connection that has been used; gives their
 /// targets.
 #[track_caller]
-fn send_without_body(to: SocketAddr, fault: &str) -> Vec<String> {
+fn send_without_body(to: SocketAddr, folder: &str, fault: &str) -> Vec<String> {
     let mut targets = Vec::new();
     for method in ["POST", "DELETE"] {
         for number in 0..TRIES {
             let key = format!("{fault}-{method}-{number}");
-            let target = format!("{}?{method}-{number}", path(fault));
+            let target = format!("{folder}/{fault}?{method}-{number}");
             let mut conn = Conn::open(to);
-            conn.write(without_body(method, &path("none"), &format!("first-{key}")));
+            conn.write(without_body(method, &format!("{folder}/none"), &format!("first-{key}")));
             assert_eq!(conn.read().status, 200, "{target}");
             conn.write(without_body(method, &target, &key));
             // A hop may give up without an answer.
@@ -60,8 +62,12 @@ fn send_without_body(to: SocketAddr, fault: &str) -> Vec<String> {
     targets
 }
 
+/// A request of a client that sets every name of the header, to be safe.
 fn without_body(method: &str, target: &str, key: &str) -> Vec<u8> {
-    let request = Request::new(method, target).key(key);
+    let mut request = Request::new(method, target);
+    for name in ["idempotency-key", "x-idempotency-key", "paypal-request-id"] {
+        request = request.header(name, key);
+    }
     if method == "POST" { request.body(b"").bytes() } else { request.bytes() }
 }
 
@@ -86,7 +92,7 @@ fn check_repeats(kind: HopKind, method: &str, calls: usize) {
     let backend = backend_with_faults();
     let hop = Hop::before(backend.addr(), kind);
     for fault in ["closes", "resets"] {
-        let targets = send_without_body(hop.addr(), fault);
+        let targets = send_without_body(hop.addr(), "/v1", fault);
         for target in targets.iter().filter(|target| target.contains(method)) {
             assert_eq!(backend.calls_to(target), calls, "{kind:?}: {target}");
         }
