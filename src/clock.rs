@@ -1,7 +1,7 @@
-//! The one place that reads the wall clock.
+//! The only reader of the wall clock.
 //!
-//! Wall-clock time decides retention only, so a jump can do no more harm than keep an answer too long
-//! or too short. Waits and timeouts use `tokio::time::Instant`, which cannot jump.
+//! Wall-clock time decides retention only, so a jump can at worst keep an answer too long or too
+//! short. Waits and timeouts use `tokio::time::Instant`, which cannot jump.
 
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -28,14 +28,14 @@ impl Timestamp {
         Self(self.0.saturating_add(millis(duration)))
     }
 
-    /// Duration from this time until `later`; zero unless `later` is later.
+    /// Duration from this time until `later`; zero if `later` is in the past.
     pub fn until(self, later: Self) -> Duration {
         Duration::from_millis(later.0.saturating_sub(self.0))
     }
 
     /// Conversion to the standard library's type, for formatting.
     pub fn to_system_time(self) -> SystemTime {
-        // Year 9999 is the last an HTTP-date can name; later times print as that.
+        // Year 9999 is the last representable in an HTTP-date; later times are printed as the last.
         const LAST_HTTP_DATE: u64 = 253_402_300_799;
         UNIX_EPOCH + Duration::from_secs((self.0 / 1000).min(LAST_HTTP_DATE))
     }
@@ -43,7 +43,7 @@ impl Timestamp {
     /// Formats as an HTTP-date (RFC 9110 section 5.6.7).
     pub fn to_http_date(self) -> String {
         thread_local! {
-            /// The last one that was asked for: under load, many requests ask within one second.
+            /// The last formatted second: under load, many requests share a second.
             static LAST: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
         }
         LAST.with_borrow_mut(|(second, text)| {
@@ -69,15 +69,15 @@ pub fn now() -> Timestamp {
     Timestamp(millis(since_epoch))
 }
 
-/// Time since some fixed point in the past, which goes on while the machine sleeps and never jumps:
-/// leases are counted in it.
+/// Time since a fixed point in the past, continuing while the machine sleeps, without jumps. Leases
+/// are measured in this time.
 pub fn uptime() -> Duration {
     #[cfg(target_os = "linux")]
     {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
     }
-    // Elsewhere a machine that slept may take itself for alive for a moment too long.
+    // On other systems a machine waking from sleep may consider itself alive for a moment too long.
     #[cfg(not(target_os = "linux"))]
     {
         static START: std::sync::LazyLock<std::time::Instant> =
@@ -99,7 +99,7 @@ pub fn rfc3339(at: Timestamp) -> String {
 const LAST_DAY: u64 = 2_932_896;
 
 /// Year, month and day of a day counted from 1970-01-01 in the proleptic Gregorian calendar,
-/// reckoned in years that start in March, so that the leap day comes last.
+/// computed in years starting in March, so that the leap day comes last.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let era = days / 146_097;

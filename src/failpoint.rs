@@ -1,8 +1,8 @@
-//! Failpoints: places at which tests end or stop a debug build, to prove what that leaves behind.
+//! Failpoints: positions at which tests kill or stop a debug build, to prove the state left behind.
 //! Release builds contain none.
 //!
-//! `ONCEGATE_CRASH_AT=after-claim:3` ends the process with SIGKILL at the third passage,
-//! `ONCEGATE_PAUSE_AT=after-claim:3` stops it there with SIGSTOP.
+//! `ONCEGATE_CRASH_AT=after-claim:3` kills the process with SIGKILL at the third passage,
+//! `ONCEGATE_PAUSE_AT=after-claim:3` stops the process there with SIGSTOP.
 
 #[cfg(debug_assertions)]
 use std::sync::OnceLock;
@@ -12,24 +12,24 @@ use std::sync::atomic::{AtomicI64, Ordering};
 #[cfg(debug_assertions)]
 use rustix::process::Signal;
 
-/// A failpoint, in the order in which a fresh request passes them.
+/// A failpoint, in the order of a new request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Point {
     /// Before the claim is handed to the store.
     BeforeClaim,
-    /// The claim is durable, nothing was sent.
+    /// The claim is durable, and the request was not sent.
     AfterClaim,
     /// The backend has the request, and the head of its answer has arrived.
     AfterDispatch,
-    /// The whole answer has arrived and is not stored yet.
+    /// The complete answer has arrived and is not stored yet.
     AfterAnswer,
-    /// The outcome is durable, the client has not been told.
+    /// The outcome is durable, and the client has no answer yet.
     AfterCompletion,
-    /// The embedded store's log goes on in its other file.
+    /// The embedded store's log switches to its second file.
     AfterRotation,
     /// The embedded store is about to checkpoint a generation.
     BeforeCheckpoint,
-    /// An entry of a checkpoint is written, not all of them.
+    /// The entries of a checkpoint are partly written.
     DuringCheckpoint,
     /// The checkpoint is durable; the file of the log can be overwritten.
     AfterCheckpoint,
@@ -37,8 +37,8 @@ pub enum Point {
     AfterCompaction,
 }
 
-/// Bytes of a file of the embedded store's log; a debug build can be told to take fewer, so that a
-/// test fills some: `ONCEGATE_LOG_SEGMENT=65536`.
+/// Size of a file of the embedded store's log. In a debug build, `ONCEGATE_LOG_SEGMENT=65536` sets
+/// a smaller size, so that a test fills several files.
 pub fn log_segment(usual: u64) -> u64 {
     #[cfg(debug_assertions)]
     {
@@ -75,13 +75,14 @@ impl Order {
         if self.place == place && self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
             let me = rustix::process::getpid();
             let _ = rustix::process::kill_process(me, signal);
-            // Any thread of the process may take the signal; this one must not go on until then.
+            // Any thread of the process may receive the signal; the current thread must not
+            // continue before.
             std::thread::sleep(SIGNAL_TAKES);
         }
     }
 }
 
-/// Ends or stops the process here if the environment orders it.
+/// Kills or stops the process at this point if the environment requests so.
 #[cfg(debug_assertions)]
 pub fn point(here: Point) {
     static ORDERS: OnceLock<[(Option<Order>, Signal); 2]> = OnceLock::new();
@@ -110,6 +111,6 @@ pub fn point(here: Point) {
     }
 }
 
-/// Nothing, in a release build.
+/// Does nothing in a release build.
 #[cfg(not(debug_assertions))]
 pub fn point(_here: Point) {}

@@ -6,8 +6,8 @@ use clap::Parser as _;
 use oncegate::cli::{self, Cli, Command, Exit};
 use oncegate::{commands, observe::log};
 
-/// Requests are taken in on one thread and written down on another; the system's allocator pays for
-/// that with a third of the gateway's own work.
+/// Memory of a request is allocated on a thread and freed on a different thread; with the system's
+/// allocator this costs a third of the gateway's own work.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

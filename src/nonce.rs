@@ -1,18 +1,18 @@
-//! Random names of attempts and requests, and random first versions.
+//! Random ids of attempts and requests, and random initial versions.
 //!
-//! The random bits come from a generator per thread, seeded by the system: no system call for each
-//! name, and nobody who has seen one name can guess another.
+//! The random bits come from a generator per thread, seeded by the system: no system call per id,
+//! and no id can be guessed from an earlier id.
 
 use uuid::Uuid;
 
 /// A random number of 64 bits.
 pub fn number() -> u64 {
-    // Six bits of a version 4 UUID are fixed, at different places of its two halves.
+    // Six bits of a version 4 UUID are fixed, at different positions of its two halves.
     let (high, low) = Uuid::new_v4().as_u64_pair();
     high ^ low
 }
 
-/// Sixteen bytes, 122 bits of them random.
+/// Sixteen bytes with 122 random bits.
 pub fn bytes() -> [u8; 16] {
     uuid().into_bytes()
 }

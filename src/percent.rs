@@ -1,12 +1,12 @@
 //! Percent-encoding (RFC 3986 section 2.1).
 
-/// The byte that two hexadecimal digits at the start of `digits` encode.
+/// The byte encoded by two hexadecimal digits at the start of `digits`.
 pub(crate) fn byte(digits: &[u8]) -> Option<u8> {
     let digit = |at: usize| char::from(*digits.get(at)?).to_digit(16);
     u8::try_from(digit(0)? * 16 + digit(1)?).ok()
 }
 
-/// Decodes all of `text`; `None` for a bad escape or bytes that are not UTF-8.
+/// Decodes `text`; `None` for a bad escape or for bytes other than UTF-8.
 pub(crate) fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

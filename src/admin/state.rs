@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, Mode, RouteConfig, defaults};
 use crate::idempotency::retention::Retention;
-use crate::shutdown::Tasks;
 use crate::store::Store;
 use crate::store::cache::RecordCache;
 
@@ -38,7 +38,7 @@ pub(crate) struct AdminState {
     pub(super) token: Option<[u8; 32]>,
     pub(super) turns: Arc<Semaphore>,
     /// Tasks awaited by a drain, so that a started decision is completed.
-    pub(super) tasks: Tasks,
+    pub(super) tasks: TaskTracker,
 }
 
 impl AdminState {
@@ -49,7 +49,7 @@ impl AdminState {
         routes: Arc<dyn ConfiguredRoutes>,
         store: Arc<dyn Store>,
         cache: Arc<RecordCache>,
-        tasks: Tasks,
+        tasks: TaskTracker,
     ) -> Self {
         let token = config.admin.token.as_ref();
         let token = token.map(|token| Sha256::digest(token.expose().as_bytes()).into());

@@ -1,4 +1,4 @@
-//! The one body type of responses and upstream requests, the kinds of bodies behind it, and the
+//! The body type of responses and upstream requests, the kinds of bodies behind the type, and
 //! bounded reading of whole bodies ([`read`]).
 
 mod read;
@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep};
 /// Reason for a body that broke off. The text goes to the log, never to a client.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A body of any origin. A complete body, as nearly all are, is not boxed.
+/// A body of any origin. A complete body, the most common kind, is not boxed.
 #[derive(Debug)]
 pub struct Body(BodyKind);
 
@@ -44,7 +44,7 @@ pub fn empty() -> Body {
 }
 
 impl Body {
-    /// A body that arrives in pieces, or owns more than its bytes.
+    /// A body arriving in pieces, or owning more than its bytes.
     pub fn streamed<B>(body: B) -> Self
     where
         B: HttpBody<Data = Bytes, Error = BodyError> + Send + 'static,

@@ -102,7 +102,7 @@ where
             reserved = length;
         }
         if only.is_empty() && read.is_empty() {
-            // Most bodies come in one piece, which needs no copy.
+            // Most bodies arrive in a single piece, without a copy.
             only = data;
             continue;
         }

@@ -13,10 +13,10 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use crate::cli::Exit;
 use crate::cli::records::AdminArgs;
-use crate::shutdown::Tasks;
 
 /// For the connection, and for a whole answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -184,7 +184,7 @@ async fn exchange(
     request: Request<Full<Bytes>>,
 ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    Tasks::default().spawn(async move {
+    TaskTracker::default().spawn(async move {
         // A failure of the connection reaches the request that waits for its response.
         let _ = connection.await;
     });

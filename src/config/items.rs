@@ -6,7 +6,7 @@ use super::items_parts::{matcher, matchers, render};
 use super::model::{Config, ItemsMode, RecordRules, UpstreamConfig};
 use super::outcome::outcome;
 use super::profiles::Profile;
-use super::table::Table;
+use super::table::TableReader;
 use super::{capillary, request};
 use crate::idempotency::retention::{Keep, Retention};
 use crate::items::rules::{
@@ -22,7 +22,7 @@ const MOST_UNITS: u64 = 1 << 53;
 
 /// The mode of the route called `name`.
 pub(super) fn mode(
-    route: &Table<'_>,
+    route: &TableReader<'_>,
     name: &str,
     config: &Config,
     upstream: Option<&UpstreamConfig>,
@@ -64,7 +64,7 @@ pub(super) fn mode(
 }
 
 /// `true` for the profile `capillary`.
-fn profile(route: &Table<'_>) -> bool {
+fn profile(route: &TableReader<'_>) -> bool {
     let of_requests = |name: &str| matches!(name, "stripe" | "redeemsg");
     if let Some(profile) = route.optional::<String>("profile").filter(|it| of_requests(&it.value)) {
         let what = format!(
@@ -108,7 +108,7 @@ fn nothing() -> ItemRules {
     }
 }
 
-fn items(table: &Table<'_>, profile: Option<&ItemRules>) -> ItemRules {
+fn items(table: &TableReader<'_>, profile: Option<&ItemRules>) -> ItemRules {
     let mut preset = profile.cloned().unwrap_or_else(nothing);
     let needed = |key, what: &str| {
         if profile.is_none() && !table.has(key) {
@@ -158,7 +158,7 @@ fn items(table: &Table<'_>, profile: Option<&ItemRules>) -> ItemRules {
     rules
 }
 
-fn response(table: &Table<'_>, preset: ResponseRules) -> ResponseRules {
+fn response(table: &TableReader<'_>, preset: ResponseRules) -> ResponseRules {
     let rules = ResponseRules {
         at: table.pointer("at").unwrap_or(preset.at),
         single: table.flag("single", preset.single),
@@ -175,7 +175,7 @@ fn response(table: &Table<'_>, preset: ResponseRules) -> ResponseRules {
     rules
 }
 
-fn issued(table: &Table<'_>) -> IssuedRules {
+fn issued(table: &TableReader<'_>) -> IssuedRules {
     let rules = IssuedRules {
         count: table.pointer("count"),
         arrays: table.pointers("arrays").unwrap_or_default(),
@@ -188,7 +188,7 @@ fn issued(table: &Table<'_>) -> IssuedRules {
 }
 
 /// The ways from a row to the item.
-fn match_by(table: &Table<'_>) -> Option<Vec<MatchBy>> {
+fn match_by(table: &TableReader<'_>) -> Option<Vec<MatchBy>> {
     let mut ways = Vec::new();
     for written in table.filled_list::<String>("match", "name at least one way")? {
         let text = written.value.as_str();

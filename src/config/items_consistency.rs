@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::model::{ItemsMode, Mode, RouteConfig};
-use super::table::Table;
+use super::table::TableReader;
 use super::units::Period;
 use crate::idempotency::retention::{Keep, Retention};
 use crate::items::rules::{ItemRules, RenderRules, ResponseRules};
@@ -26,7 +26,7 @@ fn parameters(path: &str) -> Vec<&str> {
 }
 
 /// Refuses a key for the whole request: its stored answer would freeze a partial result for ever.
-pub(super) fn no_request_keys(route: &Table<'_>) {
+pub(super) fn no_request_keys(route: &TableReader<'_>) {
     for key in ["key", "fingerprint"] {
         if route.has(key) {
             let what = format!(
@@ -41,7 +41,7 @@ pub(super) fn no_request_keys(route: &Table<'_>) {
 
 /// Refuses a tombstone of no length, which would let an id run again.
 pub(super) fn nothing_runs_again(
-    route: &Table<'_>,
+    route: &TableReader<'_>,
     tombstone_at: Option<usize>,
     retention: Retention,
 ) {
@@ -57,7 +57,7 @@ pub(super) fn nothing_runs_again(
     }
 }
 
-pub(super) fn response(table: &Table<'_>, rules: &ResponseRules) {
+pub(super) fn response(table: &TableReader<'_>, rules: &ResponseRules) {
     if rules.by.is_empty() && !table.has("match") {
         let what = "[route.items.response] has no `match`, such as [\"id:/requestId\"] or \
                     [\"position\"]";
@@ -78,7 +78,7 @@ pub(super) fn response(table: &Table<'_>, rules: &ResponseRules) {
 }
 
 /// Notes members that would have to hold two things at once.
-pub(super) fn members(table: &Table<'_>, rules: &ItemRules) {
+pub(super) fn members(table: &TableReader<'_>, rules: &ItemRules) {
     if rules.quantity.as_ref().is_some_and(|quantity| over(quantity, &rules.id)) {
         let what = "`quantity` and `id` name the same member: a smaller quantity would be sent as \
                     another id; give each its own";
@@ -102,7 +102,7 @@ pub(super) fn members(table: &Table<'_>, rules: &ItemRules) {
 }
 
 /// Notes templates that would overwrite members of the ledger.
-pub(super) fn templates(table: &Table<'_>, rules: &ItemRules) {
+pub(super) fn templates(table: &TableReader<'_>, rules: &ItemRules) {
     let RenderRules { complete, partial, none, unknown, .. } = &rules.render;
     let response = &rules.response;
     let owned: Vec<&Pointer> =
@@ -125,7 +125,7 @@ pub(super) fn templates(table: &Table<'_>, rules: &ItemRules) {
 }
 
 /// Notes disagreement with earlier routes, by which a request could find a way around the ledger.
-pub(super) fn check_beside(table: &Table<'_>, route: &RouteConfig, others: &[RouteConfig]) {
+pub(super) fn check_beside(table: &TableReader<'_>, route: &RouteConfig, others: &[RouteConfig]) {
     for other in others {
         match (&route.mode, &other.mode) {
             (Mode::Items(_), Mode::Request(_)) | (Mode::Request(_), Mode::Items(_))

@@ -1,13 +1,13 @@
 //! Matchers and templates of `[route.items]`.
 
-use super::table::{Located, Table};
+use super::table::{Located, TableReader};
 use super::units::ScalarText;
 use crate::idempotency::outcome::StatusPattern;
 use crate::items::rules::{Matcher, MemberTest, Refusal, RenderRules, Template, TemplateMember};
 use crate::json::Pointer;
 
 /// A matcher, or a list of alternative matchers; `None`: the key is not in the file.
-pub(super) fn matchers(table: &Table<'_>, key: &'static str) -> Option<Vec<Matcher>> {
+pub(super) fn matchers(table: &TableReader<'_>, key: &'static str) -> Option<Vec<Matcher>> {
     let expected = "a matcher such as { pointer = \"/code\", equals = 5 }, or a list of them";
     let matchers = table.one_or_more_tables(key, expected, |table| matcher(table, true))?;
     Some(matchers.into_iter().flatten().collect())
@@ -15,7 +15,7 @@ pub(super) fn matchers(table: &Table<'_>, key: &'static str) -> Option<Vec<Match
 
 /// `{ status = 402, pointer = "/error/code", equals = "…", unless = { … } }`; `of_answer`: the
 /// matcher's values came with a status.
-pub(super) fn matcher(table: &Table<'_>, of_answer: bool) -> Option<Matcher> {
+pub(super) fn matcher(table: &TableReader<'_>, of_answer: bool) -> Option<Matcher> {
     let status = table.optional::<StatusPattern>("status");
     if let Some(status) = status.as_ref().filter(|_| !of_answer) {
         table.wrong(status, "`status` has no use here: a request has none");
@@ -54,7 +54,7 @@ pub(super) fn matcher(table: &Table<'_>, of_answer: bool) -> Option<Matcher> {
     })
 }
 
-fn test(table: &Table<'_>) -> Option<MemberTest> {
+fn test(table: &TableReader<'_>) -> Option<MemberTest> {
     let equals = table.optional::<ScalarText>("equals").map(|text| vec![text.value.0]);
     let one_of = table.list::<ScalarText>("one_of");
     if one_of.as_ref().is_some_and(Vec::is_empty) {
@@ -69,7 +69,7 @@ fn test(table: &Table<'_>) -> Option<MemberTest> {
 }
 
 /// `[route.items.render]`
-pub(super) fn render(table: &Table<'_>, preset: RenderRules) -> RenderRules {
+pub(super) fn render(table: &TableReader<'_>, preset: RenderRules) -> RenderRules {
     let template = |key, preset: Template| table.optional_table(key, template).unwrap_or(preset);
     let refusal = |key, preset: Option<Refusal>| table.optional_table(key, refusal).or(preset);
     RenderRules {
@@ -83,12 +83,12 @@ pub(super) fn render(table: &Table<'_>, preset: RenderRules) -> RenderRules {
     }
 }
 
-fn template(table: &Table<'_>) -> Template {
+fn template(table: &TableReader<'_>) -> Template {
     let http = http(table).and_then(|status| status.value);
     Template { item: puts(table, "item"), top: puts(table, "top"), http }
 }
 
-fn refusal(table: &Table<'_>) -> Refusal {
+fn refusal(table: &TableReader<'_>) -> Refusal {
     let top = puts(table, "top");
     if top.is_empty() {
         table.missing(&["top"], "a refusal needs `top`, the members of its body");
@@ -101,7 +101,7 @@ fn refusal(table: &Table<'_>) -> Refusal {
 }
 
 /// The status of an answer that has a body.
-fn http(table: &Table<'_>) -> Option<Located<Option<u16>>> {
+fn http(table: &TableReader<'_>) -> Option<Located<Option<u16>>> {
     let Located { key, at, value } = table.optional::<StatusPattern>("http")?;
     let value = match value {
         StatusPattern::Exact(code @ (100..200 | 204 | 205 | 304)) => {
@@ -122,7 +122,7 @@ fn http(table: &Table<'_>) -> Option<Located<Option<u16>>> {
 }
 
 /// `{ "/pointer" = value }`
-fn puts(table: &Table<'_>, key: &'static str) -> Vec<TemplateMember> {
+fn puts(table: &TableReader<'_>, key: &'static str) -> Vec<TemplateMember> {
     let expected = "a table such as { \"/status\" = { code = 200 } }";
     let mut puts = Vec::new();
     for (at, json) in table.json_members(key, expected).unwrap_or_default() {

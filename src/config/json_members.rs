@@ -1,9 +1,9 @@
 //! Tables whose member names are values as well, with the members as JSON texts.
 
 use super::document::{TomlNode, TomlValue};
-use super::table::{Located, Table};
+use super::table::{Located, TableReader};
 
-impl<'d> Table<'d> {
+impl<'d> TableReader<'d> {
     /// Members whose names are not keys, but values as well, with the values as JSON texts.
     pub(super) fn json_members(
         &self,

@@ -10,7 +10,7 @@ use http::Method;
 use super::diagnostics::Mistakes;
 use super::model::{Config, EngineConfig, Mode, RouteConfig, StoreConfig};
 use super::profiles::Profile;
-use super::table::{KnownKeys, Reading, Table};
+use super::table::{KnownKeys, Reading, TableReader};
 use super::units::Size;
 use super::{document, paths, routes, server, stores, upstreams};
 
@@ -98,7 +98,7 @@ pub fn without_file(
 }
 
 /// The root table.
-fn config(root: &Table<'_>) -> Config {
+fn config(root: &TableReader<'_>) -> Config {
     let mut config = general(root);
     config.upstreams = upstreams::upstreams(root);
     config.routes = routes::routes(root, &config);
@@ -115,7 +115,7 @@ fn config(root: &Table<'_>) -> Config {
 }
 
 /// Everything but upstreams and routes.
-fn general(root: &Table<'_>) -> Config {
+fn general(root: &TableReader<'_>) -> Config {
     let (server, listen_at) =
         root.table("server", |table| (server::server(table), table.place("listen")));
     let admin = root.table("admin", |table| server::admin(table, &server, listen_at));
@@ -130,7 +130,7 @@ fn general(root: &Table<'_>) -> Config {
 }
 
 /// Notes answers too large for a server: a record is written in a single statement.
-fn answers_fit_the_store(root: &Table<'_>, config: &Config) {
+fn answers_fit_the_store(root: &TableReader<'_>, config: &Config) {
     if let EngineConfig::Embedded { .. } = config.store.engine {
         return;
     }

@@ -1,10 +1,10 @@
 //! `[route.outcome]`: the meaning of a backend's statuses.
 
-use super::table::Table;
+use super::table::TableReader;
 use crate::idempotency::outcome::{OutcomeRules, StatusPattern, Verdict};
 
 /// The rules of a route. A list left out keeps the preset, except for entries of written lists.
-pub(super) fn outcome(table: &Table<'_>, preset: &OutcomeRules) -> OutcomeRules {
+pub(super) fn outcome(table: &TableReader<'_>, preset: &OutcomeRules) -> OutcomeRules {
     let lists =
         [("final", Verdict::Final), ("retry", Verdict::Released), ("unknown", Verdict::Unknown)];
     let mut entries: Vec<(StatusPattern, Verdict)> = Vec::new();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::model::{Config, DuplicateRules, RecordRules, RequestMode, UpstreamConfig};
 use super::outcome::outcome;
 use super::profiles::Profile;
-use super::table::Table;
+use super::table::TableReader;
 use super::units::Time;
 use super::values::{LARGEST_BODY, LONGEST_WAIT};
 use crate::idempotency::fingerprint::{BodyCompare, FingerprintRules, Select};
@@ -20,7 +20,7 @@ const MOST_WAITERS: u64 = 10_000_000;
 const MOST_CHARACTERS: u64 = 1024;
 
 pub(super) fn mode(
-    route: &Table<'_>,
+    route: &TableReader<'_>,
     config: &Config,
     upstream: Option<&UpstreamConfig>,
 ) -> RequestMode {
@@ -42,7 +42,7 @@ pub(super) fn mode(
     mode
 }
 
-fn profile(route: &Table<'_>) -> Profile {
+fn profile(route: &TableReader<'_>) -> Profile {
     if let Some(profile) = route.optional::<String>("profile").filter(|it| it.value == "capillary")
     {
         let what = "profile = \"capillary\" is about batches whose items are fulfilled over \
@@ -58,7 +58,7 @@ fn profile(route: &Table<'_>) -> Profile {
     route.choice("profile", Profile::default(), &choices)
 }
 
-fn key(table: &Table<'_>, preset: KeyRules, config: &Config) -> KeyRules {
+fn key(table: &TableReader<'_>, preset: KeyRules, config: &Config) -> KeyRules {
     if table.has("header") && table.has("pointer") {
         let what = "`header` and `pointer` are both given; a key has one place";
         table.wrong_at(&["header"], what);
@@ -114,7 +114,7 @@ fn key(table: &Table<'_>, preset: KeyRules, config: &Config) -> KeyRules {
     rules
 }
 
-fn fingerprint(table: &Table<'_>, preset: FingerprintRules) -> FingerprintRules {
+fn fingerprint(table: &TableReader<'_>, preset: FingerprintRules) -> FingerprintRules {
     let bodies = [("json", Some(BodyCompare::Json)), ("raw", Some(BodyCompare::Raw))];
     let body = table.choice("body", preset.body, &bodies);
     if table.has("include") && table.has("exclude") {
@@ -138,7 +138,7 @@ fn fingerprint(table: &Table<'_>, preset: FingerprintRules) -> FingerprintRules 
 }
 
 pub(super) fn duplicates(
-    table: &Table<'_>,
+    table: &TableReader<'_>,
     preset: DuplicateRules,
     upstream: Option<&UpstreamConfig>,
 ) -> DuplicateRules {
@@ -170,7 +170,7 @@ pub(super) fn duplicates(
     }
 }
 
-pub(super) fn record(table: &Table<'_>, preset: RecordRules, config: &Config) -> RecordRules {
+pub(super) fn record(table: &TableReader<'_>, preset: RecordRules, config: &Config) -> RecordRules {
     let most = LARGEST_BODY.min(config.server.limits.buffered);
     let subject = match table.has("subject") {
         true => table.pointer("subject"),

@@ -5,7 +5,7 @@ use http::Method;
 use super::diagnostics::nearest;
 use super::model::{Config, Mode, RouteConfig, UpstreamConfig};
 use super::paths::{PathError, Paths};
-use super::table::{Located, Table};
+use super::table::{Located, TableReader};
 use super::values::LARGEST_BODY;
 use super::{items, items_consistency, request};
 
@@ -28,7 +28,7 @@ enum ModeName {
 }
 
 /// The routes; `config` has everything else.
-pub(super) fn routes(root: &Table<'_>, config: &Config) -> Vec<RouteConfig> {
+pub(super) fn routes(root: &TableReader<'_>, config: &Config) -> Vec<RouteConfig> {
     let mut routes: Vec<RouteConfig> = Vec::new();
     let mut paths = Paths::default();
     root.each_table("route", |table| {
@@ -58,7 +58,7 @@ fn path_error(path: &str, error: &PathError, routes: &[RouteConfig]) -> String {
     }
 }
 
-fn route(table: &Table<'_>, config: &Config, others: &[RouteConfig]) -> RouteConfig {
+fn route(table: &TableReader<'_>, config: &Config, others: &[RouteConfig]) -> RouteConfig {
     let taken = |name: &str| others.iter().any(|other| *other.name == *name);
     let name = table.required("name", "this [[route]] has no `name`; logs and records need it");
     let name = name.map(|name| table.name(&name, "[[route]]", taken)).unwrap_or_default();
@@ -101,7 +101,7 @@ fn route(table: &Table<'_>, config: &Config, others: &[RouteConfig]) -> RouteCon
     }
 }
 
-fn methods(table: &Table<'_>) -> Vec<Method> {
+fn methods(table: &TableReader<'_>) -> Vec<Method> {
     if !table.has("methods") {
         let what = "this [[route]] has no `methods`, such as [\"POST\"]";
         table.missing(&["methods"], what);
@@ -121,7 +121,7 @@ fn methods(table: &Table<'_>) -> Vec<Method> {
 }
 
 /// The index of the route's upstream.
-fn upstream(table: &Table<'_>, upstreams: &[UpstreamConfig]) -> Option<usize> {
+fn upstream(table: &TableReader<'_>, upstreams: &[UpstreamConfig]) -> Option<usize> {
     let what = "this [[route]] has no `upstream`; name an [[upstream]]";
     let written: Located<String> = table.required("upstream", what)?;
     let at = upstreams.iter().position(|upstream| upstream.name == written.value);
@@ -139,7 +139,7 @@ fn upstream(table: &Table<'_>, upstreams: &[UpstreamConfig]) -> Option<usize> {
     at
 }
 
-fn nothing_keyed(table: &Table<'_>) {
+fn nothing_keyed(table: &TableReader<'_>) {
     let keys = ["profile", "key", "fingerprint", "duplicates", "outcome", "record", "items"];
     for key in keys {
         if table.has(key) {

@@ -7,7 +7,7 @@ use http::HeaderName;
 
 use super::defaults;
 use super::model::{AdminConfig, LimitsConfig, ServerConfig, TenantConfig};
-use super::table::Table;
+use super::table::TableReader;
 use super::units::Size;
 use super::values::{LARGEST_BODY, LONGEST_WAIT};
 
@@ -16,7 +16,7 @@ const MOST_WORKERS: u64 = 1024;
 /// Connections and claims at once, at most.
 const MOST_AT_ONCE: u64 = 10_000_000;
 
-pub(super) fn server(table: &Table<'_>) -> ServerConfig {
+pub(super) fn server(table: &TableReader<'_>) -> ServerConfig {
     let mut listen: Vec<SocketAddr> = Vec::new();
     match table.filled_list::<String>("listen", "name at least one address") {
         None => listen.push(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080))),
@@ -36,7 +36,7 @@ pub(super) fn server(table: &Table<'_>) -> ServerConfig {
     ServerConfig { listen, drain, workers, limits: table.table("limits", limits) }
 }
 
-fn limits(table: &Table<'_>) -> LimitsConfig {
+fn limits(table: &TableReader<'_>) -> LimitsConfig {
     let at_once = 1..=MOST_AT_ONCE;
     // Below 8 KiB ordinary requests fail, and the HTTP parser takes no less.
     let head = 8 << 10..=1 << 20;
@@ -71,7 +71,7 @@ fn limits(table: &Table<'_>) -> LimitsConfig {
 
 /// `[admin]`; `server` and `public_place`: the public listener, and the place of its addresses.
 pub(super) fn admin(
-    table: &Table<'_>,
+    table: &TableReader<'_>,
     server: &ServerConfig,
     public_place: Option<usize>,
 ) -> AdminConfig {
@@ -97,7 +97,7 @@ pub(super) fn admin(
     AdminConfig { listen, token: token.map(|token| token.value) }
 }
 
-pub(super) fn tenant(table: &Table<'_>) -> TenantConfig {
+pub(super) fn tenant(table: &TableReader<'_>) -> TenantConfig {
     let default = || defaults::TENANT_HEADERS.map(HeaderName::from_static).to_vec();
     let headers = table.headers("headers").unwrap_or_else(default);
     table.unsupported("directory");

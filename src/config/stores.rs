@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::defaults;
 use super::model::{EngineConfig, PostgresConfig, RedisConfig, StoreConfig, StoreServerConfig};
-use super::table::{Located, Table};
+use super::table::{Located, TableReader};
 use super::units::Secret;
 use super::values::SHORTEST;
 use crate::idempotency::retention::Retention;
@@ -38,7 +38,7 @@ impl StoreConfig {
     }
 }
 
-pub(super) fn store(table: &Table<'_>) -> StoreConfig {
+pub(super) fn store(table: &TableReader<'_>) -> StoreConfig {
     let retention = table.retention(RETENTION);
     let create = table.flag("create", true);
     let expect_id = table.optional::<String>("expect_id").and_then(|written| {
@@ -53,7 +53,7 @@ pub(super) fn store(table: &Table<'_>) -> StoreConfig {
     StoreConfig { retention, create, expect_id, engine: engine(table) }
 }
 
-fn engine(table: &Table<'_>) -> EngineConfig {
+fn engine(table: &TableReader<'_>) -> EngineConfig {
     let places = ["embedded", "postgres", "redis"].map(|key| table.place(key));
     if let Some(second) = places.into_iter().flatten().nth(1) {
         let what = "records are kept in one place: keep one of [store.embedded], \
@@ -70,7 +70,7 @@ fn engine(table: &Table<'_>) -> EngineConfig {
     }
 }
 
-fn embedded(table: &Table<'_>) -> EngineConfig {
+fn embedded(table: &TableReader<'_>) -> EngineConfig {
     if let Some(path) = table.optional::<String>("path").filter(|path| path.value.is_empty()) {
         table.wrong(&path, "`path` is empty; name a directory");
     }
@@ -80,7 +80,7 @@ fn embedded(table: &Table<'_>) -> EngineConfig {
     }
 }
 
-fn postgres(table: &Table<'_>) -> PostgresConfig {
+fn postgres(table: &TableReader<'_>) -> PostgresConfig {
     let urls = Urls {
         keys: &["url", "url_file"],
         schemes: &["postgres://", "postgresql://"],
@@ -97,7 +97,7 @@ fn postgres(table: &Table<'_>) -> PostgresConfig {
     }
 }
 
-fn redis(table: &Table<'_>) -> RedisConfig {
+fn redis(table: &TableReader<'_>) -> RedisConfig {
     let urls = Urls {
         keys: &["url", "url_file", "urls"],
         schemes: &["redis://", "rediss://"],
@@ -123,7 +123,7 @@ fn redis(table: &Table<'_>) -> RedisConfig {
     }
 }
 
-fn strict(table: &Table<'_>) -> bool {
+fn strict(table: &TableReader<'_>) -> bool {
     let Some(written) = table.optional::<String>("durability") else { return true };
     match written.value.as_str() {
         "strict" => true,
@@ -136,7 +136,7 @@ fn strict(table: &Table<'_>) -> bool {
     }
 }
 
-fn prefix(table: &Table<'_>) -> String {
+fn prefix(table: &TableReader<'_>) -> String {
     let Some(written) = table.optional::<String>("prefix") else {
         return defaults::PREFIX.to_owned();
     };
@@ -159,7 +159,7 @@ struct Urls {
 }
 
 impl Urls {
-    fn read(&self, table: &Table<'_>, missing: &str) -> Vec<Secret> {
+    fn read(&self, table: &TableReader<'_>, missing: &str) -> Vec<Secret> {
         let given = self.keys.iter().filter(|key| table.has(key)).count();
         if given == 0 {
             table.missing(self.keys, missing);
@@ -188,7 +188,7 @@ impl Urls {
         urls
     }
 
-    fn checked(&self, table: &Table<'_>, url: Located<Secret>) -> Option<Secret> {
+    fn checked(&self, table: &TableReader<'_>, url: Located<Secret>) -> Option<Secret> {
         let (key, text) = (url.key, url.value.expose());
         if !self.schemes.iter().any(|scheme| text.starts_with(scheme)) {
             table.wrong(&url, format!("`{key}` must start with {}", self.schemes.join(" or ")));
@@ -203,7 +203,7 @@ impl Urls {
 }
 
 /// The keys of every store on a server.
-fn store_server(table: &Table<'_>) -> StoreServerConfig {
+fn store_server(table: &TableReader<'_>) -> StoreServerConfig {
     let time = |key, default| table.time(key, default, SHORTEST..=SLOWEST);
     let server = StoreServerConfig {
         connect_timeout: time("connect_timeout", defaults::STORE_CONNECT_TIMEOUT),

@@ -38,7 +38,10 @@ impl Reading {
     }
 
     /// Every key that `read` asks for, whatever the tables in `members` hold.
-    pub(super) fn catalog(members: &[TomlMember], read: impl FnOnce(&Table<'_>)) -> KnownKeys {
+    pub(super) fn catalog(
+        members: &[TomlMember],
+        read: impl FnOnce(&TableReader<'_>),
+    ) -> KnownKeys {
         let mut reading = Self::new(PathBuf::new(), Vec::new);
         reading.catalog = Some(RefCell::default());
         reading.root(members, read);
@@ -49,8 +52,12 @@ impl Reading {
     }
 
     /// Reads the root table.
-    pub(super) fn root<T>(&self, members: &[TomlMember], read: impl FnOnce(&Table<'_>) -> T) -> T {
-        Table::new(self, String::new(), false, None, members).read(read)
+    pub(super) fn root<T>(
+        &self,
+        members: &[TomlMember],
+        read: impl FnOnce(&TableReader<'_>) -> T,
+    ) -> T {
+        TableReader::new(self, String::new(), false, None, members).read(read)
     }
 }
 
@@ -63,7 +70,7 @@ pub(super) struct Located<T> {
 }
 
 /// A table that is being read.
-pub(super) struct Table<'d> {
+pub(super) struct TableReader<'d> {
     pub(super) reading: &'d Reading,
     /// `route.key`; empty for the root.
     path: String,
@@ -85,7 +92,7 @@ struct MissingKeys {
     what: String,
 }
 
-impl<'d> Table<'d> {
+impl<'d> TableReader<'d> {
     fn new(
         reading: &'d Reading,
         path: String,
@@ -320,7 +327,11 @@ impl<'d> Table<'d> {
     }
 
     /// A table of which every key may be left out.
-    pub(super) fn table<T>(&self, key: &'static str, read: impl FnOnce(&Table<'d>) -> T) -> T {
+    pub(super) fn table<T>(
+        &self,
+        key: &'static str,
+        read: impl FnOnce(&TableReader<'d>) -> T,
+    ) -> T {
         let child = self.node(key).and_then(|node| self.child(key, false, node));
         child.unwrap_or_else(|| self.absent_child(key, false)).read(read)
     }
@@ -329,7 +340,7 @@ impl<'d> Table<'d> {
     pub(super) fn optional_table<T>(
         &self,
         key: &'static str,
-        read: impl FnOnce(&Table<'d>) -> T,
+        read: impl FnOnce(&TableReader<'d>) -> T,
     ) -> Option<T> {
         let child = match self.node(key) {
             Some(node) => self.child(key, false, node),
@@ -339,7 +350,7 @@ impl<'d> Table<'d> {
     }
 
     /// Each of the tables `[[key]]`.
-    pub(super) fn each_table(&self, key: &'static str, mut read: impl FnMut(&Table<'d>)) {
+    pub(super) fn each_table(&self, key: &'static str, mut read: impl FnMut(&TableReader<'d>)) {
         match self.node(key) {
             Some(TomlNode { value: TomlValue::List(elements), .. }) => {
                 let children = elements.iter().filter_map(|node| self.child(key, true, node));
@@ -361,7 +372,7 @@ impl<'d> Table<'d> {
         &self,
         key: &'static str,
         expected: &str,
-        mut read: impl FnMut(&Table<'d>) -> T,
+        mut read: impl FnMut(&TableReader<'d>) -> T,
     ) -> Option<Vec<T>> {
         match self.node(key) {
             Some(TomlNode { value: TomlValue::List(elements), .. }) => {

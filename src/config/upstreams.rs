@@ -7,7 +7,7 @@ use http::{HeaderValue, Uri};
 
 use super::defaults;
 use super::model::{CloseDelimited, HostPolicy, UpstreamConfig};
-use super::table::Table;
+use super::table::TableReader;
 use super::values::LONGEST_WAIT;
 
 /// An upstream with one address and every default.
@@ -62,7 +62,7 @@ fn has_port(authority: &str) -> bool {
     authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'))
 }
 
-pub(super) fn upstreams(root: &Table<'_>) -> Vec<UpstreamConfig> {
+pub(super) fn upstreams(root: &TableReader<'_>) -> Vec<UpstreamConfig> {
     let mut upstreams: Vec<UpstreamConfig> = Vec::new();
     root.each_table("upstream", |table| {
         let upstream = upstream(table, &upstreams);
@@ -71,7 +71,7 @@ pub(super) fn upstreams(root: &Table<'_>) -> Vec<UpstreamConfig> {
     upstreams
 }
 
-fn upstream(table: &Table<'_>, others: &[UpstreamConfig]) -> UpstreamConfig {
+fn upstream(table: &TableReader<'_>, others: &[UpstreamConfig]) -> UpstreamConfig {
     let taken = |name: &str| others.iter().any(|other| other.name == name);
     let name = table.required("name", "this [[upstream]] has no `name`; routes need it");
     let upstream = UpstreamConfig {
@@ -100,7 +100,7 @@ fn upstream(table: &Table<'_>, others: &[UpstreamConfig]) -> UpstreamConfig {
 const CLOSE_DELIMITED: [(&str, Option<CloseDelimited>); 2] =
     [("checked", Some(CloseDelimited::Checked)), ("trusted", Some(CloseDelimited::Trusted))];
 
-fn host(table: &Table<'_>) -> HostPolicy {
+fn host(table: &TableReader<'_>) -> HostPolicy {
     let Some(written) = table.optional::<String>("host") else { return HostPolicy::Upstream };
     match written.value.as_str() {
         "upstream" => HostPolicy::Upstream,
@@ -125,7 +125,7 @@ fn host_name(text: &str) -> Option<HeaderValue> {
     if wrong { None } else { HeaderValue::from_str(text).ok() }
 }
 
-fn urls(table: &Table<'_>) -> Vec<Uri> {
+fn urls(table: &TableReader<'_>) -> Vec<Uri> {
     match (table.has("url"), table.has("urls")) {
         (true, true) => {
             table.wrong_at(&["url"], "`url` and `urls` are both given; keep one of them");

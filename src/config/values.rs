@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::diagnostics::{alternatives, nearest};
-use super::table::{Located, Table};
+use super::table::{Located, TableReader};
 use super::units::{Period, Scalar, Secret, Size, Time};
 use crate::idempotency::retention::{Keep, Retention};
 use crate::json::Pointer;
@@ -45,7 +45,7 @@ const RESERVED_HEADERS: [&str; 14] = [
 /// Characters of the longest name.
 const LONGEST_NAME: usize = 64;
 
-impl Table<'_> {
+impl TableReader<'_> {
     /// The value of a key, noted when it is outside `range`.
     fn bounded<T: Scalar + PartialOrd + Display>(
         &self,

@@ -12,10 +12,11 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio_util::task::TaskTracker;
 
 use super::faults::{BackendFault, FaultPlan, sale_of};
 use super::wire::{self, ConnectionLost};
-use crate::shutdown::{Shutdown, Tasks};
+use crate::shutdown::Shutdown;
 
 /// Path of the redemption.
 pub(super) const REDEEM: &str = "/v1/vouchers/redeem";
@@ -59,7 +60,7 @@ impl Backend {
     /// Starts the backend on a free loopback port.
     pub(super) async fn start(
         plan: Arc<FaultPlan>,
-        tasks: &Tasks,
+        tasks: &TaskTracker,
         shutdown: Shutdown,
     ) -> Result<Self, String> {
         let state = Arc::new(BackendState { plan, book: Mutex::default() });

@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Request};
 use serde_json::Value;
+use tokio_util::task::TaskTracker;
 
 use self::backend::{AWARD, Backend, POINTS, REDEEM, TRANSACTIONS};
 use self::faults::{FaultPlan, receipt_of};
@@ -30,7 +31,7 @@ use self::gateway::DemoGateway;
 use self::rewards::RewardEngine;
 use self::scene::Goods;
 use self::till::ShopNetwork;
-use crate::shutdown::{Tasks, Trigger};
+use crate::shutdown::Trigger;
 
 pub use self::rewards::BatchCall;
 pub use self::table::{Counts, Report, RunReport};
@@ -125,14 +126,14 @@ struct Stage {
     gateway: Option<DemoGateway>,
     shop: Arc<ShopNetwork>,
     trigger: Trigger,
-    tasks: Tasks,
+    tasks: TaskTracker,
     folder: TemporaryDirectory,
 }
 
 impl Stage {
     async fn set(with_gateway: bool) -> Result<Self, String> {
         let (trigger, shutdown) = crate::shutdown::channel();
-        let tasks = Tasks::default();
+        let tasks = TaskTracker::default();
         let plan = Arc::new(FaultPlan::default());
         let folder = TemporaryDirectory::create()?;
         let backend = Backend::start(plan.clone(), &tasks, shutdown.clone()).await?;

@@ -12,10 +12,11 @@ use http::header::{CONTENT_TYPE, HOST};
 use http::{Request, Response, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio_util::task::TaskTracker;
 
 use super::wire::{self, ConnectionLost};
 use crate::problem::ERROR_HEADER;
-use crate::shutdown::{Shutdown, Tasks};
+use crate::shutdown::Shutdown;
 
 /// Path of the batch endpoint.
 pub(super) const ISSUE: &str = "/v1/rewards/issue";
@@ -86,7 +87,7 @@ struct Books {
 
 impl RewardEngine {
     /// Starts the engine on a free loopback port.
-    pub(super) async fn start(tasks: &Tasks, shutdown: Shutdown) -> Result<Self, String> {
+    pub(super) async fn start(tasks: &TaskTracker, shutdown: Shutdown) -> Result<Self, String> {
         let books = Arc::new(Mutex::new(Books::default()));
         let serving = books.clone();
         let address = wire::serve(tasks, shutdown, move |request: Request<Bytes>| {

@@ -10,12 +10,13 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio_util::task::TaskTracker;
 
 use super::backend::{AWARD, REDEEM, USED};
 use super::faults::{AnswerHold, FaultPlan, metadata_of, sale_of};
 use super::wire::{self, ConnectionLost};
 use crate::problem::ERROR_HEADER;
-use crate::shutdown::{Shutdown, Tasks};
+use crate::shutdown::Shutdown;
 
 /// Requests of a scan: one, and a retry with the same key.
 const ATTEMPTS: usize = 2;
@@ -72,7 +73,7 @@ impl ShopNetwork {
     pub(super) async fn start(
         next: SocketAddr,
         plan: Arc<FaultPlan>,
-        tasks: &Tasks,
+        tasks: &TaskTracker,
         shutdown: Shutdown,
     ) -> Result<Self, String> {
         let carried = Arc::new(Mutex::new(BTreeMap::new()));

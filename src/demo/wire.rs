@@ -10,8 +10,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::task::TaskTracker;
 
-use crate::shutdown::{Shutdown, Tasks};
+use crate::shutdown::Shutdown;
 
 /// Bytes of the largest message the demo reads.
 const LARGEST: usize = 64 << 10;
@@ -31,7 +32,7 @@ impl std::error::Error for ConnectionLost {}
 /// Serves on a free loopback port until the end of the demo. `ConnectionLost` closes the
 /// connection without an answer.
 pub(super) async fn serve<S, F>(
-    tasks: &Tasks,
+    tasks: &TaskTracker,
     mut shutdown: Shutdown,
     answer: S,
 ) -> Result<SocketAddr, String>

@@ -1,5 +1,5 @@
-//! Starting the whole gateway, and ending it: the store opens before the listeners accept, so that
-//! no request arrives that could not be recorded.
+//! Start and end of the whole gateway: the store opens before the listeners accept, so every
+//! accepted request can be recorded.
 
 pub(crate) mod store;
 
@@ -63,13 +63,13 @@ pub(crate) async fn start(config: Config, shutdown: Shutdown) -> Result<Running,
         background.spawn(reaper::run(store.clone(), lease / 5, shutdown.clone()));
     }
     if let Some(announced) = store.announced() {
-        // Ends with the store, so nobody waits for it.
+        // The task ends with the store, so its end is not awaited.
         TaskTracker::new().spawn(cache::follow(gateway.cache.clone(), announced));
     }
     let (end, mut ended) = shutdown::channel();
     let operators = admin::serve(admin_state, admin_listener, shutdown.clone());
     background.spawn(async move {
-        // Probes are answered while calls are drained.
+        // Probes are answered during the drain.
         tokio::select! {
             () = operators => {}
             () = ended.wait() => {}
@@ -100,7 +100,7 @@ impl Running {
             tracing::debug!(%error, "leaving the store failed; the lease ends by itself");
         }
         self.end.fire();
-        // Background tasks hold the store, which closes with its last holder.
+        // Background tasks hold the store, and the store closes with its last holder.
         shutdown::ended(&self.background, BACKGROUND).await;
         drained
     }

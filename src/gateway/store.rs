@@ -1,4 +1,4 @@
-//! Opening the store that the configuration names.
+//! Opening the configured store.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::store::{postgres, redis};
 /// Opens the store for a gateway.
 ///
 /// # Errors
-/// One line that says what is in the way.
+/// A line with the cause.
 pub(super) async fn open(config: &config::StoreConfig) -> Result<Arc<dyn Store>, String> {
     let Some((server, timing)) = server(config) else { return embedded(config).await };
     let opened = server.open(Codec::plain(), timing).await?;
@@ -27,7 +27,7 @@ pub(super) fn lease(config: &config::StoreConfig) -> Option<std::time::Duration>
     server(config).map(|(_, timing)| timing.lease)
 }
 
-/// The server of a store that is shared.
+/// The server of a shared store.
 pub(crate) fn server(config: &config::StoreConfig) -> Option<(Server, Timing)> {
     let (create, expect_id) = (config.create, config.expect_id);
     let timing =

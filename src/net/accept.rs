@@ -44,8 +44,8 @@ pub(crate) async fn accept<S, F>(
             let _ = stream.try_write(&refusal());
             continue;
         };
-        // Without this, a message in two writes waits for the peer's delayed acknowledgment. A
-        // system that refuses makes answers slower and nothing else.
+        // With Nagle's algorithm, a message in two writes waits for the peer's delayed
+        // acknowledgment. Without the option answers are slower and otherwise unaffected.
         let _ = stream.set_nodelay(true);
         let serve = serve.clone();
         // Boxed, because the runtime moves a task several times.

@@ -6,9 +6,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::AsyncWrite;
 
-/// Largest message, in bytes, whose pieces are copied into one buffer. Copying costs less than
-/// handing the kernel a list (9.6 → 9.3 and 19.0 → 18.4 µs for an exchange), and most messages are
-/// smaller.
+/// Largest message, in bytes, to be copied into a single buffer. Copying costs less than handing
+/// the kernel a list (9.6 → 9.3 and 19.0 → 18.4 µs for an exchange), and most messages are smaller.
 const SMALL: usize = 2048;
 
 /// Writes the pieces in their order, as far as the stream accepts them.

@@ -42,7 +42,7 @@ impl ListenSocket {
 
 fn open(wanted: SocketAddr) -> io::Result<ListenSocket> {
     let socket = if wanted.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Without this, a restart has to wait until the system forgets the old connections.
+    // Without the option, a restart has to wait until the system forgets the old connections.
     socket.set_reuseaddr(true)?;
     socket.bind(wanted)?;
     let socket = socket.listen(BACKLOG)?;

@@ -1,7 +1,7 @@
-//! Connections as streams of bytes: accepting them, and what every listener does to them.
+//! Connections as byte streams: accepting, and the behavior common to all listeners.
 //!
-//! The proxy, the upstream client and the operator's listener build on it; the protocol on a
-//! connection is left to them.
+//! Used by the proxy, the upstream client and the operator's listener; the protocol on a connection
+//! is theirs.
 
 pub(crate) mod accept;
 pub(crate) mod coalesce;

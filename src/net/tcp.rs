@@ -1,8 +1,8 @@
 //! A client's TCP stream, and a watch over its socket.
 //!
-//! A server that waits for a backend reads nothing, and so would not learn that its client has
-//! reset the connection. The watch reports that without reading: what a client sends ahead, or its
-//! orderly half-close, is left alone.
+//! A server waiting for a backend reads nothing from its client, and so would not notice a reset by
+//! the client. The watch reports a reset without reading: early data and an orderly half-close of
+//! the client are left untouched.
 
 use std::future::pending;
 use std::io;
@@ -18,7 +18,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 /// A TCP stream in both directions.
 #[derive(Debug)]
 pub(crate) struct WatchedStream(
-    /// The half that reads without a needless system call; writing goes through the same socket.
+    /// The reading half avoids a needless system call; writing uses the same socket.
     OwnedReadHalf,
 );
 
@@ -41,18 +41,18 @@ impl SocketWatch {
         }
     }
 
-    /// Chooses between a reset and an orderly end for the moment when the socket is closed,
-    /// whoever closes it: also the system, when the process dies.
+    /// Chooses between a reset and an orderly end at the closing of the socket, even if closed by
+    /// the system at the death of the process.
     pub(crate) fn reset_on_close(&self, reset: bool) {
         if let Some(socket) = &self.0 {
-            // A socket that is closed already takes no option and needs none.
+            // A closed socket accepts no option and needs none.
             let _ = set_socket_linger(socket.as_ref(), reset.then_some(Duration::ZERO));
         }
     }
 }
 
 impl Drop for SocketWatch {
-    /// Leaves the end of the connection to the stream: a half that is just dropped sends one.
+    /// Leaves the end of the connection to the stream: the drop of a half alone would send a FIN.
     fn drop(&mut self) {
         if let Some(socket) = self.0.take() {
             socket.forget();

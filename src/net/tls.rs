@@ -1,7 +1,7 @@
 //! TLS toward backends and stores: the trusted authorities and the client certificate.
 //!
-//! Files are read once, when the configuration is loaded, so that a wrong one stops the start with a
-//! clear line. Handshakes are the upstream's business.
+//! Files are read once, when the configuration is loaded, so that a wrong file stops the start with
+//! a clear message. Handshakes are the upstream's business.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 /// files of the certificate chain and the private key to present.
 ///
 /// # Errors
-/// Which file, what is wrong with it and what would be right.
+/// The file, its defect and the remedy.
 pub(crate) fn client(
     ca: Option<&Path>,
     client_cert: Option<(&Path, &Path)>,
@@ -78,7 +78,7 @@ fn roots_of(file: &Path) -> Result<RootCertStore, String> {
 fn system_roots() -> Result<RootCertStore, String> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
-    // Systems carry the odd certificate that cannot be parsed; the others still count.
+    // Systems carry the occasional unparsable certificate; the rest still counts.
     let (added, _unusable) = roots.add_parsable_certificates(found.certs);
     if added > 0 {
         return Ok(roots);

@@ -1,5 +1,5 @@
-//! Write time limits. hyper has none: a client that reads nothing of its answer would keep its
-//! connection, and through the answer memory and a backend, for ever.
+//! Write time limits. hyper has none: a client not reading its answer would hold its connection,
+//! and through the answer memory and a backend, forever.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use tokio_io_timeout::TimeoutWriter;
 /// A stream with a write time limit.
 pub(crate) type WriteTimeout<S> = Pin<Box<TimeoutWriter<S>>>;
 
-/// Limits each write, flush and shutdown of `stream` that cannot proceed at once. The time counts
-/// from the first attempt that had to wait, so writes that proceed never touch a timer.
+/// Limits every write, flush and shutdown of `stream` that cannot proceed at once. The time counts
+/// from the first blocked attempt, so unblocked writes never touch a timer.
 pub(crate) fn write_timeout<S>(stream: S, limit: Duration) -> WriteTimeout<S>
 where
     S: AsyncRead + AsyncWrite,

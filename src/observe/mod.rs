@@ -1,3 +1,3 @@
-//! Output that tells operators about a running process.
+//! Output for operators about a running process.
 
 pub mod log;

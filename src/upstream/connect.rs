@@ -1,7 +1,7 @@
 //! Connecting to a backend's URL: name resolution, TCP, TLS and the HTTP handshake.
 //!
-//! No byte of a request is written here, so every failure in this file proves that the backend has
-//! not acted.
+//! No byte of a request is written here, so every failure in this file proves the backend's
+//! inaction.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,7 +35,7 @@ const MAX_RESPONSE_LINES: usize = 2048;
 pub(super) struct Destination {
     /// Scheme and authority, for messages.
     pub(super) name: String,
-    /// The `Host` of requests to it.
+    /// The `Host` of requests to the URL.
     pub(super) host_header: HeaderValue,
     /// Prefix of every request's path, without a slash at its end; often empty.
     pub(super) prefix: String,
@@ -45,7 +45,7 @@ pub(super) struct Destination {
     dead: DeadAddresses,
 }
 
-/// A connection that can take a request.
+/// A connection ready for a request.
 pub(super) struct Connection {
     pub(super) sender: SendRequest<Body>,
     announced: Announcement,
@@ -66,7 +66,7 @@ impl Connection {
 }
 
 impl Destination {
-    /// The destination that `url` names; `tls` is used for the scheme `https`.
+    /// The destination of `url`; `tls` is used for the scheme `https`.
     pub(super) fn new(url: &Uri, tls: Option<&Arc<ClientConfig>>) -> Result<Self, String> {
         let wrong = |what: &str| format!("upstream URL {url}: {what}");
         let authority = url.authority().ok_or_else(|| wrong("it names no host"))?;
@@ -125,8 +125,8 @@ impl Destination {
     pub(super) async fn connect(&self, limit: Duration) -> Result<Connection, String> {
         let deadline = Instant::now() + limit;
         let stream = self.tcp(deadline).await?;
-        // Requests are written whole; waiting for more to come only delays them. When the system
-        // refuses, requests are slower and nothing else.
+        // Requests are written whole, so Nagle's algorithm only delays them. Without the option
+        // requests are slower and otherwise unaffected.
         let _ = stream.set_nodelay(true);
         let (socket, announced) = Socket::new(stream);
         match &self.tls {
@@ -187,7 +187,7 @@ impl Destination {
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (sender, connection) = http1::Builder::new()
-            // The buffer's size alone is no strict limit: it may grow to twice as much.
+            // The buffer's size alone is no strict limit: the buffer may grow to twice as much.
             .max_buf_size(MAX_RESPONSE_HEAD)
             .max_header_size(MAX_RESPONSE_HEAD)
             .max_headers(MAX_RESPONSE_LINES)

@@ -26,10 +26,10 @@ pub(crate) enum Framing {
 }
 
 impl Framing {
-    /// True when a body that ended without an error is proven to be whole. A body that ends with a
-    /// plain connection is not: a backend that dies in the middle looks the same. RFC 9112 section 8
-    /// lets a recipient take such a body as complete; where an answer is kept for ever, its outcome
-    /// must count as unknown.
+    /// Returns true if a body without an error is proven complete. A body delimited by a plain
+    /// connection is not: a backend dying midway looks the same. RFC 9112 section 8 lets a
+    /// recipient take such a body as complete; for an answer kept forever, its outcome must count
+    /// as unknown.
     pub(crate) fn proves_end(self) -> bool {
         match self {
             Self::None | Self::Length | Self::Chunked => true,
@@ -38,13 +38,13 @@ impl Framing {
     }
 }
 
-/// Headers of a response that decide the end of its body and of its connection. A single walk
-/// finds all of them: looking up each name costs more.
+/// Headers of a response relevant to the end of its body and of its connection. A single pass finds
+/// all of them: looking up each name costs more.
 #[derive(Default)]
 pub(super) struct FramingHeaders {
     /// `Transfer-Encoding: chunked`.
     chunked: usize,
-    /// `Transfer-Encoding` with anything else.
+    /// `Transfer-Encoding` with any other value.
     otherwise_coded: usize,
     /// `Content-Length`.
     pub(super) length: bool,
@@ -140,7 +140,7 @@ pub(super) fn framing(
 }
 
 /// Sets the framing headers of a request. hyper adds the `Content-Length` of a body with a known
-/// size, but trusts framing headers in the map and leaves out a length that it deems needless.
+/// size, but trusts framing headers in the map and omits a length considered needless.
 pub(super) fn frame(request: &mut Request<Body>) {
     let ended = request.body().is_end_stream();
     let sized = request.body().size_hint().exact().is_some();
@@ -148,13 +148,13 @@ pub(super) fn frame(request: &mut Request<Body>) {
     let usually_empty = matches!(*request.method(), Method::GET | Method::HEAD);
     *request.version_mut() = Version::HTTP_11;
     let headers = request.headers_mut();
-    // Seldom there: whoever made the request has most likely left them out.
+    // Rarely present: the builder of the request has most likely removed the framing headers.
     if headers.keys().any(|name| *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH) {
         headers.remove(TRANSFER_ENCODING);
         headers.remove(CONTENT_LENGTH);
     }
     if ended && expects_body {
-        // RFC 9110 section 8.6: a method that gives content a meaning says 0.
+        // RFC 9110 section 8.6: a method with a meaning for content says 0.
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     } else if !ended && !sized && usually_empty {
         // hyper would drop the body.

@@ -1,14 +1,14 @@
 //! A backend's client: sends a request at most once and distinguishes "certainly not sent" from
 //! "unknown".
 //!
-//! Nothing is retried here and no redirect is followed. What may look like a retry is none: a
-//! request that hyper hands back unwritten, because the idle connection it was meant for had ended,
-//! goes to another connection, and a URL that cannot be connected to is passed over for the next.
-//! In both cases the backend has seen nothing. As soon as the first byte may have left, every
-//! failure is [`SendError::Unknown`].
+//! Requests are never retried and redirects never followed. Two cases only look like retries: a
+//! request handed back unwritten by hyper, because its idle connection had ended, goes to a
+//! different connection, and an unreachable URL is passed over for the next. In both cases the
+//! backend has seen nothing. As soon as the first byte may have left, every failure is
+//! [`SendError::Unknown`].
 //!
-//! Left to others: the headers of the request (`headers`), the `timeout` of the whole call (drop
-//! the future or the body; the connection is then closed), and what a response means.
+//! Left to the callers: the headers of the request (`headers`), the `timeout` of the whole call
+//! (drop the future or the body; the connection is then closed), and the meaning of a response.
 
 mod connect;
 mod framing;
@@ -37,8 +37,8 @@ use crate::body::Body;
 use crate::config;
 use crate::net::tls;
 
-/// Idle connections that a call tries before a new connection. When so many have ended, the backend
-/// was most likely restarted, and the rest of the pool has ended too.
+/// Maximum number of idle connections tried before a new connection. After so many dead connections
+/// the backend was most likely restarted, and the rest of the pool is dead too.
 const MAX_STALE: usize = 3;
 
 /// A backend with all its URLs.
@@ -55,7 +55,7 @@ pub(crate) struct Upstream {
     started: Instant,
 }
 
-/// Permission to send, asked once there is a connection; the error is the reason against it.
+/// Permission to send, requested once a connection exists; the error is the reason for a refusal.
 pub(crate) type SendPermission<'m> = &'m (dyn Fn() -> Result<(), String> + Sync);
 
 /// Reason for the lack of a response.
@@ -66,7 +66,7 @@ pub(crate) enum SendError {
         /// Reason for the log.
         reason: String,
     },
-    /// The request, or a part of it, may have reached the backend.
+    /// The request, or a part of the request, may have reached the backend.
     Unknown {
         /// Kind of failure.
         failure: SendFailure,
@@ -82,7 +82,7 @@ pub(crate) enum SendFailure {
     Reset,
     /// The backend closed the connection before a whole response head.
     Closed,
-    /// The response is no HTTP/1 that can be trusted.
+    /// The response is not a trustworthy HTTP/1 message.
     BadResponse,
     /// The request's own body broke off while it was sent.
     RequestBody,
@@ -116,11 +116,10 @@ enum Attempt {
 }
 
 impl Upstream {
-    /// The backend a configuration describes. Certificates are read now, connections are made when
-    /// they are needed.
+    /// The backend of a configuration. Certificates are read now, connections are made on demand.
     ///
     /// # Errors
-    /// What is wrong with a URL or a certificate file.
+    /// The defect of a URL or a certificate file.
     pub(crate) fn new(config: &config::UpstreamConfig) -> Result<Self, String> {
         let named = |error| format!("upstream {:?}: {error}", config.name);
         let secure = config.urls.iter().any(|url| url.scheme() == Some(&Scheme::HTTPS));
@@ -152,8 +151,8 @@ impl Upstream {
             keeps_host: config.host == config::HostPolicy::Client,
             prefixed: endpoints.iter().any(|endpoint| !endpoint.target.prefix.is_empty()),
             endpoints,
-            // A call that ends while it connects has sent nothing; whoever waits for it after its
-            // own time ran out must still learn that.
+            // A call cancelled while connecting has sent nothing; a caller waiting beyond its own
+            // time limit must still learn so.
             connect_timeout: config.connect_timeout.min(config.timeout),
             turn: AtomicUsize::new(0),
             started: Instant::now(),
@@ -169,10 +168,10 @@ impl Upstream {
     /// timeout. Dropping either closes the connection.
     ///
     /// # Errors
-    /// [`SendError::NotSent`] only when not one byte was written.
+    /// [`SendError::NotSent`] only if not a single byte was written.
     ///
     /// Where TLS 1.3 refuses a client certificate, the refusal arrives after the request has left;
-    /// that is [`SendError::Unknown`].
+    /// the error is then [`SendError::Unknown`].
     pub(crate) async fn send(
         &self,
         request: Request<Body>,
@@ -180,7 +179,7 @@ impl Upstream {
         self.send_if(request, &|| Ok(())).await
     }
 
-    /// Does the same if `may` permits it once there is a connection, which may take as long as
+    /// Like `send`, if permitted by `may` once a connection exists, which may take as long as
     /// `connect_timeout` for each URL.
     ///
     /// # Errors
@@ -215,8 +214,8 @@ impl Upstream {
         Err(SendError::NotSent { reason: reasons.join("; ") })
     }
 
-    /// Sends to a URL: on idle connections as long as they turn out to have ended, then on a new
-    /// connection. The inner error hands the request back with the reason for an unreachable URL.
+    /// Sends to a URL: on idle connections while these prove dead, then on a new connection. The
+    /// inner error hands the request back with the reason for an unreachable URL.
     async fn send_to(
         &self,
         endpoint: &Arc<Endpoint>,
@@ -268,7 +267,7 @@ impl Upstream {
         Some(chosen)
     }
 
-    /// Milliseconds since this upstream was made, never 0.
+    /// Milliseconds since the creation of the upstream, never 0.
     fn now(&self) -> u64 {
         crate::clock::millis(self.started.elapsed()).saturating_add(1)
     }
@@ -346,7 +345,7 @@ fn unknown(error: &hyper::Error, name: &str) -> SendError {
     } else if error.is_parse() {
         SendFailure::BadResponse
     } else {
-        // An I/O error, and everything a later hyper may add.
+        // An I/O error, or an error kind added by a later hyper.
         SendFailure::Reset
     };
     let detail = match std::error::Error::source(error) {

@@ -21,9 +21,9 @@ const MAX_IDLE: usize = 1024;
 /// Time for which an unreachable URL is avoided while a different URL is reachable.
 pub(super) const COOL_DOWN: Duration = Duration::from_secs(5);
 
-/// Time for a connection to become ready after its answer was read: normally what its driver task
-/// needs to finish its poll. A connection that takes longer is still writing a request whose answer
-/// came early, and is closed.
+/// Time for a connection to become ready after its answer was read: normally the time for its
+/// driver task to finish a poll. A slower connection is still writing a request with an early
+/// answer, and is closed.
 const READY_WAIT: Duration = Duration::from_millis(5);
 
 /// Shortest interval between two rounds of closing expired idle connections.
@@ -37,7 +37,8 @@ pub(super) struct Endpoint {
     pub(super) close_is_trusted: bool,
     idle: Mutex<Idle>,
     in_flight: AtomicUsize,
-    /// End of the cool-down, in milliseconds since the upstream was made; 0 for a URL that works.
+    /// End of the cool-down, in milliseconds since the creation of the upstream; 0 for a working
+    /// URL.
     avoid_until: AtomicU64,
 }
 
@@ -45,7 +46,7 @@ pub(super) struct Endpoint {
 struct Idle {
     /// Ordered by the time of becoming idle.
     connections: Vec<IdleConnection>,
-    /// True while a task runs that closes expired connections.
+    /// True while the task closing expired connections runs.
     pruned: bool,
 }
 
@@ -56,7 +57,7 @@ struct IdleConnection {
     limit: Duration,
 }
 
-/// A running call on a URL; counted until it is dropped.
+/// A running call on a URL; counted until dropped.
 pub(super) struct ActiveCall {
     pub(super) endpoint: Arc<Endpoint>,
 }
@@ -109,8 +110,8 @@ impl Endpoint {
         self.avoid_until.load(Ordering::Relaxed) > now
     }
 
-    /// Records the choice of this URL at `now`. After a cool-down, the first call alone tries the
-    /// URL, and further calls avoid it until the attempt succeeds.
+    /// Records the choice of this URL at `now`. After a cool-down, only the first call tries the
+    /// URL, and further calls avoid the URL until the attempt succeeds.
     pub(super) fn chosen(&self, now: u64) {
         if self.avoid_until.load(Ordering::Relaxed) != 0 {
             self.unreachable(now);
@@ -128,11 +129,11 @@ impl Endpoint {
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle> {
-        // Nothing that can panic happens under the lock; the list is whole in any case.
+        // No code under the lock can panic; the list is consistent in any case.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the most recently idle connection that can still be used.
+    /// Takes the most recently used idle connection still usable.
     pub(super) async fn check_out(&self) -> Option<Connection> {
         loop {
             let IdleConnection { mut connection, since, limit } = self.idle().connections.pop()?;
@@ -186,13 +187,13 @@ impl Endpoint {
         let left = !idle.connections.is_empty();
         idle.pruned = left;
         drop(idle);
-        // Dropping a sender wakes its connection's task: not under the lock.
+        // Dropping a sender wakes its connection's task, so the drop happens outside the lock.
         drop(expired);
         left
     }
 }
 
-/// Starts the task that closes expired connections. It runs while there are idle connections, and
+/// Starts the task closing expired connections. The task runs while idle connections exist, and
 /// keeps nothing alive.
 #[expect(
     clippy::disallowed_methods,
@@ -210,10 +211,10 @@ fn spawn_pruner(endpoint: Weak<Endpoint>, every: Duration) {
     });
 }
 
-/// A response's body as it arrives. At its end the connection goes back to the pool; dropped
-/// before, the connection is closed.
+/// A response's body in the order of arrival. At its end the connection returns to the pool; on an
+/// early drop the connection is closed.
 ///
-/// A body that breaks off before the end its framing announced gives an error, never a clean end.
+/// A body broken off before the end announced by its framing gives an error, never a clean end.
 /// Trailers are left out: the forwarded message has its own framing.
 pub(crate) struct ResponseBody {
     incoming: Incoming,
@@ -273,7 +274,7 @@ impl http_body::Body for ResponseBody {
                     Poll::Ready(None)
                 }
                 Some(Ok(frame)) if frame.is_data() => {
-                    // Who knows the length does not ask for a frame after the last one.
+                    // A reader aware of the length does not ask for a frame after the last.
                     if this.incoming.is_end_stream() {
                         this.end();
                     }

@@ -1,4 +1,4 @@
-//! A TCP connection that looks for the peer's end before it is written to again.
+//! A TCP connection with a check for the peer's end before the next write.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,14 +13,14 @@ use tokio::net::TcpStream;
 
 use crate::net::coalesce;
 
-/// A TCP connection. Between the announcement of a request and its first byte, a read that finds
-/// nothing asks the kernel instead of the runtime's cached readiness.
+/// A TCP connection. Between the announcement of a request and its first byte, an empty read asks
+/// the kernel instead of the runtime's cached readiness.
 ///
-/// The reason: hyper reads an idle connection once more before it takes the next request from its
-/// queue. The runtime learns of a FIN or RST only when it next polls the system, which a busy worker
-/// does late; without the question a request would be written to a connection whose end has already
-/// arrived, and its outcome would be unknown. With the question, hyper closes the connection and
-/// hands the request back, for the price of one system call per request. An end still on its way
+/// The reason: hyper reads an idle connection once more before taking the next request from its
+/// queue. The runtime learns of a FIN or RST only at its next poll of the system, late on a busy
+/// worker; without the check a request would be written to a connection with its end already
+/// received, and its outcome would be unknown. With the check, hyper closes the connection and
+/// hands the request back, for the price of a system call per request. An end still in transit
 /// while the request leaves cannot be seen: the outcome of such a request stays unknown.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -28,18 +28,18 @@ pub(super) struct Socket {
     announced: Announcement,
 }
 
-/// The announcement of a request whose first byte is not written yet. Shared by the sender, who
-/// announces before the request enters the connection's queue, and the socket.
+/// The announcement of a request with its first byte still unwritten. Shared by the sender, for the
+/// announcement before the request enters the connection's queue, and the socket.
 #[derive(Debug, Clone)]
 pub(super) struct Announcement(Arc<AtomicBool>);
 
 impl Announcement {
-    /// Marks that a request enters the queue.
+    /// Marks a request as entering the queue.
     pub(super) fn announce(&self) {
         self.0.store(true, Ordering::Release);
     }
 
-    /// Marks that the request is being written.
+    /// Marks the request as being written.
     fn written(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
@@ -76,7 +76,7 @@ impl Socket {
     }
 }
 
-/// Pending when there is nothing to read; the runtime's own read has already asked to be woken.
+/// Pending without data to read; the runtime's own read has already registered for a wakeup.
 fn nothing_yet(error: Errno) -> Poll<io::Result<()>> {
     match error {
         Errno::AGAIN | Errno::INTR => Poll::Pending,

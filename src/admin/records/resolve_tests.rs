@@ -3,13 +3,14 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use tokio_util::task::TaskTracker;
+
 use super::resolve::purge;
 use crate::admin::state::AdminState;
 use crate::clock::Timestamp;
 use crate::config;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId, State};
-use crate::shutdown::Tasks;
 use crate::store::cache::RecordCache;
 use crate::store::samples::{self, T0};
 use crate::store::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
@@ -81,7 +82,10 @@ fn state() -> (Arc<AdminState>, Arc<Fake>) {
                 \"create\"\nmethods = [\"POST\"]\npath = \"/v1/orders\"\nupstream = \"api\"\n";
     let config = config::parse(text, "t.toml", &|_| None).unwrap();
     let routes = Arc::new(Fixed(config.routes.clone().into()));
-    (Arc::new(AdminState::new(&config, routes, store.clone(), cache, Tasks::default())), store)
+    (
+        Arc::new(AdminState::new(&config, routes, store.clone(), cache, TaskTracker::default())),
+        store,
+    )
 }
 
 fn told(state: &AdminState, store: &Fake) -> (bool, usize) {

@@ -1,11 +1,12 @@
-//! Checkpoints: the log's changes go into the table, a generation at a time, on an own thread.
+//! Checkpoints: the log's changes are moved into the table, a generation at a time, on a separate
+//! thread.
 //!
-//! A generation is the records that changed while one file of the log grew. A record that changes
-//! again before its generation is checkpointed is left to the later generation: a claim that is
-//! completed soon never reaches the table.
+//! A generation holds the records changed while a single file of the log grew. A record changed
+//! again before the checkpoint of its generation is left to the later generation: a claim with an
+//! early outcome never reaches the table.
 //!
-//! Only when the table has a generation, durably and with a marker that says so, may the file of
-//! the log be overwritten. A crash before that leaves the log, which the next start reads.
+//! A file of the log may only be overwritten once the table has its generation, durably and with a
+//! marker. After a crash before that point the next start reads the log.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -23,32 +24,34 @@ use super::table::Table;
 use crate::failpoint::{self, Point};
 use crate::idempotency::RecordId;
 
-/// Longest time the writer waits for a file of the log to become free. A table that takes longer
-/// for one file's changes is considered failed.
+/// Longest wait of the writer for a free file of the log. A table needing more time for a single
+/// file's changes is considered failed.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(120);
-/// Unmerged runs from which on a checkpoint waits for compaction: every read looks into each run.
+/// Number of unmerged runs from which a checkpoint waits for compaction: every read searches every
+/// run.
 const MAX_RUNS: usize = 26;
-/// Longest wait for compaction; then the run is added all the same, and reads take longer.
+/// Longest wait for compaction. Afterwards the run is added regardless, at the price of slower
+/// reads.
 const COMPACTION_WAIT: Duration = Duration::from_secs(10);
 const COMPACTION_POLL: Duration = Duration::from_millis(10);
 
 /// A generation to be checkpointed.
 struct Generation {
     number: u64,
-    /// Every record that became part of it, once.
+    /// The generation's records, without duplicates.
     ids: Vec<RecordId>,
-    /// Last frame of the file of the log that the generation fills.
+    /// Last frame in the generation's file of the log.
     frame: u64,
 }
 
-/// The writer's side: collects the current generation and hands it over.
+/// The writer's side: collects the current generation and hands over finished generations.
 pub(super) struct Checkpoints {
     ids: Vec<RecordId>,
     generation: u64,
     /// `None` once the writer has ended.
     queue: Option<SyncSender<Generation>>,
     results: Receiver<Result<u64, String>>,
-    /// A generation has been handed over, and its result has not been received.
+    /// Set while a generation is handed over and its result is outstanding.
     running: bool,
     /// Frame of the table's marker.
     marker: u64,
@@ -56,9 +59,9 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Starts the thread, for a table that reaches up to the frame `marker`.
+    /// Starts the thread, for a table complete up to the frame `marker`.
     pub(super) fn start(checkpointer: Checkpointer, marker: u64) -> io::Result<Self> {
-        // One file of the log at a time is being checkpointed.
+        // At most a single file of the log is checkpointed at a time.
         let (queue, generations) = sync_channel(1);
         let (sender, results) = sync_channel(1);
         let thread = std::thread::Builder::new().name("oncegate-checkpoint".to_owned());
@@ -82,9 +85,9 @@ impl Checkpoints {
         self.ids.push(id);
     }
 
-    /// Ends the generation with the file of the log that ends with `frame`. First waits until the
-    /// generation before is in the table, so that its file can be overwritten; mostly it was long
-    /// ago.
+    /// Ends the generation of the file ending with `frame`. Waits for the checkpoint of the
+    /// previous generation, so that the previous file can be overwritten; mostly the checkpoint
+    /// ended long ago.
     pub(super) fn rotate(&mut self, frame: u64) -> Result<(), String> {
         self.wait()?;
         let ids = mem::take(&mut self.ids);
@@ -152,7 +155,7 @@ impl Checkpointer {
             return Err("the store has failed".to_owned());
         }
         let frame = generation.frame;
-        // The tree asserts some things of its files.
+        // The tree panics on some kinds of damaged files.
         catch_unwind(AssertUnwindSafe(|| self.put(generation)))
             .unwrap_or_else(|_| Err("the table gave up adding records".to_owned()))
             .inspect_err(|error| drop(self.health.fail(error)))?;

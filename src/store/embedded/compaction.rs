@@ -1,4 +1,4 @@
-//! Compaction: merges the table's runs on a thread of its own, after a checkpoint added one.
+//! Compaction: merges the table's runs on a separate thread, after a checkpoint has added a run.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +11,7 @@ use super::health::Health;
 use super::table::Table;
 use crate::failpoint::{self, Point};
 
-/// Handle of the compaction thread. Dropping it waits for the step that is under way.
+/// Handle of the compaction thread. A drop waits for the current step.
 pub(super) struct Compactor {
     wake: Option<SyncSender<()>>,
     stopping: Arc<AtomicBool>,
@@ -19,7 +19,7 @@ pub(super) struct Compactor {
 }
 
 impl Compactor {
-    /// Starts the thread, which looks at once if the last process left something to merge.
+    /// Starts the thread, with an immediate check for runs left unmerged by the last process.
     pub(super) fn start(table: Table, health: Arc<Health>) -> io::Result<Self> {
         let (wake, woken) = sync_channel(1);
         let stopping = Arc::new(AtomicBool::new(false));
@@ -31,7 +31,7 @@ impl Compactor {
         Ok(compactor)
     }
 
-    /// Lets the thread look for runs to merge.
+    /// Asks the thread to check for runs to merge.
     pub(super) fn wake(&self) {
         if let Some(wake) = &self.wake {
             // A full queue holds the same request already.
@@ -62,7 +62,7 @@ impl Worker {
             if self.health.has_failed() {
                 continue;
             }
-            // The tree asserts some things of its files.
+            // The tree panics on some kinds of damaged files.
             let merged = catch_unwind(AssertUnwindSafe(|| self.merge_all()))
                 .unwrap_or_else(|_| Err("the table gave up merging its files".to_owned()));
             if let Err(error) = merged {
@@ -71,7 +71,7 @@ impl Worker {
         }
     }
 
-    /// Merges step by step, until nothing is left to merge or the store closes.
+    /// Merges step by step, until no step is left or the store closes.
     fn merge_all(&self) -> Result<(), String> {
         while !self.stopping.load(Ordering::Relaxed) {
             let merged = self.table.compact();

@@ -1,5 +1,5 @@
-//! The disk as the store uses it while it runs: making a frame of the log durable, adding a run to
-//! the table, and the free space. Behind a trait so that tests can let any of it fail.
+//! Disk operations of a running store: making a frame of the log durable, adding a run to the
+//! table, and measuring free space. A trait, so that tests can inject failures.
 
 use std::fs::File;
 use std::io;
@@ -12,20 +12,20 @@ use lsm_tree::AnyTree;
 
 use crate::failpoint::{self, Point};
 
-/// New claims stop when the file system has less room than this. Calls in flight then still have
-/// room to complete, and the table to take checkpoints and merge its files.
+/// Free space below which the store refuses new claims. Calls in flight can still complete, and the
+/// table can still take checkpoints and merge its files.
 pub const FREE_SPACE_MARGIN: u64 = 64 << 20;
 
-/// Bytes of a file of the log when the other one takes over. A larger frame makes the file longer
-/// for that time. The changes of one file become one run of the table, and the larger those are,
-/// the more seldom the table is merged; but the changes of both files are in memory, and a start
-/// after a crash reads them.
+/// Size of a log file at which the writer switches to the second file. A larger frame extends the
+/// file temporarily. The changes of a file become a run of the table. Larger runs mean fewer merges
+/// of the table, but the changes of both files are held in memory, and a start after a crash reads
+/// them.
 pub(super) const SEGMENT: u64 = 24 << 20;
 
-/// Time for which a measurement of the free space is used.
+/// Validity of a measurement of the free space.
 const SPACE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Entry of a run for the table; without a value it removes the key.
+/// Entry of a run for the table; an entry without a value removes its key.
 pub(super) struct RunEntry<'a> {
     pub(super) key: &'a [u8],
     pub(super) value: Option<&'a [u8]>,
@@ -33,17 +33,17 @@ pub(super) struct RunEntry<'a> {
 
 /// Operations of the disk.
 pub(super) trait Disk: Send + Sync {
-    /// Writes bytes at an offset of a file of the log and waits until they are durable.
+    /// Writes bytes at an offset of a log file and waits for durability.
     fn append(&self, file: &File, bytes: &[u8], at: u64) -> Result<(), String>;
 
-    /// Adds entries, sorted by key, to the table, all or none, and waits until they are durable.
+    /// Adds entries, sorted by key, to the table, all or none, and waits for durability.
     fn ingest(
         &self,
         tree: &AnyTree,
         entries: &mut dyn Iterator<Item = RunEntry<'_>>,
     ) -> Result<(), String>;
 
-    /// Bytes of a file of the log when the other one takes over.
+    /// Size of a log file at which the writer switches to the second file.
     fn segment(&self) -> u64 {
         failpoint::log_segment(SEGMENT)
     }
@@ -52,7 +52,7 @@ pub(super) trait Disk: Send + Sync {
     fn free(&self) -> io::Result<u64>;
 }
 
-/// The file system that holds the store's directory.
+/// The file system of the store's directory.
 pub(super) struct FileSystem {
     pub(super) dir: PathBuf,
 }
@@ -60,8 +60,7 @@ pub(super) struct FileSystem {
 impl Disk for FileSystem {
     fn append(&self, file: &File, bytes: &[u8], at: u64) -> Result<(), String> {
         file.write_all_at(bytes, at).map_err(|error| error.to_string())?;
-        // Also writes the file's size when that has changed, which is all of the metadata that
-        // reading needs.
+        // Also writes a changed file size: the only metadata required for reading.
         file.sync_data().map_err(|error| error.to_string())
     }
 
@@ -79,8 +78,8 @@ impl Disk for FileSystem {
                 }
                 failpoint::point(Point::DuringCheckpoint);
             }
-            // Syncs the new files and their directory, then the version of the tree that names
-            // them, and returns when both are durable.
+            // Syncs the new files and their directory, then the version of the tree with the new
+            // files, and returns after both are durable.
             ingestion.finish()
         };
         ingest().map_err(|error| match error {
@@ -99,7 +98,7 @@ impl Disk for FileSystem {
 pub(super) struct Space {
     disk: Arc<dyn Disk>,
     check_interval: Duration,
-    /// Last measurement: its time, and the free bytes if they were too few.
+    /// Last measurement: its time, and the free bytes if below the margin.
     checked: Mutex<Option<(Instant, Option<u64>)>>,
 }
 
@@ -114,7 +113,7 @@ impl Space {
         Self { check_interval: Duration::ZERO, ..Self::new(disk) }
     }
 
-    /// Free bytes when they are too few; measures at most once a second.
+    /// Free bytes if below the margin; measures at most once per second.
     pub(super) fn short(&self) -> Option<u64> {
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((when, short)) = *checked
@@ -122,7 +121,7 @@ impl Space {
         {
             return short;
         }
-        // An unknown amount counts as room: a write that fails is noticed anyway.
+        // An unknown amount counts as room: a failed write is noticed in any case.
         let short = self.disk.free().ok().filter(|free| *free < FREE_SPACE_MARGIN);
         *checked = Some((Instant::now(), short));
         short

@@ -1,4 +1,4 @@
-//! Errors of opening a directory as a store, each a sentence for the operator.
+//! Errors of opening a directory as a store, worded as sentences for the operator.
 
 use std::fmt;
 use std::io;
@@ -17,7 +17,7 @@ pub enum OpenError {
     Missing(PathBuf),
     /// The store exists already; an error only for `init`.
     Exists(PathBuf),
-    /// The directory holds other things.
+    /// The directory contains foreign files.
     NotAStore {
         /// The directory.
         path: PathBuf,
@@ -26,12 +26,12 @@ pub enum OpenError {
     },
     /// The directory cannot be written, or read.
     Unwritable {
-        /// Path that could not be written.
+        /// The unwritable path.
         path: PathBuf,
         /// The system's reason.
         error: io::Error,
     },
-    /// The store is open in another process.
+    /// The store is open in a different process.
     Locked(PathBuf),
     /// The store was written by a later version.
     NewerSchema {
@@ -49,7 +49,7 @@ pub enum OpenError {
     },
     /// The directory has a layout from before the first release.
     EarlierLayout(PathBuf),
-    /// The store is not the expected one.
+    /// The store has a different id than expected.
     WrongId {
         /// The directory.
         path: PathBuf,

@@ -1,8 +1,8 @@
-//! The memtable's index by expiry, and the time before which nothing is due.
+//! The memtable's index by expiry, and a floor: the time before which no record is due.
 //!
-//! The expiry loop lists page after page of due records and changes each, so that the table, until
-//! the next checkpoint, is full of entries that no longer hold. The floor lets every page begin
-//! behind them.
+//! The expiry loop lists pages of due records and changes every record, so until the next
+//! checkpoint the table is full of outdated entries. The floor lets every page start behind the
+//! outdated entries.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,15 +10,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::clock::Timestamp;
 use crate::idempotency::RecordId;
 
-/// Records of the memtable in the order of their expiry.
+/// Records of the memtable in order of expiry.
 #[derive(Default)]
 pub(super) struct ExpiryIndex(Mutex<ExpiryState>);
 
 struct ExpiryState {
     due: BTreeSet<(Timestamp, RecordId)>,
-    /// No entry of the table before this time holds any more.
+    /// Every entry of the table before this time is outdated.
     floor: Timestamp,
-    /// Earliest expiry that was added since the newest listing began.
+    /// Earliest expiry added since the start of the newest listing.
     added: Timestamp,
     /// Number of listings so far.
     listings: u64,
@@ -35,7 +35,7 @@ impl Default for ExpiryState {
 pub(super) struct DueRecords {
     /// Due records of the memtable, in order.
     pub(super) records: Vec<(Timestamp, RecordId)>,
-    /// Time at which the listing of the table may begin.
+    /// Start time for the listing of the table.
     pub(super) floor: Timestamp,
     /// Time up to which `records` is complete.
     pub(super) complete_until: Timestamp,
@@ -43,7 +43,7 @@ pub(super) struct DueRecords {
 }
 
 impl ExpiryIndex {
-    /// Replaces a record's entry; `None`: it has none.
+    /// Replaces a record's entry; `None`: no entry.
     pub(super) fn replace(&self, id: RecordId, old: Option<Timestamp>, new: Option<Timestamp>) {
         if old == new {
             return;
@@ -59,7 +59,7 @@ impl ExpiryIndex {
         }
     }
 
-    /// Begins a listing of at most `limit` records that are due at `until`.
+    /// Begins a listing of at most `limit` records due at `until`.
     pub(super) fn begin(&self, until: Timestamp, limit: usize) -> DueRecords {
         let mut state = self.lock();
         let due = state.due.iter().take_while(|(at, _)| *at <= until).take(limit);
@@ -71,8 +71,8 @@ impl ExpiryIndex {
         DueRecords { records, floor: state.floor, complete_until, listing: state.listings }
     }
 
-    /// Ends a listing that met no entry that holds before `floor`. Of several listings at the same
-    /// time only the newest counts, because `added` is counted from its begin.
+    /// Ends a listing without a valid entry before `floor`. Of several concurrent listings only the
+    /// newest counts, because `added` covers the time since the start of the newest.
     pub(super) fn end(&self, listing: &DueRecords, floor: Timestamp) {
         let mut state = self.lock();
         if state.listings == listing.listing {

@@ -1,4 +1,4 @@
-//! Health of a store: shared by its threads, and the errors it gives while it is not well.
+//! Health of a store, shared by its threads, and the errors of an unhealthy store.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -10,7 +10,7 @@ use crate::store::StoreError;
 pub(super) struct Health {
     space: Space,
     path: PathBuf,
-    /// Reason why nothing can be written any more; set once, for good.
+    /// Reason for the permanent end of all writing; set at most once.
     failed: OnceLock<String>,
 }
 
@@ -24,12 +24,12 @@ impl Health {
         self.failed.get().is_some()
     }
 
-    /// Error of a store that can write nothing any more.
+    /// Error of a store after the end of all writing.
     pub(super) fn failure(&self) -> Option<StoreError> {
         self.failed.get().map(|reason| StoreError::Unavailable(reason.clone()))
     }
 
-    /// Ends all writing, for good.
+    /// Ends all writing, permanently.
     pub(super) fn fail(&self, error: &str) -> StoreError {
         let path = self.path.display();
         let reason = self.failed.get_or_init(|| {

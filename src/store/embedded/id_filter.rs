@@ -1,12 +1,12 @@
-//! Filter over the ids of all records, in memory: tells which ids the store certainly lacks.
+//! In-memory filter over the ids of all records: identifies ids certainly absent from the store.
 //!
-//! Nearly every claim is for a record that does not exist. The table would ask the filter of each of
-//! its runs; here one line of memory tells. The filter is never wrong about a record that exists, and
-//! seldom says "perhaps" about one that does not: then the table is asked.
+//! Nearly every claim is for a new record. Without the filter, the table would query the filter of
+//! every run; here a single cache line suffices. The filter has no false negatives and few false
+//! positives; on a positive the table is read.
 //!
-//! Only the writer asks, and adds the records it makes durable. A thread of its own reads the ids
-//! that existed before from the table, slowly; until that has ended every answer is "perhaps".
-//! Removed ids stay in the filter: when it is full, it is built anew.
+//! Only the writer queries the filter, and adds the records it makes durable. A separate thread
+//! slowly reads the previously existing ids from the table; until its end every answer is positive.
+//! Removed ids stay in the filter; a full filter is rebuilt.
 
 use std::io;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::memtable::Memtable;
 use super::table::Table;
 use crate::idempotency::RecordId;
 
-/// Bounds for the number of ids that a filter is made for.
+/// Bounds for the capacity of a filter.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FilterSizes {
     pub(super) least: usize,
@@ -30,42 +30,42 @@ pub(super) struct FilterSizes {
 
 /// A filter of 2 to 8 MiB.
 pub(super) const SIZES: FilterSizes = FilterSizes { least: 1 << 20, most: 4 << 20 };
-/// Bytes for each id that a filter is made for. A full filter has twice as many ids, and one in
-/// forty absent ids is looked for in vain.
+/// Bytes per id of a filter's capacity. A full filter holds twice its capacity, with a false
+/// positive rate of 1 in 40.
 const BYTES: usize = 2;
-/// Time for which ids are read before a pause, and the length of the pause as a multiple: reading
-/// takes a quarter of one processor.
+/// Time slice for reading ids before a pause, and the length of the pause as a multiple: the thread
+/// uses a quarter of a processor.
 const SLICE: Duration = Duration::from_millis(5);
 const PAUSE: u32 = 3;
-/// Ids that are read between two looks at the clock.
+/// Number of ids read between two checks of the time.
 pub(super) const STEP: usize = 64;
 
-/// Bits set for an id, in one line of memory: 1 in 500 absent ids has all of them by chance
-/// in a filter that holds as many ids as it was made for.
+/// Bits set per id, in a single cache line: a filter at its capacity has a false positive rate of 1
+/// in 500.
 const MARKS: u32 = 7;
 const MARK_BITS: u32 = 9;
 const WORD_BITS: u32 = u64::BITS.trailing_zeros();
 const WORDS: usize = 1 << (MARK_BITS - WORD_BITS);
 
-/// Cache line: memory that a processor fetches at once.
+/// Cache line: the unit of memory fetched by a processor.
 #[derive(Default)]
 #[repr(align(64))]
 struct Line([AtomicU64; WORDS]);
 
-/// A blocked Bloom filter (Putze, Sanders and Singler, 2007) over ids, which are digests already:
-/// all bits of an id stand in one line. Two threads may add to it.
+/// A blocked Bloom filter (Putze, Sanders and Singler, 2007) over ids. Ids are digests already; the
+/// bits of an id share a cache line. Two threads may add concurrently.
 pub(super) struct BloomFilter(Vec<Line>);
 
 impl BloomFilter {
-    /// Filter for about this many ids; for exactly as many if they are a power of two.
+    /// Filter with a capacity of about `ids` ids; exact for powers of two.
     pub(super) fn new(ids: usize) -> Self {
         let lines = (ids * BYTES / size_of::<Line>()).max(1).next_power_of_two();
         Self((0..lines).map(|_| Line::default()).collect())
     }
 
-    /// Words of an id's line, with a bit each.
+    /// Words of an id's cache line, with a bit for each.
     fn marks(&self, id: &RecordId) -> impl Iterator<Item = (&AtomicU64, u64)> {
-        // All but the first byte of an id are a digest, and each half is used once.
+        // Apart from its first byte an id is a digest, and each half is used once.
         let number = u128::from_le_bytes(*id.as_bytes());
         let line = &self.0[(number as u64 >> 8) as usize & (self.0.len() - 1)];
         (0..MARKS).map(move |at| {
@@ -81,7 +81,7 @@ impl BloomFilter {
         }
     }
 
-    /// Adds an id while no other thread does, which is cheaper than [`BloomFilter::add`].
+    /// Adds an id without concurrent additions, which is cheaper than [`BloomFilter::add`].
     pub(super) fn add_alone(&self, id: &RecordId) {
         for (word, bit) in self.marks(id) {
             word.store(word.load(Ordering::Relaxed) | bit, Ordering::Relaxed);
@@ -93,14 +93,14 @@ impl BloomFilter {
     }
 }
 
-/// The filter of a store, with the thread that fills it.
+/// The filter of a store, with its loading thread.
 pub(super) struct IdFilter {
     table: Table,
     memtable: Arc<Memtable>,
     sizes: FilterSizes,
     /// `None`: the store has too many records, or could not be read.
     filter: Option<Arc<BloomFilter>>,
-    /// Thread that adds the ids that existed before; `None`: the filter is complete.
+    /// Thread adding the previously existing ids; `None`: the filter is complete.
     pub(super) reading: Option<FilterLoad>,
     /// Ids to add until the filter is built anew.
     left: usize,
@@ -115,12 +115,12 @@ impl IdFilter {
         new
     }
 
-    /// True if the store certainly does not have this record.
+    /// Returns true if the store certainly does not have the record.
     pub(super) fn is_absent(&self, id: &RecordId) -> bool {
         self.reading.is_none() && self.filter.as_ref().is_some_and(|filter| !filter.may_have(id))
     }
 
-    /// Adds a record that the store did not have before.
+    /// Adds a record new to the store.
     pub(super) fn add(&mut self, id: &RecordId) {
         match (&self.filter, &self.reading) {
             (Some(filter), None) => filter.add_alone(id),
@@ -130,8 +130,8 @@ impl IdFilter {
         self.left = self.left.saturating_sub(1);
     }
 
-    /// Puts a filter into use whose ids have been read meanwhile, or begins anew when the filter is
-    /// full. Called before each batch.
+    /// Puts a fully loaded filter into use, or starts to rebuild a full filter. Called before every
+    /// batch.
     pub(super) fn advance(&mut self) {
         let whole = if self.left == 0 {
             self.begin().map(|()| true).map_err(|error| error.to_string())
@@ -153,7 +153,7 @@ impl IdFilter {
     }
 
     fn begin(&mut self) -> io::Result<()> {
-        // Nothing waits for the ids that are still being read.
+        // The ids still being read are no longer needed.
         if let Some(reading) = self.reading.take() {
             let _ = reading.join();
         }
@@ -174,7 +174,7 @@ impl IdFilter {
     }
 }
 
-/// Thread that adds the ids of all records.
+/// Thread adding the ids of all records.
 pub(super) struct FilterLoad {
     thread: JoinHandle<Result<bool, lsm_tree::Error>>,
     /// Dropped to stop the thread.
@@ -189,7 +189,7 @@ impl FilterLoad {
         Ok(Self { thread, go_on })
     }
 
-    /// Ends the thread: true if the filter has all ids, or the error of reading them.
+    /// Stops the thread: true if the filter has all ids, or the error of reading them.
     fn join(self) -> Result<bool, String> {
         drop(self.go_on);
         match self.thread.join() {
@@ -207,14 +207,15 @@ impl Drop for IdFilter {
     }
 }
 
-/// Adds all ids; `false` if the thread was stopped before.
+/// Adds all ids; returns false if the thread was stopped early.
 pub(super) fn read(
     table: &Table,
     memtable: &Memtable,
     filter: &BloomFilter,
     stop: &Receiver<()>,
 ) -> Result<bool, lsm_tree::Error> {
-    // The memtable first: what leaves it meanwhile is in the table when that is read.
+    // The memtable comes first: a record leaving the memtable in the meantime is in the table by
+    // the time the table is read.
     memtable.for_each(|id, _| filter.add(id));
     let (mut after, mut pause) = (None, Duration::ZERO);
     while stop.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
@@ -226,10 +227,10 @@ pub(super) fn read(
     Ok(false)
 }
 
-/// Adds the ids of the table behind a key, for one slice of time: the last id and the time it took,
-/// unless there are no more. An iterator keeps all files it may come to, also those that were merged
-/// since, so each slice has its own: a record that existed at the start exists until it is removed,
-/// and new records are added by the writer.
+/// Adds the ids of the table behind a key, for a single time slice; returns the last id and the
+/// elapsed time, or `None` at the end. An iterator pins all files ahead of its position, even
+/// merged files, so every slice has a new iterator. No id is missed: a record existing at the start
+/// exists until removed, and the writer adds new records.
 fn add_slice(
     table: &Table,
     filter: &BloomFilter,

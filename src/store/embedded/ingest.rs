@@ -1,14 +1,14 @@
-//! Adding records to the table: sorted, they become one run of the tree, in one atomic step.
+//! Adding records to the table: sorted, as a run of the tree, in a single atomic step.
 //!
-//! Records, the index entries that change with them and the checkpoint marker are durable together
-//! or not at all. So the table never holds a record with an index entry of another state, whatever
+//! Records, their changed index entries and the checkpoint marker become durable together or not at
+//! all. The table therefore never holds a record with an index entry of a different state, whatever
 //! the moment of a crash.
 
 use super::disk::{Disk, RunEntry};
 use super::layout::{DirtyRecord, MARKER, Marker, TableKey, index_differences};
 use super::table::Table;
 
-/// Adds records, sorted by id, to the table, durably, together with the marker that says so.
+/// Adds records, sorted by id, to the table, durably and together with the checkpoint marker.
 pub(super) fn ingest(
     table: &Table,
     disk: &dyn Disk,

@@ -1,4 +1,4 @@
-//! Commands on a store that no gateway has open: create, look, check.
+//! Commands on a store not opened by any gateway: create, info, verify.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::idempotency::RecordId;
 use crate::store::codec::{Codec, Head};
 use crate::store::{Identity, StoreError};
 
-/// Records between two calls of the progress function.
+/// Number of records between two calls of the progress function.
 const STEP: u64 = 10_000;
 
 /// Figures of a store.
@@ -21,25 +21,25 @@ const STEP: u64 = 10_000;
 pub struct StoreInfo {
     /// Identity of the store.
     pub identity: Identity,
-    /// Records in flight: the gateway ended without completing them, and its next start makes
-    /// them unknown.
+    /// Records in flight: the gateway ended before their completion, and its next start marks them
+    /// unknown.
     pub in_flight: u64,
-    /// Records whose outcome is unknown.
+    /// Records with an unknown outcome.
     pub unknown: u64,
-    /// Open records that cannot be read back.
+    /// Corrupt open records.
     pub corrupt: u64,
     /// Number of records.
     pub records: u64,
-    /// Bytes of all files on the disk.
+    /// Bytes of all files on disk.
     pub disk_bytes: u64,
 }
 
 /// Progress of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VerifyProgress {
-    /// Records that were checked.
+    /// Number of checked records.
     pub done: u64,
-    /// Records in all.
+    /// Total number of records.
     pub total: u64,
 }
 
@@ -48,8 +48,8 @@ pub struct VerifyProgress {
 pub struct VerifyReport {
     /// Number of sound records.
     pub sound: u64,
-    /// Corrupt records, and index entries that do not fit, at most a hundred: each with its record,
-    /// if known, and a description.
+    /// Corrupt records and inconsistent index entries, at most a hundred, with the record's id, if
+    /// known, and a description.
     pub problems: Vec<(Option<RecordId>, String)>,
     /// Number of problems.
     pub problem_count: u64,
@@ -80,7 +80,8 @@ pub fn init(path: &Path, cache: u64) -> Result<Identity, OpenError> {
     if opened.created { Ok(opened.identity) } else { Err(OpenError::Exists(path.to_owned())) }
 }
 
-/// Looks at a store; changes no record, but puts into the table what a crash left in the log.
+/// Summarizes a store. Records are unchanged, but changes left in the log by a crash are moved into
+/// the table.
 ///
 /// # Errors
 /// When the store cannot be opened, for example because a gateway has it open.
@@ -108,7 +109,7 @@ pub fn info(path: &Path, cache: u64) -> Result<StoreInfo, OpenError> {
     Ok(info)
 }
 
-/// Reads every record and every index entry, and reports what does not fit; changes no record.
+/// Reads every record and every index entry, and reports inconsistencies; records are unchanged.
 ///
 /// # Errors
 /// When the store cannot be opened, for example because a gateway has it open.
@@ -157,12 +158,12 @@ pub fn verify(
 const INDEXES: [(Keyspace, &str); 3] =
     [(Keyspace::Open, "open"), (Keyspace::Expiry, "expiry"), (Keyspace::Subject, "subject")];
 
-/// Calls `each` for every index entry that a record has.
+/// Calls `each` for every index entry of a record.
 fn index_entries(id: &RecordId, head: Head, mut each: impl FnMut(TableKey)) {
     index_differences(id, None, Some(head), |key, _| each(key));
 }
 
-/// Checks a record, and that every index has the entry it needs.
+/// Checks a record and the presence of its index entries.
 fn check_record(table: &Table, id: &RecordId, bytes: &[u8], report: &mut VerifyReport) {
     let head = match table.codec.decode(id, bytes) {
         Ok(record) => Head::of(&record),
@@ -186,7 +187,7 @@ fn check_record(table: &Table, id: &RecordId, bytes: &[u8], report: &mut VerifyR
     }
 }
 
-/// Checks that every entry of an index belongs to a record as it is.
+/// Checks the entries of an index against the current records.
 fn check_index(table: &Table, keyspace: Keyspace, name: &str, report: &mut VerifyReport) {
     for entry in table.entries(keyspace) {
         let key = match entry {
@@ -231,13 +232,13 @@ fn opened(options: &DirectoryOptions) -> Result<OpenedStore, OpenError> {
     open(options, &FileSystem { dir: options.path.clone() })
 }
 
-/// Bytes on the disk of every file under a directory; unreadable files count nothing.
+/// Size on disk of all files below a directory; unreadable files count as empty.
 fn disk_bytes(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let Ok(entries) = fs::read_dir(dir) else { return 0 };
     let size = |entry: fs::DirEntry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => disk_bytes(&entry.path()),
-        // Blocks of 512 bytes: a file may be longer than its blocks.
+        // Blocks of 512 bytes: a sparse file is longer than its blocks.
         Ok(metadata) => metadata.blocks() * 512,
         Err(_) => 0,
     };

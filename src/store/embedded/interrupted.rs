@@ -1,5 +1,4 @@
-//! Calls that were in flight when the last process ended become unknown, durably, before a reader
-//! sees them.
+//! Calls interrupted by the end of the last process: marked unknown, durably, before any read.
 
 use super::disk::Disk;
 use super::ingest::ingest;
@@ -11,35 +10,35 @@ use crate::idempotency::outcome::UnknownReason;
 use crate::store::StoreError;
 use crate::store::codec::Head;
 
-/// Records made unknown by one write of the table.
+/// Number of records marked unknown per write of the table.
 const RECORDS_AT_ONCE: usize = 16 << 10;
-/// Largest number of corrupt records that are named; further ones are only counted.
+/// Limit of listed corrupt records; further corrupt records are only counted.
 pub(super) const MAX_NAMED: usize = 100;
 
-/// Findings about the open records of a store that was opened.
+/// Findings about the open records of a newly opened store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// True if the store was created just now.
     pub created: bool,
-    /// Calls that were in flight when the last process ended; unknown now.
+    /// Calls in flight at the end of the last process; now unknown.
     pub interrupted: u64,
-    /// Records that are unknown, interrupted calls included.
+    /// Unknown records, interrupted calls included.
     pub unknown: u64,
-    /// Open records that cannot be read back, and the reason; they are left as they are, and their
-    /// keys are refused. At most a hundred are named.
+    /// Corrupt open records, and the reasons; left unchanged, with their keys refused. At most a
+    /// hundred are listed.
     pub corrupt: Vec<(RecordId, String)>,
     /// Number of corrupt open records.
     pub corrupt_count: u64,
 }
 
-/// Makes every record in flight unknown: the process that dispatched the call is gone, and nobody
-/// can say any more whether the backend acted.
+/// Marks every record in flight as unknown: the process of the call is gone, so the backend may or
+/// may not have acted.
 pub(super) fn lose_in_flight(
     table: &Table,
     disk: &dyn Disk,
     now: Timestamp,
 ) -> Result<Recovered, StoreError> {
-    // The table has all frames of the log, before and after.
+    // The table contains all frames of the log, before and after this step.
     let frame = table.marker().map_err(StoreError::Unavailable)?.frame;
     let commit = |lost: &mut Vec<DirtyRecord>| {
         // Entries of the index `open` are in the order of the ids.

@@ -1,4 +1,5 @@
-//! Layout of the table: the keys of records and index entries, and the entries a change moves.
+//! Layout of the table: the keys of records and index entries, and the entries
+//! affected by a change of a record.
 //!
 //! ```text
 //! 00 · "identity"                       schema u32 · store id [16] · created u64
@@ -6,11 +7,11 @@
 //! 01 · record id [16]                   open: the record is in flight or unknown
 //! 02 · expiry u64, big endian · id      expiry
 //! 03 · subject digest [16] · id         subject
-//! 04 · record id [16]                   the record, as `codec` writes it
+//! 04 · record id [16]                   the record, encoded by `codec`
 //! ```
 //!
-//! The first byte is the keyspace. Entries of the three indexes have no value. Everything stands in
-//! one tree, so that a checkpoint adds records, index entries and marker in one atomic step.
+//! The first byte is the keyspace. Entries of the three indexes have no value. All keyspaces share
+//! a tree, so that a checkpoint adds records, index entries and marker in one atomic step.
 
 use bytes::Bytes;
 
@@ -34,7 +35,7 @@ pub(super) enum Keyspace {
 /// Key of a record or of an index entry in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TableKey {
-    /// Bytes behind `length` are zero. Keys of one keyspace are equally long, so that the derived
+    /// Bytes behind `length` are zero. Keys of the same keyspace have equal lengths, so the derived
     /// order is the order of the keys.
     bytes: [u8; 1 + 2 * ID],
     length: u8,
@@ -55,7 +56,7 @@ impl TableKey {
         Self::new(Keyspace::Records, &[], id)
     }
 
-    /// Key of the index entry of a record that is in flight or unknown.
+    /// Key of the index entry of a record in flight or unknown.
     pub(super) fn open(id: &RecordId) -> Self {
         Self::new(Keyspace::Open, &[], id)
     }
@@ -89,7 +90,7 @@ impl TableKey {
         RecordId::from_bytes(self.as_bytes().last_chunk().copied().unwrap_or_default())
     }
 
-    /// Time of expiry in a key of that index.
+    /// Time of expiry in a key of the expiry index.
     pub(super) fn expires(&self) -> Timestamp {
         let millis = self.bytes[1..].first_chunk().copied().unwrap_or_default();
         Timestamp::from_millis(u64::from_be_bytes(millis))
@@ -100,15 +101,15 @@ impl TableKey {
     }
 }
 
-/// Key of the entry that says up to which frame of the log the table reaches.
+/// Key of the entry with the last frame of the log contained in the table.
 pub(super) const MARKER: &[u8] = b"\0marker";
 /// Key of the store's identity.
 pub(super) const IDENTITY: &[u8] = b"\0identity";
 
-/// Checkpoint marker: written in the same atomic step as the entries for which it vouches.
+/// Checkpoint marker: written in the same atomic step as the covered entries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Marker {
-    /// Newest frame of the log whose changes are all in the table.
+    /// Newest frame of the log with all its changes in the table.
     pub(super) frame: u64,
     /// Number of records in the table.
     pub(super) records: u64,
@@ -129,7 +130,7 @@ impl Marker {
     }
 }
 
-/// Writes the store's identity as the table keeps it.
+/// Encodes the store's identity for the table.
 pub(super) fn encode_identity(identity: &Identity) -> [u8; 28] {
     let mut bytes = [0; 28];
     bytes[..4].copy_from_slice(&identity.schema.to_le_bytes());
@@ -161,7 +162,7 @@ impl StoredRecord {
     }
 }
 
-/// A record whose newest state is not in the table yet.
+/// A record with a newer state than in the table.
 pub(super) struct DirtyRecord {
     pub(super) id: RecordId,
     /// State in the table; `None`: absent there.
@@ -170,8 +171,8 @@ pub(super) struct DirtyRecord {
     pub(super) current: Option<StoredRecord>,
 }
 
-/// Calls `differs` for each index entry that differs between two states of a record: with `true`
-/// for an entry to add, `false` for one to remove.
+/// Calls `differs` for every index entry that differs between two states of a record: with `true`
+/// for an addition, `false` for a removal.
 pub(super) fn index_differences(
     id: &RecordId,
     before: Option<Head>,
@@ -197,7 +198,7 @@ pub(super) fn index_differences(
     keys(subject(before), subject(after));
 }
 
-/// Key at which a query looks for a record with this head; `None`: the query does not ask for it.
+/// Key of a record in the index of a query; `None`: the query does not select the record.
 pub(super) fn query_key(query: &Query, id: &RecordId, head: &Head) -> Option<TableKey> {
     let due = || query.expired_at.is_none_or(|at| head.expires.is_some_and(|due| due <= at));
     let fits = (!query.open || head.open)
@@ -214,7 +215,7 @@ pub(super) fn query_key(query: &Query, id: &RecordId, head: &Head) -> Option<Tab
     })
 }
 
-/// Decodes a record that is known to be stored.
+/// Decodes a stored record.
 pub(super) fn decode(codec: &Codec, id: &RecordId, bytes: &[u8]) -> Result<Record, StoreError> {
     codec.decode(id, bytes).map_err(|error| corrupt(id, error))
 }

@@ -1,9 +1,9 @@
-//! Listings: a page of records out of memtable and table together.
+//! Listings: a page of records from memtable and table combined.
 //!
-//! Keys of the memtable and of the table are merged in order. The record behind each key is then
-//! read as it is now, and a key that is not where the query would look for that record is passed
-//! over: an entry of the table that a later change outdated. The memtable is read first, because
-//! what leaves it meanwhile is in the table by then.
+//! Keys of the memtable and of the table are merged in order. The current record of every key is
+//! then read, and a key at the wrong position for its record is skipped: an entry of the table
+//! outdated by a later change. The memtable is read first, because a record leaving the memtable in
+//! the meantime is in the table by then.
 
 use std::iter::Peekable;
 use std::ops::Bound;
@@ -20,10 +20,10 @@ use crate::store::{Query, StoreError};
 const FIRST: RecordId = RecordId::from_bytes([0; 16]);
 const LAST: RecordId = RecordId::from_bytes([0xff; 16]);
 
-/// Page of the records a query asks for.
+/// Page of the records selected by a query.
 ///
-/// Records that cannot be read back are left out: `verify` names them, and one of them must not
-/// keep the expiry loop or an operator from all others.
+/// Corrupt records are left out, and reported by `verify`: a single corrupt record must not block
+/// the expiry loop or an operator.
 pub(super) fn list(
     table: &Table,
     memtable: &Memtable,
@@ -41,7 +41,7 @@ pub(super) fn list(
 
 type KeyRange = (Bound<TableKey>, TableKey);
 
-/// Keys at which a query looks for records; the last one is included.
+/// Range of keys for a query, the last key included.
 fn key_range(query: &Query) -> KeyRange {
     let key = |id: &RecordId| match (&query.subject, query.open) {
         (Some(subject), _) => TableKey::subject(subject, id),
@@ -52,7 +52,7 @@ fn key_range(query: &Query) -> KeyRange {
     (first, key(&LAST))
 }
 
-/// A page, and the first key at which a record was found, also one that cannot be read back.
+/// A page, and the first key with a record, corrupt records included.
 #[derive(Default)]
 struct Page {
     records: Vec<(RecordId, Record)>,
@@ -66,7 +66,7 @@ struct Lister<'a> {
 }
 
 impl Lister<'_> {
-    /// Records that are due for expiry.
+    /// Records due for expiry.
     fn due(&self, until: Timestamp) -> Result<Vec<(RecordId, Record)>, StoreError> {
         let due = self.memtable.expiry().begin(until, self.query.limit);
         let keys = due.records.iter().map(|(at, id)| TableKey::expiry(*at, id)).collect();
@@ -79,18 +79,18 @@ impl Lister<'_> {
         Ok(page.records)
     }
 
-    /// Records that any other query asks for.
+    /// Records of any other query.
     fn all(&self) -> Result<Vec<(RecordId, Record)>, StoreError> {
         let (mut first, end) = key_range(self.query);
         let mut page = Page::default();
         loop {
             let missing = self.query.limit - page.records.len();
             let keys = self.memtable_keys(&(first, end), missing);
-            // The memtable may have more keys behind the last one of a full selection.
+            // Behind the last key of a full selection the memtable may have further keys.
             let last = keys.last().filter(|_| keys.len() == missing).copied();
             self.fill(&mut page, keys, &(first, last.unwrap_or(end)))?;
             match last {
-                // Records that were in the selection are gone meanwhile.
+                // Records of the selection were removed in the meantime.
                 Some(last) if page.records.len() < self.query.limit => {
                     first = Bound::Excluded(last);
                 }
@@ -99,7 +99,7 @@ impl Lister<'_> {
         }
     }
 
-    /// The first keys of the memtable's records that the query asks for, in order.
+    /// First keys of the memtable's records selected by the query, in order.
     fn memtable_keys(&self, (first, last): &KeyRange, limit: usize) -> Vec<TableKey> {
         let mut keys = Vec::new();
         let behind_first = |key: &TableKey| match first {
@@ -119,7 +119,7 @@ impl Lister<'_> {
         keys
     }
 
-    /// Adds to a page the records of these keys and of the table's keys within the range.
+    /// Fills a page with the records of `keys` and of the table's keys within the range.
     fn fill(
         &self,
         page: &mut Page,
@@ -145,7 +145,7 @@ impl Lister<'_> {
         Ok(())
     }
 
-    /// Record of a key, if the query looks for the record under this key as it is now.
+    /// Record of a key, if the key is still the record's position in the query's index.
     fn read(&self, key: &TableKey) -> Result<Option<Record>, StoreError> {
         let id = key.id();
         let wanted = |head: &Head| query_key(self.query, &id, head) == Some(*key);
@@ -161,7 +161,7 @@ impl Lister<'_> {
     }
 }
 
-/// Next key of either row; a key that is in both comes once.
+/// Next key of either sequence; a common key is returned once.
 fn next_key<T>(
     keys: &mut Peekable<vec::IntoIter<TableKey>>,
     stored: &mut Peekable<impl Iterator<Item = Result<(lsm_tree::Slice, T), lsm_tree::Error>>>,

@@ -1,11 +1,12 @@
-//! The memtable: records whose newest state is durable in the log and not yet in the table.
+//! The memtable: records with their newest state durable in the log and not yet in the table.
 //!
-//! The writer adds records, a checkpoint removes them when the table has them, everybody reads. A
-//! reader looks here first and into the table after that: what leaves the memtable is in the table.
+//! The writer adds records, a checkpoint removes records contained in the table, and every thread
+//! reads. Readers search the memtable first and the table second: a record gone from the memtable
+//! is in the table.
 //!
-//! Each record belongs to a *generation*: the one that was current when the record last changed. A
-//! checkpoint thereby sees which records of its generation have changed since, and leaves those to
-//! a later one.
+//! A record belongs to a *generation*: the current generation at the record's last change. A
+//! checkpoint thereby recognizes the records of its generation changed since, and leaves them to a
+//! later generation.
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -21,13 +22,13 @@ use crate::store::codec::Head;
 struct MemtableEntry {
     /// Newest state; `None`: the record was removed.
     current: Option<StoredRecord>,
-    /// State in the table, whose index entries go when the record is checkpointed. Boxed because
-    /// few of the many entries have one.
+    /// State in the table; its index entries are removed by the record's checkpoint. Boxed because
+    /// few of the many entries have such a state.
     stored: Option<Box<Head>>,
     generation: u64,
 }
 
-/// Records that the table does not have, or has in an older state.
+/// Records missing in the table, or older there.
 #[derive(Default)]
 pub(super) struct Memtable {
     entries: DashMap<RecordId, MemtableEntry, BuildIdHasher>,
@@ -49,8 +50,8 @@ impl Memtable {
         self.entries.get(id).map(|entry| look(entry.current.as_ref()))
     }
 
-    /// Adds a record to a generation; true if that generation did not have it before. `before` is
-    /// the record's former state: of a record that is not in the memtable, its state in the table.
+    /// Adds a record to a generation; returns true if new to the generation. `before` is the
+    /// record's previous state; for a record not in the memtable, its state in the table.
     pub(super) fn put(
         &self,
         id: RecordId,
@@ -75,14 +76,14 @@ impl Memtable {
         }
     }
 
-    /// Record to be checkpointed, if it still belongs to this generation.
+    /// Record to checkpoint, if the record still belongs to `generation`.
     pub(super) fn dirty(&self, id: RecordId, generation: u64) -> Option<DirtyRecord> {
         let entry = self.entries.get(&id).filter(|entry| entry.generation == generation)?;
         let stored = entry.stored.as_deref().copied();
         Some(DirtyRecord { id, stored, current: entry.current.clone() })
     }
 
-    /// Notes that the table has a record in the state that [`Memtable::dirty`] gave.
+    /// Marks a record as checkpointed in the state returned by [`Memtable::dirty`].
     pub(super) fn checkpointed(&self, record: &DirtyRecord, generation: u64) {
         let Entry::Occupied(mut present) = self.entries.entry(record.id) else { return };
         if present.get().generation == generation {
@@ -99,14 +100,15 @@ impl Memtable {
         self.entries.len()
     }
 
-    /// Gives `each` every record that is here all the while, and some that come or go meanwhile.
+    /// Calls `each` for every record present throughout, and for some of the records added or
+    /// removed in the meantime.
     pub(super) fn for_each(&self, mut each: impl FnMut(&RecordId, Option<&Head>)) {
         self.entries.iter().for_each(|entry| {
             each(entry.key(), entry.current.as_ref().map(|encoded| &encoded.head));
         });
     }
 
-    /// Records in the order of their expiry.
+    /// Records in order of expiry.
     pub(super) fn expiry(&self) -> &ExpiryIndex {
         &self.expiry
     }

@@ -1,6 +1,6 @@
 //! The embedded store: a directory on this machine, durable, with one writer.
 //!
-//! This file is the asking side: it opens the store, encodes records, queues swaps and reads.
+//! This file is the requesting side: opening the store, encoding records, queueing swaps, reading.
 //!
 //! ```text
 //! swap ──▶ queue ──▶ writer ──▶ log (one sync) ──▶ replies
@@ -13,16 +13,16 @@
 //! |---|---|
 //! | `writer` | compares, writes and replies, on its own thread |
 //! | `wal` | write-ahead log: frames in two files |
-//! | `memtable`, `expiry` | records that the table does not have yet |
-//! | `checkpoint`, `ingest` | bring the memtable's records into the table |
+//! | `memtable`, `expiry` | records newer than in the table |
+//! | `checkpoint`, `ingest` | move the memtable's records into the table |
 //! | `table`, `layout`, `compaction` | the tree on disk, its keys, the merging of its files |
 //! | `listing` | pages of records |
-//! | `id_filter` | ids that the store certainly does not have |
-//! | `open`, `recovery`, `interrupted` | opening, and the state a crash left |
-//! | `disk`, `health` | operations that may fail, and the consequence |
+//! | `id_filter` | ids certainly absent from the store |
+//! | `open`, `recovery`, `interrupted` | opening, and recovery from a crash |
+//! | `disk`, `health` | fallible operations, and the state after a failure |
 //! | `inspect` | the command line's view |
 //!
-//! The meaning of records is not known here; `docs/store.md` is for operators.
+//! The meaning of records is defined in `idempotency`. For operators: `docs/store.md`.
 
 mod checkpoint;
 mod compaction;
@@ -77,16 +77,16 @@ use crate::clock::{self, Timestamp};
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
 
-/// Largest number of compare-and-swaps that wait for the writer; further ones wait for a place.
+/// Maximum number of compare-and-swaps in the writer's queue; further ones wait for capacity.
 const QUEUE: usize = 4096;
-/// Longest wait for the result of a compare-and-swap. A disk that takes longer counts as gone; the
-/// change may still be made, as the port's error says.
+/// Longest wait for the result of a compare-and-swap. A slower disk counts as failed; the change
+/// may still take effect, as stated by the error of the port.
 const SWAP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for the store's threads when it closes; exceeded only when the disk hangs or a
 /// merge of files is long.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An open store. Dropping it writes the queued changes and unlocks the directory.
+/// An open store. A drop writes the queued changes and unlocks the directory.
 pub struct Embedded {
     identity: Identity,
     owner: Nonce,
@@ -96,7 +96,7 @@ pub struct Embedded {
     queue: Option<mpsc::Sender<SwapRequest>>,
     replies: ReplyTask,
     writer: Option<JoinHandle<()>>,
-    /// Receives when the writer and the threads it owns have ended.
+    /// Receives a message at the end of the writer and its threads.
     ended: Mutex<std::sync::mpsc::Receiver<()>>,
 }
 
@@ -107,9 +107,9 @@ impl std::fmt::Debug for Embedded {
 }
 
 impl Embedded {
-    /// Opens the store, and makes what was in flight unknown before anyone sees it.
+    /// Opens the store, and marks interrupted calls as unknown before any read.
     ///
-    /// Blocks for as long as the disk takes; call it before serving.
+    /// Blocks for the duration of the disk operations; call before serving.
     ///
     /// # Errors
     /// When the directory is not a store, is in use, cannot be written or is damaged.
@@ -175,7 +175,7 @@ impl Embedded {
         Ok((Arc::new(store), Recovered { created, ..recovered }))
     }
 
-    /// Durable state of the record with this id.
+    /// Durable state of the record with the given id.
     fn read(&self, id: &RecordId) -> Result<Option<Record>, StoreError> {
         match self.memtable.get(id, |current| current.cloned()) {
             Some(current) => {
@@ -196,7 +196,7 @@ impl Embedded {
 
 impl Store for Embedded {
     fn get(&self, id: RecordId) -> StoreFuture<'_, Option<Record>> {
-        // On the caller's thread: a look into the memtable, filters and mostly cached blocks.
+        // On the caller's thread: a lookup in the memtable and filters, and mostly cached blocks.
         Box::pin(async move { self.read(&id) })
     }
 
@@ -204,7 +204,7 @@ impl Store for Embedded {
         Box::pin(async move { ids.iter().map(|id| self.read(id)).collect() })
     }
 
-    /// The change is queued before this returns, unless the queue is full: from then on it is made
+    /// The change is queued before the return, unless the queue is full. A queued change is made
     /// even if the future is dropped.
     fn swap(&self, changes: Vec<Change>) -> StoreFuture<'_, Swap> {
         self.replies.run();
@@ -232,14 +232,14 @@ impl Store for Embedded {
     fn list(&self, query: Query) -> StoreFuture<'_, Vec<(RecordId, Record)>> {
         Box::pin(async move {
             if query.abandoned {
-                // Calls that other processes had in flight became unknown when this one opened
-                // the store.
+                // Calls in flight of earlier processes became unknown when the store was opened.
                 return Ok(Vec::new());
             }
-            // A store that failed may not list what it could not finish.
+            // A failed store may not list records of unfinished changes.
             self.queue()?;
             let (table, memtable) = (self.table.clone(), self.memtable.clone());
-            // A page may read many blocks from the disk: not on a thread that serves requests.
+            // A page may read many blocks from disk, so the read is kept off the threads serving
+            // requests.
             let page =
                 tokio::task::spawn_blocking(move || listing::list(&table, &memtable, &query)).await;
             page.unwrap_or_else(|_| {
@@ -268,11 +268,11 @@ impl Store for Embedded {
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        // Without a sender the writer writes what is queued, and ends.
+        // Without a sender the writer writes the queued changes and ends.
         drop(self.queue.take());
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
         match ended.recv_timeout(CLOSE_TIMEOUT) {
-            // The threads keep the directory locked until they or the process have ended.
+            // The threads keep the directory locked until their end or the end of the process.
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => tracing::error!(
                 "closing the store takes more than {} s; not waiting any longer",
                 CLOSE_TIMEOUT.as_secs()
@@ -286,8 +286,8 @@ impl Drop for Embedded {
     }
 }
 
-/// Encodes the records of all changes, one behind the other: they live about equally long, and one
-/// piece of memory is handed to the writer's thread instead of many.
+/// Encodes the records of all changes into a single buffer: their lifetimes are about equal, and a
+/// single allocation is handed to the writer's thread instead of many.
 fn encoded(codec: &Codec, changes: &[Change]) -> Vec<QueuedChange> {
     let puts = changes.iter().filter_map(|change| change.put.as_deref());
     let mut bytes = Vec::with_capacity(puts.map(|record| codec.size_hint(record)).sum());

@@ -3,8 +3,8 @@
 //! ```text
 //! lock          locked while a process has the store open
 //! data/table/   files of the table
-//! data/log/     changes that are not in the table yet
-//! data.new/     a store that is being created; renamed to `data` when complete
+//! data/log/     changes not yet in the table
+//! data.new/     a store under creation; renamed to `data` when complete
 //! ```
 
 use std::cmp::Ordering;
@@ -30,7 +30,7 @@ const DATA: &str = "data";
 const NEW: &str = "data.new";
 const TABLE: &str = "table";
 const LOG: &str = "log";
-/// Folder that a fresh file system has in its root.
+/// Folder in the root of a fresh file system.
 const LOST_AND_FOUND: &str = "lost+found";
 
 /// Options for opening a directory as a store.
@@ -42,16 +42,16 @@ pub struct DirectoryOptions {
     pub cache: u64,
     /// Lets an empty directory become a store.
     pub create: bool,
-    /// Identity to accept, instead of any.
+    /// Expected identity; `None` accepts any.
     pub expect_id: Option<Uuid>,
     /// Encoder and decoder of the store's records.
     pub codec: Codec,
 }
 
-/// A directory that is open, locked, and known to be a store.
+/// An open, locked directory verified to be a store.
 pub(super) struct OpenedStore {
     pub(super) table: Table,
-    /// The log; the table has all its frames.
+    /// The log; the table contains all its frames.
     pub(super) wal: Wal,
     pub(super) identity: Identity,
     pub(super) created: bool,
@@ -135,7 +135,7 @@ pub(super) fn lock(path: &Path) -> Result<Arc<File>, OpenError> {
     }
 }
 
-/// Makes a store under another name, whole and durable, and gives it its name at the end.
+/// Creates a store under a temporary name and renames the complete, durable store at the end.
 fn create(options: &DirectoryOptions, disk: &dyn Disk, lock: Arc<File>) -> Result<(), OpenError> {
     let path = &options.path;
     let unwritable = |error| OpenError::Unwritable { path: path.clone(), error };

@@ -1,7 +1,7 @@
-//! Recovery: frames of the log that the table does not have are checkpointed before anybody reads.
+//! Recovery: frames of the log missing in the table are checkpointed before any read.
 //!
-//! A torn frame was never answered and is the last one. Any other frame that is not whole is damage,
-//! and the store is not opened: a missing frame is a claim that was durable.
+//! A torn frame was never confirmed and is always the last frame. Any other incomplete frame is
+//! damage, and the store is not opened: a missing frame means a lost durable claim.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -23,16 +23,16 @@ pub(super) enum RecoveryError {
     Damaged(String),
 }
 
-/// Frames that the table does not have, in order.
+/// Frames missing in the table, in order.
 struct FrameSequence {
     frames: Vec<Frame>,
-    /// Number of the newest frame of all.
+    /// Number of the newest frame of both files.
     last: u64,
-    /// File in which that frame stands.
+    /// File with the newest frame.
     holds_last: usize,
 }
 
-/// Checkpoints what the table does not have, and opens the log for the next frame.
+/// Checkpoints the frames missing in the table, and opens the log for the next frame.
 pub(super) fn recover(
     table: &Table,
     disk: &dyn Disk,
@@ -55,14 +55,14 @@ pub(super) fn recover(
     Wal::open(dir, salt, last, holds_last).map_err(RecoveryError::Io)
 }
 
-/// Puts the frames in order and finds out whether any are missing.
+/// Puts the frames in order and detects missing frames.
 fn missing(contents: WalContents, marker: u64) -> Result<FrameSequence, String> {
     let seen = |sequence: u64| {
         let mut frames = contents.runs.iter().flatten();
         frames.any(|frame| frame.sequence == sequence)
     };
-    // The file with the newest checkpointed frame is not overwritten before the other has a newer
-    // one.
+    // The file with the newest checkpointed frame is not overwritten before the second file has a
+    // newer frame.
     if marker > 0 && !seen(marker) && !seen(marker + 1) {
         return Err(format!("its log ends before frame {marker}, which its table has"));
     }
@@ -93,7 +93,7 @@ fn dirty(
         let current = record.map(|bytes| encoded(&id, bytes)).transpose()?;
         let stored = table.raw(&id);
         let stored = stored.map_err(|error| RecoveryError::Damaged(error.to_string()))?;
-        // A record of the table that cannot be read back is replaced by the log's.
+        // A corrupt record of the table is replaced by the log's.
         let stored = stored.map(|bytes| {
             Head::decode(&id, &bytes).unwrap_or_else(|_| unreadable(current.as_ref()))
         });
@@ -103,8 +103,8 @@ fn dirty(
     Ok(dirty)
 }
 
-/// Stands for the head of a stored record that cannot be read back: such that the index entry which
-/// tells open records is set or removed, whatever it was.
+/// Stand-in for the head of a corrupt stored record, chosen so that the index entry for open
+/// records is set or removed, whatever its former state.
 fn unreadable(current: Option<&StoredRecord>) -> Head {
     let open = !current.is_some_and(|encoded| encoded.head.open);
     Head { version: 0, open, in_flight: false, expires: None, subject: None }

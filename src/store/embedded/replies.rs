@@ -1,9 +1,10 @@
-//! Replies of the writer to those who asked.
+//! Replies of the writer to the waiting requests.
 //!
-//! The writer's thread could wake each waiting request. Where requests share a processor with it,
-//! the first would run before the second is woken, and the runtime would go to sleep and be woken
-//! again for the next, a system call and two switches each time. So all replies of a batch go to one
-//! task of the runtime, which hands them out from within.
+//! The writer's thread could wake each waiting request directly. On a processor shared with the
+//! requests, the first request would run before the second is woken, and the runtime would sleep
+//! and wake for every further reply, at the cost of a system call and two context switches. All
+//! replies of a batch therefore go to a single task of the runtime, for distribution within the
+//! runtime.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,10 +15,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::store::{StoreError, Swap};
 
-/// Batches that may wait for the task; the writer hands out further ones itself.
+/// Maximum number of batches in the task's queue; the writer distributes further batches directly.
 const BATCHES: usize = 64;
 
-/// Result of a swap, and the place it goes to.
+/// Result of a swap, and its recipient.
 pub(super) type SwapReply = (oneshot::Sender<Result<Swap, StoreError>>, Result<Swap, StoreError>);
 
 /// The writer's side.
@@ -26,13 +27,13 @@ pub(super) struct Replies {
     task_runs: Arc<AtomicBool>,
 }
 
-/// The asking side: holds the queue of the task that hands out, until the task runs.
+/// The requesting side: holds the queue of the distributing task until the task runs.
 pub(super) struct ReplyTask {
     batches: Mutex<Option<mpsc::Receiver<Vec<SwapReply>>>>,
     running: Arc<AtomicBool>,
 }
 
-/// Makes both sides.
+/// Creates both sides.
 pub(super) fn replies() -> (Replies, ReplyTask) {
     let (sender, receiver) = mpsc::channel(BATCHES);
     let running = Arc::new(AtomicBool::new(false));
@@ -43,7 +44,7 @@ pub(super) fn replies() -> (Replies, ReplyTask) {
 impl Replies {
     /// Sends the replies of a batch.
     pub(super) fn send(&self, batch: Vec<SwapReply>) {
-        // A single reply has nothing to gain from the task.
+        // A single reply gains no advantage from the task.
         if batch.len() < 2 || !self.task_runs.load(Ordering::Acquire) {
             return hand_out(batch);
         }
@@ -75,7 +76,7 @@ impl ReplyTask {
 
 fn hand_out(batch: Vec<SwapReply>) {
     for (to, reply) in batch {
-        // The asking task may be gone; the change stands all the same.
+        // The recipient may be gone; the change stands regardless.
         let _ = to.send(reply);
     }
 }

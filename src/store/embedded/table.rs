@@ -1,9 +1,9 @@
-//! The table: all records and indexes that were checkpointed, in one log-structured merge tree.
+//! The table: all checkpointed records and indexes, in a single log-structured merge tree.
 //!
-//! The tree (`lsm-tree`) has no log of its own and gets nothing but sorted runs, each added whole
-//! or not at all, see `ingest`. Every run carries a [`Marker`], so the table is always the exact
-//! state after some frame of the write-ahead log. The tree syncs each file and its directory before
-//! it replaces the file `current`, which names the version of the tree that counts.
+//! The tree (`lsm-tree`) has no log of its own and receives sorted runs only, added completely or
+//! not at all, see `ingest`. Every run carries a [`Marker`], so the table is always the exact state
+//! after some frame of the write-ahead log. The tree syncs every file and its directory before
+//! replacing the file `current`, the name of the tree's valid version.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -27,18 +27,18 @@ use crate::store::{Identity, StoreError};
 
 /// Open table files.
 const FILES: usize = 128;
-/// Runs that gather before they are merged into the first level. Ids are spread evenly, so each
-/// merge rewrites the whole level: the more runs gather, the more seldom. Each run is one more place
-/// to look for a record, but most claims know without the table that there is none, see
-/// `id_filter`. A merged file keeps the tree's default size of 64 MiB.
+/// Number of runs collected before a merge into the first level. Ids are spread evenly, so every
+/// merge rewrites the whole level: more runs mean fewer merges. A lookup searches every run, but
+/// most claims skip the table thanks to `id_filter`. A merged file keeps the tree's default size of
+/// 64 MiB.
 const MERGE_AT_RUNS: u8 = 16;
-/// Bits of the filters for each key: one in some two thousand absent keys is looked for in vain.
+/// Filter bits per key: a false positive rate of about 1 in 2000.
 const FILTER_BITS: f32 = 16.0;
 /// Every read sees the newest state.
 const NEWEST: SeqNo = SeqNo::MAX;
-/// The file in which the tree names its current version.
+/// The tree's file with the name of its current version.
 const CURRENT: &str = "current";
-/// A folder that only the layout before the first release had.
+/// A folder specific to the layout before the first release.
 const EARLIER_LAYOUT: &str = "keyspaces";
 
 /// The open table. Cheap to clone.
@@ -76,7 +76,7 @@ impl From<lsm_tree::Error> for TableError {
 }
 
 impl Table {
-    /// Makes an empty table in a directory of its own.
+    /// Creates an empty table in a directory of its own.
     pub(super) fn create(
         dir: &Path,
         codec: Codec,
@@ -86,7 +86,7 @@ impl Table {
         Self::open_tree(dir, codec, cache, lock)
     }
 
-    /// Opens a table that exists.
+    /// Opens an existing table.
     pub(super) fn open(
         dir: &Path,
         codec: Codec,
@@ -96,7 +96,7 @@ impl Table {
         if dir.join(EARLIER_LAYOUT).exists() {
             return Err(TableError::EarlierLayout);
         }
-        // Without this file the tree would begin anew, and every key would be forgotten.
+        // Without this file the tree would start empty, and every key would be forgotten.
         if !dir.join(CURRENT).exists() {
             return Err(TableError::Damaged(format!("the file `{CURRENT}` of its table is gone")));
         }
@@ -112,9 +112,9 @@ impl Table {
         let open = || -> Result<Self, TableError> {
             let versions = SequenceNumberCounter::default();
             let filter = FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(FILTER_BITS));
-            // Filters of the first level stay in memory: mostly 1 GiB of records are in it. Those
-            // below are read in parts, through the cache, so that the number of records costs no
-            // memory.
+            // Filters of the first level stay in memory: the level mostly holds 1 GiB of records.
+            // Filters of lower levels are read in parts, through the cache, so the number of
+            // records costs no memory.
             let tree = Config::new(dir, versions.clone(), SequenceNumberCounter::default())
                 .use_cache(Arc::new(Cache::with_capacity_bytes(cache)))
                 .use_descriptor_table(Some(Arc::new(DescriptorTable::new(FILES))))
@@ -128,13 +128,13 @@ impl Table {
             versions.fetch_max(tree.get_highest_persisted_seqno().map_or(1, |newest| newest + 1));
             Ok(Self { tree, codec, versions, _lock: lock })
         };
-        // The tree asserts some things of its files. Damage must not end the program without a
-        // word to the operator.
+        // The tree panics on some kinds of damaged files. Damage must not end the program without a
+        // message to the operator.
         catch_unwind(AssertUnwindSafe(open))
             .unwrap_or_else(|_| Err(TableError::Damaged("its table cannot be opened".to_owned())))
     }
 
-    /// Tree to which runs are added.
+    /// The tree, for adding runs.
     pub(super) fn tree(&self) -> &AnyTree {
         &self.tree
     }
@@ -144,12 +144,12 @@ impl Table {
         self.value(TableKey::record(id).as_bytes()).map_err(|error| unreadable(&error))
     }
 
-    /// Record with this id.
+    /// Record with the given id.
     pub(super) fn get(&self, id: &RecordId) -> Result<Option<Record>, StoreError> {
         self.raw(id)?.map(|bytes| decode(&self.codec, id, &bytes)).transpose()
     }
 
-    /// True if there is an entry with this key.
+    /// Returns true if an entry with the key exists.
     pub(super) fn contains(&self, key: &TableKey) -> Result<bool, lsm_tree::Error> {
         self.tree.contains_key(key.as_bytes(), NEWEST)
     }
@@ -168,7 +168,7 @@ impl Table {
         identity.ok_or_else(|| "its identity is missing".to_owned())
     }
 
-    /// Entries between two keys, in order, as they are now.
+    /// Entries between two keys, in order, in their current state.
     pub(super) fn range(
         &self,
         from: Bound<&[u8]>,
@@ -187,7 +187,7 @@ impl Table {
         self.range(Bound::Included(&first), Bound::Excluded(&end))
     }
 
-    /// Records behind an id, in order; `None`: all of them.
+    /// Records behind an id, in order; `None`: from the start.
     pub(super) fn records(
         &self,
         after: Option<RecordId>,
@@ -201,16 +201,16 @@ impl Table {
         self.range(from, Bound::Unbounded)
     }
 
-    /// Runs that are not merged yet; each read looks into every one.
+    /// Number of unmerged runs; every read searches every run.
     pub(super) fn unmerged_runs(&self) -> usize {
         self.tree.l0_run_count()
     }
 
-    /// Merges files in one step, if there is a reason to; false if nothing was to be done.
+    /// Merges files in a single step if necessary; returns false without work to do.
     pub(super) fn compact(&self) -> Result<bool, lsm_tree::Error> {
         let before = self.tree.current_version().id();
         let merging = Leveled::default().with_l0_threshold(MERGE_AT_RUNS);
-        // Reads see the newest state only, so every older one may go.
+        // Reads need the newest state only, so older versions may be removed.
         self.tree.compact(Arc::new(merging), self.versions.get())?;
         Ok(self.tree.current_version().id() != before)
     }
@@ -220,7 +220,7 @@ impl Table {
     }
 }
 
-/// The error of a read that failed.
+/// The error of a failed read.
 pub(super) fn unreadable(error: &lsm_tree::Error) -> StoreError {
     StoreError::Unavailable(format!(
         "reading failed ({error}); check the disk, then run `oncegate store verify`"

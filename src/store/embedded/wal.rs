@@ -1,13 +1,13 @@
-//! The write-ahead log: makes a change durable before it is answered; a crash is recovered from it.
+//! The write-ahead log: makes changes durable before the reply, and is the
+//! source of recovery after a crash.
 //!
-//! Two files alternate. Each batch of changes is one *frame*, written at the end of the active file
-//! and synced once. When the active file is full the other one takes over. By then the table has all
-//! changes of the other file, so that it may be overwritten from its start.
+//! Two files alternate. Each batch of changes is a *frame*, written at the end of the active file
+//! and synced once. When the active file is full, the writer switches to the second file. By then
+//! the table contains all changes of the second file, which may be overwritten from its start.
 //!
-//! A frame begins on a block of its own, so that a torn write never touches what was confirmed
-//! before it. Frames are numbered without a gap, and their checksum covers the number and the
-//! store's id: frames that were left in the file when it was overwritten, and those of another
-//! store's file, do not belong to the sequence.
+//! A frame begins on a block of its own, so a torn write never touches confirmed frames. Frames are
+//! numbered without a gap, and their checksum covers the number and the store's id: leftover frames
+//! of an overwritten file, and frames of a different store, do not belong to the sequence.
 //!
 //! ```text
 //!  0        8          16        20        24       32
@@ -18,7 +18,7 @@
 //! change: id [16] · length u32 (all ones: the record is removed) · record
 //! ```
 //!
-//! Integers are little endian. `recovery` decides which frames the table lacks.
+//! Integers are little endian. `recovery` finds the frames missing in the table.
 
 use std::fs::{self, File};
 use std::io;
@@ -31,23 +31,23 @@ use xxhash_rust::xxh3::Xxh3;
 use super::disk::Disk;
 use crate::idempotency::RecordId;
 
-/// Step in which a file grows. The step is written before it is used, so that most syncs have no
-/// metadata to write: that takes two more writes of the disk.
+/// Growth step of a file. A step is filled with zeros before use, so that most syncs have no
+/// metadata to write: metadata costs two further disk writes.
 const STEP: u64 = 1 << 20;
-/// Unit that a disk writes whole or not at all, at best; also the page of the page cache.
+/// Unit written atomically by a disk, at best; also the page of the page cache.
 pub(super) const BLOCK: usize = 4096;
-/// Largest scratch buffer that is kept after a frame.
+/// Largest scratch buffer kept after a frame.
 const SCRATCH: usize = 1 << 20;
 
 const NAMES: [&str; 2] = ["0", "1"];
 const MAGIC: [u8; 8] = *b"oncelog1";
 const HEADER: usize = 32;
-/// The part of the header that the checksum covers.
+/// The part of the header covered by the checksum.
 const COVERED: usize = 24;
 const CHANGE: usize = 20;
 const REMOVED: u32 = u32::MAX;
 
-/// A change as the log keeps it: a record's bytes, or `None` for a removal.
+/// A change in the log's format: a record's bytes, or `None` for a removal.
 pub(super) type WalChange = (RecordId, Option<Bytes>);
 
 /// The log of an open store.
@@ -55,7 +55,7 @@ pub(super) struct Wal {
     files: [File; 2],
     salt: [u8; 16],
     active: usize,
-    /// Bytes of the active file that were written before, if only with zeros.
+    /// Bytes of the active file already allocated, if only with zeros.
     written: u64,
     /// Offset of the next frame in the active file.
     end: u64,
@@ -78,7 +78,7 @@ pub(super) struct WalContents {
     pub(super) stray: Option<u64>,
 }
 
-/// Makes the log's directory and both files, durably.
+/// Creates the log's directory and both files, durably.
 pub(super) fn create(dir: &Path) -> io::Result<()> {
     fs::create_dir(dir)?;
     for name in NAMES {
@@ -87,7 +87,7 @@ pub(super) fn create(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Reads both files; `salt` is the id of the store to which they must belong.
+/// Reads both files; `salt` is the id of the store of the frames.
 pub(super) fn read(dir: &Path, salt: [u8; 16]) -> io::Result<WalContents> {
     let mut found = WalContents { runs: [Vec::new(), Vec::new()], stray: None };
     for (name, run) in NAMES.into_iter().zip(&mut found.runs) {
@@ -108,7 +108,7 @@ pub(super) fn read(dir: &Path, salt: [u8; 16]) -> io::Result<WalContents> {
     Ok(found)
 }
 
-/// Sound frame that begins at `at`, and the number of bytes up to the next frame.
+/// Valid frame at offset `at`, and the number of bytes up to the next frame.
 fn frame_at(bytes: &[u8], at: usize, salt: &[u8; 16]) -> Option<(Frame, usize)> {
     let bytes = bytes.get(at..)?;
     let header: &[u8; HEADER] = bytes.first_chunk()?;
@@ -154,8 +154,8 @@ fn checksum(salt: &[u8; 16], header: &[u8], payload: &[u8]) -> u64 {
 }
 
 impl Wal {
-    /// Opens the files for writing. The table has all their frames; the next frame has the number
-    /// after `last`, which stands in the file `holds_last`.
+    /// Opens the files for writing. The table contains all their frames; the next frame follows
+    /// number `last`, in the file `holds_last`.
     pub(super) fn open(
         dir: &Path,
         salt: [u8; 16],
@@ -164,7 +164,7 @@ impl Wal {
     ) -> io::Result<Self> {
         let open = |name| File::options().write(true).open(dir.join(name));
         let files = [open(NAMES[0])?, open(NAMES[1])?];
-        // The last frame stays until the next is durable: it shows that the log was not lost.
+        // The last frame stays until the next is durable, as proof of a complete log.
         let active = 1 - holds_last;
         let written = files[active].metadata()?.len();
         let (next, scratch) = (last + 1, Vec::new());
@@ -185,33 +185,33 @@ impl Wal {
     /// Adds a change to the begun frame; `None` removes the record.
     pub(super) fn add(&mut self, id: &RecordId, record: Option<&[u8]>) {
         self.scratch.extend_from_slice(id.as_bytes());
-        // A record is far below 4 GiB: what a batch may hold is bounded.
+        // A record is far below 4 GiB: the contents of a batch are bounded.
         let length = record.map_or(REMOVED, |record| u32::try_from(record.len()).unwrap_or(0));
         self.scratch.extend_from_slice(&length.to_le_bytes());
         self.scratch.extend_from_slice(record.unwrap_or_default());
     }
 
-    /// True if the begun frame fits into the active file. A frame that is larger than a whole file
-    /// fits at the start.
+    /// Returns true if the current frame fits into the active file. A frame larger than a whole
+    /// file fits at the start.
     pub(super) fn fits(&self, disk: &dyn Disk) -> bool {
         self.end == 0 || self.end + self.scratch.len() as u64 <= disk.segment()
     }
 
-    /// Goes on in the other file, whose frames the table must have.
+    /// Switches to the second file. The table must contain its frames.
     pub(super) fn rotate(&mut self, disk: &dyn Disk) -> io::Result<()> {
         self.active = 1 - self.active;
         self.end = 0;
         let file = &self.files[self.active];
         self.written = file.metadata()?.len();
         if self.written > disk.segment() {
-            // A frame that was larger than a file had made it longer.
+            // A frame larger than a file had extended the file.
             file.set_len(disk.segment())?;
             self.written = disk.segment();
         }
         Ok(())
     }
 
-    /// Lets the active file grow, in whole steps, until it reaches `end`.
+    /// Extends the active file, in whole steps, up to `end`.
     fn grow(&mut self, end: u64) -> io::Result<()> {
         let zeros = vec![0; STEP as usize];
         while self.written < end {

@@ -1,10 +1,10 @@
-//! The writer: the one thread that takes waiting swaps, compares, writes one frame of the log, and
-//! then replies. Another thread checkpoints what was written, see `checkpoint`.
+//! The writer: a single thread that takes queued swaps, compares, writes a frame of the log, and
+//! then replies. A second thread checkpoints the written frames, see `checkpoint`.
 //!
-//! Each comparison sees what is stored and what earlier swaps of the same batch did. No reply leaves
-//! before the frame is durable, so neither a `Done` nor a `Lost` ever reports something that a power
-//! failure could undo. Alone, a swap waits for no other; under load, all that arrive during one sync
-//! share the next.
+//! Every comparison sees the stored state and the effects of earlier swaps in the same batch. No
+//! reply is sent before the frame is durable, so neither a `Done` nor a `Lost` ever reports a state
+//! undone by a power failure. A lone swap waits for no further swap; under load, the swaps arriving
+//! during a sync share the next.
 
 use std::collections::HashMap;
 use std::collections::hash_map;
@@ -28,22 +28,22 @@ use crate::idempotency::id::BuildIdHasher;
 use crate::store::codec::Head;
 use crate::store::{StoreError, Swap};
 
-/// Largest number of compare-and-swaps that share one sync.
+/// Maximum number of compare-and-swaps per sync.
 const MAX_BATCH: usize = 1024;
-/// Bytes of records after which a batch takes no more.
+/// Bytes of records from which a batch is full.
 const MAX_BATCH_BYTES: usize = 8 << 20;
-/// Largest number of changes of a batch whose memory is kept for the next batch.
+/// Number of changes up to which a batch's memory is kept for the next batch.
 const KEPT_CHANGES: usize = 4096;
-/// Largest number of times the writer yields before it writes, while that brings more swaps.
+/// Maximum number of yields before a write, as long as every yield brings further swaps.
 const MAX_YIELDS: usize = 8;
 
-/// A compare-and-swap, and the place for its result.
+/// A compare-and-swap, and the recipient of its result.
 pub(super) struct SwapRequest {
     pub(super) changes: Vec<QueuedChange>,
     pub(super) reply: oneshot::Sender<Result<Swap, StoreError>>,
 }
 
-/// A change whose record was encoded by the thread that asked for it.
+/// A change with its record encoded on the requesting thread.
 pub(super) struct QueuedChange {
     pub(super) id: RecordId,
     pub(super) expect: Option<u64>,
@@ -56,7 +56,7 @@ impl SwapRequest {
         puts.map(|encoded| encoded.bytes.len()).sum()
     }
 
-    /// True if the swap begins a call rather than ending one.
+    /// Returns true if the swap begins a call rather than ending one.
     fn claims(&self) -> bool {
         self.changes.iter().any(|change| {
             change
@@ -82,18 +82,18 @@ pub(super) struct StoreWriter {
     pub(super) pending: PendingChanges,
 }
 
-/// Records that change in a batch.
+/// Records changed in a batch.
 pub(super) type PendingChanges = HashMap<RecordId, PendingChange, BuildIdHasher>;
 
-/// A record that changes in a batch.
+/// A record changed in a batch.
 pub(super) struct PendingChange {
-    /// State without this batch.
+    /// State without the batch.
     before: Option<Head>,
-    /// State after this batch.
+    /// State after the batch.
     after: Option<StoredRecord>,
 }
 
-/// Swaps that were taken from the queue to share one sync.
+/// Swaps taken from the queue to share a sync.
 #[derive(Default)]
 struct GroupCommit {
     requests: Vec<SwapRequest>,
@@ -121,14 +121,14 @@ impl StoreWriter {
             self.write(group.requests);
         }
         if !self.health.has_failed() {
-            // A failure has been logged by the thread that failed.
+            // A failure was already logged by the failed thread.
             let _ = self.checkpoints.finish(self.wal.last());
         }
     }
 
-    /// Takes what is waiting. After a batch of several, threads that are about to ask for more run
-    /// first, for as long as that brings something: a sync costs far more than a time slice, and
-    /// where requests share a processor with this thread they could not ask otherwise.
+    /// Takes the queued swaps. After a batch of several, threads about to queue further swaps run
+    /// first, as long as every yield brings more: a sync costs far more than a time slice, and on a
+    /// processor shared with this thread requests could not be queued otherwise.
     fn gather(&mut self, first: SwapRequest, last_size: usize) -> GroupCommit {
         let mut group = GroupCommit::default();
         group.add(first);
@@ -175,7 +175,7 @@ impl StoreWriter {
         self.health.failure().or_else(no_room)
     }
 
-    /// Compares every change, then makes all of them part of the batch, or none.
+    /// Compares every change, then adds all changes to the batch, or none.
     fn compare(
         &self,
         changes: Vec<QueuedChange>,
@@ -190,7 +190,7 @@ impl StoreWriter {
                     .transpose()?;
                 Ok(Swap::Lost { index, winner })
             };
-            // Head of the current record, and its bytes if it is not what was expected.
+            // Head of the current record, and its bytes if unexpected.
             let look = |current: Option<&StoredRecord>| {
                 let head = current.map(|encoded| encoded.head);
                 let lost = head.map(|head| head.version) != change.expect;
@@ -227,8 +227,8 @@ impl StoreWriter {
         Ok(Swap::Done)
     }
 
-    /// Makes the batch durable, then visible. A failure is final: what the disk then holds is not
-    /// known, and a second sync could report success for pages that the first one lost.
+    /// Makes the batch durable, then visible. A failure is final: afterwards the contents of the
+    /// disk are uncertain, and a second sync could report success for pages lost by the first.
     fn commit(&mut self, pending: &mut PendingChanges) -> Result<(), StoreError> {
         pending.retain(|_, change| change.before.is_some() || change.after.is_some());
         let Some(changes) = u32::try_from(pending.len()).ok().filter(|changes| *changes > 0) else {
@@ -254,7 +254,7 @@ impl StoreWriter {
         Ok(())
     }
 
-    /// Lets the log go on in its other file.
+    /// Switches the log to its second file.
     fn rotate(&mut self) -> Result<(), String> {
         self.checkpoints.rotate(self.wal.last())?;
         self.wal.rotate(&*self.disk).map_err(|error| error.to_string())?;

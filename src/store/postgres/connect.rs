@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::connection::PostgresConnection;
@@ -16,7 +17,6 @@ use super::error::{StatementError, line};
 use super::options::PostgresOptions;
 use super::session::ServerSession;
 use super::tls::ServerTls;
-use crate::shutdown::Tasks;
 use crate::store::urls;
 
 /// Oldest supported server version, the first with `MATERIALIZED`.
@@ -54,7 +54,7 @@ pub(super) struct Connector {
     settings: String,
     /// Identity to require of every server, once the store is open.
     store_id: OnceLock<Uuid>,
-    tasks: Tasks,
+    tasks: TaskTracker,
 }
 
 impl Connector {
@@ -94,7 +94,7 @@ impl Connector {
             prepared: options.prepared,
             settings: session_settings(options.timeout),
             store_id: OnceLock::new(),
-            tasks: Tasks::default(),
+            tasks: TaskTracker::default(),
         })
     }
 

@@ -12,12 +12,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Connection, Error, Row, Socket, Statement};
+use tokio_util::task::TaskTracker;
 
 use super::error::{StatementError, line};
 use super::session::{ServerSession, TERMINATE};
 use super::statement::{Parameters, SqlStatement};
 use super::tls::EncryptedStream;
-use crate::shutdown::Tasks;
 
 /// Pause between two checks for the end of a terminated session.
 const TERMINATION_POLL: Duration = Duration::from_millis(5);
@@ -67,7 +67,7 @@ impl PostgresConnection {
         connection: Connection<Socket, EncryptedStream>,
         prepared: bool,
         inbox: Option<mpsc::Sender<String>>,
-        tasks: &Tasks,
+        tasks: &TaskTracker,
     ) -> Self {
         let driver = Arc::new(DriverState::default());
         tasks.spawn(drive(connection, driver.clone(), inbox));

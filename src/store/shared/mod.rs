@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::TaskTracker;
 
 use self::commits::{CommitQueue, CommitReply};
 use self::engine::{CasResult, Engine, EngineError, Group};
@@ -33,7 +34,7 @@ use super::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
 use crate::clock::Timestamp;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
-use crate::shutdown::{self, Tasks, Trigger};
+use crate::shutdown::{self, Trigger};
 
 /// Time limit of a listing, as a multiple of the time limit of a change.
 const LISTING_FACTOR: u32 = 4;
@@ -88,7 +89,7 @@ impl<E: Engine> SharedStore<E> {
         let lease = Arc::new(ReplicaLease::new(owner, timing.lease));
         lease.renew(&*engine).await?;
         let (stop, shutdown) = shutdown::channel();
-        let tasks = Tasks::default();
+        let tasks = TaskTracker::default();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let queue = Arc::new(CommitQueue::new(cores));
         for connection in 0..engine.connections() {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::sleep;
+use tokio_util::task::TaskTracker;
 
 use super::engine::{Engine, EngineError};
 use crate::idempotency::RecordId;
-use crate::shutdown::{Shutdown, Tasks};
+use crate::shutdown::Shutdown;
 
 /// Limit of queued requests; further requests wait for room in the queue.
 const QUEUE: usize = 4096;
@@ -37,7 +38,11 @@ struct ReadRequest {
 
 impl ReadQueue {
     /// Starts the reading tasks, which run until shutdown.
-    pub(super) fn start<E: Engine>(engine: &Arc<E>, tasks: &Tasks, shutdown: &Shutdown) -> Self {
+    pub(super) fn start<E: Engine>(
+        engine: &Arc<E>,
+        tasks: &TaskTracker,
+        shutdown: &Shutdown,
+    ) -> Self {
         let (sender, queue) = mpsc::channel(QUEUE);
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..READERS {

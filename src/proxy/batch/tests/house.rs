@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
+use tokio_util::task::TaskTracker;
 
 use crate::clock::Timestamp;
 use crate::config;
@@ -21,7 +22,7 @@ use crate::idempotency::{Record, RecordId, TenantId};
 use crate::items;
 use crate::net::listen::ListenSocket;
 use crate::proxy::{self, Gateway};
-use crate::shutdown::{self, Tasks, Trigger};
+use crate::shutdown::{self, Trigger};
 use crate::store::codec::Codec;
 use crate::store::embedded::{DirectoryOptions, Embedded, OpenError};
 use crate::store::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
@@ -125,7 +126,7 @@ pub(super) struct House {
     pub(super) store: Arc<Faulty>,
     backend: SocketAddr,
     calls: Arc<AtomicUsize>,
-    tasks: Tasks,
+    tasks: TaskTracker,
     trigger: Trigger,
     dir: TempDir,
 }
@@ -136,9 +137,9 @@ impl House {
         let backend = listener.local_addr().unwrap();
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = calls.clone();
-        Tasks::default().spawn(async move {
+        TaskTracker::default().spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                Tasks::default().spawn(issue_all(stream, counted.clone()));
+                TaskTracker::default().spawn(issue_all(stream, counted.clone()));
             }
         });
         Self::open(TempDir::new().unwrap(), backend, calls).await
@@ -162,7 +163,7 @@ impl House {
         });
         let text = configuration(&path, backend);
         let config = config::parse(&text, "t.toml", &|_| None).unwrap_or_else(|it| panic!("{it}"));
-        let tasks = Tasks::default();
+        let tasks = TaskTracker::default();
         let gateway = Gateway::new(&config, store.clone(), tasks.clone()).unwrap();
         let listener = ListenSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.address();

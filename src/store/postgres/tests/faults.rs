@@ -146,7 +146,7 @@ async fn what_a_lost_connection_left_behind_is_ended_before_anything_is_sent_aga
     let direct = servers::Postgres::shared().url(&database);
     let (mut other, driver) =
         tokio_postgres::connect(&direct, tokio_postgres::NoTls).await.unwrap();
-    let tasks = crate::shutdown::Tasks::default();
+    let tasks = tokio_util::task::TaskTracker::default();
     tasks.spawn(async { _ = driver.await });
     let others = other.transaction().await.unwrap();
     let uuid = to_uuid(id(1).as_bytes());

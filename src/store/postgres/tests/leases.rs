@@ -99,7 +99,7 @@ async fn messages_reach_the_one_they_are_for_also_after_a_lost_connection() {
     let (owner, stranger) = ([0xab; 16], [0xcd; 16]);
     let (sink, mut heard) = mpsc::channel(16);
     let (trigger, end) = shutdown::channel();
-    let tasks = shutdown::Tasks::default();
+    let tasks = tokio_util::task::TaskTracker::default();
     tasks.spawn(one.clone().listen(owner, sink, end));
     let first = Message::Waiting { id: id(1), from: stranger };
     first_heard(&two, owner, first, &mut heard).await;

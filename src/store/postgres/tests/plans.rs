@@ -85,7 +85,7 @@ async fn every_statement_finds_its_rows_by_an_index() {
     let options = fresh();
     open(&options).await;
     let (client, driver) = tokio_postgres::connect(&options.url, NoTls).await.unwrap();
-    let tasks = crate::shutdown::Tasks::default();
+    let tasks = tokio_util::task::TaskTracker::default();
     tasks.spawn(async { _ = driver.await });
     client.batch_execute(&session_settings(TIMEOUT)).await.unwrap();
     // The planner knows nothing yet, then of a full table without its numbers, then all.

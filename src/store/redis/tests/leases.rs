@@ -91,7 +91,7 @@ async fn check_messages(options: RedisOptions, servers: &[&servers::Redis]) {
     let (owner, stranger) = ([0xab; 16], [0xcd; 16]);
     let (sink, mut heard) = mpsc::channel(16);
     let (trigger, end) = shutdown::channel();
-    let tasks = shutdown::Tasks::default();
+    let tasks = tokio_util::task::TaskTracker::default();
     tasks.spawn(one.clone().listen(owner, sink, end));
     let first = Message::Waiting { id: id(1), from: stranger };
     send_until_received(&two, owner, first, &mut heard).await;
