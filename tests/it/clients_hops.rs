@@ -48,7 +48,7 @@ fn send_without_body(to: SocketAddr, folder: &str, fault: &str) -> Vec<String> {
     let mut targets = Vec::new();
     for method in ["POST", "DELETE"] {
         for number in 0..TRIES {
-            let key = format!("{fault}-{method}-{number}");
+            let key = format!("{folder}/{fault}-{method}-{number}");
             let target = format!("{folder}/{fault}?{method}-{number}");
             let mut conn = Conn::open(to);
             conn.write(without_body(method, &format!("{folder}/none"), &format!("first-{key}")));
