@@ -130,7 +130,10 @@ impl ApiError {
         let status = self.status.as_u16();
         // Not logged by default: callers without a token could fill the log.
         let problem = self.code;
-        tracing::debug!(http.status = status, problem, %instance, "refused a request to the admin API");
+        tracing::debug!(
+            http.status = status, problem, %instance,
+            "refused a request to the admin API"
+        );
         let members = ProblemMembers {
             kind: "about:blank",
             title: self.status.canonical_reason().unwrap_or_default(),

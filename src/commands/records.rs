@@ -223,8 +223,8 @@ fn print(text: &str) -> Result<(), CommandFailure> {
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(CommandFailure::failed(format!(
-                "what was asked for is done, but standard output cannot be written: {error}; show the \
-             record to see it"
+                "the change is made, but standard output cannot be written: {error}; show the \
+                 record to see it"
             )))
         }
         _ => Ok(()),

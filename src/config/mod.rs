@@ -2,9 +2,9 @@
 //!
 //! `document` turns the text into a tree of values with places, `table` and `values` read tables
 //! key by key and note every mistake in `diagnostics`. `load` starts there and leaves each table to
-//! its own file: `server`, `stores`, `upstreams`, `routes` with `request` and `items`. Their result
-//! are the types of `model`, which `describe` prints with the text forms of `shown`. `profiles` and `defaults` supply what is left
-//! out.
+//! its own file: `server`, `stores`, `upstreams`, `routes` with `request` and `items`. The
+//! result are the types of `model`, which `describe` prints with the text forms of `shown`.
+//! `profiles` and `defaults` supply the values of keys that are left out.
 
 mod capillary;
 pub mod defaults;

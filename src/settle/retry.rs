@@ -93,7 +93,7 @@ async fn retry_until_stored(
 ) {
     let mut pause = FIRST_PAUSE;
     let mut lost = 0;
-    let mut pending = PendingChanges { changes, attempt, made: false };
+    let mut pending = UnconfirmedChanges { changes, attempt, made: false };
     // A weak reference: a change that is repeated does not keep the store open.
     while let Some(store) = store.upgrade() {
         match advance(&*store, &mut pending).await {
@@ -126,14 +126,14 @@ async fn retry_until_stored(
 }
 
 /// Changes that the store did not confirm, on their way again.
-struct PendingChanges {
+struct UnconfirmedChanges {
     changes: Vec<Change>,
     attempt: Nonce,
     /// An earlier try made the changes after all.
     made: bool,
 }
 
-impl Transition for PendingChanges {
+impl Transition for UnconfirmedChanges {
     fn changes(&mut self) -> Vec<Change> {
         self.changes.clone()
     }

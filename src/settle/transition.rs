@@ -17,7 +17,7 @@ pub(crate) const MAX_TRIES: usize = 8;
 
 /// Records on the way to their next state, all changed in one durable write or none.
 pub(crate) trait Transition {
-    /// The changes of the records as this transition knows them. Empty when nothing is to be changed.
+    /// The changes of the records as this transition knows them. Empty when nothing is to change.
     fn changes(&mut self) -> Vec<Change>;
 
     /// Takes over the present records after a lost swap, in the order of the last changes. Returns
@@ -88,7 +88,7 @@ impl<S: FnMut(&Record) -> Option<Arc<Record>>> ClaimTransition<S> {
     }
 
     /// Settles the record also when its process was taken for dead meanwhile and the record is
-    /// therefore unknown. While nobody else has decided, the knowledge of this attempt is the truth.
+    /// therefore unknown. Without a decision by an operator, the attempt's own outcome is the truth.
     pub(crate) fn with_rebase(self) -> Self {
         Self { rebases: true, ..self }
     }

@@ -154,9 +154,9 @@ async fn made(
     let found = state.store.get(id).await.map_err(|error| ApiError::unread(&error))?;
     let found = found.and_then(|record| view::current_as_it_is(record, state.store.now()));
     let record = found.ok_or_else(ApiError::no_record)?;
-    let mut decision = Decision { state, id, record, decide, next: None, refused: None };
+    let mut decision = OperatorDecision { state, id, record, decide, next: None, refused: None };
     let ended = advance(&*state.store, &mut decision).await;
-    let Decision { record, next, refused, .. } = decision;
+    let OperatorDecision { record, next, refused, .. } = decision;
     if let Some(error) = refused {
         return Err(error);
     }
@@ -184,7 +184,7 @@ async fn made(
 }
 
 /// A decision about the attempt that the operator looked at.
-struct Decision<'a, D> {
+struct OperatorDecision<'a, D> {
     state: &'a AdminState,
     id: RecordId,
     record: Record,
@@ -194,7 +194,7 @@ struct Decision<'a, D> {
     refused: Option<ApiError>,
 }
 
-impl<D> Transition for Decision<'_, D>
+impl<D> Transition for OperatorDecision<'_, D>
 where
     D: FnMut(&AdminState, &Record) -> Result<Option<Record>, ApiError> + Send,
 {
@@ -242,7 +242,8 @@ fn another_attempt(named: u32, current: u32) -> ApiError {
 fn log(id: &RecordId, record: &Record) {
     if let Some(entry) = record.history.last() {
         let (what, by) = (entry.what.as_str(), entry.note.by());
-        tracing::info!(record = %id, what, by, attempt = entry.attempt, "operator's decision recorded");
+        let attempt = entry.attempt;
+        tracing::info!(record = %id, what, by, attempt, "operator's decision recorded");
     }
 }
 

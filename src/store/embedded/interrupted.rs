@@ -2,7 +2,7 @@
 
 use super::disk::Disk;
 use super::ingest::ingest;
-use super::layout::{DirtyRecord, Keyspace, StoredRecord, TableKey};
+use super::layout::{DirtyRecord, IndexedRecord, Keyspace, TableKey};
 use super::table::{Table, unreadable};
 use crate::clock::Timestamp;
 use crate::idempotency::RecordId;
@@ -56,7 +56,7 @@ pub(super) fn lose_in_flight(
                 let head = Head::of(&record);
                 if head.in_flight {
                     let record = record.lost(UnknownReason::ProcessEnded, now);
-                    let current = Some(StoredRecord::of(&table.codec, &id, &record));
+                    let current = Some(IndexedRecord::of(&table.codec, &id, &record));
                     lost.push(DirtyRecord { id, stored: Some(head), current });
                     recovered.interrupted += 1;
                     recovered.unknown += 1;

@@ -151,12 +151,12 @@ pub(super) fn decode_identity(bytes: &[u8]) -> Option<Identity> {
 
 /// An encoded record with its head. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct StoredRecord {
+pub(super) struct IndexedRecord {
     pub(super) bytes: Bytes,
     pub(super) head: Head,
 }
 
-impl StoredRecord {
+impl IndexedRecord {
     pub(super) fn of(codec: &Codec, id: &RecordId, record: &Record) -> Self {
         Self { bytes: codec.encode(id, record).into(), head: Head::of(record) }
     }
@@ -168,7 +168,7 @@ pub(super) struct DirtyRecord {
     /// State in the table; `None`: absent there.
     pub(super) stored: Option<Head>,
     /// Newest state; `None`: the record was removed.
-    pub(super) current: Option<StoredRecord>,
+    pub(super) current: Option<IndexedRecord>,
 }
 
 /// Calls `differs` for every index entry that differs between two states of a record: with `true`

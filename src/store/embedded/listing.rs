@@ -9,7 +9,7 @@ use std::iter::Peekable;
 use std::ops::Bound;
 use std::vec;
 
-use super::layout::{StoredRecord, TableKey, corrupt, decode, query_key};
+use super::layout::{IndexedRecord, TableKey, corrupt, decode, query_key};
 use super::memtable::Memtable;
 use super::table::{Table, unreadable};
 use crate::clock::Timestamp;
@@ -149,7 +149,7 @@ impl Lister<'_> {
     fn read(&self, key: &TableKey) -> Result<Option<Record>, StoreError> {
         let id = key.id();
         let wanted = |head: &Head| query_key(self.query, &id, head) == Some(*key);
-        let newest = self.memtable.get(&id, |current: Option<&StoredRecord>| {
+        let newest = self.memtable.get(&id, |current: Option<&IndexedRecord>| {
             current.filter(|encoded| wanted(&encoded.head)).map(|encoded| encoded.bytes.clone())
         });
         if let Some(bytes) = newest {

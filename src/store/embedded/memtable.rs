@@ -12,7 +12,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use super::expiry::ExpiryIndex;
-use super::layout::{DirtyRecord, StoredRecord};
+use super::layout::{DirtyRecord, IndexedRecord};
 use crate::clock::Timestamp;
 use crate::idempotency::RecordId;
 use crate::idempotency::id::BuildIdHasher;
@@ -21,7 +21,7 @@ use crate::store::codec::Head;
 /// Newest state of a record, and its state in the table.
 struct MemtableEntry {
     /// Newest state; `None`: the record was removed.
-    current: Option<StoredRecord>,
+    current: Option<IndexedRecord>,
     /// State in the table; its index entries are removed by the record's checkpoint. Boxed because
     /// few of the many entries have such a state.
     stored: Option<Box<Head>>,
@@ -35,7 +35,7 @@ pub(super) struct Memtable {
     expiry: ExpiryIndex,
 }
 
-fn expires(record: Option<&StoredRecord>) -> Option<Timestamp> {
+fn expires(record: Option<&IndexedRecord>) -> Option<Timestamp> {
     record?.head.expires
 }
 
@@ -45,7 +45,7 @@ impl Memtable {
     pub(super) fn get<T>(
         &self,
         id: &RecordId,
-        look: impl FnOnce(Option<&StoredRecord>) -> T,
+        look: impl FnOnce(Option<&IndexedRecord>) -> T,
     ) -> Option<T> {
         self.entries.get(id).map(|entry| look(entry.current.as_ref()))
     }
@@ -56,7 +56,7 @@ impl Memtable {
         &self,
         id: RecordId,
         before: Option<Head>,
-        current: Option<StoredRecord>,
+        current: Option<IndexedRecord>,
         generation: u64,
     ) -> bool {
         match self.entries.entry(id) {

@@ -65,7 +65,7 @@ use self::compaction::Compactor;
 use self::disk::{Disk, FileSystem, Space};
 use self::health::Health;
 use self::id_filter::{FilterSizes, IdFilter};
-use self::layout::{StoredRecord, decode};
+use self::layout::{IndexedRecord, decode};
 use self::memtable::Memtable;
 use self::open::OpenedStore;
 use self::replies::ReplyTask;
@@ -306,7 +306,7 @@ fn encoded(codec: &Codec, changes: &[Change]) -> Vec<QueuedChange> {
         let put = change
             .put
             .as_ref()
-            .map(|record| StoredRecord { bytes: bytes.slice(start..end), head: Head::of(record) });
+            .map(|record| IndexedRecord { bytes: bytes.slice(start..end), head: Head::of(record) });
         start = end;
         QueuedChange { id: change.id, expect: change.expect, put }
     });

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::disk::Disk;
 use super::ingest::ingest;
-use super::layout::{DirtyRecord, StoredRecord};
+use super::layout::{DirtyRecord, IndexedRecord};
 use super::table::Table;
 use super::wal::{self, Frame, Wal, WalContents};
 use crate::idempotency::RecordId;
@@ -105,13 +105,13 @@ fn dirty(
 
 /// Stand-in for the head of a corrupt stored record, chosen so that the index entry for open
 /// records is set or removed, whatever its former state.
-fn unreadable(current: Option<&StoredRecord>) -> Head {
+fn unreadable(current: Option<&IndexedRecord>) -> Head {
     let open = !current.is_some_and(|encoded| encoded.head.open);
     Head { version: 0, open, in_flight: false, expires: None, subject: None }
 }
 
-fn encoded(id: &RecordId, bytes: Bytes) -> Result<StoredRecord, RecoveryError> {
+fn encoded(id: &RecordId, bytes: Bytes) -> Result<IndexedRecord, RecoveryError> {
     let head = Head::decode(id, &bytes)
         .map_err(|error| RecoveryError::Damaged(format!("record {id} in its log: {error}")))?;
-    Ok(StoredRecord { bytes, head })
+    Ok(IndexedRecord { bytes, head })
 }

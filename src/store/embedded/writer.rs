@@ -17,7 +17,7 @@ use super::checkpoint::Checkpoints;
 use super::disk::Disk;
 use super::health::Health;
 use super::id_filter::IdFilter;
-use super::layout::{StoredRecord, corrupt, decode};
+use super::layout::{IndexedRecord, corrupt, decode};
 use super::memtable::Memtable;
 use super::replies::Replies;
 use super::table::Table;
@@ -47,7 +47,7 @@ pub(super) struct SwapRequest {
 pub(super) struct QueuedChange {
     pub(super) id: RecordId,
     pub(super) expect: Option<u64>,
-    pub(super) put: Option<StoredRecord>,
+    pub(super) put: Option<IndexedRecord>,
 }
 
 impl SwapRequest {
@@ -90,7 +90,7 @@ pub(super) struct PendingChange {
     /// State without the batch.
     before: Option<Head>,
     /// State after the batch.
-    after: Option<StoredRecord>,
+    after: Option<IndexedRecord>,
 }
 
 /// Swaps taken from the queue to share a sync.
@@ -191,7 +191,7 @@ impl StoreWriter {
                 Ok(Swap::Lost { index, winner })
             };
             // Head of the current record, and its bytes if unexpected.
-            let look = |current: Option<&StoredRecord>| {
+            let look = |current: Option<&IndexedRecord>| {
                 let head = current.map(|encoded| encoded.head);
                 let lost = head.map(|head| head.version) != change.expect;
                 (head, lost.then(|| current.map(|encoded| encoded.bytes.clone())))

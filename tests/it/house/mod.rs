@@ -49,7 +49,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "upstream",
         ],
     ),
-    ("settle", &["idempotency", "shutdown", "store"]),
+    ("settle", &["clock", "idempotency", "shutdown", "store"]),
     ("percent", &[]),
     ("json", &[]),
     ("clock", &[]),
@@ -65,8 +65,9 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("gateway", &["admin", "config", "net", "proxy", "shutdown", "store"]),
 ];
 
-/// Lines of the longest file; what grows beyond is split.
+/// Lines of the longest file, and of the longest one of tests; a file that grows beyond is split.
 const MOST_LINES: usize = 400;
+const MOST_TEST_LINES: usize = 500;
 
 /// Columns of the longest line; rustfmt leaves strings and comments alone.
 const MOST_COLUMNS: usize = 100;
@@ -174,12 +175,13 @@ fn no_file_and_no_line_grows_beyond_its_limit() {
     let mut long = Vec::new();
     for file in source::files() {
         let lines = file.text.lines().count();
-        if lines > MOST_LINES {
+        if lines > if file.is_test { MOST_TEST_LINES } else { MOST_LINES } {
             long.push(format!("src/{}: {lines} lines; split the file", file.name));
         }
         for (number, line) in file.text.lines().enumerate() {
             let columns = line.chars().count();
-            if columns > MOST_COLUMNS {
+            // Tests hold configurations and messages as they are written.
+            if columns > MOST_COLUMNS && !file.is_test {
                 long.push(format!("src/{}:{}: {columns} columns", file.name, number + 1));
             }
         }
@@ -231,7 +233,7 @@ fn doc_comments_do_not_open_with_a_question_word() {
         ["What", "Whether", "Who", "Whom", "Whose", "Which", "Where", "When", "How", "Why"];
     let mut wrong = Vec::new();
     let mut seen = 0;
-    for file in source::files() {
+    for file in source::files().iter().filter(|file| !file.is_test) {
         let mut is_inside = false;
         for (number, line) in file.text.lines().enumerate() {
             let line = line.trim_start();

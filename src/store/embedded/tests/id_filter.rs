@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::super::id_filter::*;
-use super::super::layout::{MARKER, Marker, StoredRecord, TableKey};
+use super::super::layout::{IndexedRecord, MARKER, Marker, TableKey};
 use super::super::memtable::Memtable;
 use super::super::table::Table;
 use super::put_entries;
@@ -54,7 +54,7 @@ fn clear(table: &Table, ids: &[RecordId]) {
 
 fn put_memtable(memtable: &Memtable, ids: &[RecordId]) {
     for id in ids {
-        memtable.put(*id, None, Some(StoredRecord::of(&Codec::plain(), id, &claim(1))), 0);
+        memtable.put(*id, None, Some(IndexedRecord::of(&Codec::plain(), id, &claim(1))), 0);
     }
 }
 
