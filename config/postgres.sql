@@ -52,11 +52,18 @@ CREATE TABLE oncegate.replica (
     lease_until timestamptz NOT NULL
 );
 
+-- Names under which the gateways keep keys, in a single row once a gateway was started.
+CREATE TABLE oncegate.names (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    version bigint NOT NULL,
+    data bytea NOT NULL
+);
+
 INSERT INTO oncegate.store (store_id, schema, tables)
-VALUES (md5(random()::text || clock_timestamp()::text || random()::text)::uuid, 3, 1);
+VALUES (md5(random()::text || clock_timestamp()::text || random()::text)::uuid, 3, 2);
 
 -- Part 2: the rights that a gateway needs, for the role `oncegate`.
 
 GRANT USAGE ON SCHEMA oncegate TO oncegate;
 GRANT SELECT ON oncegate.store TO oncegate;
-GRANT SELECT, INSERT, UPDATE, DELETE ON oncegate.record, oncegate.replica TO oncegate;
+GRANT SELECT, INSERT, UPDATE, DELETE ON oncegate.record, oncegate.replica, oncegate.names TO oncegate;

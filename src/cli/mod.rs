@@ -88,11 +88,22 @@ pub struct DemoArgs {
 #[derive(Debug, Subcommand)]
 pub enum StoreCommand {
     /// Create an empty store.
-    Init(StoreArgs),
+    Init(InitArgs),
     /// Print the store's identity and contents.
     Info(StoreArgs),
     /// Read every record and check it.
     Verify(StoreArgs),
+}
+
+/// `oncegate store init`
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The store to create.
+    #[command(flatten)]
+    pub place: StoreArgs,
+    /// Succeed if there is a store already, and leave it as it is.
+    #[arg(long)]
+    pub if_absent: bool,
 }
 
 /// The store of a command.
@@ -243,6 +254,8 @@ mod tests {
             ("run --upstream http://a --listen 127.0.0.1:0 --store s --admin 127.0.0.1:0", None),
             ("demo --keep", None),
             ("store verify --path here --json", None),
+            ("store init --path here --if-absent", None),
+            ("store info --path here --if-absent", Some(2)),
             ("health", None),
             ("records list --token-file t --state unknown --limit 5 --json", None),
             ("records list --token-file t --tenant t --subject s", None),

@@ -17,7 +17,7 @@ pub use self::store::store;
 
 use crate::cli::{Exit, HealthArgs, RunArgs};
 use crate::config::Config;
-use crate::gateway;
+use crate::gateway::{self, StartError};
 use crate::shutdown;
 
 /// Time that `oncegate health` waits for the gateway.
@@ -46,8 +46,17 @@ async fn serve(config: Config) -> Exit {
     };
     let running = match gateway::start(config, signaled).await {
         Ok(running) => running,
-        Err(error) => return failed(&error),
+        Err(StartError::Configuration(text)) => {
+            eprintln!("oncegate: {text}");
+            return Exit::Usage;
+        }
+        Err(StartError::Obstacle(text)) => return failed(&text),
     };
+    if let Some(id) = running.new_store {
+        say(&format!(
+            "oncegate: the store {id} is new and empty: no key used before is known here"
+        ));
+    }
     for address in &running.listening {
         say(&format!("oncegate: listening on {address}"));
     }

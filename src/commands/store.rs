@@ -5,13 +5,13 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{block_on, failed, say};
-use crate::cli::{Exit, StoreArgs, StoreCommand};
+use crate::cli::{Exit, InitArgs, StoreArgs, StoreCommand};
 use crate::clock::rfc3339;
 use crate::config::EngineConfig;
 use crate::gateway::store::server;
 use crate::idempotency::RecordId;
 use crate::store::codec::Codec;
-use crate::store::embedded;
+use crate::store::embedded::{self, OpenError};
 use crate::store::server::{Server, Timing};
 use crate::store::{Identity, Query, Store};
 
@@ -23,7 +23,9 @@ const PAGE: usize = 256;
 /// `oncegate store …`
 pub fn store(command: &StoreCommand) -> Exit {
     let args = match command {
-        StoreCommand::Init(args) | StoreCommand::Info(args) | StoreCommand::Verify(args) => args,
+        StoreCommand::Init(InitArgs { place: args, .. })
+        | StoreCommand::Info(args)
+        | StoreCommand::Verify(args) => args,
     };
     let mut config = match args.store() {
         Ok(config) => config,
@@ -45,8 +47,15 @@ pub fn store(command: &StoreCommand) -> Exit {
 
 fn in_directory(command: &StoreCommand, args: &StoreArgs, path: &Path, cache: u64) -> Exit {
     match command {
-        StoreCommand::Init(_) => match embedded::init(path, cache) {
-            Ok(identity) => made(args, &identity),
+        StoreCommand::Init(InitArgs { if_absent, .. }) => match embedded::init(path, cache) {
+            Ok((identity, true)) => made(args, &identity),
+            Ok((identity, false)) if *if_absent => left(args, &identity),
+            Ok((_, false)) => failed(&OpenError::Exists(path.to_owned()).to_string()),
+            // A gateway has it open: it is not absent.
+            Err(error @ OpenError::Locked(_)) if *if_absent && embedded::is_store(path) => {
+                say(&format!("nothing was created: {error}"));
+                Exit::Ok
+            }
             Err(error) => failed(&error.to_string()),
         },
         StoreCommand::Info(_) => match embedded::info(path, cache) {
@@ -84,8 +93,13 @@ async fn on_server(
     timing: Timing,
 ) -> Exit {
     match command {
-        StoreCommand::Init(_) => match server.init().await {
-            Ok(identity) => made(args, &identity),
+        StoreCommand::Init(InitArgs { if_absent, .. }) => match server.init().await {
+            Ok((identity, true)) => made(args, &identity),
+            Ok((identity, false)) if *if_absent => left(args, &identity),
+            Ok((identity, false)) => {
+                let id = identity.store_id;
+                failed(&format!("there is a store already, id {id}; it was left as it was"))
+            }
             Err(error) => failed(&error),
         },
         StoreCommand::Info(_) => match info(&server, timing).await {
@@ -153,6 +167,15 @@ fn made(args: &StoreArgs, identity: &Identity) -> Exit {
         return print_rows(args, identity_rows(identity));
     }
     say(&format!("made an empty store, id {}", identity.store_id));
+    Exit::Ok
+}
+
+/// Reports a store that was there already.
+fn left(args: &StoreArgs, identity: &Identity) -> Exit {
+    if args.json {
+        return print_rows(args, identity_rows(identity));
+    }
+    say(&format!("there is a store already, id {}; it was left as it is", identity.store_id));
     Exit::Ok
 }
 

@@ -87,6 +87,9 @@ pub struct AdminConfig {
     pub listen: SocketAddr,
     /// The bearer token of the records API; without a token the API is closed.
     pub token: Option<Secret>,
+    /// The file that the token was read from.
+    #[serde(skip)]
+    pub token_file: Option<PathBuf>,
 }
 
 /// `[store]`
@@ -100,6 +103,8 @@ pub struct StoreConfig {
     /// The only store identity to accept.
     #[serde(serialize_with = "shown::optional_text")]
     pub expect_id: Option<uuid::Uuid>,
+    /// Digest of the change of names to accept.
+    pub accept_names: Option<String>,
     /// The engine.
     #[serde(flatten)]
     pub engine: EngineConfig,

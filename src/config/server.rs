@@ -94,7 +94,8 @@ pub(super) fn admin(
         let what = format!("the admin listener on {listen} takes an address of [server] `listen`");
         table.wrong_elsewhere(table.place("listen").or(public_place), what);
     }
-    AdminConfig { listen, token: token.map(|token| token.value) }
+    let token_file = token.is_some().then(|| table.path("token_file")).flatten();
+    AdminConfig { listen, token: token.map(|token| token.value), token_file }
 }
 
 pub(super) fn tenant(table: &TableReader<'_>) -> TenantConfig {

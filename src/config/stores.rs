@@ -23,6 +23,9 @@ const SLOWEST: Duration = Duration::from_secs(60);
 /// Characters of the longest prefix.
 const LONGEST_PREFIX: usize = 64;
 
+/// Characters of the shortest `accept_names`.
+const SHORTEST_ACCEPTANCE: usize = 16;
+
 const RETENTION: Retention =
     Retention { answer: defaults::RETENTION, tombstone: defaults::TOMBSTONE };
 
@@ -33,6 +36,7 @@ impl StoreConfig {
             retention: RETENTION,
             create: true,
             expect_id: None,
+            accept_names: None,
             engine: EngineConfig::Embedded { path, cache: defaults::CACHE },
         }
     }
@@ -49,8 +53,16 @@ pub(super) fn store(table: &TableReader<'_>) -> StoreConfig {
         }
         id
     });
+    let accept_names = table.optional::<String>("accept_names").map(|written| {
+        if written.value.len() < SHORTEST_ACCEPTANCE {
+            let what = "`accept_names` is too short; write the whole value that a refused start \
+                        printed";
+            table.wrong(&written, what);
+        }
+        written.value
+    });
     table.unsupported("encryption");
-    StoreConfig { retention, create, expect_id, engine: engine(table) }
+    StoreConfig { retention, create, expect_id, accept_names, engine: engine(table) }
 }
 
 fn engine(table: &TableReader<'_>) -> EngineConfig {

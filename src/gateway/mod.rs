@@ -1,6 +1,7 @@
 //! Start and end of the whole gateway: the store opens before the listeners accept, so every
 //! accepted request can be recorded.
 
+mod names;
 pub(crate) mod store;
 
 use std::net::SocketAddr;
@@ -9,12 +10,14 @@ use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 
+use self::names::PinError;
+use self::store::OpenedStore;
 use crate::admin;
 use crate::config::{Config, RouteConfig};
 use crate::net::listen::ListenSocket;
 use crate::proxy::{self, Gateway};
 use crate::shutdown::{self, Shutdown, Trigger};
-use crate::store::{cache, expiry, reaper};
+use crate::store::{Store, cache, expiry, reaper};
 
 /// A gateway that accepts requests.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub(crate) struct Running {
     pub(crate) listening: Vec<SocketAddr>,
     /// Address for operators and probes.
     pub(crate) admin: SocketAddr,
+    /// Id of the store, if this start created it.
+    pub(crate) new_store: Option<uuid::Uuid>,
     gateway: Arc<Gateway>,
     background: TaskTracker,
     shutdown: Shutdown,
@@ -31,15 +36,40 @@ pub(crate) struct Running {
     end: Trigger,
 }
 
+/// Reason why a gateway did not start.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// The configuration contradicts what the store keeps.
+    Configuration(String),
+    /// Anything else, in a single line.
+    Obstacle(String),
+}
+
+impl From<String> for StartError {
+    fn from(obstacle: String) -> Self {
+        Self::Obstacle(obstacle)
+    }
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Configuration(text) | Self::Obstacle(text) => f.write_str(text),
+        }
+    }
+}
+
 /// Opens the store and starts listening. The gateway runs until the shutdown starts.
 ///
 /// # Errors
-/// The obstacle and the remedy, in a single line. Nothing is left running.
-pub(crate) async fn start(config: Config, shutdown: Shutdown) -> Result<Running, String> {
+/// The obstacle and the remedy. Nothing is left running.
+pub(crate) async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> {
     let listeners = config.server.listen.iter().map(|address| ListenSocket::bind(*address));
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
     let admin_listener = ListenSocket::bind(config.admin.listen)?;
-    let store = store::open(&config.store).await?;
+    let OpenedStore { store, created } = store::open(&config.store).await?;
+    let new_store = created.then(|| store.identity().store_id);
+    pin_names(&config, &*store).await?;
     let lease = store::lease(&config.store);
     let tasks = TaskTracker::new();
     let drain = config.server.drain;
@@ -76,7 +106,20 @@ pub(crate) async fn start(config: Config, shutdown: Shutdown) -> Result<Running,
         }
     });
     proxy::serve(&gateway, listeners, &background, &shutdown);
-    Ok(Running { listening, admin, gateway, background, shutdown, drain, end })
+    Ok(Running { listening, admin, new_store, gateway, background, shutdown, drain, end })
+}
+
+/// Checks that the configuration finds the keys that the store keeps.
+async fn pin_names(config: &Config, store: &dyn Store) -> Result<(), StartError> {
+    let Err(error) = names::pin(config, store).await else { return Ok(()) };
+    // Nothing was claimed: other replicas need not wait for the end of this lease.
+    if let Err(error) = store.leave().await {
+        tracing::debug!(%error, "leaving the store failed; the lease ends by itself");
+    }
+    Err(match error {
+        PinError::Refused(text) => StartError::Configuration(text),
+        PinError::Store(text) => StartError::Obstacle(text),
+    })
 }
 
 impl admin::ConfiguredRoutes for Gateway {

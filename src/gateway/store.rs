@@ -9,17 +9,34 @@ use crate::store::embedded::{self, Embedded};
 use crate::store::server::{Server, Timing, statement_timeout};
 use crate::store::{postgres, redis};
 
+/// A store that is open for a gateway.
+pub(super) struct OpenedStore {
+    pub(super) store: Arc<dyn Store>,
+    /// Set if opening created the store.
+    pub(super) created: bool,
+}
+
 /// Opens the store for a gateway.
 ///
 /// # Errors
 /// A line with the cause.
-pub(super) async fn open(config: &config::StoreConfig) -> Result<Arc<dyn Store>, String> {
-    let Some((server, timing)) = server(config) else { return embedded(config).await };
-    let opened = server.open(Codec::plain(), timing).await?;
+pub(super) async fn open(config: &config::StoreConfig) -> Result<OpenedStore, String> {
+    let opened = match server(config) {
+        None => embedded(config).await?,
+        Some((server, timing)) => {
+            let opened = server.open(Codec::plain(), timing).await?;
+            OpenedStore { store: opened.store, created: opened.created }
+        }
+    };
     if opened.created {
-        tracing::info!(store.id = %opened.store.identity().store_id, "a new store was created");
+        tracing::warn!(
+            store.id = %opened.store.identity().store_id,
+            "this store is new and empty: no key used before is known here. If there was a store, \
+             stop and give it back; set `create = false` and `expect_id` in [store] to refuse an \
+             empty one"
+        );
     }
-    Ok(opened.store)
+    Ok(opened)
 }
 
 /// The lease of a process in a shared store; `None`: the store is not shared.
@@ -68,7 +85,7 @@ pub(crate) fn server(config: &config::StoreConfig) -> Option<(Server, Timing)> {
     }
 }
 
-async fn embedded(config: &config::StoreConfig) -> Result<Arc<dyn Store>, String> {
+async fn embedded(config: &config::StoreConfig) -> Result<OpenedStore, String> {
     let EngineConfig::Embedded { path, cache } = config.engine.clone() else {
         return Err("this store is not a directory".to_owned());
     };
@@ -82,9 +99,6 @@ async fn embedded(config: &config::StoreConfig) -> Result<Arc<dyn Store>, String
     let opened = tokio::task::spawn_blocking(move || Embedded::open(&options)).await;
     let (store, recovered) =
         opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-    if recovered.created {
-        tracing::info!(store.id = %store.identity().store_id, "a new store was created");
-    }
     if recovered.unknown > 0 {
         tracing::warn!(
             interrupted = recovered.interrupted,
@@ -95,5 +109,5 @@ async fn embedded(config: &config::StoreConfig) -> Result<Arc<dyn Store>, String
     for (id, reason) in &recovered.corrupt {
         tracing::error!(record = %id, reason, "a record is corrupt; its key is refused");
     }
-    Ok(store)
+    Ok(OpenedStore { store, created: recovered.created })
 }

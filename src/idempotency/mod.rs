@@ -12,6 +12,7 @@ pub mod history;
 pub mod id;
 pub mod key;
 pub mod ledger;
+pub(crate) mod names;
 pub mod outcome;
 pub(crate) mod preimage;
 pub mod record;

@@ -36,6 +36,9 @@ where
     expired_records_come_in_the_order_of_their_expiry(&**store().await).await;
     the_store_knows_what_it_is(&**store().await).await;
     random_changes_have_the_effect_they_have_on_a_map(&**store().await).await;
+    names_are_replaced_on_the_version_they_have(&**store().await).await;
+    of_many_new_names_exactly_one_wins(&*store().await).await;
+    only_a_live_process_is_listed_as_alive(&**store().await).await;
 }
 
 /// A change that claims an absent record.
@@ -304,6 +307,52 @@ async fn the_store_knows_what_it_is(store: &dyn Store) {
     assert_ne!(store.owner(), [0; 16]);
     assert_eq!(store.ready(), Ok::<(), StoreError>(()));
     assert!(store.now() > T0);
+}
+
+async fn names_are_replaced_on_the_version_they_have(store: &dyn Store) {
+    assert_eq!(store.names().await.unwrap(), None);
+    assert!(!store.swap_names(Some(1), b"early".to_vec()).await.unwrap());
+    assert_eq!(store.names().await.unwrap(), None);
+    let mut expect = None;
+    // Bytes that a server could take for something else, and more than one packet.
+    for bytes in [b"one".to_vec(), Vec::new(), b"1 \0 \xff\r\n".to_vec(), vec![b'x'; 100_000]] {
+        assert!(store.swap_names(expect, bytes.clone()).await.unwrap());
+        let names = store.names().await.unwrap().expect("names were pinned");
+        assert_eq!(names.bytes, bytes);
+        assert!(Some(names.version) > expect, "{names:?} after {expect:?}");
+        for stale in [expect, Some(names.version + 1), None] {
+            assert!(!store.swap_names(stale, b"late".to_vec()).await.unwrap(), "{stale:?}");
+        }
+        assert_eq!(store.names().await.unwrap(), Some(names.clone()));
+        expect = Some(names.version);
+    }
+}
+
+async fn of_many_new_names_exactly_one_wins(store: &Arc<dyn Store>) {
+    let mut racers = JoinSet::new();
+    for racer in 0..8_u8 {
+        let store = store.clone();
+        racers.spawn(async move { (racer, store.swap_names(None, vec![racer]).await.unwrap()) });
+    }
+    let won: Vec<u8> = racers
+        .join_all()
+        .await
+        .into_iter()
+        .filter(|(_, won)| *won)
+        .map(|(racer, _)| racer)
+        .collect();
+    assert_eq!(won.len(), 1, "{won:?}");
+    assert_eq!(store.names().await.unwrap().map(|names| names.bytes), Some(won));
+}
+
+async fn only_a_live_process_is_listed_as_alive(store: &dyn Store) {
+    let owner = store.owner();
+    let alive = store.live_owners(&[[7; 16], owner]).await.unwrap();
+    // No other process can have a store open that is not shared.
+    let expected = if store.is_shared() { vec![owner] } else { Vec::new() };
+    assert_eq!(alive, expected);
+    store.leave().await.unwrap();
+    assert_eq!(store.live_owners(&[owner]).await.unwrap(), Vec::<[u8; 16]>::new());
 }
 
 async fn random_changes_have_the_effect_they_have_on_a_map(store: &dyn Store) {

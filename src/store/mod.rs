@@ -18,4 +18,4 @@ mod shared;
 pub(crate) mod urls;
 pub mod watch;
 
-pub use port::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
+pub use port::{Change, Identity, NamesDocument, Query, Store, StoreError, StoreFuture, Swap};

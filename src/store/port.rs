@@ -72,6 +72,15 @@ pub struct Identity {
     pub created: Timestamp,
 }
 
+/// A small document beside the records, with the version that a compare-and-swap expects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamesDocument {
+    /// Rises with every change.
+    pub version: u64,
+    /// The document; its meaning is no matter of the store.
+    pub bytes: Vec<u8>,
+}
+
 /// Keeps, lists and swaps records.
 pub trait Store: Send + Sync + std::fmt::Debug {
     /// The record with this id, if there is one.
@@ -142,6 +151,20 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// unknown. Called once, when nothing is sent any more.
     fn leave(&self) -> StoreFuture<'_, ()> {
         Box::pin(async { Ok(()) })
+    }
+
+    /// The names under which keys are kept; `None`: none were pinned yet.
+    fn names(&self) -> StoreFuture<'_, Option<NamesDocument>>;
+
+    /// Replaces the names and makes them durable, if their version is still `expect`; `None` requires
+    /// that there are none. False: another process was faster, or an earlier attempt of this call
+    /// was made after all.
+    fn swap_names(&self, expect: Option<u64>, bytes: Vec<u8>) -> StoreFuture<'_, bool>;
+
+    /// The processes among `owners` whose lease has not ended. No other process can have a store open
+    /// that is not shared.
+    fn live_owners<'a>(&'a self, _owners: &'a [Nonce]) -> StoreFuture<'a, Vec<Nonce>> {
+        Box::pin(async { Ok(Vec::new()) })
     }
 
     /// Readiness for new claims.

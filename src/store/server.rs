@@ -63,26 +63,21 @@ impl Server {
         }
     }
 
-    /// Creates the store on an empty server.
+    /// Finds the store, or creates it on an empty server; returns true if it was created.
     ///
     /// # Errors
-    /// When the server has a store already, or creating one fails.
-    pub async fn init(&self) -> Result<Identity, String> {
-        let (identity, created) = match self {
+    /// When the server cannot be used, or creating the store fails.
+    pub async fn init(&self) -> Result<(Identity, bool), String> {
+        match self {
             Self::Postgres(options) => {
                 let opened = postgres::PostgresEngine::open(options).await?;
-                (opened.identity, opened.created)
+                Ok((opened.identity, opened.created))
             }
             Self::Redis(options) => {
                 let opened = redis::Redis::open(options).await?;
-                (opened.identity, opened.created)
+                Ok((opened.identity, opened.created))
             }
-        };
-        if !created {
-            let id = identity.store_id;
-            return Err(format!("there is a store already, id {id}; it was left as it was"));
         }
-        Ok(identity)
     }
 
     /// Decodes every record. `progress` receives the number of records so far.

@@ -34,6 +34,7 @@ mod items_refused;
 mod items_together;
 mod keys;
 mod limits;
+mod names;
 mod passthrough;
 mod problems;
 mod records_api;

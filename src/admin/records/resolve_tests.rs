@@ -13,7 +13,7 @@ use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId, State};
 use crate::store::cache::RecordCache;
 use crate::store::samples::{self, T0};
-use crate::store::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
+use crate::store::{Change, Identity, NamesDocument, Query, Store, StoreError, StoreFuture, Swap};
 
 /// A store of one record, which makes every change and confirms it or not.
 #[derive(Debug)]
@@ -52,6 +52,12 @@ impl Store for Fake {
     fn announce(&self, _: RecordId) -> StoreFuture<'_, ()> {
         self.announced.fetch_add(1, Ordering::SeqCst);
         Box::pin(async { Ok(()) })
+    }
+    fn names(&self) -> StoreFuture<'_, Option<NamesDocument>> {
+        unreachable!("nobody asks")
+    }
+    fn swap_names(&self, _: Option<u64>, _: Vec<u8>) -> StoreFuture<'_, bool> {
+        unreachable!("nobody asks")
     }
     fn ready(&self) -> Result<(), StoreError> {
         Ok(())

@@ -16,6 +16,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::json::{Document, Pointer};
 
+mod names;
 mod settle;
 mod verbatim;
 

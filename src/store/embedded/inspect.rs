@@ -7,7 +7,8 @@ use super::disk::FileSystem;
 use super::error::OpenError;
 use super::interrupted::MAX_NAMED;
 use super::layout::{Keyspace, TableKey, index_differences};
-use super::open::{DirectoryOptions, OpenedStore, open};
+use super::names;
+use super::open::{DirectoryOptions, OpenedStore, data, open};
 use super::table::Table;
 use crate::idempotency::RecordId;
 use crate::store::codec::{Codec, Head};
@@ -64,11 +65,11 @@ impl VerifyReport {
     }
 }
 
-/// Creates a store in an empty or absent directory.
+/// Finds the store, or creates it in an empty or absent directory; returns true if it was created.
 ///
 /// # Errors
-/// When there is a store already, or none can be made.
-pub fn init(path: &Path, cache: u64) -> Result<Identity, OpenError> {
+/// When there is no store and none can be made, or the store cannot be opened.
+pub fn init(path: &Path, cache: u64) -> Result<(Identity, bool), OpenError> {
     let options = DirectoryOptions {
         path: path.to_owned(),
         cache,
@@ -77,7 +78,12 @@ pub fn init(path: &Path, cache: u64) -> Result<Identity, OpenError> {
         codec: Codec::plain(),
     };
     let opened = opened(&options)?;
-    if opened.created { Ok(opened.identity) } else { Err(OpenError::Exists(path.to_owned())) }
+    Ok((opened.identity, opened.created))
+}
+
+/// True if the directory holds a store, whether it can be opened or not.
+pub fn is_store(path: &Path) -> bool {
+    data(path).is_dir()
 }
 
 /// Summarizes a store. Records are unchanged, but changes left in the log by a crash are moved into
@@ -146,6 +152,9 @@ pub fn verify(
     if readable && done != marker.records {
         let reason = format!("the table has {done} records and counts {}", marker.records);
         report.problem(None, reason);
+    }
+    if let Err(error) = names::check(&data(path), opened.identity.store_id) {
+        report.problem(None, error.to_string());
     }
     for (keyspace, name) in INDEXES {
         check_index(table, keyspace, name, &mut report);

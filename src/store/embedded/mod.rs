@@ -19,6 +19,7 @@
 //! | `listing` | pages of records |
 //! | `id_filter` | ids certainly absent from the store |
 //! | `open`, `recovery`, `interrupted` | opening, and recovery from a crash |
+//! | `names` | names under which keys are kept |
 //! | `disk`, `health` | fallible operations, and the state after a failure |
 //! | `inspect` | the command line's view |
 //!
@@ -37,6 +38,7 @@ mod interrupted;
 mod layout;
 mod listing;
 mod memtable;
+mod names;
 mod open;
 mod recovery;
 mod replies;
@@ -56,7 +58,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::disk::FREE_SPACE_MARGIN;
 pub use self::error::OpenError;
-pub use self::inspect::{StoreInfo, VerifyProgress, VerifyReport, info, init, verify};
+pub use self::inspect::{StoreInfo, VerifyProgress, VerifyReport, info, init, is_store, verify};
 pub use self::interrupted::Recovered;
 pub use self::open::DirectoryOptions;
 
@@ -67,12 +69,13 @@ use self::health::Health;
 use self::id_filter::{FilterSizes, IdFilter};
 use self::layout::{IndexedRecord, decode};
 use self::memtable::Memtable;
+use self::names::NamesFile;
 use self::open::OpenedStore;
 use self::replies::ReplyTask;
 use self::table::Table;
 use self::writer::{PendingChanges, QueuedChange, StoreWriter, SwapRequest};
 use super::codec::{Codec, Head};
-use super::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
+use super::{Change, Identity, NamesDocument, Query, Store, StoreError, StoreFuture, Swap};
 use crate::clock::{self, Timestamp};
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
@@ -93,6 +96,7 @@ pub struct Embedded {
     table: Table,
     memtable: Arc<Memtable>,
     health: Arc<Health>,
+    names: Arc<NamesFile>,
     queue: Option<mpsc::Sender<SwapRequest>>,
     replies: ReplyTask,
     writer: Option<JoinHandle<()>>,
@@ -161,8 +165,10 @@ impl Embedded {
                 writer.run();
                 let _ = end.send(());
             });
+        let names = Arc::new(NamesFile::new(open::data(path), identity.store_id));
         let store = Self {
             identity,
+            names,
             owner: *uuid::Uuid::new_v4().as_bytes(),
             table,
             memtable,
@@ -260,6 +266,16 @@ impl Store for Embedded {
         self.owner
     }
 
+    fn names(&self) -> StoreFuture<'_, Option<NamesDocument>> {
+        let names = self.names.clone();
+        blocking(move || names.read())
+    }
+
+    fn swap_names(&self, expect: Option<u64>, bytes: Vec<u8>) -> StoreFuture<'_, bool> {
+        let names = self.names.clone();
+        blocking(move || names.replace(expect, &bytes))
+    }
+
     fn ready(&self) -> Result<(), StoreError> {
         self.queue()?;
         self.health.no_room().map_or(Ok(()), Err)
@@ -284,6 +300,16 @@ impl Drop for Embedded {
             }
         }
     }
+}
+
+/// Runs work that waits for the disk on a thread that serves no requests.
+fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> StoreFuture<'static, T> {
+    Box::pin(async move {
+        let failed = || StoreError::Unavailable("reading the disk failed; see the log".to_owned());
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(failed()))
+    })
 }
 
 /// Encodes the records of all changes into a single buffer: their lifetimes are about equal, and a

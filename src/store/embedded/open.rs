@@ -4,6 +4,7 @@
 //! lock          locked while a process has the store open
 //! data/table/   files of the table
 //! data/log/     changes not yet in the table
+//! data/names    names under which keys are kept, see `names`
 //! data.new/     a store under creation; renamed to `data` when complete
 //! ```
 
@@ -108,6 +109,11 @@ pub(super) fn open(options: &DirectoryOptions, disk: &dyn Disk) -> Result<Opened
         RecoveryError::Damaged(reason) => damaged(reason),
     })?;
     Ok(OpenedStore { table, wal, identity, created })
+}
+
+/// The folder `data` of a store.
+pub(super) fn data(path: &Path) -> PathBuf {
+    path.join(DATA)
 }
 
 /// Only an empty directory may become a store.

@@ -14,7 +14,7 @@ use crate::store::codec::Codec;
 use crate::store::contract::{done, put_new};
 use crate::store::embedded::{DirectoryOptions, Embedded};
 use crate::store::samples::{self, T0, id, kept_for};
-use crate::store::{Identity, StoreFuture};
+use crate::store::{Identity, NamesDocument, StoreFuture};
 
 /// A store whose time the test sets.
 #[derive(Debug)]
@@ -83,6 +83,12 @@ impl Store for Timed {
     }
     fn owner(&self) -> Nonce {
         self.store.owner()
+    }
+    fn names(&self) -> StoreFuture<'_, Option<NamesDocument>> {
+        self.store.names()
+    }
+    fn swap_names(&self, expect: Option<u64>, bytes: Vec<u8>) -> StoreFuture<'_, bool> {
+        self.store.swap_names(expect, bytes)
     }
     fn ready(&self) -> Result<(), StoreError> {
         self.store.ready()

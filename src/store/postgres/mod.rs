@@ -15,6 +15,7 @@ mod error;
 mod fast_path;
 mod list;
 mod listen;
+mod names;
 mod open;
 mod options;
 mod pool;
@@ -44,11 +45,11 @@ use crate::clock::{Timestamp, millis};
 use crate::idempotency::RecordId;
 use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
-use crate::store::Query;
 use crate::store::shared::engine::{
     CasResult, Engine, EngineError, Group, ListedRecord, OpenedEngine,
 };
 use crate::store::shared::message::Message;
+use crate::store::{NamesDocument, Query};
 
 /// Reads records. A final row without an id identifies the store: the records of a different store,
 /// present or absent, would prove the wrong thing.
@@ -166,6 +167,18 @@ impl Engine for PostgresEngine {
     async fn leave(&self, owner: Nonce) -> Result<(), EngineError> {
         self.pool.query(&self.pool.control, &LEAVE, &[&to_uuid(&owner)]).await?;
         Ok(())
+    }
+
+    async fn live_owners(&self, owners: &[Nonce]) -> Result<Vec<Nonce>, EngineError> {
+        names::live_owners(&self.pool, owners).await
+    }
+
+    async fn names(&self) -> Result<Option<NamesDocument>, EngineError> {
+        names::read(&self.pool, &self.store_id).await
+    }
+
+    async fn swap_names(&self, expect: Option<u64>, bytes: &[u8]) -> Result<bool, EngineError> {
+        names::replace(&self.pool, &self.store_id, expect, bytes).await
     }
 
     async fn publish(&self, messages: Vec<(Nonce, Message)>) -> Result<(), EngineError> {

@@ -18,7 +18,7 @@ pub(super) const TABLES: &str = include_str!("../../../config/postgres.sql");
 pub(super) const RIGHTS: &str = "-- Part 2";
 
 /// Version of the tables, which the script inserts too.
-const TABLES_VERSION: i32 = 1;
+const TABLES_VERSION: i32 = 2;
 
 /// Number of attempts. Several gateways may start at once on an empty database: a single gateway
 /// creates the tables, and the rest find the tables in a later attempt.
@@ -26,12 +26,13 @@ const ATTEMPTS: usize = 5;
 
 /// Existing parts of the schema. The server rejects the query without the right to the schema.
 const EXISTING: &str = "SELECT to_regclass('oncegate.store') IS NOT NULL,
-       to_regclass('oncegate.record') IS NOT NULL AND to_regclass('oncegate.replica') IS NOT NULL,
+       to_regclass('oncegate.record') IS NOT NULL AND to_regclass('oncegate.replica') IS NOT NULL
+           AND to_regclass('oncegate.names') IS NOT NULL,
        EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'oncegate')";
 
 const MISSING_RIGHTS: &str =
     "SELECT string_agg(t.name || ' ' || p.name, ', ' ORDER BY t.name, p.name)
-       FROM (VALUES ('record'), ('replica')) AS t(name),
+       FROM (VALUES ('record'), ('replica'), ('names')) AS t(name),
             (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) AS p(name)
        WHERE NOT has_table_privilege('oncegate.' || t.name, p.name)";
 

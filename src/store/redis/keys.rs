@@ -3,6 +3,7 @@
 //! ```text
 //! <prefix>:{meta}:store       hash: store_id, schema, created, state
 //! <prefix>:{meta}:replicas    sorted set of owners by the end of their lease
+//! <prefix>:{meta}:names       version and names of the keys: `<version> <document>`
 //! <prefix>:{xx}:store         the marker of shard xx: the store's id
 //! <prefix>:{xx}:r:<id>        a record
 //!                             sorted sets with score 0, whose members are in byte order:
@@ -54,6 +55,10 @@ impl Keys {
 
     pub(super) fn replicas(&self) -> String {
         format!("{}:{{{META}}}:replicas", self.prefix)
+    }
+
+    pub(super) fn names(&self) -> String {
+        format!("{}:{{{META}}}:names", self.prefix)
     }
 
     /// A key of a shard; `name` is `store`, `ids`, `open`, `expiry` or `subjects`.

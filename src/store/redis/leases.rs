@@ -1,5 +1,6 @@
 //! Leases of the processes, by the server's clock.
 
+use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::command::SlotCommand;
 use super::engine::Redis;
 use super::error;
 use super::keys::{hex, meta_slot};
-use super::node::{CONTROL_CONNECTION, RedisNode};
+use super::node::{CONTROL_CONNECTION, READ_CONNECTION, RedisNode};
 use super::reply::unreadable;
 use super::requirements::{self, UnusableServer};
 use super::slot_map::SlotMap;
@@ -47,6 +48,23 @@ impl Redis {
             }
             _ => Err(unreadable("a script")),
         }
+    }
+
+    /// The owners whose lease has not ended.
+    pub(super) async fn alive(&self, owners: &[Nonce]) -> Result<HashSet<Nonce>, EngineError> {
+        let keys = [self.keys.meta(), self.keys.replicas()];
+        let mut call = self.scripts.live_owners.call(meta_slot(), &keys);
+        call.arg(&self.store_id);
+        for owner in owners {
+            call.arg(hex(owner));
+        }
+        let answer = self.query(READ_CONNECTION, 0, &[call.into_command()]).await?.pop();
+        let Some(Value::Array(alive)) = answer else { return Err(unreadable("a script")) };
+        if alive.len() != owners.len() {
+            return Err(unreadable("a script"));
+        }
+        let alive = owners.iter().zip(alive).filter(|(_, alive)| *alive != Value::Int(0));
+        Ok(alive.map(|(owner, _)| *owner).collect())
     }
 
     pub(super) async fn end_lease(&self, owner: &Nonce) -> Result<(), EngineError> {

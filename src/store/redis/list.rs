@@ -9,7 +9,7 @@ use ::redis::{Cmd, Value};
 
 use super::command::SlotCommand;
 use super::engine::Redis;
-use super::keys::{hex, meta_slot, slot_of};
+use super::keys::slot_of;
 use super::node::READ_CONNECTION;
 use super::reply::unreadable;
 use crate::clock::Timestamp;
@@ -220,20 +220,8 @@ impl Redis {
             return Ok(Vec::new());
         }
         let owners: Vec<Nonce> = owners.into_iter().collect();
-        let keys = [self.keys.meta(), self.keys.replicas()];
-        let mut call = self.scripts.live_owners.call(meta_slot(), &keys);
-        call.arg(&self.store_id);
-        for owner in &owners {
-            call.arg(hex(owner));
-        }
-        let answer = self.query(READ_CONNECTION, 0, &[call.into_command()]).await?.pop();
-        let Some(Value::Array(alive)) = answer else { return Err(unreadable("a script")) };
-        if alive.len() != owners.len() {
-            return Err(unreadable("a script"));
-        }
-        let dead = owners.into_iter().zip(alive).filter(|(_, alive)| *alive == Value::Int(0));
-        let dead: HashSet<Nonce> = dead.map(|(owner, _)| owner).collect();
-        let gone = |it: &IndexEntry| owner(it).is_some_and(|owner| dead.contains(&owner));
+        let alive = self.alive(&owners).await?;
+        let gone = |it: &IndexEntry| owner(it).is_some_and(|owner| !alive.contains(&owner));
         Ok(candidates.into_iter().filter(gone).collect())
     }
 }

@@ -23,6 +23,7 @@ mod keys;
 mod leases;
 mod list;
 mod messages;
+mod names;
 mod node;
 mod open;
 mod options;
@@ -45,9 +46,9 @@ use crate::clock::Timestamp;
 use crate::idempotency::RecordId;
 use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
-use crate::store::Query;
 use crate::store::shared::engine::{CasResult, Engine, EngineError, Group, ListedRecord};
 use crate::store::shared::message::Message;
+use crate::store::{NamesDocument, Query};
 
 pub(crate) use engine::Redis;
 pub use options::RedisOptions;
@@ -79,6 +80,18 @@ impl Engine for Redis {
 
     async fn leave(&self, owner: Nonce) -> Result<(), EngineError> {
         self.end_lease(&owner).await
+    }
+
+    async fn live_owners(&self, owners: &[Nonce]) -> Result<Vec<Nonce>, EngineError> {
+        Ok(self.alive(owners).await?.into_iter().collect())
+    }
+
+    async fn names(&self) -> Result<Option<NamesDocument>, EngineError> {
+        self.read_names().await
+    }
+
+    async fn swap_names(&self, expect: Option<u64>, bytes: &[u8]) -> Result<bool, EngineError> {
+        self.replace_names(expect, bytes).await
     }
 
     async fn publish(&self, messages: Vec<(Nonce, Message)>) -> Result<(), EngineError> {

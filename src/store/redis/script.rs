@@ -10,6 +10,8 @@ pub(super) const CREATE_STORE: &str = include_str!("scripts/create_store.lua");
 pub(super) const CREATE_MARKER: &str = include_str!("scripts/create_marker.lua");
 /// Marks a store as complete.
 pub(super) const COMPLETE_STORE: &str = include_str!("scripts/complete_store.lua");
+/// Replaces the names of the keys.
+pub(super) const SWAP_NAMES: &str = include_str!("scripts/swap_names.lua");
 /// Tries the write commands of the scripts.
 pub(super) const CHECK_RIGHTS: &str = include_str!("scripts/check_rights.lua");
 

@@ -15,7 +15,7 @@ use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
 use crate::shutdown::Shutdown;
 use crate::store::codec::{Codec, Head};
-use crate::store::{Change, Identity, Query};
+use crate::store::{Change, Identity, NamesDocument, Query};
 
 /// A compare-and-swap of a few records, applied as a whole or not at all.
 #[derive(Debug)]
@@ -172,6 +172,24 @@ pub(crate) trait Engine: Send + Sync + std::fmt::Debug + 'static {
 
     /// Ends the lease of `owner`.
     fn leave(&self, owner: Nonce) -> impl Future<Output = Result<(), EngineError>> + Send + '_;
+
+    /// The owners whose lease has not ended, by the server's clock.
+    fn live_owners<'a>(
+        &'a self,
+        owners: &'a [Nonce],
+    ) -> impl Future<Output = Result<Vec<Nonce>, EngineError>> + Send + 'a;
+
+    /// The names of the store; see [`Store::names`](crate::store::Store::names).
+    fn names(&self)
+    -> impl Future<Output = Result<Option<NamesDocument>, EngineError>> + Send + '_;
+
+    /// Replaces the names of version `expect`; false if the version is another one. A repeated call
+    /// may report false although its first attempt was made.
+    fn swap_names<'a>(
+        &'a self,
+        expect: Option<u64>,
+        bytes: &'a [u8],
+    ) -> impl Future<Output = Result<bool, EngineError>> + Send + 'a;
 
     /// Sends messages to the named processes, best effort.
     fn publish(

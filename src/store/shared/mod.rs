@@ -30,7 +30,7 @@ use self::notify::Notifier;
 use self::reads::ReadQueue;
 use super::codec::Codec;
 use super::watch::Watch;
-use super::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
+use super::{Change, Identity, NamesDocument, Query, Store, StoreError, StoreFuture, Swap};
 use crate::clock::Timestamp;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
@@ -245,6 +245,25 @@ impl<E: Engine> Store for SharedStore<E> {
 
     fn owner(&self) -> Nonce {
         self.lease.owner
+    }
+
+    fn names(&self) -> StoreFuture<'_, Option<NamesDocument>> {
+        Box::pin(bounded(self.timing.timeout, self.engine.names()))
+    }
+
+    fn swap_names(&self, expect: Option<u64>, bytes: Vec<u8>) -> StoreFuture<'_, bool> {
+        Box::pin(async move {
+            bounded(self.timing.timeout, self.engine.swap_names(expect, &bytes)).await
+        })
+    }
+
+    fn live_owners<'a>(&'a self, owners: &'a [Nonce]) -> StoreFuture<'a, Vec<Nonce>> {
+        Box::pin(async move {
+            if owners.is_empty() {
+                return Ok(Vec::new());
+            }
+            bounded(self.timing.timeout, self.engine.live_owners(owners)).await
+        })
     }
 
     fn ready(&self) -> Result<(), StoreError> {

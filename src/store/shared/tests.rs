@@ -21,6 +21,7 @@ use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
 use crate::shutdown::{self, Shutdown};
+use crate::store::NamesDocument;
 use crate::store::codec::{Codec, Head, SCHEMA};
 use crate::store::contract::{self, done, lost, put_new, replace};
 use crate::store::samples::{self, Random, T0, id};
@@ -52,6 +53,7 @@ struct MemoryEngine {
     /// The next commit waits here.
     gate: Mutex<Option<Arc<Notify>>>,
     connections: AtomicU32,
+    names: Mutex<Option<NamesDocument>>,
 }
 
 #[derive(Debug)]
@@ -172,6 +174,29 @@ impl Engine for MemoryEngine {
     async fn leave(&self, owner: Nonce) -> Result<(), EngineError> {
         locked(&self.leases).remove(&owner);
         Ok(())
+    }
+
+    async fn live_owners(&self, owners: &[Nonce]) -> Result<Vec<Nonce>, EngineError> {
+        self.reachable()?;
+        let (now, leases) = (clock::now(), locked(&self.leases));
+        let alive = |owner: &&Nonce| leases.get(*owner).is_some_and(|until| *until > now);
+        Ok(owners.iter().filter(alive).copied().collect())
+    }
+
+    async fn names(&self) -> Result<Option<NamesDocument>, EngineError> {
+        self.reachable()?;
+        Ok(locked(&self.names).clone())
+    }
+
+    async fn swap_names(&self, expect: Option<u64>, bytes: &[u8]) -> Result<bool, EngineError> {
+        self.reachable()?;
+        let mut names = locked(&self.names);
+        let fits = names.as_ref().map(|names| names.version) == expect;
+        if fits {
+            let version = expect.unwrap_or(0) + 1;
+            *names = Some(NamesDocument { version, bytes: bytes.to_vec() });
+        }
+        Ok(fits)
     }
 
     async fn publish(&self, messages: Vec<(Nonce, Message)>) -> Result<(), EngineError> {

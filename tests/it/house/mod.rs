@@ -62,7 +62,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("observe", &[]),
     ("problem", &["body"]),
     ("cli", &["config"]),
-    ("gateway", &["admin", "config", "net", "proxy", "shutdown", "store"]),
+    ("gateway", &["admin", "config", "idempotency", "net", "proxy", "shutdown", "store"]),
 ];
 
 /// Lines of the longest file, and of the longest one of tests; a file that grows beyond is split.

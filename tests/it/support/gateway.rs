@@ -321,6 +321,11 @@ impl Gateway {
         self.stderr.lock().unwrap().clone()
     }
 
+    /// What it wrote to stdout before it was ready.
+    pub(crate) fn stdout(&self) -> &str {
+        &self.stdout
+    }
+
     /// What it was started with.
     pub(crate) fn setup(&self) -> &Setup {
         &self.setup

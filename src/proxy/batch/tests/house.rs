@@ -25,7 +25,7 @@ use crate::proxy::{self, Gateway};
 use crate::shutdown::{self, Trigger};
 use crate::store::codec::Codec;
 use crate::store::embedded::{DirectoryOptions, Embedded, OpenError};
-use crate::store::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
+use crate::store::{Change, Identity, NamesDocument, Query, Store, StoreError, StoreFuture, Swap};
 
 /// The longest a test waits for something that must happen.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -114,6 +114,12 @@ impl Store for Faulty {
         self.real.owner()
     }
 
+    fn names(&self) -> StoreFuture<'_, Option<NamesDocument>> {
+        self.real.names()
+    }
+    fn swap_names(&self, expect: Option<u64>, bytes: Vec<u8>) -> StoreFuture<'_, bool> {
+        self.real.swap_names(expect, bytes)
+    }
     fn ready(&self) -> Result<(), StoreError> {
         self.real.ready()
     }

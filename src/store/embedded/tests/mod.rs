@@ -315,8 +315,10 @@ fn every_reason_not_to_open_is_said_in_one_line() {
     let pinned = |id| DirectoryOptions { expect_id: Some(id), ..at("store") };
     check(&pinned(expected), &format!("is {found}, but `expect_id` is {expected}"));
     drop(Embedded::open(&pinned(found)).unwrap());
-    assert!(matches!(init(&dir.path().join("store"), CACHE), Err(OpenError::Exists(_))));
-    let made = init(&dir.path().join("made"), CACHE).unwrap();
+    let found_again = init(&dir.path().join("store"), CACHE).unwrap();
+    assert_eq!((found_again.0.store_id, found_again.1), (found, false));
+    let (made, created) = init(&dir.path().join("made"), CACHE).unwrap();
+    assert!(created);
     assert_eq!(info(&dir.path().join("made"), CACHE).unwrap().identity, made);
 
     let with_schema = |schema: u32| {
@@ -354,4 +356,29 @@ fn a_creation_that_was_cut_short_is_begun_again() {
     let (_, recovered) = open(dir.path());
     assert!(recovered.created);
     assert!(!dir.path().join("data.new").exists());
+}
+
+#[tokio::test]
+async fn names_survive_a_restart_and_damage_to_them_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    assert!(store.swap_names(None, b"one".to_vec()).await.unwrap());
+    let names = store.names().await.unwrap();
+    drop(store);
+    let (store, _) = open(dir.path());
+    assert_eq!(store.names().await.unwrap(), names);
+    drop(store);
+    let file = dir.path().join("data/names");
+    let sound = fs::read(&file).unwrap();
+    for at in 0..sound.len() {
+        let mut damaged = sound.clone();
+        damaged[at] ^= 1;
+        fs::write(&file, damaged).unwrap();
+        let (store, _) = open(dir.path());
+        let error = store.names().await.unwrap_err().to_string();
+        assert!(error.contains("data/names: its checksum is wrong"), "{error}");
+        assert!(store.swap_names(Some(1), b"two".to_vec()).await.is_err());
+    }
+    let found = verify(dir.path(), CACHE, |_| {}).unwrap();
+    assert_eq!(found.problem_count, 1, "{found:?}");
 }

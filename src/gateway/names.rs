@@ -1,0 +1,190 @@
+//! Comparing a configuration with the names that the store keeps, before anything is served: a key
+//! that is looked for under another name would run again.
+
+use crate::config::{Config, Mode, RouteConfig};
+use crate::idempotency::key::{KeySource, Scope};
+use crate::idempotency::names::{
+    ConfiguredNames, KeyNames, NameComparison, PinnedNames, ServedPattern,
+};
+use crate::idempotency::record::Nonce;
+use crate::store::Store;
+
+/// Attempts, while other processes replace the names.
+const ATTEMPTS: usize = 16;
+/// Patterns that a warning lists.
+const LISTED: usize = 20;
+
+/// Reason why the names of a configuration were not pinned.
+#[derive(Debug)]
+pub(crate) enum PinError {
+    /// The store keeps keys under other names; holds the changes and the remedy.
+    Refused(String),
+    /// The store did not answer, or its names cannot be read.
+    Store(String),
+}
+
+/// Pins the names of `config` in the store, or refuses the configuration.
+///
+/// On a shared store a process enters itself with the names it has read, in the same
+/// compare-and-swap that would detect a change of the names. A change is therefore accepted only if
+/// every process that entered itself before has ended.
+///
+/// # Errors
+/// When keys would be looked for under other names and the change is not accepted, or other
+/// processes still use the names so far.
+pub(crate) async fn pin(config: &Config, store: &dyn Store) -> Result<(), PinError> {
+    let configured = names_of(config);
+    for _ in 0..ATTEMPTS {
+        let stored = store.names().await.map_err(|error| PinError::Store(error.to_string()))?;
+        let version = stored.as_ref().map(|stored| stored.version);
+        let pinned = match stored {
+            None => PinnedNames::default(),
+            Some(stored) => PinnedNames::decode(&stored.bytes).map_err(unreadable)?,
+        };
+        let others = other_replicas(&pinned, store).await?;
+        let comparison = pinned.compare(&configured);
+        if comparison.is_change() {
+            let accepted = config.store.accept_names.as_deref();
+            check_acceptance(&comparison, accepted, others.len()).map_err(PinError::Refused)?;
+        }
+        let mut next = comparison.next.clone();
+        next.replicas = others;
+        if store.is_shared() {
+            next.replicas.insert(hex(&store.owner()));
+        }
+        let is_pinned = next == pinned || {
+            let swapped = store.swap_names(version, next.encode()).await;
+            swapped.map_err(|error| PinError::Store(error.to_string()))?
+        };
+        if is_pinned {
+            log(&comparison);
+            return Ok(());
+        }
+    }
+    Err(PinError::Store(format!(
+        "the names of the keys were replaced by other processes {ATTEMPTS} times in a row"
+    )))
+}
+
+/// Refuses a change that no `accept_names` accepts, or that other replicas do not have.
+fn check_acceptance(
+    comparison: &NameComparison,
+    accepted: Option<&str>,
+    others: usize,
+) -> Result<(), String> {
+    let acceptance = comparison.acceptance();
+    let is_accepted = accepted == Some(&*acceptance);
+    if is_accepted && others == 0 {
+        return Ok(());
+    }
+    let mut text = format!(
+        "this configuration looks for keys under other names than the store keeps them, so that \
+         keys which were used before would run again:\n{comparison}"
+    );
+    if !is_accepted {
+        if accepted.is_some() {
+            text.push_str("the `accept_names` in [store] is for another change\n");
+        }
+        text.push_str(&format!(
+            "to accept that these keys may run again, write in [store]:\n  \
+             accept_names = \"{acceptance}\""
+        ));
+    }
+    if others > 0 {
+        text.push_str(&format!(
+            "{}replicas that use the names so far are alive ({others}); stop them before the \
+             change is accepted (a replica that was killed counts until its lease ends)",
+            if is_accepted { "" } else { "\n" }
+        ));
+    }
+    Err(text)
+}
+
+/// The other processes that use the names and are alive.
+async fn other_replicas(
+    pinned: &PinnedNames,
+    store: &dyn Store,
+) -> Result<std::collections::BTreeSet<String>, PinError> {
+    if !store.is_shared() {
+        return Ok(Default::default());
+    }
+    let own = store.owner();
+    let entered = pinned.replicas.iter().filter_map(|owner| parse(owner));
+    let entered: Vec<Nonce> = entered.filter(|owner| *owner != own).collect();
+    let alive = store.live_owners(&entered).await;
+    let alive = alive.map_err(|error| PinError::Store(error.to_string()))?;
+    Ok(alive.iter().map(hex).collect())
+}
+
+fn log(comparison: &NameComparison) {
+    if comparison.is_change() {
+        tracing::warn!(
+            accepted = comparison.acceptance(),
+            "keys are kept under other names from now on, as `accept_names` says; keys used before \
+             may run again"
+        );
+    }
+    let retired = &comparison.retired;
+    for (pattern, treatment) in retired.iter().take(LISTED) {
+        tracing::warn!(
+            pattern,
+            "requests had keys here and have none now: the path {treatment}; the store keeps its \
+             names for when it returns"
+        );
+    }
+    if let Some(more @ 1..) = retired.len().checked_sub(LISTED) {
+        tracing::warn!(more, "more paths had keys and have none now");
+    }
+}
+
+/// The names under which a configuration keeps keys.
+fn names_of(config: &Config) -> ConfiguredNames {
+    let served = |route: &RouteConfig| {
+        let names = key_names(route);
+        let pattern = |method: &http::Method| {
+            ServedPattern::new(method.as_str(), &route.path, &route.name, names.clone())
+        };
+        route.methods.iter().map(pattern).collect::<Vec<_>>()
+    };
+    ConfiguredNames {
+        callers: config.tenant.headers.iter().map(ToString::to_string).collect(),
+        patterns: config.routes.iter().flat_map(served).collect(),
+    }
+}
+
+/// The names of a route's keys; `None`: its requests pass without keys.
+fn key_names(route: &RouteConfig) -> Option<KeyNames> {
+    match &route.mode {
+        Mode::Off => None,
+        Mode::Request(mode) => Some(KeyNames::Request {
+            route: match mode.key.scope {
+                Scope::Tenant => None,
+                Scope::Route => Some(route.name.to_string()),
+            },
+            key: match &mode.key.source {
+                KeySource::Header(name) => format!("header = {:?}", name.as_str()),
+                KeySource::Pointer(pointer) => format!("pointer = {:?}", pointer.to_string()),
+            },
+        }),
+        Mode::Items(mode) => Some(KeyNames::Items {
+            ledger: mode.ledger.clone(),
+            at: mode.rules.at.to_string(),
+            id: mode.rules.id.to_string(),
+        }),
+    }
+}
+
+fn unreadable(reason: String) -> PinError {
+    PinError::Store(format!(
+        "the names of the keys in the store cannot be read ({reason}); if a later version wrote \
+         them, run that one"
+    ))
+}
+
+fn hex(owner: &Nonce) -> String {
+    uuid::Uuid::from_bytes(*owner).simple().to_string()
+}
+
+fn parse(owner: &str) -> Option<Nonce> {
+    uuid::Uuid::try_parse(owner).ok().map(uuid::Uuid::into_bytes)
+}

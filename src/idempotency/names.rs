@@ -1,0 +1,312 @@
+//! Pinned names: the names under which a store keeps the keys of each route, compared with the names
+//! of a configuration.
+//!
+//! A record's id is a digest of the caller, of a scope and of a key. A changed route name, ledger,
+//! scope, key place or list of tenant headers changes the digest, so that a key that was used would
+//! not be found and would run again. The store therefore keeps the names it was used with, for each
+//! method and path pattern, and a configuration with other names is refused until an operator
+//! accepts the change.
+
+mod pattern;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use self::pattern::nearest;
+pub(crate) use self::pattern::without_parameter_names;
+
+/// Version of the document's layout.
+const LAYOUT: u32 = 1;
+/// Changes that a refusal lists; the digest covers all of them.
+const LISTED: usize = 20;
+
+/// Names under which the keys of a route are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "lowercase", deny_unknown_fields)]
+pub(crate) enum KeyNames {
+    /// A key for each request.
+    Request {
+        /// The route's name where keys are scoped to routes.
+        route: Option<String>,
+        /// Place of the key, as the configuration writes it: `header = "idempotency-key"`.
+        key: String,
+    },
+    /// A key for each item of a batch.
+    Items {
+        /// The ledger.
+        ledger: String,
+        /// Place of the items in the body.
+        at: String,
+        /// Place of the id in an item.
+        id: String,
+    },
+}
+
+/// A method and a path pattern that a configuration serves.
+#[derive(Debug, Clone)]
+pub(crate) struct ServedPattern {
+    /// Method and path pattern: `POST /v1/orders/{}`.
+    pattern: String,
+    /// Name of the route.
+    route: String,
+    /// Names of the route's keys; `None`: requests pass without keys.
+    names: Option<KeyNames>,
+}
+
+impl ServedPattern {
+    /// A pattern of the route called `route`.
+    pub(crate) fn new(method: &str, path: &str, route: &str, names: Option<KeyNames>) -> Self {
+        let pattern = format!("{method} {}", without_parameter_names(path));
+        Self { pattern, route: route.to_owned(), names }
+    }
+}
+
+/// Names of a configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct ConfiguredNames {
+    /// Names of the headers that tell callers apart.
+    pub(crate) callers: BTreeSet<String>,
+    /// Every method and path pattern.
+    pub(crate) patterns: Vec<ServedPattern>,
+}
+
+/// Names that a store keeps: the document behind [`Store::names`](crate::store::Store::names).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PinnedNames {
+    layout: u32,
+    callers: BTreeSet<String>,
+    /// Names of the keys of every pattern that ever had keys.
+    patterns: BTreeMap<String, KeyNames>,
+    /// Patterns that pass requests without keys. A keyed pattern that comes later and has no names
+    /// yet takes requests over from the most specific pattern before it, which may be one of these.
+    off: BTreeSet<String>,
+    /// Processes that use the names of a shared store, in hex digits.
+    pub(crate) replicas: BTreeSet<String>,
+}
+
+/// A difference between the pinned names and those of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct NameChange {
+    /// Pattern whose keys would be looked for elsewhere; `None`: the keys of all patterns.
+    pattern: Option<String>,
+    kept: NamesOf,
+    configured: NamesOf,
+    /// Route with the new names; not part of the change itself.
+    #[serde(skip)]
+    route: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+enum NamesOf {
+    Keys(KeyNames),
+    Callers(BTreeSet<String>),
+}
+
+/// Result of comparing a configuration with the pinned names.
+#[derive(Debug)]
+pub(crate) struct NameComparison {
+    changes: Vec<NameChange>,
+    /// Keyed patterns that have no keys under the configuration, with the present treatment.
+    pub(crate) retired: Vec<(String, &'static str)>,
+    /// Pinned names once the configuration is in use.
+    pub(crate) next: PinnedNames,
+}
+
+impl Default for PinnedNames {
+    fn default() -> Self {
+        Self {
+            layout: LAYOUT,
+            callers: BTreeSet::new(),
+            patterns: BTreeMap::new(),
+            off: BTreeSet::new(),
+            replicas: BTreeSet::new(),
+        }
+    }
+}
+
+impl PinnedNames {
+    /// Reads the names back from a store.
+    ///
+    /// # Errors
+    /// When the bytes are damaged, or were written by a later version.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let names: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if names.layout != LAYOUT {
+            return Err(format!("layout {} is not {LAYOUT}", names.layout));
+        }
+        Ok(names)
+    }
+
+    /// The bytes to store.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        // A structure of strings, lists and maps with string keys always has a JSON form.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Compares a configuration with these names.
+    pub(crate) fn compare(&self, configured: &ConfiguredNames) -> NameComparison {
+        let mut comparison = NameComparison {
+            changes: Vec::new(),
+            retired: Vec::new(),
+            next: Self { callers: configured.callers.clone(), ..self.clone() },
+        };
+        // Without a keyed pattern no key was kept for any caller.
+        if !self.patterns.is_empty() && self.callers != configured.callers {
+            comparison.changes.push(NameChange {
+                pattern: None,
+                kept: NamesOf::Callers(self.callers.clone()),
+                configured: NamesOf::Callers(configured.callers.clone()),
+                route: String::new(),
+            });
+        }
+        self.compare_served(configured, &mut comparison);
+        self.compare_pinned(configured, &mut comparison);
+        let off = configured.patterns.iter().filter(|served| served.names.is_none());
+        comparison.next.off = off.map(|served| served.pattern.clone()).collect();
+        comparison
+    }
+
+    /// Compares each keyed pattern of the configuration with the names its requests had so far.
+    fn compare_served(&self, configured: &ConfiguredNames, comparison: &mut NameComparison) {
+        let known = || self.patterns.keys().chain(&self.off).map(String::as_str);
+        for served in &configured.patterns {
+            let Some(names) = &served.names else { continue };
+            // A pattern that had no keys yet takes over the requests of a wider pattern.
+            let kept = self.patterns.get(&served.pattern).or_else(|| {
+                nearest(&served.pattern, known()).and_then(|before| self.patterns.get(before))
+            });
+            if let Some(kept) = kept.filter(|kept| *kept != names) {
+                comparison.change(&served.pattern, kept, names, &served.route);
+            }
+            comparison.next.patterns.insert(served.pattern.clone(), names.clone());
+        }
+    }
+
+    /// Finds the pinned patterns that the configuration does not name, and the patterns that take
+    /// over their requests.
+    fn compare_pinned(&self, configured: &ConfiguredNames, comparison: &mut NameComparison) {
+        let served = || configured.patterns.iter().map(|served| served.pattern.as_str());
+        for (pattern, kept) in &self.patterns {
+            let successor = nearest(pattern, served()).and_then(|found| {
+                configured.patterns.iter().find(|served| served.pattern == found)
+            });
+            match successor {
+                // Compared with the patterns of the configuration.
+                Some(found) if found.pattern == *pattern && found.names.is_some() => {}
+                Some(ServedPattern { names: Some(names), route, .. }) => {
+                    if names != kept {
+                        comparison.change(pattern, kept, names, route);
+                        comparison.next.patterns.insert(pattern.clone(), names.clone());
+                    }
+                }
+                Some(_) => comparison.retired.push((pattern.clone(), "passes without keys")),
+                None => comparison.retired.push((pattern.clone(), "is served no more")),
+            }
+        }
+    }
+}
+
+impl NameComparison {
+    fn change(&mut self, pattern: &str, kept: &KeyNames, configured: &KeyNames, route: &str) {
+        self.changes.push(NameChange {
+            pattern: Some(pattern.to_owned()),
+            kept: NamesOf::Keys(kept.clone()),
+            configured: NamesOf::Keys(configured.clone()),
+            route: route.to_owned(),
+        });
+    }
+
+    /// True if keys would be looked for under other names than those they are kept under.
+    pub(crate) fn is_change(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// The value of `accept_names` that accepts exactly this change: 32 hex digits.
+    pub(crate) fn acceptance(&self) -> String {
+        let changes: BTreeSet<String> = self.changes.iter().map(NameChange::canonical).collect();
+        let mut hash = Sha256::new();
+        hash.update(b"oncegate/names/1\0");
+        for change in changes {
+            hash.update((change.len() as u64).to_le_bytes());
+            hash.update(change);
+        }
+        hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Display for NameComparison {
+    /// Lists the changes, each with the lines that keep the names.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for change in self.changes.iter().take(LISTED) {
+            writeln!(f, "  {change}")?;
+        }
+        match self.changes.len().saturating_sub(LISTED) {
+            0 => Ok(()),
+            more => writeln!(f, "  and {more} more patterns"),
+        }
+    }
+}
+
+impl NameChange {
+    fn canonical(&self) -> String {
+        // Strings, lists and maps with string keys always have a JSON form.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for NameChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kept, configured) = (self.kept.lines(), self.configured.lines());
+        let only = |lines: &[String], others: &[String]| {
+            let only: Vec<&str> =
+                lines.iter().filter(|line| !others.contains(line)).map(String::as_str).collect();
+            only.join(", ")
+        };
+        match &self.pattern {
+            Some(pattern) => write!(f, "{pattern} (route `{}`): keys", self.route)?,
+            None => f.write_str("callers: all keys")?,
+        }
+        let kept_only = only(&kept, &configured);
+        write!(f, " are kept under {kept_only}")?;
+        match only(&configured, &kept).as_str() {
+            "" => {}
+            others => write!(f, ", and this configuration says {others}")?,
+        }
+        write!(f, "; to keep them write {kept_only}")
+    }
+}
+
+impl NamesOf {
+    /// The names as lines of a configuration.
+    fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Callers(headers) => {
+                let headers: Vec<&String> = headers.iter().collect();
+                vec![format!("[tenant] headers = {headers:?}")]
+            }
+            Self::Keys(KeyNames::Request { route, key }) => {
+                let mut lines = vec!["[[route]] mode = \"request\"".to_owned()];
+                match route {
+                    Some(route) => lines.extend([
+                        "[route.key] scope = \"route\"".to_owned(),
+                        format!("[[route]] name = {route:?}"),
+                    ]),
+                    None => lines.push("[route.key] scope = \"tenant\"".to_owned()),
+                }
+                lines.push(format!("[route.key] {key}"));
+                lines
+            }
+            Self::Keys(KeyNames::Items { ledger, at, id }) => vec![
+                "[[route]] mode = \"items\"".to_owned(),
+                format!("[route.items] ledger = {ledger:?}"),
+                format!("[route.items] at = {at:?}"),
+                format!("[route.items] id = {id:?}"),
+            ],
+        }
+    }
+}
