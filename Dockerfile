@@ -22,7 +22,8 @@ RUN apt-get update \
     && install -d -o oncegate -g oncegate -m 0700 /var/lib/oncegate
 COPY --from=build /usr/local/bin/oncegate /usr/local/bin/oncegate
 USER 10001:10001
-VOLUME /var/lib/oncegate
+# No VOLUME: an anonymous volume would give each new container an empty store, in which no used key
+# is known. Mount a named one at /var/lib/oncegate; see docs/deploy.md.
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["oncegate", "health"]
 ENTRYPOINT ["oncegate"]

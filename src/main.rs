@@ -13,6 +13,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Whatever the umask was: all files are the store's, and hold keys and answers.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     log::start(if matches!(cli.command, Command::Demo(_)) { "error" } else { "info" });
     let exit = match &cli.command {
         Command::Run(args) => commands::run(args),

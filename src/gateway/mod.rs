@@ -2,6 +2,7 @@
 //! accepted request can be recorded.
 
 mod names;
+mod permissions;
 pub(crate) mod store;
 
 use std::net::SocketAddr;
@@ -69,6 +70,7 @@ pub(crate) async fn start(config: Config, shutdown: Shutdown) -> Result<Running,
     let admin_listener = ListenSocket::bind(config.admin.listen)?;
     let OpenedStore { store, created } = store::open(&config.store).await?;
     let new_store = created.then(|| store.identity().store_id);
+    permissions::warn_of_wide(&config);
     pin_names(&config, &*store).await?;
     let lease = store::lease(&config.store);
     let tasks = TaskTracker::new();

@@ -35,6 +35,7 @@ mod items_together;
 mod keys;
 mod limits;
 mod names;
+mod new_store;
 mod passthrough;
 mod problems;
 mod records_api;

@@ -1,0 +1,72 @@
+//! Warnings about files that more users may read than need to.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use crate::config::{Config, EngineConfig};
+
+/// Bits of a mode for the owner's group and for all other users.
+const NOT_OWNER: u32 = 0o077;
+/// Bit of a mode that lets every user read. A group may read a token: containers get secrets from
+/// another owner in that way.
+const READ_BY_ALL: u32 = 0o004;
+
+/// Logs a warning for the store's directory and for the token file, if they are readable by others.
+/// The store itself creates private files only; these permissions are from before, or an operator's.
+pub(super) fn warn_of_wide(config: &Config) {
+    if let EngineConfig::Embedded { path, .. } = &config.store.engine {
+        let mut wide = Wide::default();
+        // Files that cannot be looked at are not the store's.
+        let _ = wide.look(path);
+        if let Some((first, mode)) = &wide.first {
+            tracing::warn!(
+                path = %first,
+                mode = %format_args!("{mode:04o}"),
+                files = wide.count,
+                "the store has wider permissions than 0700 for directories and 0600 for files, and \
+                 holds keys and answers; run `chmod -R go= {}`",
+                path.display()
+            );
+        }
+    }
+    if let Some(path) = &config.admin.token_file
+        && let Ok(found) = fs::metadata(path)
+        && found.permissions().mode() & READ_BY_ALL != 0
+    {
+        tracing::warn!(
+            path = %path.display(),
+            mode = %format_args!("{:04o}", found.permissions().mode() & 0o7777),
+            "every user of this machine may read the token of the records API, which shows answers \
+             and settles outcomes; run `chmod o= {}`",
+            path.display()
+        );
+    }
+}
+
+/// Directories and files with permissions for others than their owner.
+#[derive(Default)]
+struct Wide {
+    count: usize,
+    /// The first of them.
+    first: Option<(String, u32)>,
+}
+
+impl Wide {
+    fn look(&mut self, path: &Path) -> io::Result<()> {
+        let found = fs::symlink_metadata(path)?;
+        let mode = found.permissions().mode() & 0o7777;
+        // The mode of a symbolic link says nothing.
+        if mode & NOT_OWNER != 0 && !found.is_symlink() {
+            self.count += 1;
+            self.first.get_or_insert_with(|| (path.display().to_string(), mode));
+        }
+        if found.is_dir() {
+            for entry in fs::read_dir(path)? {
+                let _ = self.look(&entry?.path());
+            }
+        }
+        Ok(())
+    }
+}
