@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 use self::names::PinError;
-use self::store::OpenedStore;
+use self::store::StartedStore;
 use crate::admin;
 use crate::config::{Config, RouteConfig};
 use crate::net::listen::ListenSocket;
@@ -68,7 +68,7 @@ pub(crate) async fn start(config: Config, shutdown: Shutdown) -> Result<Running,
     let listeners = config.server.listen.iter().map(|address| ListenSocket::bind(*address));
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
     let admin_listener = ListenSocket::bind(config.admin.listen)?;
-    let OpenedStore { store, created } = store::open(&config.store).await?;
+    let StartedStore { store, created } = store::open(&config.store).await?;
     let new_store = created.then(|| store.identity().store_id);
     permissions::warn_of_wide(&config);
     pin_names(&config, &*store).await?;

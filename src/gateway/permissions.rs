@@ -14,7 +14,8 @@ const NOT_OWNER: u32 = 0o077;
 const READ_BY_ALL: u32 = 0o004;
 
 /// Logs a warning for the store's directory and for the token file, if they are readable by others.
-/// The store itself creates private files only; these permissions are from before, or an operator's.
+/// The store itself creates private files only: such permissions are from before, or from an
+/// operator.
 pub(super) fn warn_of_wide(config: &Config) {
     if let EngineConfig::Embedded { path, .. } = &config.store.engine {
         let mut wide = Wide::default();

@@ -10,7 +10,7 @@ use crate::store::server::{Server, Timing, statement_timeout};
 use crate::store::{postgres, redis};
 
 /// A store that is open for a gateway.
-pub(super) struct OpenedStore {
+pub(super) struct StartedStore {
     pub(super) store: Arc<dyn Store>,
     /// Set if opening created the store.
     pub(super) created: bool,
@@ -20,12 +20,12 @@ pub(super) struct OpenedStore {
 ///
 /// # Errors
 /// A line with the cause.
-pub(super) async fn open(config: &config::StoreConfig) -> Result<OpenedStore, String> {
+pub(super) async fn open(config: &config::StoreConfig) -> Result<StartedStore, String> {
     let opened = match server(config) {
         None => embedded(config).await?,
         Some((server, timing)) => {
             let opened = server.open(Codec::plain(), timing).await?;
-            OpenedStore { store: opened.store, created: opened.created }
+            StartedStore { store: opened.store, created: opened.created }
         }
     };
     if opened.created {
@@ -85,7 +85,7 @@ pub(crate) fn server(config: &config::StoreConfig) -> Option<(Server, Timing)> {
     }
 }
 
-async fn embedded(config: &config::StoreConfig) -> Result<OpenedStore, String> {
+async fn embedded(config: &config::StoreConfig) -> Result<StartedStore, String> {
     let EngineConfig::Embedded { path, cache } = config.engine.clone() else {
         return Err("this store is not a directory".to_owned());
     };
@@ -109,5 +109,5 @@ async fn embedded(config: &config::StoreConfig) -> Result<OpenedStore, String> {
     for (id, reason) in &recovered.corrupt {
         tracing::error!(record = %id, reason, "a record is corrupt; its key is refused");
     }
-    Ok(OpenedStore { store, created: recovered.created })
+    Ok(StartedStore { store, created: recovered.created })
 }

@@ -1,5 +1,5 @@
-//! Pinned names: the names under which a store keeps the keys of each route, compared with the names
-//! of a configuration.
+//! Pinned names: the names under which a store keeps the keys of each route, compared with the
+//! names of a configuration.
 //!
 //! A record's id is a digest of the caller, of a scope and of a key. A changed route name, ledger,
 //! scope, key place or list of tenant headers changes the digest, so that a key that was used would

@@ -9,7 +9,7 @@ use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId, State};
 use crate::store::samples::{answer, claim, id, kept_for};
-use crate::store::{Change, Identity, Query, Store, StoreError, StoreFuture, Swap};
+use crate::store::{Change, Identity, NamesDocument, Query, Store, StoreError, StoreFuture, Swap};
 
 /// Answers swaps one after the other and keeps the versions that each swap expected.
 #[derive(Debug)]
@@ -57,6 +57,14 @@ impl Store for ScriptedStore {
 
     fn owner(&self) -> Nonce {
         [0; 16]
+    }
+
+    fn names(&self) -> StoreFuture<'_, Option<NamesDocument>> {
+        unreachable!("nobody asks")
+    }
+
+    fn swap_names(&self, _: Option<u64>, _: Vec<u8>) -> StoreFuture<'_, bool> {
+        unreachable!("nobody asks")
     }
 
     fn ready(&self) -> Result<(), StoreError> {

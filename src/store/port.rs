@@ -156,13 +156,13 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The names under which keys are kept; `None`: none were pinned yet.
     fn names(&self) -> StoreFuture<'_, Option<NamesDocument>>;
 
-    /// Replaces the names and makes them durable, if their version is still `expect`; `None` requires
-    /// that there are none. False: another process was faster, or an earlier attempt of this call
-    /// was made after all.
+    /// Replaces the names and makes them durable, if their version is still `expect`; `None`
+    /// requires that there are none. False: another process was faster, or an earlier attempt of
+    /// this call was made after all.
     fn swap_names(&self, expect: Option<u64>, bytes: Vec<u8>) -> StoreFuture<'_, bool>;
 
-    /// The processes among `owners` whose lease has not ended. No other process can have a store open
-    /// that is not shared.
+    /// The processes among `owners` whose lease has not ended. No other process can have a store
+    /// open that is not shared.
     fn live_owners<'a>(&'a self, _owners: &'a [Nonce]) -> StoreFuture<'a, Vec<Nonce>> {
         Box::pin(async { Ok(Vec::new()) })
     }

@@ -26,7 +26,8 @@ pub(super) struct NamesFile {
     /// The directory `data`.
     directory: PathBuf,
     store_id: uuid::Uuid,
-    /// Held while the version is compared and the file replaced. No other process has the store open.
+    /// Held while the version is compared and the file replaced; no other process has the store
+    /// open.
     replacing: Mutex<()>,
 }
 
