@@ -1,4 +1,4 @@
-//! Which changes of a configuration would look for keys elsewhere, and which would not.
+//! Changes of a configuration that would look for keys elsewhere, and changes that would not.
 
 use crate::idempotency::names::{ConfiguredNames, KeyNames, PinnedNames, ServedPattern};
 
