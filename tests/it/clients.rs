@@ -98,6 +98,23 @@ const REQUESTS: [&str; 14] = [
     "reused: 1 × 422 rejected",
 ];
 
+const GO: [&str; 14] = [
+    "none: 1 × 200 executed",
+    "front-closes: 2 × 200 replayed",
+    "front-resets: 2 × 200 replayed",
+    "front-is-cut: 2 × 200 replayed",
+    "front-is-silent: 2 × 200 replayed",
+    "closes: 1 × 502 unknown",
+    "resets: 1 × 502 unknown",
+    "is-cut: 1 × 502 unknown",
+    "is-silent: 1 × 504 unknown",
+    "conflict: 1 × 409 unknown",
+    "broken: 1 × 500 unknown",
+    "limited-once: 2 × 200 executed",
+    "limited: 4 × 429 not-executed",
+    "reused: 1 × 422 rejected",
+];
+
 fn path(fault: &str) -> String {
     format!("/v1/{fault}")
 }
@@ -287,7 +304,7 @@ fn requests_with_urllib3_retry() {
 
 #[test]
 fn go_with_a_loop() {
-    check(Program::Go, "ietf", None);
+    assert_eq!(check(Program::Go, "ietf", None), GO);
 }
 
 #[test]
@@ -307,7 +324,7 @@ fn the_table_in_the_documents_is_what_is_measured() {
         let begin = format!("| `{fault}`");
         let line = page.lines().find(|line| line.starts_with(&begin)).expect("a row");
         let cells = line.split('|').skip(2).map(str::trim);
-        for (cell, rows) in cells.zip([CURL, CURL_ALL_ERRORS, REQUESTS]) {
+        for (cell, rows) in cells.zip([CURL, CURL_ALL_ERRORS, REQUESTS, GO]) {
             assert_eq!(format!("{fault}: {cell}"), rows[number]);
         }
     }

@@ -59,11 +59,14 @@ func send(client *http.Client, c call, path, key string) (result, *http.Response
 	}, answer
 }
 
-// again says whether another try can change anything: not when the answer is final, nor when the
-// gateway says that only a person can settle the outcome.
+// again says whether another try can change anything: not when the answer is final, nor when nobody
+// will know the outcome soon.
 func again(r result, answer *http.Response) bool {
 	if answer == nil {
 		return true
+	}
+	if r.Disposition == "unknown" {
+		return answer.Header.Get("Retry-After") != ""
 	}
 	var problem struct{ Retryable *bool }
 	if json.Unmarshal([]byte(r.Text), &problem) == nil && problem.Retryable != nil {
