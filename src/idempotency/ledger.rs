@@ -3,10 +3,12 @@
 //! entry.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::outcome::UnknownReason;
+use crate::clock::Timestamp;
 
 /// Bytes of elements kept from tries that issued nothing. Tries that issued something are limited
 /// by the units requested; the number of others is unlimited.
@@ -33,6 +35,27 @@ pub struct Ledger {
     pub row: Option<String>,
     /// The unreadable row, or the start of an answer without rows, as evidence for an operator.
     pub evidence: Option<String>,
+    /// The parts beside the rows of the last answer with rows.
+    pub envelope: Option<Arc<Envelope>>,
+}
+
+/// The parts of an answer beside its rows, for replies that are written from ledger entries alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Time of the answer. Of several envelopes, the latest is used.
+    pub at: Timestamp,
+    /// JSON text with an empty array in the place of the rows; empty when the rows were all of it.
+    pub body: String,
+    /// Name and value of each end-to-end header line.
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl Envelope {
+    /// Approximate bytes of the texts.
+    pub fn bytes(&self) -> usize {
+        let lines = self.headers.iter().map(|(name, value)| name.len() + value.len());
+        self.body.len() + lines.sum::<usize>()
+    }
 }
 
 /// The elements of one `append` array.
@@ -70,7 +93,7 @@ pub enum Doubt {
 impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Lost(_) => "the answer was lost",
+            Self::Lost(reason) => return reason.fmt(f),
             Self::Unreadable => {
                 "the answer has no rows that could be read, or was too large to read"
             }
@@ -172,6 +195,7 @@ impl Ledger {
             outcomes: Vec::new(),
             row: None,
             evidence: None,
+            envelope: None,
         })
     }
 
@@ -325,14 +349,15 @@ impl Ledger {
 
     /// The entry without outcomes, as kept after their retention: the quantities.
     pub fn bare(&self) -> Self {
-        Self { outcomes: Vec::new(), row: None, evidence: None, ..self.clone() }
+        Self { outcomes: Vec::new(), row: None, evidence: None, envelope: None, ..self.clone() }
     }
 
     /// Approximate bytes of the texts.
     pub fn bytes(&self) -> usize {
         let texts = self.row.iter().chain(&self.evidence).map(String::len).sum::<usize>();
         let lists = self.outcomes.iter().map(|list| list.at.len() + 24 * list.elements.len());
-        texts + self.outcome_bytes() + lists.sum::<usize>()
+        let envelope = self.envelope.as_ref().map_or(0, |envelope| envelope.bytes());
+        texts + envelope + self.outcome_bytes() + lists.sum::<usize>()
     }
 
     fn append(&mut self, appended: &[OutcomeList]) {

@@ -26,6 +26,8 @@ pub enum UnknownReason {
     ConnectionLost,
     /// The answer ended early.
     Truncated,
+    /// The answer arrived and is no HTTP response that can be trusted.
+    BadResponse,
     /// The backend answered 101 Switching Protocols.
     Upgraded,
     /// The process ended while the call was in flight.
@@ -43,6 +45,7 @@ impl fmt::Display for UnknownReason {
             Self::Timeout => f.write_str("the backend did not answer in time"),
             Self::ConnectionLost => f.write_str("the connection failed after the request was sent"),
             Self::Truncated => f.write_str("the backend's answer ended early"),
+            Self::BadResponse => f.write_str("the backend's answer could not be read"),
             Self::Upgraded => f.write_str("the backend answered 101 Switching Protocols"),
             Self::ProcessEnded => f.write_str("the gateway ended while the call was in flight"),
             Self::NotRecorded => f.write_str("the answer arrived but could not be stored"),

@@ -8,8 +8,10 @@ use std::ops::Range;
 use super::batch::{Batch, Item};
 use super::edit::{Edit, edit, edit_at_once, edit_document, edit_value, quoted};
 use super::join::{BackendResponse, BatchOutcome, ResponseShape};
-use super::rules::{Fulfillment, ItemRules, MatchBy, QuantityView, Refusal, TemplateMember};
-use crate::idempotency::ledger::{ItemOutcome, Ledger, elements};
+use super::rules::{
+    Fulfillment, ItemRules, MatchBy, QuantityView, Refusal, TemplateMember, scalar,
+};
+use crate::idempotency::ledger::{Envelope, ItemOutcome, Ledger, elements};
 use crate::json::{Document, JsonType, Pointer, Value};
 
 /// The status of an answer with unknown items, unless the template has one.
@@ -51,9 +53,14 @@ pub fn render(
         return BatchAnswer { status: response.status, body: response.body.to_vec(), fulfillment };
     }
     let rows = rows(rules, batch, entries, backend.map(|(_, joined)| joined));
-    let base = usable.and_then(|(response, joined)| {
-        Some((std::str::from_utf8(response.body).ok()?, joined.rows.clone()))
-    });
+    let base = match backend {
+        Some(_) => usable.and_then(|(response, joined)| {
+            Some((std::str::from_utf8(response.body).ok()?, joined.rows.clone()))
+        }),
+        None => envelope(entries)
+            .filter(|envelope| has_rows(rules, &envelope.body))
+            .map(|envelope| (envelope.body.as_str(), None)),
+    };
     let body = whole(rules, &template.top, rows, base);
     let default = match fulfillment {
         Fulfillment::Unknown => UNKNOWN_STATUS,
@@ -62,6 +69,18 @@ pub fn render(
         }
     };
     BatchAnswer { status: template.http.unwrap_or(default), body: body.into_bytes(), fulfillment }
+}
+
+/// The latest envelope of these entries.
+pub fn envelope<'l>(entries: &[&'l Ledger]) -> Option<&'l Envelope> {
+    entries.iter().filter_map(|entry| entry.envelope.as_deref()).max_by_key(|it| it.at)
+}
+
+/// Reports an envelope with the place of the rows. Routes that share a ledger may have their rows
+/// in different places.
+fn has_rows(rules: &ItemRules, envelope: &str) -> bool {
+    let document = Document::parse(envelope.as_bytes());
+    document.is_ok_and(|document| document.find(&rules.response.at).is_some())
 }
 
 /// The whole answer with these rows. `base`: the backend's body and the place of its rows.
@@ -187,6 +206,11 @@ fn row(
             | None => Edit::new(pointer, number.to_string()),
         });
     }
+    if let Some(document) = &document
+        && let Some((pointer, text)) = renamed(rules, item, document)
+    {
+        edits.push(Edit::new(pointer, text));
+    }
     let template = rules.render.template(entry.fulfillment());
     for (at, text) in &template.item {
         let written = find(at).is_some_and(|written| written.raw() == text.as_str());
@@ -212,6 +236,36 @@ fn row(
     edits.extend(absent.map(|list| Edit::new(list.at, "[]")));
     let text = edit_value(document.root(), &edits);
     out.push_str(&if gathered.is_empty() { text } else { edit(&text, &gathered) });
+}
+
+/// The member by which the row was found, with the value of this request's item, where the row has
+/// another value: the row is of an earlier request. A row with an id is found by the id.
+fn renamed<'r>(
+    rules: &'r ItemRules,
+    item: &Item,
+    row: &Document<'_>,
+) -> Option<(&'r Pointer, String)> {
+    let has_id = |by: &MatchBy| match by {
+        MatchBy::Id(pointer) => row.find(pointer).is_some_and(|id| id.kind() != JsonType::Null),
+        MatchBy::Member(_) | MatchBy::Position => false,
+    };
+    if rules.response.by.iter().any(has_id) {
+        return None;
+    }
+    let pointers = rules.response.by.iter().filter_map(|by| match by {
+        MatchBy::Member(pointer) => Some(pointer),
+        MatchBy::Id(_) | MatchBy::Position => None,
+    });
+    let (pointer, written, of_row, (value, raw)) =
+        pointers.zip(&item.members).find_map(|(pointer, of_item)| {
+            let written = row.find(pointer)?;
+            Some((pointer, written, scalar(written)?, of_item.as_ref()?))
+        })?;
+    if of_row == *value {
+        return None;
+    }
+    let text = if written.kind() == JsonType::String { quoted(value) } else { raw.clone() };
+    Some((pointer, text))
 }
 
 /// Reports whether a value is this number in plain digits, as a number or in a string.

@@ -6,10 +6,10 @@
 
 use std::ops::Range;
 
-use super::batch::Batch;
+use super::batch::{Batch, Item};
 use super::edit::{Edit, edit_value};
 use super::rows::{ItemRow, assign};
-use super::rules::{ItemRules, MatchBy, Matcher};
+use super::rules::{ItemRules, MatchBy, Matcher, scalar};
 use super::split::BatchPlan;
 pub use crate::idempotency::ledger::ItemOutcome;
 use crate::idempotency::ledger::{Doubt, OutcomeList};
@@ -40,6 +40,28 @@ pub struct BatchOutcome {
     pub surplus: usize,
     /// Place of the rows in the answer, when the answer is an object.
     pub(super) rows: Option<Range<usize>>,
+}
+
+impl BatchOutcome {
+    /// Reports an answer with rows.
+    pub fn has_rows(&self) -> bool {
+        self.shape == ResponseShape::Rows
+    }
+
+    /// The answer's text with an empty array in the place of its rows, of at most `most` bytes;
+    /// empty when the rows are all of it. `None`: it has no rows, or is longer.
+    pub fn envelope(&self, body: &[u8], most: usize) -> Option<String> {
+        if !self.has_rows() {
+            return None;
+        }
+        let Some(rows) = &self.rows else { return Some(String::new()) };
+        let (before, after) = (body.get(..rows.start)?, body.get(rows.end..)?);
+        if before.len() + after.len() > most {
+            return None;
+        }
+        let text = [before, b"[]", after].concat();
+        String::from_utf8(text).ok()
+    }
 }
 
 /// The shape of an answer.
@@ -77,6 +99,16 @@ pub fn join(
             return whole(batch, plan, refused, outcome.verdict(status), response);
         }
     };
+    let sent: Vec<(usize, u64)> = plan.sent().collect();
+    let items: Vec<_> = sent.iter().filter_map(|(at, _)| batch.items.get(*at)).collect();
+    // A refusal may be written as an array of errors.
+    let listed = place.is_some_and(|place| place.kind() == JsonType::Array);
+    if listed && status >= 400 && rows.iter().all(|row| is_no_row(rules, &items, *row, status)) {
+        let denied = denied(rules, outcome, document.as_ref(), response);
+        if denied || !rows.is_empty() {
+            return whole(batch, plan, denied, outcome.verdict(status), response);
+        }
+    }
     if rules.response.single
         && let [row] = rows.as_slice()
         && !row.has_duplicates()
@@ -85,8 +117,6 @@ pub fn join(
     {
         return whole(batch, plan, true, Verdict::Released, response);
     }
-    let sent: Vec<(usize, u64)> = plan.sent().collect();
-    let items: Vec<_> = sent.iter().filter_map(|(at, _)| batch.items.get(*at)).collect();
     let (found, surplus) = match (rules.response.single, items.as_slice(), rows.as_slice()) {
         // One item, one row: there is nothing to confuse unless the row names another id.
         (true, [_], [row]) if !names_another(rules, &items[0].id, *row) => {
@@ -158,6 +188,9 @@ fn refused(
     response: &BackendResponse<'_>,
 ) -> bool {
     let status = response.status;
+    if declared_unknown(rules, document, status) {
+        return false;
+    }
     let root = document.map(Document::root);
     let matches = |list: &[Matcher], need_status: bool| {
         root.is_some_and(|root| {
@@ -168,15 +201,58 @@ fn refused(
                 })
         })
     };
-    if matches(&rules.response.unknown, false) {
-        return false;
-    }
     match outcome.verdict(status) {
         // JSON that is cut off or ambiguous may hold rows, and rows come under any status.
         Verdict::Released => document.is_some() || !starts_as_json(response.body),
         Verdict::Final => matches(&rules.response.not_issued, false),
         Verdict::Unknown => matches(&rules.response.not_issued, true),
     }
+}
+
+/// Reports an array of errors that proves that nothing was issued: as an answer without rows, or
+/// because nobody acts for a caller who is refused.
+fn denied(
+    rules: &ItemRules,
+    outcome: &OutcomeRules,
+    document: Option<&Document<'_>>,
+    response: &BackendResponse<'_>,
+) -> bool {
+    let status = response.status;
+    let caller_is_refused =
+        matches!(status, 401 | 403) && outcome.verdict(status) == Verdict::Final;
+    refused(rules, outcome, document, response)
+        || caller_is_refused && !declared_unknown(rules, document, status)
+}
+
+/// Reports an answer without rows that declares its outcome unknown.
+fn declared_unknown(rules: &ItemRules, document: Option<&Document<'_>>, status: u16) -> bool {
+    document.map(Document::root).is_some_and(|root| {
+        matches!(root.kind(), JsonType::Object | JsonType::Array)
+            && rules.response.unknown.iter().any(|matcher| matcher.matches(root, status))
+    })
+}
+
+/// Reports an element that says nothing of issued units and names none of the sent items.
+fn is_no_row(rules: &ItemRules, sent: &[&Item], row: Value<'_, '_>, status: u16) -> bool {
+    if row.has_duplicates() || !says_nothing(rules, row, status) {
+        return false;
+    }
+    let mut member = 0;
+    !rules.response.by.iter().any(|by| match by {
+        MatchBy::Id(pointer) => {
+            let id = row.find(pointer).and_then(|value| value.as_id());
+            id.is_some_and(|id| sent.iter().any(|item| *item.id == *id))
+        }
+        MatchBy::Member(pointer) => {
+            let value = row.find(pointer).and_then(scalar);
+            let of = |item: &&Item| item.members.get(member).cloned().flatten();
+            let named = value
+                .is_some_and(|value| sent.iter().filter_map(of).any(|(other, _)| other == *value));
+            member += 1;
+            named
+        }
+        MatchBy::Position => false,
+    })
 }
 
 fn starts_as_json(body: &[u8]) -> bool {

@@ -21,8 +21,8 @@ pub mod split;
 #[cfg(test)]
 mod tests;
 
-pub use crate::idempotency::ledger::{Doubt, Ledger, LedgerError, OutcomeList};
-pub use answer::{BatchAnswer, refusal, render};
+pub use crate::idempotency::ledger::{Doubt, Envelope, Ledger, LedgerError, OutcomeList};
+pub use answer::{BatchAnswer, envelope, refusal, render};
 pub use batch::{Batch, BatchError};
 pub use digest::ItemDigests;
 pub use join::{BackendResponse, BatchOutcome, ItemOutcome, ResponseShape, join};

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::reply;
 use crate::body::Body;
+use crate::idempotency::outcome::UnknownReason;
 use crate::problem::{Dialect, Problem, Slug};
 
 /// Answer to a request: the backend's, or a problem of the gateway's own.
@@ -31,7 +32,7 @@ pub(crate) async fn first_answer(
     answered: oneshot::Receiver<AnswerResult>,
     within: Option<Duration>,
 ) -> AnswerResult {
-    let lost = || reply::outcome_unknown(StatusCode::BAD_GATEWAY);
+    let lost = || reply::outcome_unknown(UnknownReason::ProcessEnded);
     let Some(within) = within else {
         return answered.await.unwrap_or_else(|_| Err(lost()));
     };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
@@ -20,6 +21,8 @@ const OVERHEAD: usize = 512;
 #[derive(Debug)]
 pub(crate) struct BatchReply {
     pub(crate) status: u16,
+    /// Header lines of the backend's last answer.
+    pub(crate) headers: HeaderMap,
     /// JSON body.
     pub(crate) body: Bytes,
     /// End of the retention of the whole reply, for the `Idempotency-Expires` header.
@@ -29,6 +32,14 @@ pub(crate) struct BatchReply {
     /// Generation of the record cache before the records were read. The reply does not name its
     /// records, so any later purge invalidates the reply.
     pub(crate) generation: u64,
+}
+
+impl BatchReply {
+    /// Approximate bytes of memory.
+    fn bytes(&self) -> usize {
+        let lines = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+        OVERHEAD + self.body.len() + lines.sum::<usize>()
+    }
 }
 
 /// Replies by a digest of all inputs besides the records: route, tenant, path parameters and body.
@@ -46,7 +57,7 @@ impl BatchCache {
     /// A cache of at most about `capacity` bytes.
     pub(crate) fn new(capacity: u64) -> Self {
         let weight = |_: &RecordId, reply: &Arc<BatchReply>| {
-            u32::try_from(OVERHEAD + reply.body.len()).unwrap_or(u32::MAX)
+            u32::try_from(reply.bytes()).unwrap_or(u32::MAX)
         };
         let replies = Cache::builder()
             .max_capacity(capacity)
@@ -71,7 +82,7 @@ impl BatchCache {
 
     /// Caches a reply, unless too large.
     pub(crate) fn put(&self, digest: RecordId, reply: Arc<BatchReply>) {
-        if OVERHEAD + reply.body.len() <= MAX_REPLY {
+        if reply.bytes() <= MAX_REPLY {
             self.replies.insert(digest, reply);
         }
     }
@@ -88,6 +99,7 @@ mod tests {
         let body = vec![b' '; size].into();
         Arc::new(BatchReply {
             status: 200,
+            headers: HeaderMap::new(),
             body,
             kept_until: holds_until,
             holds_until,

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use super::headers::EXPIRES_HEADER;
 use crate::body::{Body, full};
 use crate::clock::Timestamp;
+use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::StoredResponse;
 use crate::problem::{Disposition, ERROR_HEADER, Problem, STATUS, Slug};
 
@@ -184,14 +185,24 @@ pub(crate) fn insert_unknown(headers: &mut HeaderMap) {
 }
 
 /// The first answer of a request with an unknown outcome. The status is 504 after a timeout.
-pub(crate) fn outcome_unknown(status: StatusCode) -> Problem {
-    Problem::new(
-        Slug::OutcomeUnknown,
-        "The answer was lost, so it is not known whether this request was carried out. Try again \
-         with the same key to learn more; it will not be carried out twice.",
-    )
-    .status(status)
-    .disposition(Disposition::Unknown)
+pub(crate) fn outcome_unknown(reason: UnknownReason) -> Problem {
+    let (status, why) = match reason {
+        UnknownReason::Timeout => {
+            (StatusCode::GATEWAY_TIMEOUT, "The service did not answer in time")
+        }
+        UnknownReason::Truncated | UnknownReason::BadResponse | UnknownReason::Upgraded => {
+            (StatusCode::BAD_GATEWAY, "The answer arrived and could not be read")
+        }
+        UnknownReason::ConnectionLost
+        | UnknownReason::ProcessEnded
+        | UnknownReason::NotRecorded
+        | UnknownReason::Status(_) => (StatusCode::BAD_GATEWAY, "The answer was lost"),
+    };
+    let detail = format!(
+        "{why}, so it is not known whether this request was carried out. Try again with the same \
+         key to learn more; it will not be carried out twice."
+    );
+    Problem::new(Slug::OutcomeUnknown, detail).status(status).disposition(Disposition::Unknown)
 }
 
 /// A retry of a request whose answer was too large to keep.

@@ -100,6 +100,7 @@ pub(crate) fn every_state() -> Vec<Record> {
         UnknownReason::Upgraded,
         UnknownReason::ProcessEnded,
         UnknownReason::NotRecorded,
+        UnknownReason::BadResponse,
     ];
     records.extend(reasons.map(|reason| claim(6).lost(reason, T0)));
     for expires in [None, Some(T0), Some(Timestamp::from_millis(u64::MAX))] {

@@ -141,8 +141,8 @@ impl Destination {
         }
     }
 
-    /// Tries every address of the host, those that were dead lately last. Each gets an equal part of
-    /// the remaining time, so that an address that swallows packets does not use up all of it.
+    /// Tries every address of the host, those that were dead lately last. Each gets an equal part
+    /// of the remaining time, so that an address that swallows packets does not use up all of it.
     async fn tcp(&self, deadline: Instant) -> Result<TcpStream, String> {
         let mut addresses = self.resolve(deadline).await?;
         self.dead.sort_last(&mut addresses, Instant::now());
@@ -209,8 +209,8 @@ const MAX_ADDRESSES: usize = 8;
 /// Time for which an address that swallowed a connection attempt is tried after the others.
 const DEAD_FOR: Duration = Duration::from_secs(30);
 
-/// Addresses on which a connection attempt timed out, and until when they are tried last. An address
-/// that refuses costs no time and is not noted.
+/// Addresses on which a connection attempt timed out, and until when they are tried last. An
+/// address that refuses costs no time and is not noted.
 #[derive(Default)]
 struct DeadAddresses(Mutex<Vec<(SocketAddr, Instant)>>);
 

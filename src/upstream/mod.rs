@@ -161,11 +161,11 @@ impl Upstream {
 
     /// Sends `request` at most once and waits for the response's head.
     ///
-    /// The request's target gives path and query; the URL's prefix, `Host` (unless the client's goes
-    /// on) and the framing headers are set here. Interim responses (1xx) are skipped, except that 101 is returned like any
-    /// other response, with its connection closed. `connect_timeout` bounds DNS, connect and TLS
-    /// for each URL; nothing bounds the rest, so wrap the call and the reading of the body in a
-    /// timeout. Dropping either closes the connection.
+    /// The request's target gives path and query; the URL's prefix, `Host` (unless the client's
+    /// goes on) and the framing headers are set here. Interim responses (1xx) are skipped, except
+    /// that 101 is returned like any other response, with its connection closed. `connect_timeout`
+    /// bounds DNS, connect and TLS for each URL; nothing bounds the rest, so wrap the call and the
+    /// reading of the body in a timeout. Dropping either closes the connection.
     ///
     /// # Errors
     /// [`SendError::NotSent`] only if not a single byte was written.

@@ -78,11 +78,12 @@ fn the_start_of_an_answer_without_rows_is_kept_for_whoever_settles() {
     for (id, status, body, reason) in [
         ("a", 200, "<html>all issued: ä</html>", "no rows"),
         ("b", 200, r#"{"rewards":[{"requestId":"a""#, "no rows"),
-        ("c", 500, "upstream said: done", "answer was lost"),
+        ("c", 500, "upstream said: done", "the backend answered 500"),
     ] {
         rewards.answering(move |_, _, _| answer(status, body));
         let told = issue(&batch("+65", &[(id, "R1", 1)])).send(gateway.addr);
-        told.is(502, "unknown", "outcome-unknown");
+        told.is(status, "unknown", "");
+        assert_eq!(told.text(), body);
         let shown = Desk::of(&gateway).show(id);
         assert_eq!(shown["item"]["evidence"], json!(body));
         assert!(shown.to_string().contains(reason), "{shown}");

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::claim::{Claiming, Start};
 use super::claims::{ClaimedItems, Recorded};
+use super::envelope::{self, KeptEnvelope};
 use super::ledger::{Records, as_reported};
 use super::read::BatchInput;
 use super::response;
@@ -58,7 +59,7 @@ impl BatchResponder {
     /// of the `serialize_by` values stay held until its end.
     fn respond_and_keep(self, serial: Vec<LockName>) -> LockSet {
         let kept = self.hold.keep(serial);
-        let _ = self.first.send(Err(reply::outcome_unknown(StatusCode::GATEWAY_TIMEOUT)));
+        let _ = self.first.send(Err(reply::outcome_unknown(UnknownReason::Timeout)));
         kept
     }
 }
@@ -135,7 +136,7 @@ async fn run(
     let BatchInput { batch, buffered, .. } = *input;
     let BufferedRequest { mut head, peer, body: received, reservation } = buffered;
     if body != received {
-        response::forget_bytes(&mut head.headers);
+        envelope::forget_bytes(&mut head.headers);
     }
     let request = rewrite::to_backend(&route, head, peer, body, true);
     let call = ItemsCall { mode: &mode, batch, records, plan };
@@ -169,7 +170,7 @@ async fn run(
         }
         SendOutcome::Lost(reason, detail) => {
             lose(&mut claimed, reason, &detail).await;
-            responder.respond(Err(reply::outcome_unknown(StatusCode::BAD_GATEWAY)));
+            responder.respond(Err(reply::outcome_unknown(reason)));
         }
         SendOutcome::Answered(answer) => call.answered(&mut claimed, answer, responder).await,
     }
@@ -204,8 +205,10 @@ impl ItemsCall<'_> {
             }
         };
         let (joined, released) = self.join(head.status, &body);
-        let recorded =
-            claimed.record(released, |at, entry| entry.conclude(outcome_at(&joined, at)));
+        let kept = KeptEnvelope::of(&head, &body, (&joined, &self.plan), claimed.now());
+        let recorded = claimed.record(released, |at, entry| {
+            Ok(kept.keep(at, entry.conclude(outcome_at(&joined, at))?))
+        });
         let recorded = recorded.await;
         failpoint::point(Point::AfterCompletion);
         responder.respond(self.answer(
@@ -251,11 +254,8 @@ impl ItemsCall<'_> {
     ) -> AnswerResult {
         let Recorded { records: recorded_now, durable } = recorded;
         if joined.shape == ResponseShape::Unreadable {
-            let status = match head.status {
-                StatusCode::GATEWAY_TIMEOUT => StatusCode::GATEWAY_TIMEOUT,
-                _ => StatusCode::BAD_GATEWAY,
-            };
-            return Err(reply::outcome_unknown(status));
+            // The client may understand the answer even if the gateway cannot.
+            return Ok(response::as_it_came(head, body.clone(), held));
         }
         if let Cow::Owned(reported) = as_reported(&self.records, now) {
             self.records = reported;
@@ -285,7 +285,11 @@ impl ItemsCall<'_> {
             Some(SendOutcome::Answered(answer)) => {
                 let Ok((head, body, _held)) = answer.into_whole() else { return };
                 let (joined, released) = self.join(head.status, &body);
-                claimed.record(released, |at, entry| entry.conclude(outcome_at(&joined, at))).await;
+                let kept = KeptEnvelope::of(&head, &body, (&joined, &self.plan), claimed.now());
+                let recorded = claimed.record(released, |at, entry| {
+                    Ok(kept.keep(at, entry.conclude(outcome_at(&joined, at))?))
+                });
+                recorded.await;
                 tracing::info!(items = claimed.len(), "a late answer settled the outcome");
             }
         }

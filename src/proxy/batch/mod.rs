@@ -7,6 +7,7 @@
 
 mod claim;
 mod claims;
+mod envelope;
 mod forward;
 mod ledger;
 mod read;

@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
-    LAST_MODIFIED,
-};
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode, response};
 
+use super::envelope::{forget_bytes, header_lines};
 use super::ledger::{Records, as_reported};
 use super::read::BatchInput;
 use crate::body::{Body, OwningBody, full};
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
+use crate::idempotency::outcome::UnknownReason;
 use crate::items::rules::{Fulfillment, Refusal};
 use crate::items::{self, BatchError, BatchOutcome, Ledger};
+use crate::json::Document;
 use crate::problem::{Dialect, Disposition, Problem, STATUS, Slug};
 use crate::proxy::answer::{AnswerResult, report};
 use crate::proxy::batch_cache::BatchReply;
@@ -25,24 +25,8 @@ use crate::proxy::reply;
 use crate::proxy::request::read as request_read;
 use crate::proxy::state::Gateway;
 
-/// Headers describing the exact bytes of a body, which change here.
-const ABOUT_BYTES: [HeaderName; 8] = [
-    ETAG,
-    LAST_MODIFIED,
-    ACCEPT_RANGES,
-    CONTENT_ENCODING,
-    HeaderName::from_static("content-md5"),
-    HeaderName::from_static("digest"),
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("repr-digest"),
-];
-
-/// Removes the headers valid only for the unchanged body.
-pub(crate) fn forget_bytes(headers: &mut HeaderMap) {
-    for name in &ABOUT_BYTES {
-        headers.remove(name);
-    }
-}
+/// Media type of bodies without a media type of the backend.
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The backend's contribution to an answer.
 pub(crate) struct BackendPart<'a> {
@@ -51,6 +35,39 @@ pub(crate) struct BackendPart<'a> {
     pub(crate) joined: &'a BatchOutcome,
     /// Disposition of the batch, unless an item is unknown.
     pub(crate) disposition: Disposition,
+}
+
+/// Difference between a backend's body and the client's.
+#[derive(PartialEq, Eq)]
+enum BodyChange {
+    None,
+    /// The same JSON text with other members: the media type stays.
+    Edited,
+    /// JSON instead of something else.
+    Replaced,
+}
+
+impl BodyChange {
+    fn of(backend: &BackendPart<'_>, rendered: &[u8]) -> Self {
+        if **backend.body == *rendered {
+            Self::None
+        } else if backend.joined.has_rows() || Document::parse(backend.body).is_ok() {
+            Self::Edited
+        } else {
+            Self::Replaced
+        }
+    }
+}
+
+/// The answer without readable rows, as it came: the outcome of its items is unknown.
+pub(crate) fn as_it_came(
+    head: response::Parts,
+    body: Bytes,
+    held: Option<Reservation>,
+) -> Response<Body> {
+    let mut response = Response::from_parts(head, Body::streamed(OwningBody::new(body, held)));
+    response.headers_mut().insert(STATUS, Disposition::Unknown.header());
+    response
 }
 
 /// Memory for an answer rendered from the records: a short request may name items with long rows.
@@ -78,7 +95,7 @@ pub(crate) fn merged(
     let Some(entries) = entries else {
         // Unsent items have a record before, and sent items have a record after the claim.
         tracing::error!("an item of a batch has no record; the client gets an unknown outcome");
-        return Err(reply::outcome_unknown(StatusCode::BAD_GATEWAY));
+        return Err(reply::outcome_unknown(UnknownReason::NotRecorded));
     };
     let response = backend.as_ref().map(|backend| items::BackendResponse {
         status: backend.head.status.as_u16(),
@@ -86,12 +103,16 @@ pub(crate) fn merged(
     });
     let joined = response.as_ref().zip(backend.as_ref().map(|backend| backend.joined));
     let rendered = items::render(&mode.rules, batch, &entries, joined);
-    let (mut head, disposition, unchanged) = match backend {
+    let (mut head, disposition, change) = match backend {
         Some(backend) => {
-            let unchanged = *backend.body == rendered.body;
-            (backend.head, backend.disposition, unchanged)
+            let change = BodyChange::of(&backend, &rendered.body);
+            (backend.head, backend.disposition, change)
         }
-        None => (Response::new(()).into_parts().0, Disposition::Replayed, false),
+        None => {
+            let mut head = Response::new(()).into_parts().0;
+            head.headers = items::envelope(&entries).map(header_lines).unwrap_or_default();
+            (head, Disposition::Replayed, BodyChange::Edited)
+        }
     };
     let disposition = match rendered.fulfillment {
         Fulfillment::Unknown => Disposition::Unknown,
@@ -99,9 +120,13 @@ pub(crate) fn merged(
     };
     // The statuses of templates and backends are valid by construction.
     head.status = StatusCode::from_u16(rendered.status).unwrap_or(StatusCode::OK);
-    if !unchanged {
+    if change != BodyChange::None {
         forget_bytes(&mut head.headers);
-        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    if change == BodyChange::Replaced
+        || change == BodyChange::Edited && !head.headers.contains_key(CONTENT_TYPE)
+    {
+        head.headers.insert(CONTENT_TYPE, JSON);
     }
     head.headers.insert(STATUS, disposition.header());
     if disposition == Disposition::Unknown {
@@ -132,8 +157,11 @@ pub(crate) fn done(
         .map(|record| record.as_deref()?.ledger().filter(done))
         .collect::<Option<_>>()?;
     let rendered = items::render(&mode.rules, batch, &entries, None);
+    let mut headers = items::envelope(&entries).map(header_lines).unwrap_or_default();
+    headers.entry(CONTENT_TYPE).or_insert(JSON);
     Some(Arc::new(BatchReply {
         status: rendered.status,
+        headers,
         body: Bytes::from(rendered.body),
         kept_until: expires(records),
         holds_until: records.iter().flatten().filter_map(|record| record.expires()).min(),
@@ -152,7 +180,7 @@ pub(crate) fn replay_cached(
     // The statuses of templates are valid by construction.
     *response.status_mut() = StatusCode::from_u16(merged.status).unwrap_or(StatusCode::OK);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.clone_from(&merged.headers);
     headers.insert(STATUS, Disposition::Replayed.header());
     let name = mode.duplicates.replayed_header.clone();
     headers.insert(name, HeaderValue::from_static("true"));
@@ -174,7 +202,7 @@ pub(crate) fn worded(words: Option<&Refusal>, dialect: Dialect, problem: Problem
     if let Some(status) = status.and_then(|status| StatusCode::from_u16(status).ok()) {
         *response.status_mut() = status;
     }
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
     *response.body_mut() = full(body);
     Ok(response)
 }

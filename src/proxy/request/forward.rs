@@ -29,7 +29,7 @@ use crate::proxy::responder::Responder;
 use crate::proxy::rewrite;
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
-use crate::upstream::SendError;
+use crate::upstream::{SendError, SendFailure};
 
 /// A request ready to be claimed and sent.
 pub(crate) struct Call {
@@ -128,7 +128,7 @@ pub(crate) async fn run(call: Call, responder: Responder) {
         SendOutcome::NotSent(reason) => Box::pin(not_sent(&mut claimed, &reason, responder)).await,
         SendOutcome::Lost(reason, detail) => {
             Box::pin(lose(&mut claimed, reason, &detail)).await;
-            let problem = reply::outcome_unknown(StatusCode::BAD_GATEWAY);
+            let problem = reply::outcome_unknown(reason);
             responder.respond(Reply::Unknown, Some(Err(problem)));
         }
         SendOutcome::Answered(answer) => answered(&mut claimed, &mode, answer, responder).await,
@@ -152,8 +152,14 @@ pub(crate) async fn send(
     let response = match sending.route.upstream.send_if(request.map(full), &may).await {
         Ok(response) => response,
         Err(SendError::NotSent { reason }) => return SendOutcome::NotSent(reason),
-        Err(SendError::Unknown { detail, .. }) => {
-            return SendOutcome::Lost(UnknownReason::ConnectionLost, detail);
+        Err(SendError::Unknown { failure, detail }) => {
+            let reason = match failure {
+                SendFailure::BadResponse => UnknownReason::BadResponse,
+                SendFailure::Reset | SendFailure::Closed | SendFailure::RequestBody => {
+                    UnknownReason::ConnectionLost
+                }
+            };
+            return SendOutcome::Lost(reason, detail);
         }
     };
     failpoint::point(Point::AfterDispatch);
@@ -191,7 +197,7 @@ pub(crate) fn unreachable() -> Problem {
 /// Records an unknown outcome and replies.
 async fn timed_out(claimed: &mut Claimed, responder: Responder) {
     lose(claimed, UnknownReason::Timeout, "the upstream timeout ran out").await;
-    let problem = reply::outcome_unknown(StatusCode::GATEWAY_TIMEOUT);
+    let problem = reply::outcome_unknown(UnknownReason::Timeout);
     responder.respond(Reply::Unknown, Some(Err(problem)));
 }
 

@@ -4,10 +4,11 @@
 //! ```text
 //! requested, fulfilled, in flight, unknown   a number each
 //! flags     u8   bit 0: closed; presence of bit 1: row, bit 2: evidence, bit 3: doubt,
-//!                bit 4: outcomes
+//!                bit 4: outcomes, bit 5: envelope
 //! doubt     u8   1 lost, then u8 and u16: reason and status of an unknown record; 2 and above
 //! outcomes  count, each: place, count, elements
 //! row, evidence
+//! envelope  time, body, count of header lines, each: name, value
 //! ```
 //! A period is one byte, 0 for "forever" or 1, then seconds and nanoseconds, a number each.
 
@@ -16,7 +17,8 @@ use std::time::Duration;
 use super::error::DecodeError;
 use super::layout::{ITEM, ITEM_IN_FLIGHT, ITEM_UNKNOWN};
 use super::primitives::{FieldReader, FieldWriter};
-use crate::idempotency::ledger::{Doubt, Ledger, OutcomeList};
+use crate::clock::Timestamp;
+use crate::idempotency::ledger::{Doubt, Envelope, Ledger, OutcomeList};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::retention::Keep;
 
@@ -25,6 +27,9 @@ const HAS_ROW: u8 = 2;
 const HAS_EVIDENCE: u8 = 4;
 const HAS_DOUBT: u8 = 8;
 const HAS_OUTCOMES: u8 = 16;
+const HAS_ENVELOPE: u8 = 32;
+
+const KNOWN_FLAGS: u8 = CLOSED | HAS_ROW | HAS_EVIDENCE | HAS_DOUBT | HAS_OUTCOMES | HAS_ENVELOPE;
 
 const LOST: u8 = 1;
 
@@ -60,7 +65,8 @@ impl FieldWriter<'_> {
             | flag(ledger.row.is_some(), HAS_ROW)
             | flag(ledger.evidence.is_some(), HAS_EVIDENCE)
             | flag(ledger.doubt.is_some(), HAS_DOUBT)
-            | flag(!ledger.outcomes.is_empty(), HAS_OUTCOMES)]);
+            | flag(!ledger.outcomes.is_empty(), HAS_OUTCOMES)
+            | flag(ledger.envelope.is_some(), HAS_ENVELOPE)]);
         if let Some(doubt) = ledger.doubt {
             self.doubt(doubt);
         }
@@ -74,6 +80,15 @@ impl FieldWriter<'_> {
         }
         for text in ledger.row.iter().chain(&ledger.evidence) {
             self.bytes(text.as_bytes());
+        }
+        if let Some(envelope) = &ledger.envelope {
+            self.number(envelope.at.as_millis());
+            self.bytes(envelope.body.as_bytes());
+            self.number(envelope.headers.len() as u64);
+            for (name, value) in &envelope.headers {
+                self.bytes(name.as_bytes());
+                self.bytes(value);
+            }
         }
     }
 
@@ -119,13 +134,14 @@ impl FieldReader<'_> {
         }
         let [requested, fulfilled, in_flight, unknown] = units;
         let flags = self.u8("item flags")?;
-        if flags > (CLOSED | HAS_ROW | HAS_EVIDENCE | HAS_DOUBT | HAS_OUTCOMES) {
+        if flags > KNOWN_FLAGS {
             return Err(DecodeError::Invalid("item flags"));
         }
         let doubt = if flags & HAS_DOUBT == 0 { None } else { Some(self.doubt()?) };
         let outcomes = if flags & HAS_OUTCOMES == 0 { Vec::new() } else { self.outcomes()? };
         let row = if flags & HAS_ROW == 0 { None } else { Some(self.text("row")?) };
         let evidence = if flags & HAS_EVIDENCE == 0 { None } else { Some(self.text("evidence")?) };
+        let envelope = if flags & HAS_ENVELOPE == 0 { None } else { Some(self.envelope()?.into()) };
         let closed = flags & CLOSED != 0;
         let ledger = Ledger {
             requested,
@@ -137,11 +153,21 @@ impl FieldReader<'_> {
             outcomes,
             row,
             evidence,
+            envelope,
         };
         match ledger.check() {
             Ok(()) => Ok(ledger),
             Err(_) => Err(DecodeError::Invalid("quantities")),
         }
+    }
+
+    fn envelope(&mut self) -> Result<Envelope, DecodeError> {
+        let at = Timestamp::from_millis(self.number("envelope")?);
+        let body = self.text("envelope")?;
+        let headers = self.list("envelope", |reader| {
+            Ok((reader.text("envelope")?, reader.bytes("envelope")?.to_vec()))
+        })?;
+        Ok(Envelope { at, body, headers })
     }
 
     fn doubt(&mut self) -> Result<Doubt, DecodeError> {
@@ -191,6 +217,7 @@ pub(super) fn reason_of(tag: u8, status: u16) -> Result<UnknownReason, DecodeErr
         (5, 0) => Ok(UnknownReason::Upgraded),
         (6, 0) => Ok(UnknownReason::ProcessEnded),
         (7, 0) => Ok(UnknownReason::NotRecorded),
+        (8, 0) => Ok(UnknownReason::BadResponse),
         _ => Err(DecodeError::Invalid("reason")),
     }
 }
@@ -204,5 +231,6 @@ pub(super) fn reason_to_tag(reason: UnknownReason) -> (u8, u16) {
         UnknownReason::Upgraded => (5, 0),
         UnknownReason::ProcessEnded => (6, 0),
         UnknownReason::NotRecorded => (7, 0),
+        UnknownReason::BadResponse => (8, 0),
     }
 }

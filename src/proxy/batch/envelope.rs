@@ -1,0 +1,97 @@
+//! Envelopes of answers: what the ledger keeps of an answer beside its rows, and the headers made
+//! of it.
+
+use std::sync::Arc;
+
+use http::header::{
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, HeaderMap, HeaderName, HeaderValue,
+    LAST_MODIFIED,
+};
+use http::response;
+
+use crate::clock::Timestamp;
+use crate::idempotency::ledger::Envelope;
+use crate::items::{BatchOutcome, BatchPlan, Ledger};
+use crate::proxy::headers;
+
+/// Headers describing the exact bytes of a body.
+const ABOUT_BYTES: [HeaderName; 8] = [
+    ETAG,
+    LAST_MODIFIED,
+    ACCEPT_RANGES,
+    CONTENT_ENCODING,
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+];
+
+/// Removes the headers valid only for the unchanged body.
+pub(super) fn forget_bytes(headers: &mut HeaderMap) {
+    for name in &ABOUT_BYTES {
+        headers.remove(name);
+    }
+}
+
+/// Bytes of the largest envelope that is kept with every item of its answer, so that a batch of
+/// other items has it too.
+const SMALL: usize = 1 << 10;
+
+/// Bytes of the largest body of an envelope; of a larger one the headers are kept alone.
+const LARGE: usize = 64 << 10;
+
+/// An answer's envelope and the items that keep it.
+pub(super) struct KeptEnvelope {
+    envelope: Option<Arc<Envelope>>,
+    /// The only item that keeps a large envelope.
+    only: Option<usize>,
+}
+
+impl KeptEnvelope {
+    /// The envelope of an answer of which these outcomes were read; none of an answer without rows.
+    pub(super) fn of(
+        head: &response::Parts,
+        body: &[u8],
+        (joined, plan): (&BatchOutcome, &BatchPlan),
+        at: Timestamp,
+    ) -> Self {
+        let text = joined.envelope(body, LARGE);
+        let Some(body) = text.or_else(|| joined.has_rows().then(String::new)) else {
+            return Self { envelope: None, only: None };
+        };
+        let mut lines = head.headers.clone();
+        forget_bytes(&mut lines);
+        lines.remove(CONTENT_LENGTH);
+        let lines = headers::stored_headers(&lines).into_iter();
+        let headers = lines
+            .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
+            .collect();
+        let envelope = Envelope { at, body, headers };
+        let only = if envelope.bytes() <= SMALL { None } else { plan.sent().next() };
+        Self { envelope: Some(Arc::new(envelope)), only: only.map(|(at, _)| at) }
+    }
+
+    /// The entry of the item at this place, with the envelope.
+    pub(super) fn keep(&self, at: usize, ledger: Ledger) -> Ledger {
+        match &self.envelope {
+            Some(envelope) if self.only.is_none_or(|only| only == at) => {
+                Ledger { envelope: Some(envelope.clone()), ..ledger }
+            }
+            Some(_) | None => ledger,
+        }
+    }
+}
+
+/// The header lines of an envelope.
+pub(super) fn header_lines(envelope: &Envelope) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(envelope.headers.len() + 4);
+    for (name, value) in &envelope.headers {
+        // Both were checked when they arrived.
+        if let Ok(name) = HeaderName::from_bytes(name.as_bytes())
+            && let Ok(value) = HeaderValue::from_bytes(value)
+        {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
