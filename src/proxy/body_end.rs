@@ -26,21 +26,21 @@ fn root_element_closes(body: &[u8]) -> bool {
         if open.is_empty() && !rest[..at].trim_ascii().is_empty() {
             return false;
         }
-        let Some((piece, after)) = Piece::read(&rest[at..]) else { return false };
+        let Some((piece, after)) = Markup::read(&rest[at..]) else { return false };
         rest = after;
         match piece {
-            Piece::Other => {}
-            Piece::Text if open.is_empty() => return false,
-            Piece::Text => {}
-            Piece::DocumentType if seen_root => return false,
-            Piece::DocumentType => {}
-            Piece::Opens(_) | Piece::Empty if open.is_empty() && seen_root => return false,
-            Piece::Empty => seen_root = true,
-            Piece::Opens(name) => {
+            Markup::Other => {}
+            Markup::Text if open.is_empty() => return false,
+            Markup::Text => {}
+            Markup::DocumentType if seen_root => return false,
+            Markup::DocumentType => {}
+            Markup::Opens(_) | Markup::Empty if open.is_empty() && seen_root => return false,
+            Markup::Empty => seen_root = true,
+            Markup::Opens(name) => {
                 seen_root = true;
                 open.push(name);
             }
-            Piece::Closes(name) => {
+            Markup::Closes(name) => {
                 if open.pop() != Some(name) {
                     return false;
                 }
@@ -51,7 +51,7 @@ fn root_element_closes(body: &[u8]) -> bool {
 }
 
 /// A piece of markup.
-enum Piece<'b> {
+enum Markup<'b> {
     /// `<name …>`
     Opens(&'b [u8]),
     /// `</name>`
@@ -66,7 +66,7 @@ enum Piece<'b> {
     Other,
 }
 
-impl<'b> Piece<'b> {
+impl<'b> Markup<'b> {
     /// The piece at the start of `text`, which begins with `<`, and the text behind the piece.
     fn read(text: &'b [u8]) -> Option<(Self, &'b [u8])> {
         for (start, end, piece) in [
