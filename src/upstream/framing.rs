@@ -56,8 +56,8 @@ pub(super) struct FramingHeaders {
     pub(super) kept_for: Option<Duration>,
 }
 
-/// Part of the backend's `Keep-Alive: timeout=N` that is left unused: an answer and the next request
-/// take their time on the way, and the backend's clock started earlier.
+/// Part of the backend's `Keep-Alive: timeout=N` that is left unused: an answer and the next
+/// request take their time on the way, and the backend's clock started earlier.
 const KEEP_ALIVE_MARGIN: u32 = 4;
 
 /// Longest margin.
