@@ -15,6 +15,7 @@ use crate::idempotency::fingerprint::FingerprintRules;
 use crate::idempotency::key::KeyRules;
 use crate::idempotency::outcome::OutcomeRules;
 use crate::idempotency::retention::Retention;
+use crate::idempotency::tenant::CredentialHeaders;
 use crate::items::ItemRules;
 use crate::json::Pointer;
 use crate::problem::Dialect;
@@ -189,7 +190,7 @@ pub struct StoreServerConfig {
 pub struct TenantConfig {
     /// Headers whose values tell callers apart.
     #[serde(serialize_with = "shown::texts")]
-    pub headers: Vec<HeaderName>,
+    pub headers: CredentialHeaders,
 }
 
 /// `[[upstream]]`

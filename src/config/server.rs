@@ -10,6 +10,7 @@ use super::model::{AdminConfig, LimitsConfig, ServerConfig, TenantConfig};
 use super::table::TableReader;
 use super::units::Size;
 use super::values::{LARGEST_BODY, LONGEST_WAIT};
+use crate::idempotency::tenant::CredentialHeaders;
 
 /// Threads that serve requests, at most.
 const MOST_WORKERS: u64 = 1024;
@@ -103,7 +104,7 @@ pub(super) fn tenant(table: &TableReader<'_>) -> TenantConfig {
     let headers = table.headers("headers").unwrap_or_else(default);
     table.unsupported("directory");
     table.unsupported("unknown");
-    TenantConfig { headers }
+    TenantConfig { headers: CredentialHeaders::new(headers) }
 }
 
 /// `true` when two listeners cannot have these addresses. Port 0 is always another free port.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
+use http::header::HOST;
 
 use super::diagnostics::{alternatives, nearest};
 use super::table::{Located, TableReader};
@@ -182,7 +183,12 @@ impl TableReader<'_> {
     pub(super) fn headers(&self, key: &'static str) -> Option<Vec<HeaderName>> {
         let mut names = Vec::new();
         for written in self.list::<String>(key)? {
-            let Some(name) = self.header_name(written) else { continue };
+            // The host names no message part that changes on its way, and callers may have one each.
+            let name = match written.value.eq_ignore_ascii_case(HOST.as_str()) {
+                true => Some(Located { key, at: written.at, value: HOST }),
+                false => self.header_name(written),
+            };
+            let Some(name) = name else { continue };
             if names.contains(&name.value) {
                 self.wrong(&name, format!("`{key}` names {} twice", name.value));
             }

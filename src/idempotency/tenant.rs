@@ -1,20 +1,47 @@
 //! The tenant of a request: a digest of the caller's credentials (`[tenant] headers`).
 
 use std::fmt;
+use std::ops::Deref;
 
+use http::header::{AUTHORIZATION, HOST, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::digest::{first_16, sixteen};
 
+/// The headers whose values name a caller: a set, in order of the names. Another order in the
+/// configuration must not turn every caller into another one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CredentialHeaders(Vec<HeaderName>);
+
+impl CredentialHeaders {
+    /// The set of these names.
+    pub fn new(mut names: Vec<HeaderName>) -> Self {
+        names.sort_unstable_by(|left, right| left.as_str().cmp(right.as_str()));
+        names.dedup();
+        Self(names)
+    }
+}
+
+impl Deref for CredentialHeaders {
+    type Target = [HeaderName];
+
+    fn deref(&self) -> &[HeaderName] {
+        &self.0
+    }
+}
+
 /// A digest of the values of the tenant headers. The credentials themselves are never kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TenantId([u8; 16]);
 
 impl TenantId {
-    /// The tenant of a request. Absent, empty and repeated headers are three different callers.
-    pub fn of(names: &[HeaderName], headers: &HeaderMap) -> Self {
+    /// The tenant of a request, named by the credential headers that are present and not empty.
+    /// Spellings that no server tells apart are one tenant: equal lines count once, lines of one
+    /// header count in any order, and the scheme of `authorization` and the letters of `host`
+    /// have no case.
+    pub fn of(names: &CredentialHeaders, headers: &HeaderMap) -> Self {
         let mut text = Vec::new();
         write_down(&mut text, names, headers);
         Self::digest(&text)
@@ -47,18 +74,54 @@ impl fmt::Display for TenantId {
 }
 
 /// Writes the preimage of a tenant id.
-fn write_down(text: &mut Vec<u8>, names: &[HeaderName], headers: &HeaderMap) {
+fn write_down(text: &mut Vec<u8>, names: &CredentialHeaders, headers: &HeaderMap) {
     text.extend_from_slice(b"oncegate/tenant/1\0");
-    for name in names {
+    for name in names.iter() {
+        let mut lines = headers
+            .get_all(name)
+            .iter()
+            .map(|value| value.as_bytes().trim_ascii())
+            .filter(|line| !line.is_empty());
+        let Some(first) = lines.next() else { continue };
         text.extend_from_slice(&(name.as_str().len() as u64).to_le_bytes());
         text.extend_from_slice(name.as_str().as_bytes());
-        for value in headers.get_all(name) {
-            text.push(1);
-            text.extend_from_slice(&(value.len() as u64).to_le_bytes());
-            text.extend_from_slice(value.as_bytes());
-        }
+        let Some(second) = lines.next() else {
+            // Nearly every caller sends one line, which needs no list.
+            put_line(text, name, first);
+            text.push(0);
+            continue;
+        };
+        let mut several: Vec<Vec<u8>> = [first, second]
+            .into_iter()
+            .chain(lines)
+            .map(|line| {
+                let mut written = Vec::with_capacity(line.len() + 9);
+                put_line(&mut written, name, line);
+                written
+            })
+            .collect();
+        several.sort_unstable();
+        several.dedup();
+        text.extend(several.into_iter().flatten());
         text.push(0);
     }
+}
+
+/// Appends a marker, the length and the line; what has no case in lower case.
+fn put_line(text: &mut Vec<u8>, name: &HeaderName, line: &[u8]) {
+    text.push(1);
+    text.extend_from_slice(&(line.len() as u64).to_le_bytes());
+    let start = text.len();
+    text.extend_from_slice(line);
+    let caseless = if *name == AUTHORIZATION || *name == PROXY_AUTHORIZATION {
+        // Without a space the line is a bare credential and has no scheme.
+        line.iter().position(|byte| *byte == b' ').unwrap_or(0)
+    } else if *name == HOST {
+        line.len()
+    } else {
+        0
+    };
+    text[start..start + caseless].make_ascii_lowercase();
 }
 
 /// Maximum bytes of credentials kept in a [`TenantMemo`].
@@ -78,7 +141,7 @@ pub struct TenantMemo {
 
 impl TenantMemo {
     /// The tenant of a request, equal to [`TenantId::of`].
-    pub fn of(&mut self, names: &[HeaderName], headers: &HeaderMap) -> TenantId {
+    pub fn of(&mut self, names: &CredentialHeaders, headers: &HeaderMap) -> TenantId {
         self.asked.clear();
         write_down(&mut self.asked, names, headers);
         if let Some(tenant) = self.tenant
@@ -127,7 +190,7 @@ mod tests {
 
     #[test]
     fn the_last_tenant_is_never_taken_for_another() {
-        let names = [http::header::AUTHORIZATION];
+        let names = CredentialHeaders::new(vec![AUTHORIZATION]);
         let long: &'static str = "x".repeat(2 * MAX_REMEMBERED).leak();
         let callers: [&[&'static str]; 6] = [&["a"], &["b"], &[], &[""], &["a", "b"], &[long]];
         let mut last = TenantMemo::default();

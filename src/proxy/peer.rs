@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 
 use crate::idempotency::TenantId;
-use crate::idempotency::tenant::TenantMemo;
+use crate::idempotency::tenant::{CredentialHeaders, TenantMemo};
 
 /// The client at the other end of a connection.
 #[derive(Debug)]
@@ -23,7 +23,11 @@ impl Peer {
     }
 
     /// The tenant of a request on this connection.
-    pub(in crate::proxy) fn tenant(&self, names: &[HeaderName], headers: &HeaderMap) -> TenantId {
+    pub(in crate::proxy) fn tenant(
+        &self,
+        names: &CredentialHeaders,
+        headers: &HeaderMap,
+    ) -> TenantId {
         self.tenant.lock().unwrap_or_else(PoisonError::into_inner).of(names, headers)
     }
 }

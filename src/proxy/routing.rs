@@ -14,6 +14,7 @@ use super::inflight::Quota;
 use super::routes::{Matched, PathMatcher};
 use crate::config::{Config, ItemsMode, LimitsConfig, Mode, RequestMode, RouteConfig};
 use crate::idempotency::key::KeySource;
+use crate::idempotency::tenant::CredentialHeaders;
 use crate::upstream::Upstream;
 
 /// Headers in which clients and proxies look for a key. Some of them, such as Go's HTTP client,
@@ -27,7 +28,7 @@ pub(crate) struct Routing {
     /// The routes as configured: for the contract and for the records API.
     pub(crate) configured: Arc<[RouteConfig]>,
     /// The headers identifying a caller.
-    pub(crate) tenant_headers: Vec<HeaderName>,
+    pub(crate) tenant_headers: CredentialHeaders,
     /// Limits of connections and of bodies.
     pub(crate) limits: LimitsConfig,
     /// The limit of claims per tenant; `None`: no such limit.

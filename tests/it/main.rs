@@ -11,6 +11,7 @@ mod support;
 mod answers;
 mod attack;
 mod bodies;
+mod callers;
 mod clients;
 mod clients_hops;
 mod crash;

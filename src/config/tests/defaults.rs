@@ -50,7 +50,7 @@ fn what_is_left_out_has_the_published_default() {
         panic!("not a directory")
     };
     assert_eq!(path, &PathBuf::from("/var/lib/oncegate"));
-    assert_eq!(config.tenant.headers, ["authorization", "x-api-key"]);
+    assert_eq!(config.tenant.headers[..], ["authorization", "x-api-key"]);
     assert_eq!(config.upstreams[0].connect_timeout, Duration::from_secs(2));
     assert_eq!(config.upstreams[0].timeout, Duration::from_secs(60));
     assert_eq!(config.upstreams[0].keep_alive, Duration::from_secs(4));

@@ -18,6 +18,7 @@ use crate::json::{Document, Pointer};
 
 mod names;
 mod settle;
+mod tenants;
 mod verbatim;
 
 fn rules() -> KeyRules {
@@ -389,24 +390,4 @@ fn ids_tell_tenants_scopes_and_keys_apart() {
     ] {
         assert_ne!(base, other);
     }
-    let names = [HeaderName::from_static("authorization"), HeaderName::from_static("x-api-key")];
-    let tenant = |lines: &[(&'static str, &'static str)]| {
-        let mut headers = HeaderMap::new();
-        for (name, value) in lines {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        TenantId::of(&names, &headers)
-    };
-    let callers = [
-        tenant(&[]),
-        tenant(&[("x-api-key", "")]),
-        tenant(&[("x-api-key", "a")]),
-        tenant(&[("authorization", "a")]),
-        tenant(&[("x-api-key", "a"), ("x-api-key", "a")]),
-        tenant(&[("authorization", "a"), ("x-api-key", "a")]),
-    ];
-    for (at, left) in callers.iter().enumerate() {
-        assert!(callers[..at].iter().all(|right| right != left), "caller {at}");
-    }
-    assert_eq!(tenant(&[("x-api-key", "a")]), tenant(&[("x-api-key", "a"), ("accept", "b")]));
 }

@@ -132,6 +132,13 @@ impl Request {
         Self::new("POST", "/v1/vouchers/redeem").key(key).json(body)
     }
 
+    /// As [`Self::redeem`], to this host.
+    pub(crate) fn to_host(host: &str, key: &str, body: &str) -> Self {
+        let mut request = Self::redeem(key, body);
+        request.headers[0].1 = host.as_bytes().to_vec();
+        request
+    }
+
     /// A GET.
     pub(crate) fn get(target: &str) -> Self {
         Self::new("GET", target)
