@@ -46,6 +46,30 @@ const RESERVED_HEADERS: [&str; 14] = [
 /// Characters of the longest name.
 const LONGEST_NAME: usize = 64;
 
+/// The reason why a pointer never matches, and what to write: other languages of paths have signs
+/// for all elements of a list, JSON pointers have none.
+fn never_matches(pointer: &Pointer) -> Option<String> {
+    let tokens = pointer.tokens();
+    let at = tokens
+        .iter()
+        .position(|token| matches!(token.as_str(), "*" | "**" | "-" | "[]" | "[*]"))?;
+    let why = match tokens[at].as_str() {
+        "-" => "\"-\" stands for the place behind the last element".to_owned(),
+        sign => format!("a JSON pointer has no \"{sign}\""),
+    };
+    let path = |tokens: &[String]| -> String {
+        let escaped = |token: &String| format!("/{}", token.replace('~', "~0").replace('/', "~1"));
+        tokens.iter().map(escaped).collect()
+    };
+    let (before, behind) = (path(&tokens[..at]), path(&tokens[at + 1..]));
+    Some(match at {
+        0 => format!("{why}; name the members, such as \"/id{behind}\""),
+        _ => format!(
+            "{why}; write \"{before}\" for all of it, or \"{before}/0{behind}\" for one element"
+        ),
+    })
+}
+
 impl TableReader<'_> {
     /// The value of a key, noted when it is outside `range`.
     fn bounded<T: Scalar + PartialOrd + Display>(
@@ -217,7 +241,12 @@ impl TableReader<'_> {
     fn parsed_pointer(&self, written: &Located<String>) -> Option<Pointer> {
         let (key, text) = (written.key, &written.value);
         match Pointer::parse(text) {
-            Ok(pointer) => Some(pointer),
+            Ok(pointer) => {
+                if let Some(advice) = never_matches(&pointer) {
+                    self.wrong(written, format!("`{key}`: \"{text}\" can never match: {advice}"));
+                }
+                Some(pointer)
+            }
             Err(error) => {
                 self.wrong(written, format!("`{key}`: \"{text}\": {error}"));
                 None

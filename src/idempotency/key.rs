@@ -4,6 +4,7 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName};
 
+use super::structured_field::{Parameters, string_item};
 use crate::json::Pointer;
 
 /// A client's idempotency key: 1 to `max_length` visible ASCII characters.
@@ -94,14 +95,14 @@ pub enum Scope {
 pub enum Syntax {
     /// The RFC 9651 String and the bare value.
     Any,
-    /// The RFC 9651 String only.
+    /// The RFC 9651 String only, with well-formed parameters.
     Strict,
 }
 
 /// A required format of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// A UUID in its hyphenated form, RFC 9562 section 4.
+    /// A UUID in its hyphenated form, RFC 9562 section 4, in either case.
     Uuid,
 }
 
@@ -149,7 +150,11 @@ impl KeyRules {
     pub fn from_header_value(&self, line: &[u8]) -> Result<Key, KeyError> {
         let line = line.trim_ascii();
         if line.first() == Some(&b'"') {
-            return self.check(sf_string(line)?);
+            let parameters = match self.syntax {
+                Syntax::Any => Parameters::Ignored,
+                Syntax::Strict => Parameters::WellFormed,
+            };
+            return self.check(string_item(line, parameters)?);
         }
         if line.contains(&b',') {
             return Err(KeyError::Several);
@@ -181,7 +186,9 @@ impl KeyRules {
         let key = String::from_utf8(key).map_err(|_| KeyError::Characters)?;
         match self.format {
             Some(Format::Uuid) if !is_hyphenated_uuid(&key) => Err(KeyError::Format),
-            Some(Format::Uuid) | None => Ok(Key(key)),
+            // Both cases write one UUID (RFC 9562 section 4), and libraries differ.
+            Some(Format::Uuid) => Ok(Key(key.to_ascii_lowercase())),
+            None => Ok(Key(key)),
         }
     }
 }
@@ -193,65 +200,14 @@ impl KeyRules {
 /// When it is neither, or empty.
 pub fn any_text(line: &[u8]) -> Result<String, KeyError> {
     let line = line.trim_ascii();
-    let text = if line.first() == Some(&b'"') { sf_string(line)? } else { line.to_vec() };
+    let text = match line.first() {
+        Some(b'"') => string_item(line, Parameters::Ignored)?,
+        Some(_) | None => line.to_vec(),
+    };
     if text.is_empty() {
         return Err(KeyError::TooShort);
     }
     String::from_utf8(text).map_err(|_| KeyError::Characters)
-}
-
-/// The value of an RFC 9651 String (section 3.3.3, parsed as section 4.2.5 says), its parameters
-/// checked only as far as needed to tell an Item from a List.
-fn sf_string(line: &[u8]) -> Result<Vec<u8>, KeyError> {
-    let inside = &line[1..];
-    // Hardly any key has something escaped in it: what comes before that is taken in one piece.
-    let plain = |byte: &u8| matches!(*byte, 0x20..=0x7e) && *byte != b'"' && *byte != b'\\';
-    let end = inside.iter().position(|byte| !plain(byte)).unwrap_or(inside.len());
-    let mut value = inside[..end].to_vec();
-    let mut rest = inside[end..].iter();
-    loop {
-        match rest.next() {
-            None => return Err(KeyError::Syntax),
-            Some(b'"') => break,
-            Some(b'\\') => match rest.next() {
-                Some(escaped @ (b'"' | b'\\')) => value.push(*escaped),
-                Some(_) | None => return Err(KeyError::Syntax),
-            },
-            Some(byte @ 0x20..=0x7e) => value.push(*byte),
-            Some(_) => return Err(KeyError::Characters),
-        }
-    }
-    let parameters = rest.as_slice();
-    if outside_quotes(parameters).any(|byte| byte == b',') {
-        return Err(KeyError::Several);
-    }
-    if parameters.is_empty() || (parameters[0] == b';' && parameters.is_ascii()) {
-        return Ok(value);
-    }
-    Err(KeyError::Syntax)
-}
-
-/// The bytes that are not inside a quoted string.
-fn outside_quotes(bytes: &[u8]) -> impl Iterator<Item = u8> + '_ {
-    let mut quoted = false;
-    let mut escaped = false;
-    bytes.iter().copied().filter(move |&byte| {
-        if escaped {
-            escaped = false;
-            return false;
-        }
-        match byte {
-            b'\\' if quoted => {
-                escaped = true;
-                false
-            }
-            b'"' => {
-                quoted = !quoted;
-                false
-            }
-            _ => !quoted,
-        }
-    })
 }
 
 fn is_hyphenated_uuid(text: &str) -> bool {

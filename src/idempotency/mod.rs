@@ -18,6 +18,7 @@ pub(crate) mod preimage;
 pub mod record;
 pub mod retention;
 pub mod settle;
+mod structured_field;
 pub mod tenant;
 #[cfg(test)]
 mod tests;

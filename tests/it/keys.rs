@@ -152,6 +152,8 @@ fn strict_routes_take_the_string_alone() {
     let strict = || Setup::before(&backend).redeem(r#"key.syntax = "strict""#);
     check_taken(strict(), &backend, &[b"\"k\"", b"\"l\";p"]);
     check_refused(strict(), &backend, &[b"k", b"'k'", UUID.as_bytes(), b"?1", b"12"]);
+    let malformed: [&[u8]; 5] = [b"\"k\";", b"\"k\";A=1", b"\"k\";=1", b"\"k\";a=", b"\"k\";a=\""];
+    check_refused(strict(), &backend, &malformed);
 }
 
 #[test]
@@ -162,6 +164,15 @@ fn length_and_format_can_be_narrowed() {
     check_taken(uuid(), &backend, &[UUID.as_bytes(), quoted.as_bytes()]);
     let plain = UUID.replace('-', "");
     check_refused(uuid(), &backend, &[b"k", plain.as_bytes(), &UUID.as_bytes()[1..]]);
+    let (gateway, before) = (uuid().start(), backend.calls());
+    for (key, disposition) in [
+        (UUID.to_uppercase(), "executed"),
+        (UUID.to_lowercase(), "replayed"),
+        (format!("\"{}\"", UUID.to_uppercase()), "replayed"),
+    ] {
+        Request::redeem(&key, BODY).send(gateway.addr).is(200, disposition, "");
+    }
+    assert_eq!(backend.calls(), before + 1);
     let short = || Setup::before(&backend).redeem("key.min_length = 4\nkey.max_length = 8");
     check_taken(short(), &backend, &[b"1234", b"12345678", b"\"87654321\""]);
     check_refused(short(), &backend, &[b"123", b"123456789", b"\"123\""]);

@@ -81,10 +81,13 @@ fn strict_syntax_takes_only_the_string_and_uuid_only_a_uuid() {
     let strict = KeyRules { syntax: Syntax::Strict, ..rules() };
     check_key(&strict, b"k", Err(KeyError::Syntax));
     check_key(&strict, b"\"k\"", Ok("k"));
+    check_key(&strict, b"\"k\"; a=?1", Ok("k"));
+    check_key(&strict, b"\"k\";A=1", Err(KeyError::Syntax));
     let uuid = KeyRules { format: Some(Format::Uuid), ..rules() };
     check_key(&uuid, b"k", Err(KeyError::Format));
     let text = "018f4a3e-7c1b-7d2e-9f00-0123456789aB";
-    check_key(&uuid, text.as_bytes(), Ok(text));
+    check_key(&uuid, text.as_bytes(), Ok(&text.to_lowercase()));
+    check_key(&uuid, text.to_uppercase().as_bytes(), Ok(&text.to_lowercase()));
     check_key(&uuid, b"018f4a3e07c1b-7d2e-9f00-0123456789ab", Err(KeyError::Format));
     check_key(&KeyRules { min_length: 8, ..rules() }, b"short", Err(KeyError::TooShort));
 }
