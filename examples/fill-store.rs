@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use oncegate::clock;
-use oncegate::idempotency::fingerprint::{Fingerprint, MemberDigest};
+use oncegate::idempotency::fingerprint::{Fingerprint, MemberDigest, RuleId};
 use oncegate::idempotency::record::StoredResponse;
 use oncegate::idempotency::retention::{Keep, Retention};
 use oncegate::idempotency::{Answer, Record, RecordId, State, TenantId};
@@ -154,6 +154,8 @@ fn record(tenant: TenantId, key: String, n: u64) -> Record {
         subject: None,
         fingerprint: Fingerprint {
             digest: [n as u8; 32],
+            verbatim: [n as u8 ^ 0x40; 32],
+            rule: RuleId::from_bytes([5; 8]),
             members: vec![member("qr"), member("outlet"), member("amount")].into(),
         },
         first_seen: now,

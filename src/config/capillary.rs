@@ -1,6 +1,7 @@
 //! The profile `capillary`: the bulk issue of rewards, after its integration guide and the samples
 //! of the guide.
 
+use crate::idempotency::fingerprint::RuleId;
 use crate::idempotency::outcome::StatusPattern;
 use crate::items::rules::{
     IssuedRules, ItemRules, MAX_ITEMS, MAX_QUANTITY, MatchBy, Matcher, MemberTest, QuantityView,
@@ -28,7 +29,9 @@ pub(super) fn rules() -> ItemRules {
         view: QuantityView::Cumulative,
         response: response(),
         render: render(),
+        rule: RuleId::default(),
     }
+    .finished()
 }
 
 fn response() -> ResponseRules {

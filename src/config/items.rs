@@ -8,6 +8,7 @@ use super::outcome::outcome;
 use super::profiles::Profile;
 use super::table::TableReader;
 use super::{capillary, request};
+use crate::idempotency::fingerprint::RuleId;
 use crate::idempotency::retention::{Keep, Retention};
 use crate::items::rules::{
     IssuedRules, ItemRules, MAX_ITEMS, MAX_QUANTITY, MatchBy, QuantityView, RenderRules,
@@ -105,6 +106,7 @@ fn nothing() -> ItemRules {
             unknown: Vec::new(),
         },
         render: RenderRules::default(),
+        rule: RuleId::default(),
     }
 }
 
@@ -148,6 +150,7 @@ fn items(table: &TableReader<'_>, profile: Option<&ItemRules>) -> ItemRules {
         at,
         single,
         id,
+        rule: RuleId::default(),
     };
     needed(
         "response",
@@ -155,7 +158,7 @@ fn items(table: &TableReader<'_>, profile: Option<&ItemRules>) -> ItemRules {
     );
     consistency::members(table, &rules);
     consistency::templates(table, &rules);
-    rules
+    rules.finished()
 }
 
 fn response(table: &TableReader<'_>, preset: ResponseRules) -> ResponseRules {

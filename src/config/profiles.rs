@@ -56,11 +56,7 @@ impl Profile {
                 format: None,
                 forward: false,
             },
-            fingerprint: FingerprintRules {
-                body: BodyCompare::ByMediaType,
-                select: Select::All,
-                headers: Vec::new(),
-            },
+            fingerprint: FingerprintRules::new(BodyCompare::ByMediaType, Select::All, Vec::new()),
             duplicates: DuplicateRules {
                 wait: defaults::WAIT,
                 max_waiters: defaults::MAX_WAITERS,

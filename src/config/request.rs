@@ -123,7 +123,6 @@ fn fingerprint(table: &TableReader<'_>, preset: FingerprintRules) -> Fingerprint
     }
     let select = match (table.pointers("include"), table.pointers("exclude")) {
         (Some(pointers), _) => Select::Include(pointers),
-        (None, Some(pointers)) if pointers.is_empty() => Select::All,
         (None, Some(pointers)) => Select::Exclude(pointers),
         (None, None) => preset.select,
     };
@@ -134,7 +133,7 @@ fn fingerprint(table: &TableReader<'_>, preset: FingerprintRules) -> Fingerprint
         }
     }
     let headers = table.headers("headers").unwrap_or(preset.headers);
-    FingerprintRules { body, select, headers }
+    FingerprintRules::new(body, select, headers)
 }
 
 pub(super) fn duplicates(

@@ -4,6 +4,7 @@ mod batches;
 mod defaults;
 mod examples;
 mod mistakes;
+mod pointers;
 mod stores;
 mod written;
 

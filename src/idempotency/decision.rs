@@ -71,7 +71,7 @@ pub fn decide<'a>(
     if forgotten {
         return Decision::Forward { replacing: Some(record.version) };
     }
-    if record.fingerprint.digest != fingerprint.digest {
+    if !record.fingerprint.is_same_request(fingerprint) {
         let differing = record.fingerprint.differing(fingerprint);
         return Decision::Reused { differing };
     }

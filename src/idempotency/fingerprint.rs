@@ -31,8 +31,35 @@ pub const MAX_VERBATIM: usize = 512;
 pub struct Fingerprint {
     /// SHA-256 over all compared parts.
     pub digest: [u8; 32],
+    /// SHA-256 over the request as received. Equal bytes are the same request under any rule.
+    pub verbatim: [u8; 32],
+    /// The rule that made `digest`. Digests of two rules do not show that requests differ.
+    pub rule: RuleId,
     /// Short digests of the top-level members, to name the members that differ.
     pub members: Arc<[MemberDigest]>,
+}
+
+/// The identity of a rule by which requests are compared: the start of a digest over the rule's
+/// canonical text. Two spellings of one rule have one identity.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleId([u8; 8]);
+
+impl RuleId {
+    /// The identity of the rule with this canonical text.
+    pub fn of(text: &[u8]) -> Self {
+        let digest = Sha256::new().chain_update(b"oncegate/rule/1\0").chain_update(text).finalize();
+        Self(digest.first_chunk().copied().unwrap_or_default())
+    }
+
+    /// An identity read back from a store.
+    pub const fn from_bytes(bytes: [u8; 8]) -> Self {
+        Self(bytes)
+    }
+
+    /// The digest's bytes.
+    pub const fn as_bytes(&self) -> &[u8; 8] {
+        &self.0
+    }
 }
 
 /// A short digest of one top-level member of the body. Four bytes show that two values differ and
@@ -52,8 +79,10 @@ pub struct FingerprintRules {
     pub body: BodyCompare,
     /// Compared parts of a JSON body.
     pub select: Select,
-    /// Headers whose values are compared.
+    /// Headers whose values are compared, sorted.
     pub headers: Vec<HeaderName>,
+    /// The identity of the other fields.
+    rule: RuleId,
 }
 
 /// Comparison of bodies.
@@ -76,6 +105,22 @@ pub enum Select {
     Include(Vec<Pointer>),
     /// All but the named parts.
     Exclude(Vec<Pointer>),
+}
+
+impl Select {
+    /// The selection in its canonical order: the order of a list of pointers has no meaning.
+    fn sorted(self) -> Self {
+        let sort = |mut pointers: Vec<Pointer>| {
+            pointers.sort_by_cached_key(Pointer::to_string);
+            pointers
+        };
+        match self {
+            Self::All => Self::All,
+            Self::Include(pointers) => Self::Include(sort(pointers)),
+            Self::Exclude(pointers) if pointers.is_empty() => Self::All,
+            Self::Exclude(pointers) => Self::Exclude(sort(pointers)),
+        }
+    }
 }
 
 /// The exact bytes of a request: two requests with equal bytes agree in everything that
@@ -110,6 +155,33 @@ pub struct RequestParts<'a> {
 }
 
 impl FingerprintRules {
+    /// The rules; the order of pointers and of headers has no meaning.
+    pub fn new(body: BodyCompare, select: Select, mut headers: Vec<HeaderName>) -> Self {
+        let select = select.sorted();
+        headers.sort_unstable_by(|left, right| left.as_str().cmp(right.as_str()));
+        let mut text = b"request\0".to_vec();
+        text.push(match body {
+            BodyCompare::ByMediaType => 0,
+            BodyCompare::Json => 1,
+            BodyCompare::Raw => 2,
+        });
+        let (tag, pointers) = match &select {
+            Select::All => (0, &[][..]),
+            Select::Include(pointers) => (1, &pointers[..]),
+            Select::Exclude(pointers) => (2, &pointers[..]),
+        };
+        text.push(tag);
+        for pointer in pointers {
+            optional(&mut text, Some(pointer.to_string().as_bytes()));
+        }
+        optional(&mut text, None);
+        for name in &headers {
+            optional(&mut text, Some(name.as_str().as_bytes()));
+        }
+        let rule = RuleId::of(&text);
+        Self { body, select, headers, rule }
+    }
+
     /// Reports whether a body with these headers is compared as JSON and must be parsed.
     pub fn wants_json(&self, headers: &HeaderMap) -> bool {
         match self.body {
@@ -148,6 +220,12 @@ impl FingerprintRules {
     }
 
     fn write_head(&self, parts: &RequestParts<'_>, text: &mut impl PreimageSink) {
+        Self::write_line(parts, text);
+        self.write_headers(parts, text);
+    }
+
+    /// Writes everything before the body that is compared under any rule.
+    fn write_line(parts: &RequestParts<'_>, text: &mut impl PreimageSink) {
         text.put(b"oncegate/fingerprint/1\0");
         field(text, parts.method.as_bytes());
         field(text, parts.path.as_bytes());
@@ -156,6 +234,9 @@ impl FingerprintRules {
         let coding = parts.headers.get(http::header::CONTENT_ENCODING);
         optional(text, coding.map(HeaderValue::as_bytes));
         text.put(parts.tenant.as_bytes());
+    }
+
+    fn write_headers(&self, parts: &RequestParts<'_>, text: &mut impl PreimageSink) {
         for name in &self.headers {
             field(text, name.as_str().as_bytes());
             for value in parts.headers.get_all(name) {
@@ -167,7 +248,10 @@ impl FingerprintRules {
 
     /// Writes the preimage of a request and digests it.
     pub fn preimage(&self, parts: &RequestParts<'_>) -> Preimage {
-        let mut text = self.head(parts);
+        let mut text = Vec::with_capacity(256 + parts.body.len());
+        Self::write_line(parts, &mut text);
+        let line = text.len();
+        self.write_headers(parts, &mut text);
         let before_body = text.len();
         // Each value and name is written down with its length.
         text.reserve(2 * parts.body.len());
@@ -182,7 +266,16 @@ impl FingerprintRules {
             text.push(b'r');
             text.extend_from_slice(parts.body);
         }
-        Preimage { digest: Sha256::digest(&text).into(), text, members }
+        // The compared headers are no part of the verbatim digest: a rule may add some later.
+        let start = Sha256::new().chain_update(&text[..line]);
+        let digest = start.clone().chain_update(&text[line..]).finalize().into();
+        let verbatim = if !as_json && line == before_body {
+            // The whole preimage is the request as received.
+            digest
+        } else {
+            start.chain_update(b"r").chain_update(parts.body).finalize().into()
+        };
+        Preimage { digest, verbatim, rule: self.rule, text, members }
     }
 }
 
@@ -191,6 +284,9 @@ impl FingerprintRules {
 pub struct Preimage {
     /// SHA-256 over the text.
     pub digest: [u8; 32],
+    /// See [`Fingerprint::verbatim`].
+    verbatim: [u8; 32],
+    rule: RuleId,
     text: Vec<u8>,
     members: Vec<Piece>,
 }
@@ -218,7 +314,7 @@ impl Preimage {
                 MemberDigest { name, digest }
             })
             .collect();
-        Fingerprint { digest: self.digest, members }
+        Fingerprint { digest: self.digest, verbatim: self.verbatim, rule: self.rule, members }
     }
 }
 
@@ -231,10 +327,26 @@ pub fn member_digest(tenant: &TenantId, text: &[u8]) -> [u8; 4] {
 }
 
 impl Fingerprint {
+    /// Reports whether both are fingerprints of one request: the compared parts are equal, or the
+    /// rule has changed in between and the bytes are equal.
+    pub fn is_same_request(&self, other: &Self) -> bool {
+        self.is_made_of(&other.digest, &other.verbatim, other.rule)
+    }
+
+    /// As [`Self::is_same_request`], from the parts of the other fingerprint.
+    pub fn is_made_of(&self, digest: &[u8; 32], verbatim: &[u8; 32], rule: RuleId) -> bool {
+        // Under one rule the digest decides alone: a compared header may differ where the bytes
+        // of the verbatim digest are equal.
+        self.digest == *digest || (self.rule != rule && self.verbatim == *verbatim)
+    }
+
     /// Names of the top-level members that differ between two fingerprints, sorted. Empty when
     /// the difference lies elsewhere (path, query, media type, a header, a body that is not an
-    /// object) or cannot be determined.
+    /// object) or cannot be determined, as between fingerprints of two rules.
     pub fn differing(&self, other: &Self) -> Vec<String> {
+        if self.rule != other.rule {
+            return Vec::new();
+        }
         let all = |list: &[MemberDigest], name: &str| -> Vec<[u8; 4]> {
             let named = list.iter().filter(|member| &*member.name == name);
             named.map(|member| member.digest).collect()

@@ -9,6 +9,7 @@ use super::digest::{Digester, ItemDigests, hash};
 use super::request::BatchRequest;
 use super::rules::{ItemRules, MatchBy, scalar};
 use crate::idempotency::Fingerprint;
+use crate::idempotency::fingerprint::RuleId;
 use crate::json::{Document, JsonType, ParseError, Value};
 
 /// Bytes of the longest id.
@@ -24,6 +25,8 @@ pub struct Batch {
     pub items: Vec<Item>,
     /// Digests of the `serialize_by` values; two batches that share one run one after the other.
     pub serial: Vec<[u8; 16]>,
+    /// The rule that made the items' digests.
+    pub(super) rule: RuleId,
     /// Place of the array, or of the single item.
     pub(super) list: Range<usize>,
 }
@@ -38,6 +41,8 @@ pub struct Item {
     /// SHA-256 over the parts that must not change between tries: the item's `same` members, its
     /// quantity and the body's `shared` members.
     pub digest: [u8; 32],
+    /// SHA-256 over the bytes of the item and those around all items.
+    pub verbatim: [u8; 32],
     /// The item is sent whole or not at all.
     pub indivisible: bool,
     pub(super) span: Range<usize>,
@@ -154,8 +159,8 @@ impl Batch {
 
     /// The fingerprint of the item at `at`; `digests` were read with this batch.
     pub fn fingerprint(&self, digests: &ItemDigests, at: usize) -> Option<Fingerprint> {
-        let digest = self.items.get(at)?.digest;
-        Some(Fingerprint { digest, members: digests.of_item(at)? })
+        let Item { digest, verbatim, .. } = *self.items.get(at)?;
+        Some(Fingerprint { digest, verbatim, rule: self.rule, members: digests.of_item(at)? })
     }
 }
 
@@ -202,7 +207,8 @@ fn read(
         Some(digest)
     });
     let serial = serial.collect();
-    Ok((Batch { items, serial, list: list.span() }, digester.into_digests()))
+    let batch = Batch { items, serial, rule: rules.rule, list: list.span() };
+    Ok((batch, digester.into_digests()))
 }
 
 /// The first item with the id of an earlier item.
@@ -249,6 +255,7 @@ fn read_item<'d, 't>(
     };
     let skip = [Some(id_value.place()), quantity_value.map(|value| value.place())];
     let digest = digester.item(value, quantity, skip);
+    let verbatim = digester.verbatim(value);
     let members = rules
         .response
         .by
@@ -269,6 +276,7 @@ fn read_item<'d, 't>(
         id: id.into(),
         quantity,
         digest,
+        verbatim,
         indivisible: rules.indivisible.as_ref().is_some_and(|matcher| matcher.matches(value, 0)),
         span: value.span(),
         quantity_span: quantity_value.map(|value| value.span()),

@@ -2,6 +2,7 @@
 //! id.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -9,7 +10,9 @@ use sha2::{Digest, Sha256};
 use super::request::BatchRequest;
 use super::rules::ItemRules;
 use crate::idempotency::TenantId;
-use crate::idempotency::fingerprint::{MAX_MEMBER_NAME, MAX_MEMBERS, MemberDigest, member_digest};
+use crate::idempotency::fingerprint::{
+    MAX_MEMBER_NAME, MAX_MEMBERS, MemberDigest, RuleId, member_digest,
+};
 use crate::idempotency::preimage::field;
 use crate::json::{Document, Pointer, Value};
 
@@ -40,6 +43,9 @@ pub(super) struct Digester<'a, 'd, 't> {
     same: Option<Vec<(String, &'a Pointer)>>,
     /// Hash state at the start of every item: a label and the digest of the shared members.
     before: Sha256,
+    /// Hash state at the start of the verbatim digest of every item: a label and the digest of
+    /// everything around the items.
+    verbatim: Sha256,
     quantity_name: String,
     collector: DigestCollector<'a>,
     /// Buffers for the preimage and the members of an item, reused for each item.
@@ -78,10 +84,12 @@ impl<'a, 'd, 't> Digester<'a, 'd, 't> {
         let tenant = request.tenant;
         let mut collector = DigestCollector::new(tenant);
         let mut text = Vec::with_capacity(256);
-        for (name, value) in request.parameters {
-            part(&mut text, &mut collector, &format!("{{{name}}}"), |text| {
-                field(text, value.as_bytes());
-            });
+        for (at, (name, value)) in request.parameters.iter().enumerate() {
+            // A parameter is told by its place: its name is the configuration's alone.
+            let start = text.len();
+            field(&mut text, at.to_string().as_bytes());
+            field(&mut text, value.as_bytes());
+            collector.add(&format!("{{{name}}}"), &text[start..]);
         }
         for (name, value) in parts {
             // A member that holds the items and more counts without the items.
@@ -92,7 +100,14 @@ impl<'a, 'd, 't> Digester<'a, 'd, 't> {
         collector.end_shared();
         let shared = hash(b"oncegate/items-shared/1\0", tenant, &text);
         let before = started(b"oncegate/item/1\0", tenant).chain_update(shared);
-        Self { same, before, quantity_name, collector, text, members: Vec::new() }
+        let verbatim = around_items(request, &list.span());
+        let members = Vec::new();
+        Self { same, before, verbatim, quantity_name, collector, text, members }
+    }
+
+    /// The verbatim digest of an item: its bytes, and those around all items.
+    pub(super) fn verbatim(&self, item: Value<'_, '_>) -> [u8; 32] {
+        self.verbatim.clone().chain_update(item.raw()).finalize().into()
     }
 
     /// The digest of an item. The values at the places `skip` are its id, which names the record,
@@ -103,7 +118,7 @@ impl<'a, 'd, 't> Digester<'a, 'd, 't> {
         quantity: u64,
         skip: [Option<usize>; 2],
     ) -> [u8; 32] {
-        let Self { same, before, quantity_name, collector, text, members } = self;
+        let Self { same, before, quantity_name, collector, text, members, .. } = self;
         text.clear();
         part(text, collector, quantity_name, |text| {
             text.extend_from_slice(&quantity.to_le_bytes());
@@ -134,6 +149,40 @@ impl<'a, 'd, 't> Digester<'a, 'd, 't> {
     /// The short digests of all items so far.
     pub(super) fn into_digests(self) -> ItemDigests {
         self.collector.digests
+    }
+}
+
+/// The hash state before an item's bytes. No rule decides what stands around the items, so that
+/// equal bytes have equal digests under any rule.
+fn around_items(request: &BatchRequest<'_>, list: &Range<usize>) -> Sha256 {
+    let mut text = Vec::new();
+    for (_, value) in request.parameters {
+        field(&mut text, value.as_bytes());
+    }
+    field(&mut text, request.body.get(..list.start).unwrap_or_default());
+    field(&mut text, request.body.get(list.end..).unwrap_or_default());
+    let around = hash(b"oncegate/items-around/1\0", request.tenant, &text);
+    started(b"oncegate/item-verbatim/1\0", request.tenant).chain_update(around)
+}
+
+impl ItemRules {
+    /// The identity of the rule by which items are compared. Single items and arrays have one
+    /// rule, so that routes can share a ledger.
+    pub(super) fn compared(&self) -> RuleId {
+        let mut text = b"items\0".to_vec();
+        let mut list = |pointers: Option<&[Pointer]>| {
+            text.push(u8::from(pointers.is_some()));
+            let mut names: Vec<String> =
+                pointers.unwrap_or_default().iter().map(Pointer::to_string).collect();
+            names.sort_unstable();
+            text.extend_from_slice(&(names.len() as u64).to_le_bytes());
+            names.iter().for_each(|name| field(&mut text, name.as_bytes()));
+        };
+        list(self.same.as_deref());
+        list(self.shared.as_deref());
+        list(self.quantity.as_ref().map(std::slice::from_ref));
+        list(Some(std::slice::from_ref(&self.id)));
+        RuleId::of(&text)
     }
 }
 

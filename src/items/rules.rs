@@ -3,6 +3,7 @@
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
+use crate::idempotency::fingerprint::RuleId;
 pub use crate::idempotency::ledger::Fulfillment;
 use crate::idempotency::outcome::StatusPattern;
 use crate::json::{JsonType, Pointer, Value};
@@ -42,6 +43,16 @@ pub struct ItemRules {
     pub response: ResponseRules,
     /// `[route.items.render]`
     pub render: RenderRules,
+    /// Identity of the rule by which items are compared; see [`Self::finished`].
+    #[serde(skip)]
+    pub rule: RuleId,
+}
+
+impl ItemRules {
+    /// The rules with the identity that their other fields make.
+    pub fn finished(self) -> Self {
+        Self { rule: self.compared(), ..self }
+    }
 }
 
 /// The quantities shown in an answer.

@@ -4,13 +4,14 @@
 use super::batch::Batch;
 use super::edit::{Splice, spliced};
 use super::rules::ItemRules;
+use crate::idempotency::Fingerprint;
 use crate::idempotency::ledger::Ledger;
 
 /// The stored state of an item.
 #[derive(Debug, Clone, Copy)]
 pub struct ExistingItem<'r> {
-    /// Digest of the fingerprint of the item's first claim.
-    pub digest: &'r [u8; 32],
+    /// Fingerprint of the item's first claim.
+    pub fingerprint: &'r Fingerprint,
     /// Ledger entry of the item.
     pub ledger: &'r Ledger,
 }
@@ -64,7 +65,7 @@ impl BatchPlan {
                 return ItemDecision::Send(item.quantity);
             };
             let ledger = known.ledger;
-            if known.digest != &item.digest {
+            if !known.fingerprint.is_made_of(&item.digest, &item.verbatim, batch.rule) {
                 return ItemDecision::Reused;
             }
             // An entry that does not add up is not acted on, and neither is one that a digest of

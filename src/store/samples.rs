@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use crate::clock::Timestamp;
-use crate::idempotency::fingerprint::{Fingerprint, MemberDigest};
+use crate::idempotency::fingerprint::{Fingerprint, MemberDigest, RuleId};
 use crate::idempotency::history::{MAX_HISTORY, Note};
 use crate::idempotency::ledger::{Doubt, ItemOutcome, Ledger, OutcomeList};
 use crate::idempotency::outcome::UnknownReason;
@@ -38,6 +38,8 @@ pub(crate) fn claim(n: u64) -> Record {
         subject: None,
         fingerprint: Fingerprint {
             digest: [n as u8; 32],
+            verbatim: [n as u8 ^ 0x40; 32],
+            rule: RuleId::from_bytes([5; 8]),
             members: vec![member("qr"), member("outlet")].into(),
         },
         first_seen: T0,

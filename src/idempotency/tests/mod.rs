@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::fingerprint::{BodyCompare, FingerprintRules, RequestParts, Select};
+use super::fingerprint::{BodyCompare, FingerprintRules, RequestParts, RuleId, Select};
 use super::key::{Format, KeyError, KeyRules, KeySource, Scope, Syntax};
 use super::ledger::ItemOutcome;
 use super::outcome::{OutcomeConflict, OutcomeRules, StatusPattern, UnknownReason, Verdict};
@@ -17,6 +17,7 @@ use crate::clock::Timestamp;
 use crate::json::{Document, Pointer};
 
 mod names;
+mod rules;
 mod settle;
 mod tenants;
 mod verbatim;
@@ -137,8 +138,14 @@ fn the_most_specific_outcome_entry_wins() {
     assert_eq!(upgraded.verdict(101), Unknown);
 }
 
+/// A fingerprint with this digest, of no rule in particular.
+fn prints(digest: [u8; 32]) -> Fingerprint {
+    let rule = RuleId::default();
+    Fingerprint { digest, verbatim: digest, rule, members: Arc::default() }
+}
+
 fn fingerprint_rules(select: Select) -> FingerprintRules {
-    FingerprintRules { body: BodyCompare::ByMediaType, select, headers: Vec::new() }
+    FingerprintRules::new(BodyCompare::ByMediaType, select, Vec::new())
 }
 
 /// The fingerprint of a POST with a JSON body.
@@ -204,9 +211,12 @@ fn bodies_with_duplicate_names_or_without_json_are_compared_raw() {
     assert_ne!(text(b"{}"), text(b"{ }"));
 }
 
+fn pointers(list: &[&str]) -> Vec<Pointer> {
+    list.iter().map(|at| Pointer::parse(at).unwrap()).collect()
+}
+
 #[test]
 fn excluded_members_do_not_count_and_only_included_ones_do() {
-    let pointers = |list: &[&str]| list.iter().map(|at| Pointer::parse(at).unwrap()).collect();
     let excluding = fingerprint_rules(Select::Exclude(pointers(&["/sent_at", "/o/noise"])));
     let base = of(&excluding, r#"{"qr":"x","sent_at":1,"o":{"a":1,"noise":1}}"#);
     let same = of(&excluding, r#"{"qr":"x","o":{"noise":[2],"a":1}}"#);
@@ -240,7 +250,7 @@ pub(super) fn claimed() -> Record {
         route: "redeem".into(),
         key: "k".into(),
         subject: None,
-        fingerprint: Fingerprint { digest: [1; 32], members: Arc::default() },
+        fingerprint: prints([1; 32]),
         first_seen: NOW,
         updated: NOW,
         attempts: 1,
@@ -266,8 +276,8 @@ fn completed(answer: Keep, tombstone: Keep) -> Record {
 
 #[test]
 fn what_a_record_means_for_a_request() {
-    let same = Fingerprint { digest: [1; 32], members: Arc::default() };
-    let other = Fingerprint { digest: [9; 32], members: Arc::default() };
+    let same = prints([1; 32]);
+    let other = prints([9; 32]);
     let later = |hours: u32| NOW.saturating_add(HOUR * hours);
     let normal = completed(Keep::For(HOUR), Keep::For(HOUR));
     let no_tombstone = completed(Keep::For(HOUR), Keep::For(Duration::ZERO));

@@ -76,7 +76,7 @@ fn requests() -> Vec<Sent> {
 fn comparing_says_what_writing_down_and_comparing_says() {
     let headers = vec![HeaderName::from_static("x-shop")];
     let select = Select::All;
-    let rules = FingerprintRules { body: BodyCompare::ByMediaType, select, headers };
+    let rules = FingerprintRules::new(BodyCompare::ByMediaType, select, headers);
     let requests = requests();
     let mut kinds = [0, 0];
     for (at, first) in requests.iter().enumerate() {

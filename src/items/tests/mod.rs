@@ -8,8 +8,8 @@ mod story;
 
 use super::*;
 use crate::config::{self, ItemsMode, Mode};
-use crate::idempotency::TenantId;
 use crate::idempotency::ledger::elements;
+use crate::idempotency::{Fingerprint, TenantId};
 use crate::json::Document;
 
 /// Reads a batch from the bytes of a body.
@@ -51,7 +51,7 @@ pub(super) fn request(body: &str) -> BatchRequest<'_> {
 /// A ledger in memory, driven as the proxy drives the store.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Books {
-    pub(super) entries: std::collections::HashMap<String, ([u8; 32], Ledger)>,
+    pub(super) entries: std::collections::HashMap<String, (Fingerprint, Ledger)>,
 }
 
 /// A call between its claim and its answer.
@@ -66,12 +66,14 @@ pub(super) struct Call {
 impl Books {
     /// Reads, splits and claims.
     pub(super) fn claim(&mut self, mode: &ItemsMode, body: &str) -> Result<Call, BatchDecision> {
-        let batch = read_batch(&mode.rules, &request(body)).unwrap();
+        let document = Document::parse(body.as_bytes()).unwrap();
+        let (batch, digests) = Batch::read(&mode.rules, &request(body), &document).unwrap();
         let known: Vec<Option<ExistingItem<'_>>> = batch
             .items
             .iter()
             .map(|item| {
-                self.entries.get(&*item.id).map(|(digest, ledger)| ExistingItem { digest, ledger })
+                let (fingerprint, ledger) = self.entries.get(&*item.id)?;
+                Some(ExistingItem { fingerprint, ledger })
             })
             .collect();
         let plan = BatchPlan::of(&batch, &known);
@@ -84,10 +86,10 @@ impl Books {
         let upstream = plan.body(&mode.rules, &batch, body.as_bytes());
         for (at, units) in plan.sent() {
             let item = &batch.items[at];
-            let entry = self
-                .entries
-                .entry(item.id.to_string())
-                .or_insert_with(|| (item.digest, Ledger::new(item.quantity).unwrap()));
+            let entry = self.entries.entry(item.id.to_string()).or_insert_with(|| {
+                let fingerprint = batch.fingerprint(&digests, at).unwrap();
+                (fingerprint, Ledger::new(item.quantity).unwrap())
+            });
             entry.1 = entry.1.claim(units).unwrap();
         }
         let upstream = upstream.map(|bytes| String::from_utf8(bytes).unwrap());

@@ -203,3 +203,49 @@ fn tries_that_issue_nothing_do_not_grow_an_entry_without_end() {
             <= crate::idempotency::ledger::MAX_IDLE_BYTES + 1000
     );
 }
+
+#[test]
+fn an_item_of_the_same_bytes_is_the_same_item_under_any_rules() {
+    let base = capillary();
+    let all_pointers = |names: &[&str]| {
+        Some(names.iter().map(|name| crate::json::Pointer::parse(name).unwrap()).collect())
+    };
+    let with = |change: &dyn Fn(&mut ItemRules)| {
+        let mut mode = base.clone();
+        change(&mut mode.rules);
+        mode.rules = mode.rules.finished();
+        mode
+    };
+    let modes = [
+        base.clone(),
+        with(&|rules| rules.same = None),
+        with(&|rules| rules.same = all_pointers(&["/rewardId"])),
+        with(&|rules| rules.shared = None),
+        with(&|rules| rules.shared = all_pointers(&["/mobile"])),
+    ];
+    let body = r#"{"mobile":"1","sent":1,"rewards":[{"requestId":"a","rewardId":1,"quantity":2}]}"#;
+    let changed = [
+        body.replace(r#""rewardId":1"#, r#""rewardId":2"#),
+        body.replace(r#""mobile":"1""#, r#""mobile":"2""#),
+        body.replace(r#""quantity":2"#, r#""quantity":3"#),
+    ];
+    for (at, earlier) in modes.iter().enumerate() {
+        for (to, later) in modes.iter().enumerate() {
+            let first = first_print(earlier, &request(body));
+            let again = first_print(later, &request(body));
+            assert!(first.is_same_request(&again), "rules {at} and {to}");
+            assert_eq!(first.rule == again.rule, at == to, "rules {at} and {to}");
+            for other in &changed {
+                let other = first_print(later, &request(other));
+                assert!(!first.is_same_request(&other), "rules {at} and {to}");
+                assert!(at == to || first.differing(&other).is_empty());
+            }
+            let mut books = Books::default();
+            let call = books.claim(earlier, body).unwrap();
+            books.lose(&call);
+            assert!(books.claim(later, body).is_ok());
+            let refused = books.claim(later, &changed[0]).map(|call| call.plan).unwrap_err();
+            assert_eq!(refused, BatchDecision::Reused { item: 0 });
+        }
+    }
+}

@@ -46,10 +46,8 @@ pub(crate) fn plan(batch: &Batch, records: &Records, now: Timestamp) -> BatchPla
             if forgotten(record, now) {
                 return None;
             }
-            Some(items::ExistingItem {
-                digest: &record.fingerprint.digest,
-                ledger: record.ledger()?,
-            })
+            let fingerprint = &record.fingerprint;
+            Some(items::ExistingItem { fingerprint, ledger: record.ledger()? })
         })
         .collect();
     BatchPlan::of(batch, &existing)

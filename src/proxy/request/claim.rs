@@ -103,7 +103,7 @@ impl Claimed {
                 // of the first.
                 Some(winner)
                     if winner.state == State::InFlight
-                        && winner.fingerprint.digest == record.fingerprint.digest =>
+                        && winner.fingerprint.is_same_request(&record.fingerprint) =>
                 {
                     wait_for_owner(gateway, id, winner, (route, until)).await?
                 }

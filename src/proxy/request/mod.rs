@@ -142,7 +142,7 @@ async fn join(
 ) -> Option<AnswerResult> {
     let wait = mode.duplicates.wait;
     let in_progress = || Some(Err(reply::in_progress(expected_rest(flight))));
-    if flight.fingerprint.digest != fingerprint.digest {
+    if !flight.fingerprint.is_same_request(fingerprint) {
         // Before the claim, the key may still belong to either request.
         let claimed = until.max(Instant::now() + CLAIM_WAIT);
         return match timeout_at(claimed, flight.holds_its_key()).await {
@@ -175,15 +175,14 @@ fn remembered(
     mode: &RequestMode,
 ) -> Option<AnswerResult> {
     let record = &cached.record;
-    let digest = record.fingerprint.digest;
     // Member digests are only needed to name the differing members.
-    let same = || Fingerprint { digest, members: Arc::default() };
+    let same = || Fingerprint { members: Arc::default(), ..record.fingerprint.clone() };
     let fingerprint = if cached.verbatim.get().is_some_and(|first| request.is_verbatim(mode, first))
     {
         same()
     } else {
         let compared = request.identify(mode).compared;
-        if compared.digest == digest {
+        if compared.digest == record.fingerprint.digest {
             // Another thread may have stored the same value first.
             let _ = cached.verbatim.set(request.verbatim(mode));
             same()

@@ -1,16 +1,18 @@
 //! Constants of the record layout: its version, the state tags and the flags.
 
 /// Version of the record layout that this program writes and reads.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// [`SCHEMA`] as the first byte of every record.
-pub(super) const SCHEMA_BYTE: u8 = 3;
+pub(super) const SCHEMA_BYTE: u8 = 4;
 
 pub(super) const HAS_EXPIRES: u8 = 1;
 pub(super) const HAS_SUBJECT: u8 = 2;
 pub(super) const HAS_HISTORY: u8 = 4;
 pub(super) const UNREPORTED: u8 = 8;
-pub(super) const ALL_FLAGS: u8 = HAS_EXPIRES | HAS_SUBJECT | HAS_HISTORY | UNREPORTED;
+pub(super) const HAS_VERBATIM: u8 = 16;
+pub(super) const ALL_FLAGS: u8 =
+    HAS_EXPIRES | HAS_SUBJECT | HAS_HISTORY | UNREPORTED | HAS_VERBATIM;
 
 pub(super) const IN_FLIGHT: u8 = 1;
 pub(super) const UNKNOWN: u8 = 2;
@@ -29,6 +31,6 @@ pub(super) const GONE: u8 = 2;
 /// Bytes of the fixed start of every record: schema, state, flags, version and owner.
 pub(super) const FIXED_HEAD: usize = 27;
 /// Approximate bytes of all fields of fixed length.
-pub(super) const FIXED: usize = 160;
+pub(super) const FIXED: usize = 200;
 /// Bytes of the checksum at the end.
 pub(super) const CHECKSUM: usize = 4;

@@ -1,16 +1,16 @@
 //! Codec of stored records: fields in fixed order, little endian, with a checksum at the end.
 //!
 //! ```text
-//! schema   u8        3
+//! schema   u8        4
 //! state    u8        1 in flight, 2 unknown, 3 final and kept, 4 final and not kept, 5 tombstone,
 //!                    6 item at rest, 7 item in flight, 8 item unknown, 9 lock, 10 released
 //! flags    u8        bit 0: expires is set, bit 1: subject is set, bit 2: history is present,
-//!                    bit 3: settled, and no client was told
+//!                    bit 3: settled, and no client was told, bit 4: verbatim is present
 //! version  u64
 //! owner    16 bytes
 //! expires  u64       milliseconds, if set
 //! subject  16 bytes  if set
-//! tenant 16, fingerprint 32, first seen, updated, attempts: a number each, attempt 16, route, key,
+//! tenant 16, fingerprint 32, rule 8, verbatim 32 if it is not the fingerprint, first seen, updated, attempts: a number each, attempt 16, route, key,
 //! members: count, each a name and 4 bytes
 //! fields of the state, history if present
 //! crc32    u32       over the record's id and everything before
@@ -37,13 +37,13 @@ mod tests;
 use http::{HeaderName, HeaderValue};
 
 use crate::clock::Timestamp;
-use crate::idempotency::fingerprint::{Fingerprint, MemberDigest};
+use crate::idempotency::fingerprint::{Fingerprint, MemberDigest, RuleId};
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
 use head::{HeadFields, checksum, verified};
 use layout::{
-    FIXED, HAS_EXPIRES, HAS_HISTORY, HAS_SUBJECT, IN_FLIGHT, KEPT, LOCK, NOT_RETAINED, RELEASED,
-    SCHEMA_BYTE, TOMBSTONE, UNKNOWN, UNREPORTED,
+    FIXED, HAS_EXPIRES, HAS_HISTORY, HAS_SUBJECT, HAS_VERBATIM, IN_FLIGHT, KEPT, LOCK,
+    NOT_RETAINED, RELEASED, SCHEMA_BYTE, TOMBSTONE, UNKNOWN, UNREPORTED,
 };
 use ledger::ledger_tag;
 use primitives::{FieldReader, FieldWriter};
@@ -132,7 +132,8 @@ impl FieldWriter<'_> {
         let flags = flag(expires.is_some(), HAS_EXPIRES)
             | flag(record.subject.is_some(), HAS_SUBJECT)
             | flag(!record.history.is_empty(), HAS_HISTORY)
-            | flag(record.settlement_unreported, UNREPORTED);
+            | flag(record.settlement_unreported, UNREPORTED)
+            | flag(record.fingerprint.verbatim != record.fingerprint.digest, HAS_VERBATIM);
         self.raw(&[SCHEMA_BYTE, tag, flags]);
         self.u64(record.version);
         self.raw(&record.owner);
@@ -144,6 +145,10 @@ impl FieldWriter<'_> {
         }
         self.raw(record.tenant.as_bytes());
         self.raw(&record.fingerprint.digest);
+        self.raw(record.fingerprint.rule.as_bytes());
+        if record.fingerprint.verbatim != record.fingerprint.digest {
+            self.raw(&record.fingerprint.verbatim);
+        }
         self.number(record.first_seen.as_millis());
         self.number(signed_difference(record.first_seen, record.updated));
         self.number(record.attempts.into());
@@ -167,6 +172,11 @@ impl FieldReader<'_> {
         let HeadFields { head, owner, tag, flags } = self.head()?;
         let tenant = TenantId::from_bytes(self.array("tenant")?);
         let digest = self.array("fingerprint")?;
+        let rule = RuleId::from_bytes(self.array("rule")?);
+        let verbatim = if flags & HAS_VERBATIM == 0 { digest } else { self.array("verbatim")? };
+        if flags & HAS_VERBATIM != 0 && verbatim == digest {
+            return Err(DecodeError::Invalid("verbatim"));
+        }
         let first_seen = self.time("first seen")?;
         let updated = add_difference(first_seen, self.number("updated")?);
         let attempts = self.small("attempts")?;
@@ -181,7 +191,7 @@ impl FieldReader<'_> {
         if !self.0.is_empty() {
             return Err(DecodeError::TooLong(self.0.len()));
         }
-        let fingerprint = Fingerprint { digest, members: members.into() };
+        let fingerprint = Fingerprint { digest, verbatim, rule, members: members.into() };
         Ok(Record {
             version: head.version,
             tenant,

@@ -103,13 +103,13 @@ fn mistakes_are_named() {
     };
     let invalid = |field| format!("the field \"{field}\" has an invalid value");
     let ends_in = |field| format!("the bytes end inside the field \"{field}\"");
-    assert_eq!(with(0, 2), "layout 2 is not supported, this version reads layout 3");
+    assert_eq!(with(0, 3), "layout 3 is not supported, this version reads layout 4");
     assert_eq!(with(1, 11), invalid("state"));
-    assert_eq!(with(2, 16), invalid("flags"));
-    assert_eq!(with(2, 8), invalid("flags"), "only what was settled is untold");
-    assert_eq!(with(2, 4), ends_in("history"));
-    assert_eq!(with(2, 1), invalid("expires"));
-    assert_eq!(with(2, 2), ends_in("route"), "a subject that was never written");
+    assert_eq!(with(2, 32), invalid("flags"));
+    assert_eq!(with(2, 24), invalid("flags"), "only what was settled is untold");
+    assert_eq!(with(2, 20), ends_in("history"));
+    assert_eq!(with(2, 17), invalid("expires"));
+    assert_eq!(with(2, 18), ends_in("route"), "a subject that was never written");
     let longer = sealed([content.as_slice(), b"more"].concat());
     assert_eq!(
         plain().decode(&id(1), &longer).unwrap_err().to_string(),

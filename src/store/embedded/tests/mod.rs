@@ -18,6 +18,7 @@ use super::wal::BLOCK;
 use super::*;
 use crate::idempotency::State;
 use crate::idempotency::outcome::UnknownReason;
+use crate::store::codec::SCHEMA;
 use crate::store::contract::{self, done, lost, put_new, replace};
 use crate::store::samples::{self, id};
 
@@ -326,8 +327,8 @@ fn every_reason_not_to_open_is_said_in_one_line() {
         let identity = encode_identity(&Identity { schema, ..table.identity().unwrap() });
         put_entries(&table, &[(IDENTITY, Some(&identity))]);
     };
-    with_schema(4);
-    check(&at("store"), "DIR/store has schema 4, this oncegate knows 3: upgrade oncegate");
+    with_schema(SCHEMA + 1);
+    check(&at("store"), "DIR/store has schema 5, this oncegate knows 4: upgrade oncegate");
     with_schema(2);
     check(&at("store"), "DIR/store has schema 2, written before the first release");
     fs::create_dir_all(dir.path().join("old/data/keyspaces")).unwrap();
