@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::fingerprint::Fingerprint;
 use super::record::{Answer, Record, State, StoredResponse};
+use super::retention::ExpiryTime;
 use crate::clock::Timestamp;
 
 /// The action for a request.
@@ -43,18 +44,19 @@ pub enum Decision<'a> {
     Expired,
 }
 
-/// The decision about a request whose key has the record `existing`, at `now`.
+/// The decision about a request whose key has the record `existing`, at `time`.
 ///
 /// A record past its whole retention counts as absent, swept or not; a record past its answer's
 /// retention counts as a tombstone; a record released by an operator counts as absent. Another
-/// fingerprint is refused in every state.
+/// request is refused in every state.
 pub fn decide<'a>(
     existing: Option<&'a Record>,
     fingerprint: &Fingerprint,
-    now: Timestamp,
+    time: impl Into<ExpiryTime>,
 ) -> Decision<'a> {
+    let time = time.into();
     let Some(record) = existing else { return Decision::Forward { replacing: None } };
-    let due = |expires: &Option<Timestamp>| expires.is_some_and(|at| at <= now);
+    let due = |expires: &Option<Timestamp>| expires.is_some_and(|at| at <= time.at);
     let (expired, forgotten) = match &record.state {
         // Of no request: items have ids of their own, see `items`.
         State::InFlight | State::Unknown { .. } | State::SerializeLock | State::Item { .. } => {
@@ -62,9 +64,9 @@ pub fn decide<'a>(
         }
         State::Final { expires, tombstone, .. } => {
             let end = expires.and_then(|at| tombstone.end(at));
-            (due(expires), due(&end))
+            (due(expires), due(&end) && time.deletes)
         }
-        State::Tombstone { expires, .. } => (true, due(expires)),
+        State::Tombstone { expires, .. } => (true, due(expires) && time.deletes),
         // The key is free, whatever it was used for.
         State::Released { .. } => (true, true),
     };

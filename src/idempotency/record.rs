@@ -13,7 +13,7 @@ use super::fingerprint::Fingerprint;
 use super::history::HistoryEntry;
 use super::ledger::Ledger;
 use super::outcome::UnknownReason;
-use super::retention::{Keep, Retention};
+use super::retention::{ExpiryTime, Keep, Retention};
 use super::tenant::TenantId;
 use crate::clock::Timestamp;
 
@@ -256,12 +256,29 @@ impl Record {
         }
     }
 
-    /// The effect of time on this record at `now`.
-    pub fn expired(&self, now: Timestamp) -> Expiry {
+    /// End of the whole retention, tombstone included; `None`: no end, or not counted yet. Of an
+    /// answer with an endless tombstone, the end of the answer.
+    pub fn end(&self) -> Option<Timestamp> {
+        let expires = self.expires()?;
+        let tombstone = match &self.state {
+            State::Final { tombstone, .. } => Some(*tombstone),
+            State::Item { tombstone, .. } => *tombstone,
+            State::InFlight
+            | State::Unknown { .. }
+            | State::SerializeLock
+            | State::Released { .. }
+            | State::Tombstone { .. } => None,
+        };
+        Some(tombstone.and_then(|keep| keep.end(expires)).unwrap_or(expires))
+    }
+
+    /// The effect of time on this record at `time`.
+    pub fn expired(&self, time: impl Into<ExpiryTime>) -> Expiry {
+        let ExpiryTime { at: now, deletes } = time.into();
         match &self.state {
             State::Final { answer, completed, expires: Some(at), tombstone } if *at <= now => {
                 let expires = tombstone.end(*at);
-                if expires.is_some_and(|end| end <= now) {
+                if deletes && expires.is_some_and(|end| end <= now) {
                     return Expiry::Forget;
                 }
                 let status = answer.status();
@@ -269,14 +286,16 @@ impl Record {
                 Expiry::Bury(Box::new(self.next(state, now)))
             }
             State::Tombstone { expires: Some(at), .. } | State::Released { expires: Some(at) }
-                if *at <= now =>
+                if *at <= now && deletes =>
             {
                 Expiry::Forget
             }
             State::Item { ledger, expires: Some(at), tombstone } if *at <= now => {
-                let Some(keep) = tombstone else { return Expiry::Forget };
+                let Some(keep) = tombstone else {
+                    return if deletes { Expiry::Forget } else { Expiry::Keep };
+                };
                 let expires = keep.end(*at);
-                if expires.is_some_and(|end| end <= now) {
+                if deletes && expires.is_some_and(|end| end <= now) {
                     return Expiry::Forget;
                 }
                 let ledger = Box::new(ledger.bare());

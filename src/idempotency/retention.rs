@@ -25,6 +25,22 @@ impl Keep {
     }
 }
 
+/// The time by which records expire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpiryTime {
+    /// Time reached: a record whose end is not later is due.
+    pub at: Timestamp,
+    /// Records may be deleted. While they may not, because the clock may be wrong, a key past its
+    /// tombstone reads as a tombstone.
+    pub deletes: bool,
+}
+
+impl From<Timestamp> for ExpiryTime {
+    fn from(at: Timestamp) -> Self {
+        Self { at, deletes: true }
+    }
+}
+
 /// Retention of the answers and tombstones of a route's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {

@@ -13,6 +13,7 @@ use tokio::sync::broadcast;
 use super::watch::Watch;
 use crate::clock::Timestamp;
 use crate::idempotency::record::Nonce;
+use crate::idempotency::retention::ExpiryTime;
 use crate::idempotency::{Record, RecordId};
 
 /// Future of the port; boxed, because stores are used as `dyn Store`.
@@ -106,8 +107,14 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The selected records in the order of their ids, or of their expiry for `expired_at`.
     fn list(&self, query: Query) -> StoreFuture<'_, Vec<(RecordId, Record)>>;
 
-    /// The store's time, in which retention is counted.
+    /// The store's time, with which records are stamped.
     fn now(&self) -> Timestamp;
+
+    /// The time by which records expire: the store's time, unless the store knows that its clock
+    /// was set or may be wrong.
+    fn expiry_time(&self) -> ExpiryTime {
+        self.now().into()
+    }
 
     /// Identity of this store.
     fn identity(&self) -> &Identity;

@@ -10,10 +10,10 @@ use super::query::Filters;
 use super::view::{StateName, current, summary};
 use crate::admin::error::ApiError;
 use crate::admin::state::AdminState;
-use crate::clock::Timestamp;
 use crate::config::Mode;
 use crate::idempotency::id::subject_digest;
 use crate::idempotency::key::Scope;
+use crate::idempotency::retention::ExpiryTime;
 use crate::idempotency::{Record, RecordId, TenantId};
 use crate::items;
 use crate::store::Query;
@@ -42,14 +42,14 @@ pub(super) async fn list(state: &AdminState, filters: &Filters) -> Result<Value,
         if page.is_empty() {
             break None;
         }
-        let now = state.store.now();
+        let time = state.store.expiry_time();
         for (id, record) in page {
             // Ids of one tenant begin with a byte of its own, and stand together.
             if filters.tenant.is_some_and(|tenant| id.shard() > tenant.as_bytes()[0]) {
                 break 'reading None;
             }
             (after, read) = (Some(id), read + 1);
-            records.extend(matching(filters, &id, record, now));
+            records.extend(matching(filters, &id, record, time));
             if records.len() == filters.limit {
                 break 'reading after;
             }
@@ -83,19 +83,19 @@ async fn by_key(
     ids.sort_unstable();
     ids.dedup();
     let found = state.store.get_many(&ids).await.map_err(|error| ApiError::unread(&error))?;
-    let now = state.store.now();
+    let time = state.store.expiry_time();
     let records: Vec<Value> = ids
         .iter()
         .zip(found)
-        .filter_map(|(id, record)| matching(filters, id, record?, now))
+        .filter_map(|(id, record)| matching(filters, id, record?, time))
         .take(filters.limit)
         .collect();
     Ok(json!({ "records": records, "next": null }))
 }
 
 /// The summary of a record that matches the filters.
-fn matching(filters: &Filters, id: &RecordId, record: Record, now: Timestamp) -> Option<Value> {
-    let record = current(record, now)?;
+fn matching(filters: &Filters, id: &RecordId, record: Record, time: ExpiryTime) -> Option<Value> {
+    let record = current(record, time)?;
     let is = |wanted: &Option<String>, text: &str| wanted.as_ref().is_none_or(|it| it == text);
     let subject = filters.subject.as_ref().map(|text| subject_digest(text, &record.tenant));
     let fits = is(&filters.key, &record.key)

@@ -52,7 +52,7 @@ enum Resolution {
 /// `GET /api/records/{id}`
 pub(super) async fn show(state: &AdminState, id: RecordId) -> Result<Value, ApiError> {
     let record = state.store.get(id).await.map_err(|error| ApiError::unread(&error))?;
-    let record = record.and_then(|record| view::current(record, state.store.now()));
+    let record = record.and_then(|record| view::current(record, state.store.expiry_time()));
     record.map(|record| detail(&id, &record)).ok_or_else(ApiError::no_record)
 }
 
@@ -152,7 +152,7 @@ async fn made(
     decide: impl FnMut(&AdminState, &Record) -> Result<Option<Record>, ApiError> + Send,
 ) -> Result<Value, ApiError> {
     let found = state.store.get(id).await.map_err(|error| ApiError::unread(&error))?;
-    let found = found.and_then(|record| view::current_as_it_is(record, state.store.now()));
+    let found = found.and_then(|record| view::current_as_it_is(record, state.store.expiry_time()));
     let record = found.ok_or_else(ApiError::no_record)?;
     let mut decision = OperatorDecision { state, id, record, decide, next: None, refused: None };
     let ended = advance(&*state.store, &mut decision).await;

@@ -4,10 +4,11 @@
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 
-use crate::clock::{Timestamp, rfc3339};
+use crate::clock::rfc3339;
 use crate::idempotency::history::HistoryEntry;
 use crate::idempotency::ledger::Fulfillment;
 use crate::idempotency::record::{Expiry, StoredResponse};
+use crate::idempotency::retention::ExpiryTime;
 use crate::idempotency::{Answer, Ledger, Record, RecordId, State};
 
 /// The state of a record, as named in the API.
@@ -80,19 +81,19 @@ impl StateName {
     }
 }
 
-/// The record as stored, unless absent at `now`.
-pub(super) fn current_as_it_is(record: Record, now: Timestamp) -> Option<Record> {
-    let there = record.state != State::SerializeLock && record.expired(now) != Expiry::Forget;
+/// The record as stored, unless absent at `time`.
+pub(super) fn current_as_it_is(record: Record, time: ExpiryTime) -> Option<Record> {
+    let there = record.state != State::SerializeLock && record.expired(time) != Expiry::Forget;
     there.then_some(record)
 }
 
-/// The record in effect at `now`; `None`: absent. Locks of `serialize_by` describe no request and
+/// The record in effect at `time`; `None`: absent. Locks of `serialize_by` describe no request and
 /// are never shown.
-pub(super) fn current(record: Record, now: Timestamp) -> Option<Record> {
+pub(super) fn current(record: Record, time: ExpiryTime) -> Option<Record> {
     if record.state == State::SerializeLock {
         return None;
     }
-    match record.expired(now) {
+    match record.expired(time) {
         Expiry::Keep => Some(record),
         Expiry::Bury(buried) => Some(*buried),
         Expiry::Forget => None,

@@ -77,7 +77,7 @@ impl Claiming<'_> {
     async fn read_records(&mut self) -> Result<(), Problem> {
         let Start { input, records, plan, .. } = &mut self.start;
         *records = ledger::read(self.gateway, &input.ids).await?;
-        *plan = ledger::plan(&input.batch, records, self.gateway.store.now());
+        *plan = ledger::plan(&input.batch, records, self.gateway.store.expiry_time());
         Ok(())
     }
 

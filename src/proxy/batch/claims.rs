@@ -11,7 +11,7 @@ use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::ledger::{Doubt, ItemOutcome, Ledger, LedgerError};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::Nonce;
-use crate::idempotency::retention::Retention;
+use crate::idempotency::retention::{ExpiryTime, Retention};
 use crate::idempotency::{Record, RecordId, State};
 use crate::items::BatchPlan;
 use crate::nonce;
@@ -81,9 +81,10 @@ pub(crate) async fn claim(
     (plan, records): (&BatchPlan, &Records),
 ) -> Result<ClaimResult, Problem> {
     let retention = mode.record.retention;
-    let now = gateway.store.now();
+    let (now, expiry) = (gateway.store.now(), gateway.store.expiry_time());
     let draft = ItemDraft {
         now,
+        expiry,
         retention,
         attempt: nonce::bytes(),
         owner: gateway.store.owner(),
@@ -93,7 +94,7 @@ pub(crate) async fn claim(
     let mut changes = Vec::with_capacity(records.len());
     for (at, units) in plan.sent() {
         let existing = records[at].as_deref();
-        let fresh = existing.is_none_or(|existing| forgotten(existing, now));
+        let fresh = existing.is_none_or(|existing| forgotten(existing, expiry));
         let fingerprint = if fresh { input.fingerprint(mode, at) } else { None };
         let record = draft.record(input, at, units, existing, fingerprint).map_err(|error| {
             tracing::error!(
@@ -137,6 +138,7 @@ pub(crate) async fn claim(
 /// Fields shared by the records of an attempt.
 struct ItemDraft<'a> {
     now: Timestamp,
+    expiry: ExpiryTime,
     retention: Retention,
     attempt: [u8; 16],
     owner: [u8; 16],
@@ -155,7 +157,7 @@ impl ItemDraft<'_> {
     ) -> Result<Record, LedgerError> {
         let (now, attempt, owner) = (self.now, self.attempt, self.owner);
         if let Some((record, ledger)) = existing
-            .filter(|record| !forgotten(record, now))
+            .filter(|record| !forgotten(record, self.expiry))
             .and_then(|record| Some((record, record.ledger()?)))
         {
             let next = record.with_ledger(ledger.claim(units)?, self.retention, now);
@@ -344,9 +346,9 @@ impl ClaimedItems {
         self.locks.clear();
     }
 
-    /// The store's time.
-    pub(crate) fn now(&self) -> Timestamp {
-        self.gateway.store.now()
+    /// The time by which records expire.
+    pub(crate) fn expiry_time(&self) -> ExpiryTime {
+        self.gateway.store.expiry_time()
     }
 
     /// Number of claimed items.

@@ -16,12 +16,12 @@ use super::envelope::{self, KeptEnvelope};
 use super::ledger::{Records, as_reported};
 use super::read::BatchInput;
 use super::response;
-use crate::clock::Timestamp;
 use crate::config::ItemsMode;
 use crate::failpoint::{self, Point};
 use crate::idempotency::ledger::{Doubt, ItemOutcome};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::outcome::Verdict as StatusVerdict;
+use crate::idempotency::retention::ExpiryTime;
 use crate::idempotency::{RecordId, TenantId};
 use crate::items::{self, BatchOutcome, BatchPlan, ResponseShape, join};
 use crate::problem::{Disposition, Problem};
@@ -217,7 +217,7 @@ impl ItemsCall<'_> {
             held,
             &joined,
             (recorded, released),
-            claimed.now(),
+            claimed.expiry_time(),
         ));
     }
 
@@ -250,14 +250,14 @@ impl ItemsCall<'_> {
         held: Option<Reservation>,
         joined: &BatchOutcome,
         (recorded, released): (Recorded, bool),
-        now: Timestamp,
+        time: ExpiryTime,
     ) -> AnswerResult {
         let Recorded { records: recorded_now, durable } = recorded;
         if joined.shape == ResponseShape::Unreadable {
             // The client may understand the answer even if the gateway cannot.
             return Ok(response::as_it_came(head, body.clone(), held));
         }
-        if let Cow::Owned(reported) = as_reported(&self.records, now) {
+        if let Cow::Owned(reported) = as_reported(&self.records, time) {
             self.records = reported;
         }
         // Records from this attempt's own outcome are reported unchanged.

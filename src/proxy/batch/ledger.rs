@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::clock::Timestamp;
 use crate::idempotency::record::Expiry;
+use crate::idempotency::retention::ExpiryTime;
 use crate::idempotency::{Record, RecordId};
 use crate::items::{self, Batch, BatchPlan};
 use crate::problem::Problem;
@@ -38,12 +38,12 @@ pub(crate) fn unread(ids: &[RecordId]) -> Records {
 }
 
 /// Plans a batch from the records of its items.
-pub(crate) fn plan(batch: &Batch, records: &Records, now: Timestamp) -> BatchPlan {
+pub(crate) fn plan(batch: &Batch, records: &Records, time: ExpiryTime) -> BatchPlan {
     let existing: Vec<Option<items::ExistingItem<'_>>> = records
         .iter()
         .map(|record| {
             let record = record.as_deref()?;
-            if forgotten(record, now) {
+            if forgotten(record, time) {
                 return None;
             }
             let fingerprint = &record.fingerprint;
@@ -56,20 +56,20 @@ pub(crate) fn plan(batch: &Batch, records: &Records, now: Timestamp) -> BatchPla
 /// The records as reported to clients: after the end of the retention only the quantities, whether
 /// or not the expiry task has already trimmed the record. Claims are based on the untrimmed
 /// records.
-pub(crate) fn as_reported(records: &Records, now: Timestamp) -> Cow<'_, Records> {
-    let due = |record: &Arc<Record>| record.expires().is_some_and(|at| at <= now);
+pub(crate) fn as_reported(records: &Records, time: ExpiryTime) -> Cow<'_, Records> {
+    let due = |record: &Arc<Record>| record.expires().is_some_and(|at| at <= time.at);
     if !records.iter().flatten().any(due) {
         return Cow::Borrowed(records);
     }
-    let reported = |record: &Arc<Record>| match record.expired(now) {
+    let reported = |record: &Arc<Record>| match record.expired(time) {
         Expiry::Bury(next) => next.into(),
         Expiry::Keep | Expiry::Forget => record.clone(),
     };
     Cow::Owned(records.iter().map(|record| record.as_ref().map(reported)).collect())
 }
 
-pub(crate) fn forgotten(record: &Record, now: Timestamp) -> bool {
-    record.expired(now) == Expiry::Forget
+pub(crate) fn forgotten(record: &Record, time: ExpiryTime) -> bool {
+    record.expired(time) == Expiry::Forget
 }
 
 pub(crate) fn unavailable(error: &StoreError) -> Problem {

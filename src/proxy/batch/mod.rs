@@ -66,7 +66,7 @@ pub(crate) async fn exchange(
             true => ledger::read(gateway, &input.ids).await?,
             false => ledger::unread(&input.ids),
         };
-        let plan = ledger::plan(&input.batch, &records, gateway.store.now());
+        let plan = ledger::plan(&input.batch, &records, gateway.store.expiry_time());
         let sending = match plan.decision() {
             BatchDecision::Reused { item } => return reused(mode, &mut input, &records, item),
             BatchDecision::Replay => return replay(gateway, mode, &input, &records, dropped),

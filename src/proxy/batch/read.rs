@@ -60,9 +60,11 @@ pub(crate) async fn read(
     let named = borrowed(&parameters);
     let request = BatchRequest { tenant: &tenant, parameters: &named, body: &body };
     let verbatim = verbatim(&route.name, &request);
-    if let Some(merged) =
-        gateway.batch_replies.get(&verbatim, gateway.store.now(), gateway.cache.generation())
-    {
+    if let Some(merged) = gateway.batch_replies.get(
+        &verbatim,
+        gateway.store.expiry_time().at,
+        gateway.cache.generation(),
+    ) {
         return Ok(BatchRead::Cached(merged));
     }
     let document = match Document::parse(&body) {

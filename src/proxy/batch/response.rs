@@ -216,7 +216,7 @@ pub(crate) fn replay(
     records: &Records,
     generation: u64,
 ) -> AnswerResult {
-    let records = &*as_reported(records, gateway.store.now());
+    let records = &*as_reported(records, gateway.store.expiry_time());
     let memory = memory(gateway, records)?;
     if let Some(merged) = done(mode, &input.batch, records, generation) {
         gateway.batch_replies.put(input.verbatim, merged.clone());

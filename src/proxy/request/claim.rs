@@ -109,7 +109,8 @@ impl Claimed {
                 }
                 other => other,
             };
-            let decision = decide(winner.as_deref(), &record.fingerprint, gateway.store.now());
+            let decision =
+                decide(winner.as_deref(), &record.fingerprint, gateway.store.expiry_time());
             match decision {
                 Decision::Forward { replacing } => {
                     expect = replacing;

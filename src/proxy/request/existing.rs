@@ -33,7 +33,7 @@ pub(crate) async fn without_a_claim(
     let Some(found) = found.filter(|found| found.attempt != claim.attempt) else {
         return unavailable(error);
     };
-    match decide(Some(&found), &claim.fingerprint, gateway.store.now()) {
+    match decide(Some(&found), &claim.fingerprint, gateway.store.expiry_time()) {
         Decision::Forward { .. } => unavailable(error),
         decision => reply_for(gateway, id, Some((&found, dropped)), decision).await,
     }
@@ -66,7 +66,7 @@ pub(crate) async fn lookup(
         Ok(record) => record?,
         Err(error) => return Some(unavailable(&error)),
     };
-    match decide(Some(&record), fingerprint, gateway.store.now()) {
+    match decide(Some(&record), fingerprint, gateway.store.expiry_time()) {
         Decision::Forward { .. } => None,
         decision => Some(reply_for(gateway, id, Some((&record, dropped)), decision).await),
     }
@@ -128,7 +128,7 @@ pub(crate) async fn settled_by_other(
     own: &Record,
 ) -> Reply {
     let winner = existing.map(|(record, _)| record);
-    match decide(winner, &own.fingerprint, gateway.store.now()) {
+    match decide(winner, &own.fingerprint, gateway.store.expiry_time()) {
         Decision::Forward { .. } => Reply::Unknown,
         other => reply_for(gateway, id, existing, other).await,
     }

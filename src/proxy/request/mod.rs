@@ -190,7 +190,7 @@ fn remembered(
             compared.fingerprint(&request.tenant)
         }
     };
-    match decide(Some(record), &fingerprint, gateway.store.now()) {
+    match decide(Some(record), &fingerprint, gateway.store.expiry_time()) {
         // A cached record was already delivered before.
         Decision::Replay { response, expires, recovered: _ } => {
             let header = &mode.duplicates.replayed_header;

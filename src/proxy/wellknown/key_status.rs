@@ -7,6 +7,7 @@ use crate::clock::{Timestamp, rfc3339};
 use crate::config::{Mode, RouteConfig};
 use crate::idempotency::key::{Key, KeyError, KeyRules, KeySource, Scope, any_text};
 use crate::idempotency::ledger::Fulfillment;
+use crate::idempotency::retention::ExpiryTime;
 use crate::idempotency::{Ledger, Record, RecordId, State, TenantId};
 use crate::items;
 use crate::problem::{Problem, Slug};
@@ -38,8 +39,10 @@ pub(crate) async fn status(
             tracing::error!(%error, "the status of a key could not be read from the store");
             reply::store_unavailable()
         })?;
-        if let Some(record) = record.filter(|record| !forgotten(record, gateway.store.now())) {
-            return Ok(status_document(&record, gateway.store.now()));
+        if let Some(record) =
+            record.filter(|record| !forgotten(record, gateway.store.expiry_time()))
+        {
+            return Ok(status_document(&record, gateway.store.expiry_time().at));
         }
     }
     if refused && !named {
@@ -88,9 +91,9 @@ fn key_for(rules: &KeyRules, headers: &HeaderMap) -> Result<Key, KeyError> {
 }
 
 /// Returns true if a record counts as absent for clients.
-fn forgotten(record: &Record, now: Timestamp) -> bool {
+fn forgotten(record: &Record, time: ExpiryTime) -> bool {
     matches!(record.state, State::Released { .. })
-        || record.expired(now) == crate::idempotency::record::Expiry::Forget
+        || record.expired(time) == crate::idempotency::record::Expiry::Forget
 }
 
 fn status_document(record: &Record, now: Timestamp) -> Value {

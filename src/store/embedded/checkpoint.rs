@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
+use super::clock::StoreClock;
 use super::compaction::Compactor;
 use super::disk::Disk;
 use super::health::Health;
@@ -145,6 +146,7 @@ pub(super) struct Checkpointer {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) memtable: Arc<Memtable>,
     pub(super) health: Arc<Health>,
+    pub(super) clock: Arc<StoreClock>,
     pub(super) compactor: Compactor,
 }
 
@@ -170,7 +172,7 @@ impl Checkpointer {
         let dirty: Vec<_> = dirty.collect();
         self.wait_for_compaction();
         failpoint::point(Point::BeforeCheckpoint);
-        ingest(&self.table, &*self.disk, &dirty, frame)?;
+        ingest(&self.table, &*self.disk, &dirty, (frame, self.clock.state()))?;
         failpoint::point(Point::AfterCheckpoint);
         for record in &dirty {
             self.memtable.checkpointed(record, number);

@@ -5,7 +5,7 @@
 //! the moment of a crash.
 
 use super::disk::{Disk, RunEntry};
-use super::layout::{DirtyRecord, MARKER, Marker, TableKey, index_differences};
+use super::layout::{ClockState, DirtyRecord, MARKER, Marker, TableKey, index_differences};
 use super::table::Table;
 
 /// Adds records, sorted by id, to the table, durably and together with the checkpoint marker.
@@ -13,10 +13,10 @@ pub(super) fn ingest(
     table: &Table,
     disk: &dyn Disk,
     records: &[DirtyRecord],
-    frame: u64,
+    (frame, clock): (u64, ClockState),
 ) -> Result<(), String> {
     let mut indexes = Vec::new();
-    let mut marker = Marker { frame, ..table.marker()? };
+    let mut marker = Marker { frame, clock, ..table.marker()? };
     for record in records {
         let current = record.current.as_ref().map(|encoded| encoded.head);
         index_differences(&record.id, record.stored, current, |key, added| {

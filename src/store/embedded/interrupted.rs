@@ -1,10 +1,10 @@
 //! Calls interrupted by the end of the last process: marked unknown, durably, before any read.
 
+use super::clock::StoreClock;
 use super::disk::Disk;
 use super::ingest::ingest;
 use super::layout::{DirtyRecord, IndexedRecord, Keyspace, TableKey};
 use super::table::{Table, unreadable};
-use crate::clock::Timestamp;
 use crate::idempotency::RecordId;
 use crate::idempotency::outcome::UnknownReason;
 use crate::store::StoreError;
@@ -36,13 +36,14 @@ pub struct Recovered {
 pub(super) fn lose_in_flight(
     table: &Table,
     disk: &dyn Disk,
-    now: Timestamp,
+    clock: &StoreClock,
 ) -> Result<Recovered, StoreError> {
     // The table contains all frames of the log, before and after this step.
     let frame = table.marker().map_err(StoreError::Unavailable)?.frame;
+    let now = clock.now();
     let commit = |lost: &mut Vec<DirtyRecord>| {
         // Entries of the index `open` are in the order of the ids.
-        ingest(table, disk, lost, frame).map_err(StoreError::Unavailable)?;
+        ingest(table, disk, lost, (frame, clock.state())).map_err(StoreError::Unavailable)?;
         lost.clear();
         Ok::<(), StoreError>(())
     };

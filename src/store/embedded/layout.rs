@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! 00 · "identity"                       schema u32 · store id [16] · created u64
-//! 00 · "marker"                         frame u64 · records u64
+//! 00 · "marker"                         frame u64 · records u64 · newest, longest, lag, lag left
 //! 01 · record id [16]                   open: the record is in flight or unknown
 //! 02 · expiry u64, big endian · id      expiry
 //! 03 · subject digest [16] · id         subject
@@ -113,20 +113,51 @@ pub(super) struct Marker {
     pub(super) frame: u64,
     /// Number of records in the table.
     pub(super) records: u64,
+    /// The store's clock at that time.
+    pub(super) clock: ClockState,
+}
+
+/// State of the store's clock, for the next process. Durations are in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ClockState {
+    /// Newest time with which a record may be stamped.
+    pub(super) newest: Timestamp,
+    /// Longest retention of a record, tombstone included.
+    pub(super) longest: u64,
+    /// Difference between stamps and the time of expiry, after a step forward of the clock.
+    pub(super) lag: u64,
+    /// Time for which the difference lasts.
+    pub(super) lag_left: u64,
+}
+
+impl Default for ClockState {
+    fn default() -> Self {
+        Self { newest: Timestamp::from_millis(0), longest: 0, lag: 0, lag_left: 0 }
+    }
 }
 
 impl Marker {
-    pub(super) fn encode(&self) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&self.frame.to_le_bytes());
-        bytes[8..].copy_from_slice(&self.records.to_le_bytes());
+    pub(super) fn encode(&self) -> [u8; 48] {
+        let Self { frame, records, clock } = *self;
+        let ClockState { newest, longest, lag, lag_left } = clock;
+        let mut bytes = [0; 48];
+        let numbers = [frame, records, newest.as_millis(), longest, lag, lag_left];
+        for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
         bytes
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; 16] = bytes.try_into().ok()?;
-        let number = |at: usize| Some(u64::from_le_bytes(*bytes[at..].first_chunk()?));
-        Some(Self { frame: number(0)?, records: number(8)? })
+        let bytes: &[u8; 48] = bytes.try_into().ok()?;
+        let number = |at: usize| Some(u64::from_le_bytes(*bytes[8 * at..].first_chunk()?));
+        let clock = ClockState {
+            newest: Timestamp::from_millis(number(2)?),
+            longest: number(3)?,
+            lag: number(4)?,
+            lag_left: number(5)?,
+        };
+        Some(Self { frame: number(0)?, records: number(1)?, clock })
     }
 }
 

@@ -26,6 +26,7 @@
 //! The meaning of records is defined in `idempotency`. For operators: `docs/store.md`.
 
 mod checkpoint;
+mod clock;
 mod compaction;
 mod disk;
 mod error;
@@ -63,6 +64,7 @@ pub use self::interrupted::Recovered;
 pub use self::open::DirectoryOptions;
 
 use self::checkpoint::{Checkpointer, Checkpoints};
+use self::clock::StoreClock;
 use self::compaction::Compactor;
 use self::disk::{Disk, FileSystem, Space};
 use self::health::Health;
@@ -76,8 +78,9 @@ use self::table::Table;
 use self::writer::{PendingChanges, QueuedChange, StoreWriter, SwapRequest};
 use super::codec::{Codec, Head};
 use super::{Change, Identity, NamesDocument, Query, Store, StoreError, StoreFuture, Swap};
-use crate::clock::{self, Timestamp};
+use crate::clock::Timestamp;
 use crate::idempotency::record::Nonce;
+use crate::idempotency::retention::ExpiryTime;
 use crate::idempotency::{Record, RecordId};
 
 /// Maximum number of compare-and-swaps in the writer's queue; further ones wait for capacity.
@@ -97,6 +100,7 @@ pub struct Embedded {
     memtable: Arc<Memtable>,
     health: Arc<Health>,
     names: Arc<NamesFile>,
+    clock: Arc<StoreClock>,
     queue: Option<mpsc::Sender<SwapRequest>>,
     replies: ReplyTask,
     writer: Option<JoinHandle<()>>,
@@ -131,7 +135,10 @@ impl Embedded {
         let path = &options.path;
         let unwritable = |error| OpenError::Unwritable { path: path.clone(), error };
         let OpenedStore { table, wal, identity, created } = open::open(options, &*disk)?;
-        let recovered = interrupted::lose_in_flight(&table, &*disk, clock::now());
+        let damaged = |reason| OpenError::Damaged { path: path.clone(), reason };
+        let marker = table.marker().map_err(damaged)?;
+        let clock = Arc::new(StoreClock::start(marker.clock, identity.created));
+        let recovered = interrupted::lose_in_flight(&table, &*disk, &clock);
         let recovered =
             recovered.map_err(|error| unwritable(io::Error::other(error.to_string())))?;
         let health = Arc::new(Health::new(space, path.clone()));
@@ -142,6 +149,7 @@ impl Embedded {
             disk: disk.clone(),
             memtable: memtable.clone(),
             health: health.clone(),
+            clock: clock.clone(),
             compactor: compactor.map_err(unwritable)?,
         };
         let checkpoints = Checkpoints::start(checkpointer, wal.last()).map_err(unwritable)?;
@@ -173,6 +181,7 @@ impl Embedded {
             table,
             memtable,
             health,
+            clock,
             queue: Some(queue),
             replies: reply_task,
             writer: Some(writer.map_err(unwritable)?),
@@ -214,6 +223,9 @@ impl Store for Embedded {
     /// even if the future is dropped.
     fn swap(&self, changes: Vec<Change>) -> StoreFuture<'_, Swap> {
         self.replies.run();
+        for record in changes.iter().filter_map(|change| change.put.as_deref()) {
+            self.clock.observe(record);
+        }
         let (reply, result) = oneshot::channel();
         let request = SwapRequest { changes: encoded(&self.table.codec, &changes), reply };
         let queued = match self.queue() {
@@ -255,7 +267,11 @@ impl Store for Embedded {
     }
 
     fn now(&self) -> Timestamp {
-        clock::now()
+        self.clock.now()
+    }
+
+    fn expiry_time(&self) -> ExpiryTime {
+        self.clock.expiry_time()
     }
 
     fn identity(&self) -> &Identity {

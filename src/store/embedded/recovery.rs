@@ -10,9 +10,10 @@ use bytes::Bytes;
 
 use super::disk::Disk;
 use super::ingest::ingest;
-use super::layout::{DirtyRecord, IndexedRecord};
+use super::layout::{ClockState, DirtyRecord, IndexedRecord, decode};
 use super::table::Table;
 use super::wal::{self, Frame, Wal, WalContents};
+use crate::clock;
 use crate::idempotency::RecordId;
 use crate::idempotency::id::BuildIdHasher;
 use crate::store::codec::Head;
@@ -49,7 +50,8 @@ pub(super) fn recover(
         newest.extend(missing.frames.into_iter().flat_map(|frame| frame.changes));
         tracing::info!(frames, records = newest.len(), "recovered changes from the log");
         let dirty = dirty(table, newest)?;
-        ingest(table, disk, &dirty, last)
+        let clock = clock_after(table, marker.clock, &dirty);
+        ingest(table, disk, &dirty, (last, clock))
             .map_err(|reason| RecoveryError::Io(std::io::Error::other(reason)))?;
     }
     Wal::open(dir, salt, last, holds_last).map_err(RecoveryError::Io)
@@ -81,6 +83,20 @@ fn missing(contents: WalContents, marker: u64) -> Result<FrameSequence, String> 
         }
     }
     Ok(FrameSequence { frames, last, holds_last })
+}
+
+/// The state of the store's clock after these records. The process that wrote them ended without a
+/// checkpoint.
+fn clock_after(table: &Table, mut clock: ClockState, dirty: &[DirtyRecord]) -> ClockState {
+    for record in dirty {
+        let Some(current) = &record.current else { continue };
+        // A record that cannot be decoded says nothing; its key is refused.
+        let Ok(read) = decode(&table.codec, &record.id, &current.bytes) else { continue };
+        clock.newest = clock.newest.max(read.updated);
+        let period = read.end().map_or(0, |end| clock::millis(read.updated.until(end)));
+        clock.longest = clock.longest.max(period);
+    }
+    clock
 }
 
 /// The records of the log beside their state in the table, sorted by id.

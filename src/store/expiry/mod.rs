@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::port::{Change, Query, Store, StoreError, Swap};
-use crate::clock::Timestamp;
 use crate::idempotency::record::Expiry;
+use crate::idempotency::retention::ExpiryTime;
 use crate::shutdown::Shutdown;
 
 /// Records of one listing; each may hold an answer of `max_stored_body`.
@@ -63,8 +63,11 @@ pub async fn run(store: Arc<dyn Store>, mut shutdown: Shutdown) {
 pub async fn pass(store: &dyn Store, shutdown: &Shutdown) -> Result<Swept, StoreError> {
     let mut swept = Swept::default();
     while !shutdown.started() {
-        let now = store.now();
-        let (due, done) = page(store, now).await?;
+        let time = store.expiry_time();
+        if !time.deletes {
+            break;
+        }
+        let (due, done) = page(store, time).await?;
         swept.buried += done.buried;
         swept.forgotten += done.forgotten;
         // After a page without any change the next listing would return the same page.
@@ -76,14 +79,14 @@ pub async fn pass(store: &dyn Store, shutdown: &Shutdown) -> Result<Swept, Store
 }
 
 /// Expires one page of due records. Returns their number and the changes made.
-async fn page(store: &dyn Store, now: Timestamp) -> Result<(usize, Swept), StoreError> {
-    let due = Query { expired_at: Some(now), limit: PAGE, ..Query::default() };
+async fn page(store: &dyn Store, time: ExpiryTime) -> Result<(usize, Swept), StoreError> {
+    let due = Query { expired_at: Some(time.at), limit: PAGE, ..Query::default() };
     let records = store.list(due).await?;
     let count = records.len();
     let mut swaps = Vec::with_capacity(count);
     for (id, record) in records {
         let expect = Some(record.version);
-        let (change, done) = match record.expired(now) {
+        let (change, done) = match record.expired(time) {
             Expiry::Keep => continue,
             Expiry::Bury(tombstone) => (
                 Change { id, expect, put: Some(Arc::from(tombstone)) },
@@ -117,7 +120,7 @@ async fn page(store: &dyn Store, now: Timestamp) -> Result<(usize, Swept), Store
 
 /// Time until the next record is due, within the limits of a pause.
 async fn next(store: &dyn Store) -> Result<Duration, StoreError> {
-    let now = store.now();
+    let now = store.expiry_time().at;
     let soon = Some(now.saturating_add(LATEST));
     let query = Query { expired_at: soon, limit: 1, ..Query::default() };
     let first = store.list(query).await?;

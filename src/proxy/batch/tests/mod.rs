@@ -217,9 +217,9 @@ fn what_has_expired_is_told_as_it_will_be_kept_before_the_sweeper_has_been_there
     let record = Arc::new(claim(1).with_ledger(ledger, retention, T0));
     let records = vec![Some(record.clone()), None];
     let end = record.expires().unwrap();
-    let before = as_reported(&records, Timestamp::from_millis(end.as_millis() - 1));
+    let before = as_reported(&records, Timestamp::from_millis(end.as_millis() - 1).into());
     assert_eq!(*before, records);
-    let after = as_reported(&records, end);
+    let after = as_reported(&records, end.into());
     let reported = after[0].as_deref().unwrap();
     assert_eq!(reported.expires(), hour.end(end));
     let ledger = reported.ledger().unwrap();
