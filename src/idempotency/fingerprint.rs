@@ -1,7 +1,6 @@
 //! The fingerprint: a digest of the parts of a request that must not change between requests with
 //! the same key.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -10,8 +9,10 @@ use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::preimage::{PreimageMatcher, PreimageSink, field, lower_case, optional};
+use super::select::Piece;
+pub use super::select::Select;
 use super::tenant::TenantId;
-use crate::json::{Document, JsonType, Pointer};
+use crate::json::Document;
 
 /// Top-level members with a digest of their own. Bodies with more members are still compared
 /// whole; only the list of differences stops here.
@@ -94,33 +95,6 @@ pub enum BodyCompare {
     Json,
     /// Byte for byte.
     Raw,
-}
-
-/// Compared parts of a JSON body.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Select {
-    /// The whole body.
-    All,
-    /// Only the named parts.
-    Include(Vec<Pointer>),
-    /// All but the named parts.
-    Exclude(Vec<Pointer>),
-}
-
-impl Select {
-    /// The selection in its canonical order: the order of a list of pointers has no meaning.
-    fn sorted(self) -> Self {
-        let sort = |mut pointers: Vec<Pointer>| {
-            pointers.sort_by_cached_key(Pointer::to_string);
-            pointers
-        };
-        match self {
-            Self::All => Self::All,
-            Self::Include(pointers) => Self::Include(sort(pointers)),
-            Self::Exclude(pointers) if pointers.is_empty() => Self::All,
-            Self::Exclude(pointers) => Self::Exclude(sort(pointers)),
-        }
-    }
 }
 
 /// The exact bytes of a request: two requests with equal bytes agree in everything that
@@ -291,13 +265,6 @@ pub struct Preimage {
     members: Vec<Piece>,
 }
 
-/// The place of a top-level member in the text of a [`Preimage`].
-#[derive(Debug)]
-struct Piece {
-    name: Range<usize>,
-    whole: Range<usize>,
-}
-
 impl Preimage {
     /// The fingerprint, with a short digest for each top-level member.
     pub fn fingerprint(&self, tenant: &TenantId) -> Fingerprint {
@@ -333,7 +300,7 @@ impl Fingerprint {
         self.is_made_of(&other.digest, &other.verbatim, other.rule)
     }
 
-    /// As [`Self::is_same_request`], from the parts of the other fingerprint.
+    /// Reports the same as [`Self::is_same_request`] for the parts of another fingerprint.
     pub fn is_made_of(&self, digest: &[u8; 32], verbatim: &[u8; 32], rule: RuleId) -> bool {
         // Under one rule the digest decides alone: a compared header may differ where the bytes
         // of the verbatim digest are equal.
@@ -361,81 +328,6 @@ impl Fingerprint {
         names.sort_unstable();
         names
     }
-}
-
-impl Select {
-    /// Appends the compared parts of the document and the places of its top-level members.
-    /// Returns false when a member name is repeated within an object, because such a body cannot
-    /// be compared as JSON.
-    fn canonical(
-        &self,
-        document: &Document<'_>,
-        text: &mut Vec<u8>,
-        pieces: &mut Vec<Piece>,
-    ) -> bool {
-        match self {
-            Self::All => whole(document, &[], text, pieces),
-            Self::Exclude(pointers) => {
-                let found = pointers.iter().filter_map(|pointer| document.find(pointer));
-                let skip: Vec<usize> = found.map(|value| value.place()).collect();
-                whole(document, &skip, text, pieces)
-            }
-            Self::Include(pointers) => {
-                !document.has_duplicates()
-                    && pointers.iter().all(|pointer| {
-                        let name = pointer.tokens().first().map_or("", String::as_str);
-                        member(text, pieces, name, |text| match document.find(pointer) {
-                            Some(value) => {
-                                text.push(1);
-                                value.canonical(text, &[])
-                            }
-                            None => {
-                                text.push(0);
-                                true
-                            }
-                        })
-                    })
-            }
-        }
-    }
-}
-
-/// Appends the whole document without the values at the places in `skip`.
-fn whole(
-    document: &Document<'_>,
-    skip: &[usize],
-    text: &mut Vec<u8>,
-    pieces: &mut Vec<Piece>,
-) -> bool {
-    let root = document.root();
-    if root.kind() != JsonType::Object || skip.contains(&root.place()) {
-        return skip.contains(&root.place()) || root.canonical(text, skip);
-    }
-    let Some(members) = root.sorted_members() else { return false };
-    text.push(b'{');
-    let counted = members.iter().filter(|(_, value)| !skip.contains(&value.place()));
-    for (name, value) in counted {
-        if !member(text, pieces, name, |text| value.canonical(text, skip)) {
-            return false;
-        }
-    }
-    text.push(b'}');
-    true
-}
-
-/// Appends a member's name, then its value by `append`, and records their places.
-fn member(
-    text: &mut Vec<u8>,
-    pieces: &mut Vec<Piece>,
-    name: &str,
-    append: impl FnOnce(&mut Vec<u8>) -> bool,
-) -> bool {
-    let start = text.len();
-    field(text, name.as_bytes());
-    let named = text.len();
-    let appended = append(text);
-    pieces.push(Piece { name: named - name.len()..named, whole: start..text.len() });
-    appended
 }
 
 /// The media type without its parameters, as written.

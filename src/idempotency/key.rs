@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName};
 
-use super::structured_field::{Parameters, string_item};
+use super::structured_field::{ParameterSyntax, StringError, string_item};
 use crate::json::Pointer;
 
 /// A client's idempotency key: 1 to `max_length` visible ASCII characters.
@@ -129,6 +129,16 @@ pub enum KeyError {
     Unreadable,
 }
 
+impl From<StringError> for KeyError {
+    fn from(error: StringError) -> Self {
+        match error {
+            StringError::Several => Self::Several,
+            StringError::Characters => Self::Characters,
+            StringError::Syntax => Self::Syntax,
+        }
+    }
+}
+
 impl KeyRules {
     /// The key in the request's headers; `name` is [`KeySource::Header`]'s.
     ///
@@ -151,8 +161,8 @@ impl KeyRules {
         let line = line.trim_ascii();
         if line.first() == Some(&b'"') {
             let parameters = match self.syntax {
-                Syntax::Any => Parameters::Ignored,
-                Syntax::Strict => Parameters::WellFormed,
+                Syntax::Any => ParameterSyntax::Ignored,
+                Syntax::Strict => ParameterSyntax::WellFormed,
             };
             return self.check(string_item(line, parameters)?);
         }
@@ -201,7 +211,7 @@ impl KeyRules {
 pub fn any_text(line: &[u8]) -> Result<String, KeyError> {
     let line = line.trim_ascii();
     let text = match line.first() {
-        Some(b'"') => string_item(line, Parameters::Ignored)?,
+        Some(b'"') => string_item(line, ParameterSyntax::Ignored)?,
         Some(_) | None => line.to_vec(),
     };
     if text.is_empty() {

@@ -17,6 +17,7 @@ pub mod outcome;
 pub(crate) mod preimage;
 pub mod record;
 pub mod retention;
+mod select;
 pub mod settle;
 mod structured_field;
 pub mod tenant;

@@ -1,34 +1,46 @@
 //! The String of RFC 9651 with its parameters, as far as keys need it.
 
-use super::key::KeyError;
-
 /// Treatment of the parameters behind a string. They never decide about a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Parameters {
+pub(super) enum ParameterSyntax {
     /// Ignored, as far as they do not make the item a list.
     Ignored,
     /// Refused when they are not well formed.
     WellFormed,
 }
 
+/// The reason why a line is no such string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StringError {
+    /// The line is a list.
+    Several,
+    /// The string has a control character or a non-ASCII byte.
+    Characters,
+    /// The string or a parameter is not well formed.
+    Syntax,
+}
+
 /// The value of an Item that is a String (section 3.3.3, parsed as in section 4.2.5). `line` begins
 /// with the quotation mark.
-pub(super) fn string_item(line: &[u8], parameters: Parameters) -> Result<Vec<u8>, KeyError> {
+pub(super) fn string_item(
+    line: &[u8],
+    parameters: ParameterSyntax,
+) -> Result<Vec<u8>, StringError> {
     let mut value = Vec::new();
     let rest = string(line, &mut value)?;
     if outside_quotes(rest).any(|byte| byte == b',') {
-        return Err(KeyError::Several);
+        return Err(StringError::Several);
     }
     let taken = match parameters {
-        Parameters::Ignored => rest.is_empty() || (rest[0] == b';' && rest.is_ascii()),
-        Parameters::WellFormed => are_parameters(rest),
+        ParameterSyntax::Ignored => rest.is_empty() || (rest[0] == b';' && rest.is_ascii()),
+        ParameterSyntax::WellFormed => are_parameters(rest),
     };
-    if taken { Ok(value) } else { Err(KeyError::Syntax) }
+    if taken { Ok(value) } else { Err(StringError::Syntax) }
 }
 
 /// Parses a string, appends its value, and gives what follows.
-fn string<'a>(line: &'a [u8], value: &mut Vec<u8>) -> Result<&'a [u8], KeyError> {
-    let inside = line.strip_prefix(b"\"").ok_or(KeyError::Syntax)?;
+fn string<'a>(line: &'a [u8], value: &mut Vec<u8>) -> Result<&'a [u8], StringError> {
+    let inside = line.strip_prefix(b"\"").ok_or(StringError::Syntax)?;
     // Hardly any key has something escaped in it: the bytes before that are taken in one piece.
     let plain = |byte: &u8| matches!(*byte, 0x20..=0x7e) && *byte != b'"' && *byte != b'\\';
     let end = inside.iter().position(|byte| !plain(byte)).unwrap_or(inside.len());
@@ -36,14 +48,14 @@ fn string<'a>(line: &'a [u8], value: &mut Vec<u8>) -> Result<&'a [u8], KeyError>
     let mut rest = inside[end..].iter();
     loop {
         match rest.next() {
-            None => return Err(KeyError::Syntax),
+            None => return Err(StringError::Syntax),
             Some(b'"') => return Ok(rest.as_slice()),
             Some(b'\\') => match rest.next() {
                 Some(escaped @ (b'"' | b'\\')) => value.push(*escaped),
-                Some(_) | None => return Err(KeyError::Syntax),
+                Some(_) | None => return Err(StringError::Syntax),
             },
             Some(byte @ 0x20..=0x7e) => value.push(*byte),
-            Some(_) => return Err(KeyError::Characters),
+            Some(_) => return Err(StringError::Characters),
         }
     }
 }
@@ -206,7 +218,7 @@ mod tests {
             ";  a=1;   b=?0",
         ] {
             let line = format!("\"k\"{good}");
-            for parameters in [Parameters::WellFormed, Parameters::Ignored] {
+            for parameters in [ParameterSyntax::WellFormed, ParameterSyntax::Ignored] {
                 assert_eq!(string_item(line.as_bytes(), parameters), Ok(b"k".to_vec()), "{line}");
             }
         }
@@ -255,14 +267,14 @@ mod tests {
             ";a=1\"",
         ] {
             let line = format!("\"k\"{bad}");
-            let strict = string_item(line.as_bytes(), Parameters::WellFormed);
-            assert_eq!(strict, Err(KeyError::Syntax), "{line}");
+            let strict = string_item(line.as_bytes(), ParameterSyntax::WellFormed);
+            assert_eq!(strict, Err(StringError::Syntax), "{line}");
         }
         for list in [";a=1,b", ", \"l\"", ";a=\"x,y\",b"] {
             let line = format!("\"k\"{list}");
-            for parameters in [Parameters::WellFormed, Parameters::Ignored] {
+            for parameters in [ParameterSyntax::WellFormed, ParameterSyntax::Ignored] {
                 let told = string_item(line.as_bytes(), parameters);
-                assert_eq!(told, Err(KeyError::Several), "{line}");
+                assert_eq!(told, Err(StringError::Several), "{line}");
             }
         }
     }

@@ -18,7 +18,7 @@ fn a_pointer_with_a_wildcard_is_refused_with_what_to_write() {
         ("/*/t", "a JSON pointer has no \"*\"; name the members, such as \"/id/t\"".to_owned()),
     ] {
         for key in ["include", "exclude"] {
-            let expected = format!("9:1: `{key}`: \"{pointer}\" can never match: {advice}");
+            let expected = format!("9:24: `{key}`: \"{pointer}\" can never match: {advice}");
             check(&format!("fingerprint.{key} = [\"{pointer}\"]"), &[&expected]);
         }
     }

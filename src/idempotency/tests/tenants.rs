@@ -6,9 +6,27 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::idempotency::TenantId;
 use crate::idempotency::tenant::CredentialHeaders;
-use crate::store::samples::Random;
 
 const NAMES: [&str; 5] = ["authorization", "host", "proxy-authorization", "x-api-key", "x-shop"];
+
+/// Random numbers from a seed that is printed, and taken from `ONCEGATE_TEST_SEED` when set.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        let given = std::env::var("ONCEGATE_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = given.unwrap_or_else(|| crate::clock::now().as_millis());
+        println!("ONCEGATE_TEST_SEED={seed}");
+        Self(seed | 1)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % end as u64).expect("a small number")
+    }
+}
 
 /// Credentials as they are meant: name, scheme and value of each header line.
 type Credentials = BTreeSet<(&'static str, &'static str, &'static str)>;

@@ -346,6 +346,11 @@ impl ClaimedItems {
         self.locks.clear();
     }
 
+    /// The store's time.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.gateway.store.now()
+    }
+
     /// The time by which records expire.
     pub(crate) fn expiry_time(&self) -> ExpiryTime {
         self.gateway.store.expiry_time()

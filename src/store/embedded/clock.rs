@@ -1,5 +1,5 @@
 //! The store's clock: stamps that go on where the newest record ended, and a time of expiry that a
-//! step of the machine's clock cannot hurry.
+//! step of the machine's clock does not change.
 //!
 //! ```text
 //! stamp   the machine's time, or later: never before the newest record of the last process
@@ -32,14 +32,14 @@ const QUARANTINE: i64 = HOUR;
 
 /// A look at the machine's clocks, in milliseconds.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reading {
+pub(super) struct ClockReading {
     /// Time since the epoch.
     wall: i64,
     /// Time since some point in the past, without steps.
     uptime: i64,
 }
 
-impl Reading {
+impl ClockReading {
     fn take() -> Self {
         Self { wall: signed(clock::now().as_millis()), uptime: signed(uptime()) }
     }
@@ -78,7 +78,7 @@ pub(super) struct StoreClock {
 impl StoreClock {
     /// The clock of a store that was created at `created` and left this state behind.
     pub(super) fn start(state: ClockState, created: Timestamp) -> Self {
-        let reading = Reading::take();
+        let reading = ClockReading::take();
         let clock = Self::start_at(reading, state, created);
         let newest = rfc3339(state.newest.max(created));
         let now = rfc3339(Timestamp::from_millis(reading.wall.unsigned_abs()));
@@ -100,8 +100,8 @@ impl StoreClock {
         clock
     }
 
-    fn start_at(reading: Reading, state: ClockState, created: Timestamp) -> Self {
-        let Reading { wall, uptime } = reading;
+    fn start_at(reading: ClockReading, state: ClockState, created: Timestamp) -> Self {
+        let ClockReading { wall, uptime } = reading;
         let newest = state.newest.max(created);
         let behind = wall + TOLERANCE < signed(newest.as_millis());
         let floor = behind.then(|| signed(newest.as_millis()) - uptime);
@@ -130,18 +130,18 @@ impl StoreClock {
         let now = match self.floor {
             // The usual case: one clock is read instead of two.
             None => clock::now(),
-            Some(_) => self.stamp_at(Reading::take()),
+            Some(_) => self.stamp_at(ClockReading::take()),
         };
         self.note(now);
         now
     }
 
-    fn stamp_at(&self, reading: Reading) -> Timestamp {
+    fn stamp_at(&self, reading: ClockReading) -> Timestamp {
         let difference = self.difference(reading);
         Timestamp::from_millis(u64::try_from(reading.uptime + difference).unwrap_or(0))
     }
 
-    fn difference(&self, reading: Reading) -> i64 {
+    fn difference(&self, reading: ClockReading) -> i64 {
         (reading.wall - reading.uptime).max(self.floor.unwrap_or(i64::MIN))
     }
 
@@ -154,10 +154,10 @@ impl StoreClock {
 
     /// The time of expiry.
     pub(super) fn expiry_time(&self) -> ExpiryTime {
-        self.expiry_at(Reading::take())
+        self.expiry_at(ClockReading::take())
     }
 
-    fn expiry_at(&self, reading: Reading) -> ExpiryTime {
+    fn expiry_at(&self, reading: ClockReading) -> ExpiryTime {
         let stamp = self.difference(reading);
         let seen = self.seen.load(Ordering::Relaxed);
         if stamp != seen && self.seen.swap(stamp, Ordering::Relaxed) + TOLERANCE < stamp {
@@ -200,10 +200,10 @@ impl StoreClock {
 
     /// The state that the next process begins with.
     pub(super) fn state(&self) -> ClockState {
-        self.state_at(Reading::take())
+        self.state_at(ClockReading::take())
     }
 
-    fn state_at(&self, reading: Reading) -> ClockState {
+    fn state_at(&self, reading: ClockReading) -> ClockState {
         let ExpiryTime { at, .. } = self.expiry_at(reading);
         let (stamp, longest) = (self.stamp_at(reading), self.longest.load(Ordering::Relaxed));
         let held = reading.uptime - self.stepped.load(Ordering::Relaxed);
@@ -228,7 +228,7 @@ mod tests {
 
     /// A machine: its clocks, and the store's clock of the process that runs on it.
     struct Machine {
-        reading: Reading,
+        reading: ClockReading,
         created: Timestamp,
         clock: StoreClock,
     }
@@ -236,7 +236,7 @@ mod tests {
     impl Machine {
         /// A new store at this time, whose records are kept for an hour in all.
         fn new(wall: i64) -> Self {
-            let reading = Reading { wall, uptime: 5 * DAY };
+            let reading = ClockReading { wall, uptime: 5 * DAY };
             let created = Timestamp::from_millis(wall.unsigned_abs());
             let longest = HOUR.unsigned_abs();
             let state = ClockState { newest: created, longest, lag: 0, lag_left: 0 };
