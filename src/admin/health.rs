@@ -30,6 +30,14 @@ pub(super) fn answer(
     }
 }
 
+/// The answer of a process that waits for its store.
+pub(super) fn starting(request: &Request<Incoming>) -> Response<Body> {
+    match request.uri().path() {
+        "/healthz" => text(StatusCode::OK, "alive\n"),
+        _ => text(StatusCode::SERVICE_UNAVAILABLE, "starting: the store is not open yet\n"),
+    }
+}
+
 fn text(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     let mut response = Response::new(full(text.into()));
     *response.status_mut() = status;

@@ -48,6 +48,28 @@ pub(crate) async fn serve(state: Arc<AdminState>, listener: ListenSocket, shutdo
     .await;
 }
 
+/// Answers probes before the store is open, one for each connection, until the returned future is
+/// dropped: a connection that outlives the wait must not hear of it for ever.
+pub(crate) async fn serve_starting(listener: ListenSocket) {
+    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    accept(listener, connections, TaskTracker::new(), Bytes::new, |stream, _| async move {
+        let service = service_fn(|request: Request<Incoming>| async move {
+            Ok::<_, Infallible>(health::starting(&request))
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .keep_alive(false)
+            .half_close(true)
+            .serve_connection(TokioIo::new(write_timeout(stream, WRITE_TIMEOUT)), service)
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "an admin connection ended early");
+        }
+    })
+    .await;
+}
+
 async fn serve_one<S>(state: &Arc<AdminState>, stream: S, shutdown: &Shutdown)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,

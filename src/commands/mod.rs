@@ -44,7 +44,13 @@ async fn serve(config: Config) -> Exit {
         Ok(signals) => signals,
         Err(error) => return failed(&format!("cannot listen for signals: {error}")),
     };
-    let running = match gateway::start(config, signaled).await {
+    let started = tokio::select! {
+        started = gateway::start(config, signaled) => started,
+        // A start may wait for its store. Nothing was accepted yet.
+        _ = terminate.recv() => return Exit::Ok,
+        _ = interrupt.recv() => return Exit::Ok,
+    };
+    let running = match started {
         Ok(running) => running,
         Err(StartError::Configuration(text)) => {
             eprintln!("oncegate: {text}");

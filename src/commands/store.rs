@@ -34,7 +34,7 @@ pub fn store(command: &StoreCommand) -> Exit {
             return Exit::Usage;
         }
     };
-    if let EngineConfig::Embedded { path, cache } = &config.engine {
+    if let EngineConfig::Embedded { path, cache, .. } = &config.engine {
         return in_directory(command, args, path, *cache);
     }
     // Only `init` makes a store.

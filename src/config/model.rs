@@ -122,6 +122,9 @@ pub enum EngineConfig {
         /// Bytes of memory for the engine's own caches.
         #[serde(serialize_with = "shown::size")]
         cache: u64,
+        /// Time to wait for another process that has the directory open.
+        #[serde(serialize_with = "shown::time")]
+        lock_wait: Duration,
     },
     /// A PostgreSQL server.
     Postgres(Box<PostgresConfig>),

@@ -23,6 +23,8 @@ const SLOWEST: Duration = Duration::from_secs(60);
 /// Characters of the longest prefix.
 const LONGEST_PREFIX: usize = 64;
 
+/// The longest wait for another process: a drain takes less.
+const LONGEST_LOCK_WAIT: Duration = Duration::from_secs(3600);
 /// Characters of the shortest `accept_names`.
 const SHORTEST_ACCEPTANCE: usize = 16;
 
@@ -37,7 +39,11 @@ impl StoreConfig {
             create: true,
             expect_id: None,
             accept_names: None,
-            engine: EngineConfig::Embedded { path, cache: defaults::CACHE },
+            engine: EngineConfig::Embedded {
+                path,
+                cache: defaults::CACHE,
+                lock_wait: Duration::ZERO,
+            },
         }
     }
 }
@@ -89,6 +95,7 @@ fn embedded(table: &TableReader<'_>) -> EngineConfig {
     EngineConfig::Embedded {
         path: table.path("path").unwrap_or_else(|| PathBuf::from(defaults::STORE_PATH)),
         cache: table.size("cache", defaults::CACHE, 64 << 10..=1 << 40),
+        lock_wait: table.time("lock_wait", Duration::ZERO, Duration::ZERO..=LONGEST_LOCK_WAIT),
     }
 }
 

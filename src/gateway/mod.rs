@@ -68,7 +68,7 @@ pub(crate) async fn start(config: Config, shutdown: Shutdown) -> Result<Running,
     let listeners = config.server.listen.iter().map(|address| ListenSocket::bind(*address));
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
     let admin_listener = ListenSocket::bind(config.admin.listen)?;
-    let StartedStore { store, created } = store::open(&config.store).await?;
+    let StartedStore { store, created } = open_store(&config, &admin_listener).await?;
     let new_store = created.then(|| store.identity().store_id);
     permissions::warn_of_wide(&config);
     pin_names(&config, &*store).await?;
@@ -109,6 +109,21 @@ pub(crate) async fn start(config: Config, shutdown: Shutdown) -> Result<Running,
     });
     proxy::serve(&gateway, listeners, &background, &shutdown);
     Ok(Running { listening, admin, new_store, gateway, background, shutdown, drain, end })
+}
+
+/// Opens the store, and answers probes while another process has the store open.
+async fn open_store(config: &Config, admin: &ListenSocket) -> Result<StartedStore, String> {
+    let waiting = || {
+        tracing::warn!(
+            admin = %admin.address(),
+            "another process has the store open; waiting for its end, at most for `lock_wait`"
+        );
+    };
+    tokio::select! {
+        biased;
+        opened = store::open(&config.store, &waiting) => opened,
+        () = admin::serve_starting(admin.clone()) => Err("the admin listener ended".to_owned()),
+    }
 }
 
 /// Checks that the configuration finds the keys that the store keeps.

@@ -1,11 +1,14 @@
 //! Opening the configured store.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::config::{self, EngineConfig, StoreServerConfig};
 use crate::store::Store;
 use crate::store::codec::Codec;
-use crate::store::embedded::{self, Embedded};
+use crate::store::embedded::{self, Embedded, OpenError};
 use crate::store::server::{Server, Timing, statement_timeout};
 use crate::store::{postgres, redis};
 
@@ -16,13 +19,20 @@ pub(super) struct StartedStore {
     pub(super) created: bool,
 }
 
-/// Opens the store for a gateway.
+/// Pause between two attempts to open a store that another process has open.
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
+/// Opens the store for a gateway. `waiting` is called once if another process has the store open
+/// and `lock_wait` allows to wait for it.
 ///
 /// # Errors
 /// A line with the cause.
-pub(super) async fn open(config: &config::StoreConfig) -> Result<StartedStore, String> {
+pub(super) async fn open(
+    config: &config::StoreConfig,
+    waiting: &(dyn Fn() + Sync),
+) -> Result<StartedStore, String> {
     let opened = match server(config) {
-        None => embedded(config).await?,
+        None => embedded(config, waiting).await?,
         Some((server, timing)) => {
             let opened = server.open(Codec::plain(), timing).await?;
             StartedStore { store: opened.store, created: opened.created }
@@ -85,8 +95,11 @@ pub(crate) fn server(config: &config::StoreConfig) -> Option<(Server, Timing)> {
     }
 }
 
-async fn embedded(config: &config::StoreConfig) -> Result<StartedStore, String> {
-    let EngineConfig::Embedded { path, cache } = config.engine.clone() else {
+async fn embedded(
+    config: &config::StoreConfig,
+    waiting: &(dyn Fn() + Sync),
+) -> Result<StartedStore, String> {
+    let EngineConfig::Embedded { path, cache, lock_wait } = config.engine.clone() else {
         return Err("this store is not a directory".to_owned());
     };
     let options = embedded::DirectoryOptions {
@@ -96,9 +109,23 @@ async fn embedded(config: &config::StoreConfig) -> Result<StartedStore, String> 
         expect_id: config.expect_id,
         codec: Codec::plain(),
     };
-    let opened = tokio::task::spawn_blocking(move || Embedded::open(&options)).await;
-    let (store, recovered) =
-        opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    let deadline = Instant::now() + lock_wait;
+    let mut waits = false;
+    let (store, recovered) = loop {
+        let options = options.clone();
+        let opened = tokio::task::spawn_blocking(move || Embedded::open(&options)).await;
+        match opened.map_err(|error| error.to_string())? {
+            Err(OpenError::Locked(_)) if Instant::now() < deadline => {
+                if !waits {
+                    waiting();
+                }
+                waits = true;
+                // Asked again and again: the system wakes only threads that cannot be stopped.
+                tokio::time::sleep(LOCK_PAUSE.min(deadline - Instant::now())).await;
+            }
+            opened => break opened.map_err(|error| error.to_string())?,
+        }
+    };
     if recovered.unknown > 0 {
         tracing::warn!(
             interrupted = recovered.interrupted,

@@ -2,16 +2,17 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// Connections the system queues before they are accepted.
 const BACKLOG: u32 = 4096;
 
-/// A bound socket that connections arrive on.
-#[derive(Debug)]
+/// A bound socket that connections arrive on. Clones share the socket.
+#[derive(Debug, Clone)]
 pub(crate) struct ListenSocket {
-    socket: TcpListener,
+    socket: Arc<TcpListener>,
     address: SocketAddr,
 }
 
@@ -47,5 +48,5 @@ fn open(wanted: SocketAddr) -> io::Result<ListenSocket> {
     socket.bind(wanted)?;
     let socket = socket.listen(BACKLOG)?;
     let address = socket.local_addr()?;
-    Ok(ListenSocket { socket, address })
+    Ok(ListenSocket { socket: Arc::new(socket), address })
 }

@@ -38,6 +38,7 @@ mod items_refused;
 mod items_together;
 mod keys;
 mod limits;
+mod lock_wait;
 mod names;
 mod new_store;
 mod passthrough;

@@ -210,6 +210,15 @@ impl Setup {
 
     /// Starts the binary with these arguments and waits until it is ready or has ended.
     pub(crate) fn launch(&self, arguments: &[&str]) -> Result<Gateway, Exit> {
+        self.spawn(arguments).ready()
+    }
+
+    /// Starts the gateway, and does not wait for it.
+    pub(crate) fn begin(&self) -> Gateway {
+        self.spawn(&["run", "--config", &self.write_config()])
+    }
+
+    fn spawn(&self, arguments: &[&str]) -> Gateway {
         let mut command = match self.file_size_limit {
             None => Command::new(BINARY),
             Some(blocks) => {
@@ -222,7 +231,7 @@ impl Setup {
         command.args(arguments).envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().expect("the binary starts");
-        Gateway::watch(child, self.clone()).ready()
+        Gateway::watch(child, self.clone())
     }
 }
 
@@ -290,7 +299,8 @@ impl Gateway {
         Self { child, setup, lines, stdout, stderr, drained, addr: nowhere, admin: nowhere }
     }
 
-    fn ready(mut self) -> Result<Self, Exit> {
+    /// Waits until it is ready or has ended.
+    pub(crate) fn ready(mut self) -> Result<Self, Exit> {
         loop {
             let line = self.lines.lock().unwrap().recv_timeout(PATIENCE);
             match line {
