@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use crate::clock::Timestamp;
 use crate::idempotency::fingerprint::{Fingerprint, MemberDigest, RuleId};
 use crate::idempotency::history::{MAX_HISTORY, Note};
-use crate::idempotency::ledger::{Doubt, ItemOutcome, Ledger, OutcomeList};
+use crate::idempotency::ledger::{Doubt, Envelope, ItemOutcome, Ledger, OutcomeList};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::StoredResponse;
 use crate::idempotency::retention::{Keep, Retention};
@@ -137,7 +137,13 @@ pub(crate) fn items() -> Vec<Record> {
     let said = again.complete(&unknown).expect("in flight");
     let complete = again.complete(&rows(1, false)).expect("in flight");
     let closed = again.complete(&rows(0, true)).expect("in flight");
-    let states = [&flying, &partial, &again, &lost, &said, &complete, &closed];
+    let envelope = Envelope {
+        at: T0,
+        body: "{\"ok\":true,\"rows\":[]}".to_owned(),
+        headers: vec![("x-trace".to_owned(), b"caf\xe9".to_vec()), ("x-empty".to_owned(), vec![])],
+    };
+    let enveloped = Ledger { envelope: Some(envelope.into()), ..complete.clone() };
+    let states = [&flying, &partial, &again, &lost, &said, &complete, &closed, &enveloped];
     let mut records: Vec<Record> =
         states.into_iter().map(|ledger| claim(8).with_ledger(ledger.clone(), kept, T0)).collect();
     let forever = kept_for(Keep::Forever, Keep::Forever);
