@@ -51,8 +51,8 @@ fn response() -> ResponseRules {
         },
         requested: Some(at("/requestedQuantity")),
         append: ["/intouch", "/vendor", "/promotions", "/pointsReferenceIds"].map(at).to_vec(),
-        // A refusal is told by its status, or says that it is one: an answer under 2xx that says
-        // neither may be of a batch that was taken.
+        // A refusal has a status or a member saying so: an answer under 2xx without either may
+        // belong to an accepted batch.
         not_issued: vec![
             no_rows(4, equals("/status/success", &["true"])),
             no_rows(2, Matcher { status: None, member: None, unless: Some(Box::new(denied)) }),
@@ -60,7 +60,7 @@ fn response() -> ResponseRules {
         // 10004: refused because another batch of the customer is running.
         retry: vec![equals("/status/code", &["8003", "8004", "12005", "10004"])],
         finals: Vec::new(),
-        // Points could not be redeemed: the guide says to take it as not known.
+        // Points could not be redeemed: the guide treats the outcome as unknown.
         unknown: vec![equals("/status/code", &["1010"])],
     }
 }
@@ -74,7 +74,7 @@ fn render() -> RenderRules {
         Some(Refusal { top: vec![status(false, code, message)], http: Some(http) })
     };
     RenderRules {
-        // The backend's status does not follow its rows: 8010 comes under 200 and 400.
+        // The backend's status is unrelated to its rows: 8010 comes under 200 and 400.
         complete: template(true, 200, "Reward issued successfully", Some(200)),
         partial: template(false, 8010, "Reward issued partially", None),
         none: template(false, 8003, "fail to issue reward", None),

@@ -1,4 +1,4 @@
-//! The values of keys that are left out.
+//! Default values of absent keys.
 
 use std::time::Duration;
 

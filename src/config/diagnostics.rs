@@ -11,7 +11,7 @@ pub(super) const MOST_MISTAKES: usize = 200;
 pub struct Mistakes {
     /// The file, as it was named.
     pub source: String,
-    /// At least one.
+    /// At least a single mistake.
     pub list: Vec<Mistake>,
 }
 
@@ -25,7 +25,7 @@ pub struct Mistake {
 }
 
 impl Mistakes {
-    /// A single mistake that has no place in the file.
+    /// A single mistake without a position in the file.
     pub fn one(source: impl Into<String>, what: impl Into<String>) -> Self {
         Self { source: source.into(), list: vec![Mistake { at: None, what: what.into() }] }
     }
@@ -63,7 +63,7 @@ impl Diagnostics {
         self.notes.borrow_mut().push((at, what.into()));
     }
 
-    /// The mistakes of the file `source` with this `text`; `None`: there are none.
+    /// The mistakes of the file `source` with this `text`; `None`: no mistakes.
     pub(super) fn into_mistakes(self, source: &str, text: &str) -> Option<Mistakes> {
         let mut notes = self.notes.into_inner();
         notes.sort();
@@ -90,7 +90,7 @@ fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     (line, column)
 }
 
-/// The name in `known` that `written` was probably meant to be.
+/// The name in `known` most similar to `written`.
 pub(super) fn nearest<'k>(
     written: &str,
     known: impl IntoIterator<Item = &'k str>,
@@ -104,7 +104,7 @@ pub(super) fn nearest<'k>(
         .map(|(_, name)| name)
 }
 
-/// `a`, `b` or `c`, each as `quote` writes it.
+/// `a`, `b` or `c`, each formatted by `quote`.
 pub(super) fn alternatives<'k>(
     names: impl IntoIterator<Item = &'k str>,
     quote: impl Fn(&str) -> String,

@@ -1,8 +1,9 @@
-//! The text of a file as a tree of values and places, references to the environment replaced.
+//! The text of a file as a tree of values and positions, with references to the environment
+//! replaced.
 //!
-//! The parser recovers from a mistake of syntax by guessing, so that consequences look like
-//! mistakes. After each mistake the line is left out and the rest is parsed again, unless the line
-//! is part of something longer.
+//! The parser recovers from a syntax mistake by guessing, so consequences look like mistakes. After
+//! each mistake the line is left out and the rest is parsed again, unless the line is part of a
+//! longer construct.
 
 use std::borrow::Cow;
 
@@ -19,7 +20,7 @@ pub(super) struct TomlNode {
     pub(super) value: TomlValue,
 }
 
-/// A value of one of TOML's kinds.
+/// A value of a TOML kind.
 #[derive(Debug)]
 pub(super) enum TomlValue {
     Text(String),

@@ -1,5 +1,5 @@
-//! Agreement between the keys of `[route.items]`, and with other routes, so that no configuration
-//! can freeze a partial result or forget issued units.
+//! Consistency of the keys of `[route.items]`, and with other routes, so that no configuration can
+//! freeze a partial result or forget issued units.
 
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ pub(super) fn response(table: &TableReader<'_>, rules: &ResponseRules) {
     }
 }
 
-/// Notes members that would have to hold two things at once.
+/// Reports members with two conflicting meanings.
 pub(super) fn members(table: &TableReader<'_>, rules: &ItemRules) {
     if rules.quantity.as_ref().is_some_and(|quantity| over(quantity, &rules.id)) {
         let what = "`quantity` and `id` name the same member: a smaller quantity would be sent as \
@@ -101,7 +101,7 @@ pub(super) fn members(table: &TableReader<'_>, rules: &ItemRules) {
     }
 }
 
-/// Notes templates that would overwrite members of the ledger.
+/// Reports templates that overwrite members of the ledger.
 pub(super) fn templates(table: &TableReader<'_>, rules: &ItemRules) {
     let RenderRules { complete, partial, none, unknown, .. } = &rules.render;
     let response = &rules.response;
@@ -166,7 +166,7 @@ fn disagreements(
     let compared = |mode: &ItemsMode| {
         [&mode.rules.same, &mode.rules.shared].map(|list| list.as_deref().map(sorted))
     };
-    // Left out, a quantity counts under this name.
+    // The name for the quantity if left out.
     let quantity = |mode: &ItemsMode| {
         mode.rules.quantity.as_ref().map_or("/quantity".to_owned(), ToString::to_string)
     };

@@ -26,7 +26,7 @@ pub(super) fn matcher(table: &TableReader<'_>, of_answer: bool) -> Option<Matche
     let tests = ["equals", "one_of", "absent_or_null"];
     let member = match (table.has("pointer"), tests.iter().filter(|key| table.has(key)).count()) {
         (true, 1) => pointer.zip(test),
-        // One that holds `unless` another does is how "not" is written.
+        // "not" is written as a matcher with `unless` alone.
         (false, 0) if table.has("status") || table.has("unless") => None,
         (false, 0) => {
             let what = "a matcher needs a `status`, or a `pointer` with `equals`, `one_of` or \
@@ -100,7 +100,7 @@ fn refusal(table: &TableReader<'_>) -> Refusal {
     Refusal { top, http: http.and_then(|status| status.value) }
 }
 
-/// The status of an answer that has a body.
+/// The status of an answer with a body.
 fn http(table: &TableReader<'_>) -> Option<Located<Option<u16>>> {
     let Located { key, at, value } = table.optional::<StatusPattern>("http")?;
     let value = match value {

@@ -14,7 +14,7 @@ use super::table::{KnownKeys, Reading, TableReader};
 use super::units::Size;
 use super::{document, paths, routes, server, stores, upstreams};
 
-/// Bytes of the largest answer that is kept on a server.
+/// Largest answer kept on a server, in bytes.
 const LARGEST_SHARED: u64 = 16 << 20;
 
 /// Reads and checks the file at `path`, with the environment of this process.
@@ -41,7 +41,7 @@ pub fn parse(
     let base = Path::new(source_name).parent().unwrap_or(Path::new("")).to_owned();
     let reading = Reading::new(base, known_keys);
     let members = document::parse(text, env, &reading.diagnostics);
-    // There is no point in asking a text that is not TOML for what is missing.
+    // A text other than TOML is not checked for missing keys.
     let config = members.map(|members| reading.root(&members, config));
     match (reading.diagnostics.into_mistakes(source_name, text), config) {
         (None, Some(config)) => Ok(config),

@@ -42,12 +42,12 @@ pub struct Config {
 pub struct ServerConfig {
     /// Addresses to accept on; port 0 takes a free port.
     pub listen: Vec<SocketAddr>,
-    /// Time that calls in flight have to finish after SIGTERM.
+    /// Time for calls in flight to finish after SIGTERM.
     #[serde(serialize_with = "shown::time")]
     pub drain: Duration,
-    /// Threads that serve requests.
+    /// Threads serving requests.
     pub workers: usize,
-    /// Limits of the memory and connections that clients can take.
+    /// Limits of the memory and connections of clients.
     pub limits: LimitsConfig,
 }
 
@@ -59,7 +59,7 @@ pub struct LimitsConfig {
     /// Time between two requests of a connection.
     #[serde(serialize_with = "shown::time")]
     pub idle_timeout: Duration,
-    /// Time for the first request head from the connection's acceptance, and for a later one from
+    /// Time for the first request head from the connection's acceptance, and for a later head from
     /// its first byte.
     #[serde(serialize_with = "shown::time")]
     pub header_timeout: Duration,
@@ -77,7 +77,7 @@ pub struct LimitsConfig {
     pub buffered: u64,
     /// Claims at once.
     pub in_flight: usize,
-    /// Claims at once for each tenant; `None`: no limit of its own.
+    /// Concurrent claims per tenant; `None`: no such limit.
     pub in_flight_per_tenant: Option<usize>,
 }
 
@@ -88,7 +88,7 @@ pub struct AdminConfig {
     pub listen: SocketAddr,
     /// The bearer token of the records API; without a token the API is closed.
     pub token: Option<Secret>,
-    /// The file that the token was read from.
+    /// The file of the token.
     #[serde(skip)]
     pub token_file: Option<PathBuf>,
 }
@@ -96,7 +96,7 @@ pub struct AdminConfig {
 /// `[store]`
 #[derive(Debug, Clone, Serialize)]
 pub struct StoreConfig {
-    /// Retention of answers and tombstones on routes that set none.
+    /// Retention of answers and tombstones on routes without a setting.
     #[serde(flatten, serialize_with = "shown::retention")]
     pub retention: Retention,
     /// Permission to turn an empty directory or database into a store.
@@ -111,7 +111,7 @@ pub struct StoreConfig {
     pub engine: EngineConfig,
 }
 
-/// The engine that keeps the records.
+/// The engine for the records.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineConfig {
@@ -142,7 +142,7 @@ pub struct PostgresConfig {
     pub pool: usize,
     /// Prepares statements once for each connection.
     pub prepared: bool,
-    /// Keys that both shared stores have.
+    /// Keys common to both shared stores.
     #[serde(flatten)]
     pub server: StoreServerConfig,
 }
@@ -164,7 +164,7 @@ pub struct RedisConfig {
     pub replicas: u32,
     /// Prefix of the names of all keys.
     pub prefix: String,
-    /// Keys that both shared stores have.
+    /// Keys common to both shared stores.
     #[serde(flatten)]
     pub server: StoreServerConfig,
 }
@@ -191,7 +191,7 @@ pub struct StoreServerConfig {
 /// `[tenant]`
 #[derive(Debug, Clone, Serialize)]
 pub struct TenantConfig {
-    /// Headers whose values tell callers apart.
+    /// Headers identifying a caller.
     #[serde(serialize_with = "shown::texts")]
     pub headers: CredentialHeaders,
 }
@@ -199,7 +199,7 @@ pub struct TenantConfig {
 /// `[[upstream]]`
 #[derive(Debug, Clone, Serialize)]
 pub struct UpstreamConfig {
-    /// The name by which routes refer to the upstream.
+    /// The upstream's name for routes.
     pub name: String,
     /// The addresses: scheme `http` or `https`, authority, and an optional path prefix.
     #[serde(serialize_with = "shown::texts")]
@@ -215,7 +215,7 @@ pub struct UpstreamConfig {
     pub keep_alive: Duration,
     /// The `Host` of requests to the upstream.
     pub host: HostPolicy,
-    /// Treatment of answers that end with their connection.
+    /// Treatment of answers delimited by the end of their connection.
     pub close_delimited: CloseDelimited,
     /// PEM file of the authorities to trust instead of the system's.
     pub ca: Option<PathBuf>,
@@ -227,20 +227,20 @@ pub struct UpstreamConfig {
 /// The `Host` of requests to an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostPolicy {
-    /// The authority of the URL that the request is sent to.
+    /// The authority of the request's URL.
     Upstream,
     /// The client's.
     Client,
-    /// This name, with an optional port.
+    /// The given name, with an optional port.
     Name(HeaderValue),
 }
 
-/// Treatment of answers without `Content-Length` and chunks, which the backend ends by closing the
-/// connection: the same as what breaks off.
+/// Treatment of answers without `Content-Length` and chunks, ended by the backend by closing the
+/// connection, which looks the same as a broken connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CloseDelimited {
-    /// Whole when the body shows its own end.
+    /// Whole if the body delimits itself.
     Checked,
     /// Always whole.
     Trusted,
@@ -283,7 +283,7 @@ pub struct RouteConfig {
 pub enum Mode {
     /// A key, a request, a stored answer.
     Request(Box<RequestMode>),
-    /// A key for each item of a batch, which may be fulfilled over several tries.
+    /// A key for each item of a batch, with fulfillment possibly over several tries.
     Items(Box<ItemsMode>),
     /// Passed through, streamed both ways.
     Off,
@@ -317,11 +317,11 @@ pub struct ItemsMode {
     pub ledger: String,
     /// `[route.items]`
     pub rules: ItemRules,
-    /// `[route.duplicates]`: the reply to a batch while another batch sends one of its items.
+    /// `[route.duplicates]`: the reply to a batch with an item in flight in another batch.
     pub duplicates: DuplicateRules,
     /// `[route.outcome]`: the meaning of the status of an answer without rows.
     pub outcome: OutcomeRules,
-    /// `[route.record]`; `max_stored_body` bounds the answer that is read.
+    /// `[route.record]`; `max_stored_body` bounds the answer read.
     pub record: RecordRules,
     /// Form of the gateway's own errors where `[route.items.render]` has no refusal.
     pub dialect: Dialect,
@@ -330,15 +330,15 @@ pub struct ItemsMode {
 /// `[route.duplicates]`
 #[derive(Debug, Clone, Serialize)]
 pub struct DuplicateRules {
-    /// Time that a duplicate waits for the call in flight; zero answers 409 at once.
+    /// Time for a duplicate to wait for the call in flight; zero answers 409 at once.
     #[serde(serialize_with = "shown::time")]
     pub wait: Duration,
-    /// Duplicates that may wait at once on this route; the next gets 409 at once.
+    /// Maximum number of waiting duplicates on the route; the next gets 409 at once.
     pub max_waiters: usize,
-    /// Time that the first client waits; `None`: until the upstream's timeout.
+    /// Time for the first client to wait; `None`: until the upstream's timeout.
     #[serde(serialize_with = "shown::optional_time")]
     pub answer_within: Option<Duration>,
-    /// Header that is `true` on a replay.
+    /// Header set to `true` on a replay.
     #[serde(serialize_with = "shown::text")]
     pub replayed_header: HeaderName,
 }

@@ -7,7 +7,7 @@ use crate::percent;
 /// The pattern for every path. Unlike in matchit it also stands for `/`.
 pub const EVERYTHING: &str = "/{*rest}";
 
-/// Paths at which the gateway publishes its own contract; no route can have them.
+/// Paths reserved for the gateway's own contract; no route can have them.
 pub const WELL_KNOWN: [&str; 2] = ["/.well-known/idempotency", "/.well-known/idempotency/status"];
 
 /// The routes of each path.
@@ -22,12 +22,12 @@ pub struct Paths {
     patterns: Vec<(String, Vec<(Method, usize)>)>,
 }
 
-/// The reason for which a route cannot be added.
+/// Reason to refuse a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathError {
     /// The path has a mistake of syntax; holds the mistake and the remedy.
     Syntax(String),
-    /// The path matches the same requests as this pattern.
+    /// The path matches the same requests as the given pattern.
     Ambiguous(String),
     /// The route with this index serves the method on the path already.
     Taken(Method, usize),
@@ -61,9 +61,8 @@ impl Paths {
         Ok(())
     }
 
-    /// The methods of the most specific pattern that `path` matches, each with the index of its
-    /// route; `None`: no route. `/` belongs to the pattern `/` where there is one, else to
-    /// `/{*rest}`.
+    /// The methods of the most specific pattern matching `path`, each with the index of its route;
+    /// `None`: no route. `/` belongs to the pattern `/` if present, otherwise to `/{*rest}`.
     pub fn find(&self, path: &str) -> Option<&[(Method, usize)]> {
         let at = match self.router.at(path) {
             Ok(found) => *found.value,
@@ -76,7 +75,7 @@ impl Paths {
     }
 }
 
-/// `/{*rest}`, whatever the parameter is called.
+/// `/{*rest}`, with any parameter name.
 fn is_everything(pattern: &str) -> bool {
     pattern.starts_with("/{*") && pattern.ends_with('}')
 }
@@ -135,7 +134,7 @@ fn reason(error: &matchit::InsertError) -> &'static str {
              for the character itself"
         }
         matchit::InsertError::InvalidCatchAll => "may have \"{*name}\" only as its last segment",
-        // Conflicts are told apart before; the enum may grow.
+        // Conflicts are handled before; the enum may grow.
         _ => "cannot be used next to the other paths",
     }
 }

@@ -14,7 +14,7 @@ use crate::idempotency::retention::{Keep, Retention};
 use crate::json::Pointer;
 use crate::problem::Dialect;
 
-/// The published contract that a route follows.
+/// The published contract followed by a route.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Profile {
     /// The IETF draft "The Idempotency-Key HTTP Header Field", with problem details (RFC 9457).

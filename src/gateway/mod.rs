@@ -40,9 +40,9 @@ pub(crate) struct Running {
 /// Reason why a gateway did not start.
 #[derive(Debug)]
 pub(crate) enum StartError {
-    /// The configuration contradicts what the store keeps.
+    /// The configuration contradicts the store.
     Configuration(String),
-    /// Anything else, in a single line.
+    /// Any other obstacle, in a single line.
     Obstacle(String),
 }
 

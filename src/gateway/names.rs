@@ -1,5 +1,5 @@
-//! Comparing a configuration with the names that the store keeps, before anything is served: a key
-//! that is looked for under another name would run again.
+//! Comparison of a configuration with the names in the store, before the first request: a key
+//! looked up under a different name would run again.
 
 use crate::config::{Config, Mode, RouteConfig};
 use crate::idempotency::key::{KeySource, Scope};
@@ -11,7 +11,7 @@ use crate::store::Store;
 
 /// Attempts, while other processes replace the names.
 const ATTEMPTS: usize = 16;
-/// Patterns that a warning lists.
+/// Maximum number of patterns in a warning.
 const LISTED: usize = 20;
 
 /// Reason why the names of a configuration were not pinned.
@@ -19,7 +19,7 @@ const LISTED: usize = 20;
 pub(crate) enum PinError {
     /// The store keeps keys under other names; holds the changes and the remedy.
     Refused(String),
-    /// The store did not answer, or its names cannot be read.
+    /// The store did not answer, or its names are unreadable.
     Store(String),
 }
 
@@ -66,7 +66,7 @@ pub(crate) async fn pin(config: &Config, store: &dyn Store) -> Result<(), PinErr
     )))
 }
 
-/// Refuses a change that no `accept_names` accepts, or that other replicas do not have.
+/// Refuses a change without a matching `accept_names`, or while other replicas are alive.
 fn check_acceptance(
     comparison: &NameComparison,
     accepted: Option<&str>,
@@ -100,7 +100,7 @@ fn check_acceptance(
     Err(text)
 }
 
-/// The other processes that use the names and are alive.
+/// The other living processes with these names.
 async fn other_replicas(
     pinned: &PinnedNames,
     store: &dyn Store,
@@ -137,7 +137,7 @@ fn log(comparison: &NameComparison) {
     }
 }
 
-/// The names under which a configuration keeps keys.
+/// The names of a configuration's keys.
 fn names_of(config: &Config) -> ConfiguredNames {
     let served = |route: &RouteConfig| {
         let names = key_names(route);

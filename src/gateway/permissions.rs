@@ -1,4 +1,4 @@
-//! Warnings about files that more users may read than need to.
+//! Warnings about files readable by more users than necessary.
 
 use std::fs;
 use std::io;
@@ -9,17 +9,16 @@ use crate::config::{Config, EngineConfig};
 
 /// Bits of a mode for the owner's group and for all other users.
 const NOT_OWNER: u32 = 0o077;
-/// Bit of a mode that lets every user read. A group may read a token: containers get secrets from
-/// another owner in that way.
+/// Mode bit for reading by all users. A group may read a token: containers get secrets from a
+/// different owner in that way.
 const READ_BY_ALL: u32 = 0o004;
 
-/// Logs a warning for the store's directory and for the token file, if they are readable by others.
-/// The store itself creates private files only: such permissions are from before, or from an
-/// operator.
+/// Logs a warning for the store's directory and for the token file, if readable by others. The
+/// store itself creates private files only: wider permissions are older, or set by an operator.
 pub(super) fn warn_of_wide(config: &Config) {
     if let EngineConfig::Embedded { path, .. } = &config.store.engine {
         let mut wide = Wide::default();
-        // Files that cannot be looked at are not the store's.
+        // Files without access are not the store's.
         let _ = wide.look(path);
         if let Some((first, mode)) = &wide.first {
             tracing::warn!(
@@ -50,7 +49,7 @@ pub(super) fn warn_of_wide(config: &Config) {
 #[derive(Default)]
 struct Wide {
     count: usize,
-    /// The first of them.
+    /// The first such path, with its mode.
     first: Option<(String, u32)>,
 }
 
@@ -58,7 +57,7 @@ impl Wide {
     fn look(&mut self, path: &Path) -> io::Result<()> {
         let found = fs::symlink_metadata(path)?;
         let mode = found.permissions().mode() & 0o7777;
-        // The mode of a symbolic link says nothing.
+        // The mode of a symbolic link is meaningless.
         if mode & NOT_OWNER != 0 && !found.is_symlink() {
             self.count += 1;
             self.first.get_or_insert_with(|| (path.display().to_string(), mode));

@@ -1,13 +1,13 @@
-//! Bodies that show their own end.
+//! Bodies with a recognizable end.
 //!
-//! Where a backend sends neither a length nor chunks, the end of its connection looks the same as
-//! its breaking off. A body counts as whole all the same when no beginning of it could be a body of
-//! its kind: a JSON value that closes, an XML document whose root element closes.
+//! Without a length or chunks from the backend, a regular end of the connection looks like a broken
+//! connection. A body still counts as whole if no prefix of the body is a valid body of its kind: a
+//! closed JSON value, an XML document with a closed root element.
 
 use crate::json::{Document, JsonType};
 
-/// Reports a body that would show if its end were missing. A JSON number would not: each of its
-/// digits may be the last.
+/// Returns true if a missing end of the body would be noticed. A JSON number has no recognizable
+/// end: each of its digits may be the last.
 pub(crate) fn shows_its_end(body: &[u8]) -> bool {
     match Document::parse(body) {
         Ok(json) => json.root().kind() != JsonType::Number,
@@ -15,9 +15,9 @@ pub(crate) fn shows_its_end(body: &[u8]) -> bool {
     }
 }
 
-/// Reports an XML document whose elements all close, with nothing but comments, instructions and
-/// blanks around its root element. Names are compared as bytes. A document type with an internal
-/// subset is not read, and neither are encodings that are no superset of ASCII.
+/// Returns true for an XML document with all elements closed, and with only comments, instructions
+/// and blanks around its root element. Names are compared as bytes. A document type with an
+/// internal subset is not read, and neither are encodings other than supersets of ASCII.
 fn root_element_closes(body: &[u8]) -> bool {
     let mut rest = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let mut open: Vec<&[u8]> = Vec::new();
@@ -96,7 +96,7 @@ impl<'b> Markup<'b> {
     }
 }
 
-/// The place of the `>` that ends a tag; one in quotes does not.
+/// Position of the `>` at the end of a tag, outside of quotes.
 fn tag_end(text: &[u8]) -> Option<usize> {
     let mut quote = None;
     text.iter().position(|byte| {

@@ -1,4 +1,4 @@
-//! A request whose body was read to its end, and its form towards the backend.
+//! A request with its complete body, and its form towards the backend.
 
 use bytes::Bytes;
 use http::Request;
@@ -7,7 +7,7 @@ use super::budget::Reservation;
 use super::rewrite;
 use super::routing::Route;
 
-/// A request whose body was read to its end.
+/// A request with its complete body.
 pub(crate) struct BufferedRequest {
     pub(crate) head: http::request::Parts,
     pub(crate) peer: std::net::IpAddr,
@@ -16,7 +16,7 @@ pub(crate) struct BufferedRequest {
 }
 
 impl BufferedRequest {
-    /// The request as it goes upstream, and the memory it holds.
+    /// The request for the upstream, and its buffer reservation.
     pub(crate) fn into_request(self, route: &Route, keyed: bool) -> (Request<Bytes>, Reservation) {
         let request = rewrite::to_backend(route, self.head, self.peer, self.body, keyed);
         (request, self.reservation)

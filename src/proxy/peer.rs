@@ -12,8 +12,8 @@ use crate::idempotency::tenant::{CredentialHeaders, TenantMemo};
 #[derive(Debug)]
 pub(in crate::proxy) struct Peer {
     pub(in crate::proxy) ip: IpAddr,
-    /// The last tenant and its headers: most connections belong to one tenant, whose digest is
-    /// then computed once.
+    /// The last tenant and its headers: most connections belong to a single tenant, so its digest
+    /// is computed once.
     tenant: Mutex<TenantMemo>,
 }
 

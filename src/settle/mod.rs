@@ -1,8 +1,8 @@
-//! Durable changes after a claim: completions, releases, decisions of operators, and the repetition
-//! of changes that the store did not confirm.
+//! Durable changes after a claim: completions, releases, decisions of operators, and retries of
+//! unconfirmed changes.
 //!
-//! `transition` holds the one compare-and-swap loop; `retry` repeats unconfirmed changes. The
-//! states that a record may take are decided in `idempotency`.
+//! `transition` has the compare-and-swap loop; `retry` repeats unconfirmed changes. The possible
+//! states of a record are decided in `idempotency`.
 
 pub(crate) mod retry;
 #[cfg(test)]

@@ -125,11 +125,11 @@ async fn retry_until_stored(
     }
 }
 
-/// Changes that the store did not confirm, on their way again.
+/// Unconfirmed changes under retry.
 struct UnconfirmedChanges {
     changes: Vec<Change>,
     attempt: Nonce,
-    /// An earlier try made the changes after all.
+    /// An earlier attempt made the changes after all.
     made: bool,
 }
 
@@ -138,16 +138,16 @@ impl Transition for UnconfirmedChanges {
         self.changes.clone()
     }
 
-    /// A process that was taken for dead finds its records unknown and its serialize locks removed,
-    /// and an operator may have decided about some records. Changes of records that are still this
-    /// attempt's own apply to the present records; the others are left out.
+    /// A process declared dead by another finds its records unknown and its serialize locks
+    /// removed, and an operator may have decided about some records. Changes of records still owned
+    /// by the attempt apply to the present records; the rest is left out.
     fn rebase(&mut self, present: Vec<Option<Record>>) -> bool {
         let mut own = Vec::with_capacity(self.changes.len());
         for (change, now) in self.changes.iter().zip(&present) {
             let mut change = change.clone();
             match conflict(&mut change, now.as_ref(), &self.attempt) {
                 SwapConflict::Made => {
-                    // All changes of a swap are made, or none.
+                    // A swap is made completely or not at all.
                     self.made = true;
                     return false;
                 }

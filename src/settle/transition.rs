@@ -1,9 +1,9 @@
-//! The compare-and-swap loop through which every durable change after a claim goes.
+//! The compare-and-swap loop of every durable change after a claim.
 //!
-//! A [`Transition`] computes the changes from the records as it knows them. When another process or
-//! an operator changed a record first, the transition is rebased on the present records, or ends
-//! there. The loop never repeats a swap whose fate is unknown: the caller either reports that or
-//! hands the changes to [`super::retry`].
+//! A [`Transition`] computes the changes from its last known records. After a conflicting change by
+//! another process or an operator, the transition is rebased on the present records, or ends. The
+//! loop never repeats a swap with an unknown result: the caller either reports the failure or hands
+//! the changes to [`super::retry`].
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
 use crate::store::{Change, Store, StoreError, Swap};
 
-/// Swaps of one transition. Each lost one means that another process changed a record in between,
-/// so the limit is reached under a fault only.
+/// Maximum number of swaps of a transition. A lost swap means a conflicting change by another
+/// process, so the limit is only reached under a fault.
 pub(crate) const MAX_TRIES: usize = 8;
 
-/// Records on the way to their next state, all changed in one durable write or none.
+/// Records on the way to their next state, changed together in a single durable write.
 pub(crate) trait Transition {
-    /// The changes of the records as this transition knows them. Empty when nothing is to change.
+    /// The changes of the records, as last known to the transition. Empty if nothing is to change.
     fn changes(&mut self) -> Vec<Change>;
 
     /// Takes over the present records after a lost swap, in the order of the last changes. Returns
@@ -30,11 +30,11 @@ pub(crate) trait Transition {
 pub(crate) enum Advance {
     /// The changes are durable, or there were none.
     Done,
-    /// The present records leave nothing to change; this transition changed nothing.
+    /// The present records leave nothing to change; the transition changed nothing.
     Lost,
     /// The store did not confirm the changes, which may be durable or become so.
     Indeterminate(StoreError),
-    /// Records kept changing for [`MAX_TRIES`] swaps; this transition changed nothing.
+    /// Records kept changing for [`MAX_TRIES`] swaps; the transition changed nothing.
     Contended,
 }
 
@@ -66,13 +66,14 @@ pub(crate) async fn advance<T: Transition + Send>(
     Advance::Contended
 }
 
-/// The transition of a single record by the attempt that holds its claim.
+/// The transition of a single record by the attempt with its claim.
 pub(crate) struct ClaimTransition<S> {
     id: RecordId,
     attempt: Nonce,
-    /// The record as this attempt knows it; after [`Advance::Done`] the record that was put.
+    /// The record as last known to the attempt; after [`Advance::Done`] the record put into the
+    /// store.
     pub(crate) record: Arc<Record>,
-    /// The record that ended the transition, after [`Advance::Lost`].
+    /// The record at the end of the transition, after [`Advance::Lost`].
     pub(crate) winner: Option<Box<Record>>,
     step: S,
     rebases: bool,
@@ -87,13 +88,14 @@ impl<S: FnMut(&Record) -> Option<Arc<Record>>> ClaimTransition<S> {
         Self { id, attempt, record, winner: None, step, rebases: false, next: None }
     }
 
-    /// Settles the record also when its process was taken for dead meanwhile and the record is
-    /// therefore unknown. Without a decision by an operator, the attempt's own outcome is the truth.
+    /// Settles the record even after another process declared this process dead and the record is
+    /// therefore unknown. Without a decision by an operator, the attempt's own outcome is
+    /// authoritative.
     pub(crate) fn with_rebase(self) -> Self {
         Self { rebases: true, ..self }
     }
 
-    /// The record after the transition, where the transition put one.
+    /// The record put by the transition, if any.
     pub(crate) fn into_record(self) -> Arc<Record> {
         self.next.unwrap_or(self.record)
     }

@@ -27,8 +27,8 @@ use crate::body::Body;
 pub(super) const MAX_RESPONSE_HEAD: usize = 64 << 10;
 
 /// Header lines of the longest response head. hyper takes 100 by default, and reserves 64 bytes for
-/// each line while it reads a head: this many cost nothing that can be measured, while room for
-/// 16,384 (the most that fit into the bytes) costs more than a microsecond for each response.
+/// each line while reading a head: 2048 lines have no measurable cost, while room for 16,384 (the
+/// most that fit into the bytes) costs more than a microsecond per response.
 const MAX_RESPONSE_LINES: usize = 2048;
 
 /// A backend's URL, resolved to everything a connection and a request need.
@@ -49,8 +49,8 @@ pub(super) struct Destination {
 pub(super) struct Connection {
     pub(super) sender: SendRequest<Body>,
     announced: Announcement,
-    /// Time for which the backend keeps the connection open, less a margin, as the last response
-    /// said; `None`: it did not say.
+    /// Time for which the backend keeps the connection open, less a margin, according to the last
+    /// response; `None`: not stated.
     pub(super) kept_for: Option<Duration>,
 }
 
@@ -141,8 +141,9 @@ impl Destination {
         }
     }
 
-    /// Tries every address of the host, those that were dead lately last. Each gets an equal part
-    /// of the remaining time, so that an address that swallows packets does not use up all of it.
+    /// Tries every address of the host, recently dead addresses last. Each address gets an equal
+    /// share of the remaining time, so an address that swallows packets cannot use up the whole
+    /// limit.
     async fn tcp(&self, deadline: Instant) -> Result<TcpStream, String> {
         let mut addresses = self.resolve(deadline).await?;
         self.dead.sort_last(&mut addresses, Instant::now());
@@ -206,18 +207,18 @@ impl Destination {
 /// Number of addresses tried for a host.
 const MAX_ADDRESSES: usize = 8;
 
-/// Time for which an address that swallowed a connection attempt is tried after the others.
+/// Time for which an unresponsive address is tried last.
 const DEAD_FOR: Duration = Duration::from_secs(30);
 
-/// Addresses on which a connection attempt timed out, and until when they are tried last. An
-/// address that refuses costs no time and is not noted.
+/// Addresses with timed-out connection attempts, and the time until which they are tried last. An
+/// address refusing connections costs no time and is not recorded.
 #[derive(Default)]
 struct DeadAddresses(Mutex<Vec<(SocketAddr, Instant)>>);
 
 impl DeadAddresses {
     fn note(&self, address: SocketAddr, now: Instant) {
         let mut dead = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // What is left are addresses of the last look-ups: a few.
+        // The remaining entries are addresses of the last lookups: a few.
         dead.retain(|(other, until)| *other != address && *until > now);
         dead.truncate(MAX_ADDRESSES * MAX_ADDRESSES);
         dead.push((address, now + DEAD_FOR));

@@ -19,8 +19,8 @@ pub(crate) enum Framing {
     Chunked,
     /// The backend closes the connection.
     UntilClose {
-        /// True for TLS, which proves that the backend meant to close: without its closing alert
-        /// the body ends with an error. True as well for a backend that is configured as trusted.
+        /// True for TLS, which proves the backend's intent to close: without its closing alert the
+        /// body ends with an error. Also true for a backend configured as trusted.
         trusted: bool,
     },
 }
@@ -48,7 +48,7 @@ pub(super) struct FramingHeaders {
     otherwise_coded: usize,
     /// `Content-Length`.
     pub(super) length: bool,
-    /// A `Content-Length` above zero, or one that is no number.
+    /// A `Content-Length` above zero, or not a number.
     content: bool,
     /// `Connection: close`.
     pub(super) closes: bool,
@@ -56,15 +56,15 @@ pub(super) struct FramingHeaders {
     pub(super) kept_for: Option<Duration>,
 }
 
-/// Part of the backend's `Keep-Alive: timeout=N` that is left unused: an answer and the next
-/// request take their time on the way, and the backend's clock started earlier.
+/// Unused part of the backend's `Keep-Alive: timeout=N`: an answer and the next request need time
+/// in transit, and the backend's clock started earlier.
 const KEEP_ALIVE_MARGIN: u32 = 4;
 
 /// Longest margin.
 const MAX_KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
 
-/// Time for which a connection may be reused after a `Keep-Alive` line; `None`: the line says
-/// nothing of time.
+/// Time for which a connection may be reused after a `Keep-Alive` line; `None`: the line has no
+/// timeout.
 fn kept_for(value: &[u8]) -> Option<Duration> {
     let parameters = value.split(|byte| *byte == b',');
     let limits = parameters.filter_map(|parameter| {

@@ -314,8 +314,8 @@ fn answered(
         && !lines.closes
         // Both framings at once: the backend may mean a different end.
         && !(lines.coded() && lines.length)
-        // A body that may not be there: a backend that sends one all the same sends it late, and
-        // its bytes would be read as the next answer.
+        // A body that may be absent: a backend sending the body regardless sends it late, and its
+        // bytes would be read as the next answer.
         && !(framing == Framing::None && lines.announce_content());
     lease.connection.kept_for = lines.kept_for;
     Ok(response.map(|incoming| ResponseBody::new(incoming, lease, reusable, framing)))

@@ -365,12 +365,13 @@ impl ClaimedItems {
 /// The claimed items on their way to their outcome.
 struct ItemsTransition<'a, N> {
     claimed: &'a mut ClaimedItems,
-    /// Remove items about which nothing is known afterwards.
+    /// Removes items left blank by the outcome.
     forget: bool,
     next: N,
     /// The records after the last changes, by place in the batch.
     records: Vec<(usize, Arc<Record>)>,
-    /// Present records of items that somebody else settled; not this attempt's any more.
+    /// Present records of items settled by an operator or another process; no longer owned by the
+    /// attempt.
     decided: Vec<(usize, Arc<Record>)>,
 }
 

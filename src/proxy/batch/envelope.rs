@@ -1,5 +1,5 @@
-//! Envelopes of answers: what the ledger keeps of an answer beside its rows, and the headers made
-//! of it.
+//! Envelopes of answers: the part of an answer beside its rows kept by the ledger, and the headers
+//! rebuilt from the envelope.
 
 use std::sync::Arc;
 
@@ -33,22 +33,22 @@ pub(super) fn forget_bytes(headers: &mut HeaderMap) {
     }
 }
 
-/// Bytes of the largest envelope that is kept with every item of its answer, so that a batch of
-/// other items has it too.
+/// Bytes of the largest envelope kept with every item of its answer, so that a batch of other items
+/// has the envelope too.
 const SMALL: usize = 1 << 10;
 
 /// Bytes of the largest body of an envelope; of a larger one the headers are kept alone.
 const LARGE: usize = 64 << 10;
 
-/// An answer's envelope and the items that keep it.
+/// An answer's envelope and its items.
 pub(super) struct KeptEnvelope {
     envelope: Option<Arc<Envelope>>,
-    /// The only item that keeps a large envelope.
+    /// The only item with a large envelope.
     only: Option<usize>,
 }
 
 impl KeptEnvelope {
-    /// The envelope of an answer of which these outcomes were read; none of an answer without rows.
+    /// The envelope of an answer with the given outcomes; none for an answer without rows.
     pub(super) fn of(
         head: &response::Parts,
         body: &[u8],
@@ -71,7 +71,7 @@ impl KeptEnvelope {
         Self { envelope: Some(Arc::new(envelope)), only: only.map(|(at, _)| at) }
     }
 
-    /// The entry of the item at this place, with the envelope.
+    /// The entry of the item at position `at`, with the envelope.
     pub(super) fn keep(&self, at: usize, ledger: Ledger) -> Ledger {
         match &self.envelope {
             Some(envelope) if self.only.is_none_or(|only| only == at) => {
@@ -86,7 +86,7 @@ impl KeptEnvelope {
 pub(super) fn header_lines(envelope: &Envelope) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(envelope.headers.len() + 4);
     for (name, value) in &envelope.headers {
-        // Both were checked when they arrived.
+        // Both were valid on arrival.
         if let Ok(name) = HeaderName::from_bytes(name.as_bytes())
             && let Ok(value) = HeaderValue::from_bytes(value)
         {

@@ -41,9 +41,9 @@ pub(crate) struct BackendPart<'a> {
 #[derive(PartialEq, Eq)]
 enum BodyChange {
     None,
-    /// The same JSON text with other members: the media type stays.
+    /// The same JSON text with changed members: the media type stays.
     Edited,
-    /// JSON instead of something else.
+    /// JSON in place of a different body.
     Replaced,
 }
 
@@ -59,7 +59,7 @@ impl BodyChange {
     }
 }
 
-/// The answer without readable rows, as it came: the outcome of its items is unknown.
+/// The unchanged answer without readable rows: the outcome of its items is unknown.
 pub(crate) fn as_it_came(
     head: response::Parts,
     body: Bytes,

@@ -1,5 +1,4 @@
-//! Refusal of request heads that hyper accepts although two readers could understand them
-//! differently.
+//! Refusal of request heads accepted by hyper but open to two interpretations.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -14,15 +13,15 @@ pub(crate) enum HeadError {
     Method,
     /// The target's form does not fit the method, or its authority is not the `Host`.
     Target,
-    /// No `Host`, several, or one that names no host.
+    /// No `Host`, several, or an invalid host name.
     Host,
     /// `Transfer-Encoding` other than exactly `chunked`, or with HTTP/1.0.
     TransferEncoding,
-    /// `Content-Length` that is repeated, no number, or next to `Transfer-Encoding`.
+    /// `Content-Length` repeated, not a number, or next to `Transfer-Encoding`.
     ContentLength,
     /// `Expect` other than `100-continue`.
     Expect,
-    /// `Connection` nominates a header that must reach the backend.
+    /// `Connection` nominates a header required by the backend.
     Nomination,
 }
 
@@ -56,8 +55,8 @@ impl HeadError {
     }
 }
 
-/// Headers that `Connection` may not nominate: the backend must see them, or the framing and the
-/// authority of the message would change between two readers.
+/// Headers that `Connection` may not nominate: without them the backend would see a different
+/// framing or authority than the gateway.
 const NEVER_NOMINATED: [&str; 12] = [
     "host",
     "authorization",
@@ -111,8 +110,8 @@ fn check_head(
     Ok(())
 }
 
-/// The header lines that decide how a head is read. A single walk finds all of them: looking up
-/// each name costs more than every check that follows.
+/// The header lines relevant to the reading of a head. A single pass finds all of them: looking up
+/// each name costs more than every later check.
 #[derive(Default)]
 struct CriticalHeaders<'a> {
     host: Only<'a>,
@@ -122,7 +121,7 @@ struct CriticalHeaders<'a> {
     unknown_expectation: bool,
 }
 
-/// The value of a header that may occur once.
+/// The value of a header with at most a single occurrence.
 #[derive(Default)]
 enum Only<'a> {
     #[default]
@@ -163,7 +162,7 @@ impl<'a> Only<'a> {
 
 /// True when `Connection` nominates `name`. A route refuses such a request for its key header, a
 /// tenant header or a header of its fingerprint: the gateway has read the header and the backend
-/// would not get it, so the two would see different requests.
+/// would not get it, so gateway and backend would see different requests.
 pub(crate) fn nominates(headers: &HeaderMap, name: &HeaderName) -> bool {
     super::options(headers).any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
 }
@@ -172,7 +171,7 @@ fn is_never_nominated(option: &[u8]) -> bool {
     NEVER_NOMINATED.iter().any(|name| option.eq_ignore_ascii_case(name.as_bytes()))
 }
 
-/// The one `Host`; HTTP/1.0 may have none.
+/// The only `Host`; HTTP/1.0 may have none.
 fn host<'a>(version: Version, lines: &CriticalHeaders<'a>) -> Result<Option<&'a [u8]>, HeadError> {
     match lines.host {
         Only::Absent if version == Version::HTTP_10 => Ok(None),
@@ -204,7 +203,7 @@ fn is_authority(text: &[u8]) -> bool {
     let port_is_valid = match port {
         [] => true,
         [b':', digits @ ..] => {
-            // An empty port is allowed and means the default one.
+            // An empty port is allowed and means the default port.
             digits.len() <= 5
                 && digits.iter().all(u8::is_ascii_digit)
                 && digits.iter().fold(0u32, |sum, digit| sum * 10 + u32::from(digit - b'0'))
@@ -215,8 +214,8 @@ fn is_authority(text: &[u8]) -> bool {
     !host.is_empty() && port_is_valid
 }
 
-/// The characters of a host name. Percent-encoding is legal in RFC 3986 but names no host that
-/// exists, and only serves to hide one name behind another.
+/// The characters of a host name. Percent-encoding is legal in RFC 3986 but occurs in no existing
+/// host name, and only serves to hide a name behind a different spelling.
 const REG_NAME: [bool; 256] = {
     let mut names = [false; 256];
     let mut byte = 0;
@@ -266,6 +265,6 @@ fn check_framing(version: Version, lines: &CriticalHeaders<'_>) -> Result<(), He
 }
 
 fn is_number(text: &[u8]) -> bool {
-    // 19 digits are below 2^64 whatever they are.
+    // Any 19 digits are below 2^64.
     (1..=19).contains(&text.len()) && text.iter().all(u8::is_ascii_digit)
 }

@@ -30,7 +30,7 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The gateway's entry in `Via`: the received protocol and a pseudonym (RFC 9110 section 7.6.3).
 const PSEUDONYM: &str = "1.1 oncegate";
 
-/// Facts about a request, besides the client's headers, that its upstream headers depend on.
+/// Facts about a request relevant to its upstream headers, besides the client's headers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Forwarding<'a> {
     /// Address of the client.
@@ -39,9 +39,9 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) secure: bool,
     /// The `X-Request-Id` of a request without one.
     pub(crate) request_id: Uuid,
-    /// Headers with a key, where none may go upstream.
+    /// Key headers to be removed, unless the route forwards keys.
     pub(crate) hidden: &'a [HeaderName],
-    /// True when the answer may be replayed to further clients, so that it must not be compressed.
+    /// True when the answer may be replayed to further clients, so compression must be avoided.
     pub(crate) keyed: bool,
 }
 
@@ -83,11 +83,11 @@ pub(crate) fn upstream_headers(client: HeaderMap, forwarding: &Forwarding<'_>) -
     headers
 }
 
-/// Header lines that a request upstream may have beyond the client's.
+/// Maximum number of header lines added to a request for the upstream.
 const MOST_ADDED: usize = 6;
 
-/// The same headers with `Host` before all others, as RFC 9110 section 7.2 asks for. Nearly every
-/// client sends it so.
+/// The same headers with `Host` before all others, as recommended by RFC 9110 section 7.2. Nearly
+/// every client sends `Host` first.
 fn host_first(headers: HeaderMap) -> HeaderMap {
     if headers.keys().next() == Some(&HOST) || !headers.contains_key(HOST) {
         return headers;
@@ -103,7 +103,7 @@ fn host_first(headers: HeaderMap) -> HeaderMap {
     sorted
 }
 
-/// Names that a head had when it was [`strip`]ped and that are added to or added.
+/// Names found in a head by [`strip`] and relevant to later additions.
 #[derive(Default)]
 struct Seen {
     via: bool,
@@ -112,16 +112,16 @@ struct Seen {
     date: bool,
 }
 
-/// Removes `Content-Length` and every line of the names that are `doomed` or nominated by
-/// `Connection`, and says what else is there. One walk finds all of it: to look up each name costs
-/// more than the rest of what is done with a head.
+/// Removes `Content-Length` and every line of a `doomed` name or a name nominated by `Connection`,
+/// and returns the found names. A single pass: looking up each name costs more than the rest of the
+/// work on a head.
 fn strip(headers: &mut HeaderMap, doomed: impl Fn(&HeaderName) -> bool) -> Seen {
     let mut seen = Seen::default();
     let (mut length, mut connection) = (false, false);
     let mut names: Vec<HeaderName> = Vec::new();
     for name in headers.keys() {
         if *name == CONTENT_LENGTH {
-            // Nearly always there, and nearly always the only one.
+            // Almost always present, and almost always alone.
             length = true;
         } else if doomed(name) {
             connection |= *name == CONNECTION;
@@ -166,7 +166,7 @@ impl Seen {
     }
 }
 
-/// An address as it stands in `X-Forwarded-For`. IPv4 is written by hand: the standard formatting
+/// An address in the form of `X-Forwarded-For`. IPv4 is formatted by hand: the standard formatting
 /// costs as much as the rest of these headers.
 fn address(client: IpAddr) -> Option<HeaderValue> {
     let IpAddr::V4(client) = client.to_canonical() else {
@@ -248,8 +248,8 @@ pub(crate) fn stored_headers(sent: &HeaderMap) -> Vec<(HeaderName, HeaderValue)>
     sent.iter()
         .filter(|(name, _)| kept(name))
         .filter_map(|(name, value)| {
-            // A copy of its own: the value is a slice of the connection's read buffer, and an
-            // answer kept in memory must not keep all of that. It was valid, so it stays so.
+            // Copied: the value is a slice of the connection's read buffer, and a cached answer
+            // must not keep the whole buffer alive. The value was valid and stays valid.
             Some((name.clone(), HeaderValue::from_bytes(value.as_bytes()).ok()?))
         })
         .collect()
@@ -264,7 +264,7 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     }
 }
 
-/// True for headers that only the gateway may set.
+/// True for headers reserved for the gateway.
 fn is_ours(name: &HeaderName) -> bool {
     matches!(name.as_str(), STATUS_HEADER | ERROR_HEADER | EXPIRES_HEADER)
 }
@@ -275,12 +275,12 @@ fn is_for_one_client(name: &HeaderName) -> bool {
     matches!(name.as_str(), "set-cookie" | "set-cookie2" | "www-authenticate")
 }
 
-/// The header names that the `Connection` lines of a message nominate, in lower case.
+/// Header names nominated by the `Connection` lines of a message, in lower case.
 struct Nominated(Vec<Vec<u8>>);
 
 impl Nominated {
-    /// Holds nothing in the common cases: no `Connection` line, or only options that name headers
-    /// which are left out anyway.
+    /// Empty in the common cases: no `Connection` line, or only options with the names of headers
+    /// removed in any case.
     fn of(headers: &HeaderMap) -> Self {
         const USUAL: [&[u8]; 4] = [b"close", b"keep-alive", b"te", b"upgrade"];
         let unusual =
@@ -303,8 +303,8 @@ fn options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Adds one line of a list to those before it. What is not ASCII text cannot be part of these
-/// lists and is left out.
+/// Adds a line of a list to the lines before. Text other than ASCII cannot be part of these lists
+/// and is left out.
 fn join(list: &mut String, line: &HeaderValue) {
     if let Ok(line) = line.to_str()
         && !line.is_empty()

@@ -1,5 +1,5 @@
-//! The path that routes and fingerprints see: a single spelling for each path, and no path that a
-//! backend could read differently.
+//! The path for routes and fingerprints: a single spelling per path, and no path open to a
+//! different reading by a backend.
 
 use std::borrow::Cow;
 
@@ -12,9 +12,9 @@ pub(crate) enum PathViolation {
     Relative,
     /// A percent sign without two hexadecimal digits.
     Escape,
-    /// A character that no URI may contain, or an encoded control character.
+    /// A character forbidden in URIs, or an encoded control character.
     Character,
-    /// A slash or backslash in disguise: encoded, or a backslash at all.
+    /// A disguised slash or backslash: encoded, or any backslash.
     Separator,
     /// A segment `.` or `..`, plain or encoded, with or without parameters.
     DotSegment,
@@ -80,10 +80,9 @@ pub(crate) fn normalize_path(raw: &str) -> Result<Cow<'_, str>, PathViolation> {
     Ok(path)
 }
 
-/// True for a path that backends read differently: an empty segment, which some merge, parameters
-/// after `;`, which some cut off, or an encoded percent sign, which some decode twice. A request
-/// that changes something is refused with such a path, because the backend may see a different
-/// route.
+/// True for a path with different readings among backends: an empty segment (merged by some),
+/// parameters after `;` (cut off by some), or an encoded percent sign (decoded twice by some). An
+/// unsafe request with such a path is refused, because the backend may see a different route.
 pub(crate) fn ambiguous(path: &str) -> bool {
     let path = path.as_bytes();
     let has_empty_segment = path.windows(2).any(|pair| pair == b"//");

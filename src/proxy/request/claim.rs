@@ -133,7 +133,7 @@ impl Claimed {
         self.id
     }
 
-    /// Records a final answer and makes it known to later duplicates.
+    /// Records a final answer for later duplicates.
     pub(crate) async fn complete(&mut self, answer: Answer) -> Settled {
         let (now, retention) = (self.gateway.store.now(), self.retention);
         let cache = self.gateway.cache.clone();
@@ -150,7 +150,8 @@ impl Claimed {
         match ended {
             Ended::Done => {
                 if self.gateway.store.is_shared() {
-                    // A retry that comes soon is answered though the store is away meanwhile.
+                    // Cached, so that an early retry is answered even during an outage of the
+                    // store.
                     cache.put_completed(self.id, &self.record, generation);
                 }
                 Settled::Recorded { expires, completed: now }
@@ -167,7 +168,7 @@ impl Claimed {
         settled_by_other(&self.gateway, self.id, existing, &self.record).await
     }
 
-    /// Records that nobody knows the outcome. A record that is unknown already stays as it is.
+    /// Records an unknown outcome. An already unknown record is left unchanged.
     pub(crate) async fn lose(&mut self, reason: UnknownReason) {
         let now = self.gateway.store.now();
         self.advance(false, |record| Some(Arc::new(record.lost(reason, now)))).await;
@@ -180,9 +181,9 @@ impl Claimed {
         self.advance(true, |record| record.freed(retention, now).map(Arc::new)).await;
     }
 
-    /// Changes the record by `step`; with `from_unknown` also where this process was taken for dead
-    /// and nobody else has decided since. A change that the store does not confirm is repeated in
-    /// the background.
+    /// Changes the record by `step`; with `from_unknown` even after another process declared this
+    /// process dead, unless an operator has decided since. An unconfirmed change is retried in the
+    /// background.
     async fn advance(
         &mut self,
         from_unknown: bool,
@@ -226,7 +227,7 @@ impl Claimed {
         }
     }
 
-    /// Queues changes that the store did not confirm, to be repeated until the store has them.
+    /// Queues changes not confirmed by the store, for retries until the store has the changes.
     fn finish_later(&mut self, changes: Vec<Change>) {
         self.settled = true;
         let outcome = (self.record.attempt, RetryKind::Outcome);
@@ -234,10 +235,10 @@ impl Claimed {
     }
 }
 
-/// End of a change by the attempt that holds the claim.
+/// End of a change by the attempt with the claim.
 enum Ended {
     Done,
-    /// The present record, which somebody else put.
+    /// The present record, put by an operator or another process.
     Lost(Option<Box<Record>>),
     NotRecorded,
 }

@@ -77,13 +77,13 @@ fn refusal() -> Bytes {
 
 /// The end of a connection.
 enum ConnectionEnd {
-    /// hyper has closed it.
+    /// Closed by hyper.
     Closed,
-    /// hyper gave it up: a message broke off.
+    /// Given up by hyper: a message broke off.
     Broken(hyper::Error),
-    /// The client has sent nothing, or not all of a head, for too long.
+    /// The client has sent no head, or an incomplete head, for too long.
     Late,
-    /// The client has reset it.
+    /// Reset by the client.
     Reset,
 }
 
@@ -105,7 +105,7 @@ async fn serve_http1(
     builder
         // The tracker has the deadlines; hyper's own would also end a connection that idles.
         .header_read_timeout(None)
-        // A client that closes its sending side after its request still gets its answer.
+        // A client closing its sending side after its request still gets its answer.
         .half_close(true)
         .max_header_size(limits.max_head)
         .max_buf_size(BUFFER.max(2 * limits.max_head));
@@ -122,8 +122,8 @@ async fn serve_http1(
     let mut draining = false;
     let end = poll_fn(|context| {
         let mut connection = Pin::new(&mut connection);
-        // The wait is polled once, so that the shutdown wakes this task. A connection is polled
-        // several times for each request, and polling the wait again would take a lock each time.
+        // Polled once, so that the shutdown wakes this task. A connection is polled several times
+        // per request, and polling the wait again would take a lock each time.
         if !listening {
             listening = true;
             draining = ending.as_mut().poll(context).is_ready();
@@ -176,12 +176,12 @@ async fn answer_one(
     has_fragment: bool,
 ) -> Result<Response<Body>, Infallible> {
     if request.version() == Version::HTTP_10 {
-        // The end of the connection may be the only end of the body, so that an answer which
-        // breaks off would look whole.
+        // The end of the connection may be the only end of the body, so a broken answer would look
+        // whole.
         watch.reset_on_close(true);
     }
     if has_fragment {
-        // hyper has cut it off, so the request would be another than the client's.
+        // The target without its fragment, cut off by hyper, would be a different request.
         let detail = "The request's target contains `#`, which never belongs to a request.";
         return Ok(report(&Problem::new(Slug::RequestInvalid, detail).close(), Dialect::Problem));
     }

@@ -1,8 +1,8 @@
-//! The deadline of one connection, at the cost of one runtime timer for the connection instead of
-//! one for each request.
+//! The deadline of a connection, at the cost of a single runtime timer per connection instead of
+//! per request.
 //!
-//! A deadline is set each time a connection waits for a request. Nearly all of these waits end long
-//! before, so the runtime's timer stays armed as it is, and is moved only when it fires before the
+//! A deadline is set whenever a connection waits for a request. Nearly all of these waits end long
+//! before, so the runtime's timer stays armed unchanged, and is moved only on firing before the
 //! current deadline.
 
 use std::pin::Pin;

@@ -15,7 +15,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-/// Follows the bytes that hyper reads on one connection.
+/// Follows the bytes read by hyper on a connection.
 #[derive(Debug)]
 pub(super) struct RequestTracker {
     position: Position,
@@ -30,7 +30,7 @@ pub(super) struct RequestTracker {
 /// Time limits outside an exchange.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HeadLimits {
-    /// For the first head from the connection's acceptance, for a later one from its first byte.
+    /// For the first head from the connection's acceptance, for a later head from its first byte.
     pub(super) header: Duration,
     /// Between two requests.
     pub(super) idle: Duration,
@@ -77,8 +77,8 @@ impl RequestTracker {
         self.position == Position::Between
     }
 
-    /// True when bytes of a head have passed and no exchange has begun for them. Whatever hyper
-    /// writes then is its own answer to that head.
+    /// True when bytes of a head have passed without an exchange for them. A write by hyper is then
+    /// its own answer to the head.
     pub(super) fn is_in_head(&self) -> bool {
         matches!(
             self.position,
@@ -86,8 +86,8 @@ impl RequestTracker {
         )
     }
 
-    /// Notes that an exchange begins for the head that has passed. Returns true when its target
-    /// had a fragment.
+    /// Notes the begin of an exchange for the passed head. Returns true when the target had a
+    /// fragment.
     pub(super) fn begin(&mut self, body: &Incoming) -> bool {
         self.begin_with(if body.is_end_stream() { Some(0) } else { body.size_hint().exact() })
     }
@@ -104,14 +104,14 @@ impl RequestTracker {
         self.has_fragment
     }
 
-    /// Notes that hyper waits for the next request.
+    /// Notes hyper's wait for the next request.
     pub(super) fn wait(&mut self) {
         if self.deadline.is_none() {
             self.deadline = Some(Instant::now() + self.limits.idle);
         }
     }
 
-    /// Counts how many of these bytes may pass to hyper now, and moves the position beyond them.
+    /// Counts the bytes that may pass to hyper now, and moves the position beyond them.
     pub(super) fn pass(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
@@ -125,7 +125,7 @@ impl RequestTracker {
         at
     }
 
-    /// Moves the position over at least one of these bytes.
+    /// Moves the position over at least a single byte.
     fn step(&mut self, bytes: &[u8]) -> usize {
         match self.position {
             Position::Between => self.start(bytes),
@@ -139,7 +139,7 @@ impl RequestTracker {
                 };
                 passed
             }
-            // hyper wants more although its head is complete: it decides what that means.
+            // hyper reads on after a complete head, and decides its meaning.
             Position::HeadPassed => bytes.len(),
             Position::Content(left) => {
                 let (passed, left) = skip(bytes, left);
@@ -197,7 +197,7 @@ impl RequestTracker {
     fn chunk_size(&mut self, byte: u8, size: u64, is_size: bool) -> usize {
         let digit = char::from(byte).to_digit(16).filter(|_| is_size);
         self.position = match digit {
-            // hyper refuses a size that does not fit.
+            // hyper refuses a size beyond its range.
             Some(digit) => {
                 let size = size.saturating_mul(16).saturating_add(u64::from(digit));
                 Position::ChunkSize { size, is_size: true }
@@ -210,13 +210,13 @@ impl RequestTracker {
     }
 }
 
-/// The end of a line among some bytes.
+/// The end of a line.
 enum LineEnd {
     /// The line ended and was empty.
     Empty,
-    /// The line ended with something in it.
+    /// The line ended with content.
     Text,
-    /// The line goes on; `is_empty` as far as it has come.
+    /// The line continues; `is_empty` so far.
     Open { is_empty: bool },
 }
 
@@ -232,7 +232,7 @@ fn line(bytes: &[u8], is_empty: bool) -> (usize, LineEnd) {
     }
 }
 
-/// Counts the bytes that belong to the `left` ones, and how many of those are to come.
+/// Counts the bytes belonging to the `left` bytes, and the number still to come.
 fn skip(bytes: &[u8], left: u64) -> (usize, u64) {
     let passed = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
     (passed, left - passed as u64)
