@@ -327,11 +327,7 @@ impl<'d> TableReader<'d> {
     }
 
     /// A table of which every key may be left out.
-    pub(super) fn table<T>(
-        &self,
-        key: &'static str,
-        read: impl FnOnce(&TableReader<'d>) -> T,
-    ) -> T {
+    pub(super) fn table<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> T) -> T {
         let child = self.node(key).and_then(|node| self.child(key, false, node));
         child.unwrap_or_else(|| self.absent_child(key, false)).read(read)
     }
@@ -340,7 +336,7 @@ impl<'d> TableReader<'d> {
     pub(super) fn optional_table<T>(
         &self,
         key: &'static str,
-        read: impl FnOnce(&TableReader<'d>) -> T,
+        read: impl FnOnce(&Self) -> T,
     ) -> Option<T> {
         let child = match self.node(key) {
             Some(node) => self.child(key, false, node),
@@ -350,7 +346,7 @@ impl<'d> TableReader<'d> {
     }
 
     /// Each of the tables `[[key]]`.
-    pub(super) fn each_table(&self, key: &'static str, mut read: impl FnMut(&TableReader<'d>)) {
+    pub(super) fn each_table(&self, key: &'static str, mut read: impl FnMut(&Self)) {
         match self.node(key) {
             Some(TomlNode { value: TomlValue::List(elements), .. }) => {
                 let children = elements.iter().filter_map(|node| self.child(key, true, node));
@@ -372,7 +368,7 @@ impl<'d> TableReader<'d> {
         &self,
         key: &'static str,
         expected: &str,
-        mut read: impl FnMut(&TableReader<'d>) -> T,
+        mut read: impl FnMut(&Self) -> T,
     ) -> Option<Vec<T>> {
         match self.node(key) {
             Some(TomlNode { value: TomlValue::List(elements), .. }) => {
