@@ -12,7 +12,7 @@
 //! - [`demo`]: the told story of the lost answer.
 //! - `gateway`: starting all of it and ending it.
 //! - [`cli`] and [`commands`]: what may be typed and what it does.
-//! - leaves: [`body`], [`clock`], [`failpoint`], [`json`], `net`, [`nonce`],
+//! - leaves: [`body`], [`clock`], [`failpoint`], `ip_network`, [`json`], `net`, [`nonce`],
 //!   [`observe`], `percent`, [`problem`], [`shutdown`].
 
 pub mod admin;
@@ -25,6 +25,7 @@ pub mod demo;
 pub mod failpoint;
 pub(crate) mod gateway;
 pub mod idempotency;
+pub(crate) mod ip_network;
 pub mod items;
 pub mod json;
 pub(crate) mod net;

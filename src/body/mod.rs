@@ -1,22 +1,19 @@
 //! The body type of responses and upstream requests, the kinds of bodies behind the type, and
 //! bounded reading of whole bodies ([`read`]).
 
+mod bounded;
 mod read;
 
+pub(crate) use self::bounded::{Bounded, UploadFault};
 pub(crate) use self::read::{ReadError, ReadLimits, read};
 
-use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
-use tokio::time::{Instant, Sleep};
 
 /// Reason for a body that broke off. The text goes to the log, never to a client.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -161,109 +158,5 @@ where
             whole.set_upper(upper);
         }
         whole
-    }
-}
-
-/// A streamed body that breaks off when no frame arrived for `idle`, or beyond a size limit.
-/// Trailers are dropped.
-#[derive(Debug)]
-pub struct Bounded<B> {
-    inner: B,
-    idle: Duration,
-    limit: Option<SizeLimit>,
-    stalled: Option<Pin<Box<Sleep>>>,
-}
-
-#[derive(Debug)]
-struct SizeLimit {
-    /// Bytes left until the limit.
-    left: u64,
-    over: SizeExceeded,
-}
-
-/// A flag for a body that broke off because of its size.
-#[derive(Debug, Clone, Default)]
-pub struct SizeExceeded(Option<Arc<AtomicBool>>);
-
-impl SizeExceeded {
-    /// True after the body broke off because of its size.
-    pub fn is_set(&self) -> bool {
-        self.0.as_ref().is_some_and(|over| over.load(Ordering::Acquire))
-    }
-
-    fn set(&self) {
-        if let Some(over) = &self.0 {
-            over.store(true, Ordering::Release);
-        }
-    }
-}
-
-impl<B> Bounded<B> {
-    /// A body that breaks off after `idle` without a frame.
-    pub fn new(inner: B, idle: Duration) -> Self {
-        Self { inner, idle, limit: None, stalled: None }
-    }
-
-    /// Adds a size limit of `most` bytes, if any.
-    pub fn at_most(mut self, most: Option<u64>) -> (Self, SizeExceeded) {
-        let Some(left) = most else { return (self, SizeExceeded(None)) };
-        let over = SizeExceeded(Some(Arc::default()));
-        self.limit = Some(SizeLimit { left, over: over.clone() });
-        (self, over)
-    }
-}
-
-impl<B> HttpBody for Bounded<B>
-where
-    B: HttpBody<Data = Bytes> + Unpin,
-    B::Error: Into<BodyError>,
-{
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) {
-            self.stalled = None;
-            return Poll::Ready(match frame {
-                None => None,
-                Some(Err(error)) => Some(Err(error.into())),
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => Some(self.count(data)),
-                    Err(_trailers) => None,
-                },
-            });
-        }
-        let idle = self.idle;
-        let stalled = self
-            .stalled
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + idle)));
-        ready!(stalled.as_mut().poll(context));
-        Poll::Ready(Some(Err("the body stalled for too long".into())))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl<B> Bounded<B> {
-    fn count(&mut self, data: Bytes) -> Result<Frame<Bytes>, BodyError> {
-        if let Some(limit) = &mut self.limit {
-            match limit.left.checked_sub(data.len() as u64) {
-                Some(less) => limit.left = less,
-                None => {
-                    limit.over.set();
-                    return Err("the body is over the route's limit".into());
-                }
-            }
-        }
-        Ok(Frame::data(data))
     }
 }

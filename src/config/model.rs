@@ -16,6 +16,7 @@ use crate::idempotency::key::KeyRules;
 use crate::idempotency::outcome::OutcomeRules;
 use crate::idempotency::retention::Retention;
 use crate::idempotency::tenant::CredentialHeaders;
+use crate::ip_network::Network;
 use crate::items::ItemRules;
 use crate::json::Pointer;
 use crate::problem::Dialect;
@@ -47,6 +48,9 @@ pub struct ServerConfig {
     pub drain: Duration,
     /// Threads serving requests.
     pub workers: usize,
+    /// Proxies whose forwarding headers are believed.
+    #[serde(serialize_with = "shown::texts")]
+    pub trusted_proxies: Vec<Network>,
     /// Limits of the memory and connections of clients.
     pub limits: LimitsConfig,
 }

@@ -7,10 +7,11 @@ use http::HeaderName;
 
 use super::defaults;
 use super::model::{AdminConfig, LimitsConfig, ServerConfig, TenantConfig};
-use super::table::TableReader;
+use super::table::{Located, TableReader};
 use super::units::Size;
 use super::values::{LARGEST_BODY, LONGEST_WAIT};
 use crate::idempotency::tenant::CredentialHeaders;
+use crate::ip_network::Network;
 
 /// Threads that serve requests, at most.
 const MOST_WORKERS: u64 = 1024;
@@ -34,7 +35,19 @@ pub(super) fn server(table: &TableReader<'_>) -> ServerConfig {
     let drain = table.time("drain", defaults::DRAIN, Duration::ZERO..=LONGEST_WAIT);
     let workers = table.count("workers", defaults::workers(), 1..=MOST_WORKERS);
     table.unsupported("tls");
-    ServerConfig { listen, drain, workers, limits: table.table("limits", limits) }
+    let trusted_proxies = networks(table, "trusted_proxies");
+    ServerConfig { listen, drain, workers, trusted_proxies, limits: table.table("limits", limits) }
+}
+
+fn networks(table: &TableReader<'_>, key: &'static str) -> Vec<Network> {
+    let read = |written: &Located<String>| match written.value.parse() {
+        Ok(network) => Some(network),
+        Err(error) => {
+            table.wrong::<String>(written, format!("`{key}`: {error}"));
+            None
+        }
+    };
+    table.list::<String>(key).unwrap_or_default().iter().filter_map(read).collect()
 }
 
 fn limits(table: &TableReader<'_>) -> LimitsConfig {

@@ -4,13 +4,14 @@ use bytes::Bytes;
 use http::Request;
 
 use super::budget::Reservation;
+use super::peer::ClientAddress;
 use super::rewrite;
 use super::routing::Route;
 
 /// A request with its complete body.
 pub(crate) struct BufferedRequest {
     pub(crate) head: http::request::Parts,
-    pub(crate) peer: std::net::IpAddr,
+    pub(crate) client: ClientAddress,
     pub(crate) body: Bytes,
     pub(crate) reservation: Reservation,
 }
@@ -18,7 +19,7 @@ pub(crate) struct BufferedRequest {
 impl BufferedRequest {
     /// The request for the upstream, and its buffer reservation.
     pub(crate) fn into_request(self, route: &Route, keyed: bool) -> (Request<Bytes>, Reservation) {
-        let request = rewrite::to_backend(route, self.head, self.peer, self.body, keyed);
+        let request = rewrite::to_backend(route, self.head, self.client, self.body, keyed);
         (request, self.reservation)
     }
 }

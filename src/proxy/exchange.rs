@@ -3,19 +3,20 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::header::{ALLOW, MAX_FORWARDS};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::answer::{AnswerResult, report};
 use super::headers::check::{HeadError, check_request_head};
-use super::headers::path::{ambiguous, normalize_path};
+use super::headers::path::{ambiguous, hides_another, normalize_path};
 use super::incoming::{Arrived, Path};
 use super::peer::Peer;
-use super::routing::{Found, RouteMode, Routing};
+use super::routing::{Found, Route, RouteMode, Routing};
 use super::state::Gateway;
 use super::{batch, passthrough, request, wellknown};
-use crate::body::Body;
+use crate::body::{Body, empty};
 use crate::problem::{Dialect, Problem, Slug};
 
 /// Bytes of the longest request target; RFC 9110 section 4.1 asks for 8000 at least.
@@ -46,14 +47,14 @@ async fn answer(
     request: Request<Incoming>,
     dialect: &mut Dialect,
 ) -> AnswerResult {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let routing = gateway.routing();
     check_request_head(&head).map_err(|error| refused_head(&routing, &head, error))?;
     if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
         return Err(Problem::new(Slug::UriTooLong, "The address is too long.").close());
     }
     let path = path_of(&head)?;
-    if path.starts_with(wellknown::PATH) {
+    if wellknown::is_own(&path) {
         return wellknown::answer(gateway, &routing, &head, &path).await;
     }
     let route = match routing.find(&head.method, &path) {
@@ -61,13 +62,20 @@ async fn answer(
         Found::NotAllowed(allow) => return Err(method_not_allowed(allow)),
         Found::NoRoute => return Err(no_route()),
     };
-    if !head.method.is_safe() && ambiguous(&path) {
+    if !is_safe(&head.method) && is_doubtful(route, &path) {
         return Err(refused_path("The address could be read in two ways."));
+    }
+    let hops = if head.method == Method::OPTIONS { max_forwards(&head.headers) } else { None };
+    if hops == Some(0) {
+        return Ok(own_options(routing.allowed(&path)));
     }
     let path = match path {
         Cow::Borrowed(_) => Path(None),
         Cow::Owned(path) => Path(Some(path)),
     };
+    if let Some(hops) = hops {
+        head.headers.insert(MAX_FORWARDS, HeaderValue::from(hops - 1));
+    }
     let arrived = Box::new(Arrived { head, body, client, path, routing: &routing });
     match &route.mode {
         RouteMode::Off => passthrough::through(route, arrived, None).await,
@@ -80,6 +88,44 @@ async fn answer(
             request::keyed(gateway, route, mode, arrived).await
         }
     }
+}
+
+/// True when the backend could see another path than the route's. A keyed route protects its own
+/// paths in any reading; on an off route, another reading may be a keyed route's.
+fn is_doubtful(route: &Route, path: &str) -> bool {
+    match &route.mode {
+        RouteMode::Off => ambiguous(path),
+        RouteMode::Items(_) | RouteMode::Request(_) => hides_another(path),
+    }
+}
+
+/// True for methods that change nothing, `QUERY` included.
+fn is_safe(method: &Method) -> bool {
+    method.is_safe() || method.as_str() == "QUERY"
+}
+
+/// The number of further hops that a client allows (RFC 9110 section 7.6.2). A value that is no
+/// number, or stands twice, is left to the backend.
+fn max_forwards(headers: &HeaderMap) -> Option<u64> {
+    let mut lines = headers.get_all(MAX_FORWARDS).iter();
+    let (first, second) = (lines.next()?, lines.next());
+    let digits = first.as_bytes();
+    if second.is_some() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    // A number that is too large is as good as the largest.
+    let digits = first.to_str().ok().filter(|digits| !digits.is_empty())?;
+    Some(digits.parse().unwrap_or(u64::MAX))
+}
+
+/// The answer to an OPTIONS request that may not be forwarded.
+fn own_options(allow: Option<HeaderValue>) -> Response<Body> {
+    let mut response = Response::new(empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    if let Some(allow) = allow {
+        response.headers_mut().insert(ALLOW, allow);
+    }
+    response
 }
 
 /// The path for routes and fingerprints. `OPTIONS *` addresses the server as a whole.
@@ -100,6 +146,7 @@ fn refused_head(routing: &Routing, head: &http::request::Parts, error: HeadError
         | HeadError::TransferEncoding
         | HeadError::ContentLength
         | HeadError::Expect
+        | HeadError::Loop
         | HeadError::Nomination => Slug::RequestInvalid,
     };
     let problem = Problem::new(slug, error.detail()).status(error.status()).close();

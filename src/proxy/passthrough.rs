@@ -9,7 +9,7 @@ use super::buffered::BufferedRequest;
 use super::incoming::Arrived;
 use super::rewrite;
 use super::routing::Route;
-use crate::body::{Body, Bounded, OwningBody, empty};
+use crate::body::{Body, Bounded, OwningBody, UploadFault, empty};
 use crate::problem::{Disposition, Problem, STATUS, Slug};
 use crate::upstream::SendError;
 
@@ -27,33 +27,39 @@ pub(crate) async fn through(
     }
     let idle = route.body_timeout;
     if http_body::Body::is_end_stream(&body) {
-        let request = rewrite::to_backend(route, head, client.ip, empty(), false);
-        return send(route, request, disposition).await;
+        let request = rewrite::to_backend(route, head, client.address, empty(), false);
+        return send(route, request, disposition, || None).await;
     }
-    let (body, over) = Bounded::new(body, idle).at_most(most);
-    let request = rewrite::to_backend(route, head, client.ip, Body::streamed(body), false);
-    match send(route, request, disposition).await {
-        Err(_) if over.is_set() => Err(too_large()),
-        answer => answer,
-    }
+    let (body, upload) = Bounded::new(body, idle).watched(most);
+    let request = rewrite::to_backend(route, head, client.address, Body::streamed(body), false);
+    send(route, request, disposition, || upload.fault()).await
 }
 
 /// Sends a request with an already buffered body to the backend and streams the answer.
 pub(crate) async fn buffered(route: &Route, request: BufferedRequest) -> AnswerResult {
     let (request, reservation) = request.into_request(route, false);
     let request = request.map(|bytes: Bytes| Body::streamed(OwningBody::new(bytes, reservation)));
-    send(route, request, Some(Disposition::Bypassed)).await
+    send(route, request, Some(Disposition::Bypassed), || None).await
 }
 
+/// Sends a request; `fault` says what is wrong with the client's upload, which then is the reason
+/// for any failure.
 async fn send(
     route: &Route,
     request: Request<Body>,
     disposition: Option<Disposition>,
+    fault: impl Fn() -> Option<UploadFault>,
 ) -> AnswerResult {
     let method = request.method().clone();
     let not_executed = disposition.map(|_| Disposition::NotExecuted);
     let unknown = disposition.map(|_| Disposition::Unknown);
-    let response = match timeout(route.timeout, route.upstream.send(request)).await {
+    let answered = timeout(route.timeout, route.upstream.send(request)).await;
+    if !matches!(answered, Ok(Ok(_)))
+        && let Some(problem) = fault().and_then(|fault| upload_failed(fault, answered.is_err()))
+    {
+        return Err(problem);
+    }
+    let response = match answered {
         Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             return Err(failed("the backend answered 101").disposition(unknown));
         }
@@ -92,6 +98,22 @@ fn failed(reason: &str) -> Problem {
         Slug::UpstreamFailed,
         "The service did not answer. It may have acted all the same.",
     )
+}
+
+/// The problem of a client whose upload broke off. The part that has arrived was passed on, and a
+/// backend does not act on a part. `is_late`: the time for the backend's answer has run out.
+fn upload_failed(fault: UploadFault, is_late: bool) -> Option<Problem> {
+    let (slug, detail) = match fault {
+        UploadFault::TooLarge => return Some(too_large()),
+        UploadFault::Waiting if !is_late => return None,
+        UploadFault::Stalled | UploadFault::Waiting => {
+            (Slug::RequestTimeout, "The request's body did not arrive in time. Please try again.")
+        }
+        UploadFault::Broken => {
+            (Slug::RequestInvalid, "The request's body broke off before its end. Please try again.")
+        }
+    };
+    Some(Problem::new(slug, detail).disposition(None).close())
 }
 
 fn too_large() -> Problem {

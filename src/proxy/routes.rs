@@ -84,6 +84,11 @@ impl PathMatcher {
         {
             return Matched::Route(*matched.value);
         }
+        self.allowed(path).map_or(Matched::NoRoute, Matched::NotAllowed)
+    }
+
+    /// The methods that the normalized `path` is configured for; `None`: not for any.
+    pub(crate) fn allowed(&self, path: &str) -> Option<HeaderValue> {
         let mut allowed: Vec<&str> = self
             .by_method
             .iter()
@@ -91,9 +96,9 @@ impl PathMatcher {
             .map(|(method, _)| method.as_str())
             .collect();
         if allowed.is_empty() {
-            return Matched::NoRoute;
+            return None;
         }
         allowed.sort_unstable();
-        HeaderValue::from_str(&allowed.join(", ")).map_or(Matched::NoRoute, Matched::NotAllowed)
+        HeaderValue::from_str(&allowed.join(", ")).ok()
     }
 }

@@ -15,6 +15,7 @@ use super::routes::{Matched, PathMatcher};
 use crate::config::{Config, ItemsMode, LimitsConfig, Mode, RequestMode, RouteConfig};
 use crate::idempotency::key::KeySource;
 use crate::idempotency::tenant::CredentialHeaders;
+use crate::ip_network::Network;
 use crate::upstream::Upstream;
 
 /// Headers in which clients and proxies look for a key. Some of them, such as Go's HTTP client,
@@ -29,6 +30,8 @@ pub(crate) struct Routing {
     pub(crate) configured: Arc<[RouteConfig]>,
     /// The headers identifying a caller.
     pub(crate) tenant_headers: CredentialHeaders,
+    /// The proxies whose forwarding headers are believed.
+    pub(crate) trusted_proxies: Vec<Network>,
     /// Limits of connections and of bodies.
     pub(crate) limits: LimitsConfig,
     /// The limit of claims per tenant; `None`: no such limit.
@@ -103,6 +106,7 @@ impl Routing {
             configured: config.routes.clone().into(),
             tenant_headers: config.tenant.headers.clone(),
             quota: limits.in_flight_per_tenant.map(Quota::new),
+            trusted_proxies: config.server.trusted_proxies.clone(),
             limits: limits.clone(),
         })
     }
@@ -114,6 +118,11 @@ impl Routing {
             Matched::NotAllowed(allow) => Found::NotAllowed(allow),
             Matched::NoRoute => Found::NoRoute,
         }
+    }
+
+    /// The methods that the normalized `path` is configured for; `None`: not for any.
+    pub(crate) fn allowed(&self, path: &str) -> Option<HeaderValue> {
+        self.matcher.allowed(path)
     }
 
     /// Names and values of the path parameters of a matched route.

@@ -134,11 +134,11 @@ async fn run(
         return responder.respond(Err(reply::store_unavailable()));
     }
     let BatchInput { batch, buffered, .. } = *input;
-    let BufferedRequest { mut head, peer, body: received, reservation } = buffered;
+    let BufferedRequest { mut head, client, body: received, reservation } = buffered;
     if body != received {
         envelope::forget_bytes(&mut head.headers);
     }
-    let request = rewrite::to_backend(&route, head, peer, body, true);
+    let request = rewrite::to_backend(&route, head, client, body, true);
     let call = ItemsCall { mode: &mode, batch, records, plan };
     let sending = SendRules {
         route: &route,

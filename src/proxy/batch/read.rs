@@ -81,7 +81,7 @@ pub(crate) async fn read(
     let subject = mode.record.subject.as_ref();
     let subject = subject.and_then(|at| request_read::subject(&document, at, &tenant));
     drop(document);
-    let buffered = BufferedRequest { head, peer: client.ip, body, reservation };
+    let buffered = BufferedRequest { head, client: client.address, body, reservation };
     let input = BatchInput { tenant, batch, digests, ids, subject, parameters, verbatim, buffered };
     Ok(BatchRead::Batch(Box::new(input)))
 }

@@ -1,6 +1,6 @@
 //! Refusal of request heads accepted by hyper but open to two interpretations.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, VIA};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Uri, Version};
 
@@ -23,6 +23,8 @@ pub(crate) enum HeadError {
     Expect,
     /// `Connection` nominates a header required by the backend.
     Nomination,
+    /// `Via` names this gateway too often.
+    Loop,
 }
 
 impl HeadError {
@@ -31,6 +33,7 @@ impl HeadError {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Expect => StatusCode::EXPECTATION_FAILED,
+            Self::Loop => StatusCode::LOOP_DETECTED,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Target
             | Self::Host
@@ -50,6 +53,10 @@ impl HeadError {
             Self::TransferEncoding => "The only Transfer-Encoding served here is chunked.",
             Self::ContentLength => "The Content-Length header is repeated or not a number.",
             Self::Expect => "The only expectation served here is 100-continue.",
+            Self::Loop => {
+                "The request has passed this gateway three times already, so it goes round in a \
+                 loop. The address of a backend leads back here."
+            }
             Self::Nomination => "The Connection header names a header that must be forwarded.",
         }
     }
@@ -101,6 +108,9 @@ fn check_head(
     let host = host(version, &lines)?;
     check_target(method, uri, host)?;
     check_framing(version, &lines)?;
+    if lines.passages >= MOST_PASSAGES {
+        return Err(HeadError::Loop);
+    }
     if lines.unknown_expectation {
         return Err(HeadError::Expect);
     }
@@ -119,6 +129,8 @@ struct CriticalHeaders<'a> {
     length: Only<'a>,
     connection: bool,
     unknown_expectation: bool,
+    /// Times that `Via` names this gateway.
+    passages: usize,
 }
 
 /// The value of a header with at most a single occurrence.
@@ -143,6 +155,8 @@ impl<'a> CriticalHeaders<'a> {
                 lines.length.add(value);
             } else if *name == CONNECTION {
                 lines.connection = true;
+            } else if *name == VIA {
+                lines.passages += passages(value);
             } else if *name == EXPECT {
                 lines.unknown_expectation |= !value.eq_ignore_ascii_case(b"100-continue");
             }
@@ -158,6 +172,20 @@ impl<'a> Only<'a> {
             Self::Once(_) | Self::Repeated => Self::Repeated,
         };
     }
+}
+
+/// Times that a request may have passed this gateway. Two gateways in a row are usual, three are
+/// not.
+const MOST_PASSAGES: usize = 3;
+
+/// Counts the members of a `Via` line that name this gateway: the protocol, the name, and perhaps a
+/// comment (RFC 9110 section 7.6.3).
+fn passages(line: &[u8]) -> usize {
+    let names_this = |member: &&[u8]| {
+        let mut words = member.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        words.nth(1).is_some_and(|name| name.eq_ignore_ascii_case(super::PSEUDONYM.as_bytes()))
+    };
+    line.split(|byte| *byte == b',').filter(names_this).count()
 }
 
 /// True when `Connection` nominates `name`. A route refuses such a request for its key header, a
@@ -236,13 +264,23 @@ fn check_target(method: &Method, uri: &Uri, host: Option<&[u8]>) -> Result<(), H
     match (uri.scheme_str(), uri.authority()) {
         (None, None) if uri.path() == "*" && *method == Method::OPTIONS => Ok(()),
         (None, None) if uri.path().starts_with('/') => Ok(()),
-        (Some("http" | "https"), Some(authority)) => {
+        (Some(scheme @ ("http" | "https")), Some(authority)) => {
             let authority = authority.as_str().as_bytes();
-            let same = host.is_none_or(|host| host.eq_ignore_ascii_case(authority));
+            let same = host.is_none_or(|host| {
+                let (host, authority) = (portless(host, scheme), portless(authority, scheme));
+                host.eq_ignore_ascii_case(authority)
+            });
             if same && is_authority(authority) { Ok(()) } else { Err(HeadError::Target) }
         }
         (_, _) => Err(HeadError::Target),
     }
+}
+
+/// The authority without a port that its scheme implies (RFC 9110 section 4.2.3).
+fn portless<'a>(authority: &'a [u8], scheme: &str) -> &'a [u8] {
+    let default: &[u8] = if scheme == "https" { b":443" } else { b":80" };
+    let bare = authority.strip_suffix(default).or_else(|| authority.strip_suffix(b":"));
+    bare.unwrap_or(authority)
 }
 
 fn check_framing(version: Version, lines: &CriticalHeaders<'_>) -> Result<(), HeadError> {

@@ -8,33 +8,53 @@ pub(crate) mod check;
 pub(crate) mod path;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_hops;
+
+mod forwarded;
 
 use std::net::IpAddr;
 
+use http::Version;
 use http::header::{
     ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, DATE, HOST, HeaderMap, HeaderName, HeaderValue,
     VIA,
 };
 use uuid::Uuid;
 
+use super::peer::ClientAddress;
 use crate::problem::{ERROR_HEADER, STATUS_HEADER};
 
 /// Header with the end of an answer's retention; set by the gateway alone.
 pub(crate) const EXPIRES_HEADER: &str = "idempotency-expires";
 
+const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Sets the proxy of a CGI program (`HTTP_PROXY`) and means nothing in HTTP.
+const PROXY: HeaderName = HeaderName::from_static("proxy");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The gateway's entry in `Via`: the received protocol and a pseudonym (RFC 9110 section 7.6.3).
-const PSEUDONYM: &str = "1.1 oncegate";
+/// The gateway's name in `Via` (RFC 9110 section 7.6.3).
+const PSEUDONYM: &str = "oncegate";
+
+/// The gateway's entry in `Via` for a message that was received in this version.
+fn via(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_10 => "1.0 oncegate",
+        Version::HTTP_2 => "2 oncegate",
+        _ => "1.1 oncegate",
+    })
+}
 
 /// Facts about a request relevant to its upstream headers, besides the client's headers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Forwarding<'a> {
     /// Address of the client.
-    pub(crate) client: IpAddr,
+    pub(crate) client: ClientAddress,
+    /// The version of the client's message.
+    pub(crate) version: Version,
     /// True for an encrypted client connection.
     pub(crate) secure: bool,
     /// The `X-Request-Id` of a request without one.
@@ -53,23 +73,37 @@ pub(crate) struct Forwarding<'a> {
 /// nominations that are refused.
 ///
 /// `Host` keeps the client's value here; the upstream client replaces it by that of the URL it
-/// sends to, and `X-Forwarded-Host` carries the original. `X-Forwarded-Proto` and `-Host` say what
-/// this gateway saw, whatever the client claimed; `X-Forwarded-For` is appended to.
+/// sends to, and `X-Forwarded-Host` carries the original. `X-Forwarded-For`, `-Proto` and `-Host`
+/// say what this gateway saw. Of a trusted proxy, what it says of its own client is kept, and the
+/// lists are appended to; what others claim is left out.
 pub(crate) fn upstream_headers(client: HeaderMap, forwarding: &Forwarding<'_>) -> HeaderMap {
     let mut headers = host_first(client);
     for key in forwarding.hidden {
         headers.remove(key);
     }
-    let seen = strip(&mut headers, is_hop_by_hop);
+    let is_trusted = forwarding.client.is_trusted;
+    let seen = strip(&mut headers, |name| {
+        is_hop_by_hop(name) || *name == PROXY || (!is_trusted && forwarded::is_claim(name))
+    });
     headers.reserve(MOST_ADDED);
-    extend(&mut headers, X_FORWARDED_FOR, seen.forwarded_for, address(forwarding.client));
-    extend(&mut headers, VIA, seen.via, Some(HeaderValue::from_static(PSEUDONYM)));
+    extend(&mut headers, X_FORWARDED_FOR, seen.forwarded_for, address(forwarding.client.ip));
+    extend(&mut headers, VIA, seen.via, Some(via(forwarding.version)));
     let scheme = if forwarding.secure { "https" } else { "http" };
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
-    match headers.iter().next().filter(|(name, _)| **name == HOST) {
-        Some((_, host)) => headers.insert(X_FORWARDED_HOST, host.clone()),
-        None => headers.remove(X_FORWARDED_HOST),
-    };
+    let host = headers.iter().next().filter(|(name, _)| **name == HOST);
+    let host = host.map(|(_, host)| host.clone());
+    if is_trusted {
+        let element = forwarded::element(forwarding.client.ip, scheme, host.as_ref());
+        let present = headers.contains_key(FORWARDED);
+        extend(&mut headers, FORWARDED, present, element.filter(|_| present));
+    }
+    if !is_trusted || !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    }
+    if let Some(host) = host
+        && (!is_trusted || !headers.contains_key(X_FORWARDED_HOST))
+    {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
     if forwarding.keyed {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
@@ -213,11 +247,12 @@ fn extend(headers: &mut HeaderMap, name: HeaderName, present: bool, member: Opti
 ///
 /// `keep_length` keeps `Content-Length` on an answer that has no body but tells the length of one:
 /// to HEAD, and with status 304. `date` is used when the backend sent none, so that a replay is the
-/// same as the first answer.
+/// same as the first answer. `version` is the backend's.
 pub(crate) fn downstream_headers(
     backend: HeaderMap,
     replayed: Option<&HeaderName>,
     keep_length: bool,
+    version: Version,
     date: impl FnOnce() -> HeaderValue,
 ) -> HeaderMap {
     let mut headers = backend;
@@ -229,7 +264,7 @@ pub(crate) fn downstream_headers(
         headers.insert(CONTENT_LENGTH, length);
     }
     // A line of its own means the same as a further member of the list (RFC 9110 section 5.3).
-    headers.append(VIA, HeaderValue::from_static(PSEUDONYM));
+    headers.append(VIA, via(version));
     if !seen.date {
         headers.insert(DATE, date());
     }

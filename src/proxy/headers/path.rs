@@ -48,7 +48,8 @@ const PLAIN: [bool; 256] = {
 /// The path in its single spelling: unreserved characters decoded, the digits of other escapes in
 /// upper case (RFC 3986 section 6.2.2). Borrowed when nothing had to change.
 ///
-/// Forward this spelling, so that the backend sees the path that was matched.
+/// The backend gets the client's own spelling, which means the same (RFC 3986 section 6.2.2) and
+/// may be signed.
 ///
 /// # Errors
 /// For paths that a backend may read differently.
@@ -91,6 +92,55 @@ pub(crate) fn ambiguous(path: &str) -> bool {
         || (path.contains(&b'%') && path.windows(3).any(|three| three == b"%3B" || three == b"%25"))
 }
 
+/// Decodings after the first that are looked into. A path with more of them is refused.
+const MOST_DECODINGS: usize = 4;
+
+/// True for a path that becomes another one when it is decoded more than once: a separator, a dot
+/// segment or a control appears only then. Some backends, or proxies in front of them, do that, and
+/// their path would then be that of a different resource.
+pub(crate) fn hides_another(path: &str) -> bool {
+    let path = path.as_bytes();
+    if !path.windows(3).any(|three| three == b"%25") {
+        return false;
+    }
+    // One decoding is what every backend does, and what it brings up was checked with the route.
+    let mut text = decode_once(path, |_| ());
+    for _ in 0..MOST_DECODINGS {
+        let mut is_hidden = false;
+        let next = decode_once(&text, |byte| {
+            is_hidden |= matches!(byte, b'/' | b'\\' | b';' | b'?' | b'#' | 0..=0x1f | 0x7f);
+        });
+        if next == text {
+            return false;
+        }
+        if is_hidden || String::from_utf8_lossy(&next).split('/').any(is_dot_segment) {
+            return true;
+        }
+        text = next;
+    }
+    true
+}
+
+/// Decodes every well-formed escape once; `found` is called with each decoded byte.
+fn decode_once(text: &[u8], mut found: impl FnMut(u8)) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, after)) = rest.split_first() {
+        match percent::byte(after).filter(|_| *first == b'%') {
+            Some(byte) => {
+                found(byte);
+                decoded.push(byte);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                decoded.push(*first);
+                rest = after;
+            }
+        }
+    }
+    decoded
+}
+
 /// Some backends cut off `;…` before they resolve dots.
 fn is_dot_segment(segment: &str) -> bool {
     if !segment.starts_with('.') {
@@ -127,7 +177,7 @@ fn decode(raw: &str) -> Result<Cow<'_, str>, PathViolation> {
 #[cfg(test)]
 mod tests {
     use super::PathViolation::{Character, DotSegment, Escape, Relative, Separator};
-    use super::{PathViolation, ambiguous, normalize_path};
+    use super::{PathViolation, ambiguous, hides_another, normalize_path};
 
     fn check(raw: &str, expected: Result<&str, PathViolation>) {
         assert_eq!(normalize_path(raw).as_deref().map_err(|error| *error), expected, "{raw}");
@@ -166,6 +216,48 @@ mod tests {
         }
         for path in ["", "a", "*", "%2fa"] {
             check(path, Err(Relative));
+        }
+    }
+
+    #[test]
+    fn a_path_that_further_decodings_turn_into_another_hides_it() {
+        for path in [
+            "/x%252e%252e%252fadmin",
+            "/x/%252e%252e/admin",
+            "/x/.%252E/admin",
+            "/x%252fadmin",
+            "/x%252Fadmin",
+            "/x%255cadmin",
+            "/x%253Badmin",
+            "/x%253Fadmin",
+            "/x%2523admin",
+            "/x%2500",
+            "/x%250d%250a",
+            "/x%257f",
+            "/x%25252fadmin",
+            "/x%2525252fadmin",
+            "/x%252%66admin",
+            "/x/%25252e./admin",
+            "/x/%252e%3Ba/admin",
+            "/x%252525252525252525AB",
+        ] {
+            let path = normalize_path(path).unwrap();
+            assert!(hides_another(&path), "{path}");
+        }
+        for path in [
+            "/50%25OFF",
+            "/50%25",
+            "/%25",
+            "/100%25%25",
+            "/50%25AB/a%252eb",
+            "/a%2525b",
+            "/a%20b",
+            "/caf%C3%A9",
+            "/50%25-%3B",
+            "/x%25%32G",
+        ] {
+            let path = normalize_path(path).unwrap();
+            assert!(!hides_another(&path), "{path}");
         }
     }
 

@@ -87,7 +87,7 @@ pub(crate) async fn read(
             Err(KeyError::Missing) if !mode.key.required => {
                 return Ok(KeyedRead::Keyless(Box::new(BufferedRequest {
                     head,
-                    peer: client.ip,
+                    client: client.address,
                     body,
                     reservation,
                 })));
@@ -100,7 +100,7 @@ pub(crate) async fn read(
         Scope::Route => route.name.as_ref(),
     };
     let id = RecordId::new(&tenant, scope, key.as_str());
-    let buffered = BufferedRequest { head, peer: client.ip, body, reservation };
+    let buffered = BufferedRequest { head, client: client.address, body, reservation };
     Ok(KeyedRead::Keyed(Box::new(KeyedRequest { id, key, tenant, path, buffered })))
 }
 

@@ -133,22 +133,29 @@ where
             }
             tracker.wait();
         }
-        if !this.ahead.is_empty() {
+        let before = buffer.filled().len();
+        if this.ahead.is_empty() {
+            ready!(this.stream.as_mut().poll_read(context, buffer))?;
+            let read = &buffer.filled()[before..];
+            let passed = tracker.pass(read);
+            if passed == read.len() {
+                return Poll::Ready(Ok(()));
+            }
+            this.ahead = tracker.escaped(&read[passed..]).unwrap_or_else(|| read[passed..].into());
+            buffer.set_filled(before + passed);
+        }
+        // Nothing passes where the very first byte had to be escaped; no byte at all would mean the
+        // end of the stream to hyper.
+        if buffer.filled().len() == before {
             let most = this.ahead.len().min(buffer.remaining());
             let passed = tracker.pass(&this.ahead[..most]);
             buffer.put_slice(&this.ahead.split_to(passed));
-            if this.ahead.is_empty() {
+            if let Some(escaped) = tracker.escaped(&this.ahead) {
+                this.ahead = escaped;
+            } else if this.ahead.is_empty() {
+                // The memory of the largest read would stay with an idle connection.
                 this.ahead = BytesMut::new();
             }
-            return Poll::Ready(Ok(()));
-        }
-        let before = buffer.filled().len();
-        ready!(this.stream.as_mut().poll_read(context, buffer))?;
-        let read = &buffer.filled()[before..];
-        let passed = tracker.pass(read);
-        if passed < read.len() {
-            this.ahead.extend_from_slice(&read[passed..]);
-            buffer.set_filled(before + passed);
         }
         Poll::Ready(Ok(()))
     }

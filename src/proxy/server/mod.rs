@@ -100,7 +100,7 @@ async fn serve_http1(
     let heads = HeadLimits { header: limits.header_timeout, idle: limits.idle_timeout };
     let tracker = SharedTracker::new(RequestTracker::new(heads));
     let stream = ClientStream::new(stream, tracker.clone(), limits.body_timeout);
-    let peer = Peer::new(peer.ip());
+    let peer = Peer::new(peer.ip(), &routing.trusted_proxies);
     let mut builder = http1::Builder::new();
     builder
         // The tracker has the deadlines; hyper's own would also end a connection that idles.

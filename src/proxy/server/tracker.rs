@@ -1,9 +1,11 @@
 //! The position of hyper within the requests of one connection.
 //!
-//! Three decisions need more than hyper tells. hyper cuts the fragment off a target, so the request
-//! line is looked at as it passes. hyper answers a head it cannot parse by itself, and that answer
-//! is known by the position alone: a head has passed and no exchange has begun for it. And the time
-//! limit differs between a connection that idles and one with a head under way.
+//! Four decisions need more than hyper tells. hyper cuts the fragment off a target, so the request
+//! line is looked at as it passes. hyper refuses a query with a raw `"`, `<` or `>`, which other
+//! proxies pass, so these are escaped before hyper sees them. hyper answers a head it cannot parse
+//! by itself, and that answer is known by the position alone: a head has passed and no exchange has
+//! begun for it. And the time limit differs between a connection that idles and one with a head
+//! under way.
 //!
 //! The tracker stops at the end of each head and of each body, so that hyper never holds bytes of
 //! two requests at once and both always agree on the position. Where a body ends follows from the
@@ -11,6 +13,7 @@
 
 use std::time::Duration;
 
+use bytes::BytesMut;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -23,6 +26,8 @@ pub(super) struct RequestTracker {
     has_fragment: bool,
     /// No request has begun yet: the time limit counts from the connection's acceptance.
     is_first: bool,
+    /// The next byte is one of a query that must be escaped to pass.
+    wants_escape: bool,
     deadline: Option<Instant>,
     limits: HeadLimits,
 }
@@ -40,8 +45,8 @@ pub(super) struct HeadLimits {
 enum Position {
     /// Before the first byte of a request; empty lines may precede it.
     Between,
-    /// In the request line; `in_target`: beyond the method.
-    RequestLine { in_target: bool },
+    /// In the request line.
+    RequestLine(LinePart),
     /// In a header line; `is_empty`: no byte of the line but a carriage return has passed.
     HeaderLine { is_empty: bool },
     /// The whole head has passed, and no exchange has begun for it.
@@ -56,12 +61,22 @@ enum Position {
     TrailerLine { is_empty: bool },
 }
 
+/// The part of a request line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LinePart {
+    Method,
+    Target,
+    /// The target beyond its first `?`, and the version.
+    Query,
+}
+
 impl RequestTracker {
     pub(super) fn new(limits: HeadLimits) -> Self {
         Self {
             position: Position::Between,
             has_fragment: false,
             is_first: true,
+            wants_escape: false,
             deadline: Some(Instant::now() + limits.header),
             limits,
         }
@@ -82,7 +97,7 @@ impl RequestTracker {
     pub(super) fn is_in_head(&self) -> bool {
         matches!(
             self.position,
-            Position::RequestLine { .. } | Position::HeaderLine { .. } | Position::HeadPassed
+            Position::RequestLine(_) | Position::HeaderLine { .. } | Position::HeadPassed
         )
     }
 
@@ -112,11 +127,16 @@ impl RequestTracker {
     }
 
     /// Counts the bytes that may pass to hyper now, and moves the position beyond them.
+    /// Afterwards [`escaped`](Self::escaped) must be applied to the rest.
     pub(super) fn pass(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
+        self.wants_escape = false;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             let before = self.position;
             at += self.step(rest);
+            if self.wants_escape {
+                break;
+            }
             let at_end = matches!(self.position, Position::Between | Position::HeadPassed);
             if at_end && before != Position::Between {
                 break;
@@ -125,11 +145,30 @@ impl RequestTracker {
         at
     }
 
-    /// Moves the position over at least a single byte.
+    /// The rest of the bytes after [`pass`](Self::pass), with the characters of a query escaped
+    /// that hyper refuses; `None`: the bytes as they are.
+    pub(super) fn escaped(&self, rest: &[u8]) -> Option<BytesMut> {
+        if !self.wants_escape {
+            return None;
+        }
+        let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+        let (line, beyond) = rest.split_at(end);
+        let mut escaped = BytesMut::with_capacity(3 * line.len() + beyond.len());
+        for byte in line {
+            match escape(*byte) {
+                Some(escape) => escaped.extend_from_slice(escape),
+                None => escaped.extend_from_slice(&[*byte]),
+            }
+        }
+        escaped.extend_from_slice(beyond);
+        Some(escaped)
+    }
+
+    /// Moves the position over these bytes, unless the first of them wants to be escaped.
     fn step(&mut self, bytes: &[u8]) -> usize {
         match self.position {
             Position::Between => self.start(bytes),
-            Position::RequestLine { in_target } => self.request_line(bytes, in_target),
+            Position::RequestLine(part) => self.request_line(bytes, part),
             Position::HeaderLine { is_empty } => {
                 let (passed, is_empty) = line(bytes, is_empty);
                 self.position = match is_empty {
@@ -176,20 +215,36 @@ impl RequestTracker {
             self.deadline = Some(Instant::now() + self.limits.header);
         }
         self.has_fragment = false;
-        self.request_line(bytes, false)
+        self.request_line(bytes, LinePart::Method)
     }
 
-    fn request_line(&mut self, bytes: &[u8], in_target: bool) -> usize {
+    fn request_line(&mut self, bytes: &[u8], mut part: LinePart) -> usize {
         let end = bytes.iter().position(|byte| *byte == b'\n');
         let line = &bytes[..end.unwrap_or(bytes.len())];
-        let target = match in_target {
-            true => Some(line),
-            false => line.iter().position(|byte| *byte == b' ').map(|at| &line[at..]),
-        };
-        self.has_fragment |= target.is_some_and(|target| target.contains(&b'#'));
+        let mut at = 0;
+        if part == LinePart::Method
+            && let Some(method) = line.iter().position(|byte| *byte == b' ')
+        {
+            (at, part) = (method, LinePart::Target);
+        }
+        if part != LinePart::Method {
+            self.has_fragment |= line[at..].contains(&b'#');
+        }
+        if part == LinePart::Target
+            && let Some(path) = line[at..].iter().position(|byte| *byte == b'?')
+        {
+            (at, part) = (at + path, LinePart::Query);
+        }
+        if part == LinePart::Query
+            && let Some(refused) = line[at..].iter().position(|byte| escape(*byte).is_some())
+        {
+            self.wants_escape = true;
+            self.position = Position::RequestLine(part);
+            return at + refused;
+        }
         self.position = match end {
             Some(_) => Position::HeaderLine { is_empty: true },
-            None => Position::RequestLine { in_target: target.is_some() },
+            None => Position::RequestLine(part),
         };
         line.len() + usize::from(end.is_some())
     }
@@ -207,6 +262,16 @@ impl RequestTracker {
             None => Position::Chunk(size.saturating_add(2)),
         };
         1
+    }
+}
+
+/// The escape of a character that hyper refuses in a query.
+fn escape(byte: u8) -> Option<&'static [u8]> {
+    match byte {
+        b'"' => Some(b"%22"),
+        b'<' => Some(b"%3C"),
+        b'>' => Some(b"%3E"),
+        _ => None,
     }
 }
 
@@ -257,6 +322,7 @@ mod tests {
         while !rest.is_empty() {
             let read = &rest[..size.min(rest.len())];
             let passed = tracker.pass(read.as_bytes());
+            assert!(tracker.escaped(&rest.as_bytes()[passed..]).is_none());
             assert!(passed > 0, "{:?} at {rest:?}", tracker.position);
             piece.push_str(&rest[..passed]);
             rest = &rest[passed..];
@@ -277,8 +343,8 @@ mod tests {
         let expected = [
             "GET /a HTTP/1.1\r\nhost: a\r\n\r\n",
             "\r\n\r\nPOST /b HTTP/1.1\nhost: a\n\n",
-            "GET /#c HTTP/1.1\r\n\r\n\r\n",
-            "POST /d#e HTTP/1.1\r\nx: #\r\n\r\n",
+            "GET /#c HTTP/1.1\r\n\r\n",
+            "\r\nPOST /d#e HTTP/1.1\r\nx: #\r\n\r\n",
             "5;a=\"b\"\r\nGET /\r\n1A\r\nabcdefghijklmnopqrstuvwxyz\r\n0\r\nx: y\r\n\r\n",
             "G#T /f HTTP/1.1\r\n\r\n",
             "POST http://a/g?x#y HTTP/1.1\r\n\r\n",
@@ -290,6 +356,27 @@ mod tests {
             let (found, fragments) = pieces(&text, size, &lengths);
             assert_eq!(found, expected, "{size}");
             assert_eq!(fragments, [false, false, true, false, true], "{size}");
+        }
+    }
+
+    #[test]
+    fn characters_of_a_query_that_hyper_refuses_are_escaped_however_they_arrive() {
+        let sent = "GET /\"<a>?b=\"<?>\"&c HTTP/1.1\r\nx: <\">?\r\n\r\n";
+        let expected = "GET /\"<a>?b=%22%3C?%3E%22&c HTTP/1.1\r\nx: <\">?\r\n\r\n";
+        for size in [1, 2, 3, 5, 11, 12, 13, 14, 100] {
+            let mut tracker = tracker();
+            let mut found = Vec::new();
+            for read in sent.as_bytes().chunks(size) {
+                let mut rest = BytesMut::from(read);
+                while !rest.is_empty() {
+                    let passed = tracker.pass(&rest);
+                    found.extend_from_slice(&rest.split_to(passed));
+                    if let Some(escaped) = tracker.escaped(&rest) {
+                        rest = escaped;
+                    }
+                }
+            }
+            assert_eq!(String::from_utf8(found).unwrap(), expected, "{size}");
         }
     }
 

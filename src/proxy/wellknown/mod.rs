@@ -21,6 +21,11 @@ use crate::problem::{Problem, Slug};
 pub(crate) const PATH: &str = "/.well-known/idempotency";
 const STATUS_PATH: &str = "/.well-known/idempotency/status";
 
+/// True for the path of the gateway's own pages and what is below it.
+pub(crate) fn is_own(path: &str) -> bool {
+    path.strip_prefix(PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// Answers a request below [`PATH`].
 pub(crate) async fn answer(
     gateway: &Gateway,

@@ -7,11 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use source::SourceFile;
 
 /// The parts of the crate that each part may name; see ARCHITECTURE.md.
-const MAY_USE: [(&str, &[&str]); 20] = [
+const MAY_USE: [(&str, &[&str]); 21] = [
     ("idempotency", &["clock", "json"]),
     ("items", &["idempotency", "json"]),
     ("store", &["clock", "failpoint", "idempotency", "net", "nonce", "shutdown"]),
-    ("config", &["clock", "idempotency", "items", "json", "percent", "problem", "store"]),
+    (
+        "config",
+        &["clock", "idempotency", "ip_network", "items", "json", "percent", "problem", "store"],
+    ),
     (
         "admin",
         &[
@@ -37,6 +40,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "config",
             "failpoint",
             "idempotency",
+            "ip_network",
             "items",
             "json",
             "net",
@@ -51,6 +55,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ),
     ("settle", &["clock", "idempotency", "shutdown", "store"]),
     ("percent", &[]),
+    ("ip_network", &[]),
     ("json", &[]),
     ("clock", &[]),
     ("upstream", &["body", "clock", "config", "net"]),

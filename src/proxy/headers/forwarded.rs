@@ -1,0 +1,37 @@
+//! The headers in which a proxy says who its own client is.
+
+use std::net::IpAddr;
+
+use http::{HeaderName, HeaderValue};
+
+/// True for a header that only a trusted proxy may set.
+pub(super) fn is_claim(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "forwarded"
+            | "x-real-ip"
+            | "x-forwarded-for"
+            | "x-forwarded-host"
+            | "x-forwarded-port"
+            | "x-forwarded-proto"
+    )
+}
+
+/// The gateway's element of `Forwarded` (RFC 7239).
+pub(super) fn element(
+    client: IpAddr,
+    scheme: &str,
+    host: Option<&HeaderValue>,
+) -> Option<HeaderValue> {
+    let mut text = match client.to_canonical() {
+        IpAddr::V4(address) => format!("for={address};proto={scheme}"),
+        IpAddr::V6(address) => format!("for=\"[{address}]\";proto={scheme}"),
+    };
+    // A host was checked with the head and contains nothing to escape.
+    if let Some(host) = host.and_then(|host| host.to_str().ok()) {
+        text.push_str(";host=\"");
+        text.push_str(host);
+        text.push('"');
+    }
+    HeaderValue::try_from(text).ok()
+}
