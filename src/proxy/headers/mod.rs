@@ -68,8 +68,9 @@ pub(crate) struct Forwarding<'a> {
 /// The headers of a request to the backend, built anew from the client's.
 ///
 /// Left out: everything that concerns one connection only (RFC 9110 section 7.6.1, and whatever
-/// `Connection` nominates), framing, `Expect`, and every key header unless the route forwards keys. Key and
-/// tenant must be read before this, from the client's own headers; see [`check::nominates`] for
+/// `Connection` nominates), framing, `Expect`, and every key header unless the route forwards keys.
+/// Key and tenant must be read before this, from the client's own headers; see
+/// [`check::nominates`] for
 /// nominations that are refused.
 ///
 /// `Host` keeps the client's value here; the upstream client replaces it by that of the URL it
