@@ -58,7 +58,7 @@ fn problem_document(problem: &Problem, instance: uuid::Uuid) -> String {
         code: slug,
     };
     let mut document = rfc9457::document(&members, instance);
-    document["retryable"] = problem.slug.retryable().into();
+    document["retryable"] = problem.retry_after.is_some().into();
     for (name, value) in &problem.members {
         document[*name] = value.clone();
     }

@@ -121,7 +121,7 @@ impl Slug {
             Self::UpstreamUnreachable => {
                 ("upstream-unreachable", "Backend unreachable", S::BAD_GATEWAY, true)
             }
-            Self::OutcomeUnknown => ("outcome-unknown", "Outcome unknown", S::BAD_GATEWAY, true),
+            Self::OutcomeUnknown => ("outcome-unknown", "Outcome unknown", S::BAD_GATEWAY, false),
             Self::KeyExpired => ("key-expired", "Idempotency key expired", S::GONE, false),
             Self::ResponseNotRetained => {
                 ("response-not-retained", "Answer not retained", S::CONFLICT, false)

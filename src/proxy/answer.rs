@@ -38,7 +38,7 @@ pub(crate) async fn first_answer(
     };
     match timeout(within, answered).await {
         Ok(answer) => answer.unwrap_or_else(|_| Err(lost())),
-        Err(_) => Err(reply::in_progress(reply::RETRY_LATER).status(StatusCode::GATEWAY_TIMEOUT)),
+        Err(_) => Err(reply::in_progress().status(StatusCode::GATEWAY_TIMEOUT)),
     }
 }
 

@@ -9,7 +9,6 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::idempotency::RecordId;
 use crate::idempotency::id::BuildIdHasher;
@@ -28,8 +27,6 @@ pub(crate) struct BatchLocks {
 /// A batch in flight.
 #[derive(Debug)]
 pub(crate) struct ActiveBatch {
-    /// Start of the batch.
-    pub(crate) started: Instant,
     ended: watch::Sender<bool>,
 }
 
@@ -49,8 +46,7 @@ impl BatchLocks {
     ) -> Result<LockSet, Arc<ActiveBatch>> {
         names.sort_unstable();
         names.dedup();
-        let sending =
-            Arc::new(ActiveBatch { started: Instant::now(), ended: watch::Sender::new(false) });
+        let sending = Arc::new(ActiveBatch { ended: watch::Sender::new(false) });
         let mut held = self.lock();
         if let Some(other) = names.iter().find_map(|name| held.get(name)) {
             return Err(other.clone());
@@ -82,8 +78,7 @@ impl ActiveBatch {
 impl LockSet {
     /// Keeps the locks in `names` and releases the rest.
     pub(crate) fn keep(self, names: Vec<LockName>) -> Self {
-        let (started, ended) = (self.sending.started, watch::Sender::new(false));
-        let sending = Arc::new(ActiveBatch { started, ended });
+        let sending = Arc::new(ActiveBatch { ended: watch::Sender::new(false) });
         let mut held = self.locks.lock();
         for name in &names {
             // Replaced in a single step: no waiter ever finds the lock free in between.

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use crate::idempotency::id::BuildIdHasher;
 use crate::idempotency::{Fingerprint, RecordId, TenantId};
@@ -25,8 +24,6 @@ pub(crate) struct InFlight {
 pub(crate) struct Flight {
     /// Fingerprint of the leading request.
     pub(crate) fingerprint: Fingerprint,
-    /// Start of the flight.
-    pub(crate) started: Instant,
     progress: Mutex<FlightProgress>,
     /// Signals every change. Almost no flight has waiters, and a signal without waiters is nearly
     /// free.
@@ -68,7 +65,6 @@ impl InFlight {
             MapEntry::Vacant(place) => {
                 let flight = Arc::new(Flight {
                     fingerprint: fingerprint.clone(),
-                    started: Instant::now(),
                     progress: Mutex::default(),
                     changed: Notify::new(),
                 });

@@ -1,5 +1,7 @@
 //! Requests passed through without a key: streamed in both directions, never stored.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use tokio::time::timeout;
@@ -90,6 +92,7 @@ fn unreachable() -> Problem {
         Slug::UpstreamUnreachable,
         "The service could not be reached and the request was not carried out. Please try again.",
     )
+    .retry_after(Duration::from_secs(1))
 }
 
 fn failed(reason: &str) -> Problem {

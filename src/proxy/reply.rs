@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::headers::EXPIRES_HEADER;
@@ -98,7 +97,7 @@ impl Reply {
             Self::NotRetained { status, completed } => Err(not_retained(status, completed)),
             Self::Refused(problem) => Err(problem),
             Self::Unknown | Self::Abandoned => Err(still_unknown()),
-            Self::InProgress => Err(in_progress(RETRY_LATER)),
+            Self::InProgress => Err(in_progress()),
         }
     }
 }
@@ -153,20 +152,22 @@ fn header_map(lines: &[(HeaderName, HeaderValue)], more: usize) -> HeaderMap {
     headers
 }
 
-/// `Retry-After` for an outcome awaiting an operator.
-const ASK_AGAIN: Duration = Duration::from_secs(30);
+/// `Retry-After` for a call in flight. Constant: the gateway itself waits for the call, so a client
+/// loses nothing by asking soon, and one that obeys a long delay would miss its own deadline.
+const IN_PROGRESS_RETRY: Duration = Duration::from_secs(1);
 
-/// The request is in flight; `delay` is the suggested wait before a retry.
-pub(crate) fn in_progress(delay: Duration) -> Problem {
+/// The request is in flight.
+pub(crate) fn in_progress() -> Problem {
     Problem::new(
         Slug::RequestInProgress,
         "This request is still being worked on. Please wait a moment and try again.",
     )
     .disposition(Disposition::InProgress)
-    .retry_after(delay)
+    .retry_after(IN_PROGRESS_RETRY)
 }
 
-/// A retry of a request whose outcome is unknown.
+/// A retry of a request whose outcome is unknown. Without `Retry-After`: no retry succeeds before a
+/// person has settled the outcome, and clients that obey the header would only wait.
 pub(crate) fn still_unknown() -> Problem {
     Problem::new(
         Slug::OutcomeUnknown,
@@ -175,13 +176,11 @@ pub(crate) fn still_unknown() -> Problem {
     )
     .status(StatusCode::CONFLICT)
     .disposition(Disposition::Unknown)
-    .retry_after(ASK_AGAIN)
 }
 
 /// Adds the headers of an answer with unknown items.
 pub(crate) fn insert_unknown(headers: &mut HeaderMap) {
     headers.insert(ERROR_HEADER, HeaderValue::from_static(Slug::OutcomeUnknown.as_str()));
-    headers.insert(RETRY_AFTER, HeaderValue::from(ASK_AGAIN.as_secs()));
 }
 
 /// The first answer of a request with an unknown outcome. The status is 504 after a timeout.
@@ -199,8 +198,8 @@ pub(crate) fn outcome_unknown(reason: UnknownReason) -> Problem {
         | UnknownReason::Status(_) => (StatusCode::BAD_GATEWAY, "The answer was lost"),
     };
     let detail = format!(
-        "{why}, so it is not known whether this request was carried out. Try again with the same \
-         key to learn more; it will not be carried out twice."
+        "{why}, so it is not known whether this request was carried out. Do not repeat it under a \
+         new key; ask again with the same key and credentials, or ask for it to be checked."
     );
     Problem::new(Slug::OutcomeUnknown, detail).status(status).disposition(Disposition::Unknown)
 }

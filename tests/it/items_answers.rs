@@ -102,7 +102,7 @@ fn a_merged_answer_with_unknown_items_says_that_it_is_the_gateways() {
     for _ in 0..2 {
         let told = issue(&more).send(gateway.addr);
         told.is(409, "unknown", "outcome-unknown");
-        assert_eq!(told.header("retry-after").as_deref(), Some("30"));
+        assert_eq!(told.header("retry-after"), None, "{told:?}");
     }
     assert_eq!(rewards.sent().len(), 2);
 }

@@ -16,6 +16,7 @@ fn check_problem(response: &Response, slug: &str, retryable: bool) {
     assert_eq!(problem["code"], slug);
     assert_eq!(problem["status"], response.status);
     assert_eq!(problem["retryable"], retryable, "{slug}");
+    assert_eq!(response.header("retry-after").is_some(), retryable, "{slug}");
     assert!(problem["title"].as_str().is_some_and(|title| !title.is_empty()));
     let detail = problem["detail"].as_str().expect("a detail");
     assert!(detail.ends_with('.') && detail.len() < 250, "not one plain sentence: {detail}");
@@ -40,7 +41,7 @@ fn every_problem_has_the_members_of_the_contract() {
     running.read();
     backend.always(answer(500, "{}"));
     send(Request::redeem("lost", BODY));
-    check_problem(&send(Request::redeem("lost", BODY)), "outcome-unknown", true);
+    check_problem(&send(Request::redeem("lost", BODY)), "outcome-unknown", false);
     check_problem(&send(Request::new("DELETE", "/x")), "method-not-allowed", false);
 }
 

@@ -62,7 +62,7 @@ impl Claiming<'_> {
             match waits {
                 None => tries += 1,
                 Some(true) if self.wait(&mut remote).await => {}
-                Some(_) => return Err(in_progress(mode, reply::RETRY_LATER)),
+                Some(_) => return Err(in_progress(mode)),
             }
             dropped = gateway.cache.generation();
             self.read_records().await.map_err(Err)?;

@@ -18,7 +18,6 @@ mod serialize;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -29,7 +28,6 @@ use self::remote::{RemoteWait, follows};
 use self::response::{in_progress, refused, replay, reused};
 use super::answer::{AnswerResult, first_answer};
 use super::incoming::Arrived;
-use super::reply;
 use super::routing::Route;
 use super::state::Gateway;
 use crate::config::ItemsMode;
@@ -104,7 +102,7 @@ pub(crate) async fn exchange(
                     if plans < MAX_PLANS {
                         continue;
                     }
-                    return in_progress(mode, reply::RETRY_LATER);
+                    return in_progress(mode);
                 }
             },
         };
@@ -117,7 +115,7 @@ pub(crate) async fn exchange(
                 route.waiters.try_acquire().ok()
             };
             if waiting.is_none() {
-                return in_progress(mode, sending.rest());
+                return in_progress(mode);
             }
         }
         input.digests = None;
@@ -128,7 +126,7 @@ pub(crate) async fn exchange(
             }
         };
         if timeout_at(end, ended).await.is_err() {
-            return in_progress(mode, sending.rest());
+            return in_progress(mode);
         }
         plans = 0;
     }
@@ -140,12 +138,4 @@ enum Holder {
     Local(Arc<ActiveBatch>),
     /// A batch of another process.
     Remote,
-}
-
-impl Holder {
-    /// Estimated remaining time: as long as the batch has already run, between 1 s and 30 s.
-    fn rest(&self) -> Duration {
-        let Self::Local(sending) = self else { return reply::RETRY_LATER };
-        sending.started.elapsed().clamp(Duration::from_secs(1), Duration::from_secs(30))
-    }
 }

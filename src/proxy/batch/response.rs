@@ -1,7 +1,6 @@
 //! Answers of a batch API: the merged answer, and refusals in the backend's words.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -285,7 +284,7 @@ pub(crate) fn reused(
 
 /// Refuses a batch while another batch with a common item or a common `serialize_by` value is in
 /// flight.
-pub(crate) fn in_progress(mode: &ItemsMode, delay: Duration) -> AnswerResult {
+pub(crate) fn in_progress(mode: &ItemsMode) -> AnswerResult {
     let dialect: Dialect = mode.dialect;
-    worded(mode.rules.render.parallel.as_ref(), dialect, reply::in_progress(delay))
+    worded(mode.rules.render.parallel.as_ref(), dialect, reply::in_progress())
 }

@@ -296,6 +296,7 @@ fn released_unkept() -> Reply {
             Slug::UpstreamUnreachable,
             "The service did not carry out the request. Please try again.",
         )
-        .disposition(Disposition::NotExecuted),
+        .disposition(Disposition::NotExecuted)
+        .retry_after(Duration::from_secs(1)),
     )
 }

@@ -90,7 +90,7 @@ pub(crate) async fn keyed(
             }
         }
     }
-    Err(reply::in_progress(reply::RETRY_LATER))
+    Err(reply::in_progress())
 }
 
 /// Returns true if `Trailer` announces the header. A key in a trailer would arrive after the
@@ -141,7 +141,7 @@ async fn join(
     fingerprint: &Fingerprint,
 ) -> Option<AnswerResult> {
     let wait = mode.duplicates.wait;
-    let in_progress = || Some(Err(reply::in_progress(expected_rest(flight))));
+    let in_progress = || Some(Err(reply::in_progress()));
     if !flight.fingerprint.is_same_request(fingerprint) {
         // Before the claim, the key may still belong to either request.
         let claimed = until.max(Instant::now() + CLAIM_WAIT);
@@ -159,12 +159,6 @@ async fn join(
         Ok(reply) => Some(reply.replay(&mode.duplicates.replayed_header)),
         Err(_) => in_progress(),
     }
-}
-
-/// Estimated remaining time of a flight: as long as the flight has already run, between 1 s and 30
-/// s.
-fn expected_rest(flight: &Flight) -> Duration {
-    flight.started.elapsed().clamp(Duration::from_secs(1), Duration::from_secs(30))
 }
 
 /// The answer of a cached final record; `None` when the record is no longer valid.

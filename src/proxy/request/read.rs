@@ -1,6 +1,8 @@
 //! Reading of a keyed request: key, tenant, the bounded body, and the request's identity. Every
 //! error of a request is found here, before its claim.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use hyper::body::Incoming;
@@ -271,6 +273,7 @@ fn too_slow() -> Problem {
         Slug::RequestTimeout,
         "The request's body did not arrive in time. Nothing was sent; please try again.",
     )
+    .retry_after(Duration::from_secs(1))
     .close()
 }
 

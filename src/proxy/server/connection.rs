@@ -76,7 +76,7 @@ where
             Slug::RequestTimeout,
             "The request did not arrive in time. Nothing was sent; please try again.",
         );
-        let answer = message(&problem.close());
+        let answer = message(&problem.retry_after(Duration::from_secs(1)).close());
         poll_fn(|context| {
             // One attempt: a client that did not send its head is not waited for a second time.
             if self.stream.as_mut().poll_write(context, &answer).is_ready() {
