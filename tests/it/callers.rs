@@ -36,16 +36,17 @@ fn a_caller_keeps_its_keys_when_the_names_of_its_headers_are_written_in_another_
 #[test]
 fn a_header_that_is_absent_or_empty_names_nobody() {
     let backend = Backend::start();
-    let gateway = Setup::before(&backend).start();
+    let headers = r#"headers = ["authorization", "x-api-key", "x-shop"]"#;
+    let gateway = Setup::before(&backend).tenant(headers).start();
     let anonymous = Request::redeem("k", BODY);
     anonymous.send(gateway.addr).is(200, "executed", "");
     anonymous.clone().tenant("").send(gateway.addr).is(200, "replayed", "");
-    let wider =
-        gateway.setup().clone().tenant(r#"headers = ["authorization", "x-api-key", "x-shop"]"#);
-    drop(gateway);
-    let gateway = wider.start();
-    anonymous.send(gateway.addr).is(200, "replayed", "");
-    assert_eq!(backend.calls(), 1);
+    anonymous.clone().header("x-shop", "").send(gateway.addr).is(200, "replayed", "");
+    let known = anonymous.tenant("a");
+    known.send(gateway.addr).is(200, "executed", "");
+    known.clone().header("authorization", " ").send(gateway.addr).is(200, "replayed", "");
+    known.header("x-shop", "1").send(gateway.addr).is(200, "executed", "");
+    assert_eq!(backend.calls(), 3);
 }
 
 #[test]
