@@ -1,7 +1,5 @@
-//! Tables of a file, read key by key straight into the types of the configuration.
-//!
-//! Asking for a key makes the key known; the rest of a table are unknown keys. Reading never stops
-//! at a mistake: the mistake is noted, and the default replaces the value.
+//! Tables of a file, read key by key straight into the types of the configuration. Keys never asked
+//! for are unknown keys. A mistake is noted, and the default replaces the value.
 
 use std::cell::{LazyCell, RefCell};
 use std::path::PathBuf;
@@ -203,8 +201,7 @@ impl<'d> TableReader<'d> {
         self.reading.diagnostics.note(at, what);
     }
 
-    /// Notes at the end of the table that `keys` are missing, unless a key is misspelled or
-    /// unreadable.
+    /// Reports missing `keys` at the end of the table, unless a key is misspelled or unreadable.
     pub(super) fn missing(&self, keys: &[&'static str], what: impl Into<String>) {
         self.missing_at(self.at, keys, what);
     }
@@ -320,8 +317,7 @@ impl<'d> TableReader<'d> {
         Self::new(self.reading, self.path_of(key), repeated, self.at, &[])
     }
 
-    /// `true` when an absent table is to be read for its keys; a table inside its like has no new
-    /// keys.
+    /// True if an absent table is to be read for its keys; a table inside its like has no new keys.
     fn catalogs(&self, key: &str) -> bool {
         self.reading.catalog.is_some() && !self.path.ends_with(key)
     }
