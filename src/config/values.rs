@@ -207,7 +207,8 @@ impl TableReader<'_> {
     pub(super) fn headers(&self, key: &'static str) -> Option<Vec<HeaderName>> {
         let mut names = Vec::new();
         for written in self.list::<String>(key)? {
-            // The host names no message part that changes on its way, and callers may have one each.
+            // The host names no message part that changes on its way, and callers may have one
+            // each.
             let name = match written.value.eq_ignore_ascii_case(HOST.as_str()) {
                 true => Some(Located { key, at: written.at, value: HOST }),
                 false => self.header_name(written),

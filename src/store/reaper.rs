@@ -1,8 +1,8 @@
 //! Reaper of claims whose process has ended: their records become unknown, never free.
 //!
-//! The reaper uses the port alone, so it is the same for every backend. The store decides by its own
-//! clock which leases have ended, and a rule of `idempotency` decides what becomes of a claim. Every
-//! process that shares a store runs a reaper; of two that try, one wins the swap.
+//! The reaper uses the port alone, so it is the same for every backend. The store decides by its
+//! own clock which leases have ended, and a rule of `idempotency` decides what becomes of a claim.
+//! Every process that shares a store runs a reaper; of two that try, one wins the swap.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,9 +8,10 @@ use crate::proxy::request::claim::first_version;
 use crate::proxy::state::Gateway;
 use crate::store::Change;
 
-/// Lock records of a batch: a record per `serialize_by` value, so that batches of several processes
-/// run in sequence. Within a process [`BatchLocks`](crate::proxy::batch_locks::BatchLocks) has the same effect,
-/// and a local store needs no lock records.
+/// Lock records of a batch: a record per `serialize_by` value, so that batches of several
+/// processes run in sequence. Within a process
+/// [`BatchLocks`](crate::proxy::batch_locks::BatchLocks) has the same effect, and a local store
+/// needs no lock records.
 #[derive(Default)]
 pub(crate) struct SerializeRecords(Vec<(RecordId, Arc<Record>)>);
 

@@ -1,10 +1,11 @@
 //! Memory cache of final answers, so that a replay reads neither disk nor network.
 //!
-//! Only final records whose answer was kept are cached. Nothing but an operator's purge changes such
-//! a record before its expiry, and a purge drops the record here and, by a message, in every other
-//! process. Callers decide on a cached record with their own time, so an entry is never wrong, only
-//! absent. The cache is bounded by bytes, and the least recently used entries leave first: a retry
-//! comes late, and a policy that prefers frequent entries would drop the answer before the retry.
+//! Only final records whose answer was kept are cached. Nothing but an operator's purge changes
+//! such a record before its expiry, and a purge drops the record here and, by a message, in every
+//! other process. Callers decide on a cached record with their own time, so an entry is never
+//! wrong, only absent. The cache is bounded by bytes, and the least recently used entries leave
+//! first: a retry comes late, and a policy that prefers frequent entries would drop the answer
+//! before the retry.
 //!
 //! The embedded store caches a record at the first replay: most answers are never asked for again,
 //! and an entry costs about a microsecond. Records of a store on a server are cached on completion,
@@ -77,8 +78,8 @@ enum Form {
 }
 
 /// A record before its first replay: one allocation instead of a dozen, most of which would be
-/// freed unused. The first reader decodes in place, so that decoding never re-inserts a record that was
-/// dropped meanwhile.
+/// freed unused. The first reader decodes in place, so that decoding never re-inserts a record
+/// that was dropped meanwhile.
 struct CompletedRecord {
     bytes: Box<[u8]>,
     decoded: OnceLock<Arc<CachedRecord>>,

@@ -1,7 +1,8 @@
 //! Encoding of numbers, bytes and texts.
 //!
-//! Most numbers, counts and lengths are small, and a batch encodes many records. A number therefore
-//! takes one byte per 7 bits, the lowest first, and every byte but the last has the highest bit set.
+//! Most numbers, counts and lengths are small, and a batch encodes many records. A number
+//! therefore takes one byte per 7 bits, the lowest first, and every byte but the last has the
+//! highest bit set.
 
 use super::error::DecodeError;
 use crate::clock::Timestamp;
