@@ -2,22 +2,21 @@
 
 use std::sync::Arc;
 
+use super::draft::ItemDraft;
 use super::ledger::{Records, forgotten, unavailable};
 use super::read::BatchInput;
 use super::serialize::SerializeRecords;
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
-use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::ledger::{Doubt, ItemOutcome, Ledger, LedgerError};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::retention::{ExpiryTime, Retention};
-use crate::idempotency::{Record, RecordId, State};
+use crate::idempotency::{Record, RecordId};
 use crate::items::BatchPlan;
 use crate::nonce;
 use crate::problem::Problem;
 use crate::proxy::reply;
-use crate::proxy::request::claim::first_version;
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 use crate::settle::retry::RetryKind;
@@ -132,62 +131,6 @@ pub(crate) async fn claim(
             claimed.withdraw();
             Err(unavailable(&error))
         }
-    }
-}
-
-/// Fields shared by the records of an attempt.
-struct ItemDraft<'a> {
-    now: Timestamp,
-    expiry: ExpiryTime,
-    retention: Retention,
-    attempt: [u8; 16],
-    owner: [u8; 16],
-    route: &'a Arc<str>,
-}
-
-impl ItemDraft<'_> {
-    /// The record of an item with `units` about to be sent.
-    fn record(
-        &self,
-        input: &BatchInput,
-        at: usize,
-        units: u64,
-        existing: Option<&Record>,
-        fingerprint: Option<Fingerprint>,
-    ) -> Result<Record, LedgerError> {
-        let (now, attempt, owner) = (self.now, self.attempt, self.owner);
-        if let Some((record, ledger)) = existing
-            .filter(|record| !forgotten(record, self.expiry))
-            .and_then(|record| Some((record, record.ledger()?)))
-        {
-            let next = record.with_ledger(ledger.claim(units)?, self.retention, now);
-            let attempts = record.attempts.saturating_add(1);
-            // A random increment, so that no other claim of the record has the same version: see
-            // `withdraw`.
-            let version = next.version.wrapping_add(nonce::number() >> 40);
-            return Ok(Record { version, attempts, attempt, owner, ..next });
-        }
-        let item = &input.batch.items[at];
-        let ledger = Ledger::new(item.quantity)?.claim(units)?;
-        Ok(Record {
-            // A jump here as well.
-            version: existing.map_or_else(first_version, |old| {
-                old.version.wrapping_add(1).wrapping_add(nonce::number() >> 40)
-            }),
-            tenant: input.tenant,
-            route: self.route.clone(),
-            key: item.id.clone(),
-            subject: input.subject,
-            fingerprint: fingerprint.ok_or(LedgerError::Broken)?,
-            first_seen: now,
-            updated: now,
-            attempts: 1,
-            attempt,
-            owner,
-            state: State::item(ledger, self.retention, now),
-            settlement_unreported: false,
-            history: Vec::new(),
-        })
     }
 }
 
@@ -401,7 +344,7 @@ where
             } else {
                 tracing::warn!(
                     record = ?entry.id,
-                    "another process or an operator settled the item first; its state stands"
+                    "the item was already settled by an operator or another process; its state stands"
                 );
                 self.decided.push((entry.at, Arc::new(now)));
             }

@@ -8,6 +8,7 @@
 
 mod claim;
 mod claims;
+mod draft;
 mod envelope;
 mod forward;
 mod ledger;

@@ -10,7 +10,9 @@
 //! owner    16 bytes
 //! expires  u64       milliseconds, if set
 //! subject  16 bytes  if set
-//! tenant 16, fingerprint 32, rule 8, verbatim 32 if it is not the fingerprint, first seen, updated, attempts: a number each, attempt 16, route, key,
+//! tenant 16, fingerprint 32, rule 8, verbatim 32 if it is not the fingerprint
+//! first seen, updated, attempts: a number each
+//! attempt 16, route, key
 //! members: count, each a name and 4 bytes
 //! fields of the state, history if present
 //! crc32    u32       over the record's id and everything before
