@@ -344,7 +344,7 @@ where
             } else {
                 tracing::warn!(
                     record = ?entry.id,
-                    "the item was already settled by an operator or another process; its state stands"
+                    "the item was already settled by an operator or another process; it stays so"
                 );
                 self.decided.push((entry.at, Arc::new(now)));
             }

@@ -203,7 +203,7 @@ impl Claimed {
             Advance::Lost => {
                 tracing::warn!(
                     record = ?self.id,
-                    "the record was already settled by an operator or another process; its state stands"
+                    "the record was already settled by an operator or another process; it stays so"
                 );
                 self.record = transition.record;
                 Ended::Lost(transition.winner)
