@@ -1,5 +1,5 @@
 //! The body type of responses and upstream requests, the kinds of bodies behind the type, and
-//! bounded reading of whole bodies ([`read`]).
+//! bounded reading of whole bodies (`read`).
 
 mod bounded;
 mod read;
