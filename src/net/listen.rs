@@ -20,7 +20,7 @@ impl ListenSocket {
     /// Binds to `wanted` and starts listening.
     ///
     /// # Errors
-    /// One line with the address, the system's error and the remedy.
+    /// A line with the address, the system's error and the remedy.
     pub(crate) fn bind(wanted: SocketAddr) -> Result<Self, String> {
         open(wanted).map_err(|error| {
             format!(

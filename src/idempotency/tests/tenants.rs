@@ -40,7 +40,7 @@ fn tenant(names: &[&'static str], lines: &[(&'static str, String)]) -> TenantId 
     TenantId::of(&CredentialHeaders::new(names), &headers)
 }
 
-/// One of the ways to write and to configure these credentials.
+/// A way to write and to configure these credentials.
 fn any_spelling(random: &mut Random, meant: &Credentials) -> TenantId {
     let mut names = NAMES.to_vec();
     // Absent headers name nobody, so they may be configured or not.
