@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "what cannot be read fails the test, as it should")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -180,15 +180,41 @@ fn the_configuration_in_the_readme_is_accepted() {
     }
 }
 
+/// The markdown files in a directory and below it.
+fn documents_below(directory: &Path) -> Vec<PathBuf> {
+    let mut documents = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            documents.extend(documents_below(&path));
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            documents.push(path);
+        }
+    }
+    documents
+}
+
+#[test]
+fn every_document_is_a_page_of_the_book() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let summary = read("docs/SUMMARY.md");
+    let documents = documents_below(&docs);
+    assert!(documents.len() > 10, "only {} documents seen", documents.len());
+    let missing: Vec<_> = documents
+        .iter()
+        .map(|document| document.strip_prefix(&docs).unwrap().display().to_string())
+        .filter(|name| name != "SUMMARY.md" && !summary.contains(&format!("]({name})")))
+        .collect();
+    assert!(missing.is_empty(), "docs/SUMMARY.md does not list {missing:?}");
+}
+
 #[test]
 fn links_between_documents_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut documents: Vec<_> = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
         .map(|name| root.join(name))
         .into();
-    for entry in std::fs::read_dir(root.join("docs")).unwrap() {
-        documents.push(entry.unwrap().path());
-    }
+    documents.extend(documents_below(&root.join("docs")));
     let mut seen = 0;
     for document in documents {
         let text = std::fs::read_to_string(&document).unwrap();

@@ -65,6 +65,7 @@ mod restart;
 mod servers_chaos;
 mod servers_test;
 mod startup;
+mod tutorial;
 mod upstream;
 mod upstream_answers;
 mod wellknown;

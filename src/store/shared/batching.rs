@@ -10,7 +10,8 @@
 //!
 //! [`REFERENCE_HALF`], [`REFERENCE_CONCURRENT`], [`REFERENCE_ROW_COST`] and [`REFERENCE_LONG_WAIT`]
 //! come from a single machine: 2 shared AMD EPYC cores, with PostgreSQL 15 on the same machine
-//! (`docs/performance.md`, "Why two groups alternate"). To measure again elsewhere:
+//! (`docs/development/performance-notebook.md`, "Why two groups alternate"). To measure again
+//! elsewhere:
 //!
 //! 1. Row cost: the backend's CPU time (`/proc/PID/schedstat`) for statements of 1, 32 and 128
 //!    changes, some hundred of each in turn, with `fsync` off. The slope is the cost of a row.
