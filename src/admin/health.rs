@@ -15,19 +15,22 @@ pub(super) fn answer(
 ) -> Response<Body> {
     let read = request.method() == Method::GET || request.method() == Method::HEAD;
     match request.uri().path() {
-        "/healthz" | "/readyz" if !read => {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "read this with GET\n");
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            response
-        }
+        "/healthz" | "/readyz" if !read => only_get(),
         "/healthz" => text(StatusCode::OK, "alive\n"),
         "/readyz" if draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         "/readyz" => match store.ready() {
             Ok(()) => text(StatusCode::OK, "ready\n"),
             Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
         },
-        _ => text(StatusCode::NOT_FOUND, "there is /healthz, /readyz and /api/records\n"),
+        _ => text(StatusCode::NOT_FOUND, "there is /healthz, /readyz, /metrics and /api/records\n"),
     }
+}
+
+/// The answer to another method.
+pub(super) fn only_get() -> Response<Body> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "read this with GET\n");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    response
 }
 
 /// The answer of a process that waits for its store.
@@ -38,7 +41,7 @@ pub(super) fn starting(request: &Request<Incoming>) -> Response<Body> {
     }
 }
 
-fn text(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+pub(super) fn text(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     let mut response = Response::new(full(text.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -1,15 +1,18 @@
 //! The operator's listener: `/healthz` (alive), `/readyz` (the store can make claims durable and
-//! the gateway is not draining), and the records API, for callers with the token.
+//! the gateway is not draining), `/metrics`, and the records API, for callers with the token.
 //!
-//! `health` answers probes, `records` is the records API, `error` holds the refusals of both. The
-//! effect of a decision on a record is defined in `idempotency::settle`.
+//! `health` answers probes, `metrics` scrapes, `unknown` counts unknown outcomes, `records` is the
+//! records API, `error` holds the refusals of both. The effect of a decision on a record is defined
+//! in `idempotency::settle`.
 
 mod error;
 mod health;
+mod metrics;
 mod records;
 mod state;
+mod unknown;
 
-pub(crate) use self::state::{AdminState, ConfiguredRoutes};
+pub(crate) use self::state::{AdminState, ServedGateway};
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -75,9 +78,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let service = service_fn(|request: Request<Incoming>| async move {
-        let response = match request.uri().path().starts_with(records::PATH) {
-            true => records::answer(state, request).await,
-            false => health::answer(&*state.store, &request, shutdown.started()),
+        let response = match request.uri().path() {
+            path if path.starts_with(records::PATH) => records::answer(state, request).await,
+            metrics::PATH => metrics::answer(state, &request).await,
+            _ => health::answer(&*state.store, &request, shutdown.started()),
         };
         Ok::<_, Infallible>(response)
     });

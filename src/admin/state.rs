@@ -7,8 +7,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
+use super::unknown::UnknownCount;
 use crate::config::{Config, Mode, RouteConfig, defaults};
 use crate::idempotency::retention::Retention;
+use crate::observe::metrics::{Figures, Metrics};
 use crate::store::Store;
 use crate::store::cache::RecordCache;
 
@@ -18,11 +20,14 @@ const AT_ONCE: usize = 4;
 /// Bytes of a resolve's body without its response.
 const BESIDES: u64 = 64 << 10;
 
-/// The routes as they are configured at the moment. A reload replaces them, so they are asked for
+/// The gateway as the admin listener sees it. A reload replaces its routes, so they are asked for
 /// with each request.
-pub(crate) trait ConfiguredRoutes: fmt::Debug + Send + Sync {
+pub(crate) trait ServedGateway: fmt::Debug + Send + Sync {
     /// The present routes.
     fn routes(&self) -> Arc<[RouteConfig]>;
+
+    /// Figures of the present moment, for the metrics.
+    fn figures(&self) -> Figures;
 }
 
 /// The state shared by requests to the records API.
@@ -30,8 +35,10 @@ pub(crate) trait ConfiguredRoutes: fmt::Debug + Send + Sync {
 pub(crate) struct AdminState {
     pub(super) store: Arc<dyn Store>,
     pub(super) cache: Arc<RecordCache>,
-    /// The source of the rules of a record's route.
-    pub(super) routes: Arc<dyn ConfiguredRoutes>,
+    /// The source of the rules of a record's route, and of figures.
+    pub(super) gateway: Arc<dyn ServedGateway>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) unknown: UnknownCount,
     /// Retention of requests whose route is not configured any more.
     pub(super) retention: Retention,
     /// Digest of the token.
@@ -42,24 +49,26 @@ pub(crate) struct AdminState {
 }
 
 impl AdminState {
-    /// State for the gateway with this configuration, these routes, store, cache and tasks to
-    /// drain.
+    /// State for a gateway with this configuration, store, cache, metrics and tasks to drain.
     pub(crate) fn new(
         config: &Config,
-        routes: Arc<dyn ConfiguredRoutes>,
+        gateway: Arc<dyn ServedGateway>,
         store: Arc<dyn Store>,
         cache: Arc<RecordCache>,
+        metrics: Arc<Metrics>,
         tasks: TaskTracker,
     ) -> Self {
         let token = config.admin.token.as_ref();
         let token = token.map(|token| Sha256::digest(token.expose().as_bytes()).into());
         let turns = Arc::new(Semaphore::new(AT_ONCE));
-        Self { store, cache, routes, retention: config.store.retention, token, turns, tasks }
+        let unknown = UnknownCount::default();
+        let retention = config.store.retention;
+        Self { store, cache, gateway, metrics, unknown, retention, token, turns, tasks }
     }
 
     /// Bytes of the largest answer kept by any route.
     pub(super) fn most_stored(&self) -> u64 {
-        let routes = self.routes.routes();
+        let routes = self.gateway.routes();
         let most = routes.iter().filter_map(|route| match &route.mode {
             Mode::Request(mode) => Some(mode.record.max_stored_body),
             Mode::Items(_) | Mode::Off => None,

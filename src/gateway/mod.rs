@@ -16,8 +16,10 @@ use self::store::StartedStore;
 use crate::admin;
 use crate::config::{Config, RouteConfig};
 use crate::net::listen::ListenSocket;
+use crate::observe::metrics::{Figures, Metrics};
 use crate::proxy::{self, Gateway};
 use crate::shutdown::{self, Shutdown, Trigger};
+use crate::store::metered::MeteredStore;
 use crate::store::{Store, cache, expiry, reaper};
 
 /// A gateway that accepts requests.
@@ -69,18 +71,22 @@ pub(crate) async fn start(config: Config, shutdown: Shutdown) -> Result<Running,
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
     let admin_listener = ListenSocket::bind(config.admin.listen)?;
     let StartedStore { store, created } = open_store(&config, &admin_listener).await?;
+    let metrics = Metrics::new();
+    metrics.store_created(store.identity().created);
+    let store: Arc<dyn Store> = Arc::new(MeteredStore::new(store, metrics.store()));
     let new_store = created.then(|| store.identity().store_id);
     permissions::warn_of_wide(&config);
     pin_names(&config, &*store).await?;
     let lease = store::lease(&config.store);
     let tasks = TaskTracker::new();
     let drain = config.server.drain;
-    let gateway = Gateway::new(&config, store.clone(), tasks.clone())?;
+    let gateway = Gateway::new(&config, store.clone(), tasks.clone(), metrics.clone())?;
     let admin_state = admin::AdminState::new(
         &config,
         gateway.clone(),
         store.clone(),
         gateway.cache.clone(),
+        metrics,
         tasks,
     );
     let admin_state = Arc::new(admin_state);
@@ -139,9 +145,13 @@ async fn pin_names(config: &Config, store: &dyn Store) -> Result<(), StartError>
     })
 }
 
-impl admin::ConfiguredRoutes for Gateway {
+impl admin::ServedGateway for Gateway {
     fn routes(&self) -> Arc<[RouteConfig]> {
         self.routing().configured.clone()
+    }
+
+    fn figures(&self) -> Figures {
+        self.figures()
     }
 }
 

@@ -34,6 +34,19 @@ pub enum Disposition {
     Bypassed,
 }
 
+/// Every disposition, for the labels of metrics.
+pub const DISPOSITIONS: [Disposition; 9] = [
+    Disposition::Executed,
+    Disposition::Replayed,
+    Disposition::Recovered,
+    Disposition::InProgress,
+    Disposition::Rejected,
+    Disposition::NotExecuted,
+    Disposition::Unknown,
+    Disposition::Unrecorded,
+    Disposition::Bypassed,
+];
+
 impl Disposition {
     /// The header's value.
     pub const fn as_str(self) -> &'static str {

@@ -9,6 +9,6 @@ pub(crate) mod rfc9457;
 mod slug;
 
 pub use dialect::Dialect;
-pub use disposition::{Disposition, ERROR_HEADER, STATUS, STATUS_HEADER};
+pub use disposition::{DISPOSITIONS, Disposition, ERROR_HEADER, STATUS, STATUS_HEADER};
 pub use document::Problem;
 pub use slug::{SLUGS, Slug};

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::reply;
 use crate::body::Body;
 use crate::idempotency::outcome::UnknownReason;
-use crate::problem::{Dialect, Problem, Slug};
+use crate::problem::{Dialect, Disposition, Problem, STATUS, Slug};
 
 /// Answer to a request: the backend's, or a problem of the gateway's own.
 pub(crate) type AnswerResult = Result<Response<Body>, Problem>;
@@ -24,6 +24,27 @@ pub(crate) fn report(problem: &Problem, dialect: Dialect) -> Response<Body> {
         tracing::info!(http.status = problem.status.as_u16(), problem = slug, %instance, "refused");
     }
     problem.respond(dialect, instance)
+}
+
+/// Returns true for the answer to a duplicate that was given without a call to the backend. A
+/// different request under the same key is no duplicate.
+pub(crate) fn is_prevented(answered: &AnswerResult) -> bool {
+    match answered {
+        Ok(response) => {
+            let disposition = response.headers().get(STATUS).map(|value| value.as_bytes());
+            [Disposition::Replayed, Disposition::Recovered]
+                .iter()
+                .any(|shown| disposition == Some(shown.as_str().as_bytes()))
+        }
+        Err(problem) => match problem.slug {
+            Slug::KeyExpired | Slug::ResponseNotRetained => true,
+            // The first request gets another status with the same slug.
+            Slug::OutcomeUnknown | Slug::RequestInProgress => {
+                problem.status == StatusCode::CONFLICT
+            }
+            _ => false,
+        },
+    }
 }
 
 /// Waits for the answer to the request started by this client. The request continues after the

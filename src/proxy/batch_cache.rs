@@ -25,6 +25,8 @@ pub(crate) struct BatchReply {
     pub(crate) headers: HeaderMap,
     /// JSON body.
     pub(crate) body: Bytes,
+    /// Number of items.
+    pub(crate) items: usize,
     /// End of the retention of the whole reply, for the `Idempotency-Expires` header.
     pub(crate) kept_until: Option<Timestamp>,
     /// Earliest expiry among the records. From then on the reply has to be rendered anew.
@@ -101,6 +103,7 @@ mod tests {
             status: 200,
             headers: HeaderMap::new(),
             body,
+            items: 1,
             kept_until: holds_until,
             holds_until,
             generation: 1,

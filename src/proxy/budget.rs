@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The bytes left for buffering.
 #[derive(Debug)]
 pub(crate) struct Budget {
+    all: u64,
     free: AtomicU64,
 }
 
@@ -19,7 +20,12 @@ pub(crate) struct Reservation {
 impl Budget {
     /// A budget of `bytes` bytes.
     pub(crate) fn new(bytes: u64) -> Arc<Self> {
-        Arc::new(Self { free: AtomicU64::new(bytes) })
+        Arc::new(Self { all: bytes, free: AtomicU64::new(bytes) })
+    }
+
+    /// Number of bytes taken at this moment.
+    pub(crate) fn taken(&self) -> u64 {
+        self.all.saturating_sub(self.free.load(Ordering::Acquire))
     }
 
     /// An empty reservation, to grow.

@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::{ALLOW, MAX_FORWARDS};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::answer::{AnswerResult, report};
+use super::answer::{AnswerResult, is_prevented, report};
 use super::headers::check::{HeadError, check_request_head};
 use super::headers::path::{ambiguous, hides_another, normalize_path};
 use super::incoming::{Arrived, Path};
@@ -28,9 +29,19 @@ pub(crate) async fn exchange(
     client: &Peer,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let mut dialect = Dialect::Problem;
+    let started = Instant::now();
+    let routing = gateway.routing();
+    let mut matched = Matched { dialect: Dialect::Problem, route: None };
     let no_body = request.body().is_end_stream();
-    match answer(gateway, client, request, &mut dialect).await {
+    let answered = answer(gateway, client, &routing, request, &mut matched).await;
+    let Matched { dialect, route } = matched;
+    let metrics = route.map_or(&routing.unmatched, |route| &route.metrics);
+    if route.is_some_and(|route| matches!(route.mode, RouteMode::Request(_)))
+        && is_prevented(&answered)
+    {
+        metrics.prevented(1);
+    }
+    let response = match answered {
         Ok(response) => response,
         Err(problem) => {
             // A request without a body was read to its end, so the connection stays usable.
@@ -38,30 +49,39 @@ pub(crate) async fn exchange(
             let close = problem.close && !reusable;
             report(&Problem { close, ..problem }, dialect)
         }
-    }
+    };
+    metrics.answered(response.headers(), started.elapsed());
+    response
 }
 
-async fn answer(
+/// Facts about a request that its answer depends on, found on the way.
+struct Matched<'r> {
+    dialect: Dialect,
+    route: Option<&'r Arc<Route>>,
+}
+
+async fn answer<'r>(
     gateway: &Arc<Gateway>,
     client: &Peer,
+    routing: &'r Routing,
     request: Request<Incoming>,
-    dialect: &mut Dialect,
+    matched: &mut Matched<'r>,
 ) -> AnswerResult {
     let (mut head, body) = request.into_parts();
-    let routing = gateway.routing();
-    check_request_head(&head).map_err(|error| refused_head(&routing, &head, error))?;
+    check_request_head(&head).map_err(|error| refused_head(routing, &head, error))?;
     if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
         return Err(Problem::new(Slug::UriTooLong, "The address is too long.").close());
     }
     let path = path_of(&head)?;
     if wellknown::is_own(&path) {
-        return wellknown::answer(gateway, &routing, &head, &path).await;
+        return wellknown::answer(gateway, routing, &head, &path).await;
     }
     let route = match routing.find(&head.method, &path) {
         Found::Route(route) => route,
         Found::NotAllowed(allow) => return Err(method_not_allowed(allow)),
         Found::NoRoute => return Err(no_route()),
     };
+    matched.route = Some(route);
     if !is_safe(&head.method) && is_doubtful(route, &path) {
         return Err(refused_path("The address could be read in two ways."));
     }
@@ -76,15 +96,15 @@ async fn answer(
     if let Some(hops) = hops {
         head.headers.insert(MAX_FORWARDS, HeaderValue::from(hops - 1));
     }
-    let arrived = Box::new(Arrived { head, body, client, path, routing: &routing });
+    let arrived = Box::new(Arrived { head, body, client, path, routing });
     match &route.mode {
         RouteMode::Off => passthrough::through(route, arrived, None).await,
         RouteMode::Items(mode) => {
-            *dialect = mode.dialect;
+            matched.dialect = mode.dialect;
             batch::exchange(gateway, route, mode, arrived).await
         }
         RouteMode::Request(mode) => {
-            *dialect = mode.dialect;
+            matched.dialect = mode.dialect;
             request::keyed(gateway, route, mode, arrived).await
         }
     }

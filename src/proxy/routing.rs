@@ -16,6 +16,7 @@ use crate::config::{Config, ItemsMode, LimitsConfig, Mode, RequestMode, RouteCon
 use crate::idempotency::key::KeySource;
 use crate::idempotency::tenant::CredentialHeaders;
 use crate::ip_network::Network;
+use crate::observe::metrics::{Metrics, RouteMetrics};
 use crate::upstream::Upstream;
 
 /// Headers in which clients and proxies look for a key. Some of them, such as Go's HTTP client,
@@ -36,6 +37,10 @@ pub(crate) struct Routing {
     pub(crate) limits: LimitsConfig,
     /// The limit of claims per tenant; `None`: no such limit.
     pub(crate) quota: Option<Arc<Quota>>,
+    /// Metrics of requests that no route took.
+    pub(crate) unmatched: RouteMetrics,
+    /// The upstreams, by name.
+    upstreams: Vec<(String, Arc<Upstream>)>,
     matcher: PathMatcher,
     routes: Vec<Arc<Route>>,
 }
@@ -58,8 +63,10 @@ pub(crate) struct Route {
     /// The key headers that the upstream must not see: the route's own and those by which proxies
     /// decide that they may send a request twice.
     pub(crate) hidden_keys: Vec<HeaderName>,
-    /// Permits of the waiting duplicates.
+    /// Permits of the waiting duplicates, `max_waiters` in total.
     pub(crate) waiters: Arc<Semaphore>,
+    max_waiters: usize,
+    pub(crate) metrics: RouteMetrics,
 }
 
 /// Treatment of duplicates, shared with the requests of the route.
@@ -88,19 +95,24 @@ impl Routing {
     ///
     /// # Errors
     /// When an upstream's certificates cannot be loaded or two routes conflict.
-    pub(crate) fn new(config: &Config) -> Result<Self, String> {
+    pub(crate) fn new(config: &Config, metrics: &Metrics) -> Result<Self, String> {
         let limits = &config.server.limits;
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
         for upstream in &config.upstreams {
-            upstreams.push((Arc::new(Upstream::new(upstream)?), upstream.timeout));
+            let client = Upstream::new(upstream)?.metered(metrics.upstream(&upstream.name));
+            upstreams.push((Arc::new(client), upstream.timeout));
         }
+        let names = config.upstreams.iter().map(|upstream| upstream.name.clone());
+        let named = names.zip(upstreams.iter().map(|(client, _)| client.clone())).collect();
         let resolve = |route: &RouteConfig| {
             let (upstream, timeout) = upstreams
                 .get(route.upstream)
                 .ok_or_else(|| format!("route {}: its upstream is not configured", route.name))?;
-            Ok(Arc::new(Route::new(route, upstream.clone(), *timeout, limits)))
+            let metrics = metrics.route(&route.name);
+            Ok(Arc::new(Route::new(route, (upstream.clone(), *timeout), limits, metrics)))
         };
         Ok(Self {
+            unmatched: metrics.unmatched(),
             matcher: PathMatcher::new(&config.routes)?,
             routes: config.routes.iter().map(resolve).collect::<Result<_, String>>()?,
             configured: config.routes.clone().into(),
@@ -108,6 +120,7 @@ impl Routing {
             quota: limits.in_flight_per_tenant.map(Quota::new),
             trusted_proxies: config.server.trusted_proxies.clone(),
             limits: limits.clone(),
+            upstreams: named,
         })
     }
 
@@ -118,6 +131,19 @@ impl Routing {
             Matched::NotAllowed(allow) => Found::NotAllowed(allow),
             Matched::NoRoute => Found::NoRoute,
         }
+    }
+
+    /// Number of duplicates that wait for a call in flight.
+    pub(crate) fn waiting(&self) -> usize {
+        let waiting = |route: &Arc<Route>| route.max_waiters - route.waiters.available_permits();
+        self.routes.iter().map(waiting).sum()
+    }
+
+    /// The connections to each upstream, by name.
+    pub(crate) fn connections(&self) -> Vec<(String, usize)> {
+        let count =
+            |(name, upstream): &(String, Arc<Upstream>)| (name.clone(), upstream.connections());
+        self.upstreams.iter().map(count).collect()
     }
 
     /// The methods that the normalized `path` is configured for; `None`: not for any.
@@ -134,9 +160,9 @@ impl Routing {
 impl Route {
     fn new(
         route: &RouteConfig,
-        upstream: Arc<Upstream>,
-        timeout: Duration,
+        (upstream, timeout): (Arc<Upstream>, Duration),
         limits: &LimitsConfig,
+        metrics: RouteMetrics,
     ) -> Self {
         let (mode, max_waiters, hidden_keys) = match &route.mode {
             Mode::Request(mode) => {
@@ -167,6 +193,8 @@ impl Route {
             body_timeout: limits.body_timeout,
             hidden_keys,
             waiters: Arc::new(Semaphore::new(max_waiters)),
+            max_waiters,
+            metrics,
         }
     }
 }

@@ -13,6 +13,7 @@ use super::budget::Budget;
 use super::inflight::InFlight;
 use super::routing::Routing;
 use crate::config::Config;
+use crate::observe::metrics::{Figures, Metrics};
 use crate::settle::retry::RetryQueue;
 use crate::shutdown;
 use crate::store::Store;
@@ -41,6 +42,7 @@ pub(crate) struct Gateway {
     /// Permits of the requests in flight, `most_claims` in total.
     pub(crate) claims: Arc<Semaphore>,
     most_claims: usize,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Gateway {
@@ -52,6 +54,17 @@ impl Gateway {
     /// Number of requests in flight, batches included.
     pub(crate) fn requests_in_flight(&self) -> usize {
         self.most_claims - self.claims.available_permits()
+    }
+
+    /// Figures for the metrics, at this moment.
+    pub(crate) fn figures(&self) -> Figures {
+        let routing = self.routing();
+        Figures {
+            in_flight: self.requests_in_flight(),
+            waiters: routing.waiting(),
+            buffered: self.budget.taken(),
+            pools: routing.connections(),
+        }
     }
 
     /// Waits for the requests in flight to end and, on a shared store, for their outcomes to be
@@ -75,6 +88,7 @@ impl Gateway {
         config: &Config,
         store: Arc<dyn Store>,
         tasks: TaskTracker,
+        metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, String> {
         let limits = &config.server.limits;
         let cache = match store.is_shared() {
@@ -82,7 +96,7 @@ impl Gateway {
             false => RecordCache::new(RECORD_CACHE),
         };
         Ok(Arc::new(Self {
-            routing: ArcSwap::from_pointee(Routing::new(config)?),
+            routing: ArcSwap::from_pointee(Routing::new(config, &metrics)?),
             budget: Budget::new(limits.buffered),
             claims: Arc::new(Semaphore::new(limits.in_flight)),
             most_claims: limits.in_flight,
@@ -93,6 +107,7 @@ impl Gateway {
             store,
             tasks,
             retries: RetryQueue::new(limits.in_flight),
+            metrics,
         }))
     }
 }

@@ -36,6 +36,7 @@ use self::pool::{ActiveCall, Endpoint, PoolLease};
 use crate::body::Body;
 use crate::config;
 use crate::net::tls;
+use crate::observe::metrics::UpstreamMetrics;
 
 /// Maximum number of idle connections tried before a new connection. After so many dead connections
 /// the backend was most likely restarted, and the rest of the pool is dead too.
@@ -53,6 +54,7 @@ pub(crate) struct Upstream {
     turn: AtomicUsize,
     /// Start of the cool-downs' clock.
     started: Instant,
+    metrics: Option<UpstreamMetrics>,
 }
 
 /// Permission to send, requested once a connection exists; the error is the reason for a refusal.
@@ -156,7 +158,18 @@ impl Upstream {
             connect_timeout: config.connect_timeout.min(config.timeout),
             turn: AtomicUsize::new(0),
             started: Instant::now(),
+            metrics: None,
         })
+    }
+
+    /// With metrics for its calls.
+    pub(crate) fn metered(self, metrics: UpstreamMetrics) -> Self {
+        Self { metrics: Some(metrics), ..self }
+    }
+
+    /// Number of open connections, those of running calls included.
+    pub(crate) fn connections(&self) -> usize {
+        self.endpoints.iter().map(|endpoint| endpoint.connections()).sum()
     }
 
     /// Sends `request` at most once and waits for the response's head.
@@ -189,6 +202,7 @@ impl Upstream {
         mut request: Request<Body>,
         may: SendPermission<'_>,
     ) -> Result<Response<ResponseBody>, SendError> {
+        let _timer = self.metrics.as_ref().map(UpstreamMetrics::start);
         frame(&mut request);
         let original = self.prefixed.then(|| request.uri().clone());
         let keeps_host = self.keeps_host && request.headers().contains_key(HOST);

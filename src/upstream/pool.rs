@@ -105,6 +105,11 @@ impl Endpoint {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// Open connections: idle ones, and one for each running call.
+    pub(super) fn connections(&self) -> usize {
+        self.idle().connections.len() + self.in_flight()
+    }
+
     /// True during the cool-down.
     pub(super) fn is_avoided(&self, now: u64) -> bool {
         self.avoid_until.load(Ordering::Relaxed) > now

@@ -41,6 +41,7 @@ mod items_together;
 mod keys;
 mod limits;
 mod lock_wait;
+mod metrics;
 mod names;
 mod new_store;
 mod passthrough;

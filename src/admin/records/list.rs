@@ -77,7 +77,7 @@ async fn by_key(
         Mode::Items(mode) => Some(items::scope(&mode.ledger)),
         Mode::Off => None,
     };
-    let routes = state.routes.routes();
+    let routes = state.gateway.routes();
     let scopes = routes.iter().filter_map(|route| scope(&route.mode, &route.name));
     let mut ids: Vec<RecordId> = scopes.map(|scope| RecordId::new(tenant, &scope, key)).collect();
     ids.sort_unstable();

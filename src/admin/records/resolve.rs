@@ -14,7 +14,7 @@ use super::view::detail;
 use crate::admin::error::ApiError;
 use crate::admin::state::AdminState;
 use crate::config::Mode;
-use crate::idempotency::history::Note;
+use crate::idempotency::history::{HistoryEvent, Note};
 use crate::idempotency::retention::Retention;
 use crate::idempotency::settle::{Settlement, SettlementError};
 use crate::idempotency::{Record, RecordId};
@@ -163,6 +163,7 @@ async fn made(
     match (ended, next) {
         (Advance::Done, Some(next)) => {
             log(&id, &next);
+            count(state, &next);
             tell(state, &id).await;
             Ok(detail(&id, &next))
         }
@@ -239,6 +240,14 @@ fn another_attempt(named: u32, current: u32) -> ApiError {
     ApiError::conflict("changed", detail)
 }
 
+/// Counts a settled outcome.
+fn count(state: &AdminState, record: &Record) {
+    let Some(entry) = record.history.last() else { return };
+    if matches!(entry.what, HistoryEvent::Executed | HistoryEvent::NotExecuted) {
+        state.metrics.settled(&record.route, "operator", entry.what.as_str());
+    }
+}
+
 fn log(id: &RecordId, record: &Record) {
     if let Some(entry) = record.history.last() {
         let (what, by) = (entry.what.as_str(), entry.note.by());
@@ -271,7 +280,7 @@ impl AdminState {
     /// an item, whose ledger may continue under another route name, is kept without end.
     pub(super) fn rules(&self, record: &Record) -> RouteSettings {
         let is_item = record.ledger().is_some();
-        let routes = self.routes.routes();
+        let routes = self.gateway.routes();
         let route = routes.iter().find(|route| route.name == record.route);
         match route.map(|route| &route.mode) {
             Some(Mode::Request(mode)) if !is_item => RouteSettings {

@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::config;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId, State};
+use crate::observe::metrics::{Figures, Metrics};
 use crate::store::cache::RecordCache;
 use crate::store::samples::{self, T0};
 use crate::store::{Change, Identity, NamesDocument, Query, Store, StoreError, StoreFuture, Swap};
@@ -68,9 +69,13 @@ impl Store for Fake {
 #[derive(Debug)]
 struct Fixed(Arc<[config::RouteConfig]>);
 
-impl crate::admin::ConfiguredRoutes for Fixed {
+impl crate::admin::ServedGateway for Fixed {
     fn routes(&self) -> Arc<[config::RouteConfig]> {
         self.0.clone()
+    }
+
+    fn figures(&self) -> Figures {
+        Figures::default()
     }
 }
 
@@ -88,10 +93,9 @@ fn state() -> (Arc<AdminState>, Arc<Fake>) {
                 \"create\"\nmethods = [\"POST\"]\npath = \"/v1/orders\"\nupstream = \"api\"\n";
     let config = config::parse(text, "t.toml", &|_| None).unwrap();
     let routes = Arc::new(Fixed(config.routes.clone().into()));
-    (
-        Arc::new(AdminState::new(&config, routes, store.clone(), cache, TaskTracker::default())),
-        store,
-    )
+    let tasks = TaskTracker::default();
+    let state = AdminState::new(&config, routes, store.clone(), cache, Metrics::new(), tasks);
+    (Arc::new(state), store)
 }
 
 fn told(state: &AdminState, store: &Fake) -> (bool, usize) {

@@ -25,7 +25,7 @@ use crate::idempotency::retention::ExpiryTime;
 use crate::idempotency::{RecordId, TenantId};
 use crate::items::{self, BatchOutcome, BatchPlan, ResponseShape, join};
 use crate::problem::{Disposition, Problem};
-use crate::proxy::answer::{AnswerResult, quota_exceeded, too_many_claims};
+use crate::proxy::answer::{AnswerResult, is_prevented, quota_exceeded, too_many_claims};
 use crate::proxy::batch_locks::{LockName, LockSet};
 use crate::proxy::budget::Reservation;
 use crate::proxy::buffered::BufferedRequest;
@@ -124,8 +124,14 @@ async fn run(
     let Start { input, records, plan, .. } = claiming.start;
     let (mut claimed, body) = match claim {
         Ok(claimed) => claimed,
-        Err(answer) => return responder.respond(answer),
+        Err(answer) => {
+            if is_prevented(&answer) {
+                route.metrics.prevented(plan.items.len());
+            }
+            return responder.respond(answer);
+        }
     };
+    route.metrics.prevented(plan.items.len() - plan.sent().count());
     failpoint::point(Point::AfterClaim);
     if gateway.store.life() != life {
         // Between claim and dispatch the lease ended. Another process may already have declared

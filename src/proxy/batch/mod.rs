@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use self::claim::Start;
-use self::read::{BatchRead, read};
+use self::read::{BatchInput, BatchRead, read};
 use self::remote::{RemoteWait, follows};
 use self::response::{in_progress, refused, replay, reused};
 use super::answer::{AnswerResult, first_answer};
@@ -50,7 +50,10 @@ pub(crate) async fn exchange(
     let routing = arrived.routing;
     let mut input = match read(gateway, route, mode, arrived).await? {
         BatchRead::Batch(input) => input,
-        BatchRead::Cached(merged) => return response::replay_cached(mode, &merged, None),
+        BatchRead::Cached(merged) => {
+            route.metrics.prevented(merged.items);
+            return response::replay_cached(mode, &merged, None);
+        }
         BatchRead::Refused(error) => return refused(mode, error),
     };
     let end = Instant::now() + mode.duplicates.wait;
@@ -69,7 +72,10 @@ pub(crate) async fn exchange(
         let plan = ledger::plan(&input.batch, &records, gateway.store.expiry_time());
         let sending = match plan.decision() {
             BatchDecision::Reused { item } => return reused(mode, &mut input, &records, item),
-            BatchDecision::Replay => return replay(gateway, mode, &input, &records, dropped),
+            BatchDecision::Replay => {
+                route.metrics.prevented(input.batch.items.len());
+                return replay(gateway, mode, &input, &records, dropped);
+            }
             BatchDecision::Send => {
                 let hold = gateway.locks.hold(input.names(&plan));
                 match hold
@@ -104,7 +110,7 @@ pub(crate) async fn exchange(
                     if plans < MAX_PLANS {
                         continue;
                     }
-                    return in_progress(mode);
+                    return held(route, mode, &input);
                 }
             },
         };
@@ -117,7 +123,7 @@ pub(crate) async fn exchange(
                 route.waiters.try_acquire().ok()
             };
             if waiting.is_none() {
-                return in_progress(mode);
+                return held(route, mode, &input);
             }
         }
         input.digests = None;
@@ -128,10 +134,16 @@ pub(crate) async fn exchange(
             }
         };
         if timeout_at(end, ended).await.is_err() {
-            return in_progress(mode);
+            return held(route, mode, &input);
         }
         plans = 0;
     }
+}
+
+/// The answer to a batch of which an item is in flight; nothing of the batch was sent.
+fn held(route: &Route, mode: &ItemsMode, input: &BatchInput) -> AnswerResult {
+    route.metrics.prevented(input.batch.items.len());
+    in_progress(mode)
 }
 
 /// Holder of the items awaited by a batch.

@@ -162,6 +162,7 @@ pub(crate) fn done(
         status: rendered.status,
         headers,
         body: Bytes::from(rendered.body),
+        items: records.len(),
         kept_until: expires(records),
         holds_until: records.iter().flatten().filter_map(|record| record.expires()).min(),
         generation,

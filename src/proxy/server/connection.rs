@@ -19,6 +19,7 @@ use super::tracker::RequestTracker;
 use crate::net::coalesce;
 use crate::net::write_timeout::{WriteTimeout, write_timeout};
 use crate::problem::{Dialect, Problem, Slug};
+use crate::proxy::routing::Routing;
 
 /// A stream from a client, with a write time limit.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub(super) struct ClientStream<S> {
     held: Option<Waker>,
     /// Unwritten rest of the answer that replaces hyper's.
     replacement: Bytes,
+    /// Routing of the time at which the connection was accepted, for its metrics.
+    routing: Arc<Routing>,
 }
 
 /// The tracker of a connection, for its stream and its exchanges. Both run in the connection's
@@ -55,7 +58,8 @@ impl<S> ClientStream<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    pub(super) fn new(stream: S, tracker: SharedTracker, write_limit: Duration) -> Self {
+    pub(super) fn new(stream: S, tracker: SharedTracker, routing: Arc<Routing>) -> Self {
+        let write_limit = routing.limits.body_timeout;
         Self {
             stream: write_timeout(stream, write_limit),
             tracker,
@@ -63,6 +67,7 @@ where
             is_writing: false,
             held: None,
             replacement: Bytes::new(),
+            routing,
         }
     }
 
@@ -76,6 +81,7 @@ where
             Slug::RequestTimeout,
             "The request did not arrive in time. Nothing was sent; please try again.",
         );
+        self.routing.unmatched.refused(problem.slug.as_str());
         let answer = message(&problem.retry_after(Duration::from_secs(1)).close());
         poll_fn(|context| {
             // One attempt: a client that did not send its head is not waited for a second time.
@@ -91,7 +97,9 @@ where
     fn is_replaced(&mut self, head: &[u8]) -> bool {
         let is_own = self.replacement.is_empty() && self.tracker.lock().is_in_head();
         if is_own {
-            self.replacement = message(&replacement(head));
+            let problem = replacement(head);
+            self.routing.unmatched.refused(problem.slug.as_str());
+            self.replacement = message(&problem);
         }
         is_own
     }

@@ -27,6 +27,7 @@ use self::timer::DeadlineTimer;
 use self::tracker::{HeadLimits, RequestTracker};
 use super::answer::report;
 use super::peer::Peer;
+use super::routing::Routing;
 use super::state::Gateway;
 use super::{exchange, reply};
 use crate::body::Body;
@@ -49,11 +50,12 @@ pub(crate) fn serve(
     let connections = Arc::new(Semaphore::new(gateway.routing().limits.connections));
     for listener in listeners {
         let (served, until) = (gateway.clone(), shutdown.clone());
+        let refusing = gateway.clone();
         let accepting = accept(
             listener,
             connections.clone(),
             gateway.tasks.clone(),
-            refusal,
+            move || refusal(&refusing.routing()),
             move |stream, peer| serve_http1(served, stream, peer, until),
         );
         let mut shutdown = shutdown.clone();
@@ -67,11 +69,12 @@ pub(crate) fn serve(
 }
 
 /// The answer to a connection above the limit.
-fn refusal() -> Bytes {
+fn refusal(routing: &Routing) -> Bytes {
     let problem = Problem::new(
         Slug::Overloaded,
         "Too many connections are open. Nothing was sent; please try again shortly.",
     );
+    routing.unmatched.refused(problem.slug.as_str());
     message(&problem.retry_after(reply::RETRY_LATER).close())
 }
 
@@ -94,12 +97,13 @@ async fn serve_http1(
     peer: SocketAddr,
     shutdown: Shutdown,
 ) {
+    let _counted = gateway.metrics.connection();
     let routing = gateway.routing();
     let limits = &routing.limits;
     let (stream, watch) = watched(stream);
     let heads = HeadLimits { header: limits.header_timeout, idle: limits.idle_timeout };
     let tracker = SharedTracker::new(RequestTracker::new(heads));
-    let stream = ClientStream::new(stream, tracker.clone(), limits.body_timeout);
+    let stream = ClientStream::new(stream, tracker.clone(), routing.clone());
     let peer = Peer::new(peer.ip(), &routing.trusted_proxies);
     let mut builder = http1::Builder::new();
     builder
@@ -183,7 +187,9 @@ async fn answer_one(
     if has_fragment {
         // The target without its fragment, cut off by hyper, would be a different request.
         let detail = "The request's target contains `#`, which never belongs to a request.";
-        return Ok(report(&Problem::new(Slug::RequestInvalid, detail).close(), Dialect::Problem));
+        let problem = Problem::new(Slug::RequestInvalid, detail).close();
+        gateway.routing().unmatched.refused(problem.slug.as_str());
+        return Ok(report(&problem, Dialect::Problem));
     }
     Ok(exchange::exchange(gateway, peer, request).await)
 }

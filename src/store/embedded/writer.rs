@@ -25,6 +25,7 @@ use super::wal::Wal;
 use crate::failpoint::{self, Point};
 use crate::idempotency::RecordId;
 use crate::idempotency::id::BuildIdHasher;
+use crate::observe::metrics::record_commit;
 use crate::store::codec::Head;
 use crate::store::{StoreError, Swap};
 
@@ -242,6 +243,7 @@ impl StoreWriter {
         let room = if self.wal.fits(&*disk) { Ok(()) } else { self.rotate() };
         let written = room.and_then(|()| self.wal.write(changes, &*disk));
         written.map_err(|error| self.health.fail(&error))?;
+        record_commit(changes as usize);
         let generation = self.checkpoints.generation();
         for (id, change) in pending.drain() {
             if change.before.is_none() {

@@ -17,6 +17,7 @@ use super::batching::{BatchSizer, CommitDecision};
 use super::engine::{CasResult, Engine, EngineError, Group};
 use crate::idempotency::RecordId;
 use crate::idempotency::id::BuildIdHasher;
+use crate::observe::metrics::record_commit;
 use crate::shutdown::Shutdown;
 
 /// Limit of queued groups; further groups are rejected at once.
@@ -285,6 +286,7 @@ async fn commit<E: Engine>(
             Ok(results) if results.len() == groups.len() => {
                 let rows = groups.iter().map(|group| group.changes.len()).sum();
                 queue.record_success(rows, sent.elapsed());
+                record_commit(rows);
                 queue.release(&ids(&groups));
                 for ((_, reply), result) in callers.into_iter().zip(results) {
                     // An error means a caller that is gone; its change stands all the same.

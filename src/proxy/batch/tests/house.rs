@@ -21,6 +21,7 @@ use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId, TenantId};
 use crate::items;
 use crate::net::listen::ListenSocket;
+use crate::observe::metrics::Metrics;
 use crate::proxy::{self, Gateway};
 use crate::shutdown::{self, Trigger};
 use crate::store::codec::Codec;
@@ -170,7 +171,7 @@ impl House {
         let text = configuration(&path, backend);
         let config = config::parse(&text, "t.toml", &|_| None).unwrap_or_else(|it| panic!("{it}"));
         let tasks = TaskTracker::default();
-        let gateway = Gateway::new(&config, store.clone(), tasks.clone()).unwrap();
+        let gateway = Gateway::new(&config, store.clone(), tasks.clone(), Metrics::new()).unwrap();
         let listener = ListenSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.address();
         let (trigger, shutdown) = shutdown::channel();

@@ -1,0 +1,32 @@
+//! The metrics of an upstream.
+
+use std::time::Instant;
+
+use prometheus_client::metrics::histogram::Histogram;
+
+/// The histogram of an upstream.
+#[derive(Debug, Clone)]
+pub(crate) struct UpstreamMetrics {
+    /// `oncegate_upstream_seconds`.
+    pub(super) seconds: Histogram,
+}
+
+/// A call that is timed until it is dropped, so that lost and cancelled calls count as well.
+#[derive(Debug)]
+pub(crate) struct CallTimer<'a> {
+    seconds: &'a Histogram,
+    started: Instant,
+}
+
+impl UpstreamMetrics {
+    /// Starts timing a call.
+    pub(crate) fn start(&self) -> CallTimer<'_> {
+        CallTimer { seconds: &self.seconds, started: Instant::now() }
+    }
+}
+
+impl Drop for CallTimer<'_> {
+    fn drop(&mut self) {
+        self.seconds.observe(self.started.elapsed().as_secs_f64());
+    }
+}
