@@ -31,10 +31,10 @@ pub(crate) async fn exchange(
 ) -> Response<Body> {
     let started = Instant::now();
     let routing = gateway.routing();
-    let mut matched = Matched { dialect: Dialect::Problem, route: None };
+    let mut matched = MatchedRequest { dialect: Dialect::Problem, route: None };
     let no_body = request.body().is_end_stream();
     let answered = answer(gateway, client, &routing, request, &mut matched).await;
-    let Matched { dialect, route } = matched;
+    let MatchedRequest { dialect, route } = matched;
     let metrics = route.map_or(&routing.unmatched, |route| &route.metrics);
     if route.is_some_and(|route| matches!(route.mode, RouteMode::Request(_)))
         && is_prevented(&answered)
@@ -55,7 +55,7 @@ pub(crate) async fn exchange(
 }
 
 /// Facts about a request that its answer depends on, found on the way.
-struct Matched<'r> {
+struct MatchedRequest<'r> {
     dialect: Dialect,
     route: Option<&'r Arc<Route>>,
 }
@@ -65,7 +65,7 @@ async fn answer<'r>(
     client: &Peer,
     routing: &'r Routing,
     request: Request<Incoming>,
-    matched: &mut Matched<'r>,
+    matched: &mut MatchedRequest<'r>,
 ) -> AnswerResult {
     let (mut head, body) = request.into_parts();
     check_request_head(&head).map_err(|error| refused_head(routing, &head, error))?;
