@@ -25,6 +25,6 @@ USER 10001:10001
 # No VOLUME: an anonymous volume would give each new container an empty store, in which no used key
 # is known. Mount a named one at /var/lib/oncegate; see docs/deploy.md.
 EXPOSE 8080
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["oncegate", "health"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["oncegate", "health", "--config", "/etc/oncegate/oncegate.toml"]
 ENTRYPOINT ["oncegate"]
 CMD ["run", "--config", "/etc/oncegate/oncegate.toml"]

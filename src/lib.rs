@@ -12,8 +12,8 @@
 //! - [`demo`]: the told story of the lost answer.
 //! - `gateway`: starting all of it and ending it.
 //! - [`cli`] and [`commands`]: what may be typed and what it does.
-//! - leaves: [`body`], [`clock`], [`failpoint`], `ip_network`, [`json`], `net`, [`nonce`],
-//!   [`observe`], `percent`, [`problem`], [`shutdown`].
+//! - leaves: [`body`], [`clock`], [`failpoint`], `ip_network`, [`json`], `machine`, `net`,
+//!   [`nonce`], [`observe`], `percent`, [`problem`], [`shutdown`].
 
 pub mod admin;
 pub mod body;
@@ -28,6 +28,7 @@ pub mod idempotency;
 pub(crate) mod ip_network;
 pub mod items;
 pub mod json;
+pub(crate) mod machine;
 pub(crate) mod net;
 pub mod nonce;
 pub mod observe;

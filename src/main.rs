@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use oncegate::cli::{self, Cli, Command, Exit};
-use oncegate::{commands, observe::log};
+use oncegate::commands;
+use oncegate::observe::log::{self, LogFormat};
 
 /// Memory of a request is allocated on a thread and freed on a different thread; with the system's
 /// allocator this costs a third of the gateway's own work.
@@ -15,7 +16,16 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // Whatever the umask was: all files are the store's, and hold keys and answers.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    log::start(if matches!(cli.command, Command::Demo(_)) { "error" } else { "info" });
+    // A gateway starts its log with its configuration. The demo's faults are deliberate.
+    let level = match cli.command {
+        Command::Run(_) => None,
+        Command::Demo(_) => Some("error"),
+        _ => Some("info"),
+    };
+    if let Some(Err(mistake)) = level.map(|level| log::start(level, LogFormat::Text)) {
+        eprintln!("oncegate: {mistake}");
+        return Exit::Usage.into();
+    }
     let exit = match &cli.command {
         Command::Run(args) => commands::run(args),
         Command::Check(args) => {
@@ -26,6 +36,7 @@ fn main() -> ExitCode {
         Command::Store(command) => commands::store(command),
         Command::Records(command) => commands::records(command),
         Command::Health(args) => commands::health(args),
+        Command::Generate(command) => commands::generate(command),
     };
     exit.into()
 }

@@ -8,6 +8,9 @@ use hyper::body::Incoming;
 use crate::body::{Body, full};
 use crate::store::Store;
 
+/// First word of the body of `/readyz`, by which `oncegate health` recognizes the gateway.
+pub(crate) const READY_WORD: &str = "oncegate";
+
 pub(super) fn answer(
     store: &dyn Store,
     request: &Request<Incoming>,
@@ -16,11 +19,14 @@ pub(super) fn answer(
     let read = request.method() == Method::GET || request.method() == Method::HEAD;
     match request.uri().path() {
         "/healthz" | "/readyz" if !read => only_get(),
-        "/healthz" => text(StatusCode::OK, "alive\n"),
-        "/readyz" if draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        "/healthz" => match store.failure() {
+            None => text(StatusCode::OK, "alive\n"),
+            Some(error) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+        },
+        "/readyz" if draining => readiness(Err("is draining")),
         "/readyz" => match store.ready() {
-            Ok(()) => text(StatusCode::OK, "ready\n"),
-            Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+            Ok(()) => readiness(Ok(())),
+            Err(error) => readiness(Err(&format!("is not ready: {error}"))),
         },
         _ => text(StatusCode::NOT_FOUND, "there is /healthz, /readyz, /metrics and /api/records\n"),
     }
@@ -37,7 +43,15 @@ pub(super) fn only_get() -> Response<Body> {
 pub(super) fn starting(request: &Request<Incoming>) -> Response<Body> {
     match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "alive\n"),
-        _ => text(StatusCode::SERVICE_UNAVAILABLE, "starting: the store is not open yet\n"),
+        _ => readiness(Err("is starting: the store is not open yet")),
+    }
+}
+
+/// The answer of `/readyz`; without readiness, the predicate that says why.
+fn readiness(ready: Result<(), &str>) -> Response<Body> {
+    match ready {
+        Ok(()) => text(StatusCode::OK, format!("{READY_WORD} is ready\n")),
+        Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{READY_WORD} {why}\n")),
     }
 }
 

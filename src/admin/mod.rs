@@ -12,6 +12,7 @@ mod records;
 mod state;
 mod unknown;
 
+pub(crate) use self::health::READY_WORD;
 pub(crate) use self::state::{AdminState, ServedGateway};
 
 use std::convert::Infallible;
@@ -40,13 +41,14 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit for a write to a client that reads nothing.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves the operator's listener, also while the gateway drains, so that probes see the drain.
-pub(crate) async fn serve(state: Arc<AdminState>, listener: ListenSocket, shutdown: Shutdown) {
+/// Serves the operator's listener, also while the gateway drains, so that probes see the drain;
+/// `ending` tells of its announcement.
+pub(crate) async fn serve(state: Arc<AdminState>, listener: ListenSocket, ending: Shutdown) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
     // A drain does not wait for these connections.
     let tasks = TaskTracker::new();
     accept(listener, connections, tasks, Bytes::new, |stream, _| async move {
-        serve_one(&state, stream, &shutdown).await;
+        serve_one(&state, stream, &ending).await;
     })
     .await;
 }
@@ -73,7 +75,7 @@ pub(crate) async fn serve_starting(listener: ListenSocket) {
     .await;
 }
 
-async fn serve_one<S>(state: &Arc<AdminState>, stream: S, shutdown: &Shutdown)
+async fn serve_one<S>(state: &Arc<AdminState>, stream: S, ending: &Shutdown)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -81,7 +83,7 @@ where
         let response = match request.uri().path() {
             path if path.starts_with(records::PATH) => records::answer(state, request).await,
             metrics::PATH => metrics::answer(state, &request).await,
-            _ => health::answer(&*state.store, &request, shutdown.started()),
+            _ => health::answer(&*state.store, &request, ending.started()),
         };
         Ok::<_, Infallible>(response)
     });

@@ -12,9 +12,12 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use crate::config::{self, Config, Mistakes, StoreConfig};
 use records::RecordsCommand;
 
+/// Version and commit of this build.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ONCEGATE_COMMIT"), ")");
+
 /// Makes existing HTTP APIs safe to retry: one execution per idempotency key.
 #[derive(Debug, Parser)]
-#[command(name = "oncegate", version, propagate_version = true)]
+#[command(name = "oncegate", version = VERSION, propagate_version = true)]
 #[command(after_help = "Exit codes: 0 ok, 1 failed at run time, 2 bad usage or configuration.")]
 pub struct Cli {
     /// The command.
@@ -39,6 +42,9 @@ pub enum Command {
     Records(RecordsCommand),
     /// Ask a running gateway whether it is ready; the exit code is the answer.
     Health(HealthArgs),
+    /// Generate completions for a shell, or the manual pages.
+    #[command(subcommand)]
+    Generate(GenerateCommand),
 }
 
 /// `oncegate run`
@@ -124,9 +130,35 @@ pub struct StoreArgs {
 /// `oncegate health`
 #[derive(Debug, Args)]
 pub struct HealthArgs {
-    /// The admin listener.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090")]
-    pub admin: String,
+    /// The admin listener [default: http://127.0.0.1:9090]
+    #[arg(long, value_name = "URL")]
+    pub admin: Option<String>,
+    /// The configuration file that names the admin listener.
+    #[arg(long, value_name = "FILE", conflicts_with = "admin")]
+    pub config: Option<PathBuf>,
+}
+
+/// `oncegate generate …`
+#[derive(Debug, Subcommand)]
+pub enum GenerateCommand {
+    /// Print the completions for a shell.
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write a page for each command into a directory.
+    Man(ManArgs),
+}
+
+/// `oncegate generate completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell.
+    pub shell: clap_complete::Shell,
+}
+
+/// `oncegate generate man`
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// The directory for a page of each command; made when there is none.
+    pub dir: Option<PathBuf>,
 }
 
 /// Exit code of the process.
@@ -257,6 +289,14 @@ mod tests {
             ("store init --path here --if-absent", None),
             ("store info --path here --if-absent", Some(2)),
             ("health", None),
+            ("health --config a.toml", None),
+            ("health --config a.toml --admin http://a", Some(2)),
+            ("generate completions bash", None),
+            ("generate completions", Some(2)),
+            ("generate completions cobol", Some(2)),
+            ("generate man", None),
+            ("generate man here", None),
+            ("generate", Some(2)),
             ("records list --token-file t --state unknown --limit 5 --json", None),
             ("records list --token-file t --tenant t --subject s", None),
             ("records show 12 --token-file t --admin http://127.0.0.1:1", None),

@@ -1,4 +1,5 @@
-//! A client of the admin listener of a running gateway, for `oncegate records`.
+//! A client of the admin listener of a running gateway, for `oncegate records` and `oncegate
+//! health`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -31,7 +32,8 @@ pub(super) struct AdminClient {
     host: String,
     port: u16,
     authority: HeaderValue,
-    token: HeaderValue,
+    /// Sent with requests to the API.
+    token: Option<HeaderValue>,
 }
 
 /// The failure of a command: the exit code, and a line for the operator.
@@ -51,11 +53,18 @@ impl AdminClient {
     /// # Errors
     /// When the URL is none, or the token cannot be read.
     pub(super) fn open(args: &AdminArgs) -> Result<Self, CommandFailure> {
-        let not_a_url = || {
-            let what = "an http URL with a host is needed, such as http://127.0.0.1:9090";
-            CommandFailure::usage(format!("--admin {}: {what}", args.admin))
-        };
-        let uri: Uri = args.admin.parse().map_err(|_| not_a_url())?;
+        Ok(Self { token: Some(bearer(&args.token_file)?), ..Self::at(&args.admin)? })
+    }
+
+    /// A client without a token.
+    ///
+    /// # Errors
+    /// When the URL is none.
+    pub(super) fn at(admin: &str) -> Result<Self, CommandFailure> {
+        let wrong = |what: &str| CommandFailure::usage(format!("--admin {admin}: {what}"));
+        let not_a_url =
+            || wrong("an http URL with a host is needed, such as http://127.0.0.1:9090");
+        let uri: Uri = admin.parse().map_err(|_| not_a_url())?;
         let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(not_a_url());
         };
@@ -63,11 +72,11 @@ impl AdminClient {
             return Err(not_a_url());
         }
         Ok(Self {
-            admin: args.admin.clone(),
+            admin: admin.to_owned(),
             host: authority.host().trim_matches(['[', ']']).to_owned(),
-            port: port(authority).ok_or_else(not_a_url)?,
+            port: port(authority).ok_or_else(|| wrong("the port is a number, 1 to 65535"))?,
             authority: HeaderValue::from_str(authority.as_str()).map_err(|_| not_a_url())?,
-            token: bearer(&args.token_file)?,
+            token: None,
         })
     }
 
@@ -81,33 +90,14 @@ impl AdminClient {
         target: &str,
         body: Option<&Value>,
     ) -> Result<Value, CommandFailure> {
-        let mut request = Request::new(Full::new(Bytes::new()));
-        *request.method_mut() = method;
-        *request.uri_mut() = target
-            .parse()
-            .map_err(|_| CommandFailure::usage("the arguments do not fit into an address"))?;
-        let headers = request.headers_mut();
-        headers.insert(HOST, self.authority.clone());
-        headers.insert(AUTHORIZATION, self.token.clone());
+        let mut request = self.request(method, target)?;
         if let Some(body) = body {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let json = HeaderValue::from_static("application/json");
+            request.headers_mut().insert(CONTENT_TYPE, json);
             *request.body_mut() = Full::new(Bytes::from(body.to_string()));
         }
+        let stream = self.connect().await.map_err(CommandFailure::failed)?;
         let admin = &self.admin;
-        let connect = TcpStream::connect((self.host.as_str(), self.port));
-        let stream = match timeout(CONNECT_TIMEOUT, connect).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                let what = "is the gateway running, and is this its [admin] listen?";
-                return Err(CommandFailure::failed(format!(
-                    "cannot connect to {admin}: {error}; {what}"
-                )));
-            }
-            Err(_) => {
-                let what = format!("no connection to {admin} within {CONNECT_TIMEOUT:?}; check it");
-                return Err(CommandFailure::failed(what));
-            }
-        };
         let (status, answer) = match timeout(ANSWER_TIMEOUT, exchange(stream, request)).await {
             Ok(Ok(answered)) => answered,
             Ok(Err(error)) => {
@@ -123,6 +113,56 @@ impl AdminClient {
             }
         };
         parse_response(admin, status, &answer)
+    }
+
+    /// Reads what stands at `target`: the status, and the body as text.
+    ///
+    /// # Errors
+    /// The reason, without a response.
+    pub(super) async fn text(&self, target: &str) -> Result<(StatusCode, String), String> {
+        let request = self.request(Method::GET, target).map_err(|failure| failure.1)?;
+        let stream = self.connect().await?;
+        let answered = timeout(ANSWER_TIMEOUT, exchange(stream, request)).await;
+        let (status, body) = answered
+            .map_err(|_| format!("{} did not answer within {ANSWER_TIMEOUT:?}", self.admin))?
+            .map_err(|error| {
+                format!(
+                    "the connection was closed without an answer ({error}); is this its [admin] \
+                     listen, and are too many connections open there?"
+                )
+            })?;
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        target: &str,
+    ) -> Result<Request<Full<Bytes>>, CommandFailure> {
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.method_mut() = method;
+        *request.uri_mut() = target
+            .parse()
+            .map_err(|_| CommandFailure::usage("the arguments do not fit into an address"))?;
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.authority.clone());
+        if let Some(token) = &self.token {
+            headers.insert(AUTHORIZATION, token.clone());
+        }
+        Ok(request)
+    }
+
+    async fn connect(&self) -> Result<TcpStream, String> {
+        let admin = &self.admin;
+        let connect = TcpStream::connect((self.host.as_str(), self.port));
+        match timeout(CONNECT_TIMEOUT, connect).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => {
+                let what = "is the gateway running, and is this its [admin] listen?";
+                Err(format!("cannot connect to {admin}: {error}; {what}"))
+            }
+            Err(_) => Err(format!("no connection to {admin} within {CONNECT_TIMEOUT:?}; check it")),
+        }
     }
 
     /// Sends a request whose response is the record `id`.

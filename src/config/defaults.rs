@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::idempotency::retention::Keep;
+use crate::machine;
 
 /// `[server] drain`
 pub const DRAIN: Duration = Duration::from_secs(30);
@@ -23,10 +24,16 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 pub const MAX_HEAD: usize = 32 << 10;
 /// `[server.limits] max_body`
 pub const MAX_BODY: u64 = 1 << 20;
-/// `[server.limits] buffered`
+/// `[server.limits] buffered`, where memory has no limit of its own.
 pub const BUFFERED: u64 = 256 << 20;
+/// `[server.limits] buffered`: at most a quarter of the process's memory limit.
+pub fn buffered() -> u64 {
+    machine::part_of_memory(4, BUFFERED)
+}
 /// `[server.limits] in_flight`
 pub const IN_FLIGHT: usize = 10_000;
+/// `[log] level`
+pub const LOG_LEVEL: &str = "info";
 /// `[store] retention`
 pub const RETENTION: Keep = Keep::For(Duration::from_secs(7 * 86_400));
 /// `[store] tombstone`

@@ -12,7 +12,7 @@ use super::model::{Config, EngineConfig, Mode, RouteConfig, StoreConfig};
 use super::profiles::Profile;
 use super::table::{KnownKeys, Reading, TableReader};
 use super::units::Size;
-use super::{document, paths, routes, server, stores, upstreams};
+use super::{document, log, paths, routes, server, stores, upstreams};
 
 /// Largest answer kept on a server, in bytes.
 const LARGEST_SHARED: u64 = 16 << 20;
@@ -121,6 +121,7 @@ fn general(root: &TableReader<'_>) -> Config {
     let admin = root.table("admin", |table| server::admin(table, &server, listen_at));
     Config {
         server,
+        log: root.table("log", log::log),
         admin,
         store: root.table("store", stores::store),
         tenant: root.table("tenant", server::tenant),

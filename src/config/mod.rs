@@ -18,6 +18,7 @@ mod items_consistency;
 mod items_parts;
 mod json_members;
 mod load;
+mod log;
 mod model;
 mod outcome;
 pub mod paths;
@@ -36,6 +37,7 @@ mod values;
 
 pub use self::diagnostics::{Mistake, Mistakes};
 pub use self::load::{load, parse, without_file};
+pub use self::log::LogConfig;
 pub use self::model::{
     AdminConfig, CloseDelimited, Config, DuplicateRules, EngineConfig, HostPolicy, ItemsMode,
     LimitsConfig, Mode, PostgresConfig, RecordRules, RedisConfig, RequestMode, RouteConfig,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, Uri};
 use serde::{Serialize, Serializer};
 
+use super::log::LogConfig;
 use super::shown;
 use super::units::Secret;
 use crate::idempotency::fingerprint::FingerprintRules;
@@ -26,6 +27,8 @@ use crate::problem::Dialect;
 pub struct Config {
     /// The public listener.
     pub server: ServerConfig,
+    /// The log.
+    pub log: LogConfig,
     /// The operator's listener.
     pub admin: AdminConfig,
     /// The store of the records.
@@ -46,6 +49,9 @@ pub struct ServerConfig {
     /// Time for calls in flight to finish after SIGTERM.
     #[serde(serialize_with = "shown::time")]
     pub drain: Duration,
+    /// Time between the announcement of the end and the drain.
+    #[serde(serialize_with = "shown::time")]
+    pub drain_delay: Duration,
     /// Threads serving requests.
     pub workers: usize,
     /// Proxies whose forwarding headers are believed.

@@ -33,10 +33,12 @@ pub(super) fn server(table: &TableReader<'_>) -> ServerConfig {
         }
     }
     let drain = table.time("drain", defaults::DRAIN, Duration::ZERO..=LONGEST_WAIT);
+    let drain_delay = table.time("drain_delay", Duration::ZERO, Duration::ZERO..=LONGEST_WAIT);
     let workers = table.count("workers", defaults::workers(), 1..=MOST_WORKERS);
     table.unsupported("tls");
     let trusted_proxies = networks(table, "trusted_proxies");
-    ServerConfig { listen, drain, workers, trusted_proxies, limits: table.table("limits", limits) }
+    let limits = table.table("limits", limits);
+    ServerConfig { listen, drain, drain_delay, workers, trusted_proxies, limits }
 }
 
 fn networks(table: &TableReader<'_>, key: &'static str) -> Vec<Network> {
@@ -54,6 +56,9 @@ fn limits(table: &TableReader<'_>) -> LimitsConfig {
     let at_once = 1..=MOST_AT_ONCE;
     // Below 8 KiB ordinary requests fail, and the HTTP parser takes no less.
     let head = 8 << 10..=1 << 20;
+    let max_body = table.size("max_body", defaults::MAX_BODY, 1..=LARGEST_BODY);
+    // A default that follows the machine must not contradict what is written.
+    let buffered = defaults::buffered().max(max_body);
     let limits = LimitsConfig {
         connections: table.count("connections", defaults::CONNECTIONS, at_once.clone()),
         idle_timeout: table.timeout("idle_timeout", defaults::IDLE_TIMEOUT),
@@ -61,8 +66,8 @@ fn limits(table: &TableReader<'_>) -> LimitsConfig {
         body_timeout: table.timeout("body_timeout", defaults::BODY_TIMEOUT),
         max_head: usize::try_from(table.size("max_head", defaults::MAX_HEAD as u64, head))
             .unwrap_or(usize::MAX),
-        max_body: table.size("max_body", defaults::MAX_BODY, 1..=LARGEST_BODY),
-        buffered: table.size("buffered", defaults::BUFFERED, 1..=1 << 40),
+        max_body,
+        buffered: table.size("buffered", buffered, 1..=1 << 40),
         in_flight: table.count("in_flight", defaults::IN_FLIGHT, at_once.clone()),
         in_flight_per_tenant: table.optional_count("in_flight_per_tenant", at_once),
     };

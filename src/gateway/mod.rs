@@ -3,6 +3,7 @@
 
 mod names;
 mod permissions;
+mod resources;
 pub(crate) mod store;
 
 use std::net::SocketAddr;
@@ -15,8 +16,10 @@ use self::names::PinError;
 use self::store::StartedStore;
 use crate::admin;
 use crate::config::{Config, RouteConfig};
+use crate::machine;
 use crate::net::listen::ListenSocket;
 use crate::observe::metrics::{Figures, Metrics};
+use crate::observe::repeated;
 use crate::proxy::{self, Gateway};
 use crate::shutdown::{self, Shutdown, Trigger};
 use crate::store::metered::MeteredStore;
@@ -29,14 +32,52 @@ pub(crate) struct Running {
     pub(crate) listening: Vec<SocketAddr>,
     /// Address for operators and probes.
     pub(crate) admin: SocketAddr,
+    /// The configuration in brief.
+    pub(crate) summary: Summary,
     /// Id of the store, if this start created it.
     pub(crate) new_store: Option<uuid::Uuid>,
     gateway: Arc<Gateway>,
     background: TaskTracker,
     shutdown: Shutdown,
     drain: Duration,
+    /// Announces the end to probes.
+    ending: Trigger,
     /// Ends the operator's listener after the drain.
     end: Trigger,
+}
+
+/// A configuration in brief, for the log.
+#[derive(Debug)]
+pub(crate) struct Summary {
+    /// Names of the routes.
+    pub(crate) routes: String,
+    pub(crate) connections: usize,
+    pub(crate) in_flight: usize,
+    /// Bytes of all buffered bodies.
+    pub(crate) buffered: u64,
+    pub(crate) workers: usize,
+    /// Files that may be open.
+    pub(crate) descriptors: u64,
+    /// Bytes of memory; `None`: not known.
+    pub(crate) memory: Option<u64>,
+    pub(crate) store: uuid::Uuid,
+}
+
+impl Summary {
+    fn of(config: &Config, store: uuid::Uuid) -> Self {
+        let routes: Vec<&str> = config.routes.iter().map(|route| &*route.name).collect();
+        let limits = &config.server.limits;
+        Self {
+            routes: routes.join(","),
+            connections: limits.connections,
+            in_flight: limits.in_flight,
+            buffered: limits.buffered,
+            workers: config.server.workers,
+            descriptors: machine::descriptors(),
+            memory: machine::memory(),
+            store,
+        }
+    }
 }
 
 /// Reason why a gateway did not start.
@@ -66,7 +107,8 @@ impl std::fmt::Display for StartError {
 ///
 /// # Errors
 /// The obstacle and the remedy. Nothing is left running.
-pub(crate) async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> {
+pub(crate) async fn start(mut config: Config, shutdown: Shutdown) -> Result<Running, StartError> {
+    let lowered = resources::fit(&mut config);
     let listeners = config.server.listen.iter().map(|address| ListenSocket::bind(*address));
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
     let admin_listener = ListenSocket::bind(config.admin.listen)?;
@@ -104,8 +146,10 @@ pub(crate) async fn start(config: Config, shutdown: Shutdown) -> Result<Running,
         // The task ends with the store, so its end is not awaited.
         TaskTracker::new().spawn(cache::follow(gateway.cache.clone(), announced));
     }
+    background.spawn(log_repeated(shutdown.clone()));
     let (end, mut ended) = shutdown::channel();
-    let operators = admin::serve(admin_state, admin_listener, shutdown.clone());
+    let (ending, announced) = shutdown::channel();
+    let operators = admin::serve(admin_state, admin_listener, announced);
     background.spawn(async move {
         // Probes are answered during the drain.
         tokio::select! {
@@ -114,7 +158,30 @@ pub(crate) async fn start(config: Config, shutdown: Shutdown) -> Result<Running,
         }
     });
     proxy::serve(&gateway, listeners, &background, &shutdown);
-    Ok(Running { listening, admin, new_store, gateway, background, shutdown, drain, end })
+    lowered.iter().for_each(resources::Lowered::log);
+    let summary = Summary::of(&config, gateway.store.identity().store_id);
+    Ok(Running {
+        listening,
+        admin,
+        summary,
+        new_store,
+        gateway,
+        background,
+        shutdown,
+        drain,
+        ending,
+        end,
+    })
+}
+
+/// Logs the counts of repeated conditions until the shutdown starts.
+async fn log_repeated(mut shutdown: Shutdown) {
+    while !shutdown.started() {
+        tokio::select! {
+            () = tokio::time::sleep(repeated::INTERVAL) => repeated::log_counts(),
+            () = shutdown.wait() => {}
+        }
+    }
 }
 
 /// Opens the store, and answers probes while another process has the store open.
@@ -159,11 +226,22 @@ impl admin::ServedGateway for Gateway {
 const BACKGROUND: Duration = Duration::from_secs(1);
 
 impl Running {
+    /// Announces the end to probes: /readyz fails from now on.
+    pub(crate) fn announce_end(&self) {
+        self.ending.fire();
+    }
+
+    /// Waits until the store takes no more writes before a restart; returns its reason.
+    pub(crate) async fn store_failed(&self) -> String {
+        self.gateway.store.failed().await.to_string()
+    }
+
     /// Waits for the shutdown, then for the work in flight, and closes the store; false when work
     /// was left at the end of the drain. Records of that work stay in flight, and become unknown at
     /// the next start.
     pub(crate) async fn finished(mut self) -> bool {
         self.shutdown.wait().await;
+        self.announce_end();
         tracing::info!(calls = self.gateway.requests_in_flight(), "draining");
         let drained = self.gateway.drained(self.drain).await;
         if let Err(error) = self.gateway.store.leave().await {

@@ -10,10 +10,13 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::listen::ListenSocket;
+use crate::observe::repeated::Repeated;
 
 /// Pause after a failed accept. Most failures are a lack of file descriptors, which lasts until
 /// connections close.
 const PAUSE: Duration = Duration::from_millis(50);
+
+static NOT_ACCEPTED: Repeated = Repeated::new("accepting a connection failed");
 
 /// Accepts connections on `listener` until the returned future is dropped.
 ///
@@ -35,7 +38,12 @@ pub(crate) async fn accept<S, F>(
             Ok(accepted) => accepted,
             Err(error) => {
                 let address = listener.address();
-                tracing::warn!(%error, listener = %address, "accepting a connection failed");
+                if let Some(times) = NOT_ACCEPTED.occur() {
+                    tracing::warn!(
+                        %error, listener = %address, times,
+                        "accepting a connection failed; clients wait meanwhile"
+                    );
+                }
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }

@@ -1,4 +1,7 @@
-//! Output for operators about a running process.
+//! Output for operators about a running process: `log` starts the log, `line` is the form of its
+//! lines, `repeated` counts conditions that would fill it, and `metrics` counts requests.
 
+pub(crate) mod line;
 pub mod log;
 pub(crate) mod metrics;
+pub(crate) mod repeated;

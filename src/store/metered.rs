@@ -1,6 +1,7 @@
 //! A store whose operations are timed and counted, whatever the store is.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -112,5 +113,13 @@ impl Store for MeteredStore {
 
     fn ready(&self) -> Result<(), StoreError> {
         self.store.ready()
+    }
+
+    fn failure(&self) -> Option<StoreError> {
+        self.store.failure()
+    }
+
+    fn failed(&self) -> Pin<Box<dyn Future<Output = StoreError> + Send + '_>> {
+        self.store.failed()
     }
 }

@@ -179,6 +179,16 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When a new claim could not be made durable now.
     fn ready(&self) -> Result<(), StoreError>;
+
+    /// The reason why this store needs a restart of the process; `None`: no restart is needed.
+    fn failure(&self) -> Option<StoreError> {
+        None
+    }
+
+    /// Waits until the store needs a restart of the process, and returns the reason.
+    fn failed(&self) -> Pin<Box<dyn Future<Output = StoreError> + Send + '_>> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// Failure of a store.

@@ -87,7 +87,11 @@ fn check_prints_the_routes_as_understood() {
 fn the_version_is_told() {
     let exit = run(&["--version"]);
     assert_eq!(exit.code, Some(0));
-    assert_eq!(exit.stdout.trim(), concat!("oncegate ", env!("CARGO_PKG_VERSION")));
+    let told = exit.stdout.trim();
+    let commit = told
+        .strip_prefix(concat!("oncegate ", env!("CARGO_PKG_VERSION"), " ("))
+        .and_then(|rest| rest.strip_suffix(')'));
+    assert!(commit.is_some_and(|commit| !commit.is_empty()), "{told}");
 }
 
 #[test]
@@ -280,7 +284,7 @@ fn a_full_disk_stops_claims_and_loses_nothing() {
     setup.start().stop();
     // Files may grow to a size that the store reaches soon.
     let full = setup.clone().file_size_limit(Some(soon_full(&setup.store_path())));
-    let gateway = full.start();
+    let mut gateway = full.start();
     let mut kept = Vec::new();
     let refused = (0..5000).find_map(|number| {
         let request = Request::redeem(&format!("k-{number}"), &format!("[{number}]"));
@@ -299,15 +303,11 @@ fn a_full_disk_stops_claims_and_loses_nothing() {
     refused.is(503, "rejected", "store-unavailable");
     assert!(refused.header("retry-after").is_some(), "{refused:?}");
     let calls = backend.calls();
-    for number in 0..5 {
-        let told = Request::redeem(&format!("late-{number}"), BODY).send(gateway.addr);
-        told.is(503, "rejected", "store-unavailable");
-    }
+    // Only a restart helps: the process ends, so that its supervisor starts it again.
+    assert_eq!(gateway.wait().code(), Some(1), "{}", gateway.stderr());
+    gateway.logs(&["ERROR", "the store needs a restart"]);
+    gateway.logs(&["INFO", "oncegate has ended", "reason=store", "exit=1"]);
     assert_eq!(backend.calls(), calls, "nothing is sent without a claim");
-    let (done, first) = kept.first().expect("the disk was not full from the start");
-    let again = done.send(gateway.addr);
-    assert_eq!(&again.is(200, "replayed", "").kept(), first, "what is final can be read");
-    assert_eq!(Request::get("/readyz").send(gateway.admin).status, 503);
     drop(gateway);
     assert!(!kept.is_empty(), "the disk was full from the start");
     let gateway = setup.start();
@@ -331,12 +331,11 @@ fn an_answer_that_cannot_be_recorded_is_given_and_said_to_be_unrecorded() {
     setup.start().stop();
     // Room for the claim, none for the answer.
     let limit = soon_full(&setup.store_path());
-    let gateway = setup.clone().file_size_limit(Some(limit)).start();
+    let mut gateway = setup.clone().file_size_limit(Some(limit)).start();
     let first = Request::redeem("k", BODY).send(gateway.addr);
     first.is(200, "unrecorded", "");
     assert!(first.body == large);
-    let again = Request::redeem("k", BODY).send(gateway.addr);
-    assert!([409, 503].contains(&again.status), "{again:?}");
+    assert_eq!(gateway.wait().code(), Some(1), "{}", gateway.stderr());
     drop(gateway);
     let gateway = setup.start();
     Request::redeem("k", BODY).send(gateway.addr).is(409, "unknown", "outcome-unknown");

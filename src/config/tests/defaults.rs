@@ -28,6 +28,7 @@ fn what_is_left_out_has_the_published_default() {
     let config = route_with("");
     assert_eq!(config.server.listen, ["0.0.0.0:8080".parse().unwrap()]);
     assert_eq!(config.server.drain, Duration::from_secs(30));
+    assert_eq!(config.server.drain_delay, Duration::ZERO);
     let cores = std::thread::available_parallelism().unwrap().get();
     assert_eq!(config.server.workers, cores.div_ceil(2));
     let limits = &config.server.limits;
@@ -37,9 +38,14 @@ fn what_is_left_out_has_the_published_default() {
     assert_eq!(limits.body_timeout, Duration::from_secs(30));
     assert_eq!(limits.max_head, 32 * 1024);
     assert_eq!(limits.max_body, 1024 * 1024);
-    assert_eq!(limits.buffered, 256 * 1024 * 1024);
+    // A quarter of the memory limit, where there is a smaller one.
+    assert_eq!(limits.buffered, crate::config::defaults::buffered());
+    assert!(limits.buffered <= 256 * 1024 * 1024);
     assert_eq!(limits.in_flight, 10_000);
     assert_eq!(limits.in_flight_per_tenant, None);
+    assert_eq!(config.log.level, "info");
+    assert_eq!(config.log.format, crate::observe::log::LogFormat::Text);
+    assert!(!config.log.access);
     assert_eq!(config.admin.listen, "127.0.0.1:9090".parse().unwrap());
     assert_eq!(config.admin.token, None);
     assert_eq!(config.store.retention.answer, days(7));

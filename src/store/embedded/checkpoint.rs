@@ -17,9 +17,10 @@ use std::{io, mem};
 
 use super::clock::StoreClock;
 use super::compaction::Compactor;
-use super::disk::Disk;
+use super::disk::{Disk, lacks_descriptors};
 use super::health::Health;
 use super::ingest::ingest;
+use super::layout::DirtyRecord;
 use super::memtable::Memtable;
 use super::table::Table;
 use crate::failpoint::{self, Point};
@@ -56,6 +57,7 @@ pub(super) struct Checkpoints {
     running: bool,
     /// Frame of the table's marker.
     marker: u64,
+    health: Arc<Health>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -65,6 +67,7 @@ impl Checkpoints {
         // At most a single file of the log is checkpointed at a time.
         let (queue, generations) = sync_channel(1);
         let (sender, results) = sync_channel(1);
+        let health = checkpointer.health.clone();
         let thread = std::thread::Builder::new().name("oncegate-checkpoint".to_owned());
         let thread = thread.spawn(move || {
             for generation in generations {
@@ -73,7 +76,8 @@ impl Checkpoints {
             }
         })?;
         let (queue, thread) = (Some(queue), Some(thread));
-        Ok(Self { ids: Vec::new(), generation: 0, queue, results, running: false, marker, thread })
+        let (ids, generation, running) = (Vec::new(), 0, false);
+        Ok(Self { ids, generation, queue, results, running, marker, health, thread })
     }
 
     /// Number of the current generation.
@@ -114,14 +118,17 @@ impl Checkpoints {
 
     fn wait(&mut self) -> Result<(), String> {
         if mem::take(&mut self.running) {
-            self.marker =
-                self.results.recv_timeout(CHECKPOINT_TIMEOUT).map_err(|error| match error {
-                    RecvTimeoutError::Timeout => format!(
-                        "a checkpoint of its log took more than {} s",
-                        CHECKPOINT_TIMEOUT.as_secs()
-                    ),
-                    RecvTimeoutError::Disconnected => thread_ended(),
-                })??;
+            self.marker = loop {
+                match self.results.recv_timeout(CHECKPOINT_TIMEOUT) {
+                    Ok(marker) => break marker?,
+                    Err(RecvTimeoutError::Timeout) if self.health.lacks_descriptors() => {}
+                    Err(RecvTimeoutError::Timeout) => {
+                        let seconds = CHECKPOINT_TIMEOUT.as_secs();
+                        return Err(format!("a checkpoint of its log took more than {seconds} s"));
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return Err(thread_ended()),
+                }
+            };
         }
         Ok(())
     }
@@ -172,12 +179,29 @@ impl Checkpointer {
         let dirty: Vec<_> = dirty.collect();
         self.wait_for_compaction();
         failpoint::point(Point::BeforeCheckpoint);
-        ingest(&self.table, &*self.disk, &dirty, (frame, self.clock.state()))?;
+        self.ingest(&dirty, frame)?;
         failpoint::point(Point::AfterCheckpoint);
         for record in &dirty {
             self.memtable.checkpointed(record, number);
         }
         Ok(())
+    }
+
+    /// Adds records to the table. A lack of file descriptors says nothing about the disk, and ends
+    /// when connections close: the same records are added again until then.
+    fn ingest(&self, dirty: &[DirtyRecord], frame: u64) -> Result<(), String> {
+        loop {
+            let added = ingest(&self.table, &*self.disk, dirty, (frame, self.clock.state()));
+            match added {
+                Err(error) if lacks_descriptors(&error) => {
+                    self.health.wait_for_descriptors(&error);
+                }
+                added => {
+                    self.health.has_descriptors();
+                    return added.map_err(|error| error.to_string());
+                }
+            }
+        }
     }
 
     fn wait_for_compaction(&self) {

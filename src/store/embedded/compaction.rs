@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use super::disk::{io_error, lacks_descriptors};
 use super::health::Health;
 use super::table::Table;
 use crate::failpoint::{self, Point};
@@ -74,9 +75,14 @@ impl Worker {
     /// Merges step by step, until no step is left or the store closes.
     fn merge_all(&self) -> Result<(), String> {
         while !self.stopping.load(Ordering::Relaxed) {
-            let merged = self.table.compact();
-            if !merged.map_err(|error| format!("merging the table's files: {error}"))? {
-                break;
+            match self.table.compact().map_err(io_error) {
+                Ok(true) => self.health.has_descriptors(),
+                Ok(false) => break,
+                Err(error) if lacks_descriptors(&error) => {
+                    self.health.wait_for_descriptors(&error);
+                    continue;
+                }
+                Err(error) => return Err(format!("merging the table's files: {error}")),
             }
             failpoint::point(Point::AfterCompaction);
         }

@@ -41,7 +41,7 @@ pub(super) trait Disk: Send + Sync {
         &self,
         tree: &AnyTree,
         entries: &mut dyn Iterator<Item = RunEntry<'_>>,
-    ) -> Result<(), String>;
+    ) -> io::Result<()>;
 
     /// Size of a log file at which the writer switches to the second file.
     fn segment(&self) -> u64 {
@@ -68,7 +68,7 @@ impl Disk for FileSystem {
         &self,
         tree: &AnyTree,
         entries: &mut dyn Iterator<Item = RunEntry<'_>>,
-    ) -> Result<(), String> {
+    ) -> io::Result<()> {
         let ingest = || {
             let mut ingestion = tree.ingestion()?;
             for RunEntry { key, value } in entries {
@@ -82,16 +82,30 @@ impl Disk for FileSystem {
             // files, and returns after both are durable.
             ingestion.finish()
         };
-        ingest().map_err(|error| match error {
-            lsm_tree::Error::Io(error) => error.to_string(),
-            other => other.to_string(),
-        })
+        ingest().map_err(io_error)
     }
 
     fn free(&self) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(&self.dir)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
+}
+
+/// An error of the tree, with the system's error if there is one.
+pub(super) fn io_error(error: lsm_tree::Error) -> io::Error {
+    match error {
+        lsm_tree::Error::Io(error) => error,
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+/// True for an error that says nothing about the disk: this process, or the machine, has too many
+/// files open for the moment.
+pub(super) fn lacks_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+
+    let lacking = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    error.raw_os_error().is_some_and(|code| lacking.contains(&code))
 }
 
 /// Room for new claims.

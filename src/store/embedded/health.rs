@@ -1,9 +1,15 @@
 //! Health of a store, shared by its threads, and the errors of an unhealthy store.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::disk::{FREE_SPACE_MARGIN, Space};
+use crate::observe::repeated::Repeated;
 use crate::store::StoreError;
 
 /// Free space and the first failure of a store.
@@ -12,11 +18,25 @@ pub(super) struct Health {
     path: PathBuf,
     /// Reason for the permanent end of all writing; set at most once.
     failed: OnceLock<String>,
+    failure_known: Notify,
+    /// Set while a file of the table cannot be opened for a lack of descriptors.
+    lacks_descriptors: AtomicBool,
 }
+
+/// Pause before a file is opened again.
+const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(50);
+
+static NO_DESCRIPTORS: Repeated = Repeated::new("the store lacks file descriptors");
 
 impl Health {
     pub(super) fn new(space: Space, path: PathBuf) -> Self {
-        Self { space, path, failed: OnceLock::new() }
+        Self {
+            space,
+            path,
+            failed: OnceLock::new(),
+            failure_known: Notify::new(),
+            lacks_descriptors: AtomicBool::new(false),
+        }
     }
 
     /// True once a write has failed.
@@ -29,6 +49,17 @@ impl Health {
         self.failed.get().map(|reason| StoreError::Unavailable(reason.clone()))
     }
 
+    /// Waits for the end of all writing, and returns the error.
+    pub(super) async fn failed(&self) -> StoreError {
+        loop {
+            let known = self.failure_known.notified();
+            if let Some(error) = self.failure() {
+                return error;
+            }
+            known.await;
+        }
+    }
+
     /// Ends all writing, permanently.
     pub(super) fn fail(&self, error: &str) -> StoreError {
         let path = self.path.display();
@@ -39,7 +70,31 @@ impl Health {
                  check the disk and its free space, then restart oncegate"
             )
         });
+        self.failure_known.notify_waiters();
         StoreError::Unavailable(reason.clone())
+    }
+
+    /// Notes a lack of file descriptors, and waits a moment for connections to close.
+    pub(super) fn wait_for_descriptors(&self, error: &io::Error) {
+        self.lacks_descriptors.store(true, Ordering::Relaxed);
+        if let Some(times) = NO_DESCRIPTORS.occur() {
+            tracing::warn!(
+                path = %self.path.display(), %error, times,
+                "a file of the store could not be opened and is tried again; raise the limit of \
+                 open files"
+            );
+        }
+        std::thread::sleep(DESCRIPTOR_PAUSE);
+    }
+
+    /// Notes the end of a lack of file descriptors.
+    pub(super) fn has_descriptors(&self) {
+        self.lacks_descriptors.store(false, Ordering::Relaxed);
+    }
+
+    /// True while files cannot be opened for a lack of descriptors.
+    pub(super) fn lacks_descriptors(&self) -> bool {
+        self.lacks_descriptors.load(Ordering::Relaxed)
     }
 
     /// Error of a file system without room for new claims.

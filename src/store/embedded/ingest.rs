@@ -4,6 +4,8 @@
 //! all. The table therefore never holds a record with an index entry of a different state, whatever
 //! the moment of a crash.
 
+use std::io;
+
 use super::disk::{Disk, RunEntry};
 use super::layout::{ClockState, DirtyRecord, MARKER, Marker, TableKey, index_differences};
 use super::table::Table;
@@ -14,9 +16,9 @@ pub(super) fn ingest(
     disk: &dyn Disk,
     records: &[DirtyRecord],
     (frame, clock): (u64, ClockState),
-) -> Result<(), String> {
+) -> io::Result<()> {
     let mut indexes = Vec::new();
-    let mut marker = Marker { frame, clock, ..table.marker()? };
+    let mut marker = Marker { frame, clock, ..table.marker().map_err(io::Error::other)? };
     for record in records {
         let current = record.current.as_ref().map(|encoded| encoded.head);
         index_differences(&record.id, record.stored, current, |key, added| {

@@ -39,11 +39,12 @@ pub(super) fn lose_in_flight(
     clock: &StoreClock,
 ) -> Result<Recovered, StoreError> {
     // The table contains all frames of the log, before and after this step.
-    let frame = table.marker().map_err(StoreError::Unavailable)?.frame;
+    let frame = table.marker().map_err(|error| StoreError::Unavailable(error.to_string()))?.frame;
     let now = clock.now();
     let commit = |lost: &mut Vec<DirtyRecord>| {
         // Entries of the index `open` are in the order of the ids.
-        ingest(table, disk, lost, (frame, clock.state())).map_err(StoreError::Unavailable)?;
+        ingest(table, disk, lost, (frame, clock.state()))
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
         lost.clear();
         Ok::<(), StoreError>(())
     };

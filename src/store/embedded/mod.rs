@@ -50,6 +50,8 @@ mod wal;
 mod writer;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -170,7 +172,10 @@ impl Embedded {
         let (end, ended) = std::sync::mpsc::sync_channel(1);
         let writer =
             std::thread::Builder::new().name("oncegate-store".to_owned()).spawn(move || {
-                writer.run();
+                let health = writer.health.clone();
+                if catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
+                    health.fail("its writer ended by a defect");
+                }
                 let _ = end.send(());
             });
         let names = Arc::new(NamesFile::new(open::data(path), identity.store_id));
@@ -295,6 +300,14 @@ impl Store for Embedded {
     fn ready(&self) -> Result<(), StoreError> {
         self.queue()?;
         self.health.no_room().map_or(Ok(()), Err)
+    }
+
+    fn failure(&self) -> Option<StoreError> {
+        self.health.failure()
+    }
+
+    fn failed(&self) -> Pin<Box<dyn Future<Output = StoreError> + Send + '_>> {
+        Box::pin(self.health.failed())
     }
 }
 

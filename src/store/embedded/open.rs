@@ -157,7 +157,7 @@ fn create(options: &DirectoryOptions, disk: &dyn Disk, lock: Arc<File>) -> Resul
     let (identity, marker) = (encode_identity(&identity), Marker::default().encode());
     let entries = [(IDENTITY, &identity[..]), (MARKER, &marker[..])];
     let mut entries = entries.into_iter().map(|(key, value)| RunEntry { key, value: Some(value) });
-    disk.ingest(table.tree(), &mut entries).map_err(|error| unwritable(io::Error::other(error)))?;
+    disk.ingest(table.tree(), &mut entries).map_err(unwritable)?;
     drop(table);
     wal::create(&new.join(LOG)).map_err(unwritable)?;
     let sync = |dir: &Path| File::open(dir).and_then(|dir| dir.sync_all());

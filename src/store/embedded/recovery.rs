@@ -51,8 +51,7 @@ pub(super) fn recover(
         tracing::info!(frames, records = newest.len(), "recovered changes from the log");
         let dirty = dirty(table, newest)?;
         let clock = clock_after(table, marker.clock, &dirty);
-        ingest(table, disk, &dirty, (last, clock))
-            .map_err(|reason| RecoveryError::Io(std::io::Error::other(reason)))?;
+        ingest(table, disk, &dirty, (last, clock)).map_err(RecoveryError::Io)?;
     }
     Wal::open(dir, salt, last, holds_last).map_err(RecoveryError::Io)
 }

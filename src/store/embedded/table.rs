@@ -22,11 +22,14 @@ use lsm_tree::{
 
 use super::layout::{IDENTITY, Keyspace, MARKER, Marker, TableKey, decode, decode_identity};
 use crate::idempotency::{Record, RecordId};
+use crate::machine;
 use crate::store::codec::Codec;
 use crate::store::{Identity, StoreError};
 
-/// Open table files.
-const FILES: usize = 128;
+/// Open table files, at most; fewer where few files may be open.
+const FILES: u64 = 128;
+/// Share of all descriptors for table files.
+const SHARE: u64 = 32;
 /// Number of runs collected before a merge into the first level. Ids are spread evenly, so every
 /// merge rewrites the whole level: more runs mean fewer merges. A lookup searches every run, but
 /// most claims skip the table thanks to `id_filter`. A merged file keeps the tree's default size of
@@ -117,7 +120,7 @@ impl Table {
             // records costs no memory.
             let tree = Config::new(dir, versions.clone(), SequenceNumberCounter::default())
                 .use_cache(Arc::new(Cache::with_capacity_bytes(cache)))
-                .use_descriptor_table(Some(Arc::new(DescriptorTable::new(FILES))))
+                .use_descriptor_table(Some(Arc::new(DescriptorTable::new(open_files()))))
                 .index_block_pinning_policy(PinningPolicy::new([true, false]))
                 .filter_policy(FilterPolicy::all(filter))
                 .filter_block_pinning_policy(PinningPolicy::new([true, true, false]))
@@ -218,6 +221,12 @@ impl Table {
     fn value(&self, key: &[u8]) -> Result<Option<Slice>, lsm_tree::Error> {
         self.tree.get(key, NEWEST)
     }
+}
+
+/// The number of table files that are kept open.
+fn open_files() -> usize {
+    let share = (machine::descriptors() / SHARE).clamp(16, FILES);
+    usize::try_from(share).unwrap_or(16)
 }
 
 /// The error of a failed read.

@@ -7,13 +7,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use source::SourceFile;
 
 /// The parts of the crate that each part may name; see ARCHITECTURE.md.
-const MAY_USE: [(&str, &[&str]); 23] = [
+const MAY_USE: [(&str, &[&str]); 24] = [
     ("idempotency", &["clock", "json"]),
     ("items", &["idempotency", "json"]),
-    ("store", &["clock", "failpoint", "idempotency", "net", "nonce", "observe", "shutdown"]),
+    (
+        "store",
+        &["clock", "failpoint", "idempotency", "machine", "net", "nonce", "observe", "shutdown"],
+    ),
     (
         "config",
-        &["clock", "idempotency", "ip_network", "items", "json", "percent", "problem", "store"],
+        &[
+            "clock",
+            "idempotency",
+            "ip_network",
+            "items",
+            "json",
+            "machine",
+            "observe",
+            "percent",
+            "problem",
+            "store",
+        ],
     ),
     (
         "admin",
@@ -59,24 +73,46 @@ const MAY_USE: [(&str, &[&str]); 23] = [
     ("percent", &[]),
     ("ip_network", &[]),
     ("json", &[]),
+    ("machine", &[]),
     ("clock", &[]),
     ("upstream", &["body", "clock", "config", "net", "observe"]),
     ("failpoint", &[]),
     ("nonce", &[]),
     ("body", &[]),
     ("shutdown", &[]),
-    ("net", &[]),
+    ("net", &["observe"]),
     ("observe", &["clock", "problem"]),
     ("problem", &["body"]),
     ("cli", &["config"]),
     (
         "gateway",
-        &["admin", "config", "idempotency", "net", "observe", "proxy", "shutdown", "store"],
+        &[
+            "admin",
+            "config",
+            "idempotency",
+            "machine",
+            "net",
+            "observe",
+            "proxy",
+            "shutdown",
+            "store",
+        ],
     ),
     ("demo", &["clock", "config", "gateway", "problem", "shutdown"]),
     (
         "commands",
-        &["cli", "clock", "config", "demo", "gateway", "idempotency", "shutdown", "store"],
+        &[
+            "admin",
+            "cli",
+            "clock",
+            "config",
+            "demo",
+            "gateway",
+            "idempotency",
+            "observe",
+            "shutdown",
+            "store",
+        ],
     ),
 ];
 

@@ -24,6 +24,7 @@ pub(crate) struct Setup {
     url: String,
     server: Vec<String>,
     limits: Vec<String>,
+    log: Vec<String>,
     admin: Vec<String>,
     store: Vec<String>,
     /// Takes the place of `[store.embedded]`.
@@ -35,6 +36,7 @@ pub(crate) struct Setup {
     env: Vec<(String, String)>,
     edits: Vec<(String, String)>,
     file_size_limit: Option<u64>,
+    shell: Vec<String>,
 }
 
 impl Setup {
@@ -46,6 +48,7 @@ impl Setup {
             url: format!("http://{}", backend.addr()),
             server: Vec::new(),
             limits: Vec::new(),
+            log: Vec::new(),
             admin: Vec::new(),
             store: Vec::new(),
             engine: None,
@@ -56,6 +59,7 @@ impl Setup {
             env: Vec::new(),
             edits: Vec::new(),
             file_size_limit: None,
+            shell: Vec::new(),
         }
     }
 
@@ -73,6 +77,12 @@ impl Setup {
     /// With a line of `[server.limits]`.
     pub(crate) fn limits(mut self, line: &str) -> Self {
         self.limits.push(line.to_owned());
+        self
+    }
+
+    /// With a line of `[log]`.
+    pub(crate) fn log(mut self, line: &str) -> Self {
+        self.log.push(line.to_owned());
         self
     }
 
@@ -140,6 +150,12 @@ impl Setup {
         Self { file_size_limit: blocks, ..self }
     }
 
+    /// With a line of shell that runs before the gateway, such as a limit.
+    pub(crate) fn shell(mut self, line: impl Into<String>) -> Self {
+        self.shell.push(line.into());
+        self
+    }
+
     /// The folder that holds the configuration and the store.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
@@ -160,12 +176,14 @@ impl Setup {
         let embedded = || format!("[store.embedded]\npath = {:?}", self.store_path());
         let engine = self.engine.clone().unwrap_or_else(embedded);
         let mut text = format!(
-            "[server]\nlisten = [\"{}\"]\n{}\n[server.limits]\n{}\n[admin]\nlisten = \"127.0.0.1:0\"\n{}\n\
+            "[server]\nlisten = [\"{}\"]\n{}\n[server.limits]\n{}\n[log]\n{}\n\
+             [admin]\nlisten = \"127.0.0.1:0\"\n{}\n\
              [store]\n{}\n{engine}\n[tenant]\n{}\n\
              [[upstream]]\nname = \"backend\"\nurl = \"{}\"\n{}\n",
             self.listen,
             self.server.join("\n"),
             self.limits.join("\n"),
+            self.log.join("\n"),
             self.admin.join("\n"),
             self.store.join("\n"),
             self.tenant.join("\n"),
@@ -219,11 +237,13 @@ impl Setup {
     }
 
     fn spawn(&self, arguments: &[&str]) -> Gateway {
-        let mut command = match self.file_size_limit {
-            None => Command::new(BINARY),
-            Some(blocks) => {
+        let mut lines = self.shell.clone();
+        lines.extend(self.file_size_limit.map(|most| format!("trap '' XFSZ; ulimit -f {most}")));
+        let mut command = match lines.is_empty() {
+            true => Command::new(BINARY),
+            false => {
                 let mut shell = Command::new("sh");
-                let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+                let script = format!("set -e; {}; exec \"$0\" \"$@\"", lines.join("; "));
                 shell.arg("-c").arg(script).arg(BINARY);
                 shell
             }
@@ -363,12 +383,27 @@ impl Gateway {
 
     /// SIGTERM; does not wait.
     pub(crate) fn sigterm(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
     }
 
     /// SIGHUP.
     pub(crate) fn hang_up(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
+        self.signal(Signal::HUP);
+    }
+
+    /// Sends a signal; does not wait.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until a line of the log holds all of these words, and gives the line.
+    #[track_caller]
+    pub(crate) fn logs(&self, words: &[&str]) -> String {
+        eventually("the line is logged", || {
+            let log = self.stderr();
+            let mut lines = log.lines();
+            lines.find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned)
+        })
     }
 
     /// SIGSTOP, and waits until it stands still.

@@ -14,6 +14,8 @@ pub(super) struct Flaky {
     table_held: AtomicBool,
     /// Checkpoints that still succeed.
     pub(super) ingests_left: AtomicUsize,
+    /// Checkpoints that lack file descriptors.
+    descriptors_lacking: AtomicUsize,
     segment: u64,
     free: AtomicU64,
     /// DirtyRecord for each commit, so that a test can hold it.
@@ -34,14 +36,18 @@ impl Disk for Flaky {
         &self,
         tree: &lsm_tree::AnyTree,
         entries: &mut dyn Iterator<Item = RunEntry<'_>>,
-    ) -> Result<(), String> {
+    ) -> std::io::Result<()> {
         while self.table_held.load(Ordering::SeqCst) {
             std::thread::yield_now();
+        }
+        if self.descriptors_lacking.load(Ordering::SeqCst) > 0 {
+            self.descriptors_lacking.fetch_sub(1, Ordering::SeqCst);
+            return Err(std::io::Error::from_raw_os_error(24));
         }
         let one_less = |left: usize| left.checked_sub(1);
         let left = self.ingests_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
         if left.is_err() || self.table_failing.load(Ordering::SeqCst) {
-            return Err("No space left on device (os error 28)".to_owned());
+            return Err(std::io::Error::from_raw_os_error(28));
         }
         self.real.ingest(tree, entries)
     }
@@ -68,6 +74,7 @@ pub(super) fn flaky_with(path: &Path, segment: u64) -> (Arc<Embedded>, Arc<Flaky
         table_failing: AtomicBool::new(false),
         table_held: AtomicBool::new(false),
         ingests_left: AtomicUsize::new(usize::MAX),
+        descriptors_lacking: AtomicUsize::new(0),
         segment,
         free: AtomicU64::new(u64::MAX),
         gate: Mutex::new(()),
@@ -107,6 +114,36 @@ async fn a_failed_write_ends_all_writing_and_nothing_is_lost() {
     let (store, recovered) = open(dir.path());
     assert_eq!((recovered.interrupted, recovered.unknown), (1, 1));
     done(&*store, vec![put_new(id(2), samples::claim(2))]).await;
+}
+
+#[tokio::test]
+async fn a_lack_of_descriptors_ends_nothing() {
+    let dir = TempDir::new().unwrap();
+    let (store, disk) = flaky_with(dir.path(), 64 << 10);
+    disk.descriptors_lacking.store(3, Ordering::SeqCst);
+    // Several files of the log, so that checkpoints are needed.
+    for n in 0..400 {
+        done(&*store, vec![put_new(id(n), samples::kept(n, 10))]).await;
+    }
+    assert_eq!(disk.descriptors_lacking.load(Ordering::SeqCst), 0, "no checkpoint was tried");
+    assert_eq!((store.ready(), store.failure()), (Ok(()), None));
+    drop(store);
+    let verified = verify(dir.path(), CACHE, |_| {}).unwrap();
+    assert_eq!((verified.sound, verified.problem_count), (400, 0));
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_failure_is_told_its_reason() {
+    let dir = TempDir::new().unwrap();
+    let (store, disk) = flaky(dir.path());
+    assert_eq!(store.failure(), None);
+    disk.failing.store(true, Ordering::SeqCst);
+    let swapped = store.swap(vec![put_new(id(1), samples::claim(1))]);
+    let (told, swapped) = tokio::join!(store.failed(), swapped);
+    let failed = swapped.unwrap_err();
+    assert_eq!(told, failed);
+    assert_eq!(store.failed().await, failed);
+    assert_eq!(store.failure(), Some(failed));
 }
 
 #[tokio::test]

@@ -1,0 +1,224 @@
+//! A line of the log, as text or as a flat JSON object.
+//!
+//! The names of fields are the same in both forms and in all lines; docs/logging.md lists them.
+
+use std::fmt::{self, Write as _};
+
+use serde::Serialize;
+use serde_json::Value;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::clock;
+
+/// The form of the lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people: time, level, message, then `name=value`.
+    Text,
+    /// For programs: a flat JSON object per line.
+    Json,
+}
+
+impl LogFormat {
+    /// The format with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
+/// The field of an event that holds its message.
+const MESSAGE: &str = "message";
+
+/// A line before it is written.
+#[derive(Debug)]
+pub(crate) struct LogLine {
+    level: Level,
+    message: String,
+    fields: Vec<(&'static str, Value)>,
+}
+
+impl LogLine {
+    pub(crate) fn new(level: Level, message: &str) -> Self {
+        Self { level, message: message.to_owned(), fields: Vec::new() }
+    }
+
+    /// Adds a field, unless the line has one of this name.
+    pub(crate) fn add(&mut self, name: &'static str, value: impl Into<Value>) {
+        if !self.fields.iter().any(|(other, _)| *other == name) {
+            self.fields.push((name, value.into()));
+        }
+    }
+
+    /// The line with its line feed; `color`: with the level in color, in text only.
+    pub(crate) fn render(&self, format: LogFormat, color: bool) -> String {
+        let time = clock::rfc3339(clock::now());
+        let mut line = String::with_capacity(160);
+        // Writing to a string does not fail.
+        let _ = match format {
+            LogFormat::Text => self.text(&mut line, &time, color),
+            LogFormat::Json => self.json(&mut line, &time),
+        };
+        line.push('\n');
+        line
+    }
+
+    fn text(&self, line: &mut String, time: &str, color: bool) -> fmt::Result {
+        let level = self.level;
+        if color {
+            let code = match level {
+                Level::ERROR => 31,
+                Level::WARN => 33,
+                Level::INFO => 32,
+                Level::DEBUG => 34,
+                Level::TRACE => 35,
+            };
+            write!(line, "\x1b[2m{time}\x1b[0m \x1b[{code}m{level:>5}\x1b[0m ")?;
+        } else {
+            write!(line, "{time} {level:>5} ")?;
+        }
+        write_plain(line, &self.message)?;
+        for (name, value) in &self.fields {
+            match value {
+                Value::String(text) if is_word(text) => write!(line, " {name}={text}")?,
+                Value::String(text) => write!(line, " {name}={text:?}")?,
+                other => write!(line, " {name}={other}")?,
+            }
+        }
+        Ok(())
+    }
+
+    fn json(&self, line: &mut String, time: &str) -> fmt::Result {
+        let message = Value::from(self.message.as_str());
+        write!(line, r#"{{"timestamp":"{time}","level":"{}","message":{message}"#, self.level)?;
+        for (name, value) in &self.fields {
+            write!(line, r#","{name}":{value}"#)?;
+        }
+        line.push('}');
+        Ok(())
+    }
+}
+
+/// A text that needs no quotes.
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|at| at.is_ascii_graphic() && !matches!(at, '"' | '='))
+}
+
+/// The text without characters that end a line or command a terminal.
+fn write_plain(line: &mut String, text: &str) -> fmt::Result {
+    for character in text.chars() {
+        match character.is_control() {
+            true => write!(line, "{}", character.escape_default())?,
+            false => line.push(character),
+        }
+    }
+    Ok(())
+}
+
+/// Writes events of the program as lines.
+#[derive(Debug)]
+pub(crate) struct LineFormat {
+    pub(crate) format: LogFormat,
+    pub(crate) color: bool,
+}
+
+impl<S, N> FormatEvent<S, N> for LineFormat
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = LogLine::new(*event.metadata().level(), "");
+        event.record(&mut line);
+        writer.write_str(&line.render(self.format, self.color))
+    }
+}
+
+impl Visit for LogLine {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // Also the way of `%value`, whose `Debug` is its `Display`.
+        let text = format!("{value:?}");
+        match field.name() {
+            MESSAGE => self.message = text,
+            name => self.add(name, text),
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            MESSAGE => value.clone_into(&mut self.message),
+            name => self.add(name, value),
+        }
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field.name(), value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field.name(), value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.add(field.name(), value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field.name(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line() -> LogLine {
+        let mut line = LogLine::new(Level::WARN, "the subject\u{1b}[2J\nis away");
+        line.add("record", "07da93cb5880890a15614f00ccccf47c");
+        line.add("record", "another");
+        line.add("error", "two words, a \"quote\" and\na line");
+        line.add("empty", "");
+        line.add("count", 3_u64);
+        line.add("none", Value::Null);
+        line
+    }
+
+    #[test]
+    fn a_text_line_is_one_line_without_control_characters() {
+        let text = line().render(LogFormat::Text, false);
+        let expected = concat!(
+            " WARN the subject\\u{1b}[2J\\nis away record=07da93cb5880890a15614f00ccccf47c ",
+            r#"error="two words, a \"quote\" and\na line" empty="" count=3 none=null"#,
+            "\n"
+        );
+        assert!(text.ends_with(expected), "{text}");
+        let time = text.split(' ').next().unwrap();
+        assert!(time.ends_with('Z') && time.len() == 24, "{text}");
+        assert!(line().render(LogFormat::Text, true).contains("\x1b[33m WARN\x1b[0m"));
+    }
+
+    #[test]
+    fn a_json_line_is_one_flat_object() {
+        let text = line().render(LogFormat::Json, true);
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let document: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(document["level"], "WARN");
+        assert_eq!(document["message"], "the subject\u{1b}[2J\nis away");
+        assert_eq!(document["record"], "07da93cb5880890a15614f00ccccf47c");
+        assert_eq!(document["count"], 3);
+        assert!(document["none"].is_null());
+    }
+}
