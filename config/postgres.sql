@@ -60,7 +60,7 @@ CREATE TABLE oncegate.names (
 );
 
 INSERT INTO oncegate.store (store_id, schema, tables)
-VALUES (md5(random()::text || clock_timestamp()::text || random()::text)::uuid, 4, 2);
+VALUES (md5(random()::text || clock_timestamp()::text || random()::text)::uuid, 5, 2);
 
 -- Part 2: the rights that a gateway needs, for the role `oncegate`.
 

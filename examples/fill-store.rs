@@ -166,6 +166,7 @@ fn record(tenant: TenantId, key: String, n: u64) -> Record {
         state: State::InFlight,
         settlement_unreported: false,
         history: Vec::new(),
+        settling: None,
     };
     let day = |days: u64| Keep::For(Duration::from_secs(days * 86_400));
     let retention = Retention { answer: day(7), tombstone: day(30) };

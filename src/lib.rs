@@ -13,7 +13,7 @@
 //! - `gateway`: starting all of it and ending it.
 //! - [`cli`] and [`commands`]: what may be typed and what it does.
 //! - leaves: [`body`], [`clock`], [`failpoint`], `ip_network`, [`json`], `machine`, `net`,
-//!   [`nonce`], [`observe`], `percent`, [`problem`], [`shutdown`].
+//!   [`nonce`], [`observe`], `percent`, [`problem`], [`shutdown`], [`template`].
 
 pub mod admin;
 pub mod body;
@@ -41,4 +41,5 @@ mod servers;
 pub(crate) mod settle;
 pub mod shutdown;
 pub mod store;
+pub mod template;
 pub(crate) mod upstream;

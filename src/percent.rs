@@ -22,6 +22,25 @@ pub(crate) fn decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// Encodes all but the unreserved characters (RFC 3986 section 2.3).
+pub(crate) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push('%');
+            encoded.push(HEX[usize::from(byte >> 4)]);
+            encoded.push(HEX[usize::from(byte & 15)]);
+        }
+    }
+    encoded
+}
+
+/// Digits of an escape.
+const HEX: [char; 16] =
+    ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,6 +52,14 @@ mod tests {
         }
         for digits in ["", "2", "+1", "g0", "2 ", "é"] {
             assert_eq!(byte(digits.as_bytes()), None, "{digits}");
+        }
+    }
+
+    #[test]
+    fn every_text_is_read_back_from_its_encoding() {
+        assert_eq!(encode("a b/é~"), "a%20b%2F%C3%A9~");
+        for text in ["", "%", "a%2Fb", "\0\u{7f}", "ü+&=?#"] {
+            assert_eq!(decode(&encode(text)).as_deref(), Some(text), "{text}");
         }
     }
 

@@ -1,19 +1,29 @@
-//! The history of a record: the decisions that operators made about it.
+//! The history of a record: the steps of its settlement, and the decisions about it.
 
 use std::fmt;
 
 use crate::clock::Timestamp;
 
-/// Entries of a history; a further entry replaces the oldest.
+/// Entries of a history; a further entry replaces the oldest step, else the oldest entry.
 pub const MAX_HISTORY: usize = 16;
 /// Characters of a reason.
 pub const MAX_WHY: usize = 1000;
 /// Characters of a name.
 pub const MAX_BY: usize = 100;
 
-/// HistoryEvent was decided.
+/// A step or a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HistoryEvent {
+    /// The backend was asked about the request.
+    Probe,
+    /// The request was sent again.
+    Resend,
+    /// A reversal of the request was sent.
+    Reversal,
+    /// A result arrived that lost against an earlier decision.
+    Contradiction,
+    /// A final record was released by an operator.
+    Reopened,
     /// The backend executed the request.
     Executed,
     /// The backend did not execute the request.
@@ -26,20 +36,39 @@ impl HistoryEvent {
     /// Name of the event in the records API.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Probe => "probe",
+            Self::Resend => "resend",
+            Self::Reversal => "reversal",
+            Self::Contradiction => "contradiction",
+            Self::Reopened => "reopened",
             Self::Executed => "executed",
             Self::NotExecuted => "not-executed",
             Self::Purged => "purged",
         }
     }
+
+    /// Reports a step, which is no decision: steps leave a full history first.
+    pub const fn is_step(self) -> bool {
+        match self {
+            Self::Probe | Self::Resend | Self::Reversal => true,
+            Self::Contradiction
+            | Self::Reopened
+            | Self::Executed
+            | Self::NotExecuted
+            | Self::Purged => false,
+        }
+    }
 }
 
-/// A decision about a record.
+/// A step or a decision about a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryEntry {
-    /// Time of the decision, by the store's clock.
+    /// Time by the store's clock; of several equal steps in a row, of the last.
     pub at: Timestamp,
-    /// HistoryEvent was decided.
+    /// The step or the decision.
     pub what: HistoryEvent,
+    /// Number of equal steps in a row that the entry stands for; at least 1.
+    pub times: u32,
     /// Attempt the decision was made about, counted from 1.
     pub attempt: u32,
     /// Units of the item found issued; only for an executed item.
@@ -48,7 +77,7 @@ pub struct HistoryEntry {
     pub note: Note,
 }
 
-/// Author and reason of a decision.
+/// Author and reason of a step or a decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
     by: String,
@@ -73,6 +102,12 @@ impl Note {
         Ok(Self { by, why })
     }
 
+    /// Note of a step that the gateway took itself; texts are cut to their limits.
+    pub fn gateway(by: &str, why: String) -> Self {
+        Self::new(by.to_owned(), why)
+            .unwrap_or_else(|_| Self { by: "gateway".to_owned(), why: String::new() })
+    }
+
     /// Author of the decision.
     pub fn by(&self) -> &str {
         &self.by
@@ -84,7 +119,7 @@ impl Note {
     }
 }
 
-/// HistoryEvent is wrong with a note.
+/// The mistake in a note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoteError {
     /// The name is empty, too long or holds a control character.
@@ -105,3 +140,20 @@ impl fmt::Display for NoteError {
 }
 
 impl std::error::Error for NoteError {}
+
+/// Adds an entry. An entry equal to the last, but for its time, is counted there.
+pub(super) fn add(history: &mut Vec<HistoryEntry>, entry: HistoryEntry) {
+    if let Some(last) = history.last_mut()
+        && entry.what.is_step()
+        && (last.what, last.attempt, &last.note) == (entry.what, entry.attempt, &entry.note)
+    {
+        last.times = last.times.saturating_add(entry.times);
+        last.at = entry.at;
+        return;
+    }
+    if history.len() >= MAX_HISTORY {
+        let oldest = history.iter().position(|entry| entry.what.is_step()).unwrap_or(0);
+        history.remove(oldest);
+    }
+    history.push(entry);
+}

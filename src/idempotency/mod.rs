@@ -13,12 +13,15 @@ pub mod id;
 pub mod key;
 pub mod ledger;
 pub(crate) mod names;
+mod open;
 pub mod outcome;
 pub(crate) mod preimage;
 pub mod record;
+mod response;
 pub mod retention;
 mod select;
 pub mod settle;
+pub mod settling;
 mod structured_field;
 pub mod tenant;
 #[cfg(test)]

@@ -34,6 +34,8 @@ pub enum UnknownReason {
     ProcessEnded,
     /// The answer arrived but could not be stored.
     NotRecorded,
+    /// The backend accepted the request and has not decided yet; holds its status.
+    Pending(u16),
 }
 
 impl fmt::Display for UnknownReason {
@@ -49,6 +51,9 @@ impl fmt::Display for UnknownReason {
             Self::Upgraded => f.write_str("the backend answered 101 Switching Protocols"),
             Self::ProcessEnded => f.write_str("the gateway ended while the call was in flight"),
             Self::NotRecorded => f.write_str("the answer arrived but could not be stored"),
+            Self::Pending(status) => {
+                write!(f, "the backend answered {status}: accepted, and not decided yet")
+            }
         }
     }
 }

@@ -6,14 +6,13 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
-
 use super::fingerprint::Fingerprint;
 use super::history::HistoryEntry;
 use super::ledger::Ledger;
 use super::outcome::UnknownReason;
+pub use super::response::StoredResponse;
 use super::retention::{ExpiryTime, Keep, Retention};
+use super::settling::Settling;
 use super::tenant::TenantId;
 use crate::clock::Timestamp;
 
@@ -49,9 +48,11 @@ pub struct Record {
     /// An operator settled the record, and no client has received the result yet: the first
     /// receives `recovered`. Set on final records only.
     pub settlement_unreported: bool,
-    /// Decisions of operators, oldest first; at most
+    /// Steps and decisions about the record, oldest first; at most
     /// [`MAX_HISTORY`](super::history::MAX_HISTORY).
     pub history: Vec<HistoryEntry>,
+    /// Data for the settlement of an unknown outcome, on open records of routes that need it.
+    pub settling: Option<Box<Settling>>,
 }
 
 /// Sixteen random bytes that name one attempt or one process.
@@ -141,17 +142,6 @@ impl Answer {
     }
 }
 
-/// A response in stored form: end-to-end headers in their order, the body as bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredResponse {
-    /// Status code, 200 to 599.
-    pub status: u16,
-    /// Name and value of each header line.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The body, byte for byte.
-    pub body: Bytes,
-}
-
 impl Record {
     /// The successor with a known outcome.
     pub fn completed(&self, answer: Answer, retention: Retention, now: Timestamp) -> Self {
@@ -215,21 +205,6 @@ impl Record {
             | State::Released { .. }
             | State::Tombstone { .. } => false,
         }
-    }
-
-    /// Reports whether the record still waits for the outcome of `attempt`: the record is open,
-    /// and no decision was made since.
-    pub fn awaits(&self, attempt: &Nonce) -> bool {
-        let open = match &self.state {
-            State::Unknown { .. } => true,
-            State::Item { ledger, .. } => ledger.is_open(),
-            State::InFlight
-            | State::SerializeLock
-            | State::Final { .. }
-            | State::Released { .. }
-            | State::Tombstone { .. } => false,
-        };
-        open && self.attempt == *attempt
     }
 
     /// The ledger entry, for the record of an item.
@@ -314,8 +289,17 @@ impl Record {
     }
 
     pub(super) fn next(&self, state: State, now: Timestamp) -> Self {
+        let is_open = match &state {
+            State::InFlight | State::Unknown { .. } => true,
+            State::Item { ledger, .. } => ledger.is_open(),
+            State::SerializeLock
+            | State::Final { .. }
+            | State::Released { .. }
+            | State::Tombstone { .. } => false,
+        };
         // Not `..self.clone()`: the present state may be large, and its copy would be dropped.
         Self {
+            settling: if is_open { self.settling.clone() } else { None },
             version: self.version.wrapping_add(1),
             tenant: self.tenant,
             route: self.route.clone(),

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::history::{HistoryEntry, HistoryEvent, MAX_HISTORY, Note};
+use super::history::{self, HistoryEntry, HistoryEvent, Note};
 use super::ledger::{ItemOutcome, Ledger};
 use super::record::{Answer, Record, State, StoredResponse};
 use super::retention::Retention;
@@ -85,7 +85,7 @@ impl Record {
             Settlement::Executed(_) | Settlement::Issued(_) => HistoryEvent::Executed,
             Settlement::NotExecuted => HistoryEvent::NotExecuted,
         };
-        next.note(HistoryEntry { at: now, what, attempt: self.attempts, units, note });
+        next.note(HistoryEntry { at: now, what, times: 1, attempt: self.attempts, units, note });
         Ok(next)
     }
 
@@ -130,13 +130,13 @@ impl Record {
             }
         };
         let mut next = self.next(state, now);
-        let attempt = self.attempts;
-        next.note(HistoryEntry { at: now, what: HistoryEvent::Purged, attempt, units: None, note });
+        let (attempt, what) = (self.attempts, HistoryEvent::Purged);
+        next.note(HistoryEntry { at: now, what, times: 1, attempt, units: None, note });
         Ok(Some(next))
     }
 
     /// The successor with a free key and the history of decisions.
-    fn released(&self, retention: Retention, now: Timestamp) -> Self {
+    pub(super) fn released(&self, retention: Retention, now: Timestamp) -> Self {
         let expires = match (retention.answer.end(now), retention.tombstone.end(now)) {
             (Some(answer), Some(tombstone)) => Some(answer.max(tombstone)),
             (None, _) | (_, None) => None,
@@ -178,10 +178,8 @@ impl Record {
         Self { version: self.version.wrapping_add(1), settlement_unreported: false, ..self.clone() }
     }
 
-    fn note(&mut self, entry: HistoryEntry) {
-        let over = (self.history.len() + 1).saturating_sub(MAX_HISTORY);
-        self.history.drain(..over);
-        self.history.push(entry);
+    pub(super) fn note(&mut self, entry: HistoryEntry) {
+        history::add(&mut self.history, entry);
     }
 }
 

@@ -195,6 +195,7 @@ pub(crate) fn outcome_unknown(reason: UnknownReason) -> Problem {
         UnknownReason::ConnectionLost
         | UnknownReason::ProcessEnded
         | UnknownReason::NotRecorded
+        | UnknownReason::Pending(_)
         | UnknownReason::Status(_) => (StatusCode::BAD_GATEWAY, "The answer was lost"),
     };
     let detail = format!(

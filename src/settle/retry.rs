@@ -11,8 +11,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
-use crate::idempotency::Record;
 use crate::idempotency::record::Nonce;
+use crate::idempotency::{Record, State};
 use crate::settle::transition::{Advance, Transition, advance};
 use crate::shutdown;
 use crate::store::{Change, Store, StoreError};
@@ -188,7 +188,7 @@ fn conflict(change: &mut Change, winner: Option<&Record>, attempt: &Nonce) -> Sw
         {
             SwapConflict::Untouched
         }
-        (Some(winner), put) if winner.awaits(attempt) => {
+        (Some(winner), put) if applies(put.as_deref(), winner, attempt) => {
             change.expect = Some(winner.version);
             if let Some(put) = put {
                 Arc::make_mut(put).version = winner.version.wrapping_add(1);
@@ -197,4 +197,21 @@ fn conflict(change: &mut Change, winner: Option<&Record>, attempt: &Nonce) -> Sw
         }
         (None | Some(_), _) => SwapConflict::Other,
     }
+}
+
+/// Reports whether the unconfirmed change of `attempt` still applies to the present record. A call
+/// that was sent again meanwhile is neither freed nor given up by an earlier try.
+fn applies(put: Option<&Record>, winner: &Record, attempt: &Nonce) -> bool {
+    let decides = match put.map(|put| &put.state) {
+        Some(State::Final { .. } | State::Item { .. }) => true,
+        Some(
+            State::Unknown { .. }
+            | State::InFlight
+            | State::SerializeLock
+            | State::Tombstone { .. }
+            | State::Released { .. },
+        )
+        | None => false,
+    };
+    if decides { winner.awaits(attempt) } else { winner.awaits_release(attempt) }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use super::transition::{Advance, ClaimTransition, MAX_TRIES, advance};
+use super::transition::{Advance, ClaimTransition, MAX_TRIES, Rebase, advance};
 use crate::clock::Timestamp;
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::Nonce;
@@ -104,7 +104,8 @@ async fn an_attempt_that_was_presumed_dead_settles_its_unknown_record() {
     let record = Arc::new(claim(1));
     let unknown = presumed_dead(&record);
     let store = ScriptedStore::answering([lost_to(&unknown), Ok(Swap::Done)]);
-    let mut transition = ClaimTransition::new(id(1), record.clone(), completion).with_rebase();
+    let mut transition =
+        ClaimTransition::new(id(1), record.clone(), completion).with_rebase(Rebase::Answer);
     assert!(matches!(advance(&store, &mut transition).await, Advance::Done));
     assert_eq!(store.expected(), [Some(record.version), Some(unknown.version)]);
 }
@@ -116,7 +117,8 @@ async fn a_record_of_another_attempt_or_a_decision_stands() {
     let decided = Record { version: record.version + 3, ..(*completion(&record).unwrap()).clone() };
     for winner in [&other, &decided] {
         let store = ScriptedStore::answering([lost_to(winner)]);
-        let mut transition = ClaimTransition::new(id(1), record.clone(), completion).with_rebase();
+        let mut transition =
+            ClaimTransition::new(id(1), record.clone(), completion).with_rebase(Rebase::Answer);
         assert!(matches!(advance(&store, &mut transition).await, Advance::Lost));
         assert_eq!(transition.winner.as_deref(), Some(winner));
     }
@@ -151,7 +153,8 @@ async fn a_record_that_keeps_changing_ends_the_loop() {
         })
         .collect();
     let store = ScriptedStore::answering(script);
-    let mut transition = ClaimTransition::new(id(1), record, completion).with_rebase();
+    let mut transition =
+        ClaimTransition::new(id(1), record, completion).with_rebase(Rebase::Answer);
     assert!(matches!(advance(&store, &mut transition).await, Advance::Contended));
     assert_eq!(store.expected().len(), MAX_TRIES);
 }

@@ -66,6 +66,24 @@ pub(crate) async fn advance<T: Transition + Send>(
     Advance::Contended
 }
 
+/// The kind of result with which an attempt settles its own record after the record became unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rebase {
+    /// A true answer.
+    Answer,
+    /// Proof that the attempt was not executed.
+    Release,
+}
+
+impl Rebase {
+    fn fits(self, record: &Record, attempt: &Nonce) -> bool {
+        match self {
+            Self::Answer => record.awaits(attempt),
+            Self::Release => record.awaits_release(attempt),
+        }
+    }
+}
+
 /// The transition of a single record by the attempt with its claim.
 pub(crate) struct ClaimTransition<S> {
     id: RecordId,
@@ -76,7 +94,7 @@ pub(crate) struct ClaimTransition<S> {
     /// The record at the end of the transition, after [`Advance::Lost`].
     pub(crate) winner: Option<Box<Record>>,
     step: S,
-    rebases: bool,
+    rebases: Option<Rebase>,
     next: Option<Arc<Record>>,
 }
 
@@ -85,14 +103,14 @@ impl<S: FnMut(&Record) -> Option<Arc<Record>>> ClaimTransition<S> {
     /// the record.
     pub(crate) fn new(id: RecordId, record: Arc<Record>, step: S) -> Self {
         let attempt = record.attempt;
-        Self { id, attempt, record, winner: None, step, rebases: false, next: None }
+        Self { id, attempt, record, winner: None, step, rebases: None, next: None }
     }
 
     /// Settles the record even after another process declared this process dead and the record is
     /// therefore unknown. Without a decision by an operator, the attempt's own outcome is
     /// authoritative.
-    pub(crate) fn with_rebase(self) -> Self {
-        Self { rebases: true, ..self }
+    pub(crate) fn with_rebase(self, rebase: Rebase) -> Self {
+        Self { rebases: Some(rebase), ..self }
     }
 
     /// The record put by the transition, if any.
@@ -111,7 +129,9 @@ impl<S: FnMut(&Record) -> Option<Arc<Record>>> Transition for ClaimTransition<S>
     fn rebase(&mut self, present: Vec<Option<Record>>) -> bool {
         self.next = None;
         match present.into_iter().next().flatten() {
-            Some(record) if self.rebases && record.awaits(&self.attempt) => {
+            Some(record)
+                if self.rebases.is_some_and(|rebase| rebase.fits(&record, &self.attempt)) =>
+            {
                 self.record = Arc::new(record);
                 true
             }

@@ -7,12 +7,13 @@ use http::{HeaderName, HeaderValue};
 
 use crate::clock::Timestamp;
 use crate::idempotency::fingerprint::{Fingerprint, MemberDigest, RuleId};
-use crate::idempotency::history::{MAX_HISTORY, Note};
+use crate::idempotency::history::{HistoryEntry, HistoryEvent, MAX_HISTORY, Note};
 use crate::idempotency::ledger::{Doubt, Envelope, ItemOutcome, Ledger, OutcomeList};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::StoredResponse;
 use crate::idempotency::retention::{Keep, Retention};
 use crate::idempotency::settle::Settlement;
+use crate::idempotency::settling::{KeptValue, Schedule, Settling, Sightings};
 use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
 
 /// The time at which samples are claimed.
@@ -50,6 +51,7 @@ pub(crate) fn claim(n: u64) -> Record {
         state: State::InFlight,
         settlement_unreported: false,
         history: Vec::new(),
+        settling: None,
     }
 }
 
@@ -103,6 +105,7 @@ pub(crate) fn every_state() -> Vec<Record> {
         UnknownReason::ProcessEnded,
         UnknownReason::NotRecorded,
         UnknownReason::BadResponse,
+        UnknownReason::Pending(202),
     ];
     records.extend(reasons.map(|reason| claim(6).lost(reason, T0)));
     for expires in [None, Some(T0), Some(Timestamp::from_millis(u64::MAX))] {
@@ -112,7 +115,43 @@ pub(crate) fn every_state() -> Vec<Record> {
     records.push(Record { state: State::SerializeLock, ..claim(9) });
     records.extend(items());
     records.extend(settled());
+    records.extend(settling());
     records
+}
+
+/// Records with data for a settlement: claimed, lost, pending, and an open item.
+pub(crate) fn settling() -> Vec<Record> {
+    let value = |name: &str, json: &str| KeptValue { name: name.into(), json: json.into() };
+    let values = vec![value("/metadata", "\"receipt:1\""), value("path:code", "\"A\"")];
+    let claim = Record { settling: Some(Box::new(Settling::new(T0, values))), ..claim(13) };
+    let Answer::Kept(response) = answer(20) else { unreachable!("samples are kept") };
+    let mut busy = claim.lost(UnknownReason::Timeout, T0);
+    let step =
+        |what, times| HistoryEntry { at: T0, what, times, attempt: 1, units: None, note: note() };
+    busy.history = vec![
+        step(HistoryEvent::Probe, 300),
+        step(HistoryEvent::Resend, 1),
+        step(HistoryEvent::Reversal, 2),
+        step(HistoryEvent::Contradiction, 1),
+        step(HistoryEvent::Reopened, 1),
+    ];
+    if let Some(settling) = &mut busy.settling {
+        settling.schedule = Schedule {
+            next: Some(T0),
+            last: Some(T0),
+            running: true,
+            tries: 3,
+            absent: Some(Sightings { count: 2, last: T0 }),
+            resent: 1,
+            reversing: true,
+            gave_up: true,
+            several: true,
+        };
+    }
+    let pending = claim.lost_with(UnknownReason::Pending(202), Some(response), T0);
+    let mut item = items().swap_remove(2);
+    item.settling.clone_from(&claim.settling);
+    vec![claim, busy, pending, item]
 }
 
 /// Records of items: fresh, in flight, unknown, partial, complete, closed, and with its rows gone.

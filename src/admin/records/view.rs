@@ -182,6 +182,9 @@ fn entry(entry: &HistoryEntry) -> Value {
         "by": entry.note.by(),
         "reason": entry.note.why(),
     });
+    if entry.times > 1 {
+        shown["times"] = entry.times.into();
+    }
     if let Some(units) = entry.units {
         shown["units"] = units.into();
     }

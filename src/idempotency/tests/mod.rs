@@ -259,6 +259,7 @@ pub(super) fn claimed() -> Record {
         state: State::InFlight,
         settlement_unreported: false,
         history: Vec::new(),
+        settling: None,
     }
 }
 

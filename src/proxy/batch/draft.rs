@@ -64,6 +64,7 @@ impl ItemDraft<'_> {
             state: State::item(ledger, self.retention, now),
             settlement_unreported: false,
             history: Vec::new(),
+            settling: None,
         })
     }
 }

@@ -17,7 +17,9 @@ use crate::proxy::reply::{self, Reply};
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 use crate::settle::retry::RetryKind;
-use crate::settle::transition::{Advance, ClaimTransition, MAX_TRIES, Transition as _, advance};
+use crate::settle::transition::{
+    Advance, ClaimTransition, MAX_TRIES, Rebase, Transition as _, advance,
+};
 use crate::store::{Change, Swap};
 
 /// Contents of a new record.
@@ -82,6 +84,7 @@ impl Claimed {
             state: State::InFlight,
             settlement_unreported: false,
             history: Vec::new(),
+            settling: None,
         });
         let mut expect = None;
         for _ in 0..MAX_TRIES {
@@ -139,7 +142,7 @@ impl Claimed {
         let cache = self.gateway.cache.clone();
         let (mut generation, mut expires) = (cache.generation(), None);
         let ended = self
-            .advance(true, |record| {
+            .advance(Some(Rebase::Answer), |record| {
                 // Read before each swap: a purge in between must keep the answer out of the cache.
                 generation = cache.generation();
                 let next = record.completed(answer.clone(), retention, now);
@@ -171,27 +174,28 @@ impl Claimed {
     /// Records an unknown outcome. An already unknown record is left unchanged.
     pub(crate) async fn lose(&mut self, reason: UnknownReason) {
         let now = self.gateway.store.now();
-        self.advance(false, |record| Some(Arc::new(record.lost(reason, now)))).await;
+        self.advance(None, |record| Some(Arc::new(record.lost(reason, now)))).await;
     }
 
     /// Frees the key: the backend has certainly not acted. Earlier decisions of operators about the
     /// record are kept.
     pub(crate) async fn release(&mut self) {
         let (now, retention) = (self.gateway.store.now(), self.retention);
-        self.advance(true, |record| record.freed(retention, now).map(Arc::new)).await;
+        let step = |record: &Record| record.freed(retention, now).map(Arc::new);
+        self.advance(Some(Rebase::Release), step).await;
     }
 
-    /// Changes the record by `step`; with `from_unknown` even after another process declared this
+    /// Changes the record by `step`; with a `rebase` even after another process declared this
     /// process dead, unless an operator has decided since. An unconfirmed change is retried in the
     /// background.
     async fn advance(
         &mut self,
-        from_unknown: bool,
+        rebase: Option<Rebase>,
         step: impl FnMut(&Record) -> Option<Arc<Record>> + Send,
     ) -> Ended {
         let mut transition = ClaimTransition::new(self.id, self.record.clone(), step);
-        if from_unknown {
-            transition = transition.with_rebase();
+        if let Some(rebase) = rebase {
+            transition = transition.with_rebase(rebase);
         }
         let ended = advance(&*self.gateway.store, &mut transition).await;
         self.settled = true;

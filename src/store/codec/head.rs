@@ -2,9 +2,9 @@
 
 use super::error::DecodeError;
 use super::layout::{
-    ALL_FLAGS, CHECKSUM, FIXED_HEAD, HAS_EXPIRES, HAS_HISTORY, HAS_SUBJECT, IN_FLIGHT, ITEM,
-    ITEM_IN_FLIGHT, ITEM_UNKNOWN, KEPT, LOCK, NOT_RETAINED, RELEASED, SCHEMA_BYTE, TOMBSTONE,
-    UNKNOWN, UNREPORTED,
+    ALL_FLAGS, CHECKSUM, FIXED_HEAD, HAS_EXPIRES, HAS_HISTORY, HAS_SETTLING, HAS_SUBJECT,
+    IN_FLIGHT, ITEM, ITEM_IN_FLIGHT, ITEM_UNKNOWN, KEPT, LOCK, NOT_RETAINED, RELEASED, SCHEMA_BYTE,
+    TOMBSTONE, UNKNOWN, UNREPORTED,
 };
 use super::primitives::FieldReader;
 use crate::clock::Timestamp;
@@ -83,7 +83,9 @@ impl FieldReader<'_> {
         };
         // Only a kept answer waits for its first client, and only after an operator's decision.
         let unreported = has(UNREPORTED) && (tag != KEPT || !has(HAS_HISTORY));
-        if flags > ALL_FLAGS || unreported {
+        // The data of a settlement ends with the uncertainty.
+        let settled = has(HAS_SETTLING) && !open;
+        if flags > ALL_FLAGS || unreported || settled {
             return Err(DecodeError::Invalid("flags"));
         }
         if (open || in_flight) && expires.is_some() {

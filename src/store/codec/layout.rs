@@ -1,18 +1,19 @@
 //! Constants of the record layout: its version, the state tags and the flags.
 
 /// Version of the record layout that this program writes and reads.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 /// [`SCHEMA`] as the first byte of every record.
-pub(super) const SCHEMA_BYTE: u8 = 4;
+pub(super) const SCHEMA_BYTE: u8 = 5;
 
 pub(super) const HAS_EXPIRES: u8 = 1;
 pub(super) const HAS_SUBJECT: u8 = 2;
 pub(super) const HAS_HISTORY: u8 = 4;
 pub(super) const UNREPORTED: u8 = 8;
 pub(super) const HAS_VERBATIM: u8 = 16;
+pub(super) const HAS_SETTLING: u8 = 32;
 pub(super) const ALL_FLAGS: u8 =
-    HAS_EXPIRES | HAS_SUBJECT | HAS_HISTORY | UNREPORTED | HAS_VERBATIM;
+    HAS_EXPIRES | HAS_SUBJECT | HAS_HISTORY | UNREPORTED | HAS_VERBATIM | HAS_SETTLING;
 
 pub(super) const IN_FLIGHT: u8 = 1;
 pub(super) const UNKNOWN: u8 = 2;

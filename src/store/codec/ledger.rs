@@ -218,6 +218,7 @@ pub(super) fn reason_of(tag: u8, status: u16) -> Result<UnknownReason, DecodeErr
         (6, 0) => Ok(UnknownReason::ProcessEnded),
         (7, 0) => Ok(UnknownReason::NotRecorded),
         (8, 0) => Ok(UnknownReason::BadResponse),
+        (9, status) => Ok(UnknownReason::Pending(status)),
         _ => Err(DecodeError::Invalid("reason")),
     }
 }
@@ -232,5 +233,6 @@ pub(super) fn reason_to_tag(reason: UnknownReason) -> (u8, u16) {
         UnknownReason::ProcessEnded => (6, 0),
         UnknownReason::NotRecorded => (7, 0),
         UnknownReason::BadResponse => (8, 0),
+        UnknownReason::Pending(status) => (9, status),
     }
 }

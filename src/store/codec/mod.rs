@@ -1,11 +1,12 @@
 //! Codec of stored records: fields in fixed order, little endian, with a checksum at the end.
 //!
 //! ```text
-//! schema   u8        4
+//! schema   u8        5
 //! state    u8        1 in flight, 2 unknown, 3 final and kept, 4 final and not kept, 5 tombstone,
 //!                    6 item at rest, 7 item in flight, 8 item unknown, 9 lock, 10 released
 //! flags    u8        bit 0: expires is set, bit 1: subject is set, bit 2: history is present,
-//!                    bit 3: settled, and no client was told, bit 4: verbatim is present
+//!                    bit 3: settled, and no client was told, bit 4: verbatim is present,
+//!                    bit 5: data of a settlement is present
 //! version  u64
 //! owner    16 bytes
 //! expires  u64       milliseconds, if set
@@ -14,7 +15,7 @@
 //! first seen, updated, attempts: a number each
 //! attempt 16, route, key
 //! members: count, each a name and 4 bytes
-//! fields of the state, history if present
+//! fields of the state, data of a settlement if present, history if present
 //! crc32    u32       over the record's id and everything before
 //! ```
 //! Records are small and many. Numbers, counts and lengths therefore take one byte per 7 bits (see
@@ -32,11 +33,10 @@ mod history;
 mod layout;
 mod ledger;
 mod primitives;
+mod settling;
 mod state;
 #[cfg(test)]
 mod tests;
-
-use http::{HeaderName, HeaderValue};
 
 use crate::clock::Timestamp;
 use crate::idempotency::fingerprint::{Fingerprint, MemberDigest, RuleId};
@@ -44,8 +44,8 @@ use crate::idempotency::record::Nonce;
 use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
 use head::{HeadFields, checksum, verified};
 use layout::{
-    FIXED, HAS_EXPIRES, HAS_HISTORY, HAS_SUBJECT, HAS_VERBATIM, IN_FLIGHT, KEPT, LOCK,
-    NOT_RETAINED, RELEASED, SCHEMA_BYTE, TOMBSTONE, UNKNOWN, UNREPORTED,
+    FIXED, HAS_EXPIRES, HAS_HISTORY, HAS_SETTLING, HAS_SUBJECT, HAS_VERBATIM, IN_FLIGHT, KEPT,
+    LOCK, NOT_RETAINED, RELEASED, SCHEMA_BYTE, TOMBSTONE, UNKNOWN, UNREPORTED,
 };
 use ledger::ledger_tag;
 use primitives::{FieldReader, FieldWriter};
@@ -99,12 +99,7 @@ impl Codec {
         let members = record.fingerprint.members.iter().map(|member| member.name.len() + 8);
         let names = record.route.len() + record.key.len();
         let answer = match &record.state {
-            State::Final { answer: Answer::Kept(response), .. } => {
-                let header = |(name, value): &(HeaderName, HeaderValue)| {
-                    name.as_str().len() + value.len() + 8
-                };
-                response.body.len() + response.headers.iter().map(header).sum::<usize>()
-            }
+            State::Final { answer: Answer::Kept(response), .. } => response.bytes(),
             State::Item { ledger, .. } => ledger.bytes(),
             State::Final { .. }
             | State::InFlight
@@ -113,7 +108,9 @@ impl Codec {
             | State::Released { .. }
             | State::Tombstone { .. } => 0,
         };
-        FIXED + members.sum::<usize>() + names + answer + history::size_hint(&record.history)
+        let settling = record.settling.as_ref().map_or(0, |settling| 48 + settling.bytes());
+        let more = settling + history::size_hint(&record.history);
+        FIXED + members.sum::<usize>() + names + answer + more
     }
 }
 
@@ -135,7 +132,8 @@ impl FieldWriter<'_> {
             | flag(record.subject.is_some(), HAS_SUBJECT)
             | flag(!record.history.is_empty(), HAS_HISTORY)
             | flag(record.settlement_unreported, UNREPORTED)
-            | flag(record.fingerprint.verbatim != record.fingerprint.digest, HAS_VERBATIM);
+            | flag(record.fingerprint.verbatim != record.fingerprint.digest, HAS_VERBATIM)
+            | flag(record.settling.is_some(), HAS_SETTLING);
         self.raw(&[SCHEMA_BYTE, tag, flags]);
         self.u64(record.version);
         self.raw(&record.owner);
@@ -163,6 +161,9 @@ impl FieldWriter<'_> {
             self.raw(&member.digest);
         }
         self.state(&record.state);
+        if let Some(settling) = &record.settling {
+            self.settling(settling);
+        }
         if !record.history.is_empty() {
             self.history(&record.history);
         }
@@ -189,6 +190,10 @@ impl FieldReader<'_> {
             Ok(MemberDigest { name: from.text("member")?.into(), digest: from.array("member")? })
         })?;
         let state = self.state(tag, head.expires)?;
+        let settling = match flags & HAS_SETTLING {
+            0 => None,
+            _ => Some(Box::new(self.settling()?)),
+        };
         let history = if flags & HAS_HISTORY != 0 { self.history()? } else { Vec::new() };
         if !self.0.is_empty() {
             return Err(DecodeError::TooLong(self.0.len()));
@@ -209,6 +214,7 @@ impl FieldReader<'_> {
             state,
             settlement_unreported: flags & UNREPORTED != 0,
             history,
+            settling,
         })
     }
 }

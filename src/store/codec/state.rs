@@ -32,12 +32,7 @@ impl FieldWriter<'_> {
                 self.keep(*tombstone);
                 self.u16(answer.status());
                 if let Answer::Kept(response) = answer {
-                    self.number(response.headers.len() as u64);
-                    for (name, value) in &response.headers {
-                        self.bytes(name.as_str().as_bytes());
-                        self.bytes(value.as_bytes());
-                    }
-                    self.bytes(&response.body);
+                    self.response(response);
                 }
             }
             State::Tombstone { status, completed, expires: _ } => {
@@ -52,6 +47,16 @@ impl FieldWriter<'_> {
                 self.ledger(ledger);
             }
         }
+    }
+
+    /// Headers and body of a response, behind its status.
+    pub(super) fn response(&mut self, response: &StoredResponse) {
+        self.number(response.headers.len() as u64);
+        for (name, value) in &response.headers {
+            self.bytes(name.as_str().as_bytes());
+            self.bytes(value.as_bytes());
+        }
+        self.bytes(&response.body);
     }
 }
 
@@ -73,7 +78,7 @@ impl FieldReader<'_> {
                 let tombstone = self.keep()?;
                 let status = self.u16("status")?;
                 let answer = match tag {
-                    KEPT => Answer::Kept(Arc::new(self.response(status)?)),
+                    KEPT => Answer::Kept(Arc::new(self.stored_response(status)?)),
                     _ => Answer::NotRetained { status },
                 };
                 Ok(State::Final { answer, completed, expires, tombstone })
@@ -102,7 +107,7 @@ impl FieldReader<'_> {
         }
     }
 
-    fn response(&mut self, status: u16) -> Result<StoredResponse, DecodeError> {
+    pub(super) fn stored_response(&mut self, status: u16) -> Result<StoredResponse, DecodeError> {
         let headers = self.list("headers", |from| {
             let written = from.bytes("header name")?;
             let value = HeaderValue::from_bytes(from.bytes("header value")?);

@@ -103,9 +103,9 @@ fn mistakes_are_named() {
     };
     let invalid = |field| format!("the field \"{field}\" has an invalid value");
     let ends_in = |field| format!("the bytes end inside the field \"{field}\"");
-    assert_eq!(with(0, 3), "layout 3 is not supported, this version reads layout 4");
+    assert_eq!(with(0, 3), "layout 3 is not supported, this version reads layout 5");
     assert_eq!(with(1, 11), invalid("state"));
-    assert_eq!(with(2, 32), invalid("flags"));
+    assert_eq!(with(2, 64), invalid("flags"));
     assert_eq!(with(2, 24), invalid("flags"), "only what was settled is untold");
     assert_eq!(with(2, 20), ends_in("history"));
     assert_eq!(with(2, 17), invalid("expires"));
@@ -215,6 +215,6 @@ fn a_history_is_read_back_only_as_it_can_be_written() {
     assert_eq!(with(0, 0), DecodeError::Invalid("history"));
     assert_eq!(with(0, 17), DecodeError::Invalid("history"));
     assert_eq!(with(0, 2), DecodeError::EndsIn("history"));
-    assert_eq!(with(7, 9), DecodeError::Invalid("history"), "what");
+    assert_eq!(with(7, 10), DecodeError::Invalid("history"), "what");
     assert_eq!(with(10, 7), DecodeError::Invalid("history"), "a control character in the name");
 }

@@ -1,0 +1,78 @@
+//! Open records: the results they still wait for, and the answer shown meanwhile.
+
+use std::sync::Arc;
+
+use super::outcome::UnknownReason;
+use super::record::{Nonce, Record, State, StoredResponse};
+use super::settling::Settling;
+use crate::clock::Timestamp;
+
+impl Record {
+    /// The successor with an unknown outcome and the answer that arrived, for retries while the
+    /// outcome is pending and for templates that use the answer.
+    pub fn lost_with(
+        &self,
+        reason: UnknownReason,
+        answer: Option<Arc<StoredResponse>>,
+        now: Timestamp,
+    ) -> Self {
+        let mut next = self.lost(reason, now);
+        let pending = matches!(reason, UnknownReason::Pending(_));
+        if next.settling.is_none() && pending && answer.is_some() {
+            next.settling = Some(Box::new(Settling::new(self.updated, Vec::new())));
+        }
+        if let (Some(settling), Some(answer)) = (&mut next.settling, answer) {
+            settling.answer = Some(answer);
+        }
+        next
+    }
+
+    /// Reports whether the record still waits for the outcome of `attempt`: the record is open,
+    /// and no decision was made since. A call under reversal is decided, and a call that was sent
+    /// again waits for the first true answer to any of its tries.
+    pub fn awaits(&self, attempt: &Nonce) -> bool {
+        let open = match &self.state {
+            State::Unknown { .. } => true,
+            State::Item { ledger, .. } => ledger.is_open(),
+            State::InFlight => self.is_resent(),
+            State::SerializeLock
+            | State::Final { .. }
+            | State::Released { .. }
+            | State::Tombstone { .. } => false,
+        };
+        open && self.attempt == *attempt && !self.is_reversing()
+    }
+
+    /// Reports whether proof that a try of `attempt` was not executed frees the key: a repetition
+    /// says nothing of earlier tries, and an earlier try nothing of a repetition.
+    pub fn awaits_release(&self, attempt: &Nonce) -> bool {
+        self.awaits(attempt) && !self.is_resent()
+    }
+
+    /// Reports a call that was sent again.
+    pub fn is_resent(&self) -> bool {
+        self.settling.as_ref().is_some_and(|settling| settling.schedule.resent > 0)
+    }
+
+    /// Reports a call whose reversal has begun.
+    pub fn is_reversing(&self) -> bool {
+        self.settling.as_ref().is_some_and(|settling| settling.schedule.reversing)
+    }
+
+    /// The answer shown to retries of an accepted and undecided request; `None`: the outcome is not
+    /// pending, or the answer was too large to keep.
+    pub fn pending_answer(&self) -> Option<&Arc<StoredResponse>> {
+        match &self.state {
+            State::Unknown { reason: UnknownReason::Pending(_), .. } => {
+                self.settling.as_ref()?.answer.as_ref()
+            }
+            State::Unknown { .. }
+            | State::InFlight
+            | State::SerializeLock
+            | State::Final { .. }
+            | State::Released { .. }
+            | State::Tombstone { .. }
+            | State::Item { .. } => None,
+        }
+    }
+}
