@@ -12,8 +12,8 @@
 //! - [`demo`]: the told story of the lost answer.
 //! - `gateway`: starting all of it and ending it.
 //! - [`cli`] and [`commands`]: what may be typed and what it does.
-//! - leaves: [`body`], [`clock`], [`failpoint`], `ip_network`, [`json`], `machine`, `net`,
-//!   [`nonce`], [`observe`], `percent`, [`problem`], [`shutdown`], [`template`].
+//! - leaves: [`body`], [`clock`], [`failpoint`], `ip_network`, [`json`], `listen_address`,
+//!   `machine`, `net`, [`nonce`], [`observe`], `percent`, [`problem`], [`shutdown`], [`template`].
 
 pub mod admin;
 pub mod body;
@@ -28,6 +28,7 @@ pub mod idempotency;
 pub(crate) mod ip_network;
 pub mod items;
 pub mod json;
+pub(crate) mod listen_address;
 pub(crate) mod machine;
 pub(crate) mod net;
 pub mod nonce;

@@ -12,7 +12,7 @@ use super::model::{Config, EngineConfig, Mode, RouteConfig, StoreConfig};
 use super::profiles::Profile;
 use super::table::{KnownKeys, Reading, TableReader};
 use super::units::Size;
-use super::{document, log, paths, routes, server, stores, upstreams};
+use super::{backend_url, document, log, paths, routes, server, stores, upstreams};
 
 /// Largest answer kept on a server, in bytes.
 const LARGEST_SHARED: u64 = 16 << 20;
@@ -71,10 +71,10 @@ pub fn without_file(
     listen: Option<SocketAddr>,
     store: PathBuf,
 ) -> Result<Config, Mistakes> {
-    let url = upstreams::parse_url(upstream_url)
+    let url = backend_url::parse_url(upstream_url)
         .map_err(|what| Mistakes::one("--upstream", format!("the URL {what}")))?;
     let mut config = Reading::new(PathBuf::new(), known_keys).root(&[], general);
-    config.server.listen = listen.map_or(config.server.listen, |address| vec![address]);
+    config.server.listen = listen.map_or(config.server.listen, |address| vec![address.into()]);
     config.store = StoreConfig::in_directory(store);
     config.upstreams = vec![upstreams::at("backend", url)];
     let route = |name: &str, methods: &[Method], mode| RouteConfig {

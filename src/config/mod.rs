@@ -6,6 +6,7 @@
 //! result are the types of `model`, which `describe` prints with the text forms of `shown`.
 //! `profiles` and `defaults` supply the values of keys that are left out.
 
+mod backend_url;
 mod capillary;
 pub mod defaults;
 mod describe;
@@ -17,6 +18,7 @@ mod items;
 mod items_consistency;
 mod items_parts;
 mod json_members;
+mod listener;
 mod load;
 mod log;
 mod model;
@@ -35,7 +37,9 @@ pub mod units;
 mod upstreams;
 mod values;
 
+pub use self::backend_url::BackendUrl;
 pub use self::diagnostics::{Mistake, Mistakes};
+pub use self::listener::{ClientAuth, ServerTlsConfig};
 pub use self::load::{load, parse, without_file};
 pub use self::log::LogConfig;
 pub use self::model::{

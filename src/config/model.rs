@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method, Uri};
+use http::{HeaderName, HeaderValue, Method};
 use serde::{Serialize, Serializer};
 
+use super::backend_url::BackendUrl;
+use super::listener::ServerTlsConfig;
 use super::log::LogConfig;
 use super::shown;
 use super::units::Secret;
@@ -17,9 +19,9 @@ use crate::idempotency::key::KeyRules;
 use crate::idempotency::outcome::OutcomeRules;
 use crate::idempotency::retention::Retention;
 use crate::idempotency::tenant::CredentialHeaders;
-use crate::ip_network::Network;
 use crate::items::ItemRules;
 use crate::json::Pointer;
+use crate::listen_address::{ListenAddress, PeerSet};
 use crate::problem::Dialect;
 
 /// The whole configuration.
@@ -44,8 +46,9 @@ pub struct Config {
 /// `[server]`
 #[derive(Debug, Clone, Serialize)]
 pub struct ServerConfig {
-    /// Addresses to accept on; port 0 takes a free port.
-    pub listen: Vec<SocketAddr>,
+    /// Addresses to accept on.
+    #[serde(serialize_with = "shown::texts")]
+    pub listen: Vec<ListenAddress>,
     /// Time for calls in flight to finish after SIGTERM.
     #[serde(serialize_with = "shown::time")]
     pub drain: Duration,
@@ -54,9 +57,14 @@ pub struct ServerConfig {
     pub drain_delay: Duration,
     /// Threads serving requests.
     pub workers: usize,
+    /// Certificates; `None`: connections are not encrypted.
+    pub tls: Option<ServerTlsConfig>,
+    /// Load balancers that begin their connections with a PROXY header.
+    #[serde(serialize_with = "shown::peers")]
+    pub proxy_protocol: PeerSet,
     /// Proxies whose forwarding headers are believed.
-    #[serde(serialize_with = "shown::texts")]
-    pub trusted_proxies: Vec<Network>,
+    #[serde(serialize_with = "shown::peers")]
+    pub trusted_proxies: PeerSet,
     /// Limits of the memory and connections of clients.
     pub limits: LimitsConfig,
 }
@@ -211,9 +219,9 @@ pub struct TenantConfig {
 pub struct UpstreamConfig {
     /// The upstream's name for routes.
     pub name: String,
-    /// The addresses: scheme `http` or `https`, authority, and an optional path prefix.
+    /// The addresses.
     #[serde(serialize_with = "shown::texts")]
-    pub urls: Vec<Uri>,
+    pub urls: Vec<BackendUrl>,
     /// Time for DNS, connect and TLS together.
     #[serde(serialize_with = "shown::time")]
     pub connect_timeout: Duration,

@@ -1,17 +1,16 @@
 //! `[server]`, `[server.limits]`, `[admin]` and `[tenant]`.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use http::HeaderName;
 
-use super::defaults;
 use super::model::{AdminConfig, LimitsConfig, ServerConfig, TenantConfig};
-use super::table::{Located, TableReader};
+use super::table::TableReader;
 use super::units::Size;
 use super::values::{LARGEST_BODY, LONGEST_WAIT};
+use super::{defaults, listener};
 use crate::idempotency::tenant::CredentialHeaders;
-use crate::ip_network::Network;
 
 /// Threads that serve requests, at most.
 const MOST_WORKERS: u64 = 1024;
@@ -19,37 +18,20 @@ const MOST_WORKERS: u64 = 1024;
 const MOST_AT_ONCE: u64 = 10_000_000;
 
 pub(super) fn server(table: &TableReader<'_>) -> ServerConfig {
-    let mut listen: Vec<SocketAddr> = Vec::new();
-    match table.filled_list::<String>("listen", "name at least one address") {
-        None => listen.push(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080))),
-        Some(list) => {
-            for written in &list {
-                let Some(address) = table.address(written) else { continue };
-                if listen.iter().any(|other| overlap(*other, address)) {
-                    table.wrong(written, format!("`listen` names {address} twice"));
-                }
-                listen.push(address);
-            }
-        }
-    }
+    let listen = listener::listen(table, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)));
     let drain = table.time("drain", defaults::DRAIN, Duration::ZERO..=LONGEST_WAIT);
     let drain_delay = table.time("drain_delay", Duration::ZERO, Duration::ZERO..=LONGEST_WAIT);
     let workers = table.count("workers", defaults::workers(), 1..=MOST_WORKERS);
-    table.unsupported("tls");
-    let trusted_proxies = networks(table, "trusted_proxies");
-    let limits = table.table("limits", limits);
-    ServerConfig { listen, drain, drain_delay, workers, trusted_proxies, limits }
-}
-
-fn networks(table: &TableReader<'_>, key: &'static str) -> Vec<Network> {
-    let read = |written: &Located<String>| match written.value.parse() {
-        Ok(network) => Some(network),
-        Err(error) => {
-            table.wrong::<String>(written, format!("`{key}`: {error}"));
-            None
-        }
-    };
-    table.list::<String>(key).unwrap_or_default().iter().filter_map(read).collect()
+    ServerConfig {
+        listen,
+        drain,
+        drain_delay,
+        workers,
+        tls: listener::tls(table),
+        proxy_protocol: listener::peers(table, "proxy_protocol"),
+        trusted_proxies: listener::peers(table, "trusted_proxies"),
+        limits: table.table("limits", limits),
+    }
 }
 
 fn limits(table: &TableReader<'_>) -> LimitsConfig {
@@ -109,7 +91,7 @@ pub(super) fn admin(
         );
         table.missing_at(table.place("listen"), &["token", "token_file"], what);
     }
-    if server.listen.iter().any(|public| overlap(*public, listen)) {
+    if server.listen.iter().any(|public| listener::takes(public, listen)) {
         let what = format!("the admin listener on {listen} takes an address of [server] `listen`");
         table.wrong_elsewhere(table.place("listen").or(public_place), what);
     }
@@ -123,13 +105,4 @@ pub(super) fn tenant(table: &TableReader<'_>) -> TenantConfig {
     table.unsupported("directory");
     table.unsupported("unknown");
     TenantConfig { headers: CredentialHeaders::new(headers) }
-}
-
-/// `true` when two listeners cannot have these addresses. Port 0 is always another free port.
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
-    let same = |one: IpAddr, other: IpAddr| {
-        let unspecified = one.is_unspecified() || other.is_unspecified();
-        one == other || (one.is_ipv4() == other.is_ipv4() && unspecified)
-    };
-    one.port() != 0 && one.port() == other.port() && same(one.ip(), other.ip())
 }

@@ -13,6 +13,7 @@ use crate::idempotency::fingerprint::{BodyCompare, FingerprintRules, Select};
 use crate::idempotency::key::{Format, KeyRules, KeySource, Scope, Syntax};
 use crate::idempotency::outcome::{OutcomeRules, Verdict};
 use crate::idempotency::retention::Retention;
+use crate::listen_address::PeerSet;
 use crate::problem::Dialect;
 
 pub(super) fn text<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
@@ -28,6 +29,10 @@ pub(super) fn optional_text<S: Serializer>(
 
 pub(super) fn texts<S: Serializer>(list: &[impl Display], to: S) -> Result<S::Ok, S::Error> {
     to.collect_seq(list.iter().map(ToString::to_string))
+}
+
+pub(super) fn peers<S: Serializer>(peers: &PeerSet, to: S) -> Result<S::Ok, S::Error> {
+    texts(&peers.0, to)
 }
 
 pub(super) fn time<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {

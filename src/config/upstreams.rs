@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
+use http::HeaderValue;
 use http::uri::Authority;
-use http::{HeaderValue, Uri};
 
+use super::backend_url::{BackendUrl, has_port, parse_url};
 use super::defaults;
 use super::model::{CloseDelimited, HostPolicy, UpstreamConfig};
 use super::table::TableReader;
 use super::values::LONGEST_WAIT;
 
 /// An upstream with one address and every default.
-pub(super) fn at(name: &str, url: Uri) -> UpstreamConfig {
+pub(super) fn at(name: &str, url: BackendUrl) -> UpstreamConfig {
     UpstreamConfig {
         name: name.to_owned(),
         urls: vec![url],
@@ -23,43 +24,6 @@ pub(super) fn at(name: &str, url: Uri) -> UpstreamConfig {
         ca: None,
         client_cert: None,
     }
-}
-
-/// The URL of a backend. An error continues the words "the URL" and does not repeat the URL, where
-/// a password may stand.
-pub(super) fn parse_url(text: &str) -> Result<Uri, String> {
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(String::from("must start with http:// or https://"));
-    };
-    if !matches!(scheme, "http" | "https") {
-        return Err(format!("must start with http:// or https://, not {scheme}://"));
-    }
-    if rest.contains(['?', '#']) {
-        return Err(String::from("may not have a query or a fragment"));
-    }
-    let authority = rest.split('/').next().unwrap_or_default();
-    if authority.contains('@') {
-        return Err(String::from(
-            "may not hold a user name or password; send credentials as headers",
-        ));
-    }
-    let no_host = || String::from("has no host, or a port that is not one");
-    if authority.is_empty() {
-        return Err(no_host());
-    }
-    let url: Uri = text.parse().map_err(|error| format!("is not one: {error}"))?;
-    let port_is_wrong = url.port_u16().is_none() && has_port(authority);
-    if url.host().is_none_or(str::is_empty) || port_is_wrong || url.port_u16() == Some(0) {
-        return Err(no_host());
-    }
-    if url.path().split('/').any(|segment| matches!(segment, "." | "..")) {
-        return Err(String::from("may not hold the segments \".\" and \"..\""));
-    }
-    Ok(url)
-}
-
-fn has_port(authority: &str) -> bool {
-    authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'))
 }
 
 pub(super) fn upstreams(root: &TableReader<'_>) -> Vec<UpstreamConfig> {
@@ -85,11 +49,11 @@ fn upstream(table: &TableReader<'_>, others: &[UpstreamConfig]) -> UpstreamConfi
         ca: table.path("ca"),
         client_cert: table.client_cert(),
     };
-    let plain = upstream.urls.iter().all(|url| url.scheme_str() == Some("http"));
+    let plain = !upstream.urls.iter().any(BackendUrl::is_tls);
     if plain && !upstream.urls.is_empty() {
         for key in ["ca", "client_cert"] {
             if table.has(key) {
-                let what = format!("`{key}` has no use: every url of this upstream is http://");
+                let what = format!("`{key}` has no use: no url of this upstream is https://");
                 table.wrong_at(&[key], what);
             }
         }
@@ -125,7 +89,7 @@ fn host_name(text: &str) -> Option<HeaderValue> {
     if wrong { None } else { HeaderValue::from_str(text).ok() }
 }
 
-fn urls(table: &TableReader<'_>) -> Vec<Uri> {
+fn urls(table: &TableReader<'_>) -> Vec<BackendUrl> {
     match (table.has("url"), table.has("urls")) {
         (true, true) => {
             table.wrong_at(&["url"], "`url` and `urls` are both given; keep one of them");
@@ -141,7 +105,11 @@ fn urls(table: &TableReader<'_>) -> Vec<Uri> {
     let mut urls = Vec::new();
     for written in one.into_iter().chain(several.into_iter().flatten()) {
         let key = written.key;
-        match parse_url(&written.value) {
+        let url = parse_url(&written.value).map(|url| match url {
+            BackendUrl::Unix(path) => BackendUrl::Unix(table.reading.base.join(path)),
+            url => url,
+        });
+        match url {
             Ok(url) if urls.contains(&url) => {
                 table.wrong(&written, format!("`{key}` names the same address twice"));
             }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::rewards::ISSUE;
 use crate::config;
 use crate::gateway::{self, Running};
+use crate::listen_address::ListenAddress;
 use crate::shutdown::Shutdown;
 
 /// Time limit for the end of the demo's servers.
@@ -79,7 +80,10 @@ impl DemoGateway {
         let config = config::parse(&text, "the demo's configuration", &|_| None)
             .map_err(|mistakes| mistakes.to_string())?;
         let running = gateway::start(config, shutdown).await.map_err(|error| error.to_string())?;
-        let address = running.listening.first().copied();
+        let address = running.listening.iter().find_map(|address| match address {
+            ListenAddress::Tcp(address) => Some(*address),
+            ListenAddress::Unix(_) => None,
+        });
         let address = address.ok_or("the demo's gateway listens nowhere")?;
         Ok(Self { address, admin: running.admin, running })
     }

@@ -16,6 +16,7 @@ use self::names::PinError;
 use self::store::StartedStore;
 use crate::admin;
 use crate::config::{Config, RouteConfig};
+use crate::listen_address::ListenAddress;
 use crate::machine;
 use crate::net::listen::ListenSocket;
 use crate::observe::metrics::{Figures, Metrics};
@@ -29,7 +30,7 @@ use crate::store::{Store, cache, expiry, reaper};
 #[derive(Debug)]
 pub(crate) struct Running {
     /// Addresses for clients.
-    pub(crate) listening: Vec<SocketAddr>,
+    pub(crate) listening: Vec<ListenAddress>,
     /// Address for operators and probes.
     pub(crate) admin: SocketAddr,
     /// The configuration in brief.
@@ -109,9 +110,9 @@ impl std::fmt::Display for StartError {
 /// The obstacle and the remedy. Nothing is left running.
 pub(crate) async fn start(mut config: Config, shutdown: Shutdown) -> Result<Running, StartError> {
     let lowered = resources::fit(&mut config);
-    let listeners = config.server.listen.iter().map(|address| ListenSocket::bind(*address));
+    let listeners = config.server.listen.iter().map(ListenSocket::bind);
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-    let admin_listener = ListenSocket::bind(config.admin.listen)?;
+    let admin_listener = ListenSocket::bind_tcp(config.admin.listen)?;
     let StartedStore { store, created } = open_store(&config, &admin_listener).await?;
     let metrics = Metrics::new();
     metrics.store_created(store.identity().created);
@@ -122,7 +123,9 @@ pub(crate) async fn start(mut config: Config, shutdown: Shutdown) -> Result<Runn
     let lease = store::lease(&config.store);
     let tasks = TaskTracker::new();
     let drain = config.server.drain;
-    let gateway = Gateway::new(&config, store.clone(), tasks.clone(), metrics.clone())?;
+    let gateway = Gateway::new(&config, store.clone(), tasks.clone(), metrics.clone())
+        .map_err(StartError::Configuration)?;
+    permissions::warn_of_expiry(gateway.routing().tls.as_deref());
     let admin_state = admin::AdminState::new(
         &config,
         gateway.clone(),
@@ -132,8 +135,8 @@ pub(crate) async fn start(mut config: Config, shutdown: Shutdown) -> Result<Runn
         tasks,
     );
     let admin_state = Arc::new(admin_state);
-    let listening = listeners.iter().map(ListenSocket::address).collect();
-    let admin = admin_listener.address();
+    let listening = listeners.iter().map(|listener| listener.address().clone()).collect();
+    let admin = admin_listener.tcp_address().unwrap_or(config.admin.listen);
     // The sweeper, the operator's listener and idle connections are no work to drain: they end by
     // themselves when the shutdown starts.
     let background = TaskTracker::new();

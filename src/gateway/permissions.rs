@@ -1,11 +1,13 @@
-//! Warnings about files readable by more users than necessary.
+//! Warnings about files readable by more users than necessary, and about old certificates.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use crate::clock;
 use crate::config::{Config, EngineConfig};
+use crate::net::tls_server::ListenerTls;
 
 /// Bits of a mode for the owner's group and for all other users.
 const NOT_OWNER: u32 = 0o077;
@@ -42,6 +44,22 @@ pub(super) fn warn_of_wide(config: &Config) {
              and settles outcomes; run `chmod o= {}`",
             path.display()
         );
+    }
+}
+
+/// Seconds before the end of a certificate's validity in which it should have been renewed. The
+/// usual renewals leave 30 days.
+const RENEWAL: u64 = 14 * 86_400;
+
+/// Logs a warning for a certificate that is not valid any more, or not for long.
+pub(super) fn warn_of_expiry(tls: Option<&ListenerTls>) {
+    let Some(expires) = tls.and_then(ListenerTls::expires) else { return };
+    let now = clock::now().as_millis() / 1000;
+    if now >= expires {
+        tracing::warn!("the certificate of the listener has expired; clients refuse it");
+    } else if expires - now < RENEWAL {
+        let days = (expires - now) / 86_400;
+        tracing::warn!(days, "the certificate of the listener expires soon; renew it");
     }
 }
 

@@ -1,15 +1,15 @@
 //! The accept loop of every listener: a limit on open connections, and a tracked task for each.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::listen::ListenSocket;
+use super::stream::SocketStream;
 use crate::observe::repeated::Repeated;
 
 /// Pause after a failed accept. Most failures are a lack of file descriptors, which lasts until
@@ -20,7 +20,8 @@ static NOT_ACCEPTED: Repeated = Repeated::new("accepting a connection failed");
 
 /// Accepts connections on `listener` until the returned future is dropped.
 ///
-/// `serve` runs in a task of `tasks` with a permit of `connections` for as long as the connection
+/// `serve` gets the connection and the peer's address, which a peer behind a Unix socket lacks. It
+/// runs in a task of `tasks` with a permit of `connections` for as long as the connection
 /// is open. Without a free permit, the connection gets the bytes of `refusal`, as far as its send
 /// buffer takes them at once, and is closed.
 pub(crate) async fn accept<S, F>(
@@ -30,7 +31,7 @@ pub(crate) async fn accept<S, F>(
     refusal: impl Fn() -> Bytes,
     serve: S,
 ) where
-    S: FnOnce(TcpStream, SocketAddr) -> F + Clone + Send + 'static,
+    S: FnOnce(SocketStream, Option<IpAddr>) -> F + Clone + Send + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
     loop {
@@ -52,9 +53,7 @@ pub(crate) async fn accept<S, F>(
             let _ = stream.try_write(&refusal());
             continue;
         };
-        // With Nagle's algorithm, a message in two writes waits for the peer's delayed
-        // acknowledgment. Without the option answers are slower and otherwise unaffected.
-        let _ = stream.set_nodelay(true);
+        stream.set_nodelay();
         let serve = serve.clone();
         // Boxed, because the runtime moves a task several times.
         tasks.spawn(Box::pin(async move {

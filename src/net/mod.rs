@@ -6,6 +6,9 @@
 pub(crate) mod accept;
 pub(crate) mod coalesce;
 pub(crate) mod listen;
-pub(crate) mod tcp;
+pub(crate) mod proxy_protocol;
+pub(crate) mod stream;
 pub(crate) mod tls;
+pub(crate) mod tls_server;
+pub(crate) mod watched;
 pub(crate) mod write_timeout;

@@ -1,4 +1,5 @@
-//! TLS toward backends and stores: the trusted authorities and the client certificate.
+//! TLS toward backends and stores: the trusted authorities and the client certificate; and the
+//! reading of PEM files.
 //!
 //! Files are read once, when the configuration is loaded, so that a wrong file stops the start with
 //! a clear message. Handshakes are the upstream's business.
@@ -56,16 +57,28 @@ fn present(
     key: &Path,
 ) -> Result<ClientConfig, String> {
     let certificates = certificates_of(chain)?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| {
-        format!("{}: no private key in PEM form can be read from it: {error}", key.display())
-    })?;
+    let private = key_of(key)?;
     builder.with_client_auth_cert(certificates, private).map_err(|error| {
         let (chain, key) = (chain.display(), key.display());
         format!("{chain} and {key} cannot be used as certificate and key together: {error}")
     })
 }
 
-fn roots_of(file: &Path) -> Result<RootCertStore, String> {
+/// The private key of a PEM file.
+///
+/// # Errors
+/// The file and its defect.
+pub(super) fn key_of(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_file(file).map_err(|error| {
+        format!("{}: no private key in PEM form can be read from it: {error}", file.display())
+    })
+}
+
+/// The authorities of a PEM file.
+///
+/// # Errors
+/// The file and its defect.
+pub(super) fn roots_of(file: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates_of(file)? {
         roots.add(certificate).map_err(|error| {
@@ -90,7 +103,11 @@ fn system_roots() -> Result<RootCertStore, String> {
     ))
 }
 
-fn certificates_of(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+/// The certificates of a PEM file, at least one.
+///
+/// # Errors
+/// The file and its defect.
+pub(super) fn certificates_of(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let unreadable = |error| format!("{}: cannot be read as PEM: {error}", file.display());
     let certificates: Vec<_> = CertificateDer::pem_file_iter(file)
         .map_err(unreadable)?

@@ -1,35 +1,49 @@
 //! State of a client connection that outlives a single request.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderMap;
 
 use crate::idempotency::TenantId;
 use crate::idempotency::tenant::{CredentialHeaders, TenantMemo};
-use crate::ip_network::Network;
+use crate::listen_address::PeerSet;
+use crate::net::tls_server::ClientCertificate;
 
 /// The address at the other end of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientAddress {
-    pub(crate) ip: IpAddr,
+    /// `None`: a client behind a Unix socket.
+    pub(crate) ip: Option<IpAddr>,
     /// A proxy whose forwarding headers are believed (`[server] trusted_proxies`).
     pub(crate) is_trusted: bool,
+    /// The client's connection is encrypted.
+    pub(crate) is_secure: bool,
 }
 
 /// The client at the other end of a connection.
 #[derive(Debug)]
 pub(in crate::proxy) struct Peer {
     pub(in crate::proxy) address: ClientAddress,
+    /// The verified certificate that the client has shown.
+    #[expect(dead_code, reason = "for the naming of callers by certificate")]
+    pub(in crate::proxy) certificate: Option<Arc<ClientCertificate>>,
     /// The last tenant and its headers: most connections belong to a single tenant, so its digest
     /// is computed once.
     tenant: Mutex<TenantMemo>,
 }
 
 impl Peer {
-    pub(super) fn new(ip: IpAddr, trusted: &[Network]) -> Self {
-        let is_trusted = trusted.iter().any(|network| network.contains(ip));
-        Self { address: ClientAddress { ip, is_trusted }, tenant: Mutex::default() }
+    /// The client at `ip`. `secured`: the certificate on an encrypted connection; `None`: the
+    /// connection is not encrypted.
+    pub(super) fn new(
+        ip: Option<IpAddr>,
+        trusted: &PeerSet,
+        secured: Option<Option<Arc<ClientCertificate>>>,
+    ) -> Self {
+        let is_trusted = trusted.contains(ip);
+        let address = ClientAddress { ip, is_trusted, is_secure: secured.is_some() };
+        Self { address, certificate: secured.flatten(), tenant: Mutex::default() }
     }
 
     /// The tenant of a request on this connection.

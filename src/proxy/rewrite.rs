@@ -19,7 +19,6 @@ pub(crate) fn to_backend<B>(
     let forwarding = Forwarding {
         client,
         version: head.version,
-        secure: false,
         request_id: crate::nonce::uuid(),
         hidden: &route.hidden_keys,
         keyed,

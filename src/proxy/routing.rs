@@ -12,10 +12,13 @@ use tokio::sync::Semaphore;
 
 use super::inflight::Quota;
 use super::routes::{Matched, PathMatcher};
-use crate::config::{Config, ItemsMode, LimitsConfig, Mode, RequestMode, RouteConfig};
+use crate::config::{
+    ClientAuth, Config, ItemsMode, LimitsConfig, Mode, RequestMode, RouteConfig, ServerTlsConfig,
+};
 use crate::idempotency::key::KeySource;
 use crate::idempotency::tenant::CredentialHeaders;
-use crate::ip_network::Network;
+use crate::listen_address::PeerSet;
+use crate::net::tls_server::{ListenerTls, ListenerTlsFiles};
 use crate::observe::metrics::{Metrics, RouteMetrics};
 use crate::upstream::Upstream;
 
@@ -32,7 +35,11 @@ pub(crate) struct Routing {
     /// The headers identifying a caller.
     pub(crate) tenant_headers: CredentialHeaders,
     /// The proxies whose forwarding headers are believed.
-    pub(crate) trusted_proxies: Vec<Network>,
+    pub(crate) trusted_proxies: PeerSet,
+    /// The load balancers whose connections begin with a PROXY header.
+    pub(crate) proxy_protocol: PeerSet,
+    /// The certificates for new connections; `None`: connections are not encrypted.
+    pub(crate) tls: Option<Arc<ListenerTls>>,
     /// Limits of connections and of bodies.
     pub(crate) limits: LimitsConfig,
     /// The limit of claims per tenant; `None`: no such limit.
@@ -119,6 +126,8 @@ impl Routing {
             tenant_headers: config.tenant.headers.clone(),
             quota: limits.in_flight_per_tenant.map(Quota::new),
             trusted_proxies: config.server.trusted_proxies.clone(),
+            proxy_protocol: config.server.proxy_protocol.clone(),
+            tls: config.server.tls.as_ref().map(server_tls).transpose()?.map(Arc::new),
             limits: limits.clone(),
             upstreams: named,
         })
@@ -203,4 +212,14 @@ impl Route {
 fn hidden_keys(own: Option<&HeaderName>) -> Vec<HeaderName> {
     let own = own.filter(|own| !KEY_HEADERS.contains(own)).cloned();
     KEY_HEADERS.into_iter().chain(own).collect()
+}
+
+fn server_tls(config: &ServerTlsConfig) -> Result<ListenerTls, String> {
+    let files = ListenerTlsFiles {
+        cert: &config.cert,
+        key: &config.key,
+        client_ca: config.client_ca.as_deref(),
+        requires_client: config.client_auth == ClientAuth::Required,
+    };
+    ListenerTls::new(files).map_err(|error| format!("[server] tls: {error}"))
 }

@@ -4,10 +4,11 @@
 //! inaction.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::uri::{PathAndQuery, Scheme};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -16,12 +17,14 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::socket::{Announcement, Socket};
 use crate::body::Body;
+use crate::config::{BackendUrl, HostPolicy};
+use crate::net::stream::SocketStream;
 
 /// Bytes of the longest response head.
 pub(super) const MAX_RESPONSE_HEAD: usize = 64 << 10;
@@ -39,10 +42,17 @@ pub(super) struct Destination {
     pub(super) host_header: HeaderValue,
     /// Prefix of every request's path, without a slash at its end; often empty.
     pub(super) prefix: String,
-    host: String,
-    port: u16,
+    socket: SocketTarget,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     dead: DeadAddresses,
+}
+
+/// The place to connect to.
+enum SocketTarget {
+    /// A host, as a name or an address, and a port.
+    Tcp(String, u16),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
 }
 
 /// A connection ready for a request.
@@ -67,7 +77,34 @@ impl Connection {
 
 impl Destination {
     /// The destination of `url`; `tls` is used for the scheme `https`.
-    pub(super) fn new(url: &Uri, tls: Option<&Arc<ClientConfig>>) -> Result<Self, String> {
+    pub(super) fn new(
+        url: &BackendUrl,
+        host: &HostPolicy,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> Result<Self, String> {
+        let mut target = match url {
+            BackendUrl::Http(url) => Self::http(url, host, tls)?,
+            BackendUrl::Unix(path) => Self {
+                name: url.to_string(),
+                // A socket has no authority; programs behind one expect this name.
+                host_header: HeaderValue::from_static("localhost"),
+                prefix: String::new(),
+                socket: SocketTarget::Unix(path.clone()),
+                tls: None,
+                dead: DeadAddresses::default(),
+            },
+        };
+        if let HostPolicy::Name(name) = host {
+            target.host_header = name.clone();
+        }
+        Ok(target)
+    }
+
+    fn http(
+        url: &Uri,
+        policy: &HostPolicy,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> Result<Self, String> {
         let wrong = |what: &str| format!("upstream URL {url}: {what}");
         let authority = url.authority().ok_or_else(|| wrong("it names no host"))?;
         if authority.as_str().contains('@') {
@@ -88,19 +125,19 @@ impl Destination {
         let tls = match (secure, tls) {
             (false, _) => None,
             (true, Some(config)) => {
-                let name = ServerName::try_from(host.clone())
+                let name = ServerName::try_from(server_name(&host, policy))
                     .map_err(|_| wrong("its host is neither a DNS name nor an IP address"))?;
                 Some((TlsConnector::from(config.clone()), name))
             }
             (true, None) => return Err(wrong("TLS is not set up")),
         };
+        let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
         Ok(Self {
             name: format!("{}://{authority}", url.scheme_str().unwrap_or_default()),
             host_header: HeaderValue::from_str(authority.as_str())
                 .map_err(|_| wrong("its authority cannot be a Host header"))?,
             prefix: url.path().trim_end_matches('/').to_owned(),
-            port: authority.port_u16().unwrap_or(if secure { 443 } else { 80 }),
-            host,
+            socket: SocketTarget::Tcp(host, port),
             tls,
             dead: DeadAddresses::default(),
         })
@@ -124,10 +161,19 @@ impl Destination {
     /// A new connection, within `limit` for DNS, connect and TLS together.
     pub(super) async fn connect(&self, limit: Duration) -> Result<Connection, String> {
         let deadline = Instant::now() + limit;
-        let stream = self.tcp(deadline).await?;
-        // Requests are written whole, so Nagle's algorithm only delays them. Without the option
-        // requests are slower and otherwise unaffected.
-        let _ = stream.set_nodelay(true);
+        let stream = match &self.socket {
+            SocketTarget::Tcp(host, port) => {
+                SocketStream::Tcp(self.tcp(host, *port, deadline).await?)
+            }
+            SocketTarget::Unix(path) => match timeout_at(deadline, UnixStream::connect(path)).await
+            {
+                Ok(Ok(stream)) => SocketStream::Unix(stream),
+                Ok(Err(error)) => return Err(format!("{}: connect: {error}", self.name)),
+                Err(_) => return Err(format!("{}: connect timed out", self.name)),
+            },
+        };
+        // Requests are written whole, so Nagle's algorithm would only delay them.
+        stream.set_nodelay();
         let (socket, announced) = Socket::new(stream);
         match &self.tls {
             None => self.handshake(socket, announced).await,
@@ -144,10 +190,10 @@ impl Destination {
     /// Tries every address of the host, recently dead addresses last. Each address gets an equal
     /// share of the remaining time, so an address that swallows packets cannot use up the whole
     /// limit.
-    async fn tcp(&self, deadline: Instant) -> Result<TcpStream, String> {
-        let mut addresses = self.resolve(deadline).await?;
+    async fn tcp(&self, host: &str, port: u16, deadline: Instant) -> Result<TcpStream, String> {
+        let mut addresses = self.resolve(host, port, deadline).await?;
         self.dead.sort_last(&mut addresses, Instant::now());
-        let mut failure = format!("{}: {} has no address", self.name, self.host);
+        let mut failure = format!("{}: {host} has no address", self.name);
         for (at, address) in addresses.iter().enumerate() {
             let now = Instant::now();
             let left = u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
@@ -166,15 +212,20 @@ impl Destination {
         Err(failure)
     }
 
-    async fn resolve(&self, deadline: Instant) -> Result<Vec<SocketAddr>, String> {
-        if let Ok(address) = self.host.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(address, self.port)]);
+    async fn resolve(
+        &self,
+        host: &str,
+        port: u16,
+        deadline: Instant,
+    ) -> Result<Vec<SocketAddr>, String> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, port)]);
         }
-        let lookup = tokio::net::lookup_host((self.host.as_str(), self.port));
+        let lookup = tokio::net::lookup_host((host, port));
         match timeout_at(deadline, lookup).await {
             Ok(Ok(addresses)) => Ok(addresses.take(MAX_ADDRESSES).collect()),
-            Ok(Err(error)) => Err(format!("{}: look-up of {}: {error}", self.name, self.host)),
-            Err(_) => Err(format!("{}: look-up of {} timed out", self.name, self.host)),
+            Ok(Err(error)) => Err(format!("{}: look-up of {host}: {error}", self.name)),
+            Err(_) => Err(format!("{}: look-up of {host} timed out", self.name)),
         }
     }
 
@@ -202,6 +253,19 @@ impl Destination {
         });
         Ok(Connection { sender, announced, kept_for: None })
     }
+}
+
+/// The name that the backend's certificate must have, and that the handshake asks for: the URL's
+/// host. For an IP address the configured `host` is taken instead, because few certificates name
+/// addresses and a handshake cannot ask for one.
+fn server_name(host: &str, policy: &HostPolicy) -> String {
+    if let HostPolicy::Name(name) = policy
+        && host.parse::<IpAddr>().is_ok()
+        && let Some(name) = name.to_str().ok().and_then(|name| name.parse::<Authority>().ok())
+    {
+        return name.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+    }
+    host.to_owned()
 }
 
 /// Number of addresses tried for a host.

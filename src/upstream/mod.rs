@@ -23,7 +23,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::header::HOST;
-use http::uri::Scheme;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -124,7 +123,7 @@ impl Upstream {
     /// The defect of a URL or a certificate file.
     pub(crate) fn new(config: &config::UpstreamConfig) -> Result<Self, String> {
         let named = |error| format!("upstream {:?}: {error}", config.name);
-        let secure = config.urls.iter().any(|url| url.scheme() == Some(&Scheme::HTTPS));
+        let secure = config.urls.iter().any(config::BackendUrl::is_tls);
         let client_cert = config.client_cert.as_ref();
         let tls = secure
             .then(|| {
@@ -137,10 +136,7 @@ impl Upstream {
             .urls
             .iter()
             .map(|url| {
-                let mut target = Destination::new(url, tls.as_ref())?;
-                if let config::HostPolicy::Name(name) = &config.host {
-                    target.host_header = name.clone();
-                }
+                let target = Destination::new(url, &config.host, tls.as_ref())?;
                 let trusted = config.close_delimited == config::CloseDelimited::Trusted;
                 Ok(Arc::new(Endpoint::new(target, config.keep_alive, trusted)))
             })

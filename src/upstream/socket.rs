@@ -1,4 +1,4 @@
-//! A TCP connection with a check for the peer's end before the next write.
+//! A connection with a check for the peer's end before the next write.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -9,11 +9,11 @@ use std::task::{Context, Poll};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::net::coalesce;
+use crate::net::stream::SocketStream;
 
-/// A TCP connection. Between the announcement of a request and its first byte, an empty read asks
+/// A connection. Between the announcement of a request and its first byte, an empty read asks
 /// the kernel instead of the runtime's cached readiness.
 ///
 /// The reason: hyper reads an idle connection once more before taking the next request from its
@@ -24,7 +24,7 @@ use crate::net::coalesce;
 /// while the request leaves cannot be seen: the outcome of such a request stays unknown.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: TcpStream,
+    stream: SocketStream,
     announced: Announcement,
 }
 
@@ -50,7 +50,7 @@ impl Announcement {
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> (Self, Announcement) {
+    pub(super) fn new(stream: SocketStream) -> (Self, Announcement) {
         let announced = Announcement(Arc::new(AtomicBool::new(false)));
         (Self { stream, announced: announced.clone() }, announced)
     }

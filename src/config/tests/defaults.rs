@@ -154,7 +154,7 @@ fn a_list_of_outcomes_that_is_written_takes_its_entries_from_the_others() {
 fn without_a_file_unsafe_methods_need_a_key() {
     let listen = "127.0.0.1:0".parse().unwrap();
     let config = without_file("http://127.0.0.1:9000", Some(listen), "here".into()).unwrap();
-    assert_eq!(config.server.listen, [listen]);
+    assert_eq!(config.server.listen, [listen.into()]);
     let EngineConfig::Embedded { path, .. } = &config.store.engine else {
         panic!("not a directory")
     };
@@ -171,7 +171,7 @@ fn without_a_file_unsafe_methods_need_a_key() {
     }
     assert_eq!(
         without_file("ftp://a", None, "here".into()).unwrap_err().to_string(),
-        "--upstream: the URL must start with http:// or https://, not ftp://"
+        "--upstream: the URL must start with http://, https:// or unix:, not ftp://"
     );
 }
 

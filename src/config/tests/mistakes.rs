@@ -166,12 +166,11 @@ fn what_this_version_does_not_support_is_said_at_its_line() {
         ],
     );
     check(
-        "[server]\ntls = { cert = \"a\" }\n[store]\nencryption = { key_file = \"k\" }\n[tenant]\ndirectory = \"t\"\nunknown = \"reject\"",
+        "[server]\n[store]\nencryption = { key_file = \"k\" }\n[tenant]\ndirectory = \"t\"\nunknown = \"reject\"",
         &[
-            "10:7: `server.tls` is not supported by this version; remove it",
-            "12:14: `store.encryption` is not supported by this version; remove it",
-            "14:13: `tenant.directory` is not supported by this version; remove it",
-            "15:11: `tenant.unknown` is not supported by this version; remove it",
+            "11:14: `store.encryption` is not supported by this version; remove it",
+            "13:13: `tenant.directory` is not supported by this version; remove it",
+            "14:11: `tenant.unknown` is not supported by this version; remove it",
         ],
     );
 }
@@ -181,7 +180,7 @@ fn listeners_are_checked() {
     check(
         "[server]\nlisten = [\":8080\", \"127.0.0.1:9090\", \"0.0.0.0:9090\"]\n[admin]\nlisten = \"127.0.0.1:9090\"",
         &[
-            "10:11: `listen`: \":8080\" is not an IP address and a port, such as \"0.0.0.0:8080\" or \"[::]:8080\"",
+            "10:11: `listen`: \":8080\" is not an IP address and a port, such as \"0.0.0.0:8080\" or \"[::]:8080\", and not a Unix socket, such as \"unix:/run/oncegate.sock\"",
             "10:38: `listen` names 0.0.0.0:9090 twice",
             "12:10: the admin listener on 127.0.0.1:9090 takes an address of [server] `listen`",
         ],
@@ -258,7 +257,7 @@ fn upstreams_are_checked() {
         "[[upstream]]\nname = \"api\"\nurl = \"10.0.0.1:80\"\n[[upstream]]\nname = \"a b\"\nurls = [\"http://a\", \"http://a/\", \"http://u:p@a\", \"https://b/?x\", \"http://\", \"http://c:99999\"]\ntimeout = \"0s\"",
         &[
             "10:8: another [[upstream]] is named \"api\" already",
-            "11:7: `url` must start with http:// or https://",
+            "11:7: `url` must start with http://, https:// or unix:",
             "13:8: `name` must be 1 to 64 of the characters a-z, A-Z, 0-9, \"-\", \"_\" and \".\"",
             "14:21: `urls` names the same address twice",
             "14:34: `urls` may not hold a user name or password; send credentials as headers",
@@ -272,8 +271,8 @@ fn upstreams_are_checked() {
         "[[upstream]]\nname = \"b\"\nurl = \"http://a\"\nurls = [\"http://b\"]\nca = \"ca.pem\"\nclient_cert = { cert = \"c.pem\" }",
         &[
             "11:7: `url` and `urls` are both given; keep one of them",
-            "13:6: `ca` has no use: every url of this upstream is http://",
-            "14:15: `client_cert` has no use: every url of this upstream is http://",
+            "13:6: `ca` has no use: no url of this upstream is https://",
+            "14:15: `client_cert` has no use: no url of this upstream is https://",
             "14:15: `client_cert` needs `key`, a PEM file",
         ],
     );
@@ -460,4 +459,18 @@ fn any_bytes_are_read_to_an_end() {
             lines.iter().enumerate().filter(|(at, _)| *at != out).map(|(_, line)| *line).collect();
         let _ = read(&rest.join("\n"));
     }
+}
+
+#[test]
+fn the_listeners_tls_and_peers_are_checked() {
+    check(
+        "[server]\ntls = { cert = \"a\", client_auth = \"optional\" }\nproxy_protocol = [\"10.0.0.1/8\"]\nlisten = [\"unix:\", \"unix:a\", \"unix:a\"]",
+        &[
+            "10:7: `tls` needs `key`, a PEM file",
+            "10:35: `client_auth` has no use without `client_ca`, the PEM file of the authorities that sign the certificates of clients",
+            "11:19: `proxy_protocol`: `10.0.0.1/8` has bits set beyond its first 8; write the first address of the network, or leave out `/8` for a single address",
+            "12:11: `listen`: \"unix:\" names no file; write the path of a Unix socket, such as \"unix:/run/oncegate.sock\"",
+            "12:30: `listen` names unix:a twice",
+        ],
+    );
 }

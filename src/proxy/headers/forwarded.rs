@@ -19,13 +19,14 @@ pub(super) fn is_claim(name: &HeaderName) -> bool {
 
 /// The gateway's element of `Forwarded` (RFC 7239).
 pub(super) fn element(
-    client: IpAddr,
+    client: Option<IpAddr>,
     scheme: &str,
     host: Option<&HeaderValue>,
 ) -> Option<HeaderValue> {
-    let mut text = match client.to_canonical() {
-        IpAddr::V4(address) => format!("for={address};proto={scheme}"),
-        IpAddr::V6(address) => format!("for=\"[{address}]\";proto={scheme}"),
+    let mut text = match client.map(|client| client.to_canonical()) {
+        Some(IpAddr::V4(address)) => format!("for={address};proto={scheme}"),
+        Some(IpAddr::V6(address)) => format!("for=\"[{address}]\";proto={scheme}"),
+        None => format!("for=unknown;proto={scheme}"),
     };
     // A host was checked with the head and contains nothing to escape.
     if let Some(host) = host.and_then(|host| host.to_str().ok()) {

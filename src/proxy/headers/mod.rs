@@ -55,8 +55,6 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) client: ClientAddress,
     /// The version of the client's message.
     pub(crate) version: Version,
-    /// True for an encrypted client connection.
-    pub(crate) secure: bool,
     /// The `X-Request-Id` of a request without one.
     pub(crate) request_id: Uuid,
     /// Key headers to be removed, unless the route forwards keys.
@@ -87,9 +85,10 @@ pub(crate) fn upstream_headers(client: HeaderMap, forwarding: &Forwarding<'_>) -
         is_hop_by_hop(name) || *name == PROXY || (!is_trusted && forwarded::is_claim(name))
     });
     headers.reserve(MOST_ADDED);
-    extend(&mut headers, X_FORWARDED_FOR, seen.forwarded_for, address(forwarding.client.ip));
+    let client = forwarding.client.ip.and_then(address);
+    extend(&mut headers, X_FORWARDED_FOR, seen.forwarded_for, client);
     extend(&mut headers, VIA, seen.via, Some(via(forwarding.version)));
-    let scheme = if forwarding.secure { "https" } else { "http" };
+    let scheme = if forwarding.client.is_secure { "https" } else { "http" };
     let host = headers.iter().next().filter(|(name, _)| **name == HOST);
     let host = host.map(|(_, host)| host.clone());
     if is_trusted {

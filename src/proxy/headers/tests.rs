@@ -135,14 +135,13 @@ fn connection_cannot_nominate_what_the_backend_must_see() {
 }
 
 pub(super) fn from(ip: IpAddr) -> ClientAddress {
-    ClientAddress { ip, is_trusted: false }
+    ClientAddress { ip: Some(ip), is_trusted: false, is_secure: false }
 }
 
 pub(super) fn forwarding() -> Forwarding<'static> {
     Forwarding {
         client: from(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7))),
         version: Version::HTTP_11,
-        secure: false,
         request_id: Uuid::from_u128(7),
         hidden: &[],
         keyed: false,

@@ -21,8 +21,8 @@ const CLAIMS: [(&str, &str); 10] = [
 
 #[test]
 fn forwarding_headers_of_a_client_are_not_believed() {
-    let client = from("::ffff:192.0.2.7".parse().unwrap());
-    let forwarding = Forwarding { client, version: Version::HTTP_10, secure: true, ..forwarding() };
+    let client = ClientAddress { is_secure: true, ..from("::ffff:192.0.2.7".parse().unwrap()) };
+    let forwarding = Forwarding { client, version: Version::HTTP_10, ..forwarding() };
     let sent = upstream_headers(map(&CLAIMS), &forwarding);
     assert_eq!(
         lines(&sent),
@@ -39,7 +39,11 @@ fn forwarding_headers_of_a_client_are_not_believed() {
 
 #[test]
 fn forwarding_headers_of_a_trusted_proxy_are_kept_and_extended() {
-    let client = ClientAddress { ip: "2001:db8::7".parse().unwrap(), is_trusted: true };
+    let client = ClientAddress {
+        ip: Some("2001:db8::7".parse().unwrap()),
+        is_trusted: true,
+        is_secure: false,
+    };
     let sent = upstream_headers(map(&CLAIMS), &Forwarding { client, ..forwarding() });
     assert_eq!(
         lines(&sent),
@@ -56,7 +60,11 @@ fn forwarding_headers_of_a_trusted_proxy_are_kept_and_extended() {
         ]
     );
     // What it does not say is said by the gateway.
-    let client = ClientAddress { ip: "192.0.2.7".parse().unwrap(), is_trusted: true };
+    let client = ClientAddress {
+        ip: Some("192.0.2.7".parse().unwrap()),
+        is_trusted: true,
+        is_secure: false,
+    };
     let sent = upstream_headers(map(&CLAIMS[..1]), &Forwarding { client, ..forwarding() });
     assert_eq!(
         lines(&sent),

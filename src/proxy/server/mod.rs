@@ -4,10 +4,11 @@
 mod connection;
 mod timer;
 mod tracker;
+mod transport;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,8 +19,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use self::connection::{ClientStream, SharedTracker, message};
@@ -33,7 +35,8 @@ use super::{exchange, reply};
 use crate::body::Body;
 use crate::net::accept::accept;
 use crate::net::listen::ListenSocket;
-use crate::net::tcp::{SocketWatch, watched};
+use crate::net::stream::SocketStream;
+use crate::net::watched::{SocketWatch, watched};
 use crate::problem::{Dialect, Problem, Slug};
 use crate::shutdown::Shutdown;
 
@@ -49,14 +52,13 @@ pub(crate) fn serve(
 ) {
     let connections = Arc::new(Semaphore::new(gateway.routing().limits.connections));
     for listener in listeners {
-        let (served, until) = (gateway.clone(), shutdown.clone());
-        let refusing = gateway.clone();
+        let (served, refusing, until) = (gateway.clone(), gateway.clone(), shutdown.clone());
         let accepting = accept(
             listener,
             connections.clone(),
             gateway.tasks.clone(),
             move || refusal(&refusing.routing()),
-            move |stream, peer| serve_http1(served, stream, peer, until),
+            move |stream, peer| serve_socket(served, stream, peer, until),
         );
         let mut shutdown = shutdown.clone();
         background.spawn(async move {
@@ -68,8 +70,12 @@ pub(crate) fn serve(
     }
 }
 
-/// The answer to a connection above the limit.
+/// The answer to a connection above the limit. A client that waits for a handshake would not
+/// understand it.
 fn refusal(routing: &Routing) -> Bytes {
+    if routing.tls.is_some() {
+        return Bytes::new();
+    }
     let problem = Problem::new(
         Slug::Overloaded,
         "Too many connections are open. Nothing was sent; please try again shortly.",
@@ -90,72 +96,110 @@ enum ConnectionEnd {
     Reset,
 }
 
-/// Serves one HTTP/1.1 connection until it ends.
-async fn serve_http1(
+/// Serves an accepted connection until it ends.
+async fn serve_socket(
     gateway: Arc<Gateway>,
-    stream: TcpStream,
-    peer: SocketAddr,
+    stream: SocketStream,
+    peer: Option<IpAddr>,
     shutdown: Shutdown,
 ) {
     let _counted = gateway.metrics.connection();
     let routing = gateway.routing();
     let limits = &routing.limits;
-    let (stream, watch) = watched(stream);
+    let (mut stream, watch) = watched(stream);
     let heads = HeadLimits { header: limits.header_timeout, idle: limits.idle_timeout };
     let tracker = SharedTracker::new(RequestTracker::new(heads));
-    let stream = ClientStream::new(stream, tracker.clone(), routing.clone());
-    let peer = Peer::new(peer.ip(), &routing.trusted_proxies);
-    let mut builder = http1::Builder::new();
-    builder
-        // The tracker has the deadlines; hyper's own would also end a connection that idles.
-        .header_read_timeout(None)
-        // A client closing its sending side after its request still gets its answer.
-        .half_close(true)
-        .max_header_size(limits.max_head)
-        .max_buf_size(BUFFER.max(2 * limits.max_head));
-    let service = service_fn(|request| {
-        let has_fragment = tracker.lock().begin(request.body());
-        answer_one(&gateway, &peer, &watch, request, has_fragment)
-    });
-    let mut connection = builder.serve_connection(TokioIo::new(stream), service);
-    let mut signal = shutdown.clone();
-    let mut ending = pin!(signal.wait());
-    let mut failed = pin!(watch.failed());
-    let mut timer = DeadlineTimer::default();
-    let mut listening = false;
-    let mut draining = false;
-    let end = poll_fn(|context| {
-        let mut connection = Pin::new(&mut connection);
-        // Polled once, so that the shutdown wakes this task. A connection is polled several times
-        // per request, and polling the wait again would take a lock each time.
-        if !listening {
-            listening = true;
-            draining = ending.as_mut().poll(context).is_ready();
-            if draining {
+    let deadline = Instant::now() + limits.header_timeout;
+    let announced = &routing.proxy_protocol;
+    let Some(client) = transport::client_of(&mut stream, peer, announced, deadline).await else {
+        return;
+    };
+    let connection = ClientConnection { gateway: &gateway, routing: &routing, watch, tracker };
+    let trusted = &routing.trusted_proxies;
+    match &routing.tls {
+        None => connection.serve_http1(stream, Peer::new(client, trusted, None), shutdown).await,
+        // Boxed, because a handshake's state is large and most of it is not needed later.
+        Some(tls) => {
+            let handshake = transport::secured(tls, stream, deadline, shutdown.clone());
+            let Some((stream, certificate)) = Box::pin(handshake).await else { return };
+            let peer = Peer::new(client, trusted, Some(certificate));
+            Box::pin(connection.serve_http1(stream, peer, shutdown)).await;
+        }
+    }
+}
+
+/// A client's connection.
+struct ClientConnection<'a> {
+    gateway: &'a Arc<Gateway>,
+    /// The snapshot at the begin of the connection.
+    routing: &'a Arc<Routing>,
+    watch: SocketWatch,
+    tracker: SharedTracker,
+}
+
+impl ClientConnection<'_> {
+    /// Serves HTTP/1.1 until the connection ends.
+    async fn serve_http1<S>(self, stream: S, peer: Peer, shutdown: Shutdown)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Self { gateway, routing, watch, tracker } = self;
+        let limits = &routing.limits;
+        let stream = ClientStream::new(stream, tracker.clone(), routing.clone());
+        let mut builder = http1::Builder::new();
+        builder
+            // The tracker has the deadlines; hyper's own would also end a connection that idles.
+            .header_read_timeout(None)
+            // A client closing its sending side after its request still gets its answer.
+            .half_close(true)
+            .max_header_size(limits.max_head)
+            .max_buf_size(BUFFER.max(2 * limits.max_head));
+        let service = service_fn(|request| {
+            let has_fragment = tracker.lock().begin(request.body());
+            answer_one(gateway, &peer, &watch, request, has_fragment)
+        });
+        let mut connection = builder.serve_connection(TokioIo::new(stream), service);
+        let mut signal = shutdown.clone();
+        let mut ending = pin!(signal.wait());
+        let mut failed = pin!(watch.failed());
+        let mut timer = DeadlineTimer::default();
+        let mut listening = false;
+        let mut draining = false;
+        let end = poll_fn(|context| {
+            let mut connection = Pin::new(&mut connection);
+            // Polled once, so that the shutdown wakes this task. A connection is polled several
+            // times per request, and polling the wait again would take a lock each time.
+            if !listening {
+                listening = true;
+                draining = ending.as_mut().poll(context).is_ready();
+                if draining {
+                    connection.as_mut().graceful_shutdown();
+                }
+            } else if !draining && shutdown.changed() {
+                draining = true;
                 connection.as_mut().graceful_shutdown();
             }
-        } else if !draining && shutdown.changed() {
-            draining = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        match connection.poll(context) {
-            Poll::Ready(Ok(())) => return Poll::Ready(ConnectionEnd::Closed),
-            Poll::Ready(Err(error)) => return Poll::Ready(ConnectionEnd::Broken(error)),
-            Poll::Pending => {}
-        }
-        if failed.as_mut().poll(context).is_ready() {
-            return Poll::Ready(ConnectionEnd::Reset);
-        }
-        poll_deadline(&tracker, &mut timer, context)
-    })
-    .await;
-    match end {
-        ConnectionEnd::Closed => watch.reset_on_close(false),
-        ConnectionEnd::Broken(error) => tracing::debug!(%error, "a client connection ended early"),
-        ConnectionEnd::Reset => tracing::debug!("a client reset its connection"),
-        ConnectionEnd::Late => {
-            watch.reset_on_close(false);
-            connection.into_parts().io.into_inner().answer_late_head().await;
+            match connection.poll(context) {
+                Poll::Ready(Ok(())) => return Poll::Ready(ConnectionEnd::Closed),
+                Poll::Ready(Err(error)) => return Poll::Ready(ConnectionEnd::Broken(error)),
+                Poll::Pending => {}
+            }
+            if failed.as_mut().poll(context).is_ready() {
+                return Poll::Ready(ConnectionEnd::Reset);
+            }
+            poll_deadline(&tracker, &mut timer, context)
+        })
+        .await;
+        match end {
+            ConnectionEnd::Closed => watch.reset_on_close(false),
+            ConnectionEnd::Broken(error) => {
+                tracing::debug!(%error, "a client connection ended early")
+            }
+            ConnectionEnd::Reset => tracing::debug!("a client reset its connection"),
+            ConnectionEnd::Late => {
+                watch.reset_on_close(false);
+                connection.into_parts().io.into_inner().answer_late_head().await;
+            }
         }
     }
 }

@@ -119,7 +119,7 @@ pub(super) fn dead_url() -> String {
 pub(super) fn config(urls: &[String]) -> config::UpstreamConfig {
     config::UpstreamConfig {
         name: "test".to_owned(),
-        urls: urls.iter().map(|url| url.parse().unwrap()).collect(),
+        urls: urls.iter().map(|url| config::BackendUrl::Http(url.parse().unwrap())).collect(),
         connect_timeout: Duration::from_secs(10),
         timeout: Duration::from_secs(10),
         keep_alive: Duration::from_secs(60),

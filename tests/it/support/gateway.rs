@@ -327,7 +327,9 @@ impl Gateway {
                 Ok(line) => {
                     let address = |text: &str| text.parse().expect("an address");
                     if let Some(text) = line.strip_prefix("oncegate: listening on ") {
-                        self.addr = address(text);
+                        if !text.starts_with("unix:") {
+                            self.addr = address(text);
+                        }
                     } else if let Some(text) = line.strip_prefix("oncegate: admin on ") {
                         self.admin = address(text);
                     } else if line == "oncegate: ready" {

@@ -5,6 +5,7 @@
 //! line printed, a gate opened), and every wait has an end.
 
 pub(crate) mod backend;
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod desk;
 pub(crate) mod gateway;

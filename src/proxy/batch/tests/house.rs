@@ -172,8 +172,8 @@ impl House {
         let config = config::parse(&text, "t.toml", &|_| None).unwrap_or_else(|it| panic!("{it}"));
         let tasks = TaskTracker::default();
         let gateway = Gateway::new(&config, store.clone(), tasks.clone(), Metrics::new()).unwrap();
-        let listener = ListenSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let addr = listener.address();
+        let listener = ListenSocket::bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let addr = listener.tcp_address().unwrap();
         let (trigger, shutdown) = shutdown::channel();
         proxy::serve(&gateway, vec![listener], &tasks, &shutdown);
         Self { addr, gateway, store, backend, calls, tasks, trigger, dir }
