@@ -13,7 +13,8 @@
 //! - `gateway`: starting all of it and ending it.
 //! - [`cli`] and [`commands`]: what may be typed and what it does.
 //! - leaves: [`body`], [`clock`], [`failpoint`], `ip_network`, [`json`], `listen_address`,
-//!   `machine`, `net`, [`nonce`], [`observe`], `percent`, [`problem`], [`shutdown`], [`template`].
+//!   `machine`, [`matcher`], `net`, [`nonce`], [`observe`], `percent`, [`problem`], [`shutdown`],
+//!   [`template`].
 
 pub mod admin;
 pub mod body;
@@ -30,6 +31,7 @@ pub mod items;
 pub mod json;
 pub(crate) mod listen_address;
 pub(crate) mod machine;
+pub mod matcher;
 pub(crate) mod net;
 pub mod nonce;
 pub mod observe;

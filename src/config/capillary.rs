@@ -2,12 +2,12 @@
 //! of the guide.
 
 use crate::idempotency::fingerprint::RuleId;
-use crate::idempotency::outcome::StatusPattern;
 use crate::items::rules::{
-    IssuedRules, ItemRules, MAX_ITEMS, MAX_QUANTITY, MatchBy, Matcher, MemberTest, QuantityView,
-    Refusal, RenderRules, ResponseRules, Template, TemplateMember,
+    IssuedRules, ItemRules, MAX_ITEMS, MAX_QUANTITY, MatchBy, QuantityView, Refusal, RenderRules,
+    ResponseRules, Template, TemplateMember,
 };
 use crate::json::Pointer;
+use crate::matcher::{Matcher, StatusPattern, ValueTest};
 
 /// Everything under `[route.items]`.
 pub(super) fn rules() -> ItemRules {
@@ -25,7 +25,7 @@ pub(super) fn rules() -> ItemRules {
         ),
         shared: Some(["/mobile", "/email", "/externalId", "/brand"].map(at).to_vec()),
         serialize_by: ["/mobile", "/email", "/externalId"].map(at).to_vec(),
-        indivisible: Some(equals("/indivisible", &["true"])),
+        indivisible: vec![equals("/indivisible", &["true"])],
         view: QuantityView::Cumulative,
         response: response(),
         render: render(),
@@ -47,7 +47,7 @@ fn response() -> ResponseRules {
         issued: IssuedRules {
             count: Some(at("/quantity")),
             arrays: ["/intouch", "/vendor", "/promotions"].map(at).to_vec(),
-            all: None,
+            all: Vec::new(),
         },
         requested: Some(at("/requestedQuantity")),
         append: ["/intouch", "/vendor", "/promotions", "/pointsReferenceIds"].map(at).to_vec(),
@@ -55,7 +55,7 @@ fn response() -> ResponseRules {
         // belong to an accepted batch.
         not_issued: vec![
             no_rows(4, equals("/status/success", &["true"])),
-            no_rows(2, Matcher { status: None, member: None, unless: Some(Box::new(denied)) }),
+            no_rows(2, Matcher { unless: vec![denied], ..Matcher::default() }),
         ],
         // 10004: refused because another batch of the customer is running.
         retry: vec![equals("/status/code", &["8003", "8004", "12005", "10004"])],
@@ -92,15 +92,15 @@ fn status(success: bool, code: u16, message: &str) -> TemplateMember {
 
 fn equals(pointer: &str, texts: &[&str]) -> Matcher {
     let texts = texts.iter().map(|text| (*text).to_owned()).collect();
-    Matcher { status: None, member: Some((at(pointer), MemberTest::OneOf(texts))), unless: None }
+    Matcher::member(at(pointer), ValueTest::OneOf(texts))
 }
 
 /// An answer without rows under a status of `class`, `unless` the second matcher matches.
 fn no_rows(class: u8, unless: Matcher) -> Matcher {
     Matcher {
         status: Some(StatusPattern::Class(class)),
-        member: Some((at("/rewards"), MemberTest::AbsentOrNull)),
-        unless: Some(Box::new(unless)),
+        unless: vec![unless],
+        ..Matcher::member(at("/rewards"), ValueTest::AbsentOrNull)
     }
 }
 

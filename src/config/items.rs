@@ -1,10 +1,11 @@
-//! The tables of a route in items mode, over the presets of its profile. Matchers and templates are
-//! left to `items_parts`, agreement between the keys to `items_consistency`.
+//! The tables of a route in items mode, over the presets of its profile. Templates are left to
+//! `items_parts`, matchers to `matcher`, agreement between the keys to `items_consistency`.
 
 use super::items_consistency as consistency;
-use super::items_parts::{matcher, matchers, render};
+use super::items_parts::render;
+use super::matcher::{MatchScope, matchers};
 use super::model::{Config, ItemsMode, RecordRules, UpstreamConfig};
-use super::outcome::outcome;
+use super::outcome::outcome_of_batches;
 use super::profiles::Profile;
 use super::table::TableReader;
 use super::{capillary, request};
@@ -38,7 +39,7 @@ pub(super) fn mode(
     consistency::no_request_keys(route);
     let duplicates =
         route.table("duplicates", |table| request::duplicates(table, base.duplicates, upstream));
-    let outcome = route.table("outcome", |table| outcome(table, &base.outcome));
+    let outcome = route.table("outcome", |table| outcome_of_batches(table, &base.outcome));
     let (record, tombstone_at) = route.table("record", |table| {
         (request::record(table, preset, config), table.place("tombstone"))
     });
@@ -91,7 +92,7 @@ fn nothing() -> ItemRules {
         same: None,
         shared: None,
         serialize_by: Vec::new(),
-        indivisible: None,
+        indivisible: Vec::new(),
         view: QuantityView::Cumulative,
         response: ResponseRules {
             at: Pointer::root(),
@@ -138,10 +139,7 @@ fn items(table: &TableReader<'_>, profile: Option<&ItemRules>) -> ItemRules {
         same: table.pointers("same").or(preset.same),
         shared: table.pointers("shared").or(preset.shared),
         serialize_by: table.pointers("serialize_by").unwrap_or(preset.serialize_by),
-        indivisible: match table.optional_table("indivisible", |table| matcher(table, false)) {
-            Some(written) => written,
-            None => preset.indivisible,
-        },
+        indivisible: matchers(table, "indivisible", MatchScope::Item).unwrap_or(preset.indivisible),
         view: table.choice("view", preset.view, &views),
         response: table
             .optional_table("response", |table| response(table, preset.response.clone()))
@@ -162,6 +160,7 @@ fn items(table: &TableReader<'_>, profile: Option<&ItemRules>) -> ItemRules {
 }
 
 fn response(table: &TableReader<'_>, preset: ResponseRules) -> ResponseRules {
+    let of_row = |key| matchers(table, key, MatchScope::Row);
     let rules = ResponseRules {
         at: table.pointer("at").unwrap_or(preset.at),
         single: table.flag("single", preset.single),
@@ -169,10 +168,10 @@ fn response(table: &TableReader<'_>, preset: ResponseRules) -> ResponseRules {
         issued: table.optional_table("issued", issued).unwrap_or(preset.issued),
         requested: table.pointer("requested").or(preset.requested),
         append: table.pointers("append").unwrap_or(preset.append),
-        not_issued: matchers(table, "not_issued").unwrap_or(preset.not_issued),
-        retry: matchers(table, "retry").unwrap_or(preset.retry),
-        finals: matchers(table, "final").unwrap_or(preset.finals),
-        unknown: matchers(table, "unknown").unwrap_or(preset.unknown),
+        not_issued: of_row("not_issued").unwrap_or(preset.not_issued),
+        retry: of_row("retry").unwrap_or(preset.retry),
+        finals: of_row("final").unwrap_or(preset.finals),
+        unknown: of_row("unknown").unwrap_or(preset.unknown),
     };
     consistency::response(table, &rules);
     rules
@@ -182,9 +181,9 @@ fn issued(table: &TableReader<'_>) -> IssuedRules {
     let rules = IssuedRules {
         count: table.pointer("count"),
         arrays: table.pointers("arrays").unwrap_or_default(),
-        all: table.optional_table("all", |table| matcher(table, true)).flatten(),
+        all: matchers(table, "all", MatchScope::Row).unwrap_or_default(),
     };
-    if rules.count.is_none() && rules.arrays.is_empty() && rules.all.is_none() {
+    if rules.count.is_none() && rules.arrays.is_empty() && rules.all.is_empty() {
         table.missing(&["count", "arrays", "all"], consistency::NOTHING_COUNTED);
     }
     rules

@@ -64,7 +64,7 @@ pub(super) fn response(table: &TableReader<'_>, rules: &ResponseRules) {
         table.missing(&["match"], what);
     }
     let issued = &rules.issued;
-    let nothing = issued.count.is_none() && issued.arrays.is_empty() && issued.all.is_none();
+    let nothing = issued.count.is_none() && issued.arrays.is_empty() && issued.all.is_empty();
     if nothing && !table.has("issued") {
         table.missing(&["issued"], NOTHING_COUNTED);
     }

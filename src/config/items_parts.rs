@@ -1,72 +1,9 @@
-//! Matchers and templates of `[route.items]`.
+//! Templates of `[route.items]`.
 
 use super::table::{Located, TableReader};
-use super::units::ScalarText;
-use crate::idempotency::outcome::StatusPattern;
-use crate::items::rules::{Matcher, MemberTest, Refusal, RenderRules, Template, TemplateMember};
+use crate::items::rules::{Refusal, RenderRules, Template, TemplateMember};
 use crate::json::Pointer;
-
-/// A matcher, or a list of alternative matchers; `None`: the key is not in the file.
-pub(super) fn matchers(table: &TableReader<'_>, key: &'static str) -> Option<Vec<Matcher>> {
-    let expected = "a matcher such as { pointer = \"/code\", equals = 5 }, or a list of them";
-    let matchers = table.one_or_more_tables(key, expected, |table| matcher(table, true))?;
-    Some(matchers.into_iter().flatten().collect())
-}
-
-/// `{ status = 402, pointer = "/error/code", equals = "…", unless = { … } }`; `of_answer`: the
-/// matcher's values came with a status.
-pub(super) fn matcher(table: &TableReader<'_>, of_answer: bool) -> Option<Matcher> {
-    let status = table.optional::<StatusPattern>("status");
-    if let Some(status) = status.as_ref().filter(|_| !of_answer) {
-        table.wrong(status, "`status` has no use here: a request has none");
-    }
-    let pointer = table.pointer("pointer");
-    let test = test(table);
-    let unless = table.optional_table("unless", |table| matcher(table, of_answer)).flatten();
-    let tests = ["equals", "one_of", "absent_or_null"];
-    let member = match (table.has("pointer"), tests.iter().filter(|key| table.has(key)).count()) {
-        (true, 1) => pointer.zip(test),
-        // "not" is written as a matcher with `unless` alone.
-        (false, 0) if table.has("status") || table.has("unless") => None,
-        (false, 0) => {
-            let what = "a matcher needs a `status`, or a `pointer` with `equals`, `one_of` or \
-                        `absent_or_null`";
-            table.missing(&["pointer"], what);
-            return None;
-        }
-        (true, 0) | (false, 1) => {
-            let what = "a matcher's `pointer` goes with one of `equals`, `one_of` and \
-                        `absent_or_null`";
-            table.missing(&["pointer", "equals", "one_of", "absent_or_null"], what);
-            return None;
-        }
-        (_, _) => {
-            let what = "`equals`, `one_of` and `absent_or_null` exclude each other; keep one of \
-                        them";
-            table.wrong_at(&[], what);
-            return None;
-        }
-    };
-    Some(Matcher {
-        status: status.map(|status| status.value),
-        member,
-        unless: unless.map(Box::new),
-    })
-}
-
-fn test(table: &TableReader<'_>) -> Option<MemberTest> {
-    let equals = table.optional::<ScalarText>("equals").map(|text| vec![text.value.0]);
-    let one_of = table.list::<ScalarText>("one_of");
-    if one_of.as_ref().is_some_and(Vec::is_empty) {
-        table.missing(&["one_of"], "`one_of` is empty, so that nothing could ever match");
-    }
-    let absent = table.optional::<bool>("absent_or_null");
-    if let Some(flag) = absent.as_ref().filter(|flag| !flag.value) {
-        table.wrong(flag, "`absent_or_null` can only be true; leave it out instead");
-    }
-    let one_of = one_of.map(|texts| texts.into_iter().map(|text| text.value.0).collect());
-    equals.or(one_of).map(MemberTest::OneOf).or(absent.map(|_| MemberTest::AbsentOrNull))
-}
+use crate::matcher::StatusPattern;
 
 /// `[route.items.render]`
 pub(super) fn render(table: &TableReader<'_>, preset: RenderRules) -> RenderRules {

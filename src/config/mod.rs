@@ -21,6 +21,7 @@ mod json_members;
 mod listener;
 mod load;
 mod log;
+mod matcher;
 mod model;
 mod outcome;
 pub mod paths;
@@ -31,6 +32,7 @@ mod server;
 mod shown;
 mod stores;
 mod table;
+mod table_lists;
 #[cfg(test)]
 mod tests;
 pub mod units;

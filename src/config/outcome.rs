@@ -1,45 +1,122 @@
-//! `[route.outcome]`: the meaning of a backend's statuses.
+//! `[route.outcome]`: the meaning of a backend's answers.
 
-use super::table::TableReader;
-use crate::idempotency::outcome::{OutcomeRules, StatusPattern, Verdict};
+use super::matcher::{MatchScope, matcher};
+use super::table::{Located, TableReader};
+use super::table_lists::ListElement;
+use crate::idempotency::outcome::{OutcomeRules, Verdict};
+use crate::matcher::{Matcher, StatusPattern};
 
-/// The rules of a route. A list left out keeps the preset, except for entries of written lists.
+/// The lists of entries.
+const LISTS: [(&str, Verdict); 3] =
+    [("final", Verdict::Final), ("retry", Verdict::Released), ("unknown", Verdict::Unknown)];
+
+/// The entries read so far.
+#[derive(Default)]
+struct Entries {
+    statuses: Vec<(StatusPattern, Verdict)>,
+    matchers: Vec<(Matcher, Verdict)>,
+}
+
+/// The rules of a route in request mode. A list left out keeps the preset, except for entries of
+/// written lists.
 pub(super) fn outcome(table: &TableReader<'_>, preset: &OutcomeRules) -> OutcomeRules {
-    let lists =
-        [("final", Verdict::Final), ("retry", Verdict::Released), ("unknown", Verdict::Unknown)];
-    let mut entries: Vec<(StatusPattern, Verdict)> = Vec::new();
-    for (key, verdict) in lists {
-        for status in table.list::<StatusPattern>(key).into_iter().flatten() {
-            let pattern = status.value;
-            let success = match pattern {
-                StatusPattern::Exact(status) => status < 300,
-                StatusPattern::Class(digit) => digit == 2,
-            };
-            let elsewhere =
-                entries.iter().any(|(other, meaning)| *other == pattern && *meaning != verdict);
-            if success && verdict == Verdict::Released {
-                let what = format!(
-                    "`retry` names {pattern}, but a client that saw a success must never run again"
-                );
-                table.wrong(&status, what);
-            } else if elsewhere {
-                let what = format!("`{key}` names {pattern}, which stands in another list already");
-                table.wrong(&status, what);
-            } else {
-                entries.push((pattern, verdict));
+    let mut entries = Entries::default();
+    for (key, verdict) in LISTS {
+        let list = table.mixed_list(key, |table| matcher(table, MatchScope::Answer));
+        for element in list.into_iter().flatten() {
+            match element {
+                ListElement::Plain(status) => entries.add_status(table, &status, verdict),
+                ListElement::Table(matcher) => entries.add_matcher(table, matcher, verdict),
             }
         }
     }
+    finished(table, preset, entries)
+}
+
+/// The rules of a route in items mode, which decide about answers without rows by the status alone.
+pub(super) fn outcome_of_batches(table: &TableReader<'_>, preset: &OutcomeRules) -> OutcomeRules {
+    let mut entries = Entries::default();
+    for (key, verdict) in LISTS {
+        let list = table.mixed_list(key, |table| matcher(table, MatchScope::Answer));
+        for element in list.into_iter().flatten() {
+            match element {
+                ListElement::Plain(status) => entries.add_status(table, &status, verdict),
+                ListElement::Table(matcher) => {
+                    let what = format!(
+                        "with mode = \"items\" `{key}` takes statuses only; what a body says \
+                         belongs to `retry`, `final`, `unknown` and `not_issued` of \
+                         [route.items.response]"
+                    );
+                    table.wrong(&matcher, what);
+                }
+            }
+        }
+    }
+    finished(table, preset, entries)
+}
+
+impl Entries {
+    fn add_status(
+        &mut self,
+        table: &TableReader<'_>,
+        status: &Located<StatusPattern>,
+        verdict: Verdict,
+    ) {
+        let (key, pattern) = (status.key, status.value);
+        let is_other =
+            |(other, meaning): &(StatusPattern, Verdict)| *other == pattern && *meaning != verdict;
+        if pattern.is_success() && verdict == Verdict::Released {
+            let what = format!(
+                "`retry` names {pattern}, but a client that saw a success must never run again"
+            );
+            table.wrong(status, what);
+        } else if self.statuses.iter().any(is_other) {
+            let what = format!("`{key}` names {pattern}, which stands in another list already");
+            table.wrong(status, what);
+        } else {
+            self.statuses.push((pattern, verdict));
+        }
+    }
+
+    fn add_matcher(
+        &mut self,
+        table: &TableReader<'_>,
+        matcher: Located<Matcher>,
+        verdict: Verdict,
+    ) {
+        let key = matcher.key;
+        let is_success = matcher.value.status.is_some_and(StatusPattern::is_success);
+        let is_other =
+            |(other, meaning): &(Matcher, Verdict)| *other == matcher.value && *meaning != verdict;
+        if verdict == Verdict::Released && is_success && matcher.value.is_status_only() {
+            let what = "`retry` names a success without saying what else the answer holds, but a \
+                        client that saw a success must never run again";
+            table.wrong(&matcher, what);
+        } else if self.matchers.iter().any(is_other) {
+            let what = format!("`{key}` has a matcher that stands in another list already");
+            table.wrong(&matcher, what);
+        } else {
+            self.matchers.push((matcher.value, verdict));
+        }
+    }
+}
+
+/// The rules with the entries of the preset's lists that are not written.
+fn finished(table: &TableReader<'_>, preset: &OutcomeRules, entries: Entries) -> OutcomeRules {
+    let Entries { mut statuses, matchers } = entries;
     let policies = [("hold", Some(())), ("probe", None), ("resend", None)];
     table.choice("on_unknown", (), &policies);
     for (pattern, verdict) in preset.entries() {
-        let replaced = lists.iter().any(|(key, of)| of == verdict && table.has(key));
-        if !replaced && entries.iter().all(|(other, _)| other != pattern) {
-            entries.push((*pattern, *verdict));
+        let replaced = LISTS.iter().any(|(key, of)| of == verdict && table.has(key));
+        if !replaced && statuses.iter().all(|(other, _)| other != pattern) {
+            statuses.push((*pattern, *verdict));
         }
     }
-    if !entries.iter().any(|(_, verdict)| *verdict == Verdict::Final) {
-        table.missing(&["final"], "no status is final, so that no answer could ever be replayed");
+    let is_final = |verdict: &Verdict| *verdict == Verdict::Final;
+    let finals = statuses.iter().any(|(_, verdict)| is_final(verdict))
+        || matchers.iter().any(|(_, verdict)| is_final(verdict));
+    if !finals {
+        table.missing(&["final"], "no answer is final, so that none could ever be replayed");
     }
-    OutcomeRules::new(entries).unwrap_or_default()
+    OutcomeRules::new(statuses).unwrap_or_default().with_matchers(matchers)
 }

@@ -9,9 +9,10 @@ use super::defaults;
 use super::model::{DuplicateRules, RecordRules, RequestMode};
 use crate::idempotency::fingerprint::{BodyCompare, FingerprintRules, Select};
 use crate::idempotency::key::{KeyRules, KeySource, Scope, Syntax};
-use crate::idempotency::outcome::{OutcomeRules, StatusPattern, Verdict};
+use crate::idempotency::outcome::{OutcomeRules, Verdict};
 use crate::idempotency::retention::{Keep, Retention};
 use crate::json::Pointer;
+use crate::matcher::StatusPattern;
 use crate::problem::Dialect;
 
 /// The published contract followed by a route.

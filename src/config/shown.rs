@@ -141,14 +141,16 @@ pub(super) fn outcome<S: Serializer>(rules: &OutcomeRules, to: S) -> Result<S::O
 }
 
 pub(super) fn outcome_json(rules: &OutcomeRules) -> Value {
-    let statuses = |verdict| -> Vec<String> {
-        let entries = rules.entries().iter().filter(|(_, meaning)| *meaning == verdict);
-        entries.map(|(pattern, _)| pattern.to_string()).collect()
+    let entries = |verdict| -> Vec<Value> {
+        let statuses = rules.entries().iter().filter(|(_, meaning)| *meaning == verdict);
+        let matchers = rules.matchers().iter().filter(|(_, meaning)| *meaning == verdict);
+        let statuses = statuses.map(|(pattern, _)| json!(pattern.to_string()));
+        statuses.chain(matchers.map(|(matcher, _)| json!(matcher))).collect()
     };
     json!({
-        "final": statuses(Verdict::Final),
-        "retry": statuses(Verdict::Released),
-        "unknown": statuses(Verdict::Unknown),
+        "final": entries(Verdict::Final),
+        "retry": entries(Verdict::Released),
+        "unknown": entries(Verdict::Unknown),
         "on_unknown": "hold",
     })
 }

@@ -110,7 +110,7 @@ impl<'d> TableReader<'d> {
         }
     }
 
-    fn read<T>(self, read: impl FnOnce(&Self) -> T) -> T {
+    pub(super) fn read<T>(self, read: impl FnOnce(&Self) -> T) -> T {
         let value = read(&self);
         self.finish();
         value
@@ -262,7 +262,11 @@ impl<'d> TableReader<'d> {
         self.optional(key)
     }
 
-    fn scalar<T: Scalar>(&self, key: &'static str, node: &TomlNode) -> Option<Located<T>> {
+    pub(super) fn scalar<T: Scalar>(
+        &self,
+        key: &'static str,
+        node: &TomlNode,
+    ) -> Option<Located<T>> {
         let read = match &node.value {
             TomlValue::Text(text) => Some(T::from_text(text)),
             TomlValue::Integer(number) => T::from_integer(*number),
@@ -305,7 +309,12 @@ impl<'d> TableReader<'d> {
         self.list(key)
     }
 
-    fn child(&self, key: &'static str, repeated: bool, node: &'d TomlNode) -> Option<Self> {
+    pub(super) fn child(
+        &self,
+        key: &'static str,
+        repeated: bool,
+        node: &'d TomlNode,
+    ) -> Option<Self> {
         let TomlValue::Table(members) = &node.value else {
             self.other_kind(key, node, "a table");
             return None;
@@ -313,12 +322,12 @@ impl<'d> TableReader<'d> {
         Some(Self::new(self.reading, self.path_of(key), repeated, Some(node.at), members))
     }
 
-    fn absent_child(&self, key: &'static str, repeated: bool) -> Self {
+    pub(super) fn absent_child(&self, key: &'static str, repeated: bool) -> Self {
         Self::new(self.reading, self.path_of(key), repeated, self.at, &[])
     }
 
     /// True if an absent table is to be read for its keys; a table inside its like has no new keys.
-    fn catalogs(&self, key: &str) -> bool {
+    pub(super) fn catalogs(&self, key: &str) -> bool {
         self.reading.catalog.is_some() && !self.path.ends_with(key)
     }
 
@@ -356,31 +365,6 @@ impl<'d> TableReader<'d> {
             Some(node) => self.other_kind(key, node, "a list: [ … ]"),
             None if self.catalogs(key) => self.absent_child(key, true).read(&mut read),
             None => {}
-        }
-    }
-
-    /// A table, or a list of tables; `None`: the key is not in the file.
-    pub(super) fn one_or_more_tables<T>(
-        &self,
-        key: &'static str,
-        expected: &str,
-        mut read: impl FnMut(&Self) -> T,
-    ) -> Option<Vec<T>> {
-        match self.node(key) {
-            Some(TomlNode { value: TomlValue::List(elements), .. }) => {
-                let children = elements.iter().filter_map(|node| self.child(key, false, node));
-                Some(children.map(|child| child.read(&mut read)).collect())
-            }
-            Some(node @ TomlNode { value: TomlValue::Table(_), .. }) => {
-                let child = self.child(key, false, node)?;
-                Some(vec![child.read(&mut read)])
-            }
-            Some(node) => {
-                self.other_kind(key, node, expected);
-                None
-            }
-            None if self.catalogs(key) => Some(vec![self.absent_child(key, false).read(&mut read)]),
-            None => None,
         }
     }
 }

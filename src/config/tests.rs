@@ -3,6 +3,7 @@
 mod batches;
 mod defaults;
 mod examples;
+mod matchers;
 mod mistakes;
 mod pointers;
 mod stores;

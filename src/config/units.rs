@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::idempotency::outcome::StatusPattern;
 use crate::idempotency::retention::Keep;
+use crate::matcher::StatusPattern;
 
 /// A kind of value that a key may have.
 pub(super) trait Scalar: Sized {

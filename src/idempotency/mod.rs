@@ -2,7 +2,7 @@
 //! about a new request with an existing record, and the verdict on a backend's answer.
 //!
 //! The module is pure: no I/O, no clock (time is an argument), no async, and no name from the
-//! rest of the crate except the leaves `clock` and `json`. Stores keep the returned records; the
+//! rest of the crate except the leaves `clock`, `json` and `matcher`. Stores keep the returned records; the
 //! proxy acts on the decisions.
 
 pub mod decision;

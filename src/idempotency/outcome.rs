@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::matcher::{MatchBody, MatchInput, Matcher, StatusPattern, Truth};
+
 /// The meaning of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -58,28 +60,51 @@ impl fmt::Display for UnknownReason {
     }
 }
 
-/// The statuses named by an entry of `[route.outcome]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StatusPattern {
-    /// A single status, 100 to 599; more specific than a class.
-    Exact(u16),
-    /// A class, the first digit of `"2xx"`: 1 to 5.
-    Class(u8),
-}
-
-impl fmt::Display for StatusPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(status) => write!(f, "{status}"),
-            Self::Class(digit) => write!(f, "{digit}xx"),
-        }
-    }
-}
-
-/// The mapping from status to verdict.
+/// The mapping from an answer to its verdict.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OutcomeRules {
     entries: Vec<(StatusPattern, Verdict)>,
+    matchers: Vec<(Matcher, Verdict)>,
+}
+
+/// A verdict and the entry that led to the verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judgement<'r> {
+    /// The meaning of the answer.
+    pub verdict: Verdict,
+    /// The entry.
+    pub basis: JudgementBasis<'r>,
+}
+
+/// The entry that led to a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JudgementBasis<'r> {
+    /// A matcher.
+    Matcher(&'r Matcher),
+    /// Two matchers of different lists: the outcome is unknown.
+    Contradiction(&'r Matcher, &'r Matcher),
+    /// A matcher that has to see a body too large to look at: the outcome is unknown.
+    Unseen(&'r Matcher),
+    /// A status, or a class of statuses.
+    Status(StatusPattern),
+    /// No entry: the outcome is unknown.
+    Unlisted,
+}
+
+impl fmt::Display for JudgementBasis<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Matcher(matcher) => write!(f, "the answer matches {matcher}"),
+            Self::Contradiction(one, other) => {
+                write!(f, "the answer matches {one} and {other}, which contradict each other")
+            }
+            Self::Unseen(matcher) => {
+                write!(f, "the answer is too large to be compared with {matcher}")
+            }
+            Self::Status(pattern) => write!(f, "the status is {pattern}"),
+            Self::Unlisted => f.write_str("no entry names the status"),
+        }
+    }
 }
 
 /// An entry with two verdicts.
@@ -100,21 +125,71 @@ impl OutcomeRules {
                 return Err(OutcomeConflict(*pattern));
             }
         }
-        Ok(Self { entries })
+        Ok(Self { entries, matchers: Vec::new() })
     }
 
-    /// The verdict on a complete answer: the entry of the exact status, else of its class. Status
-    /// 101 is always unknown, because the backend left HTTP.
+    /// The rules with these matchers, each more specific than any status.
+    #[must_use]
+    pub fn with_matchers(self, matchers: Vec<(Matcher, Verdict)>) -> Self {
+        Self { matchers, ..self }
+    }
+
+    /// The verdict on a complete answer by its status alone.
     pub fn verdict(&self, status: u16) -> Verdict {
+        self.by_status(status).verdict
+    }
+
+    /// The judgement of a complete answer: by the matcher that holds, else by the status. Matchers
+    /// of two lists contradict each other, so that the outcome is unknown.
+    pub fn judge(&self, answer: &MatchInput<'_, '_>) -> Judgement<'_> {
+        let status = answer.status.unwrap_or_default();
+        let judgement = |verdict, basis| Judgement { verdict, basis };
+        if status < 200 || self.matchers.is_empty() {
+            return self.by_status(status);
+        }
+        let mut found: Option<(&Matcher, Verdict)> = None;
+        let mut unseen = None;
+        for (matcher, verdict) in &self.matchers {
+            match (matcher.truth(answer), found) {
+                (Truth::Yes, Some((first, other))) if other != *verdict => {
+                    let basis = JudgementBasis::Contradiction(first, matcher);
+                    return judgement(Verdict::Unknown, basis);
+                }
+                (Truth::Yes, _) => found = Some((matcher, *verdict)),
+                (Truth::Undecided, _) if matches!(answer.body, MatchBody::Unseen) => {
+                    unseen = Some(matcher);
+                }
+                (Truth::Undecided | Truth::No, _) => {}
+            }
+        }
+        match (found, unseen) {
+            (_, Some(matcher)) => judgement(Verdict::Unknown, JudgementBasis::Unseen(matcher)),
+            (Some((matcher, verdict)), None) => {
+                judgement(verdict, JudgementBasis::Matcher(matcher))
+            }
+            (None, None) => self.by_status(status),
+        }
+    }
+
+    /// The entry of the exact status, else of its class. Status 101 is always unknown, because the
+    /// backend left HTTP.
+    fn by_status(&self, status: u16) -> Judgement<'_> {
+        let unlisted = Judgement { verdict: Verdict::Unknown, basis: JudgementBasis::Unlisted };
         if status < 200 {
-            return Verdict::Unknown;
+            return unlisted;
         }
         let find = |pattern: StatusPattern| {
-            self.entries.iter().find(|(entry, _)| *entry == pattern).map(|(_, verdict)| *verdict)
+            let (_, verdict) = self.entries.iter().find(|(entry, _)| *entry == pattern)?;
+            Some(Judgement { verdict: *verdict, basis: JudgementBasis::Status(pattern) })
         };
         find(StatusPattern::Exact(status))
             .or_else(|| find(StatusPattern::Class(u8::try_from(status / 100).unwrap_or(0))))
-            .unwrap_or(Verdict::Unknown)
+            .unwrap_or(unlisted)
+    }
+
+    /// The matchers, in the order given.
+    pub fn matchers(&self) -> &[(Matcher, Verdict)] {
+        &self.matchers
     }
 
     /// The entries, in the order given.

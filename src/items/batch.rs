@@ -11,6 +11,7 @@ use super::rules::{ItemRules, MatchBy, scalar};
 use crate::idempotency::Fingerprint;
 use crate::idempotency::fingerprint::RuleId;
 use crate::json::{Document, JsonType, ParseError, Value};
+use crate::matcher::{self, MatchInput};
 
 /// Bytes of the longest id.
 pub const MAX_ID: usize = 4096;
@@ -277,7 +278,7 @@ fn read_item<'d, 't>(
         quantity,
         digest,
         verbatim,
-        indivisible: rules.indivisible.as_ref().is_some_and(|matcher| matcher.matches(value, 0)),
+        indivisible: matcher::any(&rules.indivisible, &MatchInput::item(value)),
         span: value.span(),
         quantity_span: quantity_value.map(|value| value.span()),
         raw_id,

@@ -9,13 +9,14 @@ use std::ops::Range;
 use super::batch::{Batch, Item};
 use super::edit::{Edit, edit_value};
 use super::rows::{ItemRow, assign};
-use super::rules::{ItemRules, MatchBy, Matcher, scalar};
+use super::rules::{ItemRules, MatchBy, scalar};
 use super::split::BatchPlan;
 pub use crate::idempotency::ledger::ItemOutcome;
 use crate::idempotency::ledger::{Doubt, OutcomeList};
 use crate::idempotency::outcome::UnknownReason;
-use crate::idempotency::outcome::{OutcomeRules, StatusPattern, Verdict};
+use crate::idempotency::outcome::{OutcomeRules, Verdict};
 use crate::json::{Document, JsonType, Pointer, Value};
+use crate::matcher::{self, MatchInput, Matcher, StatusPattern};
 
 /// Bytes kept of an answer without rows, with each of its items.
 const EVIDENCE: usize = 1024;
@@ -197,7 +198,7 @@ fn refused(
             matches!(root.kind(), JsonType::Object | JsonType::Array)
                 && list.iter().any(|matcher| {
                     (!need_status || matches!(matcher.status, Some(StatusPattern::Exact(_))))
-                        && matcher.matches(root, status)
+                        && matcher.matches(&MatchInput::row(status, root))
                 })
         })
     };
@@ -228,7 +229,7 @@ fn denied(
 fn declared_unknown(rules: &ItemRules, document: Option<&Document<'_>>, status: u16) -> bool {
     document.map(Document::root).is_some_and(|root| {
         matches!(root.kind(), JsonType::Object | JsonType::Array)
-            && rules.response.unknown.iter().any(|matcher| matcher.matches(root, status))
+            && matcher::any(&rules.response.unknown, &MatchInput::row(status, root))
     })
 }
 
@@ -284,7 +285,8 @@ fn issued(
     status: u16,
 ) -> Result<(u64, bool), Doubt> {
     let response = &rules.response;
-    let any = |list: &[Matcher]| list.iter().any(|matcher| matcher.matches(row, status));
+    let input = MatchInput::row(status, row);
+    let any = |list: &[Matcher]| matcher::any(list, &input);
     if row.kind() != JsonType::Object {
         return Err(Doubt::CountMissing);
     }
@@ -310,7 +312,7 @@ fn issued(
         (Some(counted), None) if counted > 0 && denied => return Err(Doubt::Contradicting),
         (Some(units), _) | (None, Some(units)) => units,
         (None, None) => {
-            let all = response.issued.all.as_ref().is_some_and(|all| all.matches(row, status));
+            let all = any(&response.issued.all);
             match (denied, all) {
                 (true, true) => return Err(Doubt::Contradicting),
                 (true, false) => 0,

@@ -1,12 +1,11 @@
 //! The layout and the meaning of the bodies of a batch API (`[route.items]`).
 
-use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
 use crate::idempotency::fingerprint::RuleId;
 pub use crate::idempotency::ledger::Fulfillment;
-use crate::idempotency::outcome::StatusPattern;
 use crate::json::{JsonType, Pointer, Value};
+use crate::matcher::Matcher;
 
 /// The items of the largest batch, unless configured.
 pub const MAX_ITEMS: usize = 1000;
@@ -35,8 +34,8 @@ pub struct ItemRules {
     pub shared: Option<Vec<Pointer>>,
     /// Members of the body that serialize batches: batches with an equal value run one at a time.
     pub serialize_by: Vec<Pointer>,
-    /// Items that are sent whole or not at all.
-    pub indivisible: Option<Matcher>,
+    /// Items that are sent whole or not at all; any of the matchers.
+    pub indivisible: Vec<Matcher>,
     /// The quantities shown in an answer.
     pub view: QuantityView,
     /// `[route.items.response]`
@@ -111,9 +110,9 @@ pub struct IssuedRules {
     pub count: Option<Pointer>,
     /// Arrays with one element for each unit; the lengths are added.
     pub arrays: Vec<Pointer>,
-    /// Matcher of rows that report all sent units as issued, where `count` and `arrays` are
+    /// Matchers of rows that report all sent units as issued, where `count` and `arrays` are
     /// absent.
-    pub all: Option<Matcher>,
+    pub all: Vec<Matcher>,
 }
 
 /// `[route.items.render]`
@@ -174,26 +173,6 @@ impl RenderRules {
     }
 }
 
-/// A condition on a value and the status it came with. Every part is optional; all must hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Matcher {
-    /// The status of the answer.
-    pub status: Option<StatusPattern>,
-    /// A member and its required value.
-    pub member: Option<(Pointer, MemberTest)>,
-    /// A matcher that must not match at the same time.
-    pub unless: Option<Box<Matcher>>,
-}
-
-/// The required value of a member.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MemberTest {
-    /// Absent, or `null`.
-    AbsentOrNull,
-    /// A value of the list, written as a string, a number or a boolean.
-    OneOf(Vec<String>),
-}
-
 impl Serialize for MatchBy {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -204,63 +183,10 @@ impl Serialize for MatchBy {
     }
 }
 
-impl Serialize for Matcher {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        if let Some(status) = &self.status {
-            map.serialize_entry("status", &status.to_string())?;
-        }
-        if let Some((pointer, test)) = &self.member {
-            map.serialize_entry("pointer", pointer)?;
-            match test {
-                MemberTest::AbsentOrNull => map.serialize_entry("absent_or_null", &true)?,
-                MemberTest::OneOf(texts) => map.serialize_entry("one_of", texts)?,
-            }
-        }
-        if let Some(unless) = &self.unless {
-            map.serialize_entry("unless", unless)?;
-        }
-        map.end()
-    }
-}
-
 /// The members of a template as a map from pointers to values.
 fn as_members<S: Serializer>(members: &[TemplateMember], to: S) -> Result<S::Ok, S::Error> {
     let value = |text: &str| serde_json::from_str(text).unwrap_or(serde_json::Value::Null);
     to.collect_map(members.iter().map(|(pointer, text)| (pointer.to_string(), value(text))))
-}
-
-impl Matcher {
-    /// Matches `value` from an answer with `status` (0: not from an answer).
-    pub fn matches(&self, value: Value<'_, '_>, status: u16) -> bool {
-        let by_status = self.status.is_none_or(|pattern| match pattern {
-            StatusPattern::Exact(exact) => exact == status,
-            StatusPattern::Class(digit) => u16::from(digit) == status / 100,
-        });
-        let by_member = self.member.as_ref().is_none_or(|(pointer, test)| match test {
-            MemberTest::AbsentOrNull => absent_or_null(value, pointer),
-            MemberTest::OneOf(texts) => value
-                .find(pointer)
-                .and_then(scalar)
-                .is_some_and(|text| texts.iter().any(|expected| *expected == text)),
-        });
-        by_status
-            && by_member
-            && self.unless.as_ref().is_none_or(|other| !other.matches(value, status))
-    }
-}
-
-/// Reports an absent value or `null` at a pointer. An array without the named member proves
-/// nothing: the member may be in the array's elements.
-fn absent_or_null(mut value: Value<'_, '_>, pointer: &Pointer) -> bool {
-    for token in pointer.tokens() {
-        let Some(child) = value.child(token) else {
-            let index = token.bytes().all(|byte| byte.is_ascii_digit());
-            return value.kind() != JsonType::Array || index;
-        };
-        value = child;
-    }
-    value.kind() == JsonType::Null
 }
 
 /// The text of a string, number or boolean.

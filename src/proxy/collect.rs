@@ -12,7 +12,9 @@ use super::budget::Reservation;
 use super::headers;
 use super::reply;
 use crate::body::{Body, BodyError, Bounded, OwningBody, Resumed, full};
+use crate::idempotency::outcome::{Judgement, OutcomeRules};
 use crate::idempotency::record::StoredResponse;
+use crate::matcher::{HeaderView, MatchBody, MatchInput, ParsedBody};
 use crate::problem::{Disposition, STATUS};
 use crate::upstream::ResponseBody;
 
@@ -90,6 +92,21 @@ pub(crate) async fn collect(
 impl Collected {
     pub(crate) fn status(&self) -> StatusCode {
         self.head.status
+    }
+
+    /// The judgement of the answer by the rules of a route. An answer too large to keep is judged
+    /// by its head.
+    pub(crate) fn judge<'r>(&self, rules: &'r OutcomeRules) -> Judgement<'r> {
+        let (status, headers) = (self.head.status.as_u16(), HeaderView::Map(&self.head.headers));
+        match &self.body {
+            Content::Whole(bytes, _) => {
+                let body = ParsedBody::new(bytes);
+                rules.judge(&MatchInput::answer(status, headers, MatchBody::Whole(&body)))
+            }
+            Content::Streaming(_) => {
+                rules.judge(&MatchInput::answer(status, headers, MatchBody::Unseen))
+            }
+        }
     }
 
     /// Keeps the memory reserved until the first client has the answer.

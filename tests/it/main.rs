@@ -49,6 +49,7 @@ mod logging;
 mod metrics;
 mod names;
 mod new_store;
+mod outcomes;
 mod passthrough;
 mod problems;
 mod records_api;

@@ -423,7 +423,7 @@ fn outcomes_are_checked() {
     );
     check(
         "[route.outcome]\nfinal = []",
-        &["9:1: no status is final, so that no answer could ever be replayed"],
+        &["9:1: no answer is final, so that none could ever be replayed"],
     );
 }
 

@@ -9,14 +9,16 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::fingerprint::{BodyCompare, FingerprintRules, RequestParts, RuleId, Select};
 use super::key::{Format, KeyError, KeyRules, KeySource, Scope, Syntax};
 use super::ledger::ItemOutcome;
-use super::outcome::{OutcomeConflict, OutcomeRules, StatusPattern, UnknownReason, Verdict};
+use super::outcome::{OutcomeConflict, OutcomeRules, UnknownReason, Verdict};
 use super::record::{Expiry, StoredResponse};
 use super::retention::{Keep, Retention};
 use super::*;
 use crate::clock::Timestamp;
 use crate::json::{Document, Pointer};
+use crate::matcher::StatusPattern;
 
 mod names;
+mod outcome;
 mod rules;
 mod settle;
 mod tenants;

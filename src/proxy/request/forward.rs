@@ -214,8 +214,8 @@ async fn answered(
     answer: Collected,
     responder: Responder,
 ) {
-    let status = answer.status();
-    match mode.outcome.verdict(status.as_u16()) {
+    let judgement = answer.judge(&mode.outcome);
+    match judgement.verdict {
         Verdict::Released => {
             let stored = answer.stored();
             Box::pin(claimed.release()).await;
@@ -225,8 +225,8 @@ async fn answered(
             responder.respond(reply, Some(Ok(live)));
         }
         Verdict::Unknown => {
-            let reason = UnknownReason::Status(status.as_u16());
-            Box::pin(lose(claimed, reason, "the backend's status")).await;
+            let reason = UnknownReason::Status(answer.status().as_u16());
+            Box::pin(lose(claimed, reason, &judgement.basis.to_string())).await;
             failpoint::point(Point::AfterCompletion);
             let live = answer.respond(Disposition::Unknown, None);
             responder.respond(Reply::Unknown, Some(Ok(live)));
@@ -267,8 +267,7 @@ async fn settle_late(claimed: &mut Claimed, mode: &RequestMode, end: Option<Send
     match end {
         None | Some(SendOutcome::Lost(..)) => {}
         Some(SendOutcome::NotSent(_)) => claimed.release().await,
-        Some(SendOutcome::Answered(answer)) => match mode.outcome.verdict(answer.status().as_u16())
-        {
+        Some(SendOutcome::Answered(answer)) => match answer.judge(&mode.outcome).verdict {
             Verdict::Unknown => {}
             Verdict::Released => claimed.release().await,
             Verdict::Final => {

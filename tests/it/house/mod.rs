@@ -8,8 +8,9 @@ use source::SourceFile;
 
 /// The parts of the crate that each part may name; see ARCHITECTURE.md.
 const MAY_USE: &[(&str, &[&str])] = &[
-    ("idempotency", &["clock", "json"]),
-    ("items", &["idempotency", "json"]),
+    ("idempotency", &["clock", "json", "matcher"]),
+    ("items", &["idempotency", "json", "matcher"]),
+    ("matcher", &["json"]),
     (
         "store",
         &["clock", "failpoint", "idempotency", "machine", "net", "nonce", "observe", "shutdown"],
@@ -24,6 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "json",
             "listen_address",
             "machine",
+            "matcher",
             "observe",
             "percent",
             "problem",
@@ -61,6 +63,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "items",
             "json",
             "listen_address",
+            "matcher",
             "net",
             "nonce",
             "observe",

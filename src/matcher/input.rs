@@ -1,0 +1,127 @@
+//! A message as matchers see it. The body is parsed when a matcher first needs it, and once.
+
+use std::cell::OnceCell;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::truth::Truth;
+use crate::json::{Document, Pointer, Value};
+
+/// A message: an answer, a row of an answer, or a request.
+#[derive(Debug, Clone, Copy)]
+pub struct MatchInput<'m, 'a> {
+    /// Status of the answer; `None` for a request.
+    pub status: Option<u16>,
+    /// The header lines.
+    pub headers: HeaderView<'m>,
+    /// The body, or the row.
+    pub body: MatchBody<'m, 'a>,
+    /// The array of the answer in which the row stands, when the answer has several.
+    pub array: Option<&'m Pointer>,
+}
+
+/// The header lines of a message.
+#[derive(Debug, Clone, Copy)]
+pub enum HeaderView<'m> {
+    /// The lines of a message on the wire.
+    Map(&'m HeaderMap),
+    /// The lines of a stored answer.
+    Lines(&'m [(HeaderName, HeaderValue)]),
+}
+
+/// The body of a message.
+#[derive(Debug, Clone, Copy)]
+pub enum MatchBody<'m, 'a> {
+    /// A body too large to look at.
+    Unseen,
+    /// The whole body.
+    Whole(&'m ParsedBody<'a>),
+    /// A JSON value: an item of a request, or a row of an answer.
+    Value(Value<'m, 'a>),
+}
+
+/// A body, and its form as JSON once a matcher has asked for a member.
+#[derive(Debug)]
+pub struct ParsedBody<'a> {
+    bytes: &'a [u8],
+    json: OnceCell<Option<Document<'a>>>,
+}
+
+impl<'a> ParsedBody<'a> {
+    /// A body that nobody has looked at.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, json: OnceCell::new() }
+    }
+
+    /// The bytes of the body.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The body as JSON; `None`: the body cannot be read as JSON.
+    pub fn json(&self) -> Option<&Document<'a>> {
+        self.json.get_or_init(|| Document::parse(self.bytes).ok()).as_ref()
+    }
+}
+
+impl<'m, 'a> MatchInput<'m, 'a> {
+    /// An answer.
+    pub fn answer(status: u16, headers: HeaderView<'m>, body: MatchBody<'m, 'a>) -> Self {
+        Self { status: Some(status), headers, body, array: None }
+    }
+
+    /// A row of an answer with this status.
+    pub fn row(status: u16, row: Value<'m, 'a>) -> Self {
+        Self {
+            status: Some(status),
+            headers: HeaderView::Lines(&[]),
+            body: MatchBody::Value(row),
+            array: None,
+        }
+    }
+
+    /// An item of a request.
+    pub fn item(item: Value<'m, 'a>) -> Self {
+        Self {
+            status: None,
+            headers: HeaderView::Lines(&[]),
+            body: MatchBody::Value(item),
+            array: None,
+        }
+    }
+}
+
+impl<'m> HeaderView<'m> {
+    /// The values of a header, in the order of its lines.
+    pub fn all<'n>(
+        self,
+        name: &'n HeaderName,
+    ) -> impl Iterator<Item = &'m HeaderValue> + use<'m, 'n> {
+        let (map, lines) = match self {
+            Self::Map(map) => (Some(map.get_all(name)), &[][..]),
+            Self::Lines(lines) => (None, lines),
+        };
+        let lines = lines.iter().filter(move |(line, _)| line == name).map(|(_, value)| value);
+        map.into_iter().flatten().chain(lines)
+    }
+}
+
+impl<'m, 'a> MatchBody<'m, 'a> {
+    /// The body as a JSON value.
+    pub fn json(self) -> Option<Value<'m, 'a>> {
+        match self {
+            Self::Unseen => None,
+            Self::Whole(body) => body.json().map(Document::root),
+            Self::Value(value) => Some(value),
+        }
+    }
+
+    /// The truth of "the body holds this text".
+    pub(super) fn contains(self, text: &str) -> Truth {
+        match self {
+            Self::Unseen => Truth::Undecided,
+            Self::Whole(body) => String::from_utf8_lossy(body.bytes).contains(text).into(),
+            Self::Value(value) => value.raw().contains(text).into(),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! `[route.outcome]`: the meaning of answers by status, header and body, seen from outside.
+
+use crate::support::{Act, Backend, Request, Setup, answer};
+
+const BODY: &str = r#"{"qr":"rsg:1"}"#;
+
+/// The lists under test: matchers over statuses, exact statuses over classes.
+const LISTS: &str = r#"outcome = { final = ["2xx", "4xx", { status = 500, pointer = "/code", equals = "704" }], retry = [401, 429, { status = "2xx", pointer = "/errors/0/extensions/code", equals = "THROTTLED" }, { status = 503, header = { name = "server", equals = "envoy" } }], unknown = ["5xx", { status = 200, contains = "<html" }, { pointer = "/errors/0/extensions/code", one_of = ["MAYBE", "THROTTLED_MAYBE"] }, { pointer = "/both", equals = true }] }"#;
+
+/// The first answer and the retry of a backend that always answers `act`.
+fn first_and_retry(act: Act) -> ((u16, String, String), (u16, String, String), usize) {
+    let backend = Backend::start();
+    backend.always(act);
+    let gateway = Setup::before(&backend).redeem(LISTS).start();
+    let first = Request::redeem("k", BODY).send(gateway.addr).told();
+    let retry = Request::redeem("k", BODY).send(gateway.addr).told();
+    (first, retry, backend.calls())
+}
+
+fn told(status: u16, disposition: &str, error: &str) -> (u16, String, String) {
+    (status, disposition.to_owned(), error.to_owned())
+}
+
+#[test]
+fn a_matcher_is_more_specific_than_a_status_and_a_status_than_a_class() {
+    let json = |status, body: &str| answer(status, body);
+    let envoy = Act::whole(503, &[("server", "envoy")], b"no healthy upstream");
+    let other = Act::whole(503, &[("server", "nginx")], b"no healthy upstream");
+    let throttled = r#"{"errors":[{"extensions":{"code":"THROTTLED"}}]}"#;
+    let maybe = r#"{"errors":[{"extensions":{"code":"MAYBE"}}]}"#;
+    for (act, first, calls) in [
+        (json(200, r#"{"ok":true}"#), told(200, "executed", ""), 1),
+        (json(404, "{}"), told(404, "executed", ""), 1),
+        (json(429, "{}"), told(429, "not-executed", ""), 2),
+        (json(200, throttled), told(200, "not-executed", ""), 2),
+        (json(200, maybe), told(200, "unknown", ""), 1),
+        (json(500, r#"{"code":704}"#), told(500, "executed", ""), 1),
+        (json(500, r#"{"code":705}"#), told(500, "unknown", ""), 1),
+        (envoy, told(503, "not-executed", ""), 2),
+        (other, told(503, "unknown", ""), 1),
+        (Act::whole(200, &[], b"<html>login</html>"), told(200, "unknown", ""), 1),
+        // A body that cannot be read decides nothing; the status does.
+        (Act::whole(200, &[], b"{\"errors\":["), told(200, "executed", ""), 1),
+        // Two lists that contradict each other prove nothing.
+        (json(500, r#"{"code":"704","both":true}"#), told(500, "unknown", ""), 1),
+    ] {
+        let (seen, retry, sent) = first_and_retry(act.clone());
+        assert_eq!(seen, first, "{act:?}");
+        assert_eq!(sent, calls, "{act:?}");
+        let expected = match first.1.as_str() {
+            "executed" => told(first.0, "replayed", ""),
+            "unknown" => told(409, "unknown", "outcome-unknown"),
+            _ => first,
+        };
+        assert_eq!(retry, expected, "{act:?}");
+    }
+}
+
+#[test]
+fn a_key_whose_answer_asked_for_another_try_is_free_until_it_is_executed() {
+    let backend = Backend::start();
+    backend.script(|seen| match seen.number {
+        0 => answer(200, r#"{"errors":[{"extensions":{"code":"THROTTLED"}}]}"#),
+        number => answer(200, &format!(r#"{{"execution":{number}}}"#)),
+    });
+    let gateway = Setup::before(&backend).redeem(LISTS).start();
+    Request::redeem("k", BODY).send(gateway.addr).is(200, "not-executed", "");
+    let executed = Request::redeem("k", BODY).send(gateway.addr);
+    executed.is(200, "executed", "");
+    let replayed = Request::redeem("k", BODY).send(gateway.addr);
+    replayed.is(200, "replayed", "");
+    assert_eq!(executed.body, replayed.body);
+    assert_eq!(backend.calls(), 2);
+}
+
+#[test]
+fn an_answer_too_large_to_look_at_is_judged_by_its_head_or_unknown() {
+    let large = format!(r#"{{"a":"{}"}}"#, "x".repeat(4096));
+    for (outcome, disposition) in [
+        (r#"outcome.retry = [{ status = 200, pointer = "/busy", present = true }]"#, "unknown"),
+        (r#"outcome.retry = [{ status = 503, pointer = "/busy", present = true }]"#, "executed"),
+    ] {
+        let backend = Backend::start();
+        backend.always(answer(200, &large));
+        let gateway = Setup::before(&backend)
+            .redeem(outcome)
+            .redeem(r#"record.max_stored_body = "1KiB""#)
+            .start();
+        let first = Request::redeem("k", BODY).send(gateway.addr);
+        first.is(200, disposition, "");
+        assert_eq!(first.body.len(), large.len());
+        Request::redeem("k", BODY).send(gateway.addr);
+        assert_eq!(backend.calls(), 1, "{outcome}");
+    }
+}
