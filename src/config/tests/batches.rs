@@ -264,7 +264,7 @@ fn every_part_is_checked_at_its_place() {
             "21:12: unknown key `coun` in `route.items.response.issued`; did you mean `count`?",
             "21:31: a matcher's `pointer` goes with one of `equals`, `one_of`, `class`, `present`, `absent_or_null` and `contains`",
             "22:15: `equals` tests the value of a place; name the place, as pointer = \"/error/code\"",
-            "22:71: `equals` and `one_of` exclude each other; keep one of them",
+            "22:70: `equals` and `one_of` exclude each other; keep one of them",
             "23:9: `one_of` is empty, so that nothing could ever match",
             "24:11: a matcher needs a part: `status`, `contains`, or a place such as `pointer` with `equals`, `one_of`, `class`, `present` or `absent_or_null`",
             "25:44: `absent_or_null` can only be true; for the contrary write present = true",
