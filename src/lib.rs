@@ -12,9 +12,10 @@
 //! - [`demo`]: the told story of the lost answer.
 //! - `gateway`: starting all of it and ending it.
 //! - [`cli`] and [`commands`]: what may be typed and what it does.
-//! - leaves: [`body`], [`clock`], [`failpoint`], `ip_network`, [`json`], `listen_address`,
-//!   `machine`, [`matcher`], `net`, [`nonce`], [`observe`], `percent`, [`problem`], [`shutdown`],
-//!   [`template`].
+//! - [`place`]: where a value stands in a request, over [`json`], [`form`] and [`xml`].
+//! - leaves: [`body`], [`clock`], [`content_coding`], [`failpoint`], [`form`], `ip_network`,
+//!   [`json`], `listen_address`, `machine`, [`matcher`], [`media_type`], `net`, [`nonce`],
+//!   [`observe`], `percent`, [`problem`], [`shutdown`], [`template`], [`xml`].
 
 pub mod admin;
 pub mod body;
@@ -22,8 +23,10 @@ pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod config;
+pub mod content_coding;
 pub mod demo;
 pub mod failpoint;
+pub mod form;
 pub(crate) mod gateway;
 pub mod idempotency;
 pub(crate) mod ip_network;
@@ -32,10 +35,12 @@ pub mod json;
 pub(crate) mod listen_address;
 pub(crate) mod machine;
 pub mod matcher;
+pub mod media_type;
 pub(crate) mod net;
 pub mod nonce;
 pub mod observe;
 mod percent;
+pub mod place;
 pub mod problem;
 pub mod proxy;
 #[cfg(test)]
@@ -46,3 +51,4 @@ pub mod shutdown;
 pub mod store;
 pub mod template;
 pub(crate) mod upstream;
+pub mod xml;

@@ -1,0 +1,134 @@
+//! The parsed text, and the values found in it.
+
+use std::borrow::Cow;
+
+use super::node::{XmlAttribute, XmlError, XmlNode, local};
+use super::parse::{self, attribute_text};
+use super::path::XmlPath;
+
+/// A parsed XML text.
+#[derive(Debug)]
+pub struct XmlDocument<'a> {
+    pub(super) nodes: Vec<XmlNode<'a>>,
+    pub(super) attributes: Vec<XmlAttribute<'a>>,
+    /// Index of the root element.
+    pub(super) root: usize,
+}
+
+/// Result of a search.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FoundXml<'a> {
+    /// Nothing stands at the path.
+    Nothing,
+    /// The text of the only element, without white space around it, or of the only attribute.
+    Text(Cow<'a, str>),
+    /// The only element has elements inside.
+    Elements,
+    /// Several elements or attributes stand at the path.
+    Several,
+}
+
+impl<'a> XmlDocument<'a> {
+    /// Parses a whole text.
+    ///
+    /// # Errors
+    /// The text is not XML, or exceeds a limit.
+    pub fn parse(text: &'a [u8]) -> Result<Self, XmlError> {
+        parse::parse(text)
+    }
+
+    /// The value at a path.
+    pub fn find(&self, path: &XmlPath) -> FoundXml<'a> {
+        let mut found = Vec::new();
+        self.descend(self.root, path.steps(), &mut found);
+        match (found.as_slice(), path.attribute()) {
+            ([], _) => FoundXml::Nothing,
+            ([element], None) => self.element_text(*element),
+            ([_, _, ..], None) => FoundXml::Several,
+            (elements, Some(name)) => {
+                let named = elements.iter().flat_map(|element| self.attributes_of(*element));
+                let mut named = named.filter(|attribute| {
+                    local(attribute.name) == name && !attribute.declares_namespace()
+                });
+                match (named.next(), named.next()) {
+                    (None, _) => FoundXml::Nothing,
+                    // References were checked when the text was parsed.
+                    (Some(one), None) => {
+                        FoundXml::Text(attribute_text(one.value).unwrap_or_default())
+                    }
+                    (Some(_), Some(_)) => FoundXml::Several,
+                }
+            }
+        }
+    }
+
+    /// Reports whether any element or attribute stands at a path.
+    pub fn contains(&self, path: &XmlPath) -> bool {
+        self.find(path) != FoundXml::Nothing
+    }
+
+    /// Collects the elements at `steps`, of which the first is the name of `element` itself. Each
+    /// node is visited once at most, and the depth is the length of the path.
+    fn descend(&self, element: usize, steps: &[String], found: &mut Vec<usize>) {
+        let Some((step, rest)) = steps.split_first() else { return };
+        let XmlNode::Element { name, .. } = &self.nodes[element] else { return };
+        if local(name) != step {
+            return;
+        }
+        if rest.is_empty() {
+            found.push(element);
+            return;
+        }
+        for child in self.children(element) {
+            self.descend(child, rest, found);
+        }
+    }
+
+    /// Indices of the nodes directly inside an element.
+    pub(super) fn children(&self, element: usize) -> impl Iterator<Item = usize> + '_ {
+        let end = match &self.nodes[element] {
+            XmlNode::Element { after, .. } => *after,
+            _ => element,
+        };
+        let mut next = element + 1;
+        std::iter::from_fn(move || {
+            let at = next;
+            (at < end).then(|| {
+                next = match &self.nodes[at] {
+                    XmlNode::Element { after, .. } => *after,
+                    _ => at + 1,
+                };
+                at
+            })
+        })
+    }
+
+    pub(super) fn attributes_of(&self, element: usize) -> &[XmlAttribute<'a>] {
+        match &self.nodes[element] {
+            XmlNode::Element { attributes, .. } => &self.attributes[attributes.clone()],
+            _ => &[],
+        }
+    }
+
+    fn element_text(&self, element: usize) -> FoundXml<'a> {
+        let mut text: Cow<'a, str> = Cow::Borrowed("");
+        for child in self.children(element) {
+            let piece = match &self.nodes[child] {
+                XmlNode::Element { .. } => return FoundXml::Elements,
+                XmlNode::Instruction(_) => continue,
+                XmlNode::Text(piece) | XmlNode::Section(piece) => parse::line_ends(piece),
+                XmlNode::Character(character) => Cow::Owned(character.to_string()),
+            };
+            if text.is_empty() { text = piece } else { text.to_mut().push_str(&piece) }
+        }
+        FoundXml::Text(match text {
+            Cow::Borrowed(text) => Cow::Borrowed(trim(text)),
+            Cow::Owned(text) => Cow::Owned(trim(&text).to_owned()),
+        })
+    }
+}
+
+/// A text without white space around it, in the sense of XML.
+fn trim(text: &str) -> &str {
+    text.trim_matches(parse::is_white_space)
+}

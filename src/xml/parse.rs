@@ -1,0 +1,227 @@
+//! The parser: the events of `quick-xml` collected into a flat tree, with the checks that the
+//! library leaves to its users.
+
+use std::borrow::Cow;
+
+use quick_xml::Reader;
+use quick_xml::XmlVersion;
+use quick_xml::errors::Error;
+use quick_xml::escape::EscapeError;
+use quick_xml::events::attributes::{Attribute, Attributes};
+use quick_xml::events::{BytesDecl, BytesRef, Event};
+use quick_xml::name::QName;
+
+use super::document::XmlDocument;
+use super::node::{MAX_ATTRIBUTES, MAX_XML_DEPTH, MAX_XML_NODES, XmlAttribute, XmlError, XmlNode};
+
+/// Byte order mark, which is no part of the text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Parses a whole text.
+pub(super) fn parse(bytes: &[u8]) -> Result<XmlDocument<'_>, XmlError> {
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    let text = std::str::from_utf8(bytes).map_err(|_| XmlError::Encoding)?;
+    let is_control = |byte: u8| byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r');
+    if text.bytes().any(is_control) {
+        return Err(XmlError::Syntax);
+    }
+    let mut reader = Reader::from_str(text);
+    // The declaration stands at the very start or nowhere.
+    let mut is_start = true;
+    let mut parser = XmlParser { text, ..XmlParser::default() };
+    loop {
+        let event = reader.read_event().map_err(|_| XmlError::Syntax)?;
+        let position = usize::try_from(reader.buffer_position()).map_err(|_| XmlError::TooLarge)?;
+        match event {
+            Event::Start(tag) => parser.start(position.checked_sub(1 + tag.len()), tag.len())?,
+            Event::Empty(tag) => {
+                parser.start(position.checked_sub(2 + tag.len()), tag.len())?;
+                parser.end();
+            }
+            Event::End(_) => parser.end(),
+            Event::Text(piece) => parser.text(piece.into_inner())?,
+            Event::CData(section) => parser.section(section.into_inner())?,
+            Event::GeneralRef(reference) => parser.reference(&reference)?,
+            Event::PI(instruction) => parser.instruction(instruction.into_inner())?,
+            Event::Decl(declaration) if is_start => check_encoding(&declaration, text)?,
+            Event::Decl(_) => return Err(XmlError::Syntax),
+            Event::DocType(_) => return Err(XmlError::Doctype),
+            Event::Comment(_) => {}
+            Event::Eof => return parser.finished(),
+        }
+        is_start = false;
+    }
+}
+
+/// Refuses texts of another encoding: read as UTF-8, their characters would be others.
+fn check_encoding(declaration: &BytesDecl<'_>, text: &str) -> Result<(), XmlError> {
+    let Some(encoding) = declaration.encoding() else { return Ok(()) };
+    let encoding = encoding.map_err(|_| XmlError::Syntax)?;
+    let is_utf8 = encoding.eq_ignore_ascii_case("utf-8") || encoding.eq_ignore_ascii_case("utf8");
+    if is_utf8 || text.is_ascii() { Ok(()) } else { Err(XmlError::Encoding) }
+}
+
+#[derive(Default)]
+struct XmlParser<'a> {
+    text: &'a str,
+    nodes: Vec<XmlNode<'a>>,
+    attributes: Vec<XmlAttribute<'a>>,
+    root: Option<usize>,
+    /// Indices of the open elements.
+    open: Vec<usize>,
+}
+
+impl<'a> XmlParser<'a> {
+    /// Opens the element whose tag has its name at `start`, and `length` bytes without its marks.
+    fn start(&mut self, start: Option<usize>, length: usize) -> Result<(), XmlError> {
+        let tag = start.and_then(|start| self.text.get(start..start + length));
+        let tag = tag.ok_or(XmlError::Syntax)?;
+        if self.open.is_empty() && self.root.is_some() {
+            return Err(XmlError::Syntax);
+        }
+        if self.open.len() == MAX_XML_DEPTH {
+            return Err(XmlError::TooDeep);
+        }
+        let name_end = tag.find(is_white_space).unwrap_or(tag.len());
+        let name = checked_name(&tag[..name_end])?;
+        let first = self.attributes.len();
+        // Duplicates are compared here, within the limit.
+        for attribute in Attributes::new(tag, name_end).with_checks(false) {
+            let Attribute { key: QName(name), value } = attribute.map_err(|_| XmlError::Syntax)?;
+            let (name, Cow::Borrowed(value)) = (checked_name(name)?, value) else {
+                return Err(XmlError::Syntax);
+            };
+            let others = &self.attributes[first..];
+            if others.len() == MAX_ATTRIBUTES {
+                return Err(XmlError::TooLarge);
+            }
+            if value.contains('<') || others.iter().any(|other| other.name == name) {
+                return Err(XmlError::Syntax);
+            }
+            checked_attribute_text(value)?;
+            self.attributes.push(XmlAttribute { name, value });
+        }
+        let at = self.nodes.len();
+        self.root.get_or_insert(at);
+        self.open.push(at);
+        let attributes = first..self.attributes.len();
+        self.push(XmlNode::Element { name, after: at + 1, attributes })
+    }
+
+    /// Closes the innermost element; the reader has compared the names.
+    fn end(&mut self) {
+        let end = self.nodes.len();
+        let open = self.open.pop().and_then(|at| self.nodes.get_mut(at));
+        if let Some(XmlNode::Element { after, .. }) = open {
+            *after = end;
+        }
+    }
+
+    fn text(&mut self, piece: Cow<'a, str>) -> Result<(), XmlError> {
+        let Cow::Borrowed(piece) = piece else { return Err(XmlError::Syntax) };
+        match self.open.is_empty() {
+            true if piece.chars().all(is_white_space) => Ok(()),
+            true => Err(XmlError::Syntax),
+            false => self.push(XmlNode::Text(piece)),
+        }
+    }
+
+    fn section(&mut self, piece: Cow<'a, str>) -> Result<(), XmlError> {
+        match piece {
+            Cow::Borrowed(piece) if !self.open.is_empty() => self.push(XmlNode::Section(piece)),
+            Cow::Borrowed(_) | Cow::Owned(_) => Err(XmlError::Syntax),
+        }
+    }
+
+    fn reference(&mut self, reference: &BytesRef<'_>) -> Result<(), XmlError> {
+        if self.open.is_empty() {
+            return Err(XmlError::Syntax);
+        }
+        let character = match reference.resolve_char_ref().map_err(|_| XmlError::Syntax)? {
+            Some(character) if is_character(character) => character,
+            Some(_) => return Err(XmlError::Syntax),
+            None => match &**reference {
+                "lt" => '<',
+                "gt" => '>',
+                "amp" => '&',
+                "apos" => '\'',
+                "quot" => '"',
+                _ => return Err(XmlError::Entity),
+            },
+        };
+        self.push(XmlNode::Character(character))
+    }
+
+    /// Keeps an instruction inside the root element; those around it are about the text itself.
+    fn instruction(&mut self, piece: Cow<'a, str>) -> Result<(), XmlError> {
+        match piece {
+            Cow::Borrowed(_) if self.open.is_empty() => Ok(()),
+            Cow::Borrowed(piece) => self.push(XmlNode::Instruction(piece)),
+            Cow::Owned(_) => Err(XmlError::Syntax),
+        }
+    }
+
+    fn push(&mut self, node: XmlNode<'a>) -> Result<(), XmlError> {
+        if self.nodes.len() + self.attributes.len() >= MAX_XML_NODES {
+            return Err(XmlError::TooLarge);
+        }
+        self.nodes.push(node);
+        Ok(())
+    }
+
+    fn finished(self) -> Result<XmlDocument<'a>, XmlError> {
+        let root = self.root.filter(|_| self.open.is_empty()).ok_or(XmlError::Syntax)?;
+        Ok(XmlDocument { nodes: self.nodes, attributes: self.attributes, root })
+    }
+}
+
+/// A name, refused when it has characters that no name has.
+fn checked_name(name: &str) -> Result<&str, XmlError> {
+    let first = name.bytes().next().ok_or(XmlError::Syntax)?;
+    let starts = first.is_ascii_alphabetic() || matches!(first, b'_' | b':') || !first.is_ascii();
+    let continues = |byte: u8| {
+        byte.is_ascii_alphanumeric()
+            || matches!(byte, b'_' | b':' | b'-' | b'.')
+            || !byte.is_ascii()
+    };
+    if starts && name.bytes().all(continues) { Ok(name) } else { Err(XmlError::Syntax) }
+}
+
+/// The characters of an attribute's value (XML 1.0 section 3.3.3); `None`: a bad reference.
+pub(super) fn attribute_text(value: &str) -> Option<Cow<'_, str>> {
+    checked_attribute_text(value).ok()
+}
+
+fn checked_attribute_text(value: &str) -> Result<Cow<'_, str>, XmlError> {
+    if !value.bytes().any(|byte| matches!(byte, b'&' | b'\t' | b'\n' | b'\r')) {
+        return Ok(Cow::Borrowed(value));
+    }
+    let attribute = Attribute { key: QName(""), value: Cow::Borrowed(value) };
+    let text =
+        attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|error| match error {
+            Error::Escape(EscapeError::UnrecognizedEntity(..)) => XmlError::Entity,
+            _ => XmlError::Syntax,
+        })?;
+    if text.chars().all(is_character) { Ok(text) } else { Err(XmlError::Syntax) }
+}
+
+/// A text with line feeds alone as its line ends (XML 1.0 section 2.11).
+pub(super) fn line_ends(text: &str) -> Cow<'_, str> {
+    match text.contains('\r') {
+        false => Cow::Borrowed(text),
+        true => Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n")),
+    }
+}
+
+/// White space in the sense of XML.
+pub(super) fn is_white_space(character: char) -> bool {
+    matches!(character, ' ' | '\t' | '\n' | '\r')
+}
+
+/// A character that may stand in a text (XML 1.0 section 2.2).
+fn is_character(character: char) -> bool {
+    matches!(
+        character,
+        '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..
+    )
+}
