@@ -3,11 +3,11 @@
 
 use http::HeaderName;
 use libfuzzer_sys::fuzz_target;
-use oncegate::idempotency::key::{KeyRules, KeySource, Scope, Syntax};
+use oncegate::idempotency::key::{KeyPlaces, KeyRules, Scope, Syntax};
 
 fuzz_target!(|bytes: &[u8]| {
     let rules = |syntax| KeyRules {
-        source: KeySource::Header(HeaderName::from_static("idempotency-key")),
+        places: KeyPlaces::in_header(HeaderName::from_static("idempotency-key")),
         required: true,
         scope: Scope::Tenant,
         syntax,

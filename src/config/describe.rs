@@ -11,7 +11,7 @@ use super::model::{
 };
 use super::shown::{durability_name, strings, without_credentials};
 use super::units::{Period, Size, Time};
-use crate::idempotency::key::KeySource;
+use crate::place::Place;
 
 const COLUMNS: [&str; 10] =
     ["ROUTE", "METHODS", "PATH", "MODE", "UPSTREAM", "KEY", "WAIT", "ANSWER", "KEPT", "THEN"];
@@ -134,11 +134,13 @@ fn keyed_cells(key: String, duplicates: &DuplicateRules, record: &RecordRules) -
 }
 
 fn key_cell(mode: &RequestMode) -> String {
-    let source = match &mode.key.source {
-        KeySource::Header(name) => name.to_string(),
-        KeySource::Pointer(pointer) => format!("body {pointer}"),
+    let shown = |place: &Place| match place {
+        Place::Header(name) => name.to_string(),
+        Place::Pointer(pointer) => format!("body {pointer}"),
+        other => other.to_string(),
     };
-    if mode.key.required { source } else { format!("{source} (optional)") }
+    let places = mode.key.places.iter().map(shown).collect::<Vec<_>>().join(" + ");
+    if mode.key.required { places } else { format!("{places} (optional)") }
 }
 
 /// Columns as wide as the widest cell, two spaces apart, without spaces at the end of a line.

@@ -40,8 +40,9 @@ pub(super) fn mode(
     let duplicates =
         route.table("duplicates", |table| request::duplicates(table, base.duplicates, upstream));
     let outcome = route.table("outcome", |table| outcome_of_batches(table, &base.outcome));
+    let path = request::path(route);
     let (record, tombstone_at) = route.table("record", |table| {
-        (request::record(table, preset, config), table.place("tombstone"))
+        (request::record(table, preset, config, &path), table.place("tombstone"))
     });
     consistency::nothing_runs_again(route, tombstone_at, record.retention);
     if rules.is_none() && !route.has("items") {

@@ -2,7 +2,7 @@
 //!
 //! `document` turns the text into a tree of values with places, `table` and `values` read tables
 //! key by key and note every mistake in `diagnostics`. `load` starts there and leaves each table to
-//! its own file: `server`, `stores`, `upstreams`, `routes` with `request` and `items`. The
+//! its own file: `server`, `stores`, `upstreams`, `routes` with `request`, `items` and `place`. The
 //! result are the types of `model`, which `describe` prints with the text forms of `shown`.
 //! `profiles` and `defaults` supply the values of keys that are left out.
 
@@ -25,6 +25,7 @@ mod matcher;
 mod model;
 mod outcome;
 pub mod paths;
+mod place;
 pub mod profiles;
 mod request;
 mod routes;

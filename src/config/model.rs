@@ -20,8 +20,8 @@ use crate::idempotency::outcome::OutcomeRules;
 use crate::idempotency::retention::Retention;
 use crate::idempotency::tenant::CredentialHeaders;
 use crate::items::ItemRules;
-use crate::json::Pointer;
 use crate::listen_address::{ListenAddress, PeerSet};
+use crate::place::Place;
 use crate::problem::Dialect;
 
 /// The whole configuration.
@@ -364,9 +364,9 @@ pub struct DuplicateRules {
 /// `[route.record]`
 #[derive(Debug, Clone, Serialize)]
 pub struct RecordRules {
-    /// Place of the business id in the body.
-    #[serde(serialize_with = "shown::optional_text")]
-    pub subject: Option<Pointer>,
+    /// Places of the business id; the first that a request has is the request's.
+    #[serde(serialize_with = "shown::places")]
+    pub subject: Vec<Place>,
     /// Bytes of the largest answer body to keep.
     #[serde(serialize_with = "shown::size")]
     pub max_stored_body: u64,

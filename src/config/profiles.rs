@@ -8,11 +8,11 @@ use http::HeaderName;
 use super::defaults;
 use super::model::{DuplicateRules, RecordRules, RequestMode};
 use crate::idempotency::fingerprint::{BodyCompare, FingerprintRules, Select};
-use crate::idempotency::key::{KeyRules, KeySource, Scope, Syntax};
+use crate::idempotency::key::{KeyPlaces, KeyRules, Scope, Syntax};
 use crate::idempotency::outcome::{OutcomeRules, Verdict};
 use crate::idempotency::retention::{Keep, Retention};
-use crate::json::Pointer;
 use crate::matcher::StatusPattern;
+use crate::place::Place;
 use crate::problem::Dialect;
 
 /// The published contract followed by a route.
@@ -43,12 +43,14 @@ impl Profile {
             Self::RedeemSg => (a_day, Dialect::RedeemSg, "idempotency-replayed"),
         };
         let (answer_within, subject) = match self {
-            Self::Ietf | Self::Stripe => (None, None),
-            Self::RedeemSg => (Some(BEFORE_THE_TILL_GIVES_UP), Pointer::parse("/qr").ok()),
+            Self::Ietf | Self::Stripe => (None, Vec::new()),
+            Self::RedeemSg => {
+                (Some(BEFORE_THE_TILL_GIVES_UP), Place::parse("/qr").into_iter().collect())
+            }
         };
         RequestMode {
             key: KeyRules {
-                source: KeySource::Header(HeaderName::from_static("idempotency-key")),
+                places: KeyPlaces::in_header(HeaderName::from_static("idempotency-key")),
                 required: true,
                 scope: Scope::Tenant,
                 syntax: Syntax::Any,

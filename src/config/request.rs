@@ -5,13 +5,24 @@ use std::time::Duration;
 
 use super::model::{Config, DuplicateRules, RecordRules, RequestMode, UpstreamConfig};
 use super::outcome::outcome;
+use super::place::is_credential;
 use super::profiles::Profile;
-use super::table::TableReader;
+use super::table::{Located, TableReader};
 use super::units::Time;
 use super::values::{LARGEST_BODY, LONGEST_WAIT};
-use crate::idempotency::fingerprint::{BodyCompare, FingerprintRules, Select};
-use crate::idempotency::key::{Format, KeyRules, KeySource, Scope, Syntax};
+use crate::idempotency::fingerprint::{BodyCompare, FingerprintRules, Select, Selection};
+use crate::idempotency::key::{Format, KeyPlaces, KeyRules, Scope, Syntax};
+use crate::place::Place;
 
+/// The ways to compare a body that a file can name.
+const BODIES: [BodyCompare; 6] = [
+    BodyCompare::Json,
+    BodyCompare::Form,
+    BodyCompare::Multipart,
+    BodyCompare::Xml,
+    BodyCompare::Raw,
+    BodyCompare::Ignore,
+];
 /// Characters of a hyphenated UUID.
 const UUID_LENGTH: usize = 36;
 /// Duplicates that may wait at once on a route, at most.
@@ -25,13 +36,14 @@ pub(super) fn mode(
     upstream: Option<&UpstreamConfig>,
 ) -> RequestMode {
     let preset = profile(route).request_mode(config.store.retention);
+    let path = path(route);
     let mode = RequestMode {
-        key: route.table("key", |table| key(table, preset.key, config)),
+        key: route.table("key", |table| key(table, preset.key, config, &path)),
         fingerprint: route.table("fingerprint", |table| fingerprint(table, preset.fingerprint)),
         duplicates: route
             .table("duplicates", |table| duplicates(table, preset.duplicates, upstream)),
         outcome: route.table("outcome", |table| outcome(table, &preset.outcome)),
-        record: route.table("record", |table| record(table, preset.record, config)),
+        record: route.table("record", |table| record(table, preset.record, config, &path)),
         dialect: preset.dialect,
     };
     if route.has("items") {
@@ -40,6 +52,11 @@ pub(super) fn mode(
         route.wrong_at(&["items"], what);
     }
     mode
+}
+
+/// The path of a route, whose parameters places may name.
+pub(super) fn path(route: &TableReader<'_>) -> String {
+    route.optional::<String>("path").map(|path| path.value).unwrap_or_default()
 }
 
 fn profile(route: &TableReader<'_>) -> Profile {
@@ -58,40 +75,31 @@ fn profile(route: &TableReader<'_>) -> Profile {
     route.choice("profile", Profile::default(), &choices)
 }
 
-fn key(table: &TableReader<'_>, preset: KeyRules, config: &Config) -> KeyRules {
-    if table.has("header") && table.has("pointer") {
-        let what = "`header` and `pointer` are both given; a key has one place";
-        table.wrong_at(&["header"], what);
-    }
-    let header = table.header("header");
-    if let Some(name) = header.as_ref().filter(|it| config.tenant.headers.contains(&it.value)) {
-        let what = format!(
-            "{} is one of [tenant] `headers`, so that every key would be another caller's",
-            name.value
-        );
-        table.wrong(name, what);
-    }
-    let pointer = table.pointer("pointer");
-    if table.has("pointer") {
+fn key(table: &TableReader<'_>, preset: KeyRules, config: &Config, path: &str) -> KeyRules {
+    let places = key_places(table, config, path).unwrap_or(preset.places);
+    if places.header().is_none() || table.has("pointer") {
         for (key, what) in [
-            ("syntax", "`syntax` is about headers; a key in the body has none"),
-            ("forward", "`forward` is about headers; a body goes upstream as it is"),
+            ("syntax", "`syntax` is about a key in a header; a key in another place has none"),
+            (
+                "forward",
+                "`forward` is about a key in a header; other places go upstream as they are",
+            ),
         ] {
             if table.has(key) {
                 table.wrong_at(&[key], what);
             }
         }
     }
+    if places.single().is_none() && table.has("format") {
+        let what = "`format` is about one text; a composite key is joined from several";
+        table.wrong_at(&["format"], what);
+    }
     let scopes = [("tenant", Some(Scope::Tenant)), ("route", Some(Scope::Route))];
     let syntaxes = [("any", Some(Syntax::Any)), ("strict", Some(Syntax::Strict))];
     let formats = [("uuid", Some(Some(Format::Uuid)))];
     let lengths = 1..=MOST_CHARACTERS;
     let rules = KeyRules {
-        source: match (pointer, header) {
-            (Some(pointer), _) => KeySource::Pointer(pointer),
-            (None, Some(name)) => KeySource::Header(name.value),
-            (None, None) => preset.source,
-        },
+        places,
         required: table.flag("required", preset.required),
         scope: table.choice("scope", preset.scope, &scopes),
         syntax: table.choice("syntax", preset.syntax, &syntaxes),
@@ -114,26 +122,107 @@ fn key(table: &TableReader<'_>, preset: KeyRules, config: &Config) -> KeyRules {
     rules
 }
 
+/// The places that `from` names, or one of its short forms; `None`: no place is in the file.
+fn key_places(table: &TableReader<'_>, config: &Config, path: &str) -> Option<KeyPlaces> {
+    let (header, pointer) = (table.header("header"), table.pointer("pointer"));
+    let from = table.request_places("from");
+    let keys: Vec<&str> =
+        ["from", "header", "pointer"].into_iter().filter(|key| table.has(key)).collect();
+    if let [first, second, ..] = keys[..] {
+        let what = match *first {
+            "from" => format!("`from` and `{second}` are both given; keep `from`"),
+            _ => format!("`{first}` and `{second}` are both given; a key has one place"),
+        };
+        table.wrong_at(&[keys[0]], what);
+    }
+    let header =
+        header.map(|name| Located { key: name.key, at: name.at, value: Place::Header(name.value) });
+    let places = from.or(header.map(|place| vec![place])).unwrap_or_default();
+    for place in &places {
+        table.check_parameter(place, path);
+        if let Place::Header(name) = &place.value
+            && is_credential(name, &config.tenant.headers)
+        {
+            let what = match config.tenant.headers.contains(name) {
+                true => format!(
+                    "{name} is one of [tenant] `headers`, so that every key would be another \
+                     caller's"
+                ),
+                false => format!(
+                    "{name} is a credential, and no part of a key: a renewed credential would be \
+                     another key; name another place"
+                ),
+            };
+            table.wrong(place, what);
+        }
+    }
+    let places = places.into_iter().map(|place| place.value);
+    let places: Vec<Place> = places.chain(pointer.map(Place::Pointer)).collect();
+    (!places.is_empty()).then(|| KeyPlaces::new(places))
+}
+
 fn fingerprint(table: &TableReader<'_>, preset: FingerprintRules) -> FingerprintRules {
-    let bodies = [("json", Some(BodyCompare::Json)), ("raw", Some(BodyCompare::Raw))];
+    let bodies = BODIES.map(|body| (body.name().unwrap_or_default(), Some(body)));
     let body = table.choice("body", preset.body, &bodies);
     if table.has("include") && table.has("exclude") {
         let what = "`include` and `exclude` are both given; keep one of them";
         table.wrong_at(&["include"], what);
     }
-    let select = match (table.pointers("include"), table.pointers("exclude")) {
-        (Some(pointers), _) => Select::Include(pointers),
-        (None, Some(pointers)) => Select::Exclude(pointers),
+    let select = match (selection(table, "include", body), selection(table, "exclude", body)) {
+        (Some(selection), _) => Select::Include(selection),
+        (None, Some(selection)) => Select::Exclude(selection),
         (None, None) => preset.select,
     };
-    for key in ["include", "exclude"] {
-        if body == BodyCompare::Raw && table.has(key) {
-            let what = format!("`{key}` has no use with body = \"raw\"; remove one of them");
-            table.wrong_at(&[key], what);
-        }
-    }
     let headers = table.headers("headers").unwrap_or(preset.headers);
-    FingerprintRules::new(body, select, headers)
+    let query = table.table("query", |query| {
+        let names = query.list::<String>("exclude").unwrap_or_default();
+        names.into_iter().map(|name| name.value).collect()
+    });
+    FingerprintRules::new(body, select, headers).excluding_query(query)
+}
+
+/// JSON pointers and names of form fields, of which those that have no use with `body` are
+/// mistakes.
+fn selection(table: &TableReader<'_>, key: &'static str, body: BodyCompare) -> Option<Selection> {
+    let written = table.list::<String>(key)?;
+    if let (BodyCompare::Raw | BodyCompare::Xml | BodyCompare::Ignore, Some(name)) =
+        (body, body.name())
+    {
+        let what = format!("`{key}` has no use with body = \"{name}\"; remove one of them");
+        table.wrong_at(&[key], what);
+    }
+    let mut selection = Selection::default();
+    for name in written {
+        let is_pointer = name.value.is_empty() || name.value.starts_with('/');
+        let what = match body {
+            BodyCompare::Json if !is_pointer => {
+                format!("`{key}`: \"{0}\" is not a JSON pointer; write \"/{0}\"", name.value)
+            }
+            BodyCompare::Form | BodyCompare::Multipart if is_pointer => format!(
+                "`{key}`: \"{}\" is a JSON pointer, but the body is a form; write the name of a \
+                 field",
+                name.value
+            ),
+            _ if is_pointer => {
+                let Some(pointer) = table.parsed_pointer(&name) else { continue };
+                if selection.pointers.contains(&pointer) {
+                    table.wrong(&name, format!("`{key}` names {pointer} twice"));
+                } else {
+                    selection.pointers.push(pointer);
+                }
+                continue;
+            }
+            _ if selection.fields.contains(&name.value) => {
+                format!("`{key}` names {} twice", name.value)
+            }
+            _ => {
+                selection.fields.push(name.value);
+                continue;
+            }
+        };
+        table.wrong(&name, what);
+    }
+    Some(selection)
 }
 
 pub(super) fn duplicates(
@@ -169,11 +258,20 @@ pub(super) fn duplicates(
     }
 }
 
-pub(super) fn record(table: &TableReader<'_>, preset: RecordRules, config: &Config) -> RecordRules {
+/// `[route.record]` of a route with this path.
+pub(super) fn record(
+    table: &TableReader<'_>,
+    preset: RecordRules,
+    config: &Config,
+    path: &str,
+) -> RecordRules {
     let most = LARGEST_BODY.min(config.server.limits.buffered);
-    let subject = match table.has("subject") {
-        true => table.pointer("subject"),
-        false => preset.subject,
+    let subject = match table.request_places("subject") {
+        Some(places) => {
+            places.iter().for_each(|place| table.check_parameter(place, path));
+            places.into_iter().map(|place| place.value).collect()
+        }
+        None => preset.subject,
     };
     RecordRules {
         subject,

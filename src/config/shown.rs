@@ -9,11 +9,12 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::units::{Period, Secret, Size, Time};
-use crate::idempotency::fingerprint::{BodyCompare, FingerprintRules, Select};
-use crate::idempotency::key::{Format, KeyRules, KeySource, Scope, Syntax};
+use crate::idempotency::fingerprint::{FingerprintRules, Select};
+use crate::idempotency::key::{Format, KeyRules, Scope, Syntax};
 use crate::idempotency::outcome::{OutcomeRules, Verdict};
 use crate::idempotency::retention::Retention;
 use crate::listen_address::PeerSet;
+use crate::place::Place;
 use crate::problem::Dialect;
 
 pub(super) fn text<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
@@ -25,6 +26,15 @@ pub(super) fn optional_text<S: Serializer>(
     to: S,
 ) -> Result<S::Ok, S::Error> {
     value.as_ref().map(ToString::to_string).serialize(to)
+}
+
+/// One place as a text, several as a list.
+pub(super) fn places<S: Serializer>(places: &[Place], to: S) -> Result<S::Ok, S::Error> {
+    match places {
+        [] => to.serialize_none(),
+        [place] => to.collect_str(place),
+        several => to.collect_seq(several),
+    }
 }
 
 pub(super) fn texts<S: Serializer>(list: &[impl Display], to: S) -> Result<S::Ok, S::Error> {
@@ -96,11 +106,13 @@ pub(super) fn without_credentials(url: &Secret) -> String {
 }
 
 pub(super) fn key<S: Serializer>(rules: &KeyRules, to: S) -> Result<S::Ok, S::Error> {
-    let (header, pointer) = match &rules.source {
-        KeySource::Header(name) => (Some(name.to_string()), None),
-        KeySource::Pointer(pointer) => (None, Some(pointer.to_string())),
+    let (header, pointer) = match rules.places.single() {
+        Some(Place::Header(name)) => (Some(name.to_string()), None),
+        Some(Place::Pointer(pointer)) => (None, Some(pointer.to_string())),
+        Some(_) | None => (None, None),
     };
     let shown = json!({
+        "from": rules.places.iter().collect::<Vec<_>>(),
         "header": header,
         "pointer": pointer,
         "required": rules.required,
@@ -120,17 +132,14 @@ pub(super) fn fingerprint<S: Serializer>(
 ) -> Result<S::Ok, S::Error> {
     let (include, exclude) = match &rules.select {
         Select::All => (None, None),
-        Select::Include(pointers) => (Some(strings(pointers)), None),
-        Select::Exclude(pointers) => (None, Some(strings(pointers))),
+        Select::Include(selection) => (Some(selection.names().collect::<Vec<_>>()), None),
+        Select::Exclude(selection) => (None, Some(selection.names().collect::<Vec<_>>())),
     };
     let shown = json!({
-        "body": match rules.body {
-            BodyCompare::ByMediaType => "by media type",
-            BodyCompare::Json => "json",
-            BodyCompare::Raw => "raw",
-        },
+        "body": rules.body.name().unwrap_or("by media type"),
         "include": include,
         "exclude": exclude,
+        "query": { "exclude": rules.query_exclude },
         "headers": strings(&rules.headers),
     });
     shown.serialize(to)

@@ -5,6 +5,7 @@ mod defaults;
 mod examples;
 mod matchers;
 mod mistakes;
+mod places;
 mod pointers;
 mod stores;
 mod written;

@@ -48,7 +48,7 @@ const LONGEST_NAME: usize = 64;
 
 /// The reason why a pointer never matches, and what to write: other languages of paths have signs
 /// for all elements of a list, JSON pointers have none.
-fn never_matches(pointer: &Pointer) -> Option<String> {
+pub(super) fn never_matches(pointer: &Pointer) -> Option<String> {
     let tokens = pointer.tokens();
     let at = tokens
         .iter()
@@ -222,7 +222,7 @@ impl TableReader<'_> {
         Some(names)
     }
 
-    fn header_name(&self, written: Located<String>) -> Option<Located<HeaderName>> {
+    pub(super) fn header_name(&self, written: Located<String>) -> Option<Located<HeaderName>> {
         let (key, text) = (written.key, &written.value);
         let what = match HeaderName::from_bytes(text.as_bytes()) {
             Ok(name) if RESERVED_HEADERS.contains(&name.as_str()) => {
@@ -239,7 +239,7 @@ impl TableReader<'_> {
         self.parsed_pointer(&self.optional(key)?)
     }
 
-    fn parsed_pointer(&self, written: &Located<String>) -> Option<Pointer> {
+    pub(super) fn parsed_pointer(&self, written: &Located<String>) -> Option<Pointer> {
         let (key, text) = (written.key, &written.value);
         match Pointer::parse(text) {
             Ok(pointer) => {

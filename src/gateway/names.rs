@@ -2,11 +2,12 @@
 //! looked up under a different name would run again.
 
 use crate::config::{Config, Mode, RouteConfig};
-use crate::idempotency::key::{KeySource, Scope};
+use crate::idempotency::key::{KeyPlaces, Scope};
 use crate::idempotency::names::{
     ConfiguredNames, KeyNames, NameComparison, PinnedNames, ServedPattern,
 };
 use crate::idempotency::record::Nonce;
+use crate::place::Place;
 use crate::store::Store;
 
 /// Attempts, while other processes replace the names.
@@ -161,16 +162,26 @@ fn key_names(route: &RouteConfig) -> Option<KeyNames> {
                 Scope::Tenant => None,
                 Scope::Route => Some(route.name.to_string()),
             },
-            key: match &mode.key.source {
-                KeySource::Header(name) => format!("header = {:?}", name.as_str()),
-                KeySource::Pointer(pointer) => format!("pointer = {:?}", pointer.to_string()),
-            },
+            key: key_line(&mode.key.places),
         }),
         Mode::Items(mode) => Some(KeyNames::Items {
             ledger: mode.ledger.clone(),
             at: mode.rules.at.to_string(),
             id: mode.rules.id.to_string(),
         }),
+    }
+}
+
+/// The places of a key as the configuration writes them; each place has one spelling.
+fn key_line(places: &KeyPlaces) -> String {
+    match places.single() {
+        Some(Place::Header(name)) => format!("header = {:?}", name.as_str()),
+        Some(Place::Pointer(pointer)) => format!("pointer = {:?}", pointer.to_string()),
+        Some(place) => format!("from = {:?}", place.to_string()),
+        None => {
+            let places: Vec<String> = places.iter().map(ToString::to_string).collect();
+            format!("from = {places:?}")
+        }
     }
 }
 

@@ -8,11 +8,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+pub use super::compared_body::{BodyCompare, ComparedBody};
 use super::preimage::{PreimageMatcher, PreimageSink, field, lower_case, optional};
 use super::select::Piece;
-pub use super::select::Select;
+pub use super::select::{Select, Selection};
 use super::tenant::TenantId;
-use crate::json::Document;
+use crate::form::query_without;
+use crate::media_type;
 
 /// Top-level members with a digest of their own. Bodies with more members are still compared
 /// whole; only the list of differences stops here.
@@ -78,23 +80,14 @@ pub struct MemberDigest {
 pub struct FingerprintRules {
     /// Comparison of bodies.
     pub body: BodyCompare,
-    /// Compared parts of a JSON body.
+    /// Compared parts of a body.
     pub select: Select,
+    /// Parameters of the query that are not compared, sorted.
+    pub query_exclude: Vec<String>,
     /// Headers whose values are compared, sorted.
     pub headers: Vec<HeaderName>,
     /// The identity of the other fields.
     rule: RuleId,
-}
-
-/// Comparison of bodies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BodyCompare {
-    /// Compared as JSON for JSON media types, else byte for byte.
-    ByMediaType,
-    /// Compared as JSON for any media type; byte for byte when the body is not JSON.
-    Json,
-    /// Byte for byte.
-    Raw,
 }
 
 /// The exact bytes of a request: two requests with equal bytes agree in everything that
@@ -124,45 +117,52 @@ pub struct RequestParts<'a> {
     pub tenant: &'a TenantId,
     /// The body as received.
     pub body: &'a [u8],
-    /// The parsed body, for comparison as JSON; see [`FingerprintRules::wants_json`].
-    pub json: Option<&'a Document<'a>>,
+    /// The body in the form in which it is compared; of no use for [`FingerprintRules::verbatim`].
+    pub compared: ComparedBody<'a>,
+    /// The compared body is the received one without its content coding.
+    pub is_decoded: bool,
 }
 
 impl FingerprintRules {
-    /// The rules; the order of pointers and of headers has no meaning.
+    /// The rules; the order of names has no meaning.
     pub fn new(body: BodyCompare, select: Select, mut headers: Vec<HeaderName>) -> Self {
-        let select = select.sorted();
         headers.sort_unstable_by(|left, right| left.as_str().cmp(right.as_str()));
+        let (select, query_exclude) = (select.sorted(), Vec::new());
+        Self { body, select, query_exclude, headers, rule: RuleId::default() }.finished()
+    }
+
+    /// The rules without these parameters of the query.
+    pub fn excluding_query(mut self, mut names: Vec<String>) -> Self {
+        names.sort_unstable();
+        self.query_exclude = names;
+        self.finished()
+    }
+
+    /// The rules with the identity that their other fields make.
+    fn finished(self) -> Self {
         let mut text = b"request\0".to_vec();
-        text.push(match body {
+        text.push(match self.body {
             BodyCompare::ByMediaType => 0,
             BodyCompare::Json => 1,
             BodyCompare::Raw => 2,
+            BodyCompare::Form => 3,
+            BodyCompare::Multipart => 4,
+            BodyCompare::Xml => 5,
+            BodyCompare::Ignore => 6,
         });
-        let (tag, pointers) = match &select {
-            Select::All => (0, &[][..]),
-            Select::Include(pointers) => (1, &pointers[..]),
-            Select::Exclude(pointers) => (2, &pointers[..]),
+        let mut list = |tag: u8, names: &mut dyn Iterator<Item = String>| {
+            text.push(tag);
+            names.for_each(|name| optional(&mut text, Some(name.as_bytes())));
+            optional(&mut text, None);
         };
-        text.push(tag);
-        for pointer in pointers {
-            optional(&mut text, Some(pointer.to_string().as_bytes()));
+        match &self.select {
+            Select::All => list(0, &mut std::iter::empty()),
+            Select::Include(selection) => list(1, &mut selection.names()),
+            Select::Exclude(selection) => list(2, &mut selection.names()),
         }
-        optional(&mut text, None);
-        for name in &headers {
-            optional(&mut text, Some(name.as_str().as_bytes()));
-        }
-        let rule = RuleId::of(&text);
-        Self { body, select, headers, rule }
-    }
-
-    /// Reports whether a body with these headers is compared as JSON and must be parsed.
-    pub fn wants_json(&self, headers: &HeaderMap) -> bool {
-        match self.body {
-            BodyCompare::ByMediaType => is_json(headers),
-            BodyCompare::Json => true,
-            BodyCompare::Raw => false,
-        }
+        list(3, &mut self.headers.iter().map(ToString::to_string));
+        list(4, &mut self.query_exclude.iter().cloned());
+        Self { rule: RuleId::of(&text), ..self }
     }
 
     /// The exact bytes of a request.
@@ -194,20 +194,40 @@ impl FingerprintRules {
     }
 
     fn write_head(&self, parts: &RequestParts<'_>, text: &mut impl PreimageSink) {
-        Self::write_line(parts, text);
+        Self::write_line(parts, parts.query, coding(parts), text);
         self.write_headers(parts, text);
     }
 
     /// Writes everything before the body that is compared under any rule.
-    fn write_line(parts: &RequestParts<'_>, text: &mut impl PreimageSink) {
+    fn write_line(
+        parts: &RequestParts<'_>,
+        query: Option<&str>,
+        coding: Option<&[u8]>,
+        text: &mut impl PreimageSink,
+    ) {
         text.put(b"oncegate/fingerprint/1\0");
         field(text, parts.method.as_bytes());
         field(text, parts.path.as_bytes());
-        optional(text, parts.query.map(str::as_bytes));
-        lower_case(text, media_type(parts.headers));
-        let coding = parts.headers.get(http::header::CONTENT_ENCODING);
-        optional(text, coding.map(HeaderValue::as_bytes));
+        optional(text, query.map(str::as_bytes));
+        lower_case(text, media_type::essence(parts.headers));
+        optional(text, coding);
         text.put(parts.tenant.as_bytes());
+    }
+
+    /// Writes [`Self::write_line`] as this rule compares it. Returns true when that is the line as
+    /// received.
+    fn write_compared_line(&self, parts: &RequestParts<'_>, text: &mut Vec<u8>) -> bool {
+        // A body without its coding is the same however it was coded.
+        let own_coding = coding(parts).filter(|_| !parts.is_decoded);
+        let query = parts.query.filter(|_| !self.query_exclude.is_empty());
+        match query.map(|query| query_without(query, &self.query_exclude)) {
+            None => Self::write_line(parts, parts.query, own_coding, text),
+            Some(rest) => {
+                let rest = Some(rest.as_str()).filter(|rest| !rest.is_empty());
+                Self::write_line(parts, rest, own_coding, text);
+            }
+        }
+        query.is_none() && !parts.is_decoded
     }
 
     fn write_headers(&self, parts: &RequestParts<'_>, text: &mut impl PreimageSink) {
@@ -223,31 +243,37 @@ impl FingerprintRules {
     /// Writes the preimage of a request and digests it.
     pub fn preimage(&self, parts: &RequestParts<'_>) -> Preimage {
         let mut text = Vec::with_capacity(256 + parts.body.len());
-        Self::write_line(parts, &mut text);
+        let is_as_received = self.write_compared_line(parts, &mut text);
         let line = text.len();
         self.write_headers(parts, &mut text);
         let before_body = text.len();
         // Each value and name is written down with its length.
         text.reserve(2 * parts.body.len());
         let mut members = Vec::with_capacity(USUAL_MEMBERS);
-        let as_json = parts.json.is_some_and(|document| {
-            text.push(b'j');
-            self.select.canonical(document, &mut text, &mut members)
-        });
-        if !as_json {
+        let is_canonical = parts.compared.write(&self.select, &mut text, &mut members);
+        if !is_canonical {
             members.clear();
             text.truncate(before_body);
             text.push(b'r');
-            text.extend_from_slice(parts.body);
+            text.extend_from_slice(match parts.compared {
+                ComparedBody::Raw(content) => content,
+                // Without a canonical form, as JSON with a repeated name.
+                _ => parts.body,
+            });
         }
         // The compared headers are no part of the verbatim digest: a rule may add some later.
         let start = Sha256::new().chain_update(&text[..line]);
         let digest = start.clone().chain_update(&text[line..]).finalize().into();
-        let verbatim = if !as_json && line == before_body {
+        let received = |start: Sha256| start.chain_update(b"r").chain_update(parts.body);
+        let verbatim = if !is_as_received {
+            let mut text = Vec::with_capacity(256);
+            Self::write_line(parts, parts.query, coding(parts), &mut text);
+            received(Sha256::new().chain_update(text)).finalize().into()
+        } else if !is_canonical && line == before_body {
             // The whole preimage is the request as received.
             digest
         } else {
-            start.chain_update(b"r").chain_update(parts.body).finalize().into()
+            received(start).finalize().into()
         };
         Preimage { digest, verbatim, rule: self.rule, text, members }
     }
@@ -330,29 +356,7 @@ impl Fingerprint {
     }
 }
 
-/// The media type without its parameters, as written.
-fn media_type(headers: &HeaderMap) -> Option<&[u8]> {
-    let value = headers.get(http::header::CONTENT_TYPE)?.as_bytes();
-    let end = value.iter().position(|byte| *byte == b';').unwrap_or(value.len());
-    Some(value[..end].trim_ascii())
-}
-
-/// Reports a JSON media type (`application/json` or a `+json` suffix, RFC 6839) without content
-/// coding.
-pub fn is_json(headers: &HeaderMap) -> bool {
-    let plain = headers
-        .get_all(http::header::CONTENT_ENCODING)
-        .iter()
-        .all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    plain && names_json(headers)
-}
-
-/// Reports a JSON media type under any content coding.
-pub fn names_json(headers: &HeaderMap) -> bool {
-    media_type(headers).is_some_and(|media| {
-        let suffix = media.len().checked_sub(b"+json".len()).map(|at| &media[at..]);
-        media.eq_ignore_ascii_case(b"application/json")
-            || media.eq_ignore_ascii_case(b"text/json")
-            || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(b"+json"))
-    })
+/// The content coding, as written.
+fn coding<'a>(parts: &RequestParts<'a>) -> Option<&'a [u8]> {
+    parts.headers.get(http::header::CONTENT_ENCODING).map(HeaderValue::as_bytes)
 }

@@ -1,11 +1,12 @@
 //! The idempotency key: sources and accepted values.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use http::{HeaderMap, HeaderName};
 
 use super::structured_field::{ParameterSyntax, StringError, string_item};
-use crate::json::Pointer;
+use crate::place::{BodyFormat, Place, RequestValues, ValueError};
 
 /// A client's idempotency key: 1 to `max_length` visible ASCII characters.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -33,8 +34,8 @@ impl fmt::Debug for Key {
 /// `[route.key]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRules {
-    /// Place of the key in the request.
-    pub source: KeySource,
+    /// Places of the key in the request.
+    pub places: KeyPlaces,
     /// Requests without a key are refused.
     pub required: bool,
     /// The name space of keys shared by requests.
@@ -51,22 +52,73 @@ pub struct KeyRules {
     pub forward: bool,
 }
 
-/// The place of the key in a request.
+/// The places of a key in a request: one, or several whose texts make a composite key for clients
+/// that send none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeySource {
-    /// In this header.
-    Header(HeaderName),
-    /// In the JSON body.
-    Pointer(Pointer),
+pub struct KeyPlaces(Vec<Place>);
+
+impl KeyPlaces {
+    /// A key at these places, in this order.
+    pub const fn new(places: Vec<Place>) -> Self {
+        Self(places)
+    }
+
+    /// A key in a header.
+    pub fn in_header(name: HeaderName) -> Self {
+        Self(vec![Place::Header(name)])
+    }
+
+    /// The places in their order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Place> {
+        self.0.iter()
+    }
+
+    /// The only place; `None`: the key is a composite.
+    pub fn single(&self) -> Option<&Place> {
+        match self.0.as_slice() {
+            [place] => Some(place),
+            _ => None,
+        }
+    }
+
+    /// The header that holds the key by itself.
+    pub fn header(&self) -> Option<&HeaderName> {
+        self.single().and_then(Place::header)
+    }
+
+    /// All headers that hold the key or a part of it.
+    pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.0.iter().filter_map(Place::header)
+    }
+
+    /// Reports whether the key, or a part of it, stands in the body.
+    pub fn in_body(&self) -> bool {
+        self.0.iter().any(|place| place.body_format().is_some())
+    }
+
+    /// Reports whether the key, or a part of it, stands in the path.
+    pub fn in_path(&self) -> bool {
+        self.0.iter().any(|place| matches!(place, Place::Path(_)))
+    }
 }
 
-impl fmt::Display for KeySource {
-    /// Writes the header in its usual spelling (`Idempotency-Key`), or the pointer.
+impl fmt::Display for KeyPlaces {
+    /// Writes a header in its usual spelling (`Idempotency-Key`), a pointer bare, and other places
+    /// in their text form.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Header(name) => f.write_str(&header_as_written(name)),
-            Self::Pointer(pointer) => write!(f, "{pointer}"),
+        for (at, place) in self.0.iter().enumerate() {
+            match at {
+                0 => {}
+                _ if at + 1 == self.0.len() => f.write_str(" and ")?,
+                _ => f.write_str(", ")?,
+            }
+            match place {
+                Place::Header(name) => f.write_str(&header_as_written(name))?,
+                Place::Pointer(pointer) => write!(f, "{pointer}")?,
+                other => write!(f, "{other}")?,
+            }
         }
+        Ok(())
     }
 }
 
@@ -123,10 +175,22 @@ pub enum KeyError {
     Syntax,
     /// Not of the configured format.
     Format,
-    /// The body's member is neither a string nor a number.
+    /// The value is neither a text nor a number.
     Type,
-    /// The body says that it is JSON and cannot be read as such, so that a key may stand in it.
-    Unreadable,
+    /// The body cannot be read in the form in which the key stands there.
+    Unreadable(BodyFormat),
+    /// A composite key without one of its parts.
+    Incomplete,
+}
+
+impl From<ValueError> for KeyError {
+    fn from(error: ValueError) -> Self {
+        match error {
+            ValueError::Several => Self::Several,
+            ValueError::NotText => Self::Type,
+            ValueError::Unreadable(format) => Self::Unreadable(format),
+        }
+    }
 }
 
 impl From<StringError> for KeyError {
@@ -140,7 +204,51 @@ impl From<StringError> for KeyError {
 }
 
 impl KeyRules {
-    /// The key in the request's headers; `name` is [`KeySource::Header`]'s.
+    /// The key of a request.
+    ///
+    /// # Errors
+    /// [`KeyError::Missing`] when the request has no key; otherwise what is wrong with it.
+    pub fn from_values(&self, values: &RequestValues<'_>) -> Result<Key, KeyError> {
+        let place = match self.places.single() {
+            Some(Place::Header(name)) => return self.from_headers(name, values.headers()),
+            Some(place) => place,
+            None => return self.composite(values),
+        };
+        self.from_text(&values.text(place)?.ok_or(KeyError::Missing)?)
+    }
+
+    /// The key of several parts: their texts, joined by commas, with everything that would be no
+    /// visible character or could be taken for the join percent-encoded.
+    fn composite(&self, values: &RequestValues<'_>) -> Result<Key, KeyError> {
+        let texts: Vec<Option<Cow<'_, str>>> =
+            self.places.iter().map(|place| values.text(place)).collect::<Result<_, _>>()?;
+        if texts.iter().all(Option::is_none) {
+            return Err(KeyError::Missing);
+        }
+        let mut key = Vec::new();
+        for (at, text) in texts.into_iter().enumerate() {
+            let text = text.ok_or(KeyError::Incomplete)?;
+            if text.is_empty() {
+                return Err(KeyError::TooShort);
+            }
+            if at > 0 {
+                key.push(b',');
+            }
+            for byte in text.bytes() {
+                if byte.is_ascii_graphic() && !matches!(byte, b',' | b'%') {
+                    key.push(byte);
+                } else {
+                    key.extend_from_slice(format!("%{byte:02X}").as_bytes());
+                }
+            }
+            if key.len() > self.max_length {
+                return Err(KeyError::TooLong);
+            }
+        }
+        self.check(key)
+    }
+
+    /// The key in the request's headers under `name`.
     ///
     /// # Errors
     /// [`KeyError::Missing`] when there is no such header; otherwise what is wrong with it.

@@ -2,9 +2,10 @@
 //! about a new request with an existing record, and the verdict on a backend's answer.
 //!
 //! The module is pure: no I/O, no clock (time is an argument), no async, and no name from the
-//! rest of the crate except the leaves `clock`, `json` and `matcher`. Stores keep the returned records; the
-//! proxy acts on the decisions.
+//! rest of the crate except the leaves that read time, bodies and answers (`clock`, `json`, `form`,
+//! `xml`, `place`, `matcher`). Stores keep the returned records; the proxy acts on the decisions.
 
+mod compared_body;
 pub mod decision;
 mod digest;
 pub mod fingerprint;

@@ -1,35 +1,73 @@
-//! The compared parts of a JSON body, and their canonical text.
+//! The parts of a body that a rule compares, and the canonical text of those of JSON bodies.
 
 use std::ops::Range;
 
 use super::preimage::field;
 use crate::json::{Document, JsonType, Pointer};
 
-/// Compared parts of a JSON body.
+/// Compared parts of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Select {
     /// The whole body.
     All,
-    /// Only the named parts.
-    Include(Vec<Pointer>),
+    /// Only the named parts; of a form of body that has no names in the list, everything.
+    Include(Selection),
     /// All but the named parts.
-    Exclude(Vec<Pointer>),
+    Exclude(Selection),
+}
+
+/// Names of parts of a body.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Values of JSON bodies.
+    pub pointers: Vec<Pointer>,
+    /// Fields of forms, URL-encoded or in parts.
+    pub fields: Vec<String>,
+}
+
+impl Selection {
+    /// A selection of values of JSON bodies.
+    pub const fn of_json(pointers: Vec<Pointer>) -> Self {
+        Self { pointers, fields: Vec::new() }
+    }
+
+    /// The names as the configuration writes them.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.pointers.iter().map(Pointer::to_string).chain(self.fields.iter().cloned())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pointers.is_empty() && self.fields.is_empty()
+    }
+
+    fn sorted(mut self) -> Self {
+        self.pointers.sort_by_cached_key(Pointer::to_string);
+        self.fields.sort_unstable();
+        self
+    }
 }
 
 impl Select {
-    /// The selection in its canonical order: the order of a list of pointers has no meaning.
+    /// The selection in its canonical order: the order of a list has no meaning.
     pub(super) fn sorted(self) -> Self {
-        let sort = |mut pointers: Vec<Pointer>| {
-            pointers.sort_by_cached_key(Pointer::to_string);
-            pointers
-        };
         match self {
             Self::All => Self::All,
-            Self::Include(pointers) => Self::Include(sort(pointers)),
-            Self::Exclude(pointers) if pointers.is_empty() => Self::All,
-            Self::Exclude(pointers) => Self::Exclude(sort(pointers)),
+            Self::Include(selection) => Self::Include(selection.sorted()),
+            Self::Exclude(selection) if selection.is_empty() => Self::All,
+            Self::Exclude(selection) => Self::Exclude(selection.sorted()),
         }
     }
+
+    /// Reports whether a field of a form is compared.
+    pub(super) fn takes_field(&self, name: &str) -> bool {
+        let names = |selection: &Selection| selection.fields.iter().any(|field| *field == name);
+        match self {
+            Self::All => true,
+            Self::Include(selection) => selection.fields.is_empty() || names(selection),
+            Self::Exclude(selection) => !names(selection),
+        }
+    }
+
     /// Appends the compared parts of the document and the places of its top-level members.
     /// Returns false when a member name is repeated within an object, because such a body cannot
     /// be compared as JSON.
@@ -41,14 +79,17 @@ impl Select {
     ) -> bool {
         match self {
             Self::All => whole(document, &[], text, pieces),
-            Self::Exclude(pointers) => {
-                let found = pointers.iter().filter_map(|pointer| document.find(pointer));
+            Self::Include(selection) if selection.pointers.is_empty() => {
+                whole(document, &[], text, pieces)
+            }
+            Self::Exclude(selection) => {
+                let found = selection.pointers.iter().filter_map(|pointer| document.find(pointer));
                 let skip: Vec<usize> = found.map(|value| value.place()).collect();
                 whole(document, &skip, text, pieces)
             }
-            Self::Include(pointers) => {
+            Self::Include(selection) => {
                 !document.has_duplicates()
-                    && pointers.iter().all(|pointer| {
+                    && selection.pointers.iter().all(|pointer| {
                         let name = pointer.tokens().first().map_or("", String::as_str);
                         member(text, pieces, name, |text| match document.find(pointer) {
                             Some(value) => {
@@ -90,7 +131,7 @@ fn whole(
 }
 
 /// Appends a member's name, then its value by `append`, and records their places.
-fn member(
+pub(super) fn member(
     text: &mut Vec<u8>,
     pieces: &mut Vec<Piece>,
     name: &str,

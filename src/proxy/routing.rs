@@ -15,7 +15,6 @@ use super::routes::{Matched, PathMatcher};
 use crate::config::{
     ClientAuth, Config, ItemsMode, LimitsConfig, Mode, RequestMode, RouteConfig, ServerTlsConfig,
 };
-use crate::idempotency::key::KeySource;
 use crate::idempotency::tenant::CredentialHeaders;
 use crate::listen_address::PeerSet;
 use crate::net::tls_server::{ListenerTls, ListenerTlsFiles};
@@ -175,10 +174,10 @@ impl Route {
     ) -> Self {
         let (mode, max_waiters, hidden_keys) = match &route.mode {
             Mode::Request(mode) => {
-                let hidden = match &mode.key.source {
-                    _ if mode.key.forward => Vec::new(),
-                    KeySource::Header(name) => hidden_keys(Some(name)),
-                    KeySource::Pointer(_) => hidden_keys(None),
+                // The parts of a composite key are the backend's own fields, and go upstream.
+                let hidden = match mode.key.forward {
+                    true => Vec::new(),
+                    false => hidden_keys(mode.key.places.header()),
                 };
                 let waiters = mode.duplicates.max_waiters;
                 (RouteMode::Request(Arc::new((**mode).clone())), waiters, hidden)

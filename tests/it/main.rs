@@ -51,6 +51,8 @@ mod names;
 mod new_store;
 mod outcomes;
 mod passthrough;
+mod places;
+mod places_compared;
 mod problems;
 mod records_api;
 mod records_cli;

@@ -8,9 +8,10 @@ use http::Method;
 use super::{Mode, RequestMode, read, request_mode, route_with};
 use crate::config::{CloseDelimited, EngineConfig, HostPolicy, without_file};
 use crate::idempotency::fingerprint::{BodyCompare, Select};
-use crate::idempotency::key::{KeySource, Scope, Syntax};
+use crate::idempotency::key::{KeyPlaces, Scope, Syntax};
 use crate::idempotency::outcome::Verdict;
 use crate::idempotency::retention::Keep;
+use crate::place::Place;
 use crate::problem::Dialect;
 
 fn days(number: u64) -> Keep {
@@ -69,7 +70,7 @@ fn what_is_left_out_has_the_published_default() {
 fn a_route_follows_the_ietf_draft_by_default() {
     let config = route_with("");
     let mode = request_mode(&config);
-    assert_eq!(mode.key.source, KeySource::Header("idempotency-key".parse().unwrap()));
+    assert_eq!(mode.key.places, KeyPlaces::in_header("idempotency-key".parse().unwrap()));
     assert!(mode.key.required);
     assert_eq!((mode.key.scope, mode.key.syntax), (Scope::Tenant, Syntax::Any));
     assert_eq!((mode.key.min_length, mode.key.max_length), (1, 255));
@@ -82,7 +83,7 @@ fn a_route_follows_the_ietf_draft_by_default() {
     assert_eq!(mode.duplicates.max_waiters, 1000);
     assert_eq!(mode.duplicates.answer_within, None);
     assert_eq!(mode.duplicates.replayed_header, "idempotency-replayed");
-    assert_eq!(mode.record.subject, None);
+    assert_eq!(mode.record.subject, []);
     assert_eq!(mode.record.max_stored_body, 1024 * 1024);
     assert_eq!(mode.record.retention, config.store.retention);
     assert_eq!(mode.dialect, Dialect::Problem);
@@ -98,7 +99,7 @@ fn the_voucher_profile_presets_its_contract() {
     assert_eq!(mode.record.retention.answer, days(1));
     assert_eq!(mode.record.retention.tombstone, days(0));
     assert_eq!(mode.duplicates.answer_within, Some(Duration::from_secs(6)));
-    assert_eq!(mode.record.subject.as_ref().unwrap().to_string(), "/qr");
+    assert_eq!(mode.record.subject, [Place::parse("/qr").unwrap()]);
     assert_eq!(mode.dialect, Dialect::RedeemSg);
     verdicts(mode, &[200, 402, 404], Verdict::Final);
     verdicts(mode, &[401, 429], Verdict::Released);
@@ -133,7 +134,7 @@ fn a_route_overrides_its_profile_and_the_profile_the_store() {
     let mode = request_mode(&config);
     assert_eq!(mode.duplicates.answer_within, Some(Duration::from_secs(4)));
     assert_eq!(mode.duplicates.wait, Duration::from_secs(5));
-    assert_eq!(mode.record.subject.as_ref().unwrap().to_string(), "/voucher/code");
+    assert_eq!(mode.record.subject, [Place::parse("/voucher/code").unwrap()]);
     assert_eq!(mode.record.retention.answer, days(1));
     assert_eq!(mode.record.retention.tombstone, Keep::Forever);
     assert_eq!(config.store.retention.answer, days(90));

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{Mode, read, request_mode, route_with};
 use crate::config::load::known_keys;
 use crate::config::parse;
+use crate::place::Place;
 
 fn examples() -> Vec<(String, String)> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
@@ -78,7 +79,7 @@ fn the_full_example_and_the_reference_name_every_key() {
 fn the_voucher_example_keeps_redemptions_and_passes_the_rest() {
     let config = read(include_str!("../../../config/redeemsg.toml")).unwrap();
     let redeem = request_mode(&config);
-    assert_eq!(redeem.record.subject.as_ref().unwrap().to_string(), "/qr");
+    assert_eq!(redeem.record.subject, [Place::parse("/qr").unwrap()]);
     assert!(matches!(config.routes[1].mode, Mode::Off));
 }
 

@@ -362,7 +362,7 @@ fn keys_are_checked() {
             "10:10: `header`: \"X Key\" is not the name of a header",
             "11:11: `pointer`: \"requestId\": a JSON pointer is empty or starts with \"/\" (RFC 6901)",
             "12:9: `scope` cannot be \"all\"; use \"tenant\" or \"route\"",
-            "13:10: `syntax` is about headers; a key in the body has none",
+            "13:10: `syntax` is about a key in a header; a key in another place has none",
             "14:14: `min_length` (50) is more than `max_length` (40)",
             "16:10: `format` cannot be \"uid\"; did you mean \"uuid\"?",
         ],
@@ -387,12 +387,12 @@ fn keys_are_checked() {
 #[test]
 fn fingerprint_duplicates_and_record_are_checked() {
     check(
-        "[route.fingerprint]\nbody = \"raw\"\ninclude = [\"/a\"]\nexclude = [\"b\"]\nheaders = [\"x-a\", \"X-A\"]",
+        "[route.fingerprint]\nbody = \"raw\"\ninclude = [\"/a\"]\nexclude = [\"/b~\"]\nheaders = [\"x-a\", \"X-A\"]",
         &[
             "11:11: `include` and `exclude` are both given; keep one of them",
             "11:11: `include` has no use with body = \"raw\"; remove one of them",
             "12:11: `exclude` has no use with body = \"raw\"; remove one of them",
-            "12:12: `exclude`: \"b\": a JSON pointer is empty or starts with \"/\" (RFC 6901)",
+            "12:12: `exclude`: \"/b~\": in a JSON pointer \"~\" is written \"~0\" and \"/\" is written \"~1\"",
             "13:19: `headers` names x-a twice",
         ],
     );

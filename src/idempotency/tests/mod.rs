@@ -6,17 +6,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::fingerprint::{BodyCompare, FingerprintRules, RequestParts, RuleId, Select};
-use super::key::{Format, KeyError, KeyRules, KeySource, Scope, Syntax};
+use super::fingerprint::{
+    BodyCompare, ComparedBody, FingerprintRules, RequestParts, RuleId, Select, Selection,
+};
+use super::key::{Format, KeyError, KeyPlaces, KeyRules, Scope, Syntax};
 use super::ledger::ItemOutcome;
 use super::outcome::{OutcomeConflict, OutcomeRules, UnknownReason, Verdict};
 use super::record::{Expiry, StoredResponse};
 use super::retention::{Keep, Retention};
 use super::*;
 use crate::clock::Timestamp;
-use crate::json::{Document, Pointer};
+use crate::json::Pointer;
 use crate::matcher::StatusPattern;
+use crate::place::BodyForms;
 
+mod bodies;
 mod names;
 mod outcome;
 mod rules;
@@ -26,7 +30,7 @@ mod verbatim;
 
 fn rules() -> KeyRules {
     KeyRules {
-        source: KeySource::Header(HeaderName::from_static("idempotency-key")),
+        places: KeyPlaces::in_header(HeaderName::from_static("idempotency-key")),
         required: true,
         scope: Scope::Tenant,
         syntax: Syntax::Any,
@@ -166,18 +170,24 @@ fn of_request(
     let mut headers = HeaderMap::new();
     headers.insert("content-type", HeaderValue::from_static(media));
     let tenant = TenantId::from_bytes(tenant);
-    let parsed = Document::parse(body).ok();
-    let json = parsed.as_ref().filter(|_| rules.wants_json(&headers));
-    let subject = RequestParts {
+    let parts = RequestParts {
         method: "POST",
         path,
         query,
         headers: &headers,
         tenant: &tenant,
         body,
-        json,
+        compared: ComparedBody::Raw(body),
+        is_decoded: false,
     };
-    rules.preimage(&subject).fingerprint(&tenant)
+    fingerprint(rules, &parts)
+}
+
+/// The fingerprint of a request with its body as the rules compare it.
+fn fingerprint(rules: &FingerprintRules, parts: &RequestParts<'_>) -> Fingerprint {
+    let forms = BodyForms::new(parts.headers, parts.body);
+    let compared = rules.body.of(parts.headers, &forms, false);
+    rules.preimage(&RequestParts { compared, ..*parts }).fingerprint(parts.tenant)
 }
 
 #[test]
@@ -213,8 +223,8 @@ fn bodies_with_duplicate_names_or_without_json_are_compared_raw() {
     assert_ne!(text(b"{}"), text(b"{ }"));
 }
 
-fn pointers(list: &[&str]) -> Vec<Pointer> {
-    list.iter().map(|at| Pointer::parse(at).unwrap()).collect()
+fn pointers(list: &[&str]) -> Selection {
+    Selection::of_json(list.iter().map(|at| Pointer::parse(at).unwrap()).collect())
 }
 
 #[test]

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::idempotency::TenantId;
 use crate::idempotency::fingerprint::{
-    BodyCompare, FingerprintRules, MAX_VERBATIM, RequestParts, Select, Verbatim,
+    BodyCompare, ComparedBody, FingerprintRules, MAX_VERBATIM, RequestParts, Select, Verbatim,
 };
 
 struct Sent {
@@ -25,7 +25,8 @@ impl Sent {
             headers: &self.headers,
             tenant: &self.tenant,
             body: &self.body,
-            json: None,
+            compared: ComparedBody::Raw(&self.body),
+            is_decoded: false,
         }
     }
 }

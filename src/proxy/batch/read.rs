@@ -9,6 +9,7 @@ use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::{RecordId, TenantId};
 use crate::items::{self, Batch, BatchError, BatchPlan, BatchRequest, ItemDigests};
 use crate::json::Document;
+use crate::place::{Place, RequestValues};
 use crate::problem::Problem;
 use crate::proxy::batch_cache::BatchReply;
 use crate::proxy::batch_locks::LockName;
@@ -53,7 +54,8 @@ pub(crate) async fn read(
     arrived: Box<Arrived<'_>>,
 ) -> Result<BatchRead, Problem> {
     let Arrived { head, body, client, path, routing } = *arrived;
-    request_read::refuse_nominations(&routing.tenant_headers, &[], None, &head.headers)?;
+    let named = mode.record.subject.iter().filter_map(Place::header);
+    request_read::refuse_nominations(&routing.tenant_headers, named, &head.headers)?;
     let (body, reservation) = request_read::read_body(gateway, route, body, None).await?;
     let tenant = client.tenant(&routing.tenant_headers, &head.headers);
     let parameters = routing.parameters(&head.method, path.of(&head.uri));
@@ -67,20 +69,20 @@ pub(crate) async fn read(
     ) {
         return Ok(BatchRead::Cached(merged));
     }
-    let document = match Document::parse(&body) {
+    let values = RequestValues::new(&head.headers, head.uri.query(), &parameters, &body);
+    let document = match values.body().json() {
         Ok(document) => document,
         Err(error) => return Ok(BatchRead::Refused(BatchError::NotJson(error))),
     };
-    let (batch, digests) = match Batch::read(&mode.rules, &request, &document) {
+    let (batch, digests) = match Batch::read(&mode.rules, &request, document) {
         Ok((batch, digests)) => (batch, Some(digests)),
         Err(error) => return Ok(BatchRead::Refused(error)),
     };
     let scope = items::scope(&mode.ledger);
     let id = |item: &items::batch::Item| RecordId::new(&tenant, &scope, &item.id);
     let ids = batch.items.iter().map(id).collect();
-    let subject = mode.record.subject.as_ref();
-    let subject = subject.and_then(|at| request_read::subject(&document, at, &tenant));
-    drop(document);
+    let subject = request_read::subject(&values, &mode.record.subject, &tenant);
+    drop(values);
     let buffered = BufferedRequest { head, client: client.address, body, reservation };
     let input = BatchInput { tenant, batch, digests, ids, subject, parameters, verbatim, buffered };
     Ok(BatchRead::Batch(Box::new(input)))

@@ -23,7 +23,7 @@ use super::responder::Responder;
 use super::routing::{Route, Routing};
 use super::state::Gateway;
 use crate::config::RequestMode;
-use crate::idempotency::key::{KeyError, KeySource};
+use crate::idempotency::key::KeyError;
 use crate::idempotency::{Decision, Fingerprint, decide};
 use crate::problem::Disposition;
 use crate::proxy::inflight::{Admission, Flight};
@@ -43,11 +43,12 @@ pub(crate) async fn keyed(
     mode: &Arc<RequestMode>,
     arrived: Box<Arrived<'_>>,
 ) -> AnswerResult {
-    if let KeySource::Header(name) = &mode.key.source
-        && !mode.key.required
-        && mode.key.from_headers(name, &arrived.head.headers) == Err(KeyError::Missing)
+    if !mode.key.required
+        && !mode.key.places.in_body()
+        && read::key_in_head(mode, &arrived) == Err(KeyError::Missing)
     {
-        if announces(&arrived.head.headers, name) {
+        let header = mode.key.places.header();
+        if header.is_some_and(|name| announces(&arrived.head.headers, name)) {
             return Err(read::key_in_a_trailer().close());
         }
         return passthrough::through(route, arrived, Some(Disposition::Bypassed)).await;
@@ -64,7 +65,7 @@ pub(crate) async fn keyed(
     {
         return answer;
     }
-    let identity = request.identify(mode);
+    let identity = request.identify(mode)?;
     let fingerprint = identity.compared.fingerprint(&request.tenant);
     let until = Instant::now() + mode.duplicates.wait;
     for _ in 0..MAX_JOINS {
@@ -175,7 +176,10 @@ fn remembered(
     {
         same()
     } else {
-        let compared = request.identify(mode).compared;
+        let compared = match request.identify(mode) {
+            Ok(identity) => identity.compared,
+            Err(problem) => return Some(Err(problem)),
+        };
         if compared.digest == record.fingerprint.digest {
             // Another thread may have stored the same value first.
             let _ = cached.verbatim.set(request.verbatim(mode));

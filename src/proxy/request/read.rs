@@ -1,6 +1,7 @@
 //! Reading of a keyed request: key, tenant, the bounded body, and the request's identity. Every
 //! error of a request is found here, before its claim.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,11 +10,12 @@ use hyper::body::Incoming;
 
 use crate::body::{self, ReadError, ReadLimits};
 use crate::config::RequestMode;
-use crate::idempotency::fingerprint::{self, Preimage, RequestParts, Verbatim};
+use crate::content_coding::{self, CodingError};
+use crate::idempotency::fingerprint::{ComparedBody, Preimage, RequestParts, Verbatim};
 use crate::idempotency::id::subject_digest;
-use crate::idempotency::key::{Key, KeyError, KeySource, Scope};
+use crate::idempotency::key::{Key, KeyError, KeyPlaces, Scope};
 use crate::idempotency::{RecordId, TenantId};
-use crate::json::{Document, Pointer};
+use crate::place::{Place, RequestValues};
 use crate::problem::{Problem, Slug};
 use crate::proxy::budget::Reservation;
 use crate::proxy::buffered::BufferedRequest;
@@ -28,6 +30,10 @@ pub(crate) struct KeyedRequest {
     pub(crate) key: Key,
     pub(crate) tenant: TenantId,
     path: Path,
+    /// Names and values of the path's parameters, where a place of the route names one.
+    parameters: Vec<(String, String)>,
+    /// Bytes of the largest body, with or without its content coding.
+    most: u64,
     pub(crate) buffered: BufferedRequest,
 }
 
@@ -35,7 +41,7 @@ pub(crate) struct KeyedRequest {
 pub(crate) struct RequestIdentity {
     /// Preimage for the comparison with earlier requests of the key.
     pub(crate) compared: Preimage,
-    /// Digest of the business id in the body.
+    /// Digest of the business id.
     pub(crate) subject: Option<[u8; 16]>,
 }
 
@@ -44,6 +50,20 @@ pub(crate) enum KeyedRead {
     Keyed(Box<KeyedRequest>),
     /// The key would stand in the body, is optional and is not there.
     Keyless(Box<BufferedRequest>),
+}
+
+/// The key of a request that stands in its head.
+///
+/// # Errors
+/// [`KeyError::Missing`] when the head has no key; otherwise what is wrong with it.
+pub(crate) fn key_in_head(mode: &RequestMode, arrived: &Arrived<'_>) -> Result<Key, KeyError> {
+    let Arrived { head, path, routing, .. } = arrived;
+    let parameters = match mode.key.places.in_path() {
+        true => routing.parameters(&head.method, path.of(&head.uri)),
+        false => Vec::new(),
+    };
+    let values = RequestValues::new(&head.headers, head.uri.query(), &parameters, &[]);
+    mode.key.from_values(&values)
 }
 
 /// Reads and identifies a request.
@@ -56,81 +76,120 @@ pub(crate) async fn read(
     mode: &RequestMode,
     arrived: Box<Arrived<'_>>,
 ) -> Result<KeyedRead, Problem> {
+    let places = &mode.key.places;
+    let from_head = match places.in_body() {
+        true => None,
+        false => {
+            let key = key_in_head(mode, &arrived);
+            Some(key.map_err(|error| refused_key(error, places).close())?)
+        }
+    };
     let Arrived { head, body, client, path, routing } = *arrived;
-    let from_header = match &mode.key.source {
-        KeySource::Header(name) => {
-            let key = mode.key.from_headers(name, &head.headers);
-            Some(key.map_err(|error| refused_key(error, &mode.key.source).close())?)
-        }
-        KeySource::Pointer(_) => None,
-    };
-    let key_header = match &mode.key.source {
-        KeySource::Header(name) => Some(name),
-        KeySource::Pointer(_) => None,
-    };
-    refuse_nominations(
-        &routing.tenant_headers,
-        &mode.fingerprint.headers,
-        key_header,
-        &head.headers,
-    )?;
-    let (body, reservation) = read_body(gateway, route, body, key_header).await?;
+    let named = places.headers().chain(mode.record.subject.iter().filter_map(Place::header));
+    let compared = named.chain(&mode.fingerprint.headers);
+    refuse_nominations(&routing.tenant_headers, compared, &head.headers)?;
+    let (body, reservation) = read_body(gateway, route, body, places.header()).await?;
     let tenant = client.tenant(&routing.tenant_headers, &head.headers);
-    let key = match (from_header, &mode.key.source) {
-        (Some(key), _) => key,
-        (None, source @ KeySource::Header(_)) => {
-            return Err(refused_key(KeyError::Missing, source));
+    let has_parameter = |place: &Place| matches!(place, Place::Path(_));
+    let parameters = match places.in_path() || mode.record.subject.iter().any(has_parameter) {
+        true => routing.parameters(&head.method, path.of(&head.uri)),
+        false => Vec::new(),
+    };
+    let most = route.max_buffered;
+    let key = match from_head {
+        Some(key) => Ok(key),
+        None => key_in_body(mode, &head, &parameters, &body, most)?,
+    };
+    let buffered = BufferedRequest { head, client: client.address, body, reservation };
+    let key = match key {
+        Ok(key) => key,
+        Err(KeyError::Missing) if !mode.key.required => {
+            return Ok(KeyedRead::Keyless(Box::new(buffered)));
         }
-        (None, KeySource::Pointer(pointer)) => match Document::parse(&body)
-            .map_err(|_| unread(&head.headers, &body))
-            .and_then(|json| key_in_body(mode, &json, pointer))
-        {
-            Ok(key) => key,
-            Err(KeyError::Missing) if !mode.key.required => {
-                return Ok(KeyedRead::Keyless(Box::new(BufferedRequest {
-                    head,
-                    client: client.address,
-                    body,
-                    reservation,
-                })));
-            }
-            Err(error) => return Err(refused_key(error, &mode.key.source)),
-        },
+        Err(error) => return Err(refused_key(error, places)),
     };
     let scope = match mode.key.scope {
         Scope::Tenant => "",
         Scope::Route => route.name.as_ref(),
     };
     let id = RecordId::new(&tenant, scope, key.as_str());
-    let buffered = BufferedRequest { head, client: client.address, body, reservation };
-    Ok(KeyedRead::Keyed(Box::new(KeyedRequest { id, key, tenant, path, buffered })))
+    let request = KeyedRequest { id, key, tenant, path, parameters, most, buffered };
+    Ok(KeyedRead::Keyed(Box::new(request)))
+}
+
+/// The key of a request of which a place is in the body.
+///
+/// # Errors
+/// Without its content coding, the body would be too large.
+fn key_in_body(
+    mode: &RequestMode,
+    head: &http::request::Parts,
+    parameters: &[(String, String)],
+    body: &[u8],
+    most: u64,
+) -> Result<Result<Key, KeyError>, Problem> {
+    let content = decoded(&head.headers, body, most)?;
+    let content = content.as_deref().unwrap_or(body);
+    let values = RequestValues::new(&head.headers, head.uri.query(), parameters, content);
+    Ok(match mode.key.from_values(&values) {
+        // A body of another kind has no key. Where a key is optional, such a request passes without
+        // one, unless the body may be readable for the backend all the same (half a surrogate pair,
+        // deep nesting, a content coding), and so may be a key inside.
+        Err(KeyError::Unreadable(format))
+            if !mode.key.required && !format.is_claimed(&head.headers, body) =>
+        {
+            Err(KeyError::Missing)
+        }
+        other => other,
+    })
+}
+
+/// The body without its content coding; `None`: it has none, or one that cannot be decoded. The
+/// bytes live no longer than the synchronous work on one request, so that there are never more of
+/// them than there are workers.
+///
+/// # Errors
+/// Decoded, the body would be larger than `most` bytes.
+fn decoded(headers: &HeaderMap, body: &[u8], most: u64) -> Result<Option<Vec<u8>>, Problem> {
+    if !headers.contains_key(http::header::CONTENT_ENCODING) {
+        return Ok(None);
+    }
+    match content_coding::decoded(headers, body, most) {
+        Ok(Cow::Owned(decoded)) => Ok(Some(decoded)),
+        Ok(Cow::Borrowed(_)) | Err(CodingError::Corrupt | CodingError::Unsupported) => Ok(None),
+        Err(CodingError::TooLarge) => Err(too_large(most)),
+    }
 }
 
 impl KeyedRequest {
     /// Parses the body as far as required by the route.
-    pub(crate) fn identify(&self, mode: &RequestMode) -> RequestIdentity {
-        let compares_json = mode.fingerprint.wants_json(&self.buffered.head.headers);
-        let json = (compares_json || mode.record.subject.is_some())
-            .then(|| Document::parse(&self.buffered.body).ok())
-            .flatten();
-        let pointer = mode.record.subject.as_ref();
-        let subject = pointer.and_then(|at| subject(json.as_ref()?, at, &self.tenant));
-        let compared_json = json.as_ref().filter(|_| compares_json);
-        let compared = mode.fingerprint.preimage(&self.subject(compared_json));
-        RequestIdentity { compared, subject }
+    ///
+    /// # Errors
+    /// Without its content coding, the body would be too large.
+    pub(crate) fn identify(&self, mode: &RequestMode) -> Result<RequestIdentity, Problem> {
+        let BufferedRequest { head, body, .. } = &self.buffered;
+        let decoded = decoded(&head.headers, body, self.most)?;
+        let content = decoded.as_deref().unwrap_or(body);
+        let values = RequestValues::new(&head.headers, head.uri.query(), &self.parameters, content);
+        let subject = subject(&values, &mode.record.subject, &self.tenant);
+        let is_decoded = decoded.is_some();
+        let compared = mode.fingerprint.body.of(&head.headers, values.body(), is_decoded);
+        let parts = RequestParts { compared, is_decoded, ..self.parts() };
+        let compared = mode.fingerprint.preimage(&parts);
+        Ok(RequestIdentity { compared, subject })
     }
 
     /// The very bytes of the request.
     pub(crate) fn verbatim(&self, mode: &RequestMode) -> Verbatim {
-        mode.fingerprint.verbatim(&self.subject(None))
+        mode.fingerprint.verbatim(&self.parts())
     }
 
     /// Returns true if the exact bytes of the request equal `first`.
     pub(crate) fn is_verbatim(&self, mode: &RequestMode, first: &Verbatim) -> bool {
-        mode.fingerprint.is_verbatim(&self.subject(None), first)
+        mode.fingerprint.is_verbatim(&self.parts(), first)
     }
 
-    fn subject<'a>(&'a self, json: Option<&'a Document<'a>>) -> RequestParts<'a> {
+    fn parts(&self) -> RequestParts<'_> {
         RequestParts {
             method: self.buffered.head.method.as_str(),
             path: self.path.of(&self.buffered.head.uri),
@@ -138,44 +197,21 @@ impl KeyedRequest {
             headers: &self.buffered.head.headers,
             tenant: &self.tenant,
             body: &self.buffered.body,
-            json,
+            compared: ComparedBody::Raw(&self.buffered.body),
+            is_decoded: false,
         }
     }
 }
 
-/// Error for a key in an unreadable JSON body. A body declared as JSON, or starting like an object,
-/// may still be readable for the backend (half a surrogate pair, deep nesting, a content coding),
-/// and so may the key in the body.
-fn unread(headers: &HeaderMap, body: &[u8]) -> KeyError {
-    let claims = fingerprint::names_json(headers) && !body.is_empty();
-    if claims || body.trim_ascii_start().starts_with(b"{") {
-        KeyError::Unreadable
-    } else {
-        KeyError::Missing
-    }
-}
-
-fn key_in_body(
-    mode: &RequestMode,
-    document: &Document<'_>,
-    pointer: &Pointer,
-) -> Result<Key, KeyError> {
-    if document.has_duplicates() {
-        // Two members of the same name: the backend may read the second.
-        return Err(KeyError::Several);
-    }
-    let value = document.find(pointer).ok_or(KeyError::Missing)?;
-    mode.key.from_text(&value.as_id().ok_or(KeyError::Type)?)
-}
-
-/// Digest of a business id within a tenant, as an index to all keys with the same business id.
+/// Digest of a business id within a tenant, as an index to all keys with the same business id: the
+/// first of the places that the request has.
 pub(crate) fn subject(
-    json: &Document<'_>,
-    pointer: &Pointer,
+    values: &RequestValues<'_>,
+    places: &[Place],
     tenant: &TenantId,
 ) -> Option<[u8; 16]> {
-    let value = json.find(pointer)?;
-    Some(subject_digest(&value.as_id()?, tenant))
+    let text = places.iter().find_map(|place| values.text(place).ok().flatten())?;
+    Some(subject_digest(&text, tenant))
 }
 
 /// Reads a body within the route's limits and the shared memory for bodies.
@@ -202,30 +238,39 @@ pub(crate) async fn read_body(
 
 /// Refuses a `Connection` header naming a header relevant to the gateway: dropped on the way, the
 /// header would be seen by the gateway but not by the backend.
-pub(crate) fn refuse_nominations(
-    tenant_headers: &[HeaderName],
-    compared: &[HeaderName],
-    key_header: Option<&HeaderName>,
+pub(crate) fn refuse_nominations<'a>(
+    tenant_headers: &'a [HeaderName],
+    compared: impl Iterator<Item = &'a HeaderName>,
     headers: &HeaderMap,
 ) -> Result<(), Problem> {
     if !headers.contains_key(http::header::CONNECTION) {
         return Ok(());
     }
-    let read = key_header.into_iter().chain(tenant_headers);
-    let mut read = read.chain(compared);
-    if read.any(|name| headers::check::nominates(headers, name)) {
+    if tenant_headers.iter().chain(compared).any(|name| headers::check::nominates(headers, name)) {
         let detail = headers::check::HeadError::Nomination.detail();
         return Err(Problem::new(Slug::RequestInvalid, detail).close());
     }
     Ok(())
 }
 
-fn refused_key(error: KeyError, place: &KeySource) -> Problem {
+fn refused_key(error: KeyError, places: &KeyPlaces) -> Problem {
     let what = match error {
         KeyError::Missing => {
             let detail =
-                format!("This request needs an idempotency key in {place}. Nothing was sent.");
+                format!("This request needs an idempotency key in {places}. Nothing was sent.");
             return Problem::new(Slug::KeyMissing, detail);
+        }
+        KeyError::Incomplete => {
+            let detail =
+                format!("This request needs each of {places} for its key. Nothing was sent.");
+            return Problem::new(Slug::KeyMissing, detail);
+        }
+        KeyError::Unreadable(format) => {
+            let detail = format!(
+                "The body cannot be read as {format}, in which the idempotency key is expected \
+                 ({places}). Nothing was sent."
+            );
+            return Problem::new(Slug::BodyInvalid, detail);
         }
         KeyError::Several => "there must be exactly one",
         KeyError::TooShort => "it is empty or too short",
@@ -233,11 +278,10 @@ fn refused_key(error: KeyError, place: &KeySource) -> Problem {
         KeyError::Characters => "only visible ASCII characters are allowed",
         KeyError::Syntax => "it is not a well-formed quoted string",
         KeyError::Format => "it must be a UUID",
-        KeyError::Type => "it must be a string or a number",
-        KeyError::Unreadable => "the body cannot be read as JSON",
+        KeyError::Type => "it must be a text or a number",
     };
     let detail =
-        format!("The idempotency key in {place} cannot be accepted: {what}. Nothing was sent.");
+        format!("The idempotency key in {places} cannot be accepted: {what}. Nothing was sent.");
     Problem::new(Slug::KeyInvalid, detail)
 }
 

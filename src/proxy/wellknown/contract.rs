@@ -4,11 +4,12 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::config::{ItemsMode, Mode, RequestMode, RouteConfig};
-use crate::idempotency::fingerprint::{BodyCompare, Select};
-use crate::idempotency::key::{Format, KeySource, Scope, Syntax, header_as_written};
+use crate::idempotency::fingerprint::Select;
+use crate::idempotency::key::{Format, Scope, Syntax, header_as_written};
 use crate::idempotency::outcome::Verdict;
 use crate::idempotency::retention::Keep;
 use crate::items::rules::QuantityView;
+use crate::place::Place;
 use crate::problem::SLUGS;
 use crate::proxy::routing::Routing;
 
@@ -43,9 +44,10 @@ pub(crate) fn contract(routing: &Routing, status_path: &str) -> Value {
 }
 
 fn route_contract(route: &RouteConfig, mode: &RequestMode) -> Value {
-    let (header, pointer) = match &mode.key.source {
-        KeySource::Header(name) => (Some(header_as_written(name)), None),
-        KeySource::Pointer(pointer) => (None, Some(pointer.to_string())),
+    let (header, pointer) = match mode.key.places.single() {
+        Some(Place::Header(name)) => (Some(header_as_written(name)), None),
+        Some(Place::Pointer(pointer)) => (None, Some(pointer.to_string())),
+        Some(_) | None => (None, None),
     };
     let list = |meaning: Verdict| -> Vec<String> {
         let entries = mode.outcome.entries().iter();
@@ -57,6 +59,7 @@ fn route_contract(route: &RouteConfig, mode: &RequestMode) -> Value {
         "path": route.path,
         "mode": "request",
         "key": {
+            "from": mode.key.places.iter().collect::<Vec<_>>(),
             "header": header,
             "pointer": pointer,
             "required": mode.key.required,
@@ -114,23 +117,19 @@ fn items_contract(route: &RouteConfig, mode: &ItemsMode) -> Value {
 }
 
 fn fingerprint(mode: &RequestMode) -> Value {
-    let pointers = |list: &[crate::json::Pointer]| -> Vec<String> {
-        list.iter().map(ToString::to_string).collect()
-    };
     let (include, exclude) = match &mode.fingerprint.select {
         Select::All => (None, None),
-        Select::Include(list) => (Some(pointers(list)), None),
-        Select::Exclude(list) => (None, Some(pointers(list))),
+        Select::Include(selection) => (Some(selection.names().collect::<Vec<_>>()), None),
+        Select::Exclude(selection) => (None, Some(selection.names().collect::<Vec<_>>())),
     };
     json!({
         "covers": ["method", "path", "query", "media type", "caller", "body"],
-        "body": match mode.fingerprint.body {
-            BodyCompare::ByMediaType => "json for JSON media types, else raw",
-            BodyCompare::Json => "json",
-            BodyCompare::Raw => "raw",
-        },
+        "body": mode.fingerprint.body.name().unwrap_or(
+            "json, form, multipart or xml for their media types, else raw",
+        ),
         "include": include,
         "exclude": exclude,
+        "query": { "exclude": mode.fingerprint.query_exclude },
         "headers": names(&mode.fingerprint.headers),
     })
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::clock::{Timestamp, rfc3339};
 use crate::config::{Mode, RouteConfig};
-use crate::idempotency::key::{Key, KeyError, KeyRules, KeySource, Scope, any_text};
+use crate::idempotency::key::{Key, KeyError, KeyRules, Scope, any_text};
 use crate::idempotency::ledger::Fulfillment;
 use crate::idempotency::retention::ExpiryTime;
 use crate::idempotency::{Ledger, Record, RecordId, State, TenantId};
@@ -69,6 +69,8 @@ fn scoped_key(
                 Scope::Tenant => String::new(),
                 Scope::Route => route.name.to_string(),
             };
+            // A composite key has no single text that a client could name.
+            mode.key.places.single()?;
             Some(key_for(&mode.key, headers).map(|key| (scope, key.into_string())))
         }
         Mode::Items(mode) => {
@@ -80,14 +82,10 @@ fn scoped_key(
     }
 }
 
-/// The key by the rules of the route; from the standard header for routes with keys in bodies.
+/// The key by the rules of the route; from the standard header for routes with keys elsewhere.
 fn key_for(rules: &KeyRules, headers: &HeaderMap) -> Result<Key, KeyError> {
     let usual = http::HeaderName::from_static("idempotency-key");
-    let name = match &rules.source {
-        KeySource::Header(name) => name,
-        KeySource::Pointer(_) => &usual,
-    };
-    rules.from_headers(name, headers)
+    rules.from_headers(rules.places.header().unwrap_or(&usual), headers)
 }
 
 /// Returns true if a record counts as absent for clients.

@@ -8,7 +8,7 @@ use source::SourceFile;
 
 /// The parts of the crate that each part may name; see ARCHITECTURE.md.
 const MAY_USE: &[(&str, &[&str])] = &[
-    ("idempotency", &["clock", "json", "matcher"]),
+    ("idempotency", &["clock", "form", "json", "matcher", "media_type", "place", "xml"]),
     ("items", &["idempotency", "json", "matcher"]),
     ("matcher", &["json"]),
     (
@@ -28,6 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "matcher",
             "observe",
             "percent",
+            "place",
             "problem",
             "store",
             "template",
@@ -57,6 +58,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "body",
             "clock",
             "config",
+            "content_coding",
             "failpoint",
             "idempotency",
             "ip_network",
@@ -68,6 +70,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "nonce",
             "observe",
             "percent",
+            "place",
             "problem",
             "settle",
             "shutdown",
@@ -76,6 +79,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("settle", &["clock", "idempotency", "shutdown", "store"]),
+    ("place", &["form", "json", "media_type", "percent", "xml"]),
+    ("form", &["percent"]),
+    ("xml", &[]),
+    ("media_type", &[]),
+    ("content_coding", &[]),
     ("percent", &[]),
     ("template", &["clock", "json", "percent"]),
     ("ip_network", &[]),
@@ -103,6 +111,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "machine",
             "net",
             "observe",
+            "place",
             "proxy",
             "shutdown",
             "store",
