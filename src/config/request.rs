@@ -129,7 +129,7 @@ fn key_places(table: &TableReader<'_>, config: &Config, path: &str) -> Option<Ke
     let keys: Vec<&str> =
         ["from", "header", "pointer"].into_iter().filter(|key| table.has(key)).collect();
     if let [first, second, ..] = keys[..] {
-        let what = match *first {
+        let what = match first {
             "from" => format!("`from` and `{second}` are both given; keep `from`"),
             _ => format!("`{first}` and `{second}` are both given; a key has one place"),
         };
