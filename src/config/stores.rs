@@ -190,7 +190,9 @@ impl Urls {
         if let Some(url) = table.optional::<Secret>("url") {
             urls.extend(self.checked(table, url));
         }
-        if let Some(file) = table.file_text("url_file") {
+        if let Some(file) = table.file_text("url_file")
+            && table.reads_files()
+        {
             let lines = file.value.lines().map(str::trim).filter(|line| !line.is_empty());
             let lines: Vec<Secret> = lines.map(|line| Secret::new(line.to_owned())).collect();
             if lines.is_empty() {

@@ -19,6 +19,8 @@ pub(super) struct Reading {
     pub(super) diagnostics: Diagnostics,
     /// The directory at which relative paths start.
     pub(super) base: PathBuf,
+    /// False: the files that `*_file` keys name are not read; their texts are empty.
+    pub(super) files: bool,
     /// Every key of every table, for advice on a key in the wrong one.
     all_keys: LazyCell<KnownKeys>,
     /// The keys asked for. Collected only to answer `all_keys`; absent tables are read then too.
@@ -30,6 +32,7 @@ impl Reading {
         Self {
             diagnostics: Diagnostics::default(),
             base,
+            files: true,
             all_keys: LazyCell::new(all_keys),
             catalog: None,
         }

@@ -289,6 +289,9 @@ impl TableReader<'_> {
     /// The text of the file that a key names, and the key's place.
     pub(super) fn file_text(&self, key: &'static str) -> Option<Located<String>> {
         let written = self.optional::<String>(key)?;
+        if !self.reading.files {
+            return Some(Located { value: UNREAD.to_owned(), ..written });
+        }
         let path = self.reading.base.join(&written.value);
         match std::fs::read_to_string(&path) {
             Ok(value) => Some(Located { value, ..written }),

@@ -19,6 +19,7 @@ mod clocks;
 mod command_line;
 mod crash;
 mod descriptors;
+mod deploy;
 mod disconnects;
 mod drain;
 mod duplicates;
