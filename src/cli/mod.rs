@@ -74,6 +74,9 @@ pub struct CheckArgs {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// Check without the files of secrets that the configuration names.
+    #[arg(long)]
+    pub no_files: bool,
     /// Print JSON, for programs.
     #[arg(long)]
     pub json: bool,
@@ -231,7 +234,8 @@ impl StoreArgs {
 /// # Errors
 /// When nothing can be written.
 pub fn check(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> std::io::Result<Exit> {
-    match config::load(&args.config) {
+    let load = if args.no_files { config::load_without_files } else { config::load };
+    match load(&args.config) {
         Ok(config) if args.json => {
             writeln!(out, "{:#}", config.describe_json())?;
             Ok(Exit::Ok)
@@ -332,7 +336,7 @@ mod tests {
         let run = |text: &str, json: bool| {
             std::fs::write(&config, text).unwrap();
             let (mut out, mut err) = (Vec::new(), Vec::new());
-            let args = CheckArgs { config: config.clone(), json };
+            let args = CheckArgs { config: config.clone(), no_files: false, json };
             let exit = check(&args, &mut out, &mut err).unwrap();
             (exit, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
         };

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
@@ -92,6 +93,15 @@ fn announce(running: &Running, file: Option<&str>) {
     }
     say(&format!("oncegate: admin on {}", running.admin));
     say("oncegate: ready");
+    notify_supervisor(NotifyState::Ready);
+}
+
+/// Notifies the process that supervises this one: systemd with `Type=notify`, through the socket in
+/// `NOTIFY_SOCKET` (sd_notify(3)). Without that variable nothing is sent.
+fn notify_supervisor(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the supervisor was not notified; its start or stop may time out");
+    }
 }
 
 /// Reason for the end of a gateway.
@@ -132,6 +142,7 @@ async fn end(
 ) -> DrainEnd {
     let drain = async {
         running.announce_end();
+        notify_supervisor(NotifyState::Stopping);
         if let EndReason::Store(error) = reason {
             tracing::error!(error, "the store needs a restart; the process ends for that");
         } else if !delay.is_zero() {

@@ -22,10 +22,23 @@ const LARGEST_SHARED: u64 = 16 << 20;
 /// # Errors
 /// When the file cannot be read, or with the mistakes in the file.
 pub fn load(path: &Path) -> Result<Config, Mistakes> {
+    load_file(path, true)
+}
+
+/// Checks the file at `path` as [`load`] does, without the files of secrets that it names: for a
+/// machine that has none of them. The result is not for running a gateway.
+///
+/// # Errors
+/// When the file cannot be read, or with the mistakes in the file.
+pub fn load_without_files(path: &Path) -> Result<Config, Mistakes> {
+    load_file(path, false)
+}
+
+fn load_file(path: &Path, files: bool) -> Result<Config, Mistakes> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path)
         .map_err(|error| Mistakes::one(&name, format!("cannot read this file: {error}")))?;
-    parse(&text, &name, &|variable| std::env::var(variable).ok())
+    read(&text, &name, &|variable| std::env::var(variable).ok(), files)
 }
 
 /// Checks the configuration `text`. Mistakes are reported under `source_name`, and relative paths
@@ -38,8 +51,18 @@ pub fn parse(
     source_name: &str,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Mistakes> {
+    read(text, source_name, env, true)
+}
+
+fn read(
+    text: &str,
+    source_name: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+    files: bool,
+) -> Result<Config, Mistakes> {
     let base = Path::new(source_name).parent().unwrap_or(Path::new("")).to_owned();
-    let reading = Reading::new(base, known_keys);
+    let mut reading = Reading::new(base, known_keys);
+    reading.files = files;
     let members = document::parse(text, env, &reading.diagnostics);
     // A text other than TOML is not checked for missing keys.
     let config = members.map(|members| reading.root(&members, config));

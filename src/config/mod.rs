@@ -43,7 +43,7 @@ mod values;
 pub use self::backend_url::BackendUrl;
 pub use self::diagnostics::{Mistake, Mistakes};
 pub use self::listener::{ClientAuth, ServerTlsConfig};
-pub use self::load::{load, parse, without_file};
+pub use self::load::{load, load_without_files, parse, without_file};
 pub use self::log::LogConfig;
 pub use self::model::{
     AdminConfig, CloseDelimited, Config, DuplicateRules, EngineConfig, HostPolicy, ItemsMode,

@@ -190,11 +190,12 @@ impl Urls {
         if let Some(url) = table.optional::<Secret>("url") {
             urls.extend(self.checked(table, url));
         }
-        if let Some(file) = table.file_text("url_file")
-            && table.reads_files()
-        {
+        if let Some(file) = table.file_text("url_file") {
             let lines = file.value.lines().map(str::trim).filter(|line| !line.is_empty());
-            let lines: Vec<Secret> = lines.map(|line| Secret::new(line.to_owned())).collect();
+            let mut lines: Vec<Secret> = lines.map(|line| Secret::new(line.to_owned())).collect();
+            if !table.reads_files() {
+                lines = vec![Secret::new(format!("{}unread", self.schemes[0]))];
+            }
             if lines.is_empty() {
                 table.wrong(&file, "`url_file`: the file is empty");
             }

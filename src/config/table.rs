@@ -19,7 +19,7 @@ pub(super) struct Reading {
     pub(super) diagnostics: Diagnostics,
     /// The directory at which relative paths start.
     pub(super) base: PathBuf,
-    /// False: the files that `*_file` keys name are not read; their texts are empty.
+    /// False when files named by `*_file` keys are not read.
     pub(super) files: bool,
     /// Every key of every table, for advice on a key in the wrong one.
     all_keys: LazyCell<KnownKeys>,

@@ -25,6 +25,9 @@ pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 /// Bodies beyond this cannot be buffered.
 pub(super) const LARGEST_BODY: u64 = 1 << 30;
 
+/// Stands for the text of a file that is not read; passes the checks of a secret.
+const UNREAD_FILE: &str = "unread";
+
 /// Headers of framing and of hops, without use for keys or markers.
 const RESERVED_HEADERS: [&str; 14] = [
     "connection",
@@ -286,11 +289,17 @@ impl TableReader<'_> {
         address
     }
 
-    /// The text of the file that a key names, and the key's place.
+    /// False when files named by `*_file` keys are not read (`oncegate check --no-files`).
+    pub(super) fn reads_files(&self) -> bool {
+        self.reading.files
+    }
+
+    /// The text of the file that a key names, and the key's place. Where files are not read, a
+    /// placeholder stands for the text.
     pub(super) fn file_text(&self, key: &'static str) -> Option<Located<String>> {
         let written = self.optional::<String>(key)?;
-        if !self.reading.files {
-            return Some(Located { value: UNREAD.to_owned(), ..written });
+        if !self.reads_files() {
+            return Some(Located { value: UNREAD_FILE.to_owned(), ..written });
         }
         let path = self.reading.base.join(&written.value);
         match std::fs::read_to_string(&path) {

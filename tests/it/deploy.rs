@@ -1,10 +1,13 @@
 //! What `deploy/` ships: manifests that Kubernetes accepts, a unit that systemd accepts and that is
 //! confined, and configurations that the gateway accepts.
 
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
+
+use crate::support::{Backend, Setup};
 
 /// The worst exposure of the unit that is accepted, as `systemd-analyze security` counts it.
 const EXPOSURE: f64 = 1.5;
@@ -152,4 +155,26 @@ fn systemd_accepts_the_unit_and_finds_it_confined() {
     let exposure = report.rsplit("exposure level for oncegate.service:").next().unwrap();
     let exposure: f64 = exposure.split_whitespace().next().unwrap().parse().unwrap();
     assert!(exposure <= EXPOSURE, "{report}");
+}
+
+/// The next message on a supervisor's socket.
+fn next_message(socket: &UnixDatagram) -> String {
+    let mut buffer = [0; 256];
+    let length = socket.recv(&mut buffer).expect("a message of the gateway in time");
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
+}
+
+#[test]
+fn the_supervisor_is_notified_of_the_start_and_of_the_end() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend);
+    let path = setup.dir().join("notify.sock");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+    let setup = setup.env("NOTIFY_SOCKET", path.to_str().unwrap());
+    let mut gateway = setup.start();
+    assert_eq!(next_message(&socket).trim(), "READY=1");
+    gateway.sigterm();
+    assert_eq!(next_message(&socket).trim(), "STOPPING=1");
+    assert!(gateway.wait().success());
 }
