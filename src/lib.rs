@@ -14,7 +14,7 @@
 //! - [`cli`] and [`commands`]: what may be typed and what it does.
 //! - [`place`]: where a value stands in a request, over [`json`], [`form`] and [`xml`].
 //! - leaves: [`body`], [`clock`], [`content_coding`], [`failpoint`], [`form`], `ip_network`,
-//!   [`json`], `listen_address`, `machine`, [`matcher`], [`media_type`], `net`, [`nonce`],
+//!   [`json`], `limit`, `listen_address`, `machine`, [`matcher`], [`media_type`], `net`, [`nonce`],
 //!   [`observe`], `percent`, [`problem`], [`shutdown`], [`template`], [`xml`].
 
 pub mod admin;
@@ -32,6 +32,7 @@ pub mod idempotency;
 pub(crate) mod ip_network;
 pub mod items;
 pub mod json;
+pub(crate) mod limit;
 pub(crate) mod listen_address;
 pub(crate) mod machine;
 pub mod matcher;

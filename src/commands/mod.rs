@@ -1,7 +1,9 @@
-//! The commands: `run`, `demo`, `health` and `generate`; `store …` in `store`; `records …` in
-//! `records`, which asks a running gateway through `admin_client`. Their arguments are in `cli`.
+//! The commands: `run`, `demo`, `health` and `generate`; `check` in `against`; `store …` in
+//! `store`; `records …` in `records`, which asks a running gateway through `admin_client`. Their
+//! arguments are in `cli`.
 
 mod admin_client;
+mod against;
 mod generate;
 mod health;
 mod records;
@@ -10,6 +12,7 @@ mod store;
 
 use std::io::Write as _;
 
+pub use self::against::check;
 pub use self::generate::generate;
 pub use self::health::health;
 pub use self::records::records;

@@ -61,6 +61,7 @@ mod records_faults;
 mod records_items;
 mod records_list;
 mod records_race;
+mod reload;
 mod replicas;
 mod replicas_cuts;
 mod replicas_failover;
