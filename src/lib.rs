@@ -10,12 +10,14 @@
 //! - [`proxy`]: connections, routes, and the exchange, one request from start to finish.
 //! - [`admin`]: the operator's listener.
 //! - [`demo`]: the told story of the lost answer.
+//! - [`dry_run`]: a configuration tried on a vendor's own samples.
 //! - `gateway`: starting all of it and ending it.
 //! - [`cli`] and [`commands`]: what may be typed and what it does.
 //! - [`place`]: where a value stands in a request, over [`json`], [`form`] and [`xml`].
 //! - leaves: [`body`], [`clock`], [`content_coding`], [`failpoint`], [`form`], `ip_network`,
-//!   [`json`], `limit`, `listen_address`, `machine`, [`matcher`], [`media_type`], `net`, [`nonce`],
-//!   [`observe`], `percent`, [`problem`], [`shutdown`], [`template`], [`xml`].
+//!   [`json`], `listen_address`, `loopback`, `machine`, [`matcher`], [`media_type`], `net`,
+//!   [`nonce`], [`observe`], `percent`, [`problem`], [`shutdown`], [`template`], `temporary`,
+//!   [`xml`].
 
 pub mod admin;
 pub mod body;
@@ -25,6 +27,7 @@ pub mod commands;
 pub mod config;
 pub mod content_coding;
 pub mod demo;
+pub mod dry_run;
 pub mod failpoint;
 pub mod form;
 pub(crate) mod gateway;
@@ -32,8 +35,8 @@ pub mod idempotency;
 pub(crate) mod ip_network;
 pub mod items;
 pub mod json;
-pub(crate) mod limit;
 pub(crate) mod listen_address;
+pub(crate) mod loopback;
 pub(crate) mod machine;
 pub mod matcher;
 pub mod media_type;
@@ -51,5 +54,6 @@ pub(crate) mod settle;
 pub mod shutdown;
 pub mod store;
 pub mod template;
+pub(crate) mod temporary;
 pub(crate) mod upstream;
 pub mod xml;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use oncegate::cli::{Cli, Command, Exit};
+use oncegate::cli::{self, Cli, Command, Exit};
 use oncegate::commands;
 use oncegate::observe::log::{self, LogFormat};
 
@@ -19,7 +19,8 @@ fn main() -> ExitCode {
     // A gateway starts its log with its configuration. The demo's faults are deliberate.
     let level = match cli.command {
         Command::Run(_) => None,
-        Command::Demo(_) => Some("error"),
+        // Nor is a dry run's gateway one to watch.
+        Command::Demo(_) | Command::Try(_) => Some("error"),
         _ => Some("info"),
     };
     if let Some(Err(mistake)) = level.map(|level| log::start(level, LogFormat::Text)) {
@@ -28,7 +29,11 @@ fn main() -> ExitCode {
     }
     let exit = match &cli.command {
         Command::Run(args) => commands::run(args),
-        Command::Check(args) => commands::check(args),
+        Command::Check(args) => {
+            let checked = cli::check(args, &mut std::io::stdout(), &mut std::io::stderr());
+            checked.unwrap_or(Exit::Failed)
+        }
+        Command::Try(args) => commands::try_samples(args),
         Command::Demo(args) => commands::demo(args),
         Command::Store(command) => commands::store(command),
         Command::Records(command) => commands::records(command),

@@ -109,6 +109,11 @@ impl ApiError {
                 "no-answer",
                 "there is no answer to purge: the key was released and is free",
             ),
+            SettlementError::NotFinal => Self::conflict(
+                "not-final",
+                "only a final record can be reopened; this one has no answer, or is an item of a \
+                 batch",
+            ),
             SettlementError::Kind => Self::invalid(
                 "wrong-kind",
                 "`response` is for requests and `units` for items of batches, and both only with \

@@ -32,6 +32,8 @@ pub enum Command {
     Run(RunArgs),
     /// Check a configuration: print every mistake, or the routes as understood.
     Check(CheckArgs),
+    /// Try a configuration on samples of a vendor's documentation: what is read, sent and kept.
+    Try(TryArgs),
     /// Show the gateway at work: a backend that loses answers, with and without it in front.
     Demo(DemoArgs),
     /// Create, inspect and verify a store.
@@ -80,12 +82,23 @@ pub struct CheckArgs {
     /// Print JSON, for programs.
     #[arg(long)]
     pub json: bool,
-    /// Show what the file would change in the running gateway with this admin listener.
-    #[arg(long, value_name = "URL", requires = "token_file")]
-    pub against: Option<String>,
-    /// The file of the gateway's token, for --against.
-    #[arg(long, value_name = "FILE", requires = "against")]
-    pub token_file: Option<PathBuf>,
+}
+
+/// `oncegate try`
+#[derive(Debug, Args)]
+pub struct TryArgs {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// A sample request as HTTP sends it: a first line, header lines, an empty line, the body.
+    #[arg(long, value_name = "FILE")]
+    pub request: PathBuf,
+    /// The sample of its answer. Given several times, the next is for a retry, and so on.
+    #[arg(long, value_name = "FILE")]
+    pub answer: Vec<PathBuf>,
+    /// Print JSON, for programs.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `oncegate demo`
@@ -342,9 +355,7 @@ mod tests {
         let run = |text: &str, json: bool| {
             std::fs::write(&config, text).unwrap();
             let (mut out, mut err) = (Vec::new(), Vec::new());
-            let (against, token_file) = (None, None);
-            let args =
-                CheckArgs { config: config.clone(), no_files: false, json, against, token_file };
+            let args = CheckArgs { config: config.clone(), no_files: false, json };
             let exit = check(&args, &mut out, &mut err).unwrap();
             (exit, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
         };

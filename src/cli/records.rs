@@ -13,6 +13,8 @@ pub enum RecordsCommand {
     Show(ShowArgs),
     /// Settle a record whose outcome is unknown: you found out whether the backend carried it out.
     Resolve(ResolveArgs),
+    /// Take back an answer that was stored as final and was none: the key is free again.
+    Reopen(ReopenArgs),
     /// Remove the answer that is kept; the key stays used.
     Purge(PurgeArgs),
 }
@@ -118,6 +120,25 @@ impl How {
     }
 }
 
+/// `oncegate records reopen`
+#[derive(Debug, Args)]
+pub struct ReopenArgs {
+    /// The record's id.
+    pub id: String,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would take it for the text of the command")]
+    pub admin: AdminArgs,
+    /// The reason why the answer was not final; kept with the record.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Your name; kept with the record.
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+    /// The attempt that you looked at, as `show` counts: refused when there was another since.
+    #[arg(long, value_name = "N")]
+    pub attempt: Option<u32>,
+}
+
 /// `oncegate records purge`
 #[derive(Debug, Args)]
 pub struct PurgeArgs {
@@ -141,6 +162,7 @@ impl RecordsCommand {
             Self::List(args) => &args.admin,
             Self::Show(args) => &args.admin,
             Self::Resolve(args) => &args.admin,
+            Self::Reopen(args) => &args.admin,
             Self::Purge(args) => &args.admin,
         }
     }

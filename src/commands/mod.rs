@@ -1,23 +1,22 @@
-//! The commands: `run`, `demo`, `health` and `generate`; `check` in `against`; `store …` in
-//! `store`; `records …` in `records`, which asks a running gateway through `admin_client`. Their
-//! arguments are in `cli`.
+//! The commands: `run`, `demo`, `health` and `generate`; `store …` in `store`; `records …` in
+//! `records`, which asks a running gateway through `admin_client`; `try` in `try_samples`. Their arguments are in `cli`.
 
 mod admin_client;
-mod against;
 mod generate;
 mod health;
 mod records;
 mod run;
 mod store;
+mod try_samples;
 
 use std::io::Write as _;
 
-pub use self::against::check;
 pub use self::generate::generate;
 pub use self::health::health;
 pub use self::records::records;
 pub use self::run::run;
 pub use self::store::store;
+pub use self::try_samples::try_samples;
 
 use crate::cli::Exit;
 

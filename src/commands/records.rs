@@ -1,4 +1,4 @@
-//! `oncegate records list|show|resolve|purge`, over the admin API.
+//! `oncegate records list|show|resolve|reopen|purge`, over the admin API.
 
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::admin_client::{AdminClient, CommandFailure};
 use super::block_on;
 use crate::cli::Exit;
-use crate::cli::records::{ListArgs, PurgeArgs, RecordsCommand, ResolveArgs};
+use crate::cli::records::{ListArgs, PurgeArgs, RecordsCommand, ReopenArgs, ResolveArgs};
 
 /// Records asked for at once.
 const PAGE: usize = 1000;
@@ -38,6 +38,7 @@ async fn run(command: &RecordsCommand) -> Result<(), CommandFailure> {
             tell(args.admin.json, &record, "")
         }
         RecordsCommand::Resolve(args) => resolve(&admin, args).await,
+        RecordsCommand::Reopen(args) => reopen(&admin, args).await,
         RecordsCommand::Purge(args) => purge(&admin, args).await,
     }
 }
@@ -116,6 +117,19 @@ async fn resolve(admin: &AdminClient, args: &ResolveArgs) -> Result<(), CommandF
     let target = target(&args.id, "/resolve");
     let record = admin.record(Method::POST, (&args.id, &target), Some(&body)).await?;
     tell(args.admin.json, &record, &format!("settled as {}", args.how.as_str()))
+}
+
+async fn reopen(admin: &AdminClient, args: &ReopenArgs) -> Result<(), CommandFailure> {
+    let mut body = json!({ "reason": args.reason });
+    if let Some(by) = &args.by {
+        body["by"] = by.as_str().into();
+    }
+    if let Some(attempt) = args.attempt {
+        body["attempt"] = attempt.into();
+    }
+    let target = target(&args.id, "/reopen");
+    let record = admin.record(Method::POST, (&args.id, &target), Some(&body)).await?;
+    tell(args.admin.json, &record, "reopened: the key is free, and a retry is sent again")
 }
 
 async fn purge(admin: &AdminClient, args: &PurgeArgs) -> Result<(), CommandFailure> {

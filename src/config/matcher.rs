@@ -6,6 +6,7 @@ use super::document::{TomlNode, TomlValue};
 use super::table::{Located, TableReader};
 use super::units::{Scalar, ScalarText};
 use crate::matcher::{Condition, MatchPlace, Matcher, StatusPattern, ValueTest};
+use crate::xml::XmlPath;
 
 /// The message that a matcher looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,19 @@ pub(super) enum MatchScope {
     Row,
     /// An item of a request.
     Item,
+}
+
+impl MatchScope {
+    /// The keys of places that nothing stands at, and the reason.
+    fn without(self) -> (&'static [&'static str], &'static str) {
+        match self {
+            Self::Answer => (&["query"], "an answer has no query"),
+            Self::Row | Self::Item => (
+                &["header", "xml", "form", "query"],
+                "rows and items are JSON values; name a member with `pointer`",
+            ),
+        }
+    }
 }
 
 /// The tests of a value, of which a place has at most one; `contains` may stand beside a test.
@@ -39,51 +53,22 @@ pub(super) fn matcher(table: &TableReader<'_>, scope: MatchScope) -> Option<Matc
     if let Some(status) = status.as_ref().filter(|_| scope == MatchScope::Item) {
         table.wrong(status, "`status` has no use here: a request has none");
     }
-    let (of_header, header_place) = header(table, scope);
-    let pointer_place = table.pointer("pointer").map(MatchPlace::Pointer);
+    let (keys, why) = scope.without();
+    for key in keys.iter().filter(|key| table.has(key)) {
+        table.wrong_at(&[key], format!("`{key}` has no use here: {why}"));
+    }
+    let (of_header, header_place) = header(table);
+    let places = places(table);
     let tests = tests(table);
     let contains = contains(table);
     let unless = matchers(table, "unless", scope);
-    let named = [("header", header_place.is_some()), ("pointer", table.has("pointer"))];
-    let named: Vec<&str> =
-        named.into_iter().filter(|(_, is_named)| *is_named).map(|(key, _)| key).collect();
-    if let [_, second, ..] = named.as_slice() {
-        let what = format!(
-            "a matcher tests one place, and `{second}` is a second; write the header with its own \
-             test, as header = {{ name = \"…\", equals = \"…\" }}"
-        );
-        table.wrong_at(&["header"], what);
-        return None;
-    }
-    let test_key = TESTS.into_iter().find(|key| table.has(key));
     let others = status.is_some() || of_header.is_some() || unless.is_some();
-    match (named.first(), test_key) {
-        (Some(place), None) if !table.has("contains") => {
-            let what = format!(
-                "a matcher's `{place}` goes with one of `equals`, `one_of`, `class`, `present`, \
-                 `absent_or_null` and `contains`"
-            );
-            table.missing(&[TESTS[0], TESTS[1], TESTS[2], TESTS[3], TESTS[4], "contains"], what);
-            return None;
-        }
-        (None, Some(test)) => {
-            let what = format!(
-                "`{test}` tests the value of a place; name the place, as pointer = \"/error/code\""
-            );
-            table.missing(&["pointer", "header"], what);
-            return None;
-        }
-        (None, None) if !others && !table.has("contains") && !table.has("status") => {
-            let what = "a matcher needs a part: `status`, `contains`, or a place such as \
-                        `pointer` with `equals`, `one_of`, `class`, `present` or `absent_or_null`";
-            table.missing(&["status", "header", "pointer", "contains"], what);
-            return None;
-        }
-        (Some(_) | None, _) => {}
+    if !is_complete(table, header_place.is_some(), others) {
+        return None;
     }
     let (mut conditions, mut text) = (Vec::new(), None);
     conditions.extend(of_header.into_iter().flatten());
-    match header_place.or(pointer_place) {
+    match header_place.or(places) {
         Some(place) => {
             let tests = tests.into_iter().chain(contains.map(ValueTest::Contains));
             conditions.extend(tests.map(|test| Condition { place: place.clone(), test }));
@@ -99,17 +84,81 @@ pub(super) fn matcher(table: &TableReader<'_>, scope: MatchScope) -> Option<Matc
     })
 }
 
+/// Checks that a matcher has a part, one place at most, and a test for it. `has_others`: there is a
+/// part beside these.
+fn is_complete(table: &TableReader<'_>, has_short_header: bool, has_others: bool) -> bool {
+    let in_short = has_short_header.then_some("header");
+    let named: Vec<&str> =
+        in_short.into_iter().chain(PLACES.into_iter().filter(|key| table.has(key))).collect();
+    if let [_, second, ..] = named.as_slice() {
+        let what = match in_short {
+            Some(_) => format!(
+                "a matcher tests one place, and `{second}` is a second; write the header with its \
+                 own test, as header = {{ name = \"…\", equals = \"…\" }}"
+            ),
+            None => format!("a matcher tests one place, and `{second}` is a second; keep one"),
+        };
+        table.wrong_at(&["header"], what);
+        return false;
+    }
+    let test_key = TESTS.into_iter().find(|key| table.has(key));
+    match (named.first(), test_key) {
+        (Some(place), None) if !table.has("contains") => {
+            let what = format!(
+                "a matcher's `{place}` goes with one of `equals`, `one_of`, `class`, `present`, \
+                 `absent_or_null` and `contains`"
+            );
+            table.missing(&[TESTS[0], TESTS[1], TESTS[2], TESTS[3], TESTS[4], "contains"], what);
+            return false;
+        }
+        (None, Some(test)) => {
+            let what = format!(
+                "`{test}` tests the value of a place; name the place, as pointer = \"/error/code\""
+            );
+            table.missing(&["pointer", "header", "xml", "form", "query"], what);
+            return false;
+        }
+        (None, None) if !has_others && !table.has("contains") && !table.has("status") => {
+            let what = "a matcher needs a part: `status`, `contains`, or a place such as \
+                        `pointer` with `equals`, `one_of`, `class`, `present` or `absent_or_null`";
+            table.missing(&["status", "header", "pointer", "contains"], what);
+            return false;
+        }
+        (Some(_) | None, _) => {}
+    }
+    true
+}
+
+/// The keys of places beside the header.
+const PLACES: [&str; 4] = ["pointer", "xml", "form", "query"];
+
+/// The place beside the header.
+fn places(table: &TableReader<'_>) -> Option<MatchPlace> {
+    let name = |key| {
+        let name = table.optional::<String>(key)?;
+        if name.value.is_empty() {
+            table.wrong(&name, format!("`{key}` is empty; write the name"));
+        }
+        Some(name.value)
+    };
+    let xml = table.optional::<String>("xml").and_then(|written| {
+        let path = XmlPath::parse(&written.value);
+        if let Err(error) = &path {
+            table.wrong(&written, format!("`xml`: \"{}\": {error}", written.value));
+        }
+        path.ok()
+    });
+    let pointer = table.pointer("pointer").map(MatchPlace::Pointer);
+    let (form, query) = (name("form"), name("query"));
+    pointer
+        .or(xml.map(MatchPlace::Xml))
+        .or(form.map(MatchPlace::Form))
+        .or(query.map(MatchPlace::Query))
+}
+
 /// `header = { name = "x-a", equals = "…" }`, or the short form `header = "x-a"`, whose test stands
 /// beside the header.
-fn header(
-    table: &TableReader<'_>,
-    scope: MatchScope,
-) -> (Option<Vec<Condition>>, Option<MatchPlace>) {
-    if matches!(scope, MatchScope::Row | MatchScope::Item) && table.has("header") {
-        let what = "`header` has no use here: rows and items have no headers; name a member with \
-                    `pointer`";
-        table.wrong_at(&["header"], what);
-    }
+fn header(table: &TableReader<'_>) -> (Option<Vec<Condition>>, Option<MatchPlace>) {
     if let Some(TomlNode { value: TomlValue::Text(_), .. }) = table.node("header") {
         let name = table.optional::<String>("header").and_then(|name| header_name(table, &name));
         return (None, name.map(MatchPlace::Header));

@@ -10,7 +10,6 @@ use http::{HeaderName, HeaderValue, Method};
 use serde::{Serialize, Serializer};
 
 use super::backend_url::BackendUrl;
-use super::files::ConfigFiles;
 use super::listener::ServerTlsConfig;
 use super::log::LogConfig;
 use super::shown;
@@ -42,9 +41,6 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// The routes, in the order of the file.
     pub routes: Vec<RouteConfig>,
-    /// The file and the files that it names; empty for a configuration without a file.
-    #[serde(skip)]
-    pub files: ConfigFiles,
 }
 
 /// `[server]`
@@ -134,7 +130,7 @@ pub struct StoreConfig {
 }
 
 /// The engine for the records.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineConfig {
     /// A directory on this machine.
@@ -155,7 +151,7 @@ pub enum EngineConfig {
 }
 
 /// `[store.postgres]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct PostgresConfig {
     /// `postgres://user:password@host/database`
     #[serde(serialize_with = "shown::store_url")]
@@ -170,7 +166,7 @@ pub struct PostgresConfig {
 }
 
 /// `[store.redis]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct RedisConfig {
     /// `redis://` or `rediss://`, at least one.
     #[serde(serialize_with = "shown::store_urls")]
@@ -192,7 +188,7 @@ pub struct RedisConfig {
 }
 
 /// Keys of every store on a server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct StoreServerConfig {
     /// Time for DNS, connect, TLS and login together.
     #[serde(serialize_with = "shown::time")]
@@ -219,7 +215,7 @@ pub struct TenantConfig {
 }
 
 /// `[[upstream]]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct UpstreamConfig {
     /// The upstream's name for routes.
     pub name: String,

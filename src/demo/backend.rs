@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
 use super::faults::{BackendFault, FaultPlan, sale_of};
-use super::wire::{self, ConnectionLost};
+use crate::loopback::{self, ConnectionLost};
 use crate::shutdown::Shutdown;
 
 /// Path of the redemption.
@@ -65,7 +65,7 @@ impl Backend {
     ) -> Result<Self, String> {
         let state = Arc::new(BackendState { plan, book: Mutex::default() });
         let serving = state.clone();
-        let address = wire::serve(tasks, shutdown, move |request| {
+        let address = loopback::serve(tasks, shutdown, move |request| {
             let state = serving.clone();
             async move { state.answer(&request).await }
         })

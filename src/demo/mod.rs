@@ -13,12 +13,10 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod till;
-mod wire;
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::{HeaderValue, Request};
@@ -31,7 +29,9 @@ use self::gateway::DemoGateway;
 use self::rewards::RewardEngine;
 use self::scene::Goods;
 use self::till::ShopNetwork;
+use crate::loopback;
 use crate::shutdown::Trigger;
+use crate::temporary::TemporaryDirectory;
 
 pub use self::rewards::BatchCall;
 pub use self::table::{Counts, Report, RunReport};
@@ -135,12 +135,12 @@ impl Stage {
         let (trigger, shutdown) = crate::shutdown::channel();
         let tasks = TaskTracker::default();
         let plan = Arc::new(FaultPlan::default());
-        let folder = TemporaryDirectory::create()?;
+        let folder = TemporaryDirectory::create("demo")?;
         let backend = Backend::start(plan.clone(), &tasks, shutdown.clone()).await?;
         let engine = RewardEngine::start(&tasks, shutdown.clone()).await?;
         let gateway = if with_gateway {
             let behind = [backend.address, engine.address];
-            Some(DemoGateway::start(behind, &folder.0, shutdown.clone()).await?)
+            Some(DemoGateway::start(behind, folder.path(), shutdown.clone()).await?)
         } else {
             None
         };
@@ -265,7 +265,7 @@ async fn executions(backend: SocketAddr, books: &str) -> Result<BTreeMap<String,
         .header("x-api-key", HeaderValue::from_static("demo"))
         .body(bytes::Bytes::new())
         .map_err(|error| cannot_read(&error))?;
-    let answer = wire::send(backend, request).await.map_err(|error| cannot_read(&error))?;
+    let answer = loopback::send(backend, request).await.map_err(|error| cannot_read(&error))?;
     let list: Value = serde_json::from_slice(answer.body()).map_err(|error| cannot_read(&error))?;
     let mut executions = BTreeMap::new();
     for entry in list["data"].as_array().into_iter().flatten() {
@@ -291,27 +291,6 @@ impl Narrator<'_> {
         writeln!(self.out, "{text}")
             .and_then(|()| self.out.flush())
             .map_err(|error| format!("cannot write the story: {error}"))
-    }
-}
-
-/// A directory removed on drop.
-struct TemporaryDirectory(PathBuf);
-
-impl TemporaryDirectory {
-    fn create() -> Result<Self, String> {
-        use std::os::unix::fs::DirBuilderExt as _;
-        let path = std::env::temp_dir().join(format!("oncegate-demo-{}", uuid::Uuid::new_v4()));
-        std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(|error| {
-            format!("cannot create the folder {} for the demo's store: {error}", path.display())
-        })?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for TemporaryDirectory {
-    fn drop(&mut self) {
-        // What cannot be removed now is left to whoever cleans the temporary directory.
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
-use super::wire::{self, ConnectionLost};
+use crate::loopback::{self, ConnectionLost};
 use crate::problem::ERROR_HEADER;
 use crate::shutdown::Shutdown;
 
@@ -90,7 +90,7 @@ impl RewardEngine {
     pub(super) async fn start(tasks: &TaskTracker, shutdown: Shutdown) -> Result<Self, String> {
         let books = Arc::new(Mutex::new(Books::default()));
         let serving = books.clone();
-        let address = wire::serve(tasks, shutdown, move |request: Request<Bytes>| {
+        let address = loopback::serve(tasks, shutdown, move |request: Request<Bytes>| {
             let answer = lock(&serving).issue(request.body());
             async move { answer }
         })
@@ -183,7 +183,7 @@ async fn ask(next: SocketAddr, customer: &str) -> String {
         .header("x-api-key", "demo")
         .body(Bytes::from(body.to_string()));
     let Ok(request) = request else { return String::new() };
-    match wire::send(next, request).await {
+    match loopback::send(next, request).await {
         Ok(answer) => read(&answer),
         Err(ConnectionLost) => "nothing".to_owned(),
     }

@@ -14,7 +14,7 @@ async fn ask(backend: SocketAddr, path: &str, body: Option<Value>) -> (StatusCod
         .header("x-api-key", "demo")
         .body(body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string())))
         .unwrap();
-    let answer = wire::send(backend, request).await.unwrap();
+    let answer = loopback::send(backend, request).await.unwrap();
     (answer.status(), serde_json::from_slice(answer.body()).unwrap())
 }
 
@@ -72,7 +72,7 @@ async fn a_lost_answer_is_lost_after_the_backend_has_executed() {
     stage.plan.at_backend("7", faults::BackendFault::AnswerLost);
     let body = Bytes::from(voucher("rsg:7", "7").unwrap().to_string());
     let request = Request::post(REDEEM).header("x-api-key", "demo").body(body).unwrap();
-    assert!(wire::send(stage.backend.address, request).await.is_err());
+    assert!(loopback::send(stage.backend.address, request).await.is_err());
     let (status, _) = ask(stage.backend.address, REDEEM, voucher("rsg:7", "7")).await;
     assert_eq!(status, StatusCode::PAYMENT_REQUIRED);
     stage.strike().await;
@@ -83,7 +83,7 @@ async fn the_story_ends_with_doubles_and_disputes_only_without_the_gateway() {
     let mut text = Vec::new();
     let mut narrator = Narrator { out: &mut text, quiet: false };
     let (report, stage) = tell(&mut narrator).await.unwrap();
-    let folder = stage.folder.0.clone();
+    let folder = stage.folder.path().to_owned();
     stage.strike().await;
     assert!(!folder.exists(), "the store's folder is removed");
 

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::backend::{AWARD, REDEEM, USED};
 use super::faults::{AnswerHold, FaultPlan, metadata_of, sale_of};
-use super::wire::{self, ConnectionLost};
+use crate::loopback::{self, ConnectionLost};
 use crate::problem::ERROR_HEADER;
 use crate::shutdown::Shutdown;
 
@@ -78,12 +78,12 @@ impl ShopNetwork {
     ) -> Result<Self, String> {
         let carried = Arc::new(Mutex::new(BTreeMap::new()));
         let counted = carried.clone();
-        let address = wire::serve(tasks, shutdown, move |request: Request<Bytes>| {
+        let address = loopback::serve(tasks, shutdown, move |request: Request<Bytes>| {
             let path = request.uri().path().to_owned();
             *counted.lock().unwrap_or_else(PoisonError::into_inner).entry(path).or_default() += 1;
             let lose = sale_of(request.body()).is_some_and(|sale| plan.take_shop(&sale));
             async move {
-                let answer = wire::send(next, request).await?;
+                let answer = loopback::send(next, request).await?;
                 if lose { Err(ConnectionLost) } else { Ok(answer) }
             }
         })
@@ -141,7 +141,7 @@ impl ShopNetwork {
 
     async fn ask(&self, scan: &Scan) -> ScreenMessage {
         let Some(request) = request(self.address, scan) else { return ScreenMessage::Nothing };
-        match tokio::time::timeout(PATIENCE, wire::send(self.address, request)).await {
+        match tokio::time::timeout(PATIENCE, loopback::send(self.address, request)).await {
             Ok(Ok(answer)) => read(&answer),
             Ok(Err(ConnectionLost)) | Err(_) => ScreenMessage::Nothing,
         }

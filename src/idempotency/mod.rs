@@ -18,6 +18,7 @@ mod open;
 pub mod outcome;
 pub(crate) mod preimage;
 pub mod record;
+mod reopen;
 mod response;
 pub mod retention;
 mod select;

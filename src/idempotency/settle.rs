@@ -34,6 +34,8 @@ pub enum SettlementError {
     Known,
     /// The record has no answer to purge.
     NoAnswer,
+    /// The record has no final answer that could be taken back.
+    NotFinal,
     /// The decision is for the other kind of record (request or item).
     Kind,
     /// The number of issued units is zero or exceeds the unknown units.

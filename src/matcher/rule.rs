@@ -5,6 +5,7 @@ use super::status::StatusPattern;
 use super::truth::Truth;
 use super::value::{Condition, MatchPlace, ValueTest};
 use crate::json::Pointer;
+use crate::place::BodyFormat;
 
 /// A condition on a message. Every part is optional; all must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,6 +51,19 @@ impl Matcher {
         }
         let unless = self.unless.iter().map(|other| other.truth(input)).max();
         parts.min(unless.unwrap_or(Truth::No).not())
+    }
+
+    /// Reports whether the matcher has to see the body.
+    pub fn looks_at_body(&self) -> bool {
+        self.contains.is_some()
+            || self.conditions.iter().any(|condition| condition.place.body_format().is_some())
+            || self.unless.iter().any(Self::looks_at_body)
+    }
+
+    /// Reports whether the matcher looks for a value in a body of this form.
+    pub fn reads(&self, format: BodyFormat) -> bool {
+        self.conditions.iter().any(|condition| condition.place.body_format() == Some(format))
+            || self.unless.iter().any(|other| other.reads(format))
     }
 
     /// Reports whether the matcher looks at nothing but the status.

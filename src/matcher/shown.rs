@@ -34,7 +34,10 @@ impl Matcher {
                     let header = keys.entry(name).or_insert_with(|| json!({ "name": at }));
                     header.as_object_mut()
                 }
-                MatchPlace::Pointer(_) => {
+                MatchPlace::Pointer(_)
+                | MatchPlace::Xml(_)
+                | MatchPlace::Form(_)
+                | MatchPlace::Query(_) => {
                     keys.insert(name.to_owned(), json!(at));
                     Some(&mut keys)
                 }
@@ -79,16 +82,22 @@ impl MatchPlace {
         match self {
             Self::Header(name) => ("header", name.to_string()),
             Self::Pointer(pointer) => ("pointer", pointer.to_string()),
+            Self::Xml(path) => ("xml", path.to_string()),
+            Self::Form(name) => ("form", name.clone()),
+            Self::Query(name) => ("query", name.clone()),
         }
     }
 }
 
 /// The keys of a matcher in the order in which people write them.
-const ORDER: [&str; 12] = [
+const ORDER: [&str; 15] = [
     "status",
     "header",
     "name",
     "pointer",
+    "xml",
+    "form",
+    "query",
     "equals",
     "one_of",
     "class",

@@ -7,7 +7,10 @@ use http::HeaderName;
 use super::decimal::same_number;
 use super::input::MatchInput;
 use super::truth::Truth;
+use crate::form::{QueryValue, query_value};
 use crate::json::{JsonType, Pointer, Value};
+use crate::place::BodyFormat;
+use crate::xml::{FoundXml, XmlPath};
 
 /// The test of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +28,12 @@ pub enum MatchPlace {
     Header(HeaderName),
     /// A member of the JSON body, or of the row.
     Pointer(Pointer),
+    /// An element or an attribute of the XML body.
+    Xml(XmlPath),
+    /// A field of the form; of several, any.
+    Form(String),
+    /// A parameter of the query.
+    Query(String),
 }
 
 /// The test of a value. Values are compared as texts; a JSON number also equals a number of
@@ -69,6 +78,16 @@ impl Condition {
 }
 
 impl MatchPlace {
+    /// The form that a body must have for this place; `None`: the place is in the head.
+    pub fn body_format(&self) -> Option<BodyFormat> {
+        match self {
+            Self::Header(_) | Self::Query(_) => None,
+            Self::Pointer(_) => Some(BodyFormat::Json),
+            Self::Xml(_) => Some(BodyFormat::Xml),
+            Self::Form(_) => Some(BodyFormat::Form),
+        }
+    }
+
     fn values<'v, 'm: 'v, 'a: 'v>(&self, input: &MatchInput<'m, 'a>) -> FoundValues<'v> {
         match self {
             Self::Header(name) => {
@@ -79,6 +98,26 @@ impl MatchPlace {
                 let root = input.body.json().ok_or(Unreadable)?;
                 Ok(member(root, pointer)?.map(of_json).into_iter().collect())
             }
+            Self::Xml(path) => {
+                let body = input.body.whole().ok_or(Unreadable)?;
+                Ok(match body.xml().ok_or(Unreadable)?.find(path) {
+                    FoundXml::Nothing => Vec::new(),
+                    FoundXml::Text(Cow::Borrowed(value)) => vec![text(value.trim().into())],
+                    FoundXml::Text(Cow::Owned(value)) => vec![text(value.trim().to_owned().into())],
+                    FoundXml::Elements => vec![FoundValue::Nested("")],
+                    FoundXml::Several => return Err(Unreadable),
+                })
+            }
+            Self::Form(name) => {
+                let body = input.body.whole().ok_or(Unreadable)?;
+                let values = body.form().ok_or(Unreadable)?.values(name);
+                Ok(values.map(|value| text(value.into())).collect())
+            }
+            Self::Query(name) => match query_value(input.query.unwrap_or_default(), name) {
+                QueryValue::Absent => Ok(Vec::new()),
+                QueryValue::Value(value) => Ok(vec![text(value)]),
+                QueryValue::Several | QueryValue::Undecodable => Err(Unreadable),
+            },
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod list;
 mod query;
+mod reopen;
 mod resolve;
 #[cfg(test)]
 mod resolve_tests;
@@ -32,6 +33,9 @@ use crate::idempotency::RecordId;
 /// Path prefix of the API.
 pub(super) const PATH: &str = "/api/";
 
+/// Bytes of the largest body of a reopen: a reason and a name.
+const MOST_OF_REOPEN: u64 = 16 << 10;
+
 /// Time limit for a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -57,11 +61,6 @@ async fn route(state: &Arc<AdminState>, request: Request<Incoming>) -> Result<Va
     let path: Vec<&str> = below(head.uri.path()).split('/').collect();
     let reads = head.method == Method::GET || head.method == Method::HEAD;
     match path.as_slice() {
-        ["config"] if reads => {
-            query::pairs(query, &[])?;
-            Ok(state.settings().shown.clone())
-        }
-        ["config"] => Err(ApiError::method("GET, HEAD")),
         ["records"] if reads => {
             let filters = Filters::parse(query)?;
             let _turn = state.turn().await;
@@ -94,11 +93,21 @@ async fn route(state: &Arc<AdminState>, request: Request<Incoming>) -> Result<Va
             })?;
             resolve::resolve(state, id, wanted).await
         }
-        ["records", _, "resolve"] => Err(ApiError::method("POST")),
+        ["records", id, "reopen"] if head.method == Method::POST => {
+            query::pairs(query, &[])?;
+            let id = record_id(id)?;
+            is_json(&head.headers)?;
+            let body = read(body, MOST_OF_REOPEN).await?;
+            let StrictObject(wanted) = serde_json::from_slice(&body).map_err(|error| {
+                ApiError::invalid("body-invalid", format!("the body cannot be read: {error}"))
+            })?;
+            reopen::reopen(state, id, wanted).await
+        }
+        ["records", _, "resolve" | "reopen"] => Err(ApiError::method("POST")),
         _ => Err(ApiError::new(
             StatusCode::NOT_FOUND,
             "no-such-address",
-            "there is /api/config, /api/records, /api/records/{id} and /api/records/{id}/resolve",
+            "there is /api/records, /api/records/{id}, /api/records/{id}/resolve and /reopen",
         )),
     }
 }
@@ -110,12 +119,12 @@ fn below(path: &str) -> &str {
 
 /// Checks the caller's token.
 fn allowed(state: &AdminState, headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(token) = state.settings().token else {
+    let Some(token) = &state.token else {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
             "no-token-configured",
             "the records API shows keys and answers of customers and has no token to guard it; set \
-             `token_file` in [admin]",
+             `token_file` in [admin] and restart",
         ));
     };
     let mut lines = headers.get_all(AUTHORIZATION).iter();

@@ -118,7 +118,7 @@ pub(super) async fn purge(
     change(state, id, decide).await
 }
 
-fn note(by: Option<String>, reason: Option<String>) -> Result<Note, ApiError> {
+pub(super) fn note(by: Option<String>, reason: Option<String>) -> Result<Note, ApiError> {
     let by = by.unwrap_or_else(|| SOMEBODY.to_owned());
     let note = Note::new(by, reason.unwrap_or_default());
     note.map_err(|error| ApiError::invalid("note-invalid", error.to_string()))
@@ -126,7 +126,7 @@ fn note(by: Option<String>, reason: Option<String>) -> Result<Note, ApiError> {
 
 /// Makes a decision in a task of its own: an operator's disconnect does not stop the task between
 /// the swap and the announcement.
-async fn change(
+pub(super) async fn change(
     state: &Arc<AdminState>,
     id: RecordId,
     decide: impl FnMut(&AdminState, &Record) -> Result<Option<Record>, ApiError> + Send + 'static,
@@ -232,7 +232,7 @@ fn changed() -> ApiError {
     )
 }
 
-fn another_attempt(named: u32, current: u32) -> ApiError {
+pub(super) fn another_attempt(named: u32, current: u32) -> ApiError {
     let detail = format!(
         "the decision is about attempt {named}, but attempt {current} is the current one, and \
          nothing was decided; look at the record again"
@@ -296,7 +296,7 @@ impl AdminState {
             Some(Mode::Request(_) | Mode::Items(_) | Mode::Off) | None => RouteSettings {
                 retention: match is_item {
                     true => Retention::FOREVER,
-                    false => self.settings().retention,
+                    false => self.retention,
                 },
                 max_stored_body: self.most_stored(),
                 replayed_header: None,

@@ -143,6 +143,8 @@ pub(super) fn summary(id: &RecordId, record: &Record) -> Value {
 pub(super) fn detail(id: &RecordId, record: &Record) -> Value {
     let mut shown = summary(id, record);
     shown["history"] = record.history.iter().map(entry).collect();
+    let digest = record.fingerprint.digest.iter();
+    shown["fingerprint"] = digest.map(|byte| format!("{byte:02x}")).collect::<String>().into();
     match &record.state {
         State::Unknown { since, .. } => shown["unknown_since"] = rfc3339(*since).into(),
         State::Final { answer, completed, .. } => {

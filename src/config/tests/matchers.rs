@@ -79,6 +79,16 @@ fn a_mistake_in_a_matcher_says_what_to_write() {
             "`equals` tests the value of a place; name the place, as pointer = \"/error/code\"",
         ),
         (
+            r#"{ xml = "//a", equals = 1 }"#,
+            "`xml`: \"//a\": a name between two \"/\" is empty; write each element's name",
+        ),
+        (r#"{ query = "a", equals = 1 }"#, "`query` has no use here: an answer has no query"),
+        (
+            r#"{ pointer = "/a", xml = "/b", equals = 1 }"#,
+            "a matcher tests one place, and `xml` is a second; keep one",
+        ),
+        (r#"{ form = "", equals = 1 }"#, "`form` is empty; write the name"),
+        (
             "{}",
             "a matcher needs a part: `status`, `contains`, or a place such as `pointer` with `equals`, `one_of`, `class`, `present` or `absent_or_null`",
         ),

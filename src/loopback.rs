@@ -1,4 +1,4 @@
-//! A minimal HTTP server and client for the demo.
+//! A minimal HTTP server and client on the loopback interface, for the demo and for dry runs.
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,12 +14,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::shutdown::Shutdown;
 
-/// Bytes of the largest message the demo reads.
-const LARGEST: usize = 64 << 10;
+/// Bytes of the largest message that is read.
+const LARGEST: usize = 32 << 20;
 
 /// No answer: the connection ends without one.
 #[derive(Debug)]
-pub(super) struct ConnectionLost;
+pub(crate) struct ConnectionLost;
 
 impl std::fmt::Display for ConnectionLost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -29,9 +29,9 @@ impl std::fmt::Display for ConnectionLost {
 
 impl std::error::Error for ConnectionLost {}
 
-/// Serves on a free loopback port until the end of the demo. `ConnectionLost` closes the
+/// Serves on a free loopback port until the shutdown. `ConnectionLost` closes the
 /// connection without an answer.
-pub(super) async fn serve<S, F>(
+pub(crate) async fn serve<S, F>(
     tasks: &TaskTracker,
     mut shutdown: Shutdown,
     answer: S,
@@ -40,8 +40,7 @@ where
     S: Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response<Bytes>, ConnectionLost>> + Send + 'static,
 {
-    let cannot_listen =
-        |error| format!("cannot listen on a loopback port for the demo's own servers: {error}");
+    let cannot_listen = |error| format!("cannot listen on a loopback port: {error}");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
     let connections = tasks.clone();
@@ -77,7 +76,7 @@ where
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
-        // How a connection ends is part of the story, not an error of the demo.
+        // The end of a connection is part of the story, not an error.
         _ = connection => {}
         () = shutdown.wait() => {}
     }
@@ -85,7 +84,7 @@ where
 
 /// Sends one request on a connection of its own and reads the whole answer. Dropping the future
 /// closes the connection, as a till that gives up does.
-pub(super) async fn send(
+pub(crate) async fn send(
     to: SocketAddr,
     request: Request<Bytes>,
 ) -> Result<Response<Bytes>, ConnectionLost> {
