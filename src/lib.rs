@@ -15,7 +15,7 @@
 //! - [`cli`] and [`commands`]: what may be typed and what it does.
 //! - [`place`]: where a value stands in a request, over [`json`], [`form`] and [`xml`].
 //! - leaves: [`body`], [`clock`], [`content_coding`], [`failpoint`], [`form`], `ip_network`,
-//!   [`json`], `listen_address`, `loopback`, `machine`, [`matcher`], [`media_type`], `net`,
+//!   [`json`], `limit`, `listen_address`, `loopback`, `machine`, [`matcher`], [`media_type`], `net`,
 //!   [`nonce`], [`observe`], `percent`, [`problem`], [`shutdown`], [`template`], `temporary`,
 //!   [`xml`].
 
@@ -35,6 +35,7 @@ pub mod idempotency;
 pub(crate) mod ip_network;
 pub mod items;
 pub mod json;
+pub(crate) mod limit;
 pub(crate) mod listen_address;
 pub(crate) mod loopback;
 pub(crate) mod machine;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use oncegate::cli::{self, Cli, Command, Exit};
+use oncegate::cli::{Cli, Command, Exit};
 use oncegate::commands;
 use oncegate::observe::log::{self, LogFormat};
 
@@ -29,10 +29,7 @@ fn main() -> ExitCode {
     }
     let exit = match &cli.command {
         Command::Run(args) => commands::run(args),
-        Command::Check(args) => {
-            let checked = cli::check(args, &mut std::io::stdout(), &mut std::io::stderr());
-            checked.unwrap_or(Exit::Failed)
-        }
+        Command::Check(args) => commands::check(args),
         Command::Try(args) => commands::try_samples(args),
         Command::Demo(args) => commands::demo(args),
         Command::Store(command) => commands::store(command),

@@ -26,9 +26,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+use crate::limit::Limit;
 use crate::net::accept::accept;
 use crate::net::listen::ListenSocket;
 use crate::net::write_timeout::write_timeout;
@@ -44,7 +44,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Serves the operator's listener, also while the gateway drains, so that probes see the drain;
 /// `ending` tells of its announcement.
 pub(crate) async fn serve(state: Arc<AdminState>, listener: ListenSocket, ending: Shutdown) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = Arc::new(Limit::new(CONNECTIONS));
     // A drain does not wait for these connections.
     let tasks = TaskTracker::new();
     accept(listener, connections, tasks, Bytes::new, |stream, _| async move {
@@ -56,7 +56,7 @@ pub(crate) async fn serve(state: Arc<AdminState>, listener: ListenSocket, ending
 /// Answers probes before the store is open, one for each connection, until the returned future is
 /// dropped: a connection that outlives the wait must not hear of it for ever.
 pub(crate) async fn serve_starting(listener: ListenSocket) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = Arc::new(Limit::new(CONNECTIONS));
     accept(listener, connections, TaskTracker::new(), Bytes::new, |stream, _| async move {
         let service = service_fn(|request: Request<Incoming>| async move {
             Ok::<_, Infallible>(health::starting(&request))

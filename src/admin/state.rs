@@ -3,12 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use super::unknown::UnknownCount;
-use crate::config::{Config, Mode, RouteConfig, defaults};
+use crate::config::{Config, FileDigests, Mode, RouteConfig, defaults};
 use crate::idempotency::retention::Retention;
 use crate::observe::metrics::{Figures, Metrics};
 use crate::store::Store;
@@ -39,16 +41,51 @@ pub(crate) struct AdminState {
     pub(super) gateway: Arc<dyn ServedGateway>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) unknown: UnknownCount,
-    /// Retention of requests whose route is not configured any more.
-    pub(super) retention: Retention,
-    /// Digest of the token.
-    pub(super) token: Option<[u8; 32]>,
+    /// The settings of the configuration in force.
+    settings: ArcSwap<AdminSettings>,
     pub(super) turns: Arc<Semaphore>,
     /// Tasks awaited by a drain, so that a started decision is completed.
     pub(super) tasks: TaskTracker,
 }
 
+/// Settings that a reload replaces.
+#[derive(Debug)]
+pub(super) struct AdminSettings {
+    /// Retention of requests whose route is not configured any more.
+    pub(super) retention: Retention,
+    /// Digest of the token.
+    pub(super) token: Option<[u8; 32]>,
+    /// The configuration in force without its secrets, and digests of its files.
+    pub(super) shown: Value,
+}
+
+impl AdminSettings {
+    fn new(config: &Config, digests: &FileDigests) -> Self {
+        let token = config.admin.token.as_ref();
+        let token = token.map(|token| Sha256::digest(token.expose().as_bytes()).into());
+        let files = digests.each().map(|(path, digest)| {
+            (path.display().to_string(), digest.map_or(Value::Null, Value::String))
+        });
+        let shown = json!({
+            "digest": digests.whole(),
+            "files": files.collect::<serde_json::Map<_, _>>(),
+            "config": config.describe_json(),
+        });
+        Self { retention: config.store.retention, token, shown }
+    }
+}
+
 impl AdminState {
+    /// The settings of the configuration in force.
+    pub(super) fn settings(&self) -> Arc<AdminSettings> {
+        self.settings.load_full()
+    }
+
+    /// Puts a configuration in force; `digests` are those of its files.
+    pub(crate) fn reload(&self, config: &Config, digests: &FileDigests) {
+        self.settings.store(Arc::new(AdminSettings::new(config, digests)));
+    }
+
     /// State for a gateway with this configuration, store, cache, metrics and tasks to drain.
     pub(crate) fn new(
         config: &Config,
@@ -58,12 +95,11 @@ impl AdminState {
         metrics: Arc<Metrics>,
         tasks: TaskTracker,
     ) -> Self {
-        let token = config.admin.token.as_ref();
-        let token = token.map(|token| Sha256::digest(token.expose().as_bytes()).into());
         let turns = Arc::new(Semaphore::new(AT_ONCE));
         let unknown = UnknownCount::default();
-        let retention = config.store.retention;
-        Self { store, cache, gateway, metrics, unknown, retention, token, turns, tasks }
+        let settings = AdminSettings::new(config, &config.files.digests());
+        let settings = ArcSwap::from_pointee(settings);
+        Self { store, cache, gateway, metrics, unknown, settings, turns, tasks }
     }
 
     /// Bytes of the largest answer kept by any route.

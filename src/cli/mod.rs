@@ -82,6 +82,12 @@ pub struct CheckArgs {
     /// Print JSON, for programs.
     #[arg(long)]
     pub json: bool,
+    /// Show what the file would change in the running gateway with this admin listener.
+    #[arg(long, value_name = "URL", requires = "token_file")]
+    pub against: Option<String>,
+    /// The file of the gateway's token, for --against.
+    #[arg(long, value_name = "FILE", requires = "against")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// `oncegate try`
@@ -355,7 +361,9 @@ mod tests {
         let run = |text: &str, json: bool| {
             std::fs::write(&config, text).unwrap();
             let (mut out, mut err) = (Vec::new(), Vec::new());
-            let args = CheckArgs { config: config.clone(), no_files: false, json };
+            let (against, token_file) = (None, None);
+            let args =
+                CheckArgs { config: config.clone(), no_files: false, json, against, token_file };
             let exit = check(&args, &mut out, &mut err).unwrap();
             (exit, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
         };

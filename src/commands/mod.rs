@@ -1,7 +1,9 @@
-//! The commands: `run`, `demo`, `health` and `generate`; `store …` in `store`; `records …` in
-//! `records`, which asks a running gateway through `admin_client`; `try` in `try_samples`. Their arguments are in `cli`.
+//! The commands: `run`, `demo`, `health` and `generate`; `check` in `against`; `try` in
+//! `try_samples`; `store …` in `store`; `records …` in `records`, which asks a running gateway
+//! through `admin_client`. Their arguments are in `cli`.
 
 mod admin_client;
+mod against;
 mod generate;
 mod health;
 mod records;
@@ -11,6 +13,7 @@ mod try_samples;
 
 use std::io::Write as _;
 
+pub use self::against::check;
 pub use self::generate::generate;
 pub use self::health::health;
 pub use self::records::records;

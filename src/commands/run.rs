@@ -1,6 +1,7 @@
 //! `oncegate run`: from the start to the end of a gateway, and the signals in between.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -27,21 +28,19 @@ pub fn run(args: &RunArgs) -> Exit {
         eprintln!("oncegate: {mistake}");
         return Exit::Usage;
     }
-    let file = args.config.as_ref().map(|file| file.display().to_string());
-    block_on_workers(config.server.workers, serve(config, file))
+    block_on_workers(config.server.workers, serve(config, args.config.clone()))
 }
 
-/// Serves until a signal or a failure; `file` names the configuration, if it came from a file.
-async fn serve(config: Config, file: Option<String>) -> Exit {
+/// Serves until a signal or a failure; `file` is the configuration's, if it came from a file.
+async fn serve(config: Config, file: Option<PathBuf>) -> Exit {
     let (trigger, signaled) = shutdown::channel();
     // First of all: a signal may follow at once when "ready" is printed.
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return failed(&format!("cannot listen for signals: {error}")),
     };
-    let delay = config.server.drain_delay;
     let started = tokio::select! {
-        started = gateway::start(config, signaled) => started,
+        started = gateway::start(config, file.clone(), signaled) => started,
         // A start may wait for its store. Nothing was accepted yet.
         _ = signals.terminate.recv() => return Exit::Ok,
         _ = signals.interrupt.recv() => return Exit::Ok,
@@ -54,8 +53,10 @@ async fn serve(config: Config, file: Option<String>) -> Exit {
         }
         Err(StartError::Obstacle(text)) => return failed(&text),
     };
+    let file = file.map(|file| file.display().to_string());
     announce(&running, file.as_deref());
     let reason = signals.until_end(&running).await;
+    let delay = running.drain_delay();
     let ended = end(running, &trigger, &mut signals, delay, &reason).await;
     repeated::log_counts();
     let is_clean = ended == DrainEnd::Drained && !matches!(reason, EndReason::Store(_));
@@ -199,10 +200,11 @@ impl Signals {
                 _ = self.terminate.recv() => return EndReason::Terminate,
                 _ = self.interrupt.recv() => return EndReason::Interrupt,
                 error = running.store_failed() => return EndReason::Store(error),
-                _ = self.hang_up.recv() => tracing::warn!(
-                    "SIGHUP ignored: this version cannot reload its configuration; restart to \
-                     apply changes"
-                ),
+                _ = self.hang_up.recv() => {
+                    if !running.reload() {
+                        ignored("SIGHUP");
+                    }
+                }
                 _ = self.first_user.recv() => ignored("SIGUSR1"),
                 _ = self.second_user.recv() => ignored("SIGUSR2"),
             }

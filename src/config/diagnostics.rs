@@ -3,6 +3,9 @@
 use std::cell::RefCell;
 use std::fmt;
 
+/// Tables that are named as the right ones for a key, at most; more are no advice.
+const MOST_TABLES: usize = 4;
+
 /// Mistakes to report at most; a file with more is not a configuration.
 pub(super) const MOST_MISTAKES: usize = 200;
 
@@ -115,4 +118,17 @@ pub(super) fn alternatives<'k>(
         Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
         None => String::from("nothing"),
     }
+}
+
+/// Advice on a key of other tables; `None`: no table has the key.
+pub(super) fn belongs(keys: &[(String, &'static str)], name: &str) -> Option<String> {
+    let tables = keys.iter().filter(|(_, key)| *key == name).map(|(table, _)| table.as_str());
+    let tables: Vec<&str> = tables.collect();
+    if tables.contains(&"") {
+        let mut titles = keys.iter().map(|(table, _)| table.as_str());
+        let own = titles.find(|table| table.trim_matches(['[', ']']) == name)?;
+        return Some(format!("it is a table of its own, {own}"));
+    }
+    let few = (1..=MOST_TABLES).contains(&tables.len());
+    few.then(|| format!("it belongs to {}", alternatives(tables, str::to_owned)))
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use http::Method;
 
 use super::diagnostics::Mistakes;
+use super::files::ConfigFiles;
 use super::model::{Config, EngineConfig, Mode, RouteConfig, StoreConfig};
 use super::profiles::Profile;
 use super::table::{KnownKeys, Reading, TableReader};
@@ -22,7 +23,7 @@ const LARGEST_SHARED: u64 = 16 << 20;
 /// # Errors
 /// When the file cannot be read, or with the mistakes in the file.
 pub fn load(path: &Path) -> Result<Config, Mistakes> {
-    load_file(path, true)
+    load_with_files(path).0
 }
 
 /// Checks the file at `path` as [`load`] does, without the files of secrets that it names: for a
@@ -31,14 +32,33 @@ pub fn load(path: &Path) -> Result<Config, Mistakes> {
 /// # Errors
 /// When the file cannot be read, or with the mistakes in the file.
 pub fn load_without_files(path: &Path) -> Result<Config, Mistakes> {
-    load_file(path, false)
+    load_file(path, false).0
 }
 
-fn load_file(path: &Path, files: bool) -> Result<Config, Mistakes> {
+/// [`load`], with the file and the files that it names, also those of a configuration with
+/// mistakes.
+pub fn load_with_files(path: &Path) -> (Result<Config, Mistakes>, ConfigFiles) {
+    load_file(path, true)
+}
+
+fn load_file(path: &Path, reads_files: bool) -> (Result<Config, Mistakes>, ConfigFiles) {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Mistakes::one(&name, format!("cannot read this file: {error}")))?;
-    read(&text, &name, &|variable| std::env::var(variable).ok(), files)
+    let mut files = ConfigFiles::default();
+    files.add(path);
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            let mistakes = Mistakes::one(&name, format!("cannot read this file: {error}"));
+            return (Err(mistakes), files);
+        }
+    };
+    let env = |variable: &str| std::env::var(variable).ok();
+    let (mut config, named) = read(&text, &name, &env, reads_files);
+    files.add_all(&named);
+    if let Ok(config) = &mut config {
+        config.files = files.clone();
+    }
+    (config, files)
 }
 
 /// Checks the configuration `text`. Mistakes are reported under `source_name`, and relative paths
@@ -51,26 +71,29 @@ pub fn parse(
     source_name: &str,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Mistakes> {
-    read(text, source_name, env, true)
+    read(text, source_name, env, true).0
 }
 
+/// [`parse`], with the files that the text names.
 fn read(
     text: &str,
     source_name: &str,
     env: &dyn Fn(&str) -> Option<String>,
     files: bool,
-) -> Result<Config, Mistakes> {
+) -> (Result<Config, Mistakes>, ConfigFiles) {
     let base = Path::new(source_name).parent().unwrap_or(Path::new("")).to_owned();
     let mut reading = Reading::new(base, known_keys);
     reading.files = files;
     let members = document::parse(text, env, &reading.diagnostics);
     // A text other than TOML is not checked for missing keys.
     let config = members.map(|members| reading.root(&members, config));
-    match (reading.diagnostics.into_mistakes(source_name, text), config) {
+    let files = reading.named.into_inner();
+    let config = match (reading.diagnostics.into_mistakes(source_name, text), config) {
         (None, Some(config)) => Ok(config),
         (Some(mistakes), _) => Err(mistakes),
         (None, None) => Err(Mistakes::one(source_name, "this is not TOML")),
-    }
+    };
+    (config, files)
 }
 
 /// Every key of every table.
@@ -150,6 +173,7 @@ fn general(root: &TableReader<'_>) -> Config {
         tenant: root.table("tenant", server::tenant),
         upstreams: Vec::new(),
         routes: Vec::new(),
+        files: ConfigFiles::default(),
     }
 }
 

@@ -14,6 +14,7 @@ mod describe_items;
 mod diagnostics;
 mod document;
 mod environment;
+mod files;
 mod items;
 mod items_consistency;
 mod items_parts;
@@ -27,6 +28,7 @@ mod outcome;
 pub mod paths;
 mod place;
 pub mod profiles;
+mod reloadable;
 mod request;
 mod routes;
 mod server;
@@ -42,8 +44,9 @@ mod values;
 
 pub use self::backend_url::BackendUrl;
 pub use self::diagnostics::{Mistake, Mistakes};
+pub use self::files::{ConfigFiles, FileDigests};
 pub use self::listener::{ClientAuth, ServerTlsConfig};
-pub use self::load::{load, load_without_files, parse, without_file};
+pub use self::load::{load, load_with_files, load_without_files, parse, without_file};
 pub use self::log::LogConfig;
 pub use self::model::{
     AdminConfig, CloseDelimited, Config, DuplicateRules, EngineConfig, HostPolicy, ItemsMode,

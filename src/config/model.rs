@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Method};
 use serde::{Serialize, Serializer};
 
 use super::backend_url::BackendUrl;
+use super::files::ConfigFiles;
 use super::listener::ServerTlsConfig;
 use super::log::LogConfig;
 use super::shown;
@@ -41,6 +42,9 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// The routes, in the order of the file.
     pub routes: Vec<RouteConfig>,
+    /// The file and the files that it names; empty for a configuration without a file.
+    #[serde(skip)]
+    pub files: ConfigFiles,
 }
 
 /// `[server]`
@@ -130,7 +134,7 @@ pub struct StoreConfig {
 }
 
 /// The engine for the records.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineConfig {
     /// A directory on this machine.
@@ -151,7 +155,7 @@ pub enum EngineConfig {
 }
 
 /// `[store.postgres]`
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PostgresConfig {
     /// `postgres://user:password@host/database`
     #[serde(serialize_with = "shown::store_url")]
@@ -166,7 +170,7 @@ pub struct PostgresConfig {
 }
 
 /// `[store.redis]`
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RedisConfig {
     /// `redis://` or `rediss://`, at least one.
     #[serde(serialize_with = "shown::store_urls")]
@@ -188,7 +192,7 @@ pub struct RedisConfig {
 }
 
 /// Keys of every store on a server.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StoreServerConfig {
     /// Time for DNS, connect, TLS and login together.
     #[serde(serialize_with = "shown::time")]
@@ -215,7 +219,7 @@ pub struct TenantConfig {
 }
 
 /// `[[upstream]]`
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UpstreamConfig {
     /// The upstream's name for routes.
     pub name: String,

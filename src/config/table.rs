@@ -4,12 +4,10 @@
 use std::cell::{LazyCell, RefCell};
 use std::path::PathBuf;
 
-use super::diagnostics::{Diagnostics, alternatives, nearest};
+use super::diagnostics::{Diagnostics, alternatives, belongs, nearest};
 use super::document::{TomlMember, TomlNode, TomlValue};
+use super::files::ConfigFiles;
 use super::units::Scalar;
-
-/// Tables that are named as the right ones for a key, at most; more are no advice.
-const MOST_TABLES: usize = 4;
 
 /// Pairs of a table's title and a key, in the order of reading.
 pub(super) type KnownKeys = Vec<(String, &'static str)>;
@@ -21,6 +19,8 @@ pub(super) struct Reading {
     pub(super) base: PathBuf,
     /// False when files named by `*_file` keys are not read.
     pub(super) files: bool,
+    /// The files that the configuration names.
+    pub(super) named: RefCell<ConfigFiles>,
     /// Every key of every table, for advice on a key in the wrong one.
     all_keys: LazyCell<KnownKeys>,
     /// The keys asked for. Collected only to answer `all_keys`; absent tables are read then too.
@@ -33,6 +33,7 @@ impl Reading {
             diagnostics: Diagnostics::default(),
             base,
             files: true,
+            named: RefCell::default(),
             all_keys: LazyCell::new(all_keys),
             catalog: None,
         }
@@ -370,17 +371,4 @@ impl<'d> TableReader<'d> {
             None => {}
         }
     }
-}
-
-/// Advice on a key of other tables; `None`: no table has the key.
-fn belongs(keys: &[(String, &'static str)], name: &str) -> Option<String> {
-    let tables = keys.iter().filter(|(_, key)| *key == name).map(|(table, _)| table.as_str());
-    let tables: Vec<&str> = tables.collect();
-    if tables.contains(&"") {
-        let mut titles = keys.iter().map(|(table, _)| table.as_str());
-        let own = titles.find(|table| table.trim_matches(['[', ']']) == name)?;
-        return Some(format!("it is a table of its own, {own}"));
-    }
-    let few = (1..=MOST_TABLES).contains(&tables.len());
-    few.then(|| format!("it belongs to {}", alternatives(tables, str::to_owned)))
 }

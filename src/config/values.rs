@@ -273,7 +273,12 @@ impl TableReader<'_> {
 
     /// A path of the file system; a relative one starts at the configuration's directory.
     pub(super) fn path(&self, key: &'static str) -> Option<PathBuf> {
-        self.optional::<String>(key).map(|written| self.reading.base.join(written.value))
+        let path =
+            self.optional::<String>(key).map(|written| self.reading.base.join(written.value));
+        if let Some(path) = &path {
+            self.reading.named.borrow_mut().add(path);
+        }
+        path
     }
 
     pub(super) fn address(&self, written: &Located<String>) -> Option<SocketAddr> {
@@ -302,6 +307,7 @@ impl TableReader<'_> {
             return Some(Located { value: UNREAD_FILE.to_owned(), ..written });
         }
         let path = self.reading.base.join(&written.value);
+        self.reading.named.borrow_mut().add(&path);
         match std::fs::read_to_string(&path) {
             Ok(value) => Some(Located { value, ..written }),
             Err(error) => {

@@ -79,7 +79,8 @@ impl DemoGateway {
         let text = configuration(behind, &folder.join("store"));
         let config = config::parse(&text, "the demo's configuration", &|_| None)
             .map_err(|mistakes| mistakes.to_string())?;
-        let running = gateway::start(config, shutdown).await.map_err(|error| error.to_string())?;
+        let running =
+            gateway::start(config, None, shutdown).await.map_err(|error| error.to_string())?;
         let address = running.listening.iter().find_map(|address| match address {
             ListenAddress::Tcp(address) => Some(*address),
             ListenAddress::Unix(_) => None,

@@ -78,7 +78,8 @@ impl Scene {
             .map_err(|_| "no token for the scene".to_owned())?;
         bearer.set_sensitive(true);
         let config = local(config, at, &folder, token)?;
-        let running = gateway::start(config, shutdown).await.map_err(|error| error.to_string())?;
+        let running =
+            gateway::start(config, None, shutdown).await.map_err(|error| error.to_string())?;
         let address =
             running.listening.first().and_then(|address| address.to_string().parse().ok());
         let address = address.ok_or("the gateway of the dry run listens nowhere")?;

@@ -3,16 +3,20 @@
 
 mod names;
 mod permissions;
+mod reload;
 mod resources;
 pub(crate) mod store;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use self::names::PinError;
+use self::reload::Reloader;
 use self::store::StartedStore;
 use crate::admin;
 use crate::config::{Config, RouteConfig};
@@ -40,9 +44,10 @@ pub(crate) struct Running {
     gateway: Arc<Gateway>,
     background: TaskTracker,
     shutdown: Shutdown,
-    drain: Duration,
     /// Announces the end to probes.
     ending: Trigger,
+    /// Requests to reload the configuration; `None`: there is no file.
+    reloads: Option<Arc<Notify>>,
     /// Ends the operator's listener after the drain.
     end: Trigger,
 }
@@ -104,11 +109,17 @@ impl std::fmt::Display for StartError {
     }
 }
 
-/// Opens the store and starts listening. The gateway runs until the shutdown starts.
+/// Opens the store and starts listening. The gateway runs until the shutdown starts, and follows
+/// changes of the file `source`.
 ///
 /// # Errors
 /// The obstacle and the remedy. Nothing is left running.
-pub(crate) async fn start(mut config: Config, shutdown: Shutdown) -> Result<Running, StartError> {
+pub(crate) async fn start(
+    mut config: Config,
+    source: Option<PathBuf>,
+    shutdown: Shutdown,
+) -> Result<Running, StartError> {
+    let configured = Arc::new(config.clone());
     let lowered = resources::fit(&mut config);
     let listeners = config.server.listen.iter().map(ListenSocket::bind);
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
@@ -122,12 +133,11 @@ pub(crate) async fn start(mut config: Config, shutdown: Shutdown) -> Result<Runn
     pin_names(&config, &*store).await?;
     let lease = store::lease(&config.store);
     let tasks = TaskTracker::new();
-    let drain = config.server.drain;
     let gateway = Gateway::new(&config, store.clone(), tasks.clone(), metrics.clone())
         .map_err(StartError::Configuration)?;
-    permissions::warn_of_expiry(gateway.routing().tls.as_deref());
+    permissions::note_expiry(&metrics, gateway.routing().tls.as_deref());
     let admin_state = admin::AdminState::new(
-        &config,
+        &configured,
         gateway.clone(),
         store.clone(),
         gateway.cache.clone(),
@@ -152,7 +162,7 @@ pub(crate) async fn start(mut config: Config, shutdown: Shutdown) -> Result<Runn
     background.spawn(log_repeated(shutdown.clone()));
     let (end, mut ended) = shutdown::channel();
     let (ending, announced) = shutdown::channel();
-    let operators = admin::serve(admin_state, admin_listener, announced);
+    let operators = admin::serve(admin_state.clone(), admin_listener, announced);
     background.spawn(async move {
         // Probes are answered during the drain.
         tokio::select! {
@@ -163,6 +173,20 @@ pub(crate) async fn start(mut config: Config, shutdown: Shutdown) -> Result<Runn
     proxy::serve(&gateway, listeners, &background, &shutdown);
     lowered.iter().for_each(resources::Lowered::log);
     let summary = Summary::of(&config, gateway.store.identity().store_id);
+    let reloads = source.map(|file| {
+        let reloader = Reloader {
+            file,
+            gateway: gateway.clone(),
+            store,
+            admin: admin_state,
+            files: config.files.clone(),
+            seen: gateway.routing().digests().clone(),
+            in_force: configured,
+        };
+        let requests = Arc::new(Notify::new());
+        background.spawn(reloader.run(requests.clone(), shutdown.clone()));
+        requests
+    });
     Ok(Running {
         listening,
         admin,
@@ -171,7 +195,7 @@ pub(crate) async fn start(mut config: Config, shutdown: Shutdown) -> Result<Runn
         gateway,
         background,
         shutdown,
-        drain,
+        reloads,
         ending,
         end,
     })
@@ -229,6 +253,17 @@ impl admin::ServedGateway for Gateway {
 const BACKGROUND: Duration = Duration::from_secs(1);
 
 impl Running {
+    /// Asks for a reload of the configuration; the log tells the result. Returns false if the
+    /// gateway runs without a file.
+    pub(crate) fn reload(&self) -> bool {
+        self.reloads.as_ref().inspect(|requests| requests.notify_one()).is_some()
+    }
+
+    /// Time between the announcement of the end and the drain.
+    pub(crate) fn drain_delay(&self) -> Duration {
+        self.gateway.routing().drain_delay
+    }
+
     /// Announces the end to probes: /readyz fails from now on.
     pub(crate) fn announce_end(&self) {
         self.ending.fire();
@@ -246,7 +281,7 @@ impl Running {
         self.shutdown.wait().await;
         self.announce_end();
         tracing::info!(calls = self.gateway.requests_in_flight(), "draining");
-        let drained = self.gateway.drained(self.drain).await;
+        let drained = self.gateway.drained(self.gateway.routing().drain).await;
         if let Err(error) = self.gateway.store.leave().await {
             tracing::debug!(%error, "leaving the store failed; the lease ends by itself");
         }

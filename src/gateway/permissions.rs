@@ -5,9 +5,10 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use crate::clock;
+use crate::clock::{self, Timestamp};
 use crate::config::{Config, EngineConfig};
 use crate::net::tls_server::ListenerTls;
+use crate::observe::metrics::Metrics;
 
 /// Bits of a mode for the owner's group and for all other users.
 const NOT_OWNER: u32 = 0o077;
@@ -51,9 +52,17 @@ pub(super) fn warn_of_wide(config: &Config) {
 /// usual renewals leave 30 days.
 const RENEWAL: u64 = 14 * 86_400;
 
-/// Logs a warning for a certificate that is not valid any more, or not for long.
-pub(super) fn warn_of_expiry(tls: Option<&ListenerTls>) {
-    let Some(expires) = tls.and_then(ListenerTls::expires) else { return };
+/// Notes the end of the validity of the listener's certificate, and warns when the end is near.
+pub(super) fn note_expiry(metrics: &Metrics, tls: Option<&ListenerTls>) {
+    if let Some(expires) = tls.and_then(ListenerTls::expires) {
+        metrics.certificate_expires(Timestamp::from_millis(expires.saturating_mul(1000)));
+        warn_of_expiry(expires);
+    }
+}
+
+/// Logs a warning for a certificate that is not valid any more, or not for long; `expires` counts
+/// seconds since 1970.
+fn warn_of_expiry(expires: u64) {
     let now = clock::now().as_millis() / 1000;
     if now >= expires {
         tracing::warn!("the certificate of the listener has expired; clients refuse it");

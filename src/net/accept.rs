@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::listen::ListenSocket;
 use super::stream::SocketStream;
+use crate::limit::Limit;
 use crate::observe::repeated::Repeated;
 
 /// Pause after a failed accept. Most failures are a lack of file descriptors, which lasts until
@@ -26,7 +26,7 @@ static NOT_ACCEPTED: Repeated = Repeated::new("accepting a connection failed");
 /// buffer takes them at once, and is closed.
 pub(crate) async fn accept<S, F>(
     listener: ListenSocket,
-    connections: Arc<Semaphore>,
+    connections: Arc<Limit>,
     tasks: TaskTracker,
     refusal: impl Fn() -> Bytes,
     serve: S,
@@ -49,7 +49,7 @@ pub(crate) async fn accept<S, F>(
                 continue;
             }
         };
-        let Ok(permit) = connections.clone().try_acquire_owned() else {
+        let Some(permit) = connections.try_acquire() else {
             let _ = stream.try_write(&refusal());
             continue;
         };

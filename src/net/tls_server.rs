@@ -124,7 +124,6 @@ impl ListenerTls {
     }
 
     /// Returns true if a new connection with this client certificate would be accepted.
-    #[cfg_attr(not(test), expect(dead_code, reason = "reload closes what it does not admit"))]
     pub(crate) fn admits(&self, client: Option<&ClientCertificate>) -> bool {
         match (&self.verifier, client) {
             (None, _) => true,

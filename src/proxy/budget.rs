@@ -1,13 +1,14 @@
 //! The memory shared by all buffered bodies (`[server.limits] buffered`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// The bytes left for buffering.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    all: u64,
-    free: AtomicU64,
+    /// Below zero after a reload that lowered the budget under what is taken.
+    free: AtomicI64,
+    size: AtomicI64,
 }
 
 /// Bytes taken from the budget; given back when dropped.
@@ -20,12 +21,21 @@ pub(crate) struct Reservation {
 impl Budget {
     /// A budget of `bytes` bytes.
     pub(crate) fn new(bytes: u64) -> Arc<Self> {
-        Arc::new(Self { all: bytes, free: AtomicU64::new(bytes) })
+        let size = signed(bytes);
+        Arc::new(Self { free: AtomicI64::new(size), size: AtomicI64::new(size) })
     }
 
     /// Number of bytes taken at this moment.
     pub(crate) fn taken(&self) -> u64 {
-        self.all.saturating_sub(self.free.load(Ordering::Acquire))
+        let taken = self.size.load(Ordering::Acquire) - self.free.load(Ordering::Acquire);
+        u64::try_from(taken).unwrap_or_default()
+    }
+
+    /// Changes the budget. What is taken beyond a lowered one stays.
+    pub(crate) fn set(&self, bytes: u64) {
+        let bytes = signed(bytes);
+        let before = self.size.swap(bytes, Ordering::AcqRel);
+        self.free.fetch_add(bytes - before, Ordering::AcqRel);
     }
 
     /// An empty reservation, to grow.
@@ -38,10 +48,9 @@ impl Reservation {
     /// Takes `bytes` more and returns true, or takes nothing and returns false.
     #[must_use]
     pub(crate) fn grow(&mut self, bytes: u64) -> bool {
-        let taken = self
-            .budget
-            .free
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(bytes));
+        let taken = self.budget.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| {
+            (free >= signed(bytes)).then(|| free - signed(bytes))
+        });
         if taken.is_ok() {
             self.bytes += bytes;
         }
@@ -52,7 +61,31 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.budget.free.fetch_add(self.bytes, Ordering::AcqRel);
+            self.budget.free.fetch_add(signed(self.bytes), Ordering::AcqRel);
         }
+    }
+}
+
+/// No sum of bytes in memory comes near the largest number.
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lowered_budget_takes_nothing_away_and_gives_nothing_until_enough_came_back() {
+        let budget = Budget::new(10);
+        let mut taken = budget.reserve();
+        assert!(taken.grow(8) && !taken.grow(3));
+        budget.set(5);
+        let mut other = budget.reserve();
+        assert!(!other.grow(1));
+        drop(taken);
+        assert!(other.grow(5) && !other.grow(1));
+        budget.set(20);
+        assert!(other.grow(15) && !other.grow(1));
     }
 }

@@ -3,6 +3,7 @@
 //! The methods are synchronous, so no map entry is ever held across an await.
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
@@ -150,7 +151,7 @@ impl Drop for Lead {
 #[derive(Debug)]
 pub(crate) struct Quota {
     taken: DashMap<TenantId, usize>,
-    limit: usize,
+    limit: AtomicUsize,
 }
 
 /// A tenant's claim, counted until dropped.
@@ -163,13 +164,18 @@ pub(crate) struct Share {
 impl Quota {
     /// A quota of `limit` claims for each tenant.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { taken: DashMap::new(), limit })
+        Arc::new(Self { taken: DashMap::new(), limit: AtomicUsize::new(limit) })
+    }
+
+    /// Changes the limit. Claims above a lowered limit stay.
+    pub(crate) fn set(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Takes a claim for `tenant`; `None` when the quota is exhausted.
     pub(crate) fn take(self: &Arc<Self>, tenant: TenantId) -> Option<Share> {
         let mut taken = self.taken.entry(tenant).or_insert(0);
-        if *taken >= self.limit {
+        if *taken >= self.limit.load(Ordering::Relaxed) {
             return None;
         }
         *taken += 1;

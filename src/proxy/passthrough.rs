@@ -21,7 +21,8 @@ pub(crate) async fn through(
     arrived: Box<Arrived<'_>>,
     disposition: Option<Disposition>,
 ) -> AnswerResult {
-    let Arrived { head, body, client, .. } = *arrived;
+    let Arrived { head, body, client, routing, .. } = *arrived;
+    let address = client.address(&routing.trusted_proxies);
     let most = route.max_streamed;
     let declared = http_body::Body::size_hint(&body).lower();
     if most.is_some_and(|most| declared > most) {
@@ -29,11 +30,11 @@ pub(crate) async fn through(
     }
     let idle = route.body_timeout;
     if http_body::Body::is_end_stream(&body) {
-        let request = rewrite::to_backend(route, head, client.address, empty(), false);
+        let request = rewrite::to_backend(route, head, address, empty(), false);
         return send(route, request, disposition, || None).await;
     }
     let (body, upload) = Bounded::new(body, idle).watched(most);
-    let request = rewrite::to_backend(route, head, client.address, Body::streamed(body), false);
+    let request = rewrite::to_backend(route, head, address, Body::streamed(body), false);
     send(route, request, disposition, || upload.fault()).await
 }
 

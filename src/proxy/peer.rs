@@ -8,7 +8,7 @@ use http::HeaderMap;
 use crate::idempotency::TenantId;
 use crate::idempotency::tenant::{CredentialHeaders, TenantMemo};
 use crate::listen_address::PeerSet;
-use crate::net::tls_server::ClientCertificate;
+use crate::net::tls_server::{ClientCertificate, ListenerTls};
 
 /// The address at the other end of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -24,9 +24,9 @@ pub(crate) struct ClientAddress {
 /// The client at the other end of a connection.
 #[derive(Debug)]
 pub(in crate::proxy) struct Peer {
-    pub(in crate::proxy) address: ClientAddress,
+    ip: Option<IpAddr>,
+    is_secure: bool,
     /// The verified certificate that the client has shown.
-    #[expect(dead_code, reason = "for the naming of callers by certificate")]
     pub(in crate::proxy) certificate: Option<Arc<ClientCertificate>>,
     /// The last tenant and its headers: most connections belong to a single tenant, so its digest
     /// is computed once.
@@ -36,14 +36,24 @@ pub(in crate::proxy) struct Peer {
 impl Peer {
     /// The client at `ip`. `secured`: the certificate on an encrypted connection; `None`: the
     /// connection is not encrypted.
-    pub(super) fn new(
-        ip: Option<IpAddr>,
-        trusted: &PeerSet,
-        secured: Option<Option<Arc<ClientCertificate>>>,
-    ) -> Self {
-        let is_trusted = trusted.contains(ip);
-        let address = ClientAddress { ip, is_trusted, is_secure: secured.is_some() };
-        Self { address, certificate: secured.flatten(), tenant: Mutex::default() }
+    pub(super) fn new(ip: Option<IpAddr>, secured: Option<Option<Arc<ClientCertificate>>>) -> Self {
+        let is_secure = secured.is_some();
+        Self { ip, is_secure, certificate: secured.flatten(), tenant: Mutex::default() }
+    }
+
+    /// The client's address, trusted as the present configuration says.
+    pub(in crate::proxy) fn address(&self, trusted: &PeerSet) -> ClientAddress {
+        let is_trusted = trusted.contains(self.ip);
+        ClientAddress { ip: self.ip, is_trusted, is_secure: self.is_secure }
+    }
+
+    /// Returns true if a new connection of this client would be accepted with the certificates of
+    /// `tls`.
+    pub(super) fn is_admitted(&self, tls: Option<&ListenerTls>) -> bool {
+        match tls {
+            Some(tls) => self.is_secure && tls.admits(self.certificate.as_deref()),
+            None => true,
+        }
     }
 
     /// The tenant of a request on this connection.

@@ -4,6 +4,7 @@
 //! new snapshot can therefore replace the present one at any time. Upstreams, waiters and the quota
 //! are shared pointers, so a successor can take over the parts of unchanged routes.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use tokio::sync::Semaphore;
 use super::inflight::Quota;
 use super::routes::{Matched, PathMatcher};
 use crate::config::{
-    ClientAuth, Config, ItemsMode, LimitsConfig, Mode, RequestMode, RouteConfig, ServerTlsConfig,
+    ClientAuth, Config, FileDigests, ItemsMode, LimitsConfig, Mode, RequestMode, RouteConfig,
+    ServerTlsConfig, UpstreamConfig,
 };
 use crate::idempotency::tenant::CredentialHeaders;
 use crate::listen_address::PeerSet;
@@ -45,8 +47,15 @@ pub(crate) struct Routing {
     pub(crate) quota: Option<Arc<Quota>>,
     /// Metrics of requests that no route took.
     pub(crate) unmatched: RouteMetrics,
-    /// The upstreams, by name.
-    upstreams: Vec<(String, Arc<Upstream>)>,
+    /// Time between the announcement of the end and the drain.
+    pub(crate) drain_delay: Duration,
+    /// Time for requests in flight to finish at the shutdown.
+    pub(crate) drain: Duration,
+    /// The upstreams as configured, to be taken over by a successor.
+    upstreams: Vec<(UpstreamConfig, Arc<Upstream>)>,
+    tls_config: Option<ServerTlsConfig>,
+    /// Digests of the files behind this snapshot.
+    digests: FileDigests,
     matcher: PathMatcher,
     routes: Vec<Arc<Route>>,
 }
@@ -102,34 +111,111 @@ impl Routing {
     /// # Errors
     /// When an upstream's certificates cannot be loaded or two routes conflict.
     pub(crate) fn new(config: &Config, metrics: &Metrics) -> Result<Self, String> {
+        Self::build(config, config.files.digests(), metrics, None)
+    }
+
+    /// Resolves a changed configuration. Upstreams with their connections, counts of waiters and
+    /// quotas, and TLS sessions are taken over from `previous` where their settings and files,
+    /// according to `digests`, are the same.
+    ///
+    /// # Errors
+    /// The errors of [`Routing::new`].
+    pub(crate) fn successor(
+        config: &Config,
+        digests: &FileDigests,
+        metrics: &Metrics,
+        previous: &Self,
+    ) -> Result<Self, String> {
+        Self::build(config, digests.clone(), metrics, Some(previous))
+    }
+
+    fn build(
+        config: &Config,
+        digests: FileDigests,
+        metrics: &Metrics,
+        previous: Option<&Self>,
+    ) -> Result<Self, String> {
         let limits = &config.server.limits;
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
         for upstream in &config.upstreams {
-            let client = Upstream::new(upstream)?.metered(metrics.upstream(&upstream.name));
-            upstreams.push((Arc::new(client), upstream.timeout));
+            let kept = previous.and_then(|previous| previous.same_upstream(upstream, &digests));
+            let resolved = match kept {
+                Some(kept) => kept,
+                None => {
+                    let client = Upstream::new(upstream)?;
+                    Arc::new(client.metered(metrics.upstream(&upstream.name)))
+                }
+            };
+            upstreams.push((upstream.clone(), resolved));
         }
-        let names = config.upstreams.iter().map(|upstream| upstream.name.clone());
-        let named = names.zip(upstreams.iter().map(|(client, _)| client.clone())).collect();
         let resolve = |route: &RouteConfig| {
-            let (upstream, timeout) = upstreams
+            let (configured, upstream) = upstreams
                 .get(route.upstream)
                 .ok_or_else(|| format!("route {}: its upstream is not configured", route.name))?;
             let metrics = metrics.route(&route.name);
-            Ok(Arc::new(Route::new(route, (upstream.clone(), *timeout), limits, metrics)))
+            let upstream = (upstream.clone(), configured.timeout);
+            let mut resolved = Route::new(route, upstream, limits, metrics);
+            if let Some(waiters) = previous.and_then(|previous| previous.same_waiters(route)) {
+                resolved.waiters = waiters;
+            }
+            Ok(Arc::new(resolved))
         };
+        let quota = limits.in_flight_per_tenant.map(|limit| {
+            let kept = previous.and_then(|previous| previous.quota.clone());
+            kept.unwrap_or_else(|| Quota::new(limit))
+        });
+        let tls_config = config.server.tls.clone();
+        let tls = tls_config.as_ref().map(|tls| {
+            match previous.and_then(|previous| previous.same_tls(tls, &digests)) {
+                Some(kept) => Ok(kept),
+                None => server_tls(tls).map(Arc::new),
+            }
+        });
         Ok(Self {
             unmatched: metrics.unmatched(),
+            drain_delay: config.server.drain_delay,
+            drain: config.server.drain,
             matcher: PathMatcher::new(&config.routes)?,
             routes: config.routes.iter().map(resolve).collect::<Result<_, String>>()?,
             configured: config.routes.clone().into(),
             tenant_headers: config.tenant.headers.clone(),
-            quota: limits.in_flight_per_tenant.map(Quota::new),
+            quota,
             trusted_proxies: config.server.trusted_proxies.clone(),
             proxy_protocol: config.server.proxy_protocol.clone(),
-            tls: config.server.tls.as_ref().map(server_tls).transpose()?.map(Arc::new),
+            tls: tls.transpose()?,
+            tls_config,
+            upstreams,
+            digests,
             limits: limits.clone(),
-            upstreams: named,
         })
+    }
+
+    /// Digests of the files behind this snapshot.
+    pub(crate) fn digests(&self) -> &FileDigests {
+        &self.digests
+    }
+
+    /// The upstream with these settings and files.
+    fn same_upstream(&self, wanted: &UpstreamConfig, now: &FileDigests) -> Option<Arc<Upstream>> {
+        let (_, upstream) = self.upstreams.iter().find(|(config, _)| config == wanted)?;
+        let pair = wanted.client_cert.iter().flat_map(|(cert, key)| [cert, key]);
+        let is_same = |file: &PathBuf| now.is_same(&self.digests, file);
+        wanted.ca.iter().chain(pair).all(is_same).then(|| upstream.clone())
+    }
+
+    /// The certificates with these settings and files.
+    fn same_tls(&self, wanted: &ServerTlsConfig, now: &FileDigests) -> Option<Arc<ListenerTls>> {
+        let files = [&wanted.cert, &wanted.key].into_iter().chain(&wanted.client_ca);
+        let is_same = |file: &PathBuf| now.is_same(&self.digests, file);
+        let kept = self.tls_config.as_ref() == Some(wanted) && files.into_iter().all(is_same);
+        if kept { self.tls.clone() } else { None }
+    }
+
+    /// The permits of waiters of the route with this name, if there are as many.
+    fn same_waiters(&self, wanted: &RouteConfig) -> Option<Arc<Semaphore>> {
+        let at = self.configured.iter().position(|route| route.name == wanted.name)?;
+        let is_same = max_waiters(&self.configured[at].mode) == max_waiters(&wanted.mode);
+        if is_same { self.routes.get(at).map(|route| route.waiters.clone()) } else { None }
     }
 
     /// The route for `method` and the normalized `path`.
@@ -149,8 +235,9 @@ impl Routing {
 
     /// The connections to each upstream, by name.
     pub(crate) fn connections(&self) -> Vec<(String, usize)> {
-        let count =
-            |(name, upstream): &(String, Arc<Upstream>)| (name.clone(), upstream.connections());
+        let count = |(config, upstream): &(UpstreamConfig, Arc<Upstream>)| {
+            (config.name.clone(), upstream.connections())
+        };
         self.upstreams.iter().map(count).collect()
     }
 
@@ -172,24 +259,22 @@ impl Route {
         limits: &LimitsConfig,
         metrics: RouteMetrics,
     ) -> Self {
-        let (mode, max_waiters, hidden_keys) = match &route.mode {
+        let (mode, hidden_keys) = match &route.mode {
             Mode::Request(mode) => {
                 // The parts of a composite key are the backend's own fields, and go upstream.
                 let hidden = match mode.key.forward {
                     true => Vec::new(),
                     false => hidden_keys(mode.key.places.header()),
                 };
-                let waiters = mode.duplicates.max_waiters;
-                (RouteMode::Request(Arc::new((**mode).clone())), waiters, hidden)
+                (RouteMode::Request(Arc::new((**mode).clone())), hidden)
             }
             Mode::Items(mode) => {
                 // A batch has the ids of its items; a key for the whole batch would freeze partial
                 // results.
-                let waiters = mode.duplicates.max_waiters;
                 let mode = RouteMode::Items(Arc::new((**mode).clone()));
-                (mode, waiters, hidden_keys(None))
+                (mode, hidden_keys(None))
             }
-            Mode::Off => (RouteMode::Off, 0, Vec::new()),
+            Mode::Off => (RouteMode::Off, Vec::new()),
         };
         Self {
             name: route.name.clone(),
@@ -200,8 +285,8 @@ impl Route {
             max_streamed: route.max_body,
             body_timeout: limits.body_timeout,
             hidden_keys,
-            waiters: Arc::new(Semaphore::new(max_waiters)),
-            max_waiters,
+            waiters: Arc::new(Semaphore::new(max_waiters(&route.mode))),
+            max_waiters: max_waiters(&route.mode),
             metrics,
         }
     }
@@ -211,6 +296,15 @@ impl Route {
 fn hidden_keys(own: Option<&HeaderName>) -> Vec<HeaderName> {
     let own = own.filter(|own| !KEY_HEADERS.contains(own)).cloned();
     KEY_HEADERS.into_iter().chain(own).collect()
+}
+
+/// Duplicates that may wait on a route of this mode.
+fn max_waiters(mode: &Mode) -> usize {
+    match mode {
+        Mode::Request(mode) => mode.duplicates.max_waiters,
+        Mode::Items(mode) => mode.duplicates.max_waiters,
+        Mode::Off => 0,
+    }
 }
 
 fn server_tls(config: &ServerTlsConfig) -> Result<ListenerTls, String> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::batch_cache::BatchCache;
@@ -13,6 +13,7 @@ use super::budget::Budget;
 use super::inflight::InFlight;
 use super::routing::Routing;
 use crate::config::Config;
+use crate::limit::Limit;
 use crate::observe::metrics::{Figures, Metrics};
 use crate::settle::retry::RetryQueue;
 use crate::shutdown;
@@ -39,10 +40,13 @@ pub(crate) struct Gateway {
     /// Changes not confirmed by the store, retried in the background.
     pub(crate) retries: RetryQueue,
     pub(crate) budget: Arc<Budget>,
-    /// Permits of the requests in flight, `most_claims` in total.
-    pub(crate) claims: Arc<Semaphore>,
-    most_claims: usize,
+    /// Permits of the requests in flight.
+    pub(crate) claims: Limit,
+    /// Permits of the open connections.
+    pub(crate) connections: Arc<Limit>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Counts the reloads, for connections that may have to end.
+    reloads: watch::Sender<u64>,
 }
 
 impl Gateway {
@@ -51,9 +55,31 @@ impl Gateway {
         self.routing.load_full()
     }
 
+    /// Puts a new snapshot in force, with its limits, in one step. Requests under way keep the
+    /// snapshot that they began with.
+    pub(crate) fn reload(&self, routing: Routing) {
+        let limits = &routing.limits;
+        self.claims.set(limits.in_flight);
+        self.connections.set(limits.connections);
+        self.retries.set_limit(limits.in_flight);
+        self.budget.set(limits.buffered);
+        if let Some((quota, limit)) = routing.quota.as_ref().zip(limits.in_flight_per_tenant) {
+            quota.set(limit);
+        }
+        self.routing.store(Arc::new(routing));
+        // The reply to a batch was rendered by the rules of its time.
+        self.cache.outdate_derived();
+        self.reloads.send_modify(|count| *count += 1);
+    }
+
+    /// Announces the reloads from now on.
+    pub(crate) fn reloads(&self) -> watch::Receiver<u64> {
+        self.reloads.subscribe()
+    }
+
     /// Number of requests in flight, batches included.
     pub(crate) fn requests_in_flight(&self) -> usize {
-        self.most_claims - self.claims.available_permits()
+        self.claims.taken()
     }
 
     /// Figures for the metrics, at this moment.
@@ -98,8 +124,9 @@ impl Gateway {
         Ok(Arc::new(Self {
             routing: ArcSwap::from_pointee(Routing::new(config, &metrics)?),
             budget: Budget::new(limits.buffered),
-            claims: Arc::new(Semaphore::new(limits.in_flight)),
-            most_claims: limits.in_flight,
+            claims: Limit::new(limits.in_flight),
+            connections: Arc::new(Limit::new(limits.connections)),
+            reloads: watch::Sender::new(0),
             cache: Arc::new(cache),
             batch_replies: BatchCache::new(BATCH_CACHE),
             in_flight: Arc::new(InFlight::default()),

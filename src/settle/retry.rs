@@ -7,12 +7,13 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, State};
+use crate::limit::Limit;
 use crate::settle::transition::{Advance, Transition, advance};
 use crate::shutdown;
 use crate::store::{Change, Store, StoreError};
@@ -30,8 +31,8 @@ const LINGER: u32 = 9;
 pub(crate) struct RetryQueue {
     /// Outcomes and withdrawals have separate limits: withdrawals from an outage must not displace
     /// outcomes of executed requests.
-    outcomes: Arc<Semaphore>,
-    withdrawals: Arc<Semaphore>,
+    outcomes: Limit,
+    withdrawals: Limit,
     /// Withdrawals. A drain does not wait for withdrawals: the store may stay unavailable.
     tasks: TaskTracker,
     /// Outcomes. A drain waits for outcomes within its limit.
@@ -50,11 +51,17 @@ pub(crate) enum RetryKind {
 impl RetryQueue {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
-            outcomes: Arc::new(Semaphore::new(limit)),
-            withdrawals: Arc::new(Semaphore::new(limit)),
+            outcomes: Limit::new(limit),
+            withdrawals: Limit::new(limit),
             tasks: TaskTracker::new(),
             recording: TaskTracker::new(),
         }
+    }
+
+    /// Changes the limit. Changes above a lowered limit stay under retry.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.outcomes.set(limit);
+        self.withdrawals.set(limit);
     }
 
     /// Applies the final changes of `attempt`, all or none, as soon as the store accepts them.
@@ -70,7 +77,7 @@ impl RetryQueue {
             RetryKind::Outcome => (&self.outcomes, &self.recording),
             RetryKind::Withdrawal => (&self.withdrawals, &self.tasks),
         };
-        let Ok(permit) = permits.clone().try_acquire_owned() else {
+        let Some(permit) = permits.try_acquire() else {
             tracing::error!(
                 "too many changes wait for the store; a record stays in flight until a restart"
             );

@@ -130,7 +130,7 @@ fn the_status_page_takes_an_id_in_both_spellings() {
 }
 
 #[test]
-fn a_hang_up_ends_nothing() {
+fn a_hang_up_reloads_and_ends_nothing() {
     let (rewards, gate) = (Rewards::start(), Gate::default());
     let gateway = rewards.gateway("");
     let held = gate.clone();
@@ -138,8 +138,8 @@ fn a_hang_up_ends_nothing() {
     let mut client = issue(&batch("+65", &TWO)).begin(gateway.addr);
     rewards.backend.wait_calls(1);
     gateway.hang_up();
-    let told = || gateway.stderr().contains("SIGHUP ignored").then_some(());
-    eventually("it is told that this does nothing", told);
+    let told = || gateway.stderr().contains("the configuration was reloaded").then_some(());
+    eventually("it is told that the file was read again", told);
     gate.open();
     client.read().is(200, "executed", "");
     issue(&batch("+65", &TWO)).send(gateway.addr).is(200, "replayed", "");

@@ -62,6 +62,7 @@ mod records_items;
 mod records_list;
 mod records_race;
 mod records_reopen;
+mod reload;
 mod replicas;
 mod replicas_cuts;
 mod replicas_failover;

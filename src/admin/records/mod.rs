@@ -61,6 +61,11 @@ async fn route(state: &Arc<AdminState>, request: Request<Incoming>) -> Result<Va
     let path: Vec<&str> = below(head.uri.path()).split('/').collect();
     let reads = head.method == Method::GET || head.method == Method::HEAD;
     match path.as_slice() {
+        ["config"] if reads => {
+            query::pairs(query, &[])?;
+            Ok(state.settings().shown.clone())
+        }
+        ["config"] => Err(ApiError::method("GET, HEAD")),
         ["records"] if reads => {
             let filters = Filters::parse(query)?;
             let _turn = state.turn().await;
@@ -107,7 +112,8 @@ async fn route(state: &Arc<AdminState>, request: Request<Incoming>) -> Result<Va
         _ => Err(ApiError::new(
             StatusCode::NOT_FOUND,
             "no-such-address",
-            "there is /api/records, /api/records/{id}, /api/records/{id}/resolve and /reopen",
+            "there is /api/config, /api/records, /api/records/{id}, /api/records/{id}/resolve and \
+             /reopen",
         )),
     }
 }
@@ -119,12 +125,12 @@ fn below(path: &str) -> &str {
 
 /// Checks the caller's token.
 fn allowed(state: &AdminState, headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(token) = &state.token else {
+    let Some(token) = state.settings().token else {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
             "no-token-configured",
             "the records API shows keys and answers of customers and has no token to guard it; set \
-             `token_file` in [admin] and restart",
+             `token_file` in [admin]",
         ));
     };
     let mut lines = headers.get_all(AUTHORIZATION).iter();

@@ -296,7 +296,7 @@ impl AdminState {
             Some(Mode::Request(_) | Mode::Items(_) | Mode::Off) | None => RouteSettings {
                 retention: match is_item {
                     true => Retention::FOREVER,
-                    false => self.retention,
+                    false => self.settings().retention,
                 },
                 max_stored_body: self.most_stored(),
                 replayed_header: None,

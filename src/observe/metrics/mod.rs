@@ -217,7 +217,6 @@ impl Metrics {
     }
 
     /// Removes the series of a route that is not configured any more.
-    #[allow(dead_code, reason = "called by a feature that is on its way")]
     pub(crate) fn forget_route(&self, name: &str) {
         let route = || ("route", name.to_owned());
         for outcome in outcomes() {
@@ -252,13 +251,11 @@ impl Metrics {
     }
 
     /// Counts a reload.
-    #[allow(dead_code, reason = "called by a feature that is on its way")]
     pub(crate) fn reloaded(&self, result: ReloadResult) {
         self.reloads.get_or_create(&[("result", result.as_str().to_owned())]).inc();
     }
 
     /// Sets the end of the validity of the listener's certificate.
-    #[allow(dead_code, reason = "called by a feature that is on its way")]
     pub(crate) fn certificate_expires(&self, at: Timestamp) {
         self.certificate_expiry.get_or_create(&[]).set(seconds(at));
     }

@@ -78,8 +78,7 @@ impl CallPermits {
         routing: &Routing,
         tenant: TenantId,
     ) -> Result<Self, Problem> {
-        let permit = gateway.claims.clone().try_acquire_owned();
-        let _permit = permit.map_err(|_| too_many_claims())?;
+        let _permit = gateway.claims.try_acquire().ok_or_else(too_many_claims)?;
         let share = routing.quota.as_ref().map(|quota| quota.take(tenant));
         let _share = share.map(|share| share.ok_or_else(quota_exceeded)).transpose()?;
         Ok(Self { _permit, _share })

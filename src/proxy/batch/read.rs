@@ -83,7 +83,8 @@ pub(crate) async fn read(
     let ids = batch.items.iter().map(id).collect();
     let subject = request_read::subject(&values, &mode.record.subject, &tenant);
     drop(values);
-    let buffered = BufferedRequest { head, client: client.address, body, reservation };
+    let client = client.address(&routing.trusted_proxies);
+    let buffered = BufferedRequest { head, client, body, reservation };
     let input = BatchInput { tenant, batch, digests, ids, subject, parameters, verbatim, buffered };
     Ok(BatchRead::Batch(Box::new(input)))
 }

@@ -113,7 +113,7 @@ fn start_request(
     input: CallInput,
     responder: Responder,
 ) {
-    let Ok(permit) = gateway.claims.clone().try_acquire_owned() else {
+    let Some(permit) = gateway.claims.try_acquire() else {
         return responder.refuse(too_many_claims());
     };
     let share = match &routing.quota {

@@ -100,7 +100,8 @@ pub(crate) async fn read(
         Some(key) => Ok(key),
         None => key_in_body(mode, &head, &parameters, &body, most)?,
     };
-    let buffered = BufferedRequest { head, client: client.address, body, reservation };
+    let address = client.address(&routing.trusted_proxies);
+    let buffered = BufferedRequest { head, client: address, body, reservation };
     let key = match key {
         Ok(key) => key,
         Err(KeyError::Missing) if !mode.key.required => {

@@ -20,7 +20,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -50,12 +50,11 @@ pub(crate) fn serve(
     background: &TaskTracker,
     shutdown: &Shutdown,
 ) {
-    let connections = Arc::new(Semaphore::new(gateway.routing().limits.connections));
     for listener in listeners {
         let (served, refusing, until) = (gateway.clone(), gateway.clone(), shutdown.clone());
         let accepting = accept(
             listener,
-            connections.clone(),
+            gateway.connections.clone(),
             gateway.tasks.clone(),
             move || refusal(&refusing.routing()),
             move |stream, peer| serve_socket(served, stream, peer, until),
@@ -115,14 +114,13 @@ async fn serve_socket(
         return;
     };
     let connection = ClientConnection { gateway: &gateway, routing: &routing, watch, tracker };
-    let trusted = &routing.trusted_proxies;
     match &routing.tls {
-        None => connection.serve_http1(stream, Peer::new(client, trusted, None), shutdown).await,
+        None => connection.serve_http1(stream, Peer::new(client, None), shutdown).await,
         // Boxed, because a handshake's state is large and most of it is not needed later.
         Some(tls) => {
             let handshake = transport::secured(tls, stream, deadline, shutdown.clone());
             let Some((stream, certificate)) = Box::pin(handshake).await else { return };
-            let peer = Peer::new(client, trusted, Some(certificate));
+            let peer = Peer::new(client, Some(certificate));
             Box::pin(connection.serve_http1(stream, peer, shutdown)).await;
         }
     }
@@ -162,6 +160,9 @@ impl ClientConnection<'_> {
         let mut signal = shutdown.clone();
         let mut ending = pin!(signal.wait());
         let mut failed = pin!(watch.failed());
+        let reloads = gateway.reloads();
+        let mut dismissed = pin!(dismissed(gateway, &peer, reloads.clone()));
+        let mut reloads = reloads;
         let mut timer = DeadlineTimer::default();
         let mut listening = false;
         let mut draining = false;
@@ -172,12 +173,19 @@ impl ClientConnection<'_> {
             if !listening {
                 listening = true;
                 draining = ending.as_mut().poll(context).is_ready();
+                draining |= dismissed.as_mut().poll(context).is_ready();
                 if draining {
                     connection.as_mut().graceful_shutdown();
                 }
-            } else if !draining && shutdown.changed() {
-                draining = true;
-                connection.as_mut().graceful_shutdown();
+            } else if !draining {
+                draining = shutdown.changed();
+                if !draining && reloads.has_changed().unwrap_or_default() {
+                    reloads.mark_unchanged();
+                    draining = dismissed.as_mut().poll(context).is_ready();
+                }
+                if draining {
+                    connection.as_mut().graceful_shutdown();
+                }
             }
             match connection.poll(context) {
                 Poll::Ready(Ok(())) => return Poll::Ready(ConnectionEnd::Closed),
@@ -200,6 +208,17 @@ impl ClientConnection<'_> {
                 watch.reset_on_close(false);
                 connection.into_parts().io.into_inner().answer_late_head().await;
             }
+        }
+    }
+}
+
+/// Waits for a reload after which the client's connection would not be accepted any more: its
+/// certificate's authority is gone, or connections are encrypted now.
+async fn dismissed(gateway: &Gateway, peer: &Peer, mut reloads: watch::Receiver<u64>) {
+    loop {
+        // The sender lives as long as the gateway.
+        if reloads.changed().await.is_err() || !peer.is_admitted(gateway.routing().tls.as_deref()) {
+            return;
         }
     }
 }

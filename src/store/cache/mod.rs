@@ -239,6 +239,11 @@ impl RecordCache {
         self.entries.invalidate(id);
     }
 
+    /// Outdates what was derived from records read before, and keeps the records.
+    pub fn outdate_derived(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Drops all records: some may have changed without a message.
     pub fn forget_all(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
