@@ -10,6 +10,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
 /// Limits from here on mean "none"; the first version of control groups has no word for that.
 const NO_LIMIT: u64 = 1 << 60;
+/// A memory limit from which on huge pages are worth their memory.
+const AMPLE: u64 = 512 << 20;
 /// Descriptors that are assumed where the system tells no limit.
 const MANY: u64 = 1 << 20;
 
@@ -21,6 +23,15 @@ pub(crate) fn raise_descriptors() -> u64 {
     match limit.current != limit.maximum && setrlimit(Resource::Nofile, raised).is_ok() {
         true => raised.current.unwrap_or(MANY),
         false => limit.current.unwrap_or(MANY),
+    }
+}
+
+/// Keeps memory small where it is limited: huge pages would be in memory as a whole, and double the
+/// memory of a process with many small objects. Called before most memory is used.
+pub(crate) fn save_memory() {
+    if memory_limit().is_some_and(|limit| limit < AMPLE) {
+        // Without effect, the process only needs more memory.
+        let _ = rustix::thread::disable_transparent_huge_pages(true);
     }
 }
 

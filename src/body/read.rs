@@ -38,7 +38,7 @@ pub(crate) enum ReadError {
 }
 
 /// Reads `body` to its end. `reserve` is asked for memory before bytes are kept, at once for a
-/// declared length.
+/// declared length, and for all the memory that is held, not only for its bytes in use.
 ///
 /// # Errors
 /// The limit that was exceeded, or the body's own failure.
@@ -106,8 +106,17 @@ where
             only = data;
             continue;
         }
+        let kept = usize::try_from(reserved).unwrap_or(0);
+        read.reserve(kept.saturating_sub(read.len()));
         read.extend_from_slice(&std::mem::take(&mut only));
         read.extend_from_slice(&data);
+        let held = read.capacity() as u64;
+        if held > reserved {
+            if !reserve(held - reserved) {
+                return Err(ReadError::OutOfMemory);
+            }
+            reserved = held;
+        }
     }
     Ok(if read.is_empty() { only } else { read.freeze() })
 }

@@ -12,11 +12,13 @@ use super::{block_on_workers, failed, say};
 use crate::cli::{Exit, RunArgs};
 use crate::config::Config;
 use crate::gateway::{self, Running, StartError};
+use crate::machine;
 use crate::observe::{log, repeated};
 use crate::shutdown::{self, Trigger};
 
 /// `oncegate run`: until SIGTERM or SIGINT, then drains.
 pub fn run(args: &RunArgs) -> Exit {
+    machine::save_memory();
     let config = match args.configuration() {
         Ok(config) => config,
         Err(mistakes) => {

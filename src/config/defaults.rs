@@ -54,8 +54,12 @@ pub const MAX_STORED_BODY: u64 = 1 << 20;
 pub const TENANT_HEADERS: [&str; 2] = ["authorization", "x-api-key"];
 /// `[store.embedded] path`
 pub const STORE_PATH: &str = "/var/lib/oncegate";
-/// `[store.embedded] cache`
+/// `[store.embedded] cache`, where memory has no limit of its own.
 pub const CACHE: u64 = 8 << 20;
+/// `[store.embedded] cache`: at most a sixteenth of the process's memory limit.
+pub fn cache() -> u64 {
+    machine::part_of_memory(16, CACHE).max(64 << 10)
+}
 /// `[store.postgres] pool`
 pub const POOL: usize = 4;
 /// `[store.redis] prefix`

@@ -41,7 +41,7 @@ impl StoreConfig {
             accept_names: None,
             engine: EngineConfig::Embedded {
                 path,
-                cache: defaults::CACHE,
+                cache: defaults::cache(),
                 lock_wait: Duration::ZERO,
             },
         }
@@ -94,7 +94,7 @@ fn embedded(table: &TableReader<'_>) -> EngineConfig {
     }
     EngineConfig::Embedded {
         path: table.path("path").unwrap_or_else(|| PathBuf::from(defaults::STORE_PATH)),
-        cache: table.size("cache", defaults::CACHE, 64 << 10..=1 << 40),
+        cache: table.size("cache", defaults::cache(), 64 << 10..=1 << 40),
         lock_wait: table.time("lock_wait", Duration::ZERO, Duration::ZERO..=LONGEST_LOCK_WAIT),
     }
 }

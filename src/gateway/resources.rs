@@ -10,6 +10,9 @@ const PER_CLIENT: u64 = 2;
 /// Memory of a connection, in bytes.
 const CONNECTION: u64 = 16 << 10;
 
+/// Memory of a call in flight besides its body and the client's connection, in bytes.
+const CALL: u64 = 48 << 10;
+
 /// A limit that was lowered.
 #[derive(Debug)]
 pub(super) enum Lowered {
@@ -17,10 +20,12 @@ pub(super) enum Lowered {
     Descriptors { configured: usize, connections: usize, descriptors: u64 },
     /// `connections`, for a lack of memory.
     Memory { configured: usize, connections: usize, memory: u64 },
+    /// `in_flight`, for a lack of memory.
+    InFlight { configured: usize, in_flight: usize, memory: u64 },
 }
 
-/// Raises the limit of open files, and lowers the number of connections to what fits; returns what
-/// was lowered.
+/// Raises the limit of open files, and lowers the numbers of connections and of calls to what fits;
+/// returns what was lowered.
 pub(super) fn fit(config: &mut Config) -> Vec<Lowered> {
     let descriptors = machine::raise_descriptors();
     let connections = &mut config.server.limits.connections;
@@ -35,6 +40,12 @@ pub(super) fn fit(config: &mut Config) -> Vec<Lowered> {
         *connections = lower(configured, memory / 2 / CONNECTION);
         if *connections < configured {
             lowered.push(Lowered::Memory { configured, connections: *connections, memory });
+        }
+        let in_flight = &mut config.server.limits.in_flight;
+        let configured = *in_flight;
+        *in_flight = lower(configured, memory / 4 / CALL);
+        if *in_flight < configured {
+            lowered.push(Lowered::InFlight { configured, in_flight: *in_flight, memory });
         }
     }
     lowered
@@ -57,6 +68,13 @@ impl Lowered {
                 memory,
                 "`connections` is lowered: at 16 KiB each they may take half of the memory; give \
                  the process more memory, or configure fewer"
+            ),
+            Self::InFlight { configured, in_flight, memory } => tracing::warn!(
+                configured,
+                in_flight,
+                memory,
+                "`in_flight` is lowered: at 48 KiB each calls may take a quarter of the memory; \
+                 give the process more memory, or configure fewer"
             ),
         }
     }

@@ -55,6 +55,7 @@ pub(crate) async fn collect(
 ) -> Result<Collected, BodyError> {
     let mut read = BytesMut::new();
     let mut only: Option<Bytes> = None;
+    let announced = http_body::Body::size_hint(&body).exact().unwrap_or(0).min(limits.most);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
         let length = data.len() as u64;
@@ -66,9 +67,14 @@ pub(crate) async fn collect(
             continue;
         }
         if let Some(first) = only.take() {
+            // All at once: a buffer that grows step by step takes up to twice the memory.
+            read.reserve(usize::try_from(announced).unwrap_or(0));
             read.extend_from_slice(&first);
         }
+        let before = read.capacity();
         read.extend_from_slice(&data);
+        let grown = read.capacity().saturating_sub(before.max(read.len()));
+        let fits = fits && reservation.grow(grown as u64);
         if !fits {
             if !body.framing().proves_end() {
                 // A streamed body cannot be inspected, so a truncated body would pass for a

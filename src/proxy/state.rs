@@ -14,6 +14,7 @@ use super::inflight::InFlight;
 use super::routing::Routing;
 use crate::config::Config;
 use crate::limit::Limit;
+use crate::machine;
 use crate::observe::metrics::{Figures, Metrics};
 use crate::settle::retry::RetryQueue;
 use crate::shutdown;
@@ -118,8 +119,8 @@ impl Gateway {
     ) -> Result<Arc<Self>, String> {
         let limits = &config.server.limits;
         let cache = match store.is_shared() {
-            true => RecordCache::with_time_to_live(RECORD_CACHE, RECORD_TIME_TO_LIVE),
-            false => RecordCache::new(RECORD_CACHE),
+            true => RecordCache::with_time_to_live(record_cache(), RECORD_TIME_TO_LIVE),
+            false => RecordCache::new(record_cache()),
         };
         Ok(Arc::new(Self {
             routing: ArcSwap::from_pointee(Routing::new(config, &metrics)?),
@@ -128,7 +129,7 @@ impl Gateway {
             connections: Arc::new(Limit::new(limits.connections)),
             reloads: watch::Sender::new(0),
             cache: Arc::new(cache),
-            batch_replies: BatchCache::new(BATCH_CACHE),
+            batch_replies: BatchCache::new(machine::part_of_memory(64, BATCH_CACHE)),
             in_flight: Arc::new(InFlight::default()),
             locks: Arc::default(),
             store,
@@ -141,6 +142,11 @@ impl Gateway {
 
 /// Bytes of memory for final records.
 const RECORD_CACHE: u64 = 24 << 20;
+
+/// Bytes for final records: less where the memory of the process is limited.
+fn record_cache() -> u64 {
+    machine::part_of_memory(16, RECORD_CACHE)
+}
 
 /// Bytes of memory for the replies to finished batches.
 const BATCH_CACHE: u64 = 8 << 20;

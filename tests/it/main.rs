@@ -47,6 +47,7 @@ mod limits;
 mod listeners;
 mod lock_wait;
 mod logging;
+mod memory;
 mod metrics;
 mod names;
 mod new_store;

@@ -65,8 +65,11 @@ pub(crate) async fn keyed(
     {
         return answer;
     }
-    let identity = request.identify(mode)?;
-    let fingerprint = identity.compared.fingerprint(&request.tenant);
+    // The preimage is as large as the body, and not held while the call is in flight.
+    let (fingerprint, subject) = {
+        let identity = request.identify(mode)?;
+        (identity.compared.fingerprint(&request.tenant), identity.subject)
+    };
     let until = Instant::now() + mode.duplicates.wait;
     for _ in 0..MAX_JOINS {
         match gateway.in_flight.enter(request.id, &fingerprint) {
@@ -84,7 +87,6 @@ pub(crate) async fn keyed(
                 let (first, answered) = oneshot::channel();
                 let header = mode.duplicates.replayed_header.clone();
                 let responder = Responder::new(lead, first, header);
-                let subject = identity.subject;
                 let input = CallInput { request, fingerprint, subject, until };
                 start_request(gateway, routing, (route, mode), input, responder);
                 return first_answer(answered, mode.duplicates.answer_within).await;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use lsm_tree::AnyTree;
 
 use crate::failpoint::{self, Point};
+use crate::machine;
 
 /// Free space below which the store refuses new claims. Calls in flight can still complete, and the
 /// table can still take checkpoints and merge its files.
@@ -21,6 +22,9 @@ pub const FREE_SPACE_MARGIN: u64 = 64 << 20;
 /// of the table, but the changes of both files are held in memory, and a start after a crash reads
 /// them.
 pub(super) const SEGMENT: u64 = 24 << 20;
+
+/// The size at least.
+const LEAST_SEGMENT: u64 = 1 << 20;
 
 /// Validity of a measurement of the free space.
 const SPACE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -45,7 +49,8 @@ pub(super) trait Disk: Send + Sync {
 
     /// Size of a log file at which the writer switches to the second file.
     fn segment(&self) -> u64 {
-        failpoint::log_segment(SEGMENT)
+        // Where memory is limited, the changes of both files take a sixteenth of the limit.
+        failpoint::log_segment(machine::part_of_memory(32, SEGMENT).max(LEAST_SEGMENT))
     }
 
     /// Free bytes of the file system.

@@ -398,6 +398,15 @@ impl Gateway {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// The most memory that it has had, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse().unwrap();
+        kibibytes << 10
+    }
+
     /// Waits until a line of the log holds all of these words, and gives the line.
     #[track_caller]
     pub(crate) fn logs(&self, words: &[&str]) -> String {
