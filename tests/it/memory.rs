@@ -69,7 +69,7 @@ impl Contained {
 
     /// The gateway is alive and works.
     #[track_caller]
-    fn is_well(mut self, backend: &Backend) {
+    fn check_well(mut self, backend: &Backend) {
         backend.always(answer(200, "{}"));
         eventually("there is room again", || {
             let told = Request::redeem("afterwards", "{}").send(self.gateway.addr);
@@ -112,7 +112,7 @@ fn the_limits_follow_the_memory_of_the_container() {
         gateway.logs(&["WARN", "`connections` is lowered", "memory=67108864"]);
         gateway.logs(&["WARN", "`in_flight` is lowered", "memory=67108864"]);
     }
-    contained.is_well(&backend);
+    contained.check_well(&backend);
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn a_thousand_small_requests_at_once_fit_into_a_small_container() {
     let counts = counted(clients.iter_mut().map(|client| client.read().told()));
     assert!(counts.get(&200).copied().unwrap_or(0) >= 300, "{counts:?}");
     drop(clients);
-    contained.is_well(&backend);
+    contained.check_well(&backend);
 }
 
 #[test]
@@ -154,6 +154,6 @@ fn twenty_large_bodies_at_once_fit_into_a_small_container() {
             let counts = counted(told);
             assert!(counts.contains_key(&200), "{counts:?}");
         }
-        contained.is_well(&backend);
+        contained.check_well(&backend);
     }
 }
