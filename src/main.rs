@@ -37,5 +37,6 @@ fn main() -> ExitCode {
         Command::Health(args) => commands::health(args),
         Command::Generate(command) => commands::generate(command),
     };
+    log::finish();
     exit.into()
 }

@@ -28,6 +28,24 @@ struct Upload {
     /// Bytes left until the size limit, if there is one.
     left: Option<u64>,
     watch: UploadWatch,
+    /// Told the number of bytes of each frame.
+    counter: Option<UploadCounter>,
+}
+
+/// Counts the bytes of an upload.
+#[derive(Clone)]
+pub(crate) struct UploadCounter(Arc<dyn Fn(u64) + Send + Sync>);
+
+impl UploadCounter {
+    pub(crate) fn new(count: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(count))
+    }
+}
+
+impl std::fmt::Debug for UploadCounter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("UploadCounter")
+    }
 }
 
 /// Shows what has become of a client's body while it is being streamed. A backend's error that
@@ -80,8 +98,16 @@ impl<B> Bounded<B> {
     /// Adds a watch, and a size limit of `most` bytes, if any.
     pub(crate) fn watched(mut self, most: Option<u64>) -> (Self, UploadWatch) {
         let watch = UploadWatch::default();
-        self.upload = Some(Upload { left: most, watch: watch.clone() });
+        self.upload = Some(Upload { left: most, watch: watch.clone(), counter: None });
         (self, watch)
+    }
+
+    /// Counts the bytes of a watched body.
+    pub(crate) fn counted(mut self, counter: Option<UploadCounter>) -> Self {
+        if let Some(upload) = &mut self.upload {
+            upload.counter = counter;
+        }
+        self
     }
 
     fn note(&self, state: u8) {
@@ -91,6 +117,9 @@ impl<B> Bounded<B> {
     }
 
     fn count(&mut self, data: Bytes) -> Result<Frame<Bytes>, BodyError> {
+        if let Some(Upload { counter: Some(counter), .. }) = &self.upload {
+            counter.0(data.len() as u64);
+        }
         if let Some(Upload { left: Some(left), .. }) = &mut self.upload {
             match left.checked_sub(data.len() as u64) {
                 Some(less) => *left = less,

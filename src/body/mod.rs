@@ -4,7 +4,7 @@
 mod bounded;
 mod read;
 
-pub(crate) use self::bounded::{Bounded, UploadFault};
+pub(crate) use self::bounded::{Bounded, UploadCounter, UploadFault};
 pub(crate) use self::read::{ReadError, ReadLimits, read};
 
 use std::pin::Pin;

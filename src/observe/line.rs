@@ -12,6 +12,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::exchange;
 use crate::clock;
 
 /// The form of the lines.
@@ -124,7 +125,7 @@ fn write_plain(line: &mut String, text: &str) -> fmt::Result {
 }
 
 /// Writes events of the program as lines.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct LineFormat {
     pub(crate) format: LogFormat,
     pub(crate) color: bool,
@@ -143,6 +144,7 @@ where
     ) -> fmt::Result {
         let mut line = LogLine::new(*event.metadata().level(), "");
         event.record(&mut line);
+        exchange::add_to(&mut line);
         writer.write_str(&line.render(self.format, self.color))
     }
 }

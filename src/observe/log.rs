@@ -15,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 pub use super::line::LogFormat;
 
 use super::line::LineFormat;
+use super::writer;
 
 /// The variable of the filter.
 const FILTER_VARIABLE: &str = "ONCEGATE_LOG";
@@ -36,21 +37,28 @@ pub fn start(level: &str, format: LogFormat) -> Result<(), String> {
         Some(text) => filter(&text).map_err(|what| format!("{FILTER_VARIABLE}: {what}"))?,
         None => filter(level)?,
     };
+    let lines = LineFormat { format: format_or(format)?, color: color() };
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(writer::Queue)
         // The option would report a failed write to standard error on standard error, and panic: a
         // full disk or a stopped log collector would end calls.
         .log_internal_errors(false)
-        .event_format(LineFormat { format: format_or(format)?, color: color() })
+        .event_format(lines)
         .with_filter_reloading();
     let handle = subscriber.reload_handle();
     // The only error is a second start of logging, which is harmless.
     if tracing::subscriber::set_global_default(subscriber.finish()).is_ok() {
         let set = move |filter| handle.reload(filter).map_err(|error| error.to_string());
         let _ = SET_FILTER.set(Box::new(set));
+        writer::start(lines);
     }
     Ok(())
+}
+
+/// Writes the lines that wait, and ends the log; waits for a second at most.
+pub fn finish() {
+    writer::finish();
 }
 
 /// Replaces the filter of the running log, unless the environment names one, which wins.

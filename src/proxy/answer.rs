@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::reply;
 use crate::body::Body;
 use crate::idempotency::outcome::UnknownReason;
+use crate::observe::exchange;
 use crate::problem::{Dialect, Disposition, Problem, STATUS, Slug};
 
 /// Answer to a request: the backend's, or a problem of the gateway's own.
@@ -17,6 +18,7 @@ pub(crate) type AnswerResult = Result<Response<Body>, Problem>;
 /// Renders a problem as a response and logs the refusal. No other code does either.
 pub(crate) fn report(problem: &Problem, dialect: Dialect) -> Response<Body> {
     let instance = crate::nonce::uuid();
+    exchange::note(|span| span.set_instance(instance));
     let slug = problem.slug.as_str();
     if problem.status.is_server_error() {
         tracing::warn!(http.status = problem.status.as_u16(), problem = slug, %instance, "refused");

@@ -27,6 +27,8 @@ pub(crate) struct BatchReply {
     pub(crate) body: Bytes,
     /// Number of items.
     pub(crate) items: usize,
+    /// Record of the first item.
+    pub(crate) first: Option<RecordId>,
     /// End of the retention of the whole reply, for the `Idempotency-Expires` header.
     pub(crate) kept_until: Option<Timestamp>,
     /// Earliest expiry among the records. From then on the reply has to be rendered anew.
@@ -104,6 +106,7 @@ mod tests {
             headers: HeaderMap::new(),
             body,
             items: 1,
+            first: None,
             kept_until: holds_until,
             holds_until,
             generation: 1,

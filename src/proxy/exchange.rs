@@ -18,6 +18,7 @@ use super::routing::{Found, Route, RouteMode, Routing};
 use super::state::Gateway;
 use super::{batch, passthrough, request, wellknown};
 use crate::body::{Body, empty};
+use crate::observe::exchange as span;
 use crate::problem::{Dialect, Problem, Slug};
 
 /// Bytes of the longest request target; RFC 9110 section 4.1 asks for 8000 at least.
@@ -50,7 +51,8 @@ pub(crate) async fn exchange(
             report(&Problem { close, ..problem }, dialect)
         }
     };
-    metrics.answered(response.headers(), started.elapsed());
+    let outcome = metrics.answered(response.headers(), started.elapsed());
+    span::note(|span| span.set_outcome(outcome));
     response
 }
 
@@ -82,6 +84,7 @@ async fn answer<'r>(
         Found::NoRoute => return Err(no_route()),
     };
     matched.route = Some(route);
+    span::note(|span| span.set_route(&route.log_fields));
     if !is_safe(&head.method) && is_doubtful(route, &path) {
         return Err(refused_path("The address could be read in two ways."));
     }

@@ -4,6 +4,7 @@
 //! and `request::forward` is the half of a keyed request beyond the reach of a client's disconnect.
 //! The rules themselves are in `idempotency`.
 
+mod access;
 mod answer;
 mod batch;
 mod batch_cache;

@@ -11,7 +11,8 @@ use super::buffered::BufferedRequest;
 use super::incoming::Arrived;
 use super::rewrite;
 use super::routing::Route;
-use crate::body::{Body, Bounded, OwningBody, UploadFault, empty};
+use crate::body::{Body, Bounded, OwningBody, UploadCounter, UploadFault, empty};
+use crate::observe::exchange;
 use crate::problem::{Disposition, Problem, STATUS, Slug};
 use crate::upstream::SendError;
 
@@ -34,6 +35,9 @@ pub(crate) async fn through(
         return send(route, request, disposition, || None).await;
     }
     let (body, upload) = Bounded::new(body, idle).watched(most);
+    let counter =
+        exchange::current().map(|span| UploadCounter::new(move |bytes| span.receive(bytes)));
+    let body = body.counted(counter);
     let request = rewrite::to_backend(route, head, address, Body::streamed(body), false);
     send(route, request, disposition, || upload.fault()).await
 }

@@ -19,7 +19,7 @@ pub(crate) fn to_backend<B>(
     let forwarding = Forwarding {
         client,
         version: head.version,
-        request_id: crate::nonce::uuid(),
+        request_id: crate::observe::exchange::request_id(),
         hidden: &route.hidden_keys,
         keyed,
     };

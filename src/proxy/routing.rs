@@ -14,12 +14,14 @@ use tokio::sync::Semaphore;
 use super::inflight::Quota;
 use super::routes::{Matched, PathMatcher};
 use crate::config::{
-    ClientAuth, Config, FileDigests, ItemsMode, LimitsConfig, Mode, RequestMode, RouteConfig,
-    ServerTlsConfig, UpstreamConfig,
+    ClientAuth, Config, FileDigests, ItemsMode, LimitsConfig, LogConfig, Mode, RequestMode,
+    RouteConfig, ServerTlsConfig, UpstreamConfig,
 };
 use crate::idempotency::tenant::CredentialHeaders;
 use crate::listen_address::PeerSet;
 use crate::net::tls_server::{ListenerTls, ListenerTlsFiles};
+use crate::observe::exchange::RouteFields;
+use crate::observe::log::{LogFormat, format_or};
 use crate::observe::metrics::{Metrics, RouteMetrics};
 use crate::upstream::Upstream;
 
@@ -41,6 +43,8 @@ pub(crate) struct Routing {
     pub(crate) proxy_protocol: PeerSet,
     /// The certificates for new connections; `None`: connections are not encrypted.
     pub(crate) tls: Option<Arc<ListenerTls>>,
+    /// Format of the access log; `None`: there is none.
+    pub(crate) access: Option<LogFormat>,
     /// Limits of connections and of bodies.
     pub(crate) limits: LimitsConfig,
     /// The limit of claims per tenant; `None`: no such limit.
@@ -82,6 +86,8 @@ pub(crate) struct Route {
     pub(crate) waiters: Arc<Semaphore>,
     max_waiters: usize,
     pub(crate) metrics: RouteMetrics,
+    /// The fields of lines in the log about the route's requests.
+    pub(crate) log_fields: RouteFields,
 }
 
 /// Treatment of duplicates, shared with the requests of the route.
@@ -153,8 +159,10 @@ impl Routing {
                 .get(route.upstream)
                 .ok_or_else(|| format!("route {}: its upstream is not configured", route.name))?;
             let metrics = metrics.route(&route.name);
+            let name = configured.name.as_str();
+            let fields = RouteFields { route: route.name.clone(), upstream: name.into() };
             let upstream = (upstream.clone(), configured.timeout);
-            let mut resolved = Route::new(route, upstream, limits, metrics);
+            let mut resolved = Route::new(route, upstream, limits, (metrics, fields));
             if let Some(waiters) = previous.and_then(|previous| previous.same_waiters(route)) {
                 resolved.waiters = waiters;
             }
@@ -186,6 +194,7 @@ impl Routing {
             tls_config,
             upstreams,
             digests,
+            access: access_format(&config.log)?,
             limits: limits.clone(),
         })
     }
@@ -257,7 +266,7 @@ impl Route {
         route: &RouteConfig,
         (upstream, timeout): (Arc<Upstream>, Duration),
         limits: &LimitsConfig,
-        metrics: RouteMetrics,
+        (metrics, log_fields): (RouteMetrics, RouteFields),
     ) -> Self {
         let (mode, hidden_keys) = match &route.mode {
             Mode::Request(mode) => {
@@ -288,8 +297,14 @@ impl Route {
             waiters: Arc::new(Semaphore::new(max_waiters(&route.mode))),
             max_waiters: max_waiters(&route.mode),
             metrics,
+            log_fields,
         }
     }
+}
+
+/// The format of the access log, if it is switched on.
+fn access_format(log: &LogConfig) -> Result<Option<LogFormat>, String> {
+    log.access.then(|| format_or(log.format)).transpose()
 }
 
 /// The headers to keep back on a keyed route whose key stands in header `own`, if in any.

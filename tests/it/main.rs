@@ -8,6 +8,7 @@
 mod servers;
 mod support;
 
+mod access_log;
 mod answers;
 mod attack;
 mod bodies;

@@ -8,6 +8,7 @@ use prometheus_client::metrics::family::MetricConstructor as _;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::labels::{Buckets, StoreOperation};
+use crate::observe::exchange::add_store_time;
 
 /// `oncegate_store_commit_batch`. There is one for the process: stores are opened before the
 /// gateway, and by commands that have no metrics.
@@ -35,7 +36,9 @@ impl StoreMetrics {
     /// Records an operation since `started`.
     pub(crate) fn ended(&self, operation: StoreOperation, started: Instant, is_error: bool) {
         let Some((seconds, errors)) = self.operations.get(operation as usize) else { return };
-        seconds.observe(started.elapsed().as_secs_f64());
+        let took = started.elapsed();
+        seconds.observe(took.as_secs_f64());
+        add_store_time(took);
         if is_error {
             errors.inc();
         }

@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use prometheus_client::metrics::histogram::Histogram;
 
+use crate::observe::exchange::add_upstream_time;
+
 /// The histogram of an upstream.
 #[derive(Debug, Clone)]
 pub(crate) struct UpstreamMetrics {
@@ -27,6 +29,8 @@ impl UpstreamMetrics {
 
 impl Drop for CallTimer<'_> {
     fn drop(&mut self) {
-        self.seconds.observe(self.started.elapsed().as_secs_f64());
+        let took = self.started.elapsed();
+        self.seconds.observe(took.as_secs_f64());
+        add_upstream_time(took);
     }
 }

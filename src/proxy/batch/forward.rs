@@ -24,6 +24,7 @@ use crate::idempotency::outcome::Verdict as StatusVerdict;
 use crate::idempotency::retention::ExpiryTime;
 use crate::idempotency::{RecordId, TenantId};
 use crate::items::{self, BatchOutcome, BatchPlan, ResponseShape, join};
+use crate::observe::exchange;
 use crate::problem::{Disposition, Problem};
 use crate::proxy::answer::{AnswerResult, is_prevented, quota_exceeded, too_many_claims};
 use crate::proxy::batch_locks::{LockName, LockSet};
@@ -94,7 +95,7 @@ pub(crate) fn lead(
     permits: CallPermits,
 ) {
     let task = run(gateway.clone(), rules, start, responder, permits);
-    gateway.tasks.spawn(Box::pin(task));
+    gateway.tasks.spawn(exchange::carried(Box::pin(task)));
 }
 
 /// State of a batch from its claim on.

@@ -33,7 +33,9 @@ use super::incoming::Arrived;
 use super::routing::Route;
 use super::state::Gateway;
 use crate::config::ItemsMode;
+use crate::idempotency::RecordId;
 use crate::items::BatchDecision;
+use crate::observe::exchange;
 use crate::proxy::batch_locks::ActiveBatch;
 
 /// Maximum number of plans for an item in flight without a sender in sight: the sender may just
@@ -49,8 +51,12 @@ pub(crate) async fn exchange(
 ) -> AnswerResult {
     let routing = arrived.routing;
     let mut input = match read(gateway, route, mode, arrived).await? {
-        BatchRead::Batch(input) => input,
+        BatchRead::Batch(input) => {
+            note(input.ids.len(), input.ids.first());
+            input
+        }
         BatchRead::Cached(merged) => {
+            note(merged.items, merged.first.as_ref());
             route.metrics.prevented(merged.items);
             return response::replay_cached(mode, &merged, None);
         }
@@ -138,6 +144,16 @@ pub(crate) async fn exchange(
         }
         plans = 0;
     }
+}
+
+/// Notes a batch for the lines of its exchange.
+fn note(items: usize, first: Option<&RecordId>) {
+    exchange::note(|span| {
+        span.set_items(items);
+        if let Some(first) = first {
+            span.set_record(first.as_bytes());
+        }
+    });
 }
 
 /// The answer to a batch of which an item is in flight; nothing of the batch was sent.

@@ -12,6 +12,7 @@ use super::read::BatchInput;
 use crate::body::{Body, OwningBody, full};
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
+use crate::idempotency::RecordId;
 use crate::idempotency::outcome::UnknownReason;
 use crate::items::rules::{Fulfillment, Refusal};
 use crate::items::{self, BatchError, BatchOutcome, Ledger};
@@ -146,7 +147,7 @@ pub(crate) fn merged(
 /// [`BatchReply::generation`].
 pub(crate) fn done(
     mode: &ItemsMode,
-    batch: &items::Batch,
+    (batch, first): (&items::Batch, Option<RecordId>),
     records: &Records,
     generation: u64,
 ) -> Option<Arc<BatchReply>> {
@@ -163,6 +164,7 @@ pub(crate) fn done(
         headers,
         body: Bytes::from(rendered.body),
         items: records.len(),
+        first,
         kept_until: expires(records),
         holds_until: records.iter().flatten().filter_map(|record| record.expires()).min(),
         generation,
@@ -218,7 +220,9 @@ pub(crate) fn replay(
 ) -> AnswerResult {
     let records = &*as_reported(records, gateway.store.expiry_time());
     let memory = memory(gateway, records)?;
-    if let Some(merged) = done(mode, &input.batch, records, generation) {
+    if let Some(merged) =
+        done(mode, (&input.batch, input.ids.first().copied()), records, generation)
+    {
         gateway.batch_replies.put(input.verbatim, merged.clone());
         return replay_cached(mode, &merged, Some(memory));
     }

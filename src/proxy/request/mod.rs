@@ -25,6 +25,7 @@ use super::state::Gateway;
 use crate::config::RequestMode;
 use crate::idempotency::key::KeyError;
 use crate::idempotency::{Decision, Fingerprint, decide};
+use crate::observe::exchange;
 use crate::problem::Disposition;
 use crate::proxy::inflight::{Admission, Flight};
 use crate::store::cache::CachedRecord;
@@ -60,6 +61,7 @@ pub(crate) async fn keyed(
             return passthrough::buffered(route, *buffered).await;
         }
     };
+    exchange::note(|span| span.set_record(request.id.as_bytes()));
     if let Some(cached) = gateway.cache.get(&request.id)
         && let Some(answer) = remembered(gateway, &cached, &request, mode)
     {
@@ -133,7 +135,7 @@ fn start_request(
         permit,
         share,
     };
-    gateway.tasks.spawn(Box::pin(forward::run(call, responder)));
+    gateway.tasks.spawn(exchange::carried(Box::pin(forward::run(call, responder))));
 }
 
 /// Waits for the flight as a duplicate. `None`: the key did not belong to the flight's request; the

@@ -15,6 +15,7 @@ use crate::idempotency::fingerprint::{ComparedBody, Preimage, RequestParts, Verb
 use crate::idempotency::id::subject_digest;
 use crate::idempotency::key::{Key, KeyError, KeyPlaces, Scope};
 use crate::idempotency::{RecordId, TenantId};
+use crate::observe::exchange;
 use crate::place::{Place, RequestValues};
 use crate::problem::{Problem, Slug};
 use crate::proxy::budget::Reservation;
@@ -234,6 +235,7 @@ pub(crate) async fn read_body(
         ReadError::TooSlow => too_slow(),
         ReadError::ForbiddenTrailer => key_in_a_trailer(),
     })?;
+    exchange::note(|span| span.receive(bytes.len() as u64));
     Ok((bytes, reservation))
 }
 

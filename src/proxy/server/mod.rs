@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use self::connection::{ClientStream, SharedTracker, message};
 use self::timer::DeadlineTimer;
 use self::tracker::{HeadLimits, RequestTracker};
+use super::access::AccessEntry;
 use super::answer::report;
 use super::peer::Peer;
 use super::routing::Routing;
@@ -37,6 +38,7 @@ use crate::net::accept::accept;
 use crate::net::listen::ListenSocket;
 use crate::net::stream::SocketStream;
 use crate::net::watched::{SocketWatch, watched};
+use crate::observe::exchange::{ExchangeSpan, note, within};
 use crate::problem::{Dialect, Problem, Slug};
 use crate::shutdown::Shutdown;
 
@@ -154,7 +156,7 @@ impl ClientConnection<'_> {
             .max_buf_size(BUFFER.max(2 * limits.max_head));
         let service = service_fn(|request| {
             let has_fragment = tracker.lock().begin(request.body());
-            answer_one(gateway, &peer, &watch, request, has_fragment)
+            observed(gateway, &peer, &watch, request, has_fragment)
         });
         let mut connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut signal = shutdown.clone();
@@ -235,6 +237,30 @@ fn poll_deadline(
     }
 }
 
+/// Answers a request as an exchange of the log, with a line of its own in the access log.
+async fn observed(
+    gateway: &Arc<Gateway>,
+    peer: &Peer,
+    watch: &SocketWatch,
+    request: Request<Incoming>,
+    has_fragment: bool,
+) -> Result<Response<Body>, Infallible> {
+    let span = ExchangeSpan::new();
+    let entry = gateway.access().map(|format| AccessEntry {
+        format,
+        span: span.clone(),
+        method: request.method().clone(),
+        client: peer.address.ip,
+        started: Instant::now(),
+    });
+    let answer = answer_one(gateway, peer, watch, request, has_fragment);
+    let response = within(span, answer).await?;
+    Ok(match entry {
+        Some(entry) => entry.attach(response),
+        None => response,
+    })
+}
+
 async fn answer_one(
     gateway: &Arc<Gateway>,
     peer: &Peer,
@@ -251,7 +277,9 @@ async fn answer_one(
         // The target without its fragment, cut off by hyper, would be a different request.
         let detail = "The request's target contains `#`, which never belongs to a request.";
         let problem = Problem::new(Slug::RequestInvalid, detail).close();
-        gateway.routing().unmatched.refused(problem.slug.as_str());
+        let slug = problem.slug.as_str();
+        gateway.routing().unmatched.refused(slug);
+        note(|span| span.set_outcome(slug));
         return Ok(report(&problem, Dialect::Problem));
     }
     Ok(exchange::exchange(gateway, peer, request).await)
