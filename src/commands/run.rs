@@ -60,7 +60,7 @@ async fn serve(config: Config, file: Option<PathBuf>) -> Exit {
     let reason = signals.until_end(&running).await;
     let delay = running.drain_delay();
     let ended = end(running, &trigger, &mut signals, delay, &reason).await;
-    repeated::log_counts();
+    repeated::log_rest();
     let is_clean = ended == DrainEnd::Drained && !matches!(reason, EndReason::Store(_));
     tracing::info!(
         reason = reason.name(),

@@ -6,13 +6,8 @@ use std::fmt::{self, Write as _};
 
 use serde::Serialize;
 use serde_json::Value;
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing::Level;
 
-use super::exchange;
 use crate::clock;
 
 /// The form of the lines.
@@ -36,9 +31,6 @@ impl LogFormat {
     }
 }
 
-/// The field of an event that holds its message.
-const MESSAGE: &str = "message";
-
 /// A line before it is written.
 #[derive(Debug)]
 pub(crate) struct LogLine {
@@ -50,6 +42,10 @@ pub(crate) struct LogLine {
 impl LogLine {
     pub(crate) fn new(level: Level, message: &str) -> Self {
         Self { level, message: message.to_owned(), fields: Vec::new() }
+    }
+
+    pub(super) fn set_message(&mut self, message: &str) {
+        message.clone_into(&mut self.message);
     }
 
     /// Adds a field, unless the line has one of this name.
@@ -122,65 +118,6 @@ fn write_plain(line: &mut String, text: &str) -> fmt::Result {
         }
     }
     Ok(())
-}
-
-/// Writes events of the program as lines.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LineFormat {
-    pub(crate) format: LogFormat,
-    pub(crate) color: bool,
-}
-
-impl<S, N> FormatEvent<S, N> for LineFormat
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        _: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let mut line = LogLine::new(*event.metadata().level(), "");
-        event.record(&mut line);
-        exchange::add_to(&mut line);
-        writer.write_str(&line.render(self.format, self.color))
-    }
-}
-
-impl Visit for LogLine {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Also the way of `%value`, whose `Debug` is its `Display`.
-        let text = format!("{value:?}");
-        match field.name() {
-            MESSAGE => self.message = text,
-            name => self.add(name, text),
-        }
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        match field.name() {
-            MESSAGE => value.clone_into(&mut self.message),
-            name => self.add(name, value),
-        }
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.add(field.name(), value);
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.add(field.name(), value);
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.add(field.name(), value);
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.add(field.name(), value);
-    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use super::line::LogFormat;
 
-use super::line::LineFormat;
+use super::format::LineFormat;
 use super::writer;
 
 /// The variable of the filter.

@@ -1,8 +1,13 @@
-//! Output for operators about a running process: `log` starts the log, `line` is the form of its
-//! lines, `repeated` counts conditions that would fill it, and `metrics` counts requests.
+//! Output for operators about a running process.
+//!
+//! `log` starts the log, `format` turns events into lines, `line` is their form, and `writer` brings
+//! them to standard error. `exchange` holds the fields that the lines of an exchange have in common,
+//! `access` is the line of a request, and `repeated` counts conditions that would fill the log.
+//! `metrics` counts requests.
 
 pub(crate) mod access;
 pub(crate) mod exchange;
+mod format;
 pub(crate) mod line;
 pub mod log;
 pub(crate) mod metrics;

@@ -78,9 +78,18 @@ impl Repeated {
 /// Logs the occurrences that have had no line for a minute. Called once in a while: a condition
 /// that has ended would otherwise keep its last count to itself.
 pub(crate) fn log_counts() {
+    log_due(clock::uptime());
+}
+
+/// Logs all occurrences that have had no line, at the end of the process.
+pub(crate) fn log_rest() {
+    log_due(clock::uptime() + INTERVAL);
+}
+
+fn log_due(uptime: Duration) {
     let occurred = OCCURRED.lock().unwrap_or_else(PoisonError::into_inner).clone();
     for condition in occurred {
-        if let Some(times) = condition.due(clock::uptime()) {
+        if let Some(times) = condition.due(uptime) {
             tracing::warn!(times, condition = condition.what, "a condition was repeated");
         }
     }

@@ -1,6 +1,6 @@
-//! The way of log lines to standard error: through a bounded queue to a thread of their own, so that
-//! a log collector that stands still holds up no request. Lines that find no room are dropped and
-//! counted.
+//! The way of log lines to standard error: through a bounded queue to a thread of their own, so
+//! that a log collector that stands still holds up no request. Lines that find no room are dropped
+//! and counted.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,8 @@ use std::time::Duration;
 use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::line::{LineFormat, LogLine};
+use super::format::LineFormat;
+use super::line::LogLine;
 
 /// Lines that wait to be written, at most.
 const QUEUE: usize = 8192;

@@ -10,20 +10,39 @@ use super::reply;
 use crate::body::Body;
 use crate::idempotency::outcome::UnknownReason;
 use crate::observe::exchange;
+use crate::observe::repeated::Repeated;
 use crate::problem::{Dialect, Disposition, Problem, STATUS, Slug};
 
 /// Answer to a request: the backend's, or a problem of the gateway's own.
 pub(crate) type AnswerResult = Result<Response<Body>, Problem>;
+
+/// The condition behind refusals that come in numbers.
+fn lasting(slug: Slug) -> Option<&'static Repeated> {
+    static AWAY: Repeated = Repeated::new("requests are refused: store-unavailable");
+    static FULL: Repeated = Repeated::new("requests are refused: overloaded");
+    static QUOTA: Repeated = Repeated::new("requests are refused: quota-exceeded");
+    match slug {
+        Slug::StoreUnavailable => Some(&AWAY),
+        Slug::Overloaded => Some(&FULL),
+        Slug::QuotaExceeded => Some(&QUOTA),
+        _ => None,
+    }
+}
 
 /// Renders a problem as a response and logs the refusal. No other code does either.
 pub(crate) fn report(problem: &Problem, dialect: Dialect) -> Response<Body> {
     let instance = crate::nonce::uuid();
     exchange::note(|span| span.set_instance(instance));
     let slug = problem.slug.as_str();
-    if problem.status.is_server_error() {
-        tracing::warn!(http.status = problem.status.as_u16(), problem = slug, %instance, "refused");
+    if let Some(condition) = lasting(problem.slug) {
+        if let Some(times) = condition.occur() {
+            let status = problem.status.as_u16();
+            tracing::warn!(status, problem = slug, times, %instance, "requests are refused");
+        }
+    } else if problem.status.is_server_error() {
+        tracing::warn!(status = problem.status.as_u16(), problem = slug, %instance, "refused");
     } else {
-        tracing::info!(http.status = problem.status.as_u16(), problem = slug, %instance, "refused");
+        tracing::info!(status = problem.status.as_u16(), problem = slug, %instance, "refused");
     }
     problem.respond(dialect, instance)
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::support::gateway::{BINARY, run};
-use crate::support::{Act, Backend, Desk, Request, Setup};
+use crate::support::{Act, Backend, Desk, Gate, Request, Setup, answer};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 
@@ -128,6 +128,28 @@ fn a_wrong_setting_of_the_log_is_bad_usage() {
         let health = Command::new(BINARY).arg("health").env(name, value).output().unwrap();
         assert_eq!(health.status.code(), Some(2), "{name}={value}: {health:?}");
     }
+}
+
+#[test]
+fn a_condition_that_lasts_is_told_once_and_counted() {
+    let (backend, gate) = (Backend::start(), Gate::default());
+    backend.always(answer(200, "{}").after(&gate));
+    let mut gateway = Setup::before(&backend).limits("in_flight = 1").start();
+    let mut held = Request::redeem("k", BODY).begin(gateway.addr);
+    backend.wait_calls(1);
+    for number in 0..50 {
+        let told = Request::redeem(&format!("k-{number}"), "{}").send(gateway.addr);
+        told.is(503, "rejected", "overloaded");
+    }
+    gate.open();
+    held.read().is(200, "executed", "");
+    gateway.stop();
+    let log = gateway.stderr();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("overloaded")).collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    assert!(lines[0].contains("WARN requests are refused"), "{lines:?}");
+    assert!(lines[0].contains(" times=1 "), "{lines:?}");
+    assert!(lines[1].contains("WARN a condition was repeated times=49 "), "{lines:?}");
 }
 
 /// What the gateway writes to a terminal on standard error, from its start to its end.

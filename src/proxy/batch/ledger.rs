@@ -9,6 +9,7 @@ use crate::idempotency::{Record, RecordId};
 use crate::items::{self, Batch, BatchPlan};
 use crate::problem::Problem;
 use crate::proxy::reply;
+use crate::proxy::request::existing::log_unavailable;
 use crate::proxy::state::Gateway;
 use crate::store::StoreError;
 
@@ -73,6 +74,6 @@ pub(crate) fn forgotten(record: &Record, time: ExpiryTime) -> bool {
 }
 
 pub(crate) fn unavailable(error: &StoreError) -> Problem {
-    tracing::error!(%error, "the store is unavailable; the batch was not sent");
+    log_unavailable(error);
     reply::store_unavailable()
 }

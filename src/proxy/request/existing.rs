@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::idempotency::{Decision, Fingerprint, Record, RecordId, decide};
+use crate::observe::repeated::Repeated;
 use crate::proxy::reply::{self, Reply};
 use crate::proxy::state::Gateway;
 use crate::store::{Change, StoreError, Swap};
@@ -39,12 +40,22 @@ pub(crate) async fn without_a_claim(
     }
 }
 
+static AWAY: Repeated = Repeated::new("the store is unavailable");
+
+/// Logs that the store did not take or give a record, once a minute.
+pub(crate) fn log_unavailable(error: &StoreError) {
+    if let Some(times) = AWAY.occur() {
+        tracing::error!(
+            %error, times,
+            "the store is unavailable; requests with keys are refused and not sent"
+        );
+    }
+}
+
 /// Reports a failed store operation; the request was not sent.
 pub(crate) fn unavailable(error: &StoreError) -> Reply {
     match error {
-        StoreError::Unavailable(_) => {
-            tracing::error!(%error, "the store is unavailable; the request was not sent")
-        }
+        StoreError::Unavailable(_) => log_unavailable(error),
         StoreError::Corrupt { .. } => {
             tracing::error!(
                 %error,
