@@ -41,6 +41,11 @@ impl Peer {
         Self { ip, is_secure, certificate: secured.flatten(), tenant: Mutex::default() }
     }
 
+    /// The address at the other end of the connection; `None`: a Unix socket.
+    pub(super) fn ip(&self) -> Option<IpAddr> {
+        self.ip
+    }
+
     /// The client's address, trusted as the present configuration says.
     pub(in crate::proxy) fn address(&self, trusted: &PeerSet) -> ClientAddress {
         let is_trusted = trusted.contains(self.ip);

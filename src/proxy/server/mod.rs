@@ -250,7 +250,7 @@ async fn observed(
         format,
         span: span.clone(),
         method: request.method().clone(),
-        client: peer.address.ip,
+        client: peer.ip(),
         started: Instant::now(),
     });
     let answer = answer_one(gateway, peer, watch, request, has_fragment);
