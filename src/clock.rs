@@ -95,6 +95,64 @@ pub fn rfc3339(at: Timestamp) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
+/// Reads a time of RFC 3339 section 5.6, such as `2026-01-31T23:59:59.5+08:00`; `None`: the text is
+/// no such time. Times before 1970 read as 1970, and a leap second as the second after.
+pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
+    let number = |at: std::ops::Range<usize>| -> Option<u64> {
+        let digits = text.get(at)?;
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+    };
+    let is = |at: usize, wanted: &str| text.get(at..at + 1).is_some_and(|it| wanted.contains(it));
+    let separators = [(4, "-"), (7, "-"), (10, "Tt"), (13, ":"), (16, ":")];
+    if !separators.iter().all(|(at, wanted)| is(*at, wanted)) {
+        return None;
+    }
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    let in_month = (1..=12).contains(&month) && (1..=31).contains(&day);
+    if !in_month || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let rest = text.get(19..)?;
+    let zone_at = rest.find(|at: char| !at.is_ascii_digit() && at != '.')?;
+    let (fraction, zone) = rest.split_at(zone_at);
+    let millis = match fraction.strip_prefix('.') {
+        None if fraction.is_empty() => 0,
+        Some(digits) if !digits.is_empty() && !digits.contains('.') => {
+            format!("{digits:0<3}").get(..3)?.parse().ok()?
+        }
+        Some(_) | None => return None,
+    };
+    let days = days_from_civil(year, month, day)?;
+    let local = days * 86_400_000 + hour * 3_600_000 + minute * 60_000 + second * 1000 + millis;
+    let utc = match zone.as_bytes() {
+        [b'Z' | b'z'] => Some(local),
+        [sign @ (b'+' | b'-'), _, _, b':', _, _] => {
+            let at = 19 + zone_at;
+            let (hours, minutes) = (number(at + 1..at + 3)?, number(at + 4..at + 6)?);
+            if hours > 23 || minutes > 59 {
+                return None;
+            }
+            let offset = hours * 3_600_000 + minutes * 60_000;
+            Some(if *sign == b'+' { local.saturating_sub(offset) } else { local + offset })
+        }
+        _ => None,
+    };
+    utc.map(Timestamp)
+}
+
+/// Days since 1970-01-01 of a day in the proleptic Gregorian calendar; `None`: there is no such
+/// day. Days before 1970 read as 0.
+fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
+    let (march_year, march_month) =
+        if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
+    let (era, year_of_era) = (march_year / 400, march_year % 400);
+    let day_of_year = (153 * march_month + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = (era * 146_097 + day_of_era).saturating_sub(719_468);
+    (year < 1970 || civil(days) == (year, month, day)).then_some(days)
+}
+
 /// 9999-12-31 in days since the epoch: RFC 3339 has four digits for the year.
 const LAST_DAY: u64 = 2_932_896;
 
@@ -129,7 +187,45 @@ mod tests {
             let month = months.find(&http[8..11]).map(|at| at / 3 + 1);
             assert_eq!(text[5..7].parse().ok(), month);
         }
+        for days in [0, 1, 58, 59, 60, 11_016, 19_782, 19_783, 20_000, LAST_DAY] {
+            let at = Timestamp::from_millis(days * 86_400_000 + 86_399_123);
+            assert_eq!(parse_rfc3339(&rfc3339(at)), Some(at));
+        }
         assert_eq!(rfc3339(Timestamp::from_millis(1)), "1970-01-01T00:00:00.001Z");
         assert!(rfc3339(Timestamp::from_millis(u64::MAX)).starts_with("9999-12-31T"));
+    }
+
+    #[test]
+    fn times_of_rfc3339_are_read_in_every_zone_and_nothing_else_is() {
+        let noon = parse_rfc3339("2026-01-31T12:00:00Z").unwrap();
+        for same in [
+            "2026-01-31t12:00:00z",
+            "2026-01-31T12:00:00.000Z",
+            "2026-01-31T12:00:00.0009Z",
+            "2026-01-31T20:00:00+08:00",
+            "2026-01-31T06:30:00-05:30",
+        ] {
+            assert_eq!(parse_rfc3339(same), Some(noon), "{same}");
+        }
+        assert_eq!(parse_rfc3339("1969-12-31T23:59:59Z"), Some(Timestamp(0)));
+        for wrong in [
+            "",
+            "2026-01-31",
+            "2026-01-31T12:00:00",
+            "2026-01-31 12:00:00Z",
+            "2026-02-29T12:00:00Z",
+            "2026-13-01T12:00:00Z",
+            "2026-00-01T12:00:00Z",
+            "2026-01-31T24:00:00Z",
+            "2026-01-31T12:00:00.Z",
+            "2026-01-31T12:00:00.1.2Z",
+            "2026-01-31T12:00:00+8:00",
+            "2026-01-31T12:00:00+08:60",
+            "2026-01-31T12:00:00Z ",
+            "+026-01-31T12:00:00Z",
+            "2026-01-31T12:00:0é",
+        ] {
+            assert_eq!(parse_rfc3339(wrong), None, "{wrong}");
+        }
     }
 }

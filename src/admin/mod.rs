@@ -1,21 +1,26 @@
 //! The operator's listener: `/healthz` (alive), `/readyz` (the store can make claims durable and
-//! the gateway is not draining), `/metrics`, and the records API, for callers with the token.
+//! the gateway is not draining), `/metrics`, and, for callers with the token, the records API and
+//! the operator's page.
 //!
 //! `health` answers probes, `metrics` scrapes, `unknown` counts unknown outcomes, `records` is the
-//! records API, `error` holds the refusals of both. The effect of a decision on a record is defined
-//! in `idempotency::settle`.
+//! records API with `stats`, `page` is the page with its `session`s, `error` holds the refusals of
+//! probes and the API. The effect of a decision on a record is defined in `idempotency::settle`.
 
 mod error;
 mod health;
 mod metrics;
+mod page;
 mod records;
+mod session;
 mod state;
+mod stats;
 mod unknown;
 
 pub(crate) use self::health::READY_WORD;
 pub(crate) use self::state::{AdminState, ServedGateway};
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,8 +52,10 @@ pub(crate) async fn serve(state: Arc<AdminState>, listener: ListenSocket, ending
     let connections = Arc::new(Limit::new(CONNECTIONS));
     // A drain does not wait for these connections.
     let tasks = TaskTracker::new();
-    accept(listener, connections, tasks, Bytes::new, |stream, _| async move {
-        serve_one(&state, stream, &ending).await;
+    accept(listener, connections, tasks, Bytes::new, |stream, client| async move {
+        // Without an address all clients share one limit of wrong tokens.
+        let client = client.unwrap_or(IpAddr::from([0; 4]));
+        serve_one(&state, stream, client, &ending).await;
     })
     .await;
 }
@@ -75,7 +82,7 @@ pub(crate) async fn serve_starting(listener: ListenSocket) {
     .await;
 }
 
-async fn serve_one<S>(state: &Arc<AdminState>, stream: S, ending: &Shutdown)
+async fn serve_one<S>(state: &Arc<AdminState>, stream: S, client: IpAddr, ending: &Shutdown)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -83,6 +90,7 @@ where
         let response = match request.uri().path() {
             path if path.starts_with(records::PATH) => records::answer(state, request).await,
             metrics::PATH => metrics::answer(state, &request).await,
+            path if page::is_page(path) => page::answer(state, request, client).await,
             _ => health::answer(&*state.store, &request, ending.started()),
         };
         Ok::<_, Infallible>(response)

@@ -9,10 +9,12 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
+use super::session::Sessions;
 use super::unknown::UnknownCount;
 use crate::config::{Config, FileDigests, Mode, RouteConfig, defaults};
 use crate::idempotency::retention::Retention;
 use crate::observe::metrics::{Figures, Metrics};
+use crate::observe::traffic::Traffic;
 use crate::store::Store;
 use crate::store::cache::RecordCache;
 
@@ -40,9 +42,12 @@ pub(crate) struct AdminState {
     /// The source of the rules of a record's route, and of figures.
     pub(super) gateway: Arc<dyn ServedGateway>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) traffic: Arc<Traffic>,
     pub(super) unknown: UnknownCount,
     /// The settings of the configuration in force.
     settings: ArcSwap<AdminSettings>,
+    /// Who is logged in on the operator's page.
+    pub(super) sessions: Sessions,
     pub(super) turns: Arc<Semaphore>,
     /// Tasks awaited by a drain, so that a started decision is completed.
     pub(super) tasks: TaskTracker,
@@ -55,6 +60,8 @@ pub(super) struct AdminSettings {
     pub(super) retention: Retention,
     /// Digest of the token.
     pub(super) token: Option<[u8; 32]>,
+    /// Host names of the operator's page, besides addresses and those of the own machine.
+    pub(super) hosts: Vec<String>,
     /// The configuration in force without its secrets, and digests of its files.
     pub(super) shown: Value,
 }
@@ -71,7 +78,8 @@ impl AdminSettings {
             "files": files.collect::<serde_json::Map<_, _>>(),
             "config": config.describe_json(),
         });
-        Self { retention: config.store.retention, token, shown }
+        let hosts = config.admin.hosts.clone();
+        Self { retention: config.store.retention, token, hosts, shown }
     }
 }
 
@@ -79,6 +87,16 @@ impl AdminState {
     /// The settings of the configuration in force.
     pub(super) fn settings(&self) -> Arc<AdminSettings> {
         self.settings.load_full()
+    }
+
+    /// Returns true for the token of `[admin]`. Digests are compared, each byte of them: how long
+    /// it takes says nothing of the token.
+    pub(super) fn is_token(&self, given: &[u8]) -> bool {
+        let settings = self.settings();
+        let Some(token) = &settings.token else { return false };
+        let given = Sha256::digest(given);
+        let differing = token.iter().zip(&*given).fold(0, |sum, (one, other)| sum | (one ^ other));
+        std::hint::black_box(differing) == 0
     }
 
     /// Puts a configuration in force; `digests` are those of its files.
@@ -92,14 +110,15 @@ impl AdminState {
         gateway: Arc<dyn ServedGateway>,
         store: Arc<dyn Store>,
         cache: Arc<RecordCache>,
-        metrics: Arc<Metrics>,
+        (metrics, traffic): (Arc<Metrics>, Arc<Traffic>),
         tasks: TaskTracker,
     ) -> Self {
         let turns = Arc::new(Semaphore::new(AT_ONCE));
         let unknown = UnknownCount::default();
         let settings = AdminSettings::new(config, &config.files.digests());
         let settings = ArcSwap::from_pointee(settings);
-        Self { store, cache, gateway, metrics, unknown, settings, turns, tasks }
+        let sessions = Sessions::default();
+        Self { store, cache, gateway, metrics, traffic, unknown, settings, sessions, turns, tasks }
     }
 
     /// Bytes of the largest answer kept by any route.

@@ -335,7 +335,17 @@ mod tests {
             ("records", Some(2)),
             ("records list", Some(2)),
             ("records list --token-file t --limit 0", Some(2)),
-            ("records list --token-file t --subject s", Some(2)),
+            ("records list --token-file t --subject s --since 2026-01-01T00:00:00Z", None),
+            ("records show - 12 13 --token-file t", None),
+            ("records resolve 12 --token-file t --as executed --reason r --status 201", None),
+            (
+                "records resolve - --token-file t --as executed --reason r --body f --header a:b",
+                None,
+            ),
+            (
+                "records resolve 1 --token-file t --as executed --reason r --status 1 --response f",
+                Some(2),
+            ),
             ("records resolve 12 --token-file t --as executed", Some(2)),
             ("records resolve 12 --token-file t --as maybe --reason r", Some(2)),
             ("records show --token-file t", Some(2)),

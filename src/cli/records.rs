@@ -23,10 +23,15 @@ pub enum RecordsCommand {
 #[derive(Debug, Args)]
 pub struct AdminArgs {
     /// The admin listener.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "ONCEGATE_ADMIN",
+        default_value = "http://127.0.0.1:9090"
+    )]
     pub admin: String,
     /// The file with the token of `[admin]`; white space around it does not count.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "ONCEGATE_TOKEN_FILE")]
     pub token_file: PathBuf,
     /// Print JSON, for programs.
     #[arg(long)]
@@ -45,8 +50,8 @@ pub struct ListArgs {
     /// Only this tenant: 32 hex digits, as records show it.
     #[arg(long)]
     pub tenant: Option<String>,
-    /// Only this business id, such as a voucher; needs --tenant.
-    #[arg(long, requires = "tenant")]
+    /// Only this business id, such as a voucher.
+    #[arg(long)]
     pub subject: Option<String>,
     /// Only in this state: in_flight, unknown, final, tombstone, released; of items also complete,
     /// partial, none.
@@ -55,6 +60,12 @@ pub struct ListArgs {
     /// Only of this route.
     #[arg(long)]
     pub route: Option<String>,
+    /// Only first seen at this time or later, such as 2026-01-31T23:59:59Z.
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Only first seen at this time or earlier.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
     /// At most this many.
     #[arg(long, value_name = "N", default_value_t = 100,
         value_parser = clap::value_parser!(u32).range(1..))]
@@ -64,8 +75,9 @@ pub struct ListArgs {
 /// `oncegate records show`
 #[derive(Debug, Args)]
 pub struct ShowArgs {
-    /// The record's id.
-    pub id: String,
+    /// The records' ids; `-` reads them from standard input, the first word of each line.
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would take it for the text of the command")]
     pub admin: AdminArgs,
@@ -74,8 +86,9 @@ pub struct ShowArgs {
 /// `oncegate records resolve`
 #[derive(Debug, Args)]
 pub struct ResolveArgs {
-    /// The record's id.
-    pub id: String,
+    /// The records' ids; `-` reads them from standard input, the first word of each line.
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would take it for the text of the command")]
     pub admin: AdminArgs,
@@ -90,11 +103,20 @@ pub struct ResolveArgs {
     pub by: Option<String>,
     /// The response to replay from now on: JSON with `status`, `headers`, and `body` or
     /// `body_base64`. Without it the client reads that an operator has confirmed the request.
-    #[arg(long, value_name = "FILE.json")]
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["status", "body", "header"])]
     pub response: Option<PathBuf>,
+    /// The status of the response to replay [default: 200]
+    #[arg(long, value_name = "N")]
+    pub status: Option<u16>,
+    /// The file with the body of the response to replay, byte for byte.
+    #[arg(long, value_name = "FILE")]
+    pub body: Option<PathBuf>,
+    /// A header line of the response to replay, such as "content-type: text/xml"; repeatable.
+    #[arg(long, value_name = "LINE")]
+    pub header: Vec<String>,
     /// Of an item: how many of its unknown units were issued; the others are sent again. Without it
     /// all were.
-    #[arg(long, value_name = "N", conflicts_with = "response")]
+    #[arg(long, value_name = "N", conflicts_with_all = ["response", "status", "body", "header"])]
     pub units: Option<u64>,
     /// The attempt that you looked at, as `show` counts: refused when there was another since.
     #[arg(long, value_name = "N")]
@@ -123,8 +145,9 @@ impl How {
 /// `oncegate records reopen`
 #[derive(Debug, Args)]
 pub struct ReopenArgs {
-    /// The record's id.
-    pub id: String,
+    /// The records' ids; `-` reads them from standard input, the first word of each line.
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would take it for the text of the command")]
     pub admin: AdminArgs,
@@ -142,8 +165,9 @@ pub struct ReopenArgs {
 /// `oncegate records purge`
 #[derive(Debug, Args)]
 pub struct PurgeArgs {
-    /// The record's id.
-    pub id: String,
+    /// The records' ids; `-` reads them from standard input, the first word of each line.
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would take it for the text of the command")]
     pub admin: AdminArgs,

@@ -1,7 +1,7 @@
 //! A client of the admin listener of a running gateway, for `oncegate records` and `oncegate
 //! health`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,6 +34,8 @@ pub(super) struct AdminClient {
     authority: HeaderValue,
     /// Sent with requests to the API.
     token: Option<HeaderValue>,
+    /// The file of the token, for messages.
+    token_file: PathBuf,
 }
 
 /// The failure of a command: the exit code, and a line for the operator.
@@ -53,7 +55,8 @@ impl AdminClient {
     /// # Errors
     /// When the URL is none, or the token cannot be read.
     pub(super) fn open(args: &AdminArgs) -> Result<Self, CommandFailure> {
-        Ok(Self { token: Some(bearer(&args.token_file)?), ..Self::at(&args.admin)? })
+        let (token, token_file) = (Some(bearer(&args.token_file)?), args.token_file.clone());
+        Ok(Self { token, token_file, ..Self::at(&args.admin)? })
     }
 
     /// A client without a token.
@@ -77,6 +80,7 @@ impl AdminClient {
             port: port(authority).ok_or_else(|| wrong("the port is a number, 1 to 65535"))?,
             authority: HeaderValue::from_str(authority.as_str()).map_err(|_| not_a_url())?,
             token: None,
+            token_file: PathBuf::new(),
         })
     }
 
@@ -88,13 +92,13 @@ impl AdminClient {
         &self,
         method: Method,
         target: &str,
-        body: Option<&Value>,
+        body: Option<String>,
     ) -> Result<Value, CommandFailure> {
         let mut request = self.request(method, target)?;
         if let Some(body) = body {
             let json = HeaderValue::from_static("application/json");
             request.headers_mut().insert(CONTENT_TYPE, json);
-            *request.body_mut() = Full::new(Bytes::from(body.to_string()));
+            *request.body_mut() = Full::new(Bytes::from(body));
         }
         let stream = self.connect().await.map_err(CommandFailure::failed)?;
         let admin = &self.admin;
@@ -112,6 +116,13 @@ impl AdminClient {
                 )));
             }
         };
+        if status == StatusCode::UNAUTHORIZED {
+            let file = self.token_file.display();
+            return Err(CommandFailure::failed(format!(
+                "{admin} refused the token in {file}; is it the one of its [admin]? \
+                 (401 unauthorized)"
+            )));
+        }
         parse_response(admin, status, &answer)
     }
 
@@ -173,7 +184,7 @@ impl AdminClient {
         &self,
         method: Method,
         (id, target): (&str, &str),
-        body: Option<&Value>,
+        body: Option<String>,
     ) -> Result<Value, CommandFailure> {
         let record = self.ask(method, target, body).await?;
         match record["id"].as_str() == Some(id) && record["state"].is_string() {

@@ -3,10 +3,11 @@
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
 use http::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::admin_client::{AdminClient, CommandFailure};
 use super::block_on;
+use super::response;
 use crate::cli::Exit;
 use crate::cli::records::{ListArgs, PurgeArgs, RecordsCommand, ReopenArgs, ResolveArgs};
 
@@ -33,9 +34,11 @@ async fn run(command: &RecordsCommand) -> Result<(), CommandFailure> {
     match command {
         RecordsCommand::List(args) => list(&admin, args).await,
         RecordsCommand::Show(args) => {
-            let target = target(&args.id, "");
-            let record = admin.record(Method::GET, (&args.id, &target), None).await?;
-            tell(args.admin.json, &record, "")
+            each(&args.ids, async |id| {
+                let record = admin.record(Method::GET, (id, &target(id, "")), None).await?;
+                tell(args.admin.json, &record, "")
+            })
+            .await
         }
         RecordsCommand::Resolve(args) => resolve(&admin, args).await,
         RecordsCommand::Reopen(args) => reopen(&admin, args).await,
@@ -50,6 +53,8 @@ async fn list(admin: &AdminClient, args: &ListArgs) -> Result<(), CommandFailure
         ("subject", &args.subject),
         ("state", &args.state),
         ("route", &args.route),
+        ("since", &args.since),
+        ("until", &args.until),
     ];
     let given = filters.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
     let query = query(given);
@@ -104,19 +109,19 @@ async fn resolve(admin: &AdminClient, args: &ResolveArgs) -> Result<(), CommandF
     if let Some(attempt) = args.attempt {
         body["attempt"] = attempt.into();
     }
-    if let Some(file) = &args.response {
-        let name = file.display();
-        let text = std::fs::read_to_string(file);
-        let text = text.map_err(|error| {
-            CommandFailure::usage(format!("--response {name}: cannot be read: {error}"))
-        })?;
-        let response: Map<String, Value> = serde_json::from_str(&text)
-            .map_err(|error| CommandFailure::usage(format!("--response {name}: {error}")))?;
-        body["response"] = response.into();
+    let mut body = body.to_string();
+    if let Some(response) = response::written(args)? {
+        // Spliced in as it is written: numbers keep their digits and members their order.
+        body.truncate(body.len() - 1);
+        body.push_str(&format!(",\"response\":{response}}}"));
     }
-    let target = target(&args.id, "/resolve");
-    let record = admin.record(Method::POST, (&args.id, &target), Some(&body)).await?;
-    tell(args.admin.json, &record, &format!("settled as {}", args.how.as_str()))
+    let done = format!("settled as {}", args.how.as_str());
+    each(&args.ids, async |id| {
+        let target = target(id, "/resolve");
+        let record = admin.record(Method::POST, (id, &target), Some(body.clone())).await?;
+        tell(args.admin.json, &record, &done)
+    })
+    .await
 }
 
 async fn reopen(admin: &AdminClient, args: &ReopenArgs) -> Result<(), CommandFailure> {
@@ -127,17 +132,68 @@ async fn reopen(admin: &AdminClient, args: &ReopenArgs) -> Result<(), CommandFai
     if let Some(attempt) = args.attempt {
         body["attempt"] = attempt.into();
     }
-    let target = target(&args.id, "/reopen");
-    let record = admin.record(Method::POST, (&args.id, &target), Some(&body)).await?;
-    tell(args.admin.json, &record, "reopened: the key is free, and a retry is sent again")
+    let body = body.to_string();
+    each(&args.ids, async |id| {
+        let target = target(id, "/reopen");
+        let record = admin.record(Method::POST, (id, &target), Some(body.clone())).await?;
+        tell(args.admin.json, &record, "reopened: the key is free, and a retry is sent again")
+    })
+    .await
 }
 
 async fn purge(admin: &AdminClient, args: &PurgeArgs) -> Result<(), CommandFailure> {
     let given = [("by", &args.by), ("reason", &args.reason)];
     let given = given.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
-    let at = format!("{}?{}", target(&args.id, ""), query(given));
-    let record = admin.record(Method::DELETE, (&args.id, &at), None).await?;
-    tell(args.admin.json, &record, "purged")
+    let query = query(given);
+    each(&args.ids, async |id| {
+        let at = format!("{}?{query}", target(id, ""));
+        let record = admin.record(Method::DELETE, (id, &at), None).await?;
+        tell(args.admin.json, &record, "purged")
+    })
+    .await
+}
+
+/// Ids read from standard input, at most.
+const MOST_IDS: usize = 100_000;
+
+/// Does `work` with each id, `-` standing for those of standard input. A failure of one is told and
+/// does not keep the others from being done.
+///
+/// # Errors
+/// The only failure, or the number of failures among several ids.
+async fn each(
+    ids: &[String],
+    work: impl AsyncFn(&str) -> Result<(), CommandFailure>,
+) -> Result<(), CommandFailure> {
+    let mut all = Vec::new();
+    for id in ids {
+        if id == "-" {
+            for line in std::io::stdin().lines().take(MOST_IDS) {
+                let line = line.map_err(|error| {
+                    CommandFailure::failed(format!("standard input cannot be read: {error}"))
+                })?;
+                // The heading of a table is no id.
+                let word = line.split_whitespace().next().filter(|word| *word != "id");
+                all.extend(word.map(str::to_owned));
+            }
+        } else {
+            all.push(id.clone());
+        }
+    }
+    if let [only] = all.as_slice() {
+        return work(only).await;
+    }
+    let mut failed = 0;
+    for id in &all {
+        if let Err(CommandFailure(_, what)) = work(id).await {
+            eprintln!("oncegate: {id}: {what}");
+            failed += 1;
+        }
+    }
+    match failed {
+        0 => Ok(()),
+        _ => Err(CommandFailure::failed(format!("{failed} of {} records failed", all.len()))),
+    }
 }
 
 fn target(id: &str, rest: &str) -> String {

@@ -110,6 +110,8 @@ pub struct AdminConfig {
     pub listen: SocketAddr,
     /// The bearer token of the records API; without a token the API is closed.
     pub token: Option<Secret>,
+    /// Host names under which the operator's page is served, besides addresses and localhost.
+    pub hosts: Vec<String>,
     /// The file of the token.
     #[serde(skip)]
     pub token_file: Option<PathBuf>,

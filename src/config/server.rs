@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use http::HeaderName;
+use http::uri::Authority;
 
 use super::model::{AdminConfig, LimitsConfig, ServerConfig, TenantConfig};
 use super::table::TableReader;
@@ -96,7 +97,25 @@ pub(super) fn admin(
         table.wrong_elsewhere(table.place("listen").or(public_place), what);
     }
     let token_file = token.is_some().then(|| table.path("token_file")).flatten();
-    AdminConfig { listen, token: token.map(|token| token.value), token_file }
+    AdminConfig { listen, token: token.map(|token| token.value), hosts: hosts(table), token_file }
+}
+
+/// `hosts`: names without a port.
+fn hosts(table: &TableReader<'_>) -> Vec<String> {
+    let mut hosts = Vec::new();
+    for written in table.list::<String>("hosts").unwrap_or_default() {
+        let is_name = written
+            .value
+            .parse::<Authority>()
+            .is_ok_and(|authority| authority.host() == written.value && authority.port().is_none());
+        if is_name {
+            hosts.push(written.value.to_ascii_lowercase());
+        } else {
+            let what = "`hosts` takes host names without a port, such as \"oncegate.internal\"";
+            table.wrong(&written, what);
+        }
+    }
+    hosts
 }
 
 pub(super) fn tenant(table: &TableReader<'_>) -> TenantConfig {

@@ -19,12 +19,14 @@ use self::names::PinError;
 use self::reload::Reloader;
 use self::store::StartedStore;
 use crate::admin;
+use crate::clock;
 use crate::config::{Config, RouteConfig};
 use crate::listen_address::ListenAddress;
 use crate::machine;
 use crate::net::listen::ListenSocket;
 use crate::observe::metrics::{Figures, Metrics};
 use crate::observe::repeated;
+use crate::observe::traffic::Traffic;
 use crate::proxy::{self, Gateway};
 use crate::shutdown::{self, Shutdown, Trigger};
 use crate::store::metered::MeteredStore;
@@ -127,6 +129,9 @@ pub(crate) async fn start(
     let StartedStore { store, created } = open_store(&config, &admin_listener).await?;
     let metrics = Metrics::new();
     metrics.store_created(store.identity().created);
+    if let Some(bytes) = machine::memory_limit() {
+        metrics.memory_limit(bytes);
+    }
     let store: Arc<dyn Store> = Arc::new(MeteredStore::new(store, metrics.store()));
     let new_store = created.then(|| store.identity().store_id);
     permissions::warn_of_wide(&config);
@@ -136,12 +141,13 @@ pub(crate) async fn start(
     let gateway = Gateway::new(&config, store.clone(), tasks.clone(), metrics.clone())
         .map_err(StartError::Configuration)?;
     permissions::note_expiry(&metrics, gateway.routing().tls.as_deref());
+    let traffic = Traffic::new(metrics.clone(), clock::now());
     let admin_state = admin::AdminState::new(
         &configured,
         gateway.clone(),
         store.clone(),
         gateway.cache.clone(),
-        metrics,
+        (metrics, traffic.clone()),
         tasks,
     );
     let admin_state = Arc::new(admin_state);
@@ -150,6 +156,7 @@ pub(crate) async fn start(
     // The sweeper, the operator's listener and idle connections are no work to drain: they end by
     // themselves when the shutdown starts.
     let background = TaskTracker::new();
+    background.spawn(traffic.run(shutdown.clone()));
     background.spawn(expiry::run(store.clone(), shutdown.clone()));
     if let Some(lease) = lease {
         // A death is noticed within a lease and a fifth.

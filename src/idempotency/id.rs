@@ -74,6 +74,17 @@ impl RecordId {
         Self(bytes)
     }
 
+    /// The id under which the record of this id with this version is kept as a predecessor.
+    pub fn archived(&self, version: u64) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"oncegate/archive/1\0");
+        hash.update(self.0);
+        hash.update(version.to_le_bytes());
+        let mut bytes = self.0;
+        bytes[1..].copy_from_slice(&hash.finalize()[..15]);
+        Self(bytes)
+    }
+
     /// Parses the form written by [`fmt::Display`]: 32 lower-case hex digits.
     pub fn parse(text: &str) -> Option<Self> {
         sixteen(text).map(Self)
@@ -109,11 +120,10 @@ impl fmt::Debug for RecordId {
     }
 }
 
-/// The digest of a tenant's business id, used to look up the records of the id.
-pub fn subject_digest(subject: &str, tenant: &TenantId) -> [u8; 16] {
+/// The digest of a business id, used to look up the records of the id, whoever their caller is.
+pub fn subject_digest(subject: &str) -> [u8; 16] {
     let mut hash = Sha256::new();
-    hash.update(b"oncegate/subject/1\0");
-    hash.update(tenant.as_bytes());
+    hash.update(b"oncegate/subject/2\0");
     hash.update(subject);
     let mut digest = [0; 16];
     digest.copy_from_slice(&hash.finalize()[..16]);

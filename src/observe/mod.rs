@@ -3,7 +3,7 @@
 //! `log` starts the log, `format` turns events into lines, `line` is their form, and `writer` brings
 //! them to standard error. `exchange` holds the fields that the lines of an exchange have in common,
 //! `access` is the line of a request, and `repeated` counts conditions that would fill the log.
-//! `metrics` counts requests.
+//! `metrics` counts requests, and `traffic` keeps the counts of the last day.
 
 pub(crate) mod access;
 pub(crate) mod exchange;
@@ -12,4 +12,5 @@ pub(crate) mod line;
 pub mod log;
 pub(crate) mod metrics;
 pub(crate) mod repeated;
+pub(crate) mod traffic;
 mod writer;

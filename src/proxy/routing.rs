@@ -50,7 +50,7 @@ pub(crate) struct Routing {
     /// The limit of claims per tenant; `None`: no such limit.
     pub(crate) quota: Option<Arc<Quota>>,
     /// Metrics of requests that no route took.
-    pub(crate) unmatched: RouteMetrics,
+    pub(crate) unmatched: Arc<RouteMetrics>,
     /// Time between the announcement of the end and the drain.
     pub(crate) drain_delay: Duration,
     /// Time for requests in flight to finish at the shutdown.
@@ -85,7 +85,7 @@ pub(crate) struct Route {
     /// Permits of the waiting duplicates, `max_waiters` in total.
     pub(crate) waiters: Arc<Semaphore>,
     max_waiters: usize,
-    pub(crate) metrics: RouteMetrics,
+    pub(crate) metrics: Arc<RouteMetrics>,
     /// The fields of lines in the log about the route's requests.
     pub(crate) log_fields: RouteFields,
 }
@@ -266,7 +266,7 @@ impl Route {
         route: &RouteConfig,
         (upstream, timeout): (Arc<Upstream>, Duration),
         limits: &LimitsConfig,
-        (metrics, log_fields): (RouteMetrics, RouteFields),
+        (metrics, log_fields): (Arc<RouteMetrics>, RouteFields),
     ) -> Self {
         let (mode, hidden_keys) = match &route.mode {
             Mode::Request(mode) => {

@@ -3,6 +3,7 @@
 //! `query` and `list` find records, `view` renders them, `resolve` makes operators' decisions
 //! durable, and `response` checks an operator's response.
 
+mod cursor;
 mod list;
 mod query;
 mod reopen;
@@ -21,12 +22,16 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
-use self::query::Filters;
+use self::cursor::ListPosition;
+pub(super) use self::query::Filters;
+pub(super) use self::reopen::reopen;
+pub(super) use self::resolve::{purge, resolve, show};
 use self::response::StrictObject;
+pub(super) use self::view::StateName;
 use crate::admin::error::ApiError;
 use crate::admin::state::AdminState;
+use crate::admin::stats;
 use crate::body::{self, Body, ReadError, ReadLimits, full};
 use crate::idempotency::RecordId;
 
@@ -54,6 +59,15 @@ pub(super) async fn answer(state: &Arc<AdminState>, request: Request<Incoming>) 
     }
 }
 
+/// A page of the records that fit, for the operator's page.
+pub(super) async fn find(
+    state: &AdminState,
+    filters: &Filters,
+) -> Result<(Vec<Value>, Option<ListPosition>), ApiError> {
+    let _turn = state.turn().await;
+    list::page(state, filters).await
+}
+
 async fn route(state: &Arc<AdminState>, request: Request<Incoming>) -> Result<Value, ApiError> {
     allowed(state, request.headers())?;
     let (head, body) = request.into_parts();
@@ -72,10 +86,15 @@ async fn route(state: &Arc<AdminState>, request: Request<Incoming>) -> Result<Va
             list::list(state, &filters).await
         }
         ["records"] => Err(ApiError::method("GET, HEAD")),
+        ["stats"] if reads => {
+            query::pairs(query, &[])?;
+            Ok(stats::stats(state).await)
+        }
+        ["stats"] => Err(ApiError::method("GET, HEAD")),
         ["records", id] if reads => {
             query::pairs(query, &[])?;
             let _turn = state.turn().await;
-            resolve::show(state, record_id(id)?).await
+            show(state, record_id(id)?).await
         }
         ["records", id] if head.method == Method::DELETE => {
             let (mut by, mut reason) = (None, None);
@@ -85,7 +104,7 @@ async fn route(state: &Arc<AdminState>, request: Request<Incoming>) -> Result<Va
                     _ => reason = Some(value),
                 }
             }
-            resolve::purge(state, record_id(id)?, by, reason).await
+            purge(state, record_id(id)?, by, reason).await
         }
         ["records", _] => Err(ApiError::method("GET, HEAD, DELETE")),
         ["records", id, "resolve"] if head.method == Method::POST => {
@@ -96,7 +115,7 @@ async fn route(state: &Arc<AdminState>, request: Request<Incoming>) -> Result<Va
             let StrictObject(wanted) = serde_json::from_slice(&body).map_err(|error| {
                 ApiError::invalid("body-invalid", format!("the body cannot be read: {error}"))
             })?;
-            resolve::resolve(state, id, wanted).await
+            resolve(state, id, wanted).await
         }
         ["records", id, "reopen"] if head.method == Method::POST => {
             query::pairs(query, &[])?;
@@ -106,14 +125,14 @@ async fn route(state: &Arc<AdminState>, request: Request<Incoming>) -> Result<Va
             let StrictObject(wanted) = serde_json::from_slice(&body).map_err(|error| {
                 ApiError::invalid("body-invalid", format!("the body cannot be read: {error}"))
             })?;
-            reopen::reopen(state, id, wanted).await
+            reopen(state, id, wanted).await
         }
         ["records", _, "resolve" | "reopen"] => Err(ApiError::method("POST")),
         _ => Err(ApiError::new(
             StatusCode::NOT_FOUND,
             "no-such-address",
-            "there is /api/config, /api/records, /api/records/{id}, /api/records/{id}/resolve and \
-             /reopen",
+            "there is /api/stats, /api/config, /api/records, /api/records/{id}, \
+             /api/records/{id}/resolve and /reopen",
         )),
     }
 }
@@ -125,23 +144,20 @@ fn below(path: &str) -> &str {
 
 /// Checks the caller's token.
 fn allowed(state: &AdminState, headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(token) = state.settings().token else {
+    if state.settings().token.is_none() {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
             "no-token-configured",
             "the records API shows keys and answers of customers and has no token to guard it; set \
              `token_file` in [admin]",
         ));
-    };
+    }
     let mut lines = headers.get_all(AUTHORIZATION).iter();
     let given = match (lines.next(), lines.next()) {
         (Some(line), None) => bearer(line.as_bytes()),
         _ => None,
     };
-    // Digests are compared, each byte of them: how long it takes says nothing of the token.
-    let given = Sha256::digest(given.unwrap_or_default());
-    let differing = token.iter().zip(&*given).fold(0, |sum, (one, other)| sum | (one ^ other));
-    if std::hint::black_box(differing) == 0 {
+    if state.is_token(given.unwrap_or_default()) {
         return Ok(());
     }
     let detail = "this needs `Authorization: Bearer` with the token of [admin]";
@@ -154,7 +170,7 @@ fn bearer(line: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-fn record_id(text: &str) -> Result<RecordId, ApiError> {
+pub(super) fn record_id(text: &str) -> Result<RecordId, ApiError> {
     RecordId::parse(text).ok_or_else(|| {
         ApiError::invalid("id-invalid", "a record's id is 32 hex digits in lower case")
     })
@@ -171,7 +187,7 @@ fn is_json(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 /// Reads the body, of at most `size` bytes.
-async fn read(body: Incoming, size: u64) -> Result<Bytes, ApiError> {
+pub(super) async fn read(body: Incoming, size: u64) -> Result<Bytes, ApiError> {
     let limits = ReadLimits { size, time: BODY_TIMEOUT, forbidden_trailer: None };
     // Memory is bounded by the size limit and the number of requests at once.
     body::read(body, limits, |_| true).await.map_err(|error| match error {

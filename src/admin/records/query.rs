@@ -1,25 +1,31 @@
 //! The query of a listing: parameters and the cursor.
 
+use super::cursor::ListPosition;
 use super::view::StateName;
 use crate::admin::error::ApiError;
-use crate::idempotency::{RecordId, TenantId};
+use crate::clock::{Timestamp, parse_rfc3339};
+use crate::idempotency::TenantId;
 use crate::percent;
 
 /// Default and maximum records of a page.
 const LIMIT: usize = 100;
-pub(super) const MOST: usize = 1000;
+const MOST: usize = 1000;
 
 /// The filters of a listing.
 #[derive(Debug, Default)]
-pub(super) struct Filters {
-    pub(super) key: Option<String>,
-    pub(super) tenant: Option<TenantId>,
-    pub(super) subject: Option<String>,
-    pub(super) state: Option<StateName>,
-    pub(super) route: Option<String>,
-    pub(super) limit: usize,
-    /// Lists only records after this id.
-    pub(super) after: Option<RecordId>,
+pub(in crate::admin) struct Filters {
+    pub(in crate::admin) key: Option<String>,
+    pub(in crate::admin) tenant: Option<TenantId>,
+    pub(in crate::admin) subject: Option<String>,
+    pub(in crate::admin) state: Option<StateName>,
+    pub(in crate::admin) route: Option<String>,
+    pub(in crate::admin) limit: usize,
+    /// Lists only records first claimed at this time or later.
+    pub(in crate::admin) since: Option<Timestamp>,
+    /// Lists only records first claimed at this time or earlier.
+    pub(in crate::admin) until: Option<Timestamp>,
+    /// The position to continue at.
+    pub(in crate::admin) position: Option<ListPosition>,
 }
 
 /// Names and values of a query: `&` separates pairs, `%` starts two hex digits, nothing else has
@@ -27,7 +33,7 @@ pub(super) struct Filters {
 ///
 /// # Errors
 /// A name is not in `names` or repeated, or a value is not UTF-8.
-pub(super) fn pairs<'n>(
+pub(in crate::admin) fn pairs<'n>(
     query: &str,
     names: &[&'n str],
 ) -> Result<Vec<(&'n str, String)>, ApiError> {
@@ -56,15 +62,31 @@ pub(super) fn pairs<'n>(
 }
 
 impl Filters {
+    /// Records of the largest page.
+    pub(in crate::admin) const MOST: usize = MOST;
+
     /// Reads a query.
     ///
     /// # Errors
     /// For the first thing in it that is wrong.
-    pub(super) fn parse(query: &str) -> Result<Self, ApiError> {
-        const NAMES: [&str; 7] = ["key", "tenant", "subject", "state", "route", "limit", "cursor"];
+    pub(in crate::admin) fn parse(query: &str) -> Result<Self, ApiError> {
+        const NAMES: [&str; 9] =
+            ["key", "tenant", "subject", "state", "route", "since", "until", "limit", "cursor"];
+        let pairs = pairs(query, &NAMES)?;
+        Self::from_pairs(pairs.iter().map(|(name, value)| (*name, value.as_str())))
+    }
+
+    /// The filters of these names and values.
+    ///
+    /// # Errors
+    /// For the first of them that is wrong.
+    pub(in crate::admin) fn from_pairs<'p>(
+        pairs: impl Iterator<Item = (&'p str, &'p str)>,
+    ) -> Result<Self, ApiError> {
         let mut filters = Self { limit: LIMIT, ..Self::default() };
         let mut cursor = None;
-        for (name, value) in pairs(query, &NAMES)? {
+        for (name, value) in pairs {
+            let value = value.to_owned();
             match name {
                 "key" => filters.key = Some(value),
                 "subject" => filters.subject = Some(value),
@@ -82,57 +104,64 @@ impl Filters {
                         invalid(format!("`state` is one of {}", StateName::all()))
                     })?);
                 }
+                "since" => filters.since = Some(time("since", &value)?),
+                "until" => filters.until = Some(time("until", &value)?),
                 "limit" => {
                     let limit = value.parse().ok().filter(|limit| (1..=MOST).contains(limit));
                     filters.limit = limit
                         .ok_or_else(|| invalid(format!("`limit` is a number, 1 to {MOST}")))?;
                 }
-                _ => cursor = Some(value),
+                "cursor" => cursor = Some(value),
+                _ => return Err(invalid("there is no parameter of this name")),
             }
         }
-        if filters.subject.is_some() && filters.tenant.is_none() {
-            return Err(invalid(
-                "`subject` needs `tenant`: a subject is kept as a digest that only its tenant's \
-                 records share",
-            ));
-        }
         if let Some(cursor) = cursor {
-            let after = filters.read_cursor(&cursor).ok_or_else(|| {
+            let position = filters.read_cursor(&cursor).ok_or_else(|| {
                 invalid("this `cursor` is not one that a listing with these filters gave")
             })?;
-            filters.after = Some(after);
+            filters.position = Some(position);
         }
         Ok(filters)
     }
 
     /// The cursor of the next page.
-    pub(super) fn cursor(&self, last: &RecordId) -> String {
-        format!("{last}{:08x}", self.checksum(last))
+    pub(in crate::admin) fn cursor(&self, position: &ListPosition) -> String {
+        let text = position.text();
+        format!("{text}{:08x}", self.checksum(&text))
     }
 
-    fn read_cursor(&self, text: &str) -> Option<RecordId> {
-        let (id, _) = text.split_at_checked(32)?;
-        let id = RecordId::parse(id)?;
-        (self.cursor(&id) == text).then_some(id)
+    fn read_cursor(&self, text: &str) -> Option<ListPosition> {
+        let (position, _) = text.split_at_checked(text.len().checked_sub(8)?)?;
+        let position = ListPosition::parse(position)?;
+        (self.cursor(&position) == text).then_some(position)
     }
 
-    /// Checksum over the filters and the last id, so that a cursor fits its own listing only.
-    fn checksum(&self, last: &RecordId) -> u32 {
+    /// Checksum over the filters and the position, so that a cursor fits its own listing only.
+    fn checksum(&self, position: &str) -> u32 {
         let mut hash = crc32fast::Hasher::new();
         let mut field = |text: Option<&str>| {
             let length = text.map_or(u64::MAX, |text| text.len() as u64);
             hash.update(&length.to_le_bytes());
             hash.update(text.unwrap_or_default().as_bytes());
         };
-        field(Some("oncegate/cursor/1"));
+        field(Some("oncegate/cursor/2"));
         field(self.key.as_deref());
         field(self.tenant.map(|tenant| tenant.to_string()).as_deref());
         field(self.subject.as_deref());
         field(self.state.map(StateName::as_str));
         field(self.route.as_deref());
-        field(Some(&last.to_string()));
+        for time in [self.since, self.until] {
+            field(time.map(|time| time.as_millis().to_string()).as_deref());
+        }
+        field(Some(position));
         hash.finalize()
     }
+}
+
+fn time(name: &str, text: &str) -> Result<Timestamp, ApiError> {
+    parse_rfc3339(text).ok_or_else(|| {
+        invalid(format!("`{name}` is a time such as 2026-01-31T23:59:59Z (RFC 3339)"))
+    })
 }
 
 fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> ApiError {
@@ -142,6 +171,8 @@ fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::idempotency::RecordId;
 
     const TENANT: &str = "0123456789abcdef0123456789abcdef";
 
@@ -175,7 +206,8 @@ mod tests {
             ("limit=1001", "`limit` is a number"),
             ("limit=-1", "`limit` is a number"),
             ("limit=ten", "`limit` is a number"),
-            ("subject=x", "`subject` needs `tenant`"),
+            ("since=yesterday", "`since` is a time such as"),
+            ("until=2026-01-31", "`until` is a time such as"),
             ("cursor=x", "this `cursor` is not one"),
         ] {
             let error = Filters::parse(query).unwrap_err();
@@ -194,16 +226,18 @@ mod tests {
     #[test]
     fn a_cursor_goes_on_with_its_own_filters_only() {
         let last = RecordId::from_bytes([7; 16]);
-        let cursor = Filters::parse("key=a").unwrap().cursor(&last);
-        let after = |query: &str| Filters::parse(query).map(|filters| filters.after);
-        assert_eq!(after(&format!("key=a&limit=3&cursor={cursor}")).unwrap(), Some(last));
+        let position = ListPosition { start: Some(last), ..ListPosition::default() };
+        let cursor = Filters::parse("key=a").unwrap().cursor(&position);
+        let after = |query: &str| Filters::parse(query).map(|filters| filters.position);
+        assert_eq!(after(&format!("key=a&limit=3&cursor={cursor}")).unwrap(), Some(position));
         for query in [
             format!("key=b&cursor={cursor}"),
             format!("cursor={cursor}"),
             format!("key=a&route=a&cursor={cursor}"),
+            format!("key=a&since=2026-01-31T23:59:59Z&cursor={cursor}"),
             format!("key=a&cursor={}", cursor.replacen('0', "1", 1)),
             format!("key=a&cursor={}", &cursor[..39]),
-            format!("key=a&cursor={}", cursor.to_uppercase()),
+            "key=a&cursor=%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9".to_owned(),
             format!("key=a&cursor={cursor}0"),
         ] {
             assert!(after(&query).is_err(), "{query}");

@@ -13,7 +13,7 @@ use crate::idempotency::{Record, RecordId};
 /// The body of a reopen.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Reopen {
+pub(in crate::admin) struct Reopen {
     /// Reason; required.
     reason: String,
     /// Author.
@@ -23,7 +23,7 @@ pub(super) struct Reopen {
 }
 
 /// Frees the key of a final record, with a reason. Any other record is refused with 409.
-pub(super) async fn reopen(
+pub(in crate::admin) async fn reopen(
     state: &Arc<AdminState>,
     id: RecordId,
     wanted: Reopen,

@@ -27,7 +27,7 @@ const SOMEBODY: &str = "operator";
 /// The body of a resolve.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Resolve {
+pub(in crate::admin) struct Resolve {
     #[serde(rename = "as")]
     how: Resolution,
     /// Reason; required.
@@ -50,14 +50,14 @@ enum Resolution {
 }
 
 /// `GET /api/records/{id}`
-pub(super) async fn show(state: &AdminState, id: RecordId) -> Result<Value, ApiError> {
+pub(in crate::admin) async fn show(state: &AdminState, id: RecordId) -> Result<Value, ApiError> {
     let record = state.store.get(id).await.map_err(|error| ApiError::unread(&error))?;
     let record = record.and_then(|record| view::current(record, state.store.expiry_time()));
     record.map(|record| detail(&id, &record)).ok_or_else(ApiError::no_record)
 }
 
 /// `POST /api/records/{id}/resolve`
-pub(super) async fn resolve(
+pub(in crate::admin) async fn resolve(
     state: &Arc<AdminState>,
     id: RecordId,
     wanted: Resolve,
@@ -105,7 +105,7 @@ pub(super) async fn resolve(
 }
 
 /// `DELETE /api/records/{id}`
-pub(super) async fn purge(
+pub(in crate::admin) async fn purge(
     state: &Arc<AdminState>,
     id: RecordId,
     by: Option<String>,

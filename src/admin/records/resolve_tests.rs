@@ -12,6 +12,7 @@ use crate::config;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId, State};
 use crate::observe::metrics::{Figures, Metrics};
+use crate::observe::traffic::Traffic;
 use crate::store::cache::RecordCache;
 use crate::store::samples::{self, T0};
 use crate::store::{Change, Identity, NamesDocument, Query, Store, StoreError, StoreFuture, Swap};
@@ -94,7 +95,9 @@ fn state() -> (Arc<AdminState>, Arc<Fake>) {
     let config = config::parse(text, "t.toml", &|_| None).unwrap();
     let routes = Arc::new(Fixed(config.routes.clone().into()));
     let tasks = TaskTracker::default();
-    let state = AdminState::new(&config, routes, store.clone(), cache, Metrics::new(), tasks);
+    let metrics = Metrics::new();
+    let figures = (metrics.clone(), Traffic::new(metrics, T0));
+    let state = AdminState::new(&config, routes, store.clone(), cache, figures, tasks);
     (Arc::new(state), store)
 }
 

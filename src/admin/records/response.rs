@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, DATE, HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::admin::error::ApiError;
@@ -55,8 +56,8 @@ pub(super) struct ResponseInput {
     /// Names with a text, or a list of texts for several lines.
     #[serde(default)]
     headers: Map<String, Value>,
-    /// The body as text.
-    body: Option<String>,
+    /// The body as text, or as JSON.
+    body: Option<Box<RawValue>>,
     /// The body as Base64, for binary bodies.
     body_base64: Option<String>,
 }
@@ -106,10 +107,14 @@ impl ResponseInput {
     fn whole_body(&self) -> Result<(Bytes, &'static str), ApiError> {
         match (&self.body, &self.body_base64) {
             (Some(_), Some(_)) => Err(invalid("give `body` or `body_base64`, not both")),
-            (Some(text), None) => {
-                let json = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+            (Some(body), None) => {
+                // A text stands for itself, anything else is the JSON document as it is written.
+                let Ok(text) = serde_json::from_str::<String>(body.get()) else {
+                    return Ok((Bytes::from(body.get().to_owned()), "application/json"));
+                };
+                let json = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
                 let kind = if json { "application/json" } else { "text/plain; charset=utf-8" };
-                Ok((Bytes::from(text.clone()), kind))
+                Ok((Bytes::from(text), kind))
             }
             (None, Some(text)) => match BASE64_STANDARD.decode(text).ok() {
                 Some(bytes) => Ok((Bytes::from(bytes), "application/octet-stream")),

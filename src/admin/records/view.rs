@@ -13,7 +13,7 @@ use crate::idempotency::{Answer, Ledger, Record, RecordId, State};
 
 /// The state of a record, as named in the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StateName {
+pub(in crate::admin) enum StateName {
     InFlight,
     Unknown,
     Final,
@@ -25,7 +25,7 @@ pub(super) enum StateName {
 }
 
 impl StateName {
-    const ALL: [Self; 8] = [
+    pub(in crate::admin) const ALL: [Self; 8] = [
         Self::InFlight,
         Self::Unknown,
         Self::Final,
@@ -36,7 +36,7 @@ impl StateName {
         Self::None,
     ];
 
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(in crate::admin) const fn as_str(self) -> &'static str {
         match self {
             Self::InFlight => "in_flight",
             Self::Unknown => "unknown",

@@ -11,8 +11,9 @@ mod route;
 mod store;
 mod upstream;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -49,6 +50,7 @@ pub(crate) struct Metrics {
     store: Arc<StoreMetrics>,
     store_created: FloatGauge,
     certificate_expiry: Family<Labels<0>, FloatGauge>,
+    memory_limit: Family<Labels<0>, Gauge>,
     connections: Gauge,
     in_flight: Gauge,
     waiters: Gauge,
@@ -56,6 +58,8 @@ pub(crate) struct Metrics {
     pool: Family<Labels<1>, Gauge>,
     unknown: Gauge,
     unknown_oldest: FloatGauge,
+    /// The metrics of each route, by name.
+    routes: Mutex<BTreeMap<String, Arc<RouteMetrics>>>,
 }
 
 /// Figures of the gateway at the time of a scrape.
@@ -69,6 +73,25 @@ pub(crate) struct Figures {
     pub(crate) buffered: u64,
     /// Connections to each upstream.
     pub(crate) pools: Vec<(String, usize)>,
+}
+
+/// Sums over all routes since the start of the process.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Totals {
+    /// Requests of any outcome.
+    pub(crate) requests: u64,
+    /// Duplicates answered without a call, and items not sent again.
+    pub(crate) prevented: u64,
+}
+
+impl Totals {
+    /// The part of these sums that came after `before`. Sums shrink when a route is removed.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_sub(before.requests),
+            prevented: self.prevented.saturating_sub(before.prevented),
+        }
+    }
 }
 
 /// The unknown outcomes in the whole store.
@@ -137,6 +160,11 @@ impl Metrics {
             "certificate_expiry_timestamp_seconds",
             "End of the validity of the listener's certificate",
         );
+        let memory_limit = register(
+            to,
+            "memory_limit_bytes",
+            "Limit of the memory of the process's control group; absent without a limit",
+        );
         let connections = register(to, "connections", "Open connections of clients");
         let in_flight = register(to, "in_flight", "Requests in flight, batches included");
         let waiters = register(to, "waiters", "Duplicates that wait for a call in flight");
@@ -168,6 +196,7 @@ impl Metrics {
             store,
             store_created,
             certificate_expiry,
+            memory_limit,
             connections,
             in_flight,
             waiters,
@@ -175,11 +204,39 @@ impl Metrics {
             pool,
             unknown,
             unknown_oldest,
+            routes: Mutex::default(),
         })
     }
 
     /// The metrics of a route; those of an earlier configuration go on.
-    pub(crate) fn route(&self, name: &str) -> RouteMetrics {
+    pub(crate) fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        let mut routes = self.lock_routes();
+        let metrics = routes.entry(name.to_owned());
+        metrics.or_insert_with(|| Arc::new(self.new_route(name))).clone()
+    }
+
+    fn lock_routes(&self) -> MutexGuard<'_, BTreeMap<String, Arc<RouteMetrics>>> {
+        // A panic under the lock cannot leave the map half changed.
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The metrics of each route, by name; unmatched requests have an empty name.
+    pub(crate) fn routes(&self) -> Vec<(String, Arc<RouteMetrics>)> {
+        let routes = self.lock_routes();
+        routes.iter().map(|(name, metrics)| (name.clone(), metrics.clone())).collect()
+    }
+
+    /// Sums over all routes.
+    pub(crate) fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for (_, route) in self.routes() {
+            totals.requests += route.counts().map(|(_, count)| count).sum::<u64>();
+            totals.prevented += route.prevented_count();
+        }
+        totals
+    }
+
+    fn new_route(&self, name: &str) -> RouteMetrics {
         let route = || ("route", name.to_owned());
         let requests = outcomes().into_iter().map(|outcome| {
             let labels = [route(), ("outcome", outcome.to_owned())];
@@ -195,7 +252,7 @@ impl Metrics {
     }
 
     /// The metrics of requests that no route took.
-    pub(crate) fn unmatched(&self) -> RouteMetrics {
+    pub(crate) fn unmatched(&self) -> Arc<RouteMetrics> {
         self.route(UNMATCHED)
     }
 
@@ -218,6 +275,7 @@ impl Metrics {
 
     /// Removes the series of a route that is not configured any more.
     pub(crate) fn forget_route(&self, name: &str) {
+        self.lock_routes().remove(name);
         let route = || ("route", name.to_owned());
         for outcome in outcomes() {
             self.requests.remove(&[route(), ("outcome", outcome.to_owned())]);
@@ -258,6 +316,12 @@ impl Metrics {
     /// Sets the end of the validity of the listener's certificate.
     pub(crate) fn certificate_expires(&self, at: Timestamp) {
         self.certificate_expiry.get_or_create(&[]).set(seconds(at));
+    }
+
+    /// Sets the limit of the process's memory.
+    pub(crate) fn memory_limit(&self, bytes: u64) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.memory_limit.get_or_create(&[]).set(bytes);
     }
 
     /// Sets the creation of the store.

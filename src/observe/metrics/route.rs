@@ -44,6 +44,22 @@ impl RouteMetrics {
         self.count(text)
     }
 
+    /// The outcomes that have occurred, with their counts.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let counts = self.requests.iter().map(|(outcome, counter)| (*outcome, counter.get()));
+        counts.filter(|(_, count)| *count > 0)
+    }
+
+    /// Value of `oncegate_prevented_total`.
+    pub(crate) fn prevented_count(&self) -> u64 {
+        self.prevented.get()
+    }
+
+    /// Value of `oncegate_replays_total`.
+    pub(crate) fn replay_count(&self) -> u64 {
+        self.replays.get()
+    }
+
     /// Counts an answer that was written without an exchange: a head that did not arrive, or was no
     /// HTTP.
     pub(crate) fn refused(&self, slug: &'static str) {

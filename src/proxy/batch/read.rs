@@ -81,7 +81,7 @@ pub(crate) async fn read(
     let scope = items::scope(&mode.ledger);
     let id = |item: &items::batch::Item| RecordId::new(&tenant, &scope, &item.id);
     let ids = batch.items.iter().map(id).collect();
-    let subject = request_read::subject(&values, &mode.record.subject, &tenant);
+    let subject = request_read::subject(&values, &mode.record.subject);
     drop(values);
     let client = client.address(&routing.trusted_proxies);
     let buffered = BufferedRequest { head, client, body, reservation };

@@ -87,14 +87,18 @@ impl Claimed {
             settling: None,
         });
         let mut expect = None;
+        let mut archived = None;
         for _ in 0..MAX_TRIES {
             let dropped = gateway.cache.generation();
-            let change = Change { id, expect, put: Some(record.clone()) };
-            let winner = match gateway.store.swap(vec![change]).await {
+            let mut changes = vec![Change { id, expect, put: Some(record.clone()) }];
+            changes.extend(archived.take());
+            let winner = match gateway.store.swap(changes).await {
                 Ok(Swap::Done) => {
                     let gateway = gateway.clone();
                     return Ok(Self { gateway, id, record, retention, settled: false });
                 }
+                // The predecessor stands in the archive already.
+                Ok(Swap::Lost { index: 1.., .. }) => continue,
                 Ok(Swap::Lost { winner, .. }) => winner,
                 Err(error) => {
                     withdraw(gateway, id, &record, retention);
@@ -117,6 +121,7 @@ impl Claimed {
             match decision {
                 Decision::Forward { replacing } => {
                     expect = replacing;
+                    archived = winner.as_deref().and_then(|before| archive(id, before, &record));
                     Arc::make_mut(&mut record).renew(winner.as_deref(), nonce::number());
                 }
                 other => {
@@ -256,6 +261,18 @@ impl Drop for Claimed {
         let (id, expect) = (self.id, Some(self.record.version));
         self.finish_later(vec![Change { id, expect, put: Some(next.into()) }]);
     }
+}
+
+/// The copy of a released record whose key is used for another business id: both ids must find the
+/// key. `None`: nothing would be lost.
+fn archive(id: RecordId, before: &Record, claim: &Record) -> Option<Change> {
+    let is_lost = matches!(before.state, State::Released { .. })
+        && before.subject.is_some()
+        && before.subject != claim.subject;
+    is_lost.then(|| {
+        let id = id.archived(before.version);
+        Change { id, expect: None, put: Some(Arc::new(before.clone())) }
+    })
 }
 
 /// Waits for the end of a claim of another process; returns the record from then.

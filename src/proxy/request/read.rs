@@ -173,7 +173,7 @@ impl KeyedRequest {
         let decoded = decoded(&head.headers, body, self.most)?;
         let content = decoded.as_deref().unwrap_or(body);
         let values = RequestValues::new(&head.headers, head.uri.query(), &self.parameters, content);
-        let subject = subject(&values, &mode.record.subject, &self.tenant);
+        let subject = subject(&values, &mode.record.subject);
         let is_decoded = decoded.is_some();
         let compared = mode.fingerprint.body.of(&head.headers, values.body(), is_decoded);
         let parts = RequestParts { compared, is_decoded, ..self.parts() };
@@ -205,15 +205,11 @@ impl KeyedRequest {
     }
 }
 
-/// Digest of a business id within a tenant, as an index to all keys with the same business id: the
-/// first of the places that the request has.
-pub(crate) fn subject(
-    values: &RequestValues<'_>,
-    places: &[Place],
-    tenant: &TenantId,
-) -> Option<[u8; 16]> {
+/// Digest of a business id, as an index to all keys with the same business id: the first of the
+/// places that the request has.
+pub(crate) fn subject(values: &RequestValues<'_>, places: &[Place]) -> Option<[u8; 16]> {
     let text = places.iter().find_map(|place| values.text(place).ok().flatten())?;
-    Some(subject_digest(&text, tenant))
+    Some(subject_digest(&text))
 }
 
 /// Reads a body within the route's limits and the shared memory for bodies.

@@ -101,7 +101,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("shutdown", &[]),
     ("limit", &[]),
     ("net", &["limit", "listen_address", "observe"]),
-    ("observe", &["clock", "nonce", "problem"]),
+    ("observe", &["clock", "nonce", "problem", "shutdown"]),
     ("problem", &["body"]),
     ("cli", &["config"]),
     (

@@ -1,0 +1,99 @@
+//! Bar charts as inline SVG, each with its numbers in a table.
+
+use maud::{Markup, html};
+
+use crate::clock::rfc3339;
+use crate::observe::traffic::TrafficBar;
+
+/// Units of the drawing; the style scales it.
+const WIDTH: usize = 600;
+const HEIGHT: u64 = 120;
+
+/// The chart of some bars. `name`: a word for ids; `title`: what the chart shows.
+pub(super) fn chart(name: &str, title: &str, bars: &[TrafficBar]) -> Markup {
+    let most = bars.iter().map(|bar| bar.totals.requests.max(bar.totals.prevented)).max();
+    let most = most.unwrap_or(0).max(1);
+    let step = WIDTH / bars.len().max(1);
+    let height = |count: u64| count.saturating_mul(HEIGHT).div_ceil(most).min(HEIGHT);
+    let sum = |of: fn(&TrafficBar) -> u64| bars.iter().map(of).sum::<u64>();
+    let (requests, prevented) = (sum(|bar| bar.totals.requests), sum(|bar| bar.totals.prevented));
+    let label = format!("{title}: {requests} requests, {prevented} doubles prevented");
+    let heading = format!("{name}-title");
+    html! {
+        figure {
+            figcaption id=(heading) { (label) }
+            svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT + 2) } role="img" aria-labelledby=(heading)
+                preserveAspectRatio="none" {
+                line class="axis" x1="0" x2=(WIDTH) y1=(HEIGHT + 1) y2=(HEIGHT + 1);
+                @for (at, bar) in bars.iter().enumerate() {
+                    @let (all, saved) = (height(bar.totals.requests), height(bar.totals.prevented));
+                    g {
+                        title {
+                            (minute(bar)) ": " (bar.totals.requests) " requests, "
+                            (bar.totals.prevented) " prevented"
+                        }
+                        rect class="requests" x=(at * step) width=(step.saturating_sub(2).max(1))
+                            y=(HEIGHT - all) height=(all);
+                        rect class="prevented" x=(at * step) width=(step.saturating_sub(2).max(1))
+                            y=(HEIGHT - saved) height=(saved);
+                    }
+                }
+            }
+            p class="legend" {
+                span class="key requests" {} " requests  "
+                span class="key prevented" {} " doubles prevented"
+            }
+            details {
+                summary { "Numbers of " (title) }
+                div class="scroll" tabindex="0" role="region" aria-label={ "Numbers of " (title) } {
+                    table {
+                        thead {
+                            tr {
+                                th scope="col" { "from (UTC)" }
+                                th scope="col" { "requests" }
+                                th scope="col" { "prevented" }
+                            }
+                        }
+                        tbody {
+                            @for bar in bars.iter().rev() {
+                                tr {
+                                    td { (minute(bar)) }
+                                    td { (bar.totals.requests) }
+                                    td { (bar.totals.prevented) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The beginning of a bar, to the minute.
+fn minute(bar: &TrafficBar) -> String {
+    let text = rfc3339(bar.start);
+    text.get(..16).unwrap_or_default().replace('T', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::observe::metrics::Totals;
+
+    #[test]
+    fn a_chart_has_a_bar_and_a_row_for_each_time() {
+        let bar = |requests, prevented| TrafficBar {
+            start: Timestamp::from_millis(0),
+            totals: Totals { requests, prevented },
+        };
+        let drawn = chart("a", "the last hour", &[bar(10, 1), bar(0, 0), bar(u64::MAX / 2, 7)]);
+        let drawn = drawn.into_string();
+        assert_eq!(drawn.matches("<rect class=\"requests\"").count(), 3);
+        assert_eq!(drawn.matches("<tr><td>").count(), 3);
+        assert!(drawn.contains("y=\"0\" height=\"120\""), "{drawn}");
+        assert!(!drawn.contains("style="));
+        chart("a", "nothing", &[]);
+    }
+}
