@@ -1,0 +1,114 @@
+//! The arguments that are taken, and `oncegate check`.
+
+use super::*;
+
+#[test]
+fn the_command_line_is_well_formed() {
+    use clap::CommandFactory as _;
+    Cli::command().debug_assert();
+}
+
+fn exit_of(arguments: &str) -> Option<i32> {
+    let words = std::iter::once("oncegate").chain(arguments.split_whitespace());
+    Cli::try_parse_from(words).err().map(|error| error.exit_code())
+}
+
+#[test]
+fn usage_decides_the_exit_code() {
+    for (arguments, exit) in [
+        ("run --config a.toml", None),
+        ("run --upstream http://127.0.0.1:9000", None),
+        ("run --upstream http://a --listen 127.0.0.1:0 --store s --admin 127.0.0.1:0", None),
+        ("demo --keep", None),
+        ("store verify --path here --json", None),
+        ("store init --path here --if-absent", None),
+        ("store info --path here --if-absent", Some(2)),
+        ("health", None),
+        ("health --config a.toml", None),
+        ("health --config a.toml --admin http://a", Some(2)),
+        ("generate completions bash", None),
+        ("generate completions", Some(2)),
+        ("generate completions cobol", Some(2)),
+        ("generate man", None),
+        ("generate man here", None),
+        ("generate", Some(2)),
+        ("records list --token-file t --state unknown --limit 5 --json", None),
+        ("records list --token-file t --tenant t --subject s", None),
+        ("records show 12 --token-file t --admin http://127.0.0.1:1", None),
+        ("records resolve 12 --token-file t --as executed --reason r --by b", None),
+        ("records resolve 12 --token-file t --as not-executed --reason r", None),
+        ("records purge 12 --token-file t", None),
+        ("records", Some(2)),
+        ("records list", Some(2)),
+        ("records list --token-file t --limit 0", Some(2)),
+        ("records list --token-file t --subject s --since 2026-01-01T00:00:00Z", None),
+        ("records show - 12 13 --token-file t", None),
+        ("records resolve 12 --token-file t --as executed --reason r --status 201", None),
+        ("records resolve - --token-file t --as executed --reason r --body f --header a:b", None),
+        (
+            "records resolve 1 --token-file t --as executed --reason r --status 1 --response f",
+            Some(2),
+        ),
+        ("records resolve 12 --token-file t --as executed", Some(2)),
+        ("records resolve 12 --token-file t --as maybe --reason r", Some(2)),
+        ("records show --token-file t", Some(2)),
+        ("--version", Some(0)),
+        ("--help", Some(0)),
+        ("run", Some(2)),
+        ("run --config a.toml --upstream http://a", Some(2)),
+        ("run --config a.toml --listen 127.0.0.1:0", Some(2)),
+        ("run --upstream http://a --listen nowhere", Some(2)),
+        ("store init", Some(2)),
+        ("store", Some(2)),
+        ("walk", Some(2)),
+        ("", Some(2)),
+    ] {
+        assert_eq!(exit_of(arguments), exit, "oncegate {arguments}");
+    }
+}
+
+#[test]
+fn check_prints_routes_or_mistakes() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("oncegate.toml");
+    let run = |text: &str, json: bool| {
+        std::fs::write(&config, text).unwrap();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let (against, token_file) = (None, None);
+        let args = CheckArgs { config: config.clone(), no_files: false, json, against, token_file };
+        let exit = check(&args, &mut out, &mut err).unwrap();
+        (exit, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    };
+    let good = include_str!("../../config/minimal.toml");
+    let (exit, out, err) = run(good, false);
+    assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
+    assert!(out.contains("\nROUTE "), "{out}");
+    let (exit, out, _) = run(good, true);
+    assert_eq!(exit, Exit::Ok);
+    let described: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(described["routes"][0]["mode"], "request");
+    let (exit, out, err) = run("[servr]", false);
+    assert_eq!((exit, out.as_str()), (Exit::Usage, ""));
+    assert!(err.contains("oncegate.toml:1:2: unknown key `servr`"), "{err}");
+    let (exit, out, _) = run("[servr]", true);
+    assert_eq!(exit, Exit::Usage);
+    let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+    // What has no place of its own comes first.
+    assert_eq!(told["mistakes"][2]["line"], 1);
+}
+
+#[test]
+fn the_admin_listener_of_a_run_without_a_file_stays_on_loopback() {
+    let run = |admin: &str| {
+        let words = ["oncegate", "run", "--upstream", "http://127.0.0.1:9000", "--admin", admin];
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Run(args) => args.configuration(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(run("127.0.0.1:0").unwrap().admin.listen.port(), 0);
+    assert_eq!(
+        run("0.0.0.0:9090").unwrap_err().to_string(),
+        "--admin: 0.0.0.0:9090 is not a loopback address; without a file there is no token"
+    );
+}
