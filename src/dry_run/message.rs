@@ -125,7 +125,8 @@ mod tests {
 
     #[test]
     fn a_request_is_read_as_it_is_written() {
-        let text = b"# from the documentation\n\nPOST /v1/orders?a=1 HTTP/1.1\r\nContent-Type: application/json\r\n\
+        let text = b"# from the documentation\n\nPOST /v1/orders?a=1 HTTP/1.1\r\n\
+                     Content-Type: application/json\r\n\
                      X-A: 1\nX-A: 2\nContent-Length: 99\n\n{\"a\":\n1}\n";
         let request = request(text).unwrap();
         assert_eq!(request.method(), "POST");

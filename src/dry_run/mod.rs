@@ -1,18 +1,18 @@
 //! Dry runs: `oncegate try` on a vendor's own samples, before any money moves.
 //!
-//! `message` reads the samples, `scene` runs a gateway on them, `report` tells the result. The
-//! first scene gives the sample answers, one for each try of the client, and one more retry. The
-//! second loses the first answer.
+//! `message` reads the samples, `gateway` runs a gateway on them, `report` tells the result. The
+//! backend of the first gateway gives the sample answers, one for each try of the client, and then
+//! one more retry follows. The backend of the second loses the first answer.
 
+mod gateway;
 mod message;
 mod report;
-mod scene;
 
 use bytes::Bytes;
 use http::{Request, Response};
 
+use self::gateway::DryRunGateway;
 use self::report::StepReport;
-use self::scene::Scene;
 use crate::config::{Config, Mode};
 
 pub use self::report::{DryRun, RouteReport};
@@ -48,31 +48,31 @@ impl Samples {
 pub async fn run(config: &Config, samples: &Samples) -> Result<DryRun, String> {
     let mut report = DryRun::new(&samples.request);
     if !samples.answers.is_empty() {
-        let scene = Scene::set(config).await?;
-        let played = play(&scene, config, samples, &mut report).await;
-        scene.strike().await;
-        played?;
+        let gateway = DryRunGateway::start(config).await?;
+        let result = play(&gateway, config, samples, &mut report).await;
+        gateway.stop().await;
+        result?;
     }
-    let scene = Scene::set(config).await?;
-    let played = lose(&scene, config, samples, &mut report).await;
-    scene.strike().await;
-    played?;
+    let gateway = DryRunGateway::start(config).await?;
+    let result = lose(&gateway, config, samples, &mut report).await;
+    gateway.stop().await;
+    result?;
     report.note_refusal();
     Ok(report)
 }
 
 /// The tries with an answer each, and a retry.
 async fn play(
-    scene: &Scene,
+    gateway: &DryRunGateway,
     config: &Config,
     samples: &Samples,
     report: &mut DryRun,
 ) -> Result<(), String> {
     for answer in &samples.answers {
-        scene.will_answer(answer);
-        let exchange = scene.send(&samples.request).await?;
+        gateway.will_answer(answer);
+        let exchange = gateway.send(&samples.request).await?;
         if report.route.is_none() {
-            report.route = route(scene, config).await?;
+            report.route = route(gateway, config).await?;
         }
         let unused = exchange.sent.is_empty();
         report.tries.push(StepReport::new(&exchange, Some(answer).filter(|_| !unused)));
@@ -81,10 +81,10 @@ async fn play(
             break;
         }
     }
-    report.records = scene.records().await?;
+    report.records = gateway.records().await?;
     report.read_rows();
     if report.tries.last().is_some_and(|last| !last.is_refused()) {
-        let exchange = scene.send(&samples.request).await?;
+        let exchange = gateway.send(&samples.request).await?;
         report.retry = Some(StepReport::new(&exchange, None));
     }
     Ok(())
@@ -92,34 +92,34 @@ async fn play(
 
 /// A try whose answer is lost, and the retry, for which the backend would have the first answer.
 async fn lose(
-    scene: &Scene,
+    gateway: &DryRunGateway,
     config: &Config,
     samples: &Samples,
     report: &mut DryRun,
 ) -> Result<(), String> {
-    let exchange = scene.send(&samples.request).await?;
+    let exchange = gateway.send(&samples.request).await?;
     if report.route.is_none() {
-        report.route = route(scene, config).await?;
+        report.route = route(gateway, config).await?;
     }
     let lost = StepReport::new(&exchange, None);
     let refused = lost.is_refused();
     report.lost = Some(lost);
     if report.records.is_empty() {
-        report.records = scene.records().await?;
+        report.records = gateway.records().await?;
     }
     if let Some(answer) = samples.answers.first() {
-        scene.will_answer(answer);
+        gateway.will_answer(answer);
     }
     if !refused {
-        let exchange = scene.send(&samples.request).await?;
+        let exchange = gateway.send(&samples.request).await?;
         report.retry_of_lost = Some(StepReport::new(&exchange, None));
     }
     Ok(())
 }
 
 /// The route of the request, as the gateway counted it.
-async fn route(scene: &Scene, config: &Config) -> Result<Option<RouteReport>, String> {
-    let name = scene.route().await?;
+async fn route(gateway: &DryRunGateway, config: &Config) -> Result<Option<RouteReport>, String> {
+    let name = gateway.route().await?;
     let route = config.routes.iter().find(|route| name.as_deref() == Some(&*route.name));
     Ok(route.map(|route| RouteReport {
         name: route.name.to_string(),

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, Request, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::scene::Exchange;
+use super::gateway::Exchange;
 
 /// Characters of a body in the text form.
 const SHOWN: usize = 4000;
@@ -19,7 +19,7 @@ const SHOWN: usize = 4000;
 pub struct DryRun {
     /// The route that took the request; `None`: no route did.
     pub route: Option<RouteReport>,
-    /// Why the gateway refused the request; `None`: the request was taken.
+    /// Reason for which the gateway refused the request; `None`: the request was taken.
     pub refused: Option<String>,
     /// Items whose outcome could not be read from the answers.
     pub unread: Vec<String>,

@@ -40,8 +40,8 @@ pub struct KeptValue {
 /// Progress of a policy about one record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Schedule {
-    /// Time of the next step; `None`: not planned yet, or never. While a step is running, the end of
-    /// its lease.
+    /// Time of the next step; `None`: not planned yet, or never. While a step is running, the end
+    /// of its lease.
     pub next: Option<Timestamp>,
     /// Start of the last step.
     pub last: Option<Timestamp>,

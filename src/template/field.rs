@@ -1,10 +1,7 @@
 //! Fields of templates: places of the request, the key, times, and places of answers.
 
 use std::fmt;
-use std::time::Duration;
 
-use super::value::{FieldValue, FieldValues};
-use crate::clock::{self, Timestamp};
 use crate::json::Pointer;
 
 /// A field in braces.
@@ -83,20 +80,6 @@ impl TimeFormat {
             Self::Date => "date",
         }
     }
-
-    fn written(self, at: Timestamp) -> FieldValue {
-        match self {
-            Self::Rfc3339 => FieldValue::Text(clock::rfc3339(at)),
-            // Numbers stand outside of JSON strings as numbers.
-            Self::Unix => FieldValue::Json((at.as_millis() / 1000).to_string()),
-            Self::UnixMs => FieldValue::Json(at.as_millis().to_string()),
-            Self::Date => {
-                let mut text = clock::rfc3339(at);
-                text.truncate("2026-01-31".len());
-                FieldValue::Text(text)
-            }
-        }
-    }
 }
 
 impl Field {
@@ -107,19 +90,6 @@ impl Field {
             Self::Place(_) | Self::Body(_) => Some(self.to_string()),
             Self::Key | Self::Time { .. } | Self::Row(_) | Self::Answer(_) | Self::Name(_) => None,
         }
-    }
-
-    pub(super) fn value(&self, values: &dyn FieldValues) -> Option<FieldValue> {
-        let Self::Time { base, offset, format } = self else { return values.value(self) };
-        let distance = Duration::from_millis(offset.unsigned_abs());
-        let start = values.time(*base)?;
-        let at = match offset.is_negative() {
-            true => {
-                Timestamp::from_millis(start.as_millis().saturating_sub(clock::millis(distance)))
-            }
-            false => start.saturating_add(distance),
-        };
-        Some(format.written(at))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Templates: texts with fields in braces, such as `/v1/cards/{/card}?since={dispatched_at-2m|unix}`.
+//! Templates: texts with fields in braces, such as
+//! `/v1/cards/{/card}?since={dispatched_at-2m|unix}`.
 //!
 //! A template is parsed once, for the place where its text goes (a path, a header, a JSON body, …),
 //! and rendered with the values of one record. Every field is encoded for its place, so that no

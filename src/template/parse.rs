@@ -72,7 +72,7 @@ pub(super) fn template(
 ) -> Result<Template, TemplateError> {
     let mut parts = Vec::new();
     let mut plain = String::new();
-    let mut position = Position { syntax, in_query: false, in_string: false, escaped: false };
+    let mut context = EncodingContext { syntax, in_query: false, in_string: false, escaped: false };
     let mut rest = text;
     while let Some(character) = rest.chars().next() {
         if character == '{'
@@ -82,11 +82,11 @@ pub(super) fn template(
             if !plain.is_empty() {
                 parts.push(TemplatePart::Text(std::mem::take(&mut plain)));
             }
-            parts.push(TemplatePart::Field(field, position.encoding()));
+            parts.push(TemplatePart::Field(field, context.encoding()));
             rest = &rest[name.len() + 2..];
             continue;
         }
-        position.pass(character);
+        context.pass(character);
         plain.push(character);
         rest = &rest[character.len_utf8()..];
     }
@@ -112,14 +112,14 @@ fn candidate(rest: &str) -> Option<&str> {
 }
 
 /// The place in the text that decides the encoding of the next field.
-struct Position {
+struct EncodingContext {
     syntax: TemplateSyntax,
     in_query: bool,
     in_string: bool,
     escaped: bool,
 }
 
-impl Position {
+impl EncodingContext {
     fn pass(&mut self, character: char) {
         self.in_query |= character == '?';
         match character {

@@ -1,9 +1,10 @@
 //! Values of fields.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
-use super::field::{Field, TimeBase};
-use crate::clock::Timestamp;
+use super::field::{Field, TimeBase, TimeFormat};
+use crate::clock::{self, Timestamp};
 use crate::json::{Document, JsonType};
 
 /// The value of a field.
@@ -60,5 +61,37 @@ impl FieldValue {
             Self::Text(text) => Cow::Owned(serde_json::Value::from(text.as_str()).to_string()),
             Self::Json(json) => Cow::Borrowed(json),
         }
+    }
+}
+
+impl TimeFormat {
+    fn written(self, at: Timestamp) -> FieldValue {
+        match self {
+            Self::Rfc3339 => FieldValue::Text(clock::rfc3339(at)),
+            // Numbers stand outside of JSON strings as numbers.
+            Self::Unix => FieldValue::Json((at.as_millis() / 1000).to_string()),
+            Self::UnixMs => FieldValue::Json(at.as_millis().to_string()),
+            Self::Date => {
+                let mut text = clock::rfc3339(at);
+                text.truncate("2026-01-31".len());
+                FieldValue::Text(text)
+            }
+        }
+    }
+}
+
+impl Field {
+    /// The value of the field: of a time its written form, else what the source has.
+    pub(super) fn value(&self, values: &dyn FieldValues) -> Option<FieldValue> {
+        let Self::Time { base, offset, format } = self else { return values.value(self) };
+        let distance = Duration::from_millis(offset.unsigned_abs());
+        let start = values.time(*base)?;
+        let at = match offset.is_negative() {
+            true => {
+                Timestamp::from_millis(start.as_millis().saturating_sub(clock::millis(distance)))
+            }
+            false => start.saturating_add(distance),
+        };
+        Some(format.written(at))
     }
 }

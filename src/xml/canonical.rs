@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
+use super::characters::{attribute_text, is_white_space, line_ends};
 use super::document::XmlDocument;
 use super::node::{XmlAttribute, XmlNode, local};
-use super::parse::{self, attribute_text};
 
 /// An attribute or a child element of the root in the canonical form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,12 +95,12 @@ impl XmlDocument<'_> {
         while at < end {
             match &self.nodes[at] {
                 XmlNode::Text(piece) => {
-                    is_blank &= piece.chars().all(parse::is_white_space);
-                    characters.push_str(&parse::line_ends(piece));
+                    is_blank &= piece.chars().all(is_white_space);
+                    characters.push_str(&line_ends(piece));
                 }
                 XmlNode::Section(piece) => {
                     is_blank = false;
-                    characters.push_str(&parse::line_ends(piece));
+                    characters.push_str(&line_ends(piece));
                 }
                 XmlNode::Character(character) => {
                     is_blank = false;

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::node::{XmlAttribute, XmlError, XmlNode, local};
-use super::parse::{self, attribute_text};
+use super::characters::{attribute_text, is_white_space, line_ends};
+use super::node::{XmlAttribute, XmlNode, local};
 use super::path::XmlPath;
 
 /// A parsed XML text.
@@ -29,14 +29,6 @@ pub enum FoundXml<'a> {
 }
 
 impl<'a> XmlDocument<'a> {
-    /// Parses a whole text.
-    ///
-    /// # Errors
-    /// The text is not XML, or exceeds a limit.
-    pub fn parse(text: &'a [u8]) -> Result<Self, XmlError> {
-        parse::parse(text)
-    }
-
     /// The value at a path.
     pub fn find(&self, path: &XmlPath) -> FoundXml<'a> {
         let mut found = Vec::new();
@@ -116,7 +108,7 @@ impl<'a> XmlDocument<'a> {
             let piece = match &self.nodes[child] {
                 XmlNode::Element { .. } => return FoundXml::Elements,
                 XmlNode::Instruction(_) => continue,
-                XmlNode::Text(piece) | XmlNode::Section(piece) => parse::line_ends(piece),
+                XmlNode::Text(piece) | XmlNode::Section(piece) => line_ends(piece),
                 XmlNode::Character(character) => Cow::Owned(character.to_string()),
             };
             if text.is_empty() { text = piece } else { text.to_mut().push_str(&piece) }
@@ -130,5 +122,5 @@ impl<'a> XmlDocument<'a> {
 
 /// A text without white space around it, in the sense of XML.
 fn trim(text: &str) -> &str {
-    text.trim_matches(parse::is_white_space)
+    text.trim_matches(is_white_space)
 }

@@ -6,6 +6,7 @@
 //! see another key, so that what is not well formed is refused as well.
 
 mod canonical;
+mod characters;
 mod document;
 mod node;
 mod parse;

@@ -4,21 +4,28 @@
 use std::borrow::Cow;
 
 use quick_xml::Reader;
-use quick_xml::XmlVersion;
-use quick_xml::errors::Error;
-use quick_xml::escape::EscapeError;
 use quick_xml::events::attributes::{Attribute, Attributes};
 use quick_xml::events::{BytesDecl, BytesRef, Event};
 use quick_xml::name::QName;
 
+use super::characters::{checked_attribute_text, is_character, is_white_space};
 use super::document::XmlDocument;
 use super::node::{MAX_ATTRIBUTES, MAX_XML_DEPTH, MAX_XML_NODES, XmlAttribute, XmlError, XmlNode};
 
 /// Byte order mark, which is no part of the text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Parses a whole text.
-pub(super) fn parse(bytes: &[u8]) -> Result<XmlDocument<'_>, XmlError> {
+impl<'a> XmlDocument<'a> {
+    /// Parses a whole text.
+    ///
+    /// # Errors
+    /// The text is not XML, or exceeds a limit.
+    pub fn parse(text: &'a [u8]) -> Result<Self, XmlError> {
+        parse(text)
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<XmlDocument<'_>, XmlError> {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|_| XmlError::Encoding)?;
     let is_control = |byte: u8| byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r');
@@ -185,43 +192,4 @@ fn checked_name(name: &str) -> Result<&str, XmlError> {
             || !byte.is_ascii()
     };
     if starts && name.bytes().all(continues) { Ok(name) } else { Err(XmlError::Syntax) }
-}
-
-/// The characters of an attribute's value (XML 1.0 section 3.3.3); `None`: a bad reference.
-pub(super) fn attribute_text(value: &str) -> Option<Cow<'_, str>> {
-    checked_attribute_text(value).ok()
-}
-
-fn checked_attribute_text(value: &str) -> Result<Cow<'_, str>, XmlError> {
-    if !value.bytes().any(|byte| matches!(byte, b'&' | b'\t' | b'\n' | b'\r')) {
-        return Ok(Cow::Borrowed(value));
-    }
-    let attribute = Attribute { key: QName(""), value: Cow::Borrowed(value) };
-    let text =
-        attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|error| match error {
-            Error::Escape(EscapeError::UnrecognizedEntity(..)) => XmlError::Entity,
-            _ => XmlError::Syntax,
-        })?;
-    if text.chars().all(is_character) { Ok(text) } else { Err(XmlError::Syntax) }
-}
-
-/// A text with line feeds alone as its line ends (XML 1.0 section 2.11).
-pub(super) fn line_ends(text: &str) -> Cow<'_, str> {
-    match text.contains('\r') {
-        false => Cow::Borrowed(text),
-        true => Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n")),
-    }
-}
-
-/// White space in the sense of XML.
-pub(super) fn is_white_space(character: char) -> bool {
-    matches!(character, ' ' | '\t' | '\n' | '\r')
-}
-
-/// A character that may stand in a text (XML 1.0 section 2.2).
-fn is_character(character: char) -> bool {
-    matches!(
-        character,
-        '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..
-    )
 }

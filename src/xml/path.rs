@@ -38,7 +38,8 @@ impl fmt::Display for XmlPathError {
                  end, such as \"/Order/Item/@id\""
             }
             Self::Prefix => {
-                "elements and attributes are found by local name; leave out the prefix and its \":\""
+                "elements and attributes are found by local name; leave out the prefix and its \
+                 \":\""
             }
         })
     }

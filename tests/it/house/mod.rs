@@ -32,6 +32,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "problem",
             "store",
             "template",
+            "xml",
         ],
     ),
     (

@@ -1,4 +1,4 @@
-//! The scene of a dry run: a gateway with the configuration under test, whose listeners, store and
+//! The gateway of a dry run: a gateway with the configuration under test, whose listeners, store and
 //! backends are replaced by such of this process, on the loopback interface and in a temporary
 //! directory. So a dry run is the work of the running gateway, and nothing leaves the machine.
 
@@ -22,10 +22,10 @@ use crate::temporary::TemporaryDirectory;
 
 /// Time limit for an answer of the gateway. Its backend answers at once.
 const ANSWER: Duration = Duration::from_secs(30);
-/// Time limit for the end of a scene.
+/// Time limit for the end of a dry run.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// The backend of a scene: it gives the answers of the samples in their order, then none, and keeps
+/// The backend of a dry run: it gives the answers of the samples in their order, then none, and keeps
 /// every request.
 #[derive(Debug, Default)]
 struct ScriptedBackend {
@@ -33,8 +33,8 @@ struct ScriptedBackend {
     seen: Vec<Request<Bytes>>,
 }
 
-/// A running scene.
-pub(super) struct Scene {
+/// A running gateway for a dry run.
+pub(super) struct DryRunGateway {
     address: SocketAddr,
     admin: SocketAddr,
     token: HeaderValue,
@@ -53,12 +53,12 @@ pub(super) struct Exchange {
     pub(super) answer: Response<Bytes>,
 }
 
-impl Scene {
+impl DryRunGateway {
     /// Starts a gateway and its backend.
     ///
     /// # Errors
     /// The obstacle.
-    pub(super) async fn set(config: &Config) -> Result<Self, String> {
+    pub(super) async fn start(config: &Config) -> Result<Self, String> {
         let (trigger, shutdown) = shutdown::channel();
         let folder = TemporaryDirectory::create("try")?;
         let backend: Arc<Mutex<ScriptedBackend>> = Arc::default();
@@ -75,7 +75,7 @@ impl Scene {
         .await?;
         let token = crate::nonce::uuid().to_string();
         let mut bearer = HeaderValue::from_str(&format!("Bearer {token}"))
-            .map_err(|_| "no token for the scene".to_owned())?;
+            .map_err(|_| "no token for the dry run".to_owned())?;
         bearer.set_sensitive(true);
         let config = local(config, at, &folder, token)?;
         let running =
@@ -141,7 +141,7 @@ impl Scene {
     }
 
     /// Ends gateway and backend, and removes the store.
-    pub(super) async fn strike(self) {
+    pub(super) async fn stop(self) {
         self.trigger.fire();
         // The store is removed whatever the end.
         let _ = timeout(DRAIN, self.running.finished()).await;
@@ -209,7 +209,7 @@ fn local(
     Ok(config)
 }
 
-/// Puts the scene's backend in the place of an upstream, which keeps its name, its path and its
+/// Puts the backend of a dry run in the place of an upstream, which keeps its name, its path and its
 /// `Host`.
 fn replace(upstream: &mut UpstreamConfig, backend: SocketAddr) -> Result<(), String> {
     let (prefix, host) = match upstream.urls.first() {
