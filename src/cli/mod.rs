@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
-use crate::config::{self, Config, Mistakes, StoreConfig};
+use crate::config::{self, Config, Mistakes, StoreConfig, Warning};
 use records::RecordsCommand;
 
 /// Version and commit of this build.
@@ -255,31 +255,38 @@ impl StoreArgs {
     }
 }
 
-/// `oncegate check`: the routes as understood to `out`, or every mistake to `err` (with `--json` to
-/// `out`, as `{"mistakes":[{"file","line","column","what"}]}`).
+/// `oncegate check`: the routes as understood to `out`, or every mistake to `err`, and in both
+/// cases the warnings to `err` (with `--json` all to `out`, as `{"mistakes":[{"file","line","column",
+/// "what"}]}` and `"warnings":[{"file","line","what"}]`).
 ///
 /// # Errors
 /// When nothing can be written.
 pub fn check(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> std::io::Result<Exit> {
     let load = if args.no_files { config::load_without_files } else { config::load };
-    match load(&args.config) {
-        Ok(config) if args.json => {
-            writeln!(out, "{:#}", config.describe_json())?;
-            Ok(Exit::Ok)
-        }
-        Ok(config) => {
-            out.write_all(config.describe().as_bytes())?;
-            Ok(Exit::Ok)
-        }
-        Err(mistakes) if args.json => {
-            writeln!(out, "{:#}", mistakes_json(&mistakes))?;
-            Ok(Exit::Usage)
-        }
-        Err(mistakes) => {
-            writeln!(err, "{mistakes}")?;
-            Ok(Exit::Usage)
-        }
+    let loaded = load(&args.config);
+    let (warnings, exit) = match &loaded {
+        Ok(config) => (&config.warnings, Exit::Ok),
+        Err(mistakes) => (&mistakes.warnings, Exit::Usage),
+    };
+    if args.json {
+        let mut described = match &loaded {
+            Ok(config) => config.describe_json(),
+            Err(mistakes) => mistakes_json(mistakes),
+        };
+        described["warnings"] = warnings_json(warnings);
+        writeln!(out, "{described:#}")?;
+        return Ok(exit);
     }
+    if let Err(mistakes) = &loaded {
+        writeln!(err, "{mistakes}")?;
+    }
+    for warning in warnings {
+        writeln!(err, "warning: {warning}")?;
+    }
+    if let Ok(config) = &loaded {
+        out.write_all(config.describe().as_bytes())?;
+    }
+    Ok(exit)
 }
 
 fn mistakes_json(mistakes: &Mistakes) -> serde_json::Value {
@@ -292,4 +299,12 @@ fn mistakes_json(mistakes: &Mistakes) -> serde_json::Value {
         })
     });
     serde_json::json!({ "mistakes": each.collect::<Vec<_>>() })
+}
+
+fn warnings_json(warnings: &[Warning]) -> serde_json::Value {
+    let each = warnings.iter().map(|warning| {
+        let Warning { source, line, what } = warning;
+        serde_json::json!({ "file": source, "line": line, "what": what })
+    });
+    each.collect()
 }

@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use super::model::ItemsMode;
-use super::shown::{dialect_name, outcome_json};
+use super::shown::outcome_json;
 
 /// The place of the keys in the bodies of a route, for people.
 pub(super) fn items_key_cell(mode: &ItemsMode) -> String {
@@ -25,7 +25,7 @@ impl Serialize for ItemsMode {
             "duplicates": self.duplicates,
             "outcome": outcome_json(&self.outcome),
             "record": self.record,
-            "errors": dialect_name(self.dialect),
+            "errors": self.dialect.name(),
         });
         shown.serialize(serializer)
     }

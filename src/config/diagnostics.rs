@@ -1,4 +1,4 @@
-//! The mistakes of a configuration, with places.
+//! The mistakes of a configuration and the warnings about it, with places.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 /// Tables that are named as the right ones for a key, at most; more are no advice.
 const MOST_TABLES: usize = 4;
 
-/// Mistakes to report at most; a file with more is not a configuration.
+/// Mistakes, and warnings, to report at most; a file with more is not a configuration.
 pub(super) const MOST_MISTAKES: usize = 200;
 
 /// The mistakes of a configuration, in the order of the lines.
@@ -16,6 +16,29 @@ pub struct Mistakes {
     pub source: String,
     /// At least a single mistake.
     pub list: Vec<Mistake>,
+    /// The warnings about the rest of the file.
+    pub warnings: Vec<Warning>,
+}
+
+/// A trap that the configuration is allowed to have, and the remedy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// The file, as it was named.
+    pub source: String,
+    /// The line, counted from 1; `None`: no single place.
+    pub line: Option<usize>,
+    /// A sentence with the consequence and the remedy.
+    pub what: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.source)?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        write!(f, ": {}", self.what)
+    }
 }
 
 /// A mistake and the remedy. The text never holds values of secrets.
@@ -30,7 +53,8 @@ pub struct Mistake {
 impl Mistakes {
     /// A single mistake without a position in the file.
     pub fn one(source: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { source: source.into(), list: vec![Mistake { at: None, what: what.into() }] }
+        let list = vec![Mistake { at: None, what: what.into() }];
+        Self { source: source.into(), list, warnings: Vec::new() }
     }
 }
 
@@ -52,35 +76,66 @@ impl fmt::Display for Mistakes {
 
 impl std::error::Error for Mistakes {}
 
-/// The mistakes noted while a file is read. Noting takes a shared reference, so that every table
-/// can hold the collection at the same time.
+/// Byte offsets, where a note has a place, and texts.
+type Notes = Vec<(Option<usize>, String)>;
+
+/// The mistakes and warnings noted while a file is read. Noting takes a shared reference, so that
+/// every table can hold the collection at the same time.
 #[derive(Debug, Default)]
 pub(super) struct Diagnostics {
-    /// Byte offsets, where a mistake has a place, and texts.
-    notes: RefCell<Vec<(Option<usize>, String)>>,
+    mistakes: RefCell<Notes>,
+    warnings: RefCell<Notes>,
 }
 
 impl Diagnostics {
     /// Notes a mistake at a byte offset.
     pub(super) fn note(&self, at: Option<usize>, what: impl Into<String>) {
-        self.notes.borrow_mut().push((at, what.into()));
+        self.mistakes.borrow_mut().push((at, what.into()));
     }
 
-    /// The mistakes of the file `source` with this `text`; `None`: no mistakes.
-    pub(super) fn into_mistakes(self, source: &str, text: &str) -> Option<Mistakes> {
-        let mut notes = self.notes.into_inner();
-        notes.sort();
-        notes.dedup();
-        let more = notes.len().saturating_sub(MOST_MISTAKES);
-        notes.truncate(MOST_MISTAKES);
+    /// Notes a warning at a byte offset: the configuration is valid, and has a trap.
+    pub(super) fn warn(&self, at: Option<usize>, what: impl Into<String>) {
+        self.warnings.borrow_mut().push((at, what.into()));
+    }
+
+    /// The mistakes of the file `source` with this `text`, or, without mistakes, its warnings.
+    ///
+    /// # Errors
+    /// With the mistakes, and the warnings about the rest.
+    pub(super) fn finish(self, source: &str, text: &str) -> Result<Vec<Warning>, Mistakes> {
         let place = |at: usize| line_and_column(text, at);
+        let (notes, more) = in_order(self.warnings);
+        let warning = |(at, what): (Option<usize>, String)| {
+            let line = at.map(|at| place(at).0);
+            Warning { source: source.to_owned(), line, what }
+        };
+        let mut warnings: Vec<Warning> = notes.into_iter().map(warning).collect();
+        if more > 0 {
+            let what = format!("{more} more warnings are not listed");
+            warnings.push(Warning { source: source.to_owned(), line: None, what });
+        }
+        let (notes, more) = in_order(self.mistakes);
         let mut list: Vec<Mistake> =
             notes.into_iter().map(|(at, what)| Mistake { at: at.map(place), what }).collect();
         if more > 0 {
             list.push(Mistake { at: None, what: format!("{more} more mistakes are not listed") });
         }
-        (!list.is_empty()).then(|| Mistakes { source: source.to_owned(), list })
+        match list.is_empty() {
+            true => Ok(warnings),
+            false => Err(Mistakes { source: source.to_owned(), list, warnings }),
+        }
     }
+}
+
+/// The notes in the order of the file, each once and no more than are reported; and the number of
+/// those left out.
+fn in_order(notes: RefCell<Notes>) -> (Notes, usize) {
+    let mut notes = notes.into_inner();
+    notes.sort();
+    notes.dedup();
+    let more = notes.len().saturating_sub(MOST_MISTAKES);
+    notes.truncate(MOST_MISTAKES);
+    (notes, more)
 }
 
 /// The line and the column of the byte `offset` in `text`, from 1.

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use http::Method;
 
-use super::diagnostics::Mistakes;
+use super::diagnostics::{Mistakes, Warning};
 use super::files::ConfigFiles;
 use super::model::{Config, EngineConfig, Mode, RouteConfig, StoreConfig};
 use super::profiles::Profile;
 use super::table::{KnownKeys, Reading, TableReader};
 use super::units::Size;
+use super::warnings::{renewed_credentials, warn_of_renewed_credentials};
 use super::{backend_url, document, log, paths, routes, server, stores, upstreams};
 
 /// Largest answer kept on a server, in bytes.
@@ -88,10 +89,10 @@ fn read(
     // A text other than TOML is not checked for missing keys.
     let config = members.map(|members| reading.root(&members, config));
     let files = reading.named.into_inner();
-    let config = match (reading.diagnostics.into_mistakes(source_name, text), config) {
-        (None, Some(config)) => Ok(config),
-        (Some(mistakes), _) => Err(mistakes),
-        (None, None) => Err(Mistakes::one(source_name, "this is not TOML")),
+    let config = match (reading.diagnostics.finish(source_name, text), config) {
+        (Ok(warnings), Some(config)) => Ok(Config { warnings, ..config }),
+        (Err(mistakes), _) => Err(mistakes),
+        (Ok(_), None) => Err(Mistakes::one(source_name, "this is not TOML")),
     };
     (config, files)
 }
@@ -140,6 +141,9 @@ pub fn without_file(
         ),
         route("safe", &[Method::GET, Method::HEAD, Method::OPTIONS], Mode::Off),
     ];
+    let source = || String::from("oncegate run --upstream");
+    let warnings = renewed_credentials(&config).into_iter();
+    config.warnings = warnings.map(|what| Warning { source: source(), line: None, what }).collect();
     Ok(config)
 }
 
@@ -157,6 +161,7 @@ fn config(root: &TableReader<'_>) -> Config {
         }
     }
     answers_fit_the_store(root, &config);
+    warn_of_renewed_credentials(root, &config);
     config
 }
 
@@ -174,6 +179,7 @@ fn general(root: &TableReader<'_>) -> Config {
         upstreams: Vec::new(),
         routes: Vec::new(),
         files: ConfigFiles::default(),
+        warnings: Vec::new(),
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod backend_url;
 mod capillary;
+mod cors;
 pub mod defaults;
 mod describe;
 mod describe_items;
@@ -25,6 +26,7 @@ mod log;
 mod matcher;
 mod model;
 mod outcome;
+mod path_dialects;
 pub mod paths;
 mod place;
 pub mod profiles;
@@ -33,7 +35,9 @@ mod request;
 mod routes;
 mod server;
 mod shown;
+mod siblings;
 mod stores;
+mod suspect;
 mod table;
 mod table_lists;
 #[cfg(test)]
@@ -41,9 +45,11 @@ mod tests;
 pub mod units;
 mod upstreams;
 mod values;
+mod warnings;
 
 pub use self::backend_url::BackendUrl;
-pub use self::diagnostics::{Mistake, Mistakes};
+pub use self::cors::CorsConfig;
+pub use self::diagnostics::{Mistake, Mistakes, Warning};
 pub use self::files::{ConfigFiles, FileDigests};
 pub use self::listener::{ClientAuth, ServerTlsConfig};
 pub use self::load::{load, load_with_files, load_without_files, parse, without_file};
@@ -53,4 +59,5 @@ pub use self::model::{
     LimitsConfig, Mode, PostgresConfig, RecordRules, RedisConfig, RequestMode, RouteConfig,
     ServerConfig, StoreConfig, StoreServerConfig, TenantConfig, UpstreamConfig,
 };
+pub use self::suspect::{SuspectAction, SuspectRules};
 pub use self::units::Secret;

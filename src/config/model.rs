@@ -10,10 +10,13 @@ use http::{HeaderName, HeaderValue, Method};
 use serde::{Serialize, Serializer};
 
 use super::backend_url::BackendUrl;
+use super::cors::CorsConfig;
+use super::diagnostics::Warning;
 use super::files::ConfigFiles;
 use super::listener::ServerTlsConfig;
 use super::log::LogConfig;
 use super::shown;
+use super::suspect::SuspectRules;
 use super::units::Secret;
 use crate::idempotency::fingerprint::FingerprintRules;
 use crate::idempotency::key::KeyRules;
@@ -45,6 +48,9 @@ pub struct Config {
     /// The file and the files that it names; empty for a configuration without a file.
     #[serde(skip)]
     pub files: ConfigFiles,
+    /// Traps that the configuration is allowed to have.
+    #[serde(skip)]
+    pub warnings: Vec<Warning>,
 }
 
 /// `[server]`
@@ -69,6 +75,8 @@ pub struct ServerConfig {
     /// Proxies whose forwarding headers are believed.
     #[serde(serialize_with = "shown::peers")]
     pub trusted_proxies: PeerSet,
+    /// Web pages whose scripts may call; `None`: none.
+    pub cors: Option<CorsConfig>,
     /// Limits of the memory and connections of clients.
     pub limits: LimitsConfig,
 }
@@ -329,6 +337,8 @@ pub struct RequestMode {
     pub outcome: OutcomeRules,
     /// `[route.record]`
     pub record: RecordRules,
+    /// `[route.suspect]`; `None`: other keys for the same subject are not looked for.
+    pub suspect: Option<SuspectRules>,
     /// Form of the gateway's own errors: problem+json or a backend's envelope.
     #[serde(rename = "errors", serialize_with = "shown::dialect")]
     pub dialect: Dialect,

@@ -2,13 +2,18 @@
 
 use http::Method;
 
+use super::path_dialects::refuse_dialects;
 use crate::percent;
 
 /// The pattern for every path. Unlike in matchit it also stands for `/`.
 pub const EVERYTHING: &str = "/{*rest}";
 
 /// Paths reserved for the gateway's own contract; no route can have them.
-pub const WELL_KNOWN: [&str; 2] = ["/.well-known/idempotency", "/.well-known/idempotency/status"];
+pub const WELL_KNOWN: [&str; 3] = [
+    "/.well-known/idempotency",
+    "/.well-known/idempotency/status",
+    "/.well-known/idempotency/answer",
+];
 
 /// The routes of each path.
 ///
@@ -96,6 +101,7 @@ fn check(path: &str) -> Result<(), String> {
     if path.contains("//") {
         return Err(String::from("may not hold an empty segment (\"//\")"));
     }
+    refuse_dialects(path)?;
     escapes(path)?;
     if WELL_KNOWN.contains(&path) {
         return Err(String::from("is the gateway's own; it publishes its contract there"));

@@ -68,6 +68,7 @@ impl Profile {
             },
             outcome: self.outcome(),
             record: RecordRules { subject, max_stored_body: defaults::MAX_STORED_BODY, retention },
+            suspect: None,
             dialect,
         }
     }

@@ -7,6 +7,7 @@ use super::model::{Config, DuplicateRules, RecordRules, RequestMode, UpstreamCon
 use super::outcome::outcome;
 use super::place::is_credential;
 use super::profiles::Profile;
+use super::suspect::suspect;
 use super::table::{Located, TableReader};
 use super::units::Time;
 use super::values::{LARGEST_BODY, LONGEST_WAIT};
@@ -37,13 +38,19 @@ pub(super) fn mode(
 ) -> RequestMode {
     let preset = profile(route).request_mode(config.store.retention);
     let path = path(route);
+    let key = route.table("key", |table| key(table, preset.key, config, &path));
+    let fingerprint = route.table("fingerprint", |table| fingerprint(table, preset.fingerprint));
+    let duplicates =
+        route.table("duplicates", |table| duplicates(table, preset.duplicates, upstream));
+    let outcome = route.table("outcome", |table| outcome(table, &preset.outcome));
+    let record = route.table("record", |table| record(table, preset.record, config, &path));
     let mode = RequestMode {
-        key: route.table("key", |table| key(table, preset.key, config, &path)),
-        fingerprint: route.table("fingerprint", |table| fingerprint(table, preset.fingerprint)),
-        duplicates: route
-            .table("duplicates", |table| duplicates(table, preset.duplicates, upstream)),
-        outcome: route.table("outcome", |table| outcome(table, &preset.outcome)),
-        record: route.table("record", |table| record(table, preset.record, config, &path)),
+        key,
+        fingerprint,
+        duplicates,
+        outcome,
+        suspect: suspect(route, &record),
+        record,
         dialect: preset.dialect,
     };
     if route.has("items") {

@@ -5,6 +5,7 @@ use http::Method;
 use super::diagnostics::nearest;
 use super::model::{Config, Mode, RouteConfig, UpstreamConfig};
 use super::paths::{PathError, Paths};
+use super::siblings::warn_of_siblings;
 use super::table::{Located, TableReader};
 use super::values::LARGEST_BODY;
 use super::{items, items_consistency, request};
@@ -31,6 +32,7 @@ enum ModeName {
 pub(super) fn routes(root: &TableReader<'_>, config: &Config) -> Vec<RouteConfig> {
     let mut routes: Vec<RouteConfig> = Vec::new();
     let mut paths = Paths::default();
+    let mut places = Vec::new();
     root.each_table("route", |table| {
         let route = route(table, config, &routes);
         if let Some(path) = table.optional::<String>("path")
@@ -39,8 +41,10 @@ pub(super) fn routes(root: &TableReader<'_>, config: &Config) -> Vec<RouteConfig
             table.wrong(&path, path_error(&path.value, &error, &routes));
         }
         items_consistency::check_beside(table, &route, &routes);
+        places.push(table.place("path"));
         routes.push(route);
     });
+    warn_of_siblings(root, &routes, &places);
     routes
 }
 
@@ -140,7 +144,8 @@ fn upstream(table: &TableReader<'_>, upstreams: &[UpstreamConfig]) -> Option<usi
 }
 
 fn nothing_keyed(table: &TableReader<'_>) {
-    let keys = ["profile", "key", "fingerprint", "duplicates", "outcome", "record", "items"];
+    let keys =
+        ["profile", "key", "fingerprint", "duplicates", "outcome", "record", "suspect", "items"];
     for key in keys {
         if table.has(key) {
             let what =

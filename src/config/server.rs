@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 use http::uri::Authority;
 
+use super::cors::cors;
 use super::model::{AdminConfig, LimitsConfig, ServerConfig, TenantConfig};
 use super::table::TableReader;
 use super::units::Size;
@@ -31,6 +32,7 @@ pub(super) fn server(table: &TableReader<'_>) -> ServerConfig {
         tls: listener::tls(table),
         proxy_protocol: listener::peers(table, "proxy_protocol"),
         trusted_proxies: listener::peers(table, "trusted_proxies"),
+        cors: cors(table),
         limits: table.table("limits", limits),
     }
 }

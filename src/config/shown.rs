@@ -45,6 +45,13 @@ pub(super) fn peers<S: Serializer>(peers: &PeerSet, to: S) -> Result<S::Ok, S::E
     texts(&peers.0, to)
 }
 
+pub(super) fn header_values<S: Serializer>(
+    list: &[http::HeaderValue],
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    to.collect_seq(list.iter().map(|value| value.to_str().unwrap_or_default()))
+}
+
 pub(super) fn time<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&Time(*time))
 }
@@ -165,15 +172,7 @@ pub(super) fn outcome_json(rules: &OutcomeRules) -> Value {
 }
 
 pub(super) fn dialect<S: Serializer>(dialect: &Dialect, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(dialect_name(*dialect))
-}
-
-pub(super) const fn dialect_name(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::Problem => "problem+json",
-        Dialect::Stripe => "stripe",
-        Dialect::RedeemSg => "redeemsg",
-    }
+    to.serialize_str(dialect.name())
 }
 
 /// The texts of a list.

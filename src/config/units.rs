@@ -106,6 +106,11 @@ impl Scalar for Secret {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(pub Duration);
 
+/// The duration written in `text`, as in a configuration; `None`: it is none.
+pub(crate) fn parse_time(text: &str) -> Option<Duration> {
+    Time::from_text(text).ok().filter(|_| !text.is_empty()).map(|time| time.0)
+}
+
 const TIME_UNITS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 

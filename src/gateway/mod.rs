@@ -177,6 +177,7 @@ pub(crate) async fn start(
             () = ended.wait() => {}
         }
     });
+    log_warnings(&config);
     proxy::serve(&gateway, listeners, &background, &shutdown);
     lowered.iter().for_each(resources::Lowered::log);
     let summary = Summary::of(&config, gateway.store.identity().store_id);
@@ -215,6 +216,13 @@ async fn log_repeated(mut shutdown: Shutdown) {
             () = tokio::time::sleep(repeated::INTERVAL) => repeated::log_counts(),
             () = shutdown.wait() => {}
         }
+    }
+}
+
+/// Logs the traps that a configuration is allowed to have.
+fn log_warnings(config: &Config) {
+    for warning in &config.warnings {
+        tracing::warn!("configuration: {warning}");
     }
 }
 

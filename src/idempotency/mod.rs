@@ -25,6 +25,7 @@ mod select;
 pub mod settle;
 pub mod settling;
 mod structured_field;
+pub(crate) mod suspect;
 pub mod tenant;
 #[cfg(test)]
 mod tests;

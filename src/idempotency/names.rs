@@ -15,8 +15,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use self::pattern::nearest;
-pub(crate) use self::pattern::without_parameter_names;
+pub(crate) use self::pattern::{is_more_specific, may_meet, nearest, without_parameter_names};
 
 /// Version of the document's layout.
 const LAYOUT: u32 = 1;

@@ -8,12 +8,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::line::LogLine;
-use crate::nonce;
+use super::request_id::RequestId;
 
 /// The span of an exchange: the facts that its lines in the log have in common. Each is set when it
 /// becomes known.
 pub(crate) struct ExchangeSpan {
-    request_id: OnceLock<uuid::Uuid>,
+    request_id: OnceLock<Arc<RequestId>>,
     route: OnceLock<RouteFields>,
     record: OnceLock<[u8; 16]>,
     instance: OnceLock<uuid::Uuid>,
@@ -53,8 +53,13 @@ impl ExchangeSpan {
     }
 
     /// The id of the exchange, made when first asked for.
-    fn request_id(&self) -> uuid::Uuid {
-        *self.request_id.get_or_init(nonce::uuid)
+    fn request_id(&self) -> &Arc<RequestId> {
+        self.request_id.get_or_init(|| Arc::new(RequestId::new(None)))
+    }
+
+    /// Sets the id of the exchange.
+    pub(crate) fn set_request_id(&self, id: RequestId) {
+        let _ = self.request_id.set(Arc::new(id));
     }
 
     pub(crate) fn set_route(&self, fields: &RouteFields) {
@@ -161,8 +166,9 @@ pub(crate) fn note(set: impl FnOnce(&ExchangeSpan)) {
 }
 
 /// The id of the present exchange; without one, a new id.
-pub(crate) fn request_id() -> uuid::Uuid {
-    CURRENT.try_with(|span| span.request_id()).unwrap_or_else(|_| nonce::uuid())
+pub(crate) fn request_id() -> Arc<RequestId> {
+    let current = CURRENT.try_with(|span| span.request_id().clone());
+    current.unwrap_or_else(|_| Arc::new(RequestId::new(None)))
 }
 
 /// The span of the present exchange.
@@ -206,9 +212,9 @@ mod tests {
     #[tokio::test]
     async fn a_line_has_the_fields_of_its_exchange_also_in_another_task() {
         let span = ExchangeSpan::new();
-        let id = span.request_id();
+        let id = span.request_id().to_string();
         within(span.clone(), async {
-            assert_eq!(request_id(), id);
+            assert_eq!(request_id().to_string(), id);
             assert!(line().ends_with(&format!("INFO m request_id={id}\n")));
             note(|span| span.set_record(&[7; 16]));
             add_store_time(Duration::from_micros(1500));

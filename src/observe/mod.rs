@@ -12,5 +12,6 @@ pub(crate) mod line;
 pub mod log;
 pub(crate) mod metrics;
 pub(crate) mod repeated;
+pub(crate) mod request_id;
 pub(crate) mod traffic;
 mod writer;

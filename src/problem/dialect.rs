@@ -1,12 +1,16 @@
 //! The written form of a problem: problem details (RFC 9457), or the envelope of a backend's own
 //! errors.
 
-use http::StatusCode;
+use http::{HeaderMap, HeaderName, StatusCode};
 use serde_json::json;
 
-use super::document::Problem;
+use super::document::{Occurrence, Problem};
 use super::rfc9457::{self, ProblemMembers};
 use super::slug::Slug;
+use super::{redeemsg, stripe};
+
+/// Media type of the envelopes.
+const JSON: &str = "application/json";
 
 /// The form of the gateway's own errors; a profile has a default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -14,41 +18,74 @@ pub enum Dialect {
     /// RFC 9457 `application/problem+json`.
     #[default]
     Problem,
-    /// Stripe's envelope, `type` always `idempotency_error`.
+    /// Stripe's envelope, with the headers that its libraries read.
     Stripe,
-    /// RedeemSG's envelope, with its own statuses and codes (its guide, "Idempotency").
+    /// RedeemSG's envelope, with its own statuses and codes.
     RedeemSg,
 }
 
 impl Dialect {
+    /// The dialect's name in the published contract and in `oncegate check`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Problem => "problem+json",
+            Self::Stripe => "stripe",
+            Self::RedeemSg => "redeemsg",
+        }
+    }
+
+    /// The status of a problem whose status is `usual` elsewhere.
+    pub const fn status(self, slug: Slug, usual: StatusCode) -> StatusCode {
+        match (self, slug) {
+            (Self::Stripe, Slug::KeyReused) => StatusCode::BAD_REQUEST,
+            (Self::RedeemSg, Slug::KeyReused)
+            | (Self::RedeemSg | Self::Stripe, Slug::RequestInProgress) => StatusCode::CONFLICT,
+            _ => usual,
+        }
+    }
+
+    /// Status, media type and body of a problem.
     pub(super) fn render(
         self,
         problem: &Problem,
-        instance: uuid::Uuid,
+        occurrence: &Occurrence,
     ) -> (StatusCode, &'static str, String) {
-        match self {
+        let slug = problem.slug;
+        let status = self.status(slug, problem.status);
+        if let Some((other, body)) = problem.wording.as_deref() {
+            return (other.unwrap_or(status), JSON, body.clone());
+        }
+        let (code, kind) = match self {
             Self::Problem => {
-                let body = problem_document(problem, instance);
-                (problem.status, rfc9457::MEDIA_TYPE, body)
+                let body = problem_document(problem, occurrence);
+                return (status, rfc9457::MEDIA_TYPE, body);
             }
-            Self::Stripe => {
-                let error = json!({
-                    "code": problem.slug.as_str(),
-                    "message": problem.detail,
-                    "type": "idempotency_error",
-                });
-                (problem.status, "application/json", json!({ "error": error }).to_string())
-            }
-            Self::RedeemSg => {
-                let (status, code, kind) = redeemsg(problem);
-                let error = json!({ "code": code, "message": problem.detail, "type": kind });
-                (status, "application/json", json!({ "error": error }).to_string())
-            }
+            Self::Stripe => (slug.as_str(), stripe::error_type(slug)),
+            Self::RedeemSg => redeemsg::code_and_type(slug),
+        };
+        let error = json!({ "code": code, "message": problem.detail, "type": kind });
+        (status, JSON, json!({ "error": error }).to_string())
+    }
+
+    /// The header in which clients of the dialect look for the id of the request.
+    pub(super) const fn request_id_header(self) -> Option<HeaderName> {
+        match self {
+            Self::Problem | Self::RedeemSg => None,
+            Self::Stripe => Some(stripe::REQUEST_ID),
+        }
+    }
+
+    /// Adds the headers by which clients of the dialect decide to send again, to an answer of the
+    /// gateway or of the backend.
+    pub fn mark(self, status: StatusCode, headers: &mut HeaderMap) {
+        match self {
+            Self::Problem | Self::RedeemSg => {}
+            Self::Stripe => stripe::mark(status, headers),
         }
     }
 }
 
-fn problem_document(problem: &Problem, instance: uuid::Uuid) -> String {
+fn problem_document(problem: &Problem, occurrence: &Occurrence) -> String {
     let slug = problem.slug.as_str();
     let members = ProblemMembers {
         kind: &format!("/.well-known/idempotency#{slug}"),
@@ -57,43 +94,11 @@ fn problem_document(problem: &Problem, instance: uuid::Uuid) -> String {
         detail: &problem.detail,
         code: slug,
     };
-    let mut document = rfc9457::document(&members, instance);
+    let mut document = rfc9457::document(&members, occurrence.instance);
+    document["request_id"] = String::from_utf8_lossy(occurrence.request_id.as_bytes()).into();
     document["retryable"] = problem.retry_after.is_some().into();
     for (name, value) in &problem.members {
         document[*name] = value.clone();
     }
     document.to_string()
-}
-
-/// Status, code and type as RedeemSG's guide words them.
-fn redeemsg(problem: &Problem) -> (StatusCode, &'static str, &'static str) {
-    let slug = problem.slug;
-    match slug {
-        Slug::RequestInProgress => {
-            (StatusCode::CONFLICT, "idempotent_request_in_progress", "idempotency_error")
-        }
-        Slug::KeyReused => (StatusCode::CONFLICT, slug.as_str(), "idempotency_error"),
-        Slug::KeyMissing
-        | Slug::KeyInvalid
-        | Slug::BodyInvalid
-        | Slug::TooManyItems
-        | Slug::DuplicateItem
-        | Slug::QuantityInvalid => (problem.status, slug.as_str(), "invalid_request_error"),
-        Slug::UpstreamUnreachable
-        | Slug::OutcomeUnknown
-        | Slug::KeyExpired
-        | Slug::ResponseNotRetained
-        | Slug::StoreUnavailable
-        | Slug::Overloaded
-        | Slug::QuotaExceeded
-        | Slug::BodyTooLarge
-        | Slug::HeadTooLarge
-        | Slug::UriTooLong
-        | Slug::RequestTimeout
-        | Slug::RequestInvalid
-        | Slug::NoRoute
-        | Slug::MethodNotAllowed
-        | Slug::UpstreamFailed
-        | Slug::NotFound => (problem.status, slug.as_str(), "api_error"),
-    }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::disposition::Disposition;
 use super::slug::Slug;
@@ -21,12 +21,23 @@ pub struct Problem {
     pub detail: Cow<'static, str>,
     /// Delay before a retry.
     pub retry_after: Option<Duration>,
-    /// The methods a path is configured for.
-    pub allow: Option<HeaderValue>,
+    /// Further headers of the answer.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Further members of the problem document.
     pub members: Vec<(&'static str, serde_json::Value)>,
+    /// Status and JSON body in the words of the backend, in place of the dialect's.
+    pub wording: Option<Box<(Option<StatusCode>, String)>>,
     /// The connection must end because the request was not read to its end.
     pub close: bool,
+}
+
+/// A single occurrence of a problem, as named in the answer and in the log.
+#[derive(Debug, Clone)]
+pub struct Occurrence {
+    /// Names the problem.
+    pub instance: uuid::Uuid,
+    /// Names the exchange.
+    pub request_id: HeaderValue,
 }
 
 impl Problem {
@@ -38,8 +49,9 @@ impl Problem {
             disposition: Some(Disposition::Rejected),
             detail: detail.into(),
             retry_after: None,
-            allow: None,
+            headers: Vec::new(),
             members: Vec::new(),
+            wording: None,
             close: false,
         }
     }
@@ -66,6 +78,19 @@ impl Problem {
     #[must_use]
     pub fn close(self) -> Self {
         Self { close: true, ..self }
+    }
+
+    /// With this JSON body and perhaps another status, in the words of the backend.
+    #[must_use]
+    pub fn worded(self, status: Option<StatusCode>, body: String) -> Self {
+        Self { wording: Some(Box::new((status, body))), ..self }
+    }
+
+    /// With a further header of the answer.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
     }
 
     /// With a further member of the problem document.

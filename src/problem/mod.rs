@@ -4,11 +4,13 @@
 mod dialect;
 mod disposition;
 mod document;
+mod redeemsg;
 mod render;
 pub(crate) mod rfc9457;
 mod slug;
+mod stripe;
 
 pub use dialect::Dialect;
 pub use disposition::{DISPOSITIONS, Disposition, ERROR_HEADER, STATUS, STATUS_HEADER};
-pub use document::Problem;
+pub use document::{Occurrence, Problem};
 pub use slug::{SLUGS, Slug};

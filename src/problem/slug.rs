@@ -23,6 +23,8 @@ pub enum Slug {
     ResponseNotRetained,
     /// The store cannot make a claim durable.
     StoreUnavailable,
+    /// Another key of the caller was about the same a short while ago.
+    SuspectedDuplicate,
     /// A limit of the gateway is reached.
     Overloaded,
     /// A limit of this tenant is reached.
@@ -56,7 +58,7 @@ pub enum Slug {
 }
 
 /// Every slug, for the published contract.
-pub const SLUGS: [Slug; 24] = [
+pub const SLUGS: [Slug; 25] = [
     Slug::KeyMissing,
     Slug::KeyInvalid,
     Slug::KeyReused,
@@ -66,6 +68,7 @@ pub const SLUGS: [Slug; 24] = [
     Slug::KeyExpired,
     Slug::ResponseNotRetained,
     Slug::StoreUnavailable,
+    Slug::SuspectedDuplicate,
     Slug::Overloaded,
     Slug::QuotaExceeded,
     Slug::BodyTooLarge,
@@ -104,6 +107,39 @@ impl Slug {
         self.entry().3
     }
 
+    /// Every status that the situations of this problem have, in problem details.
+    pub const fn statuses(self) -> &'static [StatusCode] {
+        use StatusCode as S;
+        match self {
+            Self::RequestInProgress => &[S::CONFLICT, S::GATEWAY_TIMEOUT],
+            Self::OutcomeUnknown => &[S::BAD_GATEWAY, S::GATEWAY_TIMEOUT, S::CONFLICT],
+            Self::UpstreamFailed => &[S::BAD_GATEWAY, S::GATEWAY_TIMEOUT],
+            Self::RequestInvalid => &[
+                S::BAD_REQUEST,
+                S::EXPECTATION_FAILED,
+                S::HTTP_VERSION_NOT_SUPPORTED,
+                S::LOOP_DETECTED,
+            ],
+            Self::KeyMissing
+            | Self::KeyInvalid
+            | Self::BodyInvalid
+            | Self::DuplicateItem
+            | Self::QuantityInvalid => &[S::BAD_REQUEST],
+            Self::KeyReused => &[S::UNPROCESSABLE_ENTITY],
+            Self::UpstreamUnreachable => &[S::BAD_GATEWAY],
+            Self::KeyExpired => &[S::GONE],
+            Self::ResponseNotRetained | Self::SuspectedDuplicate => &[S::CONFLICT],
+            Self::StoreUnavailable | Self::Overloaded => &[S::SERVICE_UNAVAILABLE],
+            Self::QuotaExceeded => &[S::TOO_MANY_REQUESTS],
+            Self::BodyTooLarge | Self::TooManyItems => &[S::PAYLOAD_TOO_LARGE],
+            Self::HeadTooLarge => &[S::REQUEST_HEADER_FIELDS_TOO_LARGE],
+            Self::UriTooLong => &[S::URI_TOO_LONG],
+            Self::RequestTimeout => &[S::REQUEST_TIMEOUT],
+            Self::NoRoute | Self::NotFound => &[S::NOT_FOUND],
+            Self::MethodNotAllowed => &[S::METHOD_NOT_ALLOWED],
+        }
+    }
+
     const fn entry(self) -> (&'static str, &'static str, StatusCode, bool) {
         use StatusCode as S;
         match self {
@@ -128,6 +164,9 @@ impl Slug {
             }
             Self::StoreUnavailable => {
                 ("store-unavailable", "Store unavailable", S::SERVICE_UNAVAILABLE, true)
+            }
+            Self::SuspectedDuplicate => {
+                ("suspected-duplicate", "Suspected duplicate", S::CONFLICT, false)
             }
             Self::Overloaded => ("overloaded", "Overloaded", S::SERVICE_UNAVAILABLE, true),
             Self::QuotaExceeded => ("quota-exceeded", "Quota exceeded", S::TOO_MANY_REQUESTS, true),

@@ -11,7 +11,7 @@ use crate::body::Body;
 use crate::idempotency::outcome::UnknownReason;
 use crate::observe::exchange;
 use crate::observe::repeated::Repeated;
-use crate::problem::{Dialect, Disposition, Problem, STATUS, Slug};
+use crate::problem::{Dialect, Disposition, Occurrence, Problem, STATUS, Slug};
 
 /// Answer to a request: the backend's, or a problem of the gateway's own.
 pub(crate) type AnswerResult = Result<Response<Body>, Problem>;
@@ -33,18 +33,20 @@ fn lasting(slug: Slug) -> Option<&'static Repeated> {
 pub(crate) fn report(problem: &Problem, dialect: Dialect) -> Response<Body> {
     let instance = crate::nonce::uuid();
     exchange::note(|span| span.set_instance(instance));
-    let slug = problem.slug.as_str();
+    let occurrence = Occurrence { instance, request_id: exchange::request_id().header() };
+    let response = problem.respond(dialect, &occurrence);
+    let (sent, slug) = (response.status(), problem.slug.as_str());
+    let status = sent.as_u16();
     if let Some(condition) = lasting(problem.slug) {
         if let Some(times) = condition.occur() {
-            let status = problem.status.as_u16();
             tracing::warn!(status, problem = slug, times, %instance, "requests are refused");
         }
-    } else if problem.status.is_server_error() {
-        tracing::warn!(status = problem.status.as_u16(), problem = slug, %instance, "refused");
+    } else if sent.is_server_error() {
+        tracing::warn!(status, problem = slug, %instance, "refused");
     } else {
-        tracing::info!(status = problem.status.as_u16(), problem = slug, %instance, "refused");
+        tracing::info!(status, problem = slug, %instance, "refused");
     }
-    problem.respond(dialect, instance)
+    response
 }
 
 /// Returns true for the answer to a duplicate that was given without a call to the backend. A

@@ -14,12 +14,15 @@ use super::headers::check::{HeadError, check_request_head};
 use super::headers::path::{ambiguous, hides_another, normalize_path};
 use super::incoming::{Arrived, Path};
 use super::peer::Peer;
+use super::request_id::X_REQUEST_ID;
+use super::routes::is_safe;
 use super::routing::{Found, Route, RouteMode, Routing};
 use super::state::Gateway;
-use super::{batch, passthrough, request, wellknown};
+use super::{batch, cors, passthrough, request, request_id, wellknown};
 use crate::body::{Body, empty};
 use crate::observe::exchange as span;
-use crate::problem::{Dialect, Problem, Slug};
+use crate::observe::repeated::Repeated;
+use crate::problem::{Dialect, Disposition, Problem, Slug};
 
 /// Bytes of the longest request target; RFC 9110 section 4.1 asks for 8000 at least.
 const MAX_TARGET: usize = 16 << 10;
@@ -34,7 +37,10 @@ pub(crate) async fn exchange(
     let routing = gateway.routing();
     let mut matched = MatchedRequest { dialect: Dialect::Problem, route: None };
     let no_body = request.body().is_end_stream();
-    let answered = answer(gateway, client, &routing, request, &mut matched).await;
+    identify(&routing, request.headers());
+    let origin = routing.cors.as_ref().and_then(|cors| cors.allowed(request.headers()));
+    let context = ExchangeContext { gateway, routing: &routing, client };
+    let answered = answer(&context, request, &mut matched).await;
     let MatchedRequest { dialect, route } = matched;
     let metrics = route.map_or(&routing.unmatched, |route| &route.metrics);
     if route.is_some_and(|route| matches!(route.mode, RouteMode::Request(_)))
@@ -42,7 +48,7 @@ pub(crate) async fn exchange(
     {
         metrics.prevented(1);
     }
-    let response = match answered {
+    let mut response = match answered {
         Ok(response) => response,
         Err(problem) => {
             // A request without a body was read to its end, so the connection stays usable.
@@ -51,9 +57,20 @@ pub(crate) async fn exchange(
             report(&Problem { close, ..problem }, dialect)
         }
     };
+    let status = response.status();
+    dialect.mark(status, response.headers_mut());
+    if let Some(cors) = &routing.cors {
+        cors.complete(response.headers_mut(), origin);
+    }
     let outcome = metrics.answered(response.headers(), started.elapsed());
     span::note(|span| span.set_outcome(outcome));
     response
+}
+
+/// Sets the id of the exchange whose request has these headers.
+pub(crate) fn identify(routing: &Routing, headers: &HeaderMap) {
+    let id = request_id::of(headers, &routing.possible_key_headers);
+    span::note(|span| span.set_request_id(id));
 }
 
 /// Facts about a request that its answer depends on, found on the way.
@@ -62,21 +79,37 @@ struct MatchedRequest<'r> {
     route: Option<&'r Arc<Route>>,
 }
 
-async fn answer<'r>(
-    gateway: &Arc<Gateway>,
-    client: &Peer,
+/// The surroundings of an exchange.
+struct ExchangeContext<'r> {
+    gateway: &'r Arc<Gateway>,
     routing: &'r Routing,
+    client: &'r Peer,
+}
+
+/// An answer of the gateway that is no problem, with the id of the exchange.
+fn own(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(X_REQUEST_ID, span::request_id().header());
+    response
+}
+
+async fn answer<'r>(
+    context: &ExchangeContext<'r>,
     request: Request<Incoming>,
     matched: &mut MatchedRequest<'r>,
 ) -> AnswerResult {
+    let ExchangeContext { gateway, routing, client } = *context;
     let (mut head, body) = request.into_parts();
     check_request_head(&head).map_err(|error| refused_head(routing, &head, error))?;
     if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
         return Err(Problem::new(Slug::UriTooLong, "The address is too long.").close());
     }
     let path = path_of(&head)?;
+    if let Some(response) = preflight(routing, &head, &path) {
+        return Ok(own(response));
+    }
     if wellknown::is_own(&path) {
-        return wellknown::answer(gateway, routing, &head, &path).await;
+        let answer = wellknown::answer(gateway, routing, &head, &path).await;
+        return answer.map(own);
     }
     let route = match routing.find(&head.method, &path) {
         Found::Route(route) => route,
@@ -84,13 +117,14 @@ async fn answer<'r>(
         Found::NoRoute => return Err(no_route()),
     };
     matched.route = Some(route);
+    matched.dialect = route.dialect;
     span::note(|span| span.set_route(&route.log_fields));
     if !is_safe(&head.method) && is_doubtful(route, &path) {
         return Err(refused_path("The address could be read in two ways."));
     }
     let hops = if head.method == Method::OPTIONS { max_forwards(&head.headers) } else { None };
     if hops == Some(0) {
-        return Ok(own_options(routing.allowed(&path)));
+        return Ok(own(own_options(routing.allowed(&path))));
     }
     let path = match path {
         Cow::Borrowed(_) => Path(None),
@@ -101,16 +135,46 @@ async fn answer<'r>(
     }
     let arrived = Box::new(Arrived { head, body, client, path, routing });
     match &route.mode {
-        RouteMode::Off => passthrough::through(route, arrived, None).await,
-        RouteMode::Items(mode) => {
-            matched.dialect = mode.dialect;
-            batch::exchange(gateway, route, mode, arrived).await
+        RouteMode::Off => {
+            let bypassed = bypassed(routing, route, &arrived.head.headers);
+            passthrough::through(route, arrived, bypassed).await
         }
-        RouteMode::Request(mode) => {
-            matched.dialect = mode.dialect;
-            request::keyed(gateway, route, mode, arrived).await
-        }
+        RouteMode::Items(mode) => batch::exchange(gateway, route, mode, arrived).await,
+        RouteMode::Request(mode) => request::keyed(gateway, route, mode, arrived).await,
     }
+}
+
+static KEY_WITHOUT_ROUTE: Repeated = Repeated::new("a key arrived on a route without keys");
+
+/// The disposition of a request on a route without keys: a key header of another route protects
+/// nothing there, and its sender should know.
+fn bypassed(routing: &Routing, route: &Route, headers: &HeaderMap) -> Option<Disposition> {
+    if !routing.has_key(headers) {
+        return None;
+    }
+    if let Some(times) = KEY_WITHOUT_ROUTE.occur() {
+        tracing::warn!(
+            route = &*route.name,
+            times,
+            "a key arrived on a route without keys; it was passed on and protects nothing: give \
+             the address a route with keys"
+        );
+    }
+    Some(Disposition::Bypassed)
+}
+
+/// The answer to the preflight of a browser for a keyed route or an own page: no backend has to
+/// know the key header. `None`: anything else, which the routes decide.
+fn preflight(routing: &Routing, head: &http::request::Parts, path: &str) -> Option<Response<Body>> {
+    let cors = routing.cors.as_ref()?;
+    let method = cors::preflighted(&head.method, &head.headers)?;
+    cors.allowed(&head.headers)?;
+    let allow = match routing.find(&method, path) {
+        _ if wellknown::is_own(path) => Some(HeaderValue::from_static("GET, HEAD")),
+        Found::Route(route) if !matches!(route.mode, RouteMode::Off) => routing.allowed(path),
+        Found::Route(_) | Found::NotAllowed(_) | Found::NoRoute => None,
+    };
+    Some(cors.preflight(&head.headers, allow?))
 }
 
 /// True when the backend could see another path than the route's. A keyed route protects its own
@@ -120,11 +184,6 @@ fn is_doubtful(route: &Route, path: &str) -> bool {
         RouteMode::Off => ambiguous(path),
         RouteMode::Items(_) | RouteMode::Request(_) => hides_another(path),
     }
-}
-
-/// True for methods that change nothing, `QUERY` included.
-fn is_safe(method: &Method) -> bool {
-    method.is_safe() || method.as_str() == "QUERY"
 }
 
 /// The number of further hops that a client allows (RFC 9110 section 7.6.2). A value that is no
@@ -182,7 +241,7 @@ fn refused_head(routing: &Routing, head: &http::request::Parts, error: HeadError
         // No route has the path; the answer covers the server as a whole (RFC 9110 section 10.2.1).
         Some(Found::Route(_) | Found::NoRoute) | None => http::HeaderValue::from_static(""),
     };
-    Problem { allow: Some(allow), ..problem }
+    problem.header(ALLOW, allow)
 }
 
 fn refused_path(detail: &'static str) -> Problem {
@@ -198,5 +257,5 @@ fn method_not_allowed(allow: http::HeaderValue) -> Problem {
         Slug::MethodNotAllowed,
         "This address does not take this kind of request; see the Allow header.",
     );
-    Problem { allow: Some(allow), ..problem.disposition(None).close() }
+    problem.header(ALLOW, allow).disposition(None).close()
 }

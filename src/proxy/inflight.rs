@@ -75,6 +75,11 @@ impl InFlight {
         }
     }
 
+    /// The flight for `id`, if there is one in this process.
+    pub(crate) fn flight(&self, id: &RecordId) -> Option<Arc<Flight>> {
+        self.flights.get(id).map(|flight| flight.clone())
+    }
+
     /// Returns true if a duplicate has joined the flight for `id`.
     pub(crate) fn is_joined(&self, id: &RecordId) -> bool {
         // Two references belong to the map and the leader.

@@ -5,7 +5,9 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, request, respon
 
 use super::headers::{self, Forwarding};
 use super::peer::ClientAddress;
+use super::request_id;
 use super::routing::Route;
+use crate::observe::exchange;
 
 /// Builds the request for the backend of `route`: the target byte for byte, as a backend may verify
 /// a signature over it. `keyed`: the answer will be stored.
@@ -19,7 +21,12 @@ pub(crate) fn to_backend<B>(
     let forwarding = Forwarding {
         client,
         version: head.version,
-        request_id: crate::observe::exchange::request_id(),
+        request_id: request_id::for_upstream(
+            &exchange::request_id(),
+            &head.headers,
+            route.has_key_in_request_id,
+            &route.hidden_keys,
+        ),
         hidden: &route.hidden_keys,
         keyed,
     };

@@ -2,7 +2,8 @@
 
 use http::{HeaderValue, Method};
 
-use crate::config;
+use crate::config::{self, Mode};
+use crate::idempotency::names::{is_more_specific, may_meet};
 
 /// A path matcher for each method. A path special to a single method is therefore still found by
 /// the remaining methods under a wider pattern.
@@ -10,6 +11,15 @@ use crate::config;
 pub(crate) struct PathMatcher {
     /// Few entries: a scan is faster than a hash.
     by_method: Vec<(Method, matchit::Router<usize>)>,
+    /// The patterns of keyed routes, whatever their methods; each with a route of the pattern.
+    keyed: matchit::Router<usize>,
+    /// For each route, the patterns of keyed routes that take paths from the route's pattern.
+    narrower: Vec<Vec<usize>>,
+}
+
+/// True for methods that change nothing, `QUERY` included.
+pub(crate) fn is_safe(method: &Method) -> bool {
+    method.is_safe() || method.as_str() == "QUERY"
 }
 
 /// Result of a match.
@@ -40,7 +50,38 @@ impl PathMatcher {
             }
         }
         router.let_wildcards_match_the_root(routes);
+        router.let_keyed_paths_decide_alone(routes)?;
         Ok(router)
+    }
+
+    /// Notes the routes that are wider than a keyed path. An unsafe method of such a path must not
+    /// reach them: on the backend it may do what the keyed method does.
+    fn let_keyed_paths_decide_alone(
+        &mut self,
+        routes: &[config::RouteConfig],
+    ) -> Result<(), String> {
+        let mut patterns: Vec<(&str, usize)> = Vec::new();
+        for (index, route) in routes.iter().enumerate() {
+            let is_new = || patterns.iter().all(|(pattern, _)| *pattern != route.path);
+            if matches!(route.mode, Mode::Off) || !is_new() {
+                continue;
+            }
+            let inserted = self.keyed.insert(route.path.as_str(), index);
+            inserted.map_err(|error| format!("route {}: {error}", route.name))?;
+            if route.path.starts_with("/{*") {
+                let _ = self.keyed.insert("/", index);
+            }
+            patterns.push((&route.path, index));
+        }
+        let narrower = |route: &config::RouteConfig| {
+            let takes = |pattern: &str| {
+                is_more_specific(pattern, &route.path) && may_meet(pattern, &route.path)
+            };
+            let taking = patterns.iter().filter(|(pattern, _)| takes(pattern));
+            taking.map(|(_, index)| *index).collect()
+        };
+        self.narrower = routes.iter().map(narrower).collect();
+        Ok(())
     }
 
     /// Registers `/` under every `/{*rest}`: the pattern reads as "every path", but matchit
@@ -77,14 +118,30 @@ impl PathMatcher {
         matched.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
-    /// The route for `method` and the normalized `path`.
+    /// The route for `method` and the normalized `path`. A path with a keyed route decides alone
+    /// for unsafe methods: they do not fall through to a wider route.
     pub(crate) fn find(&self, method: &Method, path: &str) -> Matched {
-        if let Some(paths) = self.paths(method)
-            && let Ok(matched) = paths.at(path)
-        {
-            return Matched::Route(*matched.value);
+        match self.paths(method).and_then(|paths| self.serving(method, paths, path)) {
+            Some(index) => Matched::Route(index),
+            None => self.allowed(path).map_or(Matched::NoRoute, Matched::NotAllowed),
         }
-        self.allowed(path).map_or(Matched::NoRoute, Matched::NotAllowed)
+    }
+
+    /// The route that serves `method` of the path; `paths` are those of the method.
+    fn serving(
+        &self,
+        method: &Method,
+        paths: &matchit::Router<usize>,
+        path: &str,
+    ) -> Option<usize> {
+        let index = *paths.at(path).ok()?.value;
+        let narrower = self.narrower.get(index).map_or(&[][..], Vec::as_slice);
+        // Few routes are wider than a keyed one, so the second lookup is rare.
+        if narrower.is_empty() || is_safe(method) {
+            return Some(index);
+        }
+        let is_taken = |keyed: usize| narrower.contains(&keyed);
+        (!self.keyed.at(path).is_ok_and(|keyed| is_taken(*keyed.value))).then_some(index)
     }
 
     /// The methods that the normalized `path` is configured for; `None`: not for any.
@@ -92,7 +149,7 @@ impl PathMatcher {
         let mut allowed: Vec<&str> = self
             .by_method
             .iter()
-            .filter(|(_, paths)| paths.at(path).is_ok())
+            .filter(|(method, paths)| self.serving(method, paths, path).is_some())
             .map(|(method, _)| method.as_str())
             .collect();
         if allowed.is_empty() {

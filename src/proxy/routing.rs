@@ -8,10 +8,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::sync::Semaphore;
 
+use super::cors::CrossOrigin;
+use super::headers::OVERRIDE;
 use super::inflight::Quota;
+use super::request_id::X_REQUEST_ID;
 use super::routes::{Matched, PathMatcher};
 use crate::config::{
     ClientAuth, Config, FileDigests, ItemsMode, LimitsConfig, LogConfig, Mode, RequestMode,
@@ -23,6 +27,7 @@ use crate::net::tls_server::{ListenerTls, ListenerTlsFiles};
 use crate::observe::exchange::RouteFields;
 use crate::observe::log::{LogFormat, format_or};
 use crate::observe::metrics::{Metrics, RouteMetrics};
+use crate::problem::Dialect;
 use crate::upstream::Upstream;
 
 /// Headers in which clients and proxies look for a key. Some of them, such as Go's HTTP client,
@@ -37,6 +42,12 @@ pub(crate) struct Routing {
     pub(crate) configured: Arc<[RouteConfig]>,
     /// The headers identifying a caller.
     pub(crate) tenant_headers: CredentialHeaders,
+    /// The rules for cross-origin requests; `None`: browsers keep answers from scripts.
+    pub(crate) cors: Option<CrossOrigin>,
+    /// The headers in which the keys of some route stand.
+    key_headers: Vec<HeaderName>,
+    /// The same, and the headers in which proxies look for keys.
+    pub(crate) possible_key_headers: Vec<HeaderName>,
     /// The proxies whose forwarding headers are believed.
     pub(crate) trusted_proxies: PeerSet,
     /// The load balancers whose connections begin with a PROXY header.
@@ -70,6 +81,8 @@ pub(crate) struct Route {
     /// Unique among the routes; stored in every record.
     pub(crate) name: Arc<str>,
     pub(crate) mode: RouteMode,
+    /// Form of the gateway's own errors.
+    pub(crate) dialect: Dialect,
     pub(crate) upstream: Arc<Upstream>,
     /// Time limit of a request to the upstream.
     pub(crate) timeout: Duration,
@@ -82,6 +95,11 @@ pub(crate) struct Route {
     /// The key headers that the upstream must not see: the route's own and those by which proxies
     /// decide that they may send a request twice.
     pub(crate) hidden_keys: Vec<HeaderName>,
+    /// True if `X-Request-Id` is the key header of some route: what goes upstream in it is left to
+    /// `hidden_keys`.
+    pub(crate) has_key_in_request_id: bool,
+    /// True if a renewed token makes another caller.
+    pub(crate) is_named_by_token: bool,
     /// Permits of the waiting duplicates, `max_waiters` in total.
     pub(crate) waiters: Arc<Semaphore>,
     max_waiters: usize,
@@ -154,6 +172,9 @@ impl Routing {
             };
             upstreams.push((upstream.clone(), resolved));
         }
+        let key_headers = key_headers(&config.routes);
+        let has_key_in_request_id = key_headers.contains(&X_REQUEST_ID);
+        let is_named_by_token = config.tenant.headers.contains(&AUTHORIZATION);
         let resolve = |route: &RouteConfig| {
             let (configured, upstream) = upstreams
                 .get(route.upstream)
@@ -163,6 +184,8 @@ impl Routing {
             let fields = RouteFields { route: route.name.clone(), upstream: name.into() };
             let upstream = (upstream.clone(), configured.timeout);
             let mut resolved = Route::new(route, upstream, limits, (metrics, fields));
+            resolved.is_named_by_token = is_named_by_token;
+            resolved.has_key_in_request_id = has_key_in_request_id;
             if let Some(waiters) = previous.and_then(|previous| previous.same_waiters(route)) {
                 resolved.waiters = waiters;
             }
@@ -187,6 +210,13 @@ impl Routing {
             routes: config.routes.iter().map(resolve).collect::<Result<_, String>>()?,
             configured: config.routes.clone().into(),
             tenant_headers: config.tenant.headers.clone(),
+            cors: config
+                .server
+                .cors
+                .as_ref()
+                .map(|cors| CrossOrigin::new(cors, config, &key_headers)),
+            possible_key_headers: possible_key_headers(&config.routes),
+            key_headers,
             quota,
             trusted_proxies: config.server.trusted_proxies.clone(),
             proxy_protocol: config.server.proxy_protocol.clone(),
@@ -236,6 +266,11 @@ impl Routing {
         }
     }
 
+    /// The routes, each as configured and as resolved.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (&RouteConfig, &Arc<Route>)> {
+        self.configured.iter().zip(&self.routes)
+    }
+
     /// Number of duplicates that wait for a call in flight.
     pub(crate) fn waiting(&self) -> usize {
         let waiting = |route: &Arc<Route>| route.max_waiters - route.waiters.available_permits();
@@ -248,6 +283,11 @@ impl Routing {
             (config.name.clone(), upstream.connections())
         };
         self.upstreams.iter().map(count).collect()
+    }
+
+    /// True if the headers have the key header of some route.
+    pub(crate) fn has_key(&self, headers: &HeaderMap) -> bool {
+        self.key_headers.iter().any(|name| headers.contains_key(name))
     }
 
     /// The methods that the normalized `path` is configured for; `None`: not for any.
@@ -268,6 +308,11 @@ impl Route {
         limits: &LimitsConfig,
         (metrics, log_fields): (Arc<RouteMetrics>, RouteFields),
     ) -> Self {
+        let dialect = match &route.mode {
+            Mode::Request(mode) => mode.dialect,
+            Mode::Items(mode) => mode.dialect,
+            Mode::Off => Dialect::default(),
+        };
         let (mode, hidden_keys) = match &route.mode {
             Mode::Request(mode) => {
                 // The parts of a composite key are the backend's own fields, and go upstream.
@@ -275,6 +320,8 @@ impl Route {
                     true => Vec::new(),
                     false => hidden_keys(mode.key.places.header()),
                 };
+                let insists = mode.suspect.is_some().then_some(OVERRIDE);
+                let hidden = hidden.into_iter().chain(insists).collect();
                 (RouteMode::Request(Arc::new((**mode).clone())), hidden)
             }
             Mode::Items(mode) => {
@@ -288,12 +335,15 @@ impl Route {
         Self {
             name: route.name.clone(),
             mode,
+            dialect,
             upstream,
             timeout,
             max_buffered: route.max_body.unwrap_or(limits.max_body),
             max_streamed: route.max_body,
             body_timeout: limits.body_timeout,
             hidden_keys,
+            is_named_by_token: false,
+            has_key_in_request_id: false,
             waiters: Arc::new(Semaphore::new(max_waiters(&route.mode))),
             max_waiters: max_waiters(&route.mode),
             metrics,
@@ -307,10 +357,31 @@ fn access_format(log: &LogConfig) -> Result<Option<LogFormat>, String> {
     log.access.then(|| format_or(log.format)).transpose()
 }
 
-/// The headers to keep back on a keyed route whose key stands in header `own`, if in any.
-fn hidden_keys(own: Option<&HeaderName>) -> Vec<HeaderName> {
-    let own = own.filter(|own| !KEY_HEADERS.contains(own)).cloned();
-    KEY_HEADERS.into_iter().chain(own).collect()
+/// The headers that are the keys of `routes`.
+fn key_headers(routes: &[RouteConfig]) -> Vec<HeaderName> {
+    let mut names = Vec::new();
+    for route in routes {
+        if let Mode::Request(mode) = &route.mode
+            && let Some(name) = mode.key.places.header()
+            && !names.contains(name)
+        {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
+/// The headers in which a key, or a part of a key, of `routes` may stand.
+fn possible_key_headers(routes: &[RouteConfig]) -> Vec<HeaderName> {
+    let mut names = KEY_HEADERS.to_vec();
+    for route in routes {
+        if let Mode::Request(mode) = &route.mode {
+            names.extend(mode.key.places.headers().cloned());
+        }
+    }
+    names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    names.dedup();
+    names
 }
 
 /// Duplicates that may wait on a route of this mode.
@@ -330,4 +401,10 @@ fn server_tls(config: &ServerTlsConfig) -> Result<ListenerTls, String> {
         requires_client: config.client_auth == ClientAuth::Required,
     };
     ListenerTls::new(files).map_err(|error| format!("[server] tls: {error}"))
+}
+
+/// The headers to keep back on a keyed route whose key stands in header `own`, if in any.
+fn hidden_keys(own: Option<&HeaderName>) -> Vec<HeaderName> {
+    let own = own.filter(|own| !KEY_HEADERS.contains(own)).cloned();
+    KEY_HEADERS.into_iter().chain(own).collect()
 }

@@ -11,6 +11,7 @@ use super::batch_cache::BatchCache;
 use super::batch_locks::BatchLocks;
 use super::budget::Budget;
 use super::inflight::InFlight;
+use super::other_callers::CallerMemory;
 use super::routing::Routing;
 use crate::config::Config;
 use crate::limit::Limit;
@@ -33,6 +34,8 @@ pub(crate) struct Gateway {
     pub(crate) cache: Arc<RecordCache>,
     /// Replies to batches whose items are all done.
     pub(crate) batch_replies: BatchCache,
+    /// The callers of the latest requests, where tokens name them.
+    pub(crate) callers: CallerMemory,
     /// The requests in flight in this process.
     pub(crate) in_flight: Arc<InFlight>,
     /// Locks of the batches in flight in this process.
@@ -136,6 +139,7 @@ impl Gateway {
             reloads: watch::Sender::new(0),
             cache: Arc::new(cache),
             batch_replies: BatchCache::new(machine::part_of_memory(64, BATCH_CACHE)),
+            callers: CallerMemory::new(),
             in_flight: Arc::new(InFlight::default()),
             locks: Arc::default(),
             store,

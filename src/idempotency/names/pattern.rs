@@ -20,9 +20,31 @@ pub(crate) fn without_parameter_names(path: &str) -> String {
     pattern + rest
 }
 
+/// True if the paths of `narrow` that match `wide` too belong to `narrow`; both are path patterns,
+/// with or without names of parameters.
+pub(crate) fn is_more_specific(narrow: &str, wide: &str) -> bool {
+    let (narrow, wide) = (without_parameter_names(narrow), without_parameter_names(wide));
+    ranks(&narrow) < ranks(&wide)
+}
+
+/// True if a path may match both path patterns. Text beside a parameter is not looked at.
+pub(crate) fn may_meet(one: &str, other: &str) -> bool {
+    let (one, other) = (without_parameter_names(one), without_parameter_names(other));
+    let (mut one, mut other) = (one.split('/'), other.split('/'));
+    loop {
+        match (one.next(), other.next()) {
+            (None, None) => return true,
+            (Some("{*}"), _) | (_, Some("{*}")) => return true,
+            (Some(one), Some(other))
+                if one == other || parameter(one).is_some() || parameter(other).is_some() => {}
+            (_, _) => return false,
+        }
+    }
+}
+
 /// The most specific of `patterns` that covers every request of `wanted`: the pattern itself, or a
 /// wider one of the same method. Patterns are a method, a space and a path pattern.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     wanted: &str,
     patterns: impl Iterator<Item = &'a str>,
 ) -> Option<&'a str> {
@@ -83,6 +105,29 @@ mod tests {
             ("/a{{b}}/{c}.json", "/a{{b}}/{}.json"),
         ] {
             assert_eq!(without_parameter_names(path), pattern, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_of_two_patterns_belongs_to_the_more_specific() {
+        for (narrow, wide) in [
+            ("/v1/orders", "/{*rest}"),
+            ("/v1/orders", "/v1/{kind}"),
+            ("/v1/{kind}/{id}", "/v1/{*rest}"),
+            ("/v1/orders/{id}", "/v1/{kind}/x"),
+            ("/", "/{*rest}"),
+        ] {
+            assert!(is_more_specific(narrow, wide), "{narrow} {wide}");
+            assert!(!is_more_specific(wide, narrow), "{narrow} {wide}");
+            assert!(may_meet(narrow, wide) && may_meet(wide, narrow), "{narrow} {wide}");
+        }
+        assert!(!is_more_specific("/v1/{id}", "/v1/{other}"));
+        for (one, other) in [
+            ("/v1/orders", "/v1/vouchers/{id}"),
+            ("/v1/orders", "/v2/{*rest}"),
+            ("/v1/{id}", "/v1/{id}/x"),
+        ] {
+            assert!(!may_meet(one, other) && !may_meet(other, one), "{one} {other}");
         }
     }
 

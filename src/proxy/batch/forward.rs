@@ -139,7 +139,11 @@ async fn run(
         claimed.release().await;
         return responder.respond(Err(reply::store_unavailable()));
     }
-    let BatchInput { batch, buffered, .. } = *input;
+    let BatchInput { batch, buffered, tenant, .. } = *input;
+    let target = buffered.head.uri.path_and_query().map_or("", |target| target.as_str());
+    let parts = [target.as_bytes(), &buffered.body];
+    let without_caller = gateway.callers.digest(&route, &buffered.head.headers, &parts);
+    gateway.callers.claimed(without_caller, tenant, &route);
     let BufferedRequest { mut head, client, body: received, reservation } = buffered;
     if body != received {
         envelope::forget_bytes(&mut head.headers);

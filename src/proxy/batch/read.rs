@@ -9,6 +9,7 @@ use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::{RecordId, TenantId};
 use crate::items::{self, Batch, BatchError, BatchPlan, BatchRequest, ItemDigests};
 use crate::json::Document;
+use crate::observe::exchange;
 use crate::place::{Place, RequestValues};
 use crate::problem::Problem;
 use crate::proxy::batch_cache::BatchReply;
@@ -83,6 +84,7 @@ pub(crate) async fn read(
     let ids = batch.items.iter().map(id).collect();
     let subject = request_read::subject(&values, &mode.record.subject);
     drop(values);
+    batch.items.iter().for_each(|item| exchange::request_id().conceal(&item.id));
     let client = client.address(&routing.trusted_proxies);
     let buffered = BufferedRequest { head, client, body, reservation };
     let input = BatchInput { tenant, batch, digests, ids, subject, parameters, verbatim, buffered };

@@ -9,7 +9,7 @@ use http::{Response, StatusCode, response};
 use super::envelope::{forget_bytes, header_lines};
 use super::ledger::{Records, as_reported};
 use super::read::BatchInput;
-use crate::body::{Body, OwningBody, full};
+use crate::body::{Body, OwningBody};
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
 use crate::idempotency::RecordId;
@@ -17,8 +17,8 @@ use crate::idempotency::outcome::UnknownReason;
 use crate::items::rules::{Fulfillment, Refusal};
 use crate::items::{self, BatchError, BatchOutcome, Ledger};
 use crate::json::Document;
-use crate::problem::{Dialect, Disposition, Problem, STATUS, Slug};
-use crate::proxy::answer::{AnswerResult, report};
+use crate::problem::{Disposition, Problem, STATUS, Slug};
+use crate::proxy::answer::AnswerResult;
 use crate::proxy::batch_cache::BatchReply;
 use crate::proxy::budget::Reservation;
 use crate::proxy::reply;
@@ -197,16 +197,11 @@ pub(crate) fn expires(records: &Records) -> Option<Timestamp> {
 }
 
 /// A refusal in the backend's own words if configured, otherwise the problem.
-pub(crate) fn worded(words: Option<&Refusal>, dialect: Dialect, problem: Problem) -> AnswerResult {
+pub(crate) fn worded(words: Option<&Refusal>, problem: Problem) -> AnswerResult {
     let Some(words) = words else { return Err(problem) };
     let (status, body) = items::refusal(words);
-    let mut response = report(&problem, dialect);
-    if let Some(status) = status.and_then(|status| StatusCode::from_u16(status).ok()) {
-        *response.status_mut() = status;
-    }
-    response.headers_mut().insert(CONTENT_TYPE, JSON);
-    *response.body_mut() = full(body);
-    Ok(response)
+    let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+    Err(problem.worded(status, body))
 }
 
 /// The reply to a batch without unsent items. `generation`: the cache generation from before the
@@ -256,7 +251,7 @@ pub(crate) fn refused(mode: &ItemsMode, error: BatchError) -> AnswerResult {
         | BatchError::IdInvalid { .. }
         | BatchError::Quantity { .. } => None,
     };
-    worded(words, mode.dialect, problem(error))
+    worded(words, problem(error))
 }
 
 /// The id of the item at position `item` belongs to a different item.
@@ -284,12 +279,11 @@ pub(crate) fn reused(
     let problem = Problem::new(Slug::KeyReused, detail).member("item", item + 1);
     let problem =
         if differing.is_empty() { problem } else { problem.member("differing", differing) };
-    worded(mode.rules.render.mismatch.as_ref(), mode.dialect, problem)
+    worded(mode.rules.render.mismatch.as_ref(), problem)
 }
 
 /// Refuses a batch while another batch with a common item or a common `serialize_by` value is in
 /// flight.
 pub(crate) fn in_progress(mode: &ItemsMode) -> AnswerResult {
-    let dialect: Dialect = mode.dialect;
-    worded(mode.rules.render.parallel.as_ref(), dialect, reply::in_progress())
+    worded(mode.rules.render.parallel.as_ref(), reply::in_progress())
 }

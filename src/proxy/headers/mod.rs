@@ -20,13 +20,19 @@ use http::header::{
     ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, DATE, HOST, HeaderMap, HeaderName, HeaderValue,
     VIA,
 };
-use uuid::Uuid;
 
 use super::peer::ClientAddress;
+use super::request_id::X_REQUEST_ID;
 use crate::problem::{ERROR_HEADER, STATUS_HEADER};
 
 /// Header with the end of an answer's retention; set by the gateway alone.
 pub(crate) const EXPIRES_HEADER: &str = "idempotency-expires";
+
+/// Header that names a suspected duplicate; set by the gateway alone.
+pub(crate) const EARLIER_HEADER: &str = "idempotency-earlier";
+
+/// Header by which a client insists on a request that looks like a duplicate.
+pub(crate) const OVERRIDE: HeaderName = HeaderName::from_static("idempotency-override");
 
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -34,7 +40,6 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Sets the proxy of a CGI program (`HTTP_PROXY`) and means nothing in HTTP.
 const PROXY: HeaderName = HeaderName::from_static("proxy");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The gateway's name in `Via` (RFC 9110 section 7.6.3).
 const PSEUDONYM: &str = "oncegate";
@@ -49,14 +54,14 @@ fn via(version: Version) -> HeaderValue {
 }
 
 /// Facts about a request relevant to its upstream headers, besides the client's headers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Forwarding<'a> {
     /// Address of the client.
     pub(crate) client: ClientAddress,
     /// The version of the client's message.
     pub(crate) version: Version,
-    /// The `X-Request-Id` of a request without one.
-    pub(crate) request_id: Uuid,
+    /// The `X-Request-Id` to set; `None`: the client's stays.
+    pub(crate) request_id: Option<HeaderValue>,
     /// Key headers to be removed, unless the route forwards keys.
     pub(crate) hidden: &'a [HeaderName],
     /// True when the answer may be replayed to further clients, so compression must be avoided.
@@ -107,12 +112,8 @@ pub(crate) fn upstream_headers(client: HeaderMap, forwarding: &Forwarding<'_>) -
     if forwarding.keyed {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
-    if !seen.request_id {
-        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-        let text: &str = forwarding.request_id.hyphenated().encode_lower(&mut text);
-        if let Ok(value) = HeaderValue::from_str(text) {
-            headers.insert(X_REQUEST_ID, value);
-        }
+    if let Some(id) = &forwarding.request_id {
+        headers.insert(X_REQUEST_ID, id.clone());
     }
     headers
 }
@@ -142,7 +143,6 @@ fn host_first(headers: HeaderMap) -> HeaderMap {
 struct Seen {
     via: bool,
     forwarded_for: bool,
-    request_id: bool,
     date: bool,
 }
 
@@ -194,7 +194,6 @@ impl Seen {
             "via" => self.via = true,
             "date" => self.date = true,
             "x-forwarded-for" => self.forwarded_for = true,
-            "x-request-id" => self.request_id = true,
             _ => {}
         }
     }
@@ -301,7 +300,7 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 /// True for headers reserved for the gateway.
 fn is_ours(name: &HeaderName) -> bool {
-    matches!(name.as_str(), STATUS_HEADER | ERROR_HEADER | EXPIRES_HEADER)
+    matches!(name.as_str(), STATUS_HEADER | ERROR_HEADER | EXPIRES_HEADER | EARLIER_HEADER)
 }
 
 fn is_for_one_client(name: &HeaderName) -> bool {

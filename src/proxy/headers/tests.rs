@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Request, StatusCode, Version};
-use uuid::Uuid;
 
 use crate::proxy::peer::ClientAddress;
 
@@ -142,7 +141,7 @@ pub(super) fn forwarding() -> Forwarding<'static> {
     Forwarding {
         client: from(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7))),
         version: Version::HTTP_11,
-        request_id: Uuid::from_u128(7),
+        request_id: Some(HeaderValue::from_static(ID)),
         hidden: &[],
         keyed: false,
     }

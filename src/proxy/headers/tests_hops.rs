@@ -22,7 +22,8 @@ const CLAIMS: [(&str, &str); 10] = [
 #[test]
 fn forwarding_headers_of_a_client_are_not_believed() {
     let client = ClientAddress { is_secure: true, ..from("::ffff:192.0.2.7".parse().unwrap()) };
-    let forwarding = Forwarding { client, version: Version::HTTP_10, ..forwarding() };
+    let forwarding =
+        Forwarding { client, version: Version::HTTP_10, request_id: None, ..forwarding() };
     let sent = upstream_headers(map(&CLAIMS), &forwarding);
     assert_eq!(
         lines(&sent),
@@ -44,7 +45,8 @@ fn forwarding_headers_of_a_trusted_proxy_are_kept_and_extended() {
         is_trusted: true,
         is_secure: false,
     };
-    let sent = upstream_headers(map(&CLAIMS), &Forwarding { client, ..forwarding() });
+    let sent =
+        upstream_headers(map(&CLAIMS), &Forwarding { client, request_id: None, ..forwarding() });
     assert_eq!(
         lines(&sent),
         [

@@ -80,6 +80,11 @@ pub(crate) async fn run(call: Call, responder: Responder) {
     let Call { gateway, route, mode, input, permit, share } = call;
     let CallInput { request, fingerprint, subject, until } = input;
     let KeyedRequest { id, key, tenant, buffered, .. } = *request;
+    let head = &buffered.head;
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    let [method, target, name] = [head.method.as_str(), target, key.as_str()].map(str::as_bytes);
+    let parts = [method, target, name, &buffered.body];
+    let without_caller = gateway.callers.digest(&route, &head.headers, &parts);
     let (request, reservation) = buffered.into_request(&route, true);
     failpoint::point(Point::BeforeClaim);
     let life = gateway.store.life();
@@ -102,6 +107,7 @@ pub(crate) async fn run(call: Call, responder: Responder) {
         return responder.refuse(reply::store_unavailable());
     }
     responder.claimed();
+    gateway.callers.claimed(without_caller, tenant, &route);
     let time_limit = route.timeout;
     let sending = SendRules {
         route: &route,

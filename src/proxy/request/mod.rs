@@ -4,17 +4,19 @@ pub(super) mod claim;
 pub(super) mod existing;
 pub(super) mod forward;
 pub(super) mod read;
+pub(crate) mod suspect;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::TRAILER;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use self::forward::{Call, CallInput};
 use self::read::KeyedRequest;
+use self::suspect::SuspectRequest;
 use super::answer::{AnswerResult, first_answer, quota_exceeded, too_many_claims};
 use super::incoming::Arrived;
 use super::passthrough;
@@ -26,7 +28,7 @@ use crate::config::RequestMode;
 use crate::idempotency::key::KeyError;
 use crate::idempotency::{Decision, Fingerprint, decide};
 use crate::observe::exchange;
-use crate::problem::Disposition;
+use crate::problem::{Disposition, Problem};
 use crate::proxy::inflight::{Admission, Flight};
 use crate::store::cache::CachedRecord;
 
@@ -86,16 +88,41 @@ pub(crate) async fn keyed(
                 }
             }
             Admission::Lead(lead) => {
+                let earlier = match earlier_attempt(gateway, mode, &request, subject).await {
+                    Ok(earlier) => earlier,
+                    Err(problem) => {
+                        lead.conclude(Reply::Refused(problem.clone()));
+                        return Err(problem);
+                    }
+                };
                 let (first, answered) = oneshot::channel();
                 let header = mode.duplicates.replayed_header.clone();
                 let responder = Responder::new(lead, first, header);
                 let input = CallInput { request, fingerprint, subject, until };
                 start_request(gateway, routing, (route, mode), input, responder);
-                return first_answer(answered, mode.duplicates.answer_within).await;
+                let answer = first_answer(answered, mode.duplicates.answer_within).await;
+                return suspect::tell(answer, earlier);
             }
         }
     }
     Err(reply::in_progress())
+}
+
+/// The value of `Idempotency-Earlier` for a request that leads its flight.
+async fn earlier_attempt(
+    gateway: &Gateway,
+    mode: &RequestMode,
+    request: &KeyedRequest,
+    subject: Option<[u8; 16]>,
+) -> Result<Option<HeaderValue>, Problem> {
+    let (Some(rules), Some(subject)) = (&mode.suspect, subject) else { return Ok(None) };
+    let request = SuspectRequest {
+        id: request.id,
+        tenant: &request.tenant,
+        subject,
+        headers: &request.buffered.head.headers,
+    };
+    suspect::search(gateway, rules, &request).await
 }
 
 /// Returns true if `Trailer` announces the header. A key in a trailer would arrive after the

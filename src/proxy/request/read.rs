@@ -101,6 +101,10 @@ pub(crate) async fn read(
         Some(key) => Ok(key),
         None => key_in_body(mode, &head, &parameters, &body, most)?,
     };
+    // A key in the body is known only here, and may be the client's id of the request.
+    if let Ok(key) = &key {
+        exchange::request_id().conceal(key.as_str());
+    }
     let address = client.address(&routing.trusted_proxies);
     let buffered = BufferedRequest { head, client: address, body, reservation };
     let key = match key {

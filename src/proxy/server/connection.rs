@@ -18,7 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::tracker::RequestTracker;
 use crate::net::coalesce;
 use crate::net::write_timeout::{WriteTimeout, write_timeout};
-use crate::problem::{Dialect, Problem, Slug};
+use crate::observe::request_id::RequestId;
+use crate::problem::{Dialect, Occurrence, Problem, Slug};
 use crate::proxy::routing::Routing;
 
 /// A stream from a client, with a write time limit.
@@ -236,13 +237,11 @@ fn replacement(bytes: &[u8]) -> Problem {
 
 /// A problem as an HTTP/1.1 message, for connections without an exchange that could send it.
 pub(super) fn message(problem: &Problem) -> Bytes {
-    let (head, body) = problem.render(Dialect::Problem, uuid::Uuid::new_v4());
-    let mut text = format!(
-        "HTTP/1.1 {} {}\r\n",
-        head.status.as_u16(),
-        head.status.canonical_reason().unwrap_or_default()
-    )
-    .into_bytes();
+    let instance = crate::nonce::uuid();
+    let occurrence = Occurrence { instance, request_id: RequestId::new(None).header() };
+    let (head, body) = problem.render(Dialect::Problem, &occurrence);
+    let (status, reason) = (head.status.as_u16(), problem.slug.title());
+    let mut text = format!("HTTP/1.1 {status} {reason}\r\n").into_bytes();
     for (name, value) in &head.headers {
         text.extend_from_slice(name.as_str().as_bytes());
         text.extend_from_slice(b": ");

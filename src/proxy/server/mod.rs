@@ -277,8 +277,9 @@ async fn answer_one(
         // The target without its fragment, cut off by hyper, would be a different request.
         let detail = "The request's target contains `#`, which never belongs to a request.";
         let problem = Problem::new(Slug::RequestInvalid, detail).close();
-        let slug = problem.slug.as_str();
-        gateway.routing().unmatched.refused(slug);
+        let (routing, slug) = (gateway.routing(), problem.slug.as_str());
+        routing.unmatched.refused(slug);
+        exchange::identify(&routing, request.headers());
         note(|span| span.set_outcome(slug));
         return Ok(report(&problem, Dialect::Problem));
     }

@@ -10,11 +10,11 @@ use crate::idempotency::outcome::Verdict;
 use crate::idempotency::retention::Keep;
 use crate::items::rules::QuantityView;
 use crate::place::Place;
-use crate::problem::SLUGS;
+use crate::problem::{Dialect, SLUGS, Slug};
 use crate::proxy::routing::Routing;
 
 /// The contract of the routes, as configured.
-pub(crate) fn contract(routing: &Routing, status_path: &str) -> Value {
+pub(crate) fn contract(routing: &Routing, status_path: &str, answer_path: &str) -> Value {
     let routes: Vec<Value> = routing
         .configured
         .iter()
@@ -39,6 +39,7 @@ pub(crate) fn contract(routing: &Routing, status_path: &str) -> Value {
         "routes": routes,
         "tenant": { "headers": names(&routing.tenant_headers) },
         "status": status_path,
+        "answer": answer_path,
         "problems": problems,
     })
 }
@@ -77,10 +78,35 @@ fn route_contract(route: &RouteConfig, mode: &RequestMode) -> Value {
             "unknown": list(Verdict::Unknown),
             "on_unknown": "hold",
         },
+        "suspect": mode.suspect.as_ref().map(|rules| json!({
+            "within_seconds": rules.within.as_secs_f64(),
+            "then": rules.then,
+        })),
+        "errors": errors(mode.dialect, |slug| mode.suspect.is_some() || !is_suspicion(slug)),
         "retention_seconds": seconds(mode.record.retention.answer),
         "tombstone_seconds": seconds(mode.record.retention.tombstone),
         "max_stored_body": mode.record.max_stored_body,
     })
+}
+
+fn is_suspicion(slug: Slug) -> bool {
+    matches!(slug, Slug::SuspectedDuplicate)
+}
+
+/// The form of a route's own errors, and the statuses of each problem, as they are sent.
+fn errors(dialect: Dialect, occurs: impl Fn(Slug) -> bool) -> Value {
+    let statuses = |slug: Slug| {
+        let sent = slug.statuses().iter().map(|usual| dialect.status(slug, *usual).as_u16());
+        let mut sent: Vec<u16> = sent.collect();
+        sent.sort_unstable();
+        sent.dedup();
+        (slug.as_str().to_owned(), json!(sent))
+    };
+    // A request of a route has one, and the page of a key is no route.
+    let elsewhere = |slug: &Slug| matches!(slug, Slug::NoRoute | Slug::NotFound);
+    let slugs = SLUGS.into_iter().filter(|slug| !elsewhere(slug) && occurs(*slug));
+    let statuses: serde_json::Map<String, Value> = slugs.map(statuses).collect();
+    json!({ "format": dialect.name(), "statuses": statuses })
 }
 
 fn items_contract(route: &RouteConfig, mode: &ItemsMode) -> Value {
@@ -111,9 +137,27 @@ fn items_contract(route: &RouteConfig, mode: &ItemsMode) -> Value {
         },
         "duplicates": { "wait_seconds": mode.duplicates.wait.as_secs_f64() },
         "outcome": { "on_unknown": "hold" },
+        "errors": items_errors(mode),
         "retention_seconds": seconds(mode.record.retention.answer),
         "tombstone_seconds": seconds(mode.record.retention.tombstone),
     })
+}
+
+/// The errors of a batch API; refusals in the backend's words may have statuses of their own.
+fn items_errors(mode: &ItemsMode) -> Value {
+    let mut errors = errors(mode.dialect, |slug| !is_suspicion(slug));
+    let render = &mode.rules.render;
+    for (words, slug) in [
+        (&render.mismatch, Slug::KeyReused),
+        (&render.duplicate, Slug::DuplicateItem),
+        (&render.parallel, Slug::RequestInProgress),
+    ] {
+        let status = words.as_ref().and_then(|words| crate::items::refusal(words).0);
+        if let Some(status) = status {
+            errors["statuses"][slug.as_str()] = json!([status]);
+        }
+    }
+    errors
 }
 
 fn fingerprint(mode: &RequestMode) -> Value {

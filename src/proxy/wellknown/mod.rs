@@ -1,11 +1,13 @@
 //! Pages of the gateway for clients: the contract as configured, required by the draft standard
-//! (draft-ietf-httpapi-idempotency-key-header section 2), and the status of a key. No page ever
-//! calls a backend.
+//! (draft-ietf-httpapi-idempotency-key-header section 2), the status of a key, and its answer. No
+//! page ever calls a backend.
 
 mod contract;
+mod key_answer;
+mod key_record;
 mod key_status;
 
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response, request};
 use serde_json::Value;
 
@@ -20,6 +22,7 @@ use crate::problem::{Problem, Slug};
 /// Path of the contract.
 pub(crate) const PATH: &str = "/.well-known/idempotency";
 const STATUS_PATH: &str = "/.well-known/idempotency/status";
+const ANSWER_PATH: &str = "/.well-known/idempotency/answer";
 
 /// True for the path of the gateway's own pages and what is below it.
 pub(crate) fn is_own(path: &str) -> bool {
@@ -33,15 +36,18 @@ pub(crate) async fn answer(
     head: &request::Parts,
     path: &str,
 ) -> AnswerResult {
-    if path != PATH && path != STATUS_PATH {
+    if path != PATH && path != STATUS_PATH && path != ANSWER_PATH {
         return Err(Problem::new(Slug::NoRoute, "Nothing is served at this address.")
             .disposition(None)
             .close());
     }
     if head.method != Method::GET && head.method != Method::HEAD {
         let problem = Problem::new(Slug::MethodNotAllowed, "This address can only be read.");
-        let allow = Some(HeaderValue::from_static("GET, HEAD"));
-        return Err(Problem { allow, ..problem.disposition(None).close() });
+        let allow = HeaderValue::from_static("GET, HEAD");
+        return Err(problem.header(ALLOW, allow).disposition(None).close());
+    }
+    if path == ANSWER_PATH {
+        return key_answer::answer(gateway, routing, &head.headers, head.uri.query()).await;
     }
     if path == STATUS_PATH {
         return Ok(page(
@@ -49,7 +55,7 @@ pub(crate) async fn answer(
             status(gateway, routing, &head.headers).await?.to_string(),
         ));
     }
-    let contract = contract(routing, STATUS_PATH);
+    let contract = contract(routing, STATUS_PATH, ANSWER_PATH);
     if wants_html(&head.headers) {
         return Ok(page("text/html; charset=utf-8", html(&contract)));
     }

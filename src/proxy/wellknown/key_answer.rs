@@ -1,0 +1,116 @@
+//! The stored answer of a single key, for the client of the key: a replay that never calls a
+//! backend, whatever the state of the key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::CACHE_CONTROL;
+use http::{HeaderMap, HeaderValue};
+use tokio::time::{Instant, timeout_at};
+
+use super::key_record::{KeyRecord, find};
+use crate::config::units::parse_time;
+use crate::idempotency::record::Nonce;
+use crate::idempotency::{Record, RecordId, State};
+use crate::percent;
+use crate::problem::{Problem, Slug};
+use crate::proxy::answer::AnswerResult;
+use crate::proxy::reply::{self, Reply};
+use crate::proxy::request::existing;
+use crate::proxy::routing::{Route, RouteMode, Routing};
+use crate::proxy::state::Gateway;
+
+/// The answer of the key in the request's key header, for the tenant of its credentials. Waits for
+/// a call in flight as long as `query` asks, at most the route's `wait`.
+pub(super) async fn answer(
+    gateway: &Gateway,
+    routing: &Routing,
+    headers: &HeaderMap,
+    query: Option<&str>,
+) -> AnswerResult {
+    let wait = wanted_wait(query)?;
+    let KeyRecord { route, id, record } = find(gateway, routing, headers).await?;
+    let RouteMode::Request(mode) = &route.mode else {
+        let detail = "An item of a batch has no answer of its own; send the batch again, or ask \
+                      for the item's status.";
+        return Err(Problem::new(Slug::NotFound, detail).disposition(None));
+    };
+    let until = Instant::now() + wait.min(mode.duplicates.wait);
+    let reply = stored_reply(gateway, route, (id, record), until).await?;
+    let mut response = reply.replay(&mode.duplicates.replayed_header)?;
+    // The answer to a GET; a cache in between knows nothing of keys.
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// The reply of the record, at the end of its call or at `until`.
+async fn stored_reply(
+    gateway: &Gateway,
+    route: &Arc<Route>,
+    (id, mut record): (RecordId, Record),
+    until: Instant,
+) -> Result<Reply, Problem> {
+    if record.state == State::InFlight && Instant::now() < until {
+        // One permit for each client that waits, as for duplicates.
+        let Ok(_waiting) = route.waiters.try_acquire() else { return Err(reply::in_progress()) };
+        record = ended(gateway, id, record, until).await?;
+    }
+    match existing::lookup(gateway, id, &record.fingerprint).await {
+        Some(Reply::InProgress) => Err(reply::in_progress()),
+        Some(reply) => Ok(reply),
+        None => Err(nothing_kept()),
+    }
+}
+
+/// Waits for the end of a call; returns the record from then.
+async fn ended(
+    gateway: &Gateway,
+    id: RecordId,
+    mut record: Record,
+    until: Instant,
+) -> Result<Record, Problem> {
+    while record.state == State::InFlight {
+        if timeout_at(until, changed(gateway, id, record.owner)).await.is_err() {
+            return Err(reply::in_progress());
+        }
+        let read = gateway.store.get(id).await.map_err(|error| {
+            tracing::error!(record = ?id, %error, "the answer of a key could not be read");
+            reply::store_unavailable()
+        })?;
+        record = read.ok_or_else(nothing_kept)?;
+    }
+    Ok(record)
+}
+
+/// Waits until the call of a record may have ended, in this process or in another.
+async fn changed(gateway: &Gateway, id: RecordId, owner: Nonce) {
+    /// Time between two readings of a record that nobody announces: a call of an earlier process.
+    const POLL: Duration = Duration::from_millis(250);
+    match gateway.in_flight.flight(&id) {
+        Some(flight) => drop(flight.concluded().await),
+        None if gateway.store.is_shared() => {
+            let mut watch = gateway.store.watch(id, owner);
+            // The record was read before the watch: a change in between is found by polling.
+            let _ = tokio::time::timeout(POLL, watch.changed()).await;
+        }
+        None => tokio::time::sleep(POLL).await,
+    }
+}
+
+fn nothing_kept() -> Problem {
+    let detail = "There is no answer for this key: no request with it is kept here.";
+    Problem::new(Slug::NotFound, detail).disposition(None)
+}
+
+/// `?wait=5s`; zero when left out.
+fn wanted_wait(query: Option<&str>) -> Result<Duration, Problem> {
+    let parameters = query.unwrap_or_default().split('&');
+    let mut values = parameters.filter_map(|parameter| parameter.strip_prefix("wait="));
+    let Some(value) = values.next() else { return Ok(Duration::ZERO) };
+    let wrong = || {
+        let detail = "The parameter `wait` is a duration such as 5s.";
+        Problem::new(Slug::RequestInvalid, detail).disposition(None)
+    };
+    let decoded = percent::decode(value).ok_or_else(wrong)?;
+    parse_time(&decoded).ok_or_else(wrong)
+}
