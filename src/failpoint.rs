@@ -25,6 +25,12 @@ pub enum Point {
     AfterAnswer,
     /// The outcome is durable, and the client has no answer yet.
     AfterCompletion,
+    /// The claim of a step of a settlement is durable, and nothing was sent.
+    SettleClaimed,
+    /// The step's answer has arrived and is not stored yet.
+    SettleAnswered,
+    /// The step's result is durable.
+    SettleRecorded,
     /// The embedded store's log switches to its second file.
     AfterRotation,
     /// The embedded store is about to checkpoint a generation.
@@ -98,6 +104,9 @@ pub fn point(here: Point) {
         Point::AfterDispatch => "after-dispatch",
         Point::AfterAnswer => "after-answer",
         Point::AfterCompletion => "after-completion",
+        Point::SettleClaimed => "settle-claimed",
+        Point::SettleAnswered => "settle-answered",
+        Point::SettleRecorded => "settle-recorded",
         Point::AfterRotation => "after-rotation",
         Point::BeforeCheckpoint => "before-checkpoint",
         Point::DuringCheckpoint => "during-checkpoint",

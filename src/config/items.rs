@@ -6,7 +6,10 @@ use super::items_parts::render;
 use super::matcher::{MatchScope, matchers};
 use super::model::{Config, ItemsMode, RecordRules, UpstreamConfig};
 use super::outcome::outcome_of_batches;
+use super::own_requests::PolicyContext;
+use super::policy::UnknownPolicy;
 use super::profiles::Profile;
+use super::settlement::policy;
 use super::table::TableReader;
 use super::{capillary, request};
 use crate::idempotency::fingerprint::RuleId;
@@ -39,8 +42,19 @@ pub(super) fn mode(
     consistency::no_request_keys(route);
     let duplicates =
         route.table("duplicates", |table| request::duplicates(table, base.duplicates, upstream));
-    let outcome = route.table("outcome", |table| outcome_of_batches(table, &base.outcome));
+    let (outcome, chosen) =
+        route.table("outcome", |table| outcome_of_batches(table, &base.outcome));
     let path = request::path(route);
+    let context = PolicyContext { credentials: &config.tenant.headers, items: true, path: &path };
+    let on_unknown = policy(route, chosen, &context);
+    if on_unknown != UnknownPolicy::Hold {
+        let what = format!(
+            "on_unknown = \"{}\" is not supported with mode = \"items\" by this version; use \
+             \"hold\"",
+            on_unknown.as_str()
+        );
+        route.wrong_at(&["outcome"], what);
+    }
     let (record, tombstone_at) = route.table("record", |table| {
         (request::record(table, preset, config, &path), table.place("tombstone"))
     });
@@ -61,6 +75,7 @@ pub(super) fn mode(
         rules,
         duplicates,
         outcome,
+        on_unknown,
         record,
         dialect: base.dialect,
     }

@@ -23,6 +23,36 @@ impl<'d> TableReader<'d> {
         Some(json.collect())
     }
 
+    /// Members whose names are not keys, but values as well, with texts as values.
+    pub(super) fn text_members(
+        &self,
+        key: &'static str,
+        expected: &str,
+    ) -> Option<Vec<(&'d str, Located<String>)>> {
+        let node = self.node(key)?;
+        let TomlValue::Table(members) = &node.value else {
+            self.other_kind(key, node, expected);
+            return None;
+        };
+        let texts = members.iter().filter_map(|member| {
+            let value = match &member.node.value {
+                TomlValue::Text(text) => text.clone(),
+                TomlValue::Integer(number) => number.to_string(),
+                TomlValue::Flag(flag) => flag.to_string(),
+                TomlValue::Float(_)
+                | TomlValue::Date
+                | TomlValue::List(_)
+                | TomlValue::Table(_)
+                | TomlValue::Unreadable => {
+                    self.other_kind(key, &member.node, "a table of texts");
+                    return None;
+                }
+            };
+            Some((member.key.as_str(), Located { key, at: member.node.at, value }))
+        });
+        Some(texts.collect())
+    }
+
     /// The value as JSON text; members stay in the order of the file.
     fn json(&self, key: &'static str, path: &str, node: &TomlNode) -> Option<String> {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();

@@ -26,20 +26,25 @@ mod log;
 mod matcher;
 mod model;
 mod outcome;
+mod own_requests;
 mod path_dialects;
 pub mod paths;
 mod place;
+mod policy;
+mod probe;
 pub mod profiles;
 mod reloadable;
 mod request;
 mod routes;
 mod server;
+mod settlement;
 mod shown;
 mod siblings;
 mod stores;
 mod suspect;
 mod table;
 mod table_lists;
+mod template;
 #[cfg(test)]
 mod tests;
 pub mod units;
@@ -59,5 +64,11 @@ pub use self::model::{
     LimitsConfig, Mode, PostgresConfig, RecordRules, RedisConfig, RequestMode, RouteConfig,
     ServerConfig, StoreConfig, StoreServerConfig, TenantConfig, UpstreamConfig,
 };
+pub use self::policy::{
+    AbsenceRules, AfterReversal, AlreadyDone, AlreadyDoneRules, ListRules, NextPage, ProbeRules,
+    RepeatMark, RequestTemplate, ResendRules, ResponseTemplate, ReverseRules, UnknownPolicy,
+    WindowRules,
+};
 pub use self::suspect::{SuspectAction, SuspectRules};
+pub use self::template::HeaderTemplates;
 pub use self::units::Secret;

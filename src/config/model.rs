@@ -15,6 +15,7 @@ use super::diagnostics::Warning;
 use super::files::ConfigFiles;
 use super::listener::ServerTlsConfig;
 use super::log::LogConfig;
+use super::policy::UnknownPolicy;
 use super::shown;
 use super::suspect::SuspectRules;
 use super::units::Secret;
@@ -332,9 +333,12 @@ pub struct RequestMode {
     pub fingerprint: FingerprintRules,
     /// `[route.duplicates]`
     pub duplicates: DuplicateRules,
-    /// `[route.outcome]`; `on_unknown` is `hold`, the only policy of this version.
+    /// `[route.outcome]`
     #[serde(serialize_with = "shown::outcome")]
     pub outcome: OutcomeRules,
+    /// `on_unknown` in `[route.outcome]`, and the table of the policy.
+    #[serde(flatten)]
+    pub on_unknown: UnknownPolicy,
     /// `[route.record]`
     pub record: RecordRules,
     /// `[route.suspect]`; `None`: other keys for the same subject are not looked for.
@@ -355,6 +359,8 @@ pub struct ItemsMode {
     pub duplicates: DuplicateRules,
     /// `[route.outcome]`: the meaning of the status of an answer without rows.
     pub outcome: OutcomeRules,
+    /// `on_unknown` in `[route.outcome]`, and the table of the policy.
+    pub on_unknown: UnknownPolicy,
     /// `[route.record]`; `max_stored_body` bounds the answer read.
     pub record: RecordRules,
     /// Form of the gateway's own errors where `[route.items.render]` has no refusal.
@@ -389,4 +395,6 @@ pub struct RecordRules {
     /// Retention of this route's records.
     #[serde(flatten, serialize_with = "shown::retention")]
     pub retention: Retention,
+    /// Keeps the body of a request in its record while the outcome is open.
+    pub keep_request: bool,
 }

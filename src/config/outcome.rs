@@ -7,8 +7,15 @@ use crate::idempotency::outcome::{OutcomeRules, Verdict};
 use crate::matcher::{Matcher, StatusPattern};
 
 /// The lists of entries.
-const LISTS: [(&str, Verdict); 3] =
-    [("final", Verdict::Final), ("retry", Verdict::Released), ("unknown", Verdict::Unknown)];
+const LISTS: [(&str, Verdict); 4] = [
+    ("final", Verdict::Final),
+    ("retry", Verdict::Released),
+    ("pending", Verdict::Pending),
+    ("unknown", Verdict::Unknown),
+];
+
+/// The policies for unknown outcomes.
+const POLICIES: [&str; 4] = ["hold", "probe", "resend", "reverse"];
 
 /// The entries read so far.
 #[derive(Default)]
@@ -17,9 +24,12 @@ struct Entries {
     matchers: Vec<(Matcher, Verdict)>,
 }
 
+/// The meaning of a route's answers, and the name of its policy for unknown outcomes.
+pub(super) type OutcomeTable = (OutcomeRules, Option<&'static str>);
+
 /// The rules of a route in request mode. A list left out keeps the preset, except for entries of
 /// written lists.
-pub(super) fn outcome(table: &TableReader<'_>, preset: &OutcomeRules) -> OutcomeRules {
+pub(super) fn outcome(table: &TableReader<'_>, preset: &OutcomeRules) -> OutcomeTable {
     let mut entries = Entries::default();
     for (key, verdict) in LISTS {
         let list = table.mixed_list(key, |table| matcher(table, MatchScope::Answer));
@@ -34,7 +44,7 @@ pub(super) fn outcome(table: &TableReader<'_>, preset: &OutcomeRules) -> Outcome
 }
 
 /// The rules of a route in items mode, which decide about answers without rows by the status alone.
-pub(super) fn outcome_of_batches(table: &TableReader<'_>, preset: &OutcomeRules) -> OutcomeRules {
+pub(super) fn outcome_of_batches(table: &TableReader<'_>, preset: &OutcomeRules) -> OutcomeTable {
     let mut entries = Entries::default();
     for (key, verdict) in LISTS {
         let list = table.mixed_list(key, |table| matcher(table, MatchScope::Answer));
@@ -102,10 +112,10 @@ impl Entries {
 }
 
 /// The rules with the entries of the preset's lists that are not written.
-fn finished(table: &TableReader<'_>, preset: &OutcomeRules, entries: Entries) -> OutcomeRules {
+fn finished(table: &TableReader<'_>, preset: &OutcomeRules, entries: Entries) -> OutcomeTable {
     let Entries { mut statuses, matchers } = entries;
-    let policies = [("hold", Some(())), ("probe", None), ("resend", None)];
-    table.choice("on_unknown", (), &policies);
+    let policies = POLICIES.map(|name| (name, Some(Some(name))));
+    let on_unknown = table.choice("on_unknown", None, &policies);
     for (pattern, verdict) in preset.entries() {
         let replaced = LISTS.iter().any(|(key, of)| of == verdict && table.has(key));
         if !replaced && statuses.iter().all(|(other, _)| other != pattern) {
@@ -118,5 +128,6 @@ fn finished(table: &TableReader<'_>, preset: &OutcomeRules, entries: Entries) ->
     if !finals {
         table.missing(&["final"], "no answer is final, so that none could ever be replayed");
     }
-    OutcomeRules::new(statuses).unwrap_or_default().with_matchers(matchers)
+    let rules = OutcomeRules::new(statuses).unwrap_or_default().with_matchers(matchers);
+    (rules, on_unknown)
 }

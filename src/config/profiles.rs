@@ -7,6 +7,7 @@ use http::HeaderName;
 
 use super::defaults;
 use super::model::{DuplicateRules, RecordRules, RequestMode};
+use super::policy::UnknownPolicy;
 use crate::idempotency::fingerprint::{BodyCompare, FingerprintRules, Select};
 use crate::idempotency::key::{KeyPlaces, KeyRules, Scope, Syntax};
 use crate::idempotency::outcome::{OutcomeRules, Verdict};
@@ -67,7 +68,13 @@ impl Profile {
                 replayed_header: HeaderName::from_static(replayed_header),
             },
             outcome: self.outcome(),
-            record: RecordRules { subject, max_stored_body: defaults::MAX_STORED_BODY, retention },
+            on_unknown: UnknownPolicy::Hold,
+            record: RecordRules {
+                subject,
+                max_stored_body: defaults::MAX_STORED_BODY,
+                retention,
+                keep_request: false,
+            },
             suspect: None,
             dialect,
         }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use super::model::{Config, DuplicateRules, RecordRules, RequestMode, UpstreamConfig};
 use super::outcome::outcome;
+use super::own_requests::PolicyContext;
 use super::place::is_credential;
 use super::profiles::Profile;
+use super::settlement::policy;
 use super::suspect::suspect;
 use super::table::{Located, TableReader};
 use super::units::Time;
@@ -42,13 +44,16 @@ pub(super) fn mode(
     let fingerprint = route.table("fingerprint", |table| fingerprint(table, preset.fingerprint));
     let duplicates =
         route.table("duplicates", |table| duplicates(table, preset.duplicates, upstream));
-    let outcome = route.table("outcome", |table| outcome(table, &preset.outcome));
+    let (outcome, chosen) = route.table("outcome", |table| outcome(table, &preset.outcome));
+    let context = PolicyContext { credentials: &config.tenant.headers, items: false, path: &path };
+    let on_unknown = policy(route, chosen, &context);
     let record = route.table("record", |table| record(table, preset.record, config, &path));
     let mode = RequestMode {
         key,
         fingerprint,
         duplicates,
         outcome,
+        on_unknown,
         suspect: suspect(route, &record),
         record,
         dialect: preset.dialect,
@@ -284,5 +289,6 @@ pub(super) fn record(
         subject,
         max_stored_body: table.size("max_stored_body", preset.max_stored_body, 0..=most),
         retention: table.retention(preset.retention),
+        keep_request: table.flag("keep_request", preset.keep_request),
     }
 }

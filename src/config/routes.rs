@@ -5,6 +5,7 @@ use http::Method;
 use super::diagnostics::nearest;
 use super::model::{Config, Mode, RouteConfig, UpstreamConfig};
 use super::paths::{PathError, Paths};
+use super::policy::UnknownPolicy;
 use super::siblings::warn_of_siblings;
 use super::table::{Located, TableReader};
 use super::values::LARGEST_BODY;
@@ -33,6 +34,7 @@ pub(super) fn routes(root: &TableReader<'_>, config: &Config) -> Vec<RouteConfig
     let mut routes: Vec<RouteConfig> = Vec::new();
     let mut paths = Paths::default();
     let mut places = Vec::new();
+    let mut probes = Vec::new();
     root.each_table("route", |table| {
         let route = route(table, config, &routes);
         if let Some(path) = table.optional::<String>("path")
@@ -41,11 +43,46 @@ pub(super) fn routes(root: &TableReader<'_>, config: &Config) -> Vec<RouteConfig
             table.wrong(&path, path_error(&path.value, &error, &routes));
         }
         items_consistency::check_beside(table, &route, &routes);
+        probes.push(table.place("probe"));
         places.push(table.place("path"));
         routes.push(route);
     });
+    for (route, at) in routes.iter().zip(probes) {
+        if let Some(keyed) = probed_route(route, &paths, &routes) {
+            let what = format!(
+                "[route.probe] asks a path of route \"{keyed}\", whose requests have an effect; a \
+                 probe asks a path without one"
+            );
+            root.wrong_elsewhere(at, what);
+        }
+    }
     warn_of_siblings(root, &routes, &places);
     routes
+}
+
+/// The keyed route to which a request of the route's probe would belong.
+fn probed_route<'r>(
+    route: &RouteConfig,
+    paths: &Paths,
+    routes: &'r [RouteConfig],
+) -> Option<&'r str> {
+    let policy = match &route.mode {
+        Mode::Request(mode) => &mode.on_unknown,
+        Mode::Items(mode) => &mode.on_unknown,
+        Mode::Off => return None,
+    };
+    let UnknownPolicy::Probe(rules) = policy else { return None };
+    let asked = [(&rules.request.method, &rules.request.path)];
+    let control = rules.absent.as_ref().map(|absent| (&Method::GET, &absent.control));
+    asked.into_iter().chain(control).find_map(|(method, template)| {
+        // A value is a segment, or a part of one.
+        let path = template.with_fields("x");
+        let path = path.split('?').next().unwrap_or_default();
+        let found = paths.find(path)?;
+        let (_, index) = found.iter().find(|(other, _)| other == method)?;
+        let other = routes.get(*index)?;
+        (!matches!(other.mode, Mode::Off)).then_some(&*other.name)
+    })
 }
 
 fn path_error(path: &str, error: &PathError, routes: &[RouteConfig]) -> String {
@@ -93,8 +130,6 @@ fn route(table: &TableReader<'_>, config: &Config, others: &[RouteConfig]) -> Ro
             Mode::Off
         }
     };
-    table.unsupported("probe");
-    table.unsupported("already_done");
     RouteConfig {
         name: name.into(),
         methods,
@@ -144,8 +179,20 @@ fn upstream(table: &TableReader<'_>, upstreams: &[UpstreamConfig]) -> Option<usi
 }
 
 fn nothing_keyed(table: &TableReader<'_>) {
-    let keys =
-        ["profile", "key", "fingerprint", "duplicates", "outcome", "record", "suspect", "items"];
+    let keys = [
+        "profile",
+        "key",
+        "fingerprint",
+        "duplicates",
+        "outcome",
+        "record",
+        "suspect",
+        "items",
+        "probe",
+        "resend",
+        "already_done",
+        "reverse",
+    ];
     for key in keys {
         if table.has(key) {
             let what =

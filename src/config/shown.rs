@@ -166,8 +166,8 @@ pub(super) fn outcome_json(rules: &OutcomeRules) -> Value {
     json!({
         "final": entries(Verdict::Final),
         "retry": entries(Verdict::Released),
+        "pending": entries(Verdict::Pending),
         "unknown": entries(Verdict::Unknown),
-        "on_unknown": "hold",
     })
 }
 

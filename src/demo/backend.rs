@@ -2,7 +2,8 @@
 //!
 //! `POST /v1/vouchers/redeem` redeems a voucher once and refuses every later attempt with 402;
 //! `POST /v1/points/award` adds points each time it is called; `GET /v1/transactions` and
-//! `GET /v1/points` list what was done. The key header is ignored, as such backends do.
+//! `GET /v1/points` list what was done, the latter two with `all=1` also what failed afterwards.
+//! `POST /v1/points/revoke` takes points back. The key header is ignored, as such backends do.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
@@ -22,6 +23,8 @@ use crate::shutdown::Shutdown;
 pub(super) const REDEEM: &str = "/v1/vouchers/redeem";
 /// Path of the award.
 pub(super) const AWARD: &str = "/v1/points/award";
+/// Path of the revocation of an award.
+pub(super) const REVOKE: &str = "/v1/points/revoke";
 /// Path of the list of redemptions.
 pub(super) const TRANSACTIONS: &str = "/v1/transactions";
 /// Path of the list of awards.
@@ -93,11 +96,25 @@ impl BackendState {
             }
             (&Method::GET, POINTS) => Ok(self.list(request.uri().query(), |book| &book.awards)),
             (&Method::POST, REDEEM | AWARD) => self.execute(path, request.body()).await,
+            (&Method::POST, REVOKE) => Ok(self.revoke(request.body())),
             _ => Ok(refusal(StatusCode::NOT_FOUND, "not_found", "There is nothing here.")),
         }
     }
 
-    /// Lists the entries, or with `limit=` only the newest.
+    /// Takes the points of a sale back.
+    fn revoke(&self, body: &Bytes) -> Response<Bytes> {
+        let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = book.awards.len();
+        book.awards.retain(|award| award["metadata"] != body["metadata"]);
+        match before - book.awards.len() {
+            0 => refusal(StatusCode::NOT_FOUND, "no_award", "There is no such award."),
+            revoked => respond(StatusCode::OK, &json!({ "status": "revoked", "awards": revoked })),
+        }
+    }
+
+    /// Lists the entries, or with `limit=` only the newest; with `all=1` also the entries that the
+    /// failing part of the backend did not publish.
     fn list(
         &self,
         query: Option<&str>,
@@ -108,7 +125,9 @@ impl BackendState {
             .and_then(|limit| limit.parse().ok())
             .unwrap_or(usize::MAX);
         let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        let entries = entries(&book);
+        let all = query.is_some_and(|query| query.split('&').any(|pair| pair == "all=1"));
+        let entries = entries(&book).iter().filter(|entry| all || entry[HIDDEN].is_null());
+        let entries: Vec<&Value> = entries.collect();
         let newest = &entries[entries.len().saturating_sub(limit)..];
         respond(StatusCode::OK, &json!({ "data": newest }))
     }
@@ -134,12 +153,28 @@ impl BackendState {
                 Ok(answer)
             }
             Some(BackendFault::FailsAfterwards) => {
+                self.hide_last(path);
                 let message = "Something went wrong.";
                 Ok(refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message))
             }
         }
     }
 }
+
+impl BackendState {
+    /// Leaves the newest redemption out of the public list.
+    fn hide_last(&self, path: &str) {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        if path == REDEEM
+            && let Some(last) = book.transactions.last_mut()
+        {
+            last[HIDDEN] = true.into();
+        }
+    }
+}
+
+/// Member of an entry that is in the books and not in the public list.
+const HIDDEN: &str = "unpublished";
 
 impl BackendBooks {
     fn redeem(&mut self, body: &Value) -> Response<Bytes> {

@@ -14,6 +14,9 @@ use crate::shutdown::Shutdown;
 /// Time limit for the end of the demo's servers.
 pub(super) const DRAIN: Duration = Duration::from_secs(5);
 
+/// The operator's token.
+pub(super) const OPERATOR: &str = "the-operator-of-the-demo";
+
 /// A running gateway.
 pub(super) struct DemoGateway {
     /// Address for the tills.
@@ -29,10 +32,11 @@ fn configuration([backend, engine]: [SocketAddr; 2], store: &Path) -> String {
     format!(
         r#"
 server = {{ listen = ["127.0.0.1:0"], drain = "2s" }}
-admin.listen = "127.0.0.1:0"
+admin = {{ listen = "127.0.0.1:0", token = "{OPERATOR}" }}
 store.embedded.path = {store}
 upstream = [
   {{ name = "legacy", url = "http://{backend}" }},
+  {{ name = "points", url = "http://{backend}", timeout = "3s" }},
   {{ name = "rewards", url = "http://{engine}" }},
 ]
 
@@ -42,13 +46,33 @@ methods = ["POST"]
 path = "/v1/vouchers/redeem"
 upstream = "legacy"
 profile = "redeemsg"
+outcome.on_unknown = "probe"
+
+[route.probe]
+path = "/v1/transactions"
+headers = {{ x-api-key = "demo" }}
+min_age = "0s"
+every = "1s"
+rows = "/data"
+match = {{ "/metadata" = "{{/metadata}}" }}
+window = {{ at = "/created_at", before = "2m", after = "2m" }}
+executed = {{ pointer = "/id", present = true }}
+response = {{ body = '{{"status":"succeeded","transaction":{{row:}}}}' }}
 
 [[route]]
 name = "award"
 methods = ["POST"]
 path = "/v1/points/award"
-upstream = "legacy"
+upstream = "points"
 profile = "redeemsg"
+outcome.on_unknown = "reverse"
+
+[route.reverse]
+path = "/v1/points/revoke"
+headers = {{ x-api-key = "demo" }}
+body = '{{"metadata":{{/metadata}}}}'
+done = {{ pointer = "/status", equals = "revoked" }}
+nothing = {{ status = 404, pointer = "/error/code", equals = "no_award" }}
 
 [[route]]
 name = "issue-rewards"

@@ -9,6 +9,7 @@ mod faults;
 mod gateway;
 mod rewards;
 mod scene;
+mod settlement;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -102,7 +103,8 @@ arrives. Tills send a key with each scan and ask once more with the same key whe
 const LEGEND: &str = "
 calls: requests that reached the backend. executed: entries in the backend's own books.
 refused: another sale's voucher, so rightly. disputes: refused although this very sale redeemed it.
-unknown: nobody can know, so the gateway says so and never sends it again; an operator looks.
+unknown: nobody knows in the end. settled: lost answers that were cleared up: the gateway asked the
+backend or undid the call, or an operator looked into the books; then the till asked once more.
 doubles: executed more than once for one sale. prevented: repeats the backend never saw.
 ";
 
@@ -171,7 +173,10 @@ impl Stage {
         narrator.say(&format!("  {title}"))?;
         let mut counts = Counts::default();
         for scene in goods.scenes() {
-            let sales = scene::play(goods, *scene, &self.shop, &self.plan).await;
+            let mut sales = scene::play(goods, *scene, &self.shop, &self.plan).await;
+            if let Some(gateway) = &self.gateway {
+                settlement::settle(goods, &mut sales, gateway, &self.shop).await?;
+            }
             let executions = executions(self.backend.address, books).await?;
             let mut endings = Vec::new();
             let mut doubles = 0;
@@ -182,6 +187,9 @@ impl Stage {
             }
             let mut line =
                 format!("    {:.<46} {}", format!("{} ", scene.title()), table::endings(&endings));
+            if let Some(by) = sales.iter().find_map(|sale| sale.settled) {
+                line.push_str(&format!(", {}", by.words()));
+            }
             if doubles > 0 {
                 line.push_str(&format!(", {doubles} executed twice"));
             }
@@ -260,7 +268,7 @@ async fn executions(backend: SocketAddr, books: &str) -> Result<BTreeMap<String,
     let cannot_read = |error: &dyn std::fmt::Display| {
         format!("cannot read the demo backend's books at {books}: {error}")
     };
-    let request = Request::get(books)
+    let request = Request::get(format!("{books}?all=1"))
         .header(http::header::HOST, backend.to_string())
         .header("x-api-key", HeaderValue::from_static("demo"))
         .body(bytes::Bytes::new())

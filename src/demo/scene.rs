@@ -83,6 +83,44 @@ pub(super) struct Sale {
     pub(super) receipt: String,
     /// Messages on the screen, request by request.
     pub(super) readings: Vec<ScreenMessage>,
+    /// The scan, for a till that asks again once the outcome is settled.
+    pub(super) scan: Scan,
+    /// The decision about a lost answer.
+    pub(super) settled: Option<SettledBy>,
+}
+
+/// The way in which a lost answer was settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SettledBy {
+    /// The gateway asked the backend.
+    Probe,
+    /// The gateway undid the call.
+    Reversal,
+    /// An operator looked into the books.
+    Operator,
+}
+
+impl SettledBy {
+    /// Words of the story.
+    pub(super) const fn words(self) -> &'static str {
+        match self {
+            Self::Probe => "settled by asking the backend",
+            Self::Reversal => "settled by undoing the lost call",
+            Self::Operator => "settled by an operator",
+        }
+    }
+}
+
+impl Sale {
+    fn new(receipt: String, readings: Vec<ScreenMessage>, scan: Scan) -> Self {
+        let settled = readings.contains(&ScreenMessage::Recovered).then_some(SettledBy::Probe);
+        Self { receipt, readings, scan, settled }
+    }
+
+    /// Reports a sale whose till was left without knowledge.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.readings.last() == Some(&ScreenMessage::Unknown)
+    }
 }
 
 /// Plays a scene at three tills concurrently.
@@ -143,12 +181,13 @@ async fn play_at_till(
             shop.scan(&scan).await
         }
     };
-    let mut sales = vec![Sale { receipt: receipt.clone(), readings }];
+    let mut sales = vec![Sale::new(receipt.clone(), readings, scan.clone())];
     if scene == Scene::SpentVoucher {
         let sale = format!("{receipt}-copy");
         let key = uuid::Uuid::new_v4().to_string();
-        let readings = shop.scan(&Scan { key, sale: sale.clone(), what: scan.what }).await;
-        sales.push(Sale { receipt: sale, readings });
+        let scan = Scan { key, sale: sale.clone(), what: scan.what };
+        let readings = shop.scan(&scan).await;
+        sales.push(Sale::new(sale, readings, scan));
     }
     sales
 }

@@ -48,8 +48,10 @@ pub struct Counts {
     pub disputes: u64,
     /// Executions beyond one for a sale.
     pub doubles: u64,
-    /// Sales with an unknown outcome, left to the operator.
+    /// Sales whose outcome nobody has found out.
     pub unknown: u64,
+    /// Lost answers that were settled: by asking the backend, by undoing the call, by an operator.
+    pub settled: u64,
     /// Sales without any of these results.
     pub failed: u64,
     /// Repeats that the gateway answered itself instead of asking the backend again.
@@ -82,7 +84,7 @@ impl Ending {
         let read = |reading| sale.readings.contains(&reading);
         if read(ScreenMessage::AlreadyUsed) {
             if executions > 0 { Self::Dispute } else { Self::Refused }
-        } else if read(ScreenMessage::Confirmed) {
+        } else if read(ScreenMessage::Confirmed) || read(ScreenMessage::Recovered) {
             Self::Confirmed
         } else if read(ScreenMessage::Unknown) {
             Self::Unknown
@@ -97,6 +99,7 @@ impl Counts {
     pub(super) fn add(&mut self, sale: &Sale, executions: u64) -> Ending {
         let ending = Ending::of(sale, executions);
         self.sales += 1;
+        self.settled += u64::from(sale.settled.is_some());
         self.executed += executions;
         self.doubles += executions.saturating_sub(1);
         *match ending {
@@ -109,7 +112,7 @@ impl Counts {
         ending
     }
 
-    const fn columns(&self) -> [(&'static str, u64); 10] {
+    const fn columns(&self) -> [(&'static str, u64); 11] {
         [
             ("sales", self.sales),
             ("requests", self.requests),
@@ -118,6 +121,7 @@ impl Counts {
             ("confirmed", self.confirmed),
             ("refused", self.refused),
             ("unknown", self.unknown),
+            ("settled", self.settled),
             ("disputes", self.disputes),
             ("doubles", self.doubles),
             ("prevented", self.prevented),
@@ -141,6 +145,7 @@ impl Report {
         for (counts, without) in with.into_iter().zip(parts) {
             require(counts.sales == without.sales, "the two tellings had different sales")?;
             require(counts.doubles == 0, "the backend executed a sale twice behind the gateway")?;
+            require(counts.unknown == 0, "an outcome that could be known was not found out")?;
             require(counts.disputes == 0, "a till behind the gateway was refused its own sale")?;
             require(
                 counts.executed == counts.confirmed + counts.unknown,
@@ -159,13 +164,13 @@ impl Report {
     pub fn table(&self) -> String {
         let rows = [
             ("without oncegate", None),
-            ("  vouchers", Some(&self.without.vouchers)),
-            ("  points", Some(&self.without.points)),
+            (" vouchers", Some(&self.without.vouchers)),
+            (" points", Some(&self.without.points)),
             ("with oncegate", None),
-            ("  vouchers", Some(&self.with.vouchers)),
-            ("  points", Some(&self.with.points)),
+            (" vouchers", Some(&self.with.vouchers)),
+            (" points", Some(&self.with.points)),
         ];
-        let mut table = format!("{:<16}", "");
+        let mut table = format!("{:<9}", "");
         for (name, _) in Counts::default().columns() {
             table.push_str(&cell(name, name));
         }
@@ -173,7 +178,7 @@ impl Report {
         table.push('\n');
         table.push_str(&"-".repeat(width));
         for (name, counts) in rows {
-            table.push_str(&format!("\n{name:<16}"));
+            table.push_str(&format!("\n{name:<9}"));
             for (column, value) in counts.iter().flat_map(|counts| counts.columns()) {
                 table.push_str(&cell(column, &value.to_string()));
             }

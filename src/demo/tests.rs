@@ -111,19 +111,19 @@ async fn the_story_ends_with_doubles_and_disputes_only_without_the_gateway() {
         },
         with: RunReport {
             vouchers: Counts {
-                requests: 45,
+                requests: 48,
                 calls: 30,
-                confirmed: 18,
-                unknown: 6,
-                prevented: 15,
+                confirmed: 24,
+                settled: 6,
+                prevented: 18,
                 ..vouchers
             },
             points: Counts {
-                requests: 27,
-                calls: 15,
+                requests: 30,
+                calls: 18,
                 executed: 15,
-                confirmed: 12,
-                unknown: 3,
+                confirmed: 15,
+                settled: 3,
                 prevented: 12,
                 ..points
             },

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::backend::{AWARD, REDEEM, USED};
 use super::faults::{AnswerHold, FaultPlan, metadata_of, sale_of};
 use crate::loopback::{self, ConnectionLost};
-use crate::problem::ERROR_HEADER;
+use crate::problem::{ERROR_HEADER, STATUS_HEADER};
 use crate::shutdown::Shutdown;
 
 /// Requests of a scan: one, and a retry with the same key.
@@ -51,6 +51,8 @@ pub(super) enum Purchase {
 pub(super) enum ScreenMessage {
     /// Success.
     Confirmed,
+    /// Success of a request whose answer was lost, settled since.
+    Recovered,
     /// "The voucher has been used already."
     AlreadyUsed,
     /// "Nobody knows yet whether this was executed."
@@ -104,7 +106,10 @@ impl ShopNetwork {
         while readings.len() < ATTEMPTS {
             let reading = self.ask(scan).await;
             readings.push(reading);
-            if matches!(reading, ScreenMessage::Confirmed | ScreenMessage::AlreadyUsed) {
+            if matches!(
+                reading,
+                ScreenMessage::Confirmed | ScreenMessage::Recovered | ScreenMessage::AlreadyUsed
+            ) {
                 break;
             }
         }
@@ -139,7 +144,8 @@ impl ShopNetwork {
         vec![first, second]
     }
 
-    async fn ask(&self, scan: &Scan) -> ScreenMessage {
+    /// Sends a single request of a scan.
+    pub(super) async fn ask(&self, scan: &Scan) -> ScreenMessage {
         let Some(request) = request(self.address, scan) else { return ScreenMessage::Nothing };
         match tokio::time::timeout(PATIENCE, loopback::send(self.address, request)).await {
             Ok(Ok(answer)) => read(&answer),
@@ -185,7 +191,12 @@ fn read(answer: &Response<Bytes>) -> ScreenMessage {
     let unknown = || {
         answer.headers().get(ERROR_HEADER).is_some_and(|slug| slug.as_bytes() == b"outcome-unknown")
     };
-    if status.is_success() {
+    let recovered = || {
+        answer.headers().get(STATUS_HEADER).is_some_and(|status| status.as_bytes() == b"recovered")
+    };
+    if status.is_success() && recovered() {
+        ScreenMessage::Recovered
+    } else if status.is_success() {
         ScreenMessage::Confirmed
     } else if status == StatusCode::PAYMENT_REQUIRED && code().as_deref() == Some(USED) {
         ScreenMessage::AlreadyUsed

@@ -158,6 +158,7 @@ pub(crate) async fn start(
     let background = TaskTracker::new();
     background.spawn(traffic.run(shutdown.clone()));
     background.spawn(expiry::run(store.clone(), shutdown.clone()));
+    background.spawn(gateway.settler.clone().run(gateway.clone(), shutdown.clone()));
     if let Some(lease) = lease {
         // A death is noticed within a lease and a fifth.
         background.spawn(reaper::run(store.clone(), lease / 5, shutdown.clone()));
@@ -303,6 +304,7 @@ impl Running {
         self.end.fire();
         // Background tasks hold the store, and the store closes with its last holder.
         shutdown::ended(&self.background, BACKGROUND).await;
+        self.gateway.settler.ended(BACKGROUND).await;
         drained
     }
 }

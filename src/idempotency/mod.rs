@@ -24,6 +24,7 @@ pub mod retention;
 mod select;
 pub mod settle;
 pub mod settling;
+mod steps;
 mod structured_field;
 pub(crate) mod suspect;
 pub mod tenant;

@@ -13,6 +13,8 @@ pub enum Verdict {
     Final,
     /// The backend asserts that it did not execute; the claim is released.
     Released,
+    /// The backend accepted the request and has not decided.
+    Pending,
     /// The answer does not show whether the backend acted.
     Unknown,
 }

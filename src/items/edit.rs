@@ -45,6 +45,13 @@ impl<'e> Splice<'e> {
     }
 }
 
+/// Sets members of a JSON text: pointers with JSON texts. A text that is no JSON stays as it is.
+pub(crate) fn with_members(text: &str, members: &[(Pointer, String)]) -> String {
+    let edits: Vec<Edit<'_>> =
+        members.iter().map(|(at, value)| Edit::new(at, value.as_str())).collect();
+    edit(text, &edits)
+}
+
 /// Applies the edits in order. An absent member is appended to its object, with the objects
 /// around the member; an absent array element is skipped.
 pub(super) fn edit(text: &str, edits: &[Edit<'_>]) -> String {

@@ -160,7 +160,9 @@ fn whole(
         ItemOutcome::NOTHING
     } else {
         let doubt = match verdict {
-            Verdict::Unknown => Doubt::Lost(UnknownReason::Status(response.status)),
+            Verdict::Unknown | Verdict::Pending => {
+                Doubt::Lost(UnknownReason::Status(response.status))
+            }
             Verdict::Final | Verdict::Released => Doubt::Unreadable,
         };
         ItemOutcome::Unknown { doubt, row: evidence(response.body) }
@@ -206,7 +208,7 @@ fn refused(
         // JSON that is cut off or ambiguous may hold rows, and rows come under any status.
         Verdict::Released => document.is_some() || !starts_as_json(response.body),
         Verdict::Final => matches(&rules.response.not_issued, false),
-        Verdict::Unknown => matches(&rules.response.not_issued, true),
+        Verdict::Unknown | Verdict::Pending => matches(&rules.response.not_issued, true),
     }
 }
 

@@ -25,6 +25,7 @@ pub use crate::idempotency::ledger::{Doubt, Envelope, Ledger, LedgerError, Outco
 pub use answer::{BatchAnswer, envelope, refusal, render};
 pub use batch::{Batch, BatchError};
 pub use digest::ItemDigests;
+pub(crate) use edit::with_members;
 pub use join::{BackendResponse, BatchOutcome, ItemOutcome, ResponseShape, join};
 pub use request::BatchRequest;
 pub use rules::ItemRules;

@@ -26,6 +26,8 @@ pub enum Disposition {
     Rejected,
     /// The backend has certainly not acted; the claim is released.
     NotExecuted,
+    /// The backend accepted the request and has not decided.
+    Pending,
     /// The outcome of the call is unknown.
     Unknown,
     /// Executed, but the outcome could not be stored.
@@ -35,13 +37,14 @@ pub enum Disposition {
 }
 
 /// Every disposition, for the labels of metrics.
-pub const DISPOSITIONS: [Disposition; 9] = [
+pub const DISPOSITIONS: [Disposition; 10] = [
     Disposition::Executed,
     Disposition::Replayed,
     Disposition::Recovered,
     Disposition::InProgress,
     Disposition::Rejected,
     Disposition::NotExecuted,
+    Disposition::Pending,
     Disposition::Unknown,
     Disposition::Unrecorded,
     Disposition::Bypassed,
@@ -57,6 +60,7 @@ impl Disposition {
             Self::InProgress => "in-progress",
             Self::Rejected => "rejected",
             Self::NotExecuted => "not-executed",
+            Self::Pending => "pending",
             Self::Unknown => "unknown",
             Self::Unrecorded => "unrecorded",
             Self::Bypassed => "bypassed",

@@ -17,6 +17,7 @@ pub(super) fn code_and_type(slug: Slug) -> (&'static str, &'static str) {
         | Slug::OutcomeUnknown
         | Slug::KeyExpired
         | Slug::ResponseNotRetained
+        | Slug::Reversed
         | Slug::StoreUnavailable
         | Slug::SuspectedDuplicate
         | Slug::Overloaded

@@ -21,6 +21,8 @@ pub enum Slug {
     KeyExpired,
     /// The answer was too large to keep.
     ResponseNotRetained,
+    /// The request was undone because its answer was lost.
+    Reversed,
     /// The store cannot make a claim durable.
     StoreUnavailable,
     /// Another key of the caller was about the same a short while ago.
@@ -67,6 +69,7 @@ pub const SLUGS: [Slug; 25] = [
     Slug::OutcomeUnknown,
     Slug::KeyExpired,
     Slug::ResponseNotRetained,
+    Slug::Reversed,
     Slug::StoreUnavailable,
     Slug::SuspectedDuplicate,
     Slug::Overloaded,
@@ -162,6 +165,7 @@ impl Slug {
             Self::ResponseNotRetained => {
                 ("response-not-retained", "Answer not retained", S::CONFLICT, false)
             }
+            Self::Reversed => ("reversed", "Request reversed", S::CONFLICT, false),
             Self::StoreUnavailable => {
                 ("store-unavailable", "Store unavailable", S::SERVICE_UNAVAILABLE, true)
             }

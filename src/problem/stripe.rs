@@ -31,6 +31,7 @@ pub(super) fn error_type(slug: Slug) -> &'static str {
         Slug::UpstreamUnreachable
         | Slug::OutcomeUnknown
         | Slug::ResponseNotRetained
+        | Slug::Reversed
         | Slug::StoreUnavailable
         | Slug::Overloaded
         | Slug::QuotaExceeded

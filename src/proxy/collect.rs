@@ -14,7 +14,7 @@ use super::reply;
 use crate::body::{Body, BodyError, Bounded, OwningBody, Resumed, full};
 use crate::idempotency::outcome::{Judgement, OutcomeRules};
 use crate::idempotency::record::StoredResponse;
-use crate::matcher::{HeaderView, MatchBody, MatchInput, ParsedBody};
+use crate::matcher::{HeaderView, MatchBody, MatchInput, Matcher, ParsedBody, any};
 use crate::problem::{Disposition, STATUS};
 use crate::upstream::ResponseBody;
 
@@ -103,15 +103,22 @@ impl Collected {
     /// The judgement of the answer by the rules of a route. An answer too large to keep is judged
     /// by its head.
     pub(crate) fn judge<'r>(&self, rules: &'r OutcomeRules) -> Judgement<'r> {
+        self.seen(|input| rules.judge(input))
+    }
+
+    /// Reports whether any of the matchers holds. An answer too large to keep is seen by its head.
+    pub(crate) fn matches(&self, matchers: &[Matcher]) -> bool {
+        self.seen(|input| any(matchers, input))
+    }
+
+    fn seen<T>(&self, look: impl FnOnce(&MatchInput<'_, '_>) -> T) -> T {
         let (status, headers) = (self.head.status.as_u16(), HeaderView::Map(&self.head.headers));
         match &self.body {
             Content::Whole(bytes, _) => {
                 let body = ParsedBody::new(bytes);
-                rules.judge(&MatchInput::answer(status, headers, MatchBody::Whole(&body)))
+                look(&MatchInput::answer(status, headers, MatchBody::Whole(&body)))
             }
-            Content::Streaming(_) => {
-                rules.judge(&MatchInput::answer(status, headers, MatchBody::Unseen))
-            }
+            Content::Streaming(_) => look(&MatchInput::answer(status, headers, MatchBody::Unseen)),
         }
     }
 

@@ -18,6 +18,7 @@ mod exchange;
 pub(crate) mod headers;
 mod incoming;
 mod inflight;
+mod kept;
 mod other_callers;
 mod passthrough;
 mod peer;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::headers::EXPIRES_HEADER;
@@ -45,6 +46,15 @@ pub(crate) enum Reply {
     Refused(Problem),
     /// The outcome is unknown: the backend may or may not have acted.
     Unknown,
+    /// The outcome is unknown, and a step that may settle it comes after this time.
+    Unsettled(Duration),
+    /// The backend accepted the request and has not decided: its last answer.
+    Pending {
+        /// The answer.
+        response: Arc<StoredResponse>,
+        /// Time until a step that may settle the outcome.
+        retry_after: Option<Duration>,
+    },
     /// The request is in flight in another process, or was in an earlier run of this process.
     InProgress,
     /// The request's task ended without a reply.
@@ -64,6 +74,8 @@ impl Reply {
             | Self::Unrecorded(_)
             | Self::Refused(_)
             | Self::Unknown
+            | Self::Unsettled(_)
+            | Self::Pending { .. }
             | Self::InProgress
             | Self::Abandoned => None,
         }
@@ -97,6 +109,8 @@ impl Reply {
             Self::NotRetained { status, completed } => Err(not_retained(status, completed)),
             Self::Refused(problem) => Err(problem),
             Self::Unknown | Self::Abandoned => Err(still_unknown()),
+            Self::Unsettled(delay) => Err(still_unsettled(delay)),
+            Self::Pending { response, retry_after } => Ok(pending(&response, retry_after)),
             Self::InProgress => Err(in_progress()),
         }
     }
@@ -178,9 +192,45 @@ pub(crate) fn still_unknown() -> Problem {
     .disposition(Disposition::Unknown)
 }
 
+/// A retry of a request whose outcome is unknown, and may be settled by a later retry.
+pub(crate) fn still_unsettled(delay: Duration) -> Problem {
+    Problem::new(
+        Slug::OutcomeUnknown,
+        "It is not known yet whether this request was carried out. Do not repeat it under a new \
+         key; ask again with the same key after a moment.",
+    )
+    .status(StatusCode::CONFLICT)
+    .disposition(Disposition::Unknown)
+    .retry_after(delay)
+}
+
+/// The last answer of an accepted and undecided request.
+fn pending(stored: &StoredResponse, retry_after: Option<Duration>) -> Response<Body> {
+    let mut headers = marked_headers(stored, Disposition::Pending);
+    insert_retry_after(&mut headers, retry_after);
+    with_headers(stored, headers)
+}
+
+/// Adds `Retry-After` in whole seconds, when there is a time.
+pub(crate) fn insert_retry_after(headers: &mut HeaderMap, retry_after: Option<Duration>) {
+    if let Some(delay) = retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(delay.as_secs().max(1)));
+    }
+}
+
 /// Adds the headers of an answer with unknown items.
 pub(crate) fn insert_unknown(headers: &mut HeaderMap) {
     headers.insert(ERROR_HEADER, HeaderValue::from_static(Slug::OutcomeUnknown.as_str()));
+}
+
+/// The first answer of a request with an unknown outcome; `retry_after`: the time until a retry may
+/// settle the outcome.
+pub(crate) fn first_unknown(reason: UnknownReason, retry_after: Option<Duration>) -> Problem {
+    let problem = outcome_unknown(reason);
+    match retry_after {
+        Some(delay) => problem.retry_after(delay),
+        None => problem,
+    }
 }
 
 /// The first answer of a request with an unknown outcome. The status is 504 after a timeout.

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use super::cors::CrossOrigin;
 use super::headers::OVERRIDE;
 use super::inflight::Quota;
+use super::kept::{KeptPlace, settling};
 use super::request_id::X_REQUEST_ID;
 use super::routes::{Matched, PathMatcher};
 use crate::config::{
@@ -28,6 +29,7 @@ use crate::observe::exchange::RouteFields;
 use crate::observe::log::{LogFormat, format_or};
 use crate::observe::metrics::{Metrics, RouteMetrics};
 use crate::problem::Dialect;
+use crate::settle::SettleRoute;
 use crate::upstream::Upstream;
 
 /// Headers in which clients and proxies look for a key. Some of them, such as Go's HTTP client,
@@ -100,6 +102,10 @@ pub(crate) struct Route {
     pub(crate) has_key_in_request_id: bool,
     /// True if a renewed token makes another caller.
     pub(crate) is_named_by_token: bool,
+    /// The settlement of unknown outcomes; `None`: by operators only.
+    pub(crate) settle: Option<Arc<SettleRoute>>,
+    /// Places of a request whose values are kept with its claim, and their names.
+    pub(crate) kept: Arc<[KeptPlace]>,
     /// Permits of the waiting duplicates, `max_waiters` in total.
     pub(crate) waiters: Arc<Semaphore>,
     max_waiters: usize,
@@ -290,6 +296,11 @@ impl Routing {
         self.key_headers.iter().any(|name| headers.contains_key(name))
     }
 
+    /// The routes with a policy for unknown outcomes.
+    pub(crate) fn settle_routes(&self) -> Vec<Arc<SettleRoute>> {
+        self.routes.iter().filter_map(|route| route.settle.clone()).collect()
+    }
+
     /// The methods that the normalized `path` is configured for; `None`: not for any.
     pub(crate) fn allowed(&self, path: &str) -> Option<HeaderValue> {
         self.matcher.allowed(path)
@@ -308,6 +319,7 @@ impl Route {
         limits: &LimitsConfig,
         (metrics, log_fields): (Arc<RouteMetrics>, RouteFields),
     ) -> Self {
+        let (settle, kept) = settling(route, &upstream, timeout);
         let dialect = match &route.mode {
             Mode::Request(mode) => mode.dialect,
             Mode::Items(mode) => mode.dialect,
@@ -344,6 +356,8 @@ impl Route {
             hidden_keys,
             is_named_by_token: false,
             has_key_in_request_id: false,
+            settle,
+            kept,
             waiters: Arc::new(Semaphore::new(max_waiters(&route.mode))),
             max_waiters: max_waiters(&route.mode),
             metrics,

@@ -19,6 +19,7 @@ use crate::machine;
 use crate::observe::log::LogFormat;
 use crate::observe::metrics::{Figures, Metrics};
 use crate::settle::retry::RetryQueue;
+use crate::settle::{SettleRoute, SettleRoutes, Settler};
 use crate::shutdown;
 use crate::store::Store;
 use crate::store::cache::RecordCache;
@@ -44,6 +45,8 @@ pub(crate) struct Gateway {
     pub(crate) tasks: TaskTracker,
     /// Changes not confirmed by the store, retried in the background.
     pub(crate) retries: RetryQueue,
+    /// The settlement of unknown outcomes.
+    pub(crate) settler: Arc<Settler>,
     pub(crate) budget: Arc<Budget>,
     /// Permits of the requests in flight.
     pub(crate) claims: Limit,
@@ -131,13 +134,17 @@ impl Gateway {
             true => RecordCache::with_time_to_live(record_cache(), RECORD_TIME_TO_LIVE),
             false => RecordCache::new(record_cache()),
         };
+        let cache = Arc::new(cache);
+        let settler = Settler::new(store.clone(), cache.clone(), metrics.clone());
+        let routing = Routing::new(config, &metrics)?;
         Ok(Arc::new(Self {
-            routing: ArcSwap::from_pointee(Routing::new(config, &metrics)?),
+            routing: ArcSwap::from_pointee(routing),
+            settler: Arc::new(settler),
             budget: Budget::new(limits.buffered),
             claims: Limit::new(limits.in_flight),
             connections: Arc::new(Limit::new(limits.connections)),
             reloads: watch::Sender::new(0),
-            cache: Arc::new(cache),
+            cache,
             batch_replies: BatchCache::new(machine::part_of_memory(64, BATCH_CACHE)),
             callers: CallerMemory::new(),
             in_flight: Arc::new(InFlight::default()),
@@ -147,6 +154,12 @@ impl Gateway {
             retries: RetryQueue::new(limits.in_flight),
             metrics,
         }))
+    }
+}
+
+impl SettleRoutes for Gateway {
+    fn settle_routes(&self) -> Vec<Arc<SettleRoute>> {
+        self.routing().settle_routes()
     }
 }
 

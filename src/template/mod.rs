@@ -96,6 +96,15 @@ impl Template {
         &self.written
     }
 
+    /// The text with the same value for each field.
+    pub fn with_fields(&self, value: &str) -> String {
+        let parts = self.parts.iter().map(|part| match part {
+            TemplatePart::Text(text) => text.as_str(),
+            TemplatePart::Field(..) => value,
+        });
+        parts.collect()
+    }
+
     /// The fields, in the order of the text.
     pub fn fields(&self) -> impl Iterator<Item = &Field> {
         self.parts.iter().filter_map(|part| match part {

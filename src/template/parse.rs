@@ -6,9 +6,7 @@ use super::encode::Encoding;
 use super::field::{Field, TimeBase, TimeFormat};
 use super::{Template, TemplatePart, TemplateSyntax};
 use crate::json::{Document, Pointer};
-
-/// Kinds of places in a request that a field may name, beside JSON pointers.
-const PLACES: [&str; 5] = ["header", "path", "query", "form", "xml"];
+use crate::place::{Place, PlaceError};
 
 /// Units of an offset, with their milliseconds.
 const UNITS: [(&str, i64); 5] =
@@ -170,10 +168,11 @@ fn field(name: &str, scope: &FieldScope) -> Result<Field, TemplateError> {
         Some(("row", at)) => in_scope(scope.row, Field::Row(pointer(name, at)?)),
         Some(("answer", at)) => in_scope(scope.answer, Field::Answer(pointer(name, at)?)),
         Some(("body", at)) => in_scope(scope.body, Field::Body(pointer(name, at)?)),
-        Some((kind, at)) if PLACES.contains(&kind) && !at.is_empty() => {
-            in_scope(scope.record, Field::Place(name.to_owned()))
-        }
-        Some(_) | None => Err(TemplateError::Unknown(name.to_owned())),
+        Some(_) | None => match Place::parse(name) {
+            Ok(_) => in_scope(scope.record, Field::Place(name.to_owned())),
+            Err(PlaceError::Kind) => Err(TemplateError::Unknown(name.to_owned())),
+            Err(error) => Err(TemplateError::Field(name.to_owned(), error.to_string())),
+        },
     }
 }
 

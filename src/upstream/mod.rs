@@ -13,6 +13,7 @@
 mod connect;
 mod framing;
 mod pool;
+mod reference;
 mod socket;
 #[cfg(test)]
 mod tests;

@@ -129,7 +129,7 @@ fn a_key_in_the_wrong_table_comes_with_the_right_one() {
             "10:1: unknown key `urls` in `route`; it belongs to [store.redis] or [[upstream]]",
             "11:1: unknown key `pool` in `route`; it belongs to [store.postgres]",
             "12:1: unknown key `upstreams` in `route`; did you mean `upstream`?",
-            "13:1: unknown key `zz` in `route`; known here: `name`, `methods`, `path`, `upstream`, `profile`, `mode`, `max_body`, `key`, `fingerprint`, `duplicates`, `outcome`, `record`, `suspect`, `items`, `probe` or `already_done`",
+            "13:1: unknown key `zz` in `route`; known here: `name`, `methods`, `path`, `upstream`, `profile`, `mode`, `max_body`, `key`, `fingerprint`, `duplicates`, `outcome`, `record`, `suspect`, `items`, `probe`, `already_done`, `resend` or `reverse`",
         ],
     );
 }
@@ -157,12 +157,9 @@ fn text_that_is_not_toml_is_told_once() {
 #[test]
 fn what_this_version_does_not_support_is_said_at_its_line() {
     check(
-        "mode = \"observe\"\n[route.outcome]\non_unknown = \"probe\"\n[route.probe]\n[route.already_done]\n",
+        "mode = \"observe\"\n",
         &[
             "9:8: `mode = \"observe\"` is not supported by this version; use \"request\", \"items\" or \"off\"",
-            "11:14: `on_unknown = \"probe\"` is not supported by this version; use \"hold\"",
-            "12:1: `route.probe` is not supported by this version; remove it",
-            "13:1: `route.already_done` is not supported by this version; remove it",
         ],
     );
     check(
@@ -418,7 +415,7 @@ fn outcomes_are_checked() {
             "11:15: `retry` names 2xx, but a client that saw a success must never run again",
             "11:22: `route.outcome.retry`: 700 is not the status of an answer (200 to 599)",
             "12:12: `route.outcome.unknown` is a boolean, but must be a status such as 408 or \"4xx\"",
-            "13:14: `on_unknown` cannot be \"wait\"; use \"hold\"",
+            "13:14: `on_unknown` cannot be \"wait\"; use \"hold\", \"probe\", \"resend\" or \"reverse\"",
         ],
     );
     check(

@@ -10,7 +10,7 @@ use crate::idempotency::ledger::{Ledger, LedgerError};
 use crate::idempotency::retention::{ExpiryTime, Retention};
 use crate::idempotency::{Record, State};
 use crate::nonce;
-use crate::proxy::request::claim::first_version;
+use crate::proxy::request::draft::first_version;
 
 /// Fields shared by the records of an attempt.
 pub(super) struct ItemDraft<'a> {

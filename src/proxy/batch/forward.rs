@@ -32,7 +32,8 @@ use crate::proxy::budget::Reservation;
 use crate::proxy::buffered::BufferedRequest;
 use crate::proxy::collect::Collected;
 use crate::proxy::inflight::Share;
-use crate::proxy::request::forward::{self, SendOutcome, SendRules};
+use crate::proxy::request::forward;
+use crate::proxy::request::send::{self, SendOutcome, SendRules};
 use crate::proxy::routing::{Route, Routing};
 use crate::proxy::state::Gateway;
 use crate::proxy::{reply, rewrite};
@@ -157,7 +158,7 @@ async fn run(
         life,
     };
     let time_limit = route.timeout;
-    let mut backend = pin!(forward::send(&gateway, &sending, request, reservation));
+    let mut backend = pin!(send::send(&gateway, &sending, request, reservation));
     let end = match timeout(time_limit, backend.as_mut()).await {
         Ok(end) => end,
         Err(_) => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::idempotency::{Record, RecordId, State};
 use crate::items;
-use crate::proxy::request::claim::first_version;
+use crate::proxy::request::draft::first_version;
 use crate::proxy::state::Gateway;
 use crate::store::Change;
 

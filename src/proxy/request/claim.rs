@@ -1,17 +1,17 @@
 //! A claim, from its durable record to its durable outcome.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
 use super::existing::{reply_for, settled_by_other, unavailable, without_a_claim};
 use crate::clock::Timestamp;
-use crate::idempotency::key::Key;
+use crate::idempotency::history::{HistoryEvent, Note};
 use crate::idempotency::outcome::UnknownReason;
+use crate::idempotency::record::StoredResponse;
 use crate::idempotency::retention::Retention;
-use crate::idempotency::{
-    Answer, Decision, Fingerprint, Record, RecordId, State, TenantId, decide,
-};
+use crate::idempotency::{Answer, Decision, Record, RecordId, State, decide};
 use crate::nonce;
 use crate::proxy::reply::{self, Reply};
 use crate::proxy::routing::Route;
@@ -20,32 +20,36 @@ use crate::settle::retry::RetryKind;
 use crate::settle::transition::{
     Advance, ClaimTransition, MAX_TRIES, Rebase, Transition as _, advance,
 };
+use crate::settle::{SettleRoute, contradiction};
 use crate::store::{Change, Swap};
-
-/// Contents of a new record.
-pub(crate) struct ClaimDraft<'a> {
-    pub(crate) route: &'a Route,
-    pub(crate) tenant: TenantId,
-    pub(crate) key: Key,
-    pub(crate) subject: Option<[u8; 16]>,
-    pub(crate) fingerprint: Fingerprint,
-    /// Retention of the record.
-    pub(crate) retention: Retention,
-}
 
 /// A durable claim. A drop without a recorded outcome (a panic, a runtime shutdown) queues the
 /// outcome "unknown".
 pub(crate) struct Claimed {
-    gateway: Arc<Gateway>,
-    id: RecordId,
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) id: RecordId,
     /// The record as last written by the attempt.
-    record: Arc<Record>,
-    retention: Retention,
-    settled: bool,
+    pub(super) record: Arc<Record>,
+    pub(super) retention: Retention,
+    pub(super) settled: bool,
 }
 
 /// The record that won the swap, and the cache generation from before the swap.
 pub(crate) struct Existing(Option<Box<Record>>, u64);
+
+/// The refusal of a claim.
+pub(crate) enum ClaimRefusal {
+    /// The reply of the existing record.
+    Reply(Reply),
+    /// The outcome of the existing record is unknown, and the request is the same.
+    Unknown(Box<Record>),
+}
+
+impl From<Reply> for ClaimRefusal {
+    fn from(reply: Reply) -> Self {
+        Self::Reply(reply)
+    }
+}
 
 /// Result of recording a final answer.
 pub(crate) enum Settled {
@@ -63,29 +67,10 @@ impl Claimed {
     pub(crate) async fn claim(
         gateway: &Arc<Gateway>,
         id: RecordId,
-        draft: ClaimDraft<'_>,
+        mut record: Arc<Record>,
+        (route, retention): (&Route, Retention),
         until: Instant,
-    ) -> Result<Self, Reply> {
-        let (route, retention) = (draft.route, draft.retention);
-        let now = gateway.store.now();
-        let attempt = nonce::bytes();
-        let mut record = Arc::new(Record {
-            version: first_version(),
-            tenant: draft.tenant,
-            route: draft.route.name.clone(),
-            key: draft.key.into_string().into(),
-            subject: draft.subject,
-            fingerprint: draft.fingerprint,
-            first_seen: now,
-            updated: now,
-            attempts: 1,
-            attempt,
-            owner: gateway.store.owner(),
-            state: State::InFlight,
-            settlement_unreported: false,
-            history: Vec::new(),
-            settling: None,
-        });
+    ) -> Result<Self, ClaimRefusal> {
         let mut expect = None;
         let mut archived = None;
         for _ in 0..MAX_TRIES {
@@ -102,7 +87,7 @@ impl Claimed {
                 Ok(Swap::Lost { winner, .. }) => winner,
                 Err(error) => {
                     withdraw(gateway, id, &record, retention);
-                    return Err(without_a_claim(gateway, id, &record, &error).await);
+                    return Err(without_a_claim(gateway, id, &record, &error).await.into());
                 }
             };
             let winner = match winner {
@@ -122,11 +107,17 @@ impl Claimed {
                 Decision::Forward { replacing } => {
                     expect = replacing;
                     archived = winner.as_deref().and_then(|before| archive(id, before, &record));
-                    Arc::make_mut(&mut record).renew(winner.as_deref(), nonce::number());
+                    let claim = Arc::make_mut(&mut record);
+                    // The request may have waited for another call of its key.
+                    claim.dispatched_at(gateway.store.now());
+                    claim.renew(winner.as_deref(), nonce::number());
+                }
+                Decision::Unknown if winner.is_some() => {
+                    return Err(winner.map_or(Reply::Abandoned.into(), ClaimRefusal::Unknown));
                 }
                 other => {
                     let existing = winner.as_deref().map(|record| (record, dropped));
-                    return Err(reply_for(gateway, id, existing, other).await);
+                    return Err(reply_for(gateway, id, existing, other).await.into());
                 }
             }
         }
@@ -134,15 +125,16 @@ impl Claimed {
             record = ?id,
             "the record kept changing during the claim; the request was not sent"
         );
-        Err(Reply::Refused(reply::store_unavailable()))
+        Err(Reply::Refused(reply::store_unavailable()).into())
     }
 
     pub(crate) fn id(&self) -> RecordId {
         self.id
     }
 
-    /// Records a final answer for later duplicates.
-    pub(crate) async fn complete(&mut self, answer: Answer) -> Settled {
+    /// Records a final answer for later duplicates. `note`: the reason by which an unknown outcome
+    /// is settled.
+    pub(crate) async fn complete(&mut self, answer: Answer, note: Option<Note>) -> Settled {
         let (now, retention) = (self.gateway.store.now(), self.retention);
         let cache = self.gateway.cache.clone();
         let (mut generation, mut expires) = (cache.generation(), None);
@@ -150,7 +142,10 @@ impl Claimed {
             .advance(Some(Rebase::Answer), |record| {
                 // Read before each swap: a purge in between must keep the answer out of the cache.
                 generation = cache.generation();
-                let next = record.completed(answer.clone(), retention, now);
+                let mut next = record.completed(answer.clone(), retention, now);
+                if let Some(note) = &note {
+                    next.step(HistoryEvent::Executed, note.clone(), now);
+                }
                 expires = next.expires();
                 Some(Arc::new(next))
             })
@@ -176,10 +171,37 @@ impl Claimed {
         settled_by_other(&self.gateway, self.id, existing, &self.record).await
     }
 
-    /// Records an unknown outcome. An already unknown record is left unchanged.
-    pub(crate) async fn lose(&mut self, reason: UnknownReason) {
+    /// Records an unknown outcome, with the answer that arrived. An already unknown record is left
+    /// unchanged.
+    pub(crate) async fn lose(
+        &mut self,
+        reason: UnknownReason,
+        answer: Option<Arc<StoredResponse>>,
+    ) {
         let now = self.gateway.store.now();
-        self.advance(None, |record| Some(Arc::new(record.lost(reason, now)))).await;
+        let step = |record: &Record| Some(Arc::new(record.lost_with(reason, answer.clone(), now)));
+        self.advance(None, step).await;
+    }
+
+    /// The record as last written by the attempt.
+    pub(crate) fn record(&self) -> &Arc<Record> {
+        &self.record
+    }
+
+    /// Time until a retry may settle the outcome; `None`: no retry does.
+    pub(crate) fn retry_after(&self, route: &Route) -> Option<Duration> {
+        self.gateway.settler.retry_after(&self.record, route.settle.as_deref()?)
+    }
+
+    /// Plans the settlement of the unknown outcome.
+    pub(crate) fn plan(&self, route: &SettleRoute) {
+        self.gateway.settler.plan(self.id, &self.record, route);
+    }
+
+    /// Keeps the call's own result, which came after somebody else had decided.
+    pub(crate) fn contradict(&self, what: String, executed: bool) {
+        let settler = self.gateway.settler.clone();
+        self.gateway.tasks.spawn(contradiction::keep(settler, self.id, what, executed));
     }
 
     /// Frees the key: the backend has certainly not acted. Earlier decisions of operators about the
@@ -316,10 +338,4 @@ fn withdraw(gateway: &Gateway, id: RecordId, claim: &Record, retention: Retentio
     let change = Change { id, expect: Some(claim.version), put };
     let withdrawal = (claim.attempt, RetryKind::Withdrawal);
     gateway.retries.finish(&gateway.store, vec![change], withdrawal);
-}
-
-/// The version of a new claim: random, so as not to repeat the fencing token of a released claim.
-/// The upper bits are left free for increments.
-pub(crate) fn first_version() -> u64 {
-    nonce::number() >> 8
 }

@@ -104,11 +104,23 @@ pub(crate) async fn reply_for(
         }
         Decision::NotRetained { status, completed } => Reply::NotRetained { status, completed },
         Decision::InProgress => Reply::InProgress,
-        Decision::Unknown => Reply::Unknown,
+        Decision::Unknown => {
+            existing.map_or(Reply::Unknown, |(record, _)| unknown_reply(record, None))
+        }
         Decision::Reused { differing } => Reply::Refused(reply::reused(differing)),
         Decision::Expired => Reply::Refused(reply::expired()),
         // Unreachable for clients: the caller retries the claim instead.
         Decision::Forward { .. } => Reply::Refused(reply::store_unavailable()),
+    }
+}
+
+/// The reply of a record whose outcome is unknown. `retry_after`: the time until a step that may
+/// settle the record.
+pub(crate) fn unknown_reply(record: &Record, retry_after: Option<Duration>) -> Reply {
+    match (record.pending_answer(), retry_after) {
+        (Some(response), _) => Reply::Pending { response: response.clone(), retry_after },
+        (None, Some(delay)) => Reply::Unsettled(delay),
+        (None, None) => Reply::Unknown,
     }
 }
 

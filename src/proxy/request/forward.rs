@@ -8,28 +8,29 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, Request, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
-use super::claim::{Claimed, Settled};
+use super::claim::{ClaimRefusal, Claimed, Settled};
+use super::draft::ClaimDraft;
+use super::late;
 use super::read::KeyedRequest;
-use crate::body::full;
+use super::repeat::{self, Repeat};
+use super::send::{SendOutcome, SendRules, kept, lose, send};
+use super::unsettled::{self, RetriedClaim, Unsettled};
 use crate::config::RequestMode;
 use crate::failpoint::{self, Point};
+use crate::idempotency::Fingerprint;
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::outcome::Verdict;
-use crate::idempotency::record::StoredResponse;
-use crate::idempotency::{Answer as Kept, Fingerprint};
+use crate::idempotency::settling::KeptValue;
 use crate::problem::{Disposition, Problem, Slug};
-use crate::proxy::collect::{self, CollectLimits, Collected};
+use crate::proxy::collect::Collected;
 use crate::proxy::inflight::Share;
 use crate::proxy::reply::{self, Reply};
 use crate::proxy::responder::Responder;
-use crate::proxy::rewrite;
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
-use crate::upstream::{SendError, SendFailure};
 
 /// A request ready to be claimed and sent.
 pub(crate) struct Call {
@@ -50,35 +51,16 @@ pub(crate) struct CallInput {
     pub(crate) fingerprint: Fingerprint,
     /// Digest of the business id in the body.
     pub(crate) subject: Option<[u8; 16]>,
+    /// The values that the settlement of a lost answer needs; `None`: the route needs no data.
+    pub(crate) values: Option<Vec<KeptValue>>,
     /// Deadline for waiting on the same request in another process.
     pub(crate) until: Instant,
-}
-
-/// Outcome of sending.
-pub(crate) enum SendOutcome {
-    /// Provably no byte of the request was written.
-    NotSent(String),
-    /// The request was written at least in part, without a complete answer.
-    Lost(UnknownReason, String),
-    /// A complete answer, or an answer too large to buffer.
-    Answered(Collected),
-}
-
-/// Rules for sending a request and reading its answer.
-pub(crate) struct SendRules<'a> {
-    pub(crate) route: &'a Route,
-    /// Bytes of the largest answer to hold.
-    pub(crate) most: u64,
-    /// The replay marker, reserved for the gateway.
-    pub(crate) replayed_header: &'a HeaderName,
-    /// [`Store::life`](crate::store::Store::life) at the time of the claim.
-    pub(crate) life: Option<u64>,
 }
 
 /// Claims, sends, records the outcome and replies.
 pub(crate) async fn run(call: Call, responder: Responder) {
     let Call { gateway, route, mode, input, permit, share } = call;
-    let CallInput { request, fingerprint, subject, until } = input;
+    let CallInput { request, fingerprint, subject, values, until } = input;
     let KeyedRequest { id, key, tenant, buffered, .. } = *request;
     let head = &buffered.head;
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
@@ -92,12 +74,29 @@ pub(crate) async fn run(call: Call, responder: Responder) {
         // Without a lease the claim would be refused as well, so no claim has to be withdrawn.
         return responder.refuse(reply::store_unavailable());
     }
+    let draft = ClaimDraft { route: &route, tenant, key, subject, fingerprint, values };
+    let record = draft.into_record(&gateway);
     let retention = mode.record.retention;
-    let draft =
-        super::claim::ClaimDraft { route: &route, tenant, key, subject, fingerprint, retention };
-    let mut claimed = match Claimed::claim(&gateway, id, draft, until).await {
+    let claim = Claimed::claim(&gateway, id, record.clone(), (&route, retention), until).await;
+    let mut claimed = match claim {
         Ok(claimed) => claimed,
-        Err(reply) => return responder.respond(reply, None),
+        Err(ClaimRefusal::Reply(reply)) => return responder.respond(reply, None),
+        Err(ClaimRefusal::Unknown(unknown)) => {
+            let headers = request.headers();
+            let claiming = RetriedClaim { gateway: &gateway, route: &route, id, record, retention };
+            let unsettled = Box::pin(unsettled::settle(&claiming, unknown, headers, until));
+            match unsettled.await {
+                Unsettled::Reply(reply) => return responder.respond(reply, None),
+                Unsettled::Claimed(claimed) => *claimed,
+                Unsettled::Resend { claimed, reason, rules } => {
+                    let (route, mode, claimed) = (&*route, &*mode, *claimed);
+                    let repeat = Repeat { route, mode, rules, claimed, reason, life };
+                    let sent = (request, reservation);
+                    Box::pin(repeat::run(&gateway, repeat, sent, responder)).await;
+                    return drop((permit, share));
+                }
+            }
+        }
     };
     failpoint::point(Point::AfterClaim);
     if gateway.store.life() != life {
@@ -122,9 +121,9 @@ pub(crate) async fn run(call: Call, responder: Responder) {
         match timeout(time_limit, backend.as_mut()).await {
             Ok(end) => end,
             Err(_) => {
-                Box::pin(timed_out(&mut claimed, responder)).await;
+                Box::pin(timed_out(&route, &mut claimed, responder)).await;
                 let end = timeout(time_limit, backend).await.ok();
-                Box::pin(settle_late(&mut claimed, &mode, end)).await;
+                Box::pin(late::settle(&mut claimed, &mode, end)).await;
                 return;
             }
         }
@@ -133,52 +132,15 @@ pub(crate) async fn run(call: Call, responder: Responder) {
     match end {
         SendOutcome::NotSent(reason) => Box::pin(not_sent(&mut claimed, &reason, responder)).await,
         SendOutcome::Lost(reason, detail) => {
-            Box::pin(lose(&mut claimed, reason, &detail)).await;
-            let problem = reply::outcome_unknown(reason);
+            Box::pin(lose(&route, &mut claimed, (reason, &detail), None)).await;
+            let problem = reply::first_unknown(reason, claimed.retry_after(&route));
             responder.respond(Reply::Unknown, Some(Err(problem)));
         }
-        SendOutcome::Answered(answer) => answered(&mut claimed, &mode, answer, responder).await,
+        SendOutcome::Answered(answer) => {
+            answered(&route, &mut claimed, &mode, answer, responder).await;
+        }
     }
     drop((permit, share));
-}
-
-/// Sends the request once and reads the answer.
-pub(crate) async fn send(
-    gateway: &Gateway,
-    sending: &SendRules<'_>,
-    request: Request<bytes::Bytes>,
-    mut reservation: crate::proxy::budget::Reservation,
-) -> SendOutcome {
-    let method = request.method().clone();
-    // The lease may end while a connection is made; other processes then treat the request as lost.
-    let may = || match gateway.store.life() == sending.life {
-        true => Ok(()),
-        false => Err("the lease on the store ended before it could be sent".to_owned()),
-    };
-    let response = match sending.route.upstream.send_if(request.map(full), &may).await {
-        Ok(response) => response,
-        Err(SendError::NotSent { reason }) => return SendOutcome::NotSent(reason),
-        Err(SendError::Unknown { failure, detail }) => {
-            let reason = match failure {
-                SendFailure::BadResponse => UnknownReason::BadResponse,
-                SendFailure::Reset | SendFailure::Closed | SendFailure::RequestBody => {
-                    UnknownReason::ConnectionLost
-                }
-            };
-            return SendOutcome::Lost(reason, detail);
-        }
-    };
-    failpoint::point(Point::AfterDispatch);
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return SendOutcome::Lost(UnknownReason::Upgraded, "the backend answered 101".to_owned());
-    }
-    let limits = CollectLimits { most: sending.most, idle: sending.route.timeout };
-    let (mut head, body) = response.into_parts();
-    rewrite::to_client(&mut head, &method, Some(sending.replayed_header));
-    match collect::collect(head, body, &limits, &mut reservation).await {
-        Ok(answer) => SendOutcome::Answered(answer.holding(reservation)),
-        Err(error) => SendOutcome::Lost(UnknownReason::Truncated, error.to_string()),
-    }
 }
 
 /// Releases the claim of an unsent request; the same key may be used for a retry.
@@ -201,20 +163,17 @@ pub(crate) fn unreachable() -> Problem {
 }
 
 /// Records an unknown outcome and replies.
-async fn timed_out(claimed: &mut Claimed, responder: Responder) {
-    lose(claimed, UnknownReason::Timeout, "the upstream timeout ran out").await;
-    let problem = reply::outcome_unknown(UnknownReason::Timeout);
+async fn timed_out(route: &Route, claimed: &mut Claimed, responder: Responder) {
+    let lost = (UnknownReason::Timeout, "the upstream timeout ran out");
+    lose(route, claimed, lost, None).await;
+    let problem = reply::first_unknown(UnknownReason::Timeout, claimed.retry_after(route));
     responder.respond(Reply::Unknown, Some(Err(problem)));
-}
-
-async fn lose(claimed: &mut Claimed, reason: UnknownReason, detail: &str) {
-    tracing::warn!(record = ?claimed.id(), ?reason, detail, "the outcome is unknown");
-    claimed.lose(reason).await;
 }
 
 /// Records the verdict on an answer, then replies. The answer is complete, or streaming if too
 /// large to buffer.
 async fn answered(
+    route: &Route,
     claimed: &mut Claimed,
     mode: &RequestMode,
     answer: Collected,
@@ -232,10 +191,22 @@ async fn answered(
         }
         Verdict::Unknown => {
             let reason = UnknownReason::Status(answer.status().as_u16());
-            Box::pin(lose(claimed, reason, &judgement.basis.to_string())).await;
+            let (detail, arrived) = (judgement.basis.to_string(), answer.stored());
+            Box::pin(lose(route, claimed, (reason, &detail), arrived)).await;
             failpoint::point(Point::AfterCompletion);
             let live = answer.respond(Disposition::Unknown, None);
             responder.respond(Reply::Unknown, Some(Ok(live)));
+        }
+        Verdict::Pending => {
+            let reason = UnknownReason::Pending(answer.status().as_u16());
+            let stored = answer.stored();
+            Box::pin(lose(route, claimed, (reason, ""), stored.clone())).await;
+            failpoint::point(Point::AfterCompletion);
+            let retry_after = claimed.retry_after(route);
+            let mut live = answer.respond(Disposition::Pending, None);
+            reply::insert_retry_after(live.headers_mut(), retry_after);
+            let pending = |response| Reply::Pending { response, retry_after };
+            responder.respond(stored.map_or(Reply::Unknown, pending), Some(Ok(live)));
         }
         Verdict::Final => complete(claimed, answer, responder).await,
     }
@@ -244,7 +215,7 @@ async fn answered(
 /// Records the final answer durably, then replies.
 async fn complete(claimed: &mut Claimed, answer: Collected, responder: Responder) {
     let stored = answer.stored();
-    let settled = claimed.complete(kept(stored.as_ref(), &answer)).await;
+    let settled = claimed.complete(kept(stored.as_ref(), &answer), None).await;
     failpoint::point(Point::AfterCompletion);
     match settled {
         Settled::Recorded { expires, completed } => {
@@ -260,37 +231,12 @@ async fn complete(claimed: &mut Claimed, answer: Collected, responder: Responder
             responder.respond(reply, Some(Ok(answer.respond(Disposition::Unrecorded, None))));
         }
         Settled::Otherwise(winner) => {
+            let status = answer.status();
+            claimed
+                .contradict(format!("the call was answered with {status}"), status.as_u16() < 400);
             let reply = Box::pin(claimed.otherwise(winner)).await;
             responder.respond(reply, None);
         }
-    }
-}
-
-/// Settles a record after the timeout, with the late end of the same attempt. The client already
-/// has the reply "unknown", yet the attempt's real outcome is authoritative. `None`: still no
-/// answer after a second timeout.
-async fn settle_late(claimed: &mut Claimed, mode: &RequestMode, end: Option<SendOutcome>) {
-    match end {
-        None | Some(SendOutcome::Lost(..)) => {}
-        Some(SendOutcome::NotSent(_)) => claimed.release().await,
-        Some(SendOutcome::Answered(answer)) => match answer.judge(&mode.outcome).verdict {
-            Verdict::Unknown => {}
-            Verdict::Released => claimed.release().await,
-            Verdict::Final => {
-                let stored = answer.stored();
-                let settled = claimed.complete(kept(stored.as_ref(), &answer)).await;
-                if let Settled::Recorded { .. } = settled {
-                    tracing::info!(record = ?claimed.id(), "a late answer settled the outcome");
-                }
-            }
-        },
-    }
-}
-
-fn kept(stored: Option<&Arc<StoredResponse>>, answer: &Collected) -> Kept {
-    match stored {
-        Some(response) => Kept::Kept(response.clone()),
-        None => Kept::NotRetained { status: answer.status().as_u16() },
     }
 }
 

@@ -1,10 +1,15 @@
 //! Routes in request mode.
 
 pub(super) mod claim;
+pub(super) mod draft;
 pub(super) mod existing;
 pub(super) mod forward;
+mod late;
 pub(super) mod read;
+mod repeat;
+pub(super) mod send;
 pub(crate) mod suspect;
+mod unsettled;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,7 +103,8 @@ pub(crate) async fn keyed(
                 let (first, answered) = oneshot::channel();
                 let header = mode.duplicates.replayed_header.clone();
                 let responder = Responder::new(lead, first, header);
-                let input = CallInput { request, fingerprint, subject, until };
+                let values = request.kept_values(route, mode);
+                let input = CallInput { request, fingerprint, subject, values, until };
                 start_request(gateway, routing, (route, mode), input, responder);
                 let answer = first_answer(answered, mode.duplicates.answer_within).await;
                 return suspect::tell(answer, earlier);

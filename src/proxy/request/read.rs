@@ -14,6 +14,7 @@ use crate::content_coding::{self, CodingError};
 use crate::idempotency::fingerprint::{ComparedBody, Preimage, RequestParts, Verbatim};
 use crate::idempotency::id::subject_digest;
 use crate::idempotency::key::{Key, KeyError, KeyPlaces, Scope};
+use crate::idempotency::settling::KeptValue;
 use crate::idempotency::{RecordId, TenantId};
 use crate::observe::exchange;
 use crate::place::{Place, RequestValues};
@@ -21,6 +22,7 @@ use crate::problem::{Problem, Slug};
 use crate::proxy::budget::Reservation;
 use crate::proxy::buffered::BufferedRequest;
 use crate::proxy::incoming::{Arrived, Path};
+use crate::proxy::kept::{self, KeptPlace};
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 use crate::proxy::{headers, reply};
@@ -92,7 +94,9 @@ pub(crate) async fn read(
     let (body, reservation) = read_body(gateway, route, body, places.header()).await?;
     let tenant = client.tenant(&routing.tenant_headers, &head.headers);
     let has_parameter = |place: &Place| matches!(place, Place::Path(_));
-    let parameters = match places.in_path() || mode.record.subject.iter().any(has_parameter) {
+    let kept = route.kept.iter().any(KeptPlace::is_path);
+    let named = places.in_path() || mode.record.subject.iter().any(has_parameter);
+    let parameters = match named || kept {
         true => routing.parameters(&head.method, path.of(&head.uri)),
         false => Vec::new(),
     };
@@ -183,6 +187,18 @@ impl KeyedRequest {
         let parts = RequestParts { compared, is_decoded, ..self.parts() };
         let compared = mode.fingerprint.preimage(&parts);
         Ok(RequestIdentity { compared, subject })
+    }
+
+    /// The values to keep with the claim; `None`: the route needs no data for a settlement.
+    pub(crate) fn kept_values(&self, route: &Route, mode: &RequestMode) -> Option<Vec<KeptValue>> {
+        if route.settle.is_none() && !mode.record.keep_request {
+            return None;
+        }
+        let BufferedRequest { head, body, .. } = &self.buffered;
+        let decoded = decoded(&head.headers, body, self.most).ok().flatten();
+        let content = decoded.as_deref().unwrap_or(body);
+        let values = RequestValues::new(&head.headers, head.uri.query(), &self.parameters, content);
+        Some(kept::values(&route.kept, &values, mode.record.keep_request))
     }
 
     /// The very bytes of the request.

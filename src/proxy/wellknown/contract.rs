@@ -75,6 +75,7 @@ fn route_contract(route: &RouteConfig, mode: &RequestMode) -> Value {
         "outcome": {
             "final": list(Verdict::Final),
             "retry": list(Verdict::Released),
+            "pending": list(Verdict::Pending),
             "unknown": list(Verdict::Unknown),
             "on_unknown": "hold",
         },

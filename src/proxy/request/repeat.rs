@@ -1,0 +1,251 @@
+//! Repetition of a request whose earlier outcome is unknown, for backends that deduplicate: its
+//! claim, its sending, and the meaning of its answer for the earlier tries.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use tokio::time::timeout;
+
+use super::claim::{Claimed, Settled};
+use super::existing::unavailable;
+use super::late;
+use super::send::{self, SendOutcome, SendRules, kept, send};
+use crate::config::{AlreadyDone, AlreadyDoneRules, RepeatMark, RequestMode, ResendRules};
+use crate::idempotency::outcome::{UnknownReason, Verdict};
+use crate::idempotency::record::StoredResponse;
+use crate::idempotency::retention::Retention;
+use crate::idempotency::{Answer, Record, RecordId};
+use crate::items;
+use crate::problem::Disposition;
+use crate::proxy::budget::Reservation;
+use crate::proxy::collect::Collected;
+use crate::proxy::reply::{self, Reply};
+use crate::proxy::responder::Responder;
+use crate::proxy::routing::Route;
+use crate::proxy::state::Gateway;
+use crate::settle::retry::RetryKind;
+use crate::settle::rules::author;
+use crate::settle::settled_response;
+use crate::settle::values::RecordValues;
+use crate::store::{Change, Swap};
+
+/// The result of a claim to send a request again.
+pub(crate) enum Repetition {
+    /// The claim is durable.
+    Claimed(Box<Claimed>),
+    /// The record has changed.
+    Lost,
+    /// The store did not confirm the claim; nothing was sent.
+    Refused(Reply),
+}
+
+/// Makes the claim of a repetition durable: `next` takes the place of the version `replacing`.
+pub(crate) async fn claim(
+    gateway: &Arc<Gateway>,
+    id: RecordId,
+    (next, replacing): (Record, u64),
+    retention: Retention,
+    reason: UnknownReason,
+) -> Repetition {
+    let record = Arc::new(next);
+    let change = Change { id, expect: Some(replacing), put: Some(record.clone()) };
+    match gateway.store.swap(vec![change]).await {
+        Ok(Swap::Done) => {
+            let gateway = gateway.clone();
+            let claimed = Claimed { gateway, id, record, retention, settled: false };
+            Repetition::Claimed(Box::new(claimed))
+        }
+        Ok(Swap::Lost { .. }) => Repetition::Lost,
+        Err(error) => {
+            // The claim may become durable, but no request was sent under it.
+            let lost = record.lost(reason, gateway.store.now());
+            let put = Some(Arc::new(lost));
+            let change = Change { id, expect: Some(record.version), put };
+            let withdrawal = (record.attempt, RetryKind::Withdrawal);
+            gateway.retries.finish(&gateway.store, vec![change], withdrawal);
+            Repetition::Refused(unavailable(&error))
+        }
+    }
+}
+
+/// A repetition under its claim.
+pub(super) struct Repeat<'a> {
+    pub(super) route: &'a Route,
+    pub(super) mode: &'a RequestMode,
+    pub(super) rules: Box<ResendRules>,
+    pub(super) claimed: Claimed,
+    /// The reason why the outcome was unknown before.
+    pub(super) reason: UnknownReason,
+    /// [`Store::life`](crate::store::Store::life) at the time of the claim.
+    pub(super) life: Option<u64>,
+}
+
+/// Sends a request again, records the outcome and replies.
+pub(super) async fn run(
+    gateway: &Arc<Gateway>,
+    mut repeat: Repeat<'_>,
+    (mut request, reservation): (Request<Bytes>, Reservation),
+    responder: Responder,
+) {
+    mark(&mut request, &repeat.rules.mark);
+    responder.claimed();
+    let (route, mode) = (repeat.route, repeat.mode);
+    let sending = SendRules {
+        route,
+        most: mode.record.max_stored_body,
+        replayed_header: &mode.duplicates.replayed_header,
+        life: repeat.life,
+    };
+    let mut backend = pin!(send(gateway, &sending, request, reservation));
+    match timeout(route.timeout, backend.as_mut()).await {
+        Ok(SendOutcome::Answered(answer)) => repeat.answered(answer, responder).await,
+        Ok(SendOutcome::NotSent(why)) => {
+            // Proof about this try only.
+            let why = format!("the repetition was not sent: {why}");
+            repeat.lose(repeat.reason, &why, None).await;
+            responder.respond(Reply::Unsettled(AGAIN), None);
+        }
+        Ok(SendOutcome::Lost(reason, detail)) => {
+            repeat.lose(reason, &detail, None).await;
+            responder.respond(Reply::Unknown, Some(Err(reply::outcome_unknown(reason))));
+        }
+        Err(_) => {
+            let reason = UnknownReason::Timeout;
+            repeat.lose(reason, "the upstream timeout ran out", None).await;
+            responder.respond(Reply::Unknown, Some(Err(reply::outcome_unknown(reason))));
+            let end = timeout(route.timeout, backend).await.ok();
+            let end = repeat.without_refusals(end);
+            Box::pin(late::settle(&mut repeat.claimed, mode, end)).await;
+        }
+    }
+}
+
+/// `Retry-After` where the next repetition has no time of its own.
+const AGAIN: Duration = Duration::from_secs(1);
+
+impl Repeat<'_> {
+    async fn lose(
+        &mut self,
+        reason: UnknownReason,
+        detail: &str,
+        answer: Option<Arc<StoredResponse>>,
+    ) {
+        Box::pin(send::lose(self.route, &mut self.claimed, (reason, detail), answer)).await;
+    }
+
+    /// Records an answer to a repetition. A refusal because the first try was executed is no
+    /// failure of the request, and proof that this try was not executed says nothing of the first.
+    async fn answered(&mut self, answer: Collected, responder: Responder) {
+        if let Some(rules) = self.already_done(&answer) {
+            match rules.then {
+                AlreadyDone::Hold => {
+                    let detail = "the backend refused a repetition as already done";
+                    self.lose(self.reason, detail, answer.stored()).await;
+                    responder.respond(Reply::Unknown, None);
+                }
+                AlreadyDone::Succeed => {
+                    let row = answer.stored().map(|stored| stored.body.clone());
+                    let row = row.as_deref().and_then(|body| std::str::from_utf8(body).ok());
+                    let response = {
+                        let now = self.claimed.gateway.store.now();
+                        let values = RecordValues { record: self.claimed.record(), row, now };
+                        settled_response(rules.response.as_ref(), &values)
+                    };
+                    let note = ("already-done", "the backend refused a repetition as already done");
+                    self.complete(response, note, responder).await;
+                }
+            }
+            return;
+        }
+        let judgement = answer.judge(&self.mode.outcome);
+        match (judgement.verdict, answer.stored()) {
+            (Verdict::Final, Some(stored)) => {
+                let note = ("resend", "the backend answered a repetition");
+                self.complete(stored, note, responder).await;
+            }
+            (Verdict::Final, None) => {
+                let kept = kept(None, &answer);
+                let note = author("resend", "the backend answered a repetition");
+                let settled = self.claimed.complete(kept, Some(note)).await;
+                let reply = match settled {
+                    Settled::Recorded { completed, .. } => {
+                        let status = answer.status().as_u16();
+                        Reply::NotRetained { status, completed }
+                    }
+                    Settled::NotRecorded | Settled::Otherwise(_) => Reply::Unknown,
+                };
+                let live = answer.respond(Disposition::Recovered, None);
+                responder.respond(reply, Some(Ok(live)));
+            }
+            (Verdict::Released, stored) => {
+                self.lose(self.reason, "a repetition was not executed", stored).await;
+                let live = answer.respond(Disposition::Unknown, None);
+                responder.respond(Reply::Unsettled(AGAIN), Some(Ok(live)));
+            }
+            (verdict @ (Verdict::Unknown | Verdict::Pending), stored) => {
+                let status = answer.status().as_u16();
+                let reason = match verdict {
+                    Verdict::Pending => UnknownReason::Pending(status),
+                    _ => UnknownReason::Status(status),
+                };
+                self.lose(reason, &judgement.basis.to_string(), stored).await;
+                let live = answer.respond(Disposition::Unknown, None);
+                responder.respond(Reply::Unknown, Some(Ok(live)));
+            }
+        }
+    }
+
+    /// The rules for an answer that proves an earlier execution.
+    fn already_done(&self, answer: &Collected) -> Option<AlreadyDoneRules> {
+        let rules = self.rules.already_done.as_ref()?;
+        answer.matches(&rules.matchers).then(|| rules.clone())
+    }
+
+    /// A late end without the answers that say nothing of the first try.
+    fn without_refusals(&self, end: Option<SendOutcome>) -> Option<SendOutcome> {
+        match end? {
+            SendOutcome::Answered(answer) if self.already_done(&answer).is_none() => {
+                Some(SendOutcome::Answered(answer))
+            }
+            SendOutcome::Answered(_) | SendOutcome::NotSent(_) => None,
+            lost @ SendOutcome::Lost(..) => Some(lost),
+        }
+    }
+
+    /// Records the settled response durably, then replies.
+    async fn complete(
+        &mut self,
+        response: Arc<StoredResponse>,
+        (by, why): (&'static str, &str),
+        responder: Responder,
+    ) {
+        let kept = Answer::Kept(response.clone());
+        let reply = match self.claimed.complete(kept, Some(author(by, why))).await {
+            Settled::Recorded { expires, .. } => {
+                let (gateway, id) = (&self.claimed.gateway, self.claimed.id());
+                gateway.settler.report(id, &self.route.name, by, "executed");
+                Reply::Final { response, expires, recovered: true }
+            }
+            Settled::NotRecorded => Reply::Unrecorded(response),
+            Settled::Otherwise(winner) => Box::pin(self.claimed.otherwise(winner)).await,
+        };
+        responder.respond(reply, None);
+    }
+}
+
+/// Marks a repetition. A body that is no JSON object stays as it is.
+fn mark(request: &mut Request<Bytes>, mark: &RepeatMark) {
+    if let Some((name, value)) = &mark.header {
+        request.headers_mut().insert(name, value.clone());
+    }
+    if mark.body.is_empty() {
+        return;
+    }
+    if let Ok(text) = std::str::from_utf8(request.body()) {
+        let marked = items::with_members(text, &mark.body);
+        *request.body_mut() = Bytes::from(marked);
+    }
+}

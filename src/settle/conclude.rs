@@ -1,0 +1,287 @@
+//! The consequences of a step's evidence, pure: the record after the step, and the alarm.
+
+use std::sync::Arc;
+
+use super::rules::{SettlePlan, author};
+use super::schedule::{failed, paused};
+use crate::clock::Timestamp;
+use crate::config::{AfterReversal, ProbeRules, ReverseRules, UnknownPolicy};
+use crate::idempotency::history::HistoryEvent;
+use crate::idempotency::record::StoredResponse;
+use crate::idempotency::settle::Settlement;
+use crate::idempotency::settling::{Schedule, Sightings};
+use crate::idempotency::{Record, State};
+
+/// A step's result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Evidence {
+    /// No usable answer, for the named reason: proves nothing, and resets nothing.
+    Nothing(String),
+    /// A usable answer that decides nothing.
+    Undecided(String),
+    /// The backend has the request and has not decided.
+    Pending,
+    /// So many rows match.
+    Several(usize),
+    /// A complete look at the backend, shown to work, without the request.
+    Absent,
+    /// The request was executed; the response to replay.
+    Executed(Arc<StoredResponse>),
+    /// The backend says that the request was not executed.
+    NotExecuted,
+    /// The reversal is acknowledged; the response to replay with `then = "fail"`.
+    Reversed {
+        /// The backend found nothing to reverse.
+        nothing: bool,
+        /// The response of the failed request.
+        response: Option<Arc<StoredResponse>>,
+    },
+}
+
+/// The reason for an alarm, a label value of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Alarm {
+    /// Several rows match.
+    Several,
+    /// The policy ended without a decision.
+    GaveUp,
+    /// A result contradicts an earlier decision.
+    Contradiction,
+}
+
+impl Alarm {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Several => "several",
+            Self::GaveUp => "gave_up",
+            Self::Contradiction => "contradiction",
+        }
+    }
+}
+
+/// The consequence of a step's evidence.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Conclusion {
+    /// The record after the step; `None`: unchanged.
+    pub(crate) next: Option<Box<Record>>,
+    /// The alarm, if any.
+    pub(crate) alarm: Option<Alarm>,
+    /// The decision, if any: executed or not.
+    pub(crate) settled: Option<HistoryEvent>,
+}
+
+/// The consequence of the evidence of the step that began at `started`.
+///
+/// A record that is no longer unknown was decided by somebody else: decisive evidence is kept with
+/// it as a contradiction.
+pub(crate) fn conclude(
+    record: &Record,
+    plan: &SettlePlan,
+    (started, now): (Timestamp, Timestamp),
+    evidence: &Evidence,
+) -> Conclusion {
+    if !record.is_unknown() {
+        return too_late(record, evidence, now);
+    }
+    match &*plan.policy {
+        UnknownPolicy::Probe(rules) => probed(record, rules, plan, (started, now), evidence),
+        UnknownPolicy::Reverse(rules) => reversal_answered(record, rules, plan, now, evidence),
+        UnknownPolicy::Hold | UnknownPolicy::Resend(_) => Conclusion::default(),
+    }
+}
+
+fn probed(
+    record: &Record,
+    rules: &ProbeRules,
+    plan: &SettlePlan,
+    (started, now): (Timestamp, Timestamp),
+    evidence: &Evidence,
+) -> Conclusion {
+    let schedule = record.schedule();
+    let again = |schedule: Schedule, text: &str, alarm| {
+        let schedule = paused(schedule, record, rules.every, now);
+        let mut next = record.with_schedule(schedule, now);
+        next.step(HistoryEvent::Probe, author("probe", text), now);
+        Conclusion { next: Some(Box::new(next)), alarm, settled: None }
+    };
+    match evidence {
+        Evidence::Nothing(why) => {
+            let mut next = record.with_schedule(failed(schedule, record, rules.every, now), now);
+            next.step(HistoryEvent::Probe, author("probe", why), now);
+            Conclusion { next: Some(Box::new(next)), ..Conclusion::default() }
+        }
+        Evidence::Undecided(why) => again(schedule, why, None),
+        Evidence::Pending => again(schedule, "the backend has not decided yet", None),
+        Evidence::Several(_) => {
+            let alarm = (!schedule.several).then_some(Alarm::Several);
+            let schedule = Schedule { several: true, ..schedule };
+            again(schedule, "several rows match, so none of them proves anything", alarm)
+        }
+        Evidence::Absent => match sighted(record, rules, plan, started, &schedule) {
+            Sighting::TooEarly(why) => again(schedule, why, None),
+            Sighting::Counted(absent, needed) if absent.count < needed => {
+                let text = format!("absent, sighting {} of {needed}", absent.count);
+                again(Schedule { absent: Some(absent), ..schedule }, &text, None)
+            }
+            Sighting::Counted(absent, _) => {
+                let text = format!("absent in {} complete looks at the backend", absent.count);
+                settled(record, plan, now, &Settlement::NotExecuted, ("probe", &text))
+            }
+        },
+        Evidence::Executed(response) => {
+            let how = Settlement::Executed(response.clone());
+            settled(record, plan, now, &how, ("probe", "the backend has executed the request"))
+        }
+        Evidence::NotExecuted => {
+            let text = "the backend says that it did not execute the request";
+            settled(record, plan, now, &Settlement::NotExecuted, ("probe", text))
+        }
+        Evidence::Reversed { .. } => Conclusion::default(),
+    }
+}
+
+/// A look without the request.
+enum Sighting {
+    /// Proves nothing, for this reason.
+    TooEarly(&'static str),
+    /// The sightings with this one, and the number needed.
+    Counted(Sightings, u32),
+}
+
+fn sighted(
+    record: &Record,
+    rules: &ProbeRules,
+    plan: &SettlePlan,
+    started: Timestamp,
+    schedule: &Schedule,
+) -> Sighting {
+    let Some(absent) = &rules.absent else {
+        return Sighting::TooEarly("no row matches, which proves nothing on this route");
+    };
+    // A repetition by an earlier policy is the latest dispatch.
+    let last_resent = schedule.last.filter(|_| schedule.resent > 0);
+    let dispatched = last_resent.map_or(record.dispatched(), |at| at.max(record.dispatched()));
+    let from = dispatched.saturating_add(plan.timeout).saturating_add(absent.after);
+    if started <= from {
+        return Sighting::TooEarly("no row matches, too early to prove anything");
+    }
+    if record.dispatched().saturating_add(absent.look_back) <= started {
+        return Sighting::TooEarly("no row matches, too late for the backend to list the request");
+    }
+    let before = schedule.absent;
+    if before.is_some_and(|before| started < before.last.saturating_add(rules.every)) {
+        return Sighting::TooEarly("no row matches, too soon after the last look");
+    }
+    let count = before.map_or(0, |before| before.count).saturating_add(1);
+    Sighting::Counted(Sightings { count, last: started }, absent.sightings)
+}
+
+fn reversal_answered(
+    record: &Record,
+    rules: &ReverseRules,
+    plan: &SettlePlan,
+    now: Timestamp,
+    evidence: &Evidence,
+) -> Conclusion {
+    let (nothing, response) = match evidence {
+        Evidence::Reversed { nothing, response } => (*nothing, response),
+        Evidence::Nothing(why) | Evidence::Undecided(why) => {
+            let schedule = paused(record.schedule(), record, rules.every, now);
+            let mut next = record.with_schedule(schedule, now);
+            next.step(HistoryEvent::Reversal, author("reversal", why), now);
+            return Conclusion { next: Some(Box::new(next)), ..Conclusion::default() };
+        }
+        Evidence::Pending
+        | Evidence::Several(_)
+        | Evidence::Absent
+        | Evidence::Executed(_)
+        | Evidence::NotExecuted => return Conclusion::default(),
+    };
+    let text = match nothing {
+        true => "the backend had nothing to reverse",
+        false => "the backend acknowledged the reversal",
+    };
+    let response = match rules.then {
+        AfterReversal::Release => None,
+        AfterReversal::Fail => response.clone(),
+    };
+    let next = record.reversed(response, author("reversal", text), plan.retention, now);
+    let settled = Some(HistoryEvent::NotExecuted);
+    Conclusion { next: Some(Box::new(next)), alarm: None, settled }
+}
+
+fn settled(
+    record: &Record,
+    plan: &SettlePlan,
+    now: Timestamp,
+    how: &Settlement,
+    (by, why): (&str, &str),
+) -> Conclusion {
+    let mut asked = record.clone();
+    asked.step(HistoryEvent::Probe, author(by, why), now);
+    match asked.settled(how, author(by, why), plan.retention, now) {
+        Ok(next) => {
+            let what = match how {
+                Settlement::Executed(_) | Settlement::Issued(_) => HistoryEvent::Executed,
+                Settlement::NotExecuted => HistoryEvent::NotExecuted,
+            };
+            Conclusion { next: Some(Box::new(next)), alarm: None, settled: Some(what) }
+        }
+        // Not an unknown request: items have evidence of their own.
+        Err(_) => Conclusion::default(),
+    }
+}
+
+/// The record that keeps evidence which lost against an earlier decision.
+fn too_late(record: &Record, evidence: &Evidence, now: Timestamp) -> Conclusion {
+    let (what, executed) = match evidence {
+        Evidence::Executed(_) => ("a probe found the request executed", true),
+        Evidence::NotExecuted => ("a probe found the request not executed", false),
+        Evidence::Reversed { nothing: false, .. } => ("a reversal was acknowledged", false),
+        Evidence::Reversed { nothing: true, .. }
+        | Evidence::Nothing(_)
+        | Evidence::Undecided(_)
+        | Evidence::Pending
+        | Evidence::Several(_)
+        | Evidence::Absent => return Conclusion::default(),
+    };
+    contradiction(record, what, executed, now)
+}
+
+/// The record with a contradiction: a result that lost against an earlier decision. `executed`: the
+/// result says so. A result that agrees with the decision is kept without an alarm.
+pub(crate) fn contradiction(
+    record: &Record,
+    what: &str,
+    executed: bool,
+    now: Timestamp,
+) -> Conclusion {
+    let decided = match &record.state {
+        State::Final { .. } | State::Tombstone { .. } => {
+            // A failed reversal is final as well, with the decision "not executed".
+            let last = record.history.iter().rev().find(|entry| is_decision(entry.what));
+            last.is_none_or(|entry| entry.what != HistoryEvent::NotExecuted)
+        }
+        State::Released { .. } => false,
+        // A reversal is under way: any result of the call contradicts it.
+        State::Unknown { .. } => !executed,
+        // Another attempt holds the record, or nobody decided.
+        State::InFlight | State::SerializeLock | State::Item { .. } => {
+            return Conclusion::default();
+        }
+    };
+    let alarm = (decided != executed).then_some(Alarm::Contradiction);
+    let next = record.contradicted(author("gateway", what), now);
+    Conclusion { next: Some(Box::new(next)), alarm, settled: None }
+}
+
+const fn is_decision(what: HistoryEvent) -> bool {
+    match what {
+        HistoryEvent::Executed | HistoryEvent::NotExecuted | HistoryEvent::Reopened => true,
+        HistoryEvent::Probe
+        | HistoryEvent::Resend
+        | HistoryEvent::Reversal
+        | HistoryEvent::Contradiction
+        | HistoryEvent::Purged => false,
+    }
+}

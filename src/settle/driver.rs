@@ -1,0 +1,209 @@
+//! The driver of settlement: finds unknown records, and takes the steps of their routes' policies.
+//!
+//! Records that become unknown in this process are queued with the time of their next step. All
+//! others (from before a restart, of other processes, beyond a queue's limit) are found by a scan
+//! of the store's index of open records. A record's step is claimed in the record itself, so that
+//! of all processes one takes the step, and after a crash another process takes over when the
+//! step's lease has ended.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+
+use super::route::{SettleRoute, SettleRoutes};
+use super::rules::{Action, Occasion, tick};
+use super::state::Settler;
+use super::step::{self, StepEnd};
+use crate::clock::Timestamp;
+use crate::idempotency::{Record, RecordId};
+use crate::shutdown::Shutdown;
+use crate::store::{Query, StoreError};
+
+/// Records of one page of a scan.
+const PAGE: usize = 64;
+/// Time between two scans of all open records.
+const SCAN: Duration = Duration::from_secs(15);
+/// Time between two scans while a queue is too small for all due records.
+const FULL_SCAN: Duration = Duration::from_secs(1);
+/// The longest sleep, so that new routes and a changed clock are noticed.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+/// The pause between two looks at a step of another process.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The result of a client's retry for an unknown record.
+#[derive(Debug)]
+pub(crate) enum Retried {
+    /// The record may have changed: look again.
+    Changed,
+    /// No step before this time.
+    Later(Timestamp),
+    /// No retry settles the record.
+    Held,
+    /// The request may be sent again under this record, once that is durable and has replaced this
+    /// version.
+    Resend(Box<Record>, u64),
+}
+
+impl Settler {
+    /// Takes the steps that are due until the shutdown starts.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        routes: Arc<dyn SettleRoutes>,
+        mut shutdown: Shutdown,
+    ) {
+        let mut next_scan = Instant::now();
+        let mut failed = false;
+        while !shutdown.started() {
+            if self.learn(&*routes) {
+                next_scan = Instant::now();
+            }
+            let scheduled = self.scheduled_routes();
+            if !scheduled.is_empty() && Instant::now() >= next_scan {
+                self.overflowed.store(false, Ordering::Relaxed);
+                let scanned = self.scan(&shutdown).await;
+                if let (Err(error), false) = (&scanned, failed) {
+                    tracing::warn!(%error, "unknown outcomes cannot be listed for now");
+                }
+                failed = scanned.is_err();
+                let full = self.overflowed.load(Ordering::Relaxed);
+                next_scan = Instant::now() + if full { FULL_SCAN } else { SCAN };
+            }
+            for route in &scheduled {
+                self.take_due(route).await;
+            }
+            let sleep = self.until_next(&scheduled);
+            tokio::select! {
+                () = tokio::time::sleep(sleep) => {}
+                () = self.changed.notified() => {}
+                () = shutdown.wait() => {}
+            }
+        }
+    }
+
+    /// Waits for the steps under way, at most for `limit`. The lease of a step that is left ends by
+    /// itself, and another process, or the next start, takes over.
+    pub(crate) async fn ended(&self, limit: Duration) -> bool {
+        crate::shutdown::ended(&self.tasks, limit).await
+    }
+
+    /// Time until a queued record is due on a route with a free permit.
+    fn until_next(&self, routes: &[Arc<SettleRoute>]) -> Duration {
+        let now = self.now();
+        let free = routes.iter().filter(|route| route.permits.available_permits() > 0);
+        let next = free.filter_map(|route| route.first()).min();
+        next.map_or(LONGEST_SLEEP, |at| now.until(at).min(LONGEST_SLEEP))
+    }
+
+    /// Looks at every open record, and queues those with a step before the next scan.
+    async fn scan(&self, shutdown: &Shutdown) -> Result<(), StoreError> {
+        let mut after = None;
+        while !shutdown.started() {
+            let query = Query { open: true, after, limit: PAGE, ..Query::default() };
+            let page = self.store.list(query).await?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(*last);
+            for (id, record) in page {
+                let Some(route) = self.route(&record.route) else { continue };
+                if !route.has_schedule() || self.running.contains(&id) {
+                    continue;
+                }
+                let record = self.without_abandoned_step(record);
+                match tick(&record, &route.plan, self.now(), Occasion::Schedule) {
+                    Action::Hold => {}
+                    Action::Wait(at) if self.now().until(at) > SCAN => {}
+                    Action::Wait(at) => self.enqueue(&route, at, id),
+                    Action::GiveUp(_) | Action::Begin(..) => {
+                        self.enqueue(&route, self.now(), id);
+                    }
+                }
+            }
+            // A scan of many records lets requests pass.
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Starts the due steps of a route, as far as there are permits. While the backend is down its
+    /// records are left as they are, and looked at later.
+    async fn take_due(self: &Arc<Self>, route: &Arc<SettleRoute>) {
+        while let Ok(permit) = route.permits.clone().try_acquire_owned() {
+            let Some(id) = route.dequeue(self.now()) else { return };
+            if let Err(until) = route.breaker.admit(Instant::now()) {
+                let pause = until.saturating_duration_since(Instant::now());
+                self.enqueue(route, self.now().saturating_add(pause), id);
+                return;
+            }
+            // The scan may queue a record twice, with different times.
+            if !self.running.insert(id) {
+                continue;
+            }
+            let (settler, route) = (self.clone(), route.clone());
+            self.tasks.spawn(async move { settler.scheduled(id, &route, permit).await });
+        }
+    }
+
+    async fn scheduled(
+        self: &Arc<Self>,
+        id: RecordId,
+        route: &SettleRoute,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let end = step::take(self, (id, route), Occasion::Schedule, None).await;
+        self.running.remove(&id);
+        match end {
+            StepEnd::Taken(Some(record)) => self.plan(id, &record, route),
+            StepEnd::Wait(at) | StepEnd::Running(at) if self.now().until(at) <= SCAN => {
+                self.enqueue(route, at, id);
+            }
+            StepEnd::Wait(_) | StepEnd::Running(_) | StepEnd::Taken(None) => {}
+            StepEnd::Held | StepEnd::Resend(..) => {}
+        }
+        drop(permit);
+        self.changed.notify_one();
+    }
+
+    /// Settles a record for a client's retry as far as the policy's times allow, at most until
+    /// `until`. `headers`: the head of the retry, for probes that take over headers.
+    pub(crate) async fn retry(
+        self: &Arc<Self>,
+        (id, route): (RecordId, Arc<SettleRoute>),
+        headers: &HeaderMap,
+        until: Instant,
+    ) -> Retried {
+        loop {
+            let (settler, route, headers) = (self.clone(), route.clone(), headers.clone());
+            // A task of its own: a step goes on when the client leaves.
+            let task = self.tasks.spawn(async move {
+                if !settler.running.insert(id) {
+                    return StepEnd::Running(settler.now());
+                }
+                let asked = (id, &*route);
+                let end = step::take(&settler, asked, Occasion::Retry, Some(&headers)).await;
+                settler.running.remove(&id);
+                if let StepEnd::Taken(Some(record)) = &end {
+                    settler.plan(id, record, &route);
+                }
+                end
+            });
+            match timeout_at(until, task).await {
+                Ok(Ok(StepEnd::Taken(_))) => return Retried::Changed,
+                Ok(Ok(StepEnd::Running(at))) => {
+                    // Another step is under way, perhaps in another process.
+                    if timeout_at(until, tokio::time::sleep(LOOK)).await.is_err() {
+                        return Retried::Later(at);
+                    }
+                }
+                Ok(Ok(StepEnd::Wait(at))) => return Retried::Later(at),
+                Ok(Ok(StepEnd::Held) | Err(_)) => return Retried::Held,
+                Ok(Ok(StepEnd::Resend(record, version))) => {
+                    return Retried::Resend(record, version);
+                }
+                Err(_) => return Retried::Later(self.now()),
+            }
+        }
+    }
+}

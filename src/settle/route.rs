@@ -1,0 +1,119 @@
+//! A route as the settlement of its unknown outcomes sees it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::breaker::Breaker;
+use super::rules::SettlePlan;
+use crate::clock::Timestamp;
+use crate::config::UnknownPolicy;
+use crate::idempotency::RecordId;
+use crate::idempotency::retention::Retention;
+use crate::upstream::Upstream;
+
+/// Steps of a route at once where the policy has no `concurrency`.
+const AT_ONCE: usize = 4;
+
+/// Records in the queue of a route, at most; a scan of the store finds the others.
+const QUEUE: usize = 10_000;
+
+/// Time of a step beside the requests to the backend: the store's part.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// Time of a step at most, in timeouts of the upstream: pages usually arrive fast, and the lease of a
+/// process that died must end.
+const LONGEST_STEP: u32 = 3;
+
+/// A route with a policy for unknown outcomes.
+#[derive(Debug)]
+pub(crate) struct SettleRoute {
+    pub(crate) name: Arc<str>,
+    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) plan: SettlePlan,
+    /// Permits of the steps at once.
+    pub(crate) permits: Arc<Semaphore>,
+    /// Pauses the steps while the backend is down.
+    pub(crate) breaker: Breaker,
+    /// Records with the time of their next step.
+    queue: Mutex<BTreeSet<(Timestamp, RecordId)>>,
+}
+
+/// The routes with a policy. A reload replaces them, so they are asked for each time.
+pub(crate) trait SettleRoutes: fmt::Debug + Send + Sync {
+    /// The present routes with a policy.
+    fn settle_routes(&self) -> Vec<Arc<SettleRoute>>;
+}
+
+impl SettleRoute {
+    /// The route `name` with its policy; `None`: nothing but an operator settles its outcomes.
+    pub(crate) fn new(
+        name: Arc<str>,
+        upstream: Arc<Upstream>,
+        policy: &Arc<UnknownPolicy>,
+        (timeout, retention): (Duration, Retention),
+    ) -> Option<Arc<Self>> {
+        let (requests, permits) = match &**policy {
+            UnknownPolicy::Hold => return None,
+            UnknownPolicy::Probe(rules) => {
+                let pages = rules.list.as_ref().map_or(1, |list| list.max_pages);
+                (pages + usize::from(rules.absent.is_some()), rules.concurrency)
+            }
+            UnknownPolicy::Resend(_) | UnknownPolicy::Reverse(_) => (1, AT_ONCE),
+        };
+        let requests = u32::try_from(requests).unwrap_or(u32::MAX).min(LONGEST_STEP);
+        let lease = timeout.saturating_mul(requests).saturating_add(MARGIN);
+        let policy = policy.clone();
+        Some(Arc::new(Self {
+            name,
+            upstream,
+            plan: SettlePlan { policy, timeout, lease, retention },
+            permits: Arc::new(Semaphore::new(permits)),
+            breaker: Breaker::default(),
+            queue: Mutex::default(),
+        }))
+    }
+
+    /// Time for the requests of a step; the rest of the lease is the store's.
+    pub(super) fn step_time(&self) -> Duration {
+        self.plan.lease.saturating_sub(MARGIN)
+    }
+
+    /// Reports a policy that takes steps without a client's retry.
+    pub(crate) fn has_schedule(&self) -> bool {
+        match &*self.plan.policy {
+            UnknownPolicy::Probe(_) | UnknownPolicy::Reverse(_) => true,
+            UnknownPolicy::Hold | UnknownPolicy::Resend(_) => false,
+        }
+    }
+
+    /// Queues a record; false when the queue is full.
+    pub(super) fn enqueue(&self, at: Timestamp, id: RecordId) -> bool {
+        let mut queue = self.queue();
+        let fits = queue.len() < QUEUE;
+        if fits {
+            queue.insert((at, id));
+        }
+        fits
+    }
+
+    /// Takes a record that is due.
+    pub(super) fn dequeue(&self, now: Timestamp) -> Option<RecordId> {
+        let mut queue = self.queue();
+        queue.first().filter(|(at, _)| *at <= now)?;
+        queue.pop_first().map(|(_, id)| id)
+    }
+
+    /// The time of the first record in the queue.
+    pub(super) fn first(&self) -> Option<Timestamp> {
+        self.queue().first().map(|(at, _)| *at)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, BTreeSet<(Timestamp, RecordId)>> {
+        // An insertion or removal leaves the set consistent.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

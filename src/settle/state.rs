@@ -1,0 +1,169 @@
+//! The state of settlement in this process, shared by the driver and by the requests that wait.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dashmap::DashSet;
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+
+use super::conclude::Alarm;
+use super::route::{SettleRoute, SettleRoutes};
+use super::rules::{Action, Occasion, tick};
+use crate::clock::Timestamp;
+use crate::idempotency::{Record, RecordId};
+use crate::observe::metrics::Metrics;
+use crate::store::Store;
+use crate::store::cache::RecordCache;
+
+/// Least `Retry-After`, in the resolution of the header.
+pub(crate) const LEAST_DELAY: Duration = Duration::from_secs(1);
+
+/// A delay in whole seconds, at least one.
+pub(crate) fn whole_seconds(delay: Duration) -> Duration {
+    let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+    Duration::from_secs(seconds).max(LEAST_DELAY)
+}
+
+/// The settlement of unknown outcomes in this process.
+#[derive(Debug)]
+pub(crate) struct Settler {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) cache: Arc<RecordCache>,
+    pub(super) metrics: Arc<Metrics>,
+    /// Every route seen so far: a route that goes keeps its open records.
+    routes: Mutex<HashMap<Arc<str>, Arc<SettleRoute>>>,
+    /// Records whose step runs in this process.
+    pub(super) running: DashSet<RecordId>,
+    /// A queue was full, so that the next scan is due as soon as there is room.
+    pub(super) overflowed: AtomicBool,
+    /// Signals an earlier step, or a free permit.
+    pub(super) changed: Notify,
+    /// The steps under way.
+    pub(super) tasks: TaskTracker,
+}
+
+impl Settler {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        cache: Arc<RecordCache>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            store,
+            cache,
+            metrics,
+            routes: Mutex::default(),
+            running: DashSet::new(),
+            overflowed: AtomicBool::new(false),
+            changed: Notify::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// The time of the schedules: a step of the clock in a running process must not make an absence
+    /// count early.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.store.now().min(self.store.expiry_time().at)
+    }
+
+    /// The record without a step that an earlier process left: on a store of its own, this process
+    /// knows all steps that run.
+    pub(super) fn without_abandoned_step(&self, mut record: Record) -> Record {
+        if let Some(settling) = &mut record.settling
+            && settling.schedule.running
+            && !self.store.is_shared()
+        {
+            (settling.schedule.running, settling.schedule.next) = (false, None);
+        }
+        record
+    }
+
+    /// Time until a client's retry may settle the record, in whole seconds; `None`: no retry does.
+    pub(crate) fn retry_after(&self, record: &Record, route: &SettleRoute) -> Option<Duration> {
+        let now = self.now();
+        match tick(record, &route.plan, now, Occasion::Retry) {
+            Action::Hold | Action::GiveUp(_) => None,
+            Action::Begin(..) => Some(LEAST_DELAY),
+            Action::Wait(at) => Some(whole_seconds(now.until(at))),
+        }
+    }
+
+    /// Plans the next step of a record that became unknown in this process.
+    pub(crate) fn plan(&self, id: RecordId, record: &Record, route: &SettleRoute) {
+        if !route.has_schedule() {
+            return;
+        }
+        match tick(record, &route.plan, self.now(), Occasion::Schedule) {
+            Action::Hold => {}
+            Action::Wait(at) => self.enqueue(route, at, id),
+            Action::GiveUp(_) | Action::Begin(..) => self.enqueue(route, self.now(), id),
+        }
+    }
+
+    /// Writes the line of an alarm and counts it.
+    pub(super) fn alarm(&self, id: RecordId, record: &Record, what: Alarm) {
+        let reason = what.as_str();
+        let consequence = match what {
+            Alarm::Several => {
+                "several rows match an unknown outcome; it stays unknown, and a person has to look"
+            }
+            Alarm::GaveUp => {
+                "an unknown outcome is not settled by its policy; an operator has to decide"
+            }
+            Alarm::Contradiction => {
+                "a result contradicts an earlier decision; the decision stands, and a person has \
+                 to look"
+            }
+        };
+        tracing::warn!(record = %id, route = %record.route, reason, "{consequence}");
+        self.metrics.alarm(&record.route, reason);
+    }
+
+    /// Logs and counts a decision.
+    pub(crate) fn report(&self, id: RecordId, route: &str, by: &'static str, how: &'static str) {
+        tracing::info!(
+            record = %id, route, by, r#as = how,
+            "an unknown outcome was settled"
+        );
+        self.metrics.settled(route, by, how);
+    }
+
+    pub(super) fn enqueue(&self, route: &SettleRoute, at: Timestamp, id: RecordId) {
+        let is_first = route.first().is_none_or(|first| at < first);
+        if !route.enqueue(at, id) {
+            self.overflowed.store(true, Ordering::Relaxed);
+        }
+        if is_first {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Takes over the present routes; true when there are new ones.
+    pub(super) fn learn(&self, routes: &dyn SettleRoutes) -> bool {
+        let mut known = self.known();
+        let mut is_new = false;
+        for route in routes.settle_routes() {
+            let before = known.insert(route.name.clone(), route.clone());
+            is_new |= before.is_none_or(|before| !Arc::ptr_eq(&before, &route));
+        }
+        is_new
+    }
+
+    /// The routes with steps of their own.
+    pub(super) fn scheduled_routes(&self) -> Vec<Arc<SettleRoute>> {
+        self.known().values().filter(|route| route.has_schedule()).cloned().collect()
+    }
+
+    /// The route of a record.
+    pub(super) fn route(&self, name: &str) -> Option<Arc<SettleRoute>> {
+        self.known().get(name).cloned()
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<SettleRoute>>> {
+        // An insertion leaves the map consistent.
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

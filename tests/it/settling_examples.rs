@@ -1,0 +1,177 @@
+//! The shipped configurations that settle unknown outcomes, against backends of their kind.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::{Act, Backend, Desk, Gateway, Request, Response, Setup, answer, eventually};
+
+/// The keyed route of an example before this backend, with times for tests.
+fn example(backend: &Backend, name: &str, edits: &[(&str, &str)]) -> Setup {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+    let text = std::fs::read_to_string(path).unwrap();
+    let keyed = text.split("[[route]]").nth(1).unwrap();
+    let lines = keyed.lines().filter(|line| !line.starts_with("upstream = "));
+    let mut route = lines.collect::<Vec<_>>().join("\n");
+    for (this, that) in edits {
+        assert!(route.contains(this), "no {this:?} in {name}");
+        route = route.replace(this, that);
+    }
+    // The route of the common setup makes way for the example's.
+    Desk::guard(Setup::before(backend))
+        .replacing(
+            "name = \"redeem\"\nmethods = [\"POST\"]\npath = \"/v1/vouchers/redeem\"",
+            "name = \"unused\"\nmethods = [\"POST\"]\npath = \"/unused\"",
+        )
+        .route(&route.replace("name = \"redeem\"", "name = \"example\""))
+}
+
+fn send(gateway: &Gateway, path: &str, key: &str, body: &str) -> Response {
+    let request = Request::new("POST", path).key(key).header("x-api-key", "retailer-1");
+    request.json(body).send(gateway.addr)
+}
+
+#[track_caller]
+fn shown_in(gateway: &Gateway, key: &str, state: &str) -> Value {
+    eventually("the record is settled", || {
+        let shown = Desk::of(gateway).show(key);
+        (shown["state"] == state).then_some(shown)
+    })
+}
+
+fn now(before: u64) -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.expect("after 1970").as_secs() - before
+}
+
+#[test]
+fn redeemsg_a_lost_redemption_is_found_among_the_transactions() {
+    let backend = Backend::start();
+    let edits = [("min_age = \"2s\"", "min_age = \"0s\""), ("every = \"2s\"", "every = \"50ms\"")];
+    let gateway = example(&backend, "redeemsg.toml", &edits).start();
+    let redeem = |key: &str| {
+        let body = r#"{"qr":"rsg:A","metadata":"receipt_number:789"}"#;
+        send(&gateway, "/v1/vouchers/redeem", key, body)
+    };
+    let transaction = |id: &str, metadata: &str, before: u64| json!({ "id": id, "value": 5, "metadata": metadata, "created_at": now(before) });
+    let page = |rows: Vec<Value>, next: Value| {
+        answer(200, &json!({ "data": rows, "next": next }).to_string())
+    };
+    let first = page(vec![transaction("t9", "receipt_number:788", 0)], json!("t9"));
+    let found = page(
+        vec![
+            transaction("t1", "receipt_number:789", 3600),
+            transaction("t2", "receipt_number:789", 0),
+        ],
+        Value::Null,
+    );
+    backend.script(move |seen| match seen.target() {
+        "/v1/vouchers/redeem" => Act::reset(),
+        target if target.ends_with("&after=t9") => found.clone(),
+        _ => first.clone(),
+    });
+    let lost = redeem("sale-1");
+    assert_eq!((lost.status, lost.disposition().as_str()), (502, "unknown"));
+    let told = redeem("sale-1");
+    told.is(200, "recovered", "");
+    assert_eq!(told.json()["status"], "succeeded");
+    assert_eq!(told.json()["transaction"]["id"], "t2");
+    let asked = backend.last();
+    assert_eq!(asked.header("x-api-key").as_deref(), Some("retailer-1"));
+    assert!(asked.target().starts_with("/v1/transactions?start="), "{}", asked.target());
+    redeem("sale-1").is(200, "replayed", "");
+
+    // Two transactions that fit prove nothing: a person decides.
+    let twice = page(
+        vec![
+            transaction("t3", "receipt_number:789", 1),
+            transaction("t4", "receipt_number:789", 0),
+        ],
+        Value::Null,
+    );
+    backend.script(move |seen| match seen.target() {
+        "/v1/vouchers/redeem" => Act::reset(),
+        _ => twice.clone(),
+    });
+    redeem("sale-2");
+    let told = redeem("sale-2");
+    assert_eq!((told.status, told.disposition().as_str()), (409, "unknown"), "{told:?}");
+    gateway.logs(&["WARN", "several"]);
+    assert_eq!(backend.calls_to("/v1/vouchers/redeem"), 2);
+    let mut keys: Vec<String> = Vec::new();
+    let (records, _) = Desk::of(&gateway).list("state=final");
+    keys.extend(records.iter().map(|record| record["key"].to_string()));
+    assert_eq!(keys, ["\"sale-1\""]);
+}
+
+#[test]
+fn gift_card_a_lost_redemption_is_undone() {
+    let backend = Backend::start();
+    let edits =
+        [("min_age = \"30s\"", "min_age = \"0s\""), ("every = \"30s\"", "every = \"50ms\"")];
+    let setup = example(&backend, "gift-card.toml", &edits).upstream("timeout = \"300ms\"");
+    let gateway = setup.start();
+    let redeem =
+        |key: &str| send(&gateway, "/cards/C-7/redeem", key, r#"{"reference":"R1","amount":9.90}"#);
+    backend.script(|seen| match seen.target() {
+        "/cards/C-7/void" => answer(200, r#"{"status":"voided"}"#),
+        _ => Act::reset(),
+    });
+    redeem("a").is(502, "unknown", "outcome-unknown");
+    shown_in(&gateway, "a", "released");
+    assert_eq!(backend.last().text(), r#"{"reference":"R1","amount":9.90}"#);
+    backend.script(|seen| match seen.target() {
+        "/cards/C-7/void" => answer(404, r#"{"code":"NO_SUCH_REDEMPTION"}"#),
+        _ => answer(200, "{}"),
+    });
+    redeem("a").is(200, "executed", "");
+}
+
+#[test]
+fn payment_a_pending_answer_is_shown_until_the_payment_is_decided() {
+    let backend = Backend::start();
+    let edits = [("min_age = \"5s\"", "min_age = \"0s\""), ("every = \"10s\"", "every = \"50ms\"")];
+    let gateway = example(&backend, "payment.toml", &edits).start();
+    let pay = || send(&gateway, "/payments", "order-5", r#"{"order":"5","amount":3}"#);
+    backend.script(|seen| match seen.target() {
+        "/payments" => answer(202, r#"{"state":"pending"}"#),
+        _ => answer(200, r#"{"id":77,"state":"processing"}"#),
+    });
+    let first = pay();
+    assert_eq!((first.status, first.disposition().as_str()), (202, "pending"), "{first:?}");
+    let again = pay();
+    assert_eq!((again.status, again.disposition().as_str()), (202, "pending"), "{again:?}");
+    assert_eq!(again.text(), first.text());
+    assert!(again.header("retry-after").is_some());
+    assert_eq!(Desk::of(&gateway).show("order-5")["state"], "unknown");
+    backend.script(|seen| match seen.target() {
+        "/payments" => answer(202, r#"{"state":"pending"}"#),
+        _ => answer(200, r#"{"id":77,"state":"paid"}"#),
+    });
+    shown_in(&gateway, "order-5", "final");
+    let told = pay();
+    told.is(200, "recovered", "");
+    assert_eq!(told.json(), json!({ "order": "5", "state": "paid", "payment": 77 }));
+    assert_eq!(backend.calls_to("/payments"), 1);
+    let asked = backend.last();
+    assert_eq!(asked.target(), "/payments/by-order/5");
+    assert_eq!(asked.header("authorization").as_deref(), Some("Bearer for-look-ups"));
+}
+
+#[test]
+fn deduplicating_a_lost_order_is_sent_again_with_its_key() {
+    let backend = Backend::start();
+    let gateway = example(&backend, "deduplicating.toml", &[]).start();
+    let order = |key: &str| send(&gateway, "/orders", key, r#"{"number":"N1"}"#);
+    backend.always(Act::reset());
+    order("a").is(502, "unknown", "outcome-unknown");
+    backend.always(answer(409, r#"{"error":{"code":"DUPLICATE_ORDER"}}"#));
+    let told = order("a");
+    told.is(200, "recovered", "");
+    assert_eq!(told.json(), json!({ "order": "N1", "status": "accepted" }));
+    let again = backend.last();
+    assert_eq!(again.header("idempotency-key").as_deref(), Some("a"));
+    assert_eq!(again.header("x-repeat").as_deref(), Some("true"));
+    order("a").is(200, "replayed", "");
+    assert_eq!(backend.calls(), 2);
+}
