@@ -103,7 +103,7 @@ pub(super) fn response(
     context: &PolicyContext<'_>,
     row: bool,
 ) -> Option<ResponseTemplate> {
-    let response = table.optional_table("response", |table| {
+    table.optional_table("response", |table| {
         let fields = context.fields(row);
         let headers = table.header_templates("headers", &fields);
         let syntax = body_syntax(&headers);
@@ -113,8 +113,7 @@ pub(super) fn response(
             table.wrong(body, format!("an answer with status {status} has no body; leave it out"));
         }
         ResponseTemplate { status, headers, body: body.map(|body| body.value) }
-    });
-    response
+    })
 }
 
 fn status(table: &TableReader<'_>) -> u16 {

@@ -105,7 +105,7 @@ fn plan(toml: &str) -> SettlePlan {
          timeout = \"60s\"\n\
          [[route]]\nname = \"r\"\nmethods = [\"POST\"]\npath = \"/r\"\nupstream = \"b\"\n{toml}"
     );
-    let config = config::parse(&text, "test.toml".as_ref(), &|_| None).expect("a configuration");
+    let config = config::parse(&text, "test.toml", &|_| None).expect("a configuration");
     let Mode::Request(mode) = &config.routes[0].mode else { panic!("request mode") };
     SettlePlan {
         policy: Arc::new(mode.on_unknown.clone()),
