@@ -60,7 +60,7 @@ pub enum Slug {
 }
 
 /// Every slug, for the published contract.
-pub const SLUGS: [Slug; 25] = [
+pub const SLUGS: [Slug; 26] = [
     Slug::KeyMissing,
     Slug::KeyInvalid,
     Slug::KeyReused,
@@ -131,7 +131,7 @@ impl Slug {
             Self::KeyReused => &[S::UNPROCESSABLE_ENTITY],
             Self::UpstreamUnreachable => &[S::BAD_GATEWAY],
             Self::KeyExpired => &[S::GONE],
-            Self::ResponseNotRetained | Self::SuspectedDuplicate => &[S::CONFLICT],
+            Self::ResponseNotRetained | Self::Reversed | Self::SuspectedDuplicate => &[S::CONFLICT],
             Self::StoreUnavailable | Self::Overloaded => &[S::SERVICE_UNAVAILABLE],
             Self::QuotaExceeded => &[S::TOO_MANY_REQUESTS],
             Self::BodyTooLarge | Self::TooManyItems => &[S::PAYLOAD_TOO_LARGE],
