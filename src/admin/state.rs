@@ -46,7 +46,7 @@ pub(crate) struct AdminState {
     pub(super) unknown: UnknownCount,
     /// The settings of the configuration in force.
     settings: ArcSwap<AdminSettings>,
-    /// Who is logged in on the operator's page.
+    /// The sessions of the operator's page.
     pub(super) sessions: Sessions,
     pub(super) turns: Arc<Semaphore>,
     /// Tasks awaited by a drain, so that a started decision is completed.

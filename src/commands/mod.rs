@@ -1,6 +1,6 @@
 //! The commands: `run`, `demo`, `health` and `generate`; `check` in `against`; `try` in
-//! `try_samples`; `store …` in `store`; `records …` in `records` and `response`, which ask a running
-//! gateway through `admin_client`. Their arguments are in `cli`.
+//! `try_samples`; `store …` in `store`; `records …` in `records` and `response`, which ask a
+//! running gateway through `admin_client`. Their arguments are in `cli`.
 
 mod admin_client;
 mod against;

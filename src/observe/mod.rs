@@ -1,9 +1,9 @@
 //! Output for operators about a running process.
 //!
-//! `log` starts the log, `format` turns events into lines, `line` is their form, and `writer` brings
-//! them to standard error. `exchange` holds the fields that the lines of an exchange have in common,
-//! `access` is the line of a request, and `repeated` counts conditions that would fill the log.
-//! `metrics` counts requests, and `traffic` keeps the counts of the last day.
+//! `log` starts the log, `format` turns events into lines, `line` is their form, and `writer`
+//! brings them to standard error. `exchange` holds the fields that the lines of an exchange have in
+//! common, `access` is the line of a request, and `repeated` counts conditions that would fill the
+//! log. `metrics` counts requests, and `traffic` keeps the counts of the last day.
 
 pub(crate) mod access;
 pub(crate) mod exchange;

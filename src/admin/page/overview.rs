@@ -100,7 +100,7 @@ fn waiting(queue: &[Value], routes: &[RouteConfig], all: u64, now: clock::Timest
                     @for record in queue {
                         @let seen = record["updated"].as_str().and_then(parse_rfc3339);
                         tr {
-                            td { (seen.map(|seen| age(seen.until(now).as_secs())).unwrap_or_default()) }
+                            td { (since(seen, now)) }
                             td {
                                 a href={ "/records/" (text(&record["id"])) } {
                                     bdi { (text(&record["key"])) }
@@ -119,6 +119,11 @@ fn waiting(queue: &[Value], routes: &[RouteConfig], all: u64, now: clock::Timest
             p { a href="/records?state=unknown" { "All " (all) " unknown outcomes" } }
         }
     }
+}
+
+/// The age of a time.
+fn since(at: Option<clock::Timestamp>, now: clock::Timestamp) -> String {
+    at.map(|at| age(at.until(now).as_secs())).unwrap_or_default()
 }
 
 /// The policy of a route for its unknown outcomes.
