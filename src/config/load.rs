@@ -14,7 +14,7 @@ use super::profiles::Profile;
 use super::table::{KnownKeys, Reading, TableReader};
 use super::units::Size;
 use super::warnings::{renewed_credentials, warn_of_renewed_credentials};
-use super::{backend_url, document, log, paths, routes, server, stores, upstreams};
+use super::{backend_url, document, log, paths, routes, server, stores, traces, upstreams};
 
 /// Largest answer kept on a server, in bytes.
 const LARGEST_SHARED: u64 = 16 << 20;
@@ -173,6 +173,7 @@ fn general(root: &TableReader<'_>) -> Config {
     Config {
         server,
         log: root.table("log", log::log),
+        traces: root.table("traces", traces::traces),
         admin,
         store: root.table("store", stores::store),
         tenant: root.table("tenant", server::tenant),

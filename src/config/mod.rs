@@ -47,6 +47,7 @@ mod table_lists;
 mod template;
 #[cfg(test)]
 mod tests;
+mod traces;
 pub mod units;
 mod upstreams;
 mod values;
@@ -71,4 +72,6 @@ pub use self::policy::{
 };
 pub use self::suspect::{SuspectAction, SuspectRules};
 pub use self::template::HeaderTemplates;
+pub use self::traces::TracesConfig;
 pub use self::units::Secret;
+pub(crate) use self::upstreams::at as default_upstream;

@@ -18,6 +18,7 @@ use super::log::LogConfig;
 use super::policy::UnknownPolicy;
 use super::shown;
 use super::suspect::SuspectRules;
+use super::traces::TracesConfig;
 use super::units::Secret;
 use crate::idempotency::fingerprint::FingerprintRules;
 use crate::idempotency::key::KeyRules;
@@ -36,6 +37,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// The log.
     pub log: LogConfig,
+    /// The traces.
+    pub traces: TracesConfig,
     /// The operator's listener.
     pub admin: AdminConfig,
     /// The store of the records.

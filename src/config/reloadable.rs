@@ -20,6 +20,8 @@ impl Config {
         self.admin.listen = running.admin.listen;
         keep("log.format", self.log.format == running.log.format);
         self.log.format = running.log.format;
+        keep("traces", self.traces == running.traces);
+        self.traces.clone_from(&running.traces);
         keep("store", self.store.engine == running.store.engine);
         self.store.engine = running.store.engine.clone();
         kept

@@ -274,12 +274,11 @@ impl<'d> TableReader<'d> {
         let read = match &node.value {
             TomlValue::Text(text) => Some(T::from_text(text)),
             TomlValue::Integer(number) => T::from_integer(*number),
+            TomlValue::Float(number) => T::from_fraction(*number),
             TomlValue::Flag(flag) => T::from_flag(*flag).map(Ok),
-            TomlValue::Float(_)
-            | TomlValue::Date
-            | TomlValue::List(_)
-            | TomlValue::Table(_)
-            | TomlValue::Unreadable => None,
+            TomlValue::Date | TomlValue::List(_) | TomlValue::Table(_) | TomlValue::Unreadable => {
+                None
+            }
         };
         match read {
             Some(Ok(value)) => return Some(Located { key, at: node.at, value }),

@@ -26,9 +26,44 @@ pub(super) trait Scalar: Sized {
         None
     }
 
+    /// The value of a number with a fraction; `None`: such numbers are another kind.
+    fn from_fraction(_number: f64) -> Option<Result<Self, String>> {
+        None
+    }
+
     /// The value of a boolean; `None`: booleans are another kind.
     fn from_flag(_flag: bool) -> Option<Self> {
         None
+    }
+}
+
+/// A share of a whole, from 0.0 to 1.0.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Share(pub(super) f64);
+
+impl Scalar for Share {
+    const EXPECTED: &'static str = "a share from 0.0 to 1.0";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse()
+            .ok()
+            .and_then(Self::from_fraction)
+            .unwrap_or_else(|| Err(format!("\"{text}\" is not {}", Self::EXPECTED)))
+    }
+
+    fn from_integer(number: i128) -> Option<Result<Self, String>> {
+        match number {
+            0 => Some(Ok(Self(0.0))),
+            1 => Some(Ok(Self(1.0))),
+            _ => Some(Err(format!("{number} is not {}", Self::EXPECTED))),
+        }
+    }
+
+    fn from_fraction(number: f64) -> Option<Result<Self, String>> {
+        Some(match (0.0..=1.0).contains(&number) {
+            true => Ok(Self(number)),
+            false => Err(format!("{number} is not {}", Self::EXPECTED)),
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use super::table::TableReader;
 use super::values::LONGEST_WAIT;
 
 /// An upstream with one address and every default.
-pub(super) fn at(name: &str, url: BackendUrl) -> UpstreamConfig {
+pub(crate) fn at(name: &str, url: BackendUrl) -> UpstreamConfig {
     UpstreamConfig {
         name: name.to_owned(),
         urls: vec![url],

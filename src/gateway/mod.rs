@@ -6,6 +6,7 @@ mod permissions;
 mod reload;
 mod resources;
 pub(crate) mod store;
+mod traces;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -138,7 +139,10 @@ pub(crate) async fn start(
     pin_names(&config, &*store).await?;
     let lease = store::lease(&config.store);
     let tasks = TaskTracker::new();
-    let gateway = Gateway::new(&config, store.clone(), tasks.clone(), metrics.clone())
+    let (tracer, sender) =
+        traces::open(&config.traces, &store.owner()).map_err(StartError::Configuration)?.unzip();
+    let figures = (metrics.clone(), tracer);
+    let gateway = Gateway::new(&config, store.clone(), tasks.clone(), figures)
         .map_err(StartError::Configuration)?;
     permissions::note_expiry(&metrics, gateway.routing().tls.as_deref());
     let traffic = Traffic::new(metrics.clone(), clock::now());
@@ -157,6 +161,9 @@ pub(crate) async fn start(
     // themselves when the shutdown starts.
     let background = TaskTracker::new();
     background.spawn(traffic.run(shutdown.clone()));
+    if let Some(sender) = sender {
+        background.spawn(sender.run(shutdown.clone()));
+    }
     background.spawn(expiry::run(store.clone(), shutdown.clone()));
     background.spawn(gateway.settler.clone().run(gateway.clone(), shutdown.clone()));
     if let Some(lease) = lease {

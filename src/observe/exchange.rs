@@ -3,12 +3,15 @@
 //! written; a span of `tracing` would copy them for each request.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use http::{HeaderValue, StatusCode};
 
 use super::line::LogLine;
 use super::request_id::RequestId;
+use super::traces::{ActiveTrace, SpanName};
 
 /// The span of an exchange: the facts that its lines in the log have in common. Each is set when it
 /// becomes known.
@@ -22,6 +25,9 @@ pub(crate) struct ExchangeSpan {
     store_micros: AtomicU64,
     upstream_micros: AtomicU64,
     received: AtomicU64,
+    trace: OnceLock<Arc<ActiveTrace>>,
+    /// Set when the call to the backend begins: what the store does afterwards is the completion.
+    is_called: AtomicBool,
 }
 
 /// The names that a route gives to its lines.
@@ -49,6 +55,8 @@ impl ExchangeSpan {
             store_micros: AtomicU64::new(0),
             upstream_micros: AtomicU64::new(0),
             received: AtomicU64::new(0),
+            trace: OnceLock::new(),
+            is_called: AtomicBool::new(false),
         })
     }
 
@@ -88,6 +96,31 @@ impl ExchangeSpan {
     /// Counts bytes of the request's body.
     pub(crate) fn receive(&self, bytes: u64) {
         self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Makes the exchange a sampled one.
+    pub(crate) fn set_trace(&self, trace: Arc<ActiveTrace>) {
+        let _ = self.trace.set(trace);
+    }
+
+    /// Ends the span of the exchange, with its answer.
+    pub(crate) fn end_trace(&self, method: &str, status: StatusCode) {
+        let Some(trace) = self.trace.get() else { return };
+        let mut attributes = vec![
+            ("http.request.method", method.into()),
+            ("http.response.status_code", status.into()),
+            ("oncegate.request_id", self.request_id().to_string().as_str().into()),
+        ];
+        if let Some(fields) = self.route.get() {
+            attributes.push(("http.route", (&*fields.route).into()));
+        }
+        if let Some(outcome) = self.outcome.get() {
+            attributes.push(("oncegate.outcome", (*outcome).into()));
+        }
+        if let Some(record) = self.record() {
+            attributes.push(("oncegate.record", record.as_str().into()));
+        }
+        trace.ended(status.is_server_error(), attributes);
     }
 
     fn record(&self) -> Option<String> {
@@ -181,16 +214,37 @@ pub(super) fn add_to(line: &mut LogLine) {
     note(|span| span.add_to(line));
 }
 
-/// Adds the time of an operation of the store to the present exchange.
-pub(super) fn add_store_time(took: Duration) {
+/// Adds an operation of the store to the present exchange. `is_change`: a compare-and-swap, which
+/// claims before the call to the backend, and completes after it.
+pub(super) fn add_store_time(started: Instant, took: Duration, is_change: bool, is_error: bool) {
     note(|span| {
         span.store_micros.fetch_add(micros(took), Ordering::Relaxed);
+        if let Some(trace) = span.trace.get().filter(|_| is_change) {
+            let is_called = span.is_called.load(Ordering::Relaxed);
+            let name = if is_called { SpanName::Complete } else { SpanName::Claim };
+            trace.span(name, started, is_error, Vec::new());
+        }
     });
 }
 
-/// Adds the time of a call to the backend to the present exchange.
-pub(super) fn add_upstream_time(took: Duration) {
+/// Notes that the call to the backend begins.
+pub(super) fn begin_call() {
+    note(|span| span.is_called.store(true, Ordering::Relaxed));
+}
+
+/// The context of the present exchange for its backend; `None`: the exchange is not sampled.
+pub(crate) fn traceparent() -> Option<HeaderValue> {
+    CURRENT.try_with(|span| span.trace.get()?.traceparent()).ok().flatten()
+}
+
+/// Adds a call to the backend to the present exchange.
+pub(super) fn add_upstream_time(started: Instant, took: Duration) {
     note(|span| {
+        if let Some(trace) = span.trace.get() {
+            let fields = span.route.get();
+            let upstream = fields.map(|fields| ("oncegate.upstream", (&*fields.upstream).into()));
+            trace.span(SpanName::Upstream, started, false, upstream.into_iter().collect());
+        }
         // A call that takes no time at all is a call.
         span.upstream_micros.fetch_add(micros(took).max(1), Ordering::Relaxed);
     });
@@ -217,10 +271,10 @@ mod tests {
             assert_eq!(request_id().to_string(), id);
             assert!(line().ends_with(&format!("INFO m request_id={id}\n")));
             note(|span| span.set_record(&[7; 16]));
-            add_store_time(Duration::from_micros(1500));
+            add_store_time(Instant::now(), Duration::from_micros(1500), true, false);
             let work = Box::pin(async {
                 tokio::task::yield_now().await;
-                add_upstream_time(Duration::from_micros(250));
+                add_upstream_time(Instant::now(), Duration::from_micros(250));
                 let fields = RouteFields { route: "redeem".into(), upstream: "b".into() };
                 note(|span| span.set_route(&fields));
                 line()

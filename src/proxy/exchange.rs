@@ -38,6 +38,11 @@ pub(crate) async fn exchange(
     let mut matched = MatchedRequest { dialect: Dialect::Problem, route: None };
     let no_body = request.body().is_end_stream();
     identify(&routing, request.headers());
+    let traced = gateway.tracer.as_ref().and_then(|tracer| {
+        let trace = tracer.begin(request.headers())?;
+        span::note(|span| span.set_trace(trace));
+        Some(request.method().clone())
+    });
     let origin = routing.cors.as_ref().and_then(|cors| cors.allowed(request.headers()));
     let context = ExchangeContext { gateway, routing: &routing, client };
     let answered = answer(&context, request, &mut matched).await;
@@ -64,6 +69,9 @@ pub(crate) async fn exchange(
     }
     let outcome = metrics.answered(response.headers(), started.elapsed());
     span::note(|span| span.set_outcome(outcome));
+    if let Some(method) = traced {
+        span::note(|span| span.end_trace(method.as_str(), response.status()));
+    }
     response
 }
 

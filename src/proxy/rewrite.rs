@@ -8,6 +8,8 @@ use super::peer::ClientAddress;
 use super::request_id;
 use super::routing::Route;
 use crate::observe::exchange;
+use crate::observe::exchange::traceparent;
+use crate::observe::traces::TRACEPARENT;
 
 /// Builds the request for the backend of `route`: the target byte for byte, as a backend may verify
 /// a signature over it. `keyed`: the answer will be stored.
@@ -34,6 +36,9 @@ pub(crate) fn to_backend<B>(
     *request.method_mut() = head.method;
     *request.uri_mut() = head.uri;
     *request.headers_mut() = headers::upstream_headers(head.headers, &forwarding);
+    if let Some(context) = traceparent() {
+        request.headers_mut().insert(TRACEPARENT, context);
+    }
     request
 }
 

@@ -18,6 +18,7 @@ use crate::limit::Limit;
 use crate::machine;
 use crate::observe::log::LogFormat;
 use crate::observe::metrics::{Figures, Metrics};
+use crate::observe::traces::Tracer;
 use crate::settle::retry::RetryQueue;
 use crate::settle::{SettleRoute, SettleRoutes, Settler};
 use crate::shutdown;
@@ -53,6 +54,8 @@ pub(crate) struct Gateway {
     /// Permits of the open connections.
     pub(crate) connections: Arc<Limit>,
     pub(crate) metrics: Arc<Metrics>,
+    /// The source of traces; `None`: there is no collector.
+    pub(crate) tracer: Option<Arc<Tracer>>,
     /// Counts the reloads, for connections that may have to end.
     reloads: watch::Sender<u64>,
 }
@@ -127,7 +130,7 @@ impl Gateway {
         config: &Config,
         store: Arc<dyn Store>,
         tasks: TaskTracker,
-        metrics: Arc<Metrics>,
+        (metrics, tracer): (Arc<Metrics>, Option<Arc<Tracer>>),
     ) -> Result<Arc<Self>, String> {
         let limits = &config.server.limits;
         let cache = match store.is_shared() {
@@ -153,6 +156,7 @@ impl Gateway {
             tasks,
             retries: RetryQueue::new(limits.in_flight),
             metrics,
+            tracer,
         }))
     }
 }

@@ -50,6 +50,8 @@ async function dispute({ scripts, voucher, lost, other }) {
   await logIn(page);
   if (scripts) {
     await accessible(page, "the overview");
+    const bar = await page.locator("rect.requests").nth(59).boundingBox();
+    assert.ok(bar && bar.height > 10, "the bar of this minute is drawn");
     await page.screenshot({ path: `${given.screenshots}/overview.png`, fullPage: true });
   }
   await page.getByLabel("Voucher (business id)").fill(voucher);

@@ -94,6 +94,7 @@ mod settling_examples;
 mod startup;
 mod suspects;
 mod tls;
+mod traces;
 mod try_samples;
 mod tutorial;
 mod upstream;

@@ -262,9 +262,11 @@ fn hostile_bytes_are_text_on_every_page() {
     backend.always(Act::whole(200, &headers, html.as_bytes()));
     Request::redeem(key, &body).send(gateway.addr).is(200, "executed", "");
     backend.always(Act::reset());
-    Request::redeem("<svg/onload=alert(4)>", &body)
-        .send(gateway.addr)
-        .is(502, "unknown", "outcome-unknown");
+    Request::redeem("<svg/onload=alert(4)>", &body).send(gateway.addr).is(
+        502,
+        "unknown",
+        "outcome-unknown",
+    );
     let operator = Operator::log_in(&gateway);
     let desk = Desk::of(&gateway);
     let ids: Vec<String> =

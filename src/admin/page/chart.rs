@@ -24,7 +24,7 @@ pub(super) fn chart(name: &str, title: &str, bars: &[TrafficBar]) -> Markup {
             figcaption id=(heading) { (label) }
             svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT + 2) } role="img" aria-labelledby=(heading)
                 preserveAspectRatio="none" {
-                line class="axis" x1="0" x2=(WIDTH) y1=(HEIGHT + 1) y2=(HEIGHT + 1);
+                line class="axis" x1="0" x2=(WIDTH) y1=(HEIGHT + 1) y2=(HEIGHT + 1) {}
                 @for (at, bar) in bars.iter().enumerate() {
                     @let (all, saved) = (height(bar.totals.requests), height(bar.totals.prevented));
                     g {
@@ -33,9 +33,9 @@ pub(super) fn chart(name: &str, title: &str, bars: &[TrafficBar]) -> Markup {
                             (bar.totals.prevented) " prevented"
                         }
                         rect class="requests" x=(at * step) width=(step.saturating_sub(2).max(1))
-                            y=(HEIGHT - all) height=(all);
+                            y=(HEIGHT - all) height=(all) {}
                         rect class="prevented" x=(at * step) width=(step.saturating_sub(2).max(1))
-                            y=(HEIGHT - saved) height=(saved);
+                            y=(HEIGHT - saved) height=(saved) {}
                     }
                 }
             }
@@ -91,6 +91,8 @@ mod tests {
         let drawn = chart("a", "the last hour", &[bar(10, 1), bar(0, 0), bar(u64::MAX / 2, 7)]);
         let drawn = drawn.into_string();
         assert_eq!(drawn.matches("<rect class=\"requests\"").count(), 3);
+        // An element of SVG without its end would swallow its neighbors.
+        assert_eq!((drawn.matches("</rect>").count(), drawn.matches("</line>").count()), (6, 1));
         assert_eq!(drawn.matches("<tr><td>").count(), 3);
         assert!(drawn.contains("y=\"0\" height=\"120\""), "{drawn}");
         assert!(!drawn.contains("style="));

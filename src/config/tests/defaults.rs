@@ -47,6 +47,7 @@ fn what_is_left_out_has_the_published_default() {
     assert_eq!(config.log.level, "info");
     assert_eq!(config.log.format, crate::observe::log::LogFormat::Text);
     assert!(!config.log.access);
+    assert_eq!((config.traces.otlp, config.traces.sample), (None, 0.0));
     assert_eq!(config.admin.listen, "127.0.0.1:9090".parse().unwrap());
     assert_eq!(config.admin.token, None);
     assert_eq!(config.store.retention.answer, days(7));

@@ -38,7 +38,8 @@ impl StoreMetrics {
         let Some((seconds, errors)) = self.operations.get(operation as usize) else { return };
         let took = started.elapsed();
         seconds.observe(took.as_secs_f64());
-        add_store_time(took);
+        let is_change = operation == StoreOperation::Swap;
+        add_store_time(started, took, is_change, is_error);
         if is_error {
             errors.inc();
         }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::observe::exchange::add_upstream_time;
+use crate::observe::exchange::{add_upstream_time, begin_call};
 
 /// The histogram of an upstream.
 #[derive(Debug, Clone)]
@@ -23,6 +23,7 @@ pub(crate) struct CallTimer<'a> {
 impl UpstreamMetrics {
     /// Starts timing a call.
     pub(crate) fn start(&self) -> CallTimer<'_> {
+        begin_call();
         CallTimer { seconds: &self.seconds, started: Instant::now() }
     }
 }
@@ -31,6 +32,6 @@ impl Drop for CallTimer<'_> {
     fn drop(&mut self) {
         let took = self.started.elapsed();
         self.seconds.observe(took.as_secs_f64());
-        add_upstream_time(took);
+        add_upstream_time(self.started, took);
     }
 }

@@ -171,7 +171,8 @@ impl House {
         let text = configuration(&path, backend);
         let config = config::parse(&text, "t.toml", &|_| None).unwrap_or_else(|it| panic!("{it}"));
         let tasks = TaskTracker::default();
-        let gateway = Gateway::new(&config, store.clone(), tasks.clone(), Metrics::new()).unwrap();
+        let gateway =
+            Gateway::new(&config, store.clone(), tasks.clone(), (Metrics::new(), None)).unwrap();
         let listener = ListenSocket::bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.tcp_address().unwrap();
         let (trigger, shutdown) = shutdown::channel();
