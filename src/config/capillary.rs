@@ -3,8 +3,8 @@
 
 use crate::idempotency::fingerprint::RuleId;
 use crate::items::rules::{
-    IssuedRules, ItemRules, MAX_ITEMS, MAX_QUANTITY, MatchBy, QuantityView, Refusal, RenderRules,
-    ResponseRules, Template, TemplateMember,
+    IssuedRules, ItemId, ItemRules, ListKind, MAX_ITEMS, MAX_QUANTITY, MatchBy, QuantityView,
+    Refusal, RenderRules, ResponseRules, StateTemplate, TemplateMember,
 };
 use crate::json::Pointer;
 use crate::matcher::{Matcher, StatusPattern, ValueTest};
@@ -12,9 +12,9 @@ use crate::matcher::{Matcher, StatusPattern, ValueTest};
 /// Everything under `[route.items]`.
 pub(super) fn rules() -> ItemRules {
     ItemRules {
-        at: at("/rewards"),
-        single: false,
-        id: at("/requestId"),
+        at: at("/rewards").into(),
+        kind: ListKind::Array,
+        id: ItemId::Member(at("/requestId")),
         quantity: Some(at("/quantity")),
         max_items: MAX_ITEMS,
         max_quantity: MAX_QUANTITY,
@@ -23,7 +23,9 @@ pub(super) fn rules() -> ItemRules {
                 .map(at)
                 .to_vec(),
         ),
-        shared: Some(["/mobile", "/email", "/externalId", "/brand"].map(at).to_vec()),
+        shared: Some(
+            ["/mobile", "/email", "/externalId", "/brand"].map(|path| at(path).into()).to_vec(),
+        ),
         serialize_by: ["/mobile", "/email", "/externalId"].map(at).to_vec(),
         indivisible: vec![equals("/indivisible", &["true"])],
         view: QuantityView::Cumulative,
@@ -37,8 +39,8 @@ pub(super) fn rules() -> ItemRules {
 fn response() -> ResponseRules {
     let denied = equals("/status/success", &["false"]);
     ResponseRules {
-        at: at("/rewards"),
-        single: false,
+        at: vec![at("/rewards").into()],
+        kind: ListKind::Array,
         by: vec![
             MatchBy::Id(at("/requestId")),
             MatchBy::Member(at("/rewardId")),
@@ -62,13 +64,14 @@ fn response() -> ResponseRules {
         finals: Vec::new(),
         // Points could not be redeemed: the guide treats the outcome as unknown.
         unknown: vec![equals("/status/code", &["1010"])],
+        ..ResponseRules::default()
     }
 }
 
 fn render() -> RenderRules {
     let template = |success: bool, code: u16, message: &str, http| {
         let put = status(success, code, message);
-        Template { item: vec![put.clone()], top: vec![put], http }
+        StateTemplate { item: vec![put.clone()], top: vec![put], http }
     };
     let refusal = |code: u16, message: &str, http| {
         Some(Refusal { top: vec![status(false, code, message)], http: Some(http) })

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::describe_items::items_key_cell;
+use super::describe_items::{batch_lines, items_key_cell};
 use super::model::{
     Config, DuplicateRules, EngineConfig, Mode, RecordRules, RequestMode, RouteConfig,
     UpstreamConfig,
@@ -17,8 +17,8 @@ const COLUMNS: [&str; 10] =
     ["ROUTE", "METHODS", "PATH", "MODE", "UPSTREAM", "KEY", "WAIT", "ANSWER", "KEPT", "THEN"];
 
 impl Config {
-    /// The output of `oncegate check`: the listeners, the store, the upstreams, and a table of the
-    /// routes. Every line ends with a line feed.
+    /// The output of `oncegate check`: the listeners, the store, the upstreams, a table of the
+    /// routes, and the batches with their rows. Every line ends with a line feed.
     pub fn describe(&self) -> String {
         let mut text = String::new();
         let listen: Vec<String> = self.server.listen.iter().map(ToString::to_string).collect();
@@ -39,6 +39,12 @@ impl Config {
         let rows: Vec<[String; COLUMNS.len()]> =
             self.routes.iter().map(|route| self.row(route)).collect();
         table(&mut text, &rows);
+        for route in &self.routes {
+            if let Mode::Items(mode) = &route.mode {
+                text.push('\n');
+                text.push_str(&batch_lines(&route.name, mode));
+            }
+        }
         text
     }
 

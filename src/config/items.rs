@@ -1,24 +1,30 @@
-//! The tables of a route in items mode, over the presets of its profile. Templates are left to
-//! `items_parts`, matchers to `matcher`, agreement between the keys to `items_consistency`.
+//! The tables of a route in items mode, over the presets of its profile. `items_response` reads the
+//! answer's table, `items_parts` the templates, `matcher` the matchers; `items_consistency` checks
+//! that the keys agree.
 
 use super::items_consistency as consistency;
 use super::items_parts::render;
+use super::items_response::response;
+use super::list_paths::list_kind;
 use super::matcher::{MatchScope, matchers};
 use super::model::{Config, ItemsMode, RecordRules, UpstreamConfig};
 use super::outcome::outcome_of_batches;
 use super::own_requests::PolicyContext;
+use super::place::is_credential;
 use super::policy::UnknownPolicy;
 use super::profiles::Profile;
 use super::settlement::policy;
 use super::table::TableReader;
 use super::{capillary, request};
 use crate::idempotency::fingerprint::RuleId;
+use crate::idempotency::key::{KeyPlaces, KeyRules};
 use crate::idempotency::retention::{Keep, Retention};
+use crate::items::list_path::ListPath;
 use crate::items::rules::{
-    IssuedRules, ItemRules, MAX_ITEMS, MAX_QUANTITY, MatchBy, QuantityView, RenderRules,
-    ResponseRules,
+    ItemId, ItemRules, ListKind, MAX_ITEMS, MAX_QUANTITY, QuantityView, RenderRules, ResponseRules,
 };
 use crate::json::Pointer;
+use crate::place::{BodyFormat, Place};
 
 /// The largest `max_items`: a batch is claimed in a single write.
 const MOST_ITEMS: u64 = 10_000;
@@ -67,18 +73,80 @@ pub(super) fn mode(
     let read = route.optional_table("items", |table| {
         let items = items(table, rules.as_ref());
         let ledger = table.optional::<String>("ledger");
-        (ledger.map(|ledger| table.name(&ledger, "ledger", |_| false)), items)
+        let ledger = ledger.map(|ledger| table.name(&ledger, "ledger", |_| false));
+        let batch_key = batch_key(table, (&base.key, config, &path));
+        let (serialize_by, serialize_places) = serialize_by(table, items.serialize_by, &path);
+        let items = ItemRules { serialize_by, ..items };
+        if items.id == ItemId::Position && !table.has("batch") {
+            let what = "`id = \"position\"` needs `batch`, the batch's own key, such as \
+                        \"header:Idempotency-Key\": a position alone is the id of an item in \
+                        every batch";
+            table.missing_at(table.place("id"), &["batch"], what);
+        }
+        (ledger, batch_key, serialize_places, items)
     });
-    let (ledger, rules) = read.unwrap_or_else(|| (None, rules.unwrap_or_else(nothing)));
+    let (ledger, batch_key, serialize_places, rules) =
+        read.unwrap_or_else(|| (None, None, Vec::new(), rules.unwrap_or_else(nothing)));
     ItemsMode {
         ledger: ledger.unwrap_or_else(|| name.to_owned()),
+        batch_key,
         rules,
+        serialize_places,
         duplicates,
         outcome,
         on_unknown,
         record,
         dialect: base.dialect,
     }
+}
+
+/// `batch`: the place of the batch's own key, under the rules of a request's key.
+fn batch_key(
+    table: &TableReader<'_>,
+    (rules, config, path): (&KeyRules, &Config, &str),
+) -> Option<KeyRules> {
+    let places = table.request_places("batch")?;
+    if let [_, second, ..] = places.as_slice() {
+        table.wrong(second, "`batch` is one place, that of the batch's own key");
+    }
+    let place = places.into_iter().next()?;
+    table.check_parameter(&place, path);
+    if let Some(name) = place.value.header()
+        && is_credential(name, &config.tenant.headers)
+    {
+        let what = format!("`batch` names {name}, a credential; no key is made of one");
+        table.wrong(&place, what);
+    }
+    if let Some(format @ (BodyFormat::Form | BodyFormat::Xml)) = place.value.body_format() {
+        let what = format!("the body of a batch is JSON, and `batch` looks for {format} there");
+        table.wrong(&place, what);
+    }
+    Some(KeyRules { places: KeyPlaces::new(vec![place.value]), ..rules.clone() })
+}
+
+/// `serialize_by`: members of the body, and places outside of the body.
+fn serialize_by(
+    table: &TableReader<'_>,
+    preset: Vec<Pointer>,
+    path: &str,
+) -> (Vec<Pointer>, Vec<Place>) {
+    let Some(written) = table.request_places("serialize_by") else { return (preset, Vec::new()) };
+    let (mut pointers, mut places) = (Vec::new(), Vec::new());
+    for place in written {
+        table.check_parameter(&place, path);
+        match place.value {
+            Place::Pointer(pointer) => pointers.push(pointer),
+            Place::Header(_) | Place::Path(_) | Place::Query(_) => places.push(place.value),
+            Place::Form(_) | Place::Xml(_) => {
+                let what = format!(
+                    "the body of a batch is JSON, and `serialize_by` looks for {} there",
+                    place.value
+                );
+                table.wrong(&place, what);
+            }
+        }
+    }
+    (pointers, places)
 }
 
 /// `true` for the profile `capillary`.
@@ -99,9 +167,9 @@ fn profile(route: &TableReader<'_>) -> bool {
 /// The rules that the tables of a route without a profile are read over.
 fn nothing() -> ItemRules {
     ItemRules {
-        at: Pointer::root(),
-        single: false,
-        id: Pointer::root(),
+        at: ListPath::from(Pointer::root()),
+        kind: ListKind::Array,
+        id: ItemId::Member(Pointer::root()),
         quantity: None,
         max_items: MAX_ITEMS,
         max_quantity: MAX_QUANTITY,
@@ -110,18 +178,7 @@ fn nothing() -> ItemRules {
         serialize_by: Vec::new(),
         indivisible: Vec::new(),
         view: QuantityView::Cumulative,
-        response: ResponseRules {
-            at: Pointer::root(),
-            single: false,
-            by: Vec::new(),
-            issued: IssuedRules::default(),
-            requested: None,
-            append: Vec::new(),
-            not_issued: Vec::new(),
-            retry: Vec::new(),
-            finals: Vec::new(),
-            unknown: Vec::new(),
-        },
+        response: ResponseRules { at: vec![ListPath::from(Pointer::root())], ..Default::default() },
         render: RenderRules::default(),
         rule: RuleId::default(),
     }
@@ -135,16 +192,15 @@ fn items(table: &TableReader<'_>, profile: Option<&ItemRules>) -> ItemRules {
         }
     };
     needed("at", "[route.items] has no `at`, a JSON pointer");
-    let at = table.pointer("at").unwrap_or(preset.at);
-    let single = table.flag("single", preset.single);
-    needed("id", "[route.items] has no `id`, a JSON pointer");
-    let id = table.pointer("id").unwrap_or(preset.id);
-    if let Some(written) = table.optional::<String>("id").filter(|id| id.value.is_empty()) {
-        table.wrong(&written, "`id` names the whole item; name the member that holds its id");
+    let at = table.list_path("at").unwrap_or(preset.at);
+    let kind = list_kind(table, preset.kind);
+    if kind != ListKind::Map {
+        needed("id", "[route.items] has no `id`, a JSON pointer or \"position\"");
     }
+    let id = item_id(table, kind).unwrap_or(preset.id);
     if profile.is_none() {
         // Left out, rows stand where the items stood.
-        (preset.response.at, preset.response.single) = (at.clone(), single);
+        (preset.response.at, preset.response.kind) = (vec![at.clone()], kind);
     }
     let views =
         [("cumulative", Some(QuantityView::Cumulative)), ("delta", Some(QuantityView::Delta))];
@@ -153,8 +209,8 @@ fn items(table: &TableReader<'_>, profile: Option<&ItemRules>) -> ItemRules {
         max_items: table.count("max_items", preset.max_items, 1..=MOST_ITEMS),
         max_quantity: table.number("max_quantity", preset.max_quantity, 1..=MOST_UNITS),
         same: table.pointers("same").or(preset.same),
-        shared: table.pointers("shared").or(preset.shared),
-        serialize_by: table.pointers("serialize_by").unwrap_or(preset.serialize_by),
+        shared: table.list_paths("shared").or(preset.shared),
+        serialize_by: preset.serialize_by,
         indivisible: matchers(table, "indivisible", MatchScope::Item).unwrap_or(preset.indivisible),
         view: table.choice("view", preset.view, &views),
         response: table
@@ -162,7 +218,7 @@ fn items(table: &TableReader<'_>, profile: Option<&ItemRules>) -> ItemRules {
             .unwrap_or(preset.response),
         render: table.table("render", |table| render(table, preset.render)),
         at,
-        single,
+        kind,
         id,
         rule: RuleId::default(),
     };
@@ -170,68 +226,28 @@ fn items(table: &TableReader<'_>, profile: Option<&ItemRules>) -> ItemRules {
         "response",
         "[route.items] has no [route.items.response], which says how the backend's answer is read",
     );
+    consistency::shape(table, &rules);
     consistency::members(table, &rules);
     consistency::templates(table, &rules);
     rules.finished()
 }
 
-fn response(table: &TableReader<'_>, preset: ResponseRules) -> ResponseRules {
-    let of_row = |key| matchers(table, key, MatchScope::Row);
-    let rules = ResponseRules {
-        at: table.pointer("at").unwrap_or(preset.at),
-        single: table.flag("single", preset.single),
-        by: match_by(table).unwrap_or(preset.by),
-        issued: table.optional_table("issued", issued).unwrap_or(preset.issued),
-        requested: table.pointer("requested").or(preset.requested),
-        append: table.pointers("append").unwrap_or(preset.append),
-        not_issued: of_row("not_issued").unwrap_or(preset.not_issued),
-        retry: of_row("retry").unwrap_or(preset.retry),
-        finals: of_row("final").unwrap_or(preset.finals),
-        unknown: of_row("unknown").unwrap_or(preset.unknown),
-    };
-    consistency::response(table, &rules);
-    rules
-}
-
-fn issued(table: &TableReader<'_>) -> IssuedRules {
-    let rules = IssuedRules {
-        count: table.pointer("count"),
-        arrays: table.pointers("arrays").unwrap_or_default(),
-        all: matchers(table, "all", MatchScope::Row).unwrap_or_default(),
-    };
-    if rules.count.is_none() && rules.arrays.is_empty() && rules.all.is_empty() {
-        table.missing(&["count", "arrays", "all"], consistency::NOTHING_COUNTED);
-    }
-    rules
-}
-
-/// The ways from a row to the item.
-fn match_by(table: &TableReader<'_>) -> Option<Vec<MatchBy>> {
-    let mut ways = Vec::new();
-    for written in table.filled_list::<String>("match", "name at least one way")? {
-        let text = written.value.as_str();
-        let way = match text.split_once(':') {
-            Some(("id", at)) => Pointer::parse(at).ok().map(MatchBy::Id),
-            Some(("member", at)) => Pointer::parse(at).ok().map(MatchBy::Member),
-            None if text == "position" => Some(MatchBy::Position),
-            Some(_) | None => None,
-        };
-        match way {
-            None => {
-                let what = format!(
-                    "`match` cannot be \"{text}\"; use \"id:/pointer\", \"member:/pointer\" or \
-                     \"position\""
-                );
-                table.wrong(&written, what);
-            }
-            Some(MatchBy::Id(_)) if ways.iter().any(|way| matches!(way, MatchBy::Id(_))) => {
-                table.wrong(&written, "`match` names two ids; a row has one");
-            }
-            Some(way) if ways.contains(&way) => {
-                table.wrong(&written, format!("`match` names \"{text}\" twice"));
-            }
-            Some(way) => ways.push(way),
+/// The source of the ids; `None`: the key is not in the file.
+fn item_id(table: &TableReader<'_>, kind: ListKind) -> Option<ItemId> {
+    let written = table.optional::<String>("id");
+    if kind == ListKind::Map {
+        if let Some(written) = &written {
+            table.wrong(written, "with `map = true` the names are the ids; remove `id`");
         }
+        return Some(ItemId::Name);
     }
-    Some(ways)
+    let written = written?;
+    match written.value.as_str() {
+        "position" => return Some(ItemId::Position),
+        "" => {
+            table.wrong(&written, "`id` names the whole item; name the member that holds its id");
+        }
+        _ => {}
+    }
+    table.parsed_pointer(&written).map(ItemId::Member)
 }

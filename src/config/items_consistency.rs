@@ -7,8 +7,10 @@ use super::model::{ItemsMode, Mode, RouteConfig};
 use super::table::TableReader;
 use super::units::Period;
 use crate::idempotency::retention::{Keep, Retention};
-use crate::items::rules::{ItemRules, RenderRules, ResponseRules};
+use crate::items::list_path::ListPath;
+use crate::items::rules::{ItemId, ItemRules, ListKind, MatchBy, RenderRules, ResponseRules};
 use crate::json::Pointer;
+use crate::matcher::Matcher;
 
 pub(super) const NOTHING_COUNTED: &str =
     "nothing says how many units were issued; give `issued` a `count`, `arrays` or `all`";
@@ -57,15 +59,23 @@ pub(super) fn nothing_runs_again(
     }
 }
 
+/// Reports an answer from which no outcome could be read.
 pub(super) fn response(table: &TableReader<'_>, rules: &ResponseRules) {
-    if rules.by.is_empty() && !table.has("match") {
+    // An answer may report all items as issued without any row.
+    let needs_rows = rules.all_issued.is_empty() && !table.has("all_issued");
+    let is_map = rules.kind == ListKind::Map;
+    if needs_rows && rules.by.is_empty() && !is_map && !table.has("match") {
         let what = "[route.items.response] has no `match`, such as [\"id:/requestId\"] or \
                     [\"position\"]";
         table.missing(&["match"], what);
     }
+    if is_map && !rules.by.is_empty() {
+        let what = "the rows of a map are found by their names; remove `match`";
+        table.wrong_at(&["match", "map"], what);
+    }
     let issued = &rules.issued;
     let nothing = issued.count.is_none() && issued.arrays.is_empty() && issued.all.is_empty();
-    if nothing && !table.has("issued") {
+    if needs_rows && nothing && !table.has("issued") {
         table.missing(&["issued"], NOTHING_COUNTED);
     }
     for array in issued.arrays.iter().filter(|array| !rules.append.contains(array)) {
@@ -75,16 +85,110 @@ pub(super) fn response(table: &TableReader<'_>, rules: &ResponseRules) {
         );
         table.wrong_at(&["append", "issued"], what);
     }
+    if !rules.row.is_empty() && rules.kind != ListKind::Array {
+        let what = "`row` tells the elements of an array apart; without an array, remove it";
+        table.wrong_at(&["row"], what);
+    }
+    lists(table, rules);
+    arrays(table, rules);
+}
+
+/// Reports paths of rows that contradict each other.
+fn lists(table: &TableReader<'_>, rules: &ResponseRules) {
+    let [_, _, ..] = rules.at.as_slice() else { return };
+    let mut wrong = Vec::new();
+    if rules.at.iter().any(ListPath::is_grouped) {
+        wrong.push("several places of rows cannot have \"*\"; name one, or write them out");
+    }
+    if rules.kind == ListKind::Single {
+        wrong.push("`single` is one row at one place; name one place in `at`");
+    }
+    if rules.by.contains(&MatchBy::Position) {
+        wrong.push("rows of several arrays have no common order; remove \"position\" from `match`");
+    }
+    let overlap =
+        rules.at.iter().enumerate().any(|(at, path)| {
+            rules.at[at + 1..].iter().any(|other| over(path.outer(), other.outer()))
+        });
+    if overlap {
+        wrong.push("one place of rows is inside another; name places beside each other");
+    }
+    for what in wrong {
+        table.wrong_at(&["at", "match"], what);
+    }
+}
+
+/// Reports matchers of an `array` that holds no rows.
+fn arrays(table: &TableReader<'_>, rules: &ResponseRules) {
+    let lists = [
+        ("row", &rules.row),
+        ("issued", &rules.issued.all),
+        ("retry", &rules.retry),
+        ("final", &rules.finals),
+        ("unknown", &rules.unknown),
+    ];
+    for (key, matchers) in lists {
+        let named = matchers.iter().flat_map(named_arrays);
+        for array in named.filter(|array| !rules.at.iter().any(|path| path.outer() == *array)) {
+            let what =
+                format!("`array = \"{array}\"` in `{key}` is no place of rows; `at` names those");
+            table.wrong_at(&[key], what);
+        }
+    }
+}
+
+fn named_arrays(matcher: &Matcher) -> Vec<&Pointer> {
+    let mut arrays: Vec<&Pointer> = matcher.array.iter().collect();
+    arrays.extend(matcher.unless.iter().flat_map(named_arrays));
+    arrays
+}
+
+/// Reports requests and answers that do not fit each other.
+pub(super) fn shape(table: &TableReader<'_>, rules: &ItemRules) {
+    let response = &rules.response;
+    let is_grouped = response.at.iter().any(ListPath::is_grouped);
+    if is_grouped && !rules.at.is_grouped() {
+        let what = "the rows stand in groups (\"*\" in `at`), and the items do not: a row could \
+                    not go back into its group; name the array of rows";
+        table.wrong_at(&["response", "at"], what);
+    }
+    if rules.at.is_grouped() && rules.kind == ListKind::Single {
+        table.wrong_at(&["single"], "a group has a list of items; `single` is one item in all");
+    }
+    for path in rules.shared.iter().flatten().filter(|path| path.is_grouped()) {
+        if !rules.at.is_grouped() || path.outer() != rules.at.outer() {
+            let what = format!("`shared` names {path}, but the items do not stand in such groups");
+            table.wrong_at(&["shared"], what);
+        }
+    }
+    let names_id = response.by.iter().any(|by| matches!(by, MatchBy::Id(_)));
+    if rules.id == ItemId::Position && (names_id || response.kind == ListKind::Map) {
+        let what = "the items have no ids, only positions: no row can name one; use \
+                    \"index:/pointer\", \"member:/pointer\" or \"position\"";
+        table.wrong_at(&["response", "id"], what);
+    }
 }
 
 /// Reports members with two conflicting meanings.
 pub(super) fn members(table: &TableReader<'_>, rules: &ItemRules) {
-    if rules.quantity.as_ref().is_some_and(|quantity| over(quantity, &rules.id)) {
+    let id = match &rules.id {
+        ItemId::Member(id) => Some(id),
+        ItemId::Position | ItemId::Name => None,
+    };
+    if rules.quantity.as_ref().zip(id).is_some_and(|(quantity, id)| over(quantity, id)) {
         let what = "`quantity` and `id` name the same member: a smaller quantity would be sent as \
                     another id; give each its own";
         table.wrong_at(&["quantity"], what);
     }
-    let ResponseRules { issued, requested, append, .. } = &rules.response;
+    let ResponseRules { issued, requested, append, echo, .. } = &rules.response;
+    let compared = id.into_iter().chain(&rules.quantity).chain(rules.same.iter().flatten());
+    for member in compared.filter(|member| echo.contains(member)) {
+        let what = format!(
+            "`echo` names {member}, which may not change between tries; a correlation id is given \
+             anew by each request"
+        );
+        table.wrong_at(&["response"], what);
+    }
     let count = issued.count.as_ref();
     let mut clashes = Vec::new();
     if count.zip(requested.as_ref()).is_some_and(|(count, requested)| over(count, requested)) {
@@ -107,7 +211,9 @@ pub(super) fn templates(table: &TableReader<'_>, rules: &ItemRules) {
     let response = &rules.response;
     let owned: Vec<&Pointer> =
         response.append.iter().chain(&response.issued.count).chain(&response.requested).collect();
-    let rows_at_root = response.at.tokens().is_empty();
+    let is_root = |path: &ListPath| path.outer().tokens().is_empty();
+    let rows_at_root = response.at.iter().any(is_root);
+    let single = response.kind == ListKind::Single;
     for template in [complete, partial, none, unknown] {
         for (put, _) in &template.item {
             if owned.iter().any(|own| over(put, own)) {
@@ -116,7 +222,8 @@ pub(super) fn templates(table: &TableReader<'_>, rules: &ItemRules) {
             }
         }
         for (put, _) in &template.top {
-            if (rows_at_root && !response.single) || (!rows_at_root && over(put, &response.at)) {
+            let over_rows = |path: &ListPath| !is_root(path) && over(put, path.outer());
+            if (rows_at_root && !single) || response.at.iter().any(over_rows) {
                 let what = format!("a template puts {put} into the answer, where the rows stand");
                 table.wrong_at(&["render", "response"], what);
             }
@@ -152,19 +259,22 @@ pub(super) fn check_beside(table: &TableReader<'_>, route: &RouteConfig, others:
     }
 }
 
+fn sorted<T: ToString>(list: &[T]) -> Vec<String> {
+    let mut texts: Vec<String> = list.iter().map(ToString::to_string).collect();
+    texts.sort_unstable();
+    texts
+}
+
 /// The keys about which two routes with the same ledger disagree, with the continuation of "but
 /// has".
 fn disagreements(
     (route, mine): (&RouteConfig, &ItemsMode),
     (other, theirs): (&RouteConfig, &ItemsMode),
 ) -> Vec<(&'static str, &'static str)> {
-    let sorted = |list: &[Pointer]| {
-        let mut texts: Vec<String> = list.iter().map(ToString::to_string).collect();
-        texts.sort_unstable();
-        texts
-    };
     let compared = |mode: &ItemsMode| {
-        [&mode.rules.same, &mode.rules.shared].map(|list| list.as_deref().map(sorted))
+        let ItemRules { same, shared, at, response, .. } = &mode.rules;
+        let groups = at.is_grouped().then(|| at.to_string());
+        (same.as_deref().map(sorted), shared.as_deref().map(sorted), groups, sorted(&response.echo))
     };
     // The name for the quantity if left out.
     let quantity = |mode: &ItemsMode| {
@@ -175,8 +285,8 @@ fn disagreements(
         (
             compared(mine) != compared(theirs),
             "items",
-            "another `same` or `shared`, so that the same item would look changed; give both the \
-             same lists",
+            "another `same`, `shared`, `echo` or groups, so that the same item would look changed; \
+             give both the same",
         ),
         (
             quantity(mine) != quantity(theirs),
@@ -188,6 +298,11 @@ fn disagreements(
             "path",
             "other parameters in its `path`, so that the same item would look changed; give them \
              the same names, in the same order",
+        ),
+        (
+            mine.batch_place() != theirs.batch_place(),
+            "items",
+            "another `batch`, so that the same item would have another id; give both the same",
         ),
         (
             append(mine) != append(theirs),

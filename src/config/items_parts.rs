@@ -1,13 +1,14 @@
 //! Templates of `[route.items]`.
 
 use super::table::{Located, TableReader};
-use crate::items::rules::{Refusal, RenderRules, Template, TemplateMember};
+use crate::items::rules::{Refusal, RenderRules, StateTemplate, TemplateMember};
 use crate::json::Pointer;
 use crate::matcher::StatusPattern;
 
 /// `[route.items.render]`
 pub(super) fn render(table: &TableReader<'_>, preset: RenderRules) -> RenderRules {
-    let template = |key, preset: Template| table.optional_table(key, template).unwrap_or(preset);
+    let template =
+        |key, preset: StateTemplate| table.optional_table(key, template).unwrap_or(preset);
     let refusal = |key, preset: Option<Refusal>| table.optional_table(key, refusal).or(preset);
     RenderRules {
         complete: template("complete", preset.complete),
@@ -20,9 +21,9 @@ pub(super) fn render(table: &TableReader<'_>, preset: RenderRules) -> RenderRule
     }
 }
 
-fn template(table: &TableReader<'_>) -> Template {
+fn template(table: &TableReader<'_>) -> StateTemplate {
     let http = http(table).and_then(|status| status.value);
-    Template { item: puts(table, "item"), top: puts(table, "top"), http }
+    StateTemplate { item: puts(table, "item"), top: puts(table, "top"), http }
 }
 
 fn refusal(table: &TableReader<'_>) -> Refusal {

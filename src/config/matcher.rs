@@ -57,12 +57,14 @@ pub(super) fn matcher(table: &TableReader<'_>, scope: MatchScope) -> Option<Matc
     for key in keys.iter().filter(|key| table.has(key)) {
         table.wrong_at(&[key], format!("`{key}` has no use here: {why}"));
     }
+    // Rows of an answer with several arrays are told apart by theirs.
+    let array = if scope == MatchScope::Row { table.pointer("array") } else { None };
     let (of_header, header_place) = header(table);
     let places = places(table);
     let tests = tests(table);
     let contains = contains(table);
     let unless = matchers(table, "unless", scope);
-    let others = status.is_some() || of_header.is_some() || unless.is_some();
+    let others = status.is_some() || array.is_some() || of_header.is_some() || unless.is_some();
     if !is_complete(table, header_place.is_some(), others) {
         return None;
     }
@@ -79,7 +81,7 @@ pub(super) fn matcher(table: &TableReader<'_>, scope: MatchScope) -> Option<Matc
         status: status.map(|status| status.value),
         conditions,
         contains: text,
-        array: None,
+        array,
         unless: unless.unwrap_or_default(),
     })
 }

@@ -356,8 +356,12 @@ pub struct RequestMode {
 pub struct ItemsMode {
     /// Names the ledger; routes with the same name share their ids. See [`crate::items::scope`].
     pub ledger: String,
+    /// `batch` of `[route.items]`: the batch's own key, a part of every id.
+    pub batch_key: Option<KeyRules>,
     /// `[route.items]`
     pub rules: ItemRules,
+    /// Places of `serialize_by` outside the body.
+    pub serialize_places: Vec<Place>,
     /// `[route.duplicates]`: the reply to a batch with an item in flight in another batch.
     pub duplicates: DuplicateRules,
     /// `[route.outcome]`: the meaning of the status of an answer without rows.

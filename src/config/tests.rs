@@ -8,6 +8,7 @@ mod mistakes;
 mod places;
 mod pointers;
 mod settlement;
+mod shapes;
 mod stores;
 mod written;
 

@@ -168,6 +168,7 @@ fn key_names(route: &RouteConfig) -> Option<KeyNames> {
             ledger: mode.ledger.clone(),
             at: mode.rules.at.to_string(),
             id: mode.rules.id.to_string(),
+            batch: mode.batch_key.as_ref().map(|key| key_line(&key.places)),
         }),
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::kept_answer::{Envelope, KeptRow, OutcomeList, elements};
 use super::outcome::UnknownReason;
-use crate::clock::Timestamp;
 
 /// Bytes of elements kept from tries that issued nothing. Tries that issued something are limited
 /// by the units requested; the number of others is unlimited.
@@ -31,40 +31,12 @@ pub struct Ledger {
     pub closed: bool,
     /// Issued elements for each `append` pointer, in order of arrival.
     pub outcomes: Vec<OutcomeList>,
-    /// The last readable row, its `append` arrays emptied: JSON text.
-    pub row: Option<String>,
+    /// The last readable row.
+    pub row: Option<KeptRow>,
     /// The unreadable row, or the start of an answer without rows, as evidence for an operator.
     pub evidence: Option<String>,
     /// The parts beside the rows of the last answer with rows.
     pub envelope: Option<Arc<Envelope>>,
-}
-
-/// The parts of an answer beside its rows, for replies that are written from ledger entries alone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Envelope {
-    /// Time of the answer. Of several envelopes, the latest is used.
-    pub at: Timestamp,
-    /// JSON text with an empty array in the place of the rows; empty when the rows were all of it.
-    pub body: String,
-    /// Name and value of each end-to-end header line.
-    pub headers: Vec<(String, Vec<u8>)>,
-}
-
-impl Envelope {
-    /// Approximate bytes of the texts.
-    pub fn bytes(&self) -> usize {
-        let lines = self.headers.iter().map(|(name, value)| name.len() + value.len());
-        self.body.len() + lines.sum::<usize>()
-    }
-}
-
-/// The elements of one `append` array.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OutcomeList {
-    /// The array's pointer in a row.
-    pub at: String,
-    /// The text of each element as the backend wrote it.
-    pub elements: Vec<String>,
 }
 
 /// The reason an item's outcome is unknown.
@@ -156,8 +128,8 @@ pub enum ItemOutcome {
         units: u64,
         /// Elements issued with the units.
         appended: Vec<OutcomeList>,
-        /// The row, its `append` arrays emptied.
-        row: Option<String>,
+        /// The row; `None`: the answer reports the units without one.
+        row: Option<KeptRow>,
         /// No more units will ever be issued.
         closed: bool,
     },
@@ -329,7 +301,8 @@ impl Ledger {
                 }
                 next.fulfilled += units;
                 next.closed |= closed;
-                if row.is_some() {
+                // The row of a try that issued nothing does not describe an issued item.
+                if row.is_some() || (*units > 0 && self.fulfilled == 0) {
                     next.row.clone_from(row);
                 }
                 if *units > 0 || next.outcome_bytes() < MAX_IDLE_BYTES {
@@ -354,7 +327,8 @@ impl Ledger {
 
     /// Approximate bytes of the texts.
     pub fn bytes(&self) -> usize {
-        let texts = self.row.iter().chain(&self.evidence).map(String::len).sum::<usize>();
+        let row = self.row.as_ref().map_or(0, KeptRow::bytes);
+        let texts = row + self.evidence.as_ref().map_or(0, String::len);
         let lists = self.outcomes.iter().map(|list| list.at.len() + 24 * list.elements.len());
         let envelope = self.envelope.as_ref().map_or(0, |envelope| envelope.bytes());
         texts + envelope + self.outcome_bytes() + lists.sum::<usize>()
@@ -372,9 +346,4 @@ impl Ledger {
     fn outcome_bytes(&self) -> usize {
         self.outcomes.iter().flat_map(|list| &list.elements).map(String::len).sum()
     }
-}
-
-/// The elements of the list for a pointer, none when there is no such list.
-pub fn elements<'l>(lists: &'l [OutcomeList], at: &str) -> &'l [String] {
-    lists.iter().find(|list| list.at == at).map_or(&[], |list| &list.elements)
 }

@@ -11,6 +11,7 @@ mod digest;
 pub mod fingerprint;
 pub mod history;
 pub mod id;
+mod kept_answer;
 pub mod key;
 pub mod ledger;
 pub(crate) mod names;

@@ -39,8 +39,11 @@ pub(crate) enum KeyNames {
         ledger: String,
         /// Place of the items in the body.
         at: String,
-        /// Place of the id in an item.
+        /// Place of the id in an item, or `position`, or `name`.
         id: String,
+        /// Place of the batch's own key, where the key is a part of every id.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        batch: Option<String>,
     },
 }
 
@@ -300,12 +303,16 @@ impl NamesOf {
                 lines.push(format!("[route.key] {key}"));
                 lines
             }
-            Self::Keys(KeyNames::Items { ledger, at, id }) => vec![
-                "[[route]] mode = \"items\"".to_owned(),
-                format!("[route.items] ledger = {ledger:?}"),
-                format!("[route.items] at = {at:?}"),
-                format!("[route.items] id = {id:?}"),
-            ],
+            Self::Keys(KeyNames::Items { ledger, at, id, batch }) => {
+                let mut lines = vec![
+                    "[[route]] mode = \"items\"".to_owned(),
+                    format!("[route.items] ledger = {ledger:?}"),
+                    format!("[route.items] at = {at:?}"),
+                    format!("[route.items] id = {id:?}"),
+                ];
+                lines.extend(batch.as_ref().map(|place| format!("[route.items] batch: {place}")));
+                lines
+            }
         }
     }
 }

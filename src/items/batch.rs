@@ -5,16 +5,15 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use super::batch_error::{BatchError, MAX_ID};
 use super::digest::{Digester, ItemDigests, hash};
+use super::lists::{self, FoundItem};
 use super::request::BatchRequest;
-use super::rules::{ItemRules, MatchBy, scalar};
-use crate::idempotency::Fingerprint;
+use super::rules::{ItemId, ItemRules, scalar};
 use crate::idempotency::fingerprint::RuleId;
-use crate::json::{Document, JsonType, ParseError, Value};
+use crate::idempotency::{Fingerprint, TenantId};
+use crate::json::{Document, JsonType, Pointer, Value};
 use crate::matcher::{self, MatchInput};
-
-/// Bytes of the longest id.
-pub const MAX_ID: usize = 4096;
 
 /// Ids up to this number are compared pairwise, which is faster than hashing.
 const FEW: usize = 16;
@@ -28,15 +27,33 @@ pub struct Batch {
     pub serial: Vec<[u8; 16]>,
     /// The rule that made the items' digests.
     pub(super) rule: RuleId,
-    /// Place of the array, or of the single item.
-    pub(super) list: Range<usize>,
+    /// The groups of items; empty: the items stand in no groups.
+    pub(super) groups: Vec<ItemGroup>,
+    /// Short digest of the number of items, where an item's id is its position.
+    pub(super) count: Option<[u8; 4]>,
 }
+
+/// A group of items.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ItemGroup {
+    /// Place of the group in the body.
+    pub(super) span: Range<usize>,
+    /// The group's items.
+    pub(super) items: Range<usize>,
+}
+
+/// The compared text of a value, and its text in the body.
+pub(super) type MemberText = (String, String);
 
 /// An item of a batch.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Item {
-    /// Id: the characters of a string, or the text of a number.
+    /// Id as rows name it: the characters of a string, the text of a number, the name in a map,
+    /// or the position from 0.
     pub id: Arc<str>,
+    /// Key of the item's record: the id, with the batch's own key where the id is unique in its
+    /// batch only.
+    pub key: Arc<str>,
     /// Units asked for; at least 1.
     pub quantity: u64,
     /// SHA-256 over the parts that must not change between tries: the item's `same` members, its
@@ -46,12 +63,15 @@ pub struct Item {
     pub verbatim: [u8; 32],
     /// The item is sent whole or not at all.
     pub indivisible: bool,
+    /// Place in the body, in a map with the name.
     pub(super) span: Range<usize>,
     pub(super) quantity_span: Option<Range<usize>>,
     /// The id as written in the body, unless plain characters in quotes.
     pub(super) raw_id: Option<String>,
-    /// The values of the `member:` pointers, in their order: compared text, and text of the body.
-    pub(super) members: Vec<Option<(String, String)>>,
+    /// The values of the `member:` pointers, in their order.
+    pub(super) members: Vec<Option<MemberText>>,
+    /// The values of the `echo` pointers, in their order.
+    pub(super) echoes: Vec<Option<MemberText>>,
 }
 
 impl fmt::Debug for Item {
@@ -60,88 +80,6 @@ impl fmt::Debug for Item {
         write!(f, "Item({} units at {:?})", self.quantity, self.span)
     }
 }
-
-/// The reason a body was refused. Items are counted from 0; the text never repeats a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BatchError {
-    /// The body is not readable as JSON.
-    NotJson(ParseError),
-    /// A member name is repeated within an object.
-    DuplicateMember,
-    /// The body has no items at the configured place.
-    NoItems,
-    /// The batch has more than `max_items` items.
-    TooMany {
-        /// The limit.
-        most: usize,
-    },
-    /// An item is not an object.
-    NotAnObject {
-        /// Index of the item.
-        item: usize,
-    },
-    /// An item has no id.
-    IdMissing {
-        /// Index of the item.
-        item: usize,
-    },
-    /// An id is neither a string nor a number, or longer than [`MAX_ID`].
-    IdInvalid {
-        /// Index of the item.
-        item: usize,
-    },
-    /// Two items have the same id.
-    DuplicateItem {
-        /// Index of the first item.
-        first: usize,
-        /// Index of the second item.
-        item: usize,
-    },
-    /// A quantity is not a whole number from 1 to `max_quantity`, in digits.
-    Quantity {
-        /// Index of the item.
-        item: usize,
-        /// The limit.
-        most: u64,
-    },
-}
-
-impl fmt::Display for BatchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotJson(error) => write!(f, "The body cannot be read: {error}."),
-            Self::DuplicateMember => {
-                f.write_str("The body names a member twice in one object; name each once.")
-            }
-            Self::NoItems => f.write_str("The body has no items where this API expects them."),
-            Self::TooMany { most } => {
-                write!(f, "The body has more than {most} items; send them in several requests.")
-            }
-            Self::NotAnObject { item } => write!(f, "Item {} is not an object.", item + 1),
-            Self::IdMissing { item } => {
-                write!(f, "Item {} has no id; each item needs one of its own.", item + 1)
-            }
-            Self::IdInvalid { item } => write!(
-                f,
-                "The id of item {} must be a string or a number of at most {MAX_ID} bytes.",
-                item + 1
-            ),
-            Self::DuplicateItem { first, item } => write!(
-                f,
-                "Items {} and {} have the same id; each item needs one of its own.",
-                first + 1,
-                item + 1
-            ),
-            Self::Quantity { item, most } => write!(
-                f,
-                "The quantity of item {} must be a whole number from 1 to {most}.",
-                item + 1
-            ),
-        }
-    }
-}
-
-impl std::error::Error for BatchError {}
 
 impl Batch {
     /// Reads the parsed body and the digests of item members needed by records of new items. The
@@ -173,43 +111,55 @@ fn read(
     if document.has_duplicates() {
         return Err(BatchError::DuplicateMember);
     }
-    let list = document.find(&rules.at).ok_or(BatchError::NoItems)?;
-    let values: Vec<Value<'_, '_>> = match (list.kind(), rules.single) {
-        (JsonType::Object, true) => vec![list],
-        (JsonType::Array, false) => list.elements().take(rules.max_items + 1).collect(),
-        _ => return Err(BatchError::NoItems),
-    };
-    if values.is_empty() {
-        return Err(BatchError::NoItems);
+    let found = lists::find(rules, document)?;
+    let mut digester = Digester::new(rules, request, document, &found);
+    let mut items = Vec::with_capacity(found.count);
+    let mut groups = Vec::new();
+    let mut wrong = None;
+    for group in &found.groups {
+        if let Some(around) = &group.around {
+            digester.enter(around);
+            let first = items.len();
+            let span = around.group.span();
+            groups.push(ItemGroup { span, items: first..first + group.items.len() });
+        }
+        for item in &group.items {
+            match read_item(rules, request, item, items.len(), &mut digester) {
+                Ok(item) => items.push(item),
+                Err(error) => wrong = wrong.or(Some(error)),
+            }
+            if wrong.is_some() {
+                break;
+            }
+        }
     }
-    if values.len() > rules.max_items {
-        return Err(BatchError::TooMany { most: rules.max_items });
-    }
-    let mut digester = Digester::new(rules, request, document, list);
-    let mut items = Vec::with_capacity(values.len());
-    let wrong = values.into_iter().enumerate().find_map(|(at, value)| {
-        read_item(rules, value, at, &mut digester).map(|item| items.push(item)).err()
-    });
     // An id that stands twice before an item that is wrong is what was wrong first.
     if let Some(error) = twice(&items).or(wrong) {
         return Err(error);
     }
     let serial = rules.serialize_by.iter().filter_map(|pointer| {
         let value = document.find(pointer).filter(|value| value.kind() != JsonType::Null)?;
-        let mut text = pointer.to_string().into_bytes();
-        text.push(0);
         // Written as a number or as a string, it is the same customer.
+        let mut text = Vec::new();
         match scalar(value) {
             Some(scalar) => text.extend_from_slice(scalar.as_bytes()),
             None => drop(value.canonical(&mut text, &[])),
         }
-        let mut digest = [0; 16];
-        digest.copy_from_slice(&hash(b"oncegate/serial/1\0", request.tenant, &text)[..16]);
-        Some(digest)
+        Some(serial_digest(request.tenant, &pointer.to_string(), &text))
     });
     let serial = serial.collect();
-    let batch = Batch { items, serial, rule: rules.rule, list: list.span() };
+    let count = digester.count();
+    let batch = Batch { items, serial, rule: rules.rule, groups, count };
     Ok((batch, digester.into_digests()))
+}
+
+/// The digest of a `serialize_by` value at a place: batches of a caller that share one run one
+/// after the other.
+pub(crate) fn serial_digest(tenant: &TenantId, place: &str, value: &[u8]) -> [u8; 16] {
+    let text = [place.as_bytes(), &[0], value].concat();
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&hash(b"oncegate/serial/1\0", tenant, &text)[..16]);
+    digest
 }
 
 /// The first item with the id of an earlier item.
@@ -228,22 +178,16 @@ fn twice(items: &[Item]) -> Option<BatchError> {
 
 fn read_item<'d, 't>(
     rules: &ItemRules,
-    value: Value<'d, 't>,
+    request: &BatchRequest<'_>,
+    found: &FoundItem<'d, 't>,
     at: usize,
     digester: &mut Digester<'_, 'd, 't>,
 ) -> Result<Item, BatchError> {
+    let value = found.value;
     if value.kind() != JsonType::Object {
         return Err(BatchError::NotAnObject { item: at });
     }
-    let id_value = value.find(&rules.id).filter(|id| id.kind() != JsonType::Null);
-    let id_value = id_value.ok_or(BatchError::IdMissing { item: at })?;
-    let id = id_value.as_id().ok_or(BatchError::IdInvalid { item: at })?;
-    if id.is_empty() {
-        return Err(BatchError::IdMissing { item: at });
-    }
-    if id.len() > MAX_ID {
-        return Err(BatchError::IdInvalid { item: at });
-    }
+    let ReadId { id, raw: raw_id, place: id_place } = read_id(rules, found, at)?;
     let quantity_value = rules.quantity.as_ref().and_then(|pointer| value.find(pointer));
     let quantity = match quantity_value {
         None => 1,
@@ -254,36 +198,75 @@ fn read_item<'d, 't>(
                 .ok_or(wrong)?
         }
     };
-    let skip = [Some(id_value.place()), quantity_value.map(|value| value.place())];
+    let skip = [id_place, quantity_value.map(|value| value.place())];
     let digest = digester.item(value, quantity, skip);
     let verbatim = digester.verbatim(value);
-    let members = rules
-        .response
-        .by
-        .iter()
-        .filter_map(|by| match by {
-            MatchBy::Member(pointer) => Some(pointer),
-            MatchBy::Id(_) | MatchBy::Position => None,
-        })
-        .map(|pointer| {
-            let value = value.find(pointer)?;
-            Some((scalar(value)?.into_owned(), value.raw().to_owned()))
-        })
-        .collect();
-    let raw = id_value.raw();
-    let inside = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    let raw_id = (inside != Some(&id)).then(|| raw.to_owned());
+    let texts = |pointer: &Pointer| {
+        let value = value.find(pointer)?;
+        Some((scalar(value)?.into_owned(), value.raw().to_owned()))
+    };
+    let members = rules.response.members().map(texts).collect();
+    let echoes = rules.response.echo.iter().map(texts).collect();
+    let key = match request.batch {
+        Some(batch) => ledger_key(batch, &id).into(),
+        None => id.clone(),
+    };
     Ok(Item {
-        id: id.into(),
+        id,
+        key,
         quantity,
         digest,
         verbatim,
         indivisible: matcher::any(&rules.indivisible, &MatchInput::item(value)),
-        span: value.span(),
+        span: found.span.clone(),
         quantity_span: quantity_value.map(|value| value.span()),
         raw_id,
         members,
+        echoes,
     })
+}
+
+/// An id, as read.
+struct ReadId {
+    id: Arc<str>,
+    /// The id as written, unless plain characters in quotes.
+    raw: Option<String>,
+    /// Index of the id's value in the document.
+    place: Option<usize>,
+}
+
+fn read_id(rules: &ItemRules, found: &FoundItem<'_, '_>, at: usize) -> Result<ReadId, BatchError> {
+    let pointer = match &rules.id {
+        ItemId::Member(pointer) => pointer,
+        ItemId::Position => {
+            return Ok(ReadId { id: at.to_string().into(), raw: None, place: None });
+        }
+        ItemId::Name => {
+            let id = found.name.as_deref().unwrap_or_default();
+            return Ok(ReadId { id: checked(id, at)?, raw: None, place: None });
+        }
+    };
+    let value = found.value.find(pointer).filter(|id| id.kind() != JsonType::Null);
+    let value = value.ok_or(BatchError::IdMissing { item: at })?;
+    let id = checked(&value.as_id().ok_or(BatchError::IdInvalid { item: at })?, at)?;
+    let raw = value.raw();
+    let inside = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let raw = (inside != Some(&*id)).then(|| raw.to_owned());
+    Ok(ReadId { id, raw, place: Some(value.place()) })
+}
+
+fn checked(id: &str, at: usize) -> Result<Arc<str>, BatchError> {
+    match id.len() {
+        0 => Err(BatchError::IdMissing { item: at }),
+        length if length > MAX_ID => Err(BatchError::IdInvalid { item: at }),
+        _ => Ok(id.into()),
+    }
+}
+
+/// The key of an item whose id is unique in its batch only. No two pairs have one key.
+fn ledger_key(batch: &str, id: &str) -> String {
+    let escaped = |text: &str| text.replace('~', "~0").replace('/', "~1");
+    format!("/{}/{}", escaped(batch), escaped(id))
 }
 
 /// A whole number in digits: no sign, fraction, exponent or quotes, no leading zero (JSON).

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::list_path::ListPath;
+use super::lists::{FoundItems, GroupAround};
 use super::request::BatchRequest;
-use super::rules::ItemRules;
+use super::rules::{ItemId, ItemRules};
 use crate::idempotency::TenantId;
 use crate::idempotency::fingerprint::{
     MAX_MEMBER_NAME, MAX_MEMBERS, MemberDigest, RuleId, member_digest,
@@ -37,20 +39,31 @@ impl ItemDigests {
     }
 }
 
-/// Computes the digests of items; shared members are digested once.
+/// The name under which the number of items is compared, where an id is a position.
+pub(super) const COUNT: &str = "number of items";
+
+/// Computes the digests of items; shared members are digested once, those of a group once for
+/// each group.
 pub(super) struct Digester<'a, 'd, 't> {
+    rules: &'a ItemRules,
+    request: BatchRequest<'a>,
     /// Names and pointers of the compared members, sorted by name; `None`: all.
     same: Option<Vec<(String, &'a Pointer)>>,
-    /// Hash state at the start of every item: a label and the digest of the shared members.
+    /// Hash state at the start of every item of the body, and of every item of the group: a label
+    /// and the digest of the shared members.
+    shared: Sha256,
     before: Sha256,
-    /// Hash state at the start of the verbatim digest of every item: a label and the digest of
-    /// everything around the items.
+    /// Hash state at the start of the verbatim digest of every item of the body, and of every item
+    /// of the group: a label and the digest of everything around the items.
+    around: Sha256,
     verbatim: Sha256,
     quantity_name: String,
     collector: DigestCollector<'a>,
     /// Buffers for the preimage and the members of an item, reused for each item.
     text: Vec<u8>,
     members: Vec<(Cow<'t, str>, Value<'d, 't>)>,
+    /// Places of the values of an item that are not compared with its members.
+    skipped: Vec<usize>,
 }
 
 impl<'a, 'd, 't> Digester<'a, 'd, 't> {
@@ -58,8 +71,9 @@ impl<'a, 'd, 't> Digester<'a, 'd, 't> {
         rules: &'a ItemRules,
         request: &BatchRequest<'a>,
         document: &'d Document<'t>,
-        list: Value<'d, 't>,
+        found: &FoundItems<'d, 't>,
     ) -> Self {
+        let list = found.outer;
         let same = rules.same.as_ref().map(|pointers| {
             let mut named: Vec<(String, &Pointer)> =
                 pointers.iter().map(|pointer| (item_name(pointer), pointer)).collect();
@@ -69,9 +83,10 @@ impl<'a, 'd, 't> Digester<'a, 'd, 't> {
         let quantity_name =
             rules.quantity.as_ref().map_or_else(|| String::from("quantity"), item_name);
         let mut parts: Vec<(String, Value<'_, '_>)> = match &rules.shared {
-            Some(pointers) => pointers
+            Some(paths) => paths
                 .iter()
-                .filter_map(|pointer| Some((pointer.to_string(), document.find(pointer)?)))
+                .filter(|path| !path.is_grouped())
+                .filter_map(|path| Some((path.to_string(), document.find(path.outer())?)))
                 .collect(),
             None => document
                 .root()
@@ -84,6 +99,12 @@ impl<'a, 'd, 't> Digester<'a, 'd, 't> {
         let tenant = request.tenant;
         let mut collector = DigestCollector::new(tenant);
         let mut text = Vec::with_capacity(256);
+        if rules.id == ItemId::Position {
+            // A position is another item in a batch with another number of items.
+            part(&mut text, &mut collector, COUNT, |text| {
+                text.extend_from_slice(&(found.count as u64).to_le_bytes());
+            });
+        }
         for (at, (name, value)) in request.parameters.iter().enumerate() {
             // A parameter is told by its place: its name is the configuration's alone.
             let start = text.len();
@@ -99,10 +120,80 @@ impl<'a, 'd, 't> Digester<'a, 'd, 't> {
         }
         collector.end_shared();
         let shared = hash(b"oncegate/items-shared/1\0", tenant, &text);
-        let before = started(b"oncegate/item/1\0", tenant).chain_update(shared);
-        let verbatim = around_items(request, &list.span());
+        let shared = started(b"oncegate/item/1\0", tenant).chain_update(shared);
+        let around = around_items(request, &list.span());
+        let (before, verbatim) = (shared.clone(), around.clone());
         let members = Vec::new();
-        Self { same, before, verbatim, quantity_name, collector, text, members }
+        Self {
+            rules,
+            request: *request,
+            same,
+            shared,
+            before,
+            around,
+            verbatim,
+            quantity_name,
+            collector,
+            text,
+            members,
+            skipped: Vec::new(),
+        }
+    }
+
+    /// Digests the parts of a group that the following items share.
+    pub(super) fn enter(&mut self, around: &GroupAround<'d, 't>) {
+        let Self { rules, request, collector, text, members, .. } = self;
+        let GroupAround { group, list } = *around;
+        let place = list.map(|list| list.place());
+        let skip: &[usize] = place.as_slice();
+        let outer = rules.at.outer();
+        text.clear();
+        match &rules.shared {
+            Some(paths) => {
+                for path in paths {
+                    let Some(value) = path.inner().and_then(|inner| group.find(inner)) else {
+                        continue;
+                    };
+                    part(text, collector, &path.to_string(), |text| {
+                        value.canonical(text, skip);
+                    });
+                }
+            }
+            None => {
+                members.extend(group.members());
+                members.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+                for (name, value) in members.drain(..) {
+                    if place != Some(value.place()) {
+                        let name = format!("{outer}/*{}", pointer_name(&name));
+                        part(text, collector, &name, |text| {
+                            value.canonical(text, skip);
+                        });
+                    }
+                }
+            }
+        }
+        collector.end_group();
+        self.before = self.shared.clone().chain_update(hash(
+            b"oncegate/items-group/1\0",
+            request.tenant,
+            text,
+        ));
+        let mut bytes = Vec::new();
+        let span = group.span();
+        let list = list.map_or(span.end..span.end, |list| list.span());
+        field(&mut bytes, request.body.get(span.start..list.start).unwrap_or_default());
+        field(&mut bytes, request.body.get(list.end..span.end).unwrap_or_default());
+        self.verbatim = self.around.clone().chain_update(hash(
+            b"oncegate/items-group-around/1\0",
+            request.tenant,
+            &bytes,
+        ));
+    }
+
+    /// The short digest of the number of items, where an item's id is its position.
+    pub(super) fn count(&self) -> Option<[u8; 4]> {
+        let shared = &self.collector.digests.shared;
+        shared.iter().find(|member| &*member.name == COUNT).map(|member| member.digest)
     }
 
     /// The verbatim digest of an item: its bytes, and those around all items.
@@ -118,16 +209,21 @@ impl<'a, 'd, 't> Digester<'a, 'd, 't> {
         quantity: u64,
         skip: [Option<usize>; 2],
     ) -> [u8; 32] {
-        let Self { same, before, quantity_name, collector, text, members, .. } = self;
+        let Self { rules, same, before, quantity_name, collector, text, members, skipped, .. } =
+            self;
         text.clear();
+        collector.begin_item();
         part(text, collector, quantity_name, |text| {
             text.extend_from_slice(&quantity.to_le_bytes());
         });
-        let inner = skip.map(|place| place.unwrap_or(usize::MAX));
+        skipped.clear();
+        skipped.extend(skip.into_iter().flatten());
+        let echoes = rules.response.echo.iter();
+        skipped.extend(echoes.filter_map(|pointer| Some(item.find(pointer)?.place())));
         let mut member = |name: &str, value: Value<'_, '_>| {
-            if !inner.contains(&value.place()) {
+            if !skipped.contains(&value.place()) {
                 part(text, collector, name, |text| {
-                    value.canonical(text, &inner);
+                    value.canonical(text, skipped);
                 });
             }
         };
@@ -170,18 +266,21 @@ impl ItemRules {
     /// rule, so that routes can share a ledger.
     pub(super) fn compared(&self) -> RuleId {
         let mut text = b"items\0".to_vec();
-        let mut list = |pointers: Option<&[Pointer]>| {
-            text.push(u8::from(pointers.is_some()));
-            let mut names: Vec<String> =
-                pointers.unwrap_or_default().iter().map(Pointer::to_string).collect();
+        let mut list = |names: Option<Vec<String>>| {
+            text.push(u8::from(names.is_some()));
+            let mut names = names.unwrap_or_default();
             names.sort_unstable();
             text.extend_from_slice(&(names.len() as u64).to_le_bytes());
             names.iter().for_each(|name| field(&mut text, name.as_bytes()));
         };
-        list(self.same.as_deref());
-        list(self.shared.as_deref());
-        list(self.quantity.as_ref().map(std::slice::from_ref));
-        list(Some(std::slice::from_ref(&self.id)));
+        let pointers = |list: &[Pointer]| list.iter().map(Pointer::to_string).collect();
+        list(self.same.as_deref().map(pointers));
+        list(self.shared.as_ref().map(|paths| paths.iter().map(ListPath::to_string).collect()));
+        list(self.quantity.as_ref().map(|quantity| vec![quantity.to_string()]));
+        list(Some(vec![self.id.to_string()]));
+        list(Some(pointers(&self.response.echo)));
+        // The groups of items are compared with their items.
+        list(self.at.is_grouped().then(|| vec![self.at.to_string()]));
         RuleId::of(&text)
     }
 }
@@ -193,15 +292,26 @@ struct DigestCollector<'a> {
     /// Start of the previous item's digests, and of the present item's.
     before: usize,
     first: usize,
+    /// Digests of the present group's members, the first of each of its items.
+    group: Vec<MemberDigest>,
 }
 
 impl<'a> DigestCollector<'a> {
     fn new(tenant: &'a TenantId) -> Self {
-        Self { tenant, digests: ItemDigests::default(), before: 0, first: 0 }
+        Self { tenant, digests: ItemDigests::default(), before: 0, first: 0, group: Vec::new() }
     }
 
     fn end_shared(&mut self) {
         self.digests.shared = std::mem::take(&mut self.digests.own);
+    }
+
+    fn end_group(&mut self) {
+        self.group.clear();
+        self.group.extend(self.digests.own.drain(self.first..));
+    }
+
+    fn begin_item(&mut self) {
+        self.digests.own.extend_from_slice(&self.group);
     }
 
     fn end_item(&mut self) {
@@ -211,7 +321,7 @@ impl<'a> DigestCollector<'a> {
     }
 
     fn add(&mut self, name: &str, text: &[u8]) {
-        let Self { tenant, digests, before, first } = self;
+        let Self { tenant, digests, before, first, .. } = self;
         let place = digests.own.len() - *first;
         if name.len() > MAX_MEMBER_NAME || digests.shared.len() + place >= MAX_MEMBERS {
             return;

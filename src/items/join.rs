@@ -4,31 +4,21 @@
 //! status matters only where the body has no rows. A missing, repeated or contradictory row makes
 //! its item unknown, never "not issued".
 
-use std::ops::Range;
-
 use super::batch::{Batch, Item};
-use super::edit::{Edit, edit_value};
+use super::find_rows::{self, AnswerFrame, FoundRow, FoundRows};
+use super::issued::{IssuedUnits, is_no_row, issued, names_another, says_nothing};
+use super::refused::WholeAnswer;
+use super::response::BackendResponse;
 use super::rows::{ItemRow, assign};
-use super::rules::{ItemRules, MatchBy, scalar};
+use super::rules::{ItemRules, ListKind};
 use super::split::BatchPlan;
+use crate::idempotency::ledger::Doubt;
 pub use crate::idempotency::ledger::ItemOutcome;
-use crate::idempotency::ledger::{Doubt, OutcomeList};
-use crate::idempotency::outcome::UnknownReason;
-use crate::idempotency::outcome::{OutcomeRules, Verdict};
-use crate::json::{Document, JsonType, Pointer, Value};
-use crate::matcher::{self, MatchInput, Matcher, StatusPattern};
+use crate::idempotency::outcome::{OutcomeRules, UnknownReason, Verdict};
+use crate::json::Document;
 
 /// Bytes kept of an answer without rows, with each of its items.
 const EVIDENCE: usize = 1024;
-
-/// A complete answer of the backend.
-#[derive(Debug, Clone, Copy)]
-pub struct BackendResponse<'a> {
-    /// Status of the answer.
-    pub status: u16,
-    /// Body of the answer.
-    pub body: &'a [u8],
-}
 
 /// The outcomes read from an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,36 +29,30 @@ pub struct BatchOutcome {
     pub shape: ResponseShape,
     /// Number of rows without a sent item.
     pub surplus: usize,
-    /// Place of the rows in the answer, when the answer is an object.
-    pub(super) rows: Option<Range<usize>>,
+    /// The parts of the answer around the rows.
+    pub(super) frame: AnswerFrame,
+    /// The values that hold the rows.
+    pub(super) kind: ListKind,
 }
 
 impl BatchOutcome {
-    /// Reports an answer with rows.
-    pub fn has_rows(&self) -> bool {
+    /// Reports an answer that was read: with rows, or as one that reports all items as issued.
+    pub fn is_read(&self) -> bool {
         self.shape == ResponseShape::Rows
     }
 
-    /// The answer's text with an empty array in the place of its rows, of at most `most` bytes;
-    /// empty when the rows are all of it. `None`: it has no rows, or is longer.
+    /// The answer's text with empty lists in the place of its rows; an empty object when the text
+    /// has more than `most` bytes, nothing when the rows are all of the answer. `None`: the answer
+    /// was not read.
     pub fn envelope(&self, body: &[u8], most: usize) -> Option<String> {
-        if !self.has_rows() {
-            return None;
-        }
-        let Some(rows) = &self.rows else { return Some(String::new()) };
-        let (before, after) = (body.get(..rows.start)?, body.get(rows.end..)?);
-        if before.len() + after.len() > most {
-            return None;
-        }
-        let text = [before, b"[]", after].concat();
-        String::from_utf8(text).ok()
+        if self.is_read() { self.frame.text(self.kind, body, most) } else { None }
     }
 }
 
 /// The shape of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseShape {
-    /// The answer has rows.
+    /// The answer has rows, or reports items without a row as issued.
     Rows,
     /// The answer has no rows and reports that nothing was issued.
     Refused,
@@ -85,278 +69,148 @@ pub fn join(
     response: &BackendResponse<'_>,
 ) -> BatchOutcome {
     let status = response.status;
-    let document = Document::parse(response.body).ok().filter(|document| {
-        // A row with two members of one name makes nothing but its own item doubtful.
-        let place = document.find(&rules.response.at);
-        !place.map_or_else(|| document.has_duplicates(), |at| document.has_duplicates_outside(at))
-    });
-    let place = document.as_ref().and_then(|document| document.find(&rules.response.at));
-    let rows: Vec<Value<'_, '_>> = match place {
-        Some(place) if place.kind() == JsonType::Array => place.elements().collect(),
-        Some(place) if place.kind() == JsonType::Object && rules.response.single => vec![place],
-        Some(_) | None => {
-            let document = document.as_ref().filter(|document| !document.has_duplicates());
-            let refused = refused(rules, outcome, document, response);
-            return whole(batch, plan, refused, outcome.verdict(status), response);
-        }
+    let parsed = Document::parse(response.body).ok();
+    let found = parsed.as_ref().and_then(|document| find_rows::find(rules, document, status));
+    let call = SentCall { rules, batch, plan };
+    let whole = |document| WholeAnswer::new(rules, outcome, *response, document);
+    let Some(found) = found else {
+        let document = parsed.as_ref().filter(|document| !document.has_duplicates());
+        let whole = whole(document);
+        return call.without_rows(whole.refused(), &whole);
     };
+    let whole = whole(parsed.as_ref());
     let sent: Vec<(usize, u64)> = plan.sent().collect();
-    let items: Vec<_> = sent.iter().filter_map(|(at, _)| batch.items.get(*at)).collect();
+    let items: Vec<&Item> = sent.iter().filter_map(|(at, _)| batch.items.get(*at)).collect();
     // A refusal may be written as an array of errors.
-    let listed = place.is_some_and(|place| place.kind() == JsonType::Array);
-    if listed && status >= 400 && rows.iter().all(|row| is_no_row(rules, &items, *row, status)) {
-        let denied = denied(rules, outcome, document.as_ref(), response);
-        if denied || !rows.is_empty() {
-            return whole(batch, plan, denied, outcome.verdict(status), response);
+    let is_no_row = |row: &FoundRow<'_, '_>| is_no_row(rules, &items, row, status);
+    if found.is_listed() && status >= 400 && found.rows.iter().all(is_no_row) {
+        let denied = whole.denied();
+        if denied || !found.rows.is_empty() {
+            return call.without_rows(denied, &whole);
         }
     }
-    if rules.response.single
-        && let [row] = rows.as_slice()
-        && !row.has_duplicates()
-        && says_nothing(rules, *row, status)
-        && refused(rules, outcome, document.as_ref(), response)
+    if rules.response.kind == ListKind::Single
+        && let [row] = found.rows.as_slice()
+        && !row.value.has_duplicates()
+        && says_nothing(rules, row, status)
+        && whole.refused()
     {
-        return whole(batch, plan, true, Verdict::Released, response);
+        return call.without_rows(true, &whole);
     }
-    let (found, surplus) = match (rules.response.single, items.as_slice(), rows.as_slice()) {
-        // One item, one row: there is nothing to confuse unless the row names another id.
-        (true, [_], [row]) if !names_another(rules, &items[0].id, *row) => {
-            (vec![ItemRow::Row(*row)], 0)
-        }
-        _ => assign(rules, &items, &rows),
-    };
-    let mut outcomes = vec![None; batch.items.len()];
-    for (((at, units), item), found) in sent.iter().zip(&items).zip(found) {
-        let doubt = |doubt, row| ItemOutcome::Unknown { doubt, row };
-        outcomes[*at] = Some(match found {
-            ItemRow::Missing => doubt(Doubt::Missing, None),
-            ItemRow::Twice => doubt(Doubt::Duplicated, None),
-            ItemRow::Row(row) if row.has_duplicates() => {
-                doubt(Doubt::Contradicting, Some(row.raw().to_owned()))
-            }
-            ItemRow::Row(row) => match issued(rules, row, *units, item.indivisible, status) {
-                Ok((units, closed)) => {
-                    let (appended, row) = gathered(rules, row);
-                    ItemOutcome::Issued { units, appended, row: Some(row), closed }
-                }
-                Err(why) => doubt(why, Some(row.raw().to_owned())),
-            },
-        });
-    }
-    let object = document.as_ref().filter(|document| document.root().kind() == JsonType::Object);
-    let rows = object.and(place).map(|place| place.span());
-    BatchOutcome { outcomes, shape: ResponseShape::Rows, surplus, rows }
+    call.with_rows(&found, &whole, (&sent, &items))
 }
 
-/// The same outcome for all sent items.
-fn whole(
-    batch: &Batch,
-    plan: &BatchPlan,
-    refused: bool,
-    verdict: Verdict,
-    response: &BackendResponse<'_>,
-) -> BatchOutcome {
-    let outcome = if refused {
-        ItemOutcome::NOTHING
-    } else {
-        let doubt = match verdict {
+/// A call whose answer is read.
+struct SentCall<'c> {
+    rules: &'c ItemRules,
+    batch: &'c Batch,
+    plan: &'c BatchPlan,
+}
+
+impl SentCall<'_> {
+    /// The outcomes of an answer with rows.
+    fn with_rows(
+        &self,
+        found: &FoundRows<'_, '_>,
+        whole: &WholeAnswer<'_, '_, '_>,
+        (sent, items): (&[(usize, u64)], &[&Item]),
+    ) -> BatchOutcome {
+        let (rules, status) = (self.rules, whole.response.status);
+        let is_single = rules.response.kind == ListKind::Single;
+        let (assigned, surplus) = match (is_single, items, found.rows.as_slice()) {
+            // One item, one row: there is nothing to confuse unless the row names another id.
+            (true, [_], [row]) if !names_another(rules, &items[0].id, row) => {
+                (vec![ItemRow::Row(0)], 0)
+            }
+            _ => assign(rules, items, &found.rows),
+        };
+        // A row of nobody may be the row of an item that seems to have none.
+        let rest_issued = surplus == 0 && whole.all_issued();
+        let mut outcomes = vec![None; self.batch.items.len()];
+        for (((at, units), item), row) in sent.iter().zip(items).zip(assigned) {
+            let row = match row {
+                ItemRow::Row(row) => found.rows.get(row).ok_or(Doubt::Missing),
+                ItemRow::Missing if rest_issued => {
+                    outcomes[*at] = Some(without_row(*units));
+                    continue;
+                }
+                ItemRow::Missing => Err(Doubt::Missing),
+                ItemRow::Twice => Err(Doubt::Duplicated),
+            };
+            outcomes[*at] = Some(match row {
+                Ok(row) => row_outcome(rules, row, (*units, item.indivisible), status),
+                Err(doubt) => ItemOutcome::Unknown { doubt, row: None },
+            });
+        }
+        let frame = whole.document.map_or(AnswerFrame::Nothing, |document| {
+            found.frame(rules, document, whole.response.body)
+        });
+        let kind = rules.response.kind;
+        BatchOutcome { outcomes, shape: ResponseShape::Rows, surplus, frame, kind }
+    }
+
+    /// The outcomes of an answer without rows: the same for all sent items.
+    fn without_rows(&self, refused: bool, whole: &WholeAnswer<'_, '_, '_>) -> BatchOutcome {
+        let all_issued = whole.all_issued();
+        let body = whole.response.body;
+        let doubt = match whole.verdict() {
+            // The answer says both.
+            _ if refused && all_issued => Doubt::Contradicting,
             Verdict::Unknown | Verdict::Pending => {
-                Doubt::Lost(UnknownReason::Status(response.status))
+                Doubt::Lost(UnknownReason::Status(whole.response.status))
             }
             Verdict::Final | Verdict::Released => Doubt::Unreadable,
         };
-        ItemOutcome::Unknown { doubt, row: evidence(response.body) }
-    };
-    let mut outcomes = vec![None; batch.items.len()];
-    for (at, _) in plan.sent() {
-        outcomes[at] = Some(outcome.clone());
+        let mut outcomes = vec![None; self.batch.items.len()];
+        for (at, units) in self.plan.sent() {
+            outcomes[at] = Some(match (refused, all_issued) {
+                (true, false) => ItemOutcome::NOTHING,
+                (false, true) => without_row(units),
+                (true, true) | (false, false) => {
+                    ItemOutcome::Unknown { doubt, row: evidence(body) }
+                }
+            });
+        }
+        let (shape, frame) = match (refused, all_issued) {
+            (true, false) => (ResponseShape::Refused, AnswerFrame::Unread),
+            (false, true) => {
+                let text = std::str::from_utf8(body);
+                let frame = text.map_or(AnswerFrame::Unread, |text| AnswerFrame::Text(text.into()));
+                (ResponseShape::Rows, frame)
+            }
+            (true, true) | (false, false) => (ResponseShape::Unreadable, AnswerFrame::Unread),
+        };
+        let kind = self.rules.response.kind;
+        BatchOutcome { outcomes, shape, surplus: 0, frame, kind }
     }
-    let shape = if refused { ResponseShape::Refused } else { ResponseShape::Unreadable };
-    BatchOutcome { outcomes, shape, surplus: 0, rows: None }
+}
+
+fn row_outcome(
+    rules: &ItemRules,
+    row: &FoundRow<'_, '_>,
+    units: (u64, bool),
+    status: u16,
+) -> ItemOutcome {
+    let doubt = |doubt| ItemOutcome::Unknown { doubt, row: Some(row.value.raw().to_owned()) };
+    if row.value.has_duplicates() {
+        return doubt(Doubt::Contradicting);
+    }
+    match issued(rules, row, units, status) {
+        Ok(IssuedUnits { units, closed }) => {
+            let (appended, row) = row.gathered(rules);
+            ItemOutcome::Issued { units, appended, row: Some(row), closed }
+        }
+        Err(why) => doubt(why),
+    }
+}
+
+/// The outcome of an item that the answer as a whole reports as issued.
+const fn without_row(units: u64) -> ItemOutcome {
+    ItemOutcome::Issued { units, appended: Vec::new(), row: None, closed: false }
 }
 
 /// The start of an unreadable answer, as evidence for an operator.
 fn evidence(body: &[u8]) -> Option<String> {
     let start = &body[..body.len().min(EVIDENCE)];
     (!start.is_empty()).then(|| String::from_utf8_lossy(start).into_owned())
-}
-
-/// Reports whether an answer without rows proves that nothing was issued: by its status, or by
-/// its body under a trusted status. A 5xx without rows is not proof, because a proxy in between
-/// may have sent the status.
-fn refused(
-    rules: &ItemRules,
-    outcome: &OutcomeRules,
-    document: Option<&Document<'_>>,
-    response: &BackendResponse<'_>,
-) -> bool {
-    let status = response.status;
-    if declared_unknown(rules, document, status) {
-        return false;
-    }
-    let root = document.map(Document::root);
-    let matches = |list: &[Matcher], need_status: bool| {
-        root.is_some_and(|root| {
-            matches!(root.kind(), JsonType::Object | JsonType::Array)
-                && list.iter().any(|matcher| {
-                    (!need_status || matches!(matcher.status, Some(StatusPattern::Exact(_))))
-                        && matcher.matches(&MatchInput::row(status, root))
-                })
-        })
-    };
-    match outcome.verdict(status) {
-        // JSON that is cut off or ambiguous may hold rows, and rows come under any status.
-        Verdict::Released => document.is_some() || !starts_as_json(response.body),
-        Verdict::Final => matches(&rules.response.not_issued, false),
-        Verdict::Unknown | Verdict::Pending => matches(&rules.response.not_issued, true),
-    }
-}
-
-/// Reports an array of errors that proves that nothing was issued: as an answer without rows, or
-/// because nobody acts for a caller who is refused.
-fn denied(
-    rules: &ItemRules,
-    outcome: &OutcomeRules,
-    document: Option<&Document<'_>>,
-    response: &BackendResponse<'_>,
-) -> bool {
-    let status = response.status;
-    let caller_is_refused =
-        matches!(status, 401 | 403) && outcome.verdict(status) == Verdict::Final;
-    refused(rules, outcome, document, response)
-        || caller_is_refused && !declared_unknown(rules, document, status)
-}
-
-/// Reports an answer without rows that declares its outcome unknown.
-fn declared_unknown(rules: &ItemRules, document: Option<&Document<'_>>, status: u16) -> bool {
-    document.map(Document::root).is_some_and(|root| {
-        matches!(root.kind(), JsonType::Object | JsonType::Array)
-            && matcher::any(&rules.response.unknown, &MatchInput::row(status, root))
-    })
-}
-
-/// Reports an element that says nothing of issued units and names none of the sent items.
-fn is_no_row(rules: &ItemRules, sent: &[&Item], row: Value<'_, '_>, status: u16) -> bool {
-    if row.has_duplicates() || !says_nothing(rules, row, status) {
-        return false;
-    }
-    let mut member = 0;
-    !rules.response.by.iter().any(|by| match by {
-        MatchBy::Id(pointer) => {
-            let id = row.find(pointer).and_then(|value| value.as_id());
-            id.is_some_and(|id| sent.iter().any(|item| *item.id == *id))
-        }
-        MatchBy::Member(pointer) => {
-            let value = row.find(pointer).and_then(scalar);
-            let of = |item: &&Item| item.members.get(member).cloned().flatten();
-            let named = value
-                .is_some_and(|value| sent.iter().filter_map(of).any(|(other, _)| other == *value));
-            member += 1;
-            named
-        }
-        MatchBy::Position => false,
-    })
-}
-
-fn starts_as_json(body: &[u8]) -> bool {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
-}
-
-fn names_another(rules: &ItemRules, id: &str, row: Value<'_, '_>) -> bool {
-    rules.response.by.iter().any(|by| match by {
-        MatchBy::Id(pointer) => row
-            .find(pointer)
-            .filter(|named| named.kind() != JsonType::Null)
-            .is_some_and(|named| named.as_id().as_deref() != Some(id)),
-        MatchBy::Member(_) | MatchBy::Position => false,
-    })
-}
-
-/// Reports a row with neither a count nor a code for the issued units.
-fn says_nothing(rules: &ItemRules, row: Value<'_, '_>, status: u16) -> bool {
-    issued(rules, row, u64::MAX, false, status) == Err(Doubt::CountMissing)
-}
-
-/// Number of units issued according to a row, and whether the item is closed.
-fn issued(
-    rules: &ItemRules,
-    row: Value<'_, '_>,
-    sent: u64,
-    indivisible: bool,
-    status: u16,
-) -> Result<(u64, bool), Doubt> {
-    let response = &rules.response;
-    let input = MatchInput::row(status, row);
-    let any = |list: &[Matcher]| matcher::any(list, &input);
-    if row.kind() != JsonType::Object {
-        return Err(Doubt::CountMissing);
-    }
-    if any(&response.unknown) {
-        return Err(Doubt::Declared);
-    }
-    let closed = any(&response.finals);
-    let denied = closed || any(&response.retry);
-    let counted = match response.issued.count.as_ref().and_then(|pointer| present(row, pointer)) {
-        Some(count) => Some(units(count).ok_or(Doubt::Contradicting)?),
-        None => None,
-    };
-    let mut listed = None;
-    for array in response.issued.arrays.iter().filter_map(|pointer| present(row, pointer)) {
-        if array.kind() != JsonType::Array {
-            return Err(Doubt::Contradicting);
-        }
-        listed = Some(listed.unwrap_or(0) + array.elements().count() as u64);
-    }
-    let issued = match (counted, listed) {
-        (Some(counted), Some(listed)) if counted != listed => return Err(Doubt::Contradicting),
-        // A row that denies and counts, without showing what it counts, says two things.
-        (Some(counted), None) if counted > 0 && denied => return Err(Doubt::Contradicting),
-        (Some(units), _) | (None, Some(units)) => units,
-        (None, None) => {
-            let all = any(&response.issued.all);
-            match (denied, all) {
-                (true, true) => return Err(Doubt::Contradicting),
-                (true, false) => 0,
-                (false, true) => sent,
-                (false, false) => return Err(Doubt::CountMissing),
-            }
-        }
-    };
-    if issued > sent {
-        return Err(Doubt::OverIssued);
-    }
-    if indivisible && issued > 0 && issued < sent {
-        return Err(Doubt::Divided);
-    }
-    Ok((issued, closed))
-}
-
-fn present<'d, 'a>(row: Value<'d, 'a>, pointer: &Pointer) -> Option<Value<'d, 'a>> {
-    row.find(pointer).filter(|value| value.kind() != JsonType::Null)
-}
-
-/// A count: digits, with a fraction of zeros at most, as a number or in a string.
-fn units(value: Value<'_, '_>) -> Option<u64> {
-    let text = value.as_id()?;
-    let (whole, fraction) = text.split_once('.').unwrap_or((&text, "0"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let zeros = digits(fraction) && fraction.bytes().all(|byte| byte == b'0');
-    if digits(whole) && zeros { whole.parse().ok() } else { None }
-}
-
-/// The elements of a row's `append` arrays, and the row with those arrays emptied.
-fn gathered(rules: &ItemRules, row: Value<'_, '_>) -> (Vec<OutcomeList>, String) {
-    let mut appended = Vec::new();
-    let mut emptied = Vec::new();
-    for pointer in &rules.response.append {
-        let Some(array) = row.find(pointer) else { continue };
-        let elements: Vec<String> =
-            array.elements().map(|element| element.raw().to_owned()).collect();
-        if !elements.is_empty() {
-            emptied.push(Edit::new(pointer, "[]"));
-            appended.push(OutcomeList { at: pointer.to_string(), elements });
-        }
-    }
-    (appended, edit_value(row, &emptied))
 }

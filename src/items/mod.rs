@@ -11,12 +11,21 @@
 
 pub mod answer;
 pub mod batch;
+mod batch_error;
 mod digest;
 mod edit;
+mod find_rows;
+mod issued;
+mod item_row;
 pub mod join;
+pub mod list_path;
+mod lists;
+mod refused;
 mod request;
+mod response;
 mod rows;
 pub mod rules;
+mod shown_rows;
 pub mod split;
 #[cfg(test)]
 mod tests;
@@ -26,8 +35,9 @@ pub use answer::{BatchAnswer, envelope, refusal, render};
 pub use batch::{Batch, BatchError};
 pub use digest::ItemDigests;
 pub(crate) use edit::with_members;
-pub use join::{BackendResponse, BatchOutcome, ItemOutcome, ResponseShape, join};
+pub use join::{BatchOutcome, ItemOutcome, ResponseShape, join};
 pub use request::BatchRequest;
+pub use response::BackendResponse;
 pub use rules::ItemRules;
 pub use split::{BatchDecision, BatchPlan, ExistingItem, ItemDecision};
 

@@ -3,55 +3,50 @@
 use std::collections::{HashMap, HashSet};
 
 use super::batch::Item;
+use super::find_rows::{FoundRow, RowId};
+use super::issued::units;
 use super::rules::{ItemRules, MatchBy, scalar};
-use crate::json::{JsonType, Value};
+use crate::json::{JsonType, Pointer};
 
-/// The row of a sent item.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum ItemRow<'d, 'a> {
-    Row(Value<'d, 'a>),
+/// The row of a sent item, by its index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ItemRow {
+    Row(usize),
     Missing,
     Twice,
 }
 
 /// The row of each sent item, and the number of rows without an item.
-pub(super) fn assign<'d, 'a>(
+pub(super) fn assign(
     rules: &ItemRules,
     sent: &[&Item],
-    rows: &[Value<'d, 'a>],
-) -> (Vec<ItemRow<'d, 'a>>, usize) {
+    rows: &[FoundRow<'_, '_>],
+) -> (Vec<ItemRow>, usize) {
     let mut found = vec![ItemRow::Missing; sent.len()];
     let mut free: Vec<usize> = (0..rows.len()).collect();
     let mut surplus = 0;
-    let by = &rules.response.by;
-    if let Some(pointer) = by.iter().find_map(|by| match by {
-        MatchBy::Id(pointer) => Some(pointer),
-        MatchBy::Member(_) | MatchBy::Position => None,
-    }) {
-        let ids: HashMap<&str, usize> =
-            sent.iter().enumerate().map(|(at, item)| (&*item.id, at)).collect();
-        // A row that names an id is that item's or nobody's, whatever else it says.
-        free.retain(|&row| {
-            let id = rows[row].find(pointer).filter(|id| id.kind() != JsonType::Null);
-            let Some(id) = id else { return true };
-            match id.as_id().and_then(|id| ids.get(&*id).copied()) {
-                Some(item) => {
-                    found[item] = match found[item] {
-                        ItemRow::Missing => ItemRow::Row(rows[row]),
-                        ItemRow::Row(_) | ItemRow::Twice => ItemRow::Twice,
-                    };
-                }
-                None => surplus += 1,
-            }
-            false
-        });
-    }
+    let ids: HashMap<&str, usize> =
+        sent.iter().enumerate().map(|(at, item)| (&*item.id, at)).collect();
+    // A row that names an id or an index is that item's or nobody's, whatever else it says.
+    free.retain(|&row| {
+        let item = match named(rules, &rows[row], &ids, sent.len()) {
+            NamedItem::Nothing => return true,
+            NamedItem::Nobody => None,
+            NamedItem::Item(item) => Some(item),
+        };
+        match item.and_then(|item| found.get_mut(item)) {
+            Some(of_item @ ItemRow::Missing) => *of_item = ItemRow::Row(row),
+            Some(of_item) => *of_item = ItemRow::Twice,
+            None => surplus += 1,
+        }
+        false
+    });
     // With a row of nobody about, or an item with two, what only looks alike proves nothing.
-    let certain = surplus == 0 && !found.iter().any(|found| matches!(found, ItemRow::Twice));
+    let certain = surplus == 0 && !found.contains(&ItemRow::Twice);
     let mut member = 0;
-    for by in by.iter().filter(|_| certain) {
+    for by in rules.response.by.iter().filter(|_| certain) {
         match by {
-            MatchBy::Id(_) => {}
+            MatchBy::Id(_) | MatchBy::Index(_) => {}
             MatchBy::Member(pointer) => {
                 by_member(&mut found, &mut free, sent, rows, (pointer, member));
                 member += 1;
@@ -62,14 +57,47 @@ pub(super) fn assign<'d, 'a>(
     (found, surplus + free.len())
 }
 
-fn by_member<'d, 'a>(
-    found: &mut [ItemRow<'d, 'a>],
+/// The item that a row names by its id or its index.
+enum NamedItem {
+    /// The row names none.
+    Nothing,
+    /// The row names one that was not sent.
+    Nobody,
+    /// Index of the item among the sent items.
+    Item(usize),
+}
+
+fn named(
+    rules: &ItemRules,
+    row: &FoundRow<'_, '_>,
+    ids: &HashMap<&str, usize>,
+    sent: usize,
+) -> NamedItem {
+    match row.id(rules) {
+        Some(RowId::Id(id)) => {
+            return ids.get(&*id).map_or(NamedItem::Nobody, |item| NamedItem::Item(*item));
+        }
+        Some(RowId::Unreadable) => return NamedItem::Nobody,
+        None => {}
+    }
+    let index = rules.response.row_index().and_then(|pointer| row.value.find(pointer));
+    match index.filter(|index| index.kind() != JsonType::Null) {
+        None => NamedItem::Nothing,
+        Some(index) => match units(index).and_then(|index| usize::try_from(index).ok()) {
+            Some(index) if index < sent => NamedItem::Item(index),
+            Some(_) | None => NamedItem::Nobody,
+        },
+    }
+}
+
+fn by_member(
+    found: &mut [ItemRow],
     free: &mut Vec<usize>,
     sent: &[&Item],
-    rows: &[Value<'d, 'a>],
-    (pointer, member): (&crate::json::Pointer, usize),
+    rows: &[FoundRow<'_, '_>],
+    (pointer, member): (&Pointer, usize),
 ) {
-    let of_row = |row: usize| rows[row].find(pointer).and_then(scalar);
+    let of_row = |row: usize| rows[row].value.find(pointer).and_then(scalar);
     let mut times: HashMap<String, usize> = HashMap::new();
     for row in free.iter() {
         if let Some(value) = of_row(*row) {
@@ -88,7 +116,7 @@ fn by_member<'d, 'a>(
         let Some(value) = of_row(row) else { return true };
         match items.get(&*value).map(Vec::as_slice) {
             Some([item]) if times.get(&*value) == Some(&1) => {
-                found[*item] = ItemRow::Row(rows[row]);
+                found[*item] = ItemRow::Row(row);
                 false
             }
             Some(_) | None => true,
@@ -99,33 +127,27 @@ fn by_member<'d, 'a>(
 /// Assigns rows by position when there is a row for each item and all assigned rows stand at
 /// their item's position. A row that contradicts a member of the item at its position is assigned
 /// to no item.
-fn by_position<'d, 'a>(
-    found: &mut [ItemRow<'d, 'a>],
+fn by_position(
+    found: &mut [ItemRow],
     free: &mut Vec<usize>,
     rules: &ItemRules,
     sent: &[&Item],
-    rows: &[Value<'d, 'a>],
+    rows: &[FoundRow<'_, '_>],
 ) {
     if rows.len() != sent.len() {
         return;
     }
     // An assigned row at another position shows that the backend uses another order.
-    let moved = |(found, row): (&ItemRow<'_, '_>, &Value<'_, '_>)| match found {
-        ItemRow::Row(assigned) => assigned.place() != row.place(),
+    let moved = |(at, found): (usize, &ItemRow)| match found {
+        ItemRow::Row(assigned) => *assigned != at,
         ItemRow::Missing | ItemRow::Twice => false,
     };
-    if found.iter().zip(rows).any(moved) {
+    if found.iter().enumerate().any(moved) {
         return;
     }
-    let members = || {
-        rules.response.by.iter().filter_map(|by| match by {
-            MatchBy::Member(pointer) => Some(pointer),
-            MatchBy::Id(_) | MatchBy::Position => None,
-        })
-    };
     let contradicts = |row: usize, only: Option<&HashSet<&str>>| {
-        members().zip(&sent[row].members).any(|(pointer, of_item)| {
-            let of_row = rows[row].find(pointer).and_then(scalar);
+        rules.response.members().zip(&sent[row].members).any(|(pointer, of_item)| {
+            let of_row = rows[row].value.find(pointer).and_then(scalar);
             matches!((of_row, of_item), (Some(row), Some((item, _)))
                 if row != *item && only.is_none_or(|values| values.contains(&*row)))
         })
@@ -144,7 +166,7 @@ fn by_position<'d, 'a>(
         if contradicts(row, None) || !matches!(found[row], ItemRow::Missing) {
             return true;
         }
-        found[row] = ItemRow::Row(rows[row]);
+        found[row] = ItemRow::Row(row);
         false
     });
 }

@@ -1,9 +1,12 @@
 //! The plan of a batch: from the batch and each item's ledger entry to the upstream body with the
 //! missing units.
 
-use super::batch::Batch;
+use std::ops::Range;
+
+use super::batch::{Batch, Item, ItemGroup};
+use super::digest::COUNT;
 use super::edit::{Splice, spliced};
-use super::rules::ItemRules;
+use super::rules::{ItemRules, ListKind};
 use crate::idempotency::Fingerprint;
 use crate::idempotency::ledger::Ledger;
 
@@ -14,6 +17,54 @@ pub struct ExistingItem<'r> {
     pub fingerprint: &'r Fingerprint,
     /// Ledger entry of the item.
     pub ledger: &'r Ledger,
+}
+
+impl ExistingItem<'_> {
+    /// The decision about `item` of `batch`, which has this state.
+    fn decide(&self, batch: &Batch, item: &Item) -> ItemDecision {
+        let ledger = self.ledger;
+        if !self.is_same(batch, item) {
+            return match self.may_change(batch) {
+                true => ItemDecision::Send(item.quantity),
+                false => ItemDecision::Reused,
+            };
+        }
+        // An entry that does not add up is not acted on, and neither is one that a digest of the
+        // same quantity contradicts.
+        if ledger.check().is_err() || ledger.requested != item.quantity {
+            return ItemDecision::Unknown;
+        }
+        if ledger.in_flight > 0 {
+            return ItemDecision::InFlight;
+        }
+        if ledger.unknown > 0 {
+            return ItemDecision::Unknown;
+        }
+        match ledger.remaining() {
+            0 => ItemDecision::Settled,
+            // What is left of something indivisible can never be sent.
+            units if item.indivisible && units < item.quantity => ItemDecision::Settled,
+            units => ItemDecision::Send(units),
+        }
+    }
+
+    /// Reports whether the state is of this very item.
+    pub(crate) fn is_same(&self, batch: &Batch, item: &Item) -> bool {
+        self.fingerprint.is_made_of(&item.digest, &item.verbatim, batch.rule)
+    }
+
+    /// Reports whether another item may take the id: nothing was ever issued under it, nothing is
+    /// open, and, where ids are positions, the batch still has as many items. An entry that does
+    /// not add up proves nothing.
+    fn may_change(&self, batch: &Batch) -> bool {
+        let ledger = self.ledger;
+        let untouched = ledger.check().is_ok() && ledger.fulfilled == 0 && !ledger.is_open();
+        let is_as_large = batch.count.is_none_or(|count| {
+            let mut members = self.fingerprint.members.iter();
+            members.any(|member| &*member.name == COUNT && member.digest == count)
+        });
+        untouched && is_as_large
+    }
 }
 
 /// The decision about an item.
@@ -60,33 +111,11 @@ pub enum BatchDecision {
 impl BatchPlan {
     /// Creates the plan for a batch; `known` has an element for each item.
     pub fn of(batch: &Batch, known: &[Option<ExistingItem<'_>>]) -> Self {
-        let part = |(at, item): (usize, &super::batch::Item)| {
-            let Some(known) = known.get(at).copied().flatten() else {
-                return ItemDecision::Send(item.quantity);
-            };
-            let ledger = known.ledger;
-            if !known.fingerprint.is_made_of(&item.digest, &item.verbatim, batch.rule) {
-                return ItemDecision::Reused;
-            }
-            // An entry that does not add up is not acted on, and neither is one that a digest of
-            // the same quantity contradicts.
-            if ledger.check().is_err() || ledger.requested != item.quantity {
-                return ItemDecision::Unknown;
-            }
-            if ledger.in_flight > 0 {
-                return ItemDecision::InFlight;
-            }
-            if ledger.unknown > 0 {
-                return ItemDecision::Unknown;
-            }
-            match ledger.remaining() {
-                0 => ItemDecision::Settled,
-                // What is left of something indivisible can never be sent.
-                units if item.indivisible && units < item.quantity => ItemDecision::Settled,
-                units => ItemDecision::Send(units),
-            }
+        let decide = |(at, item): (usize, &Item)| match known.get(at).copied().flatten() {
+            Some(known) => known.decide(batch, item),
+            None => ItemDecision::Send(item.quantity),
         };
-        Self { items: batch.items.iter().enumerate().map(part).collect() }
+        Self { items: batch.items.iter().enumerate().map(decide).collect() }
     }
 
     /// The decision about the whole request.
@@ -113,42 +142,58 @@ impl BatchPlan {
     }
 
     /// The upstream body: `body`, from which `batch` was read, without the items that are not
-    /// sent, and with the remaining quantities. Every other byte is kept. `None` when nothing is
-    /// to be sent, or `body` is another body.
+    /// sent, without groups of which nothing is sent, and with the remaining quantities. Every
+    /// other byte is kept. `None` when nothing is to be sent, or `body` is another body.
     pub fn body(&self, rules: &ItemRules, batch: &Batch, body: &[u8]) -> Option<Vec<u8>> {
         let text = std::str::from_utf8(body).ok()?;
         self.sent().next()?;
         let mut splices = Vec::new();
-        // What stands between `[` and the first item that is sent stays, less the items before it;
-        // each later one brings the separator that stood before it.
-        let mut first = true;
-        for (at, item) in batch.items.iter().enumerate() {
-            match self.items.get(at)? {
-                ItemDecision::Send(units) => {
-                    first = false;
-                    if *units != item.quantity {
-                        splices
-                            .push(Splice::replaces(item.quantity_span.clone()?, units.to_string()));
-                    }
-                }
-                ItemDecision::Settled
-                | ItemDecision::Unknown
-                | ItemDecision::InFlight
-                | ItemDecision::Reused => {
-                    if rules.single {
-                        return None;
-                    }
-                    let end_of = |at: usize| Some(batch.items.get(at)?.span.end);
-                    let gone = if first {
-                        item.span.start..batch.items.get(at + 1)?.span.start
-                    } else {
-                        end_of(at.checked_sub(1)?)?..item.span.end
-                    };
-                    splices.push(Splice::replaces(gone, ""));
-                }
+        for (at, units) in self.sent() {
+            let item = batch.items.get(at)?;
+            if units != item.quantity {
+                splices.push(Splice::replaces(item.quantity_span.clone()?, units.to_string()));
             }
         }
-        text.get(batch.list.clone())?;
+        let is_sent = |at: usize| matches!(self.items.get(at), Some(ItemDecision::Send(_)));
+        let element = |at: usize| Some((batch.items.get(at)?.span.clone(), is_sent(at)));
+        if batch.groups.is_empty() {
+            let elements: Option<Vec<_>> = (0..batch.items.len()).map(element).collect();
+            if rules.kind == ListKind::Single && !is_sent(0) {
+                return None;
+            }
+            leave_out(&elements?, &mut splices)?;
+            return Some(spliced(text, splices).into_bytes());
+        }
+        // A group that came without items has nothing to be left out for.
+        let stays = |group: &ItemGroup| group.items.is_empty() || group.items.clone().any(is_sent);
+        let groups: Vec<_> =
+            batch.groups.iter().map(|group| (group.span.clone(), stays(group))).collect();
+        leave_out(&groups, &mut splices)?;
+        for group in batch.groups.iter().filter(|group| stays(group)) {
+            let elements: Option<Vec<_>> = group.items.clone().map(element).collect();
+            leave_out(&elements?, &mut splices)?;
+        }
         Some(spliced(text, splices).into_bytes())
     }
+}
+
+/// Removes elements of a list, each with its place and whether it stays; at least one stays.
+///
+/// The text between the opening bracket and the first element that stays is kept, less the elements
+/// before it; each later one keeps the separator that stood before it.
+fn leave_out(elements: &[(Range<usize>, bool)], splices: &mut Vec<Splice<'_>>) -> Option<()> {
+    let mut is_first = true;
+    for (at, (span, stays)) in elements.iter().enumerate() {
+        if *stays {
+            is_first = false;
+            continue;
+        }
+        let gone = if is_first {
+            span.start..elements.get(at + 1)?.0.start
+        } else {
+            elements.get(at.checked_sub(1)?)?.0.end..span.end
+        };
+        splices.push(Splice::replaces(gone, ""));
+    }
+    Some(())
 }

@@ -46,10 +46,19 @@ impl<'a> Document<'a> {
         self.duplicates_in(0..self.nodes.len())
     }
 
-    /// Reports duplicate member names outside of `value`.
-    pub fn has_duplicates_outside(&self, value: Value<'_, '_>) -> bool {
-        self.duplicates_in(0..value.at)
-            || self.duplicates_in(value.node().after as usize..self.nodes.len())
+    /// Reports duplicate member names outside of these values, none of which is inside another.
+    pub fn has_duplicates_outside(&self, values: &[Value<'_, '_>]) -> bool {
+        let mut inside: Vec<_> =
+            values.iter().map(|value| value.at..value.node().after as usize).collect();
+        inside.sort_unstable_by_key(|nodes| nodes.start);
+        let mut start = 0;
+        for nodes in inside {
+            if self.duplicates_in(start..nodes.start.max(start)) {
+                return true;
+            }
+            start = nodes.end.max(start);
+        }
+        self.duplicates_in(start..self.nodes.len())
     }
 
     fn duplicates_in(&self, nodes: std::ops::Range<usize>) -> bool {
@@ -99,6 +108,15 @@ impl<'d, 'a> Value<'d, 'a> {
     /// Byte range of the value in the text.
     pub fn span(&self) -> std::ops::Range<usize> {
         self.node().start as usize..self.node().end as usize
+    }
+
+    /// Byte range of a member of an object, with its name; of any other value, of the value.
+    pub fn member_span(&self) -> std::ops::Range<usize> {
+        let node = self.node();
+        // A name in quotes ends before the value, so only elements and the root have none.
+        let named = node.name_end > 0;
+        let start = if named { node.name_start as usize - 1 } else { node.start as usize };
+        start..node.end as usize
     }
 
     /// The characters of a string; `None` for other kinds.

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use crate::clock::Timestamp;
 use crate::idempotency::fingerprint::{Fingerprint, MemberDigest, RuleId};
 use crate::idempotency::history::{HistoryEntry, HistoryEvent, MAX_HISTORY, Note};
-use crate::idempotency::ledger::{Doubt, Envelope, ItemOutcome, Ledger, OutcomeList};
+use crate::idempotency::ledger::{Doubt, Envelope, ItemOutcome, KeptRow, Ledger, OutcomeList};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::StoredResponse;
 use crate::idempotency::retention::{Keep, Retention};
@@ -166,7 +166,7 @@ pub(crate) fn items() -> Vec<Record> {
             at: "/vendor".to_owned(),
             elements: (0..units).map(|unit| unit.to_string()).collect(),
         }],
-        row: Some("{\"vendor\":[]}".to_owned()),
+        row: Some("{\"vendor\":[]}".into()),
         closed,
     };
     let partial = flying.complete(&rows(2, false)).expect("in flight");
@@ -178,11 +178,24 @@ pub(crate) fn items() -> Vec<Record> {
     let closed = again.complete(&rows(0, true)).expect("in flight");
     let envelope = Envelope {
         at: T0,
+        status: 207,
         body: "{\"ok\":true,\"rows\":[]}".to_owned(),
         headers: vec![("x-trace".to_owned(), b"caf\xe9".to_vec()), ("x-empty".to_owned(), vec![])],
     };
     let enveloped = Ledger { envelope: Some(envelope.into()), ..complete.clone() };
-    let states = [&flying, &partial, &again, &lost, &said, &complete, &closed, &enveloped];
+    let placed = |array: Option<&str>, group: Option<&str>| Ledger {
+        row: Some(KeptRow {
+            text: "{}".to_owned(),
+            array: array.map(str::to_owned),
+            group: group.map(str::to_owned),
+        }),
+        ..complete.clone()
+    };
+    let failed = placed(Some("/failed"), None);
+    let grouped = placed(None, Some("{\"lines\":[]}"));
+    let states = [
+        &flying, &partial, &again, &lost, &said, &complete, &closed, &enveloped, &failed, &grouped,
+    ];
     let mut records: Vec<Record> =
         states.into_iter().map(|ledger| claim(8).with_ledger(ledger.clone(), kept, T0)).collect();
     let forever = kept_for(Keep::Forever, Keep::Forever);

@@ -158,7 +158,7 @@ pub(super) fn detail(id: &RecordId, record: &Record) -> Value {
             let lists = ledger.outcomes.iter();
             let lists = lists.map(|list| (list.at.clone(), list.elements.clone().into()));
             shown["item"]["outcomes"] = Value::Object(lists.collect());
-            shown["item"]["row"] = ledger.row.clone().into();
+            shown["item"]["row"] = ledger.row.as_ref().map(|row| row.text.as_str()).into();
             shown["item"]["evidence"] = ledger.evidence.clone().into();
         }
         State::InFlight | State::SerializeLock | State::Released { .. } => {}

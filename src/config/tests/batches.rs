@@ -15,7 +15,7 @@ match = ["id:/id"]
 issued = { count = "/n" }
 "#;
 
-fn items_mode(config: &Config) -> &ItemsMode {
+pub(super) fn items_mode(config: &Config) -> &ItemsMode {
     match &config.routes[0].mode {
         Mode::Items(mode) => mode,
         Mode::Request(_) | Mode::Off => panic!("the first route has another mode"),
@@ -66,7 +66,7 @@ fn a_short_description_is_enough() {
     check(ITEMS, &[]);
     let config = read(&format!("{ROUTE}{ITEMS}")).unwrap();
     let mode = items_mode(&config);
-    assert_eq!(mode.rules.response.at, mode.rules.at);
+    assert_eq!(mode.rules.response.at, [mode.rules.at.clone()]);
     assert_eq!((mode.rules.max_items, mode.rules.max_quantity), (1000, 1_000_000));
     assert_eq!((&mode.rules.same, &mode.rules.shared), (&None, &None));
     assert_eq!(mode.record.retention, config.store.retention);
@@ -148,7 +148,7 @@ fn routes_that_share_a_ledger_compare_the_same() {
     check(
         &format!("{ITEMS}{second}same = [\"/a\"]\n"),
         &[
-            "22:1: route \"create\" shares the ledger \"create\", but has another `same` or `shared`, so that the same item would look changed; give both the same lists",
+            "22:1: route \"create\" shares the ledger \"create\", but has another `same`, `shared`, `echo` or groups, so that the same item would look changed; give both the same",
         ],
     );
     check(
@@ -232,7 +232,7 @@ fn what_is_needed_is_asked_for() {
         &[
             "10:1: [route.items] has no [route.items.response], which says how the backend's answer is read",
             "10:1: [route.items] has no `at`, a JSON pointer",
-            "10:1: [route.items] has no `id`, a JSON pointer",
+            "10:1: [route.items] has no `id`, a JSON pointer or \"position\"",
         ],
     );
     check(
@@ -259,7 +259,7 @@ fn every_part_is_checked_at_its_place() {
             "17:10: `ledger` must be 1 to 64 of the characters a-z, A-Z, 0-9, \"-\", \"_\" and \".\"",
             "18:26: `status` has no use here: a request has none",
             "20:19: `match` names two ids; a row has one",
-            "20:28: `match` cannot be \"place\"; use \"id:/pointer\", \"member:/pointer\" or \"position\"",
+            "20:28: `match` cannot be \"place\"; use \"id:/pointer\", \"member:/pointer\", \"index:/pointer\" or \"position\"",
             "20:49: `match` names \"position\" twice",
             "21:12: unknown key `coun` in `route.items.response.issued`; did you mean `count`?",
             "21:31: a matcher's `pointer` goes with one of `equals`, `one_of`, `class`, `present`, `absent_or_null` and `contains`",

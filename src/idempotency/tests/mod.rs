@@ -369,7 +369,7 @@ fn of_an_item_only_what_is_done_expires_and_its_quantities_last_longer() {
     let issued = |units| ItemOutcome::Issued {
         units,
         appended: Vec::new(),
-        row: Some("{}".to_owned()),
+        row: Some("{}".into()),
         closed: false,
     };
     let partial = flying.complete(&issued(1)).unwrap();

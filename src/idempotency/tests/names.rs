@@ -8,7 +8,7 @@ fn request(route: Option<&str>, header: &str) -> Option<KeyNames> {
 }
 
 fn items(ledger: &str, at: &str, id: &str) -> Option<KeyNames> {
-    Some(KeyNames::Items { ledger: ledger.into(), at: at.into(), id: id.into() })
+    Some(KeyNames::Items { ledger: ledger.into(), at: at.into(), id: id.into(), batch: None })
 }
 
 fn config(callers: &[&str], patterns: &[(&str, &str, Option<KeyNames>)]) -> ConfiguredNames {

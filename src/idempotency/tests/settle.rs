@@ -210,7 +210,7 @@ fn a_purged_item_keeps_its_quantities() {
     let issued = |units| ItemOutcome::Issued {
         units,
         appended: Vec::new(),
-        row: Some("{\"code\":1}".to_owned()),
+        row: Some("{\"code\":1}".into()),
         closed: false,
     };
     for (units, expires) in [(2, Some(at(3600 + 86_400))), (1, None)] {

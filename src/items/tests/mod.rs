@@ -3,7 +3,9 @@
 
 mod oddities;
 mod random;
+mod random_shapes;
 mod reading;
+mod shapes;
 mod story;
 
 use super::*;
@@ -11,6 +13,7 @@ use crate::config::{self, ItemsMode, Mode};
 use crate::idempotency::ledger::elements;
 use crate::idempotency::{Fingerprint, TenantId};
 use crate::json::Document;
+use crate::matcher::HeaderView;
 
 /// Reads a batch from the bytes of a body.
 fn read_batch(rules: &ItemRules, request: &BatchRequest<'_>) -> Result<Batch, BatchError> {
@@ -39,13 +42,23 @@ pub(super) fn single() -> ItemsMode {
     example(include_str!("../../../config/single-reward.toml"), 1)
 }
 
+/// The rules of a route whose `[route.items]` begins with these lines.
+pub(super) fn mode_of(rules: &str) -> ItemsMode {
+    let text = format!(
+        "[[upstream]]\nname = \"a\"\nurl = \"http://127.0.0.1:9\"\n[[route]]\nname = \"b\"\n\
+         methods = [\"POST\"]\npath = \"/b\"\nupstream = \"a\"\nmode = \"items\"\n\
+         [route.items]\n{rules}\n"
+    );
+    example(&text, 0)
+}
+
 pub(super) fn tenant() -> TenantId {
     TenantId::from_bytes([7; 16])
 }
 
 pub(super) fn request(body: &str) -> BatchRequest<'_> {
     const TENANT: TenantId = TenantId::from_bytes([7; 16]);
-    BatchRequest { tenant: &TENANT, parameters: &[], body: body.as_bytes() }
+    BatchRequest { tenant: &TENANT, parameters: &[], batch: None, body: body.as_bytes() }
 }
 
 /// A ledger in memory, driven as the proxy drives the store.
@@ -66,13 +79,24 @@ pub(super) struct Call {
 impl Books {
     /// Reads, splits and claims.
     pub(super) fn claim(&mut self, mode: &ItemsMode, body: &str) -> Result<Call, BatchDecision> {
+        self.claim_of(mode, None, body)
+    }
+
+    /// Reads, splits and claims a batch with a key of its own.
+    pub(super) fn claim_of(
+        &mut self,
+        mode: &ItemsMode,
+        key: Option<&str>,
+        body: &str,
+    ) -> Result<Call, BatchDecision> {
         let document = Document::parse(body.as_bytes()).unwrap();
-        let (batch, digests) = Batch::read(&mode.rules, &request(body), &document).unwrap();
+        let request = BatchRequest { batch: key, ..request(body) };
+        let (batch, digests) = Batch::read(&mode.rules, &request, &document).unwrap();
         let known: Vec<Option<ExistingItem<'_>>> = batch
             .items
             .iter()
             .map(|item| {
-                let (fingerprint, ledger) = self.entries.get(&*item.id)?;
+                let (fingerprint, ledger) = self.entries.get(&*item.key)?;
                 Some(ExistingItem { fingerprint, ledger })
             })
             .collect();
@@ -86,10 +110,15 @@ impl Books {
         let upstream = plan.body(&mode.rules, &batch, body.as_bytes());
         for (at, units) in plan.sent() {
             let item = &batch.items[at];
-            let entry = self.entries.entry(item.id.to_string()).or_insert_with(|| {
+            let new = || {
                 let fingerprint = batch.fingerprint(&digests, at).unwrap();
                 (fingerprint, Ledger::new(item.quantity).unwrap())
-            });
+            };
+            let entry = self.entries.entry(item.key.to_string()).or_insert_with(new);
+            let (fingerprint, ledger) = (&entry.0, &entry.1);
+            if !(ExistingItem { fingerprint, ledger }).is_same(&batch, item) {
+                *entry = new();
+            }
             entry.1 = entry.1.claim(units).unwrap();
         }
         let upstream = upstream.map(|bytes| String::from_utf8(bytes).unwrap());
@@ -105,11 +134,12 @@ impl Books {
         status: u16,
         body: &str,
     ) -> (BatchOutcome, BatchAnswer) {
-        let response = BackendResponse { status, body: body.as_bytes() };
+        let response =
+            BackendResponse { status, headers: HeaderView::Lines(&[]), body: body.as_bytes() };
         let joined = join(&mode.rules, &mode.outcome, &call.batch, &call.plan, &response);
         for (item, outcome) in call.batch.items.iter().zip(&joined.outcomes) {
             if let Some(outcome) = outcome {
-                let entry = self.entries.get_mut(&*item.id).unwrap();
+                let entry = self.entries.get_mut(&*item.key).unwrap();
                 entry.1 = entry.1.complete(outcome).unwrap();
             }
         }
@@ -125,13 +155,13 @@ impl Books {
     /// No answer came.
     pub(super) fn lose(&mut self, call: &Call) {
         for (at, _) in call.plan.sent() {
-            let entry = self.entries.get_mut(&*call.batch.items[at].id).unwrap();
+            let entry = self.entries.get_mut(&*call.batch.items[at].key).unwrap();
             entry.1 = entry.1.lose(crate::idempotency::outcome::UnknownReason::Timeout).unwrap();
         }
     }
 
     fn of(&self, call: &Call) -> Vec<&Ledger> {
-        call.batch.items.iter().map(|item| &self.entries[&*item.id].1).collect()
+        call.batch.items.iter().map(|item| &self.entries[&*item.key].1).collect()
     }
 }
 

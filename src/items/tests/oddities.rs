@@ -21,7 +21,8 @@ const ALIKE: &str = r#"{"rewards":[{"requestId":"a","rewardId":1,"quantity":2},{
 #[track_caller]
 fn check_with(mode: &ItemsMode, body: &str, status: u16, answer: &str, expected: &[Fate]) {
     let call = Books::default().claim(mode, body).unwrap();
-    let response = BackendResponse { status, body: answer.as_bytes() };
+    let response =
+        BackendResponse { status, headers: HeaderView::Lines(&[]), body: answer.as_bytes() };
     let joined = join(&mode.rules, &mode.outcome, &call.batch, &call.plan, &response);
     let expected: Vec<Option<Fate>> = expected.iter().copied().map(Some).collect();
     assert_eq!(fates(&joined), expected, "{answer}");

@@ -7,25 +7,25 @@ use super::*;
 use crate::items::edit::{Edit, edit};
 use crate::json::Pointer;
 
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
     /// From this seed, or from the one that is to be replayed; it is printed.
-    fn seeded(usual: u64) -> Self {
+    pub(super) fn seeded(usual: u64) -> Self {
         let seed = std::env::var("ONCEGATE_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = seed.unwrap_or(usual);
         println!("ONCEGATE_TEST_SEED={seed}");
         Self(seed | 1)
     }
 
-    fn below(&mut self, most: usize) -> usize {
+    pub(super) fn below(&mut self, most: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         usize::try_from(self.0 % most as u64).unwrap()
     }
 
-    fn one_in(&mut self, most: usize) -> bool {
+    pub(super) fn one_in(&mut self, most: usize) -> bool {
         self.below(most) == 0
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::idempotency::Fingerprint;
+use crate::items::list_path::ListPath;
 use crate::json::ParseError;
 
 #[track_caller]
@@ -125,8 +126,12 @@ fn a_changed_item_is_told_by_its_members() {
     let tenant = tenant();
     let of = |id| {
         let parameters = [("id", id)];
-        let request =
-            BatchRequest { tenant: &tenant, parameters: &parameters, body: body.as_bytes() };
+        let request = BatchRequest {
+            tenant: &tenant,
+            parameters: &parameters,
+            batch: None,
+            body: body.as_bytes(),
+        };
         first_print(&of_array, &request)
     };
     assert_eq!(of("5").differing(&of("6")), ["{id}"]);
@@ -221,7 +226,7 @@ fn an_item_of_the_same_bytes_is_the_same_item_under_any_rules() {
         with(&|rules| rules.same = None),
         with(&|rules| rules.same = all_pointers(&["/rewardId"])),
         with(&|rules| rules.shared = None),
-        with(&|rules| rules.shared = all_pointers(&["/mobile"])),
+        with(&|rules| rules.shared = Some(vec![ListPath::parse("/mobile").unwrap()])),
     ];
     let body = r#"{"mobile":"1","sent":1,"rewards":[{"requestId":"a","rewardId":1,"quantity":2}]}"#;
     let changed = [

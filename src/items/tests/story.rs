@@ -178,7 +178,7 @@ fn all_that_was_issued_is_told_however_long_the_lists_have_grown() {
                 list("/vendor", many.clone()),
                 list("/promotions", vec!["\"last\"".to_owned()]),
             ],
-            row: Some(row.to_owned()),
+            row: Some(row.into()),
             ..Ledger::new(2).unwrap()
         };
         let answer = render(&mode.rules, &call.batch, &[&entry], None);

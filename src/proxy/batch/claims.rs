@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::draft::ItemDraft;
-use super::ledger::{Records, forgotten, unavailable};
+use super::ledger::{self, Records, forgotten, unavailable};
 use super::read::BatchInput;
 use super::serialize::SerializeRecords;
 use crate::clock::Timestamp;
@@ -93,7 +93,10 @@ pub(crate) async fn claim(
     let mut changes = Vec::with_capacity(records.len());
     for (at, units) in plan.sent() {
         let existing = records[at].as_deref();
-        let fresh = existing.is_none_or(|existing| forgotten(existing, expiry));
+        let is_other = |existing: &Record| {
+            forgotten(existing, expiry) || !ledger::is_same(&input.batch, at, existing)
+        };
+        let fresh = existing.is_none_or(is_other);
         let fingerprint = if fresh { input.fingerprint(mode, at) } else { None };
         let record = draft.record(input, at, units, existing, fingerprint).map_err(|error| {
             tracing::error!(

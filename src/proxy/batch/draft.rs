@@ -23,7 +23,8 @@ pub(super) struct ItemDraft<'a> {
 }
 
 impl ItemDraft<'_> {
-    /// The record of an item with `units` about to be sent.
+    /// The record of an item with `units` about to be sent. `fingerprint`: that of a new item, or
+    /// of another item that takes the id of one of which nothing was ever issued.
     pub(super) fn record(
         &self,
         input: &BatchInput,
@@ -33,8 +34,9 @@ impl ItemDraft<'_> {
         fingerprint: Option<Fingerprint>,
     ) -> Result<Record, LedgerError> {
         let (now, attempt, owner) = (self.now, self.attempt, self.owner);
-        if let Some((record, ledger)) = existing
-            .filter(|record| !forgotten(record, self.expiry))
+        let kept = existing.filter(|record| !forgotten(record, self.expiry));
+        if let Some((record, ledger)) = kept
+            .filter(|_| fingerprint.is_none())
             .and_then(|record| Some((record, record.ledger()?)))
         {
             let next = record.with_ledger(ledger.claim(units)?, self.retention, now);
@@ -53,17 +55,17 @@ impl ItemDraft<'_> {
             }),
             tenant: input.tenant,
             route: self.route.clone(),
-            key: item.id.clone(),
+            key: item.key.clone(),
             subject: input.subject,
             fingerprint: fingerprint.ok_or(LedgerError::Broken)?,
-            first_seen: now,
+            first_seen: kept.map_or(now, |record| record.first_seen),
             updated: now,
-            attempts: 1,
+            attempts: kept.map_or(0, |record| record.attempts).saturating_add(1),
             attempt,
             owner,
             state: State::item(ledger, self.retention, now),
             settlement_unreported: false,
-            history: Vec::new(),
+            history: kept.map(|record| record.history.clone()).unwrap_or_default(),
             settling: None,
         })
     }

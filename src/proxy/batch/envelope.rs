@@ -48,15 +48,14 @@ pub(super) struct KeptEnvelope {
 }
 
 impl KeptEnvelope {
-    /// The envelope of an answer with the given outcomes; none for an answer without rows.
+    /// The envelope of an answer with the given outcomes; none for an answer that was not read.
     pub(super) fn of(
         head: &response::Parts,
         body: &[u8],
         (joined, plan): (&BatchOutcome, &BatchPlan),
         at: Timestamp,
     ) -> Self {
-        let text = joined.envelope(body, LARGE);
-        let Some(body) = text.or_else(|| joined.has_rows().then(String::new)) else {
+        let Some(body) = joined.envelope(body, LARGE) else {
             return Self { envelope: None, only: None };
         };
         let mut lines = head.headers.clone();
@@ -66,7 +65,7 @@ impl KeptEnvelope {
         let headers = lines
             .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
             .collect();
-        let envelope = Envelope { at, body, headers };
+        let envelope = Envelope { at, status: head.status.as_u16(), body, headers };
         let only = if envelope.bytes() <= SMALL { None } else { plan.sent().next() };
         Self { envelope: Some(Arc::new(envelope)), only: only.map(|(at, _)| at) }
     }

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::response;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::timeout;
 
@@ -15,7 +15,7 @@ use super::claims::{ClaimedItems, Recorded};
 use super::envelope::{self, KeptEnvelope};
 use super::ledger::{Records, as_reported};
 use super::read::BatchInput;
-use super::response;
+use super::response as answers;
 use crate::config::ItemsMode;
 use crate::failpoint::{self, Point};
 use crate::idempotency::ledger::{Doubt, ItemOutcome};
@@ -24,6 +24,7 @@ use crate::idempotency::outcome::Verdict as StatusVerdict;
 use crate::idempotency::retention::ExpiryTime;
 use crate::idempotency::{RecordId, TenantId};
 use crate::items::{self, BatchOutcome, BatchPlan, ResponseShape, join};
+use crate::matcher::HeaderView;
 use crate::observe::exchange;
 use crate::problem::{Disposition, Problem};
 use crate::proxy::answer::{AnswerResult, is_prevented, quota_exceeded, too_many_claims};
@@ -215,7 +216,7 @@ impl ItemsCall<'_> {
                 return responder.respond(Ok(answer.respond(Disposition::Unknown, None)));
             }
         };
-        let (joined, released) = self.join(head.status, &body);
+        let (joined, released) = self.join(&head, &body);
         let kept = KeptEnvelope::of(&head, &body, (&joined, &self.plan), claimed.now());
         let recorded = claimed.record(released, |at, entry| {
             Ok(kept.keep(at, entry.conclude(outcome_at(&joined, at))?))
@@ -234,9 +235,10 @@ impl ItemsCall<'_> {
 
     /// The outcome of every item by the answer, and true if the answer asserts non-execution of the
     /// whole batch.
-    fn join(&self, status: StatusCode, body: &Bytes) -> (BatchOutcome, bool) {
-        let mode = self.mode;
-        let response = items::BackendResponse { status: status.as_u16(), body };
+    fn join(&self, head: &response::Parts, body: &Bytes) -> (BatchOutcome, bool) {
+        let (mode, status) = (self.mode, head.status);
+        let headers = HeaderView::Map(&head.headers);
+        let response = items::BackendResponse { status: status.as_u16(), headers, body };
         let joined = join(&mode.rules, &mode.outcome, &self.batch, &self.plan, &response);
         let released = joined.shape == ResponseShape::Refused
             && mode.outcome.verdict(status.as_u16()) == StatusVerdict::Released;
@@ -256,7 +258,7 @@ impl ItemsCall<'_> {
 
     fn answer(
         &mut self,
-        head: http::response::Parts,
+        head: response::Parts,
         body: &Bytes,
         held: Option<Reservation>,
         joined: &BatchOutcome,
@@ -266,7 +268,7 @@ impl ItemsCall<'_> {
         let Recorded { records: recorded_now, durable } = recorded;
         if joined.shape == ResponseShape::Unreadable {
             // The client may understand the answer even if the gateway cannot.
-            return Ok(response::as_it_came(head, body.clone(), held));
+            return Ok(answers::as_it_came(head, body.clone(), held));
         }
         if let Cow::Owned(reported) = as_reported(&self.records, time) {
             self.records = reported;
@@ -280,8 +282,8 @@ impl ItemsCall<'_> {
             (true, true) => Disposition::NotExecuted,
             (true, false) => Disposition::Executed,
         };
-        let backend = response::BackendPart { head, body, joined, disposition };
-        response::merged(self.mode, &self.batch, &self.records, Some(backend), held)
+        let backend = answers::BackendPart { head, body, joined, disposition };
+        answers::merged(self.mode, &self.batch, &self.records, Some(backend), held)
     }
 
     /// Settles items after the timeout, with the late end of the same attempt. The client already
@@ -295,7 +297,7 @@ impl ItemsCall<'_> {
             }
             Some(SendOutcome::Answered(answer)) => {
                 let Ok((head, body, _held)) = answer.into_whole() else { return };
-                let (joined, released) = self.join(head.status, &body);
+                let (joined, released) = self.join(&head, &body);
                 let kept = KeptEnvelope::of(&head, &body, (&joined, &self.plan), claimed.now());
                 let recorded = claimed.record(released, |at, entry| {
                     Ok(kept.keep(at, entry.conclude(outcome_at(&joined, at))?))

@@ -54,6 +54,14 @@ pub(crate) fn plan(batch: &Batch, records: &Records, time: ExpiryTime) -> BatchP
     BatchPlan::of(batch, &existing)
 }
 
+/// Reports whether a record is of the very item at position `at`.
+pub(crate) fn is_same(batch: &Batch, at: usize, record: &Record) -> bool {
+    let existing = record.ledger().zip(batch.items.get(at));
+    existing.is_some_and(|(ledger, item)| {
+        items::ExistingItem { fingerprint: &record.fingerprint, ledger }.is_same(batch, item)
+    })
+}
+
 /// The records as reported to clients: after the end of the retention only the quantities, whether
 /// or not the expiry task has already trimmed the record. Claims are based on the untrimmed
 /// records.

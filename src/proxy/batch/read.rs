@@ -7,11 +7,12 @@ use sha2::{Digest as _, Sha256};
 use crate::config::ItemsMode;
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::{RecordId, TenantId};
+use crate::items::batch::serial_digest;
 use crate::items::{self, Batch, BatchError, BatchPlan, BatchRequest, ItemDigests};
 use crate::json::Document;
 use crate::observe::exchange;
 use crate::place::{Place, RequestValues};
-use crate::problem::Problem;
+use crate::problem::{Problem, Slug};
 use crate::proxy::batch_cache::BatchReply;
 use crate::proxy::batch_locks::LockName;
 use crate::proxy::buffered::BufferedRequest;
@@ -33,6 +34,8 @@ pub(crate) struct BatchInput {
     pub(crate) subject: Option<[u8; 16]>,
     /// Names and values of the path's parameters.
     pub(crate) parameters: Vec<(String, String)>,
+    /// The batch's own key, where it is a part of every id.
+    pub(crate) batch_key: Option<String>,
     /// Digest of the exact bytes of the request and of all other inputs of its reply besides the
     /// records.
     pub(crate) verbatim: RecordId,
@@ -55,13 +58,25 @@ pub(crate) async fn read(
     arrived: Box<Arrived<'_>>,
 ) -> Result<BatchRead, Problem> {
     let Arrived { head, body, client, path, routing } = *arrived;
-    let named = mode.record.subject.iter().filter_map(Place::header);
+    let batch_header = mode.batch_key.as_ref().and_then(|key| key.places.header());
+    let places = mode.record.subject.iter().chain(&mode.serialize_places);
+    let named = places.filter_map(Place::header).chain(batch_header);
     request_read::refuse_nominations(&routing.tenant_headers, named, &head.headers)?;
-    let (body, reservation) = request_read::read_body(gateway, route, body, None).await?;
+    let (body, reservation) = request_read::read_body(gateway, route, body, batch_header).await?;
     let tenant = client.tenant(&routing.tenant_headers, &head.headers);
     let parameters = routing.parameters(&head.method, path.of(&head.uri));
     let named = borrowed(&parameters);
-    let request = BatchRequest { tenant: &tenant, parameters: &named, body: &body };
+    let values = RequestValues::new(&head.headers, head.uri.query(), &parameters, &body);
+    let batch_key = match &mode.batch_key {
+        None => None,
+        Some(rules) => {
+            let key = rules.from_values(&values);
+            let key = key.map_err(|error| request_read::refused_key(error, &rules.places))?;
+            Some(key.as_str().to_owned())
+        }
+    };
+    let batch = batch_key.as_deref();
+    let request = BatchRequest { tenant: &tenant, parameters: &named, batch, body: &body };
     let verbatim = verbatim(&route.name, &request);
     if let Some(merged) = gateway.batch_replies.get(
         &verbatim,
@@ -70,25 +85,49 @@ pub(crate) async fn read(
     ) {
         return Ok(BatchRead::Cached(merged));
     }
-    let values = RequestValues::new(&head.headers, head.uri.query(), &parameters, &body);
     let document = match values.body().json() {
         Ok(document) => document,
         Err(error) => return Ok(BatchRead::Refused(BatchError::NotJson(error))),
     };
-    let (batch, digests) = match Batch::read(&mode.rules, &request, document) {
+    let (mut batch, digests) = match Batch::read(&mode.rules, &request, document) {
         Ok((batch, digests)) => (batch, Some(digests)),
         Err(error) => return Ok(BatchRead::Refused(error)),
     };
+    for place in &mode.serialize_places {
+        let value = values.text(place).map_err(|_| unserializable(place))?;
+        batch.serial.extend(
+            value.map(|value| serial_digest(&tenant, &place.to_string(), value.as_bytes())),
+        );
+    }
     let scope = items::scope(&mode.ledger);
-    let id = |item: &items::batch::Item| RecordId::new(&tenant, &scope, &item.id);
+    let id = |item: &items::batch::Item| RecordId::new(&tenant, &scope, &item.key);
     let ids = batch.items.iter().map(id).collect();
     let subject = request_read::subject(&values, &mode.record.subject);
     drop(values);
     batch.items.iter().for_each(|item| exchange::request_id().conceal(&item.id));
     let client = client.address(&routing.trusted_proxies);
     let buffered = BufferedRequest { head, client, body, reservation };
-    let input = BatchInput { tenant, batch, digests, ids, subject, parameters, verbatim, buffered };
+    let input = BatchInput {
+        tenant,
+        batch,
+        digests,
+        ids,
+        subject,
+        parameters,
+        batch_key,
+        verbatim,
+        buffered,
+    };
     Ok(BatchRead::Batch(Box::new(input)))
+}
+
+/// Refuses a batch that does not say after which others it has to run.
+fn unserializable(place: &Place) -> Problem {
+    let detail = format!(
+        "The value of {place}, by which batches run one at a time, must stand once and be a text. \
+         Nothing was sent."
+    );
+    Problem::new(Slug::RequestInvalid, detail)
 }
 
 /// Digest of all inputs of a batch's reply besides the records.
@@ -105,6 +144,8 @@ pub(crate) fn verbatim(route: &str, request: &BatchRequest<'_>) -> RecordId {
         field(name.as_bytes());
         field(value.as_bytes());
     }
+    field(&[u8::from(request.batch.is_some())]);
+    field(request.batch.unwrap_or_default().as_bytes());
     field(request.body);
     let mut name = [0; 16];
     name.copy_from_slice(&hash.finalize()[..16]);
@@ -129,7 +170,9 @@ impl BatchInput {
             None => {
                 let named = borrowed(&self.parameters);
                 let body = &self.buffered.body;
-                let request = BatchRequest { tenant: &self.tenant, parameters: &named, body };
+                let batch = self.batch_key.as_deref();
+                let request =
+                    BatchRequest { tenant: &self.tenant, parameters: &named, batch, body };
                 // The same body was parsed before, so a failure is impossible.
                 let document = Document::parse(body).ok()?;
                 Batch::read(&mode.rules, &request, &document).ok()?.1

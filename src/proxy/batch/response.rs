@@ -17,6 +17,7 @@ use crate::idempotency::outcome::UnknownReason;
 use crate::items::rules::{Fulfillment, Refusal};
 use crate::items::{self, BatchError, BatchOutcome, Ledger};
 use crate::json::Document;
+use crate::matcher::HeaderView;
 use crate::problem::{Disposition, Problem, STATUS, Slug};
 use crate::proxy::answer::AnswerResult;
 use crate::proxy::batch_cache::BatchReply;
@@ -51,7 +52,7 @@ impl BodyChange {
     fn of(backend: &BackendPart<'_>, rendered: &[u8]) -> Self {
         if **backend.body == *rendered {
             Self::None
-        } else if backend.joined.has_rows() || Document::parse(backend.body).is_ok() {
+        } else if backend.joined.is_read() || Document::parse(backend.body).is_ok() {
             Self::Edited
         } else {
             Self::Replaced
@@ -99,19 +100,29 @@ pub(crate) fn merged(
     };
     let response = backend.as_ref().map(|backend| items::BackendResponse {
         status: backend.head.status.as_u16(),
+        headers: HeaderView::Map(&backend.head.headers),
         body: backend.body,
     });
     let joined = response.as_ref().zip(backend.as_ref().map(|backend| backend.joined));
     let rendered = items::render(&mode.rules, batch, &entries, joined);
     let (mut head, disposition, change) = match backend {
         Some(backend) => {
-            let change = BodyChange::of(&backend, &rendered.body);
+            let change = match rendered.replaces_text {
+                true => BodyChange::Replaced,
+                false => BodyChange::of(&backend, &rendered.body),
+            };
             (backend.head, backend.disposition, change)
         }
         None => {
             let mut head = Response::new(()).into_parts().0;
             head.headers = items::envelope(&entries).map(header_lines).unwrap_or_default();
-            (head, Disposition::Replayed, BodyChange::Edited)
+            let change = match rendered.replaces_text {
+                true => BodyChange::Replaced,
+                // The answer of a job may have no body.
+                false if rendered.body.is_empty() => BodyChange::None,
+                false => BodyChange::Edited,
+            };
+            (head, Disposition::Replayed, change)
         }
     };
     let disposition = match rendered.fulfillment {
@@ -158,7 +169,11 @@ pub(crate) fn done(
         .collect::<Option<_>>()?;
     let rendered = items::render(&mode.rules, batch, &entries, None);
     let mut headers = items::envelope(&entries).map(header_lines).unwrap_or_default();
-    headers.entry(CONTENT_TYPE).or_insert(JSON);
+    if rendered.replaces_text {
+        headers.insert(CONTENT_TYPE, JSON);
+    } else if !rendered.body.is_empty() {
+        headers.entry(CONTENT_TYPE).or_insert(JSON);
+    }
     Some(Arc::new(BatchReply {
         status: rendered.status,
         headers,

@@ -272,7 +272,7 @@ pub(crate) fn refuse_nominations<'a>(
     Ok(())
 }
 
-fn refused_key(error: KeyError, places: &KeyPlaces) -> Problem {
+pub(crate) fn refused_key(error: KeyError, places: &KeyPlaces) -> Problem {
     let what = match error {
         KeyError::Missing => {
             let detail =

@@ -8,7 +8,7 @@ use crate::idempotency::fingerprint::Select;
 use crate::idempotency::key::{Format, Scope, Syntax, header_as_written};
 use crate::idempotency::outcome::Verdict;
 use crate::idempotency::retention::Keep;
-use crate::items::rules::QuantityView;
+use crate::items::rules::{ListKind, QuantityView};
 use crate::place::Place;
 use crate::problem::{Dialect, SLUGS, Slug};
 use crate::proxy::routing::Routing;
@@ -122,15 +122,17 @@ fn items_contract(route: &RouteConfig, mode: &ItemsMode) -> Value {
         "mode": "items",
         "items": {
             "at": rules.at.to_string(),
-            "single": rules.single,
+            "single": rules.kind == ListKind::Single,
+            "map": rules.kind == ListKind::Map,
             "id": rules.id.to_string(),
             "quantity": rules.quantity.as_ref().map(ToString::to_string),
             "max_items": rules.max_items,
             "max_quantity": rules.max_quantity,
+            "batch": mode.batch_place(),
             "ledger": mode.ledger,
             "same": rules.same.as_deref().map(pointers),
-            "shared": rules.shared.as_deref().map(pointers),
-            "serialize_by": pointers(&rules.serialize_by),
+            "shared": rules.shared,
+            "serialize_by": mode.serialize_by(),
             "view": match rules.view {
                 QuantityView::Cumulative => "cumulative",
                 QuantityView::Delta => "delta",

@@ -4,11 +4,11 @@
 //! ```text
 //! requested, fulfilled, in flight, unknown   a number each
 //! flags     u8   bit 0: closed; presence of bit 1: row, bit 2: evidence, bit 3: doubt,
-//!                bit 4: outcomes, bit 5: envelope
+//!                bit 4: outcomes, bit 5: envelope, bit 6: array of the row, bit 7: its group
 //! doubt     u8   1 lost, then u8 and u16: reason and status of an unknown record; 2 and above
 //! outcomes  count, each: place, count, elements
-//! row, evidence
-//! envelope  time, body, count of header lines, each: name, value
+//! row, array of the row, group of the row, evidence
+//! envelope  time, u16: status, body, count of header lines, each: name, value
 //! ```
 //! A period is one byte, 0 for "forever" or 1, then seconds and nanoseconds, a number each.
 
@@ -18,7 +18,7 @@ use super::error::DecodeError;
 use super::layout::{ITEM, ITEM_IN_FLIGHT, ITEM_UNKNOWN};
 use super::primitives::{FieldReader, FieldWriter};
 use crate::clock::Timestamp;
-use crate::idempotency::ledger::{Doubt, Envelope, Ledger, OutcomeList};
+use crate::idempotency::ledger::{Doubt, Envelope, KeptRow, Ledger, OutcomeList};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::retention::Keep;
 
@@ -28,8 +28,8 @@ const HAS_EVIDENCE: u8 = 4;
 const HAS_DOUBT: u8 = 8;
 const HAS_OUTCOMES: u8 = 16;
 const HAS_ENVELOPE: u8 = 32;
-
-const KNOWN_FLAGS: u8 = CLOSED | HAS_ROW | HAS_EVIDENCE | HAS_DOUBT | HAS_OUTCOMES | HAS_ENVELOPE;
+const HAS_ROW_ARRAY: u8 = 64;
+const HAS_ROW_GROUP: u8 = 128;
 
 const LOST: u8 = 1;
 
@@ -61,8 +61,13 @@ impl FieldWriter<'_> {
             self.number(units);
         }
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        let row = ledger.row.as_ref();
+        let array = row.and_then(|row| row.array.as_ref());
+        let group = row.and_then(|row| row.group.as_ref());
         self.raw(&[flag(ledger.closed, CLOSED)
-            | flag(ledger.row.is_some(), HAS_ROW)
+            | flag(row.is_some(), HAS_ROW)
+            | flag(array.is_some(), HAS_ROW_ARRAY)
+            | flag(group.is_some(), HAS_ROW_GROUP)
             | flag(ledger.evidence.is_some(), HAS_EVIDENCE)
             | flag(ledger.doubt.is_some(), HAS_DOUBT)
             | flag(!ledger.outcomes.is_empty(), HAS_OUTCOMES)
@@ -78,11 +83,13 @@ impl FieldWriter<'_> {
             self.number(list.elements.len() as u64);
             list.elements.iter().for_each(|element| self.bytes(element.as_bytes()));
         }
-        for text in ledger.row.iter().chain(&ledger.evidence) {
+        let row = row.map(|row| &row.text);
+        for text in row.into_iter().chain(array).chain(group).chain(&ledger.evidence) {
             self.bytes(text.as_bytes());
         }
         if let Some(envelope) = &ledger.envelope {
             self.number(envelope.at.as_millis());
+            self.u16(envelope.status);
             self.bytes(envelope.body.as_bytes());
             self.number(envelope.headers.len() as u64);
             for (name, value) in &envelope.headers {
@@ -134,15 +141,23 @@ impl FieldReader<'_> {
         }
         let [requested, fulfilled, in_flight, unknown] = units;
         let flags = self.u8("item flags")?;
-        if flags > KNOWN_FLAGS {
+        let has = |flag: u8| flags & flag != 0;
+        if !has(HAS_ROW) && has(HAS_ROW_ARRAY | HAS_ROW_GROUP) {
             return Err(DecodeError::Invalid("item flags"));
         }
-        let doubt = if flags & HAS_DOUBT == 0 { None } else { Some(self.doubt()?) };
-        let outcomes = if flags & HAS_OUTCOMES == 0 { Vec::new() } else { self.outcomes()? };
-        let row = if flags & HAS_ROW == 0 { None } else { Some(self.text("row")?) };
-        let evidence = if flags & HAS_EVIDENCE == 0 { None } else { Some(self.text("evidence")?) };
-        let envelope = if flags & HAS_ENVELOPE == 0 { None } else { Some(self.envelope()?.into()) };
-        let closed = flags & CLOSED != 0;
+        let doubt = if has(HAS_DOUBT) { Some(self.doubt()?) } else { None };
+        let outcomes = if has(HAS_OUTCOMES) { self.outcomes()? } else { Vec::new() };
+        let row = match has(HAS_ROW) {
+            false => None,
+            true => Some(KeptRow {
+                text: self.text("row")?,
+                array: if has(HAS_ROW_ARRAY) { Some(self.text("array")?) } else { None },
+                group: if has(HAS_ROW_GROUP) { Some(self.text("group")?) } else { None },
+            }),
+        };
+        let evidence = if has(HAS_EVIDENCE) { Some(self.text("evidence")?) } else { None };
+        let envelope = if has(HAS_ENVELOPE) { Some(self.envelope()?.into()) } else { None };
+        let closed = has(CLOSED);
         let ledger = Ledger {
             requested,
             fulfilled,
@@ -163,11 +178,12 @@ impl FieldReader<'_> {
 
     fn envelope(&mut self) -> Result<Envelope, DecodeError> {
         let at = Timestamp::from_millis(self.number("envelope")?);
+        let status = self.u16("envelope")?;
         let body = self.text("envelope")?;
         let headers = self.list("envelope", |reader| {
             Ok((reader.text("envelope")?, reader.bytes("envelope")?.to_vec()))
         })?;
-        Ok(Envelope { at, body, headers })
+        Ok(Envelope { at, status, body, headers })
     }
 
     fn doubt(&mut self) -> Result<Doubt, DecodeError> {

@@ -347,7 +347,10 @@ async fn issue_all(mut stream: TcpStream, calls: Arc<AtomicUsize>) {
         };
         read.clear();
         calls.fetch_add(1, Ordering::SeqCst);
-        let row = |item: &Value| json!({ "requestId": item["requestId"], "quantity": 1 });
+        // Of what is sold out nothing is issued.
+        let units =
+            |id: &Value| u8::from(!id.as_str().is_some_and(|id| id.starts_with("sold-out")));
+        let row = |item: &Value| json!({ "requestId": item["requestId"], "quantity": units(&item["requestId"]) });
         let rows: Vec<Value> = buffered["rewards"].as_array().unwrap().iter().map(row).collect();
         let body = json!({ "status": { "success": true }, "rewards": rows }).to_string();
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());

@@ -153,6 +153,31 @@ async fn whose_lease_ends_before_the_request_could_be_sent_sends_nothing() {
 }
 
 #[tokio::test]
+async fn a_claim_of_a_changed_item_that_is_not_confirmed_sends_nothing() {
+    let house = House::start().await;
+    // The customer is a shared member: another one makes another item.
+    house.send("+65", &["sold-out"]).await.is(200, "executed", "");
+    assert_eq!(house.settled(&["sold-out"]).await, [Some((0, 0))]);
+    // The first swap of a batch is one for new items, and loses.
+    for (act, left) in [(Act::Refused, Some((0, 0))), (Act::Unconfirmed, None)] {
+        house.acts(&[Act::Honest, act]);
+        let reported = house.send("+66", &["sold-out"]).await;
+        reported.is(503, "rejected", "store-unavailable");
+        assert_eq!(house.calls(), 1, "nothing was sent");
+        assert_eq!(house.settled(&["sold-out"]).await, [left], "{act:?}");
+    }
+    house.send("+66", &["sold-out"]).await.is(200, "executed", "");
+    assert_eq!(house.settled(&["sold-out"]).await, [Some((0, 0))]);
+    // Once its outcome is unknown, the item stays as it is.
+    house.acts(&[Act::Honest, Act::Honest, Act::Panic]);
+    house.send("+67", &["sold-out"]).await.is(502, "unknown", "outcome-unknown");
+    assert_eq!(house.settled(&["sold-out"]).await, [Some((0, 1))]);
+    house.send("+66", &["sold-out"]).await.is(422, "rejected", "key-reused");
+    house.send("+67", &["sold-out"]).await.is(409, "unknown", "outcome-unknown");
+    assert_eq!(house.calls(), 3);
+}
+
+#[tokio::test]
 async fn the_items_of_a_batch_are_found_by_its_subject() {
     let house = House::start().await;
     house.send("+65", &["a", "b"]).await.is(200, "executed", "");
@@ -209,7 +234,7 @@ fn what_has_expired_is_told_as_it_will_be_kept_before_the_sweeper_has_been_there
     let issued = ItemOutcome::Issued {
         units: 1,
         appended: vec![OutcomeList { at: "/codes".to_owned(), elements: vec!["1".to_owned()] }],
-        row: Some("{}".to_owned()),
+        row: Some("{}".into()),
         closed: false,
     };
     let ledger = Ledger::new(1).unwrap().claim(1).unwrap().conclude(&issued).unwrap();
