@@ -42,7 +42,7 @@ impl<'r, 'd, 'a> WholeAnswer<'r, 'd, 'a> {
         match self.verdict() {
             // JSON that is cut off or ambiguous may hold rows, and rows come under any status.
             Verdict::Released => self.document.is_some() || !starts_as_json(self.response.body),
-            Verdict::Final | Verdict::Unknown => self
+            Verdict::Final | Verdict::Unknown | Verdict::Pending => self
                 .holds(&self.rules.response.not_issued, |matcher| {
                     self.is_structured() || matcher.contains.is_some()
                 }),

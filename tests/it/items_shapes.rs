@@ -471,7 +471,7 @@ fn another_place_of_the_batchs_key_is_a_change_of_names() {
     gateway.stop();
     for other in ["", "batch = \"query:batch\""] {
         let changed = setup.clone().replacing("batch = \"header:X-Batch\"", other);
-        let refused = changed.try_start().err().expect("another name");
+        let Err(refused) = changed.try_start() else { panic!("{other:?} is the same name") };
         assert_eq!(refused.code, Some(2), "{refused:?}");
         assert!(refused.stderr.contains("[route.items] batch: header"), "{refused:?}");
     }

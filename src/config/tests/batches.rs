@@ -66,7 +66,7 @@ fn a_short_description_is_enough() {
     check(ITEMS, &[]);
     let config = read(&format!("{ROUTE}{ITEMS}")).unwrap();
     let mode = items_mode(&config);
-    assert_eq!(mode.rules.response.at, [mode.rules.at.clone()]);
+    assert_eq!(mode.rules.response.at.as_slice(), std::slice::from_ref(&mode.rules.at));
     assert_eq!((mode.rules.max_items, mode.rules.max_quantity), (1000, 1_000_000));
     assert_eq!((&mode.rules.same, &mode.rules.shared), (&None, &None));
     assert_eq!(mode.record.retention, config.store.retention);
