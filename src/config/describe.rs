@@ -60,7 +60,7 @@ impl Config {
         [
             route.name.to_string(),
             methods.join(","),
-            route.path.clone(),
+            path_cell(route),
             mode_name(&route.mode).to_owned(),
             upstream.to_owned(),
             key,
@@ -103,6 +103,15 @@ impl EngineConfig {
                 format!("redis{kind}, {}, {durability}", places.join(" "))
             }
         }
+    }
+}
+
+/// The path, and the condition under which the route takes a request.
+fn path_cell(route: &RouteConfig) -> String {
+    let when: Vec<String> = route.when.iter().map(ToString::to_string).collect();
+    match when.as_slice() {
+        [] => route.path.clone(),
+        when => format!("{} when {}", route.path, when.join(" or ")),
     }
 }
 

@@ -236,7 +236,7 @@ pub(super) fn check_beside(table: &TableReader<'_>, route: &RouteConfig, others:
     for other in others {
         match (&route.mode, &other.mode) {
             (Mode::Items(_), Mode::Request(_)) | (Mode::Request(_), Mode::Items(_))
-                if route.path == other.path =>
+                if route.path == other.path && route.when.is_empty() && other.when.is_empty() =>
             {
                 let what = format!(
                     "route \"{}\" serves {} too, and one of the two has mode = \"items\", the \

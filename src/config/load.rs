@@ -128,6 +128,7 @@ pub fn without_file(
         name: name.into(),
         methods: methods.to_vec(),
         path: paths::EVERYTHING.to_owned(),
+        when: Vec::new(),
         upstream: 0,
         max_body: None,
         mode,

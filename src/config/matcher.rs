@@ -17,6 +17,8 @@ pub(super) enum MatchScope {
     Row,
     /// An item of a request.
     Item,
+    /// A request.
+    Request,
 }
 
 impl MatchScope {
@@ -28,6 +30,7 @@ impl MatchScope {
                 &["header", "xml", "form", "query"],
                 "rows and items are JSON values; name a member with `pointer`",
             ),
+            Self::Request => (&[], ""),
         }
     }
 }
@@ -50,7 +53,8 @@ pub(super) fn matchers(
 /// contains = "…", unless = { … } }`; `None`: a mistake was noted.
 pub(super) fn matcher(table: &TableReader<'_>, scope: MatchScope) -> Option<Matcher> {
     let status = table.optional::<StatusPattern>("status");
-    if let Some(status) = status.as_ref().filter(|_| scope == MatchScope::Item) {
+    let of_request = matches!(scope, MatchScope::Item | MatchScope::Request);
+    if let Some(status) = status.as_ref().filter(|_| of_request) {
         table.wrong(status, "`status` has no use here: a request has none");
     }
     let (keys, why) = scope.without();

@@ -54,6 +54,7 @@ pub mod units;
 mod upstreams;
 mod values;
 mod warnings;
+mod when;
 
 pub use self::backend_url::BackendUrl;
 pub use self::cors::CorsConfig;

@@ -27,6 +27,7 @@ use crate::idempotency::retention::Retention;
 use crate::idempotency::tenant::CredentialHeaders;
 use crate::items::ItemRules;
 use crate::listen_address::{ListenAddress, PeerSet};
+use crate::matcher::Matcher;
 use crate::place::Place;
 use crate::problem::Dialect;
 
@@ -302,6 +303,9 @@ pub struct RouteConfig {
     pub methods: Vec<Method>,
     /// The path, in matchit's syntax.
     pub path: String,
+    /// Condition on the requests that the route takes of those on its path; empty: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub when: Vec<Matcher>,
     /// Index into [`Config::upstreams`].
     pub upstream: usize,
     /// Bytes of a request body. On keyed routes `None` means the server's limit; on `off` routes

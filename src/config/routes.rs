@@ -9,7 +9,7 @@ use super::policy::UnknownPolicy;
 use super::siblings::warn_of_siblings;
 use super::table::{Located, TableReader};
 use super::values::LARGEST_BODY;
-use super::{items, items_consistency, request};
+use super::{items, items_consistency, request, when};
 
 /// The methods of the standards. A different method is accepted unless it looks misspelled.
 const METHODS: [Method; 7] = [
@@ -38,13 +38,14 @@ pub(super) fn routes(root: &TableReader<'_>, config: &Config) -> Vec<RouteConfig
     root.each_table("route", |table| {
         let route = route(table, config, &routes);
         if let Some(path) = table.optional::<String>("path")
-            && let Err(error) = paths.add(&route.path, &route.methods, routes.len())
+            && let Err(error) = paths.add(&route.path, alone(&route), routes.len())
         {
             table.wrong(&path, path_error(&path.value, &error, &routes));
         }
         items_consistency::check_beside(table, &route, &routes);
         probes.push(table.place("probe"));
         places.push(table.place("path"));
+        when::check_beside(table, &route, &routes);
         routes.push(route);
     });
     for (route, at) in routes.iter().zip(probes) {
@@ -85,6 +86,12 @@ fn probed_route<'r>(
     })
 }
 
+/// The methods of a route that no other route of its path may have. Routes with a `when` are told
+/// apart by it.
+fn alone(route: &RouteConfig) -> &[Method] {
+    if route.when.is_empty() { &route.methods } else { &[] }
+}
+
 fn path_error(path: &str, error: &PathError, routes: &[RouteConfig]) -> String {
     match error {
         PathError::Syntax(what) => format!("`path` \"{path}\" {what}"),
@@ -93,7 +100,8 @@ fn path_error(path: &str, error: &PathError, routes: &[RouteConfig]) -> String {
              parameters the same name"
         ),
         PathError::Taken(method, other) => format!(
-            "{method} {path} belongs to route \"{}\" already",
+            "{method} {path} belongs to route \"{}\" already; to tell requests of one path apart, \
+             give one of the routes a `when`",
             routes.get(*other).map_or("", |route| &*route.name)
         ),
     }
@@ -106,6 +114,7 @@ fn route(table: &TableReader<'_>, config: &Config, others: &[RouteConfig]) -> Ro
     let methods = methods(table);
     let what = "this [[route]] has no `path`, such as \"/v1/orders/{id}\" or \"/{*rest}\"";
     let path = table.required::<String>("path", what).map(|path| path.value).unwrap_or_default();
+    let when = when::when(table);
     let at = upstream(table, &config.upstreams);
     let upstream = at.and_then(|at| config.upstreams.get(at));
     // Known before the tables of the mode, so that it is listed where people look for it.
@@ -134,6 +143,7 @@ fn route(table: &TableReader<'_>, config: &Config, others: &[RouteConfig]) -> Ro
         name: name.into(),
         methods,
         path,
+        when,
         upstream: at.unwrap_or_default(),
         max_body,
         mode,

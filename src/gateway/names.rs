@@ -143,7 +143,10 @@ fn names_of(config: &Config) -> ConfiguredNames {
     let served = |route: &RouteConfig| {
         let names = key_names(route);
         let pattern = |method: &http::Method| {
-            ServedPattern::new(method.as_str(), &route.path, &route.name, names.clone())
+            let served =
+                ServedPattern::new(method.as_str(), &route.path, &route.name, names.clone());
+            let when: Vec<String> = route.when.iter().map(ToString::to_string).collect();
+            if when.is_empty() { served } else { served.when(&when.join(" or ")) }
         };
         route.methods.iter().map(pattern).collect::<Vec<_>>()
     };

@@ -19,6 +19,8 @@ pub(crate) use self::pattern::{is_more_specific, may_meet, nearest, without_para
 
 /// Version of the document's layout.
 const LAYOUT: u32 = 1;
+/// Separator of a pattern and the digest of its condition: several routes may share a path.
+const WHEN: &str = " when ";
 /// Changes that a refusal lists; the digest covers all of them.
 const LISTED: usize = 20;
 
@@ -63,6 +65,14 @@ impl ServedPattern {
     pub(crate) fn new(method: &str, path: &str, route: &str, names: Option<KeyNames>) -> Self {
         let pattern = format!("{method} {}", without_parameter_names(path));
         Self { pattern, route: route.to_owned(), names }
+    }
+
+    /// The pattern for the requests of a path that meet a condition, given as text.
+    pub(crate) fn when(mut self, condition: &str) -> Self {
+        let digest = Sha256::digest(condition);
+        let digest: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        self.pattern = format!("{}{WHEN}{digest}", self.pattern);
+        self
     }
 }
 
@@ -175,13 +185,9 @@ impl PinnedNames {
 
     /// Compares each keyed pattern of the configuration with the names its requests had so far.
     fn compare_served(&self, configured: &ConfiguredNames, comparison: &mut NameComparison) {
-        let known = || self.patterns.keys().chain(&self.off).map(String::as_str);
         for served in &configured.patterns {
             let Some(names) = &served.names else { continue };
-            // A pattern that had no keys yet takes over the requests of a wider pattern.
-            let kept = self.patterns.get(&served.pattern).or_else(|| {
-                nearest(&served.pattern, known()).and_then(|before| self.patterns.get(before))
-            });
+            let kept = self.kept_for(served, names, configured);
             if let Some(kept) = kept.filter(|kept| *kept != names) {
                 comparison.change(&served.pattern, kept, names, &served.route);
             }
@@ -189,12 +195,44 @@ impl PinnedNames {
         }
     }
 
+    /// The names that the requests of a served pattern had so far.
+    fn kept_for(
+        &self,
+        served: &ServedPattern,
+        names: &KeyNames,
+        configured: &ConfiguredNames,
+    ) -> Option<&KeyNames> {
+        if let Some(kept) = self.patterns.get(&served.pattern) {
+            return Some(kept);
+        }
+        let known = || self.patterns.keys().chain(&self.off).map(String::as_str);
+        let base = without_condition(&served.pattern);
+        if base != served.pattern && known().any(|pattern| pattern == base) {
+            return self.patterns.get(base);
+        }
+        // Requests of a condition that is written no more may be requests of the pattern now.
+        let is_served = |pattern: &str| configured.patterns.iter().any(|it| it.pattern == pattern);
+        let mut left = self.patterns.iter().filter(|(pattern, _)| {
+            without_condition(pattern) == base && **pattern != base && !is_served(pattern)
+        });
+        if let Some((_, first)) = left.clone().next() {
+            return left.find(|(_, kept)| *kept == names).map(|(_, kept)| kept).or(Some(first));
+        }
+        // A pattern that had no keys yet takes over the requests of a wider pattern.
+        nearest(&served.pattern, known()).and_then(|before| self.patterns.get(before))
+    }
+
     /// Finds the pinned patterns that the configuration does not name, and the patterns that take
     /// over their requests.
     fn compare_pinned(&self, configured: &ConfiguredNames, comparison: &mut NameComparison) {
         let served = || configured.patterns.iter().map(|served| served.pattern.as_str());
         for (pattern, kept) in &self.patterns {
-            let successor = nearest(pattern, served()).and_then(|found| {
+            let base = without_condition(pattern);
+            let found = match served().find(|served| served == pattern) {
+                None if served().any(|served| served == base) => Some(base),
+                _ => nearest(pattern, served()),
+            };
+            let successor = found.and_then(|found| {
                 configured.patterns.iter().find(|served| served.pattern == found)
             });
             match successor {
@@ -211,6 +249,11 @@ impl PinnedNames {
             }
         }
     }
+}
+
+/// The method and the path of a pattern.
+fn without_condition(pattern: &str) -> &str {
+    pattern.split_once(WHEN).map_or(pattern, |(base, _)| base)
 }
 
 impl NameComparison {

@@ -10,9 +10,10 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::answer::{AnswerResult, is_prevented, report};
+use super::choice::choose;
 use super::headers::check::{HeadError, check_request_head};
 use super::headers::path::{ambiguous, hides_another, normalize_path};
-use super::incoming::{Arrived, Path};
+use super::incoming::{Arrived, Path, RequestBody};
 use super::peer::Peer;
 use super::request_id::X_REQUEST_ID;
 use super::routes::is_safe;
@@ -107,6 +108,7 @@ async fn answer<'r>(
 ) -> AnswerResult {
     let ExchangeContext { gateway, routing, client } = *context;
     let (mut head, body) = request.into_parts();
+    let mut body = RequestBody::Streaming(body);
     check_request_head(&head).map_err(|error| refused_head(routing, &head, error))?;
     if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
         return Err(Problem::new(Slug::UriTooLong, "The address is too long.").close());
@@ -121,6 +123,11 @@ async fn answer<'r>(
     }
     let route = match routing.find(&head.method, &path) {
         Found::Route(route) => route,
+        Found::Choice(choice) => {
+            let (route, read) = Box::pin(choose(gateway, routing, choice, &head, body)).await?;
+            body = read;
+            route.ok_or_else(no_route)?
+        }
         Found::NotAllowed(allow) => return Err(method_not_allowed(allow)),
         Found::NoRoute => return Err(no_route()),
     };
@@ -247,7 +254,9 @@ fn refused_head(routing: &Routing, head: &http::request::Parts, error: HeadError
     let allow = match path.map(|path| routing.find(&head.method, &path)) {
         Some(Found::NotAllowed(allow)) => allow,
         // No route has the path; the answer covers the server as a whole (RFC 9110 section 10.2.1).
-        Some(Found::Route(_) | Found::NoRoute) | None => http::HeaderValue::from_static(""),
+        Some(Found::Route(_) | Found::Choice(_) | Found::NoRoute) | None => {
+            http::HeaderValue::from_static("")
+        }
     };
     problem.header(ALLOW, allow)
 }

@@ -12,6 +12,7 @@ mod batch_locks;
 mod body_end;
 pub(crate) mod budget;
 mod buffered;
+mod choice;
 mod collect;
 mod cors;
 mod exchange;

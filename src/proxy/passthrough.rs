@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::answer::AnswerResult;
 use super::buffered::BufferedRequest;
-use super::incoming::Arrived;
+use super::incoming::{Arrived, RequestBody};
 use super::rewrite;
 use super::routing::Route;
 use crate::body::{Body, Bounded, OwningBody, UploadCounter, UploadFault, empty};
@@ -25,6 +25,16 @@ pub(crate) async fn through(
     let Arrived { head, body, client, routing, .. } = *arrived;
     let address = client.address(&routing.trusted_proxies);
     let most = route.max_streamed;
+    let body = match body {
+        RequestBody::Streaming(body) => body,
+        RequestBody::Read(body, _) if most.is_some_and(|most| body.len() as u64 > most) => {
+            return Err(too_large());
+        }
+        RequestBody::Read(body, reservation) => {
+            let request = BufferedRequest { head, client: address, body, reservation };
+            return send_buffered(route, request, disposition).await;
+        }
+    };
     let declared = http_body::Body::size_hint(&body).lower();
     if most.is_some_and(|most| declared > most) {
         return Err(too_large());
@@ -44,9 +54,17 @@ pub(crate) async fn through(
 
 /// Sends a request with an already buffered body to the backend and streams the answer.
 pub(crate) async fn buffered(route: &Route, request: BufferedRequest) -> AnswerResult {
+    send_buffered(route, request, Some(Disposition::Bypassed)).await
+}
+
+async fn send_buffered(
+    route: &Route,
+    request: BufferedRequest,
+    disposition: Option<Disposition>,
+) -> AnswerResult {
     let (request, reservation) = request.into_request(route, false);
     let request = request.map(|bytes: Bytes| Body::streamed(OwningBody::new(bytes, reservation)));
-    send(route, request, Some(Disposition::Bypassed), || None).await
+    send(route, request, disposition, || None).await
 }
 
 /// Sends a request; `fault` says what is wrong with the client's upload, which then is the reason

@@ -15,6 +15,20 @@ pub(crate) struct PathMatcher {
     keyed: matchit::Router<usize>,
     /// For each route, the patterns of keyed routes that take paths from the route's pattern.
     narrower: Vec<Vec<usize>>,
+    /// Paths with several routes for a method.
+    choices: Vec<RouteChoice>,
+}
+
+/// The routes of a method on a path, of which some have a `when`; as indices.
+#[derive(Debug)]
+pub(crate) struct RouteChoice {
+    /// The route by which the path is found.
+    found_by: usize,
+    method: Method,
+    /// Routes with a `when`.
+    pub(crate) conditional: Vec<usize>,
+    /// The route for requests that none of these takes.
+    pub(crate) otherwise: Option<usize>,
 }
 
 /// True for methods that change nothing, `QUERY` included.
@@ -43,6 +57,13 @@ impl PathMatcher {
         let mut router = Self::default();
         for (index, route) in routes.iter().enumerate() {
             for method in &route.methods {
+                // Routes that share a path are told apart by their `when` afterwards.
+                let shares = |other: &config::RouteConfig| {
+                    other.path == route.path && other.methods.contains(method)
+                };
+                if routes[..index].iter().any(shares) {
+                    continue;
+                }
                 router
                     .paths_mut(method)
                     .insert(route.path.as_str(), index)
@@ -51,6 +72,7 @@ impl PathMatcher {
         }
         router.let_wildcards_match_the_root(routes);
         router.let_keyed_paths_decide_alone(routes)?;
+        router.choices = choices(routes);
         Ok(router)
     }
 
@@ -144,6 +166,11 @@ impl PathMatcher {
         (!self.keyed.at(path).is_ok_and(|keyed| is_taken(*keyed.value))).then_some(index)
     }
 
+    /// The choice that `method` on the path of the route `index` leaves; `None`: the route is alone.
+    pub(crate) fn choice(&self, method: &Method, index: usize) -> Option<&RouteChoice> {
+        self.choices.iter().find(|choice| choice.found_by == index && choice.method == *method)
+    }
+
     /// The methods that the normalized `path` is configured for; `None`: not for any.
     pub(crate) fn allowed(&self, path: &str) -> Option<HeaderValue> {
         let mut allowed: Vec<&str> = self
@@ -158,4 +185,29 @@ impl PathMatcher {
         allowed.sort_unstable();
         HeaderValue::from_str(&allowed.join(", ")).ok()
     }
+}
+
+/// The choices that routes leave: paths of which some route has a `when`.
+fn choices(routes: &[config::RouteConfig]) -> Vec<RouteChoice> {
+    let mut choices = Vec::new();
+    for (index, route) in routes.iter().enumerate() {
+        for method in &route.methods {
+            let shares = |at: &usize| {
+                routes
+                    .get(*at)
+                    .is_some_and(|other| other.path == route.path && other.methods.contains(method))
+            };
+            let beside: Vec<usize> = (0..routes.len()).filter(shares).collect();
+            let has_when = |at: &usize| routes.get(*at).is_some_and(|it| !it.when.is_empty());
+            if beside.first() != Some(&index) || !beside.iter().any(has_when) {
+                continue;
+            }
+            let (conditional, rest): (Vec<usize>, Vec<usize>) =
+                beside.into_iter().partition(has_when);
+            let otherwise = rest.first().copied();
+            let method = method.clone();
+            choices.push(RouteChoice { found_by: index, method, conditional, otherwise });
+        }
+    }
+    choices
 }

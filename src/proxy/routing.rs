@@ -17,13 +17,14 @@ use super::headers::OVERRIDE;
 use super::inflight::Quota;
 use super::kept::{KeptPlace, settling};
 use super::request_id::X_REQUEST_ID;
-use super::routes::{Matched, PathMatcher};
+use super::routes::{Matched, PathMatcher, RouteChoice};
 use crate::config::{
     ClientAuth, Config, FileDigests, ItemsMode, LimitsConfig, LogConfig, Mode, RequestMode,
     RouteConfig, ServerTlsConfig, UpstreamConfig,
 };
 use crate::idempotency::tenant::CredentialHeaders;
 use crate::listen_address::PeerSet;
+use crate::matcher::Matcher;
 use crate::net::tls_server::{ListenerTls, ListenerTlsFiles};
 use crate::observe::exchange::RouteFields;
 use crate::observe::log::{LogFormat, format_or};
@@ -82,6 +83,8 @@ pub(crate) struct Routing {
 pub(crate) struct Route {
     /// Unique among the routes; stored in every record.
     pub(crate) name: Arc<str>,
+    /// Condition on the requests that the route takes; empty: none.
+    pub(crate) when: Vec<Matcher>,
     pub(crate) mode: RouteMode,
     /// Form of the gateway's own errors.
     pub(crate) dialect: Dialect,
@@ -129,6 +132,8 @@ pub(crate) enum RouteMode {
 #[derive(Debug)]
 pub(crate) enum Found<'a> {
     Route(&'a Arc<Route>),
+    /// One of several routes, told apart by what the request holds.
+    Choice(&'a RouteChoice),
     /// The path is configured, but only for the listed methods.
     NotAllowed(HeaderValue),
     /// No route has the path.
@@ -266,7 +271,10 @@ impl Routing {
     /// The route for `method` and the normalized `path`.
     pub(crate) fn find(&self, method: &Method, path: &str) -> Found<'_> {
         match self.matcher.find(method, path) {
-            Matched::Route(index) => self.routes.get(index).map_or(Found::NoRoute, Found::Route),
+            Matched::Route(index) => match self.matcher.choice(method, index) {
+                Some(choice) => Found::Choice(choice),
+                None => self.routes.get(index).map_or(Found::NoRoute, Found::Route),
+            },
             Matched::NotAllowed(allow) => Found::NotAllowed(allow),
             Matched::NoRoute => Found::NoRoute,
         }
@@ -299,6 +307,11 @@ impl Routing {
     /// The routes with a policy for unknown outcomes.
     pub(crate) fn settle_routes(&self) -> Vec<Arc<SettleRoute>> {
         self.routes.iter().filter_map(|route| route.settle.clone()).collect()
+    }
+
+    /// The route at an index of the configuration.
+    pub(crate) fn route(&self, index: usize) -> Option<&Arc<Route>> {
+        self.routes.get(index)
     }
 
     /// The methods that the normalized `path` is configured for; `None`: not for any.
@@ -346,6 +359,7 @@ impl Route {
         };
         Self {
             name: route.name.clone(),
+            when: route.when.clone(),
             mode,
             dialect,
             upstream,

@@ -308,7 +308,13 @@ fn paths_are_told_apart() {
     check("GET", "/v2/{id}", &[]);
     check("POST", "/v2/x", &[]);
     check("POST", "/{*rest}", &[]);
-    check("POST", "/v2/{id}", &["17:8: POST /v2/{id} belongs to route \"one\" already"]);
+    check(
+        "POST",
+        "/v2/{id}",
+        &[
+            "17:8: POST /v2/{id} belongs to route \"one\" already; to tell requests of one path apart, give one of the routes a `when`",
+        ],
+    );
     check(
         "GET",
         "/v2/{name}",

@@ -21,7 +21,7 @@ use crate::place::{Place, RequestValues};
 use crate::problem::{Problem, Slug};
 use crate::proxy::budget::Reservation;
 use crate::proxy::buffered::BufferedRequest;
-use crate::proxy::incoming::{Arrived, Path};
+use crate::proxy::incoming::{Arrived, Path, RequestBody};
 use crate::proxy::kept::{self, KeptPlace};
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
@@ -236,12 +236,27 @@ pub(crate) fn subject(values: &RequestValues<'_>, places: &[Place]) -> Option<[u
 pub(crate) async fn read_body(
     gateway: &Gateway,
     route: &Route,
-    body: Incoming,
+    body: RequestBody,
     key_header: Option<&HeaderName>,
 ) -> Result<(Bytes, Reservation), Problem> {
     let most = route.max_buffered;
+    match body {
+        RequestBody::Streaming(body) => {
+            read_whole(gateway, (most, route.body_timeout), body, key_header).await
+        }
+        RequestBody::Read(body, _) if body.len() as u64 > most => Err(too_large(most)),
+        RequestBody::Read(body, reservation) => Ok((body, reservation)),
+    }
+}
+
+/// Reads a body of at most `most` bytes within `time`.
+pub(crate) async fn read_whole(
+    gateway: &Gateway,
+    (most, time): (u64, Duration),
+    body: Incoming,
+    key_header: Option<&HeaderName>,
+) -> Result<(Bytes, Reservation), Problem> {
     let mut reservation = gateway.budget.reserve();
-    let time = route.body_timeout;
     let limits = ReadLimits { size: most, time, forbidden_trailer: key_header };
     let bytes = body::read(body, limits, |bytes| reservation.grow(bytes)).await;
     let bytes = bytes.map_err(|error| match error {

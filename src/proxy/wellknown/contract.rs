@@ -58,6 +58,7 @@ fn route_contract(route: &RouteConfig, mode: &RequestMode) -> Value {
         "name": route.name,
         "methods": route.methods.iter().map(Method::as_str).collect::<Vec<_>>(),
         "path": route.path,
+        "when": when(route),
         "mode": "request",
         "key": {
             "from": mode.key.places.iter().collect::<Vec<_>>(),
@@ -119,6 +120,7 @@ fn items_contract(route: &RouteConfig, mode: &ItemsMode) -> Value {
         "name": route.name,
         "methods": route.methods.iter().map(Method::as_str).collect::<Vec<_>>(),
         "path": route.path,
+        "when": when(route),
         "mode": "items",
         "items": {
             "at": rules.at.to_string(),
@@ -161,6 +163,11 @@ fn items_errors(mode: &ItemsMode) -> Value {
         }
     }
     errors
+}
+
+/// The condition under which the route takes a request of its path; `null`: none.
+fn when(route: &RouteConfig) -> Value {
+    if route.when.is_empty() { Value::Null } else { json!(route.when) }
 }
 
 fn fingerprint(mode: &RequestMode) -> Value {
