@@ -16,8 +16,8 @@
 //! - [`place`]: where a value stands in a request, over [`json`], [`form`] and [`xml`].
 //! - leaves: [`body`], [`clock`], [`content_coding`], [`failpoint`], [`form`], `ip_network`,
 //!   [`json`], `limit`, `listen_address`, `loopback`, `machine`, [`matcher`], [`media_type`],
-//!   `net`, [`nonce`], [`observe`], `percent`, [`problem`], [`shutdown`], [`template`], `temporary`,
-//!   [`xml`].
+//!   `net`, [`nonce`], [`observe`], `percent`, [`problem`], [`shutdown`], [`template`],
+//!   `temporary`, [`xml`].
 
 pub mod admin;
 pub mod body;

@@ -1,5 +1,5 @@
-//! The gateway of a dry run: a gateway with the configuration under test, whose listeners, store and
-//! backends are replaced by such of this process, on the loopback interface and in a temporary
+//! The gateway of a dry run: a gateway with the configuration under test, whose listeners, store
+//! and backends are replaced by such of this process, on the loopback interface and in a temporary
 //! directory. So a dry run is the work of the running gateway, and nothing leaves the machine.
 
 use std::collections::VecDeque;
@@ -25,8 +25,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Time limit for the end of a dry run.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// The backend of a dry run: it gives the answers of the samples in their order, then none, and keeps
-/// every request.
+/// The backend of a dry run: it gives the answers of the samples in their order, then none, and
+/// keeps every request.
 #[derive(Debug, Default)]
 struct ScriptedBackend {
     answers: VecDeque<Response<Bytes>>,
@@ -209,8 +209,8 @@ fn local(
     Ok(config)
 }
 
-/// Puts the backend of a dry run in the place of an upstream, which keeps its name, its path and its
-/// `Host`.
+/// Puts the backend of a dry run in the place of an upstream, which keeps its name, its path and
+/// its `Host`.
 fn replace(upstream: &mut UpstreamConfig, backend: SocketAddr) -> Result<(), String> {
     let (prefix, host) = match upstream.urls.first() {
         Some(BackendUrl::Http(url)) => (url.path().to_owned(), url.authority()),

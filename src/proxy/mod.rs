@@ -20,6 +20,7 @@ pub(crate) mod headers;
 mod incoming;
 mod inflight;
 mod kept;
+mod key_headers;
 mod other_callers;
 mod passthrough;
 mod peer;

@@ -166,7 +166,7 @@ impl PathMatcher {
         (!self.keyed.at(path).is_ok_and(|keyed| is_taken(*keyed.value))).then_some(index)
     }
 
-    /// The choice that `method` on the path of the route `index` leaves; `None`: the route is alone.
+    /// The choice for `method` on the path of the route `index`; `None`: the route is alone.
     pub(crate) fn choice(&self, method: &Method, index: usize) -> Option<&RouteChoice> {
         self.choices.iter().find(|choice| choice.found_by == index && choice.method == *method)
     }

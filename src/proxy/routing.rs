@@ -16,6 +16,7 @@ use super::cors::CrossOrigin;
 use super::headers::OVERRIDE;
 use super::inflight::Quota;
 use super::kept::{KeptPlace, settling};
+use super::key_headers::{hidden_keys, key_headers, possible_key_headers};
 use super::request_id::X_REQUEST_ID;
 use super::routes::{Matched, PathMatcher, RouteChoice};
 use crate::config::{
@@ -32,11 +33,6 @@ use crate::observe::metrics::{Metrics, RouteMetrics};
 use crate::problem::Dialect;
 use crate::settle::SettleRoute;
 use crate::upstream::Upstream;
-
-/// Headers in which clients and proxies look for a key. Some of them, such as Go's HTTP client,
-/// repeat a request without a body on their own when one of these is there, whatever its value.
-const KEY_HEADERS: [HeaderName; 2] =
-    [HeaderName::from_static("idempotency-key"), HeaderName::from_static("x-idempotency-key")];
 
 /// The snapshot.
 #[derive(Debug)]
@@ -385,33 +381,6 @@ fn access_format(log: &LogConfig) -> Result<Option<LogFormat>, String> {
     log.access.then(|| format_or(log.format)).transpose()
 }
 
-/// The headers that are the keys of `routes`.
-fn key_headers(routes: &[RouteConfig]) -> Vec<HeaderName> {
-    let mut names = Vec::new();
-    for route in routes {
-        if let Mode::Request(mode) = &route.mode
-            && let Some(name) = mode.key.places.header()
-            && !names.contains(name)
-        {
-            names.push(name.clone());
-        }
-    }
-    names
-}
-
-/// The headers in which a key, or a part of a key, of `routes` may stand.
-fn possible_key_headers(routes: &[RouteConfig]) -> Vec<HeaderName> {
-    let mut names = KEY_HEADERS.to_vec();
-    for route in routes {
-        if let Mode::Request(mode) = &route.mode {
-            names.extend(mode.key.places.headers().cloned());
-        }
-    }
-    names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
-    names.dedup();
-    names
-}
-
 /// Duplicates that may wait on a route of this mode.
 fn max_waiters(mode: &Mode) -> usize {
     match mode {
@@ -429,10 +398,4 @@ fn server_tls(config: &ServerTlsConfig) -> Result<ListenerTls, String> {
         requires_client: config.client_auth == ClientAuth::Required,
     };
     ListenerTls::new(files).map_err(|error| format!("[server] tls: {error}"))
-}
-
-/// The headers to keep back on a keyed route whose key stands in header `own`, if in any.
-fn hidden_keys(own: Option<&HeaderName>) -> Vec<HeaderName> {
-    let own = own.filter(|own| !KEY_HEADERS.contains(own)).cloned();
-    KEY_HEADERS.into_iter().chain(own).collect()
 }

@@ -1,0 +1,43 @@
+//! The headers in which keys stand: which the gateway looks for, and which it keeps back.
+
+use http::HeaderName;
+
+use crate::config::{Mode, RouteConfig};
+
+/// Headers in which clients and proxies look for a key. Some of them, such as Go's HTTP client,
+/// repeat a request without a body on their own when one of these is there, whatever its value.
+const KEY_HEADERS: [HeaderName; 2] =
+    [HeaderName::from_static("idempotency-key"), HeaderName::from_static("x-idempotency-key")];
+
+/// The headers that are the keys of `routes`.
+pub(super) fn key_headers(routes: &[RouteConfig]) -> Vec<HeaderName> {
+    let mut names = Vec::new();
+    for route in routes {
+        if let Mode::Request(mode) = &route.mode
+            && let Some(name) = mode.key.places.header()
+            && !names.contains(name)
+        {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
+/// The headers in which a key, or a part of a key, of `routes` may stand.
+pub(super) fn possible_key_headers(routes: &[RouteConfig]) -> Vec<HeaderName> {
+    let mut names = KEY_HEADERS.to_vec();
+    for route in routes {
+        if let Mode::Request(mode) = &route.mode {
+            names.extend(mode.key.places.headers().cloned());
+        }
+    }
+    names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    names.dedup();
+    names
+}
+
+/// The headers to keep back on a keyed route whose key stands in header `own`, if in any.
+pub(super) fn hidden_keys(own: Option<&HeaderName>) -> Vec<HeaderName> {
+    let own = own.filter(|own| !KEY_HEADERS.contains(own)).cloned();
+    KEY_HEADERS.into_iter().chain(own).collect()
+}
