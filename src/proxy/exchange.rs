@@ -187,6 +187,8 @@ fn preflight(routing: &Routing, head: &http::request::Parts, path: &str) -> Opti
     let allow = match routing.find(&method, path) {
         _ if wellknown::is_own(path) => Some(HeaderValue::from_static("GET, HEAD")),
         Found::Route(route) if !matches!(route.mode, RouteMode::Off) => routing.allowed(path),
+        // Of routes that are told apart by what a request holds, one has keys.
+        Found::Choice(_) => routing.allowed(path),
         Found::Route(_) | Found::NotAllowed(_) | Found::NoRoute => None,
     };
     Some(cors.preflight(&head.headers, allow?))

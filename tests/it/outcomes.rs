@@ -1,6 +1,6 @@
 //! `[route.outcome]`: the meaning of answers by status, header and body, seen from outside.
 
-use crate::support::{Act, Backend, Request, Setup, answer};
+use crate::support::{Act, Backend, Desk, Request, Setup, answer};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 
@@ -92,4 +92,39 @@ fn an_answer_too_large_to_look_at_is_judged_by_its_head_or_unknown() {
         Request::redeem("k", BODY).send(gateway.addr);
         assert_eq!(backend.calls(), 1, "{outcome}");
     }
+}
+
+#[test]
+fn an_accepted_and_undecided_answer_is_shown_until_an_operator_decides() {
+    let backend = Backend::start();
+    backend.always(answer(200, r#"{"status":"PENDING","job":7}"#));
+    let setup = Setup::before(&backend)
+        .redeem(r#"outcome.pending = [202, { pointer = "/status", equals = "PENDING" }]"#);
+    let gateway = Desk::guard(setup).start();
+    let first = Request::redeem("k", BODY).send(gateway.addr);
+    first.is(200, "pending", "");
+    // Nothing settles it by itself, so that obedient clients need not wait.
+    assert_eq!(first.header("retry-after"), None);
+    for _ in 0..2 {
+        let again = Request::redeem("k", BODY).send(gateway.addr);
+        again.is(200, "pending", "");
+        assert_eq!((&again.body, again.header("retry-after")), (&first.body, None));
+    }
+    Request::redeem("k", r#"{"qr":"rsg:2"}"#).send(gateway.addr).is(422, "rejected", "key-reused");
+    let gateway = gateway.killed_and_restarted();
+    Request::redeem("k", BODY).send(gateway.addr).is(200, "pending", "");
+    let record = Desk::of(&gateway).show("k");
+    assert_eq!(record["state"], "unknown");
+    let reason = record["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("accepted, and not decided yet"), "{reason}");
+    let id = Desk::of(&gateway).id("k");
+    let settled = Desk::request("POST", &format!("/api/records/{id}/resolve"))
+        .json(
+            r#"{"as":"executed","reason":"job 7 is done","response":{"status":200,"body":"done"}}"#,
+        )
+        .send(gateway.admin);
+    assert_eq!(settled.status, 200, "{settled:?}");
+    let recovered = Request::redeem("k", BODY).send(gateway.addr);
+    recovered.is(200, "recovered", "");
+    assert_eq!((recovered.text().as_str(), backend.calls()), ("done", 1));
 }
