@@ -11,6 +11,9 @@ use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
+/// Memory, in bytes, below which a buffer may be larger than its contents without being counted.
+const SLACK: u64 = 4 << 10;
+
 /// Limits of one read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReadLimits<'a> {
@@ -111,7 +114,7 @@ where
         read.extend_from_slice(&std::mem::take(&mut only));
         read.extend_from_slice(&data);
         let held = read.capacity() as u64;
-        if held > reserved {
+        if held > reserved.max(SLACK) {
             if !reserve(held - reserved) {
                 return Err(ReadError::OutOfMemory);
             }

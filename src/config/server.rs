@@ -41,21 +41,22 @@ fn limits(table: &TableReader<'_>) -> LimitsConfig {
     let at_once = 1..=MOST_AT_ONCE;
     // Below 8 KiB ordinary requests fail, and the HTTP parser takes no less.
     let head = 8 << 10..=1 << 20;
-    let max_body = table.size("max_body", defaults::MAX_BODY, 1..=LARGEST_BODY);
-    // A default that follows the machine must not contradict what is written.
-    let buffered = defaults::buffered().max(max_body);
-    let limits = LimitsConfig {
+    let mut limits = LimitsConfig {
         connections: table.count("connections", defaults::CONNECTIONS, at_once.clone()),
         idle_timeout: table.timeout("idle_timeout", defaults::IDLE_TIMEOUT),
         header_timeout: table.timeout("header_timeout", defaults::HEADER_TIMEOUT),
         body_timeout: table.timeout("body_timeout", defaults::BODY_TIMEOUT),
         max_head: usize::try_from(table.size("max_head", defaults::MAX_HEAD as u64, head))
             .unwrap_or(usize::MAX),
-        max_body,
-        buffered: table.size("buffered", buffered, 1..=1 << 40),
+        max_body: table.size("max_body", defaults::MAX_BODY, 1..=LARGEST_BODY),
+        buffered: table.size("buffered", defaults::buffered(), 1..=1 << 40),
         in_flight: table.count("in_flight", defaults::IN_FLIGHT, at_once.clone()),
         in_flight_per_tenant: table.optional_count("in_flight_per_tenant", at_once),
     };
+    if !table.has("buffered") {
+        // A default that follows the machine does not contradict what is written.
+        limits.buffered = limits.buffered.max(limits.max_body);
+    }
     if limits.max_body > limits.buffered {
         let what = format!(
             "`buffered` ({}) is less than `max_body` ({}), so that no body of that size could \

@@ -110,7 +110,9 @@ pub(crate) fn filter(text: &str) -> Result<EnvFilter, String> {
             ));
         }
     }
-    EnvFilter::try_new(text).map_err(|error| {
+    // The library takes a blank for a part of a name.
+    let directives: Vec<&str> = text.split(',').map(str::trim).collect();
+    EnvFilter::try_new(directives.join(",")).map_err(|error| {
         format!(
             "\"{text}\" is no filter of the log ({error}); write for example \
              \"info,oncegate::store=debug\""

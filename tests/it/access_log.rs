@@ -68,14 +68,14 @@ fn line(gateway: &Gateway, number: usize) -> Value {
 fn a_request_has_a_line_with_what_was_sent() {
     let backend = Backend::start();
     let gateway = json(Desk::guard(Setup::before(&backend))).start();
-    let redeem = Request::redeem("k", BODY);
+    let redeem = Request::redeem("k", BODY).header("x-request-id", "till-7:42");
     backend.always(answer(201, r#"{"redeemed":true}"#));
     redeem.send(gateway.addr).is(201, "executed", "");
     let id = Desk::of(&gateway).id("k");
     let told = line(&gateway, 1);
     for (name, value) in [
         ("level", Value::from("INFO")),
-        ("request_id", backend.seen()[0].header("x-request-id").unwrap().into()),
+        ("request_id", "till-7:42".into()),
         ("instance", Value::Null),
         ("route", "redeem".into()),
         ("method", "POST".into()),
@@ -103,6 +103,7 @@ fn a_request_has_a_line_with_what_was_sent() {
     let instance = problem["instance"].as_str().unwrap().trim_start_matches("urn:uuid:");
     assert_eq!((&told["outcome"], &told["status"]), (&"key-reused".into(), &422.into()), "{told}");
     assert_eq!(told["instance"], instance, "{told}");
+    assert_eq!(told["request_id"], problem["request_id"], "{told}");
 
     // Passed, without a route, and without a key.
     backend.always(Act::whole(200, &[], &vec![b'x'; 300_000]));
@@ -171,7 +172,7 @@ fn a_text_log_has_the_same_fields_and_no_secret() {
     let backend = Backend::start();
     let mut gateway = Setup::before(&backend).log("access = true").start();
     let hostile = Request::redeem("hush-key", r#"{"qr":"hush-body"}"#).tenant("hush-tenant");
-    hostile.send(gateway.addr).is(200, "executed", "");
+    hostile.header("x-request-id", "a=b\"c").send(gateway.addr).is(200, "executed", "");
     Request::get("/%1b%5b31m?hush-query").send(gateway.addr);
     gateway.stop();
     let log = gateway.stderr();
@@ -180,6 +181,7 @@ fn a_text_log_has_the_same_fields_and_no_secret() {
     for name in FIELDS.iter().skip(3).filter(|name| **name != "items") {
         assert!(access[0].contains(&format!(" {name}=")), "{name}: {}", access[0]);
     }
+    assert!(access[0].contains(r#" request_id="a=b\"c" "#), "{}", access[0]);
     assert!(!log.contains("hush") && !log.contains('\u{1b}'), "{log}");
 }
 
@@ -188,14 +190,15 @@ fn every_line_of_an_exchange_names_it() {
     let backend = Backend::start();
     let gateway = Desk::guard(Setup::before(&backend)).log("format = \"json\"").start();
     backend.always(Act::close());
-    let redeem = Request::redeem("k", BODY);
+    let redeem = Request::redeem("k", BODY).header("x-request-id", "till-1");
     redeem.send(gateway.addr).is(502, "unknown", "outcome-unknown");
     let id = Desk::of(&gateway).id("k");
-    let request_id = backend.seen()[0].header("x-request-id").unwrap();
+    let seen = backend.seen();
+    assert_eq!(seen[0].header("x-request-id").as_deref(), Some("till-1"));
     for message in ["the outcome is unknown", "refused"] {
-        let line = gateway.logs(&[message, &request_id]);
+        let line = gateway.logs(&[message, "till-1"]);
         let line: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(line["request_id"], request_id.as_str(), "{line}");
+        assert_eq!(line["request_id"], "till-1", "{line}");
         assert_eq!(line["record"], id.as_str(), "{line}");
         assert_eq!((&line["route"], &line["upstream"]), (&"redeem".into(), &"backend".into()));
     }

@@ -59,6 +59,7 @@ mod names;
 mod new_store;
 mod other_callers;
 mod outcomes;
+mod packages;
 mod page;
 mod page_browser;
 mod passthrough;

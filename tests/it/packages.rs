@@ -1,0 +1,115 @@
+//! What a release hands out: made from the binary under test, and tried as its users would.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::gateway::BINARY;
+
+/// Runs a command that must succeed.
+#[track_caller]
+fn run(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&stderr);
+    assert!(status.success(), "{command:?}: {stderr}");
+    String::from_utf8_lossy(&stdout).into_owned()
+}
+
+fn package(out: &Path) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new(root.join(".ci/package"));
+    run(command.args(["--no-debug", "--binary", BINARY, "--out"]).arg(out));
+}
+
+/// The file in a directory whose name ends so.
+#[track_caller]
+fn file(directory: &Path, end: &str) -> std::path::PathBuf {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut found = entries.filter(|path| path.to_str().unwrap().ends_with(end));
+    found.next().unwrap_or_else(|| panic!("nothing ends with {end}"))
+}
+
+#[test]
+fn a_release_can_be_unpacked_installed_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    package(&out);
+    run(Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(&out));
+    let version = env!("CARGO_PKG_VERSION");
+    // The same program gives the same files.
+    let again = dir.path().join("again");
+    package(&again);
+    let sums = |out: &Path| std::fs::read_to_string(out.join("SHA256SUMS")).unwrap();
+    assert_eq!(sums(&out), sums(&again));
+
+    let unpacked = dir.path().join("unpacked");
+    std::fs::create_dir(&unpacked).unwrap();
+    run(Command::new("tar").arg("-xzf").arg(file(&out, ".tar.gz")).arg("-C").arg(&unpacked));
+    let tree = std::fs::read_dir(&unpacked).unwrap().next().unwrap().unwrap().path();
+    let told = run(Command::new(tree.join("oncegate")).arg("--version"));
+    assert!(told.starts_with(&format!("oncegate {version} (")), "{told}");
+    for name in [
+        "LICENSE",
+        "THIRD-PARTY.txt",
+        "CHANGELOG.md",
+        "man/oncegate.1",
+        "man/oncegate-run.1",
+        "completions/oncegate.bash",
+        "completions/oncegate.zsh",
+        "config/full.toml",
+        "systemd/oncegate.service",
+    ] {
+        assert!(tree.join(name).metadata().is_ok_and(|file| file.len() > 0), "{name}");
+    }
+    let notices = std::fs::read_to_string(tree.join("THIRD-PARTY.txt")).unwrap();
+    for words in ["hyper 1.", "rustls 0.", "Apache License", "Permission is hereby granted"] {
+        assert!(notices.contains(words), "{words}");
+    }
+    assert!(!notices.contains("\n  tempfile "), "a crate of the tests");
+
+    let sbom = std::fs::read_to_string(file(&out, ".cdx.json")).unwrap();
+    let sbom: Value = serde_json::from_str(&sbom).unwrap();
+    assert_eq!((&sbom["bomFormat"], &sbom["specVersion"]), (&"CycloneDX".into(), &"1.5".into()));
+    assert_eq!(sbom["metadata"]["component"]["version"], version);
+    let components = sbom["components"].as_array().unwrap();
+    let hyper = components.iter().find(|component| component["name"] == "hyper").unwrap();
+    assert_eq!(hyper["hashes"][0]["content"].as_str().unwrap().len(), 64);
+
+    install(&file(&out, ".deb"), dir.path());
+}
+
+/// Installs the package into an empty root, and removes it from there.
+fn install(deb: &Path, dir: &Path) {
+    let root = dir.join("root");
+    for folder in ["info", "updates"] {
+        std::fs::create_dir_all(root.join("var/lib/dpkg").join(folder)).unwrap();
+    }
+    for file in ["status", "available"] {
+        std::fs::write(root.join("var/lib/dpkg").join(file), "").unwrap();
+    }
+    let dpkg = |arguments: &[&str]| {
+        let mut command = Command::new("dpkg");
+        command.arg(format!("--root={}", root.display()));
+        command.args(["--force-depends", "--force-not-root", "--force-script-chrootless"]);
+        command.arg("--log=/dev/null");
+        run(command.args(arguments))
+    };
+    dpkg(&["--install", deb.to_str().unwrap()]);
+    let told = run(Command::new(root.join("usr/bin/oncegate")).arg("--version"));
+    assert!(told.starts_with("oncegate "), "{told}");
+    let config = root.join("etc/oncegate/oncegate.toml");
+    run(Command::new(root.join("usr/bin/oncegate")).args(["check", "--config"]).arg(&config));
+    let unit = std::fs::read_to_string(root.join("lib/systemd/system/oncegate.service")).unwrap();
+    assert!(unit.contains("ExecStart=/usr/bin/oncegate run "), "{unit}");
+    assert!(root.join("usr/share/man/man1/oncegate.1.gz").exists());
+    // The store, and a configuration that was changed, stay when the package goes.
+    let store = root.join("var/lib/oncegate");
+    run(Command::new(root.join("usr/bin/oncegate")).args(["store", "init", "--path"]).arg(&store));
+    std::fs::write(&config, "# mine\n").unwrap();
+    dpkg(&["--install", deb.to_str().unwrap()]);
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), "# mine\n");
+    dpkg(&["--remove", "oncegate"]);
+    assert!(!root.join("usr/bin/oncegate").exists());
+    assert!(config.exists() && store.join("data").exists());
+}
