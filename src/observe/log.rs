@@ -101,7 +101,11 @@ fn variable(name: &str) -> Option<String> {
 /// module, so that a misspelled level would silence the log; such a word is refused here.
 pub(crate) fn filter(text: &str) -> Result<EnvFilter, String> {
     let bare = |part: &&str| !part.contains(['=', '[']) && !part.contains("::");
-    let is_level = |word: &str| LevelFilter::from_str(word).is_ok() && word.parse::<u8>().is_err();
+    // The library has numbers for levels, and takes nothing for one.
+    let is_level = |word: &str| {
+        let is_named = !word.is_empty() && word.parse::<u8>().is_err();
+        is_named && LevelFilter::from_str(word).is_ok()
+    };
     for word in text.split(',').map(str::trim).filter(bare) {
         if !is_level(word) {
             return Err(format!(
