@@ -256,7 +256,7 @@ impl StoreArgs {
 }
 
 /// `oncegate check`: the routes as understood to `out`, or every mistake to `err`, and in both
-/// cases the warnings to `err` (with `--json` all to `out`, as `{"mistakes":[{"file","line","column",
+/// cases the warnings to `err` (with `--json` all to `out`: `{"mistakes":[{"file","line","column",
 /// "what"}]}` and `"warnings":[{"file","line","what"}]`).
 ///
 /// # Errors

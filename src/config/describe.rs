@@ -77,6 +77,7 @@ impl Config {
         let routes = described["routes"].as_array_mut().into_iter().flatten();
         for (route, shown) in self.routes.iter().zip(routes) {
             let upstream = self.upstreams.get(route.upstream);
+            shown["mode"] = json!(mode_name(&route.mode));
             shown["upstream"] = json!(upstream.map(|upstream| &upstream.name));
             if route.max_body.is_none() && !matches!(route.mode, Mode::Off) {
                 shown["max_body"] = json!(Size(self.server.limits.max_body).to_string());
@@ -117,6 +118,7 @@ fn path_cell(route: &RouteConfig) -> String {
 
 fn mode_name(mode: &Mode) -> &'static str {
     match mode {
+        Mode::Request(mode) if mode.observes => "observe",
         Mode::Request(_) => "request",
         Mode::Items(_) => "items",
         Mode::Off => "off",

@@ -131,6 +131,7 @@ pub fn without_file(
         when: Vec::new(),
         upstream: 0,
         max_body: None,
+        replaced_errors: Vec::new(),
         mode,
     };
     let keyed = Profile::default().request_mode(config.store.retention);

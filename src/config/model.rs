@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 use super::backend_url::BackendUrl;
 use super::cors::CorsConfig;
 use super::diagnostics::Warning;
+use super::errors::ErrorReplacement;
 use super::files::ConfigFiles;
 use super::listener::ServerTlsConfig;
 use super::log::LogConfig;
@@ -312,6 +313,9 @@ pub struct RouteConfig {
     /// `None` means no limit.
     #[serde(serialize_with = "shown::optional_size")]
     pub max_body: Option<u64>,
+    /// `[route.errors]`
+    #[serde(skip)]
+    pub replaced_errors: Vec<ErrorReplacement>,
     /// Treatment of duplicates.
     #[serde(flatten)]
     pub mode: Mode,
@@ -350,6 +354,9 @@ pub struct RequestMode {
     pub record: RecordRules,
     /// `[route.suspect]`; `None`: other keys for the same subject are not looked for.
     pub suspect: Option<SuspectRules>,
+    /// Observe mode: requests pass as on a route without keys, and are recorded beside.
+    #[serde(skip)]
+    pub observes: bool,
     /// Form of the gateway's own errors: problem+json or a backend's envelope.
     #[serde(rename = "errors", serialize_with = "shown::dialect")]
     pub dialect: Dialect,

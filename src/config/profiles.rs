@@ -76,6 +76,7 @@ impl Profile {
                 keep_request: false,
             },
             suspect: None,
+            observes: false,
             dialect,
         }
     }

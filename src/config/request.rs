@@ -54,8 +54,9 @@ pub(super) fn mode(
         duplicates,
         outcome,
         on_unknown,
-        suspect: suspect(route, &record),
+        suspect: suspect(route, !record.subject.is_empty()),
         record,
+        observes: false,
         dialect: preset.dialect,
     };
     if route.has("items") {

@@ -3,7 +3,8 @@
 use http::Method;
 
 use super::diagnostics::nearest;
-use super::model::{Config, Mode, RouteConfig, UpstreamConfig};
+use super::errors::errors;
+use super::model::{Config, Mode, RequestMode, RouteConfig, UpstreamConfig};
 use super::paths::{PathError, Paths};
 use super::policy::UnknownPolicy;
 use super::siblings::warn_of_siblings;
@@ -26,6 +27,7 @@ const METHODS: [Method; 7] = [
 enum ModeName {
     Request,
     Items,
+    Observe,
     Off,
 }
 
@@ -123,22 +125,27 @@ fn route(table: &TableReader<'_>, config: &Config, others: &[RouteConfig]) -> Ro
         ("request", Some(ModeName::Request)),
         ("items", Some(ModeName::Items)),
         ("off", Some(ModeName::Off)),
-        ("observe", None),
+        ("observe", Some(ModeName::Observe)),
     ];
     let mode_name = table.choice("mode", ModeName::Request, &choices);
     let most = match mode_name {
         ModeName::Request | ModeName::Items => LARGEST_BODY.min(config.server.limits.buffered),
-        ModeName::Off => u64::MAX,
+        ModeName::Observe | ModeName::Off => u64::MAX,
     };
     let max_body = table.has("max_body").then(|| table.size("max_body", 0, 0..=most));
     let mode = match mode_name {
         ModeName::Request => Mode::Request(Box::new(request::mode(table, config, upstream))),
         ModeName::Items => Mode::Items(Box::new(items::mode(table, &name, config, upstream))),
+        ModeName::Observe => {
+            let rules = request::mode(table, config, upstream);
+            Mode::Request(Box::new(RequestMode { observes: true, ..rules }))
+        }
         ModeName::Off => {
             nothing_keyed(table);
             Mode::Off
         }
     };
+    let replaced_errors = errors(table);
     RouteConfig {
         name: name.into(),
         methods,
@@ -146,7 +153,19 @@ fn route(table: &TableReader<'_>, config: &Config, others: &[RouteConfig]) -> Ro
         when,
         upstream: at.unwrap_or_default(),
         max_body,
+        replaced_errors,
         mode,
+    }
+}
+
+impl RouteConfig {
+    /// True if clients have keys here: the mode is neither `off` nor `observe`.
+    pub fn is_keyed(&self) -> bool {
+        match &self.mode {
+            Mode::Request(mode) => !mode.observes,
+            Mode::Items(_) => true,
+            Mode::Off => false,
+        }
     }
 }
 

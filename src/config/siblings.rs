@@ -3,7 +3,7 @@
 
 use http::Method;
 
-use super::model::{Mode, RouteConfig};
+use super::model::RouteConfig;
 use super::table::TableReader;
 use crate::idempotency::names::{is_more_specific, nearest, without_parameter_names};
 
@@ -22,11 +22,11 @@ pub(super) fn warn_of_siblings(
         .flat_map(|route| route.methods.iter().map(move |method| (pattern(method, route), route)))
         .collect();
     for (off, place) in routes.iter().zip(places) {
-        if !matches!(off.mode, Mode::Off) {
+        if off.is_keyed() {
             continue;
         }
         let mut caught: Vec<String> = Vec::new();
-        for keyed in routes.iter().filter(|route| !matches!(route.mode, Mode::Off)) {
+        for keyed in routes.iter().filter(|route| route.is_keyed()) {
             for method in keyed.methods.iter().filter(|method| is_unsafe(method)) {
                 let siblings = siblings(&keyed.path).into_iter();
                 let passed = siblings.filter(|path| is_passed(&patterns, off, method, path));
@@ -76,7 +76,7 @@ fn is_passed(
         return false;
     }
     // Whatever its methods, a keyed path decides alone.
-    let keyed = patterns.iter().map(|(_, route)| route).filter(|it| !matches!(it.mode, Mode::Off));
+    let keyed = patterns.iter().map(|(_, route)| route).filter(|it| it.is_keyed());
     let mut paths =
         keyed.map(|route| (route, format!("/ {}", without_parameter_names(&route.path))));
     !paths.any(|(route, pattern)| {

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::model::RecordRules;
 use super::shown;
 use super::table::TableReader;
 use super::values::SHORTEST;
@@ -32,8 +31,8 @@ pub enum SuspectAction {
 /// The longest time to look back; records of older attempts may be gone.
 const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 
-/// The table; `None`: it is not in the file.
-pub(super) fn suspect(route: &TableReader<'_>, record: &RecordRules) -> Option<SuspectRules> {
+/// The table; `None`: it is not in the file. `has_subject`: `[route.record]` names a subject.
+pub(super) fn suspect(route: &TableReader<'_>, has_subject: bool) -> Option<SuspectRules> {
     let place = route.place("suspect");
     let rules = route.optional_table("suspect", |table| {
         if !table.has("within") {
@@ -48,7 +47,7 @@ pub(super) fn suspect(route: &TableReader<'_>, record: &RecordRules) -> Option<S
             then: table.choice("then", SuspectAction::Tell, &actions),
         }
     });
-    if place.is_some() && record.subject.is_empty() {
+    if place.is_some() && !has_subject {
         let what = "[route.suspect] needs a `subject` in [route.record], which says what two \
                     requests may both be about";
         route.wrong_elsewhere(place, what);

@@ -6,6 +6,7 @@ use http::{Response, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::error_format::{ErrorFormat, ShownRequest};
 use super::reply;
 use crate::body::Body;
 use crate::idempotency::outcome::UnknownReason;
@@ -30,11 +31,19 @@ fn lasting(slug: Slug) -> Option<&'static Repeated> {
 }
 
 /// Renders a problem as a response and logs the refusal. No other code does either.
-pub(crate) fn report(problem: &Problem, dialect: Dialect) -> Response<Body> {
+pub(crate) fn report(
+    problem: &Problem,
+    errors: Option<&ErrorFormat>,
+    request: Option<&ShownRequest>,
+) -> Response<Body> {
     let instance = crate::nonce::uuid();
     exchange::note(|span| span.set_instance(instance));
     let occurrence = Occurrence { instance, request_id: exchange::request_id().header() };
-    let response = problem.respond(dialect, &occurrence);
+    let dialect = errors.map_or(Dialect::Problem, |errors| errors.dialect);
+    let mut response = problem.respond(dialect, &occurrence);
+    if let Some(errors) = errors {
+        errors.replace(problem, request, &mut response);
+    }
     let (sent, slug) = (response.status(), problem.slug.as_str());
     let status = sent.as_u16();
     if let Some(condition) = lasting(problem.slug) {

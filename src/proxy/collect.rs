@@ -96,6 +96,16 @@ pub(crate) async fn collect(
 }
 
 impl Collected {
+    /// An answer that was streamed to its client, with a copy of its body; `None`: the body was too
+    /// large to keep.
+    pub(crate) fn copied(head: response::Parts, body: Option<Bytes>) -> Self {
+        let body = match body {
+            Some(bytes) => Content::Whole(bytes, None),
+            None => Content::Streaming(full(Bytes::new())),
+        };
+        Self { head, body }
+    }
+
     pub(crate) fn status(&self) -> StatusCode {
         self.head.status
     }

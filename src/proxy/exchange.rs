@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 
 use super::answer::{AnswerResult, is_prevented, report};
 use super::choice::choose;
+use super::error_format::ShownRequest;
 use super::headers::check::{HeadError, check_request_head};
 use super::headers::path::{ambiguous, hides_another, normalize_path};
 use super::incoming::{Arrived, Path, RequestBody};
@@ -19,11 +20,11 @@ use super::request_id::X_REQUEST_ID;
 use super::routes::is_safe;
 use super::routing::{Found, Route, RouteMode, Routing};
 use super::state::Gateway;
-use super::{batch, cors, passthrough, request, request_id, wellknown};
+use super::{batch, cors, observe_mode, passthrough, request, request_id, wellknown};
 use crate::body::{Body, empty};
 use crate::observe::exchange as span;
 use crate::observe::repeated::Repeated;
-use crate::problem::{Dialect, Disposition, Problem, Slug};
+use crate::problem::{Disposition, Problem, Slug};
 
 /// Bytes of the longest request target; RFC 9110 section 4.1 asks for 8000 at least.
 const MAX_TARGET: usize = 16 << 10;
@@ -36,7 +37,7 @@ pub(crate) async fn exchange(
 ) -> Response<Body> {
     let started = Instant::now();
     let routing = gateway.routing();
-    let mut matched = MatchedRequest { dialect: Dialect::Problem, route: None };
+    let mut matched = MatchedRequest { route: None, shown: None };
     let no_body = request.body().is_end_stream();
     identify(&routing, request.headers());
     let traced = gateway.tracer.as_ref().and_then(|tracer| {
@@ -47,7 +48,7 @@ pub(crate) async fn exchange(
     let origin = routing.cors.as_ref().and_then(|cors| cors.allowed(request.headers()));
     let context = ExchangeContext { gateway, routing: &routing, client };
     let answered = answer(&context, request, &mut matched).await;
-    let MatchedRequest { dialect, route } = matched;
+    let MatchedRequest { route, shown } = matched;
     let metrics = route.map_or(&routing.unmatched, |route| &route.metrics);
     if route.is_some_and(|route| matches!(route.mode, RouteMode::Request(_)))
         && is_prevented(&answered)
@@ -60,11 +61,13 @@ pub(crate) async fn exchange(
             // A request without a body was read to its end, so the connection stays usable.
             let reusable = no_body && problem.slug != Slug::RequestInvalid;
             let close = problem.close && !reusable;
-            report(&Problem { close, ..problem }, dialect)
+            report(&Problem { close, ..problem }, route.map(|route| &route.errors), shown.as_ref())
         }
     };
     let status = response.status();
-    dialect.mark(status, response.headers_mut());
+    if let Some(route) = route {
+        route.errors.dialect.mark(status, response.headers_mut());
+    }
     if let Some(cors) = &routing.cors {
         cors.complete(response.headers_mut(), origin);
     }
@@ -84,8 +87,9 @@ pub(crate) fn identify(routing: &Routing, headers: &HeaderMap) {
 
 /// Facts about a request that its answer depends on, found on the way.
 struct MatchedRequest<'r> {
-    dialect: Dialect,
     route: Option<&'r Arc<Route>>,
+    /// The parts of the request that an answer of the gateway may show.
+    shown: Option<ShownRequest>,
 }
 
 /// The surroundings of an exchange.
@@ -132,7 +136,7 @@ async fn answer<'r>(
         Found::NoRoute => return Err(no_route()),
     };
     matched.route = Some(route);
-    matched.dialect = route.dialect;
+    matched.shown = route.errors.shown(&head, || routing.parameters(&head.method, &path));
     span::note(|span| span.set_route(&route.log_fields));
     if !is_safe(&head.method) && is_doubtful(route, &path) {
         return Err(refused_path("The address could be read in two ways."));
@@ -152,7 +156,12 @@ async fn answer<'r>(
     match &route.mode {
         RouteMode::Off => {
             let bypassed = bypassed(routing, route, &arrived.head.headers);
-            passthrough::through(route, arrived, bypassed).await
+            passthrough::through(route, arrived, bypassed, None).await
+        }
+        RouteMode::Observe(mode) => {
+            // Another route's key protects nothing here either.
+            let bypassed = routing.has_key(&arrived.head.headers).then_some(Disposition::Bypassed);
+            observe_mode::through(gateway, route, mode, arrived, bypassed).await
         }
         RouteMode::Items(mode) => batch::exchange(gateway, route, mode, arrived).await,
         RouteMode::Request(mode) => request::keyed(gateway, route, mode, arrived).await,
@@ -186,7 +195,9 @@ fn preflight(routing: &Routing, head: &http::request::Parts, path: &str) -> Opti
     cors.allowed(&head.headers)?;
     let allow = match routing.find(&method, path) {
         _ if wellknown::is_own(path) => Some(HeaderValue::from_static("GET, HEAD")),
-        Found::Route(route) if !matches!(route.mode, RouteMode::Off) => routing.allowed(path),
+        Found::Route(route) if !matches!(route.mode, RouteMode::Off | RouteMode::Observe(_)) => {
+            routing.allowed(path)
+        }
         // Of routes that are told apart by what a request holds, one has keys.
         Found::Choice(_) => routing.allowed(path),
         Found::Route(_) | Found::NotAllowed(_) | Found::NoRoute => None,
@@ -198,7 +209,7 @@ fn preflight(routing: &Routing, head: &http::request::Parts, path: &str) -> Opti
 /// paths in any reading; on an off route, another reading may be a keyed route's.
 fn is_doubtful(route: &Route, path: &str) -> bool {
     match &route.mode {
-        RouteMode::Off => ambiguous(path),
+        RouteMode::Off | RouteMode::Observe(_) => ambiguous(path),
         RouteMode::Items(_) | RouteMode::Request(_) => hides_another(path),
     }
 }

@@ -28,6 +28,7 @@ pub(crate) enum RequestBody {
 }
 
 /// The path for routes and fingerprints, if different from the path of the URI.
+#[derive(Clone)]
 pub(crate) struct Path(pub(crate) Option<String>);
 
 impl Path {

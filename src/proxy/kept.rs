@@ -49,6 +49,8 @@ pub(crate) fn settling(
     timeout: Duration,
 ) -> (Option<Arc<SettleRoute>>, Arc<[KeptPlace]>) {
     let (policy, retention) = match &route.mode {
+        // The backend must see no call that clients did not make.
+        Mode::Request(mode) if mode.observes => return (None, Arc::default()),
         Mode::Request(mode) => (&mode.on_unknown, mode.record.retention),
         Mode::Items(mode) => (&mode.on_unknown, mode.record.retention),
         Mode::Off => return (None, Arc::default()),

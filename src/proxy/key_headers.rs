@@ -14,6 +14,7 @@ pub(super) fn key_headers(routes: &[RouteConfig]) -> Vec<HeaderName> {
     let mut names = Vec::new();
     for route in routes {
         if let Mode::Request(mode) = &route.mode
+            && route.is_keyed()
             && let Some(name) = mode.key.places.header()
             && !names.contains(name)
         {

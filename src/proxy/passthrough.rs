@@ -8,10 +8,12 @@ use tokio::time::timeout;
 
 use super::answer::AnswerResult;
 use super::buffered::BufferedRequest;
+use super::capture::{AnswerCapture, Capture, CapturedEnd, UploadCapture};
 use super::incoming::{Arrived, RequestBody};
 use super::rewrite;
 use super::routing::Route;
 use crate::body::{Body, Bounded, OwningBody, UploadCounter, UploadFault, empty};
+use crate::idempotency::outcome::UnknownReason;
 use crate::observe::exchange;
 use crate::problem::{Disposition, Problem, STATUS, Slug};
 use crate::upstream::SendError;
@@ -21,8 +23,10 @@ pub(crate) async fn through(
     route: &Route,
     arrived: Box<Arrived<'_>>,
     disposition: Option<Disposition>,
+    capture: Option<Capture>,
 ) -> AnswerResult {
     let Arrived { head, body, client, routing, .. } = *arrived;
+    let (copied_upload, copied_answer) = capture.map(Capture::split).unzip();
     let address = client.address(&routing.trusted_proxies);
     let most = route.max_streamed;
     let body = match body {
@@ -32,7 +36,8 @@ pub(crate) async fn through(
         }
         RequestBody::Read(body, reservation) => {
             let request = BufferedRequest { head, client: address, body, reservation };
-            return send_buffered(route, request, disposition).await;
+            let copies = (copied_upload, copied_answer);
+            return send_buffered(route, request, disposition, copies).await;
         }
     };
     let declared = http_body::Body::size_hint(&body).lower();
@@ -41,38 +46,54 @@ pub(crate) async fn through(
     }
     let idle = route.body_timeout;
     if http_body::Body::is_end_stream(&body) {
-        let request = rewrite::to_backend(route, head, address, empty(), false);
-        return send(route, request, disposition, || None).await;
+        let body = match copied_upload {
+            Some(copy) => copy.copying(empty()),
+            None => empty(),
+        };
+        let request = rewrite::to_backend(route, head, address, body, false);
+        return send(route, request, disposition, copied_answer, || None).await;
     }
     let (body, upload) = Bounded::new(body, idle).watched(most);
     let counter =
         exchange::current().map(|span| UploadCounter::new(move |bytes| span.receive(bytes)));
     let body = body.counted(counter);
-    let request = rewrite::to_backend(route, head, address, Body::streamed(body), false);
-    send(route, request, disposition, || upload.fault()).await
+    let body = match copied_upload {
+        Some(copy) => copy.copying(body),
+        None => Body::streamed(body),
+    };
+    let request = rewrite::to_backend(route, head, address, body, false);
+    send(route, request, disposition, copied_answer, || upload.fault()).await
 }
 
 /// Sends a request with an already buffered body to the backend and streams the answer.
 pub(crate) async fn buffered(route: &Route, request: BufferedRequest) -> AnswerResult {
-    send_buffered(route, request, Some(Disposition::Bypassed)).await
+    send_buffered(route, request, Some(Disposition::Bypassed), (None, None)).await
 }
 
 async fn send_buffered(
     route: &Route,
     request: BufferedRequest,
     disposition: Option<Disposition>,
+    (copied_upload, copied_answer): (Option<UploadCapture>, Option<AnswerCapture>),
 ) -> AnswerResult {
     let (request, reservation) = request.into_request(route, false);
-    let request = request.map(|bytes: Bytes| Body::streamed(OwningBody::new(bytes, reservation)));
-    send(route, request, disposition, || None).await
+    let request = request.map(|bytes: Bytes| {
+        let body = OwningBody::new(bytes, reservation);
+        match copied_upload {
+            Some(copy) => copy.copying(body),
+            None => Body::streamed(body),
+        }
+    });
+    send(route, request, disposition, copied_answer, || None).await
 }
 
 /// Sends a request; `fault` says what is wrong with the client's upload, which then is the reason
-/// for any failure.
+/// for any failure. `copy` gets the end of the call as well.
 async fn send(
     route: &Route,
     request: Request<Body>,
     disposition: Option<Disposition>,
+    copy: Option<AnswerCapture>,
     fault: impl Fn() -> Option<UploadFault>,
 ) -> AnswerResult {
     let method = request.method().clone();
@@ -84,30 +105,42 @@ async fn send(
     {
         return Err(problem);
     }
-    let response = match answered {
-        Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            return Err(failed("the backend answered 101").disposition(unknown));
+    let (problem, end) = match answered {
+        Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => (
+            failed("the backend answered 101").disposition(unknown),
+            CapturedEnd::Lost(UnknownReason::Upgraded),
+        ),
+        Ok(Ok(response)) => {
+            let (mut head, body) = response.into_parts();
+            rewrite::to_client(&mut head, &method, None);
+            let proves_end = body.framing().proves_end();
+            let body = Bounded::new(body, route.timeout);
+            let body = match copy {
+                Some(copy) => copy.copying(head.clone(), body, proves_end),
+                None => Body::streamed(body),
+            };
+            if let Some(disposition) = disposition {
+                head.headers.insert(STATUS, disposition.header());
+            }
+            return Ok(Response::from_parts(head, body));
         }
-        Ok(Ok(response)) => response,
         Ok(Err(SendError::NotSent { reason })) => {
             tracing::warn!(reason, "the backend could not be reached");
-            return Err(unreachable().disposition(not_executed));
+            (unreachable().disposition(not_executed), CapturedEnd::NotSent)
         }
         Ok(Err(SendError::Unknown { detail, .. })) => {
-            return Err(failed(&detail).disposition(unknown));
+            (failed(&detail).disposition(unknown), CapturedEnd::Lost(UnknownReason::ConnectionLost))
         }
         Err(_) => {
             let problem = failed("the upstream timeout ran out");
-            return Err(problem.status(StatusCode::GATEWAY_TIMEOUT).disposition(unknown));
+            let problem = problem.status(StatusCode::GATEWAY_TIMEOUT).disposition(unknown);
+            (problem, CapturedEnd::Lost(UnknownReason::Timeout))
         }
     };
-    let (mut head, body) = response.into_parts();
-    rewrite::to_client(&mut head, &method, None);
-    if let Some(disposition) = disposition {
-        head.headers.insert(STATUS, disposition.header());
+    if let Some(copy) = copy {
+        copy.ended(end);
     }
-    let body = Body::streamed(Bounded::new(body, route.timeout));
-    Ok(Response::from_parts(head, body))
+    Err(problem)
 }
 
 fn unreachable() -> Problem {

@@ -2,7 +2,7 @@
 
 use http::{HeaderValue, Method};
 
-use crate::config::{self, Mode};
+use crate::config;
 use crate::idempotency::names::{is_more_specific, may_meet};
 
 /// A path matcher for each method. A path special to a single method is therefore still found by
@@ -85,7 +85,7 @@ impl PathMatcher {
         let mut patterns: Vec<(&str, usize)> = Vec::new();
         for (index, route) in routes.iter().enumerate() {
             let is_new = || patterns.iter().all(|(pattern, _)| *pattern != route.path);
-            if matches!(route.mode, Mode::Off) || !is_new() {
+            if !route.is_keyed() || !is_new() {
                 continue;
             }
             let inserted = self.keyed.insert(route.path.as_str(), index);

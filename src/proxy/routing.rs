@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::sync::Semaphore;
 
 use super::cors::CrossOrigin;
+use super::error_format::ErrorFormat;
 use super::headers::OVERRIDE;
 use super::inflight::Quota;
 use super::kept::{KeptPlace, settling};
@@ -83,7 +84,7 @@ pub(crate) struct Route {
     pub(crate) when: Vec<Matcher>,
     pub(crate) mode: RouteMode,
     /// Form of the gateway's own errors.
-    pub(crate) dialect: Dialect,
+    pub(crate) errors: ErrorFormat,
     pub(crate) upstream: Arc<Upstream>,
     /// Time limit of a request to the upstream.
     pub(crate) timeout: Duration,
@@ -120,6 +121,8 @@ pub(crate) enum RouteMode {
     Request(Arc<RequestMode>),
     /// Batches, with a key per item.
     Items(Arc<ItemsMode>),
+    /// Passed through, and recorded beside.
+    Observe(Arc<RequestMode>),
     /// Passed through.
     Off,
 }
@@ -330,11 +333,15 @@ impl Route {
     ) -> Self {
         let (settle, kept) = settling(route, &upstream, timeout);
         let dialect = match &route.mode {
+            Mode::Request(mode) if mode.observes => Dialect::default(),
             Mode::Request(mode) => mode.dialect,
             Mode::Items(mode) => mode.dialect,
             Mode::Off => Dialect::default(),
         };
         let (mode, hidden_keys) = match &route.mode {
+            Mode::Request(mode) if mode.observes => {
+                (RouteMode::Observe(Arc::new((**mode).clone())), Vec::new())
+            }
             Mode::Request(mode) => {
                 // The parts of a composite key are the backend's own fields, and go upstream.
                 let hidden = match mode.key.forward {
@@ -357,7 +364,7 @@ impl Route {
             name: route.name.clone(),
             when: route.when.clone(),
             mode,
-            dialect,
+            errors: ErrorFormat { dialect, replacements: route.replaced_errors.clone() },
             upstream,
             timeout,
             max_buffered: route.max_body.unwrap_or(limits.max_body),

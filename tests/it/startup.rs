@@ -49,10 +49,8 @@ fn every_mistake_of_a_configuration_is_told_at_once() {
 #[test]
 fn parts_of_a_later_version_are_refused_and_not_ignored() {
     let backend = Backend::start();
-    for line in ["mode = \"observe\"", "outcome.on_unknown = \"resend\""] {
-        let exit = Setup::before(&backend).redeem(line).try_start().unwrap_err();
-        check_exit(&exit, 2, &["not supported"]);
-    }
+    let setup = Setup::before(&backend).store("encryption = { key_file = \"k\" }");
+    check_exit(&setup.try_start().unwrap_err(), 2, &["not supported"]);
 }
 
 #[test]

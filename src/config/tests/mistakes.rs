@@ -129,7 +129,7 @@ fn a_key_in_the_wrong_table_comes_with_the_right_one() {
             "10:1: unknown key `urls` in `route`; it belongs to [store.redis] or [[upstream]]",
             "11:1: unknown key `pool` in `route`; it belongs to [store.postgres]",
             "12:1: unknown key `upstreams` in `route`; did you mean `upstream`?",
-            "13:1: unknown key `zz` in `route`; known here: `name`, `methods`, `path`, `upstream`, `profile`, `mode`, `max_body`, `key`, `fingerprint`, `duplicates`, `outcome`, `record`, `suspect`, `items`, `probe`, `already_done`, `resend` or `reverse`",
+            "13:1: unknown key `zz` in `route`; known here: `name`, `methods`, `path`, `upstream`, `profile`, `mode`, `max_body`, `key`, `fingerprint`, `duplicates`, `outcome`, `record`, `suspect`, `items`, `errors`, `probe`, `already_done`, `resend` or `reverse`",
         ],
     );
 }
@@ -156,12 +156,6 @@ fn text_that_is_not_toml_is_told_once() {
 
 #[test]
 fn what_this_version_does_not_support_is_said_at_its_line() {
-    check(
-        "mode = \"observe\"\n",
-        &[
-            "9:8: `mode = \"observe\"` is not supported by this version; use \"request\", \"items\" or \"off\"",
-        ],
-    );
     check(
         "[server]\n[store]\nencryption = { key_file = \"k\" }\n[tenant]\ndirectory = \"t\"\nunknown = \"reject\"",
         &[

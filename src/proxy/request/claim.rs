@@ -128,6 +128,17 @@ impl Claimed {
         Err(Reply::Refused(reply::store_unavailable()).into())
     }
 
+    /// A record with an unknown outcome, to be completed by a call that was made all the same.
+    pub(crate) fn adopt(
+        gateway: &Arc<Gateway>,
+        id: RecordId,
+        record: Record,
+        retention: Retention,
+    ) -> Self {
+        // Nothing is owed to the record: dropped without an answer, it stays unknown.
+        Self { gateway: gateway.clone(), id, record: Arc::new(record), retention, settled: true }
+    }
+
     pub(crate) fn id(&self) -> RecordId {
         self.id
     }

@@ -59,7 +59,7 @@ pub(crate) async fn keyed(
         if header.is_some_and(|name| announces(&arrived.head.headers, name)) {
             return Err(read::key_in_a_trailer().close());
         }
-        return passthrough::through(route, arrived, Some(Disposition::Bypassed)).await;
+        return passthrough::through(route, arrived, Some(Disposition::Bypassed), None).await;
     }
     let routing = arrived.routing;
     let request = match read::read(gateway, route, mode, arrived).await? {

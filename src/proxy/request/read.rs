@@ -23,6 +23,7 @@ use crate::proxy::budget::Reservation;
 use crate::proxy::buffered::BufferedRequest;
 use crate::proxy::incoming::{Arrived, Path, RequestBody};
 use crate::proxy::kept::{self, KeptPlace};
+use crate::proxy::peer::ClientAddress;
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 use crate::proxy::{headers, reply};
@@ -100,23 +101,50 @@ pub(crate) async fn read(
         true => routing.parameters(&head.method, path.of(&head.uri)),
         false => Vec::new(),
     };
+    let address = client.address(&routing.trusted_proxies);
+    let input = ReadInput { head, client: address, path, parameters, tenant };
+    identified(route, mode, input, from_head.map(Ok), (body, reservation))
+}
+
+/// A request without its body, as far as its identity is concerned.
+pub(crate) struct ReadInput {
+    pub(crate) head: http::request::Parts,
+    pub(crate) client: ClientAddress,
+    pub(crate) path: Path,
+    /// Names and values of the path's parameters.
+    pub(crate) parameters: Vec<(String, String)>,
+    pub(crate) tenant: TenantId,
+}
+
+/// Identifies a request with its complete body; `from_head`: its key, unless a place of the key is
+/// in the body.
+///
+/// # Errors
+/// Every error of the key.
+pub(crate) fn identified(
+    route: &Route,
+    mode: &RequestMode,
+    input: ReadInput,
+    from_head: Option<Result<Key, KeyError>>,
+    (body, reservation): (Bytes, Reservation),
+) -> Result<KeyedRead, Problem> {
+    let ReadInput { head, client, path, parameters, tenant } = input;
     let most = route.max_buffered;
     let key = match from_head {
-        Some(key) => Ok(key),
+        Some(key) => key,
         None => key_in_body(mode, &head, &parameters, &body, most)?,
     };
     // A key in the body is known only here, and may be the client's id of the request.
     if let Ok(key) = &key {
         exchange::request_id().conceal(key.as_str());
     }
-    let address = client.address(&routing.trusted_proxies);
-    let buffered = BufferedRequest { head, client: address, body, reservation };
+    let buffered = BufferedRequest { head, client, body, reservation };
     let key = match key {
         Ok(key) => key,
         Err(KeyError::Missing) if !mode.key.required => {
             return Ok(KeyedRead::Keyless(Box::new(buffered)));
         }
-        Err(error) => return Err(refused_key(error, places)),
+        Err(error) => return Err(refused_key(error, &mode.key.places)),
     };
     let scope = match mode.key.scope {
         Scope::Tenant => "",

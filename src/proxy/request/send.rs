@@ -98,7 +98,7 @@ pub(crate) async fn lose(
 }
 
 /// The answer as a record keeps it.
-pub(super) fn kept(stored: Option<&Arc<StoredResponse>>, answer: &Collected) -> Kept {
+pub(crate) fn kept(stored: Option<&Arc<StoredResponse>>, answer: &Collected) -> Kept {
     match stored {
         Some(response) => Kept::Kept(response.clone()),
         None => Kept::NotRetained { status: answer.status().as_u16() },

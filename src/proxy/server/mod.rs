@@ -39,7 +39,7 @@ use crate::net::listen::ListenSocket;
 use crate::net::stream::SocketStream;
 use crate::net::watched::{SocketWatch, watched};
 use crate::observe::exchange::{ExchangeSpan, note, within};
-use crate::problem::{Dialect, Problem, Slug};
+use crate::problem::{Problem, Slug};
 use crate::shutdown::Shutdown;
 
 /// Bytes a connection buffers at most for reading or writing; more than any head may have.
@@ -281,7 +281,7 @@ async fn answer_one(
         routing.unmatched.refused(slug);
         exchange::identify(&routing, request.headers());
         note(|span| span.set_outcome(slug));
-        return Ok(report(&problem, Dialect::Problem));
+        return Ok(report(&problem, None, None));
     }
     Ok(exchange::exchange(gateway, peer, request).await)
 }

@@ -18,6 +18,7 @@ pub(crate) fn contract(routing: &Routing, status_path: &str, answer_path: &str) 
     let routes: Vec<Value> = routing
         .configured
         .iter()
+        .filter(|route| route.is_keyed())
         .filter_map(|route| match &route.mode {
             Mode::Request(mode) => Some(route_contract(route, mode)),
             Mode::Items(mode) => Some(items_contract(route, mode)),
@@ -84,7 +85,7 @@ fn route_contract(route: &RouteConfig, mode: &RequestMode) -> Value {
             "within_seconds": rules.within.as_secs_f64(),
             "then": rules.then,
         })),
-        "errors": errors(mode.dialect, |slug| mode.suspect.is_some() || !is_suspicion(slug)),
+        "errors": errors(route, mode.dialect, |slug| mode.suspect.is_some() || !is_suspicion(slug)),
         "retention_seconds": seconds(mode.record.retention.answer),
         "tombstone_seconds": seconds(mode.record.retention.tombstone),
         "max_stored_body": mode.record.max_stored_body,
@@ -96,10 +97,14 @@ fn is_suspicion(slug: Slug) -> bool {
 }
 
 /// The form of a route's own errors, and the statuses of each problem, as they are sent.
-fn errors(dialect: Dialect, occurs: impl Fn(Slug) -> bool) -> Value {
+fn errors(route: &RouteConfig, dialect: Dialect, occurs: impl Fn(Slug) -> bool) -> Value {
     let statuses = |slug: Slug| {
         let sent = slug.statuses().iter().map(|usual| dialect.status(slug, *usual).as_u16());
-        let mut sent: Vec<u16> = sent.collect();
+        let replaced = route.replaced_errors.iter().find(|replaced| replaced.slug == slug);
+        let mut sent: Vec<u16> = match replaced.and_then(|replaced| replaced.status) {
+            Some(status) => vec![status.as_u16()],
+            None => sent.collect(),
+        };
         sent.sort_unstable();
         sent.dedup();
         (slug.as_str().to_owned(), json!(sent))
@@ -142,15 +147,15 @@ fn items_contract(route: &RouteConfig, mode: &ItemsMode) -> Value {
         },
         "duplicates": { "wait_seconds": mode.duplicates.wait.as_secs_f64() },
         "outcome": { "on_unknown": "hold" },
-        "errors": items_errors(mode),
+        "errors": items_errors(route, mode),
         "retention_seconds": seconds(mode.record.retention.answer),
         "tombstone_seconds": seconds(mode.record.retention.tombstone),
     })
 }
 
 /// The errors of a batch API; refusals in the backend's words may have statuses of their own.
-fn items_errors(mode: &ItemsMode) -> Value {
-    let mut errors = errors(mode.dialect, |slug| !is_suspicion(slug));
+fn items_errors(route: &RouteConfig, mode: &ItemsMode) -> Value {
+    let mut errors = errors(route, mode.dialect, |slug| !is_suspicion(slug));
     let render = &mode.rules.render;
     for (words, slug) in [
         (&render.mismatch, Slug::KeyReused),

@@ -33,7 +33,7 @@ pub(super) async fn find<'r>(
 ) -> Result<KeyRecord<'r>, Problem> {
     let tenant = TenantId::of(&routing.tenant_headers, headers);
     let (mut named, mut refused) = (false, false);
-    for (configured, route) in routing.each() {
+    for (configured, route) in routing.each().filter(|(configured, _)| configured.is_keyed()) {
         let (scope, key) = match scoped_key(configured, headers) {
             Some(Ok(found)) => found,
             Some(Err(error)) => {

@@ -1,0 +1,148 @@
+//! Observe mode: towards clients and backend a route without keys, and records as in request mode.
+
+use crate::support::desk::Desk;
+use crate::support::{Act, Backend, Gate, Gateway, Request, Response, Setup, answer, eventually};
+
+const BODY: &str = r#"{"qr":"rsg:1"}"#;
+
+fn setup(backend: &Backend) -> Setup {
+    Desk::guard(Setup::before(backend).redeem("mode = \"observe\""))
+}
+
+fn redeem(gateway: &Gateway, key: &str, body: &str) -> Response {
+    Request::redeem(key, body).tenant("t").send(gateway.addr)
+}
+
+/// The requests that request mode would have given this outcome.
+fn observed(gateway: &Gateway, outcome: &str) -> u64 {
+    let metrics = Request::get("/metrics").send(gateway.admin).text();
+    let start = format!("oncegate_observed_total{{route=\"redeem\",outcome=\"{outcome}\"}} ");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&start).map(str::to_owned));
+    line.map_or(0, |count| count.parse().unwrap())
+}
+
+#[track_caller]
+fn wait_observed(gateway: &Gateway, outcome: &str, count: u64) {
+    eventually(outcome, || (observed(gateway, outcome) == count).then_some(()));
+}
+
+#[test]
+fn every_request_is_executed_and_what_request_mode_would_do_is_counted() {
+    let backend = Backend::start();
+    let gateway = setup(&backend).start();
+    redeem(&gateway, "k", BODY).is(200, "", "");
+    wait_observed(&gateway, "executed", 1);
+    redeem(&gateway, "k", BODY).is(200, "", "");
+    wait_observed(&gateway, "replayed", 1);
+    redeem(&gateway, "k", "{}").is(200, "", "");
+    wait_observed(&gateway, "key-reused", 1);
+    Request::new("POST", "/v1/vouchers/redeem").json(BODY).send(gateway.addr).is(200, "", "");
+    wait_observed(&gateway, "key-missing", 1);
+    redeem(&gateway, "a b", BODY).is(200, "", "");
+    wait_observed(&gateway, "key-invalid", 1);
+    backend.always(answer(429, "{}"));
+    redeem(&gateway, "busy", BODY).is(429, "", "");
+    wait_observed(&gateway, "not-executed", 1);
+    backend.always(answer(500, "{}"));
+    redeem(&gateway, "broken", BODY).is(500, "", "");
+    wait_observed(&gateway, "unknown", 1);
+    redeem(&gateway, "broken", BODY).is(500, "", "");
+    wait_observed(&gateway, "outcome-unknown", 1);
+    assert_eq!(backend.calls(), 8);
+    let metrics = Request::get("/metrics").send(gateway.admin).text();
+    assert!(!metrics.contains("oncegate_prevented_total{route=\"redeem\"} 1"), "{metrics}");
+    eventually("the log tells it", || {
+        gateway.stderr().contains("would have answered this request without a call").then_some(())
+    });
+}
+
+#[test]
+fn client_and_backend_see_a_route_without_keys() {
+    let backend = Backend::start();
+    let off = "name = \"off\"\nmethods = [\"POST\", \"PUT\"]\npath = \"/off\"\nmode = \"off\"";
+    let watched =
+        "name = \"watched\"\nmethods = [\"POST\"]\npath = \"/watched\"\nmode = \"observe\"";
+    let wide =
+        "name = \"wide\"\nmethods = [\"POST\", \"PUT\"]\npath = \"/{*rest}\"\nmode = \"off\"";
+    let gateway = setup(&backend)
+        .replacing(
+            "path = \"/optional\"\nkey.required = false",
+            "path = \"/optional\"\nmode = \"off\"",
+        )
+        .route(off)
+        .route(watched)
+        .route(wide)
+        .start();
+    for body in ["", "short", &"x".repeat(3 << 20)] {
+        let send = |path: &str| {
+            let request = Request::new("POST", path).key("k").header("accept-encoding", "gzip");
+            let told = request.body(body.as_bytes()).send(gateway.addr);
+            (told, backend.last())
+        };
+        let ((off, upstream_off), (watched, upstream)) = (send("/off"), send("/watched"));
+        let names = |headers: &[(String, Vec<u8>)]| {
+            let names = headers.iter().map(|(name, _)| name.clone());
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!((watched.status, watched.body), (off.status, off.body));
+        assert_eq!(names(&watched.headers), names(&off.headers));
+        assert_eq!(names(&upstream.headers), names(&upstream_off.headers));
+        assert_eq!(upstream.body, upstream_off.body);
+        assert_eq!(upstream.header("idempotency-key").as_deref(), Some("k"));
+        assert_eq!(upstream.header("accept-encoding").as_deref(), Some("gzip"));
+    }
+    // Other methods of the path go where they went before.
+    assert_eq!(Request::new("PUT", "/watched").body(b"x").send(gateway.addr).status, 200);
+    let contract = Request::get("/.well-known/idempotency").send(gateway.addr).text();
+    assert!(!contract.contains("watched"), "no key counts there: {contract}");
+}
+
+#[test]
+fn a_call_in_flight_makes_nobody_wait() {
+    let (backend, gate) = (Backend::start(), Gate::default());
+    backend.always(answer(200, "{}").after(&gate));
+    let gateway = setup(&backend).start();
+    let mut first = Request::redeem("k", BODY).tenant("t").begin(gateway.addr);
+    backend.wait_calls(1);
+    eventually("the claim", || {
+        let (records, _) = Desk::of(&gateway).list("key=k");
+        (records.len() == 1).then_some(())
+    });
+    let mut second = Request::redeem("k", BODY).tenant("t").begin(gateway.addr);
+    backend.wait_calls(2);
+    gate.open();
+    first.read().is(200, "", "");
+    second.read().is(200, "", "");
+    wait_observed(&gateway, "request-in-progress", 1);
+    wait_observed(&gateway, "executed", 1);
+}
+
+#[test]
+fn records_are_honored_after_a_switch_to_request_mode() {
+    let backend = Backend::start();
+    backend.always(answer(201, r#"{"first":true}"#));
+    let gateway = setup(&backend).start();
+    redeem(&gateway, "k", BODY).is(201, "", "");
+    wait_observed(&gateway, "executed", 1);
+    backend.always(Act::close());
+    let lost = redeem(&gateway, "lost", BODY);
+    assert_eq!(lost.status, 502);
+    wait_observed(&gateway, "outcome-unknown", 1);
+    // The first final answer of the key is kept, be it the second call's.
+    backend.always(answer(200, r#"{"second":true}"#));
+    redeem(&gateway, "lost", BODY).is(200, "", "");
+    wait_observed(&gateway, "outcome-unknown", 2);
+    eventually("the record is final", || {
+        (Desk::of(&gateway).show("lost")["state"] == "final").then_some(())
+    });
+    let mut gateway = gateway;
+    gateway.stop();
+    let kept = gateway.setup().clone().replacing("mode = \"observe\"", "mode = \"request\"");
+    drop(gateway);
+    let gateway = kept.start();
+    let replayed = redeem(&gateway, "k", BODY);
+    replayed.is(201, "replayed", "");
+    assert_eq!(replayed.text(), r#"{"first":true}"#);
+    redeem(&gateway, "lost", BODY).is(200, "replayed", "");
+    assert_eq!(backend.calls(), 3);
+}
