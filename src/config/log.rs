@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::defaults;
 use super::table::TableReader;
-use crate::observe::log::{LogFormat, filter};
+use crate::observe::log::{LogFormat, filter, format_or};
 
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -15,6 +15,16 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// Writes a line for each request.
     pub access: bool,
+}
+
+impl LogConfig {
+    /// The format of the access log, if it is switched on.
+    ///
+    /// # Errors
+    /// When the environment names a format that there is not.
+    pub(crate) fn access_format(&self) -> Result<Option<LogFormat>, String> {
+        self.access.then(|| format_or(self.format)).transpose()
+    }
 }
 
 pub(super) fn log(table: &TableReader<'_>) -> LogConfig {

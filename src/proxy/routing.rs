@@ -21,15 +21,15 @@ use super::key_headers::{hidden_keys, key_headers, possible_key_headers};
 use super::request_id::X_REQUEST_ID;
 use super::routes::{Matched, PathMatcher, RouteChoice};
 use crate::config::{
-    ClientAuth, Config, FileDigests, ItemsMode, LimitsConfig, LogConfig, Mode, RequestMode,
-    RouteConfig, ServerTlsConfig, UpstreamConfig,
+    ClientAuth, Config, FileDigests, ItemsMode, LimitsConfig, Mode, RequestMode, RouteConfig,
+    ServerTlsConfig, UpstreamConfig,
 };
 use crate::idempotency::tenant::CredentialHeaders;
 use crate::listen_address::PeerSet;
 use crate::matcher::Matcher;
 use crate::net::tls_server::{ListenerTls, ListenerTlsFiles};
 use crate::observe::exchange::RouteFields;
-use crate::observe::log::{LogFormat, format_or};
+use crate::observe::log::LogFormat;
 use crate::observe::metrics::{Metrics, RouteMetrics};
 use crate::problem::Dialect;
 use crate::settle::SettleRoute;
@@ -234,7 +234,7 @@ impl Routing {
             tls_config,
             upstreams,
             digests,
-            access: access_format(&config.log)?,
+            access: config.log.access_format()?,
             limits: limits.clone(),
         })
     }
@@ -381,11 +381,6 @@ impl Route {
             log_fields,
         }
     }
-}
-
-/// The format of the access log, if it is switched on.
-fn access_format(log: &LogConfig) -> Result<Option<LogFormat>, String> {
-    log.access.then(|| format_or(log.format)).transpose()
 }
 
 /// Duplicates that may wait on a route of this mode.

@@ -113,3 +113,35 @@ fn install(deb: &Path, dir: &Path) {
     assert!(!root.join("usr/bin/oncegate").exists());
     assert!(config.exists() && store.join("data").exists());
 }
+
+/// The image is built elsewhere; here every file that its build needs is there and is sent to it.
+#[test]
+fn the_image_is_made_of_files_that_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dockerfile = std::fs::read_to_string(root.join("Dockerfile")).unwrap();
+    let ignored = std::fs::read_to_string(root.join(".dockerignore")).unwrap();
+    let mut needed = vec!["Cargo.toml", "Cargo.lock", "src"];
+    if root.join("build.rs").exists() {
+        needed.push("build.rs");
+    }
+    let mut copied = Vec::new();
+    for line in dockerfile.lines().filter(|line| line.starts_with("COPY ")) {
+        if line.contains("--from=") {
+            continue;
+        }
+        let mut words: Vec<&str> = line.split_whitespace().skip(1).collect();
+        words.pop();
+        for source in words {
+            assert!(root.join(source).exists(), "{source}");
+            assert!(ignored.lines().any(|line| line == format!("!{source}")), "{source}");
+            copied.push(source);
+        }
+    }
+    for name in needed {
+        assert!(copied.contains(&name), "{name} is not in the image's build");
+    }
+    // The program is started without a shell, as a user without rights.
+    for line in ["USER 10001:10001", "ENTRYPOINT [\"/usr/local/bin/oncegate\"]"] {
+        assert!(dockerfile.lines().any(|other| other == line), "{line}");
+    }
+}
