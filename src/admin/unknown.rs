@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
+use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::{Record, State};
 use crate::observe::metrics::UnknownFigures;
 use crate::store::{Query, Store};
@@ -61,6 +62,8 @@ async fn count(store: &Arc<dyn Store>) -> Option<UnknownFigures> {
         let page = store.list(query).await.ok()?;
         for (_, record) in &page {
             let since = match &record.state {
+                // The backend has the request and decides later; nobody else has to.
+                State::Unknown { reason: UnknownReason::Pending(_), .. } => continue,
                 State::Unknown { since, .. } => *since,
                 State::Item { ledger, .. } if ledger.unknown > 0 => item_since(record),
                 _ => continue,

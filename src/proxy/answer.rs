@@ -58,24 +58,31 @@ pub(crate) fn report(
     response
 }
 
-/// Returns true for the answer to a duplicate that was given without a call to the backend. A
-/// different request under the same key is no duplicate.
+/// Returns true for the refusal of a duplicate, without a call to the backend. A different request
+/// under the same key is no duplicate.
+pub(crate) fn is_duplicate(problem: &Problem) -> bool {
+    match problem.slug {
+        Slug::KeyExpired | Slug::ResponseNotRetained => true,
+        // The first request gets another status with the same slug.
+        Slug::OutcomeUnknown | Slug::RequestInProgress => problem.status == StatusCode::CONFLICT,
+        _ => false,
+    }
+}
+
+/// Returns true for the outcome of a duplicate that was answered from its record.
+pub(crate) fn is_replay(outcome: &str) -> bool {
+    [Disposition::Replayed, Disposition::Recovered].iter().any(|replay| replay.as_str() == outcome)
+}
+
+/// Returns true for an answer that was given without a call to the backend because the request is a
+/// duplicate.
 pub(crate) fn is_prevented(answered: &AnswerResult) -> bool {
     match answered {
         Ok(response) => {
-            let disposition = response.headers().get(STATUS).map(|value| value.as_bytes());
-            [Disposition::Replayed, Disposition::Recovered]
-                .iter()
-                .any(|shown| disposition == Some(shown.as_str().as_bytes()))
+            let outcome = response.headers().get(STATUS).and_then(|value| value.to_str().ok());
+            outcome.is_some_and(is_replay)
         }
-        Err(problem) => match problem.slug {
-            Slug::KeyExpired | Slug::ResponseNotRetained => true,
-            // The first request gets another status with the same slug.
-            Slug::OutcomeUnknown | Slug::RequestInProgress => {
-                problem.status == StatusCode::CONFLICT
-            }
-            _ => false,
-        },
+        Err(problem) => is_duplicate(problem),
     }
 }
 

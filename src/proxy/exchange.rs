@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::answer::{AnswerResult, is_prevented, report};
+use super::answer::{AnswerResult, is_duplicate, is_replay, report};
 use super::choice::choose;
 use super::error_format::ShownRequest;
 use super::headers::check::{HeadError, check_request_head};
@@ -50,11 +50,7 @@ pub(crate) async fn exchange(
     let answered = answer(&context, request, &mut matched).await;
     let MatchedRequest { route, shown } = matched;
     let metrics = route.map_or(&routing.unmatched, |route| &route.metrics);
-    if route.is_some_and(|route| matches!(route.mode, RouteMode::Request(_)))
-        && is_prevented(&answered)
-    {
-        metrics.prevented(1);
-    }
+    let is_duplicate = answered.as_ref().is_err_and(is_duplicate);
     let mut response = match answered {
         Ok(response) => response,
         Err(problem) => {
@@ -72,6 +68,11 @@ pub(crate) async fn exchange(
         cors.complete(response.headers_mut(), origin);
     }
     let outcome = metrics.answered(response.headers(), started.elapsed());
+    if (is_duplicate || is_replay(outcome))
+        && route.is_some_and(|route| matches!(route.mode, RouteMode::Request(_)))
+    {
+        metrics.prevented(1);
+    }
     span::note(|span| span.set_outcome(outcome));
     if let Some(method) = traced {
         span::note(|span| span.end_trace(method.as_str(), response.status()));

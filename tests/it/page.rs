@@ -290,5 +290,5 @@ fn hostile_bytes_are_text_on_every_page() {
     let login = form(&gateway, "/login", &[("token", "<script>alert(6)</script>")]);
     assert!(!login.send(gateway.admin).text().contains("<script"));
     let scraped = Request::get("/metrics").send(gateway.admin).text();
-    assert!(!scraped.contains("script"), "{scraped}");
+    assert!(!scraped.contains("alert("), "{scraped}");
 }

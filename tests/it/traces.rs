@@ -193,7 +193,8 @@ fn a_sampled_request_has_its_spans_and_its_context_goes_upstream() {
     assert!(exchanges[0].start > 1_700_000_000_000_000_000);
     // The backend's spans are children of the call.
     assert_eq!(sent, format!("00-{}-{}-01", exchanges[0].trace, first[1].id));
-    assert!(children(exchanges[1]).is_empty(), "a replay calls nobody");
+    // A replay may ask the store, and calls nobody.
+    assert!(children(exchanges[1]).iter().all(|span| span.name == "claim"));
     assert_eq!(children(exchanges[2]).len(), 3);
     // No key, no credential, no body.
     for seen in collector.seen() {

@@ -14,7 +14,7 @@ use crate::admin::session::Session;
 use crate::admin::state::AdminState;
 use crate::admin::stats::{DAY, HOUR};
 use crate::clock::{self, parse_rfc3339};
-use crate::config::RouteConfig;
+use crate::config::{Mode, RouteConfig, UnknownPolicy};
 
 /// Unknown outcomes on the page; the others are behind a link.
 const QUEUE: usize = 50;
@@ -128,8 +128,18 @@ fn since(at: Option<clock::Timestamp>, now: clock::Timestamp) -> String {
 
 /// The policy of a route for its unknown outcomes.
 pub(super) fn policy(routes: &[RouteConfig], route: Option<&str>) -> &'static str {
-    match routes.iter().find(|configured| Some(&*configured.name) == route) {
-        Some(_) => "hold",
-        None => "hold (no such route any more)",
+    let Some(route) = routes.iter().find(|configured| Some(&*configured.name) == route) else {
+        return "hold (no such route any more)";
+    };
+    let policy = match &route.mode {
+        Mode::Request(mode) => &mode.on_unknown,
+        Mode::Items(mode) => &mode.on_unknown,
+        Mode::Off => return "hold",
+    };
+    match policy {
+        UnknownPolicy::Hold => "hold",
+        UnknownPolicy::Probe(_) => "probe",
+        UnknownPolicy::Resend(_) => "resend",
+        UnknownPolicy::Reverse(_) => "reverse",
     }
 }

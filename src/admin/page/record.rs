@@ -170,11 +170,13 @@ fn timeline(record: &Value) -> Vec<(String, String)> {
     event(&record["first_seen"], "first request with this key; attempt 1 began".to_owned());
     for entry in record["history"].as_array().into_iter().flatten() {
         let units = entry["units"].as_u64().map(|units| format!(" ({units} units)"));
+        let times = entry["times"].as_u64().map(|times| format!(" ({times} times)"));
         let why = entry["reason"].as_str().filter(|why| !why.is_empty());
         let what = format!(
-            "{}{}, about attempt {}, by {}{}",
+            "{}{}{}, about attempt {}, by {}{}",
             text(&entry["what"]),
             units.unwrap_or_default(),
+            times.unwrap_or_default(),
             text(&entry["attempt"]),
             text(&entry["by"]),
             why.map(|why| format!(": {}", visible(why, false))).unwrap_or_default(),

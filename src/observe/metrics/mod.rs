@@ -300,7 +300,6 @@ impl Metrics {
     }
 
     /// Counts an alarm.
-    #[allow(dead_code, reason = "called by a feature that is on its way")]
     pub(crate) fn alarm(&self, route: &str, reason: &'static str) {
         let labels = [("route", route.to_owned()), ("reason", reason.to_owned())];
         self.alarms.get_or_create(&labels).inc();

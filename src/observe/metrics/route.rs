@@ -35,6 +35,8 @@ impl RouteMetrics {
         let status = headers.get(STATUS).map_or(&[][..], |value| value.as_bytes());
         if status == Disposition::Replayed.as_str().as_bytes() {
             self.replays.inc();
+            // A replay is no refusal, so the second look is saved.
+            return self.count(status);
         }
         let text = match headers.get(ERROR) {
             Some(error) => error.as_bytes(),
@@ -73,7 +75,6 @@ impl RouteMetrics {
     }
 
     /// Counts a request whose key and content another caller has used within an hour.
-    #[allow(dead_code, reason = "called by a feature that is on its way")]
     pub(crate) fn other_caller(&self) {
         self.other_caller.inc();
     }
