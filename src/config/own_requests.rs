@@ -1,4 +1,5 @@
-//! Requests that the gateway makes itself, and responses that it replays once an outcome is settled.
+//! Requests that the gateway makes itself, and responses that it replays once an outcome is
+//! settled.
 
 use std::time::Duration;
 

@@ -7,6 +7,7 @@ use super::model::{Config, DuplicateRules, RecordRules, RequestMode, UpstreamCon
 use super::outcome::outcome;
 use super::own_requests::PolicyContext;
 use super::place::is_credential;
+use super::policy::UnknownPolicy;
 use super::profiles::Profile;
 use super::settlement::policy;
 use super::suspect::suspect;
@@ -59,6 +60,13 @@ pub(super) fn mode(
         observes: false,
         dialect: preset.dialect,
     };
+    if let (UnknownPolicy::Resend(_), false) = (&mode.on_unknown, mode.key.forward)
+        && mode.key.places.header().is_some()
+    {
+        let what = "a lost request is sent again, but the backend does not see its key; unless it \
+                    deduplicates by the body, write forward = true in [route.key]";
+        route.warn(route.place("resend"), what);
+    }
     if route.has("items") {
         let what = "[route.items] needs mode = \"items\": with one key for each request, a partial \
                     result would be replayed for ever";

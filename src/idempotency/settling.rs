@@ -9,6 +9,8 @@ use std::sync::Arc;
 use super::response::StoredResponse;
 use crate::clock::Timestamp;
 
+/// Name of the kept body of a request, with `[route.record] keep_request`.
+pub const REQUEST: &str = "request";
 /// Values of a record, at most.
 pub const MAX_VALUES: usize = 64;
 /// Bytes of all names and values of a record.

@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Mode, RouteConfig, UnknownPolicy};
-use crate::idempotency::settling::KeptValue;
+use crate::idempotency::settling::{KeptValue, REQUEST};
 use crate::json::Document;
 use crate::place::{Place, RequestValues};
 use crate::settle::SettleRoute;
-use crate::settle::values::REQUEST;
 use crate::template::Field;
 use crate::upstream::Upstream;
 

@@ -7,7 +7,6 @@
 //! step's lease has ended.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -27,8 +26,8 @@ use crate::store::{Query, StoreError};
 const PAGE: usize = 64;
 /// Time between two scans of all open records.
 const SCAN: Duration = Duration::from_secs(15);
-/// Time between two scans while a queue is too small for all due records.
-const FULL_SCAN: Duration = Duration::from_secs(1);
+/// Time between two parts of a scan that found a queue full.
+const NEXT_PART: Duration = Duration::from_millis(200);
 /// The longest sleep, so that new routes and a changed clock are noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 /// The pause between two looks at a step of another process.
@@ -56,21 +55,23 @@ impl Settler {
         mut shutdown: Shutdown,
     ) {
         let mut next_scan = Instant::now();
+        let mut cursor = None;
         let mut failed = false;
         while !shutdown.started() {
             if self.learn(&*routes) {
                 next_scan = Instant::now();
             }
             let scheduled = self.scheduled_routes();
-            if !scheduled.is_empty() && Instant::now() >= next_scan {
-                self.overflowed.store(false, Ordering::Relaxed);
-                let scanned = self.scan(&shutdown).await;
+            // A scan that found no room goes on where it stopped once there is room again.
+            let room = cursor.is_none() || scheduled.iter().all(|route| route.has_room());
+            if !scheduled.is_empty() && room && Instant::now() >= next_scan {
+                let scanned = self.scan(cursor, &shutdown).await;
                 if let (Err(error), false) = (&scanned, failed) {
                     tracing::warn!(%error, "unknown outcomes cannot be listed for now");
                 }
                 failed = scanned.is_err();
-                let full = self.overflowed.load(Ordering::Relaxed);
-                next_scan = Instant::now() + if full { FULL_SCAN } else { SCAN };
+                cursor = scanned.unwrap_or(cursor);
+                next_scan = Instant::now() + if cursor.is_some() { NEXT_PART } else { SCAN };
             }
             for route in &scheduled {
                 self.take_due(route).await;
@@ -98,33 +99,38 @@ impl Settler {
         next.map_or(LONGEST_SLEEP, |at| now.until(at).min(LONGEST_SLEEP))
     }
 
-    /// Looks at every open record, and queues those with a step before the next scan.
-    async fn scan(&self, shutdown: &Shutdown) -> Result<(), StoreError> {
-        let mut after = None;
+    /// Looks at the open records after `after`, and queues those with a step before the next scan.
+    /// Returns the place at which the scan stopped because a queue was full.
+    async fn scan(
+        &self,
+        mut after: Option<RecordId>,
+        shutdown: &Shutdown,
+    ) -> Result<Option<RecordId>, StoreError> {
         while !shutdown.started() {
             let query = Query { open: true, after, limit: PAGE, ..Query::default() };
             let page = self.store.list(query).await?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
-            after = Some(*last);
+            let Some((last, _)) = page.last() else { return Ok(None) };
+            let before = after.replace(*last);
             for (id, record) in page {
                 let Some(route) = self.route(&record.route) else { continue };
                 if !route.has_schedule() || self.running.contains(&id) {
                     continue;
                 }
                 let record = self.without_abandoned_step(record);
-                match tick(&record, &route.plan, self.now(), Occasion::Schedule) {
-                    Action::Hold => {}
-                    Action::Wait(at) if self.now().until(at) > SCAN => {}
-                    Action::Wait(at) => self.enqueue(&route, at, id),
-                    Action::GiveUp(_) | Action::Begin(..) => {
-                        self.enqueue(&route, self.now(), id);
-                    }
+                let at = match tick(&record, &route.plan, self.now(), Occasion::Schedule) {
+                    Action::Hold => continue,
+                    Action::Wait(at) if self.now().until(at) > SCAN => continue,
+                    Action::Wait(at) => at,
+                    Action::GiveUp(_) | Action::Begin(..) => self.now(),
+                };
+                if !self.enqueue(&route, at, id) {
+                    return Ok(before.or(Some(RecordId::from_bytes([0; 16]))));
                 }
             }
             // A scan of many records lets requests pass.
             tokio::task::yield_now().await;
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Starts the due steps of a route, as far as there are permits. While the backend is down its

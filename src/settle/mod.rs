@@ -2,10 +2,11 @@
 //! unconfirmed changes, and the settlement of unknown outcomes.
 //!
 //! `transition` has the compare-and-swap loop; `retry` repeats unconfirmed changes. `rules` and
-//! `schedule` are the pure rules of a policy (`tick`), `conclude` those of evidence, `evidence` reads the answers of
-//! probes, `step` takes one step under its durable claim, with `probe` and `reverse` talking to the
-//! backend through `ask`, and `driver` finds the records that are due. `contradiction` keeps
-//! results that came too late. The possible states of a record are decided in `idempotency`.
+//! `schedule` are the pure rules of a policy (`tick`), `conclude` those of evidence. `evidence`
+//! reads the answers of probes, `step` takes one step under its durable claim, with `probe` and
+//! `reverse` talking to the backend through `ask`, and `driver` finds the records that are due.
+//! `contradiction` keeps results that came too late. The possible states of a record are decided in
+//! `idempotency`.
 
 mod ask;
 mod breaker;

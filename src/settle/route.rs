@@ -24,8 +24,8 @@ const QUEUE: usize = 10_000;
 /// Time of a step beside the requests to the backend: the store's part.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// Time of a step at most, in timeouts of the upstream: pages usually arrive fast, and the lease of a
-/// process that died must end.
+/// Time of a step at most, in timeouts of the upstream: pages usually arrive fast, and the lease of
+/// a process that died must end.
 const LONGEST_STEP: u32 = 3;
 
 /// A route with a policy for unknown outcomes.
@@ -98,6 +98,11 @@ impl SettleRoute {
             queue.insert((at, id));
         }
         fits
+    }
+
+    /// Reports a queue that is at most half full.
+    pub(super) fn has_room(&self) -> bool {
+        self.queue().len() <= QUEUE / 2
     }
 
     /// Takes a record that is due.

@@ -1,5 +1,5 @@
-//! The rules of settlement, pure: the next step of a policy about a record. Time is an argument, and
-//! every effect is a returned record; the consequence of a step's evidence is in `conclude`.
+//! The rules of settlement, pure: the next step of a policy about a record. Time is an argument,
+//! and every effect is a returned record; the consequence of a step's evidence is in `conclude`.
 //!
 //! ```text
 //! tick(record, now) ─▶ Hold | Wait(until) | GiveUp(record) | Begin(step, record)

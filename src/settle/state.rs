@@ -1,7 +1,6 @@
 //! The state of settlement in this process, shared by the driver and by the requests that wait.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,8 +36,6 @@ pub(crate) struct Settler {
     routes: Mutex<HashMap<Arc<str>, Arc<SettleRoute>>>,
     /// Records whose step runs in this process.
     pub(super) running: DashSet<RecordId>,
-    /// A queue was full, so that the next scan is due as soon as there is room.
-    pub(super) overflowed: AtomicBool,
     /// Signals an earlier step, or a free permit.
     pub(super) changed: Notify,
     /// The steps under way.
@@ -57,7 +54,6 @@ impl Settler {
             metrics,
             routes: Mutex::default(),
             running: DashSet::new(),
-            overflowed: AtomicBool::new(false),
             changed: Notify::new(),
             tasks: TaskTracker::new(),
         }
@@ -98,8 +94,12 @@ impl Settler {
         }
         match tick(record, &route.plan, self.now(), Occasion::Schedule) {
             Action::Hold => {}
-            Action::Wait(at) => self.enqueue(route, at, id),
-            Action::GiveUp(_) | Action::Begin(..) => self.enqueue(route, self.now(), id),
+            Action::Wait(at) => {
+                self.enqueue(route, at, id);
+            }
+            Action::GiveUp(_) | Action::Begin(..) => {
+                self.enqueue(route, self.now(), id);
+            }
         }
     }
 
@@ -131,14 +131,14 @@ impl Settler {
         self.metrics.settled(route, by, how);
     }
 
-    pub(super) fn enqueue(&self, route: &SettleRoute, at: Timestamp, id: RecordId) {
+    /// Queues a record; false when the queue is full. A scan finds the record later.
+    pub(super) fn enqueue(&self, route: &SettleRoute, at: Timestamp, id: RecordId) -> bool {
         let is_first = route.first().is_none_or(|first| at < first);
-        if !route.enqueue(at, id) {
-            self.overflowed.store(true, Ordering::Relaxed);
-        }
+        let is_queued = route.enqueue(at, id);
         if is_first {
             self.changed.notify_one();
         }
+        is_queued
     }
 
     /// Takes over the present routes; true when there are new ones.

@@ -2,11 +2,9 @@
 
 use crate::clock::Timestamp;
 use crate::idempotency::Record;
+use crate::idempotency::settling::REQUEST;
 use crate::json::{Document, Pointer};
 use crate::template::{Field, FieldValue, FieldValues, TimeBase};
-
-/// The kept name of the whole request body, with `keep_request`.
-pub(crate) const REQUEST: &str = "request";
 
 /// A record, and the row that was found about the record.
 pub(crate) struct RecordValues<'r> {

@@ -9,6 +9,7 @@ use crate::idempotency::history::HistoryEntry;
 use crate::idempotency::ledger::Fulfillment;
 use crate::idempotency::record::{Expiry, StoredResponse};
 use crate::idempotency::retention::ExpiryTime;
+use crate::idempotency::settling::{REQUEST, Settling};
 use crate::idempotency::{Answer, Ledger, Record, RecordId, State};
 
 /// The state of a record, as named in the API.
@@ -162,6 +163,30 @@ pub(super) fn detail(id: &RecordId, record: &Record) -> Value {
             shown["item"]["evidence"] = ledger.evidence.clone().into();
         }
         State::InFlight | State::SerializeLock | State::Released { .. } => {}
+    }
+    if let Some(settling) = &record.settling {
+        shown["settlement"] = settlement(settling);
+    }
+    shown
+}
+
+/// Progress of the policy about an open record.
+fn settlement(settling: &Settling) -> Value {
+    let schedule = &settling.schedule;
+    let mut shown = json!({
+        "dispatched": rfc3339(settling.dispatched),
+        "steps": schedule.tries,
+        "sightings": schedule.absent.map_or(0, |absent| absent.count),
+        "resent": schedule.resent,
+        "reversing": schedule.reversing,
+        "gave_up": schedule.gave_up,
+        "next": schedule.next.map(rfc3339),
+    });
+    if let Some(answer) = &settling.answer {
+        shown["answer"] = answered(answer);
+    }
+    if let Some(request) = settling.value(REQUEST) {
+        shown["request"] = request.into();
     }
     shown
 }
