@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::backend_url::{BackendUrl, parse_url};
 use super::shown;
 use super::table::TableReader;
-use super::units::Share;
+use super::units::SampleShare;
 
 /// `[traces]`
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -13,7 +13,7 @@ pub struct TracesConfig {
     /// The collector's address; `None`: no traces.
     #[serde(serialize_with = "shown::optional_text")]
     pub otlp: Option<BackendUrl>,
-    /// Share of the requests that are traced when their `traceparent` does not decide, 0 to 1.
+    /// SampleShare of the requests that are traced when their `traceparent` does not decide, 0 to 1.
     pub sample: f64,
 }
 
@@ -25,6 +25,6 @@ pub(super) fn traces(table: &TableReader<'_>) -> TracesConfig {
         }
         parsed.ok()
     });
-    let sample = table.optional::<Share>("sample");
+    let sample = table.optional::<SampleShare>("sample");
     TracesConfig { otlp, sample: sample.map_or(0.0, |written| written.value.0) }
 }

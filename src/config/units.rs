@@ -39,9 +39,9 @@ pub(super) trait Scalar: Sized {
 
 /// A share of a whole, from 0.0 to 1.0.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Share(pub(super) f64);
+pub(super) struct SampleShare(pub(super) f64);
 
-impl Scalar for Share {
+impl Scalar for SampleShare {
     const EXPECTED: &'static str = "a share from 0.0 to 1.0";
 
     fn from_text(text: &str) -> Result<Self, String> {

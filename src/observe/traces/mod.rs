@@ -18,7 +18,8 @@ pub(crate) use self::context::TRACEPARENT;
 pub(crate) use self::encode::export_request;
 
 use self::context::TraceParent;
-use crate::{clock, nonce};
+use crate::clock;
+use crate::nonce;
 
 /// Spans that wait to be sent.
 const QUEUE: usize = 4096;

@@ -130,6 +130,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "gateway",
         &[
             "admin",
+            "body",
             "clock",
             "config",
             "idempotency",
@@ -141,6 +142,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "proxy",
             "shutdown",
             "store",
+            "upstream",
         ],
     ),
     (
