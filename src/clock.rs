@@ -138,7 +138,7 @@ pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
         }
         _ => None,
     };
-    utc.map(Timestamp)
+    utc.map(|utc| Timestamp(if year < 1970 { 0 } else { utc }))
 }
 
 /// Days since 1970-01-01 of a day in the proleptic Gregorian calendar; `None`: there is no such

@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(bars.last().map(|bar| bar.start), Some(Timestamp::from_millis(1002 * MINUTE)));
         // A gap: the task did not run for a while.
         traffic.note(at(1010));
-        assert_eq!(shown(3, 1, 1011), [(0, 0), (4, 0), (0, 0)]);
+        assert_eq!(shown(3, 1, 1011), [(4, 0), (0, 0), (0, 0)]);
         // The clock was set back.
         traffic.note(at(1005));
         assert_eq!(shown(2, 1, 1005), [(4, 0), (0, 0)]);

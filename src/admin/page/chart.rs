@@ -14,7 +14,10 @@ pub(super) fn chart(name: &str, title: &str, bars: &[TrafficBar]) -> Markup {
     let most = bars.iter().map(|bar| bar.totals.requests.max(bar.totals.prevented)).max();
     let most = most.unwrap_or(0).max(1);
     let step = WIDTH / bars.len().max(1);
-    let height = |count: u64| count.saturating_mul(HEIGHT).div_ceil(most).min(HEIGHT);
+    let height = |count: u64| {
+        let scaled = (u128::from(count) * u128::from(HEIGHT)).div_ceil(u128::from(most));
+        u64::try_from(scaled).map_or(HEIGHT, |scaled| scaled.min(HEIGHT))
+    };
     let sum = |of: fn(&TrafficBar) -> u64| bars.iter().map(of).sum::<u64>();
     let (requests, prevented) = (sum(|bar| bar.totals.requests), sum(|bar| bar.totals.prevented));
     let label = format!("{title}: {requests} requests, {prevented} doubles prevented");

@@ -435,7 +435,9 @@ fn a_file_that_an_admin_token_stands_in_must_be_there() {
 fn places_are_counted_in_characters() {
     check(
         "[admin] # ÄÖ\n\"ü\" = 1",
-        &["10:1: unknown key `ü` in `admin`; known here: `listen`, `token` or `token_file`"],
+        &[
+            "10:1: unknown key `ü` in `admin`; known here: `listen`, `token`, `token_file` or `hosts`",
+        ],
     );
     check(
         "admin = { \"üü\" = 1, listn = \"a\" }",
