@@ -7,11 +7,11 @@ mod tests;
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
-use crate::config::{self, Config, Mistakes, StoreConfig, Warning};
+use crate::config::{self, Config, Mistakes, Secret, StoreConfig, Warning};
 use records::RecordsCommand;
 
 /// Version and commit of this build.
@@ -56,7 +56,7 @@ pub enum Command {
 #[command(group = ArgGroup::new("what").required(true).args(["config", "upstream"]))]
 pub struct RunArgs {
     /// The configuration file.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "store", "admin"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "store", "admin", "token_file"])]
     pub config: Option<PathBuf>,
     /// Without a file: the backend to protect. Unsafe methods need a key, safe ones pass.
     #[arg(long, value_name = "URL")]
@@ -67,9 +67,14 @@ pub struct RunArgs {
     /// The store's directory.
     #[arg(long, value_name = "DIR", default_value = "oncegate-store")]
     pub store: PathBuf,
-    /// Address of the admin listener, on loopback [default: 127.0.0.1:9090]
+    /// Address of the admin listener; on loopback unless there is a token
+    /// [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<SocketAddr>,
+    /// The file with the token of the admin listener; without one, the records API and the page
+    /// are closed.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// `oncegate check`
@@ -226,17 +231,36 @@ impl RunArgs {
             }
         };
         let mut config = config::without_file(upstream, self.listen, self.store.clone())?;
+        if let Some(file) = &self.token_file {
+            config.admin.token = Some(token_in(file)?);
+            config.admin.token_file = Some(file.clone());
+        }
         if let Some(admin) = self.admin {
-            if !admin.ip().is_loopback() {
+            if !admin.ip().is_loopback() && config.admin.token.is_none() {
                 return Err(Mistakes::one(
                     "--admin",
-                    format!("{admin} is not a loopback address; without a file there is no token"),
+                    format!("{admin} is not a loopback address, and needs --token-file FILE"),
                 ));
             }
             config.admin.listen = admin;
         }
         Ok(config)
     }
+}
+
+/// The token in a file; white space around it does not count.
+fn token_in(file: &Path) -> Result<Secret, Mistakes> {
+    let wrong = |what: String| Mistakes::one("--token-file", what);
+    let name = file.display();
+    let text = std::fs::read_to_string(file);
+    let text = text.map_err(|error| wrong(format!("cannot read {name}: {error}")))?;
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(wrong(format!(
+            "{name} must hold one word of visible ASCII characters, the token"
+        )));
+    }
+    Ok(Secret::new(token.to_owned()))
 }
 
 impl StoreArgs {

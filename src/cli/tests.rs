@@ -57,6 +57,8 @@ fn usage_decides_the_exit_code() {
         ("run", Some(2)),
         ("run --config a.toml --upstream http://a", Some(2)),
         ("run --config a.toml --listen 127.0.0.1:0", Some(2)),
+        ("run --upstream http://a --token-file t", None),
+        ("run --config a.toml --token-file t", Some(2)),
         ("run --upstream http://a --listen nowhere", Some(2)),
         ("store init", Some(2)),
         ("store", Some(2)),
@@ -110,17 +112,38 @@ fn check_prints_routes_or_mistakes() {
 }
 
 #[test]
-fn the_admin_listener_of_a_run_without_a_file_stays_on_loopback() {
-    let run = |admin: &str| {
+fn the_admin_listener_of_a_run_without_a_file_stays_on_loopback_unless_there_is_a_token() {
+    let run_with = |admin: &str, more: &[&str]| {
         let words = ["oncegate", "run", "--upstream", "http://127.0.0.1:9000", "--admin", admin];
+        let words = words.iter().chain(more);
         match Cli::try_parse_from(words).unwrap().command {
             Command::Run(args) => args.configuration(),
             other => panic!("{other:?}"),
         }
     };
+    let run = |admin: &str| run_with(admin, &[]);
     assert_eq!(run("127.0.0.1:0").unwrap().admin.listen.port(), 0);
     assert_eq!(
         run("0.0.0.0:9090").unwrap_err().to_string(),
-        "--admin: 0.0.0.0:9090 is not a loopback address; without a file there is no token"
+        "--admin: 0.0.0.0:9090 is not a loopback address, and needs --token-file FILE"
     );
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    let with = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        run_with("0.0.0.0:9090", &["--token-file", file.to_str().unwrap()])
+    };
+    let admin = with(" s3cret\n").unwrap().admin;
+    assert_eq!(admin.token.unwrap().expose(), "s3cret");
+    assert_eq!(
+        (admin.listen.to_string(), admin.token_file),
+        ("0.0.0.0:9090".to_owned(), Some(file.clone()))
+    );
+    for text in ["", "\n", "two words", "caf\u{e9}"] {
+        let mistake = with(text).unwrap_err().to_string();
+        assert!(mistake.contains("must hold one word"), "{mistake}");
+    }
+    std::fs::remove_file(&file).unwrap();
+    let mistake = run_with("127.0.0.1:0", &["--token-file", file.to_str().unwrap()]).unwrap_err();
+    assert!(mistake.to_string().starts_with("--token-file: cannot read"), "{mistake}");
 }

@@ -1,6 +1,7 @@
 //! What the command line makes of itself: completions, manual pages.
 
 use crate::support::gateway::run;
+use crate::support::{Backend, Desk, Request, Setup, TOKEN};
 
 /// The commands with a page of their own.
 const PAGES: [&str; 6] = ["run", "check", "demo", "store-init", "records-list", "health"];
@@ -46,4 +47,28 @@ fn the_manual_is_a_page_or_a_page_for_each_command() {
     assert!(page("oncegate-run").contains("upstream"));
     let exit = run(&["generate", "man", "/dev/null/here"]);
     assert_eq!(exit.code, Some(1), "{exit:?}");
+}
+
+#[test]
+fn a_gateway_without_a_file_takes_a_token() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend);
+    let token = setup.dir().join("token");
+    std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
+    let url = format!("http://{}", backend.addr());
+    let store = setup.store_path();
+    let free = "127.0.0.1:0";
+    let start = |more: &[&str]| {
+        let base = ["run", "--upstream", &url, "--listen", free, "--admin", free, "--store"];
+        let arguments = [&base[..], &[store.to_str().unwrap()], more].concat();
+        setup.launch(&arguments).expect("starts")
+    };
+    let mut gateway = start(&["--token-file", token.to_str().unwrap()]);
+    Request::new("POST", "/any").key("k").json("{}").send(gateway.addr).is(200, "executed", "");
+    assert_eq!(Desk::of(&gateway).id("k").len(), 32);
+    assert_eq!(Request::get("/api/records").send(gateway.admin).status, 401);
+    gateway.stop();
+    // Without a token the API is closed.
+    let gateway = start(&[]);
+    assert_eq!(Request::get("/api/records").send(gateway.admin).status, 403);
 }
