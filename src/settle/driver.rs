@@ -30,6 +30,8 @@ const SCAN: Duration = Duration::from_secs(15);
 const NEXT_PART: Duration = Duration::from_millis(200);
 /// The longest sleep, so that new routes and a changed clock are noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+/// The pause before another look at a record that somebody else changed.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// The pause between two looks at a step of another process.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -165,7 +167,11 @@ impl Settler {
             StepEnd::Wait(at) | StepEnd::Running(at) if self.now().until(at) <= SCAN => {
                 self.enqueue(route, at, id);
             }
-            StepEnd::Wait(_) | StepEnd::Running(_) | StepEnd::Taken(None) => {}
+            // Another process was faster, or the store did not confirm: look again soon.
+            StepEnd::Taken(None) => {
+                self.enqueue(route, self.now().saturating_add(LOOK_AGAIN), id);
+            }
+            StepEnd::Wait(_) | StepEnd::Running(_) | StepEnd::Decided => {}
             StepEnd::Held | StepEnd::Resend(..) => {}
         }
         drop(permit);
@@ -196,7 +202,7 @@ impl Settler {
                 end
             });
             match timeout_at(until, task).await {
-                Ok(Ok(StepEnd::Taken(_))) => return Retried::Changed,
+                Ok(Ok(StepEnd::Taken(_) | StepEnd::Decided)) => return Retried::Changed,
                 Ok(Ok(StepEnd::Running(at))) => {
                     // Another step is under way, perhaps in another process.
                     if timeout_at(until, tokio::time::sleep(LOOK)).await.is_err() {

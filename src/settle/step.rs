@@ -24,6 +24,8 @@ use crate::template::RenderError;
 pub(super) enum StepEnd {
     /// A step was taken, by this process or another; the record afterwards, if it is known.
     Taken(Option<Box<Record>>),
+    /// The outcome is not unknown any more.
+    Decided,
     /// Nothing before this time.
     Wait(Timestamp),
     /// Another step is under way, at most until this time.
@@ -44,7 +46,7 @@ pub(super) async fn take(
 ) -> StepEnd {
     let record = match settler.store.get(id).await {
         Ok(Some(record)) => settler.without_abandoned_step(record),
-        Ok(None) => return StepEnd::Taken(None),
+        Ok(None) => return StepEnd::Decided,
         Err(error) => {
             tracing::debug!(record = %id, %error, "a record cannot be read for its settlement");
             return StepEnd::Held;
@@ -53,7 +55,7 @@ pub(super) async fn take(
     let now = settler.now();
     match tick(&record, &route.plan, now, occasion) {
         Action::Hold if record.is_unknown() => StepEnd::Held,
-        Action::Hold => StepEnd::Taken(None),
+        Action::Hold => StepEnd::Decided,
         Action::Wait(at) if record.schedule().running => StepEnd::Running(at),
         Action::Wait(at) => StepEnd::Wait(at),
         Action::GiveUp(next) => {

@@ -141,7 +141,7 @@ fn batches_decide_by_rows_and_statuses() {
         "mode = \"items\"\nprofile = \"capillary\"\n[route.outcome]\nretry = [{ contains = \"a\" }]\n[route.items]\nindivisible = { header = \"a\", equals = 1 }\n",
         &[
             "12:10: with mode = \"items\" `retry` takes statuses only; what a body says belongs to `retry`, `final`, `unknown` and `not_issued` of [route.items.response]",
-            "14:26: `header` has no use here: rows and items have no headers; name a member with `pointer`",
+            "14:26: `header` has no use here: rows and items are JSON values; name a member with `pointer`",
         ],
     );
 }
