@@ -39,6 +39,7 @@ fn idle_clients_cannot_take_the_descriptors_of_store_and_operators() {
     // A log whose files are small, so that files of the table are written all the time.
     let setup = Setup::before(&backend)
         .shell("ulimit -n 200")
+        .limits("header_timeout = \"120s\"")
         .env("ONCEGATE_LOG_SEGMENT", (96 << 10).to_string());
     let mut gateway = setup.start();
     gateway.logs(&["WARN", "`connections` is lowered", "connections=68"]);

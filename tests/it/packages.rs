@@ -19,6 +19,7 @@ fn run(command: &mut Command) -> String {
 fn package(out: &Path) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(root.join(".ci/package"));
+    command.env("SOURCE_DATE_EPOCH", "1700000000");
     run(command.args(["--no-debug", "--binary", BINARY, "--out"]).arg(out));
 }
 
