@@ -149,6 +149,7 @@ fn record(tenant: TenantId, key: String, n: u64) -> Record {
     let claim = Record {
         version: n,
         tenant,
+        caller: None,
         route: "redeem".into(),
         key: key.into(),
         subject: None,

@@ -3,6 +3,7 @@
 //! Where things live:
 //! - [`config`]: what the configuration says and means.
 //! - [`idempotency`]: the rules, pure functions.
+//! - [`caller`]: who sends a request, pure: the directory and the verifier of tokens.
 //! - [`items`]: batches, pure functions: what is still to send, and what was issued.
 //! - [`store`]: the port and its engines.
 //! - `upstream`: one backend, sent or certainly not sent.
@@ -21,6 +22,7 @@
 
 pub mod admin;
 pub mod body;
+pub mod caller;
 pub mod cli;
 pub mod clock;
 pub mod commands;

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Store(command) => commands::store(command),
         Command::Records(command) => commands::records(command),
         Command::Health(args) => commands::health(args),
+        Command::Tenant(args) => commands::tenant(args),
         Command::Generate(command) => commands::generate(command),
     };
     log::finish();

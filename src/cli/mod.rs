@@ -46,6 +46,8 @@ pub enum Command {
     Records(RecordsCommand),
     /// Ask a running gateway whether it is ready; the exit code is the answer.
     Health(HealthArgs),
+    /// Print the name of a caller, from the header lines of a request on standard input.
+    Tenant(TenantArgs),
     /// Generate completions for a shell, or the manual pages.
     #[command(subcommand)]
     Generate(GenerateCommand),
@@ -112,6 +114,17 @@ pub struct TryArgs {
     /// Print JSON, for programs.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `oncegate tenant`
+#[derive(Debug, Args)]
+pub struct TenantArgs {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The route, where it has a [route.tenant] of its own.
+    #[arg(long, value_name = "NAME")]
+    pub route: Option<String>,
 }
 
 /// `oncegate demo`

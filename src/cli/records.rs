@@ -47,7 +47,7 @@ pub struct ListArgs {
     /// Only this key, or the id of an item.
     #[arg(long)]
     pub key: Option<String>,
-    /// Only this tenant: 32 hex digits, as records show it.
+    /// Only this tenant: a name or 32 hex digits, as records show it.
     #[arg(long)]
     pub tenant: Option<String>,
     /// Only this business id, such as a voucher.

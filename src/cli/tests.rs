@@ -26,6 +26,8 @@ fn usage_decides_the_exit_code() {
         ("health", None),
         ("health --config a.toml", None),
         ("health --config a.toml --admin http://a", Some(2)),
+        ("tenant --config a.toml", None),
+        ("tenant", Some(2)),
         ("generate completions bash", None),
         ("generate completions", Some(2)),
         ("generate completions cobol", Some(2)),

@@ -1,4 +1,4 @@
-//! The commands: `run`, `demo`, `health` and `generate`; `check` in `against`; `try` in
+//! The commands: `run`, `demo`, `health`, `tenant` and `generate`; `check` in `against`; `try` in
 //! `try_samples`; `store …` in `store`; `records …` in `records` and `response`, which ask a
 //! running gateway through `admin_client`. Their arguments are in `cli`.
 
@@ -10,6 +10,7 @@ mod records;
 mod response;
 mod run;
 mod store;
+mod tenant;
 mod try_samples;
 
 use std::io::Write as _;
@@ -20,6 +21,7 @@ pub use self::health::health;
 pub use self::records::records;
 pub use self::run::run;
 pub use self::store::store;
+pub use self::tenant::tenant;
 pub use self::try_samples::try_samples;
 
 use crate::cli::Exit;

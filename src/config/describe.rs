@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use super::callers::{TenantConfig, UnknownCaller};
 use super::describe_items::{batch_lines, items_key_cell};
 use super::model::{
     Config, DuplicateRules, EngineConfig, Mode, RecordRules, RequestMode, RouteConfig,
@@ -22,7 +23,6 @@ impl Config {
     pub fn describe(&self) -> String {
         let mut text = String::new();
         let listen: Vec<String> = self.server.listen.iter().map(ToString::to_string).collect();
-        let tenant: Vec<&str> = self.tenant.headers.iter().map(|name| name.as_str()).collect();
         let guarded = if self.admin.token.is_some() { "with a token" } else { "no token" };
         let mut line = |name: &str, value: String| {
             // Writing to a string does not fail.
@@ -31,7 +31,7 @@ impl Config {
         line("listen", listen.join(", "));
         line("admin", format!("{} ({guarded})", self.admin.listen));
         line("store", self.store.engine.line());
-        line("callers", if tenant.is_empty() { "all are one".into() } else { tenant.join(", ") });
+        line("callers", callers_line(&self.tenant));
         for upstream in &self.upstreams {
             line("upstream", upstream_line(upstream));
         }
@@ -85,6 +85,17 @@ impl Config {
         }
         described
     }
+}
+
+/// The kinds of names of callers in their order, and the treatment of others.
+fn callers_line(tenant: &TenantConfig) -> String {
+    let kinds = tenant.kinds().into_iter();
+    let mut names: Vec<&str> = kinds.map(|kind| kind.trim_matches(['[', ']'])).collect();
+    match tenant.unknown {
+        UnknownCaller::Allow => names.extend(tenant.headers.iter().map(|name| name.as_str())),
+        UnknownCaller::Reject => names.push("others are refused"),
+    }
+    if names.is_empty() { "all are one".to_owned() } else { names.join(", ") }
 }
 
 impl EngineConfig {

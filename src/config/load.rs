@@ -14,7 +14,7 @@ use super::profiles::Profile;
 use super::table::{KnownKeys, Reading, TableReader};
 use super::units::Size;
 use super::warnings::{renewed_credentials, warn_of_renewed_credentials};
-use super::{backend_url, document, log, paths, routes, server, stores, traces, upstreams};
+use super::{backend_url, document, log, paths, routes, server, stores, tenant, traces, upstreams};
 
 /// Largest answer kept on a server, in bytes.
 const LARGEST_SHARED: u64 = 16 << 20;
@@ -132,6 +132,7 @@ pub fn without_file(
         upstream: 0,
         max_body: None,
         replaced_errors: Vec::new(),
+        tenant: None,
         mode,
     };
     let keyed = Profile::default().request_mode(config.store.retention);
@@ -153,6 +154,13 @@ pub fn without_file(
 fn config(root: &TableReader<'_>) -> Config {
     let mut config = general(root);
     config.upstreams = upstreams::upstreams(root);
+    tenant::check_upstream(root, root.place("tenant"), &config.tenant, &config.upstreams);
+    let client_ca = config.server.tls.as_ref().and_then(|tls| tls.client_ca.as_ref());
+    if config.tenant.certificate.is_some() && client_ca.is_none() {
+        let what = "`certificate` names callers by verified client certificates; set `client_ca` \
+                    in [server] `tls`, by which they are verified";
+        root.wrong_elsewhere(root.place("tenant"), what);
+    }
     config.routes = routes::routes(root, &config);
     for (key, what) in [
         ("upstream", "there is no [[upstream]]; name at least one backend"),
@@ -178,7 +186,7 @@ fn general(root: &TableReader<'_>) -> Config {
         traces: root.table("traces", traces::traces),
         admin,
         store: root.table("store", stores::store),
-        tenant: root.table("tenant", server::tenant),
+        tenant: root.table("tenant", tenant::tenant),
         upstreams: Vec::new(),
         routes: Vec::new(),
         files: ConfigFiles::default(),

@@ -7,12 +7,14 @@
 //! `profiles` and `defaults` supply the values of keys that are left out.
 
 mod backend_url;
+mod callers;
 mod capillary;
 mod cors;
 pub mod defaults;
 mod describe;
 mod describe_items;
 mod diagnostics;
+mod directory;
 mod document;
 mod environment;
 mod errors;
@@ -36,6 +38,7 @@ mod place;
 mod policy;
 mod probe;
 pub mod profiles;
+mod rate;
 mod reloadable;
 mod request;
 mod routes;
@@ -48,6 +51,7 @@ mod suspect;
 mod table;
 mod table_lists;
 mod template;
+mod tenant;
 #[cfg(test)]
 mod tests;
 mod traces;
@@ -58,6 +62,9 @@ mod warnings;
 mod when;
 
 pub use self::backend_url::BackendUrl;
+pub use self::callers::{
+    AuthorizeConfig, CertificateName, JwtConfig, JwtKeys, TenantConfig, UnknownCaller,
+};
 pub use self::cors::CorsConfig;
 pub use self::diagnostics::{Mistake, Mistakes, Warning};
 pub use self::errors::ErrorReplacement;
@@ -68,15 +75,17 @@ pub use self::log::LogConfig;
 pub use self::model::{
     AdminConfig, CloseDelimited, Config, DuplicateRules, EngineConfig, HostPolicy, ItemsMode,
     LimitsConfig, Mode, PostgresConfig, RecordRules, RedisConfig, RequestMode, RouteConfig,
-    ServerConfig, StoreConfig, StoreServerConfig, TenantConfig, UpstreamConfig,
+    ServerConfig, StoreConfig, StoreServerConfig, UpstreamConfig,
 };
 pub use self::policy::{
     AbsenceRules, AfterReversal, AlreadyDone, AlreadyDoneRules, ListRules, NextPage, ProbeRules,
     RepeatMark, RequestTemplate, ResendRules, ResponseTemplate, ReverseRules, UnknownPolicy,
     WindowRules,
 };
+pub use self::rate::Rate;
 pub use self::suspect::{SuspectAction, SuspectRules};
 pub use self::template::HeaderTemplates;
+pub(crate) use self::tenant::keys_server;
 pub use self::traces::TracesConfig;
 pub use self::units::Secret;
 pub(crate) use self::upstreams::at as default_upstream;

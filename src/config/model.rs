@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Method};
 use serde::{Serialize, Serializer};
 
 use super::backend_url::BackendUrl;
+use super::callers::TenantConfig;
 use super::cors::CorsConfig;
 use super::diagnostics::Warning;
 use super::errors::ErrorReplacement;
@@ -17,6 +18,7 @@ use super::files::ConfigFiles;
 use super::listener::ServerTlsConfig;
 use super::log::LogConfig;
 use super::policy::UnknownPolicy;
+use super::rate::Rate;
 use super::shown;
 use super::suspect::SuspectRules;
 use super::traces::TracesConfig;
@@ -25,7 +27,6 @@ use crate::idempotency::fingerprint::FingerprintRules;
 use crate::idempotency::key::KeyRules;
 use crate::idempotency::outcome::OutcomeRules;
 use crate::idempotency::retention::Retention;
-use crate::idempotency::tenant::CredentialHeaders;
 use crate::items::ItemRules;
 use crate::listen_address::{ListenAddress, PeerSet};
 use crate::matcher::Matcher;
@@ -115,6 +116,10 @@ pub struct LimitsConfig {
     pub in_flight: usize,
     /// Concurrent claims per tenant; `None`: no such limit.
     pub in_flight_per_tenant: Option<usize>,
+    /// Requests of a tenant on keyed routes; `None`: no such limit.
+    pub rate_per_tenant: Option<Rate>,
+    /// Requests of a tenant at once, where there is a rate.
+    pub burst_per_tenant: Option<usize>,
 }
 
 /// `[admin]`
@@ -226,14 +231,6 @@ pub struct StoreServerConfig {
     pub client_cert: Option<(PathBuf, PathBuf)>,
 }
 
-/// `[tenant]`
-#[derive(Debug, Clone, Serialize)]
-pub struct TenantConfig {
-    /// Headers identifying a caller.
-    #[serde(serialize_with = "shown::texts")]
-    pub headers: CredentialHeaders,
-}
-
 /// `[[upstream]]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UpstreamConfig {
@@ -316,6 +313,8 @@ pub struct RouteConfig {
     /// `[route.errors]`
     #[serde(skip)]
     pub replaced_errors: Vec<ErrorReplacement>,
+    /// `[route.tenant]`; `None`: callers are named as `[tenant]` says.
+    pub tenant: Option<TenantConfig>,
     /// Treatment of duplicates.
     #[serde(flatten)]
     pub mode: Mode,

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::callers::TenantConfig;
 use super::model::{Config, DuplicateRules, RecordRules, RequestMode, UpstreamConfig};
 use super::outcome::outcome;
 use super::own_requests::PolicyContext;
@@ -37,11 +38,12 @@ const MOST_CHARACTERS: u64 = 1024;
 pub(super) fn mode(
     route: &TableReader<'_>,
     config: &Config,
+    callers: &TenantConfig,
     upstream: Option<&UpstreamConfig>,
 ) -> RequestMode {
     let preset = profile(route).request_mode(config.store.retention);
     let path = path(route);
-    let key = route.table("key", |table| key(table, preset.key, config, &path));
+    let key = route.table("key", |table| key(table, preset.key, callers, &path));
     let fingerprint = route.table("fingerprint", |table| fingerprint(table, preset.fingerprint));
     let duplicates =
         route.table("duplicates", |table| duplicates(table, preset.duplicates, upstream));
@@ -96,8 +98,8 @@ fn profile(route: &TableReader<'_>) -> Profile {
     route.choice("profile", Profile::default(), &choices)
 }
 
-fn key(table: &TableReader<'_>, preset: KeyRules, config: &Config, path: &str) -> KeyRules {
-    let places = key_places(table, config, path).unwrap_or(preset.places);
+fn key(table: &TableReader<'_>, preset: KeyRules, callers: &TenantConfig, path: &str) -> KeyRules {
+    let places = key_places(table, callers, path).unwrap_or(preset.places);
     if places.header().is_none() || table.has("pointer") {
         for (key, what) in [
             ("syntax", "`syntax` is about a key in a header; a key in another place has none"),
@@ -144,7 +146,7 @@ fn key(table: &TableReader<'_>, preset: KeyRules, config: &Config, path: &str) -
 }
 
 /// The places that `from` names, or one of its short forms; `None`: no place is in the file.
-fn key_places(table: &TableReader<'_>, config: &Config, path: &str) -> Option<KeyPlaces> {
+fn key_places(table: &TableReader<'_>, callers: &TenantConfig, path: &str) -> Option<KeyPlaces> {
     let (header, pointer) = (table.header("header"), table.pointer("pointer"));
     let from = table.request_places("from");
     let keys: Vec<&str> =
@@ -162,9 +164,9 @@ fn key_places(table: &TableReader<'_>, config: &Config, path: &str) -> Option<Ke
     for place in &places {
         table.check_parameter(place, path);
         if let Place::Header(name) = &place.value
-            && is_credential(name, &config.tenant.headers)
+            && is_credential(name, &callers.headers)
         {
-            let what = match config.tenant.headers.contains(name) {
+            let what = match callers.headers.contains(name) {
                 true => format!(
                     "{name} is one of [tenant] `headers`, so that every key would be another \
                      caller's"

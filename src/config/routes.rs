@@ -10,7 +10,7 @@ use super::policy::UnknownPolicy;
 use super::siblings::warn_of_siblings;
 use super::table::{Located, TableReader};
 use super::values::LARGEST_BODY;
-use super::{items, items_consistency, request, when};
+use super::{items, items_consistency, request, tenant, when};
 
 /// The methods of the standards. A different method is accepted unless it looks misspelled.
 const METHODS: [Method; 7] = [
@@ -133,11 +133,18 @@ fn route(table: &TableReader<'_>, config: &Config, others: &[RouteConfig]) -> Ro
         ModeName::Observe | ModeName::Off => u64::MAX,
     };
     let max_body = table.has("max_body").then(|| table.size("max_body", 0, 0..=most));
+    let tenant = table.optional_table("tenant", tenant::tenant);
+    if let Some(tenant) = &tenant {
+        tenant::check_upstream(table, table.place("tenant"), tenant, &config.upstreams);
+    }
+    let callers = tenant.as_ref().unwrap_or(&config.tenant);
     let mode = match mode_name {
-        ModeName::Request => Mode::Request(Box::new(request::mode(table, config, upstream))),
+        ModeName::Request => {
+            Mode::Request(Box::new(request::mode(table, config, callers, upstream)))
+        }
         ModeName::Items => Mode::Items(Box::new(items::mode(table, &name, config, upstream))),
         ModeName::Observe => {
-            let rules = request::mode(table, config, upstream);
+            let rules = request::mode(table, config, callers, upstream);
             Mode::Request(Box::new(RequestMode { observes: true, ..rules }))
         }
         ModeName::Off => {
@@ -154,6 +161,7 @@ fn route(table: &TableReader<'_>, config: &Config, others: &[RouteConfig]) -> Ro
         upstream: at.unwrap_or_default(),
         max_body,
         replaced_errors,
+        tenant,
         mode,
     }
 }
@@ -210,6 +218,7 @@ fn upstream(table: &TableReader<'_>, upstreams: &[UpstreamConfig]) -> Option<usi
 fn nothing_keyed(table: &TableReader<'_>) {
     let keys = [
         "profile",
+        "tenant",
         "key",
         "fingerprint",
         "duplicates",

@@ -1,18 +1,16 @@
-//! `[server]`, `[server.limits]`, `[admin]` and `[tenant]`.
+//! `[server]`, `[server.limits]` and `[admin]`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use http::HeaderName;
 use http::uri::Authority;
 
 use super::cors::cors;
-use super::model::{AdminConfig, LimitsConfig, ServerConfig, TenantConfig};
+use super::model::{AdminConfig, LimitsConfig, ServerConfig};
 use super::table::TableReader;
 use super::units::Size;
 use super::values::{LARGEST_BODY, LONGEST_WAIT};
 use super::{defaults, listener};
-use crate::idempotency::tenant::CredentialHeaders;
 
 /// Threads that serve requests, at most.
 const MOST_WORKERS: u64 = 1024;
@@ -51,7 +49,9 @@ fn limits(table: &TableReader<'_>) -> LimitsConfig {
         max_body: table.size("max_body", defaults::MAX_BODY, 1..=LARGEST_BODY),
         buffered: table.size("buffered", defaults::buffered(), 1..=1 << 40),
         in_flight: table.count("in_flight", defaults::IN_FLIGHT, at_once.clone()),
-        in_flight_per_tenant: table.optional_count("in_flight_per_tenant", at_once),
+        in_flight_per_tenant: table.optional_count("in_flight_per_tenant", at_once.clone()),
+        rate_per_tenant: table.optional("rate_per_tenant").map(|rate| rate.value),
+        burst_per_tenant: table.optional_count("burst_per_tenant", at_once),
     };
     if !table.has("buffered") {
         // A default that follows the machine does not contradict what is written.
@@ -70,6 +70,11 @@ fn limits(table: &TableReader<'_>) -> LimitsConfig {
         let what =
             format!("`in_flight_per_tenant` is more than `in_flight` ({})", limits.in_flight);
         table.wrong_at(&["in_flight_per_tenant"], what);
+    }
+    if limits.burst_per_tenant.is_some() && !table.has("rate_per_tenant") {
+        let what = "`burst_per_tenant` has no use without `rate_per_tenant`; write a rate, such as \
+                    rate_per_tenant = \"100/s\"";
+        table.wrong_at(&["burst_per_tenant"], what);
     }
     limits
 }
@@ -119,12 +124,4 @@ fn hosts(table: &TableReader<'_>) -> Vec<String> {
         }
     }
     hosts
-}
-
-pub(super) fn tenant(table: &TableReader<'_>) -> TenantConfig {
-    let default = || defaults::TENANT_HEADERS.map(HeaderName::from_static).to_vec();
-    let headers = table.headers("headers").unwrap_or_else(default);
-    table.unsupported("directory");
-    table.unsupported("unknown");
-    TenantConfig { headers: CredentialHeaders::new(headers) }
 }

@@ -10,6 +10,7 @@ mod pointers;
 mod settlement;
 mod shapes;
 mod stores;
+mod tenants;
 mod written;
 
 use super::{Config, Mistakes, Mode, RequestMode, parse};

@@ -1,10 +1,8 @@
 //! Warnings: notes on configurations that are valid and have a trap. `oncegate check` prints the
 //! warnings, and every start logs them.
 
-use http::header::AUTHORIZATION;
-
 use super::document::TomlValue;
-use super::model::{Config, Mode};
+use super::model::{Config, Mode, RouteConfig};
 use super::table::TableReader;
 
 impl TableReader<'_> {
@@ -28,8 +26,11 @@ pub(super) fn warn_of_renewed_credentials(root: &TableReader<'_>, config: &Confi
 
 /// The warning about renewed credentials, where a keyed route names its callers by one.
 pub(super) fn renewed_credentials(config: &Config) -> Option<String> {
-    let is_keyed = config.routes.iter().any(|route| !matches!(route.mode, Mode::Off));
-    (is_keyed && config.tenant.headers.contains(&AUTHORIZATION)).then(|| {
+    let is_at_risk = |route: &RouteConfig| {
+        let callers = route.tenant.as_ref().unwrap_or(&config.tenant);
+        !matches!(route.mode, Mode::Off) && callers.is_by_raw_token()
+    };
+    config.routes.iter().any(is_at_risk).then(|| {
         "callers are named by their `authorization` header as it is: whoever renews a token is \
          another caller, and a retry under the new token runs again. Name callers by a credential \
          that stays the same, such as [tenant] headers = [\"x-api-key\"]"

@@ -1,12 +1,15 @@
 //! Start and end of the whole gateway: the store opens before the listeners accept, so every
 //! accepted request can be recorded.
 
+mod caller;
 mod names;
 mod permissions;
 mod reload;
 mod resources;
 pub(crate) mod store;
 mod traces;
+
+pub(crate) use caller::name_caller;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

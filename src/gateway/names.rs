@@ -1,7 +1,9 @@
 //! Comparison of a configuration with the names in the store, before the first request: a key
 //! looked up under a different name would run again.
 
-use crate::config::{Config, Mode, RouteConfig};
+use std::collections::BTreeSet;
+
+use crate::config::{Config, Mode, RouteConfig, TenantConfig};
 use crate::idempotency::key::{KeyPlaces, Scope};
 use crate::idempotency::names::{
     ConfiguredNames, KeyNames, NameComparison, PinnedNames, ServedPattern,
@@ -151,9 +153,15 @@ fn names_of(config: &Config) -> ConfiguredNames {
         route.methods.iter().map(pattern).collect::<Vec<_>>()
     };
     ConfiguredNames {
-        callers: config.tenant.headers.iter().map(ToString::to_string).collect(),
+        callers: caller_names(&config.tenant),
         patterns: config.routes.iter().flat_map(served).collect(),
     }
+}
+
+/// The headers and the other kinds of names that tell callers apart.
+fn caller_names(tenant: &TenantConfig) -> BTreeSet<String> {
+    let headers = tenant.headers.iter().map(ToString::to_string);
+    headers.chain(tenant.kinds().into_iter().map(str::to_owned)).collect()
 }
 
 /// The names of a route's keys; `None`: its requests pass without keys.
@@ -166,12 +174,14 @@ fn key_names(route: &RouteConfig) -> Option<KeyNames> {
                 Scope::Route => Some(route.name.to_string()),
             },
             key: key_line(&mode.key.places),
+            callers: route.tenant.as_ref().map(caller_names),
         }),
         Mode::Items(mode) => Some(KeyNames::Items {
             ledger: mode.ledger.clone(),
             at: mode.rules.at.to_string(),
             id: mode.rules.id.to_string(),
             batch: mode.batch_key.as_ref().map(|key| key_line(&key.places)),
+            callers: route.tenant.as_ref().map(caller_names),
         }),
     }
 }

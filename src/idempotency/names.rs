@@ -34,6 +34,9 @@ pub(crate) enum KeyNames {
         route: Option<String>,
         /// Place of the key, as the configuration writes it: `header = "idempotency-key"`.
         key: String,
+        /// Names of the route's own way to tell callers apart; `None`: that of all routes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        callers: Option<BTreeSet<String>>,
     },
     /// A key for each item of a batch.
     Items {
@@ -46,6 +49,8 @@ pub(crate) enum KeyNames {
         /// Place of the batch's own key, where the key is a part of every id.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         batch: Option<String>,
+        /// Names of the route's own way to tell callers apart; `None`: that of all routes.
+        callers: Option<BTreeSet<String>>,
     },
 }
 
@@ -79,7 +84,7 @@ impl ServedPattern {
 /// Names of a configuration.
 #[derive(Debug, Clone)]
 pub(crate) struct ConfiguredNames {
-    /// Names of the headers that tell callers apart.
+    /// Names of the headers that tell callers apart, and of the other kinds of names of callers.
     pub(crate) callers: BTreeSet<String>,
     /// Every method and path pattern.
     pub(crate) patterns: Vec<ServedPattern>,
@@ -330,11 +335,8 @@ impl NamesOf {
     /// The names as lines of a configuration.
     fn lines(&self) -> Vec<String> {
         match self {
-            Self::Callers(headers) => {
-                let headers: Vec<&String> = headers.iter().collect();
-                vec![format!("[tenant] headers = {headers:?}")]
-            }
-            Self::Keys(KeyNames::Request { route, key }) => {
+            Self::Callers(names) => caller_lines(names, "[tenant"),
+            Self::Keys(KeyNames::Request { route, key, callers }) => {
                 let mut lines = vec!["[[route]] mode = \"request\"".to_owned()];
                 match route {
                     Some(route) => lines.extend([
@@ -344,9 +346,10 @@ impl NamesOf {
                     None => lines.push("[route.key] scope = \"tenant\"".to_owned()),
                 }
                 lines.push(format!("[route.key] {key}"));
+                lines.extend(own_caller_lines(callers));
                 lines
             }
-            Self::Keys(KeyNames::Items { ledger, at, id, batch }) => {
+            Self::Keys(KeyNames::Items { ledger, at, id, batch, callers }) => {
                 let mut lines = vec![
                     "[[route]] mode = \"items\"".to_owned(),
                     format!("[route.items] ledger = {ledger:?}"),
@@ -354,8 +357,23 @@ impl NamesOf {
                     format!("[route.items] id = {id:?}"),
                 ];
                 lines.extend(batch.as_ref().map(|place| format!("[route.items] batch: {place}")));
+                lines.extend(own_caller_lines(callers));
                 lines
             }
         }
     }
+}
+
+/// The names of callers as lines of a configuration. The kinds of names other than headers are
+/// written as their tables.
+fn caller_lines(names: &BTreeSet<String>, table: &str) -> Vec<String> {
+    let (kinds, headers): (Vec<&String>, Vec<&String>) =
+        names.iter().partition(|name| name.starts_with("[tenant"));
+    let mut lines = vec![format!("{table}] headers = {headers:?}")];
+    lines.extend(kinds.into_iter().map(|kind| kind.replacen("[tenant", table, 1)));
+    lines
+}
+
+fn own_caller_lines(callers: &Option<BTreeSet<String>>) -> Vec<String> {
+    callers.as_ref().map(|names| caller_lines(names, "[route.tenant")).unwrap_or_default()
 }

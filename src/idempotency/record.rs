@@ -24,6 +24,8 @@ pub struct Record {
     pub version: u64,
     /// Owner of the key.
     pub tenant: TenantId,
+    /// Name of the owner; `None`: it is known by its credentials only.
+    pub caller: Option<Arc<str>>,
     /// Name of the route that claimed the key.
     pub route: Arc<str>,
     /// The client's idempotency key.
@@ -302,6 +304,7 @@ impl Record {
             settling: if is_open { self.settling.clone() } else { None },
             version: self.version.wrapping_add(1),
             tenant: self.tenant,
+            caller: self.caller.clone(),
             route: self.route.clone(),
             key: self.key.clone(),
             subject: self.subject,

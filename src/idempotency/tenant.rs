@@ -47,6 +47,16 @@ impl TenantId {
         Self::digest(&text)
     }
 
+    /// The tenant with a name of some kind, within a space of names.
+    pub fn named(kind: &str, space: &str, name: &str) -> Self {
+        let mut text = b"oncegate/caller/1\0".to_vec();
+        for part in [kind, space, name] {
+            text.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            text.extend_from_slice(part.as_bytes());
+        }
+        Self::digest(&text)
+    }
+
     fn digest(text: &[u8]) -> Self {
         Self(first_16(&Sha256::digest(text)))
     }

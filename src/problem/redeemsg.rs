@@ -22,6 +22,8 @@ pub(super) fn code_and_type(slug: Slug) -> (&'static str, &'static str) {
         | Slug::SuspectedDuplicate
         | Slug::Overloaded
         | Slug::QuotaExceeded
+        | Slug::CallerUnknown
+        | Slug::AuthorizationUnavailable
         | Slug::BodyTooLarge
         | Slug::HeadTooLarge
         | Slug::UriTooLong

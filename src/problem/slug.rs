@@ -31,6 +31,10 @@ pub enum Slug {
     Overloaded,
     /// A limit of this tenant is reached.
     QuotaExceeded,
+    /// Nothing names the caller, or two names contradict each other.
+    CallerUnknown,
+    /// Callers cannot be named or asked about at present.
+    AuthorizationUnavailable,
     /// The request's body is over the limit.
     BodyTooLarge,
     /// The request's head is over the limit.
@@ -60,7 +64,7 @@ pub enum Slug {
 }
 
 /// Every slug, for the published contract.
-pub const SLUGS: [Slug; 26] = [
+pub const SLUGS: [Slug; 28] = [
     Slug::KeyMissing,
     Slug::KeyInvalid,
     Slug::KeyReused,
@@ -74,6 +78,8 @@ pub const SLUGS: [Slug; 26] = [
     Slug::SuspectedDuplicate,
     Slug::Overloaded,
     Slug::QuotaExceeded,
+    Slug::CallerUnknown,
+    Slug::AuthorizationUnavailable,
     Slug::BodyTooLarge,
     Slug::HeadTooLarge,
     Slug::UriTooLong,
@@ -132,7 +138,10 @@ impl Slug {
             Self::UpstreamUnreachable => &[S::BAD_GATEWAY],
             Self::KeyExpired => &[S::GONE],
             Self::ResponseNotRetained | Self::Reversed | Self::SuspectedDuplicate => &[S::CONFLICT],
-            Self::StoreUnavailable | Self::Overloaded => &[S::SERVICE_UNAVAILABLE],
+            Self::StoreUnavailable | Self::AuthorizationUnavailable | Self::Overloaded => {
+                &[S::SERVICE_UNAVAILABLE]
+            }
+            Self::CallerUnknown => &[S::UNAUTHORIZED],
             Self::QuotaExceeded => &[S::TOO_MANY_REQUESTS],
             Self::BodyTooLarge | Self::TooManyItems => &[S::PAYLOAD_TOO_LARGE],
             Self::HeadTooLarge => &[S::REQUEST_HEADER_FIELDS_TOO_LARGE],
@@ -174,6 +183,13 @@ impl Slug {
             }
             Self::Overloaded => ("overloaded", "Overloaded", S::SERVICE_UNAVAILABLE, true),
             Self::QuotaExceeded => ("quota-exceeded", "Quota exceeded", S::TOO_MANY_REQUESTS, true),
+            Self::CallerUnknown => ("caller-unknown", "Caller unknown", S::UNAUTHORIZED, false),
+            Self::AuthorizationUnavailable => (
+                "authorization-unavailable",
+                "Authorization unavailable",
+                S::SERVICE_UNAVAILABLE,
+                true,
+            ),
             Self::BodyTooLarge => ("body-too-large", "Body too large", S::PAYLOAD_TOO_LARGE, false),
             Self::HeadTooLarge => {
                 ("head-too-large", "Headers too large", S::REQUEST_HEADER_FIELDS_TOO_LARGE, false)

@@ -25,6 +25,7 @@ pub(super) fn error_type(slug: Slug) -> &'static str {
         | Slug::HeadTooLarge
         | Slug::UriTooLong
         | Slug::RequestInvalid
+        | Slug::CallerUnknown
         | Slug::NoRoute
         | Slug::MethodNotAllowed
         | Slug::NotFound => "invalid_request_error",
@@ -35,6 +36,7 @@ pub(super) fn error_type(slug: Slug) -> &'static str {
         | Slug::StoreUnavailable
         | Slug::Overloaded
         | Slug::QuotaExceeded
+        | Slug::AuthorizationUnavailable
         | Slug::RequestTimeout
         | Slug::UpstreamFailed => "api_error",
     }

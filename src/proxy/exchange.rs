@@ -22,6 +22,7 @@ use super::routing::{Found, Route, RouteMode, Routing};
 use super::state::Gateway;
 use super::{batch, cors, observe_mode, passthrough, request, request_id, wellknown};
 use crate::body::{Body, empty};
+use crate::caller::Caller;
 use crate::observe::exchange as span;
 use crate::observe::repeated::Repeated;
 use crate::problem::{Disposition, Problem, Slug};
@@ -153,7 +154,21 @@ async fn answer<'r>(
     if let Some(hops) = hops {
         head.headers.insert(MAX_FORWARDS, HeaderValue::from(hops - 1));
     }
-    let arrived = Box::new(Arrived { head, body, client, path, routing });
+    let caller = match &route.mode {
+        RouteMode::Off => Caller::default(),
+        RouteMode::Observe(_) => route.callers.observe(client, &mut head).await,
+        RouteMode::Items(_) | RouteMode::Request(_) => {
+            let caller = match route.callers.identify(Some(client), &mut head).await {
+                Ok(caller) => caller,
+                Err(refusal) => return refusal.into_answer().map(own),
+            };
+            if let Some(rate) = &routing.rate {
+                rate.take(&caller.id)?;
+            }
+            caller
+        }
+    };
+    let arrived = Box::new(Arrived { head, body, client, path, caller, routing });
     match &route.mode {
         RouteMode::Off => {
             let bypassed = bypassed(routing, route, &arrived.head.headers);

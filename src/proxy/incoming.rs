@@ -7,6 +7,7 @@ use hyper::body::Incoming;
 use super::budget::Reservation;
 use super::peer::Peer;
 use super::routing::Routing;
+use crate::caller::Caller;
 
 /// A request's head and body, as received from the server.
 pub(crate) struct Arrived<'a> {
@@ -15,6 +16,8 @@ pub(crate) struct Arrived<'a> {
     /// The client's side of the connection.
     pub(crate) client: &'a Peer,
     pub(crate) path: Path,
+    /// Caller of the request; the anonymous one on routes without keys.
+    pub(crate) caller: Caller,
     /// Routing snapshot loaded at the head of the exchange.
     pub(crate) routing: &'a Routing,
 }

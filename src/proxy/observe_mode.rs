@@ -85,10 +85,10 @@ fn observe(
         (gateway.budget.reserve(), route.max_buffered),
         (gateway.budget.reserve(), mode.record.max_stored_body),
     );
-    let Arrived { head, path, client, routing, .. } = arrived;
+    let Arrived { head, path, client, caller, routing, .. } = arrived;
     let input = ReadInput {
         parameters: routing.parameters(&head.method, path.of(&head.uri)),
-        tenant: client.tenant(&routing.tenant_headers, &head.headers),
+        caller: caller.clone(),
         head: head.clone(),
         path: path.clone(),
         client: client.address(&routing.trusted_proxies),
@@ -141,6 +141,7 @@ impl Observed {
         let draft = ClaimDraft {
             route: &self.route,
             tenant: request.tenant,
+            caller: request.caller,
             key: request.key,
             subject: identity.subject,
             fingerprint: fingerprint.clone(),

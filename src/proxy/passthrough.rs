@@ -10,8 +10,8 @@ use super::answer::AnswerResult;
 use super::buffered::BufferedRequest;
 use super::capture::{AnswerCapture, Capture, CapturedEnd, UploadCapture};
 use super::incoming::{Arrived, RequestBody};
-use super::rewrite;
 use super::routing::Route;
+use super::{client_head, rewrite};
 use crate::body::{Body, Bounded, OwningBody, UploadCounter, UploadFault, empty};
 use crate::idempotency::outcome::UnknownReason;
 use crate::observe::exchange;
@@ -112,7 +112,7 @@ async fn send(
         ),
         Ok(Ok(response)) => {
             let (mut head, body) = response.into_parts();
-            rewrite::to_client(&mut head, &method, None);
+            client_head::to_client(&mut head, &method, None);
             let proves_end = body.framing().proves_end();
             let body = Bounded::new(body, route.timeout);
             let body = match copy {

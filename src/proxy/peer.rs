@@ -23,11 +23,11 @@ pub(crate) struct ClientAddress {
 
 /// The client at the other end of a connection.
 #[derive(Debug)]
-pub(in crate::proxy) struct Peer {
+pub(crate) struct Peer {
     ip: Option<IpAddr>,
     is_secure: bool,
     /// The verified certificate that the client has shown.
-    pub(in crate::proxy) certificate: Option<Arc<ClientCertificate>>,
+    pub(crate) certificate: Option<Arc<ClientCertificate>>,
     /// The last tenant and its headers: most connections belong to a single tenant, so its digest
     /// is computed once.
     tenant: Mutex<TenantMemo>,
@@ -47,7 +47,7 @@ impl Peer {
     }
 
     /// The client's address, trusted as the present configuration says.
-    pub(in crate::proxy) fn address(&self, trusted: &PeerSet) -> ClientAddress {
+    pub(crate) fn address(&self, trusted: &PeerSet) -> ClientAddress {
         let is_trusted = trusted.contains(self.ip);
         ClientAddress { ip: self.ip, is_trusted, is_secure: self.is_secure }
     }
@@ -62,11 +62,7 @@ impl Peer {
     }
 
     /// The tenant of a request on this connection.
-    pub(in crate::proxy) fn tenant(
-        &self,
-        names: &CredentialHeaders,
-        headers: &HeaderMap,
-    ) -> TenantId {
+    pub(crate) fn tenant(&self, names: &CredentialHeaders, headers: &HeaderMap) -> TenantId {
         self.tenant.lock().unwrap_or_else(PoisonError::into_inner).of(names, headers)
     }
 }

@@ -1,7 +1,6 @@
-//! Forwarded messages: the request to the backend and the answer to the client, rebuilt from the
-//! received head.
+//! The request to the backend, rebuilt from the received head.
 
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, request, response};
+use http::{Request, request};
 
 use super::headers::{self, Forwarding};
 use super::peer::ClientAddress;
@@ -40,21 +39,4 @@ pub(crate) fn to_backend<B>(
         request.headers_mut().insert(TRACEPARENT, context);
     }
     request
-}
-
-/// Turns a backend's head into the client's. `replayed`: the marker reserved for the gateway.
-pub(crate) fn to_client(
-    head: &mut response::Parts,
-    method: &Method,
-    replayed: Option<&HeaderName>,
-) {
-    let keep_length = *method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
-    let backend = std::mem::take(&mut head.headers);
-    head.headers = headers::downstream_headers(backend, replayed, keep_length, head.version, now);
-    head.version = http::Version::HTTP_11;
-}
-
-fn now() -> HeaderValue {
-    let date = crate::clock::now().to_http_date();
-    HeaderValue::try_from(date).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

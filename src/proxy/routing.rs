@@ -8,23 +8,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::sync::Semaphore;
 
+use super::callers::Callers;
 use super::cors::CrossOrigin;
 use super::error_format::ErrorFormat;
 use super::headers::OVERRIDE;
 use super::inflight::Quota;
 use super::kept::{KeptPlace, settling};
 use super::key_headers::{hidden_keys, key_headers, possible_key_headers};
+use super::rate::RateLimit;
 use super::request_id::X_REQUEST_ID;
 use super::routes::{Matched, PathMatcher, RouteChoice};
 use crate::config::{
     ClientAuth, Config, FileDigests, ItemsMode, LimitsConfig, Mode, RequestMode, RouteConfig,
     ServerTlsConfig, UpstreamConfig,
 };
-use crate::idempotency::tenant::CredentialHeaders;
 use crate::listen_address::PeerSet;
 use crate::matcher::Matcher;
 use crate::net::tls_server::{ListenerTls, ListenerTlsFiles};
@@ -40,8 +40,8 @@ use crate::upstream::Upstream;
 pub(crate) struct Routing {
     /// The routes as configured: for the contract and for the records API.
     pub(crate) configured: Arc<[RouteConfig]>,
-    /// The headers identifying a caller.
-    pub(crate) tenant_headers: CredentialHeaders,
+    /// The naming of callers on routes without their own.
+    pub(crate) callers: Arc<Callers>,
     /// The rules for cross-origin requests; `None`: browsers keep answers from scripts.
     pub(crate) cors: Option<CrossOrigin>,
     /// The headers in which the keys of some route stand.
@@ -60,6 +60,8 @@ pub(crate) struct Routing {
     pub(crate) limits: LimitsConfig,
     /// The limit of claims per tenant; `None`: no such limit.
     pub(crate) quota: Option<Arc<Quota>>,
+    /// The rate of requests per tenant; `None`: no such limit.
+    pub(crate) rate: Option<Arc<RateLimit>>,
     /// Metrics of requests that no route took.
     pub(crate) unmatched: Arc<RouteMetrics>,
     /// Time between the announcement of the end and the drain.
@@ -82,6 +84,8 @@ pub(crate) struct Route {
     pub(crate) name: Arc<str>,
     /// Condition on the requests that the route takes; empty: none.
     pub(crate) when: Vec<Matcher>,
+    /// The naming of callers.
+    pub(crate) callers: Arc<Callers>,
     pub(crate) mode: RouteMode,
     /// Form of the gateway's own errors.
     pub(crate) errors: ErrorFormat,
@@ -184,7 +188,12 @@ impl Routing {
         }
         let key_headers = key_headers(&config.routes);
         let has_key_in_request_id = key_headers.contains(&X_REQUEST_ID);
-        let is_named_by_token = config.tenant.headers.contains(&AUTHORIZATION);
+        let upstream_named = |name: &str| {
+            let found = upstreams.iter().find(|(configured, _)| configured.name == name);
+            found.map(|(configured, upstream)| (upstream.clone(), configured.timeout))
+        };
+        let kept = previous.map(|previous| &*previous.callers);
+        let callers = Arc::new(Callers::new(&config.tenant, upstream_named, kept)?);
         let resolve = |route: &RouteConfig| {
             let (configured, upstream) = upstreams
                 .get(route.upstream)
@@ -193,8 +202,17 @@ impl Routing {
             let name = configured.name.as_str();
             let fields = RouteFields { route: route.name.clone(), upstream: name.into() };
             let upstream = (upstream.clone(), configured.timeout);
-            let mut resolved = Route::new(route, upstream, limits, (metrics, fields));
-            resolved.is_named_by_token = is_named_by_token;
+            let callers = match &route.tenant {
+                Some(own) => {
+                    let kept = previous.and_then(|previous| previous.own_callers(&route.name));
+                    Arc::new(Callers::new(own, upstream_named, kept)?)
+                }
+                None => callers.clone(),
+            };
+            let log_and_count = (metrics, fields);
+            let mut resolved = Route::new(route, callers, upstream, limits, log_and_count);
+            resolved.is_named_by_token =
+                route.tenant.as_ref().unwrap_or(&config.tenant).is_by_raw_token();
             resolved.has_key_in_request_id = has_key_in_request_id;
             if let Some(waiters) = previous.and_then(|previous| previous.same_waiters(route)) {
                 resolved.waiters = waiters;
@@ -218,8 +236,8 @@ impl Routing {
             drain: config.server.drain,
             matcher: PathMatcher::new(&config.routes)?,
             routes: config.routes.iter().map(resolve).collect::<Result<_, String>>()?,
+            callers,
             configured: config.routes.clone().into(),
-            tenant_headers: config.tenant.headers.clone(),
             cors: config
                 .server
                 .cors
@@ -228,6 +246,12 @@ impl Routing {
             possible_key_headers: possible_key_headers(&config.routes),
             key_headers,
             quota,
+            rate: limits.rate_per_tenant.map(|rate| {
+                let burst = limits.burst_per_tenant.unwrap_or(rate.count as usize);
+                let kept = previous.and_then(|previous| previous.rate.clone());
+                let kept = kept.filter(|kept| kept.is(rate.interval(), burst));
+                kept.unwrap_or_else(|| Arc::new(RateLimit::new(rate.interval(), burst)))
+            }),
             trusted_proxies: config.server.trusted_proxies.clone(),
             proxy_protocol: config.server.proxy_protocol.clone(),
             tls: tls.transpose()?,
@@ -290,6 +314,11 @@ impl Routing {
         self.routes.iter().map(waiting).sum()
     }
 
+    /// The naming of callers of the route called `name`.
+    fn own_callers(&self, name: &str) -> Option<&Callers> {
+        self.routes.iter().find(|route| *route.name == *name).map(|route| &*route.callers)
+    }
+
     /// The connections to each upstream, by name.
     pub(crate) fn connections(&self) -> Vec<(String, usize)> {
         let count = |(config, upstream): &(UpstreamConfig, Arc<Upstream>)| {
@@ -327,6 +356,7 @@ impl Routing {
 impl Route {
     fn new(
         route: &RouteConfig,
+        callers: Arc<Callers>,
         (upstream, timeout): (Arc<Upstream>, Duration),
         limits: &LimitsConfig,
         (metrics, log_fields): (Arc<RouteMetrics>, RouteFields),
@@ -363,6 +393,7 @@ impl Route {
         Self {
             name: route.name.clone(),
             when: route.when.clone(),
+            callers,
             mode,
             errors: ErrorFormat { dialect, replacements: route.replaced_errors.clone() },
             upstream,

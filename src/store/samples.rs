@@ -34,6 +34,7 @@ pub(crate) fn claim(n: u64) -> Record {
     Record {
         version: 1,
         tenant: TenantId::from_bytes([1; 16]),
+        caller: None,
         route: "redeem".into(),
         key: format!("key-{n}").into(),
         subject: None,

@@ -14,6 +14,7 @@ mod attack;
 mod bodies;
 mod browsers;
 mod callers;
+mod callers_named;
 mod changed_rules;
 mod clients;
 mod clients_hops;

@@ -198,7 +198,7 @@ fn ten_thousand_callers_and_keys_make_no_series() {
     let gateway = Setup::before(&backend).start();
     let send = |conn: &mut Conn, number: usize| {
         let request = redeem(&format!("key-{number}"))
-            .header("authorization", format!("Bearer caller-{number}"));
+            .header("authorization", format!("Bearer person-{number}"));
         conn.write(request.bytes());
         conn.read().is(200, "executed", "");
     };
@@ -214,7 +214,7 @@ fn ten_thousand_callers_and_keys_make_no_series() {
     let after: Vec<String> = samples(&text).into_keys().collect();
     assert_eq!(before, after);
     assert_eq!(samples(&text)[&requests("redeem", "executed")], 10_001.0);
-    assert!(!text.contains("caller-") && !text.contains("key-7"), "{text}");
+    assert!(!text.contains("person-") && !text.contains("key-7"), "{text}");
 }
 
 #[test]

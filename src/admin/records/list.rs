@@ -170,6 +170,7 @@ fn matching(
     let fits = filters.key.as_ref().is_none_or(is_key)
         && filters.route.as_ref().is_none_or(|route| **route == *record.route)
         && filters.tenant.is_none_or(|tenant| tenant == record.tenant)
+        && filters.caller.as_ref().is_none_or(|name| record.caller.as_deref() == Some(name))
         && filters.state.is_none_or(|state| state == StateName::of(&record))
         && filters.since.is_none_or(|since| record.first_seen >= since)
         && filters.until.is_none_or(|until| record.first_seen <= until)

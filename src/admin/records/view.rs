@@ -123,7 +123,8 @@ pub(super) fn summary(id: &RecordId, record: &Record) -> Value {
     };
     let mut shown = json!({
         "id": id.to_string(),
-        "tenant": record.tenant.to_string(),
+        "tenant": record.caller.as_deref().map_or_else(|| record.tenant.to_string(), str::to_owned),
+        "tenant_id": record.tenant.to_string(),
         "route": record.route,
         "key": record.key,
         "state": StateName::of(record).as_str(),

@@ -30,7 +30,7 @@ fn unknown_keys_come_with_the_nearest_known_one() {
         "[server.limits]\nmax_heads = 1\nfoo = 2",
         &[
             "10:1: unknown key `max_heads` in `server.limits`; did you mean `max_head`?",
-            "11:1: unknown key `foo` in `server.limits`; known here: `max_body`, `connections`, `idle_timeout`, `header_timeout`, `body_timeout`, `max_head`, `buffered`, `in_flight` or `in_flight_per_tenant`",
+            "11:1: unknown key `foo` in `server.limits`; known here: `max_body`, `connections`, `idle_timeout`, `header_timeout`, `body_timeout`, `max_head`, `buffered`, `in_flight`, `in_flight_per_tenant`, `rate_per_tenant` or `burst_per_tenant`",
         ],
     );
 }
@@ -129,7 +129,7 @@ fn a_key_in_the_wrong_table_comes_with_the_right_one() {
             "10:1: unknown key `urls` in `route`; it belongs to [store.redis] or [[upstream]]",
             "11:1: unknown key `pool` in `route`; it belongs to [store.postgres]",
             "12:1: unknown key `upstreams` in `route`; did you mean `upstream`?",
-            "13:1: unknown key `zz` in `route`; known here: `name`, `methods`, `path`, `upstream`, `profile`, `mode`, `max_body`, `key`, `fingerprint`, `duplicates`, `outcome`, `probe`, `resend`, `already_done`, `reverse`, `record`, `suspect` or `items`",
+            "13:1: unknown key `zz` in `route`; known here: `name`, `methods`, `path`, `upstream`, `profile`, `mode`, `max_body`, `tenant`, `key`, `fingerprint`, `duplicates`, `outcome`, `probe`, `resend`, `already_done`, `reverse`, `record`, `suspect` or `items`",
         ],
     );
 }
@@ -157,12 +157,8 @@ fn text_that_is_not_toml_is_told_once() {
 #[test]
 fn what_this_version_does_not_support_is_said_at_its_line() {
     check(
-        "[server]\n[store]\nencryption = { key_file = \"k\" }\n[tenant]\ndirectory = \"t\"\nunknown = \"reject\"",
-        &[
-            "11:14: `store.encryption` is not supported by this version; remove it",
-            "13:13: `tenant.directory` is not supported by this version; remove it",
-            "14:11: `tenant.unknown` is not supported by this version; remove it",
-        ],
+        "[server]\n[store]\nencryption = { key_file = \"k\" }",
+        &["11:14: `store.encryption` is not supported by this version; remove it"],
     );
 }
 
@@ -239,6 +235,18 @@ fn the_store_and_its_limits_are_checked() {
     check(
         "[server.limits]\nin_flight = 5\nin_flight_per_tenant = 6",
         &["11:24: `in_flight_per_tenant` is more than `in_flight` (5)"],
+    );
+    check(
+        "[server.limits]\nrate_per_tenant = \"5\"\n",
+        &[
+            "10:19: `server.limits.rate_per_tenant`: \"5\" is not a rate; write a whole number and its time (/s, /m, /h), such as \"100/s\"",
+        ],
+    );
+    check(
+        "[server.limits]\nburst_per_tenant = 5\n",
+        &[
+            "10:20: `burst_per_tenant` has no use without `rate_per_tenant`; write a rate, such as rate_per_tenant = \"100/s\"",
+        ],
     );
 }
 

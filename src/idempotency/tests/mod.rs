@@ -259,6 +259,7 @@ pub(super) fn claimed() -> Record {
     Record {
         version: 7,
         tenant: TenantId::from_bytes([1; 16]),
+        caller: None,
         route: "redeem".into(),
         key: "k".into(),
         subject: None,

@@ -4,11 +4,17 @@ use crate::idempotency::names::{ConfiguredNames, KeyNames, PinnedNames, ServedPa
 
 fn request(route: Option<&str>, header: &str) -> Option<KeyNames> {
     let route = route.map(str::to_owned);
-    Some(KeyNames::Request { route, key: format!("header = {header:?}") })
+    Some(KeyNames::Request { route, key: format!("header = {header:?}"), callers: None })
 }
 
 fn items(ledger: &str, at: &str, id: &str) -> Option<KeyNames> {
-    Some(KeyNames::Items { ledger: ledger.into(), at: at.into(), id: id.into(), batch: None })
+    Some(KeyNames::Items {
+        ledger: ledger.into(),
+        at: at.into(),
+        id: id.into(),
+        batch: None,
+        callers: None,
+    })
 }
 
 fn config(callers: &[&str], patterns: &[(&str, &str, Option<KeyNames>)]) -> ConfiguredNames {

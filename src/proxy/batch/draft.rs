@@ -54,6 +54,7 @@ impl ItemDraft<'_> {
                 old.version.wrapping_add(1).wrapping_add(nonce::number() >> 40)
             }),
             tenant: input.tenant,
+            caller: input.caller.clone(),
             route: self.route.clone(),
             key: item.key.clone(),
             subject: input.subject,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::caller::Caller;
 use crate::config::ItemsMode;
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::{RecordId, TenantId};
@@ -24,6 +25,8 @@ use crate::proxy::state::Gateway;
 /// A valid batch with a complete body.
 pub(crate) struct BatchInput {
     pub(crate) tenant: TenantId,
+    /// Name of the tenant.
+    pub(crate) caller: Option<Arc<str>>,
     pub(crate) batch: Batch,
     /// Digests of the items' members, for the records of new items. Dropped while the batch waits,
     /// and computed once more on demand.
@@ -57,13 +60,13 @@ pub(crate) async fn read(
     mode: &ItemsMode,
     arrived: Box<Arrived<'_>>,
 ) -> Result<BatchRead, Problem> {
-    let Arrived { head, body, client, path, routing } = *arrived;
+    let Arrived { head, body, client, path, caller, routing } = *arrived;
     let batch_header = mode.batch_key.as_ref().and_then(|key| key.places.header());
     let places = mode.record.subject.iter().chain(&mode.serialize_places);
     let named = places.filter_map(Place::header).chain(batch_header);
-    request_read::refuse_nominations(&routing.tenant_headers, named, &head.headers)?;
+    request_read::refuse_nominations(route.callers.headers(), named, &head.headers)?;
     let (body, reservation) = request_read::read_body(gateway, route, body, batch_header).await?;
-    let tenant = client.tenant(&routing.tenant_headers, &head.headers);
+    let Caller { id: tenant, name: caller } = caller;
     let parameters = routing.parameters(&head.method, path.of(&head.uri));
     let named = borrowed(&parameters);
     let values = RequestValues::new(&head.headers, head.uri.query(), &parameters, &body);
@@ -109,6 +112,7 @@ pub(crate) async fn read(
     let buffered = BufferedRequest { head, client, body, reservation };
     let input = BatchInput {
         tenant,
+        caller,
         batch,
         digests,
         ids,

@@ -13,6 +13,8 @@ use crate::proxy::state::Gateway;
 pub(crate) struct ClaimDraft<'a> {
     pub(crate) route: &'a Route,
     pub(crate) tenant: TenantId,
+    /// Name of the tenant.
+    pub(crate) caller: Option<Arc<str>>,
     pub(crate) key: Key,
     pub(crate) subject: Option<[u8; 16]>,
     pub(crate) fingerprint: Fingerprint,
@@ -27,6 +29,7 @@ impl ClaimDraft<'_> {
         Arc::new(Record {
             version: first_version(),
             tenant: self.tenant,
+            caller: self.caller,
             route: self.route.name.clone(),
             key: self.key.into_string().into(),
             subject: self.subject,

@@ -61,7 +61,7 @@ pub(crate) struct CallInput {
 pub(crate) async fn run(call: Call, responder: Responder) {
     let Call { gateway, route, mode, input, permit, share } = call;
     let CallInput { request, fingerprint, subject, values, until } = input;
-    let KeyedRequest { id, key, tenant, buffered, .. } = *request;
+    let KeyedRequest { id, key, tenant, caller, buffered, .. } = *request;
     let head = &buffered.head;
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     let [method, target, name] = [head.method.as_str(), target, key.as_str()].map(str::as_bytes);
@@ -74,7 +74,7 @@ pub(crate) async fn run(call: Call, responder: Responder) {
         // Without a lease the claim would be refused as well, so no claim has to be withdrawn.
         return responder.refuse(reply::store_unavailable());
     }
-    let draft = ClaimDraft { route: &route, tenant, key, subject, fingerprint, values };
+    let draft = ClaimDraft { route: &route, tenant, caller, key, subject, fingerprint, values };
     let record = draft.into_record(&gateway);
     let retention = mode.record.retention;
     let claim = Claimed::claim(&gateway, id, record.clone(), (&route, retention), until).await;

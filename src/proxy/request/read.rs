@@ -2,6 +2,7 @@
 //! error of a request is found here, before its claim.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use http::{HeaderMap, HeaderName};
 use hyper::body::Incoming;
 
 use crate::body::{self, ReadError, ReadLimits};
+use crate::caller::Caller;
 use crate::config::RequestMode;
 use crate::content_coding::{self, CodingError};
 use crate::idempotency::fingerprint::{ComparedBody, Preimage, RequestParts, Verbatim};
@@ -33,6 +35,8 @@ pub(crate) struct KeyedRequest {
     pub(crate) id: RecordId,
     pub(crate) key: Key,
     pub(crate) tenant: TenantId,
+    /// Name of the tenant.
+    pub(crate) caller: Option<Arc<str>>,
     path: Path,
     /// Names and values of the path's parameters, where a place of the route names one.
     parameters: Vec<(String, String)>,
@@ -88,12 +92,11 @@ pub(crate) async fn read(
             Some(key.map_err(|error| refused_key(error, places).close())?)
         }
     };
-    let Arrived { head, body, client, path, routing } = *arrived;
+    let Arrived { head, body, client, path, caller, routing } = *arrived;
     let named = places.headers().chain(mode.record.subject.iter().filter_map(Place::header));
     let compared = named.chain(&mode.fingerprint.headers);
-    refuse_nominations(&routing.tenant_headers, compared, &head.headers)?;
+    refuse_nominations(route.callers.headers(), compared, &head.headers)?;
     let (body, reservation) = read_body(gateway, route, body, places.header()).await?;
-    let tenant = client.tenant(&routing.tenant_headers, &head.headers);
     let has_parameter = |place: &Place| matches!(place, Place::Path(_));
     let kept = route.kept.iter().any(KeptPlace::is_path);
     let named = places.in_path() || mode.record.subject.iter().any(has_parameter);
@@ -102,7 +105,7 @@ pub(crate) async fn read(
         false => Vec::new(),
     };
     let address = client.address(&routing.trusted_proxies);
-    let input = ReadInput { head, client: address, path, parameters, tenant };
+    let input = ReadInput { head, client: address, path, parameters, caller };
     identified(route, mode, input, from_head.map(Ok), (body, reservation))
 }
 
@@ -113,7 +116,7 @@ pub(crate) struct ReadInput {
     pub(crate) path: Path,
     /// Names and values of the path's parameters.
     pub(crate) parameters: Vec<(String, String)>,
-    pub(crate) tenant: TenantId,
+    pub(crate) caller: Caller,
 }
 
 /// Identifies a request with its complete body; `from_head`: its key, unless a place of the key is
@@ -128,7 +131,8 @@ pub(crate) fn identified(
     from_head: Option<Result<Key, KeyError>>,
     (body, reservation): (Bytes, Reservation),
 ) -> Result<KeyedRead, Problem> {
-    let ReadInput { head, client, path, parameters, tenant } = input;
+    let ReadInput { head, client, path, parameters, caller } = input;
+    let Caller { id: tenant, name: caller } = caller;
     let most = route.max_buffered;
     let key = match from_head {
         Some(key) => key,
@@ -151,7 +155,7 @@ pub(crate) fn identified(
         Scope::Route => route.name.as_ref(),
     };
     let id = RecordId::new(&tenant, scope, key.as_str());
-    let request = KeyedRequest { id, key, tenant, path, parameters, most, buffered };
+    let request = KeyedRequest { id, key, tenant, caller, path, parameters, most, buffered };
     Ok(KeyedRead::Keyed(Box::new(request)))
 }
 

@@ -10,8 +10,8 @@ use crate::failpoint::{self, Point};
 use crate::idempotency::Answer as Kept;
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::StoredResponse;
+use crate::proxy::client_head;
 use crate::proxy::collect::{self, CollectLimits, Collected};
-use crate::proxy::rewrite;
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 use crate::upstream::{SendError, SendFailure};
@@ -69,7 +69,7 @@ pub(crate) async fn send(
     }
     let limits = CollectLimits { most: sending.most, idle: sending.route.timeout };
     let (mut head, body) = response.into_parts();
-    rewrite::to_client(&mut head, &method, Some(sending.replayed_header));
+    client_head::to_client(&mut head, &method, Some(sending.replayed_header));
     match collect::collect(head, body, &limits, &mut reservation).await {
         Ok(answer) => SendOutcome::Answered(answer.holding(reservation)),
         Err(error) => SendOutcome::Lost(UnknownReason::Truncated, error.to_string()),

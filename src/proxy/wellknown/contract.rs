@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::config::{ItemsMode, Mode, RequestMode, RouteConfig};
+use crate::config::{ItemsMode, Mode, RequestMode, RouteConfig, TenantConfig};
 use crate::idempotency::fingerprint::Select;
 use crate::idempotency::key::{Format, Scope, Syntax, header_as_written};
 use crate::idempotency::outcome::Verdict;
@@ -38,7 +38,7 @@ pub(crate) fn contract(routing: &Routing, status_path: &str, answer_path: &str) 
         .collect();
     json!({
         "routes": routes,
-        "tenant": { "headers": names(&routing.tenant_headers) },
+        "tenant": callers(routing.callers.config()),
         "status": status_path,
         "answer": answer_path,
         "problems": problems,
@@ -60,6 +60,7 @@ fn route_contract(route: &RouteConfig, mode: &RequestMode) -> Value {
         "methods": route.methods.iter().map(Method::as_str).collect::<Vec<_>>(),
         "path": route.path,
         "when": when(route),
+        "tenant": route.tenant.as_ref().map(callers),
         "mode": "request",
         "key": {
             "from": mode.key.places.iter().collect::<Vec<_>>(),
@@ -126,6 +127,7 @@ fn items_contract(route: &RouteConfig, mode: &ItemsMode) -> Value {
         "methods": route.methods.iter().map(Method::as_str).collect::<Vec<_>>(),
         "path": route.path,
         "when": when(route),
+        "tenant": route.tenant.as_ref().map(callers),
         "mode": "items",
         "items": {
             "at": rules.at.to_string(),
@@ -190,6 +192,17 @@ fn fingerprint(mode: &RequestMode) -> Value {
         "exclude": exclude,
         "query": { "exclude": mode.fingerprint.query_exclude },
         "headers": names(&mode.fingerprint.headers),
+    })
+}
+
+/// The kinds of names of callers.
+fn callers(tenant: &TenantConfig) -> Value {
+    let kinds = tenant.kinds().into_iter();
+    let kinds: Vec<&str> = kinds.map(|kind| kind.trim_matches(['[', ']'])).collect();
+    json!({
+        "headers": names(&tenant.headers),
+        "kinds": kinds,
+        "unknown": tenant.unknown,
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CACHE_CONTROL;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderValue, request};
 use tokio::time::{Instant, timeout_at};
 
 use super::key_record::{KeyRecord, find};
@@ -21,15 +21,17 @@ use crate::proxy::routing::{Route, RouteMode, Routing};
 use crate::proxy::state::Gateway;
 
 /// The answer of the key in the request's key header, for the tenant of its credentials. Waits for
-/// a call in flight as long as `query` asks, at most the route's `wait`.
+/// a call in flight as long as the query asks, at most the route's `wait`.
 pub(super) async fn answer(
     gateway: &Gateway,
     routing: &Routing,
-    headers: &HeaderMap,
-    query: Option<&str>,
+    head: &request::Parts,
 ) -> AnswerResult {
-    let wait = wanted_wait(query)?;
-    let KeyRecord { route, id, record } = find(gateway, routing, headers).await?;
+    let wait = wanted_wait(head.uri.query())?;
+    let KeyRecord { route, id, record } = match find(gateway, routing, head).await {
+        Ok(found) => found,
+        Err(refusal) => return refusal.into_answer(),
+    };
     let RouteMode::Request(mode) = &route.mode else {
         let detail = "An item of a batch has no answer of its own; send the batch again, or ask \
                       for the item's status.";

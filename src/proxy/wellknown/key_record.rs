@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, request};
 
 use crate::config::{Mode, RouteConfig};
 use crate::idempotency::key::{Key, KeyError, KeyRules, Scope, any_text};
 use crate::idempotency::retention::ExpiryTime;
-use crate::idempotency::{Record, RecordId, State, TenantId};
+use crate::idempotency::{Record, RecordId, State};
 use crate::items;
 use crate::problem::{Problem, Slug};
+use crate::proxy::callers::CallerRefusal;
 use crate::proxy::reply;
 use crate::proxy::routing::{Route, Routing};
 use crate::proxy::state::Gateway;
@@ -29,9 +30,12 @@ pub(super) struct KeyRecord<'r> {
 pub(super) async fn find<'r>(
     gateway: &Gateway,
     routing: &'r Routing,
-    headers: &HeaderMap,
-) -> Result<KeyRecord<'r>, Problem> {
-    let tenant = TenantId::of(&routing.tenant_headers, headers);
+    head: &request::Parts,
+) -> Result<KeyRecord<'r>, CallerRefusal> {
+    let mut head = head.clone();
+    let caller = routing.callers.identify(None, &mut head).await?;
+    let headers = &head.headers;
+    let refusal = |slug, detail| CallerRefusal::Problem(Problem::new(slug, detail));
     let (mut named, mut refused) = (false, false);
     for (configured, route) in routing.each().filter(|(configured, _)| configured.is_keyed()) {
         let (scope, key) = match scoped_key(configured, headers) {
@@ -44,10 +48,19 @@ pub(super) async fn find<'r>(
             None => continue,
         };
         named = true;
+        let own = match configured.tenant {
+            None => None,
+            Some(_) => match route.callers.identify(None, &mut head.clone()).await {
+                Ok(caller) => Some(caller),
+                // Another way to name callers may know this one.
+                Err(_) => continue,
+            },
+        };
+        let tenant = own.as_ref().unwrap_or(&caller).id;
         let id = RecordId::new(&tenant, &scope, &key);
         let record = gateway.store.get(id).await.map_err(|error| {
             tracing::error!(record = ?id, %error, "the record of a key could not be read");
-            reply::store_unavailable()
+            CallerRefusal::Problem(reply::store_unavailable())
         })?;
         if let Some(record) =
             record.filter(|record| !forgotten(record, gateway.store.expiry_time()))
@@ -57,14 +70,14 @@ pub(super) async fn find<'r>(
     }
     if refused && !named {
         let detail = "The idempotency key in the header is not valid.";
-        return Err(Problem::new(Slug::KeyInvalid, detail));
+        return Err(refusal(Slug::KeyInvalid, detail));
     }
     if !named {
         let detail = "Name the key in the header it was sent with, such as Idempotency-Key.";
-        return Err(Problem::new(Slug::KeyMissing, detail));
+        return Err(refusal(Slug::KeyMissing, detail));
     }
     let detail = "This key is not known here: no request with it was accepted.";
-    Err(Problem::new(Slug::NotFound, detail).disposition(None))
+    Err(CallerRefusal::Problem(Problem::new(Slug::NotFound, detail).disposition(None)))
 }
 
 /// The scope and the key of a record on the route. On a batch API the header holds the id of an

@@ -1,13 +1,13 @@
 //! The status of a single key, for the client of the key.
 
-use http::HeaderMap;
+use http::request;
 use serde_json::{Value, json};
 
 use super::key_record::find;
 use crate::clock::{Timestamp, rfc3339};
 use crate::idempotency::ledger::Fulfillment;
 use crate::idempotency::{Ledger, Record, State};
-use crate::problem::Problem;
+use crate::proxy::callers::CallerRefusal;
 use crate::proxy::routing::Routing;
 use crate::proxy::state::Gateway;
 
@@ -15,9 +15,9 @@ use crate::proxy::state::Gateway;
 pub(super) async fn status(
     gateway: &Gateway,
     routing: &Routing,
-    headers: &HeaderMap,
-) -> Result<Value, Problem> {
-    let found = find(gateway, routing, headers).await?;
+    head: &request::Parts,
+) -> Result<Value, CallerRefusal> {
+    let found = find(gateway, routing, head).await?;
     Ok(status_document(&found.record, gateway.store.expiry_time().at))
 }
 

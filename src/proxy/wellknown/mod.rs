@@ -47,13 +47,13 @@ pub(crate) async fn answer(
         return Err(problem.header(ALLOW, allow).disposition(None).close());
     }
     if path == ANSWER_PATH {
-        return key_answer::answer(gateway, routing, &head.headers, head.uri.query()).await;
+        return key_answer::answer(gateway, routing, head).await;
     }
     if path == STATUS_PATH {
-        return Ok(page(
-            "application/json",
-            status(gateway, routing, &head.headers).await?.to_string(),
-        ));
+        return match status(gateway, routing, head).await {
+            Ok(status) => Ok(page("application/json", status.to_string())),
+            Err(refusal) => refusal.into_answer(),
+        };
     }
     let contract = contract(routing, STATUS_PATH, ANSWER_PATH);
     if wants_html(&head.headers) {

@@ -12,8 +12,9 @@ pub(super) const HAS_HISTORY: u8 = 4;
 pub(super) const UNREPORTED: u8 = 8;
 pub(super) const HAS_VERBATIM: u8 = 16;
 pub(super) const HAS_SETTLING: u8 = 32;
+pub(super) const HAS_CALLER: u8 = 64;
 pub(super) const ALL_FLAGS: u8 =
-    HAS_EXPIRES | HAS_SUBJECT | HAS_HISTORY | UNREPORTED | HAS_VERBATIM | HAS_SETTLING;
+    HAS_EXPIRES | HAS_SUBJECT | HAS_HISTORY | UNREPORTED | HAS_VERBATIM | HAS_SETTLING | HAS_CALLER;
 
 pub(super) const IN_FLIGHT: u8 = 1;
 pub(super) const UNKNOWN: u8 = 2;

@@ -6,14 +6,14 @@
 //!                    6 item at rest, 7 item in flight, 8 item unknown, 9 lock, 10 released
 //! flags    u8        bit 0: expires is set, bit 1: subject is set, bit 2: history is present,
 //!                    bit 3: settled, and no client was told, bit 4: verbatim is present,
-//!                    bit 5: data of a settlement is present
+//!                    bit 5: data of a settlement is present, bit 6: the caller has a name
 //! version  u64
 //! owner    16 bytes
 //! expires  u64       milliseconds, if set
 //! subject  16 bytes  if set
 //! tenant 16, fingerprint 32, rule 8, verbatim 32 if it is not the fingerprint
 //! first seen, updated, attempts: a number each
-//! attempt 16, route, key
+//! attempt 16, route, key, name of the caller if it has one
 //! members: count, each a name and 4 bytes
 //! fields of the state, data of a settlement if present, history if present
 //! crc32    u32       over the record's id and everything before
@@ -44,8 +44,8 @@ use crate::idempotency::record::Nonce;
 use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
 use head::{HeadFields, checksum, verified};
 use layout::{
-    FIXED, HAS_EXPIRES, HAS_HISTORY, HAS_SETTLING, HAS_SUBJECT, HAS_VERBATIM, IN_FLIGHT, KEPT,
-    LOCK, NOT_RETAINED, RELEASED, SCHEMA_BYTE, TOMBSTONE, UNKNOWN, UNREPORTED,
+    FIXED, HAS_CALLER, HAS_EXPIRES, HAS_HISTORY, HAS_SETTLING, HAS_SUBJECT, HAS_VERBATIM,
+    IN_FLIGHT, KEPT, LOCK, NOT_RETAINED, RELEASED, SCHEMA_BYTE, TOMBSTONE, UNKNOWN, UNREPORTED,
 };
 use ledger::ledger_tag;
 use primitives::{FieldReader, FieldWriter};
@@ -97,7 +97,8 @@ impl Codec {
     /// Approximate size of an encoded record in bytes, seldom too small.
     pub fn size_hint(&self, record: &Record) -> usize {
         let members = record.fingerprint.members.iter().map(|member| member.name.len() + 8);
-        let names = record.route.len() + record.key.len();
+        let caller = record.caller.as_ref().map_or(0, |caller| caller.len() + 2);
+        let names = record.route.len() + record.key.len() + caller;
         let answer = match &record.state {
             State::Final { answer: Answer::Kept(response), .. } => response.bytes(),
             State::Item { ledger, .. } => ledger.bytes(),
@@ -133,7 +134,8 @@ impl FieldWriter<'_> {
             | flag(!record.history.is_empty(), HAS_HISTORY)
             | flag(record.settlement_unreported, UNREPORTED)
             | flag(record.fingerprint.verbatim != record.fingerprint.digest, HAS_VERBATIM)
-            | flag(record.settling.is_some(), HAS_SETTLING);
+            | flag(record.settling.is_some(), HAS_SETTLING)
+            | flag(record.caller.is_some(), HAS_CALLER);
         self.raw(&[SCHEMA_BYTE, tag, flags]);
         self.u64(record.version);
         self.raw(&record.owner);
@@ -155,6 +157,9 @@ impl FieldWriter<'_> {
         self.raw(&record.attempt);
         self.bytes(record.route.as_bytes());
         self.bytes(record.key.as_bytes());
+        if let Some(caller) = &record.caller {
+            self.bytes(caller.as_bytes());
+        }
         self.number(record.fingerprint.members.len() as u64);
         for member in record.fingerprint.members.iter() {
             self.bytes(member.name.as_bytes());
@@ -186,6 +191,10 @@ impl FieldReader<'_> {
         let attempt: Nonce = self.array("attempt")?;
         let route = self.text("route")?;
         let key = self.text("key")?;
+        let caller = match flags & HAS_CALLER {
+            0 => None,
+            _ => Some(self.text("caller")?.into()),
+        };
         let members = self.list("members", |from| {
             Ok(MemberDigest { name: from.text("member")?.into(), digest: from.array("member")? })
         })?;
@@ -202,6 +211,7 @@ impl FieldReader<'_> {
         Ok(Record {
             version: head.version,
             tenant,
+            caller,
             route: route.into(),
             key: key.into(),
             subject: head.subject,

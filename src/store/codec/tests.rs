@@ -30,6 +30,13 @@ fn every_state_is_read_back_as_it_was() {
 }
 
 #[test]
+fn the_name_of_a_caller_is_kept() {
+    for record in samples::every_state() {
+        check(&Record { caller: Some("shop-1".into()), ..record });
+    }
+}
+
+#[test]
 fn a_record_under_another_id_is_corrupt() {
     let bytes = plain().encode(&id(1), &samples::claim(1));
     assert_eq!(plain().decode(&id(2), &bytes), Err(DecodeError::Checksum));
@@ -105,7 +112,7 @@ fn mistakes_are_named() {
     let ends_in = |field| format!("the bytes end inside the field \"{field}\"");
     assert_eq!(with(0, 3), "layout 3 is not supported, this version reads layout 5");
     assert_eq!(with(1, 11), invalid("state"));
-    assert_eq!(with(2, 64), invalid("flags"));
+    assert_eq!(with(2, 128), invalid("flags"));
     assert_eq!(with(2, 24), invalid("flags"), "only what was settled is untold");
     assert_eq!(with(2, 20), ends_in("history"));
     assert_eq!(with(2, 17), invalid("expires"));

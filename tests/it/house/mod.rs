@@ -18,6 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "config",
         &[
+            "caller",
             "clock",
             "idempotency",
             "ip_network",
@@ -58,6 +59,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "proxy",
         &[
             "body",
+            "caller",
             "clock",
             "config",
             "content_coding",
@@ -83,6 +85,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "upstream",
         ],
     ),
+    ("caller", &["idempotency", "json"]),
     ("place", &["form", "json", "media_type", "percent", "xml"]),
     ("form", &["percent"]),
     ("xml", &[]),
@@ -131,6 +134,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "admin",
             "body",
+            "caller",
             "clock",
             "config",
             "idempotency",
@@ -165,6 +169,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "commands",
         &[
             "admin",
+            "caller",
             "cli",
             "clock",
             "config",

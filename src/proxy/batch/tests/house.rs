@@ -256,7 +256,7 @@ impl House {
     pub(super) fn tenant(&self) -> TenantId {
         let mut headers = http::HeaderMap::new();
         headers.insert("x-api-key", http::HeaderValue::from_static("till"));
-        TenantId::of(&self.gateway.routing().tenant_headers, &headers)
+        TenantId::of(self.gateway.routing().callers.headers(), &headers)
     }
 
     async fn record(&self, id: &str) -> Option<Record> {

@@ -1,0 +1,467 @@
+//! Callers with names: the directory, tokens, and the authorization service.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use sha2::{Digest as _, Sha256};
+
+use crate::support::certificates::{Authority, connect, over};
+use crate::support::gateway::BINARY;
+use crate::support::{Act, Backend, Gate, Request, Setup, answer};
+
+const BODY: &str = r#"{"qr":"rsg:1"}"#;
+
+fn digest(credential: &str) -> String {
+    Sha256::digest(credential).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes a file beside the configuration.
+fn write(setup: &Setup, name: &str, text: &str) {
+    std::fs::write(setup.dir().join(name), text).unwrap();
+}
+
+fn bearer(token: &str) -> Request {
+    Request::redeem("k", BODY).header("authorization", format!("Bearer {token}"))
+}
+
+/// The output of `oncegate tenant` for these header lines.
+fn tenant(setup: &Setup, lines: &str) -> (Option<i32>, String, String) {
+    let config = setup.write_config();
+    let mut child = Command::new(BINARY)
+        .args(["tenant", "--config", &config])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_caller_of_the_directory_keeps_its_keys_when_its_credential_is_renewed() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend).tenant("directory = \"tenants.toml\"");
+    let shops = |more: &str| {
+        let (old, two) = (digest("old"), digest("two"));
+        format!("[shop-1]\ndigests = [\"{old}\"{more}]\n[shop-2]\ndigests = [\"{two}\"]\n")
+    };
+    write(&setup, "tenants.toml", &shops(""));
+    let gateway = setup.start();
+    bearer("old").send(gateway.addr).is(200, "executed", "");
+    bearer("two").send(gateway.addr).is(200, "executed", "");
+    // Unknown here, so that it is another caller.
+    bearer("new").send(gateway.addr).is(200, "executed", "");
+    assert_eq!(tenant(&setup, "Authorization: Bearer old\n").1, "shop-1");
+    let digits = tenant(&setup, "X-Api-Key: stranger\r\n\r\n").1;
+    assert!(digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()), "{digits}");
+    drop(gateway);
+    write(&setup, "tenants.toml", &shops(&format!(", \"{}\"", digest("new"))));
+    let gateway = setup.start();
+    bearer("old").send(gateway.addr).is(200, "replayed", "");
+    bearer("new").send(gateway.addr).is(200, "replayed", "");
+    Request::redeem("k", BODY).tenant("new").send(gateway.addr).is(200, "replayed", "");
+    // Two credentials of two callers are nobody's request, not the first's.
+    let both = bearer("old").tenant("two");
+    both.send(gateway.addr).is(401, "rejected", "caller-unknown");
+    assert_eq!(backend.calls(), 3);
+}
+
+#[test]
+fn records_show_and_find_the_name_of_a_caller() {
+    let backend = Backend::start();
+    let setup =
+        Setup::before(&backend).tenant("directory = \"tenants.toml\"").admin("token = \"t\"");
+    write(&setup, "tenants.toml", &format!("[shop-1]\ndigests = [\"{}\"]\n", digest("one")));
+    let gateway = setup.start();
+    bearer("one").send(gateway.addr).is(200, "executed", "");
+    bearer("stranger").send(gateway.addr).is(200, "executed", "");
+    let list = |query: &str| {
+        let request = Request::get(&format!("/api/records?{query}"));
+        let listed = request.header("authorization", "Bearer t").send(gateway.admin).json();
+        listed["records"].as_array().unwrap().clone()
+    };
+    let named = list("tenant=shop-1");
+    assert_eq!(named.len(), 1, "{named:?}");
+    assert_eq!(named[0]["tenant"], "shop-1");
+    let digits = named[0]["tenant_id"].as_str().unwrap().to_owned();
+    assert_eq!(list(&format!("tenant={digits}")), named);
+    assert!(list("tenant=shop-2").is_empty());
+    let all = list("");
+    assert_eq!(all.len(), 2);
+    let other = all.iter().find(|record| record["tenant"] != "shop-1").unwrap();
+    assert_eq!(
+        (other["tenant"].as_str(), other["tenant"].as_str().map(str::len)),
+        (other["tenant_id"].as_str(), Some(32))
+    );
+}
+
+#[test]
+fn a_caller_that_enters_the_directory_keeps_its_earlier_records() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend).tenant("directory = \"tenants.toml\"");
+    write(&setup, "tenants.toml", "");
+    let gateway = setup.start();
+    Request::redeem("k", BODY).tenant("s3cret").send(gateway.addr).is(200, "executed", "");
+    drop(gateway);
+    let id = tenant(&setup, "x-api-key: s3cret").1;
+    let entry = format!("[shop]\nid = \"{id}\"\ndigests = [\"{}\"]\n", digest("s3cret"));
+    write(&setup, "tenants.toml", &entry);
+    assert_eq!(tenant(&setup, "x-api-key: s3cret").1, "shop");
+    let gateway = setup.start();
+    Request::redeem("k", BODY).tenant("s3cret").send(gateway.addr).is(200, "replayed", "");
+    assert_eq!(backend.calls(), 1);
+}
+
+#[test]
+fn strangers_are_refused_before_any_look_up_where_they_are_not_wanted() {
+    let backend = Backend::start();
+    let setup =
+        Setup::before(&backend).tenant("directory = \"tenants.toml\"\nunknown = \"reject\"");
+    write(&setup, "tenants.toml", &format!("[shop]\ndigests = [\"{}\"]\n", digest("one")));
+    let gateway = setup.start();
+    bearer("one").send(gateway.addr).is(200, "executed", "");
+    for request in [bearer("two"), bearer(""), Request::redeem("k", BODY)] {
+        request.send(gateway.addr).is(401, "rejected", "caller-unknown");
+    }
+    let status = Request::get("/.well-known/idempotency/status").key("k");
+    status.send(gateway.addr).is(401, "rejected", "caller-unknown");
+    let own = status.header("authorization", "Bearer one").send(gateway.addr);
+    assert_eq!((own.status, own.json()["state"].as_str().unwrap()), (200, "final"));
+    // Routes without keys pass, and the refusal costs no call.
+    assert_eq!(Request::get("/open").send(gateway.addr).status, 200);
+    assert_eq!(backend.calls(), 2);
+    let (code, _, told) = tenant(&setup, "x-api-key: stranger");
+    assert!(code == Some(1) && told.contains("caller-unknown"), "{told}");
+}
+
+#[test]
+fn a_route_may_name_callers_in_its_own_way() {
+    let backend = Backend::start();
+    let route = "name = \"own\"\nmethods = [\"POST\"]\npath = \"/own\"\n\
+        tenant = { headers = [\"x-shop\"] }";
+    let gateway = Setup::before(&backend).route(route).start();
+    let own = |token: &str, shop: &str| {
+        let request = Request::new("POST", "/own").key("k").json(BODY).header("x-shop", shop);
+        request.header("authorization", format!("Bearer {token}")).send(gateway.addr)
+    };
+    own("a", "1").is(200, "executed", "");
+    own("b", "1").is(200, "replayed", "");
+    own("b", "2").is(200, "executed", "");
+    bearer("a").send(gateway.addr).is(200, "executed", "");
+    bearer("b").send(gateway.addr).is(200, "executed", "");
+}
+
+#[test]
+fn another_way_to_name_callers_is_a_change_of_names() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend).tenant("headers = [\"authorization\"]");
+    bearer("a").send(setup.start().addr).is(200, "executed", "");
+    write(&setup, "tenants.toml", "");
+    let with = |line: &str| setup.clone().tenant(line).try_start().unwrap_err();
+    write(&setup, "jwks.json", &set(&[&Issuer::new("a")]));
+    let tokens = jwt("keys_file = \"jwks.json\"");
+    for (line, told) in
+        [("directory = \"tenants.toml\"", "[tenant] directory"), (tokens.as_str(), "[tenant.jwt]")]
+    {
+        let exit = with(line);
+        assert_eq!(exit.code, Some(2), "{exit:?}");
+        assert!(exit.stderr.contains(told) && exit.stderr.contains("accept_names"), "{exit:?}");
+    }
+    let own = setup.clone().redeem("tenant = { headers = [\"x-shop\"] }").try_start().unwrap_err();
+    assert!(own.stderr.contains("[route.tenant] headers = [\"x-shop\"]"), "{own:?}");
+    // What the directory holds is no change.
+    let setup = Setup::before(&backend).tenant("directory = \"tenants.toml\"");
+    write(&setup, "tenants.toml", "");
+    setup.start().stop();
+    write(&setup, "tenants.toml", &format!("[shop]\ndigests = [\"{}\"]\n", digest("one")));
+    setup.start().stop();
+}
+
+#[test]
+fn a_verified_certificate_names_its_caller_whatever_the_credentials_are() {
+    let (backend, servers) = (Backend::start(), Authority::new("servers"));
+    let clients = Authority::new("clients");
+    let setup = Setup::before(&backend)
+        .server(
+            "tls = { cert = \"server.crt\", key = \"server.key\", client_ca = \"clients.pem\", \
+             client_auth = \"optional\" }",
+        )
+        .tenant("certificate = \"uri\"\nunknown = \"reject\"\ndirectory = \"tenants.toml\"");
+    servers.server().write(setup.dir(), "server");
+    clients.write(setup.dir(), "clients.pem");
+    let entry =
+        format!("[shop]\ndigests = [\"{}\"]\nuris = [\"spiffe://shop/1\"]\n", digest("one"));
+    write(&setup, "tenants.toml", &entry);
+    let gateway = setup.start();
+    let send = |identity: Option<&str>, request: &Request| {
+        let identity = identity.map(|uri| clients.client(uri));
+        let config = Arc::new(servers.trusting(identity.as_ref()));
+        over(&mut connect(gateway.addr, &config).unwrap(), request).unwrap()
+    };
+    let anonymous = Request::redeem("k", BODY);
+    send(Some("spiffe://till/7"), &anonymous).is(200, "executed", "");
+    // A renewed certificate, and credentials that name nobody.
+    send(Some("spiffe://till/7"), &anonymous).is(200, "replayed", "");
+    send(Some("spiffe://till/7"), &bearer("stranger")).is(200, "replayed", "");
+    send(Some("spiffe://till/8"), &anonymous).is(200, "executed", "");
+    send(None, &anonymous).is(401, "rejected", "caller-unknown");
+    // The directory knows the certificate and the credential of one shop.
+    send(Some("spiffe://shop/1"), &anonymous).is(200, "executed", "");
+    send(None, &bearer("one")).is(200, "replayed", "");
+    send(Some("spiffe://shop/1"), &bearer("one")).is(200, "replayed", "");
+    send(Some("spiffe://till/7"), &bearer("one")).is(401, "rejected", "caller-unknown");
+    assert_eq!(backend.calls(), 3);
+}
+
+/// A signer of tokens.
+struct Issuer {
+    pair: EcdsaKeyPair,
+    kid: &'static str,
+}
+
+impl Issuer {
+    fn new(kid: &'static str) -> Self {
+        let (random, algorithm) = (SystemRandom::new(), &ECDSA_P256_SHA256_FIXED_SIGNING);
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &random).unwrap();
+        Self { pair, kid }
+    }
+
+    fn key(&self) -> String {
+        let point = self.pair.public_key().as_ref();
+        let (x, y) = (BASE64.encode(&point[1..33]), BASE64.encode(&point[33..]));
+        let kid = self.kid;
+        format!(r#"{{"kty":"EC","crv":"P-256","kid":"{kid}","x":"{x}","y":"{y}"}}"#)
+    }
+
+    /// A token for `client`, which expires in as many seconds.
+    #[expect(clippy::disallowed_methods, reason = "the time that a token is compared with")]
+    fn token(&self, client: &str, seconds: i64) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let expires = i64::try_from(now).unwrap() + seconds;
+        let header = format!(r#"{{"alg":"ES256","kid":"{}"}}"#, self.kid);
+        let claims = format!(
+            r#"{{"iss":"https://id.example","aud":"vouchers","exp":{expires},"client_id":"{client}"}}"#
+        );
+        let message = format!("{}.{}", BASE64.encode(header), BASE64.encode(claims));
+        let signature = self.pair.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
+        format!("{message}.{}", BASE64.encode(signature))
+    }
+}
+
+fn jwt(keys: &str) -> String {
+    format!(
+        "jwt = {{ {keys}, issuer = \"https://id.example\", audience = \"vouchers\", \
+         claim = \"client_id\" }}"
+    )
+}
+
+fn set(issuers: &[&Issuer]) -> String {
+    let keys: Vec<String> = issuers.iter().map(|issuer| issuer.key()).collect();
+    format!("{{\"keys\":[{}]}}", keys.join(","))
+}
+
+#[test]
+fn a_renewed_token_is_the_same_caller() {
+    let backend = Backend::start();
+    let issuer = Issuer::new("a");
+    let setup = Setup::before(&backend).tenant(&jwt("keys_file = \"jwks.json\""));
+    write(&setup, "jwks.json", &set(&[&issuer]));
+    let gateway = setup.start();
+    bearer(&issuer.token("till-7", 60)).send(gateway.addr).is(200, "executed", "");
+    bearer(&issuer.token("till-7", 600)).send(gateway.addr).is(200, "replayed", "");
+    bearer(&issuer.token("till-8", 600)).send(gateway.addr).is(200, "executed", "");
+    // A token that fails is refused, although strangers are not: also for a replay.
+    for token in [
+        issuer.token("till-7", -61),
+        Issuer::new("a").token("till-7", 600),
+        Issuer::new("z").token("till-7", 600),
+        format!("{}x", issuer.token("till-7", 600)),
+    ] {
+        bearer(&token).send(gateway.addr).is(401, "rejected", "caller-unknown");
+    }
+    // An opaque credential is no token.
+    bearer("opaque").send(gateway.addr).is(200, "executed", "");
+    assert_eq!(backend.calls(), 3);
+    let line = format!("authorization: Bearer {}", issuer.token("till-7", 60));
+    assert_eq!(tenant(&setup, &line).1, "till-7");
+}
+
+#[test]
+fn a_token_and_the_directory_name_one_caller() {
+    let backend = Backend::start();
+    let issuer = Issuer::new("a");
+    let setup = Setup::before(&backend)
+        .tenant("directory = \"tenants.toml\"")
+        .tenant(&jwt("keys_file = \"jwks.json\""));
+    write(&setup, "jwks.json", &set(&[&issuer]));
+    let entry = format!("[shop]\ndigests = [\"{}\"]\njwt = [\"till-7\"]\n", digest("key"));
+    write(&setup, "tenants.toml", &entry);
+    let gateway = setup.start();
+    bearer(&issuer.token("till-7", 60)).send(gateway.addr).is(200, "executed", "");
+    Request::redeem("k", BODY).tenant("key").send(gateway.addr).is(200, "replayed", "");
+    bearer(&issuer.token("till-7", 60)).tenant("key").send(gateway.addr).is(200, "replayed", "");
+    let other = bearer(&issuer.token("till-8", 60)).tenant("key");
+    other.send(gateway.addr).is(401, "rejected", "caller-unknown");
+    assert_eq!(backend.calls(), 1);
+}
+
+#[test]
+fn keys_are_fetched_renewed_and_kept() {
+    let (backend, keys) = (Backend::start(), Backend::refusing());
+    let (first, second) = (Issuer::new("a"), Issuer::new("b"));
+    let url = format!("keys_url = \"http://{}/jwks.json\"", keys.addr());
+    let gateway = Setup::before(&backend).tenant(&jwt(&url)).start();
+    // No set, so that nobody is let through; other credentials name callers as before.
+    let told = bearer(&first.token("till", 60)).send(gateway.addr);
+    told.is(503, "rejected", "authorization-unavailable");
+    assert!(told.header("retry-after").is_some());
+    Request::redeem("other", BODY).tenant("key").send(gateway.addr).is(200, "executed", "");
+    keys.always(answer(200, &set(&[&first])));
+    keys.listen();
+    crate::support::eventually("the keys are fetched", || {
+        let told = bearer(&first.token("till", 60)).send(gateway.addr);
+        (told.status == 200).then_some(())
+    });
+    let fetched = keys.calls();
+    // An unknown key leads to one fetch, and the answer to it does not take the good set away.
+    keys.always(answer(200, "{\"keys\":[]}"));
+    for _ in 0..20 {
+        let told = bearer(&second.token("till", 60)).send(gateway.addr);
+        told.is(401, "rejected", "caller-unknown");
+    }
+    assert!(keys.calls() <= fetched + 1, "{} fetches", keys.calls());
+    bearer(&first.token("till", 60)).send(gateway.addr).is(200, "replayed", "");
+    assert_eq!(backend.calls(), 2);
+}
+
+/// A gateway that asks the service `auth`.
+fn asking(backend: &Backend, auth: &Backend, more: &str) -> Setup {
+    let upstream = format!(
+        "[[upstream]]\nname = \"auth\"\nurl = \"http://{}\"\ntimeout = \"2s\"\n[[upstream]]\n\
+         name = \"backend\"",
+        auth.addr()
+    );
+    let authorize = format!(
+        "authorize = {{ upstream = \"auth\", path = \"/check\", headers = [\"authorization\"], \
+         tenant_header = \"x-tenant\"{more} }}"
+    );
+    Setup::before(backend)
+        .tenant(&authorize)
+        .replacing("[[upstream]]\nname = \"backend\"", upstream)
+}
+
+fn permission(name: &str) -> Act {
+    Act::whole(200, &[("x-tenant", name)], b"")
+}
+
+#[test]
+fn the_authorization_service_names_callers_and_is_asked_before_replays() {
+    let (backend, auth) = (Backend::start(), Backend::start());
+    auth.always(permission("shop-1"));
+    let gateway = asking(&backend, &auth, ", cache = \"0s\"").start();
+    let forged = bearer("a").header("x-tenant", "shop-2");
+    forged.send(gateway.addr).is(200, "executed", "");
+    // A client's own header of that name neither names it nor goes upstream.
+    assert_eq!(backend.last().header("x-tenant"), None);
+    let asked = auth.last();
+    assert_eq!(asked.line, "GET /check HTTP/1.1");
+    assert_eq!(asked.header("authorization").as_deref(), Some("Bearer a"));
+    assert_eq!(asked.header("x-forwarded-method").as_deref(), Some("POST"));
+    assert_eq!(asked.header("x-forwarded-uri").as_deref(), Some("/v1/vouchers/redeem"));
+    assert_eq!((asked.body.len(), asked.header("x-tenant")), (0, None));
+    bearer("renewed").send(gateway.addr).is(200, "replayed", "");
+    auth.always(permission("shop-2"));
+    bearer("a").send(gateway.addr).is(200, "executed", "");
+    // Revoked: its own refusal, as it came, and no replay.
+    auth.always(Act::whole(403, &[("x-why", "revoked"), ("content-type", "text/plain")], b"no"));
+    let told = bearer("a").send(gateway.addr);
+    told.is(403, "rejected", "");
+    assert_eq!((told.text().as_str(), told.header("x-why").as_deref()), ("no", Some("revoked")));
+    assert_eq!(backend.calls(), 2);
+}
+
+#[test]
+fn a_service_that_does_not_answer_rightly_lets_nothing_through() {
+    let (backend, auth) = (Backend::start(), Backend::start());
+    let gateway = asking(&backend, &auth, "").start();
+    let two =
+        Act::raw("HTTP/1.1 200 OK\r\nx-tenant: a\r\nx-tenant: b\r\ncontent-length: 0\r\n\r\n");
+    let shut = Gate::default();
+    for act in [
+        Act::whole(500, &[], b""),
+        Act::whole(302, &[("location", "/in")], b""),
+        Act::whole(404, &[], b""),
+        two,
+        permission(""),
+        Act::close(),
+        Act::reset(),
+        Act::raw("nonsense\r\n\r\n").then(Act::close()),
+        permission("late").after(&shut),
+    ] {
+        auth.always(act.clone());
+        let told = bearer("a").send(gateway.addr);
+        let expected = (503, "rejected".to_owned(), "authorization-unavailable".to_owned());
+        assert_eq!(told.told(), expected, "{act:?}");
+    }
+    shut.open();
+    assert_eq!(backend.calls(), 0);
+    auth.always(permission("shop"));
+    bearer("a").send(gateway.addr).is(200, "executed", "");
+}
+
+#[test]
+fn only_permissions_are_remembered_and_equal_questions_are_asked_once() {
+    let (backend, auth) = (Backend::start(), Backend::start());
+    let gateway = asking(&backend, &auth, ", cache = \"60s\"").start();
+    auth.always(Act::whole(401, &[], b""));
+    for _ in 0..3 {
+        bearer("a").send(gateway.addr).is(401, "rejected", "");
+    }
+    assert_eq!(auth.calls(), 3);
+    let gate = Gate::default();
+    auth.always(permission("shop").after(&gate));
+    let addr = gateway.addr;
+    let together: Vec<_> =
+        (0..8).map(|_| std::thread::spawn(move || bearer("b").send(addr))).collect();
+    auth.wait_calls(4);
+    gate.open();
+    for sent in together {
+        assert_eq!(sent.join().unwrap().status, 200);
+    }
+    bearer("b").send(gateway.addr).is(200, "replayed", "");
+    assert_eq!(auth.calls(), 4);
+    // Another credential is another question.
+    bearer("c").send(gateway.addr).is(200, "replayed", "");
+    assert_eq!((auth.calls(), backend.calls()), (5, 1));
+}
+
+#[test]
+fn a_caller_over_its_rate_is_refused_with_the_time_to_wait_and_others_are_not() {
+    let backend = Backend::start();
+    let limits = "rate_per_tenant = \"6/h\"\nburst_per_tenant = 3";
+    let gateway = Setup::before(&backend).limits(limits).start();
+    let send =
+        |tenant: &str, key: &str| Request::redeem(key, BODY).tenant(tenant).send(gateway.addr);
+    for key in ["k", "l", "k"] {
+        assert_eq!(send("a", key).status, 200);
+    }
+    for key in ["k", "m"] {
+        let told = send("a", key);
+        told.is(429, "rejected", "quota-exceeded");
+        let wait: u64 = told.header("retry-after").unwrap().parse().unwrap();
+        assert!((500..=600).contains(&wait), "{wait}");
+    }
+    send("b", "k").is(200, "executed", "");
+    assert_eq!(Request::get("/open").tenant("a").send(gateway.addr).status, 200);
+    assert_eq!(backend.calls(), 4);
+}
