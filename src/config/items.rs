@@ -53,10 +53,10 @@ pub(super) fn mode(
     let path = request::path(route);
     let context = PolicyContext { credentials: &config.tenant.headers, items: true, path: &path };
     let on_unknown = policy(route, chosen, &context);
-    if on_unknown != UnknownPolicy::Hold {
+    if let UnknownPolicy::Resend(_) | UnknownPolicy::Reverse(_) = on_unknown {
         let what = format!(
             "on_unknown = \"{}\" is not supported with mode = \"items\" by this version; use \
-             \"hold\"",
+             \"hold\" or \"probe\"",
             on_unknown.as_str()
         );
         route.wrong_at(&["outcome"], what);

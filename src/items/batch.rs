@@ -65,6 +65,8 @@ pub struct Item {
     pub indivisible: bool,
     /// Place in the body, in a map with the name.
     pub(super) span: Range<usize>,
+    /// Place of the value in the body.
+    pub(super) value_span: Range<usize>,
     pub(super) quantity_span: Option<Range<usize>>,
     /// The id as written in the body, unless plain characters in quotes.
     pub(super) raw_id: Option<String>,
@@ -78,6 +80,13 @@ impl fmt::Debug for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Ids are keys, and keys never reach a log.
         write!(f, "Item({} units at {:?})", self.quantity, self.span)
+    }
+}
+
+impl Item {
+    /// The item's text in the body from which the batch was read.
+    pub fn json<'b>(&self, body: &'b [u8]) -> Option<&'b [u8]> {
+        body.get(self.value_span.clone())
     }
 }
 
@@ -219,6 +228,7 @@ fn read_item<'d, 't>(
         verbatim,
         indivisible: matcher::any(&rules.indivisible, &MatchInput::item(value)),
         span: found.span.clone(),
+        value_span: value.span(),
         quantity_span: quantity_value.map(|value| value.span()),
         raw_id,
         members,

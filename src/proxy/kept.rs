@@ -60,6 +60,28 @@ pub(crate) fn settling(
     (SettleRoute::new(route.name.clone(), upstream.clone(), &policy, times), kept)
 }
 
+/// The values of an item of a batch: pointers start at the item, those of `{body:…}` at the body.
+pub(crate) fn item_values(
+    places: &[KeptPlace],
+    item: &Document<'_>,
+    request: &RequestValues<'_>,
+) -> Vec<KeptValue> {
+    let value = |KeptPlace { name, place }: &KeptPlace| match place {
+        Place::Pointer(pointer) => {
+            let document = match name.starts_with("body:") {
+                true => request.body().json().ok()?,
+                false => item,
+            };
+            document.find(pointer).map(|value| value.raw().to_owned())
+        }
+        Place::Header(_) | Place::Path(_) | Place::Query(_) | Place::Form(_) | Place::Xml(_) => {
+            request.text(place).ok().flatten().map(|text| quoted(&text))
+        }
+    };
+    let kept = |at: &KeptPlace| Some(KeptValue { name: at.name.clone(), json: value(at)?.into() });
+    places.iter().filter_map(kept).collect()
+}
+
 /// The values of a request, with the whole body when `keep_request` is set. Values that are absent
 /// or cannot be read are left out: templates that need them find none.
 pub(crate) fn values(

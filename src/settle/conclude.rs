@@ -27,6 +27,10 @@ pub(crate) enum Evidence {
     Absent,
     /// The request was executed; the response to replay.
     Executed(Arc<StoredResponse>),
+    /// So many of an item's unknown units were executed, and all others were not.
+    Units(u64),
+    /// A complete look at the backend, shown to work, with so many of an item's unknown units.
+    PartlyAbsent(u64),
     /// The backend says that the request was not executed.
     NotExecuted,
     /// The reversal is acknowledged; the response to replay with `then = "fail"`.
@@ -117,20 +121,39 @@ fn probed(
             let schedule = Schedule { several: true, ..schedule };
             again(schedule, "several rows match, so none of them proves anything", alarm)
         }
-        Evidence::Absent => match sighted(record, rules, plan, started, &schedule) {
-            Sighting::TooEarly(why) => again(schedule, why, None),
-            Sighting::Counted(absent, needed) if absent.count < needed => {
-                let text = format!("absent, sighting {} of {needed}", absent.count);
-                again(Schedule { absent: Some(absent), ..schedule }, &text, None)
+        Evidence::Absent | Evidence::PartlyAbsent(_) => {
+            match sighted(record, rules, plan, started, &schedule) {
+                Sighting::TooEarly(why) => again(schedule, why, None),
+                Sighting::Counted(absent, needed) if absent.count < needed => {
+                    let text = format!("absent, sighting {} of {needed}", absent.count);
+                    again(Schedule { absent: Some(absent), ..schedule }, &text, None)
+                }
+                Sighting::Counted(absent, _) => {
+                    let text = format!("absent in {} complete looks at the backend", absent.count);
+                    let how = match evidence {
+                        Evidence::PartlyAbsent(units) => Settlement::Issued(Some(*units)),
+                        _ => Settlement::NotExecuted,
+                    };
+                    settled(record, plan, now, &how, ("probe", &text))
+                }
             }
-            Sighting::Counted(absent, _) => {
-                let text = format!("absent in {} complete looks at the backend", absent.count);
-                settled(record, plan, now, &Settlement::NotExecuted, ("probe", &text))
-            }
-        },
+        }
         Evidence::Executed(response) => {
-            let how = Settlement::Executed(response.clone());
+            let how = match record.ledger().map(|ledger| ledger.unknown) {
+                None => Settlement::Executed(response.clone()),
+                Some(1) => Settlement::Issued(Some(1)),
+                Some(_) => {
+                    return again(schedule, "one object does not tell of several units", None);
+                }
+            };
             settled(record, plan, now, &how, ("probe", "the backend has executed the request"))
+        }
+        Evidence::Units(units) => {
+            let how = match units {
+                0 => Settlement::NotExecuted,
+                units => Settlement::Issued(Some(*units)),
+            };
+            settled(record, plan, now, &how, ("probe", "each executed row is a unit"))
         }
         Evidence::NotExecuted => {
             let text = "the backend says that it did not execute the request";
@@ -195,6 +218,8 @@ fn reversal_answered(
         | Evidence::Several(_)
         | Evidence::Absent
         | Evidence::Executed(_)
+        | Evidence::Units(_)
+        | Evidence::PartlyAbsent(_)
         | Evidence::NotExecuted => return Conclusion::default(),
     };
     let text = match nothing {
@@ -243,6 +268,8 @@ fn too_late(record: &Record, evidence: &Evidence, now: Timestamp) -> Conclusion 
         | Evidence::Undecided(_)
         | Evidence::Pending
         | Evidence::Several(_)
+        | Evidence::Units(_)
+        | Evidence::PartlyAbsent(_)
         | Evidence::Absent => return Conclusion::default(),
     };
     contradiction(record, what, executed, now)

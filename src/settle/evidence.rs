@@ -185,6 +185,9 @@ impl<'r> RowSearch<'r> {
         if self.timeless {
             return Evidence::Undecided("a matching row has no time that can be read".to_owned());
         }
+        if let Some(ledger) = record.ledger() {
+            return self.of_units(rules, (record, ledger.unknown), now);
+        }
         let row = match self.found.as_slice() {
             [] => return Evidence::Absent,
             [row] if !self.many => row,
@@ -196,6 +199,38 @@ impl<'r> RowSearch<'r> {
         let input = MatchInput::row(200, document.root());
         let evidence = ruled(rules, record, (&input, Some(row), now), &|_| true);
         evidence.unwrap_or_else(|| Evidence::Undecided("the row meets no rule".to_owned()))
+    }
+}
+
+impl RowSearch<'_> {
+    /// The evidence of the whole list for an item with so many unknown units: each executed row is
+    /// one of them.
+    fn of_units(
+        &self,
+        rules: &ProbeRules,
+        (record, unknown): (&Record, u64),
+        now: Timestamp,
+    ) -> Evidence {
+        let (mut executed, mut not_executed, mut pending) = (0, 0, false);
+        for row in &self.found {
+            let Ok(document) = Document::parse(row.as_bytes()) else {
+                return Evidence::Nothing("the row cannot be read".to_owned());
+            };
+            let input = MatchInput::row(200, document.root());
+            match ruled(rules, record, (&input, Some(row), now), &|_| true) {
+                Some(Evidence::Executed(_)) => executed += 1,
+                Some(Evidence::NotExecuted) => not_executed += 1,
+                Some(_) => pending = true,
+                None => return Evidence::Undecided("a row meets no rule".to_owned()),
+            }
+        }
+        match executed {
+            _ if self.many || executed > unknown => Evidence::Several(self.found.len()),
+            _ if pending => Evidence::Pending,
+            _ if executed + not_executed == unknown => Evidence::Units(executed),
+            0 => Evidence::Absent,
+            _ => Evidence::PartlyAbsent(executed),
+        }
     }
 }
 

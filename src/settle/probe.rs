@@ -57,10 +57,12 @@ pub(crate) async fn probe(
         }
     };
     let evidence = match evidence {
-        Evidence::Absent => match backend_works(route, rules, &asked, &values).await {
-            Ok(()) => Evidence::Absent,
-            Err(why) => Evidence::Nothing(why),
-        },
+        absent @ (Evidence::Absent | Evidence::PartlyAbsent(_)) => {
+            match backend_works(route, rules, &asked, &values).await {
+                Ok(()) => absent,
+                Err(why) => Evidence::Nothing(why),
+            }
+        }
         other => other,
     };
     note_health(route, &evidence);

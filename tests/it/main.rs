@@ -45,6 +45,7 @@ mod items_examples;
 mod items_lost;
 mod items_oddities;
 mod items_refused;
+mod items_settling;
 mod items_shapes;
 mod items_together;
 mod key_answers;

@@ -1,5 +1,6 @@
 //! The claim of a batch's items: made in a single write, and held until the outcome is durable.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::draft::ItemDraft;
@@ -12,6 +13,7 @@ use crate::idempotency::ledger::{Doubt, ItemOutcome, Ledger, LedgerError};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::retention::{ExpiryTime, Retention};
+use crate::idempotency::settling::Settling;
 use crate::idempotency::{Record, RecordId};
 use crate::items::BatchPlan;
 use crate::nonce;
@@ -19,6 +21,7 @@ use crate::problem::Problem;
 use crate::proxy::reply;
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
+use crate::settle::SettleRoute;
 use crate::settle::retry::RetryKind;
 use crate::settle::transition::{Advance, Transition, advance};
 use crate::store::{Change, Swap};
@@ -35,6 +38,8 @@ pub(crate) struct ClaimedItems {
     locks: SerializeRecords,
     keeps_locks: bool,
     settled: bool,
+    /// The route's policy for unknown outcomes.
+    settle: Option<Arc<SettleRoute>>,
 }
 
 /// A claimed item.
@@ -89,6 +94,10 @@ pub(crate) async fn claim(
         owner: gateway.store.owner(),
         route: &route.name,
     };
+    let mut values = match &route.settle {
+        Some(_) => input.kept_values(&route.kept, plan),
+        None => HashMap::new(),
+    };
     let mut items = Vec::with_capacity(records.len());
     let mut changes = Vec::with_capacity(records.len());
     for (at, units) in plan.sent() {
@@ -98,7 +107,12 @@ pub(crate) async fn claim(
         };
         let fresh = existing.is_none_or(is_other);
         let fingerprint = if fresh { input.fingerprint(mode, at) } else { None };
-        let record = draft.record(input, at, units, existing, fingerprint).map_err(|error| {
+        let settling = route
+            .settle
+            .is_some()
+            .then(|| Box::new(Settling::new(now, values.remove(&at).unwrap_or_default())));
+        let record = draft.record(input, at, units, existing, fingerprint, settling);
+        let record = record.map_err(|error| {
             tracing::error!(
                 record = ?input.ids[at], %error,
                 "the claim does not fit the item's ledger; the batch was not sent"
@@ -116,8 +130,16 @@ pub(crate) async fn claim(
     let swapped = gateway.store.swap(changes).await;
     let settled = swapped.is_ok();
     let (gateway, attempt) = (gateway.clone(), draft.attempt);
-    let mut claimed =
-        ClaimedItems { gateway, retention, attempt, items, locks, keeps_locks: false, settled };
+    let mut claimed = ClaimedItems {
+        gateway,
+        retention,
+        attempt,
+        items,
+        locks,
+        keeps_locks: false,
+        settled,
+        settle: route.settle.clone(),
+    };
     match swapped {
         Ok(Swap::Done) => {
             claimed.settled = false;
@@ -173,6 +195,7 @@ impl ClaimedItems {
                     self.locks.clear();
                 }
                 records.append(&mut decided);
+                self.plan_settlements();
                 return Recorded { records, durable: true };
             }
             Advance::Lost => {
@@ -233,6 +256,14 @@ impl ClaimedItems {
             changes.extend(self.locks.give_back());
         }
         (changes, records)
+    }
+
+    /// Plans the next step for each item whose outcome is unknown.
+    fn plan_settlements(&self) {
+        let Some(route) = &self.settle else { return };
+        for entry in self.items.iter().filter(|entry| entry.record.is_unknown()) {
+            self.gateway.settler.plan(entry.id, &entry.record, route);
+        }
     }
 
     /// Queues changes not confirmed by the store, for retries until the store has the changes.

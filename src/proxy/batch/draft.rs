@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::ledger::{Ledger, LedgerError};
 use crate::idempotency::retention::{ExpiryTime, Retention};
+use crate::idempotency::settling::Settling;
 use crate::idempotency::{Record, State};
 use crate::nonce;
 use crate::proxy::request::draft::first_version;
@@ -32,6 +33,7 @@ impl ItemDraft<'_> {
         units: u64,
         existing: Option<&Record>,
         fingerprint: Option<Fingerprint>,
+        settling: Option<Box<Settling>>,
     ) -> Result<Record, LedgerError> {
         let (now, attempt, owner) = (self.now, self.attempt, self.owner);
         let kept = existing.filter(|record| !forgotten(record, self.expiry));
@@ -44,7 +46,7 @@ impl ItemDraft<'_> {
             // A random increment, so that no other claim of the record has the same version: see
             // `withdraw`.
             let version = next.version.wrapping_add(nonce::number() >> 40);
-            return Ok(Record { version, attempts, attempt, owner, ..next });
+            return Ok(Record { version, attempts, attempt, owner, settling, ..next });
         }
         let item = &input.batch.items[at];
         let ledger = Ledger::new(item.quantity)?.claim(units)?;
@@ -67,7 +69,7 @@ impl ItemDraft<'_> {
             state: State::item(ledger, self.retention, now),
             settlement_unreported: false,
             history: kept.map(|record| record.history.clone()).unwrap_or_default(),
-            settling: None,
+            settling,
         })
     }
 }

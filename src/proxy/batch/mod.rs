@@ -18,6 +18,7 @@ mod response;
 mod serialize;
 #[cfg(test)]
 mod tests;
+mod unsettled;
 
 use std::sync::Arc;
 
@@ -66,7 +67,8 @@ pub(crate) async fn exchange(
     let mut plans = 0;
     // Most batches are new: the claim is tried without a read, and the records are read after a
     // lost claim.
-    let mut have_read = false;
+    let mut have_read = route.settle.is_some();
+    let mut is_settled = route.settle.is_none();
     let mut waiting = None;
     let mut remote = RemoteWait::default();
     loop {
@@ -76,6 +78,13 @@ pub(crate) async fn exchange(
             false => ledger::unread(&input.ids),
         };
         let plan = ledger::plan(&input.batch, &records, gateway.store.expiry_time());
+        if !is_settled {
+            // Once: a step that decided nothing has its next time.
+            is_settled = true;
+            if Box::pin(unsettled::settle(gateway, route, &input, &plan, end)).await {
+                continue;
+            }
+        }
         let sending = match plan.decision() {
             BatchDecision::Reused { item } => return reused(mode, &mut input, &records, item),
             BatchDecision::Replay => {

@@ -1,5 +1,6 @@
 //! Reading and identification of a batch. Nothing is claimed or sent here.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -7,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use crate::caller::Caller;
 use crate::config::ItemsMode;
 use crate::idempotency::fingerprint::Fingerprint;
+use crate::idempotency::settling::KeptValue;
 use crate::idempotency::{RecordId, TenantId};
 use crate::items::batch::serial_digest;
 use crate::items::{self, Batch, BatchError, BatchPlan, BatchRequest, ItemDigests};
@@ -18,6 +20,7 @@ use crate::proxy::batch_cache::BatchReply;
 use crate::proxy::batch_locks::LockName;
 use crate::proxy::buffered::BufferedRequest;
 use crate::proxy::incoming::Arrived;
+use crate::proxy::kept::{self, KeptPlace};
 use crate::proxy::request::read as request_read;
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
@@ -161,6 +164,21 @@ pub(crate) fn borrowed(parameters: &[(String, String)]) -> Vec<(&str, &str)> {
 }
 
 impl BatchInput {
+    /// The values that a settlement needs of each item to send, by position.
+    pub(crate) fn kept_values(
+        &self,
+        places: &[KeptPlace],
+        plan: &BatchPlan,
+    ) -> HashMap<usize, Vec<KeptValue>> {
+        let BufferedRequest { head, body, .. } = &self.buffered;
+        let request = RequestValues::new(&head.headers, head.uri.query(), &self.parameters, body);
+        let values = |at: usize| {
+            let item = Document::parse(self.batch.items.get(at)?.json(body)?).ok()?;
+            Some((at, kept::item_values(places, &item, &request)))
+        };
+        plan.sent().filter_map(|(at, _)| values(at)).collect()
+    }
+
     /// Locks required to send the plan's items.
     pub(crate) fn names(&self, plan: &BatchPlan) -> Vec<LockName> {
         let items = plan.sent().map(|(at, _)| self.ids[at]);
