@@ -198,6 +198,8 @@ fn local(
     config.server.proxy_protocol = Default::default();
     config.server.drain = Duration::from_secs(1);
     config.server.drain_delay = Duration::ZERO;
+    config.traces.otlp = None;
+    config.log.access = false;
     config.admin.listen = free;
     config.admin.token = Some(Secret::new(token));
     let retention = config.store.retention;

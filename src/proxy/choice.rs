@@ -33,9 +33,10 @@ pub(crate) async fn choose<'r>(
     body: RequestBody,
 ) -> Result<(Option<&'r Arc<Route>>, RequestBody), Problem> {
     let (headers, query) = (HeaderView::Map(&head.headers), head.uri.query());
+    let route = |at: &usize| routing.each().nth(*at).map(|(_, route)| route);
     let candidates = Candidates {
-        conditional: choice.conditional.iter().filter_map(|at| routing.route(*at)).collect(),
-        otherwise: choice.otherwise.and_then(|at| routing.route(at)),
+        conditional: choice.conditional.iter().filter_map(route).collect(),
+        otherwise: choice.otherwise.as_ref().and_then(route),
     };
     let matchers = || candidates.conditional.iter().flat_map(|route| &route.when);
     if !matchers().any(Matcher::looks_at_body) {

@@ -337,11 +337,6 @@ impl Routing {
         self.routes.iter().filter_map(|route| route.settle.clone()).collect()
     }
 
-    /// The route at an index of the configuration.
-    pub(crate) fn route(&self, index: usize) -> Option<&Arc<Route>> {
-        self.routes.get(index)
-    }
-
     /// The methods that the normalized `path` is configured for; `None`: not for any.
     pub(crate) fn allowed(&self, path: &str) -> Option<HeaderValue> {
         self.matcher.allowed(path)
