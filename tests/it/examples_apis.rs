@@ -32,7 +32,7 @@ const fn batch(api: Api) -> Api {
     Api { is_sent_again: true, ..api }
 }
 
-const APIS: [Api; 12] = [
+const APIS: [Api; 15] = [
     api("redeemsg", ("rsg:5f2a", "rsg:5f2b")),
     api("voucherify", ("2500", "2600")),
     api("square", ("1000", "1001")),
@@ -45,6 +45,9 @@ const APIS: [Api; 12] = [
     batch(api("capillary-bulk", ("\"R2\"", "\"R3\""))),
     batch(api("capillary-currency", ("\"value\":100", "\"value\":101"))),
     batch(api("paystack-bulk-transfer", ("20000", "20001"))),
+    batch(api("graph-batch", ("\"second\"", "\"other\""))),
+    batch(api("sqs-batch", ("\"second\"", "\"other\""))),
+    batch(api("bigquery-insert", ("\"sold\":2", "\"sold\":3"))),
 ];
 
 fn folder() -> PathBuf {
