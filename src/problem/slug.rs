@@ -25,7 +25,7 @@ pub enum Slug {
     Reversed,
     /// The store cannot make a claim durable.
     StoreUnavailable,
-    /// Another key of the caller was about the same a short while ago.
+    /// An earlier key of the caller names the same subject.
     SuspectedDuplicate,
     /// A limit of the gateway is reached.
     Overloaded,

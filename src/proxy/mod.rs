@@ -33,6 +33,7 @@ mod rate;
 pub(crate) mod reply;
 mod request;
 pub(crate) mod request_id;
+mod resolved;
 mod responder;
 mod rewrite;
 mod routes;

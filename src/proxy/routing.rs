@@ -20,14 +20,15 @@ use super::kept::{KeptPlace, settling};
 use super::key_headers::{hidden_keys, key_headers, possible_key_headers};
 use super::rate::RateLimit;
 use super::request_id::X_REQUEST_ID;
+use super::resolved::server_tls;
 use super::routes::{Matched, PathMatcher, RouteChoice};
 use crate::config::{
-    ClientAuth, Config, FileDigests, ItemsMode, LimitsConfig, Mode, RequestMode, RouteConfig,
-    ServerTlsConfig, UpstreamConfig,
+    Config, FileDigests, ItemsMode, LimitsConfig, Mode, RequestMode, RouteConfig, ServerTlsConfig,
+    UpstreamConfig,
 };
 use crate::listen_address::PeerSet;
 use crate::matcher::Matcher;
-use crate::net::tls_server::{ListenerTls, ListenerTlsFiles};
+use crate::net::tls_server::ListenerTls;
 use crate::observe::exchange::RouteFields;
 use crate::observe::log::LogFormat;
 use crate::observe::metrics::{Metrics, RouteMetrics};
@@ -416,14 +417,4 @@ fn max_waiters(mode: &Mode) -> usize {
         Mode::Items(mode) => mode.duplicates.max_waiters,
         Mode::Off => 0,
     }
-}
-
-fn server_tls(config: &ServerTlsConfig) -> Result<ListenerTls, String> {
-    let files = ListenerTlsFiles {
-        cert: &config.cert,
-        key: &config.key,
-        client_ca: config.client_ca.as_deref(),
-        requires_client: config.client_auth == ClientAuth::Required,
-    };
-    ListenerTls::new(files).map_err(|error| format!("[server] tls: {error}"))
 }

@@ -1,4 +1,7 @@
 //! Observe mode: towards clients and backend a route without keys, and records as in request mode.
+//!
+//! Another route of the setup has keys in the same header, so a key is answered `bypassed` here, as
+//! on any route without keys.
 
 use crate::support::desk::Desk;
 use crate::support::{Act, Backend, Gate, Gateway, Request, Response, Setup, answer, eventually};
@@ -30,23 +33,23 @@ fn wait_observed(gateway: &Gateway, outcome: &str, count: u64) {
 fn every_request_is_executed_and_what_request_mode_would_do_is_counted() {
     let backend = Backend::start();
     let gateway = setup(&backend).start();
-    redeem(&gateway, "k", BODY).is(200, "", "");
+    redeem(&gateway, "k", BODY).is(200, "bypassed", "");
     wait_observed(&gateway, "executed", 1);
-    redeem(&gateway, "k", BODY).is(200, "", "");
+    redeem(&gateway, "k", BODY).is(200, "bypassed", "");
     wait_observed(&gateway, "replayed", 1);
-    redeem(&gateway, "k", "{}").is(200, "", "");
+    redeem(&gateway, "k", "{}").is(200, "bypassed", "");
     wait_observed(&gateway, "key-reused", 1);
     Request::new("POST", "/v1/vouchers/redeem").json(BODY).send(gateway.addr).is(200, "", "");
     wait_observed(&gateway, "key-missing", 1);
-    redeem(&gateway, "a b", BODY).is(200, "", "");
+    redeem(&gateway, "a b", BODY).is(200, "bypassed", "");
     wait_observed(&gateway, "key-invalid", 1);
     backend.always(answer(429, "{}"));
-    redeem(&gateway, "busy", BODY).is(429, "", "");
+    redeem(&gateway, "busy", BODY).is(429, "bypassed", "");
     wait_observed(&gateway, "not-executed", 1);
     backend.always(answer(500, "{}"));
-    redeem(&gateway, "broken", BODY).is(500, "", "");
+    redeem(&gateway, "broken", BODY).is(500, "bypassed", "");
     wait_observed(&gateway, "unknown", 1);
-    redeem(&gateway, "broken", BODY).is(500, "", "");
+    redeem(&gateway, "broken", BODY).is(500, "bypassed", "");
     wait_observed(&gateway, "outcome-unknown", 1);
     assert_eq!(backend.calls(), 8);
     let metrics = Request::get("/metrics").send(gateway.admin).text();
@@ -59,6 +62,7 @@ fn every_request_is_executed_and_what_request_mode_would_do_is_counted() {
 #[test]
 fn client_and_backend_see_a_route_without_keys() {
     let backend = Backend::start();
+    backend.always(answer(200, "{}"));
     let off = "name = \"off\"\nmethods = [\"POST\", \"PUT\"]\npath = \"/off\"\nmode = \"off\"";
     let watched =
         "name = \"watched\"\nmethods = [\"POST\"]\npath = \"/watched\"\nmode = \"observe\"";
@@ -111,8 +115,8 @@ fn a_call_in_flight_makes_nobody_wait() {
     let mut second = Request::redeem("k", BODY).tenant("t").begin(gateway.addr);
     backend.wait_calls(2);
     gate.open();
-    first.read().is(200, "", "");
-    second.read().is(200, "", "");
+    first.read().is(200, "bypassed", "");
+    second.read().is(200, "bypassed", "");
     wait_observed(&gateway, "request-in-progress", 1);
     wait_observed(&gateway, "executed", 1);
 }
@@ -122,7 +126,7 @@ fn records_are_honored_after_a_switch_to_request_mode() {
     let backend = Backend::start();
     backend.always(answer(201, r#"{"first":true}"#));
     let gateway = setup(&backend).start();
-    redeem(&gateway, "k", BODY).is(201, "", "");
+    redeem(&gateway, "k", BODY).is(201, "bypassed", "");
     wait_observed(&gateway, "executed", 1);
     backend.always(Act::close());
     let lost = redeem(&gateway, "lost", BODY);
@@ -130,7 +134,7 @@ fn records_are_honored_after_a_switch_to_request_mode() {
     wait_observed(&gateway, "outcome-unknown", 1);
     // The first final answer of the key is kept, be it the second call's.
     backend.always(answer(200, r#"{"second":true}"#));
-    redeem(&gateway, "lost", BODY).is(200, "", "");
+    redeem(&gateway, "lost", BODY).is(200, "bypassed", "");
     wait_observed(&gateway, "outcome-unknown", 2);
     eventually("the record is final", || {
         (Desk::of(&gateway).show("lost")["state"] == "final").then_some(())

@@ -31,7 +31,7 @@ fn an_earlier_key_for_the_same_voucher_is_told() {
     assert!(earlier.starts_with("key=\"k-1\", state=final, status=200, at=\"20"), "{earlier}");
     assert!(earlier.ends_with("Z\""), "{earlier}");
     // The latest of several; a retry under its own key has its own answer.
-    let third = redeem(&gateway, "k\"3\\", "v");
+    let third = Request::redeem("k\"3\\", &body("v", "3")).tenant("t").send(gateway.addr);
     assert!(third.header("idempotency-earlier").unwrap().starts_with("key=\"k-2\""));
     let fourth = redeem(&gateway, "k-4", "v");
     assert!(fourth.header("idempotency-earlier").unwrap().starts_with(r#"key="k\"3\\", "#));

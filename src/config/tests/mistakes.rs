@@ -129,7 +129,7 @@ fn a_key_in_the_wrong_table_comes_with_the_right_one() {
             "10:1: unknown key `urls` in `route`; it belongs to [store.redis] or [[upstream]]",
             "11:1: unknown key `pool` in `route`; it belongs to [store.postgres]",
             "12:1: unknown key `upstreams` in `route`; did you mean `upstream`?",
-            "13:1: unknown key `zz` in `route`; known here: `name`, `methods`, `path`, `upstream`, `profile`, `mode`, `max_body`, `tenant`, `key`, `fingerprint`, `duplicates`, `outcome`, `probe`, `resend`, `already_done`, `reverse`, `record`, `suspect` or `items`",
+            "13:1: unknown key `zz` in `route`; known here: `name`, `methods`, `path`, `when`, `upstream`, `profile`, `mode`, `max_body`, `tenant`, `key`, `fingerprint`, `duplicates`, `outcome`, `probe`, `resend`, `already_done`, `reverse`, `record`, `suspect`, `items` or `errors`",
         ],
     );
 }
