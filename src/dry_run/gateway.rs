@@ -14,7 +14,10 @@ use serde_json::Value;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{BackendUrl, Config, HostPolicy, Secret, StoreConfig, UpstreamConfig};
+use crate::config::{
+    BackendUrl, Config, HostPolicy, JwtKeys, Secret, StoreConfig, TenantConfig, UnknownCaller,
+    UpstreamConfig,
+};
 use crate::gateway::{self, Running};
 use crate::loopback::{self, ConnectionLost};
 use crate::shutdown::{self, Trigger};
@@ -199,6 +202,9 @@ fn local(
     config.server.drain = Duration::from_secs(1);
     config.server.drain_delay = Duration::ZERO;
     config.traces.otlp = None;
+    without_authorities(&mut config.tenant);
+    let of_routes = config.routes.iter_mut().filter_map(|route| route.tenant.as_mut());
+    of_routes.for_each(without_authorities);
     config.log.access = false;
     config.admin.listen = free;
     config.admin.token = Some(Secret::new(token));
@@ -209,6 +215,20 @@ fn local(
         replace(upstream, backend)?;
     }
     Ok(config)
+}
+
+/// Leaves out the ways to name a caller that would ask others: a sub-request, and keys that are
+/// fetched. The caller is then named by the credentials of the sample, so unknown ones are allowed.
+fn without_authorities(tenant: &mut TenantConfig) {
+    let fetches = tenant.jwt.as_ref().is_some_and(|jwt| matches!(jwt.keys, JwtKeys::Url { .. }));
+    if tenant.authorize.is_none() && !fetches {
+        return;
+    }
+    tenant.authorize = None;
+    if fetches {
+        tenant.jwt = None;
+    }
+    tenant.unknown = UnknownCaller::Allow;
 }
 
 /// Puts the backend of a dry run in the place of an upstream, which keeps its name, its path and
