@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use super::claims::{self, ClaimResult, ClaimedItems};
+use super::claims::ClaimedItems;
 use super::ledger::{self, Records};
+use super::new_claim::{self, ClaimResult};
 use super::read::BatchInput;
 use super::remote::{RemoteWait, follows};
 use super::response::{in_progress, replay, reused};
@@ -41,7 +42,7 @@ impl Claiming<'_> {
             let waits = match plan.decision() {
                 BatchDecision::Send => {
                     let body = body_to_send(mode, input, plan).map_err(Err)?;
-                    let claim = claims::claim(gateway, input, self.route, mode, (plan, records));
+                    let claim = new_claim::claim(gateway, input, self.route, mode, (plan, records));
                     match claim.await {
                         Ok(ClaimResult::Made(claimed)) => return Ok((claimed, body)),
                         Ok(ClaimResult::Lost) => None,

@@ -1,10 +1,10 @@
 //! Routes in items mode: a batch from start to finish.
 //!
 //! `read` identifies the batch, and from the records of its items `exchange` decides to replay,
-//! wait or send. `batch_locks` are the in-process locks, `claims` claims the items and records
-//! their outcome, `forward` is the half beyond the reach of a client's disconnect, and `response`
-//! writes the answers. The definitions of a batch, of unsent items and of issued items are in
-//! `items`.
+//! wait or send. `batch_locks` are the in-process locks, `new_claim` claims the items, `claims`
+//! records their outcome, `unsettled` settles unknown items on a retry, `forward` is the half
+//! beyond the reach of a client's disconnect, and `response` writes the answers. The definitions of
+//! a batch, of unsent items and of issued items are in `items`.
 
 mod claim;
 mod claims;
@@ -12,6 +12,7 @@ mod draft;
 mod envelope;
 mod forward;
 mod ledger;
+mod new_claim;
 mod read;
 mod remote;
 mod response;
