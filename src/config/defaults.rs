@@ -34,6 +34,10 @@ pub fn buffered() -> u64 {
 pub const IN_FLIGHT: usize = 10_000;
 /// `[log] level`
 pub const LOG_LEVEL: &str = "info";
+/// `[server.limits] streams`
+pub const STREAMS: usize = 100;
+/// `[[upstream]] streams`
+pub const UPSTREAM_STREAMS: usize = 16;
 /// `[store] retention`
 pub const RETENTION: Keep = Keep::For(Duration::from_secs(7 * 86_400));
 /// `[store] tombstone`

@@ -73,9 +73,9 @@ pub use self::listener::{ClientAuth, ServerTlsConfig};
 pub use self::load::{load, load_with_files, load_without_files, parse, without_file};
 pub use self::log::LogConfig;
 pub use self::model::{
-    AdminConfig, CloseDelimited, Config, DuplicateRules, EngineConfig, HostPolicy, ItemsMode,
-    LimitsConfig, Mode, PostgresConfig, RecordRules, RedisConfig, RequestMode, RouteConfig,
-    ServerConfig, StoreConfig, StoreServerConfig, UpstreamConfig,
+    AdminConfig, CloseDelimited, Config, DuplicateRules, EngineConfig, HostPolicy, HttpVersion,
+    ItemsMode, LimitsConfig, Mode, PostgresConfig, RecordRules, RedisConfig, RequestMode,
+    RouteConfig, ServerConfig, StoreConfig, StoreServerConfig, UpstreamConfig,
 };
 pub use self::policy::{
     AbsenceRules, AfterReversal, AlreadyDone, AlreadyDoneRules, ListRules, NextPage, ProbeRules,

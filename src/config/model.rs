@@ -112,6 +112,8 @@ pub struct LimitsConfig {
     /// Bytes of all buffered bodies together.
     #[serde(serialize_with = "shown::size")]
     pub buffered: u64,
+    /// HTTP/2 streams of a client's connection.
+    pub streams: usize,
     /// Claims at once.
     pub in_flight: usize,
     /// Concurrent claims per tenant; `None`: no such limit.
@@ -248,6 +250,10 @@ pub struct UpstreamConfig {
     /// Time for which an idle connection is kept for reuse.
     #[serde(serialize_with = "shown::time")]
     pub keep_alive: Duration,
+    /// The version of HTTP.
+    pub http: HttpVersion,
+    /// HTTP/2 streams of a connection.
+    pub streams: usize,
     /// The `Host` of requests to the upstream.
     pub host: HostPolicy,
     /// Treatment of answers delimited by the end of their connection.
@@ -257,6 +263,17 @@ pub struct UpstreamConfig {
     /// PEM files of the certificate chain and key to present.
     #[serde(serialize_with = "shown::client_cert")]
     pub client_cert: Option<(PathBuf, PathBuf)>,
+}
+
+/// The version of HTTP on connections to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum HttpVersion {
+    /// HTTP/1.1: a call for each connection at a time.
+    #[serde(rename = "1.1")]
+    Http1,
+    /// HTTP/2: several calls on a connection.
+    #[serde(rename = "2")]
+    Http2,
 }
 
 /// The `Host` of requests to an upstream.

@@ -14,6 +14,8 @@ use super::{defaults, listener};
 
 /// Threads that serve requests, at most.
 const MOST_WORKERS: u64 = 1024;
+/// HTTP/2 streams of a connection, at most.
+const MOST_STREAMS: u64 = 10_000;
 /// Connections and claims at once, at most.
 const MOST_AT_ONCE: u64 = 10_000_000;
 
@@ -52,6 +54,7 @@ fn limits(table: &TableReader<'_>) -> LimitsConfig {
         in_flight_per_tenant: table.optional_count("in_flight_per_tenant", at_once.clone()),
         rate_per_tenant: table.optional("rate_per_tenant").map(|rate| rate.value),
         burst_per_tenant: table.optional_count("burst_per_tenant", at_once),
+        streams: table.count("streams", defaults::STREAMS, 1..=MOST_STREAMS),
     };
     if !table.has("buffered") {
         // A default that follows the machine does not contradict what is written.

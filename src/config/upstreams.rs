@@ -7,7 +7,7 @@ use http::uri::Authority;
 
 use super::backend_url::{BackendUrl, has_port, parse_url};
 use super::defaults;
-use super::model::{CloseDelimited, HostPolicy, UpstreamConfig};
+use super::model::{CloseDelimited, HostPolicy, HttpVersion, UpstreamConfig};
 use super::table::TableReader;
 use super::values::LONGEST_WAIT;
 
@@ -19,6 +19,8 @@ pub(crate) fn at(name: &str, url: BackendUrl) -> UpstreamConfig {
         connect_timeout: defaults::CONNECT_TIMEOUT,
         timeout: defaults::TIMEOUT,
         keep_alive: defaults::KEEP_ALIVE,
+        http: HttpVersion::Http1,
+        streams: defaults::UPSTREAM_STREAMS,
         host: HostPolicy::Upstream,
         close_delimited: CloseDelimited::Checked,
         ca: None,
@@ -44,11 +46,16 @@ fn upstream(table: &TableReader<'_>, others: &[UpstreamConfig]) -> UpstreamConfi
         connect_timeout: table.timeout("connect_timeout", defaults::CONNECT_TIMEOUT),
         timeout: table.timeout("timeout", defaults::TIMEOUT),
         keep_alive: table.time("keep_alive", defaults::KEEP_ALIVE, Duration::ZERO..=LONGEST_WAIT),
+        http: table.choice("http", HttpVersion::Http1, &HTTP),
+        streams: table.count("streams", defaults::UPSTREAM_STREAMS, 1..=MOST_STREAMS),
         host: host(table),
         close_delimited: table.choice("close_delimited", CloseDelimited::Checked, &CLOSE_DELIMITED),
         ca: table.path("ca"),
         client_cert: table.client_cert(),
     };
+    if upstream.http == HttpVersion::Http1 && table.has("streams") {
+        table.wrong_at(&["streams"], "`streams` has no use without `http = \"2\"`");
+    }
     let plain = !upstream.urls.iter().any(BackendUrl::is_tls);
     if plain && !upstream.urls.is_empty() {
         for key in ["ca", "client_cert"] {
@@ -60,6 +67,13 @@ fn upstream(table: &TableReader<'_>, others: &[UpstreamConfig]) -> UpstreamConfi
     }
     upstream
 }
+
+const HTTP: [(&str, Option<HttpVersion>); 2] =
+    [("1.1", Some(HttpVersion::Http1)), ("2", Some(HttpVersion::Http2))];
+
+/// HTTP/2 streams of a connection, at most: a connection that breaks makes the outcomes of all its
+/// calls unknown.
+const MOST_STREAMS: u64 = 1000;
 
 const CLOSE_DELIMITED: [(&str, Option<CloseDelimited>); 2] =
     [("checked", Some(CloseDelimited::Checked)), ("trusted", Some(CloseDelimited::Trusted))];

@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
-/// The client side's settings: TLS 1.2 and 1.3, HTTP/1.1 by ALPN.
+/// The client side's settings: TLS 1.2 and 1.3, and the protocol `alpn`.
 ///
 /// `ca` is a PEM file of the authorities to trust instead of the system's; `client_cert` the PEM
 /// files of the certificate chain and the private key to present.
@@ -23,11 +23,17 @@ use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 pub(crate) fn client(
     ca: Option<&Path>,
     client_cert: Option<(&Path, &Path)>,
+    alpn: &[u8],
 ) -> Result<Arc<ClientConfig>, String> {
     let mut config = bare_client(ca, client_cert)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     Ok(Arc::new(config))
 }
+
+/// The name of HTTP/2 in a handshake (ALPN).
+pub(crate) const HTTP2: &[u8] = b"h2";
+/// The name of HTTP/1.1 in a handshake.
+pub(crate) const HTTP1: &[u8] = b"http/1.1";
 
 /// The settings of [`client`] without ALPN, for protocols besides HTTP.
 ///
@@ -130,7 +136,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file: PathBuf = folder.path().join("ca.pem");
         std::fs::write(&file, ca).unwrap();
-        let error = client(Some(&file), None).unwrap_err();
+        let error = client(Some(&file), None, b"http/1.1").unwrap_err();
         assert!(error.contains("ca.pem") && error.contains(expected), "{error}");
     }
 
@@ -147,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = client(Some("/nowhere/ca.pem".as_ref()), None).unwrap_err();
+        let error = client(Some("/nowhere/ca.pem".as_ref()), None, b"http/1.1").unwrap_err();
         assert!(error.contains("/nowhere/ca.pem"), "{error}");
     }
 }

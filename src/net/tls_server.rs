@@ -22,10 +22,10 @@ use x509_cert::der::Decode as _;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
-use super::tls::{certificates_of, key_of, roots_of};
+use super::tls::{HTTP1, HTTP2, certificates_of, key_of, roots_of};
 
 /// Protocols for HTTP, the preferred first.
-const ALPN: [&[u8]; 1] = [b"http/1.1"];
+const ALPN: [&[u8]; 2] = [HTTP2, HTTP1];
 
 /// Files of a listener with TLS.
 #[derive(Debug, Clone, Copy)]

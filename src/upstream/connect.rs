@@ -20,11 +20,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
+use super::http2::{self, Http2Sender};
 use super::socket::{Announcement, Socket};
 use crate::body::Body;
 use crate::config::{BackendUrl, HostPolicy};
 use crate::net::stream::SocketStream;
+use crate::net::tls;
 
 /// Bytes of the longest response head.
 pub(super) const MAX_RESPONSE_HEAD: usize = 64 << 10;
@@ -158,9 +161,44 @@ impl Destination {
         joined.parse().map_err(|error| format!("{}: no valid request target: {error}", self.name))
     }
 
+    /// The scheme of requests on HTTP/2.
+    pub(super) fn scheme(&self) -> Scheme {
+        if self.is_tls() { Scheme::HTTPS } else { Scheme::HTTP }
+    }
+
     /// A new connection, within `limit` for DNS, connect and TLS together.
     pub(super) async fn connect(&self, limit: Duration) -> Result<Connection, String> {
         let deadline = Instant::now() + limit;
+        let (socket, announced) = Socket::new(self.socket(deadline).await?);
+        match &self.tls {
+            None => self.handshake(socket, announced).await,
+            Some(tls) => {
+                let stream = self.secured(tls, socket, deadline).await?;
+                self.handshake(stream, announced).await
+            }
+        }
+    }
+
+    /// A new connection with HTTP/2, within `limit` for DNS, connect and TLS together. A backend
+    /// that does not agree to HTTP/2 in the handshake is an error.
+    pub(super) async fn connect_http2(&self, limit: Duration) -> Result<Http2Sender, String> {
+        let deadline = Instant::now() + limit;
+        let socket = self.socket(deadline).await?;
+        let named = |error: hyper::Error| format!("{}: {error}", self.name);
+        match &self.tls {
+            None => http2::handshake(socket).await.map_err(named),
+            Some(tls) => {
+                let stream = self.secured(tls, socket, deadline).await?;
+                if stream.get_ref().1.alpn_protocol() != Some(tls::HTTP2) {
+                    return Err(format!("{}: the backend does not speak HTTP/2", self.name));
+                }
+                http2::handshake(stream).await.map_err(named)
+            }
+        }
+    }
+
+    /// A connected socket.
+    async fn socket(&self, deadline: Instant) -> Result<SocketStream, String> {
         let stream = match &self.socket {
             SocketTarget::Tcp(host, port) => {
                 SocketStream::Tcp(self.tcp(host, *port, deadline).await?)
@@ -174,17 +212,22 @@ impl Destination {
         };
         // Requests are written whole, so Nagle's algorithm would only delay them.
         stream.set_nodelay();
-        let (socket, announced) = Socket::new(stream);
-        match &self.tls {
-            None => self.handshake(socket, announced).await,
-            Some((connector, name)) => {
-                let stream = timeout_at(deadline, connector.connect(name.clone(), socket))
-                    .await
-                    .map_err(|_| format!("{}: TLS handshake timed out", self.name))?
-                    .map_err(|error| format!("{}: TLS handshake failed: {error}", self.name))?;
-                self.handshake(stream, announced).await
-            }
-        }
+        Ok(stream)
+    }
+
+    async fn secured<S>(
+        &self,
+        (connector, name): &(TlsConnector, ServerName<'static>),
+        socket: S,
+        deadline: Instant,
+    ) -> Result<TlsStream<S>, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        timeout_at(deadline, connector.connect(name.clone(), socket))
+            .await
+            .map_err(|_| format!("{}: TLS handshake timed out", self.name))?
+            .map_err(|error| format!("{}: TLS handshake failed: {error}", self.name))
     }
 
     /// Tries every address of the host, recently dead addresses last. Each address gets an equal

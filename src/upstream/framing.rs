@@ -17,6 +17,8 @@ pub(crate) enum Framing {
     Length,
     /// `Transfer-Encoding: chunked`.
     Chunked,
+    /// The end of an HTTP/2 stream.
+    Stream,
     /// The backend closes the connection.
     UntilClose {
         /// True for TLS, which proves the backend's intent to close: without its closing alert the
@@ -32,7 +34,7 @@ impl Framing {
     /// as unknown.
     pub(crate) fn proves_end(self) -> bool {
         match self {
-            Self::None | Self::Length | Self::Chunked => true,
+            Self::None | Self::Length | Self::Chunked | Self::Stream => true,
             Self::UntilClose { trusted } => trusted,
         }
     }

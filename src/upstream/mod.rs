@@ -12,6 +12,8 @@
 
 mod connect;
 mod framing;
+mod http2;
+mod multiplexed;
 mod pool;
 mod reference;
 mod socket;
@@ -31,8 +33,9 @@ use tokio::time::Instant;
 use self::connect::Destination;
 pub(crate) use self::framing::Framing;
 use self::framing::{FramingHeaders, frame, framing};
+use self::http2::Http2Pool;
 pub(crate) use self::pool::ResponseBody;
-use self::pool::{ActiveCall, Endpoint, PoolLease};
+use self::pool::{ActiveCall, CallLease, Endpoint, PoolLease};
 use crate::body::Body;
 use crate::config;
 use crate::net::tls;
@@ -110,6 +113,9 @@ impl fmt::Debug for Upstream {
     }
 }
 
+/// The response of a URL, or the request handed back with the reason for an unreachable URL.
+type Sent = Result<Response<ResponseBody>, (Request<Body>, String)>;
+
 /// Result of sending a request on a connection.
 enum Attempt {
     Answered(Response<ResponseBody>),
@@ -126,10 +132,14 @@ impl Upstream {
         let named = |error| format!("upstream {:?}: {error}", config.name);
         let secure = config.urls.iter().any(config::BackendUrl::is_tls);
         let client_cert = config.client_cert.as_ref();
+        let protocol = match config.http {
+            config::HttpVersion::Http1 => tls::HTTP1,
+            config::HttpVersion::Http2 => tls::HTTP2,
+        };
         let tls = secure
             .then(|| {
                 let client_cert = client_cert.map(|(chain, key)| (chain.as_path(), key.as_path()));
-                tls::client(config.ca.as_deref(), client_cert)
+                tls::client(config.ca.as_deref(), client_cert, protocol)
             })
             .transpose()
             .map_err(named)?;
@@ -139,7 +149,9 @@ impl Upstream {
             .map(|url| {
                 let target = Destination::new(url, &config.host, tls.as_ref())?;
                 let trusted = config.close_delimited == config::CloseDelimited::Trusted;
-                Ok(Arc::new(Endpoint::new(target, config.keep_alive, trusted)))
+                let http2 = (config.http == config::HttpVersion::Http2)
+                    .then(|| Arc::new(Http2Pool::new(config.streams, config.keep_alive)));
+                Ok(Arc::new(Endpoint::new(target, config.keep_alive, trusted, http2)))
             })
             .collect::<Result<Vec<_>, String>>()
             .map_err(named)?;
@@ -232,7 +244,10 @@ impl Upstream {
         endpoint: &Arc<Endpoint>,
         mut request: Request<Body>,
         may: SendPermission<'_>,
-    ) -> Result<Result<Response<ResponseBody>, (Request<Body>, String)>, SendError> {
+    ) -> Result<Sent, SendError> {
+        if let Some(pool) = &endpoint.http2 {
+            return Box::pin(self.send_http2(endpoint, pool, request, may)).await;
+        }
         let mut call = endpoint.enter();
         for _ in 0..MAX_STALE {
             let Some(connection) = endpoint.check_out().await else { break };
@@ -329,6 +344,7 @@ fn answered(
         // bytes would be read as the next answer.
         && !(framing == Framing::None && lines.announce_content());
     lease.connection.kept_for = lines.kept_for;
+    let lease = CallLease::Http1(lease);
     Ok(response.map(|incoming| ResponseBody::new(incoming, lease, reusable, framing)))
 }
 

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Framing;
 use super::connect::{Connection, Destination};
+use super::http2::{Http2Pool, StreamLease};
 use crate::body::BodyError;
 
 /// Most idle connections kept for a URL; further connections are closed.
@@ -36,6 +37,8 @@ pub(super) struct Endpoint {
     /// The end of the connection ends an answer without a length.
     pub(super) close_is_trusted: bool,
     idle: Mutex<Idle>,
+    /// The connections with HTTP/2; `None`: HTTP/1.1 is spoken.
+    pub(super) http2: Option<Arc<Http2Pool>>,
     in_flight: AtomicUsize,
     /// End of the cool-down, in milliseconds since the creation of the upstream; 0 for a working
     /// URL.
@@ -74,6 +77,14 @@ pub(super) struct PoolLease {
     pub(super) connection: Connection,
 }
 
+/// A call's share of a connection.
+pub(super) enum CallLease {
+    /// A whole connection.
+    Http1(PoolLease),
+    /// A stream, with the call that is counted.
+    Http2 { _call: ActiveCall, _stream: StreamLease },
+}
+
 impl PoolLease {
     /// Gives the connection back. Its last answer must have been read to the end.
     fn give_back(self) {
@@ -83,8 +94,14 @@ impl PoolLease {
 }
 
 impl Endpoint {
-    pub(super) fn new(target: Destination, keep_alive: Duration, close_is_trusted: bool) -> Self {
+    pub(super) fn new(
+        target: Destination,
+        keep_alive: Duration,
+        close_is_trusted: bool,
+        http2: Option<Arc<Http2Pool>>,
+    ) -> Self {
         Self {
+            http2,
             target,
             keep_alive,
             close_is_trusted,
@@ -107,7 +124,10 @@ impl Endpoint {
 
     /// Open connections: idle ones, and one for each running call.
     pub(super) fn connections(&self) -> usize {
-        self.idle().connections.len() + self.in_flight()
+        match &self.http2 {
+            Some(pool) => pool.connections(),
+            None => self.idle().connections.len() + self.in_flight(),
+        }
     }
 
     /// True during the cool-down.
@@ -223,7 +243,7 @@ fn spawn_pruner(endpoint: Weak<Endpoint>, every: Duration) {
 /// Trailers are left out: the forwarded message has its own framing.
 pub(crate) struct ResponseBody {
     incoming: Incoming,
-    lease: Option<PoolLease>,
+    lease: Option<CallLease>,
     reusable: bool,
     framing: Framing,
 }
@@ -231,7 +251,7 @@ pub(crate) struct ResponseBody {
 impl ResponseBody {
     pub(super) fn new(
         incoming: Incoming,
-        lease: PoolLease,
+        lease: CallLease,
         reusable: bool,
         framing: Framing,
     ) -> ResponseBody {
@@ -249,7 +269,7 @@ impl ResponseBody {
 
     /// Returns the connection to the pool after the end of the body.
     fn end(&mut self) {
-        if let Some(lease) = self.lease.take()
+        if let Some(CallLease::Http1(lease)) = self.lease.take()
             && self.reusable
         {
             lease.give_back();

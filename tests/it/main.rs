@@ -32,6 +32,8 @@ mod faults;
 mod harness;
 mod house;
 mod http;
+mod http2;
+mod http2_upstream;
 mod http_edges;
 mod http_hops;
 mod http_times;

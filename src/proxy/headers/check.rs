@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, Uri, Version};
 /// Reason for refusing a request head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeadError {
-    /// Neither HTTP/1.0 nor HTTP/1.1.
+    /// None of HTTP/1.0, HTTP/1.1 and HTTP/2.
     Version,
     /// CONNECT or TRACE.
     Method,
@@ -46,7 +46,7 @@ impl HeadError {
     /// The detail of the problem: a plain sentence for the client.
     pub(crate) const fn detail(self) -> &'static str {
         match self {
-            Self::Version => "Only HTTP/1.0 and HTTP/1.1 are served here.",
+            Self::Version => "Only HTTP/1.0, HTTP/1.1 and HTTP/2 are served here.",
             Self::Method => "CONNECT and TRACE are not served here.",
             Self::Target => "The request target does not fit the method or the Host header.",
             Self::Host => "The request needs exactly one valid Host header.",
@@ -98,7 +98,7 @@ fn check_head(
     version: Version,
     headers: &HeaderMap,
 ) -> Result<(), HeadError> {
-    if version != Version::HTTP_11 && version != Version::HTTP_10 {
+    if !matches!(version, Version::HTTP_10 | Version::HTTP_11 | Version::HTTP_2) {
         return Err(HeadError::Version);
     }
     if *method == Method::CONNECT || *method == Method::TRACE {
@@ -270,7 +270,10 @@ fn check_target(method: &Method, uri: &Uri, host: Option<&[u8]>) -> Result<(), H
                 let (host, authority) = (portless(host, scheme), portless(authority, scheme));
                 host.eq_ignore_ascii_case(authority)
             });
-            if same && is_authority(authority) { Ok(()) } else { Err(HeadError::Target) }
+            // HTTP/2 has a scheme and an authority beside `*` as well.
+            let path = uri.path();
+            let fits = path.starts_with('/') || (path == "*" && *method == Method::OPTIONS);
+            if same && fits && is_authority(authority) { Ok(()) } else { Err(HeadError::Target) }
         }
         (_, _) => Err(HeadError::Target),
     }

@@ -2,6 +2,7 @@
 //! drains.
 
 mod connection;
+mod http2;
 mod timer;
 mod tracker;
 mod transport;
@@ -25,6 +26,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use self::connection::{ClientStream, SharedTracker, message};
+use self::http2::Http2Connection;
 use self::timer::DeadlineTimer;
 use self::tracker::{HeadLimits, RequestTracker};
 use super::access::AccessEntry;
@@ -37,6 +39,7 @@ use crate::body::Body;
 use crate::net::accept::accept;
 use crate::net::listen::ListenSocket;
 use crate::net::stream::SocketStream;
+use crate::net::tls;
 use crate::net::watched::{SocketWatch, watched};
 use crate::observe::exchange::{ExchangeSpan, note, within};
 use crate::problem::{Problem, Slug};
@@ -110,7 +113,8 @@ async fn serve_socket(
     let (mut stream, watch) = watched(stream);
     let heads = HeadLimits { header: limits.header_timeout, idle: limits.idle_timeout };
     let tracker = SharedTracker::new(RequestTracker::new(heads));
-    let deadline = Instant::now() + limits.header_timeout;
+    let accepted = Instant::now();
+    let deadline = accepted + limits.header_timeout;
     let announced = &routing.proxy_protocol;
     let Some(client) = transport::client_of(&mut stream, peer, announced, deadline).await else {
         return;
@@ -123,7 +127,12 @@ async fn serve_socket(
             let handshake = transport::secured(tls, stream, deadline, shutdown.clone());
             let Some((stream, certificate)) = Box::pin(handshake).await else { return };
             let peer = Peer::new(client, Some(certificate));
-            Box::pin(connection.serve_http1(stream, peer, shutdown)).await;
+            if stream.get_ref().1.alpn_protocol() != Some(tls::HTTP2) {
+                return Box::pin(connection.serve_http1(stream, peer, shutdown)).await;
+            }
+            let ClientConnection { gateway, routing, watch, .. } = connection;
+            let connection = Http2Connection { gateway, routing, watch, peer, accepted };
+            Box::pin(connection.serve(stream, shutdown)).await;
         }
     }
 }

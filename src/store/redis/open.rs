@@ -52,7 +52,8 @@ fn entry_points(options: &RedisOptions) -> Result<EntryPoints, String> {
     let certificate = certificate.map(|(chain, key)| (chain.as_path(), key.as_path()));
     let secure = options.urls.iter().any(|url| url.starts_with("rediss://"));
     let tls = if secure {
-        let mut config = ClientConfig::clone(&*tls::client(options.ca.as_deref(), certificate)?);
+        let mut config =
+            ClientConfig::clone(&*tls::client(options.ca.as_deref(), certificate, tls::HTTP1)?);
         // Redis has no registered protocol name for ALPN.
         config.alpn_protocols.clear();
         Some(Arc::new(config))

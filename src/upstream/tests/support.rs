@@ -123,6 +123,8 @@ pub(super) fn config(urls: &[String]) -> config::UpstreamConfig {
         connect_timeout: Duration::from_secs(10),
         timeout: Duration::from_secs(10),
         keep_alive: Duration::from_secs(60),
+        http: config::HttpVersion::Http1,
+        streams: 16,
         host: config::HostPolicy::Upstream,
         close_delimited: config::CloseDelimited::Checked,
         ca: None,

@@ -188,6 +188,22 @@ impl Request {
         bytes
     }
 
+    /// The same for HTTP/2: the head, whose host is the authority, and the body.
+    pub(crate) fn to_http2(&self) -> (http::Request<()>, Option<Vec<u8>>) {
+        let mut words = self.line.split(' ');
+        let (method, target) = (words.next().unwrap(), words.next().unwrap());
+        let host = self.headers.iter().find(|(name, _)| name == "host");
+        let host = String::from_utf8_lossy(&host.expect("a host").1).into_owned();
+        let mut request = http::Request::builder()
+            .version(http::Version::HTTP_2)
+            .method(method)
+            .uri(format!("https://{host}{target}"));
+        for (name, value) in self.headers.iter().filter(|(name, _)| name != "host") {
+            request = request.header(name, value.as_slice());
+        }
+        (request.body(()).expect("a request"), self.body.clone())
+    }
+
     /// Sends it on a new connection and reads the answer.
     #[track_caller]
     pub(crate) fn send(&self, to: SocketAddr) -> Response {
