@@ -147,6 +147,9 @@ pub enum StoreCommand {
     Info(StoreArgs),
     /// Read every record and check it.
     Verify(StoreArgs),
+    /// Seal every record under the present key of `[store] encryption`: the gateway stopped on a
+    /// directory, at any time on a server.
+    Rotate(StoreArgs),
 }
 
 /// `oncegate store init`

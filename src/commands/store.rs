@@ -1,6 +1,4 @@
-//! `oncegate store init|info|verify`, for a directory and for a server.
-
-use std::path::Path;
+//! `oncegate store init|info|verify|rotate`, for a directory and for a server.
 
 use serde_json::{Value, json};
 
@@ -8,11 +6,13 @@ use super::{block_on, failed, say};
 use crate::cli::{Exit, InitArgs, StoreArgs, StoreCommand};
 use crate::clock::rfc3339;
 use crate::config::EngineConfig;
-use crate::gateway::store::server;
+use crate::gateway::store::{codec, server};
 use crate::idempotency::RecordId;
 use crate::store::codec::Codec;
-use crate::store::embedded::{self, OpenError};
-use crate::store::server::{Server, Timing};
+use crate::store::embedded::{self, DirectoryOptions, OpenError};
+use crate::store::rotation::RecordsByKey;
+use crate::store::seal::KeyId;
+use crate::store::server::{OpenFailure, Server, Timing};
 use crate::store::{Identity, Query, Store};
 
 /// Open records that `info` counts on a server; a store with more has more pressing needs.
@@ -25,7 +25,8 @@ pub fn store(command: &StoreCommand) -> Exit {
     let args = match command {
         StoreCommand::Init(InitArgs { place: args, .. })
         | StoreCommand::Info(args)
-        | StoreCommand::Verify(args) => args,
+        | StoreCommand::Verify(args)
+        | StoreCommand::Rotate(args) => args,
     };
     let mut config = match args.store() {
         Ok(config) => config,
@@ -34,20 +35,31 @@ pub fn store(command: &StoreCommand) -> Exit {
             return Exit::Usage;
         }
     };
+    let codec = codec(&config);
+    if matches!(command, StoreCommand::Rotate(_)) && config.encryption.is_none() {
+        eprintln!(
+            "oncegate: there is no key to seal with; name it in [store] encryption, and give the \
+             configuration by --config"
+        );
+        return Exit::Usage;
+    }
     if let EngineConfig::Embedded { path, cache, .. } = &config.engine {
-        return in_directory(command, args, path, *cache);
+        let (path, cache) = (path.clone(), *cache);
+        let options = DirectoryOptions { path, cache, create: false, expect_id: None, codec };
+        return in_directory(command, args, &options);
     }
     // Only `init` makes a store.
     config.create = matches!(command, StoreCommand::Init(_));
     let Some((server, timing)) = server(&config) else {
         return failed("this store is neither a directory nor on a server");
     };
-    block_on(on_server(command, args, server, timing))
+    block_on(on_server(command, args, (server, codec), timing))
 }
 
-fn in_directory(command: &StoreCommand, args: &StoreArgs, path: &Path, cache: u64) -> Exit {
+fn in_directory(command: &StoreCommand, args: &StoreArgs, options: &DirectoryOptions) -> Exit {
+    let path = options.path.as_path();
     match command {
-        StoreCommand::Init(InitArgs { if_absent, .. }) => match embedded::init(path, cache) {
+        StoreCommand::Init(InitArgs { if_absent, .. }) => match embedded::init(options) {
             Ok((identity, true)) => made(args, &identity),
             Ok((identity, false)) if *if_absent => left(args, &identity),
             Ok((_, false)) => failed(&OpenError::Exists(path.to_owned()).to_string()),
@@ -58,7 +70,7 @@ fn in_directory(command: &StoreCommand, args: &StoreArgs, path: &Path, cache: u6
             }
             Err(error) => failed(&error.to_string()),
         },
-        StoreCommand::Info(_) => match embedded::info(path, cache) {
+        StoreCommand::Info(_) => match embedded::info(options) {
             Ok(info) => {
                 let mut rows = identity_rows(&info.identity);
                 rows.extend([
@@ -70,17 +82,28 @@ fn in_directory(command: &StoreCommand, args: &StoreArgs, path: &Path, cache: u6
                 ]);
                 print_rows(args, rows)
             }
-            Err(error) => failed(&error.to_string()),
+            Err(error) => not_opened(&error),
         },
         StoreCommand::Verify(_) => {
-            let verified = embedded::verify(path, cache, |progress| {
+            let verified = embedded::verify(options, |progress| {
                 if !args.json {
                     eprint!("\r{} of {} records", progress.done, progress.total);
                 }
             });
             match verified {
                 Ok(found) => verified_to(args, found.sound, &found.problems, found.problem_count),
-                Err(error) => failed(&error.to_string()),
+                Err(error) => not_opened(&error),
+            }
+        }
+        StoreCommand::Rotate(_) => {
+            let rotated = embedded::rotate(options, |progress| {
+                if !args.json {
+                    eprint!("\r{} of {} records", progress.done, progress.total);
+                }
+            });
+            match rotated {
+                Ok(records) => rotated_to(args, &embedded_counts(options, records)),
+                Err(error) => not_opened(&error),
             }
         }
     }
@@ -89,7 +112,7 @@ fn in_directory(command: &StoreCommand, args: &StoreArgs, path: &Path, cache: u6
 async fn on_server(
     command: &StoreCommand,
     args: &StoreArgs,
-    server: Server,
+    (server, codec): (Server, Codec),
     timing: Timing,
 ) -> Exit {
     match command {
@@ -102,9 +125,9 @@ async fn on_server(
             }
             Err(error) => failed(&error),
         },
-        StoreCommand::Info(_) => match info(&server, timing).await {
+        StoreCommand::Info(_) => match info(&server, codec, timing).await {
             Ok(rows) => print_rows(args, rows),
-            Err(error) => failed(&error),
+            Err(failure) => server_failed(&failure),
         },
         StoreCommand::Verify(_) => {
             let progress = |done| {
@@ -112,13 +135,24 @@ async fn on_server(
                     eprint!("\r{done} records");
                 }
             };
-            match server.verify(&Codec::plain(), progress).await {
+            match server.verify(&codec, progress).await {
                 Ok((_, found)) => {
                     let problems: Vec<_> =
                         found.problems.into_iter().map(|(id, what)| (Some(id), what)).collect();
                     verified_to(args, found.sound, &problems, found.problem_count)
                 }
-                Err(error) => failed(&error),
+                Err(failure) => server_failed(&failure),
+            }
+        }
+        StoreCommand::Rotate(_) => {
+            let progress = |done| {
+                if !args.json {
+                    eprint!("\r{done} records");
+                }
+            };
+            match server.rotate(codec, timing, progress).await {
+                Ok(counts) => rotated_to(args, &counts),
+                Err(failure) => server_failed(&failure),
             }
         }
     }
@@ -127,8 +161,12 @@ async fn on_server(
 /// A row of output: its name for programs, its name for people, its value.
 type OutputRow = (&'static str, &'static str, Value);
 
-async fn info(server: &Server, timing: Timing) -> Result<Vec<OutputRow>, String> {
-    let store = server.open(Codec::plain(), timing).await?.store;
+async fn info(
+    server: &Server,
+    codec: Codec,
+    timing: Timing,
+) -> Result<Vec<OutputRow>, OpenFailure> {
+    let store = server.open(codec, timing).await?.store;
     let counted = count_open(&*store).await;
     let identity = store.identity().clone();
     // Best effort: the other processes never waited for this one.
@@ -160,6 +198,42 @@ async fn count_open(store: &dyn Store) -> Result<(u64, u64), crate::store::Store
         }
     }
     Ok((in_flight, unknown))
+}
+
+/// The end of a command on a directory that cannot be opened.
+fn not_opened(error: &OpenError) -> Exit {
+    let exit = failed(&error.to_string());
+    if matches!(error, OpenError::Sealed { .. }) { Exit::Usage } else { exit }
+}
+
+/// The end of a command on a server that cannot be opened.
+fn server_failed(failure: &OpenFailure) -> Exit {
+    let exit = failed(&failure.to_string());
+    if matches!(failure, OpenFailure::Key(_)) { Exit::Usage } else { exit }
+}
+
+/// The counts after a rotation of a directory, which has sealed all records under the present key.
+fn embedded_counts(options: &DirectoryOptions, records: u64) -> RecordsByKey {
+    RecordsByKey::from([(options.codec.current_key(), records)])
+}
+
+fn rotated_to(args: &StoreArgs, counts: &RecordsByKey) -> Exit {
+    let name = |key: &Option<KeyId>| key.map_or_else(|| "plain".to_owned(), |key| key.to_string());
+    if args.json {
+        let counts: serde_json::Map<String, Value> =
+            counts.iter().map(|(key, count)| (name(key), (*count).into())).collect();
+        say(&format!("{:#}", json!({ "records_by_key": counts })));
+        return Exit::Ok;
+    }
+    if !args.json {
+        eprintln!();
+    }
+    let total: u64 = counts.values().sum();
+    say(&format!("{total} records, by the key that they are sealed under:"));
+    for (key, count) in counts {
+        say(&format!("{}  {count}", name(key)));
+    }
+    Exit::Ok
 }
 
 fn made(args: &StoreArgs, identity: &Identity) -> Exit {

@@ -16,6 +16,7 @@ mod describe_items;
 mod diagnostics;
 mod directory;
 mod document;
+mod encryption;
 mod environment;
 mod errors;
 mod files;
@@ -56,6 +57,7 @@ mod tenant;
 mod tests;
 mod traces;
 pub mod units;
+mod upstream_kinds;
 mod upstreams;
 mod values;
 mod warnings;
@@ -67,15 +69,16 @@ pub use self::callers::{
 };
 pub use self::cors::CorsConfig;
 pub use self::diagnostics::{Mistake, Mistakes, Warning};
+pub use self::encryption::EncryptionConfig;
 pub use self::errors::ErrorReplacement;
 pub use self::files::{ConfigFiles, FileDigests};
 pub use self::listener::{ClientAuth, ServerTlsConfig};
 pub use self::load::{load, load_with_files, load_without_files, parse, without_file};
 pub use self::log::LogConfig;
 pub use self::model::{
-    AdminConfig, CloseDelimited, Config, DuplicateRules, EngineConfig, HostPolicy, HttpVersion,
-    ItemsMode, LimitsConfig, Mode, PostgresConfig, RecordRules, RedisConfig, RequestMode,
-    RouteConfig, ServerConfig, StoreConfig, StoreServerConfig, UpstreamConfig,
+    AdminConfig, Config, DuplicateRules, EngineConfig, ItemsMode, LimitsConfig, Mode,
+    PostgresConfig, RecordRules, RedisConfig, RequestMode, RouteConfig, ServerConfig, StoreConfig,
+    StoreServerConfig, UpstreamConfig,
 };
 pub use self::policy::{
     AbsenceRules, AfterReversal, AlreadyDone, AlreadyDoneRules, ListRules, NextPage, ProbeRules,
@@ -88,4 +91,5 @@ pub use self::template::HeaderTemplates;
 pub(crate) use self::tenant::keys_server;
 pub use self::traces::TracesConfig;
 pub use self::units::Secret;
+pub use self::upstream_kinds::{CloseDelimited, HostPolicy, HttpVersion};
 pub(crate) use self::upstreams::at as default_upstream;

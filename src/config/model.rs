@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method};
-use serde::{Serialize, Serializer};
+use http::{HeaderName, Method};
+use serde::Serialize;
 
 use super::backend_url::BackendUrl;
 use super::callers::TenantConfig;
 use super::cors::CorsConfig;
 use super::diagnostics::Warning;
+use super::encryption::EncryptionConfig;
 use super::errors::ErrorReplacement;
 use super::files::ConfigFiles;
 use super::listener::ServerTlsConfig;
@@ -23,6 +24,7 @@ use super::shown;
 use super::suspect::SuspectRules;
 use super::traces::TracesConfig;
 use super::units::Secret;
+use super::upstream_kinds::{CloseDelimited, HostPolicy, HttpVersion};
 use crate::idempotency::fingerprint::FingerprintRules;
 use crate::idempotency::key::KeyRules;
 use crate::idempotency::outcome::OutcomeRules;
@@ -151,6 +153,8 @@ pub struct StoreConfig {
     pub expect_id: Option<uuid::Uuid>,
     /// Digest of the change of names to accept.
     pub accept_names: Option<String>,
+    /// The keys of the records; `None`: records are stored in plain.
+    pub encryption: Option<EncryptionConfig>,
     /// The engine.
     #[serde(flatten)]
     pub engine: EngineConfig,
@@ -263,49 +267,6 @@ pub struct UpstreamConfig {
     /// PEM files of the certificate chain and key to present.
     #[serde(serialize_with = "shown::client_cert")]
     pub client_cert: Option<(PathBuf, PathBuf)>,
-}
-
-/// The version of HTTP on connections to an upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum HttpVersion {
-    /// HTTP/1.1: a call for each connection at a time.
-    #[serde(rename = "1.1")]
-    Http1,
-    /// HTTP/2: several calls on a connection.
-    #[serde(rename = "2")]
-    Http2,
-}
-
-/// The `Host` of requests to an upstream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HostPolicy {
-    /// The authority of the request's URL.
-    Upstream,
-    /// The client's.
-    Client,
-    /// The given name, with an optional port.
-    Name(HeaderValue),
-}
-
-/// Treatment of answers without `Content-Length` and chunks, ended by the backend by closing the
-/// connection, which looks the same as a broken connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CloseDelimited {
-    /// Whole if the body delimits itself.
-    Checked,
-    /// Always whole.
-    Trusted,
-}
-
-impl Serialize for HostPolicy {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(match self {
-            Self::Upstream => "upstream",
-            Self::Client => "client",
-            Self::Name(name) => name.to_str().unwrap_or_default(),
-        })
-    }
 }
 
 /// `[[route]]`

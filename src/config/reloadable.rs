@@ -22,6 +22,9 @@ impl Config {
         self.log.format = running.log.format;
         keep("traces", self.traces == running.traces);
         self.traces.clone_from(&running.traces);
+        let is_same = self.store.encryption == running.store.encryption;
+        keep("store.encryption", is_same);
+        self.store.encryption.clone_from(&running.store.encryption);
         keep("store", self.store.engine == running.store.engine);
         self.store.engine = running.store.engine.clone();
         kept

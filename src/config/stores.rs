@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::defaults;
 use super::model::{EngineConfig, PostgresConfig, RedisConfig, StoreConfig, StoreServerConfig};
 use super::table::{Located, TableReader};
 use super::units::Secret;
 use super::values::SHORTEST;
+use super::{defaults, encryption};
 use crate::idempotency::retention::Retention;
 use crate::store::urls;
 
@@ -39,6 +39,7 @@ impl StoreConfig {
             create: true,
             expect_id: None,
             accept_names: None,
+            encryption: None,
             engine: EngineConfig::Embedded {
                 path,
                 cache: defaults::cache(),
@@ -67,8 +68,9 @@ pub(super) fn store(table: &TableReader<'_>) -> StoreConfig {
         }
         written.value
     });
-    table.unsupported("encryption");
-    StoreConfig { retention, create, expect_id, accept_names, engine: engine(table) }
+    let encryption = encryption::encryption(table);
+    let engine = engine(table);
+    StoreConfig { retention, create, expect_id, accept_names, encryption, engine }
 }
 
 fn engine(table: &TableReader<'_>) -> EngineConfig {

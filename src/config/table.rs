@@ -239,16 +239,6 @@ impl<'d> TableReader<'d> {
         self.node(key).map(|node| node.at)
     }
 
-    /// A key that the contract names and this version does not support.
-    pub(super) fn unsupported(&self, key: &'static str) {
-        self.ask(key);
-        if let Some(member) = self.members.iter().find(|member| member.key == key) {
-            let path = self.path_of(key);
-            let what = format!("`{path}` is not supported by this version; remove it");
-            self.fail(key, member.node.at, what);
-        }
-    }
-
     /// The value of a key.
     pub(super) fn optional<T: Scalar>(&self, key: &'static str) -> Option<Located<T>> {
         self.scalar(key, self.node(key)?)

@@ -7,8 +7,9 @@ use http::uri::Authority;
 
 use super::backend_url::{BackendUrl, has_port, parse_url};
 use super::defaults;
-use super::model::{CloseDelimited, HostPolicy, HttpVersion, UpstreamConfig};
+use super::model::UpstreamConfig;
 use super::table::TableReader;
+use super::upstream_kinds::{CloseDelimited, HostPolicy, HttpVersion};
 use super::values::LONGEST_WAIT;
 
 /// An upstream with one address and every default.

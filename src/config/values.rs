@@ -302,20 +302,27 @@ impl TableReader<'_> {
     /// The text of the file that a key names, and the key's place. Where files are not read, a
     /// placeholder stands for the text.
     pub(super) fn file_text(&self, key: &'static str) -> Option<Located<String>> {
-        let written = self.optional::<String>(key)?;
-        if !self.reads_files() {
-            return Some(Located { value: UNREAD_FILE.to_owned(), ..written });
-        }
+        self.text_of(self.optional::<String>(key)?).1
+    }
+
+    /// The path of a file and its text, as in [`Self::file_text`].
+    pub(super) fn text_of(&self, written: Located<String>) -> (PathBuf, Option<Located<String>>) {
         let path = self.reading.base.join(&written.value);
+        if !self.reads_files() {
+            let text = Located { value: UNREAD_FILE.to_owned(), ..written };
+            return (path, Some(text));
+        }
         self.reading.named.borrow_mut().add(&path);
-        match std::fs::read_to_string(&path) {
+        let text = match std::fs::read_to_string(&path) {
             Ok(value) => Some(Located { value, ..written }),
             Err(error) => {
+                let key = written.key;
                 let what = format!("`{key}`: cannot read {}: {error}", path.display());
                 self.wrong(&written, what);
                 None
             }
-        }
+        };
+        (path, text)
     }
 
     /// A secret, given as it is or by a file; white space around the file's text does not count.

@@ -34,6 +34,7 @@ use crate::observe::traffic::Traffic;
 use crate::proxy::{self, Gateway};
 use crate::shutdown::{self, Shutdown, Trigger};
 use crate::store::metered::MeteredStore;
+use crate::store::server::OpenFailure;
 use crate::store::{Store, cache, expiry, reaper};
 
 /// A gateway that accepts requests.
@@ -104,6 +105,15 @@ pub(crate) enum StartError {
 impl From<String> for StartError {
     fn from(obstacle: String) -> Self {
         Self::Obstacle(obstacle)
+    }
+}
+
+impl From<OpenFailure> for StartError {
+    fn from(failure: OpenFailure) -> Self {
+        match failure {
+            OpenFailure::Key(text) => Self::Configuration(text),
+            OpenFailure::Obstacle(text) => Self::Obstacle(text),
+        }
     }
 }
 
@@ -238,7 +248,7 @@ fn log_warnings(config: &Config) {
 }
 
 /// Opens the store, and answers probes while another process has the store open.
-async fn open_store(config: &Config, admin: &ListenSocket) -> Result<StartedStore, String> {
+async fn open_store(config: &Config, admin: &ListenSocket) -> Result<StartedStore, OpenFailure> {
     let waiting = || {
         tracing::warn!(
             admin = %admin.address(),
@@ -248,7 +258,9 @@ async fn open_store(config: &Config, admin: &ListenSocket) -> Result<StartedStor
     tokio::select! {
         biased;
         opened = store::open(&config.store, &waiting) => opened,
-        () = admin::serve_starting(admin.clone()) => Err("the admin listener ended".to_owned()),
+        () = admin::serve_starting(admin.clone()) => {
+            Err("the admin listener ended".to_owned().into())
+        }
     }
 }
 

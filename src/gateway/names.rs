@@ -42,6 +42,8 @@ pub(crate) async fn pin(config: &Config, store: &dyn Store) -> Result<(), PinErr
         let version = stored.as_ref().map(|stored| stored.version);
         let pinned = match stored {
             None => PinnedNames::default(),
+            // The store has a secret, and no names yet.
+            Some(stored) if stored.bytes.is_empty() => PinnedNames::default(),
             Some(stored) => PinnedNames::decode(&stored.bytes).map_err(unreadable)?,
         };
         let others = other_replicas(&pinned, store).await?;

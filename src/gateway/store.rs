@@ -9,7 +9,7 @@ use crate::config::{self, EngineConfig, StoreServerConfig};
 use crate::store::Store;
 use crate::store::codec::Codec;
 use crate::store::embedded::{self, Embedded, OpenError};
-use crate::store::server::{Server, Timing, statement_timeout};
+use crate::store::server::{OpenFailure, Server, Timing, statement_timeout};
 use crate::store::{postgres, redis};
 
 /// A store that is open for a gateway.
@@ -30,11 +30,11 @@ const LOCK_PAUSE: Duration = Duration::from_millis(100);
 pub(super) async fn open(
     config: &config::StoreConfig,
     waiting: &(dyn Fn() + Sync),
-) -> Result<StartedStore, String> {
+) -> Result<StartedStore, OpenFailure> {
     let opened = match server(config) {
         None => embedded(config, waiting).await?,
         Some((server, timing)) => {
-            let opened = server.open(Codec::plain(), timing).await?;
+            let opened = server.open(codec(config), timing).await?;
             StartedStore { store: opened.store, created: opened.created }
         }
     };
@@ -47,6 +47,12 @@ pub(super) async fn open(
         );
     }
     Ok(opened)
+}
+
+/// The codec for the records of the store.
+pub(crate) fn codec(config: &config::StoreConfig) -> Codec {
+    let keyring = config.encryption.as_ref().and_then(|encryption| encryption.keyring.clone());
+    keyring.map_or_else(Codec::plain, Codec::sealed)
 }
 
 /// The lease of a process in a shared store; `None`: the store is not shared.
@@ -98,16 +104,16 @@ pub(crate) fn server(config: &config::StoreConfig) -> Option<(Server, Timing)> {
 async fn embedded(
     config: &config::StoreConfig,
     waiting: &(dyn Fn() + Sync),
-) -> Result<StartedStore, String> {
+) -> Result<StartedStore, OpenFailure> {
     let EngineConfig::Embedded { path, cache, lock_wait } = config.engine.clone() else {
-        return Err("this store is not a directory".to_owned());
+        return Err("this store is not a directory".to_owned().into());
     };
     let options = embedded::DirectoryOptions {
         path,
         cache,
         create: config.create,
         expect_id: config.expect_id,
-        codec: Codec::plain(),
+        codec: codec(config),
     };
     let deadline = Instant::now() + lock_wait;
     let mut waits = false;
@@ -122,6 +128,9 @@ async fn embedded(
                 waits = true;
                 // Asked again and again: the system wakes only threads that cannot be stopped.
                 tokio::time::sleep(LOCK_PAUSE.min(deadline - Instant::now())).await;
+            }
+            Err(error @ OpenError::Sealed { .. }) => {
+                return Err(OpenFailure::Key(error.to_string()));
             }
             opened => break opened.map_err(|error| error.to_string())?,
         }

@@ -35,6 +35,67 @@ impl Hash for RecordId {
     }
 }
 
+/// The way in which ids and look-up digests are made: plain digests, or keyed by a secret of the
+/// store, so that nobody can guess keys and business ids from a copy of the store.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct IdScheme {
+    secret: Option<[u8; 32]>,
+}
+
+impl fmt::Debug for IdScheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.secret.is_some() { "IdScheme(keyed)" } else { "IdScheme(plain)" })
+    }
+}
+
+impl IdScheme {
+    /// Plain digests.
+    pub const fn plain() -> Self {
+        Self { secret: None }
+    }
+
+    /// Digests keyed by `secret`.
+    pub const fn keyed(secret: [u8; 32]) -> Self {
+        Self { secret: Some(secret) }
+    }
+
+    /// The id for `key` of `tenant`, see [`RecordId::new`].
+    pub fn record(&self, tenant: &TenantId, scope: &str, key: &str) -> RecordId {
+        let plain = RecordId::new(tenant, scope, key);
+        let Some(secret) = &self.secret else { return plain };
+        let mut bytes = keyed(secret, b"oncegate/record/2\0", plain.as_bytes());
+        bytes[0] = self.shard(tenant);
+        RecordId(bytes)
+    }
+
+    /// The byte shared by the ids of all records of `tenant`.
+    pub fn shard(&self, tenant: &TenantId) -> u8 {
+        match &self.secret {
+            None => tenant.as_bytes()[0],
+            // The shard is keyed as well, and still the same for all records of a tenant.
+            Some(secret) => keyed(secret, b"oncegate/shard/1\0", tenant.as_bytes())[0],
+        }
+    }
+
+    /// The look-up digest of a business id, see [`subject_digest`].
+    pub fn subject(&self, text: &str) -> [u8; 16] {
+        let plain = subject_digest(text);
+        match &self.secret {
+            None => plain,
+            Some(secret) => keyed(secret, b"oncegate/subject/3\0", &plain),
+        }
+    }
+}
+
+/// HMAC-SHA-256 of a purpose and a digest, cut to an id's length.
+fn keyed(secret: &[u8; 32], purpose: &[u8], digest: &[u8]) -> [u8; 16] {
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret);
+    let tag = ring::hmac::sign(&key, &[purpose, digest].concat());
+    let mut id = [0; 16];
+    id.copy_from_slice(&tag.as_ref()[..16]);
+    id
+}
+
 /// Hasher for ids, which are digests already; only for keys that write one `u64`.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct IdHasher(u64);
@@ -128,4 +189,29 @@ pub fn subject_digest(subject: &str) -> [u8; 16] {
     let mut digest = [0; 16];
     digest.copy_from_slice(&hash.finalize()[..16]);
     digest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keyed_ids_of_a_tenant_share_a_byte_and_tell_nothing_without_the_secret() {
+        let tenant = TenantId::from_bytes([7; 16]);
+        let (plain, one) = (IdScheme::plain(), IdScheme::keyed([1; 32]));
+        let two = IdScheme::keyed([2; 32]);
+        assert_eq!(plain.record(&tenant, "s", "k"), RecordId::new(&tenant, "s", "k"));
+        assert_eq!(plain.subject("v"), subject_digest("v"));
+        let id = one.record(&tenant, "s", "k");
+        assert_eq!(id, one.record(&tenant, "s", "k"));
+        assert_eq!(
+            (id.shard(), id.shard()),
+            (one.shard(&tenant), one.record(&tenant, "", "j").shard())
+        );
+        for other in [plain.record(&tenant, "s", "k"), two.record(&tenant, "s", "k")] {
+            assert_ne!(id, other);
+        }
+        assert_ne!(one.subject("v"), two.subject("v"));
+        assert_ne!(one.subject("v"), plain.subject("v"));
+    }
 }

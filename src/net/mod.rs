@@ -5,6 +5,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod coalesce;
+pub(crate) mod http2_frames;
 pub(crate) mod listen;
 pub(crate) mod proxy_protocol;
 pub(crate) mod stream;

@@ -40,6 +40,7 @@ mod routes;
 pub(crate) mod routing;
 mod server;
 mod state;
+mod successor;
 mod wellknown;
 
 pub(crate) use server::serve;

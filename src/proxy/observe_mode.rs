@@ -92,6 +92,7 @@ fn observe(
         head: head.clone(),
         path: path.clone(),
         client: client.address(&routing.trusted_proxies),
+        ids: gateway.store.ids().clone(),
     };
     let observed = Observed {
         gateway: gateway.clone(),

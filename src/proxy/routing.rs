@@ -4,7 +4,6 @@
 //! new snapshot can therefore replace the present one at any time. Upstreams, waiters and the quota
 //! are shared pointers, so a successor can take over the parts of unchanged routes.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,12 +69,12 @@ pub(crate) struct Routing {
     /// Time for requests in flight to finish at the shutdown.
     pub(crate) drain: Duration,
     /// The upstreams as configured, to be taken over by a successor.
-    upstreams: Vec<(UpstreamConfig, Arc<Upstream>)>,
-    tls_config: Option<ServerTlsConfig>,
+    pub(super) upstreams: Vec<(UpstreamConfig, Arc<Upstream>)>,
+    pub(super) tls_config: Option<ServerTlsConfig>,
     /// Digests of the files behind this snapshot.
-    digests: FileDigests,
+    pub(super) digests: FileDigests,
     matcher: PathMatcher,
-    routes: Vec<Arc<Route>>,
+    pub(super) routes: Vec<Arc<Route>>,
 }
 
 /// A route with all its settings resolved.
@@ -269,29 +268,6 @@ impl Routing {
         &self.digests
     }
 
-    /// The upstream with these settings and files.
-    fn same_upstream(&self, wanted: &UpstreamConfig, now: &FileDigests) -> Option<Arc<Upstream>> {
-        let (_, upstream) = self.upstreams.iter().find(|(config, _)| config == wanted)?;
-        let pair = wanted.client_cert.iter().flat_map(|(cert, key)| [cert, key]);
-        let is_same = |file: &PathBuf| now.is_same(&self.digests, file);
-        wanted.ca.iter().chain(pair).all(is_same).then(|| upstream.clone())
-    }
-
-    /// The certificates with these settings and files.
-    fn same_tls(&self, wanted: &ServerTlsConfig, now: &FileDigests) -> Option<Arc<ListenerTls>> {
-        let files = [&wanted.cert, &wanted.key].into_iter().chain(&wanted.client_ca);
-        let is_same = |file: &PathBuf| now.is_same(&self.digests, file);
-        let kept = self.tls_config.as_ref() == Some(wanted) && files.into_iter().all(is_same);
-        if kept { self.tls.clone() } else { None }
-    }
-
-    /// The permits of waiters of the route with this name, if there are as many.
-    fn same_waiters(&self, wanted: &RouteConfig) -> Option<Arc<Semaphore>> {
-        let at = self.configured.iter().position(|route| route.name == wanted.name)?;
-        let is_same = max_waiters(&self.configured[at].mode) == max_waiters(&wanted.mode);
-        if is_same { self.routes.get(at).map(|route| route.waiters.clone()) } else { None }
-    }
-
     /// The route for `method` and the normalized `path`.
     pub(crate) fn find(&self, method: &Method, path: &str) -> Found<'_> {
         match self.matcher.find(method, path) {
@@ -411,7 +387,7 @@ impl Route {
 }
 
 /// Duplicates that may wait on a route of this mode.
-fn max_waiters(mode: &Mode) -> usize {
+pub(super) fn max_waiters(mode: &Mode) -> usize {
     match mode {
         Mode::Request(mode) => mode.duplicates.max_waiters,
         Mode::Items(mode) => mode.duplicates.max_waiters,

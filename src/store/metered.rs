@@ -10,6 +10,7 @@ use tokio::sync::broadcast;
 use super::watch::Watch;
 use super::{Change, Identity, NamesDocument, Query, Store, StoreError, StoreFuture, Swap};
 use crate::clock::Timestamp;
+use crate::idempotency::id::IdScheme;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::retention::ExpiryTime;
 use crate::idempotency::{Record, RecordId};
@@ -69,6 +70,10 @@ impl Store for MeteredStore {
 
     fn identity(&self) -> &Identity {
         self.store.identity()
+    }
+
+    fn ids(&self) -> &IdScheme {
+        self.store.ids()
     }
 
     fn owner(&self) -> Nonce {

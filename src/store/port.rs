@@ -12,6 +12,7 @@ use tokio::sync::broadcast;
 
 use super::watch::Watch;
 use crate::clock::Timestamp;
+use crate::idempotency::id::IdScheme;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::retention::ExpiryTime;
 use crate::idempotency::{Record, RecordId};
@@ -118,6 +119,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Identity of this store.
     fn identity(&self) -> &Identity;
+
+    /// The way in which ids and look-up digests of this store are made.
+    fn ids(&self) -> &IdScheme {
+        const { &IdScheme::plain() }
+    }
 
     /// Name of this process among the owners of claims.
     fn owner(&self) -> Nonce;

@@ -7,7 +7,7 @@ use super::codec::Codec;
 use super::port::{Identity, Query, Store};
 use super::shared::SharedStore;
 use super::shared::engine::{self, Engine};
-use super::{postgres, redis};
+use super::{postgres, redis, sealed_names};
 use crate::idempotency::RecordId;
 
 pub use super::shared::Timing;
@@ -49,12 +49,35 @@ impl Verified {
     pub const NAMED: usize = 100;
 }
 
+/// Reason why a store does not open, as a line for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenFailure {
+    /// The configured keys are missing or wrong.
+    Key(String),
+    /// Any other obstacle.
+    Obstacle(String),
+}
+
+impl From<String> for OpenFailure {
+    fn from(obstacle: String) -> Self {
+        Self::Obstacle(obstacle)
+    }
+}
+
+impl std::fmt::Display for OpenFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Key(text) | Self::Obstacle(text) => f.write_str(text),
+        }
+    }
+}
+
 impl Server {
     /// Opens the store for a gateway and starts the lease of this process.
     ///
     /// # Errors
     /// One line that names the obstacle.
-    pub async fn open(&self, codec: Codec, timing: Timing) -> Result<Opened, String> {
+    pub async fn open(&self, codec: Codec, timing: Timing) -> Result<Opened, OpenFailure> {
         match self {
             Self::Postgres(options) => {
                 share(postgres::PostgresEngine::open(options).await?, codec, timing).await
@@ -88,14 +111,16 @@ impl Server {
         &self,
         codec: &Codec,
         progress: impl FnMut(u64) + Send,
-    ) -> Result<(Identity, Verified), String> {
+    ) -> Result<(Identity, Verified), OpenFailure> {
         match self {
             Self::Postgres(options) => {
                 let opened = postgres::PostgresEngine::open(options).await?;
+                bind(&*opened.engine, codec, opened.identity.store_id, false).await?;
                 Ok((opened.identity, read_all(&*opened.engine, codec, progress).await?))
             }
             Self::Redis(options) => {
                 let opened = redis::Redis::open(options).await?;
+                bind(&*opened.engine, codec, opened.identity.store_id, false).await?;
                 Ok((opened.identity, read_all(&*opened.engine, codec, progress).await?))
             }
         }
@@ -107,9 +132,35 @@ async fn share<E: Engine>(
     opened: engine::OpenedEngine<E>,
     codec: Codec,
     timing: Timing,
-) -> Result<Opened, String> {
+) -> Result<Opened, OpenFailure> {
+    bind(&*opened.engine, &codec, opened.identity.store_id, true).await?;
     let store = SharedStore::start(opened.engine, opened.identity, codec, timing).await?;
     Ok(Opened { store, created: opened.created })
+}
+
+/// Checks the keys of `codec` against the secret of an open store, and prepares the codec. With
+/// `may_write`, a store without a secret gets one.
+pub(super) async fn bind<E: Engine>(
+    engine: &E,
+    codec: &Codec,
+    store_id: uuid::Uuid,
+    may_write: bool,
+) -> Result<(), OpenFailure> {
+    loop {
+        let stored = engine.names().await.map_err(|error| error.reason().to_owned())?;
+        let opened = sealed_names::open(codec, store_id, stored.as_ref());
+        let opened = opened.map_err(|problem| OpenFailure::Key(problem.0))?;
+        if let Some(bytes) = opened.write.filter(|_| may_write) {
+            let expect = stored.map(|stored| stored.version);
+            let written = engine.swap_names(expect, &bytes).await;
+            if !written.map_err(|error| error.reason().to_owned())? {
+                // Another process was faster: its secret counts.
+                continue;
+            }
+        }
+        codec.bind(store_id, opened.ids);
+        return Ok(());
+    }
 }
 
 async fn read_all<E: Engine>(

@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep};
 
 use super::connect::MAX_RESPONSE_HEAD;
 use super::framing::Framing;
+use super::go_away::{EndAnnounced, FollowedStream};
 use crate::body::Body;
 
 /// Bytes of an answer that a backend may send ahead on a stream, and on a connection.
@@ -41,6 +42,14 @@ pub(super) struct Http2Sender {
     requests: SendRequest<Body>,
     /// Streams that the backend allows at this moment.
     allowed: Box<dyn Fn() -> usize + Send + Sync>,
+    ended: EndAnnounced,
+}
+
+impl Http2Sender {
+    /// False for a connection that takes no further request.
+    fn is_open(&self) -> bool {
+        !self.ended.is_set() && !self.requests.is_closed()
+    }
 }
 
 impl std::fmt::Debug for Http2Sender {
@@ -59,6 +68,7 @@ pub(super) async fn handshake<T>(io: T) -> hyper::Result<Http2Sender>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let ended = EndAnnounced::default();
     let (requests, connection) = Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
@@ -66,7 +76,7 @@ where
         .max_header_list_size(MAX_RESPONSE_HEAD as u32)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT)
-        .handshake(TokioIo::new(io))
+        .handshake(TokioIo::new(FollowedStream::new(io, ended.clone())))
         .await?;
     // The backend's limit is known to the connection alone, which is polled in its own task.
     let connection = Arc::new(Mutex::new(Box::pin(connection)));
@@ -80,7 +90,7 @@ where
         let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
         connection.current_max_send_streams()
     };
-    Ok(Http2Sender { requests, allowed: Box::new(allowed) })
+    Ok(Http2Sender { requests, allowed: Box::new(allowed), ended })
 }
 
 /// The HTTP/2 connections to a URL.
@@ -126,7 +136,7 @@ impl SharedConnection {
 
     /// Takes a stream, if one of `streams` and of those that the backend allows is free.
     fn lease(self: &Arc<Self>, streams: usize) -> Option<StreamLease> {
-        if self.sender.requests.is_closed() {
+        if !self.sender.is_open() {
             return None;
         }
         let most = streams.min((self.sender.allowed)());
@@ -138,7 +148,7 @@ impl SharedConnection {
     /// True for a connection that is closed, or was without a stream for `limit`.
     fn is_over(&self, limit: Duration) -> bool {
         let is_idle = self.taken.load(Ordering::Acquire) == 0;
-        self.sender.requests.is_closed() || (is_idle && self.idle_since().elapsed() > limit)
+        !self.sender.is_open() || (is_idle && self.idle_since().elapsed() > limit)
     }
 }
 

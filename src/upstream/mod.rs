@@ -12,6 +12,7 @@
 
 mod connect;
 mod framing;
+mod go_away;
 mod http2;
 mod multiplexed;
 mod pool;

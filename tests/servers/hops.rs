@@ -61,6 +61,38 @@ impl Hop {
         panic!("{kind:?} found no free port in {PORT_TRIES} tries")
     }
 
+    /// Starts HAProxy before several gateways, each with the address of its probes.
+    ///
+    /// # Panics
+    /// When the program is not installed or does not start: with its log.
+    pub(crate) fn balancing(gateways: &[(SocketAddr, SocketAddr)]) -> Self {
+        let place = Place::new("hop", None);
+        let process = Process::new(place.tag().clone(), place.path().join("log"));
+        let hop = Self { process, port: free_port(), place };
+        let server = |(at, (gateway, admin)): (usize, &(SocketAddr, SocketAddr))| {
+            format!(
+                "server gateway{at} {gateway} check addr {} port {}\n",
+                admin.ip(),
+                admin.port()
+            )
+        };
+        let servers: String = gateways.iter().enumerate().map(server).collect();
+        let text = format!(
+            "defaults\nmode http\ntimeout connect 2s\ntimeout client 30s\ntimeout server 30s\n\
+             frontend front\nbind {}\ndefault_backend next\n\
+             backend next\noption httpchk GET /readyz\noption redispatch\nretries 3\n\
+             default-server inter 100ms fall 1 rise 1\n{servers}",
+            hop.addr()
+        );
+        let config = hop.place.write("haproxy.cfg", &text, None);
+        let mut command = Command::new(installed("haproxy"));
+        command.arg("-db").arg("-f").arg(config);
+        let addr = hop.addr();
+        let ready = || TcpStream::connect(addr).map(drop).map_err(|error| error.to_string());
+        hop.process.start(command, ready).unwrap_or_else(|log| panic!("no start: {log}"));
+        hop
+    }
+
     /// Where it listens.
     pub(crate) fn addr(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))

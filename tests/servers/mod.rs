@@ -27,6 +27,7 @@ pub(crate) use cluster::RedisCluster;
 pub(crate) use hops::{Hop, HopKind};
 pub(crate) use pair::PostgresPair;
 pub(crate) use pgbouncer::PgBouncer;
+pub(crate) use place::free_port;
 pub(crate) use postgres::Postgres;
 pub(crate) use redis::Redis;
 pub(crate) use replicas::RedisReplicas;

@@ -187,7 +187,7 @@ fn own(path: &Path, owner: Option<Owner>) {
 }
 
 /// A port on 127.0.0.1 that nobody listens on, and that this process does not hand out again soon.
-pub(super) fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     for _ in FIRST_PORT..LAST_PORT {
         let step = PORTS.fetch_add(1, Ordering::Relaxed);
         let port = (FIRST_PORT + step % (LAST_PORT - FIRST_PORT)) as u16;

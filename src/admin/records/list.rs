@@ -19,7 +19,6 @@ use crate::admin::error::ApiError;
 use crate::admin::state::AdminState;
 use crate::clock::Timestamp;
 use crate::config::Mode;
-use crate::idempotency::id::subject_digest;
 use crate::idempotency::key::Scope;
 use crate::idempotency::retention::ExpiryTime;
 use crate::idempotency::{Record, RecordId, TenantId};
@@ -86,10 +85,12 @@ async fn window(
     filters: &Filters,
 ) -> Result<(Vec<Listed>, Option<RecordId>), ApiError> {
     let until = Instant::now() + LONGEST;
+    let ids = state.store.ids();
     let position = filters.position.unwrap_or_default();
-    let subject = filters.subject.as_deref().map(subject_digest);
+    let subject = filters.subject.as_deref().map(|text| ids.subject(text));
     let open = filters.state.is_some_and(StateName::is_open);
-    let mut after = position.start.or_else(|| filters.tenant.and_then(before_all_of));
+    let shard = filters.tenant.as_ref().map(|tenant| ids.shard(tenant));
+    let mut after = position.start.or_else(|| shard.and_then(before_all_of));
     let mut listed = Vec::new();
     let mut read = 0;
     loop {
@@ -99,7 +100,7 @@ async fn window(
         let time = state.store.expiry_time();
         for (id, record) in page {
             // Ids of one tenant begin with a byte of its own, and stand together.
-            if filters.tenant.is_some_and(|tenant| id.shard() > tenant.as_bytes()[0]) {
+            if shard.is_some_and(|shard| id.shard() > shard) {
                 return Ok((listed, None));
             }
             if position.end.is_some_and(|end| id > end) {
@@ -135,16 +136,17 @@ async fn by_key(
     };
     let routes = state.gateway.routes();
     let scopes = routes.iter().filter_map(|route| scope(&route.mode, &route.name));
+    let scheme = state.store.ids();
     let mut ids = Vec::new();
     for scope in scopes {
-        ids.push(RecordId::new(tenant, &scope, key));
-        ids.extend(folded(key).map(|key| RecordId::new(tenant, &scope, &key)));
+        ids.push(scheme.record(tenant, &scope, key));
+        ids.extend(folded(key).map(|key| scheme.record(tenant, &scope, &key)));
     }
     ids.sort_unstable();
     ids.dedup();
     let found = state.store.get_many(&ids).await.map_err(|error| ApiError::unread(&error))?;
     let time = state.store.expiry_time();
-    let subject = filters.subject.as_deref().map(subject_digest);
+    let subject = filters.subject.as_deref().map(|text| scheme.subject(text));
     let listed = ids
         .iter()
         .zip(found)
@@ -178,9 +180,9 @@ fn matching(
     fits.then(|| Listed { place: (record.first_seen, *id), shown: summary(id, &record) })
 }
 
-/// The last id before all ids of a tenant; `None`: the tenant's ids are the first.
-fn before_all_of(tenant: TenantId) -> Option<RecordId> {
+/// The last id before all ids of a shard; `None`: the shard is the first.
+fn before_all_of(shard: u8) -> Option<RecordId> {
     let mut bytes = [0xff; 16];
-    bytes[0] = tenant.as_bytes()[0].checked_sub(1)?;
+    bytes[0] = shard.checked_sub(1)?;
     Some(RecordId::from_bytes(bytes))
 }

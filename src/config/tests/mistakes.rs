@@ -155,14 +155,6 @@ fn text_that_is_not_toml_is_told_once() {
 }
 
 #[test]
-fn what_this_version_does_not_support_is_said_at_its_line() {
-    check(
-        "[server]\n[store]\nencryption = { key_file = \"k\" }",
-        &["11:14: `store.encryption` is not supported by this version; remove it"],
-    );
-}
-
-#[test]
 fn listeners_are_checked() {
     check(
         "[server]\nlisten = [\":8080\", \"127.0.0.1:9090\", \"0.0.0.0:9090\"]\n[admin]\nlisten = \"127.0.0.1:9090\"",

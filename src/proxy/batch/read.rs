@@ -106,9 +106,9 @@ pub(crate) async fn read(
         );
     }
     let scope = items::scope(&mode.ledger);
-    let id = |item: &items::batch::Item| RecordId::new(&tenant, &scope, &item.key);
+    let id = |item: &items::batch::Item| gateway.store.ids().record(&tenant, &scope, &item.key);
     let ids = batch.items.iter().map(id).collect();
-    let subject = request_read::subject(&values, &mode.record.subject);
+    let subject = request_read::subject(&values, &mode.record.subject, gateway.store.ids());
     drop(values);
     batch.items.iter().for_each(|item| exchange::request_id().conceal(&item.id));
     let client = client.address(&routing.trusted_proxies);

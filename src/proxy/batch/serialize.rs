@@ -22,7 +22,7 @@ impl SerializeRecords {
         let lock = |digest: &[u8; 16]| {
             let key: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
             // Route names contain no colon, so the scope of a lock is never the scope of a key.
-            let id = RecordId::new(&like.tenant, "turn:", &key);
+            let id = gateway.store.ids().record(&like.tenant, "turn:", &key);
             let (version, state) = (first_version(), State::SerializeLock);
             let history = Vec::new();
             let record = Record {

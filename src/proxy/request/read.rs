@@ -14,7 +14,7 @@ use crate::caller::Caller;
 use crate::config::RequestMode;
 use crate::content_coding::{self, CodingError};
 use crate::idempotency::fingerprint::{ComparedBody, Preimage, RequestParts, Verbatim};
-use crate::idempotency::id::subject_digest;
+use crate::idempotency::id::IdScheme;
 use crate::idempotency::key::{Key, KeyError, KeyPlaces, Scope};
 use crate::idempotency::settling::KeptValue;
 use crate::idempotency::{RecordId, TenantId};
@@ -37,6 +37,7 @@ pub(crate) struct KeyedRequest {
     pub(crate) tenant: TenantId,
     /// Name of the tenant.
     pub(crate) caller: Option<Arc<str>>,
+    ids: IdScheme,
     path: Path,
     /// Names and values of the path's parameters, where a place of the route names one.
     parameters: Vec<(String, String)>,
@@ -105,7 +106,8 @@ pub(crate) async fn read(
         false => Vec::new(),
     };
     let address = client.address(&routing.trusted_proxies);
-    let input = ReadInput { head, client: address, path, parameters, caller };
+    let ids = gateway.store.ids().clone();
+    let input = ReadInput { head, client: address, path, parameters, caller, ids };
     identified(route, mode, input, from_head.map(Ok), (body, reservation))
 }
 
@@ -117,6 +119,8 @@ pub(crate) struct ReadInput {
     /// Names and values of the path's parameters.
     pub(crate) parameters: Vec<(String, String)>,
     pub(crate) caller: Caller,
+    /// The way in which the store makes ids.
+    pub(crate) ids: IdScheme,
 }
 
 /// Identifies a request with its complete body; `from_head`: its key, unless a place of the key is
@@ -131,7 +135,7 @@ pub(crate) fn identified(
     from_head: Option<Result<Key, KeyError>>,
     (body, reservation): (Bytes, Reservation),
 ) -> Result<KeyedRead, Problem> {
-    let ReadInput { head, client, path, parameters, caller } = input;
+    let ReadInput { head, client, path, parameters, caller, ids } = input;
     let Caller { id: tenant, name: caller } = caller;
     let most = route.max_buffered;
     let key = match from_head {
@@ -154,8 +158,8 @@ pub(crate) fn identified(
         Scope::Tenant => "",
         Scope::Route => route.name.as_ref(),
     };
-    let id = RecordId::new(&tenant, scope, key.as_str());
-    let request = KeyedRequest { id, key, tenant, caller, path, parameters, most, buffered };
+    let id = ids.record(&tenant, scope, key.as_str());
+    let request = KeyedRequest { id, key, tenant, caller, ids, path, parameters, most, buffered };
     Ok(KeyedRead::Keyed(Box::new(request)))
 }
 
@@ -213,7 +217,7 @@ impl KeyedRequest {
         let decoded = decoded(&head.headers, body, self.most)?;
         let content = decoded.as_deref().unwrap_or(body);
         let values = RequestValues::new(&head.headers, head.uri.query(), &self.parameters, content);
-        let subject = subject(&values, &mode.record.subject);
+        let subject = subject(&values, &mode.record.subject, &self.ids);
         let is_decoded = decoded.is_some();
         let compared = mode.fingerprint.body.of(&head.headers, values.body(), is_decoded);
         let parts = RequestParts { compared, is_decoded, ..self.parts() };
@@ -259,9 +263,13 @@ impl KeyedRequest {
 
 /// Digest of a business id, as an index to all keys with the same business id: the first of the
 /// places that the request has.
-pub(crate) fn subject(values: &RequestValues<'_>, places: &[Place]) -> Option<[u8; 16]> {
+pub(crate) fn subject(
+    values: &RequestValues<'_>,
+    places: &[Place],
+    ids: &IdScheme,
+) -> Option<[u8; 16]> {
     let text = places.iter().find_map(|place| values.text(place).ok().flatten())?;
-    Some(subject_digest(&text))
+    Some(ids.subject(&text))
 }
 
 /// Reads a body within the route's limits and the shared memory for bodies.

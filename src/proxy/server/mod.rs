@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -255,18 +255,28 @@ async fn observed(
     has_fragment: bool,
 ) -> Result<Response<Body>, Infallible> {
     let span = ExchangeSpan::new();
-    let entry = gateway.access().map(|format| AccessEntry {
-        format,
-        span: span.clone(),
-        method: request.method().clone(),
-        client: peer.ip(),
-        started: Instant::now(),
-    });
+    let entry = access_entry(gateway, peer, &span, request.method());
     let answer = answer_one(gateway, peer, watch, request, has_fragment);
     let response = within(span, answer).await?;
     Ok(match entry {
         Some(entry) => entry.attach(response),
         None => response,
+    })
+}
+
+/// The entry of the access log for an exchange that begins now; `None`: there is no access log.
+fn access_entry(
+    gateway: &Gateway,
+    peer: &Peer,
+    span: &Arc<ExchangeSpan>,
+    method: &Method,
+) -> Option<AccessEntry> {
+    gateway.access().map(|format| AccessEntry {
+        format,
+        span: span.clone(),
+        method: method.clone(),
+        client: peer.ip(),
+        started: Instant::now(),
     })
 }
 

@@ -57,7 +57,7 @@ pub(super) async fn find<'r>(
             },
         };
         let tenant = own.as_ref().unwrap_or(&caller).id;
-        let id = RecordId::new(&tenant, &scope, &key);
+        let id = gateway.store.ids().record(&tenant, &scope, &key);
         let record = gateway.store.get(id).await.map_err(|error| {
             tracing::error!(record = ?id, %error, "the record of a key could not be read");
             CallerRefusal::Problem(reply::store_unavailable())

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::layout::SCHEMA;
+use crate::store::seal::KeyId;
 
 /// Reason why bytes are not a valid record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,13 @@ pub enum DecodeError {
     Invalid(&'static str),
     /// End of the bytes inside the named field.
     EndsIn(&'static str),
+    /// The record is sealed, and no key was given.
+    Sealed,
+    /// The record is sealed under a key that is not there.
+    UnknownKey(KeyId),
+    /// The seal does not match: a byte changed after sealing, the record belongs to another place
+    /// or state, or the key is wrong.
+    Seal,
     /// Trailing bytes after the last field; holds their number.
     TooLong(usize),
 }
@@ -31,6 +39,9 @@ impl fmt::Display for DecodeError {
             Self::Checksum => f.write_str("the checksum does not match"),
             Self::Invalid(field) => write!(f, "the field \"{field}\" has an invalid value"),
             Self::EndsIn(field) => write!(f, "the bytes end inside the field \"{field}\""),
+            Self::Sealed => f.write_str("it is sealed, and no key is configured"),
+            Self::UnknownKey(id) => write!(f, "it is sealed under the key {id}, which is missing"),
+            Self::Seal => f.write_str("its seal does not match"),
             Self::TooLong(bytes) => write!(f, "{bytes} bytes follow the last field"),
         }
     }

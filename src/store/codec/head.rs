@@ -4,7 +4,7 @@ use super::error::DecodeError;
 use super::layout::{
     ALL_FLAGS, CHECKSUM, FIXED_HEAD, HAS_EXPIRES, HAS_HISTORY, HAS_SETTLING, HAS_SUBJECT,
     IN_FLIGHT, ITEM, ITEM_IN_FLIGHT, ITEM_UNKNOWN, KEPT, LOCK, NOT_RETAINED, RELEASED, SCHEMA_BYTE,
-    TOMBSTONE, UNKNOWN, UNREPORTED,
+    SEALED_BYTE, TOMBSTONE, UNKNOWN, UNREPORTED,
 };
 use super::primitives::FieldReader;
 use crate::clock::Timestamp;
@@ -108,7 +108,7 @@ pub(super) fn verified<'a>(id: &RecordId, bytes: &'a [u8]) -> Result<&'a [u8], D
         return Err(DecodeError::Checksum);
     }
     match content[0] {
-        SCHEMA_BYTE => Ok(content),
+        SCHEMA_BYTE | SEALED_BYTE => Ok(content),
         other => Err(DecodeError::Schema(other)),
     }
 }

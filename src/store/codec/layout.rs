@@ -6,6 +6,9 @@ pub const SCHEMA: u32 = 5;
 /// [`SCHEMA`] as the first byte of every record.
 pub(super) const SCHEMA_BYTE: u8 = 5;
 
+/// The first byte of a sealed record.
+pub(super) const SEALED_BYTE: u8 = SCHEMA_BYTE | 0x80;
+
 pub(super) const HAS_EXPIRES: u8 = 1;
 pub(super) const HAS_SUBJECT: u8 = 2;
 pub(super) const HAS_HISTORY: u8 = 4;

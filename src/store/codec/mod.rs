@@ -18,6 +18,9 @@
 //! fields of the state, data of a settlement if present, history if present
 //! crc32    u32       over the record's id and everything before
 //! ```
+//! Sealed, see `sealed`, the first byte is 0x85, and `tenant` and all that follows is replaced by
+//! the attempt in the clear and the sealed rest.
+//!
 //! Records are small and many. Numbers, counts and lengths therefore take one byte per 7 bits (see
 //! `primitives`), and the update time is stored as the difference from the first-seen time, with
 //! the sign in the lowest bit. Texts and bytes follow their length. The head ends with the subject
@@ -33,13 +36,20 @@ mod history;
 mod layout;
 mod ledger;
 mod primitives;
+mod sealed;
+#[cfg(test)]
+mod sealed_tests;
 mod settling;
 mod state;
 #[cfg(test)]
 mod tests;
 
+use std::sync::{Arc, OnceLock};
+
+use super::seal::{KeyId, Keyring, SEALED_OVERHEAD};
 use crate::clock::Timestamp;
 use crate::idempotency::fingerprint::{Fingerprint, MemberDigest, RuleId};
+use crate::idempotency::id::IdScheme;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
 use head::{HeadFields, checksum, verified};
@@ -49,6 +59,7 @@ use layout::{
 };
 use ledger::ledger_tag;
 use primitives::{FieldReader, FieldWriter};
+use sealed::ATTEMPT;
 
 pub use error::DecodeError;
 pub use head::Head;
@@ -60,13 +71,54 @@ pub use layout::SCHEMA;
 /// a property of stored bytes, such as encryption, belongs in this type.
 #[derive(Debug, Clone)]
 pub struct Codec {
-    _private: (),
+    /// `None`: all fields are stored in the clear.
+    sealing: Option<Arc<Sealing>>,
 }
+
+/// The keys, and the store that the sealed records belong to.
+#[derive(Debug)]
+struct Sealing {
+    keyring: Keyring,
+    /// The store and its ids. Set when the store is open; no record is read or written before.
+    store: OnceLock<(uuid::Uuid, IdScheme)>,
+}
+
+static PLAIN_IDS: IdScheme = IdScheme::plain();
 
 impl Codec {
     /// A codec that stores all fields in the clear.
     pub fn plain() -> Self {
-        Self { _private: () }
+        Self { sealing: None }
+    }
+
+    /// A codec that seals all fields but the head.
+    pub fn sealed(keyring: Keyring) -> Self {
+        let sealing = Sealing { keyring, store: OnceLock::new() };
+        Self { sealing: Some(Arc::new(sealing)) }
+    }
+
+    /// Names the store that sealed records belong to, and its ids.
+    pub(in crate::store) fn bind(&self, store_id: uuid::Uuid, ids: IdScheme) {
+        if let Some(sealing) = &self.sealing {
+            // A codec belongs to a single store; the same again changes nothing.
+            let _ = sealing.store.set((store_id, ids));
+        }
+    }
+
+    /// The way in which the store makes ids.
+    pub(in crate::store) fn ids(&self) -> &IdScheme {
+        let bound = self.sealing.as_ref().and_then(|sealing| sealing.store.get());
+        bound.map_or(&PLAIN_IDS, |(_, ids)| ids)
+    }
+
+    /// The key that seals; `None`: nothing is sealed.
+    pub fn current_key(&self) -> Option<KeyId> {
+        self.keyring().map(Keyring::current)
+    }
+
+    /// The keys of a codec that seals.
+    pub(in crate::store) fn keyring(&self) -> Option<&Keyring> {
+        self.sealing.as_ref().map(|sealing| &sealing.keyring)
     }
 
     /// Encodes a record.
@@ -80,8 +132,15 @@ impl Codec {
     pub fn encode_into(&self, out: &mut Vec<u8>, id: &RecordId, record: &Record) {
         out.reserve(self.size_hint(record));
         let start = out.len();
+        match &self.sealing {
+            None => {
+                let mut out = FieldWriter(out);
+                out.head(record, SCHEMA_BYTE);
+                out.body(record);
+            }
+            Some(sealing) => sealing.encode(out, id, record),
+        }
         let mut out = FieldWriter(out);
-        out.record(record);
         let checksum = checksum(id, &out.0[start..]);
         out.raw(&checksum.to_le_bytes());
     }
@@ -91,7 +150,14 @@ impl Codec {
     /// # Errors
     /// When the bytes are not what [`Codec::encode`] wrote for this id.
     pub fn decode(&self, id: &RecordId, bytes: &[u8]) -> Result<Record, DecodeError> {
-        FieldReader(verified(id, bytes)?).record()
+        let content = verified(id, bytes)?;
+        let mut from = FieldReader(content);
+        let head = from.head()?;
+        if content[0] == SCHEMA_BYTE {
+            return from.body(head);
+        }
+        let sealing = self.sealing.as_ref().ok_or(DecodeError::Sealed)?;
+        sealing.decode(id, content, from, head)
     }
 
     /// Approximate size of an encoded record in bytes, seldom too small.
@@ -110,13 +176,14 @@ impl Codec {
             | State::Tombstone { .. } => 0,
         };
         let settling = record.settling.as_ref().map_or(0, |settling| 48 + settling.bytes());
-        let more = settling + history::size_hint(&record.history);
+        let sealed = if self.sealing.is_some() { SEALED_OVERHEAD + ATTEMPT } else { 0 };
+        let more = sealed + settling + history::size_hint(&record.history);
         FIXED + members.sum::<usize>() + names + answer + more
     }
 }
 
 impl FieldWriter<'_> {
-    fn record(&mut self, record: &Record) {
+    fn head(&mut self, record: &Record, schema: u8) {
         let tag = match &record.state {
             State::InFlight => IN_FLIGHT,
             State::Unknown { .. } => UNKNOWN,
@@ -136,7 +203,7 @@ impl FieldWriter<'_> {
             | flag(record.fingerprint.verbatim != record.fingerprint.digest, HAS_VERBATIM)
             | flag(record.settling.is_some(), HAS_SETTLING)
             | flag(record.caller.is_some(), HAS_CALLER);
-        self.raw(&[SCHEMA_BYTE, tag, flags]);
+        self.raw(&[schema, tag, flags]);
         self.u64(record.version);
         self.raw(&record.owner);
         if let Some(at) = expires {
@@ -145,6 +212,9 @@ impl FieldWriter<'_> {
         if let Some(subject) = &record.subject {
             self.raw(subject);
         }
+    }
+
+    fn body(&mut self, record: &Record) {
         self.raw(record.tenant.as_bytes());
         self.raw(&record.fingerprint.digest);
         self.raw(record.fingerprint.rule.as_bytes());
@@ -176,8 +246,8 @@ impl FieldWriter<'_> {
 }
 
 impl FieldReader<'_> {
-    fn record(mut self) -> Result<Record, DecodeError> {
-        let HeadFields { head, owner, tag, flags } = self.head()?;
+    fn body(mut self, head: HeadFields) -> Result<Record, DecodeError> {
+        let HeadFields { head, owner, tag, flags } = head;
         let tenant = TenantId::from_bytes(self.array("tenant")?);
         let digest = self.array("fingerprint")?;
         let rule = RuleId::from_bytes(self.array("rule")?);

@@ -58,6 +58,13 @@ pub enum OpenError {
         /// Value of `expect_id`.
         expected: Uuid,
     },
+    /// The store is encrypted, and the keys are missing or wrong.
+    Sealed {
+        /// The directory.
+        path: PathBuf,
+        /// The obstacle and the remedy.
+        reason: String,
+    },
     /// The store's files are damaged.
     Damaged {
         /// The directory.
@@ -126,6 +133,9 @@ impl fmt::Display for OpenError {
                  disk is mounted, or change `expect_id` if the store was replaced on purpose",
                 path.display()
             ),
+            Self::Sealed { path, reason } => {
+                write!(f, "the store in {} cannot be read: {reason}", path.display())
+            }
             Self::Damaged { path, reason } => write!(
                 f,
                 "the store in {} is damaged: {reason}; restore it from a backup, and treat keys \
@@ -149,6 +159,7 @@ impl std::error::Error for OpenError {
             | Self::OlderSchema { .. }
             | Self::EarlierLayout(_)
             | Self::WrongId { .. }
+            | Self::Sealed { .. }
             | Self::Damaged { .. } => None,
         }
     }

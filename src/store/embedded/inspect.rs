@@ -11,7 +11,7 @@ use super::names;
 use super::open::{DirectoryOptions, OpenedStore, data, open};
 use super::table::Table;
 use crate::idempotency::RecordId;
-use crate::store::codec::{Codec, Head};
+use crate::store::codec::Head;
 use crate::store::{Identity, StoreError};
 
 /// Number of records between two calls of the progress function.
@@ -69,15 +69,8 @@ impl VerifyReport {
 ///
 /// # Errors
 /// When there is no store and none can be made, or the store cannot be opened.
-pub fn init(path: &Path, cache: u64) -> Result<(Identity, bool), OpenError> {
-    let options = DirectoryOptions {
-        path: path.to_owned(),
-        cache,
-        create: true,
-        expect_id: None,
-        codec: Codec::plain(),
-    };
-    let opened = opened(&options)?;
+pub fn init(options: &DirectoryOptions) -> Result<(Identity, bool), OpenError> {
+    let opened = opened(&DirectoryOptions { create: true, ..options.clone() })?;
     Ok((opened.identity, opened.created))
 }
 
@@ -91,10 +84,11 @@ pub fn is_store(path: &Path) -> bool {
 ///
 /// # Errors
 /// When the store cannot be opened, for example because a gateway has it open.
-pub fn info(path: &Path, cache: u64) -> Result<StoreInfo, OpenError> {
-    let opened = existing(path, cache)?;
+pub fn info(options: &DirectoryOptions) -> Result<StoreInfo, OpenError> {
+    let path = &options.path;
+    let opened = opened(options)?;
     let table = &opened.table;
-    let damaged = |reason| OpenError::Damaged { path: path.to_owned(), reason };
+    let damaged = |reason| OpenError::Damaged { path: path.clone(), reason };
     let mut info = StoreInfo {
         identity: opened.identity.clone(),
         in_flight: 0,
@@ -120,14 +114,14 @@ pub fn info(path: &Path, cache: u64) -> Result<StoreInfo, OpenError> {
 /// # Errors
 /// When the store cannot be opened, for example because a gateway has it open.
 pub fn verify(
-    path: &Path,
-    cache: u64,
+    options: &DirectoryOptions,
     mut progress: impl FnMut(VerifyProgress),
 ) -> Result<VerifyReport, OpenError> {
-    let opened = existing(path, cache)?;
+    let path = &options.path;
+    let opened = opened(options)?;
     let table = &opened.table;
     let marker = table.marker();
-    let marker = marker.map_err(|reason| OpenError::Damaged { path: path.to_owned(), reason })?;
+    let marker = marker.map_err(|reason| OpenError::Damaged { path: path.clone(), reason })?;
     let mut report = VerifyReport::default();
     let mut done = 0;
     let mut readable = true;
@@ -225,16 +219,6 @@ fn check_index(table: &Table, keyspace: Keyspace, name: &str, report: &mut Verif
             Err(StoreError::Corrupt { .. } | StoreError::Unavailable(_)) => {}
         }
     }
-}
-
-fn existing(path: &Path, cache: u64) -> Result<OpenedStore, OpenError> {
-    opened(&DirectoryOptions {
-        path: path.to_owned(),
-        cache,
-        create: false,
-        expect_id: None,
-        codec: Codec::plain(),
-    })
 }
 
 fn opened(options: &DirectoryOptions) -> Result<OpenedStore, OpenError> {

@@ -43,6 +43,7 @@ mod names;
 mod open;
 mod recovery;
 mod replies;
+mod rotation;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -64,6 +65,7 @@ pub use self::error::OpenError;
 pub use self::inspect::{StoreInfo, VerifyProgress, VerifyReport, info, init, is_store, verify};
 pub use self::interrupted::Recovered;
 pub use self::open::DirectoryOptions;
+pub use self::rotation::rotate;
 
 use self::checkpoint::{Checkpointer, Checkpoints};
 use self::clock::StoreClock;
@@ -79,8 +81,11 @@ use self::replies::ReplyTask;
 use self::table::Table;
 use self::writer::{PendingChanges, QueuedChange, StoreWriter, SwapRequest};
 use super::codec::{Codec, Head};
-use super::{Change, Identity, NamesDocument, Query, Store, StoreError, StoreFuture, Swap};
+use super::{
+    Change, Identity, NamesDocument, Query, Store, StoreError, StoreFuture, Swap, sealed_names,
+};
 use crate::clock::Timestamp;
+use crate::idempotency::id::IdScheme;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::retention::ExpiryTime;
 use crate::idempotency::{Record, RecordId};
@@ -283,18 +288,25 @@ impl Store for Embedded {
         &self.identity
     }
 
+    fn ids(&self) -> &IdScheme {
+        self.table.codec.ids()
+    }
+
     fn owner(&self) -> Nonce {
         self.owner
     }
 
     fn names(&self) -> StoreFuture<'_, Option<NamesDocument>> {
         let names = self.names.clone();
-        blocking(move || names.read())
+        blocking(move || Ok(names.read()?.map(sealed_names::names_of)))
     }
 
     fn swap_names(&self, expect: Option<u64>, bytes: Vec<u8>) -> StoreFuture<'_, bool> {
         let names = self.names.clone();
-        blocking(move || names.replace(expect, &bytes))
+        blocking(move || {
+            let bytes = sealed_names::with_seal_of(names.read()?.as_ref(), &bytes);
+            names.replace(expect, &bytes)
+        })
     }
 
     fn ready(&self) -> Result<(), StoreError> {

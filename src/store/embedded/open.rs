@@ -19,12 +19,13 @@ use uuid::Uuid;
 use super::disk::{Disk, RunEntry};
 use super::error::OpenError;
 use super::layout::{IDENTITY, MARKER, Marker, encode_identity};
+use super::names::NamesFile;
 use super::recovery::{RecoveryError, recover};
 use super::table::{Table, TableError};
 use super::wal::{self, Wal};
 use crate::clock;
-use crate::store::Identity;
 use crate::store::codec::{Codec, SCHEMA};
+use crate::store::{Identity, StoreError, sealed_names};
 
 const LOCK: &str = "lock";
 const DATA: &str = "data";
@@ -99,6 +100,7 @@ pub(super) fn open(options: &DirectoryOptions, disk: &dyn Disk) -> Result<Opened
         let found = identity.store_id;
         return Err(OpenError::WrongId { path: path.clone(), found, expected });
     }
+    open_seal(options, identity.store_id)?;
     let damaged = |reason| OpenError::Damaged { path: path.clone(), reason };
     let salt = *identity.store_id.as_bytes();
     let wal = recover(&table, disk, &data.join(LOG), salt).map_err(|error| match error {
@@ -109,6 +111,25 @@ pub(super) fn open(options: &DirectoryOptions, disk: &dyn Disk) -> Result<Opened
         RecoveryError::Damaged(reason) => damaged(reason),
     })?;
     Ok(OpenedStore { table, wal, identity, created })
+}
+
+/// Checks the keys against the store's secret, and makes a secret for a store without one.
+fn open_seal(options: &DirectoryOptions, store_id: Uuid) -> Result<(), OpenError> {
+    let path = &options.path;
+    let unwritable = |error: StoreError| OpenError::Unwritable {
+        path: path.clone(),
+        error: io::Error::other(error.to_string()),
+    };
+    let names = NamesFile::new(data(path), store_id);
+    let stored = names.read().map_err(unwritable)?;
+    let opened = sealed_names::open(&options.codec, store_id, stored.as_ref())
+        .map_err(|problem| OpenError::Sealed { path: path.clone(), reason: problem.0 })?;
+    if let Some(bytes) = opened.write {
+        // No other process has the directory open.
+        names.replace(stored.map(|stored| stored.version), &bytes).map_err(unwritable)?;
+    }
+    options.codec.bind(store_id, opened.ids);
+    Ok(())
 }
 
 /// The folder `data` of a store.

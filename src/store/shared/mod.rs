@@ -30,8 +30,11 @@ use self::notify::Notifier;
 use self::reads::ReadQueue;
 use super::codec::Codec;
 use super::watch::Watch;
-use super::{Change, Identity, NamesDocument, Query, Store, StoreError, StoreFuture, Swap};
+use super::{
+    Change, Identity, NamesDocument, Query, Store, StoreError, StoreFuture, Swap, sealed_names,
+};
 use crate::clock::Timestamp;
+use crate::idempotency::id::IdScheme;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
 use crate::shutdown::{self, Trigger};
@@ -243,16 +246,25 @@ impl<E: Engine> Store for SharedStore<E> {
         &self.identity
     }
 
+    fn ids(&self) -> &IdScheme {
+        self.codec.ids()
+    }
+
     fn owner(&self) -> Nonce {
         self.lease.owner
     }
 
     fn names(&self) -> StoreFuture<'_, Option<NamesDocument>> {
-        Box::pin(bounded(self.timing.timeout, self.engine.names()))
+        Box::pin(async move {
+            let stored = bounded(self.timing.timeout, self.engine.names()).await?;
+            Ok(stored.map(sealed_names::names_of))
+        })
     }
 
     fn swap_names(&self, expect: Option<u64>, bytes: Vec<u8>) -> StoreFuture<'_, bool> {
         Box::pin(async move {
+            let stored = bounded(self.timing.timeout, self.engine.names()).await?;
+            let bytes = sealed_names::with_seal_of(stored.as_ref(), &bytes);
             bounded(self.timing.timeout, self.engine.swap_names(expect, &bytes)).await
         })
     }

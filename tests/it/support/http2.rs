@@ -44,7 +44,7 @@ impl Http2 {
             let connector = TlsConnector::from(Arc::new(config));
             let stream = connector.connect(name, stream).await.unwrap();
             let (sender, connection) = h2::client::handshake(stream).await.unwrap();
-            tokio::spawn(async move {
+            tokio_util::task::TaskTracker::new().spawn(async move {
                 let _ = connection.await;
             });
             sender

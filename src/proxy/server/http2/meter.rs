@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::frames::{FrameHead, FrameReader, FrameStep, kind};
+use crate::net::http2_frames::{FrameHead, FrameReader, FrameStep, kind};
 
 /// Bytes that begin a connection (RFC 9113 section 3.4).
 const PREFACE: usize = 24;

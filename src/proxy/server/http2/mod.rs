@@ -5,7 +5,6 @@
 //! clients that take nothing, and connections without requests.
 
 mod body;
-mod frames;
 mod head;
 mod meter;
 
@@ -31,7 +30,8 @@ use self::body::CountedBody;
 use self::meter::{MeteredStream, SharedMeter};
 use crate::net::watched::SocketWatch;
 use crate::net::write_timeout::write_timeout;
-use crate::problem::{Dialect, Problem, Slug};
+use crate::observe::exchange::{ExchangeSpan, note, within};
+use crate::problem::{Problem, Slug};
 use crate::proxy::answer::report;
 use crate::proxy::exchange;
 use crate::proxy::peer::Peer;
@@ -209,15 +209,26 @@ async fn answer_one(
     mut request: Request<Incoming>,
 ) -> Result<Response<CountedBody>, Infallible> {
     let method = request.method().clone();
-    let response = match head::adapt(&mut request) {
-        Ok(()) => exchange::exchange(&gateway, &peer, request).await,
-        Err(detail) => {
-            let problem = Problem::new(Slug::RequestInvalid, detail).close();
-            gateway.routing().unmatched.refused(problem.slug.as_str());
-            report(&problem, Dialect::Problem)
+    let span = ExchangeSpan::new();
+    let entry = super::access_entry(&gateway, &peer, &span, &method);
+    let answered = async {
+        match head::adapt(&mut request) {
+            Ok(()) => exchange::exchange(&gateway, &peer, request).await,
+            Err(detail) => {
+                let problem = Problem::new(Slug::RequestInvalid, detail).close();
+                let (routing, slug) = (gateway.routing(), problem.slug.as_str());
+                routing.unmatched.refused(slug);
+                exchange::identify(&routing, request.headers());
+                note(|span| span.set_outcome(slug));
+                report(&problem, None, None)
+            }
         }
     };
-    let response = head::answer(&method, response);
+    let response = head::answer(&method, within(span, answered).await);
+    let response = match entry {
+        Some(entry) => entry.attach(response),
+        None => response,
+    };
     Ok(response.map(|body| CountedBody::new(body, waiting)))
 }
 

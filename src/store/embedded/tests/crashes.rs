@@ -73,7 +73,7 @@ async fn a_torn_tail_of_the_log_costs_only_what_was_never_answered() {
         assert_eq!(store.get(id(19)).await.unwrap().unwrap().version, 2);
         assert_eq!(store.get(id(0)).await.unwrap(), Some(samples::kept(0, 10_000)));
         drop(store);
-        let verified = verify(dir.path(), CACHE, |_| {}).unwrap();
+        let verified = verify(&options(dir.path()), |_| {}).unwrap();
         assert_eq!((verified.sound, verified.problem_count), (20, 0));
     }
 }
@@ -166,7 +166,7 @@ async fn the_log_rotates_and_forgets_nothing_at_any_crash() {
         done(&*store, changes).await;
         if random.below(3) == 0 { drop(store) } else { crash(store, &disk).await }
     }
-    let verified = verify(dir.path(), CACHE, |_| {}).unwrap();
+    let verified = verify(&options(dir.path()), |_| {}).unwrap();
     assert_eq!((verified.sound, verified.problem_count), (expected.len() as u64, 0));
 }
 

@@ -128,7 +128,7 @@ async fn a_lack_of_descriptors_ends_nothing() {
     assert_eq!(disk.descriptors_lacking.load(Ordering::SeqCst), 0, "no checkpoint was tried");
     assert_eq!((store.ready(), store.failure()), (Ok(()), None));
     drop(store);
-    let verified = verify(dir.path(), CACHE, |_| {}).unwrap();
+    let verified = verify(&options(dir.path()), |_| {}).unwrap();
     assert_eq!((verified.sound, verified.problem_count), (400, 0));
 }
 
@@ -199,7 +199,7 @@ async fn changes_that_wait_share_one_write_and_see_each_other() {
     assert_eq!(disk.commits.load(Ordering::SeqCst), 2);
     assert_eq!(store.get(id(1)).await.unwrap(), Some(samples::claim(3)));
     drop(store);
-    let verified = verify(dir.path(), CACHE, |_| {}).unwrap();
+    let verified = verify(&options(dir.path()), |_| {}).unwrap();
     assert_eq!((verified.sound, verified.problem_count), (2, 0));
 }
 

@@ -150,7 +150,7 @@ async fn calls_in_flight_when_the_process_ended_are_unknown_at_the_next_start() 
         contract::lost(&*store, vec![late]).await;
         drop(store);
     }
-    let verified = verify(dir.path(), CACHE, |_| {}).unwrap();
+    let verified = verify(&options(dir.path()), |_| {}).unwrap();
     assert_eq!((verified.sound, verified.problem_count), (claims, 0));
 }
 
@@ -233,10 +233,10 @@ async fn a_corrupt_record_is_refused_and_left_while_others_go_on() {
     assert_eq!(all.len(), 3, "the others are listed");
     drop(store);
 
-    let info = info(dir.path(), CACHE).unwrap();
+    let info = info(&options(dir.path())).unwrap();
     assert_eq!((info.in_flight, info.unknown, info.corrupt), (1, 2, 1));
     let mut calls = 0;
-    let verified = verify(dir.path(), CACHE, |_| calls += 1).unwrap();
+    let verified = verify(&options(dir.path()), |_| calls += 1).unwrap();
     assert_eq!((verified.sound, verified.problem_count), (3, 2));
     let ids: Vec<_> = verified.problems.iter().map(|(id, _)| *id).collect();
     assert_eq!(ids, [Some(id(2)), Some(id(4))]);
@@ -258,7 +258,7 @@ async fn verify_finds_an_index_that_does_not_fit() {
     entries.sort_unstable();
     let entries = entries.each_ref().map(|(key, put)| (key.as_bytes(), put.then_some(&[][..])));
     put_entries(&table(dir.path()), &entries);
-    let verified = verify(dir.path(), CACHE, |_| {}).unwrap();
+    let verified = verify(&options(dir.path()), |_| {}).unwrap();
     let problems: Vec<_> =
         verified.problems.iter().map(|(id, reason)| (id.unwrap(), reason.as_str())).collect();
     let expected = [
@@ -280,7 +280,7 @@ fn a_second_process_is_told_that_the_store_is_in_use() {
         "is in use by another process; stop that one first, two gateways cannot share a directory"
     ));
     assert!(started.elapsed() < Duration::from_secs(1));
-    assert!(matches!(info(dir.path(), CACHE), Err(OpenError::Locked(_))));
+    assert!(matches!(info(&options(dir.path())), Err(OpenError::Locked(_))));
     drop(store);
     drop(open(dir.path()));
 }
@@ -316,11 +316,11 @@ fn every_reason_not_to_open_is_said_in_one_line() {
     let pinned = |id| DirectoryOptions { expect_id: Some(id), ..at("store") };
     check(&pinned(expected), &format!("is {found}, but `expect_id` is {expected}"));
     drop(Embedded::open(&pinned(found)).unwrap());
-    let found_again = init(&dir.path().join("store"), CACHE).unwrap();
+    let found_again = init(&options(&dir.path().join("store"))).unwrap();
     assert_eq!((found_again.0.store_id, found_again.1), (found, false));
-    let (made, created) = init(&dir.path().join("made"), CACHE).unwrap();
+    let (made, created) = init(&options(&dir.path().join("made"))).unwrap();
     assert!(created);
-    assert_eq!(info(&dir.path().join("made"), CACHE).unwrap().identity, made);
+    assert_eq!(info(&options(&dir.path().join("made"))).unwrap().identity, made);
 
     let with_schema = |schema: u32| {
         let table = table(&dir.path().join("store"));
@@ -380,6 +380,6 @@ async fn names_survive_a_restart_and_damage_to_them_is_found() {
         assert!(error.contains("data/names: its checksum is wrong"), "{error}");
         assert!(store.swap_names(Some(1), b"two".to_vec()).await.is_err());
     }
-    let found = verify(dir.path(), CACHE, |_| {}).unwrap();
+    let found = verify(&options(dir.path()), |_| {}).unwrap();
     assert_eq!(found.problem_count, 1, "{found:?}");
 }

@@ -200,7 +200,7 @@ async fn whatever_happens_the_store_has_what_it_said() {
         }
         dir = finish(dir, store, &disk, random.below(3)).await;
         if random.below(2) == 0 {
-            let verified = verify(dir.path(), CACHE, |_| {}).unwrap();
+            let verified = verify(&options(dir.path()), |_| {}).unwrap();
             assert_eq!(
                 (verified.sound, verified.problems),
                 (model.len() as u64, vec![]),

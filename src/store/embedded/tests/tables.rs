@@ -73,9 +73,9 @@ async fn a_removed_record_stays_removed_whatever_is_merged() {
         assert_eq!(recovered, Recovered::default(), "{rounds} rounds");
         assert_eq!(store.get(id(7)).await.unwrap(), None, "{rounds} rounds");
         drop(store);
-        let report = verify(dir.path(), CACHE, |_| {}).unwrap();
+        let report = verify(&options(dir.path()), |_| {}).unwrap();
         assert_eq!((report.sound, report.problems), (0, vec![]));
-        assert_eq!(info(dir.path(), CACHE).unwrap().corrupt, 0);
+        assert_eq!(info(&options(dir.path())).unwrap().corrupt, 0);
     }
 }
 
@@ -99,9 +99,9 @@ async fn a_crash_around_a_checkpoint_leaves_no_entry_of_an_earlier_state() {
         let killed = killed(dir.path());
         drop(store);
         drop(open(killed.path()));
-        let report = verify(killed.path(), CACHE, |_| {}).unwrap();
+        let report = verify(&options(killed.path()), |_| {}).unwrap();
         assert_eq!((report.sound, report.problems), (n - 99, vec![]), "{left} left");
-        assert_eq!(info(killed.path(), CACHE).unwrap().records, n - 99);
+        assert_eq!(info(&options(killed.path())).unwrap().records, n - 99);
     }
 }
 
@@ -130,7 +130,7 @@ async fn files_of_a_checkpoint_or_merge_that_was_cut_short_are_removed() {
             .unwrap();
         fs::write(tree.join(".tmpcurrent"), "half").unwrap();
     }
-    let report = verify(dir.path(), CACHE, |_| {}).unwrap();
+    let report = verify(&options(dir.path()), |_| {}).unwrap();
     assert_eq!((report.sound, report.problems), (10, vec![]));
 }
 
@@ -147,7 +147,7 @@ async fn crashes_in_a_row_leave_no_more_than_a_few_runs() {
     drop(open(dir.path()));
     let runs = table(dir.path()).unmerged_runs();
     assert!(runs <= 17, "{runs} runs");
-    let report = verify(dir.path(), CACHE, |_| {}).unwrap();
+    let report = verify(&options(dir.path()), |_| {}).unwrap();
     assert_eq!((report.sound, report.problems), (40, vec![]));
 }
 

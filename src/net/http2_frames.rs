@@ -1,24 +1,26 @@
-//! Frame headers in a stream of bytes (RFC 9113 section 4.1). Payloads are skipped, not kept.
+//! Frame headers of HTTP/2 in a stream of bytes (RFC 9113 section 4.1). Payloads are skipped, and
+//! not kept.
 
 /// Bytes of a frame header.
 const HEADER: usize = 9;
 
 /// The header of a frame.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct FrameHead {
-    pub(super) length: usize,
-    pub(super) kind: u8,
-    pub(super) flags: u8,
-    pub(super) stream: u32,
+pub(crate) struct FrameHead {
+    pub(crate) length: usize,
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
 }
 
 /// Types of frames.
-pub(super) mod kind {
-    pub(in super::super) const DATA: u8 = 0;
-    pub(in super::super) const HEADERS: u8 = 1;
-    pub(in super::super) const RST_STREAM: u8 = 3;
-    pub(in super::super) const WINDOW_UPDATE: u8 = 8;
-    pub(in super::super) const CONTINUATION: u8 = 9;
+pub(crate) mod kind {
+    pub(crate) const DATA: u8 = 0;
+    pub(crate) const HEADERS: u8 = 1;
+    pub(crate) const RST_STREAM: u8 = 3;
+    pub(crate) const GOAWAY: u8 = 7;
+    pub(crate) const WINDOW_UPDATE: u8 = 8;
+    pub(crate) const CONTINUATION: u8 = 9;
 }
 
 /// The flag of the last frame of a message, on DATA and HEADERS.
@@ -28,24 +30,24 @@ const END_HEADERS: u8 = 4;
 
 impl FrameHead {
     /// True for the last frame of a message.
-    pub(super) fn ends_stream(&self) -> bool {
+    pub(crate) fn ends_stream(&self) -> bool {
         matches!(self.kind, kind::DATA | kind::HEADERS) && self.flags & END_STREAM != 0
     }
 
     /// True for a frame with a part of a head.
-    pub(super) fn is_head(&self) -> bool {
+    pub(crate) fn is_head(&self) -> bool {
         matches!(self.kind, kind::HEADERS | kind::CONTINUATION)
     }
 
     /// True for the last frame of a head.
-    pub(super) fn ends_head(&self) -> bool {
+    pub(crate) fn ends_head(&self) -> bool {
         self.is_head() && self.flags & END_HEADERS != 0
     }
 }
 
 /// A step through the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FrameStep {
+pub(crate) enum FrameStep {
     /// The first byte of a frame has passed.
     Begun,
     /// The header of a frame has passed.
@@ -56,7 +58,7 @@ pub(super) enum FrameStep {
 
 /// Follows frames through a stream of bytes.
 #[derive(Debug, Default)]
-pub(super) struct FrameReader {
+pub(crate) struct FrameReader {
     header: [u8; HEADER],
     /// Bytes of the header so far.
     filled: usize,
@@ -67,7 +69,7 @@ pub(super) struct FrameReader {
 
 impl FrameReader {
     /// Follows `bytes` and reports every step.
-    pub(super) fn pass(&mut self, mut bytes: &[u8], mut report: impl FnMut(FrameStep)) {
+    pub(crate) fn pass(&mut self, mut bytes: &[u8], mut report: impl FnMut(FrameStep)) {
         while !bytes.is_empty() {
             if self.left > 0 {
                 let skipped = self.left.min(bytes.len());

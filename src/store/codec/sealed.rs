@@ -1,0 +1,78 @@
+//! Sealed records: the head and the attempt in the clear, the rest under a key of its own.
+//!
+//! ```text
+//! head · attempt 16 · sealed (tenant and all that follows)
+//! ```
+//! The additional data are the store's id, the record's id, head and attempt: the sealed part of a
+//! record is valid for this store, id, attempt, state and version only.
+
+use super::head::HeadFields;
+use super::layout::SEALED_BYTE;
+use super::primitives::{FieldReader, FieldWriter};
+use super::{Codec, DecodeError, Sealing};
+use crate::idempotency::record::Nonce;
+use crate::idempotency::{Record, RecordId};
+use crate::store::seal::{KeyId, UnsealError, key_id};
+
+/// Bytes of the attempt.
+pub(super) const ATTEMPT: usize = 16;
+
+const PLACE: &[u8] = b"oncegate/record/1\0";
+
+impl Sealing {
+    /// Encodes a record without its checksum.
+    pub(super) fn encode(&self, out: &mut Vec<u8>, id: &RecordId, record: &Record) {
+        let start = out.len();
+        FieldWriter(out).head(record, SEALED_BYTE);
+        out.extend_from_slice(&record.attempt);
+        let mut body = Vec::new();
+        FieldWriter(&mut body).body(record);
+        let place = self.place(id, &out[start..]);
+        self.keyring.seal(&place, &body, out);
+    }
+
+    /// Decodes a record; `from` reads on behind the head at the begin of `content`.
+    pub(super) fn decode(
+        &self,
+        id: &RecordId,
+        content: &[u8],
+        mut from: FieldReader<'_>,
+        head: HeadFields,
+    ) -> Result<Record, DecodeError> {
+        let attempt: Nonce = from.array("attempt")?;
+        let clear = &content[..content.len() - from.0.len()];
+        let body = self.keyring.open(&self.place(id, clear), from.0);
+        let body = body.map_err(|error| match error {
+            UnsealError::TooShort => DecodeError::EndsIn("seal"),
+            UnsealError::UnknownKey(id) => DecodeError::UnknownKey(id),
+            UnsealError::Tag => DecodeError::Seal,
+        })?;
+        let record = FieldReader(&body).body(head)?;
+        if record.attempt != attempt {
+            return Err(DecodeError::Invalid("attempt"));
+        }
+        Ok(record)
+    }
+
+    fn place(&self, id: &RecordId, clear: &[u8]) -> Vec<u8> {
+        let store_id = self.store.get().map(|(store_id, _)| *store_id).unwrap_or_default();
+        [PLACE, store_id.as_bytes(), id.as_bytes(), clear].concat()
+    }
+}
+
+impl Codec {
+    /// The master key of an encoded record; `None`: the record is in plain.
+    ///
+    /// # Errors
+    /// When the bytes are not a record that was encoded for this id.
+    pub fn key_of(id: &RecordId, bytes: &[u8]) -> Result<Option<KeyId>, DecodeError> {
+        let content = super::verified(id, bytes)?;
+        if content[0] != SEALED_BYTE {
+            return Ok(None);
+        }
+        let mut from = FieldReader(content);
+        from.head()?;
+        let _attempt: Nonce = from.array("attempt")?;
+        key_id(from.0).map(Some).ok_or(DecodeError::EndsIn("seal"))
+    }
+}
