@@ -13,7 +13,7 @@ pub struct TracesConfig {
     /// The collector's address; `None`: no traces.
     #[serde(serialize_with = "shown::optional_text")]
     pub otlp: Option<BackendUrl>,
-    /// SampleShare of the requests that are traced when their `traceparent` does not decide, 0 to 1.
+    /// Share of the requests that are traced when their `traceparent` does not decide.
     pub sample: f64,
 }
 
