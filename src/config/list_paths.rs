@@ -70,8 +70,8 @@ pub(super) fn list_kind(table: &TableReader<'_>, preset: ListKind) -> ListKind {
         table.wrong(map, what);
     }
     match (single, map.map(|map| map.value)) {
-        (Some(true), _) => ListKind::Single,
         (_, Some(true)) => ListKind::Map,
+        (Some(true), _) => ListKind::Single,
         (None, None) => preset,
         (Some(false), _) | (_, Some(false)) => ListKind::Array,
     }
