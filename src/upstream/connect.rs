@@ -22,15 +22,13 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::framing::MAX_RESPONSE_HEAD;
 use super::http2::{self, Http2Sender};
 use super::socket::{Announcement, Socket};
 use crate::body::Body;
 use crate::config::{BackendUrl, HostPolicy};
 use crate::net::stream::SocketStream;
 use crate::net::tls;
-
-/// Bytes of the longest response head.
-pub(super) const MAX_RESPONSE_HEAD: usize = 64 << 10;
 
 /// Header lines of the longest response head. hyper takes 100 by default, and reserves 64 bytes for
 /// each line while reading a head: 2048 lines have no measurable cost, while room for 16,384 (the

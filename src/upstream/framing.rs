@@ -8,6 +8,9 @@ use http_body::Body as _;
 
 use crate::body::Body;
 
+/// Bytes of the longest response head.
+pub(super) const MAX_RESPONSE_HEAD: usize = 64 << 10;
+
 /// The way a response's body ends (RFC 9112 section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {

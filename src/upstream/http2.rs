@@ -21,8 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep};
 
-use super::connect::MAX_RESPONSE_HEAD;
-use super::framing::Framing;
+use super::framing::{Framing, MAX_RESPONSE_HEAD};
 use super::go_away::{EndAnnounced, FollowedStream};
 use crate::body::Body;
 
