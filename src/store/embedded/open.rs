@@ -121,7 +121,11 @@ fn open_seal(options: &DirectoryOptions, store_id: Uuid) -> Result<(), OpenError
         error: io::Error::other(error.to_string()),
     };
     let names = NamesFile::new(data(path), store_id);
-    let stored = names.read().map_err(unwritable)?;
+    let stored = match names.read() {
+        // Nothing is unsealed here: whoever reads the names next is told of the damage.
+        Err(_) if options.codec.keyring().is_none() => None,
+        read => read.map_err(unwritable)?,
+    };
     let opened = sealed_names::open(&options.codec, store_id, stored.as_ref())
         .map_err(|problem| OpenError::Sealed { path: path.clone(), reason: problem.0 })?;
     if let Some(bytes) = opened.write {

@@ -343,7 +343,7 @@ mod tests {
         let start = Instant::now();
         let (mut clock, _, counts) = clock(start);
         counts.requests.store(1, Ordering::Relaxed);
-        clock.meter = SharedMeter::new(start + Duration::from_secs(100));
+        clock.meter = SharedMeter::new(start + Duration::from_secs(150));
         let at = |seconds| start + Duration::from_secs(seconds);
         counts.active.store(1, Ordering::Relaxed);
         assert!(clock.look(at(80)).is_none());
