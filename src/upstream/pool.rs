@@ -1,5 +1,6 @@
 //! The connections to a URL: the idle pool, and the number of running calls.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -294,6 +295,15 @@ impl http_body::Body for ResponseBody {
         let this = self.get_mut();
         loop {
             return match std::task::ready!(Pin::new(&mut this.incoming).poll_frame(cx)) {
+                // The library takes an end of the connection without an error for the body's end.
+                None if matches!(this.framing, Framing::Stream)
+                    && !this.incoming.is_end_stream() =>
+                {
+                    this.lease = None;
+                    let what = "the stream ended before the end of the answer";
+                    let error = io::Error::new(io::ErrorKind::UnexpectedEof, what);
+                    Poll::Ready(Some(Err(error.into())))
+                }
                 None => {
                     this.end();
                     Poll::Ready(None)
