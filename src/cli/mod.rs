@@ -58,7 +58,11 @@ pub enum Command {
 #[command(group = ArgGroup::new("what").required(true).args(["config", "upstream"]))]
 pub struct RunArgs {
     /// The configuration file.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "store", "admin", "token_file"])]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["listen", "store", "admin", "token_file"]
+    )]
     pub config: Option<PathBuf>,
     /// Without a file: the backend to protect. Unsafe methods need a key, safe ones pass.
     #[arg(long, value_name = "URL")]

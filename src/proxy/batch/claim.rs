@@ -16,7 +16,7 @@ use crate::items::{self, BatchDecision, BatchPlan, ItemDecision};
 use crate::problem::Problem;
 use crate::proxy::answer::AnswerResult;
 use crate::proxy::reply;
-use crate::proxy::request::read as request_read;
+use crate::proxy::request::refusals;
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 use crate::settle::transition::MAX_TRIES;
@@ -127,7 +127,7 @@ pub(crate) fn body_to_send(
         return Err(reply::store_unavailable());
     };
     if !buffered.reservation.grow(body.len() as u64) {
-        return Err(request_read::out_of_memory());
+        return Err(refusals::out_of_memory());
     }
     Ok(Bytes::from(body))
 }

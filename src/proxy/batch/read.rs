@@ -21,7 +21,7 @@ use crate::proxy::batch_locks::LockName;
 use crate::proxy::buffered::BufferedRequest;
 use crate::proxy::incoming::Arrived;
 use crate::proxy::kept::{self, KeptPlace};
-use crate::proxy::request::read as request_read;
+use crate::proxy::request::{read as request_read, refusals};
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 
@@ -77,7 +77,7 @@ pub(crate) async fn read(
         None => None,
         Some(rules) => {
             let key = rules.from_values(&values);
-            let key = key.map_err(|error| request_read::refused_key(error, &rules.places))?;
+            let key = key.map_err(|error| refusals::refused_key(error, &rules.places))?;
             Some(key.as_str().to_owned())
         }
     };

@@ -23,7 +23,7 @@ use crate::proxy::answer::AnswerResult;
 use crate::proxy::batch_cache::BatchReply;
 use crate::proxy::budget::Reservation;
 use crate::proxy::reply;
-use crate::proxy::request::read as request_read;
+use crate::proxy::request::refusals;
 use crate::proxy::state::Gateway;
 
 /// Media type of bodies without a media type of the backend.
@@ -79,7 +79,7 @@ pub(crate) fn memory(gateway: &Gateway, records: &Records) -> Result<Reservation
     let ledgers = records.iter().filter_map(|record| record.as_deref()?.ledger());
     let bytes: usize = ledgers.map(Ledger::bytes).sum();
     let mut memory = gateway.budget.reserve();
-    if memory.grow(bytes as u64) { Ok(memory) } else { Err(request_read::out_of_memory()) }
+    if memory.grow(bytes as u64) { Ok(memory) } else { Err(refusals::out_of_memory()) }
 }
 
 /// The merged answer from the records of all items. `backend`: the backend's answer to the current

@@ -6,6 +6,7 @@ pub(super) mod existing;
 pub(super) mod forward;
 mod late;
 pub(super) mod read;
+pub(super) mod refusals;
 mod repeat;
 pub(super) mod send;
 pub(crate) mod suspect;
@@ -57,7 +58,7 @@ pub(crate) async fn keyed(
     {
         let header = mode.key.places.header();
         if header.is_some_and(|name| announces(&arrived.head.headers, name)) {
-            return Err(read::key_in_a_trailer().close());
+            return Err(refusals::key_in_a_trailer().close());
         }
         return passthrough::through(route, arrived, Some(Disposition::Bypassed), None).await;
     }

@@ -9,13 +9,16 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use hyper::body::Incoming;
 
+use super::refusals::{
+    cut_short, key_in_a_trailer, out_of_memory, refused_key, too_large, too_slow,
+};
 use crate::body::{self, ReadError, ReadLimits};
 use crate::caller::Caller;
 use crate::config::RequestMode;
 use crate::content_coding::{self, CodingError};
 use crate::idempotency::fingerprint::{ComparedBody, Preimage, RequestParts, Verbatim};
 use crate::idempotency::id::IdScheme;
-use crate::idempotency::key::{Key, KeyError, KeyPlaces, Scope};
+use crate::idempotency::key::{Key, KeyError, Scope};
 use crate::idempotency::settling::KeptValue;
 use crate::idempotency::{RecordId, TenantId};
 use crate::observe::exchange;
@@ -23,12 +26,12 @@ use crate::place::{Place, RequestValues};
 use crate::problem::{Problem, Slug};
 use crate::proxy::budget::Reservation;
 use crate::proxy::buffered::BufferedRequest;
+use crate::proxy::headers;
 use crate::proxy::incoming::{Arrived, Path, RequestBody};
 use crate::proxy::kept::{self, KeptPlace};
 use crate::proxy::peer::ClientAddress;
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
-use crate::proxy::{headers, reply};
 
 /// A valid keyed request with a complete body.
 pub(crate) struct KeyedRequest {
@@ -325,80 +328,4 @@ pub(crate) fn refuse_nominations<'a>(
         return Err(Problem::new(Slug::RequestInvalid, detail).close());
     }
     Ok(())
-}
-
-pub(crate) fn refused_key(error: KeyError, places: &KeyPlaces) -> Problem {
-    let what = match error {
-        KeyError::Missing => {
-            let detail =
-                format!("This request needs an idempotency key in {places}. Nothing was sent.");
-            return Problem::new(Slug::KeyMissing, detail);
-        }
-        KeyError::Incomplete => {
-            let detail =
-                format!("This request needs each of {places} for its key. Nothing was sent.");
-            return Problem::new(Slug::KeyMissing, detail);
-        }
-        KeyError::Unreadable(format) => {
-            let detail = format!(
-                "The body cannot be read as {format}, in which the idempotency key is expected \
-                 ({places}). Nothing was sent."
-            );
-            return Problem::new(Slug::BodyInvalid, detail);
-        }
-        KeyError::Several => "there must be exactly one",
-        KeyError::TooShort => "it is empty or too short",
-        KeyError::TooLong => "it is too long",
-        KeyError::Characters => "only visible ASCII characters are allowed",
-        KeyError::Syntax => "it is not a well-formed quoted string",
-        KeyError::Format => "it must be a UUID",
-        KeyError::Type => "it must be a text or a number",
-    };
-    let detail =
-        format!("The idempotency key in {places} cannot be accepted: {what}. Nothing was sent.");
-    Problem::new(Slug::KeyInvalid, detail)
-}
-
-pub(crate) fn key_in_a_trailer() -> Problem {
-    Problem::new(
-        Slug::KeyInvalid,
-        "The idempotency key stands in a trailer, where it cannot be accepted. Nothing was sent.",
-    )
-}
-
-fn too_large(most: u64) -> Problem {
-    Problem::new(
-        Slug::BodyTooLarge,
-        format!(
-            "The request's body is larger than the {most} bytes that are accepted. \
-             Nothing was sent."
-        ),
-    )
-    .close()
-}
-
-pub(crate) fn out_of_memory() -> Problem {
-    Problem::new(
-        Slug::Overloaded,
-        "Too much is being received at once. Nothing was sent; please try again shortly.",
-    )
-    .retry_after(reply::RETRY_LATER)
-    .close()
-}
-
-fn too_slow() -> Problem {
-    Problem::new(
-        Slug::RequestTimeout,
-        "The request's body did not arrive in time. Nothing was sent; please try again.",
-    )
-    .retry_after(Duration::from_secs(1))
-    .close()
-}
-
-fn cut_short() -> Problem {
-    Problem::new(
-        Slug::RequestInvalid,
-        "The request's body broke off before its end. Nothing was sent; please try again.",
-    )
-    .close()
 }

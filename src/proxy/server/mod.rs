@@ -2,6 +2,7 @@
 //! drains.
 
 mod connection;
+mod exchanges;
 mod http2;
 mod timer;
 mod tracker;
@@ -15,21 +16,20 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, Version};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use self::connection::{ClientStream, SharedTracker, message};
+use self::exchanges::{access_entry, dismissed};
 use self::http2::Http2Connection;
 use self::timer::DeadlineTimer;
 use self::tracker::{HeadLimits, RequestTracker};
-use super::access::AccessEntry;
 use super::answer::report;
 use super::peer::Peer;
 use super::routing::Routing;
@@ -223,17 +223,6 @@ impl ClientConnection<'_> {
     }
 }
 
-/// Waits for a reload after which the client's connection would not be accepted any more: its
-/// certificate's authority is gone, or connections are encrypted now.
-async fn dismissed(gateway: &Gateway, peer: &Peer, mut reloads: watch::Receiver<u64>) {
-    loop {
-        // The sender lives as long as the gateway.
-        if reloads.changed().await.is_err() || !peer.is_admitted(gateway.routing().tls.as_deref()) {
-            return;
-        }
-    }
-}
-
 fn poll_deadline(
     tracker: &SharedTracker,
     timer: &mut DeadlineTimer,
@@ -261,22 +250,6 @@ async fn observed(
     Ok(match entry {
         Some(entry) => entry.attach(response),
         None => response,
-    })
-}
-
-/// The entry of the access log for an exchange that begins now; `None`: there is no access log.
-fn access_entry(
-    gateway: &Gateway,
-    peer: &Peer,
-    span: &Arc<ExchangeSpan>,
-    method: &Method,
-) -> Option<AccessEntry> {
-    gateway.access().map(|format| AccessEntry {
-        format,
-        span: span.clone(),
-        method: method.clone(),
-        client: peer.ip(),
-        started: Instant::now(),
     })
 }
 

@@ -46,7 +46,7 @@ mod tests;
 
 use std::sync::{Arc, OnceLock};
 
-use super::seal::{KeyId, Keyring, SEALED_OVERHEAD};
+use super::seal::{self, KeyId, Keyring, SEALED_OVERHEAD};
 use crate::clock::Timestamp;
 use crate::idempotency::fingerprint::{Fingerprint, MemberDigest, RuleId};
 use crate::idempotency::id::IdScheme;
@@ -55,11 +55,12 @@ use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
 use head::{HeadFields, checksum, verified};
 use layout::{
     FIXED, HAS_CALLER, HAS_EXPIRES, HAS_HISTORY, HAS_SETTLING, HAS_SUBJECT, HAS_VERBATIM,
-    IN_FLIGHT, KEPT, LOCK, NOT_RETAINED, RELEASED, SCHEMA_BYTE, TOMBSTONE, UNKNOWN, UNREPORTED,
+    IN_FLIGHT, KEPT, LOCK, NOT_RETAINED, RELEASED, SCHEMA_BYTE, SEALED_BYTE, TOMBSTONE, UNKNOWN,
+    UNREPORTED,
 };
 use ledger::ledger_tag;
 use primitives::{FieldReader, FieldWriter};
-use sealed::ATTEMPT;
+use sealed::{ATTEMPT, Sealing};
 
 pub use error::DecodeError;
 pub use head::Head;
@@ -73,14 +74,6 @@ pub use layout::SCHEMA;
 pub struct Codec {
     /// `None`: all fields are stored in the clear.
     sealing: Option<Arc<Sealing>>,
-}
-
-/// The keys, and the store that the sealed records belong to.
-#[derive(Debug)]
-struct Sealing {
-    keyring: Keyring,
-    /// The store and its ids. Set when the store is open; no record is read or written before.
-    store: OnceLock<(uuid::Uuid, IdScheme)>,
 }
 
 static PLAIN_IDS: IdScheme = IdScheme::plain();
@@ -119,6 +112,21 @@ impl Codec {
     /// The keys of a codec that seals.
     pub(in crate::store) fn keyring(&self) -> Option<&Keyring> {
         self.sealing.as_ref().map(|sealing| &sealing.keyring)
+    }
+
+    /// The master key of an encoded record; `None`: the record is in plain.
+    ///
+    /// # Errors
+    /// When the bytes are not a record that was encoded for this id.
+    pub fn key_of(id: &RecordId, bytes: &[u8]) -> Result<Option<KeyId>, DecodeError> {
+        let content = verified(id, bytes)?;
+        if content[0] != SEALED_BYTE {
+            return Ok(None);
+        }
+        let mut from = FieldReader(content);
+        from.head()?;
+        let _attempt: Nonce = from.array("attempt")?;
+        seal::key_id(from.0).map(Some).ok_or(DecodeError::EndsIn("seal"))
     }
 
     /// Encodes a record.

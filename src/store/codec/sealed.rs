@@ -6,18 +6,29 @@
 //! The additional data are the store's id, the record's id, head and attempt: the sealed part of a
 //! record is valid for this store, id, attempt, state and version only.
 
+use std::sync::OnceLock;
+
+use super::error::DecodeError;
 use super::head::HeadFields;
 use super::layout::SEALED_BYTE;
 use super::primitives::{FieldReader, FieldWriter};
-use super::{Codec, DecodeError, Sealing};
+use crate::idempotency::id::IdScheme;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
-use crate::store::seal::{KeyId, UnsealError, key_id};
+use crate::store::seal::{Keyring, UnsealError};
 
 /// Bytes of the attempt.
 pub(super) const ATTEMPT: usize = 16;
 
 const PLACE: &[u8] = b"oncegate/record/1\0";
+
+/// The keys, and the store that the sealed records belong to.
+#[derive(Debug)]
+pub(super) struct Sealing {
+    pub(super) keyring: Keyring,
+    /// The store and its ids. Set when the store is open; no record is read or written before.
+    pub(super) store: OnceLock<(uuid::Uuid, IdScheme)>,
+}
 
 impl Sealing {
     /// Encodes a record without its checksum.
@@ -57,22 +68,5 @@ impl Sealing {
     fn place(&self, id: &RecordId, clear: &[u8]) -> Vec<u8> {
         let store_id = self.store.get().map(|(store_id, _)| *store_id).unwrap_or_default();
         [PLACE, store_id.as_bytes(), id.as_bytes(), clear].concat()
-    }
-}
-
-impl Codec {
-    /// The master key of an encoded record; `None`: the record is in plain.
-    ///
-    /// # Errors
-    /// When the bytes are not a record that was encoded for this id.
-    pub fn key_of(id: &RecordId, bytes: &[u8]) -> Result<Option<KeyId>, DecodeError> {
-        let content = super::verified(id, bytes)?;
-        if content[0] != SEALED_BYTE {
-            return Ok(None);
-        }
-        let mut from = FieldReader(content);
-        from.head()?;
-        let _attempt: Nonce = from.array("attempt")?;
-        key_id(from.0).map(Some).ok_or(DecodeError::EndsIn("seal"))
     }
 }

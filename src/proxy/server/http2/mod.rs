@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use self::body::CountedBody;
 use self::meter::{MeteredStream, SharedMeter};
+use super::exchanges::{access_entry, dismissed};
 use crate::net::watched::SocketWatch;
 use crate::net::write_timeout::write_timeout;
 use crate::observe::exchange::{ExchangeSpan, note, within};
@@ -147,7 +148,7 @@ impl Http2Connection<'_> {
         let mut clock = ConnectionClock::new(routing, meter, counts.clone(), accepted);
         let mut ending = pin!(shutdown.wait());
         let mut failed = pin!(watch.failed());
-        let mut dismissed = pin!(super::dismissed(gateway, &peer, gateway.reloads()));
+        let mut dismissed = pin!(dismissed(gateway, &peer, gateway.reloads()));
         let end = poll_fn(|context| {
             if !clock.is_draining()
                 && (ending.as_mut().poll(context).is_ready()
@@ -210,7 +211,7 @@ async fn answer_one(
 ) -> Result<Response<CountedBody>, Infallible> {
     let method = request.method().clone();
     let span = ExchangeSpan::new();
-    let entry = super::access_entry(&gateway, &peer, &span, &method);
+    let entry = access_entry(&gateway, &peer, &span, &method);
     let answered = async {
         match head::adapt(&mut request) {
             Ok(()) => exchange::exchange(&gateway, &peer, request).await,
