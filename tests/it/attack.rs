@@ -62,12 +62,12 @@ fn a_key_in_a_body_that_cannot_be_read_is_not_taken_for_no_key() {
     let deep = format!(r#"{{"requestId":"r","deep":{}{}}}"#, "[".repeat(200), "]".repeat(200));
     let cut = r#"{"requestId":"r","note":"\ud8"}"#;
     for body in [cut, &deep, r#"{"requestId":"r",}"#] {
-        in_body(body).send(gateway.addr).is(400, "rejected", "key-invalid");
+        in_body(body).send(gateway.addr).is(400, "rejected", "body-invalid");
     }
     let packed = in_body("\u{1f}packed").header("content-encoding", "gzip").send(gateway.addr);
-    packed.is(400, "rejected", "key-invalid");
+    packed.is(400, "rejected", "body-invalid");
     let unnamed = Request::new("POST", "/in-body").body(cut.as_bytes()).send(gateway.addr);
-    unnamed.is(400, "rejected", "key-invalid");
+    unnamed.is(400, "rejected", "body-invalid");
     assert_eq!(backend.calls(), 0);
     in_body(r#"{"note":"no key"}"#).send(gateway.addr).is(200, "bypassed", "");
     in_body("").send(gateway.addr).is(200, "bypassed", "");
