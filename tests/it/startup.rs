@@ -47,10 +47,13 @@ fn every_mistake_of_a_configuration_is_told_at_once() {
 }
 
 #[test]
-fn parts_of_a_later_version_are_refused_and_not_ignored() {
+fn a_policy_that_batches_do_not_have_is_refused_and_not_ignored() {
     let backend = Backend::start();
-    let setup = Setup::before(&backend).store("encryption = { key_file = \"k\" }");
-    check_exit(&setup.try_start().unwrap_err(), 2, &["not supported"]);
+    let route = "name = \"batch\"\nmethods = [\"POST\"]\npath = \"/batch\"\nmode = \"items\"\n\
+         items.at = \"/a\"\nitems.id = \"/id\"\nitems.response.match = [\"position\"]\n\
+         items.response.issued = \"all\"\noutcome.on_unknown = \"resend\"";
+    let exit = Setup::before(&backend).route(route).try_start().unwrap_err();
+    check_exit(&exit, 2, &["on_unknown", "resend"]);
 }
 
 #[test]
