@@ -24,7 +24,7 @@ pub struct KeySet {
 pub enum KeySetError {
     /// The text is not a JSON object with an array `keys`, or names a member twice.
     Form,
-    /// More than [`MAX_KEYS`] keys.
+    /// More than `MAX_KEYS` keys.
     TooMany,
     /// None of the keys can verify a signature.
     Empty,
