@@ -25,14 +25,17 @@ use super::wal::Wal;
 use crate::failpoint::{self, Point};
 use crate::idempotency::RecordId;
 use crate::idempotency::id::BuildIdHasher;
+use crate::machine;
 use crate::observe::metrics::record_commit;
 use crate::store::codec::Head;
 use crate::store::{StoreError, Swap};
 
 /// Maximum number of compare-and-swaps per sync.
 const MAX_BATCH: usize = 1024;
-/// Bytes of records from which a batch is full.
-const MAX_BATCH_BYTES: usize = 8 << 20;
+/// Bytes of records from which a batch is full, and their part of a memory limit: a batch is held
+/// as records, as a frame of the log, and in the memtable.
+const MAX_BATCH_BYTES: u64 = 8 << 20;
+const BATCH_PART: u64 = 64;
 /// Number of changes up to which a batch's memory is kept for the next batch.
 const KEPT_CHANGES: usize = 4096;
 /// Maximum number of yields before a write, as long as every yield brings further swaps.
@@ -95,20 +98,26 @@ pub(super) struct PendingChange {
 }
 
 /// Swaps taken from the queue to share a sync.
-#[derive(Default)]
 struct GroupCommit {
     requests: Vec<SwapRequest>,
     bytes: usize,
+    /// Bytes from which the group is full.
+    most_bytes: u64,
 }
 
 impl GroupCommit {
+    fn new() -> Self {
+        let most_bytes = machine::part_of_memory(BATCH_PART, MAX_BATCH_BYTES);
+        Self { requests: Vec::new(), bytes: 0, most_bytes }
+    }
+
     fn add(&mut self, request: SwapRequest) {
         self.bytes += request.bytes();
         self.requests.push(request);
     }
 
     fn is_full(&self) -> bool {
-        self.requests.len() >= MAX_BATCH || self.bytes >= MAX_BATCH_BYTES
+        self.requests.len() >= MAX_BATCH || self.bytes as u64 >= self.most_bytes
     }
 }
 
@@ -131,7 +140,7 @@ impl StoreWriter {
     /// first, as long as every yield brings more: a sync costs far more than a time slice, and on a
     /// processor shared with this thread requests could not be queued otherwise.
     fn gather(&mut self, first: SwapRequest, last_size: usize) -> GroupCommit {
-        let mut group = GroupCommit::default();
+        let mut group = GroupCommit::new();
         group.add(first);
         for _ in 0..MAX_YIELDS {
             let before = group.requests.len();
