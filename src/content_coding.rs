@@ -1,5 +1,5 @@
 //! Content codings (RFC 9110 section 8.4): bodies decoded within a limit, to be compared and read.
-//! What goes upstream stays coded.
+//! The body that goes upstream keeps its coding.
 
 use std::borrow::Cow;
 use std::io::Read;

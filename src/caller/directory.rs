@@ -76,7 +76,7 @@ impl Directory {
     /// Adds a caller.
     ///
     /// # Errors
-    /// When something of the entry belongs to another caller already.
+    /// A credential, name or id of the entry belongs to another caller already.
     pub fn add(&mut self, entry: DirectoryEntry) -> Result<(), DirectoryError> {
         let mut caller = Caller::named(CallerKind::Directory, "", &entry.name);
         caller.id = entry.id.unwrap_or(caller.id);
@@ -126,7 +126,7 @@ impl Directory {
     /// `authorization` without the scheme.
     ///
     /// # Errors
-    /// When two credentials belong to two callers.
+    /// Two credentials belong to two callers.
     pub fn by_credentials(
         &self,
         names: &[HeaderName],

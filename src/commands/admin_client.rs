@@ -52,8 +52,10 @@ impl CommandFailure {
 }
 
 impl AdminClient {
+    /// A client with a token.
+    ///
     /// # Errors
-    /// When the URL is none, or the token cannot be read.
+    /// The URL is not one of an admin listener, or the token cannot be read.
     pub(super) fn open(args: &AdminArgs) -> Result<Self, CommandFailure> {
         let (token, token_file) = (Some(bearer(&args.token_file)?), args.token_file.clone());
         Ok(Self { token, token_file, ..Self::at(&args.admin)? })
@@ -62,7 +64,7 @@ impl AdminClient {
     /// A client without a token.
     ///
     /// # Errors
-    /// When the URL is none.
+    /// The URL is not one of an admin listener.
     pub(super) fn at(admin: &str) -> Result<Self, CommandFailure> {
         let wrong = |what: &str| CommandFailure::usage(format!("--admin {admin}: {what}"));
         let not_a_url =

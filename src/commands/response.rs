@@ -13,7 +13,7 @@ const DEFAULT_STATUS: u16 = 200;
 /// The response of the arguments as JSON text; `None`: they give none.
 ///
 /// # Errors
-/// When a file cannot be read, or an argument is no header line.
+/// A file cannot be read, or an argument is no header line.
 pub(super) fn written(args: &ResolveArgs) -> Result<Option<String>, CommandFailure> {
     if let Some(file) = &args.response {
         let name = file.display();

@@ -10,17 +10,9 @@ impl<'d> TableReader<'d> {
         key: &'static str,
         expected: &str,
     ) -> Option<Vec<(&'d str, Located<String>)>> {
-        let node = self.node(key)?;
-        let TomlValue::Table(members) = &node.value else {
-            self.other_kind(key, node, expected);
-            return None;
-        };
-        let json = members.iter().filter_map(|member| {
-            let path = format!("{}.{}", self.path_of(key), member.key);
-            let value = self.json(key, &path, &member.node)?;
-            Some((member.key.as_str(), Located { key, at: member.node.at, value }))
-        });
-        Some(json.collect())
+        self.free_members(key, expected, |name, node| {
+            self.json(key, &format!("{}.{name}", self.path_of(key)), node)
+        })
     }
 
     /// Members whose names are not keys, but values as well, with texts as values.
@@ -29,28 +21,38 @@ impl<'d> TableReader<'d> {
         key: &'static str,
         expected: &str,
     ) -> Option<Vec<(&'d str, Located<String>)>> {
+        self.free_members(key, expected, |_, node| match &node.value {
+            TomlValue::Text(text) => Some(text.clone()),
+            TomlValue::Integer(number) => Some(number.to_string()),
+            TomlValue::Flag(flag) => Some(flag.to_string()),
+            TomlValue::Float(_)
+            | TomlValue::Date
+            | TomlValue::List(_)
+            | TomlValue::Table(_)
+            | TomlValue::Unreadable => {
+                self.other_kind(key, node, "a table of texts");
+                None
+            }
+        })
+    }
+
+    /// The members of a table, with what `read` makes of their names and values.
+    fn free_members(
+        &self,
+        key: &'static str,
+        expected: &str,
+        read: impl Fn(&str, &TomlNode) -> Option<String>,
+    ) -> Option<Vec<(&'d str, Located<String>)>> {
         let node = self.node(key)?;
         let TomlValue::Table(members) = &node.value else {
             self.other_kind(key, node, expected);
             return None;
         };
-        let texts = members.iter().filter_map(|member| {
-            let value = match &member.node.value {
-                TomlValue::Text(text) => text.clone(),
-                TomlValue::Integer(number) => number.to_string(),
-                TomlValue::Flag(flag) => flag.to_string(),
-                TomlValue::Float(_)
-                | TomlValue::Date
-                | TomlValue::List(_)
-                | TomlValue::Table(_)
-                | TomlValue::Unreadable => {
-                    self.other_kind(key, &member.node, "a table of texts");
-                    return None;
-                }
-            };
+        let read = members.iter().filter_map(|member| {
+            let value = read(&member.key, &member.node)?;
             Some((member.key.as_str(), Located { key, at: member.node.at, value }))
         });
-        Some(texts.collect())
+        Some(read.collect())
     }
 
     /// The value as JSON text; members stay in the order of the file.

@@ -21,7 +21,7 @@ impl LogConfig {
     /// The format of the access log, if it is switched on.
     ///
     /// # Errors
-    /// When the environment names a format that there is not.
+    /// The environment names an unknown format.
     pub(crate) fn access_format(&self) -> Result<Option<LogFormat>, String> {
         self.access.then(|| format_or(self.format)).transpose()
     }

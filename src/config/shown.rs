@@ -28,7 +28,7 @@ pub(super) fn optional_text<S: Serializer>(
     value.as_ref().map(ToString::to_string).serialize(to)
 }
 
-/// One place as a text, several as a list.
+/// Writes a single place as a text, several as a list.
 pub(super) fn places<S: Serializer>(places: &[Place], to: S) -> Result<S::Ok, S::Error> {
     match places {
         [] => to.serialize_none(),

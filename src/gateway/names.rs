@@ -33,8 +33,8 @@ pub(crate) enum PinError {
 /// every process that entered itself before has ended.
 ///
 /// # Errors
-/// When keys would be looked for under other names and the change is not accepted, or other
-/// processes still use the names so far.
+/// Keys would be looked for under other names and the change is not accepted, or other processes
+/// still use the names so far.
 pub(crate) async fn pin(config: &Config, store: &dyn Store) -> Result<(), PinError> {
     let configured = names_of(config);
     for _ in 0..ATTEMPTS {

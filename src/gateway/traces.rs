@@ -38,7 +38,7 @@ pub(super) struct TraceSender {
 /// The tracer and the sender of a configuration; `None`: no collector is configured.
 ///
 /// # Errors
-/// When the collector's address cannot be used.
+/// The collector's address cannot be used.
 pub(super) fn open(
     config: &TracesConfig,
     instance: &[u8; 16],

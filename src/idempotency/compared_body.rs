@@ -15,19 +15,19 @@ use crate::xml::XmlDocument;
 /// Comparison of bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyCompare {
-    /// As the media type says: JSON, a form, parts of a form or XML; else byte for byte.
+    /// Comparison by the media type: JSON, a form, parts of a form or XML; else byte for byte.
     ByMediaType,
-    /// As JSON: the order of members and white space do not matter.
+    /// JSON: the order of members and white space do not matter.
     Json,
-    /// As a form: the order of fields of different names and their encoding do not matter.
+    /// A form: the order of fields of different names and their encoding do not matter.
     Form,
-    /// As the parts of a form, whatever stands between them.
+    /// Parts of a form, whatever stands between them.
     Multipart,
-    /// As XML: the order of attributes and white space between elements do not matter.
+    /// XML: the order of attributes and white space between elements do not matter.
     Xml,
-    /// Byte for byte.
+    /// Bytes as they are.
     Raw,
-    /// Not at all.
+    /// No comparison.
     Ignore,
 }
 

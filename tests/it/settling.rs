@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::support::desk::Place;
+use crate::support::desk::{Place, steps};
 use crate::support::{Act, Backend, Desk, Gate, Gateway, Request, Setup, answer, eventually};
 
 const BODY: &str = r#"{"qr":"rsg:1","metadata":"receipt:7","amount":12.50}"#;
@@ -63,19 +63,6 @@ fn losing(backend: &Backend, probe: impl Fn(&str) -> Act + Send + Sync + 'static
 }
 
 #[track_caller]
-fn shown_in(gateway: &Gateway, key: &str, state: &str) -> Value {
-    eventually("the record is settled", || {
-        let shown = Desk::of(gateway).show(key);
-        (shown["state"] == state).then_some(shown)
-    })
-}
-
-fn steps(shown: &Value) -> Vec<String> {
-    let history = shown["history"].as_array().expect("a history");
-    history.iter().map(|entry| entry["what"].as_str().unwrap_or_default().to_owned()).collect()
-}
-
-#[track_caller]
 fn metric(gateway: &Gateway, line: &str) {
     eventually(line, || {
         let text = Request::get("/metrics").send(gateway.admin).text();
@@ -99,7 +86,7 @@ fn a_row_settles_a_lost_answer_on_the_retry_and_in_the_background() {
         assert_eq!(replayed.text(), recovered.text());
 
         redeem("b").send(first.addr).is(502, "unknown", "outcome-unknown");
-        let shown = shown_in(last, "b", "final");
+        let shown = Desk::of(last).show_in("b", "final");
         assert_eq!(steps(&shown), ["probe", "executed"], "{shown}");
         assert_eq!(shown["history"][1]["by"], "probe");
         redeem("b").send(last.addr).is(201, "recovered", "");
@@ -124,7 +111,7 @@ fn a_declined_request_frees_its_key() {
     losing(&backend, |_| answer(200, r#"{"id":7,"status":"declined"}"#));
     let gateway = probing(&backend).start();
     redeem("a").send(gateway.addr).is(502, "unknown", "outcome-unknown");
-    let shown = shown_in(&gateway, "a", "released");
+    let shown = Desk::of(&gateway).show_in("a", "released");
     assert_eq!(steps(&shown), ["probe", "not-executed"], "{shown}");
     backend.script(|_| answer(200, "{}"));
     redeem("a").send(gateway.addr).is(200, "executed", "");
@@ -143,7 +130,7 @@ fn an_undecided_request_stays_unknown_and_the_retry_reads_when_to_come_back() {
     assert!(after >= 1);
     assert_eq!(told.json()["retryable"], true, "{told:?}");
     losing(&backend, |_| answer(200, r#"{"id":7,"status":"paid"}"#));
-    shown_in(&gateway, "a", "final");
+    Desk::of(&gateway).show_in("a", "final");
     assert_eq!(redemptions(&backend), 1);
 }
 
@@ -207,7 +194,7 @@ fn a_row_that_appears_late_is_found_and_its_absence_before_frees_nothing() {
     // Five sightings are needed, and the row shows up before.
     let gateway = absence(listing(&backend), 5).start();
     redeem("a").send(gateway.addr).is(502, "unknown", "outcome-unknown");
-    let shown = shown_in(&gateway, "a", "final");
+    let shown = Desk::of(&gateway).show_in("a", "final");
     assert!(looks.load(Ordering::SeqCst) >= 5);
     assert!(steps(&shown).contains(&"executed".to_owned()), "{shown}");
     assert_eq!(redemptions(&backend), 1);
@@ -298,7 +285,7 @@ fn absence_counts_only_while_the_control_answers_and_after_enough_looks() {
         eventually("the control is asked", || (backend.calls_to("/health") > 3).then_some(()));
         assert_eq!(Desk::of(gateway).show("a")["state"], "unknown");
         *healthy.lock().unwrap() = 204;
-        let shown = shown_in(gateway, "a", "released");
+        let shown = Desk::of(gateway).show_in("a", "released");
         let history = shown["history"].as_array().expect("a history");
         let last = history.last().expect("an entry");
         assert_eq!((&last["what"], &last["by"]), (&json!("not-executed"), &json!("probe")));
@@ -319,7 +306,7 @@ fn a_true_answer_after_a_verdict_is_kept_as_a_contradiction() {
     });
     let gateway = probing(&backend).upstream(r#"timeout = "1500ms""#).start();
     redeem("a").send(gateway.addr).is(504, "unknown", "outcome-unknown");
-    shown_in(&gateway, "a", "released");
+    Desk::of(&gateway).show_in("a", "released");
     gate.open();
     let shown = eventually("the contradiction is kept", || {
         let shown = Desk::of(&gateway).show("a");
@@ -342,7 +329,7 @@ fn a_late_true_answer_during_a_probe_settles_the_record() {
     redeem("a").send(gateway.addr).is(504, "unknown", "outcome-unknown");
     backend.wait_calls(2);
     call.open();
-    shown_in(&gateway, "a", "final");
+    Desk::of(&gateway).show_in("a", "final");
     probe.open();
     let told = redeem("a").send(gateway.addr);
     assert_eq!(told.text(), r#"{"late":true}"#, "{told:?}");
@@ -381,7 +368,7 @@ fn a_restart_goes_on_asking() {
         drop(gateways);
         losing(&backend, |_| answer(200, r#"{"id":1,"status":"paid"}"#));
         let gateways = place.start(&setup);
-        shown_in(&gateways[0], "a", "final");
+        Desk::of(&gateways[0]).show_in("a", "final");
         redeem("a").send(gateways[0].addr).is(201, "recovered", "");
         assert_eq!(redemptions(&backend), 1);
     });
@@ -443,7 +430,7 @@ fn an_operator_and_the_probes_of_two_replicas_settle_once() {
             let body = json!({ "as": "executed", "reason": "looked" });
             let told = Desk::of(&gateways[0]).resolve(&id, &body);
             assert!(matches!(told.status, 200 | 409), "{told:?}");
-            let shown = shown_in(&gateways[gateways.len() - 1], &key, "final");
+            let shown = Desk::of(&gateways[gateways.len() - 1]).show_in(&key, "final");
             let decisions = steps(&shown).into_iter().filter(|what| what == "executed");
             assert_eq!(decisions.count(), 1, "{shown}");
             let first = redeem(&key).send(gateways[0].addr);

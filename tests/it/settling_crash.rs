@@ -3,9 +3,6 @@
 //!
 //! The rounds are drawn from a seed that is printed. `ONCEGATE_TEST_SEED` takes one,
 //! `ONCEGATE_TEST_ROUNDS` says how many rounds; 300 are the long form.
-
-use serde_json::Value;
-
 use crate::support::desk::Place;
 use crate::support::rng::Rng;
 use crate::support::{Act, Backend, Desk, Gateway, Request, Setup, answer, eventually};
@@ -43,14 +40,6 @@ fn reversing(backend: &Backend) -> Setup {
         .redeem(r#"reverse.then = "fail""#)
 }
 
-#[track_caller]
-fn shown_in(gateway: &Gateway, key: &str, state: &str) -> Value {
-    eventually("the record is settled", || {
-        let shown = Desk::of(gateway).show(key);
-        (shown["state"] == state).then_some(shown)
-    })
-}
-
 /// Loses the answer of a call, dies at `point`, and is started again until the outcome is settled.
 fn round(place: &Place, setup: &Setup, point: &str, key: &str) {
     let dying = setup.clone().env("ONCEGATE_CRASH_AT", format!("{point}:1"));
@@ -65,7 +54,7 @@ fn round(place: &Place, setup: &Setup, point: &str, key: &str) {
     }
     drop(gateways);
     let gateways = place.start(setup);
-    shown_in(&gateways[0], key, "final");
+    Desk::of(&gateways[0]).show_in(key, "final");
 }
 
 #[test]
@@ -120,7 +109,7 @@ fn a_repetition_that_is_killed_leaves_its_outcome_unknown() {
     gateway.wait();
     drop(gateway);
     let gateway = setup.start();
-    let shown = shown_in(&gateway, "a", "unknown");
+    let shown = Desk::of(&gateway).show_in("a", "unknown");
     assert_eq!(shown["attempts"], 2, "{shown}");
     redeem("a").send(gateway.addr).is(200, "recovered", "");
     assert_eq!(backend.calls(), 3);

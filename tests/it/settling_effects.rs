@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::support::desk::Place;
-use crate::support::{Act, Backend, Desk, Gate, Gateway, Request, Setup, answer, eventually};
+use crate::support::desk::{Place, steps};
+use crate::support::{Act, Backend, Desk, Gate, Request, Setup, answer, eventually};
 
 const BODY: &str = r#"{"card":"C1","amount":5}"#;
 
@@ -36,19 +36,6 @@ fn redeem(key: &str) -> Request {
 
 fn redemptions(backend: &Backend) -> usize {
     backend.calls_to("/v1/vouchers/redeem")
-}
-
-#[track_caller]
-fn shown_in(gateway: &Gateway, key: &str, state: &str) -> Value {
-    eventually("the record is settled", || {
-        let shown = Desk::of(gateway).show(key);
-        (shown["state"] == state).then_some(shown)
-    })
-}
-
-fn steps(shown: &Value) -> Vec<String> {
-    let history = shown["history"].as_array().expect("a history");
-    history.iter().map(|entry| entry["what"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
 #[test]
@@ -154,7 +141,7 @@ fn a_late_true_answer_during_a_repetition_settles_both() {
     let retry = redeem("a").begin(gateway.addr);
     backend.wait_calls(2);
     first.open();
-    let shown = shown_in(&gateway, "a", "final");
+    let shown = Desk::of(&gateway).show_in("a", "final");
     second.open();
     let mut retry = retry;
     let told = retry.read();
@@ -172,7 +159,7 @@ fn a_lost_call_is_undone_and_its_key_is_free() {
         });
         let gateways = place.start(&reversing(&backend));
         redeem("a").send(gateways[0].addr).is(502, "unknown", "outcome-unknown");
-        let shown = shown_in(&gateways[gateways.len() - 1], "a", "released");
+        let shown = Desk::of(&gateways[gateways.len() - 1]).show_in("a", "released");
         assert_eq!(steps(&shown), ["reversal", "not-executed"], "{shown}");
         let reversal = backend.last();
         assert_eq!(reversal.line, "POST /cards/C1/void HTTP/1.1");
@@ -201,7 +188,7 @@ fn a_reversal_is_sent_until_it_is_acknowledged_across_a_restart() {
             _ => answer(404, "{}"),
         });
         let gateways = place.start(&setup);
-        shown_in(&gateways[0], "a", "final");
+        Desk::of(&gateways[0]).show_in("a", "final");
         let told = redeem("a").send(gateways[0].addr);
         told.is(409, "recovered", "reversed");
         assert_eq!(told.json()["code"], "reversed");
@@ -233,7 +220,7 @@ fn a_reversal_waits_for_the_time_of_the_call_and_a_later_answer_contradicts_it()
     assert_eq!(shown["state"], "unknown", "{shown}");
     gateway.logs(&["WARN", "contradiction"]);
     backend.script(|_| answer(200, "{}"));
-    shown_in(&gateway, "a", "released");
+    Desk::of(&gateway).show_in("a", "released");
 }
 
 #[test]
@@ -248,7 +235,7 @@ fn a_failed_request_answers_with_the_configured_response() {
         .redeem(r#"reverse.response = { status = 402, body = '{"void":{row:/void}}' }"#)
         .start();
     redeem("a").send(gateway.addr).is(502, "unknown", "outcome-unknown");
-    shown_in(&gateway, "a", "final");
+    Desk::of(&gateway).show_in("a", "final");
     let told = redeem("a").send(gateway.addr);
     told.is(402, "recovered", "");
     assert_eq!(told.text(), r#"{"void":8}"#);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{Act, Backend, Desk, Gateway, Request, Response, Setup, answer, eventually};
+use crate::support::{Act, Backend, Desk, Gateway, Request, Response, Setup, answer};
 
 /// The keyed route of an example before this backend, with times for tests.
 fn example(backend: &Backend, name: &str, edits: &[(&str, &str)]) -> Setup {
@@ -29,14 +29,6 @@ fn example(backend: &Backend, name: &str, edits: &[(&str, &str)]) -> Setup {
 fn send(gateway: &Gateway, path: &str, key: &str, body: &str) -> Response {
     let request = Request::new("POST", path).key(key).header("x-api-key", "retailer-1");
     request.json(body).send(gateway.addr)
-}
-
-#[track_caller]
-fn shown_in(gateway: &Gateway, key: &str, state: &str) -> Value {
-    eventually("the record is settled", || {
-        let shown = Desk::of(gateway).show(key);
-        (shown["state"] == state).then_some(shown)
-    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "the times of a backend")]
@@ -119,7 +111,7 @@ fn gift_card_a_lost_redemption_is_undone() {
         _ => Act::reset(),
     });
     redeem("a").is(502, "unknown", "outcome-unknown");
-    shown_in(&gateway, "a", "released");
+    Desk::of(&gateway).show_in("a", "released");
     assert_eq!(backend.last().text(), r#"{"reference":"R1","amount":9.90}"#);
     backend.script(|seen| match seen.target() {
         "/cards/C-7/void" => answer(404, r#"{"code":"NO_SUCH_REDEMPTION"}"#),
@@ -149,7 +141,7 @@ fn payment_a_pending_answer_is_shown_until_the_payment_is_decided() {
         "/payments" => answer(202, r#"{"state":"pending"}"#),
         _ => answer(200, r#"{"id":77,"state":"paid"}"#),
     });
-    shown_in(&gateway, "order-5", "final");
+    Desk::of(&gateway).show_in("order-5", "final");
     let told = pay();
     told.is(200, "recovered", "");
     assert_eq!(told.json(), json!({ "order": "5", "state": "paid", "payment": 77 }));

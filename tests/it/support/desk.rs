@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use super::{Gateway, Kind, Request, Response, Setup, Shop};
+use super::{Gateway, Kind, Request, Response, Setup, Shop, eventually};
 
 /// The token that [`Desk::guard`] configures.
 pub(crate) const TOKEN: &str = "s3cret-of-the-desk";
@@ -61,6 +61,15 @@ impl Desk {
         told.json()
     }
 
+    /// The record with this key, once it is in this state.
+    #[track_caller]
+    pub(crate) fn show_in(self, key: &str, state: &str) -> Value {
+        eventually("the record is in its state", || {
+            let shown = self.show(key);
+            (shown["state"] == state).then_some(shown)
+        })
+    }
+
     /// Resolves a record with this body.
     #[track_caller]
     pub(crate) fn resolve(self, id: &str, body: &Value) -> Response {
@@ -81,6 +90,12 @@ impl Desk {
     pub(crate) fn purge(self, id: &str) -> Response {
         Self::request("DELETE", &format!("/api/records/{id}?by=bob")).send(self.0)
     }
+}
+
+/// The steps in the history of a record.
+pub(crate) fn steps(record: &Value) -> Vec<String> {
+    let history = record["history"].as_array().expect("a history");
+    history.iter().map(|entry| entry["what"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
 /// Where a test runs: on a directory, or with replicas on a server.
