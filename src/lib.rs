@@ -15,7 +15,7 @@
 //! - `gateway`: starting all of it and ending it.
 //! - [`cli`] and [`commands`]: what may be typed and what it does.
 //! - [`place`]: where a value stands in a request, over [`json`], [`form`] and [`xml`].
-//! - leaves: [`body`], [`clock`], [`content_coding`], [`failpoint`], [`form`], `ip_network`,
+//! - leaves: [`body`], [`clock`], [`content_coding`], [`failpoint`], [`form`], `hex`, `ip_network`,
 //!   [`json`], `limit`, `listen_address`, `loopback`, `machine`, [`matcher`], [`media_type`],
 //!   `net`, [`nonce`], [`observe`], `percent`, [`problem`], [`shutdown`], [`template`],
 //!   `temporary`, [`xml`].
@@ -33,6 +33,7 @@ pub mod dry_run;
 pub mod failpoint;
 pub mod form;
 pub(crate) mod gateway;
+pub(crate) mod hex;
 pub mod idempotency;
 pub(crate) mod ip_network;
 pub mod items;

@@ -12,6 +12,8 @@ use http::header::COOKIE;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
+use crate::hex;
+
 /// Name of the cookie. Without the prefix `__Host-`, which browsers accept over TLS only, while the
 /// listener is meant for loopback.
 const COOKIE_NAME: &str = "oncegate_session";
@@ -154,7 +156,7 @@ fn random() -> String {
     for _ in 0..3 {
         hash.update(uuid::Uuid::new_v4().as_bytes());
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&hash.finalize())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::document::{self, TomlNode, TomlValue};
 use super::table::{Reading, TableReader};
 use crate::caller::{Directory, DirectoryEntry};
+use crate::hex;
 use crate::idempotency::TenantId;
 
 /// Callers of the largest directory.
@@ -64,7 +65,7 @@ fn entry(table: &TableReader<'_>, name: &str) -> DirectoryEntry {
     };
     let mut digests = Vec::new();
     for written in table.list::<String>("digests").unwrap_or_default() {
-        match hex_digest(&written.value) {
+        match hex::decode(&written.value) {
             Some(digest) => digests.push(digest),
             None => {
                 let what = "`digests`: write the SHA-256 of a credential as 64 hex digits, such as \
@@ -88,15 +89,4 @@ fn entry(table: &TableReader<'_>, name: &str) -> DirectoryEntry {
         table.missing(&["digests", "uris", "dns", "jwt"], what);
     }
     DirectoryEntry { name: name.to_owned(), digests, uris, dns, jwt, id }
-}
-
-fn hex_digest(text: &str) -> Option<[u8; 32]> {
-    let (high, low) = text.is_ascii().then(|| text.split_at_checked(32)).flatten()?;
-    if low.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut digest = [0; 32];
-    digest[..16].copy_from_slice(&u128::from_str_radix(high, 16).ok()?.to_be_bytes());
-    digest[16..].copy_from_slice(&u128::from_str_radix(low, 16).ok()?.to_be_bytes());
-    Some(digest)
 }

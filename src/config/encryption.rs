@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::table::{Located, TableReader};
+use crate::hex;
 use crate::store::seal::{KEY, Keyring, MasterKey};
 
 /// Keys of former times, at most.
@@ -57,8 +58,8 @@ fn key(table: &TableReader<'_>, text: &Located<String>) -> Option<MasterKey> {
         return None;
     }
     let line = text.value.trim();
-    let bytes = if line.len() == 2 * KEY { hex(line) } else { STANDARD.decode(line).ok() };
-    let key = bytes.and_then(|bytes| <[u8; KEY]>::try_from(bytes).ok());
+    let base64 = || <[u8; KEY]>::try_from(STANDARD.decode(line).ok()?).ok();
+    let key = hex::decode(line).or_else(base64);
     if key.is_none() {
         let what = format!(
             "`{}`: the file holds no key; write 32 random bytes on one line, as 64 hexadecimal \
@@ -68,9 +69,4 @@ fn key(table: &TableReader<'_>, text: &Located<String>) -> Option<MasterKey> {
         table.wrong(text, what);
     }
     key.map(MasterKey::new)
-}
-
-fn hex(digits: &str) -> Option<Vec<u8>> {
-    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    digits.as_bytes().chunks(2).map(pair).collect()
 }

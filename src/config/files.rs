@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::hex;
+
 /// Bytes of a file that are read; certificates and configurations are far smaller.
 const MOST_READ: u64 = 16 << 20;
 
@@ -55,13 +57,13 @@ impl FileDigests {
             hasher.update([0]);
             hasher.update(digest.unwrap_or_default());
         }
-        hex(&hasher.finalize()[..16])
+        hex::encode(&hasher.finalize()[..16])
     }
 
     /// The digest of each file in hex, by path; `None`: the file cannot be read.
     pub fn each(&self) -> impl Iterator<Item = (&Path, Option<String>)> {
         self.files.iter().map(|(path, digest)| {
-            (path.as_path(), digest.as_ref().map(|digest| hex(&digest[..16])))
+            (path.as_path(), digest.as_ref().map(|digest| hex::encode(&digest[..16])))
         })
     }
 
@@ -83,15 +85,6 @@ fn digest_of(path: &Path) -> Option<[u8; 32]> {
     let mut content = Vec::new();
     file.take(MOST_READ).read_to_end(&mut content).ok()?;
     Some(Sha256::digest(&content).into())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

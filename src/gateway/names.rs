@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::config::{Config, Mode, RouteConfig, TenantConfig};
+use crate::hex;
 use crate::idempotency::key::{KeyPlaces, Scope};
 use crate::idempotency::names::{
     ConfiguredNames, KeyNames, NameComparison, PinnedNames, ServedPattern,
@@ -55,7 +56,7 @@ pub(crate) async fn pin(config: &Config, store: &dyn Store) -> Result<(), PinErr
         let mut next = comparison.next.clone();
         next.replicas = others;
         if store.is_shared() {
-            next.replicas.insert(hex(&store.owner()));
+            next.replicas.insert(hex::encode(&store.owner()));
         }
         let is_pinned = next == pinned || {
             let swapped = store.swap_names(version, next.encode()).await;
@@ -114,11 +115,11 @@ async fn other_replicas(
         return Ok(Default::default());
     }
     let own = store.owner();
-    let entered = pinned.replicas.iter().filter_map(|owner| parse(owner));
+    let entered = pinned.replicas.iter().filter_map(|owner| hex::decode(owner));
     let entered: Vec<Nonce> = entered.filter(|owner| *owner != own).collect();
     let alive = store.live_owners(&entered).await;
     let alive = alive.map_err(|error| PinError::Store(error.to_string()))?;
-    Ok(alive.iter().map(hex).collect())
+    Ok(alive.iter().map(|owner| hex::encode(owner)).collect())
 }
 
 fn log(comparison: &NameComparison) {
@@ -206,12 +207,4 @@ fn unreadable(reason: String) -> PinError {
         "the names of the keys in the store cannot be read ({reason}); if a later version wrote \
          them, run that one"
     ))
-}
-
-fn hex(owner: &Nonce) -> String {
-    uuid::Uuid::from_bytes(*owner).simple().to_string()
-}
-
-fn parse(owner: &str) -> Option<Nonce> {
-    uuid::Uuid::try_parse(owner).ok().map(uuid::Uuid::into_bytes)
 }

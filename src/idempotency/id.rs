@@ -6,8 +6,8 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use sha2::{Digest, Sha256};
 
-use super::digest::sixteen;
 use super::tenant::TenantId;
+use crate::hex;
 
 /// The name of a record: one byte shared by all records of a tenant, then a digest of tenant,
 /// scope and key.
@@ -148,7 +148,7 @@ impl RecordId {
 
     /// Parses the form written by [`fmt::Display`]: 32 lower-case hex digits.
     pub fn parse(text: &str) -> Option<Self> {
-        sixteen(text).map(Self)
+        hex::decode_lower(text).map(Self)
     }
 
     /// An id read back from a store.

@@ -15,6 +15,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::hex;
+
 pub(crate) use self::pattern::{is_more_specific, may_meet, nearest, without_parameter_names};
 
 /// Version of the document's layout.
@@ -75,8 +77,7 @@ impl ServedPattern {
     /// The pattern for the requests of a path that meet a condition, given as text.
     pub(crate) fn when(mut self, condition: &str) -> Self {
         let digest = Sha256::digest(condition);
-        let digest: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        self.pattern = format!("{}{WHEN}{digest}", self.pattern);
+        self.pattern = format!("{}{WHEN}{}", self.pattern, hex::encode(&digest[..8]));
         self
     }
 }
@@ -285,7 +286,7 @@ impl NameComparison {
             hash.update((change.len() as u64).to_le_bytes());
             hash.update(change);
         }
-        hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(&hash.finalize()[..16])
     }
 }
 

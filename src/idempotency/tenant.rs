@@ -8,7 +8,8 @@ use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::digest::{first_16, sixteen};
+use super::digest::first_16;
+use crate::hex;
 
 /// The headers whose values name a caller: a set, in order of the names. Another order in the
 /// configuration must not turn every caller into another one.
@@ -63,7 +64,7 @@ impl TenantId {
 
     /// Parses the form written by [`fmt::Display`]: 32 lower-case hex digits.
     pub fn parse(text: &str) -> Option<Self> {
-        sixteen(text).map(Self)
+        hex::decode_lower(text).map(Self)
     }
 
     /// An id read back from a store.

@@ -5,6 +5,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
+use crate::hex;
 use crate::idempotency::history::HistoryEntry;
 use crate::idempotency::ledger::Fulfillment;
 use crate::idempotency::record::{Expiry, StoredResponse};
@@ -145,8 +146,7 @@ pub(super) fn summary(id: &RecordId, record: &Record) -> Value {
 pub(super) fn detail(id: &RecordId, record: &Record) -> Value {
     let mut shown = summary(id, record);
     shown["history"] = record.history.iter().map(entry).collect();
-    let digest = record.fingerprint.digest.iter();
-    shown["fingerprint"] = digest.map(|byte| format!("{byte:02x}")).collect::<String>().into();
+    shown["fingerprint"] = hex::encode(&record.fingerprint.digest).into();
     match &record.state {
         State::Unknown { since, .. } => shown["unknown_since"] = rfc3339(*since).into(),
         State::Final { answer, completed, .. } => {

@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::hex;
+
 /// The header of the context.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -25,9 +27,9 @@ impl TraceParent {
 
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
-        let version: [u8; 1] = hex(parts.next()?)?;
-        let (trace, span) = (hex(parts.next()?)?, hex(parts.next()?)?);
-        let [flags]: [u8; 1] = hex(parts.next()?)?;
+        let version: [u8; 1] = hex::decode_lower(parts.next()?)?;
+        let (trace, span) = (hex::decode_lower(parts.next()?)?, hex::decode_lower(parts.next()?)?);
+        let [flags]: [u8; 1] = hex::decode_lower(parts.next()?)?;
         // A later version may have further parts; version 255 is forbidden.
         let is_whole = version != [0] || parts.next().is_none();
         let is_valid = version != [0xff] && trace != [0; 16] && span != [0; 8] && is_whole;
@@ -37,26 +39,7 @@ impl TraceParent {
 
 /// The context of a sampled span in its written form.
 pub(super) fn written(trace: &[u8; 16], span: &[u8; 8]) -> Option<HeaderValue> {
-    let digits = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    HeaderValue::from_str(&format!("00-{}-{}-01", digits(trace), digits(span))).ok()
-}
-
-/// Reads lower-case hex digits, two for each byte.
-fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
-    if digits.len() != 2 * N {
-        return None;
-    }
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(bytes)
+    HeaderValue::from_str(&format!("00-{}-{}-01", hex::encode(trace), hex::encode(span))).ok()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::hex;
 use crate::idempotency::{Record, RecordId, State};
 use crate::items;
 use crate::proxy::request::draft::first_version;
@@ -20,7 +21,7 @@ impl SerializeRecords {
     pub(crate) fn of(gateway: &Gateway, batch: &items::Batch, like: Option<&Record>) -> Self {
         let (true, Some(like)) = (gateway.store.is_shared(), like) else { return Self::default() };
         let lock = |digest: &[u8; 16]| {
-            let key: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            let key = hex::encode(digest);
             // Route names contain no colon, so the scope of a lock is never the scope of a key.
             let id = gateway.store.ids().record(&like.tenant, "turn:", &key);
             let (version, state) = (first_version(), State::SerializeLock);

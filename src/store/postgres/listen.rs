@@ -10,6 +10,7 @@ use super::connection::PostgresConnection;
 use super::error::StatementError;
 use super::pool::ConnectionPool;
 use super::statement::SqlStatement;
+use crate::hex;
 use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
 use crate::store::shared::message::{EVERYONE, Message};
@@ -34,8 +35,7 @@ const SEND_ECHO: SqlStatement =
 
 /// Channel of the messages to a gateway.
 pub(super) fn channel(owner: &Nonce) -> String {
-    let hex: String = owner.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("oncegate_{hex}")
+    format!("oncegate_{}", hex::encode(owner))
 }
 
 /// Delivers messages until shutdown.

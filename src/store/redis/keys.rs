@@ -16,6 +16,7 @@
 //! The shard is the first byte of the id; in a cluster the keys of a shard share a slot (Redis
 //! Cluster specification, "Hash tags"), as a script needs to change several keys.
 
+use crate::hex;
 use crate::idempotency::RecordId;
 use crate::idempotency::record::Nonce;
 
@@ -69,14 +70,14 @@ impl Keys {
     pub(super) fn record(&self, id: &RecordId) -> String {
         // On the path of every change, where a formatter of single digits is slower than all the
         // rest.
-        let digits = hex(id.as_bytes());
+        let digits = hex::encode(id.as_bytes());
         let (shard, _) = digits.split_at(2);
         [self.prefix.as_str(), ":{", shard, "}:r:", &digits].concat()
     }
 
     /// The channel of a process. Operators grant access by this name.
     pub(super) fn channel(&self, owner: &Nonce) -> String {
-        format!("{}:wake:{}", self.prefix, hex(owner))
+        format!("{}:wake:{}", self.prefix, hex::encode(owner))
     }
 }
 
@@ -88,12 +89,6 @@ pub(super) fn slot_of(shard: u8) -> u16 {
 /// The slot of the keys outside the shards.
 pub(super) fn meta_slot() -> u16 {
     crc16(META.as_bytes()) % SLOTS
-}
-
-pub(super) fn hex(bytes: &[u8; 16]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
 /// CRC-16/XMODEM (Redis Cluster specification, appendix A).

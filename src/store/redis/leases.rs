@@ -11,12 +11,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::command::SlotCommand;
 use super::engine::Redis;
 use super::error;
-use super::keys::{hex, meta_slot};
+use super::keys::meta_slot;
 use super::node::{CONTROL_CONNECTION, READ_CONNECTION, RedisNode};
 use super::reply::unreadable;
 use super::requirements::{self, UnusableServer};
 use super::slot_map::SlotMap;
 use crate::clock::{Timestamp, millis};
+use crate::hex;
 use crate::idempotency::record::Nonce;
 use crate::store::shared::engine::EngineError;
 
@@ -38,7 +39,10 @@ impl Redis {
         }
         let keys = [self.keys.meta(), self.keys.replicas()];
         let mut call = self.scripts.heartbeat.call(meta_slot(), &keys);
-        call.arg(&self.store_id).arg(hex(owner)).arg(millis(lease)).arg(millis(ENDED_LEASES_KEPT));
+        call.arg(&self.store_id)
+            .arg(hex::encode(owner))
+            .arg(millis(lease))
+            .arg(millis(ENDED_LEASES_KEPT));
         // As durable as a claim: after a failover that shortened the lease, other processes would
         // take this one for dead.
         match self.query(CONTROL_CONNECTION, self.replicas, &[call.into_command()]).await?.pop() {
@@ -56,7 +60,7 @@ impl Redis {
         let mut call = self.scripts.live_owners.call(meta_slot(), &keys);
         call.arg(&self.store_id);
         for owner in owners {
-            call.arg(hex(owner));
+            call.arg(hex::encode(owner));
         }
         let answer = self.query(READ_CONNECTION, 0, &[call.into_command()]).await?.pop();
         let Some(Value::Array(alive)) = answer else { return Err(unreadable("a script")) };
@@ -69,7 +73,7 @@ impl Redis {
 
     pub(super) async fn end_lease(&self, owner: &Nonce) -> Result<(), EngineError> {
         let mut command = Cmd::new();
-        command.arg("ZREM").arg(self.keys.replicas()).arg(hex(owner));
+        command.arg("ZREM").arg(self.keys.replicas()).arg(hex::encode(owner));
         let command = SlotCommand::new(meta_slot(), command);
         self.query(CONTROL_CONNECTION, 0, &[command]).await.map(drop)
     }

@@ -1,5 +1,6 @@
 //! Messages between the processes that share a store, and their text form.
 
+use crate::hex;
 use crate::idempotency::RecordId;
 use crate::idempotency::record::Nonce;
 
@@ -31,32 +32,21 @@ pub(crate) const EVERYONE: Nonce = [0xff; 16];
 impl Message {
     /// Encodes the message as a word of visible ASCII, 33 or 65 characters long.
     pub(crate) fn to_text(self) -> String {
-        let hex = |bytes: &[u8; 16]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let (tag, id, from): (char, String, String) = match self {
-            Self::Waiting { id, from } => ('w', hex(id.as_bytes()), hex(&from)),
-            Self::Changed { id } => ('c', hex(id.as_bytes()), String::new()),
-            Self::Replaced { id } => ('r', hex(id.as_bytes()), String::new()),
+            Self::Waiting { id, from } => ('w', hex::encode(id.as_bytes()), hex::encode(&from)),
+            Self::Changed { id } => ('c', hex::encode(id.as_bytes()), String::new()),
+            Self::Replaced { id } => ('r', hex::encode(id.as_bytes()), String::new()),
         };
         format!("{tag}{id}{from}")
     }
 
     /// Decodes the output of [`Message::to_text`]; `None` for any different text.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let nonce = |hex: &str| -> Option<Nonce> {
-            let mut bytes = [0; 16];
-            if hex.len() != 32 || !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-                return None;
-            }
-            for (at, byte) in bytes.iter_mut().enumerate() {
-                *byte = u8::from_str_radix(hex.get(at * 2..at * 2 + 2)?, 16).ok()?;
-            }
-            Some(bytes)
-        };
-        let id = |hex: &str| nonce(hex).map(RecordId::from_bytes);
+        let id = |digits| hex::decode(digits).map(RecordId::from_bytes);
         match text.split_at_checked(1)? {
             ("w", rest) => {
                 let (record, from) = rest.split_at_checked(32)?;
-                Some(Self::Waiting { id: id(record)?, from: nonce(from)? })
+                Some(Self::Waiting { id: id(record)?, from: hex::decode(from)? })
             }
             ("c", rest) => Some(Self::Changed { id: id(rest)? }),
             ("r", rest) => Some(Self::Replaced { id: id(rest)? }),

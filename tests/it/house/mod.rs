@@ -8,18 +8,29 @@ use source::SourceFile;
 
 /// The parts of the crate that each part may name; see ARCHITECTURE.md.
 const MAY_USE: &[(&str, &[&str])] = &[
-    ("idempotency", &["clock", "form", "json", "matcher", "media_type", "place", "xml"]),
+    ("idempotency", &["clock", "form", "hex", "json", "matcher", "media_type", "place", "xml"]),
     ("items", &["idempotency", "json", "matcher"]),
     ("matcher", &["form", "json", "place", "xml"]),
     (
         "store",
-        &["clock", "failpoint", "idempotency", "machine", "net", "nonce", "observe", "shutdown"],
+        &[
+            "clock",
+            "failpoint",
+            "hex",
+            "idempotency",
+            "machine",
+            "net",
+            "nonce",
+            "observe",
+            "shutdown",
+        ],
     ),
     (
         "config",
         &[
             "caller",
             "clock",
+            "hex",
             "idempotency",
             "ip_network",
             "items",
@@ -42,6 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "body",
             "clock",
             "config",
+            "hex",
             "idempotency",
             "items",
             "limit",
@@ -64,6 +76,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "config",
             "content_coding",
             "failpoint",
+            "hex",
             "idempotency",
             "ip_network",
             "items",
@@ -112,6 +125,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "upstream",
         ],
     ),
+    ("hex", &[]),
     ("percent", &[]),
     ("template", &["clock", "json", "percent", "place"]),
     ("ip_network", &[]),
@@ -126,7 +140,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("shutdown", &[]),
     ("limit", &[]),
     ("net", &["limit", "listen_address", "observe"]),
-    ("observe", &["clock", "nonce", "problem", "shutdown"]),
+    ("observe", &["clock", "hex", "nonce", "problem", "shutdown"]),
     ("problem", &["body"]),
     ("cli", &["config"]),
     (
@@ -137,6 +151,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "caller",
             "clock",
             "config",
+            "hex",
             "idempotency",
             "listen_address",
             "machine",
