@@ -303,11 +303,27 @@ impl StoreArgs {
 /// cases the warnings to `err` (with `--json` all to `out`: `{"mistakes":[{"file","line","column",
 /// "what"}]}` and `"warnings":[{"file","line","what"}]`).
 ///
+/// `read_files` reads the files that a configuration without mistakes names, unless `--no-files`
+/// leaves them out.
+///
 /// # Errors
 /// When nothing can be written.
-pub fn check(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> std::io::Result<Exit> {
-    let load = if args.no_files { config::load_without_files } else { config::load };
-    let loaded = load(&args.config);
+pub fn check(
+    args: &CheckArgs,
+    read_files: &dyn Fn(&Config) -> Result<(), String>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> std::io::Result<Exit> {
+    let loaded = match args.no_files {
+        true => config::load_without_files(&args.config),
+        false => config::load(&args.config).and_then(|config| match read_files(&config) {
+            Ok(()) => Ok(config),
+            Err(what) => {
+                let file = args.config.display().to_string();
+                Err(Mistakes { warnings: config.warnings, ..Mistakes::one(&file, what) })
+            }
+        }),
+    };
     let (warnings, exit) = match &loaded {
         Ok(config) => (&config.warnings, Exit::Ok),
         Err(mistakes) => (&mistakes.warnings, Exit::Usage),

@@ -80,7 +80,7 @@ fn check_prints_routes_or_mistakes() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let (against, token_file) = (None, None);
         let args = CheckArgs { config: config.clone(), no_files: false, json, against, token_file };
-        let exit = check(&args, &mut out, &mut err).unwrap();
+        let exit = check(&args, &|_| Ok(()), &mut out, &mut err).unwrap();
         (exit, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     };
     let minimal = include_str!("../../config/minimal.toml");

@@ -10,6 +10,7 @@ use super::{block_on, say};
 use crate::cli::records::AdminArgs;
 use crate::cli::{self, CheckArgs, Exit};
 use crate::config::{self, Config};
+use crate::gateway;
 
 /// Keys that a running gateway does not change.
 const NEEDS_RESTART: [&str; 6] = [
@@ -27,7 +28,8 @@ const NAME: &str = "name";
 /// `oncegate check`
 pub fn check(args: &CheckArgs) -> Exit {
     let Some(admin) = args.against.clone() else {
-        let checked = cli::check(args, &mut std::io::stdout(), &mut std::io::stderr());
+        let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+        let checked = cli::check(args, &gateway::check_files, &mut out, &mut err);
         return checked.unwrap_or(Exit::Failed);
     };
     let config = match config::load(&args.config) {

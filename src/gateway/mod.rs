@@ -31,6 +31,7 @@ use crate::net::listen::ListenSocket;
 use crate::observe::metrics::{Figures, Metrics};
 use crate::observe::repeated;
 use crate::observe::traffic::Traffic;
+use crate::proxy::routing::Routing;
 use crate::proxy::{self, Gateway};
 use crate::shutdown::{self, Shutdown, Trigger};
 use crate::store::metered::MeteredStore;
@@ -125,6 +126,14 @@ impl std::fmt::Display for StartError {
     }
 }
 
+/// Reads the files that a configuration names, such as certificates and keys, as a start does.
+///
+/// # Errors
+/// The file that cannot be used, and why.
+pub(crate) fn check_files(config: &Config) -> Result<(), String> {
+    Routing::new(config, &Metrics::new()).map(drop)
+}
+
 /// Opens the store and starts listening. The gateway runs until the shutdown starts, and follows
 /// changes of the file `source`.
 ///
@@ -137,11 +146,13 @@ pub(crate) async fn start(
 ) -> Result<Running, StartError> {
     let configured = Arc::new(config.clone());
     let lowered = resources::fit(&mut config);
+    let metrics = Metrics::new();
+    // First of all: what cannot be read is no reason to make a store.
+    let routing = Routing::new(&config, &metrics).map_err(StartError::Configuration)?;
     let listeners = config.server.listen.iter().map(ListenSocket::bind);
     let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
     let admin_listener = ListenSocket::bind_tcp(config.admin.listen)?;
     let StartedStore { store, created } = open_store(&config, &admin_listener).await?;
-    let metrics = Metrics::new();
     metrics.store_created(store.identity().created);
     if let Some(bytes) = machine::memory_limit() {
         metrics.memory_limit(bytes);
@@ -155,8 +166,7 @@ pub(crate) async fn start(
     let (tracer, sender) =
         traces::open(&config.traces, &store.owner()).map_err(StartError::Configuration)?.unzip();
     let figures = (metrics.clone(), tracer);
-    let gateway = Gateway::new(&config, store.clone(), tasks.clone(), figures)
-        .map_err(StartError::Configuration)?;
+    let gateway = Gateway::new(&config, routing, store.clone(), tasks.clone(), figures);
     permissions::note_expiry(&metrics, gateway.routing().tls.as_deref());
     let traffic = Traffic::new(metrics.clone(), clock::now());
     let admin_state = admin::AdminState::new(

@@ -122,16 +122,14 @@ impl Gateway {
         self.retries.recorded(left).await && ended
     }
 
-    /// The shared state for a configuration.
-    ///
-    /// # Errors
-    /// When an upstream's certificates cannot be loaded or two routes conflict.
+    /// The shared state for a configuration, which `routing` resolves.
     pub(crate) fn new(
         config: &Config,
+        routing: Routing,
         store: Arc<dyn Store>,
         tasks: TaskTracker,
         (metrics, tracer): (Arc<Metrics>, Option<Arc<Tracer>>),
-    ) -> Result<Arc<Self>, String> {
+    ) -> Arc<Self> {
         let limits = &config.server.limits;
         let cache = match store.is_shared() {
             true => RecordCache::with_time_to_live(record_cache(), RECORD_TIME_TO_LIVE),
@@ -139,8 +137,7 @@ impl Gateway {
         };
         let cache = Arc::new(cache);
         let settler = Settler::new(store.clone(), cache.clone(), metrics.clone());
-        let routing = Routing::new(config, &metrics)?;
-        Ok(Arc::new(Self {
+        Arc::new(Self {
             routing: ArcSwap::from_pointee(routing),
             settler: Arc::new(settler),
             budget: Budget::new(limits.buffered),
@@ -157,7 +154,7 @@ impl Gateway {
             retries: RetryQueue::new(limits.in_flight),
             metrics,
             tracer,
-        }))
+        })
     }
 }
 

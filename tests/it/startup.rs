@@ -57,6 +57,31 @@ fn a_policy_that_batches_do_not_have_is_refused_and_not_ignored() {
 }
 
 #[test]
+fn files_that_cannot_be_read_are_told_by_check_and_no_store_is_made_for_them() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend);
+    let lines = [
+        "tls = { cert = \"absent.pem\", key = \"absent.pem\" }",
+        "tls = { cert = \"oncegate.toml\", key = \"oncegate.toml\" }",
+    ];
+    for line in lines {
+        let setup = setup.clone().server(line);
+        let config = setup.write_config();
+        for command in ["check", "run"] {
+            check_exit(&run(&[command, "--config", &config]), 2, &["tls"]);
+        }
+        assert_eq!(run(&["check", "--no-files", "--config", &config]).code, Some(0));
+        assert!(!setup.store_path().exists(), "{line}");
+    }
+    let setup = setup.upstream("ca = \"absent.pem\"").replacing("http://127", "https://127");
+    let config = setup.write_config();
+    for command in ["check", "run"] {
+        check_exit(&run(&[command, "--config", &config]), 2, &["absent.pem"]);
+    }
+    assert!(!setup.store_path().exists());
+}
+
+#[test]
 fn a_file_that_is_missing_or_no_toml_is_bad_usage() {
     let setup = Setup::before(&Backend::start());
     let missing = setup.dir().join("missing.toml");

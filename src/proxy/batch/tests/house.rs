@@ -22,6 +22,7 @@ use crate::idempotency::{Record, RecordId, TenantId};
 use crate::items;
 use crate::net::listen::ListenSocket;
 use crate::observe::metrics::Metrics;
+use crate::proxy::routing::Routing;
 use crate::proxy::{self, Gateway};
 use crate::shutdown::{self, Trigger};
 use crate::store::codec::Codec;
@@ -171,8 +172,9 @@ impl House {
         let text = configuration(&path, backend);
         let config = config::parse(&text, "t.toml", &|_| None).unwrap_or_else(|it| panic!("{it}"));
         let tasks = TaskTracker::default();
-        let gateway =
-            Gateway::new(&config, store.clone(), tasks.clone(), (Metrics::new(), None)).unwrap();
+        let metrics = Metrics::new();
+        let routing = Routing::new(&config, &metrics).unwrap();
+        let gateway = Gateway::new(&config, routing, store.clone(), tasks.clone(), (metrics, None));
         let listener = ListenSocket::bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.tcp_address().unwrap();
         let (trigger, shutdown) = shutdown::channel();
