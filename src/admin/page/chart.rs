@@ -5,15 +5,18 @@ use maud::{Markup, html};
 use crate::clock::rfc3339;
 use crate::observe::traffic::TrafficBar;
 
-/// Units of the drawing; the style scales it.
-const WIDTH: usize = 600;
+/// Units of the drawing, which the style scales: the place of a bar, and the height.
+const STEP: usize = 12;
 const HEIGHT: u64 = 120;
+/// Units between two bars.
+const GAP: usize = 2;
 
 /// The chart of some bars. `name`: a word for ids; `title`: what the chart shows.
 pub(super) fn chart(name: &str, title: &str, bars: &[TrafficBar]) -> Markup {
     let most = bars.iter().map(|bar| bar.totals.requests.max(bar.totals.prevented)).max();
     let most = most.unwrap_or(0).max(1);
-    let step = WIDTH / bars.len().max(1);
+    // As wide as its bars, so that the last one ends with the axis.
+    let width = bars.len().max(1) * STEP;
     let height = |count: u64| {
         let scaled = (u128::from(count) * u128::from(HEIGHT)).div_ceil(u128::from(most));
         u64::try_from(scaled).map_or(HEIGHT, |scaled| scaled.min(HEIGHT))
@@ -25,9 +28,9 @@ pub(super) fn chart(name: &str, title: &str, bars: &[TrafficBar]) -> Markup {
     html! {
         figure {
             figcaption id=(heading) { (label) }
-            svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT + 2) } role="img" aria-labelledby=(heading)
+            svg viewBox={ "0 0 " (width) " " (HEIGHT + 2) } role="img" aria-labelledby=(heading)
                 preserveAspectRatio="none" {
-                line class="axis" x1="0" x2=(WIDTH) y1=(HEIGHT + 1) y2=(HEIGHT + 1) {}
+                line class="axis" x1="0" x2=(width) y1=(HEIGHT + 1) y2=(HEIGHT + 1) {}
                 @for (at, bar) in bars.iter().enumerate() {
                     @let (all, saved) = (height(bar.totals.requests), height(bar.totals.prevented));
                     g {
@@ -35,9 +38,9 @@ pub(super) fn chart(name: &str, title: &str, bars: &[TrafficBar]) -> Markup {
                             (minute(bar)) ": " (bar.totals.requests) " requests, "
                             (bar.totals.prevented) " prevented"
                         }
-                        rect class="requests" x=(at * step) width=(step.saturating_sub(2).max(1))
+                        rect class="requests" x=(at * STEP) width=(STEP - GAP)
                             y=(HEIGHT - all) height=(all) {}
-                        rect class="prevented" x=(at * step) width=(step.saturating_sub(2).max(1))
+                        rect class="prevented" x=(at * STEP) width=(STEP - GAP)
                             y=(HEIGHT - saved) height=(saved) {}
                     }
                 }
@@ -98,6 +101,7 @@ mod tests {
         assert_eq!((drawn.matches("</rect>").count(), drawn.matches("</line>").count()), (6, 1));
         assert_eq!(drawn.matches("<tr><td>").count(), 3);
         assert!(drawn.contains("y=\"0\" height=\"120\""), "{drawn}");
+        assert!(drawn.contains("viewBox=\"0 0 36 122\"") && drawn.contains("x=\"24\""), "{drawn}");
         assert!(!drawn.contains("style="));
         chart("a", "nothing", &[]);
     }
