@@ -109,6 +109,8 @@ fn the_limits_follow_the_memory_of_the_container() {
         for word in ["connections=2048", "in_flight=341", "buffered=16777216"] {
             assert!(start.contains(word), "{word}: {start}");
         }
+        let environment = gateway.environment();
+        assert!(environment.contains("MIMALLOC_PURGE_DELAY=0"), "freed memory is returned at once");
         gateway.logs(&["WARN", "`connections` is lowered", "memory=67108864"]);
         gateway.logs(&["WARN", "`in_flight` is lowered", "memory=67108864"]);
     }

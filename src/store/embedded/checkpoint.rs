@@ -22,16 +22,13 @@ use super::health::Health;
 use super::ingest::ingest;
 use super::layout::DirtyRecord;
 use super::memtable::Memtable;
-use super::table::Table;
+use super::table::{Table, most_runs};
 use crate::failpoint::{self, Point};
 use crate::idempotency::RecordId;
 
 /// Longest wait of the writer for a free file of the log. A table needing more time for a single
 /// file's changes is considered failed.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(120);
-/// Number of unmerged runs from which a checkpoint waits for compaction: every read searches every
-/// run.
-const MAX_RUNS: usize = 26;
 /// Longest wait for compaction. Afterwards the run is added regardless, at the price of slower
 /// reads.
 const COMPACTION_WAIT: Duration = Duration::from_secs(10);
@@ -206,7 +203,8 @@ impl Checkpointer {
 
     fn wait_for_compaction(&self) {
         let end = Instant::now() + COMPACTION_WAIT;
-        while self.table.unmerged_runs() >= MAX_RUNS && Instant::now() < end {
+        let most = most_runs();
+        while self.table.unmerged_runs() >= most && Instant::now() < end {
             std::thread::sleep(COMPACTION_POLL);
         }
     }

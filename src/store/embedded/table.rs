@@ -34,7 +34,12 @@ const SHARE: u64 = 32;
 /// merge rewrites the whole level: more runs mean fewer merges. A lookup searches every run, but
 /// most claims skip the table thanks to `id_filter`. A merged file keeps the tree's default size of
 /// 64 MiB.
-const MERGE_AT_RUNS: u8 = 16;
+const MERGE_AT_RUNS: u64 = 16;
+/// Memory limit for each run of a merge, in bytes. A merge holds the current block of every run,
+/// and a large record is a block of its own: 16 runs of answers of 1 MB take 16 MB and more.
+const MEMORY_PER_RUN: u64 = 16 << 20;
+/// Number of runs in the smallest merge.
+const FEWEST_RUNS: u64 = 2;
 /// Filter bits per key: a false positive rate of about 1 in 2000.
 const FILTER_BITS: f32 = 16.0;
 /// Every read sees the newest state.
@@ -212,7 +217,7 @@ impl Table {
     /// Merges files in a single step if necessary; returns false without work to do.
     pub(super) fn compact(&self) -> Result<bool, lsm_tree::Error> {
         let before = self.tree.current_version().id();
-        let merging = Leveled::default().with_l0_threshold(MERGE_AT_RUNS);
+        let merging = Leveled::default().with_l0_threshold(merge_at_runs());
         // Reads need the newest state only, so older versions may be removed.
         self.tree.compact(Arc::new(merging), self.versions.get())?;
         Ok(self.tree.current_version().id() != before)
@@ -221,6 +226,19 @@ impl Table {
     fn value(&self, key: &[u8]) -> Result<Option<Slice>, lsm_tree::Error> {
         self.tree.get(key, NEWEST)
     }
+}
+
+/// The number of runs from which they are merged: fewer where memory is limited.
+fn merge_at_runs() -> u8 {
+    let most = MERGE_AT_RUNS * MEMORY_PER_RUN;
+    let runs = machine::part_of_memory(1, most) / MEMORY_PER_RUN;
+    u8::try_from(runs.max(FEWEST_RUNS)).unwrap_or(u8::MAX)
+}
+
+/// The number of unmerged runs from which a checkpoint waits for a merge: every read searches every
+/// run, and the next merge reads them all at once.
+pub(super) fn most_runs() -> usize {
+    usize::from(merge_at_runs()) * 13 / 8
 }
 
 /// The number of table files that are kept open.
