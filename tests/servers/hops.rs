@@ -78,8 +78,10 @@ impl Hop {
         };
         let servers: String = gateways.iter().enumerate().map(server).collect();
         let text = format!(
+            // A check that is slow on a loaded machine is no failure: without a time limit of its
+            // own it would fail after the interval.
             "defaults\nmode http\ntimeout connect 2s\ntimeout client 30s\ntimeout server 30s\n\
-             frontend front\nbind {}\ndefault_backend next\n\
+             timeout check 10s\nfrontend front\nbind {}\ndefault_backend next\n\
              backend next\noption httpchk GET /readyz\noption redispatch\nretries 3\n\
              default-server inter 100ms fall 1 rise 1\n{servers}",
             hop.addr()

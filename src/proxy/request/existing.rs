@@ -8,7 +8,8 @@ use crate::idempotency::{Decision, Fingerprint, Record, RecordId, decide};
 use crate::observe::repeated::Repeated;
 use crate::proxy::reply::{self, Reply};
 use crate::proxy::state::Gateway;
-use crate::store::{Change, StoreError, Swap};
+use crate::settle::transition::{Advance, Transition, advance};
+use crate::store::{Change, StoreError};
 
 /// Time limit for the store to note the delivery of a settlement. After the limit the client gets
 /// the answer anyway, and a later client may get the answer marked as the first delivery once more.
@@ -124,22 +125,46 @@ pub(crate) fn unknown_reply(record: &Record, retry_after: Option<Duration>) -> R
     }
 }
 
-/// Records the delivery of an operator's settlement; returns true for the first client. Without
-/// confirmation from the store the answer is true: the reply is valid for every client.
+/// Records the delivery of a settlement; returns true for the first client. Without confirmation
+/// from the store the answer is true: the reply is valid for every client.
 async fn note_delivery(gateway: &Gateway, id: RecordId, record: &Record) -> bool {
-    let change =
-        Change { id, expect: Some(record.version), put: Some(record.settlement_reported().into()) };
-    match timeout(NOTE_WITHIN, gateway.store.swap(vec![change])).await {
-        Ok(Ok(Swap::Done)) => true,
-        Ok(Ok(Swap::Lost { .. })) => false,
-        Ok(Err(error)) => {
+    let mut delivery = Delivery { id, record: Some(Box::new(record.clone())) };
+    match timeout(NOTE_WITHIN, advance(&*gateway.store, &mut delivery)).await {
+        Ok(Advance::Done) => true,
+        Ok(Advance::Lost) => false,
+        Ok(Advance::Indeterminate(error)) => {
             tracing::debug!(
                 record = ?id, %error,
                 "the delivery of a settlement could not be recorded"
             );
             true
         }
-        Err(_) => true,
+        Ok(Advance::Contended) | Err(_) => true,
+    }
+}
+
+/// The transition of a settled record to one whose settlement was delivered. A change of another
+/// kind in between, such as a late result that joins the history, is no delivery.
+struct Delivery {
+    id: RecordId,
+    /// The settled record as last known.
+    record: Option<Box<Record>>,
+}
+
+impl Transition for Delivery {
+    fn changes(&mut self) -> Vec<Change> {
+        let change = |record: &Record| Change {
+            id: self.id,
+            expect: Some(record.version),
+            put: Some(record.settlement_reported().into()),
+        };
+        self.record.as_deref().map(change).into_iter().collect()
+    }
+
+    fn rebase(&mut self, present: Vec<Option<Record>>) -> bool {
+        let present = present.into_iter().flatten().next();
+        self.record = present.filter(|record| record.settlement_unreported).map(Box::new);
+        self.record.is_some()
     }
 }
 
