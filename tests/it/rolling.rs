@@ -57,8 +57,10 @@ fn a_rolling_restart_loses_no_request_and_leaves_none_unknown() {
                 let admin = gateways[at].admin;
                 eventually("the replica serves requests", || {
                     let metrics = Request::get("/metrics").try_send(admin).ok()?.text();
-                    let served = r#"oncegate_requests_total{route="redeem",outcome="executed"}"#;
-                    metrics.contains(served).then_some(())
+                    let series = r#"oncegate_requests_total{route="redeem",outcome="executed"} "#;
+                    let served = metrics.lines().find_map(|line| line.strip_prefix(series))?;
+                    // The series is there from the start, with a count of 0.
+                    (served != "0").then_some(())
                 });
             }
         }
