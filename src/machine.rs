@@ -37,9 +37,10 @@ pub(crate) fn raise_descriptors() -> u64 {
 /// memory of a process with many small objects. Called before any thread starts.
 ///
 /// Below a smaller limit freed memory goes back to the system at once. By default the allocator of
-/// each thread keeps it for a while, and bodies of 1 MB pass through five threads: in a container
-/// of 64 MiB the kept memory alone was 12 MB. The allocator reads the option when the process
-/// starts, so the process is replaced by itself, once, with the option in its environment.
+/// each thread keeps it for a while, and a body passes through several threads: with bodies of 1 MB
+/// in a container of 64 MiB the kept memory alone was up to about 12 MB. The allocator reads the
+/// option when the process starts, so the process is replaced by itself, once, with the option in
+/// its environment.
 pub(crate) fn save_memory() {
     let limit = memory_limit().unwrap_or(AMPLE);
     if limit < AMPLE {

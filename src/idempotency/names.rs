@@ -17,12 +17,11 @@ use sha2::{Digest, Sha256};
 
 use crate::hex;
 
+use self::pattern::{WHEN, wider, without_condition};
 pub(crate) use self::pattern::{is_more_specific, may_meet, nearest, without_parameter_names};
 
 /// Version of the document's layout.
 const LAYOUT: u32 = 1;
-/// Separator of a pattern and the digest of its condition: several routes may share a path.
-const WHEN: &str = " when ";
 /// Changes that a refusal lists; the digest covers all of them.
 const LISTED: usize = 20;
 
@@ -224,8 +223,14 @@ impl PinnedNames {
         if let Some((_, first)) = left.clone().next() {
             return left.find(|(_, kept)| *kept == names).map(|(_, kept)| kept).or(Some(first));
         }
-        // A pattern that had no keys yet takes over the requests of a wider pattern.
-        nearest(&served.pattern, known()).and_then(|before| self.patterns.get(before))
+        if self.off.contains(&served.pattern) {
+            return None;
+        }
+        // A pattern that had no keys yet takes over the requests of a wider path, on which several
+        // patterns may have kept keys under different names.
+        let kept = wider(&served.pattern, known());
+        let mut kept = kept.into_iter().filter_map(|before| self.patterns.get(before));
+        kept.clone().find(|kept| *kept != names).or_else(|| kept.next())
     }
 
     /// Finds the pinned patterns that the configuration does not name, and the patterns that take
@@ -233,33 +238,34 @@ impl PinnedNames {
     fn compare_pinned(&self, configured: &ConfiguredNames, comparison: &mut NameComparison) {
         let served = || configured.patterns.iter().map(|served| served.pattern.as_str());
         for (pattern, kept) in &self.patterns {
-            let base = without_condition(pattern);
-            let found = match served().find(|served| served == pattern) {
-                None if served().any(|served| served == base) => Some(base),
-                _ => nearest(pattern, served()),
+            let path = without_condition(pattern);
+            let is_served = |wanted: &str| served().any(|served| served == wanted);
+            let found = match (is_served(pattern), is_served(path)) {
+                (true, _) => vec![pattern.as_str()],
+                (false, true) => vec![path],
+                (false, false) => wider(pattern, served()),
             };
-            let successor = found.and_then(|found| {
-                configured.patterns.iter().find(|served| served.pattern == found)
-            });
-            match successor {
-                // Compared with the patterns of the configuration.
-                Some(found) if found.pattern == *pattern && found.names.is_some() => {}
-                Some(ServedPattern { names: Some(names), route, .. }) => {
-                    if names != kept {
-                        comparison.change(pattern, kept, names, route);
-                        comparison.next.patterns.insert(pattern.clone(), names.clone());
-                    }
-                }
-                Some(_) => comparison.retired.push((pattern.clone(), "passes without keys")),
-                None => comparison.retired.push((pattern.clone(), "is served no more")),
+            let successors = configured.patterns.iter();
+            let successors = successors.filter(|served| found.contains(&served.pattern.as_str()));
+            let keyed =
+                || successors.clone().filter_map(|it| Some((it.names.as_ref()?, &it.route)));
+            if keyed().next().is_none() {
+                let treatment =
+                    if found.is_empty() { "is served no more" } else { "passes without keys" };
+                comparison.retired.push((pattern.clone(), treatment));
+            }
+            // A pattern that is served itself is compared with the patterns of the configuration.
+            let differing = keyed().find(|(names, _)| *names != kept && !is_served(pattern));
+            let Some((names, route)) = differing else { continue };
+            comparison.change(pattern, kept, names, route);
+            if keyed().all(|(other, _)| other == names) {
+                comparison.next.patterns.insert(pattern.clone(), names.clone());
+            } else {
+                // From now on the requests have the names of several patterns, which are pinned.
+                comparison.next.patterns.remove(pattern);
             }
         }
     }
-}
-
-/// The method and the path of a pattern.
-fn without_condition(pattern: &str) -> &str {
-    pattern.split_once(WHEN).map_or(pattern, |(base, _)| base)
 }
 
 impl NameComparison {

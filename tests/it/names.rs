@@ -128,6 +128,29 @@ fn every_way_to_look_for_a_key_elsewhere_is_refused() {
 }
 
 #[test]
+fn a_path_beside_a_wider_one_with_a_condition_is_compared_with_it() {
+    let backend = Backend::start();
+    let condition = "when = { header = \"x-api-key\", present = true }";
+    let wide = |scope: &str| {
+        format!("name = \"all\"\nmethods = [\"POST\"]\npath = \"/{{*rest}}\"\n{condition}\n{scope}")
+    };
+    let own = "key.scope = \"route\"";
+    // The scopes of the wide and of the narrow path differ, and the narrow one comes, or goes.
+    for (wide_scope, narrow_scope) in [(own, "key.scope = \"tenant\""), ("", own)] {
+        for comes in [true, false] {
+            let calls = backend.calls();
+            let with = Setup::before(&backend).redeem(narrow_scope).route(&wide(wide_scope));
+            let without = with.clone().replacing("/v1/vouchers/redeem", "/v2/vouchers/redeem");
+            let (before, after) = if comes { (without, with) } else { (with, without) };
+            redeem_once(&before, "executed");
+            refused(&after, &["POST /v1/vouchers/redeem", "keys are kept under"]);
+            redeem_once(&before, "replayed");
+            assert_eq!(backend.calls(), calls + 1);
+        }
+    }
+}
+
+#[test]
 fn what_changes_no_name_is_no_change() {
     let backend = Backend::start();
     let setup = Setup::before(&backend)

@@ -1,5 +1,8 @@
 //! Path patterns in the syntax of matchit, without the names of their parameters.
 
+/// Separator of a pattern and the digest of its condition: several routes may share a path.
+pub(super) const WHEN: &str = " when ";
+
 /// A path pattern in which every parameter is `{}`, or `{*}` for the rest of the path: a renamed
 /// parameter is no other pattern.
 pub(crate) fn without_parameter_names(path: &str) -> String {
@@ -49,6 +52,38 @@ pub(crate) fn nearest<'a>(
     patterns: impl Iterator<Item = &'a str>,
 ) -> Option<&'a str> {
     patterns.filter(|pattern| covers(pattern, wanted)).min_by_key(|pattern| ranks(pattern))
+}
+
+/// The patterns of `patterns` that take the requests of `wanted` where its own path has none: those
+/// of the most specific wider path. Of these, a pattern with the condition of `wanted` takes all of
+/// its requests. A request that meets no condition of its path reaches no wider path.
+pub(super) fn wider<'a>(
+    wanted: &str,
+    patterns: impl Iterator<Item = &'a str> + Clone,
+) -> Vec<&'a str> {
+    let (path, condition) = split_condition(wanted);
+    let others = patterns.filter(|pattern| without_condition(pattern) != path);
+    let Some(found) = nearest(path, others.clone().map(without_condition)) else {
+        return Vec::new();
+    };
+    let found: Vec<&str> = others.filter(|other| without_condition(other) == found).collect();
+    let same = |other: &&&str| condition.is_some() && split_condition(other).1 == condition;
+    match found.iter().find(same) {
+        Some(same) => vec![*same],
+        None => found,
+    }
+}
+
+/// The method and the path of a pattern.
+pub(super) fn without_condition(pattern: &str) -> &str {
+    split_condition(pattern).0
+}
+
+fn split_condition(pattern: &str) -> (&str, Option<&str>) {
+    match pattern.split_once(WHEN) {
+        Some((path, condition)) => (path, Some(condition)),
+        None => (pattern, None),
+    }
 }
 
 /// Specificity, most specific first: static segments before parameters before the rest of the path,

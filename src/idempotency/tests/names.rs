@@ -159,6 +159,54 @@ fn requests_that_reach_another_pattern_are_compared_with_its_names() {
 }
 
 #[test]
+fn requests_that_reach_a_path_with_conditions_are_compared_with_its_names() {
+    type Served<'a> = (&'a str, Option<&'a str>, Option<KeyNames>);
+    let config = |patterns: &[Served<'_>]| {
+        let served = |(path, condition, names): &Served<'_>| {
+            let served = ServedPattern::new("POST", path, "r", names.clone());
+            condition.map_or(served.clone(), |condition| served.when(condition))
+        };
+        ConfiguredNames {
+            callers: CALLERS.iter().map(ToString::to_string).collect(),
+            patterns: patterns.iter().map(served).collect(),
+        }
+    };
+    let (k, l) = (|| request(None, "k"), || request(None, "l"));
+    let wide = |condition, names| ("/{*rest}", condition, names);
+    let pay = |condition, names| ("/pay", condition, names);
+    let (a, b) = (Some("a"), Some("b"));
+    // Before, after, and if keys would be looked for elsewhere.
+    let cases: Vec<(Vec<Served<'_>>, Vec<Served<'_>>, bool)> = vec![
+        // A narrower path takes requests over.
+        (vec![wide(a, k())], vec![wide(a, k()), pay(None, l())], true),
+        (vec![wide(a, k())], vec![wide(a, k()), pay(None, k())], false),
+        (vec![wide(a, k())], vec![wide(a, k()), pay(a, l())], true),
+        (vec![wide(a, k())], vec![wide(a, k()), pay(b, l())], true),
+        (vec![wide(None, k())], vec![wide(None, k()), pay(a, l())], true),
+        // Of several conditions the same one counts, or else each of them.
+        (vec![wide(a, k()), wide(b, l())], vec![wide(a, k()), wide(b, l()), pay(b, l())], false),
+        (vec![wide(a, k()), wide(b, l())], vec![wide(a, k()), wide(b, l()), pay(a, l())], true),
+        (vec![wide(a, k()), wide(b, l())], vec![wide(a, k()), wide(b, l()), pay(None, l())], true),
+        (vec![wide(a, None)], vec![wide(a, None), pay(None, l())], false),
+        // The wider path takes them back.
+        (vec![wide(a, k()), pay(None, l())], vec![wide(a, k())], true),
+        (vec![wide(a, k()), pay(a, l())], vec![wide(a, k())], true),
+        (vec![wide(a, k()), pay(None, k())], vec![wide(a, k())], false),
+        (vec![wide(a, k()), wide(b, l()), pay(None, k())], vec![wide(a, k()), wide(b, l())], true),
+        (vec![wide(a, k()), wide(b, l()), pay(b, l())], vec![wide(a, k()), wide(b, l())], false),
+    ];
+    for (at, (before, after, changes)) in cases.into_iter().enumerate() {
+        let before = pinned(&config(&before));
+        let compared = before.compare(&config(&after));
+        assert_eq!(compared.is_change(), changes, "case {at}: {compared}");
+        assert!(compared.retired.is_empty(), "case {at}: {:?}", compared.retired);
+        // Once in use, the configuration is no change.
+        let again = compared.next.compare(&config(&after));
+        assert!(!again.is_change(), "case {at}: {again}");
+    }
+}
+
+#[test]
 fn documents_of_a_later_version_are_not_read() {
     let document = pinned(&one("/x", "r", request(None, "k"))).encode();
     let text = String::from_utf8(document).unwrap();

@@ -236,9 +236,11 @@ fn merge_at_runs() -> u8 {
 }
 
 /// The number of unmerged runs from which a checkpoint waits for a merge: every read searches every
-/// run, and the next merge reads them all at once.
+/// run, and the next merge reads them all at once. Above the number that starts a merge, so that
+/// checkpoints go on while a merge works.
 pub(super) fn most_runs() -> usize {
-    usize::from(merge_at_runs()) * 13 / 8
+    let merged = usize::from(merge_at_runs());
+    merged + merged * 5 / 8
 }
 
 /// The number of table files that are kept open.
