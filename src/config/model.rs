@@ -376,6 +376,9 @@ pub struct DuplicateRules {
     /// Header set to `true` on a replay.
     #[serde(serialize_with = "shown::text")]
     pub replayed_header: HeaderName,
+    /// Headers of a replay that are the request's own.
+    #[serde(serialize_with = "shown::texts")]
+    pub echo_headers: Vec<HeaderName>,
 }
 
 /// `[route.record]`

@@ -66,6 +66,7 @@ impl Profile {
                 max_waiters: defaults::MAX_WAITERS,
                 answer_within,
                 replayed_header: HeaderName::from_static(replayed_header),
+                echo_headers: Vec::new(),
             },
             outcome: self.outcome(),
             on_unknown: UnknownPolicy::Hold,

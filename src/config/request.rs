@@ -278,6 +278,7 @@ pub(super) fn duplicates(
         max_waiters,
         answer_within,
         replayed_header: marker.map_or(preset.replayed_header, |name| name.value),
+        echo_headers: table.headers("echo_headers").unwrap_or(preset.echo_headers),
     }
 }
 

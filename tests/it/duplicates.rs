@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Act, Backend, Gate, Request, Setup, answer, at_once, eventually};
+use crate::support::{Act, Backend, Gate, Gateway, Request, Setup, answer, at_once, eventually};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 
@@ -267,4 +267,39 @@ fn many_keys_with_many_duplicates_make_one_call_each() {
     let executions = backend.executions();
     assert_eq!(executions.len(), 10);
     assert!(executions.values().all(|count| *count == 1), "{executions:?}");
+}
+
+#[test]
+fn a_replay_echoes_the_headers_of_its_own_request() {
+    let backend = Backend::start();
+    let first = [("X-Trace", "one"), ("X-Kept", "stored")];
+    backend.always(Act::whole(200, &first, b"{}"));
+    let setup =
+        Setup::before(&backend).redeem(r#"duplicates.echo_headers = ["X-Trace", "X-Kept"]"#);
+    let mut gateway = setup.start();
+    let send = |gateway: &Gateway, trace: &[&str]| {
+        let request = Request::redeem("k", "{}");
+        let request = trace.iter().fold(request, |request, value| request.header("x-trace", value));
+        request.send(gateway.addr)
+    };
+    // The backend's own answer stays as it is.
+    let told = send(&gateway, &["two"]);
+    told.is(200, "executed", "");
+    assert_eq!(told.all("x-trace"), ["one"]);
+    // From the cache, and from the store after a restart; several lines, and none.
+    for restarts in [false, true] {
+        if restarts {
+            gateway.stop();
+            gateway = setup.start();
+        }
+        for (sent, shown) in
+            [(&["three"][..], &["three"][..]), (&["a", "b"], &["a", "b"]), (&[], &["one"])]
+        {
+            let told = send(&gateway, sent);
+            told.is(200, "replayed", "");
+            assert_eq!(told.all("x-trace"), shown);
+            assert_eq!(told.header("x-kept").as_deref(), Some("stored"));
+        }
+    }
+    assert_eq!(backend.calls(), 1);
 }

@@ -2,6 +2,7 @@
 
 pub(super) mod claim;
 pub(super) mod draft;
+mod echo;
 pub(super) mod existing;
 pub(super) mod forward;
 mod late;
@@ -20,6 +21,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use self::echo::OwnHeaders;
 use self::forward::{Call, CallInput};
 use self::read::KeyedRequest;
 use self::suspect::SuspectRequest;
@@ -69,6 +71,17 @@ pub(crate) async fn keyed(
             return passthrough::buffered(route, *buffered).await;
         }
     };
+    let own = OwnHeaders::of(&mode.duplicates.echo_headers, &request.buffered.head.headers);
+    own.into_replay(answered(gateway, routing, (route, mode), request).await)
+}
+
+/// The answer to a request with a key.
+async fn answered(
+    gateway: &Arc<Gateway>,
+    routing: &Routing,
+    (route, mode): (&Arc<Route>, &Arc<RequestMode>),
+    request: Box<KeyedRequest>,
+) -> AnswerResult {
     exchange::note(|span| span.set_record(request.id.as_bytes()));
     if let Some(cached) = gateway.cache.get(&request.id)
         && let Some(answer) = remembered(gateway, &cached, &request, mode)
