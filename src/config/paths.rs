@@ -69,6 +69,15 @@ impl Paths {
     /// The methods of the most specific pattern matching `path`, each with the index of its route;
     /// `None`: no route. `/` belongs to the pattern `/` if present, otherwise to `/{*rest}`.
     pub fn find(&self, path: &str) -> Option<&[(Method, usize)]> {
+        self.most_specific(path).map(|(_, methods)| methods.as_slice())
+    }
+
+    /// The most specific pattern matching `path`.
+    pub fn pattern(&self, path: &str) -> Option<&str> {
+        self.most_specific(path).map(|(pattern, _)| pattern.as_str())
+    }
+
+    fn most_specific(&self, path: &str) -> Option<&(String, Vec<(Method, usize)>)> {
         let at = match self.router.at(path) {
             Ok(found) => *found.value,
             Err(matchit::MatchError::NotFound) if path == "/" => {
@@ -76,7 +85,7 @@ impl Paths {
             }
             Err(matchit::MatchError::NotFound) => return None,
         };
-        self.patterns.get(at).map(|(_, methods)| methods.as_slice())
+        self.patterns.get(at)
     }
 }
 

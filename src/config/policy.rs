@@ -82,6 +82,8 @@ pub struct ProbeRules {
     pub response: Option<ResponseTemplate>,
     /// The conditions under which absence is evidence.
     pub absent: Option<AbsenceRules>,
+    /// `[route.already_done]`
+    pub already_done: Option<AlreadyDoneRules>,
 }
 
 /// The rows of a probe's answer.
@@ -229,6 +231,15 @@ pub enum AfterReversal {
 }
 
 impl UnknownPolicy {
+    /// The rules for a refusal that proves that an earlier attempt was executed.
+    pub fn already_done(&self) -> Option<&AlreadyDoneRules> {
+        match self {
+            Self::Hold | Self::Reverse(_) => None,
+            Self::Probe(rules) => rules.already_done.as_ref(),
+            Self::Resend(rules) => rules.already_done.as_ref(),
+        }
+    }
+
     /// The name of the policy.
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -260,10 +271,10 @@ impl UnknownPolicy {
                 all.extend(rules.list.iter().flat_map(|list| list.members.iter().map(|it| &it.1)));
                 all.extend(rules.absent.as_ref().map(|absent| &absent.control));
                 collect_response(rules.response.as_ref(), &mut all);
+                collect_already_done(rules.already_done.as_ref(), &mut all);
             }
             Self::Resend(rules) => {
-                let done = rules.already_done.as_ref();
-                collect_response(done.and_then(|done| done.response.as_ref()), &mut all);
+                collect_already_done(rules.already_done.as_ref(), &mut all);
             }
             Self::Reverse(rules) => {
                 rules.request.collect(&mut all);
@@ -280,6 +291,10 @@ impl RequestTemplate {
         all.extend(self.headers.0.iter().map(|(_, value)| value));
         all.extend(&self.body);
     }
+}
+
+fn collect_already_done<'t>(done: Option<&'t AlreadyDoneRules>, all: &mut Vec<&'t Template>) {
+    collect_response(done.and_then(|done| done.response.as_ref()), all);
 }
 
 fn collect_response<'t>(response: Option<&'t ResponseTemplate>, all: &mut Vec<&'t Template>) {

@@ -56,6 +56,7 @@ pub(super) fn probe(table: &TableReader<'_>, context: &PolicyContext<'_>) -> Opt
         pending,
         response: response(table, context, true),
         absent: table.optional_table("absent", |table| absent(table, context)).flatten(),
+        already_done: None,
         request: request?,
     };
     if let Some(absent) = &rules.absent

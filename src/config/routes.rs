@@ -82,9 +82,15 @@ fn probed_route<'r>(
         let path = template.with_fields("x");
         let path = path.split('?').next().unwrap_or_default();
         let found = paths.find(path)?;
-        let (_, index) = found.iter().find(|(other, _)| other == method)?;
-        let other = routes.get(*index)?;
-        (!matches!(other.mode, Mode::Off)).then_some(&*other.name)
+        let pattern = paths.pattern(path)?;
+        let served = found.iter().find(|(other, _)| other == method);
+        let chosen = served.and_then(|(_, index)| routes.get(*index));
+        // A request that a `when` would take cannot be excluded: values of requests are unknown.
+        let told_apart = routes.iter().filter(|other| {
+            !other.when.is_empty() && other.path == pattern && other.methods.contains(method)
+        });
+        let is_keyed = |other: &&RouteConfig| !matches!(other.mode, Mode::Off);
+        chosen.into_iter().chain(told_apart).find(is_keyed).map(|other| &*other.name)
     })
 }
 

@@ -8,8 +8,8 @@ use http::{HeaderValue, Method};
 use super::matcher::{MatchScope, matchers};
 use super::own_requests::{LONGEST_AGE, MOST_TIMES, PolicyContext, request, response};
 use super::policy::{
-    AfterReversal, AlreadyDone, AlreadyDoneRules, RepeatMark, ResendRules, ReverseRules,
-    UnknownPolicy,
+    AfterReversal, AlreadyDone, AlreadyDoneRules, ProbeRules, RepeatMark, ResendRules,
+    ReverseRules, UnknownPolicy,
 };
 use super::probe;
 use super::table::TableReader;
@@ -17,8 +17,12 @@ use super::values::{LONGEST_WAIT, SHORTEST};
 use crate::json::Pointer;
 
 /// The policies and the tables that belong to them.
-const TABLES: [(&str, &str); 4] =
-    [("probe", "probe"), ("resend", "resend"), ("already_done", "resend"), ("reverse", "reverse")];
+const TABLES: [(&str, &[&str]); 4] = [
+    ("probe", &["probe"]),
+    ("resend", &["resend"]),
+    ("already_done", &["resend", "probe"]),
+    ("reverse", &["reverse"]),
+];
 
 /// The policy of a route, by `on_unknown` in [route.outcome].
 pub(super) fn policy(
@@ -27,11 +31,12 @@ pub(super) fn policy(
     context: &PolicyContext<'_>,
 ) -> UnknownPolicy {
     let chosen = chosen.unwrap_or("hold");
-    for (table, policy) in TABLES {
-        if policy != chosen && route.has(table) {
+    for (table, policies) in TABLES {
+        if !policies.contains(&chosen) && route.has(table) {
             let what = format!(
-                "[route.{table}] belongs to on_unknown = \"{policy}\" in [route.outcome], and \
-                 this route has \"{chosen}\"; change one of them"
+                "[route.{table}] belongs to on_unknown = \"{}\" in [route.outcome], and this \
+                 route has \"{chosen}\"; change one of them",
+                policies.join("\" or \"")
             );
             route.wrong_at(&[table], what);
         }
@@ -41,7 +46,10 @@ pub(super) fn policy(
     let resend = route.optional_table("resend", resend);
     let reverse = route.optional_table("reverse", |table| reverse(table, context));
     match (chosen, probe.flatten(), reverse.flatten()) {
-        ("probe", Some(rules), _) => UnknownPolicy::Probe(Box::new(rules)),
+        ("probe", Some(rules), _) => {
+            let already_done = already_done.flatten();
+            UnknownPolicy::Probe(Box::new(ProbeRules { already_done, ..rules }))
+        }
         ("reverse", _, Some(rules)) => UnknownPolicy::Reverse(Box::new(rules)),
         ("resend", _, _) => {
             if !route.has("resend") {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::history::HistoryEvent;
 use super::outcome::UnknownReason;
 use super::record::{Nonce, Record, State, StoredResponse};
 use super::settling::Settling;
@@ -25,6 +26,33 @@ impl Record {
             settling.answer = Some(answer);
         }
         next
+    }
+
+    /// The successor with the meaning of an answer that came after the call was given up and that
+    /// decides nothing. The uncertainty is as old as before, and the policy goes on where it is.
+    pub fn answered_late(
+        &self,
+        reason: UnknownReason,
+        answer: Option<Arc<StoredResponse>>,
+        now: Timestamp,
+    ) -> Self {
+        let mut next = self.lost_with(reason, answer, now);
+        if let (State::Unknown { since, .. }, State::Unknown { since: before, .. }) =
+            (&mut next.state, &self.state)
+        {
+            *since = *before;
+        }
+        next
+    }
+
+    /// Reports an unknown outcome of which the backend says that an earlier attempt was executed.
+    pub fn is_already_done(&self) -> bool {
+        matches!(self.state, State::Unknown { reason: UnknownReason::AlreadyDone(_), .. })
+    }
+
+    /// Reports a key that was freed after a call with a lost answer.
+    pub fn was_freed(&self) -> bool {
+        self.history.iter().any(|entry| entry.what == HistoryEvent::NotExecuted)
     }
 
     /// Reports whether the record still waits for the outcome of `attempt`: the record is open,

@@ -40,6 +40,8 @@ pub enum UnknownReason {
     NotRecorded,
     /// The backend accepted the request and has not decided yet; holds its status.
     Pending(u16),
+    /// The backend refused a later attempt of a lost call as already done; holds its status.
+    AlreadyDone(u16),
 }
 
 impl fmt::Display for UnknownReason {
@@ -57,6 +59,9 @@ impl fmt::Display for UnknownReason {
             Self::NotRecorded => f.write_str("the answer arrived but could not be stored"),
             Self::Pending(status) => {
                 write!(f, "the backend answered {status}: accepted, and not decided yet")
+            }
+            Self::AlreadyDone(status) => {
+                write!(f, "the backend answered {status}: an earlier attempt was executed")
             }
         }
     }

@@ -246,6 +246,7 @@ pub(crate) fn outcome_unknown(reason: UnknownReason) -> Problem {
         | UnknownReason::ProcessEnded
         | UnknownReason::NotRecorded
         | UnknownReason::Pending(_)
+        | UnknownReason::AlreadyDone(_)
         | UnknownReason::Status(_) => (StatusCode::BAD_GATEWAY, "The answer was lost"),
     };
     let detail = format!(

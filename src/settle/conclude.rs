@@ -181,6 +181,9 @@ fn sighted(
     let Some(absent) = &rules.absent else {
         return Sighting::TooEarly("no row matches, which proves nothing on this route");
     };
+    if record.is_already_done() {
+        return Sighting::TooEarly("no row matches, and the backend says that it was executed");
+    }
     // A repetition by an earlier policy is the latest dispatch.
     let last_resent = schedule.last.filter(|_| schedule.resent > 0);
     let dispatched = last_resent.map_or(record.dispatched(), |at| at.max(record.dispatched()));

@@ -96,7 +96,8 @@ fn ruled(
 pub(crate) struct RowSearch<'r> {
     rules: &'r ListRules,
     expected: Vec<ExpectedMember<'r>>,
-    dispatched: Timestamp,
+    /// The dispatches whose row is looked for: the first and the last.
+    dispatched: (Timestamp, Timestamp),
     found: Vec<String>,
     /// More rows than can be kept match.
     many: bool,
@@ -129,7 +130,7 @@ impl<'r> RowSearch<'r> {
         Ok(Self {
             rules,
             expected: expected.collect::<Result<_, _>>()?,
-            dispatched: record.dispatched(),
+            dispatched: dispatches(record),
             found: Vec::new(),
             many: false,
             timeless: false,
@@ -248,11 +249,22 @@ impl ExpectedMember<'_> {
     }
 }
 
+/// The dispatches whose row is looked for: of the last attempt, or of all where the backend says
+/// that an earlier one was executed.
+fn dispatches(record: &Record) -> (Timestamp, Timestamp) {
+    let last = record.dispatched();
+    (if record.is_already_done() { record.first_seen.min(last) } else { last }, last)
+}
+
 /// Reports a row whose time is in the window; `None`: the time cannot be read.
-fn within(row: Value<'_, '_>, window: &WindowRules, dispatched: Timestamp) -> Option<bool> {
+fn within(
+    row: Value<'_, '_>,
+    window: &WindowRules,
+    (first, last): (Timestamp, Timestamp),
+) -> Option<bool> {
     let at = row_time(&row.find(&window.at)?.as_id()?)?.as_millis();
-    let start = dispatched.as_millis().saturating_sub(crate::clock::millis(window.before));
-    let end = dispatched.saturating_add(window.after).as_millis();
+    let start = first.as_millis().saturating_sub(crate::clock::millis(window.before));
+    let end = last.saturating_add(window.after).as_millis();
     // A time in whole seconds is not before the part of a second in which the window starts.
     let second = crate::clock::millis(Duration::from_secs(1));
     Some((start - start % second..=end).contains(&at))

@@ -107,6 +107,7 @@ pub(crate) fn every_state() -> Vec<Record> {
         UnknownReason::NotRecorded,
         UnknownReason::BadResponse,
         UnknownReason::Pending(202),
+        UnknownReason::AlreadyDone(402),
     ];
     records.extend(reasons.map(|reason| claim(6).lost(reason, T0)));
     for expires in [None, Some(T0), Some(Timestamp::from_millis(u64::MAX))] {

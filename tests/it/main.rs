@@ -102,6 +102,7 @@ mod settling;
 mod settling_crash;
 mod settling_effects;
 mod settling_examples;
+mod settling_faults;
 mod startup;
 mod suspects;
 mod tls;

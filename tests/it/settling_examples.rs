@@ -1,10 +1,12 @@
 //! The shipped configurations that settle unknown outcomes, against backends of their kind.
 
+use std::collections::HashSet;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::support::{Act, Backend, Desk, Gateway, Request, Response, Setup, answer};
+use crate::support::{Act, Backend, Desk, Gateway, Request, Response, Setup, answer, eventually};
 
 /// The keyed route of an example before this backend, with times for tests.
 fn example(backend: &Backend, name: &str, edits: &[(&str, &str)]) -> Setup {
@@ -95,6 +97,106 @@ fn redeemsg_a_lost_redemption_is_found_among_the_transactions() {
     let (records, _) = Desk::of(&gateway).list("state=final");
     keys.extend(records.iter().map(|record| record["key"].to_string()));
     assert_eq!(keys, ["\"sale-1\""]);
+}
+
+/// The voucher API with its rules: a voucher is used once, and its list of transactions shows what a
+/// test lets it show.
+fn voucher_api(backend: &Backend, shown: &Arc<Mutex<Vec<Value>>>) {
+    let (shown, used) = (shown.clone(), Mutex::new(HashSet::new()));
+    backend.script(move |seen| match seen.target() {
+        "/v1/vouchers/redeem" => {
+            let body: Value = serde_json::from_slice(&seen.body).unwrap();
+            match used.lock().unwrap().insert(body["qr"].to_string()) {
+                true if body["metadata"].as_str().unwrap().ends_with("lost") => Act::reset(),
+                true => answer(200, r#"{"status":"succeeded"}"#),
+                false => answer(402, r#"{"error":{"code":"redemption_vouchers_used"}}"#),
+            }
+        }
+        target if target.contains("limit=1&") || target.ends_with("limit=1") => answer(200, "{}"),
+        _ => {
+            let rows = shown.lock().unwrap().clone();
+            answer(200, &json!({ "data": rows, "next": null }).to_string())
+        }
+    });
+}
+
+#[test]
+fn redeemsg_another_key_for_the_same_voucher_reads_its_own_refusal_and_the_earlier_key() {
+    let backend = Backend::start();
+    let shown = Arc::default();
+    voucher_api(&backend, &shown);
+    let edits = [("min_age = \"2s\"", "min_age = \"0s\""), ("every = \"2s\"", "every = \"50ms\"")];
+    let gateway = example(&backend, "redeemsg.toml", &edits).start();
+    let redeem = |key: &str, qr: &str, metadata: &str| {
+        let body = json!({ "qr": qr, "metadata": metadata }).to_string();
+        send(&gateway, "/v1/vouchers/redeem", key, &body)
+    };
+    assert_eq!(redeem("scan-1", "rsg:A", "receipt:lost").status, 502);
+    let again = redeem("scan-2", "rsg:A", "receipt:2");
+    again.is(402, "executed", "");
+    assert_eq!(again.json()["error"]["code"], "redemption_vouchers_used");
+    let earlier = again.header("idempotency-earlier").expect("the earlier key");
+    assert!(earlier.starts_with("key=\"scan-1\", state=unknown, at=\""), "{earlier}");
+    // The first key is settled on its own, and then told as what it was.
+    shown.lock().unwrap().push(json!(
+        { "id": "t1", "value": 5, "metadata": "receipt:lost", "created_at": now(0) }
+    ));
+    redeem("scan-1", "rsg:A", "receipt:lost").is(200, "recovered", "");
+    let third = redeem("scan-3", "rsg:A", "receipt:3");
+    third.is(402, "executed", "");
+    let refused = redeem("scan-2", "rsg:A", "receipt:2");
+    refused.is(402, "replayed", "");
+    // A voucher that somebody else had used is a refusal like every other.
+    assert_eq!(redeem("other", "rsg:A", "receipt:4").disposition(), "executed");
+}
+
+#[test]
+fn redeemsg_the_refusal_of_an_own_lost_redemption_is_settled_and_no_failure() {
+    let backend = Backend::start();
+    let shown = Arc::default();
+    voucher_api(&backend, &shown);
+    let edits = [
+        ("min_age = \"2s\"", "min_age = \"0s\""),
+        ("every = \"2s\"", "every = \"50ms\""),
+        ("after = \"2m\", sightings = 3", "after = \"10ms\", sightings = 2"),
+    ];
+    let setup = example(&backend, "redeemsg.toml", &edits).upstream("timeout = \"300ms\"");
+    let gateway = setup.start();
+    let redeem = |key: &str| {
+        let body = json!({ "qr": key, "metadata": format!("{key} lost") }).to_string();
+        send(&gateway, "/v1/vouchers/redeem", key, &body)
+    };
+    for key in ["late", "never"] {
+        let before = backend.calls_to("/v1/vouchers/redeem");
+        assert_eq!(redeem(key).status, 502);
+        // The list hides the redemption too long: its key is freed, and the retry is refused.
+        let told = eventually("the retry is sent", || {
+            let told = redeem(key);
+            (backend.calls_to("/v1/vouchers/redeem") == before + 2).then_some(told)
+        });
+        assert_eq!((told.status, told.disposition().as_str()), (409, "unknown"), "{told:?}");
+        assert_eq!(told.json()["error"]["code"], "outcome-unknown", "{told:?}");
+        let record = Desk::of(&gateway).show(key);
+        assert_eq!((&record["state"], &record["attempts"]), (&json!("unknown"), &json!(2)));
+    }
+    shown.lock().unwrap().push(json!(
+        { "id": "t1", "value": 5, "metadata": "late lost", "created_at": now(0) }
+    ));
+    let told = eventually("the transaction is found", || {
+        let told = redeem("late");
+        (told.status == 200).then_some(told)
+    });
+    told.is(200, "recovered", "");
+    assert_eq!(told.json()["transaction"]["id"], "t1");
+    // Absence proves nothing against the backend's word, however often it is seen.
+    let looks = backend.calls();
+    eventually("the backend is asked", || {
+        let told = redeem("never");
+        assert_eq!((told.status, told.disposition().as_str()), (409, "unknown"), "{told:?}");
+        (backend.calls() > looks + 8).then_some(())
+    });
+    assert_eq!(backend.calls_to("/v1/vouchers/redeem"), 4);
+    assert_eq!(Desk::of(&gateway).show("never")["state"], "unknown");
 }
 
 #[test]

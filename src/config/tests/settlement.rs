@@ -34,8 +34,8 @@ fn a_table_goes_with_its_policy() {
     );
     refused("[route.reverse]\npath = \"/v\"\n", "[route.reverse] belongs to on_unknown");
     refused(
-        &format!("{PROBE}{OBJECT}[route.already_done]\nstatus = 409\n"),
-        "[route.already_done] belongs to on_unknown = \"resend\"",
+        "[route.already_done]\nstatus = 409\n",
+        "[route.already_done] belongs to on_unknown = \"resend\" or \"probe\"",
     );
     for policy in ["probe", "resend", "reverse"] {
         let lines = format!("[route.outcome]\non_unknown = \"{policy}\"\n");
@@ -67,6 +67,15 @@ fn templates_that_reach_nowhere_are_refused() {
 #[test]
 fn probes_of_keyed_routes_are_refused() {
     let lines = "[route.outcome]\non_unknown = \"probe\"\n[route.probe]\nmethod = \"POST\"\n\
+                 path = \"/v1/orders\"\nbody = '{\"a\":{/a}}'\n\
+                 executed = { pointer = \"/ok\", equals = true }\n";
+    refused(lines, "asks a path of route \"create\", whose requests have an effect");
+}
+
+#[test]
+fn probes_of_keyed_routes_that_are_told_apart_by_their_requests_are_refused() {
+    let lines = "when = { header = \"x-operation\", equals = \"create\" }\n\
+                 [route.outcome]\non_unknown = \"probe\"\n[route.probe]\nmethod = \"POST\"\n\
                  path = \"/v1/orders\"\nbody = '{\"a\":{/a}}'\n\
                  executed = { pointer = \"/ok\", equals = true }\n";
     refused(lines, "asks a path of route \"create\", whose requests have an effect");

@@ -194,6 +194,24 @@ impl Claimed {
         self.advance(None, step).await;
     }
 
+    /// Keeps a late answer of the call that decides nothing, with its meaning, and plans the next
+    /// step from it. A record that was decided meanwhile stays as it is.
+    pub(crate) async fn answered_late(
+        &mut self,
+        route: &Route,
+        reason: UnknownReason,
+        answer: Option<Arc<StoredResponse>>,
+    ) {
+        let now = self.gateway.store.now();
+        let step = |record: &Record| Some(record.answered_late(reason, answer.clone(), now).into());
+        if let (Ended::Done, Some(settle)) =
+            (self.advance(Some(Rebase::Answer), step).await, &route.settle)
+        {
+            tracing::info!(record = %self.id, ?reason, "a late answer leaves the outcome unknown");
+            self.plan(settle);
+        }
+    }
+
     /// The record as last written by the attempt.
     pub(crate) fn record(&self) -> &Arc<Record> {
         &self.record

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
+use super::already_done;
 use super::claim::{ClaimRefusal, Claimed, Settled};
 use super::draft::ClaimDraft;
 use super::late;
@@ -123,7 +124,7 @@ pub(crate) async fn run(call: Call, responder: Responder) {
             Err(_) => {
                 Box::pin(timed_out(&route, &mut claimed, responder)).await;
                 let end = timeout(time_limit, backend).await.ok();
-                Box::pin(late::settle(&mut claimed, &mode, end)).await;
+                Box::pin(late::settle(&route, &mut claimed, &mode, end)).await;
                 return;
             }
         }
@@ -179,6 +180,12 @@ async fn answered(
     answer: Collected,
     responder: Responder,
 ) {
+    if let Some(rules) = already_done::rules(route, claimed, &answer) {
+        let reason = UnknownReason::AlreadyDone(answer.status().as_u16());
+        let call = (route, claimed);
+        Box::pin(already_done::answered(call, &rules, (reason, answer), responder)).await;
+        return;
+    }
     let judgement = answer.judge(&mode.outcome);
     match judgement.verdict {
         Verdict::Released => {

@@ -1,34 +1,69 @@
 //! The end of a call after its timeout.
 
+use http::StatusCode;
+
+use super::already_done;
 use super::claim::{Claimed, Settled};
 use super::send::{SendOutcome, kept};
-use crate::config::RequestMode;
-use crate::idempotency::outcome::Verdict;
+use crate::config::{AlreadyDone, RequestMode};
+use crate::idempotency::Answer;
+use crate::idempotency::outcome::{UnknownReason, Verdict};
+use crate::proxy::routing::Route;
 
 /// Settles a record after the timeout, with the late end of the same attempt. The client already
 /// has the reply "unknown", yet the attempt's real outcome is authoritative, unless somebody else
 /// has decided. `None`: still no answer after a second timeout.
-pub(super) async fn settle(claimed: &mut Claimed, mode: &RequestMode, end: Option<SendOutcome>) {
-    match end {
-        None | Some(SendOutcome::Lost(..)) => {}
-        Some(SendOutcome::NotSent(_)) => claimed.release().await,
-        Some(SendOutcome::Answered(answer)) => match answer.judge(&mode.outcome).verdict {
-            Verdict::Unknown | Verdict::Pending => {}
-            Verdict::Released => claimed.release().await,
-            Verdict::Final => {
-                let stored = answer.stored();
-                let status = answer.status();
-                match claimed.complete(kept(stored.as_ref(), &answer), None).await {
-                    Settled::Recorded { .. } => {
-                        tracing::info!(record = %claimed.id(), "a late answer settled the outcome");
-                    }
-                    Settled::NotRecorded => {}
-                    Settled::Otherwise(_) => {
-                        let what = format!("the call's own answer came late, with {status}");
-                        claimed.contradict(what, status.as_u16() < 400);
-                    }
-                }
+pub(super) async fn settle(
+    route: &Route,
+    claimed: &mut Claimed,
+    mode: &RequestMode,
+    end: Option<SendOutcome>,
+) {
+    let answer = match end {
+        None | Some(SendOutcome::Lost(..)) => return,
+        Some(SendOutcome::NotSent(_)) => return claimed.release().await,
+        Some(SendOutcome::Answered(answer)) => answer,
+    };
+    let status = answer.status();
+    if let Some(rules) = already_done::rules(route, claimed, &answer) {
+        return match rules.then {
+            AlreadyDone::Succeed => {
+                let response = already_done::response(claimed, &rules, &answer);
+                complete(claimed, Answer::Kept(response), status).await;
             }
-        },
+            AlreadyDone::Hold => {
+                let reason = UnknownReason::AlreadyDone(status.as_u16());
+                claimed.answered_late(route, reason, answer.stored()).await;
+            }
+        };
+    }
+    match answer.judge(&mode.outcome).verdict {
+        Verdict::Unknown => {
+            let reason = UnknownReason::Status(status.as_u16());
+            claimed.answered_late(route, reason, answer.stored()).await;
+        }
+        Verdict::Pending => {
+            let reason = UnknownReason::Pending(status.as_u16());
+            claimed.answered_late(route, reason, answer.stored()).await;
+        }
+        Verdict::Released => claimed.release().await,
+        Verdict::Final => {
+            let stored = answer.stored();
+            complete(claimed, kept(stored.as_ref(), &answer), status).await;
+        }
+    }
+}
+
+/// Records the answer of the call, or keeps it beside the decision that was faster.
+async fn complete(claimed: &mut Claimed, settled: Answer, status: StatusCode) {
+    match claimed.complete(settled, None).await {
+        Settled::Recorded { .. } => {
+            tracing::info!(record = %claimed.id(), "a late answer settled the outcome");
+        }
+        Settled::NotRecorded => {}
+        Settled::Otherwise(_) => {
+            let what = format!("the call's own answer came late, with {status}");
+            claimed.contradict(what, status.as_u16() < 400);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Routes in request mode.
 
+mod already_done;
 pub(super) mod claim;
 pub(super) mod draft;
 mod echo;

@@ -9,15 +9,16 @@ use bytes::Bytes;
 use http::Request;
 use tokio::time::timeout;
 
+use super::already_done;
 use super::claim::{Claimed, Settled};
 use super::existing::unavailable;
 use super::late;
 use super::send::{self, SendOutcome, SendRules, kept, send};
-use crate::config::{AlreadyDone, AlreadyDoneRules, RepeatMark, RequestMode, ResendRules};
+use crate::config::{RepeatMark, RequestMode, ResendRules};
 use crate::idempotency::outcome::{UnknownReason, Verdict};
 use crate::idempotency::record::StoredResponse;
 use crate::idempotency::retention::Retention;
-use crate::idempotency::{Answer, Record, RecordId};
+use crate::idempotency::{Record, RecordId};
 use crate::items;
 use crate::problem::Disposition;
 use crate::proxy::budget::Reservation;
@@ -28,8 +29,6 @@ use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 use crate::settle::retry::RetryKind;
 use crate::settle::rules::author;
-use crate::settle::settled_response;
-use crate::settle::values::RecordValues;
 use crate::store::{Change, Swap};
 
 /// The result of a claim to send a request again.
@@ -118,7 +117,7 @@ pub(super) async fn run(
             responder.respond(Reply::Unknown, Some(Err(reply::outcome_unknown(reason))));
             let end = timeout(route.timeout, backend).await.ok();
             let end = repeat.without_refusals(end);
-            Box::pin(late::settle(&mut repeat.claimed, mode, end)).await;
+            Box::pin(late::settle(route, &mut repeat.claimed, mode, end)).await;
         }
     }
 }
@@ -139,32 +138,17 @@ impl Repeat<'_> {
     /// Records an answer to a repetition. A refusal because the first try was executed is no
     /// failure of the request, and proof that this try was not executed says nothing of the first.
     async fn answered(&mut self, answer: Collected, responder: Responder) {
-        if let Some(rules) = self.already_done(&answer) {
-            match rules.then {
-                AlreadyDone::Hold => {
-                    let detail = "the backend refused a repetition as already done";
-                    self.lose(self.reason, detail, answer.stored()).await;
-                    responder.respond(Reply::Unknown, None);
-                }
-                AlreadyDone::Succeed => {
-                    let row = answer.stored().map(|stored| stored.body.clone());
-                    let row = row.as_deref().and_then(|body| std::str::from_utf8(body).ok());
-                    let response = {
-                        let now = self.claimed.gateway.store.now();
-                        let values = RecordValues { record: self.claimed.record(), row, now };
-                        settled_response(rules.response.as_ref(), &values)
-                    };
-                    let note = ("already-done", "the backend refused a repetition as already done");
-                    self.complete(response, note, responder).await;
-                }
-            }
+        if let Some(rules) = already_done::rules(self.route, &self.claimed, &answer) {
+            let (call, refusal) = ((self.route, &mut self.claimed), (self.reason, answer));
+            Box::pin(already_done::answered(call, &rules, refusal, responder)).await;
             return;
         }
         let judgement = answer.judge(&self.mode.outcome);
         match (judgement.verdict, answer.stored()) {
             (Verdict::Final, Some(stored)) => {
                 let note = ("resend", "the backend answered a repetition");
-                self.complete(stored, note, responder).await;
+                let call = (self.route, &mut self.claimed);
+                already_done::recovered(call, stored, note, responder).await;
             }
             (Verdict::Final, None) => {
                 let kept = kept(None, &answer);
@@ -198,41 +182,17 @@ impl Repeat<'_> {
         }
     }
 
-    /// The rules for an answer that proves an earlier execution.
-    fn already_done(&self, answer: &Collected) -> Option<AlreadyDoneRules> {
-        let rules = self.rules.already_done.as_ref()?;
-        answer.matches(&rules.matchers).then(|| rules.clone())
-    }
-
     /// A late end without the answers that say nothing of the first try.
     fn without_refusals(&self, end: Option<SendOutcome>) -> Option<SendOutcome> {
         match end? {
-            SendOutcome::Answered(answer) if self.already_done(&answer).is_none() => {
+            SendOutcome::Answered(answer)
+                if already_done::rules(self.route, &self.claimed, &answer).is_none() =>
+            {
                 Some(SendOutcome::Answered(answer))
             }
             SendOutcome::Answered(_) | SendOutcome::NotSent(_) => None,
             lost @ SendOutcome::Lost(..) => Some(lost),
         }
-    }
-
-    /// Records the settled response durably, then replies.
-    async fn complete(
-        &mut self,
-        response: Arc<StoredResponse>,
-        (by, why): (&'static str, &str),
-        responder: Responder,
-    ) {
-        let kept = Answer::Kept(response.clone());
-        let reply = match self.claimed.complete(kept, Some(author(by, why))).await {
-            Settled::Recorded { expires, .. } => {
-                let (gateway, id) = (&self.claimed.gateway, self.claimed.id());
-                gateway.settler.report(id, &self.route.name, by, "executed");
-                Reply::Final { response, expires, recovered: true }
-            }
-            Settled::NotRecorded => Reply::Unrecorded(response),
-            Settled::Otherwise(winner) => Box::pin(self.claimed.otherwise(winner)).await,
-        };
-        responder.respond(reply, None);
     }
 }
 

@@ -235,6 +235,7 @@ pub(super) fn reason_of(tag: u8, status: u16) -> Result<UnknownReason, DecodeErr
         (7, 0) => Ok(UnknownReason::NotRecorded),
         (8, 0) => Ok(UnknownReason::BadResponse),
         (9, status) => Ok(UnknownReason::Pending(status)),
+        (10, status) => Ok(UnknownReason::AlreadyDone(status)),
         _ => Err(DecodeError::Invalid("reason")),
     }
 }
@@ -250,5 +251,6 @@ pub(super) fn reason_to_tag(reason: UnknownReason) -> (u8, u16) {
         UnknownReason::NotRecorded => (7, 0),
         UnknownReason::BadResponse => (8, 0),
         UnknownReason::Pending(status) => (9, status),
+        UnknownReason::AlreadyDone(status) => (10, status),
     }
 }
