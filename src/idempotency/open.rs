@@ -29,14 +29,24 @@ impl Record {
     }
 
     /// The successor with the meaning of an answer that came after the call was given up and that
-    /// decides nothing. The uncertainty is as old as before, and the policy goes on where it is.
+    /// decides nothing. The uncertainty is as old as before, and the policy goes on where it is. A
+    /// policy that gave up before any answer arrived tries again, because its templates may have
+    /// lacked this one.
     pub fn answered_late(
         &self,
         reason: UnknownReason,
         answer: Option<Arc<StoredResponse>>,
         now: Timestamp,
     ) -> Self {
+        let before = self.settling.as_ref();
+        let lacked = before.is_some_and(|it| it.answer.is_none() && it.schedule.resent == 0);
         let mut next = self.lost_with(reason, answer, now);
+        if let Some(settling) = &mut next.settling
+            && lacked
+            && settling.answer.is_some()
+        {
+            settling.schedule.gave_up = false;
+        }
         if let (State::Unknown { since, .. }, State::Unknown { since: before, .. }) =
             (&mut next.state, &self.state)
         {
