@@ -124,6 +124,8 @@ pub struct LimitsConfig {
     pub rate_per_tenant: Option<Rate>,
     /// Requests of a tenant at once, where there is a rate.
     pub burst_per_tenant: Option<usize>,
+    /// Keys that the store holds for a tenant; `None`: no such limit.
+    pub stored_keys_per_tenant: Option<usize>,
 }
 
 /// `[admin]`

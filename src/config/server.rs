@@ -18,6 +18,8 @@ const MOST_WORKERS: u64 = 1024;
 const MOST_STREAMS: u64 = 10_000;
 /// Connections and claims at once, at most.
 const MOST_AT_ONCE: u64 = 10_000_000;
+/// Keys stored for a caller, at most.
+const MOST_KEYS: u64 = 1_000_000_000_000;
 
 pub(super) fn server(table: &TableReader<'_>) -> ServerConfig {
     let listen = listener::listen(table, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)));
@@ -54,6 +56,7 @@ fn limits(table: &TableReader<'_>) -> LimitsConfig {
         in_flight_per_tenant: table.optional_count("in_flight_per_tenant", at_once.clone()),
         rate_per_tenant: table.optional("rate_per_tenant").map(|rate| rate.value),
         burst_per_tenant: table.optional_count("burst_per_tenant", at_once),
+        stored_keys_per_tenant: table.optional_count("stored_keys_per_tenant", 1..=MOST_KEYS),
         streams: table.count("streams", defaults::STREAMS, 1..=MOST_STREAMS),
     };
     if !table.has("buffered") {

@@ -34,6 +34,7 @@ use crate::observe::traffic::Traffic;
 use crate::proxy::routing::Routing;
 use crate::proxy::{self, Gateway};
 use crate::shutdown::{self, Shutdown, Trigger};
+use crate::store::key_counts::{KeyCounts, shard_count};
 use crate::store::metered::MeteredStore;
 use crate::store::server::OpenFailure;
 use crate::store::{Store, cache, expiry, reaper};
@@ -157,6 +158,7 @@ pub(crate) async fn start(
     if let Some(bytes) = machine::memory_limit() {
         metrics.memory_limit(bytes);
     }
+    let key_counts = KeyCounts::new(config.server.limits.stored_keys_per_tenant);
     let store: Arc<dyn Store> = Arc::new(MeteredStore::new(store, metrics.store()));
     let new_store = created.then(|| store.identity().store_id);
     permissions::warn_of_wide(&config);
@@ -166,7 +168,8 @@ pub(crate) async fn start(
     let (tracer, sender) =
         traces::open(&config.traces, &store.owner()).map_err(StartError::Configuration)?.unzip();
     let figures = (metrics.clone(), tracer);
-    let gateway = Gateway::new(&config, routing, store.clone(), tasks.clone(), figures);
+    let stored = (store.clone(), key_counts.clone());
+    let gateway = Gateway::new(&config, routing, stored, tasks.clone(), figures);
     permissions::note_expiry(&metrics, gateway.routing().tls.as_deref());
     let traffic = Traffic::new(metrics.clone(), clock::now());
     let admin_state = admin::AdminState::new(
@@ -187,7 +190,8 @@ pub(crate) async fn start(
     if let Some(sender) = sender {
         background.spawn(sender.run(shutdown.clone()));
     }
-    background.spawn(expiry::run(store.clone(), shutdown.clone()));
+    background.spawn(expiry::run(store.clone(), key_counts.clone(), shutdown.clone()));
+    background.spawn(shard_count::run(key_counts, store.clone(), shutdown.clone()));
     background.spawn(gateway.settler.clone().run(gateway.clone(), shutdown.clone()));
     if let Some(lease) = lease {
         // A death is noticed within a lease and a fifth.

@@ -14,6 +14,9 @@ use crate::observe::exchange;
 use crate::observe::repeated::Repeated;
 use crate::problem::{Dialect, Disposition, Occurrence, Problem, STATUS, Slug};
 
+/// Time after which a caller may try a new key again: stored keys go with their retention.
+const KEYS_LATER: Duration = Duration::from_secs(60);
+
 /// Answer to a request: the backend's, or a problem of the gateway's own.
 pub(crate) type AnswerResult = Result<Response<Body>, Problem>;
 
@@ -108,6 +111,16 @@ pub(crate) fn too_many_claims() -> Problem {
         "Too many requests are being worked on. Nothing was sent; please try again shortly.",
     )
     .retry_after(reply::RETRY_LATER)
+}
+
+/// The refusal of a new key of a caller that has as many as it may have.
+pub(crate) fn too_many_keys() -> Problem {
+    Problem::new(
+        Slug::QuotaExceeded,
+        "You have as many stored requests as you may have, so no new one is accepted. Nothing was \
+         sent; please try again later.",
+    )
+    .retry_after(KEYS_LATER)
 }
 
 pub(crate) fn quota_exceeded() -> Problem {

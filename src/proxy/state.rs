@@ -24,6 +24,7 @@ use crate::settle::{SettleRoute, SettleRoutes, Settler};
 use crate::shutdown;
 use crate::store::Store;
 use crate::store::cache::RecordCache;
+use crate::store::key_counts::KeyCounts;
 
 /// The state shared by all exchanges.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(crate) struct Gateway {
     routing: ArcSwap<Routing>,
     /// The store of records.
     pub(crate) store: Arc<dyn Store>,
+    /// The numbers of keys stored for each caller.
+    pub(crate) key_counts: Arc<KeyCounts>,
     /// Cache of recently used final records.
     pub(crate) cache: Arc<RecordCache>,
     /// Replies to batches whose items are all done.
@@ -74,6 +77,7 @@ impl Gateway {
         self.connections.set(limits.connections);
         self.retries.set_limit(limits.in_flight);
         self.budget.set(limits.buffered);
+        self.key_counts.set(limits.stored_keys_per_tenant);
         if let Some((quota, limit)) = routing.quota.as_ref().zip(limits.in_flight_per_tenant) {
             quota.set(limit);
         }
@@ -126,7 +130,7 @@ impl Gateway {
     pub(crate) fn new(
         config: &Config,
         routing: Routing,
-        store: Arc<dyn Store>,
+        (store, key_counts): (Arc<dyn Store>, Arc<KeyCounts>),
         tasks: TaskTracker,
         (metrics, tracer): (Arc<Metrics>, Option<Arc<Tracer>>),
     ) -> Arc<Self> {
@@ -150,6 +154,7 @@ impl Gateway {
             in_flight: Arc::new(InFlight::default()),
             locks: Arc::default(),
             store,
+            key_counts,
             tasks,
             retries: RetryQueue::new(limits.in_flight),
             metrics,

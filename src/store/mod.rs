@@ -9,6 +9,7 @@ pub mod cache;
 pub mod codec;
 pub mod embedded;
 pub mod expiry;
+pub(crate) mod key_counts;
 pub(crate) mod metered;
 mod port;
 pub mod postgres;

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::support::certificates::{Authority, connect, over};
 use crate::support::gateway::BINARY;
-use crate::support::{Act, Backend, Gate, Request, Setup, answer};
+use crate::support::{Backend, Request, Setup, answer};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 
@@ -342,107 +342,6 @@ fn keys_are_fetched_renewed_and_kept() {
     assert!(keys.calls() <= fetched + 1, "{} fetches", keys.calls());
     bearer(&first.token("till", 60)).send(gateway.addr).is(200, "replayed", "");
     assert_eq!(backend.calls(), 2);
-}
-
-/// A gateway that asks the service `auth`.
-fn asking(backend: &Backend, auth: &Backend, more: &str) -> Setup {
-    let upstream = format!(
-        "[[upstream]]\nname = \"auth\"\nurl = \"http://{}\"\ntimeout = \"2s\"\n[[upstream]]\n\
-         name = \"backend\"",
-        auth.addr()
-    );
-    let authorize = format!(
-        "authorize = {{ upstream = \"auth\", path = \"/check\", headers = [\"authorization\"], \
-         tenant_header = \"x-tenant\"{more} }}"
-    );
-    Setup::before(backend)
-        .tenant(&authorize)
-        .replacing("[[upstream]]\nname = \"backend\"", upstream)
-}
-
-fn permission(name: &str) -> Act {
-    Act::whole(200, &[("x-tenant", name)], b"")
-}
-
-#[test]
-fn the_authorization_service_names_callers_and_is_asked_before_replays() {
-    let (backend, auth) = (Backend::start(), Backend::start());
-    auth.always(permission("shop-1"));
-    let gateway = asking(&backend, &auth, ", cache = \"0s\"").start();
-    let forged = bearer("a").header("x-tenant", "shop-2");
-    forged.send(gateway.addr).is(200, "executed", "");
-    // A client's own header of that name neither names it nor goes upstream.
-    assert_eq!(backend.last().header("x-tenant"), None);
-    let asked = auth.last();
-    assert_eq!(asked.line, "GET /check HTTP/1.1");
-    assert_eq!(asked.header("authorization").as_deref(), Some("Bearer a"));
-    assert_eq!(asked.header("x-forwarded-method").as_deref(), Some("POST"));
-    assert_eq!(asked.header("x-forwarded-uri").as_deref(), Some("/v1/vouchers/redeem"));
-    assert_eq!((asked.body.len(), asked.header("x-tenant")), (0, None));
-    bearer("renewed").send(gateway.addr).is(200, "replayed", "");
-    auth.always(permission("shop-2"));
-    bearer("a").send(gateway.addr).is(200, "executed", "");
-    // Revoked: its own refusal, as it came, and no replay.
-    auth.always(Act::whole(403, &[("x-why", "revoked"), ("content-type", "text/plain")], b"no"));
-    let told = bearer("a").send(gateway.addr);
-    told.is(403, "rejected", "");
-    assert_eq!((told.text().as_str(), told.header("x-why").as_deref()), ("no", Some("revoked")));
-    assert_eq!(backend.calls(), 2);
-}
-
-#[test]
-fn a_service_that_does_not_answer_rightly_lets_nothing_through() {
-    let (backend, auth) = (Backend::start(), Backend::start());
-    let gateway = asking(&backend, &auth, "").start();
-    let two =
-        Act::raw("HTTP/1.1 200 OK\r\nx-tenant: a\r\nx-tenant: b\r\ncontent-length: 0\r\n\r\n");
-    let shut = Gate::default();
-    for act in [
-        Act::whole(500, &[], b""),
-        Act::whole(302, &[("location", "/in")], b""),
-        Act::whole(404, &[], b""),
-        two,
-        permission(""),
-        Act::close(),
-        Act::reset(),
-        Act::raw("nonsense\r\n\r\n").then(Act::close()),
-        permission("late").after(&shut),
-    ] {
-        auth.always(act.clone());
-        let told = bearer("a").send(gateway.addr);
-        let expected = (503, "rejected".to_owned(), "authorization-unavailable".to_owned());
-        assert_eq!(told.told(), expected, "{act:?}");
-    }
-    shut.open();
-    assert_eq!(backend.calls(), 0);
-    auth.always(permission("shop"));
-    bearer("a").send(gateway.addr).is(200, "executed", "");
-}
-
-#[test]
-fn only_permissions_are_remembered_and_equal_questions_are_asked_once() {
-    let (backend, auth) = (Backend::start(), Backend::start());
-    let gateway = asking(&backend, &auth, ", cache = \"60s\"").start();
-    auth.always(Act::whole(401, &[], b""));
-    for _ in 0..3 {
-        bearer("a").send(gateway.addr).is(401, "rejected", "");
-    }
-    assert_eq!(auth.calls(), 3);
-    let gate = Gate::default();
-    auth.always(permission("shop").after(&gate));
-    let addr = gateway.addr;
-    let together: Vec<_> =
-        (0..8).map(|_| std::thread::spawn(move || bearer("b").send(addr))).collect();
-    auth.wait_calls(4);
-    gate.open();
-    for sent in together {
-        assert_eq!(sent.join().unwrap().status, 200);
-    }
-    bearer("b").send(gateway.addr).is(200, "replayed", "");
-    assert_eq!(auth.calls(), 4);
-    // Another credential is another question.
-    bearer("c").send(gateway.addr).is(200, "replayed", "");
-    assert_eq!((auth.calls(), backend.calls()), (5, 1));
 }
 
 #[test]

@@ -45,6 +45,7 @@ fn what_is_left_out_has_the_published_default() {
     assert_eq!(limits.in_flight, 10_000);
     assert_eq!(limits.in_flight_per_tenant, None);
     assert_eq!((limits.rate_per_tenant, limits.burst_per_tenant), (None, None));
+    assert_eq!(limits.stored_keys_per_tenant, None);
     assert_eq!(config.log.level, "info");
     assert_eq!(config.log.format, crate::observe::log::LogFormat::Text);
     assert!(!config.log.access);

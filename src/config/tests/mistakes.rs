@@ -30,7 +30,7 @@ fn unknown_keys_come_with_the_nearest_known_one() {
         "[server.limits]\nmax_heads = 1\nfoo = 2",
         &[
             "10:1: unknown key `max_heads` in `server.limits`; did you mean `max_head`?",
-            "11:1: unknown key `foo` in `server.limits`; known here: `connections`, `idle_timeout`, `header_timeout`, `body_timeout`, `max_head`, `max_body`, `buffered`, `in_flight`, `in_flight_per_tenant`, `rate_per_tenant`, `burst_per_tenant` or `streams`",
+            "11:1: unknown key `foo` in `server.limits`; known here: `connections`, `idle_timeout`, `header_timeout`, `body_timeout`, `max_head`, `max_body`, `buffered`, `in_flight`, `in_flight_per_tenant`, `rate_per_tenant`, `burst_per_tenant`, `stored_keys_per_tenant` or `streams`",
         ],
     );
 }

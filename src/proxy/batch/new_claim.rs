@@ -11,13 +11,15 @@ use super::serialize::SerializeRecords;
 use crate::config::ItemsMode;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::settling::Settling;
-use crate::idempotency::{Record, RecordId};
+use crate::idempotency::{Record, RecordId, TenantId};
 use crate::items::BatchPlan;
 use crate::nonce;
 use crate::problem::Problem;
+use crate::proxy::answer::too_many_keys;
 use crate::proxy::reply;
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
+use crate::store::key_counts::{KeyRoom, QuotaFull};
 use crate::store::{Change, Swap};
 
 /// Result of a claim.
@@ -85,6 +87,12 @@ pub(crate) async fn claim(
         changes.push(Change { id, expect, put: Some(record.clone()) });
         items.push(ClaimedItem { at, id, record });
     }
+    let absent = changes.iter().filter(|change| change.expect.is_none());
+    let new: Vec<RecordId> = match gateway.key_counts.is_on() {
+        true => absent.map(|change| change.id).collect(),
+        false => Vec::new(),
+    };
+    let room = room_for(gateway, &input.tenant, &new).await?;
     let locks =
         SerializeRecords::of(gateway, &input.batch, items.first().map(|entry| &*entry.record));
     changes.extend(locks.take());
@@ -103,6 +111,7 @@ pub(crate) async fn claim(
     };
     match swapped {
         Ok(Swap::Done) => {
+            room.keep(&new);
             claimed.settled = false;
             Ok(ClaimResult::Made(claimed))
         }
@@ -114,8 +123,27 @@ pub(crate) async fn claim(
             })
         }
         Err(error) => {
+            room.doubt();
             claimed.withdraw();
             Err(unavailable(&error))
         }
     }
+}
+
+/// Room for the new items of a batch. Where there is none for all, items that are stored already
+/// need none: a batch that was not read yet takes every item for new.
+async fn room_for<'a>(
+    gateway: &'a Gateway,
+    tenant: &TenantId,
+    new: &[RecordId],
+) -> Result<KeyRoom<'a>, Problem> {
+    let counts = &gateway.key_counts;
+    if let Ok(room) = counts.reserve(tenant, new) {
+        return Ok(room);
+    }
+    let present = gateway.store.get_many(new).await.map_err(|error| unavailable(&error))?;
+    let absent = new.iter().zip(present).filter(|(_, record)| record.is_none());
+    let absent: Vec<RecordId> = absent.map(|(id, _)| *id).collect();
+    // With an item that is stored the claim is lost, and planned anew from the records.
+    counts.reserve(tenant, &absent).map_err(|QuotaFull| too_many_keys())
 }

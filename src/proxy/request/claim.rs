@@ -13,6 +13,7 @@ use crate::idempotency::record::StoredResponse;
 use crate::idempotency::retention::Retention;
 use crate::idempotency::{Answer, Decision, Record, RecordId, State, decide};
 use crate::nonce;
+use crate::proxy::answer::too_many_keys;
 use crate::proxy::reply::{self, Reply};
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
@@ -21,6 +22,7 @@ use crate::settle::transition::{
     Advance, ClaimTransition, MAX_TRIES, Rebase, Transition as _, advance,
 };
 use crate::settle::{SettleRoute, contradiction};
+use crate::store::key_counts::{KeyRoom, QuotaFull};
 use crate::store::{Change, Swap};
 
 /// A durable claim. A drop without a recorded outcome (a panic, a runtime shutdown) queues the
@@ -73,19 +75,33 @@ impl Claimed {
     ) -> Result<Self, ClaimRefusal> {
         let mut expect = None;
         let mut archived = None;
+        let mut room = Some(room_for(gateway, id, &record).await?);
         for _ in 0..MAX_TRIES {
             let dropped = gateway.cache.generation();
             let mut changes = vec![Change { id, expect, put: Some(record.clone()) }];
             changes.extend(archived.take());
             let winner = match gateway.store.swap(changes).await {
                 Ok(Swap::Done) => {
+                    if expect.is_none() {
+                        let counts = &gateway.key_counts;
+                        room.unwrap_or_else(|| counts.unreserved(&record.tenant)).keep(&[id]);
+                    }
                     let gateway = gateway.clone();
                     return Ok(Self { gateway, id, record, retention, settled: false });
                 }
                 // The predecessor stands in the archive already.
                 Ok(Swap::Lost { index: 1.., .. }) => continue,
-                Ok(Swap::Lost { winner, .. }) => winner,
+                Ok(Swap::Lost { winner, .. }) => {
+                    if winner.is_some() {
+                        // A stored key takes no room while it waits for its owner.
+                        room = None;
+                    }
+                    winner
+                }
                 Err(error) => {
+                    if let Some(room) = room.take() {
+                        room.doubt();
+                    }
                     withdraw(gateway, id, &record, retention);
                     return Err(without_a_claim(gateway, id, &record, &error).await.into());
                 }
@@ -311,6 +327,22 @@ impl Drop for Claimed {
         let next = self.record.lost(UnknownReason::ProcessEnded, self.gateway.store.now());
         let (id, expect) = (self.id, Some(self.record.version));
         self.finish_later(vec![Change { id, expect, put: Some(next.into()) }]);
+    }
+}
+
+/// Room for a new key of the caller; a key that is stored already needs none.
+async fn room_for<'a>(
+    gateway: &'a Gateway,
+    id: RecordId,
+    record: &Record,
+) -> Result<KeyRoom<'a>, Reply> {
+    match gateway.key_counts.reserve(&record.tenant, &[id]) {
+        Ok(room) => Ok(room),
+        Err(QuotaFull) => match gateway.store.get(id).await {
+            Ok(Some(_)) => Ok(gateway.key_counts.unreserved(&record.tenant)),
+            Ok(None) => Err(Reply::Refused(too_many_keys())),
+            Err(error) => Err(unavailable(&error)),
+        },
     }
 }
 

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::key_counts::KeyCounts;
 use super::port::{Change, Query, Store, StoreError, Swap};
 use crate::idempotency::record::Expiry;
 use crate::idempotency::retention::ExpiryTime;
@@ -29,10 +30,10 @@ pub struct Swept {
 }
 
 /// Runs passes until the shutdown starts.
-pub async fn run(store: Arc<dyn Store>, mut shutdown: Shutdown) {
+pub(crate) async fn run(store: Arc<dyn Store>, counts: Arc<KeyCounts>, mut shutdown: Shutdown) {
     let mut failed = false;
     while !shutdown.started() {
-        let pause = match pass(&*store, &shutdown).await {
+        let pause = match pass(&*store, &counts, &shutdown).await {
             Ok(swept) => {
                 failed = false;
                 if swept != Swept::default() {
@@ -60,14 +61,18 @@ pub async fn run(store: Arc<dyn Store>, mut shutdown: Shutdown) {
 ///
 /// # Errors
 /// When the store fails.
-pub async fn pass(store: &dyn Store, shutdown: &Shutdown) -> Result<Swept, StoreError> {
+pub(crate) async fn pass(
+    store: &dyn Store,
+    counts: &KeyCounts,
+    shutdown: &Shutdown,
+) -> Result<Swept, StoreError> {
     let mut swept = Swept::default();
     while !shutdown.started() {
         let time = store.expiry_time();
         if !time.deletes {
             break;
         }
-        let (due, done) = page(store, time).await?;
+        let (due, done) = page(store, counts, time).await?;
         swept.buried += done.buried;
         swept.forgotten += done.forgotten;
         // After a page without any change the next listing would return the same page.
@@ -79,7 +84,11 @@ pub async fn pass(store: &dyn Store, shutdown: &Shutdown) -> Result<Swept, Store
 }
 
 /// Expires one page of due records. Returns their number and the changes made.
-async fn page(store: &dyn Store, time: ExpiryTime) -> Result<(usize, Swept), StoreError> {
+async fn page(
+    store: &dyn Store,
+    counts: &KeyCounts,
+    time: ExpiryTime,
+) -> Result<(usize, Swept), StoreError> {
     let due = Query { expired_at: Some(time.at), limit: PAGE, ..Query::default() };
     let records = store.list(due).await?;
     let count = records.len();
@@ -98,12 +107,15 @@ async fn page(store: &dyn Store, time: ExpiryTime) -> Result<(usize, Swept), Sto
         };
         // One swap for each record, so that a lost swap does not undo the others; all are queued
         // before the first is awaited, so that a store can commit them together.
-        swaps.push((store.swap(vec![change]), done));
+        swaps.push((store.swap(vec![change]), done, id, record.tenant));
     }
     let mut swept = Swept::default();
-    for (swap, done) in swaps {
+    for (swap, done, id, tenant) in swaps {
         match swap.await {
             Ok(Swap::Done) => {
+                if done.forgotten > 0 {
+                    counts.removed(&tenant, &id);
+                }
                 swept.buried += done.buried;
                 swept.forgotten += done.forgotten;
             }

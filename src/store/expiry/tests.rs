@@ -56,7 +56,7 @@ impl Timed {
     async fn check(&self, after: Duration, buried: u64, forgotten: u64) {
         self.set(after);
         let (_trigger, shutdown) = shutdown::channel();
-        let swept = pass(self, &shutdown).await.unwrap();
+        let swept = pass(self, &KeyCounts::new(None), &shutdown).await.unwrap();
         assert_eq!(swept, Swept { buried, forgotten }, "after {after:?}");
     }
 
@@ -196,7 +196,7 @@ async fn it_sweeps_in_the_background_and_ends_when_told() {
     store.keep(1, Keep::For(Duration::ZERO), Keep::For(Duration::ZERO)).await;
     store.keep(2, Keep::For(MINUTE), Keep::For(Duration::ZERO)).await;
     let (trigger, shutdown) = shutdown::channel();
-    tokio::join!(run(store.clone(), shutdown), async {
+    tokio::join!(run(store.clone(), KeyCounts::new(None), shutdown), async {
         while store.state(1).await.is_some() {
             tokio::task::yield_now().await;
         }

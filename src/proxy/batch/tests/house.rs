@@ -27,6 +27,7 @@ use crate::proxy::{self, Gateway};
 use crate::shutdown::{self, Trigger};
 use crate::store::codec::Codec;
 use crate::store::embedded::{DirectoryOptions, Embedded, OpenError};
+use crate::store::key_counts::KeyCounts;
 use crate::store::{Change, Identity, NamesDocument, Query, Store, StoreError, StoreFuture, Swap};
 
 /// The longest a test waits for something that must happen.
@@ -174,7 +175,9 @@ impl House {
         let tasks = TaskTracker::default();
         let metrics = Metrics::new();
         let routing = Routing::new(&config, &metrics).unwrap();
-        let gateway = Gateway::new(&config, routing, store.clone(), tasks.clone(), (metrics, None));
+        let shared: Arc<dyn Store> = store.clone();
+        let stored = (shared, KeyCounts::new(None));
+        let gateway = Gateway::new(&config, routing, stored, tasks.clone(), (metrics, None));
         let listener = ListenSocket::bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.tcp_address().unwrap();
         let (trigger, shutdown) = shutdown::channel();

@@ -1,0 +1,85 @@
+//! The task that counts the keys of a shard.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::KeyCounts;
+use crate::idempotency::{RecordId, State};
+use crate::shutdown::Shutdown;
+use crate::store::{Query, Store, StoreError};
+
+/// Records of one listing; each may hold an answer of `max_stored_body`.
+const PAGE: usize = 32;
+
+/// Rest after a page, as a multiple of the time that the page took: the store serves requests.
+const REST_FACTOR: u32 = 3;
+
+/// Pause after a failure of the store.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Counts the shards that are asked for, one at a time, until the shutdown starts.
+pub(crate) async fn run(counts: Arc<KeyCounts>, store: Arc<dyn Store>, mut shutdown: Shutdown) {
+    let mut failed = false;
+    while !shutdown.started() {
+        let Some(shard) = counts.next_wanted() else {
+            tokio::select! {
+                () = counts.wake.notified() => {}
+                () = shutdown.wait() => {}
+            }
+            continue;
+        };
+        let counted = tokio::select! {
+            counted = count(&counts, &*store, shard) => counted,
+            () = shutdown.wait() => return,
+        };
+        let Err(error) = counted else {
+            failed = false;
+            continue;
+        };
+        counts.abandon();
+        counts.want(shard);
+        // Logged once, because a failing store logs its failure as well.
+        if !failed {
+            tracing::warn!(
+                %error,
+                "the store failed while the keys of callers were counted; they are counted again"
+            );
+        }
+        failed = true;
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = shutdown.wait() => {}
+        }
+    }
+}
+
+/// Counts the keys of each known caller of a shard.
+pub(super) async fn count(
+    counts: &KeyCounts,
+    store: &dyn Store,
+    shard: u8,
+) -> Result<(), StoreError> {
+    let started = Instant::now();
+    counts.begin(shard);
+    let mut after = shard.checked_sub(1).map(|before| {
+        let mut last = [0xff; 16];
+        last[0] = before;
+        RecordId::from_bytes(last)
+    });
+    loop {
+        let asked = Instant::now();
+        let page = store.list(Query { after, limit: PAGE, ..Query::default() }).await?;
+        let Some((last, _)) = page.last() else { break };
+        let last = *last;
+        // A lock is no key: it goes with its batch.
+        let keys = page.iter().filter(|(_, record)| record.state != State::SerializeLock);
+        counts.page(keys.map(|(id, record)| (*id, record.tenant)), last);
+        if last.shard() != shard {
+            break;
+        }
+        after = Some(last);
+        tokio::time::sleep(asked.elapsed() * REST_FACTOR).await;
+    }
+    counts.finish(started.elapsed());
+    Ok(())
+}

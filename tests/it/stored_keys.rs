@@ -1,0 +1,123 @@
+//! `stored_keys_per_tenant`: a caller cannot fill the store, and keeps what it has stored.
+
+use crate::support::rewards::{batch, issue};
+use crate::support::shared::{Kind, Shop};
+use crate::support::{Backend, Gateway, Request, Rewards, Setup, at_once, eventually};
+
+const BODY: &str = r#"{"qr":"rsg:1"}"#;
+
+fn limited(backend: &Backend) -> Setup {
+    Setup::before(backend).limits("stored_keys_per_tenant = 4")
+}
+
+fn new_key(gateway: &Gateway, caller: &str, key: &str) -> String {
+    let told = Request::redeem(key, BODY).tenant(caller).send(gateway.addr);
+    if told.error() == "quota-exceeded" {
+        told.is(429, "rejected", "quota-exceeded");
+        assert!(told.header("retry-after").is_some(), "{told:?}");
+    }
+    told.disposition().to_owned()
+}
+
+/// Sends new keys until one is refused; returns the number of those that were stored. Keys of
+/// earlier processes limit a caller as soon as they were counted.
+fn fill(gateway: &Gateway, caller: &str, prefix: &str) -> usize {
+    let mut stored = 0;
+    eventually("the caller is limited", || {
+        match new_key(gateway, caller, &format!("{prefix}-{stored}")).as_str() {
+            "rejected" => Some(stored),
+            _ => {
+                stored += 1;
+                None
+            }
+        }
+    })
+}
+
+/// The limit holds for new keys of one caller, after restarts too.
+fn holds(setup: impl Fn() -> Gateway, backend: &Backend) {
+    let gateway = setup();
+    assert_eq!(fill(&gateway, "a", "k"), 4);
+    let calls = backend.calls();
+    assert_eq!(new_key(&gateway, "a", "more"), "rejected");
+    assert_eq!(new_key(&gateway, "a", "k-0"), "replayed");
+    assert_eq!(new_key(&gateway, "b", "k-0"), "executed");
+    assert_eq!(backend.calls(), calls + 1);
+    drop(gateway);
+    let gateway = setup();
+    // The first keys may pass before the count; the count has found those of before.
+    fill(&gateway, "a", "later");
+    assert_eq!(new_key(&gateway, "a", "k-1"), "replayed");
+}
+
+#[test]
+fn a_caller_stores_so_many_keys_and_no_more_in_a_directory() {
+    let backend = Backend::start();
+    let setup = limited(&backend);
+    holds(|| setup.start(), &backend);
+}
+
+#[test]
+fn a_caller_stores_so_many_keys_and_no_more_on_servers() {
+    Kind::all(|kind| {
+        let backend = Backend::start();
+        let (shop, setup) = (Shop::borrow(kind), limited(&backend));
+        holds(|| shop.replica(&setup, ""), &backend);
+    });
+}
+
+#[test]
+fn keys_that_expire_make_room() {
+    let backend = Backend::start();
+    let setup = limited(&backend).redeem("record = { retention = \"1s\", tombstone = \"1s\" }");
+    let gateway = setup.start();
+    assert!(fill(&gateway, "a", "k") >= 4);
+    eventually("expired keys make room", || {
+        (new_key(&gateway, "a", "after") == "executed").then_some(())
+    });
+}
+
+#[test]
+fn a_purged_key_is_a_stored_key_until_its_tombstone_ends() {
+    let backend = Backend::start();
+    let setup = limited(&backend).admin("token = \"t\"");
+    let gateway = setup.start();
+    fill(&gateway, "a", "k");
+    let admin = |request: Request| request.header("authorization", "Bearer t").send(gateway.admin);
+    let listed = admin(Request::get("/api/records")).json();
+    let id = listed["records"][0]["id"].as_str().unwrap().to_owned();
+    let purged = admin(Request::new("DELETE", &format!("/api/records/{id}")));
+    assert!((200..300).contains(&purged.status), "{purged:?}");
+    assert_eq!(new_key(&gateway, "a", "more"), "rejected");
+}
+
+#[test]
+fn once_counted_a_caller_cannot_pass_its_limit_by_sending_at_once() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend).limits("stored_keys_per_tenant = 40");
+    let gateway = setup.start();
+    fill(&gateway, "a", "k");
+    let told = at_once(32, |index| new_key(&gateway, "a", &format!("many-{index}")));
+    assert!(told.iter().all(|told| told == "rejected"), "{told:?}");
+}
+
+#[test]
+fn items_of_batches_are_keys_and_a_batch_without_room_is_refused_as_a_whole() {
+    let rewards = Rewards::start();
+    let gateway = rewards.setup("").limits("stored_keys_per_tenant = 4").start();
+    let send = |ids: [&str; 2]| {
+        let items = ids.map(|id| (id, "R1", 1));
+        issue(&batch("+65", &items)).send(gateway.addr)
+    };
+    let mut last = 0;
+    let full = eventually("the caller is limited", || {
+        let told = send([&format!("r-{last}"), &format!("s-{last}")]);
+        last += 1;
+        (told.error() == "quota-exceeded").then_some(told)
+    });
+    full.is(429, "rejected", "quota-exceeded");
+    let sent = rewards.sent().len();
+    send(["r-0", "s-0"]).is(200, "replayed", "");
+    send(["r-0", "new"]).is(429, "rejected", "quota-exceeded");
+    assert_eq!(rewards.sent().len(), sent);
+}
