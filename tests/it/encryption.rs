@@ -66,8 +66,13 @@ fn readable(folder: &Path) -> Vec<String> {
             found.extend(readable(&path));
             continue;
         }
-        let bytes = std::fs::read(&path).unwrap();
-        let shows = |text: &&str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+        if !path.is_file() {
+            continue;
+        }
+        // A server removes files while they are looked at.
+        let Ok(bytes) = std::fs::read(&path) else { continue };
+        let bytes = String::from_utf8_lossy(&bytes);
+        let shows = |text: &&str| bytes.contains(*text);
         found.extend(
             SECRETS
                 .iter()
@@ -76,6 +81,18 @@ fn readable(folder: &Path) -> Vec<String> {
         );
     }
     found
+}
+
+/// The text as a dump writes bytes.
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Reports whether a file in `folder` holds this text.
+fn holds(folder: &Path, text: &str) -> bool {
+    std::fs::read_dir(folder).unwrap().any(|entry| {
+        String::from_utf8_lossy(&std::fs::read(entry.unwrap().path()).unwrap()).contains(text)
+    })
 }
 
 fn with_keys(setup: &Setup, keys: &str) -> Setup {
@@ -218,6 +235,37 @@ fn records_are_found_by_key_and_voucher_under_keyed_ids() {
     assert_eq!(status.send(gateway.addr).json()["state"], "final");
 }
 
+/// Records that somebody changed in the store are refused, and their keys never run again: two
+/// sealed values in each other's place, another state, another part of the seal.
+#[test]
+fn sealed_records_that_were_changed_are_refused_and_never_run_again() {
+    for (what, sql) in [
+        ("swapped", SWAP_SQL),
+        ("state", "UPDATE oncegate.record SET data = set_byte(data, 1, 2)"),
+        ("seal", "UPDATE oncegate.record SET data = set_byte(data, 90, get_byte(data, 90) # 1)"),
+    ] {
+        let (backend, shop) = (backend(), Shop::borrow(Kind::Postgres));
+        let setup = sealed(&backend).on(shop.table(""));
+        let mut gateway = setup.start();
+        redeem(&gateway, 1, "").is(200, "executed", "");
+        redeem(&gateway, 2, "").is(200, "executed", "");
+        gateway.stop();
+        let (server, database) = shop.postgres().unwrap();
+        server.run_sql_in(database, sql);
+        let gateway = setup.start();
+        for number in [1, 2, 1] {
+            let told = redeem(&gateway, number, "");
+            let expected = (503, "rejected".to_owned(), "store-unavailable".to_owned());
+            assert_eq!(told.told(), expected, "{what}");
+        }
+        assert_eq!(backend.calls(), 2, "{what}");
+    }
+}
+
+/// Gives each of two records the other's version and data.
+const SWAP_SQL: &str = "UPDATE oncegate.record AS r SET data = o.data, version = o.version \
+                        FROM oncegate.record AS o WHERE r.id <> o.id";
+
 /// Everything that the server keeps, as bytes in a text.
 fn dump(shop: &Shop) -> String {
     match (shop.postgres(), shop.redis()) {
@@ -261,6 +309,22 @@ fn servers_keep_nothing_readable_and_their_keys_rotate_while_gateways_run() {
         work(&gateway);
         let kept = dump(&shop);
         assert!(kept.len() > 500, "{kept}");
+        if let Some(server) = shop.redis() {
+            // The log of commands has what no key holds any more.
+            let log = server.dir().join("appendonlydir");
+            assert!(holds(&log, "oncegate:"), "{}: no log is read", log.display());
+            assert_eq!(readable(server.dir()), Vec::<String>::new(), "files of {kind:?}");
+        }
+        if let Some((server, database)) = shop.postgres() {
+            let dumped = server.dump(database);
+            assert!(dumped.contains("oncegate.record"), "{dumped}");
+            for text in SECRETS {
+                assert!(!dumped.contains(text) && !dumped.contains(&hex(text)), "{text}");
+            }
+            // All files, the log of changes included: pages of it have rows that are gone.
+            server.run_sql_in(database, "CHECKPOINT");
+            assert_eq!(readable(server.dir()), Vec::<String>::new(), "files of {kind:?}");
+        }
         for text in SECRETS {
             assert!(!kept.contains(text), "{text} on {kind:?}");
         }

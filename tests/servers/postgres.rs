@@ -198,6 +198,14 @@ impl Postgres {
         run(&mut psql(url, sql))
     }
 
+    /// A database as `pg_dump` writes it.
+    pub(crate) fn dump(&self, database: &str) -> String {
+        let mut dump = Command::new(binary("pg_dump"));
+        dump.args(["-d", database]);
+        self.by_socket(&mut dump);
+        run(&mut dump).expect("a dump")
+    }
+
     /// Makes a client program connect to this server as superuser. By environment: a command line
     /// with the server's directory would count as one of its processes.
     pub(super) fn by_socket(&self, command: &mut Command) {

@@ -89,6 +89,32 @@ fn signatures_of_zeros_are_refused() {
     }
 }
 
+/// The signatures of public keys in Project Wycheproof; keys for encryption and of P-521 are passed
+/// over.
+#[test]
+fn the_signatures_of_wycheproof_are_verified_or_refused() {
+    let text = include_str!("../../../tests/data/wycheproof/json_web_signature.json");
+    let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+    let (mut valid, mut invalid) = (0, 0);
+    for group in vectors["groups"].as_array().unwrap() {
+        let keys = KeySet::parse(format!("{{\"keys\":[{}]}}", group["key"]).as_bytes());
+        for test in group["tests"].as_array().unwrap() {
+            let token = test[2].as_str().unwrap();
+            let verified = match &keys {
+                Ok(keys) => token::signed_payload(token, keys).is_ok(),
+                Err(KeySetError::Empty) => continue,
+                Err(error) => panic!("{error}: {group}"),
+            };
+            // Tokens with PS384 under a key for PS256 alone: the key decides.
+            let is_of_key = ![346, 350].contains(&test[0].as_u64().unwrap());
+            let expected = test[1] == "valid" && is_of_key;
+            assert_eq!(verified, expected, "{}: {}", group["comment"], test[0]);
+            *(if verified { &mut valid } else { &mut invalid }) += 1;
+        }
+    }
+    assert_eq!((valid, invalid), (32, 323));
+}
+
 #[test]
 fn keys_that_verify_nothing_are_passed_over() {
     let keys = |text: &str| KeySet::parse(text.as_bytes()).map(|set| set.algorithms());

@@ -89,30 +89,7 @@ impl JwtRules {
     /// # Errors
     /// The reason the token is not accepted.
     pub fn verify(&self, token: &str, keys: &KeySet, now: Duration) -> Result<String, JwtError> {
-        let (message, signature) = token.rsplit_once('.').ok_or(JwtError::Form)?;
-        let (header, payload) = message.split_once('.').ok_or(JwtError::Form)?;
-        if token.len() > MAX_TOKEN {
-            return Err(JwtError::Form);
-        }
-        let (header, payload) = (decoded(header)?, decoded(payload)?);
-        let signature = decoded(signature)?;
-        let header = object(&header)?;
-        let text = |name: &str| header.root().child(name).and_then(|value| value.as_str());
-        if header.root().child("crit").is_some() {
-            return Err(JwtError::Critical);
-        }
-        let id = match header.root().child("kid") {
-            None => None,
-            Some(id) => Some(id.as_str().ok_or(JwtError::Form)?),
-        };
-        if !keys.has(id.as_deref()) {
-            return Err(JwtError::UnknownKey);
-        }
-        let algorithm = text("alg").ok_or(JwtError::Form)?;
-        if !keys.verifies(id.as_deref(), &algorithm, message.as_bytes(), &signature) {
-            return Err(JwtError::Signature);
-        }
-        self.name(&object(&payload)?, now)
+        self.name(&object(&signed_payload(token, keys)?)?, now)
     }
 
     /// The caller's name in verified claims.
@@ -142,6 +119,34 @@ impl JwtRules {
         let fits = (1..=MAX_NAME).contains(&name.len()) && !name.chars().any(char::is_control);
         if fits { Ok(name.into_owned()) } else { Err(JwtError::Name) }
     }
+}
+
+/// The payload of a token whose signature `keys` verify.
+pub(super) fn signed_payload(token: &str, keys: &KeySet) -> Result<Vec<u8>, JwtError> {
+    let (message, signature) = token.rsplit_once('.').ok_or(JwtError::Form)?;
+    let (header, payload) = message.split_once('.').ok_or(JwtError::Form)?;
+    if token.len() > MAX_TOKEN {
+        return Err(JwtError::Form);
+    }
+    let (header, payload) = (decoded(header)?, decoded(payload)?);
+    let signature = decoded(signature)?;
+    let header = object(&header)?;
+    let text = |name: &str| header.root().child(name).and_then(|value| value.as_str());
+    if header.root().child("crit").is_some() {
+        return Err(JwtError::Critical);
+    }
+    let id = match header.root().child("kid") {
+        None => None,
+        Some(id) => Some(id.as_str().ok_or(JwtError::Form)?),
+    };
+    if !keys.has(id.as_deref()) {
+        return Err(JwtError::UnknownKey);
+    }
+    let algorithm = text("alg").ok_or(JwtError::Form)?;
+    if !keys.verifies(id.as_deref(), &algorithm, message.as_bytes(), &signature) {
+        return Err(JwtError::Signature);
+    }
+    Ok(payload)
 }
 
 fn decoded(part: &str) -> Result<Vec<u8>, JwtError> {
