@@ -32,6 +32,8 @@ pub mod demo;
 pub mod dry_run;
 pub mod failpoint;
 pub mod form;
+#[doc(hidden)]
+pub mod fuzzing;
 pub(crate) mod gateway;
 pub(crate) mod hex;
 pub mod idempotency;
