@@ -40,6 +40,7 @@ mod http_edges;
 mod http_hops;
 mod http_times;
 mod http_uploads;
+mod image;
 mod items;
 mod items_answers;
 mod items_attack;
