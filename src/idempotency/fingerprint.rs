@@ -335,7 +335,8 @@ impl Fingerprint {
 
     /// Names of the top-level members that differ between two fingerprints, sorted. Empty when
     /// the difference lies elsewhere (path, query, media type, a header, a body that is not an
-    /// object) or cannot be determined, as between fingerprints of two rules.
+    /// object) or cannot be determined, as between fingerprints of two rules, or of a member that
+    /// may be one of those beyond [`MAX_MEMBERS`].
     pub fn differing(&self, other: &Self) -> Vec<String> {
         if self.rule != other.rule {
             return Vec::new();
@@ -346,13 +347,24 @@ impl Fingerprint {
         };
         let mut names: Vec<String> = Vec::new();
         for member in self.members.iter().chain(&*other.members) {
-            let differs = all(&self.members, &member.name) != all(&other.members, &member.name);
+            let (one, two) = (all(&self.members, &member.name), all(&other.members, &member.name));
+            let is_whole = self.holds_all(&member.name) && other.holds_all(&member.name);
+            let differs = one.iter().zip(&two).any(|(one, two)| one != two)
+                || (one.len() != two.len() && is_whole);
             if differs && !names.iter().any(|name| **name == *member.name) {
                 names.push(member.name.as_ref().to_owned());
             }
         }
         names.sort_unstable();
         names
+    }
+
+    /// Reports whether the digests of every member of this name are kept: of a body with many
+    /// members the last ones have none.
+    fn holds_all(&self, name: &str) -> bool {
+        let mut kept = self.members.iter().map(|member| &*member.name);
+        self.members.len() < MAX_MEMBERS
+            || (kept.clone().is_sorted() && kept.next_back().is_some_and(|last| name < last))
     }
 }
 

@@ -43,10 +43,14 @@ pub(crate) fn report(
     exchange::note(|span| span.set_instance(instance));
     let occurrence = Occurrence { instance, request_id: exchange::request_id().header() };
     let dialect = errors.map_or(Dialect::Problem, |errors| errors.dialect);
-    let mut response = problem.respond(dialect, &occurrence);
-    if let Some(errors) = errors {
-        errors.replace(problem, request, &mut response);
-    }
+    let response = match errors {
+        Some(errors) => {
+            let mut response = errors.restated(problem).respond(dialect, &occurrence);
+            errors.replace(problem, request, &mut response);
+            response
+        }
+        None => problem.respond(dialect, &occurrence),
+    };
     let (sent, slug) = (response.status(), problem.slug.as_str());
     let status = sent.as_u16();
     if let Some(condition) = lasting(problem.slug) {

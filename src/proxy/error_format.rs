@@ -1,6 +1,8 @@
 //! The form of a route's own errors: the dialect of its profile, and what `[route.errors]` puts in
 //! its place.
 
+use std::borrow::Cow;
+
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response};
@@ -10,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::config::ErrorReplacement;
 use crate::observe::exchange;
 use crate::place::{Place, RequestValues};
-use crate::problem::{Dialect, Problem};
+use crate::problem::{Dialect, Problem, Slug};
 use crate::template::{Field, FieldValue, FieldValues, Template, TimeBase};
 
 /// The form of a route's own errors.
@@ -48,6 +50,19 @@ impl ErrorFormat {
         })
     }
 
+    /// The problem with the status that the route gives it, so that a document that names its own
+    /// status agrees with the answer that carries it.
+    pub(crate) fn restated<'a>(&self, problem: &'a Problem) -> Cow<'a, Problem> {
+        match self.replacement(problem.slug).and_then(|replacement| replacement.status) {
+            Some(status) => Cow::Owned(problem.clone().status(status)),
+            None => Cow::Borrowed(problem),
+        }
+    }
+
+    fn replacement(&self, slug: Slug) -> Option<&ErrorReplacement> {
+        self.replacements.iter().find(|replacement| replacement.slug == slug)
+    }
+
     /// Puts the replacement for a problem, if there is one, into the answer in the dialect. A part
     /// whose fields have no value stays as the dialect has it.
     pub(crate) fn replace(
@@ -56,8 +71,7 @@ impl ErrorFormat {
         request: Option<&ShownRequest>,
         response: &mut Response<Body>,
     ) {
-        let mut all = self.replacements.iter();
-        let Some(replacement) = all.find(|replacement| replacement.slug == problem.slug) else {
+        let Some(replacement) = self.replacement(problem.slug) else {
             return;
         };
         let values = ProblemValues { problem, request };

@@ -43,6 +43,7 @@ fn contract_log_and_metrics_say_what_was_sent() {
     let gateway = errors(&backend, "key-reused = { status = 418 }");
     let told = reused(&gateway);
     told.is(418, "rejected", "key-reused");
+    assert_eq!(told.json()["status"], 418, "the document names the status on the wire");
     let contract = Request::get("/.well-known/idempotency").send(gateway.addr).json();
     let routes = contract["routes"].as_array().unwrap();
     let route = routes.iter().find(|route| route["name"] == "redeem").unwrap();
