@@ -13,7 +13,7 @@ use super::answer::{AnswerResult, is_duplicate, is_replay, report};
 use super::choice::choose;
 use super::error_format::ShownRequest;
 use super::headers::check::{HeadError, check_request_head};
-use super::headers::path::{ambiguous, hides_another, normalize_path};
+use super::headers::path::{ambiguous, complete_target, hides_another, normalize_path};
 use super::incoming::{Arrived, Path, RequestBody};
 use super::peer::Peer;
 use super::request_id::X_REQUEST_ID;
@@ -39,7 +39,8 @@ pub(crate) async fn exchange(
     let started = Instant::now();
     let routing = gateway.routing();
     let mut matched = MatchedRequest { route: None, shown: None };
-    let no_body = request.body().is_end_stream();
+    // Behind a refused CONNECT stand bytes of the tunnel, which are no request.
+    let no_body = request.body().is_end_stream() && request.method() != Method::CONNECT;
     identify(&routing, request.headers());
     let traced = gateway.tracer.as_ref().and_then(|tracer| {
         let trace = tracer.begin(request.headers())?;
@@ -116,6 +117,7 @@ async fn answer<'r>(
     let (mut head, body) = request.into_parts();
     let mut body = RequestBody::Streaming(body);
     check_request_head(&head).map_err(|error| refused_head(routing, &head, error))?;
+    complete_target(&mut head.uri);
     if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
         return Err(Problem::new(Slug::UriTooLong, "The address is too long.").close());
     }

@@ -32,6 +32,7 @@ mod encryption;
 mod examples_apis;
 mod faults;
 mod harness;
+mod hostile;
 mod house;
 mod http;
 mod http2;

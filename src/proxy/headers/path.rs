@@ -3,6 +3,9 @@
 
 use std::borrow::Cow;
 
+use http::Uri;
+use http::uri::PathAndQuery;
+
 use crate::percent;
 
 /// Reason for refusing a path.
@@ -79,6 +82,18 @@ pub(crate) fn normalize_path(raw: &str) -> Result<Cow<'_, str>, PathViolation> {
         return Err(PathViolation::DotSegment);
     }
     Ok(path)
+}
+
+/// Gives an absolute form without a path the root as its path, which it means (RFC 9112 section
+/// 3.2.1).
+pub(crate) fn complete_target(uri: &mut Uri) {
+    let target = uri.path_and_query().map(PathAndQuery::as_str);
+    let Some(query) = target.filter(|target| target.starts_with('?')) else { return };
+    let Ok(target) = PathAndQuery::try_from(format!("/{query}")) else { return };
+    let mut parts = std::mem::take(uri).into_parts();
+    parts.path_and_query = Some(target);
+    // The parts are those of a whole URI, with another path.
+    *uri = Uri::from_parts(parts).unwrap_or_default();
 }
 
 /// True for a path with different readings among backends: an empty segment (merged by some),

@@ -96,9 +96,12 @@ where
 
     /// True when `head` is hyper's own answer; its replacement is then written at the next flush.
     fn is_replaced(&mut self, head: &[u8]) -> bool {
-        let is_own = self.replacement.is_empty() && self.tracker.lock().is_in_head();
+        let tracker = self.tracker.lock();
+        let is_own = self.replacement.is_empty() && tracker.is_in_head();
+        let in_request_line = tracker.is_in_request_line();
+        drop(tracker);
         if is_own {
-            let problem = replacement(head);
+            let problem = replacement(head, in_request_line);
             self.routing.unmatched.refused(problem.slug.as_str());
             self.replacement = message(&problem);
         }
@@ -220,13 +223,14 @@ where
     }
 }
 
-/// The problem in place of hyper's own answer to a head that it cannot parse.
-fn replacement(bytes: &[u8]) -> Problem {
-    let (slug, detail) = match bytes.get(9..12) {
-        Some(b"414") => {
+/// The problem in place of hyper's own answer to a head that it cannot parse. `in_request_line`: a
+/// head that is too large is so because of its target (RFC 9112 section 3).
+fn replacement(bytes: &[u8], in_request_line: bool) -> Problem {
+    let (slug, detail) = match (bytes.get(9..12), in_request_line) {
+        (Some(b"414"), _) | (Some(b"431"), true) => {
             (Slug::UriTooLong, "The address is longer than what is accepted. Nothing was sent.")
         }
-        Some(b"431") => (
+        (Some(b"431"), false) => (
             Slug::HeadTooLarge,
             "The request's headers are larger than what is accepted. Nothing was sent.",
         ),

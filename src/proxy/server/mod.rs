@@ -2,6 +2,7 @@
 //! drains.
 
 mod connection;
+mod doubt;
 mod exchanges;
 mod http2;
 mod timer;
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use self::connection::{ClientStream, SharedTracker, message};
+use self::doubt::RequestDoubt;
 use self::exchanges::{access_entry, dismissed};
 use self::http2::Http2Connection;
 use self::timer::DeadlineTimer;
@@ -164,8 +166,8 @@ impl ClientConnection<'_> {
             .max_header_size(limits.max_head)
             .max_buf_size(BUFFER.max(2 * limits.max_head));
         let service = service_fn(|request| {
-            let has_fragment = tracker.lock().begin(request.body());
-            observed(gateway, &peer, &watch, request, has_fragment)
+            let doubt = tracker.lock().begin(request.body());
+            observed(gateway, &peer, &watch, request, doubt)
         });
         let mut connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut signal = shutdown.clone();
@@ -241,11 +243,11 @@ async fn observed(
     peer: &Peer,
     watch: &SocketWatch,
     request: Request<Incoming>,
-    has_fragment: bool,
+    doubt: Option<RequestDoubt>,
 ) -> Result<Response<Body>, Infallible> {
     let span = ExchangeSpan::new();
     let entry = access_entry(gateway, peer, &span, request.method());
-    let answer = answer_one(gateway, peer, watch, request, has_fragment);
+    let answer = answer_one(gateway, peer, watch, request, doubt);
     let response = within(span, answer).await?;
     Ok(match entry {
         Some(entry) => entry.attach(response),
@@ -258,17 +260,15 @@ async fn answer_one(
     peer: &Peer,
     watch: &SocketWatch,
     request: Request<Incoming>,
-    has_fragment: bool,
+    doubt: Option<RequestDoubt>,
 ) -> Result<Response<Body>, Infallible> {
     if request.version() == Version::HTTP_10 {
         // The end of the connection may be the only end of the body, so a broken answer would look
         // whole.
         watch.reset_on_close(true);
     }
-    if has_fragment {
-        // The target without its fragment, cut off by hyper, would be a different request.
-        let detail = "The request's target contains `#`, which never belongs to a request.";
-        let problem = Problem::new(Slug::RequestInvalid, detail).close();
+    if let Some(doubt) = doubt {
+        let problem = Problem::new(Slug::RequestInvalid, doubt.detail()).close();
         let (routing, slug) = (gateway.routing(), problem.slug.as_str());
         routing.unmatched.refused(slug);
         exchange::identify(&routing, request.headers());

@@ -317,11 +317,16 @@ impl Conn {
     /// Asserts that the other side closes without another byte.
     #[track_caller]
     pub(crate) fn ends(&mut self) {
+        self.try_end().unwrap();
+    }
+
+    /// Waits for the other side to close, or says what it did instead.
+    pub(crate) fn try_end(&mut self) -> Result<(), String> {
         match self.reader.fill_buf() {
-            Ok([]) => {}
-            Ok(bytes) => panic!("not closed, but: {:?}", String::from_utf8_lossy(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
-            Err(error) => panic!("not closed: {error}"),
+            Ok([]) => Ok(()),
+            Ok(bytes) => Err(format!("not closed, but: {:?}", String::from_utf8_lossy(bytes))),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
+            Err(error) => Err(format!("not closed: {error}")),
         }
     }
 

@@ -1,7 +1,8 @@
 //! The position of hyper within the requests of one connection.
 //!
-//! Four decisions need more than hyper tells. hyper cuts the fragment off a target, so the request
-//! line is looked at as it passes. hyper refuses a query with a raw `"`, `<` or `>`, which other
+//! Five decisions need more than hyper tells. hyper cuts the fragment off a target, so the request
+//! line is looked at as it passes. hyper drops a length beside chunks, so the names of header lines
+//! are looked at as well. hyper refuses a query with a raw `"`, `<` or `>`, which other
 //! proxies pass, so these are escaped before hyper sees them. hyper answers a head it cannot parse
 //! by itself, and that answer is known by the position alone: a head has passed and no exchange has
 //! begun for it. And the time limit differs between a connection that idles and one with a head
@@ -11,6 +12,9 @@
 //! two requests at once and both always agree on the position. Where a body ends follows from the
 //! framing that hyper has read from the head.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -18,12 +22,16 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::doubt::{NameSearch, RequestDoubt};
+
 /// Follows the bytes read by hyper on a connection.
 #[derive(Debug)]
 pub(super) struct RequestTracker {
     position: Position,
     /// The target of the latest head contains `#`.
     has_fragment: bool,
+    /// Looks for a length in the latest head.
+    length: NameSearch,
     /// No request has begun yet: the time limit counts from the connection's acceptance.
     is_first: bool,
     /// The next byte is one of a query that must be escaped to pass.
@@ -75,6 +83,7 @@ impl RequestTracker {
         Self {
             position: Position::Between,
             has_fragment: false,
+            length: NameSearch::default(),
             is_first: true,
             wants_escape: false,
             deadline: Some(Instant::now() + limits.header),
@@ -101,14 +110,19 @@ impl RequestTracker {
         )
     }
 
-    /// Notes the begin of an exchange for the passed head. Returns true when the target had a
-    /// fragment.
-    pub(super) fn begin(&mut self, body: &Incoming) -> bool {
+    /// True while the request line has not ended.
+    pub(super) fn is_in_request_line(&self) -> bool {
+        matches!(self.position, Position::RequestLine(_))
+    }
+
+    /// Notes the begin of an exchange for the passed head. Returns the reason for refusing it that
+    /// hyper does not show.
+    pub(super) fn begin(&mut self, body: &Incoming) -> Option<RequestDoubt> {
         self.begin_with(if body.is_end_stream() { Some(0) } else { body.size_hint().exact() })
     }
 
     /// `length`: bytes of the body; `None`: the body comes in chunks.
-    fn begin_with(&mut self, length: Option<u64>) -> bool {
+    fn begin_with(&mut self, length: Option<u64>) -> Option<RequestDoubt> {
         self.position = match length {
             Some(0) => Position::Between,
             Some(length) => Position::Content(length),
@@ -116,7 +130,10 @@ impl RequestTracker {
         };
         self.is_first = false;
         self.deadline = None;
-        self.has_fragment
+        if self.has_fragment {
+            return Some(RequestDoubt::Fragment);
+        }
+        (length.is_none() && self.length.is_found()).then_some(RequestDoubt::TwoFramings)
     }
 
     /// Notes hyper's wait for the next request.
@@ -171,6 +188,7 @@ impl RequestTracker {
             Position::RequestLine(part) => self.request_line(bytes, part),
             Position::HeaderLine { is_empty } => {
                 let (passed, is_empty) = line(bytes, is_empty);
+                self.length.pass(&bytes[..passed]);
                 self.position = match is_empty {
                     LineEnd::Empty => Position::HeadPassed,
                     LineEnd::Text => Position::HeaderLine { is_empty: true },
@@ -214,7 +232,7 @@ impl RequestTracker {
         if !self.is_first {
             self.deadline = Some(Instant::now() + self.limits.header);
         }
-        self.has_fragment = false;
+        (self.has_fragment, self.length) = (false, NameSearch::default());
         self.request_line(bytes, LinePart::Method)
     }
 
@@ -301,95 +319,4 @@ fn line(bytes: &[u8], is_empty: bool) -> (usize, LineEnd) {
 fn skip(bytes: &[u8], left: u64) -> (usize, u64) {
     let passed = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
     (passed, left - passed as u64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tracker() -> RequestTracker {
-        let second = Duration::from_secs(1);
-        RequestTracker::new(HeadLimits { header: second, idle: second })
-    }
-
-    /// Passes all of `text` in reads of `size` bytes; begins an exchange after each head. Returns
-    /// the pieces and, for each head, the fragment's flag.
-    fn pieces(text: &str, size: usize, lengths: &[Option<u64>]) -> (Vec<String>, Vec<bool>) {
-        let mut tracker = tracker();
-        let (mut pieces, mut fragments, mut piece) = (Vec::new(), Vec::new(), String::new());
-        let mut lengths = lengths.iter();
-        let mut rest = text;
-        while !rest.is_empty() {
-            let read = &rest[..size.min(rest.len())];
-            let passed = tracker.pass(read.as_bytes());
-            assert!(tracker.escaped(&rest.as_bytes()[passed..]).is_none());
-            assert!(passed > 0, "{:?} at {rest:?}", tracker.position);
-            piece.push_str(&rest[..passed]);
-            rest = &rest[passed..];
-            if tracker.position == Position::HeadPassed {
-                assert!(tracker.is_in_head());
-                fragments.push(tracker.begin_with(*lengths.next().unwrap()));
-                pieces.push(std::mem::take(&mut piece));
-            } else if tracker.is_between() && !piece.trim().is_empty() {
-                pieces.push(std::mem::take(&mut piece));
-            }
-        }
-        assert_eq!(piece, "");
-        (pieces, fragments)
-    }
-
-    #[test]
-    fn heads_and_bodies_are_told_apart_however_the_bytes_arrive() {
-        let expected = [
-            "GET /a HTTP/1.1\r\nhost: a\r\n\r\n",
-            "\r\n\r\nPOST /b HTTP/1.1\nhost: a\n\n",
-            "GET /#c HTTP/1.1\r\n\r\n",
-            "\r\nPOST /d#e HTTP/1.1\r\nx: #\r\n\r\n",
-            "5;a=\"b\"\r\nGET /\r\n1A\r\nabcdefghijklmnopqrstuvwxyz\r\n0\r\nx: y\r\n\r\n",
-            "G#T /f HTTP/1.1\r\n\r\n",
-            "POST http://a/g?x#y HTTP/1.1\r\n\r\n",
-            "0\r\n\r\n",
-        ];
-        let lengths = [Some(0), Some(20), None, Some(0), None];
-        let text = expected.concat();
-        for size in [1, 2, 3, 7, 16, 64, 4096] {
-            let (found, fragments) = pieces(&text, size, &lengths);
-            assert_eq!(found, expected, "{size}");
-            assert_eq!(fragments, [false, false, true, false, true], "{size}");
-        }
-    }
-
-    #[test]
-    fn characters_of_a_query_that_hyper_refuses_are_escaped_however_they_arrive() {
-        let sent = "GET /\"<a>?b=\"<?>\"&c HTTP/1.1\r\nx: <\">?\r\n\r\n";
-        let expected = "GET /\"<a>?b=%22%3C?%3E%22&c HTTP/1.1\r\nx: <\">?\r\n\r\n";
-        for size in [1, 2, 3, 5, 11, 12, 13, 14, 100] {
-            let mut tracker = tracker();
-            let mut found = Vec::new();
-            for read in sent.as_bytes().chunks(size) {
-                let mut rest = BytesMut::from(read);
-                while !rest.is_empty() {
-                    let passed = tracker.pass(&rest);
-                    found.extend_from_slice(&rest.split_to(passed));
-                    if let Some(escaped) = tracker.escaped(&rest) {
-                        rest = escaped;
-                    }
-                }
-            }
-            assert_eq!(String::from_utf8(found).unwrap(), expected, "{size}");
-        }
-    }
-
-    #[test]
-    fn an_exchange_has_no_deadline_of_its_own() {
-        let mut tracker = tracker();
-        assert!(tracker.deadline().is_some() && !tracker.is_in_head());
-        assert_eq!(tracker.pass(b"\r\nG"), 3);
-        assert!(tracker.deadline().is_some() && tracker.is_in_head());
-        tracker.pass(b"ET / HTTP/1.1\r\n\r\n");
-        tracker.begin_with(Some(0));
-        assert!(tracker.deadline().is_none() && !tracker.is_in_head());
-        tracker.wait();
-        assert!(tracker.deadline().is_some() && tracker.is_between());
-    }
 }

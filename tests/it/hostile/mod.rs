@@ -1,0 +1,8 @@
+//! Hostile input: messages and frames from the clauses of RFC 9110, 9112, 9113 and 7541 over raw
+//! sockets. Each case asserts the answer, the connection's fate and what reached the backend.
+//!
+//! The cases stand in text files beside this one, one for each subject, in the form that
+//! [`table`] reads.
+
+mod requests;
+mod table;
