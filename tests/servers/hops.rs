@@ -1,4 +1,4 @@
-//! Reverse proxies as they stand before and behind a gateway: nginx, HAProxy, and Go's
+//! Reverse proxies as they stand before and behind a gateway: nginx, HAProxy, Apache, and Go's
 //! `ReverseProxy`.
 
 use std::net::{SocketAddr, TcpStream};
@@ -28,6 +28,8 @@ pub(crate) enum HopKind {
     HaProxyThatRepeats,
     /// Go's `httputil.ReverseProxy`, `tests/clients/go_proxy`.
     Go,
+    /// Apache that passes targets on as they came.
+    Apache,
 }
 
 /// A hop before one address; ended and removed when dropped.
@@ -116,7 +118,28 @@ impl Hop {
                 command.arg0(folder.join("go_proxy")).args([addr.to_string(), to.to_string()]);
                 command
             }
+            HopKind::Apache => self.apache(to),
         }
+    }
+
+    fn apache(&self, to: SocketAddr) -> Command {
+        let (addr, folder) = (self.addr(), self.place.path().display());
+        let modules = ["authz_core", "proxy", "proxy_http", "mpm_event"].map(|name| {
+            format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n")
+        });
+        let text = format!(
+            "{}ServerRoot {folder}\nServerName a\nListen {addr}\nPidFile {folder}/pid\n\
+             DefaultRuntimeDir {folder}\nErrorLog /dev/stderr\nLogLevel warn\nUser www-data\n\
+             Group www-data\nAllowEncodedSlashes NoDecode\nMergeSlashes Off\n\
+             LimitRequestLine 20000\nLimitRequestFieldSize 64000\nProxyPreserveHost On\n\
+             ProxyPassMatch ^(/.*)$ http://{to}$1 nocanon\n",
+            modules.concat(),
+        );
+        let config = self.place.write("apache2.conf", &text, None);
+        let mut command = Command::new(installed("apache2"));
+        // A single process: others would outlive it when it is killed.
+        command.arg("-X").arg("-f").arg(config);
+        command
     }
 
     fn nginx(&self, to: SocketAddr, repeats: &str) -> Command {
@@ -126,7 +149,7 @@ impl Hop {
         let text = format!(
             // Without workers: they would outlive a master that is killed.
             "daemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log stderr;\nevents {{}}\n\
-             http {{\naccess_log off;\n{}\n\
+             http {{\naccess_log off;\nlarge_client_header_buffers 4 64k;\n{}\n\
              upstream next {{ server {to}; keepalive 16; }}\n\
              server {{\nlisten {addr};\nlocation / {{\nproxy_pass http://next;\n\
              proxy_http_version 1.1;\nproxy_set_header Connection \"\";\n{repeats}\n}}\n}}\n}}\n",
@@ -141,7 +164,8 @@ impl Hop {
     fn haproxy(&self, to: SocketAddr, repeats: &str) -> Command {
         let addr = self.addr();
         let text = format!(
-            "defaults\nmode http\ntimeout connect 5s\ntimeout client 30s\ntimeout server 30s\n\
+            "global\ntune.bufsize 65536\n\
+             defaults\nmode http\ntimeout connect 5s\ntimeout client 30s\ntimeout server 30s\n\
              {repeats}\nfrontend front\nbind {addr}\ndefault_backend next\n\
              backend next\nserver next {to}\n"
         );

@@ -4,5 +4,7 @@
 //! The cases stand in text files beside this one, one for each subject, in the form that
 //! [`table`] reads.
 
+mod agreement;
 mod requests;
+mod responses;
 mod table;

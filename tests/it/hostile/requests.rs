@@ -44,9 +44,11 @@ enum Arrival {
 /// What must happen.
 #[derive(Debug)]
 pub(super) struct Expected<'a> {
-    statuses: Vec<(u16, bool)>,
+    /// Of each answer, and true for one without a body.
+    pub(super) statuses: Vec<(u16, bool)>,
     is_open: bool,
-    received: Vec<&'a str>,
+    /// The requests that the backend receives.
+    pub(super) received: Vec<&'a str>,
 }
 
 impl<'a> Expected<'a> {
@@ -64,11 +66,6 @@ impl<'a> Expected<'a> {
             }
         }
         Self { statuses, is_open: is_open.expect("open or closed"), received: parts.collect() }
-    }
-
-    /// True when the gateway sends something to the backend.
-    pub(super) fn is_passed_on(&self) -> bool {
-        !self.received.is_empty()
     }
 }
 
