@@ -18,6 +18,7 @@ pub(crate) mod kind {
     pub(crate) const DATA: u8 = 0;
     pub(crate) const HEADERS: u8 = 1;
     pub(crate) const RST_STREAM: u8 = 3;
+    pub(crate) const SETTINGS: u8 = 4;
     pub(crate) const GOAWAY: u8 = 7;
     pub(crate) const WINDOW_UPDATE: u8 = 8;
     pub(crate) const CONTINUATION: u8 = 9;
@@ -27,11 +28,18 @@ pub(crate) mod kind {
 const END_STREAM: u8 = 1;
 /// The flag of the last frame of a head, on HEADERS and CONTINUATION.
 const END_HEADERS: u8 = 4;
+/// The flag of an acknowledgement, on SETTINGS and PING.
+const ACK: u8 = 1;
 
 impl FrameHead {
     /// True for the last frame of a message.
     pub(crate) fn ends_stream(&self) -> bool {
         matches!(self.kind, kind::DATA | kind::HEADERS) && self.flags & END_STREAM != 0
+    }
+
+    /// True for the settings of a peer, which begin its frames (RFC 9113 section 3.4).
+    pub(crate) fn is_settings(&self) -> bool {
+        self.kind == kind::SETTINGS && self.flags & ACK == 0
     }
 
     /// True for a frame with a part of a head.

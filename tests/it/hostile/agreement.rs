@@ -6,6 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, sync_channel};
 
+use super::frames;
 use super::requests::{self, Expected};
 use super::table::{self, Case};
 use crate::servers::{Hop, HopKind};
@@ -70,16 +71,38 @@ fn is_whole(bytes: &[u8]) -> bool {
     body.len() >= length.unwrap_or(0)
 }
 
+/// A case, the request expected of it, and the bytes emitted for that.
+type Emitted = (Case, &'static str, Vec<u8>);
+
+/// A gateway before `recorder`.
+fn before(unused: &Backend, recorder: &Recorder) -> Setup {
+    let [from, to] = [unused.addr(), recorder.addr].map(|addr| format!("http://{addr}"));
+    Setup::before(unused).replacing(from, to)
+}
+
+/// Adds what the gateway emits for each accepted case of HTTP/2.
+fn over_http2(unused: &Backend, recorder: &Recorder, found: &mut Vec<Emitted>) {
+    let (setup, authority) = frames::encrypted(before(unused, recorder));
+    let gateway = setup.start();
+    for (at, case) in frames::cases().into_iter().enumerate() {
+        let calls = frames::accepted(&case);
+        if calls.is_empty() {
+            continue;
+        }
+        frames::exchange(&gateway, &authority, &case, at);
+        for line in calls {
+            let bytes = recorder.emitted.recv_timeout(PATIENCE).expect("a request");
+            found.push((case.clone(), line, bytes));
+        }
+    }
+}
+
 /// The bytes that the gateway emits for each accepted case, and the requests expected of them.
-fn emitted() -> Vec<(Case, &'static str, Vec<u8>)> {
-    let recorder = Recorder::start();
-    let unused = Backend::start();
+fn emitted() -> Vec<Emitted> {
+    let (recorder, unused) = (Recorder::start(), Backend::start());
     let files = "name = \"files\"\nmethods = [\"POST\", \"PUT\", \"PATCH\", \"DELETE\"]\n\
                  path = \"/files/{*rest}\"\nmode = \"off\"";
-    let gateway = Setup::before(&unused)
-        .replacing(format!("http://{}", unused.addr()), format!("http://{}", recorder.addr))
-        .route(files)
-        .start();
+    let gateway = before(&unused, &recorder).route(files).start();
     let mut found = Vec::new();
     let cases = requests::TABLES.iter().flat_map(|table| table::cases(table));
     for (at, case) in cases.enumerate() {
@@ -104,6 +127,8 @@ fn emitted() -> Vec<(Case, &'static str, Vec<u8>)> {
             found.push((case.clone(), line, bytes));
         }
     }
+    drop(gateway);
+    over_http2(&unused, &recorder, &mut found);
     assert_eq!(unused.calls(), 0);
     found
 }

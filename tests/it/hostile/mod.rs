@@ -5,6 +5,16 @@
 //! [`table`] reads.
 
 mod agreement;
+mod frames;
 mod requests;
 mod responses;
 mod table;
+mod tls;
+
+#[test]
+fn the_tables_are_complete() {
+    let requests: usize = requests::TABLES.iter().map(|table| table::cases(table).len()).sum();
+    let (answers, clauses) = (responses::cases().len(), frames::cases().len());
+    assert!(requests + answers >= 300, "{requests} requests, {answers} answers");
+    assert!(clauses >= 130, "{clauses} clauses");
+}

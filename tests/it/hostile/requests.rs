@@ -144,7 +144,7 @@ fn run(
 }
 
 /// Compares what the backend received.
-fn received(expected: &[&str], seen: &[Seen]) -> Result<(), String> {
+pub(super) fn received(expected: &[&str], seen: &[Seen]) -> Result<(), String> {
     if seen.len() != expected.len() {
         return Err(format!("the backend received {} requests: {seen:?}", seen.len()));
     }

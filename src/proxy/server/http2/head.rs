@@ -23,7 +23,7 @@ const OF_A_CONNECTION: [HeaderName; 5] = [
 /// (RFC 9113 sections 8.3.1 and 8.2.3).
 ///
 /// # Errors
-/// A sentence for the client about a value that HTTP/2 does not allow.
+/// A sentence for the client about a value or a target that HTTP/2 does not allow.
 pub(super) fn adapt<B>(request: &mut Request<B>) -> Result<(), &'static str> {
     let is_padded = |value: &HeaderValue| {
         let bytes = value.as_bytes();
@@ -33,6 +33,10 @@ pub(super) fn adapt<B>(request: &mut Request<B>) -> Result<(), &'static str> {
     if request.headers().values().any(is_padded) {
         // RFC 9113 section 8.2.1; a backend would read another value than the gateway.
         return Err("A header's value begins or ends with white space.");
+    }
+    if request.uri().path_and_query().is_some_and(|target| target.as_str().starts_with('?')) {
+        // RFC 9113 section 8.3.1; the library takes it.
+        return Err("The path is empty.");
     }
     let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
     let headers = request.headers_mut();
@@ -106,6 +110,15 @@ mod tests {
         for value in [" a", "a ", "\ta", "a\t"] {
             request.headers_mut().insert("x", HeaderValue::from_static(value));
             assert!(adapt(&mut request).is_err(), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_query_without_a_path_is_refused() {
+        for (target, is_taken) in [("https://a?b", false), ("https://a/?b", true)] {
+            let mut request = Request::new(());
+            *request.uri_mut() = target.parse().unwrap();
+            assert_eq!(adapt(&mut request).is_ok(), is_taken, "{target}");
         }
     }
 

@@ -32,6 +32,8 @@ const BYTES_PER_UPDATE: u64 = 1024;
 #[derive(Debug)]
 pub(super) struct FrameMeter {
     preface_left: usize,
+    /// The first frame has begun.
+    is_begun: bool,
     received: FrameReader,
     sent: FrameReader,
     period: Instant,
@@ -56,6 +58,7 @@ impl SharedMeter {
     pub(super) fn new(accepted: Instant) -> Self {
         Self(Arc::new(Mutex::new(FrameMeter {
             preface_left: PREFACE,
+            is_begun: false,
             received: FrameReader::default(),
             sent: FrameReader::default(),
             period: accepted,
@@ -88,17 +91,25 @@ impl FrameMeter {
         self.unfinished.values().filter(|last| **last <= before).count()
     }
 
-    /// Notes received bytes; false: there were too many frames without content.
-    fn receive(&mut self, bytes: &[u8], now: Instant) -> bool {
+    /// Notes received bytes.
+    ///
+    /// # Errors
+    /// The reason for ending the connection.
+    fn receive(&mut self, bytes: &[u8], now: Instant) -> Result<(), &'static str> {
         let preface = self.preface_left.min(bytes.len());
         self.preface_left -= preface;
         if now.duration_since(self.period) >= PERIOD {
             (self.period, self.frames, self.updates, self.content) = (now, 0, 0, 0);
         }
-        let Self { received, frames, updates, head_since, unfinished, .. } = self;
+        let Self { is_begun, received, frames, updates, head_since, unfinished, .. } = self;
+        let mut has_settings = true;
         received.pass(&bytes[preface..], |step| match step {
             FrameStep::Begun => {
                 head_since.get_or_insert(now);
+            }
+            FrameStep::Head(head) if !std::mem::replace(is_begun, true) => {
+                has_settings = head.is_settings();
+                *frames += 1;
             }
             FrameStep::Head(head) => match head.kind {
                 // The time of a body has limits of its own.
@@ -120,7 +131,15 @@ impl FrameMeter {
                 }
             }
         });
-        self.frames <= MOST_FRAMES && self.updates <= MOST_FRAMES + self.content / BYTES_PER_UPDATE
+        if !has_settings {
+            // hyper takes any frame (RFC 9113 section 3.4).
+            return Err("the first frame has no settings");
+        }
+        let most_updates = MOST_FRAMES + self.content / BYTES_PER_UPDATE;
+        if self.frames > MOST_FRAMES || self.updates > most_updates {
+            return Err("too many frames without content");
+        }
+        Ok(())
     }
 
     fn send(&mut self, bytes: &[u8], now: Instant) {
@@ -181,10 +200,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         let read = &buffer.filled()[before..];
-        if self.meter.lock().receive(read, Instant::now()) {
-            return Poll::Ready(Ok(()));
-        }
-        Poll::Ready(Err(io::Error::other("too many frames without content")))
+        let received = self.meter.lock().receive(read, Instant::now());
+        Poll::Ready(received.map_err(io::Error::other))
     }
 }
 
@@ -238,6 +255,33 @@ mod tests {
         bytes
     }
 
+    /// Passes the preface and the settings that follow it, which are counted as well.
+    fn begin(meter: &mut FrameMeter, now: Instant) {
+        meter.receive(&[b'P'; PREFACE], now).unwrap();
+        meter.receive(&frame(4, 0, 0, 0), now).unwrap();
+        meter.frames = 0;
+    }
+
+    #[test]
+    fn a_connection_begins_with_settings() {
+        let now = Instant::now();
+        for (first, is_taken) in [
+            (frame(4, 0, 0, 0), true),
+            (frame(4, 0, 0, 6), true),
+            (frame(4, 1, 0, 0), false),
+            (frame(6, 0, 0, 8), false),
+            (frame(1, 5, 1, 9), false),
+        ] {
+            let bytes = [&[b'P'; PREFACE][..], &first].concat();
+            for size in [1, 5, PREFACE, 100] {
+                let meter = SharedMeter::new(now);
+                let mut meter = meter.lock();
+                let taken = bytes.chunks(size).all(|part| meter.receive(part, now).is_ok());
+                assert_eq!(taken, is_taken, "{first:?} by {size}");
+            }
+        }
+    }
+
     #[test]
     fn frames_without_content_are_counted_in_periods() {
         for (kind, flags, length) in [
@@ -253,13 +297,13 @@ mod tests {
             let now = Instant::now();
             let meter = SharedMeter::new(now);
             let mut meter = meter.lock();
-            assert!(meter.receive(&[b'P'; PREFACE], now));
+            begin(&mut meter, now);
             let bytes = frame(kind, flags, 1, length);
             for at in 0..MOST_FRAMES {
-                assert!(meter.receive(&bytes, now), "{kind}: {at}");
+                assert!(meter.receive(&bytes, now).is_ok(), "{kind}: {at}");
             }
-            assert!(!meter.receive(&bytes, now), "{kind}");
-            assert!(meter.receive(&bytes, now + PERIOD), "{kind}");
+            assert!(meter.receive(&bytes, now).is_err(), "{kind}");
+            assert!(meter.receive(&bytes, now + PERIOD).is_ok(), "{kind}");
         }
     }
 
@@ -268,20 +312,20 @@ mod tests {
         let now = Instant::now();
         let meter = SharedMeter::new(now);
         let mut meter = meter.lock();
-        assert!(meter.receive(&[b'P'; PREFACE], now));
+        begin(&mut meter, now);
         for _ in 0..5 * MOST_FRAMES {
-            assert!(meter.receive(&frame(1, 5, 1, 9), now));
-            assert!(meter.receive(&frame(0, 0, 1, 9), now));
-            assert!(meter.receive(&frame(0, 1, 1, 0), now));
+            assert!(meter.receive(&frame(1, 5, 1, 9), now).is_ok());
+            assert!(meter.receive(&frame(0, 0, 1, 9), now).is_ok());
+            assert!(meter.receive(&frame(0, 1, 1, 0), now).is_ok());
         }
         for _ in 0..MOST_FRAMES {
-            assert!(meter.receive(&frame(8, 0, 1, 4), now));
+            assert!(meter.receive(&frame(8, 0, 1, 4), now).is_ok());
         }
-        assert!(!meter.receive(&frame(8, 0, 1, 4), now));
+        assert!(meter.receive(&frame(8, 0, 1, 4), now).is_err());
         for _ in 0..50 {
             meter.send(&frame(0, 0, 1, 200), now);
         }
-        assert!(meter.receive(&frame(8, 0, 1, 4), now));
+        assert!(meter.receive(&frame(8, 0, 1, 4), now).is_ok());
     }
 
     #[test]
@@ -291,19 +335,19 @@ mod tests {
         let meter = SharedMeter::new(start);
         let mut meter = meter.lock();
         assert_eq!(meter.head_since(), Some(start));
-        meter.receive(&[b'P'; PREFACE], start);
+        meter.receive(&[b'P'; PREFACE], start).unwrap();
         assert_eq!(meter.head_since(), Some(start));
-        meter.receive(&frame(4, 0, 0, 0), start);
+        meter.receive(&frame(4, 0, 0, 0), start).unwrap();
         assert_eq!(meter.head_since(), None);
         let (head, rest) = (frame(1, 1, 1, 5), frame(9, 4, 1, 5));
-        meter.receive(&head[..1], later(1));
+        meter.receive(&head[..1], later(1)).unwrap();
         assert_eq!(meter.head_since(), Some(later(1)));
-        meter.receive(&head[1..], later(2));
-        meter.receive(&rest[..rest.len() - 1], later(3));
+        meter.receive(&head[1..], later(2)).unwrap();
+        meter.receive(&rest[..rest.len() - 1], later(3)).unwrap();
         assert_eq!(meter.head_since(), Some(later(1)));
-        meter.receive(&rest[rest.len() - 1..], later(4));
+        meter.receive(&rest[rest.len() - 1..], later(4)).unwrap();
         assert_eq!(meter.head_since(), None);
-        meter.receive(&frame(0, 0, 1, 9)[..12], later(5));
+        meter.receive(&frame(0, 0, 1, 9)[..12], later(5)).unwrap();
         assert_eq!(meter.head_since(), None, "a body has limits of its own");
     }
 
@@ -321,8 +365,8 @@ mod tests {
         assert!(meter.is_answering());
         meter.send(&frame(0, 0, 1, 3), later(2));
         assert_eq!((meter.stalled(later(1)), meter.stalled(later(2))), (1, 2));
-        meter.receive(&[b'P'; PREFACE], start);
-        meter.receive(&frame(3, 0, 5, 4), later(2));
+        begin(&mut meter, start);
+        meter.receive(&frame(3, 0, 5, 4), later(2)).unwrap();
         meter.send(&frame(0, 1, 1, 3), later(3));
         assert!(!meter.is_answering());
     }
