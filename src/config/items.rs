@@ -53,14 +53,7 @@ pub(super) fn mode(
     let path = request::path(route);
     let context = PolicyContext { credentials: &config.tenant.headers, items: true, path: &path };
     let on_unknown = policy(route, chosen, &context);
-    if let UnknownPolicy::Resend(_) | UnknownPolicy::Reverse(_) = on_unknown {
-        let what = format!(
-            "on_unknown = \"{}\" is not supported with mode = \"items\" by this version; use \
-             \"hold\" or \"probe\"",
-            on_unknown.as_str()
-        );
-        route.wrong_at(&["outcome"], what);
-    }
+    policy_of_items(route, &on_unknown);
     let (record, tombstone_at) = route.table("record", |table| {
         (request::record(table, preset, config, &path), table.place("tombstone"))
     });
@@ -150,6 +143,34 @@ fn serialize_by(
 }
 
 /// `true` for the profile `capillary`.
+/// Refuses the keys of a policy that have no meaning for one item of a batch.
+fn policy_of_items(route: &TableReader<'_>, policy: &UnknownPolicy) {
+    let response = "with mode = \"items\" `response` has no use: the row of a settled item comes \
+                    from [route.items.response]; leave it out";
+    match policy {
+        UnknownPolicy::Resend(rules) => {
+            if rules.mark.header.is_some() {
+                let what = "with mode = \"items\" `mark.header` would mark the whole batch, also \
+                            the items that are sent for the first time; use `mark.body`, whose \
+                            pointers start at the repeated item";
+                route.wrong_at(&["resend"], what);
+            }
+            if rules.already_done.as_ref().is_some_and(|done| done.response.is_some()) {
+                route.wrong_at(&["already_done"], response);
+            }
+        }
+        UnknownPolicy::Probe(rules) if rules.already_done.is_some() => {
+            let what = "with mode = \"items\" [route.already_done] belongs to on_unknown = \
+                        \"resend\"; with \"probe\" leave it out";
+            route.wrong_at(&["already_done"], what);
+        }
+        UnknownPolicy::Reverse(rules) if rules.response.is_some() => {
+            route.wrong_at(&["reverse"], response);
+        }
+        UnknownPolicy::Hold | UnknownPolicy::Probe(_) | UnknownPolicy::Reverse(_) => {}
+    }
+}
+
 fn profile(route: &TableReader<'_>) -> bool {
     let of_requests = |name: &str| matches!(name, "stripe" | "redeemsg");
     if let Some(profile) = route.optional::<String>("profile").filter(|it| of_requests(&it.value)) {

@@ -60,6 +60,8 @@ pub enum Doubt {
     OverIssued,
     /// Part of an indivisible item was issued.
     Divided,
+    /// The answer to a repetition does not say that all units were issued.
+    Repeated,
 }
 
 impl fmt::Display for Doubt {
@@ -76,6 +78,10 @@ impl fmt::Display for Doubt {
             Self::Contradicting => "the row contradicts itself",
             Self::OverIssued => "the row says that more were issued than were sent",
             Self::Divided => "a part was issued of what cannot be divided",
+            Self::Repeated => {
+                "the answer to a repetition does not say that all was issued, and says nothing of \
+                 the earlier tries"
+            }
         })
     }
 }

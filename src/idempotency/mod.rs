@@ -31,6 +31,7 @@ pub(crate) mod suspect;
 pub mod tenant;
 #[cfg(test)]
 mod tests;
+mod units;
 
 pub use decision::{Decision, decide};
 pub use fingerprint::Fingerprint;

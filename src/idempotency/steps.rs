@@ -79,7 +79,7 @@ impl Record {
         let resent = schedule.resent.saturating_add(1);
         let schedule = Schedule { resent, last: Some(now), ..schedule };
         let mut next = self.with_schedule(schedule, now);
-        next.state = State::InFlight;
+        next.state = self.state_resent();
         next.attempts = self.attempts.saturating_add(1);
         next.step(HistoryEvent::Resend, note, now);
         next

@@ -11,7 +11,7 @@ use super::refused::WholeAnswer;
 use super::response::BackendResponse;
 use super::rows::{ItemRow, assign};
 use super::rules::{ItemRules, ListKind};
-use super::split::BatchPlan;
+use super::split::{BatchPlan, ItemDecision};
 use crate::idempotency::ledger::Doubt;
 pub use crate::idempotency::ledger::ItemOutcome;
 use crate::idempotency::outcome::{OutcomeRules, UnknownReason, Verdict};
@@ -39,6 +39,25 @@ impl BatchOutcome {
     /// Reports an answer that was read: with rows, or as one that reports all items as issued.
     pub fn is_read(&self) -> bool {
         self.shape == ResponseShape::Rows
+    }
+
+    /// Reduces the outcomes of repeated items to what they prove: all units, or nothing. `is_done`
+    /// tells the rows of refusals because an earlier try was executed; such an item is issued.
+    pub fn reduce_repeats(&mut self, plan: &BatchPlan, is_done: impl Fn(&str) -> bool) {
+        for (part, outcome) in plan.items.iter().zip(&mut self.outcomes) {
+            let (ItemDecision::Repeat(sent), Some(outcome)) = (part, outcome) else { continue };
+            let (doubt, row) = match outcome {
+                ItemOutcome::Issued { units, .. } if units == sent => continue,
+                ItemOutcome::Issued { row, .. } => {
+                    (Doubt::Repeated, row.take().map(|row| row.text))
+                }
+                ItemOutcome::Unknown { doubt, row } => (*doubt, row.take()),
+            };
+            *outcome = match row.as_deref().is_some_and(&is_done) {
+                true => without_row(*sent),
+                false => ItemOutcome::Unknown { doubt, row },
+            };
+        }
     }
 
     /// The answer's text with empty lists in the place of its rows; an empty object when the text

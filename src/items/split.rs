@@ -5,10 +5,11 @@ use std::ops::Range;
 
 use super::batch::{Batch, Item, ItemGroup};
 use super::digest::COUNT;
-use super::edit::{Splice, spliced};
+use super::edit::{Splice, spliced, with_members};
 use super::rules::{ItemRules, ListKind};
 use crate::idempotency::Fingerprint;
 use crate::idempotency::ledger::Ledger;
+use crate::json::Pointer;
 
 /// The stored state of an item.
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +75,8 @@ pub enum ItemDecision {
     Settled,
     /// Send this many units; at least 1.
     Send(u64),
+    /// Send these units, whose outcome is unknown, once more: the backend deduplicates.
+    Repeat(u64),
     /// The outcome of some units is unknown; nothing is sent.
     Unknown,
     /// A call for the item is in flight; wait.
@@ -133,7 +136,7 @@ impl BatchPlan {
     /// Index and units of each item to send, in order.
     pub fn sent(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
         self.items.iter().enumerate().filter_map(|(at, part)| match part {
-            ItemDecision::Send(units) => Some((at, *units)),
+            ItemDecision::Send(units) | ItemDecision::Repeat(units) => Some((at, *units)),
             ItemDecision::Settled
             | ItemDecision::Unknown
             | ItemDecision::InFlight
@@ -141,20 +144,52 @@ impl BatchPlan {
         })
     }
 
+    /// Plans to send the unknown units of an item once more.
+    pub fn repeat(&mut self, at: usize, units: u64) {
+        if let Some(part @ ItemDecision::Unknown) = self.items.get_mut(at) {
+            *part = ItemDecision::Repeat(units);
+        }
+    }
+
+    /// Reports an item that is sent once more.
+    pub fn is_repeated(&self, at: usize) -> bool {
+        matches!(self.items.get(at), Some(ItemDecision::Repeat(_)))
+    }
+
     /// The upstream body: `body`, from which `batch` was read, without the items that are not
-    /// sent, without groups of which nothing is sent, and with the remaining quantities. Every
-    /// other byte is kept. `None` when nothing is to be sent, or `body` is another body.
-    pub fn body(&self, rules: &ItemRules, batch: &Batch, body: &[u8]) -> Option<Vec<u8>> {
+    /// sent, without groups of which nothing is sent, and with the remaining quantities. Repeated
+    /// items carry the members of `mark`. Every other byte is kept. `None` when nothing is to be
+    /// sent, or `body` is another body.
+    pub fn body(
+        &self,
+        rules: &ItemRules,
+        batch: &Batch,
+        (body, mark): (&[u8], &[(Pointer, String)]),
+    ) -> Option<Vec<u8>> {
         let text = std::str::from_utf8(body).ok()?;
         self.sent().next()?;
         let mut splices = Vec::new();
         for (at, units) in self.sent() {
             let item = batch.items.get(at)?;
-            if units != item.quantity {
-                splices.push(Splice::replaces(item.quantity_span.clone()?, units.to_string()));
+            let quantity = match units == item.quantity {
+                true => None,
+                false => Some((item.quantity_span.clone()?, units.to_string())),
+            };
+            if self.is_repeated(at) && !mark.is_empty() {
+                let span = item.value_span.clone();
+                let mut value = text.get(span.clone())?.to_owned();
+                if let Some((place, units)) = quantity {
+                    let place = place.start.checked_sub(span.start)?..place.end - span.start;
+                    value.replace_range(place, &units);
+                }
+                splices.push(Splice::replaces(span, with_members(&value, mark)));
+            } else if let Some((place, units)) = quantity {
+                splices.push(Splice::replaces(place, units));
             }
         }
-        let is_sent = |at: usize| matches!(self.items.get(at), Some(ItemDecision::Send(_)));
+        let is_sent = |at: usize| {
+            matches!(self.items.get(at), Some(ItemDecision::Send(_) | ItemDecision::Repeat(_)))
+        };
         let element = |at: usize| Some((batch.items.get(at)?.span.clone(), is_sent(at)));
         if batch.groups.is_empty() {
             let elements: Option<Vec<_>> = (0..batch.items.len()).map(element).collect();

@@ -233,7 +233,18 @@ fn reversal_answered(
         AfterReversal::Release => None,
         AfterReversal::Fail => response.clone(),
     };
-    let next = record.reversed(response, author("reversal", text), plan.retention, now);
+    let note = author("reversal", text);
+    let next = match record.ledger() {
+        None => record.reversed(response, note, plan.retention, now),
+        Some(_) => {
+            let closed = rules.then == AfterReversal::Fail;
+            match record.units_reversed(closed, note, plan.retention, now) {
+                Ok(next) => next,
+                // The units do not add up: an operator has to look.
+                Err(_) => return Conclusion::default(),
+            }
+        }
+    };
     let settled = Some(HistoryEvent::NotExecuted);
     Conclusion { next: Some(Box::new(next)), alarm: None, settled }
 }
@@ -262,47 +273,79 @@ fn settled(
 
 /// The record that keeps evidence which lost against an earlier decision.
 fn too_late(record: &Record, evidence: &Evidence, now: Timestamp) -> Conclusion {
-    let (what, executed) = match evidence {
-        Evidence::Executed(_) => ("a probe found the request executed", true),
-        Evidence::NotExecuted => ("a probe found the request not executed", false),
-        Evidence::Reversed { nothing: false, .. } => ("a reversal was acknowledged", false),
+    let is_item = record.ledger().is_some();
+    let of_kind = |executed: bool| match is_item {
+        true => CallResult::Units(u64::from(executed)),
+        false => CallResult::Executed(executed),
+    };
+    let (what, result) = match evidence {
+        Evidence::Executed(_) => ("a probe found the request executed", of_kind(true)),
+        Evidence::NotExecuted => ("a probe found the request not executed", of_kind(false)),
+        Evidence::Reversed { nothing: false, .. } => {
+            ("a reversal was acknowledged", of_kind(false))
+        }
+        Evidence::Units(units) => ("a probe found executed units", CallResult::Units(*units)),
         Evidence::Reversed { nothing: true, .. }
         | Evidence::Nothing(_)
         | Evidence::Undecided(_)
         | Evidence::Pending
         | Evidence::Several(_)
-        | Evidence::Units(_)
         | Evidence::PartlyAbsent(_)
         | Evidence::Absent => return Conclusion::default(),
     };
-    contradiction(record, what, executed, now)
+    contradiction(record, what, result, now)
 }
 
-/// The record with a contradiction: a result that lost against an earlier decision. `executed`: the
-/// result says so. A result that agrees with the decision is kept without an alarm.
+/// A result that came too late to decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallResult {
+    /// The request was executed, or was not.
+    Executed(bool),
+    /// So many of the units of an item were issued.
+    Units(u64),
+}
+
+/// The record with a contradiction: a result that lost against an earlier decision. A result that
+/// agrees with the decision is kept without an alarm.
 pub(crate) fn contradiction(
     record: &Record,
     what: &str,
-    executed: bool,
+    result: CallResult,
     now: Timestamp,
 ) -> Conclusion {
-    let decided = match &record.state {
+    let agrees = match (&record.state, result) {
+        // A reversal is under way: any result of the call contradicts it.
+        (State::Unknown { .. }, _) => Some(false),
+        (State::Item { .. }, _) if record.is_unknown() => record.is_reversing().then_some(false),
+        (_, CallResult::Executed(executed)) => decided(record).map(|decided| decided == executed),
+        (_, CallResult::Units(units)) => decided_units(record).map(|decided| decided == units),
+    };
+    let Some(agrees) = agrees else { return Conclusion::default() };
+    let alarm = (!agrees).then_some(Alarm::Contradiction);
+    let next = record.contradicted(author("gateway", what), now);
+    Conclusion { next: Some(Box::new(next)), alarm, settled: None }
+}
+
+/// The decision about a request: executed or not; `None`: another attempt holds the record, or
+/// nobody decided.
+fn decided(record: &Record) -> Option<bool> {
+    match &record.state {
         State::Final { .. } | State::Tombstone { .. } => {
             // A failed reversal is final as well, with the decision "not executed".
             let last = record.history.iter().rev().find(|entry| is_decision(entry.what));
-            last.is_none_or(|entry| entry.what != HistoryEvent::NotExecuted)
+            Some(last.is_none_or(|entry| entry.what != HistoryEvent::NotExecuted))
         }
-        State::Released { .. } => false,
-        // A reversal is under way: any result of the call contradicts it.
-        State::Unknown { .. } => !executed,
-        // Another attempt holds the record, or nobody decided.
-        State::InFlight | State::SerializeLock | State::Item { .. } => {
-            return Conclusion::default();
-        }
-    };
-    let alarm = (decided != executed).then_some(Alarm::Contradiction);
-    let next = record.contradicted(author("gateway", what), now);
-    Conclusion { next: Some(Box::new(next)), alarm, settled: None }
+        State::Released { .. } => Some(false),
+        State::Unknown { .. } | State::InFlight | State::SerializeLock | State::Item { .. } => None,
+    }
+}
+
+/// The number of units that a decision about an item found issued; `None`: another attempt holds
+/// the record, or nobody decided.
+fn decided_units(record: &Record) -> Option<u64> {
+    record.ledger().filter(|ledger| !ledger.is_open())?;
+    let last = record.history.iter().rev().find(|entry| is_decision(entry.what))?;
+    Some(if last.what == HistoryEvent::Executed { last.units.unwrap_or(1) } else { 0 })
 }
 
 const fn is_decision(what: HistoryEvent) -> bool {

@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+pub(crate) use super::conclude::CallResult;
 use super::conclude::{Alarm, contradiction};
 use super::state::Settler;
 use super::transition::{Advance, Transition, advance};
-use crate::idempotency::{Record, RecordId, State};
+use crate::idempotency::{Record, RecordId};
 use crate::store::{Change, Store};
 
 /// Looks at a record that another attempt has in flight, and the pause between them.
 const LOOKS: u32 = 8;
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Keeps a late result of a call that was decided otherwise. `executed`: the result says so.
-pub(crate) async fn keep(settler: Arc<Settler>, id: RecordId, what: String, executed: bool) {
+/// Keeps a late result of a call that was decided otherwise.
+pub(crate) async fn keep(settler: Arc<Settler>, id: RecordId, what: String, result: CallResult) {
     let store = settler.store.clone();
     for _ in 0..LOOKS {
         let record = match store.get(id).await {
@@ -28,12 +29,12 @@ pub(crate) async fn keep(settler: Arc<Settler>, id: RecordId, what: String, exec
                 continue;
             }
         };
-        if record.state == State::InFlight {
+        if record.is_in_flight() {
             // A later attempt holds the record, and nobody else may change it.
             sleep(PAUSE).await;
             continue;
         }
-        let mut late = LateResult { store: &*store, id, record, what: &what, executed, kept: None };
+        let mut late = LateResult { store: &*store, id, record, what: &what, result, kept: None };
         let ended = advance(&*store, &mut late).await;
         if let (Advance::Done, Some((record, raised))) = (ended, late.kept) {
             if let Some(raised) = raised {
@@ -53,14 +54,14 @@ struct LateResult<'s> {
     id: RecordId,
     record: Record,
     what: &'s str,
-    executed: bool,
+    result: CallResult,
     kept: Option<(Box<Record>, Option<Alarm>)>,
 }
 
 impl Transition for LateResult<'_> {
     fn changes(&mut self) -> Vec<Change> {
         let now = self.store.now();
-        let conclusion = contradiction(&self.record, self.what, self.executed, now);
+        let conclusion = contradiction(&self.record, self.what, self.result, now);
         let Some(next) = conclusion.next else { return Vec::new() };
         self.kept = Some((next.clone(), conclusion.alarm));
         let expect = Some(self.record.version);
@@ -70,7 +71,7 @@ impl Transition for LateResult<'_> {
     fn rebase(&mut self, present: Vec<Option<Record>>) -> bool {
         self.kept = None;
         match present.into_iter().next().flatten() {
-            Some(record) if record.state != State::InFlight => {
+            Some(record) if !record.is_in_flight() => {
                 self.record = record;
                 true
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::conclude::{Alarm, Conclusion, Evidence, conclude, contradiction};
+use super::conclude::{Alarm, CallResult, Conclusion, Evidence, conclude, contradiction};
 use super::rules::{Action, Occasion, SettlePlan, StepKind, author, tick};
 use crate::clock::Timestamp;
 use crate::config::{self, Mode, UnknownPolicy};
@@ -208,7 +208,8 @@ impl World {
             let done = record.completed(Answer::Kept(response()), KEPT, self.now);
             assert!(self.swap(record.version, done));
         } else {
-            let kept = contradiction(&record, "a late answer", true, self.now);
+            let kept =
+                contradiction(&record, "a late answer", CallResult::Executed(true), self.now);
             if let Some(next) = kept.next {
                 assert!(same_outcome(&record, &next), "a late answer changed a decision");
                 assert!(next.history.iter().any(|it| it.what == HistoryEvent::Contradiction));

@@ -152,7 +152,9 @@ impl Transition for UnconfirmedChanges {
         let mut own = Vec::with_capacity(self.changes.len());
         for (change, now) in self.changes.iter().zip(&present) {
             let mut change = change.clone();
-            match conflict(&mut change, now.as_ref(), &self.attempt) {
+            // The repeated items of a batch keep the attempts of their first tries.
+            let attempt = change.put.as_ref().map_or(self.attempt, |put| put.attempt);
+            match conflict(&mut change, now.as_ref(), &attempt) {
                 SwapConflict::Made => {
                     // A swap is made completely or not at all.
                     self.made = true;
@@ -210,7 +212,9 @@ fn conflict(change: &mut Change, winner: Option<&Record>, attempt: &Nonce) -> Sw
 /// that was sent again meanwhile is neither freed nor given up by an earlier try.
 fn applies(put: Option<&Record>, winner: &Record, attempt: &Nonce) -> bool {
     let decides = match put.map(|put| &put.state) {
-        Some(State::Final { .. } | State::Item { .. }) => true,
+        Some(State::Final { .. }) => true,
+        // Units that stay unknown decide nothing, least of all about a later try.
+        Some(State::Item { ledger, .. }) => !ledger.is_open(),
         Some(
             State::Unknown { .. }
             | State::InFlight

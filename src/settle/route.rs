@@ -13,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::config::UnknownPolicy;
 use crate::idempotency::RecordId;
 use crate::idempotency::retention::Retention;
+use crate::json::Pointer;
 use crate::upstream::Upstream;
 
 /// Steps of a route at once where the policy has no `concurrency`.
@@ -87,6 +88,19 @@ impl SettleRoute {
         match &*self.plan.policy {
             UnknownPolicy::Probe(_) | UnknownPolicy::Reverse(_) => true,
             UnknownPolicy::Hold | UnknownPolicy::Resend(_) => false,
+        }
+    }
+
+    /// Reports a policy that sends requests again.
+    pub(crate) fn repeats(&self) -> bool {
+        matches!(&*self.plan.policy, UnknownPolicy::Resend(_))
+    }
+
+    /// The members that mark a repeated item.
+    pub(crate) fn item_mark(&self) -> &[(Pointer, String)] {
+        match &*self.plan.policy {
+            UnknownPolicy::Resend(rules) => &rules.mark.body,
+            UnknownPolicy::Hold | UnknownPolicy::Probe(_) | UnknownPolicy::Reverse(_) => &[],
         }
     }
 

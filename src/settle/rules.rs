@@ -133,6 +133,12 @@ fn reverse(
         return Action::Hold;
     }
     let schedule = record.schedule();
+    if record.is_partly_issued() {
+        let why = "a part was issued before, and a reversal could undo that part too";
+        let mut noted = record.clone();
+        noted.step(HistoryEvent::Reversal, author("reversal", why), now);
+        return give_up(&noted, schedule, now);
+    }
     let first = record.dispatched().saturating_add(rules.min_age.max(plan.timeout));
     let due = earliest(&schedule, first, rules.every, occasion);
     if due > now {

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::conclude::Alarm;
 use super::route::{SettleRoute, SettleRoutes};
-use super::rules::{Action, Occasion, tick};
+use super::rules::{Action, Occasion, StepKind, tick};
 use crate::clock::Timestamp;
 use crate::idempotency::{Record, RecordId};
 use crate::observe::metrics::Metrics;
@@ -84,6 +84,21 @@ impl Settler {
             Action::Hold | Action::GiveUp(_) => None,
             Action::Begin(..) => Some(LEAST_DELAY),
             Action::Wait(at) => Some(whole_seconds(now.until(at))),
+        }
+    }
+
+    /// The claim under which an unknown item may be sent again now, in place of `record`; `None`:
+    /// not now, or not by this policy.
+    pub(crate) fn repetition(&self, record: &Record, route: &SettleRoute) -> Option<Box<Record>> {
+        match tick(record, &route.plan, self.now(), Occasion::Retry) {
+            Action::Begin(StepKind::Resend, mut next) => {
+                next.owner = self.store.owner();
+                Some(next)
+            }
+            Action::Begin(StepKind::Probe | StepKind::Reverse, _)
+            | Action::Hold
+            | Action::Wait(_)
+            | Action::GiveUp(_) => None,
         }
     }
 

@@ -46,6 +46,7 @@ mod items;
 mod items_answers;
 mod items_attack;
 mod items_crash;
+mod items_effects;
 mod items_envelope;
 mod items_examples;
 mod items_lost;

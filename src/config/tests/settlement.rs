@@ -115,3 +115,24 @@ fn effects_need_their_limits() {
         "`response` has no use with then = \"release\"",
     );
 }
+
+#[test]
+fn parts_of_a_policy_that_mean_nothing_for_one_item_are_refused() {
+    let resend = "mode = \"items\"\n[route.outcome]\non_unknown = \"resend\"\n[route.resend]\n\
+                  within = \"1h\"\n";
+    let header = "mark = { header = { name = \"x-again\", value = \"1\" } }\n";
+    refused(&format!("{resend}{header}"), "`mark.header` would mark the whole batch");
+    let done =
+        "[route.already_done]\nstatus = 409\nthen = \"succeed\"\nresponse = { status = 201 }\n";
+    refused(&format!("{resend}{done}"), "with mode = \"items\" `response` has no use");
+    refused(
+        &format!("mode = \"items\"\n{PROBE}{OBJECT}[route.already_done]\nstatus = 409\n"),
+        "with \"probe\" leave it out",
+    );
+    refused(
+        "mode = \"items\"\n[route.outcome]\non_unknown = \"reverse\"\n[route.reverse]\n\
+         path = \"/v/{key}\"\ndone = { status = 200 }\nthen = \"fail\"\n\
+         response = { status = 410 }\n",
+        "with mode = \"items\" `response` has no use",
+    );
+}

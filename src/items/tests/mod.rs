@@ -107,7 +107,7 @@ impl Books {
                 return Err(refused);
             }
         }
-        let upstream = plan.body(&mode.rules, &batch, body.as_bytes());
+        let upstream = plan.body(&mode.rules, &batch, (body.as_bytes(), &[]));
         for (at, units) in plan.sent() {
             let item = &batch.items[at];
             let new = || {

@@ -11,6 +11,7 @@ use super::new_claim::{self, ClaimResult};
 use super::read::BatchInput;
 use super::remote::{RemoteWait, follows};
 use super::response::{in_progress, replay, reused};
+use super::unsettled;
 use crate::config::ItemsMode;
 use crate::items::{self, BatchDecision, BatchPlan, ItemDecision};
 use crate::problem::Problem;
@@ -41,7 +42,8 @@ impl Claiming<'_> {
             let Start { input, records, plan, .. } = &mut self.start;
             let waits = match plan.decision() {
                 BatchDecision::Send => {
-                    let body = body_to_send(mode, input, plan).map_err(Err)?;
+                    let rules = (self.route, mode);
+                    let body = body_to_send(rules, input, plan).map_err(Err)?;
                     let claim = new_claim::claim(gateway, input, self.route, mode, (plan, records));
                     match claim.await {
                         Ok(ClaimResult::Made(claimed)) => return Ok((claimed, body)),
@@ -57,7 +59,8 @@ impl Claiming<'_> {
                 }
                 BatchDecision::Reused { item } => return Err(reused(mode, input, records, item)),
                 BatchDecision::Replay => {
-                    return Err(replay(gateway, mode, input, records, dropped));
+                    let rules = (self.route, mode);
+                    return Err(replay(gateway, rules, input, records, dropped));
                 }
             };
             match waits {
@@ -79,6 +82,7 @@ impl Claiming<'_> {
         let Start { input, records, plan, .. } = &mut self.start;
         *records = ledger::read(self.gateway, &input.ids).await?;
         *plan = ledger::plan(&input.batch, records, self.gateway.store.expiry_time());
+        unsettled::plan_repeats(self.gateway, self.route, (plan, records));
         Ok(())
     }
 
@@ -90,7 +94,9 @@ impl Claiming<'_> {
         }
         let Start { input, records, plan, .. } = &self.start;
         match plan.decision() {
-            BatchDecision::Replay => replay(self.gateway, self.mode, input, records, dropped),
+            BatchDecision::Replay => {
+                replay(self.gateway, (self.route, self.mode), input, records, dropped)
+            }
             BatchDecision::Send | BatchDecision::InFlight { .. } | BatchDecision::Reused { .. } => {
                 Err(problem)
             }
@@ -109,18 +115,24 @@ impl Claiming<'_> {
 
 /// The body for the upstream: the client's own if every item is sent unchanged.
 pub(crate) fn body_to_send(
-    mode: &ItemsMode,
+    (route, mode): (&Route, &ItemsMode),
     input: &mut BatchInput,
     plan: &BatchPlan,
 ) -> Result<Bytes, Problem> {
     let buffered = &mut input.buffered;
-    let unchanged = |(part, item): (&ItemDecision, &items::batch::Item)| {
-        *part == ItemDecision::Send(item.quantity)
+    let mark = route.settle.as_ref().map_or(&[][..], |settle| settle.item_mark());
+    let unchanged = |(part, item): (&ItemDecision, &items::batch::Item)| match part {
+        ItemDecision::Send(units) => *units == item.quantity,
+        ItemDecision::Repeat(units) => *units == item.quantity && mark.is_empty(),
+        ItemDecision::Settled
+        | ItemDecision::Unknown
+        | ItemDecision::InFlight
+        | ItemDecision::Reused => false,
     };
     if plan.items.iter().zip(&input.batch.items).all(unchanged) {
         return Ok(buffered.body.clone());
     }
-    let Some(body) = plan.body(&mode.rules, &input.batch, &buffered.body) else {
+    let Some(body) = plan.body(&mode.rules, &input.batch, (&buffered.body, mark)) else {
         tracing::error!(
             "the body of a batch could not be reduced to its unsent items; it was not sent"
         );

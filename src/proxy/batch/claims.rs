@@ -1,6 +1,7 @@
 //! The claim of a batch's items, held until their outcome is durable. `new_claim` makes it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::serialize::SerializeRecords;
 use crate::clock::Timestamp;
@@ -12,6 +13,7 @@ use crate::idempotency::{Record, RecordId};
 use crate::proxy::state::Gateway;
 use crate::settle::SettleRoute;
 use crate::settle::retry::RetryKind;
+use crate::settle::rules::author;
 use crate::settle::transition::{Advance, Transition, advance};
 use crate::store::Change;
 
@@ -38,12 +40,23 @@ pub(super) struct ClaimedItem {
     pub(super) id: RecordId,
     /// The record as last written by the attempt.
     pub(super) record: Arc<Record>,
+    /// Number of the try, of all tries for the item.
+    pub(super) number: u32,
+}
+
+impl ClaimedItem {
+    pub(super) fn new(at: usize, id: RecordId, record: Arc<Record>) -> Self {
+        let number = record.attempts;
+        Self { at, id, record, number }
+    }
 }
 
 /// Records after an outcome was recorded.
 pub(crate) struct Recorded {
     /// The records by position in the batch, including removed records.
     pub(crate) records: Vec<(usize, Arc<Record>)>,
+    /// Id and position of each item that somebody else had decided about.
+    pub(crate) decided: Vec<(RecordId, usize)>,
     /// Set when the records are durable.
     pub(crate) durable: bool,
 }
@@ -73,19 +86,23 @@ impl ClaimedItems {
             Advance::Indeterminate(_) => transition.changes(),
             Advance::Done | Advance::Lost | Advance::Contended => Vec::new(),
         };
-        let ItemsTransition { mut records, mut decided, .. } = transition;
+        let ItemsTransition { mut records, decided, .. } = transition;
+        let by_others = decided.iter().map(|(entry, _)| (entry.id, entry.at)).collect();
         match ended {
             Advance::Done => {
                 self.settled = true;
                 for (entry, (_, record)) in self.items.iter_mut().zip(&records) {
+                    if entry.record.is_resent() && !record.is_unknown() && !record.is_in_flight() {
+                        gateway.settler.report(entry.id, &record.route, "resend", "executed");
+                    }
                     entry.record = record.clone();
                 }
                 if !self.keeps_locks {
                     self.locks.clear();
                 }
-                records.append(&mut decided);
+                records.extend(decided.into_iter().map(|(entry, record)| (entry.at, record)));
                 self.plan_settlements();
-                return Recorded { records, durable: true };
+                return Recorded { records, decided: by_others, durable: true };
             }
             Advance::Lost => {
                 self.settled = true;
@@ -107,7 +124,7 @@ impl ClaimedItems {
                 self.finish_later(unconfirmed, RetryKind::Outcome);
             }
         }
-        Recorded { records, durable: false }
+        Recorded { records, decided: by_others, durable: false }
     }
 
     /// The changes with the outcome of every item, and the resulting records.
@@ -123,7 +140,17 @@ impl ClaimedItems {
             let Some(ledger) = entry.record.ledger() else { continue };
             // An outcome that does not fit the ledger is recorded as unknown.
             let doubt = |_| ledger.lose(UnknownReason::NotRecorded);
-            let ledger = match next(entry.at, ledger).or_else(doubt) {
+            let concluded = next(entry.at, ledger).or_else(doubt);
+            let is_resent = entry.record.is_resent();
+            let concluded = match is_resent {
+                // Another try of the item may have acted as well.
+                true => concluded.and_then(|after| {
+                    ledger.after_try(after, entry.number == entry.record.attempts)
+                }),
+                false => concluded,
+            };
+            let before = ledger.fulfilled;
+            let ledger = match concluded {
                 Ok(ledger) => ledger,
                 Err(error) => {
                     tracing::error!(
@@ -136,7 +163,13 @@ impl ClaimedItems {
             };
             // An item with decisions of operators is kept.
             let gone = forget && ledger.is_blank() && entry.record.history.is_empty();
-            let next = Arc::new(entry.record.with_ledger(ledger, self.retention, now));
+            let units = ledger.fulfilled.saturating_sub(before);
+            let mut next = entry.record.with_ledger(ledger, self.retention, now);
+            if is_resent && units > 0 {
+                let why = "the backend answered a repetition";
+                next.note_issued(units, author("resend", why), now);
+            }
+            let next = Arc::new(next);
             let put = (!gone).then(|| next.clone());
             changes.push(Change { id: entry.id, expect: Some(entry.record.version), put });
             records.push((entry.at, next));
@@ -180,7 +213,11 @@ impl ClaimedItems {
             .items
             .iter()
             .filter_map(|entry| {
-                let ledger = entry.record.ledger()?.release().ok()?;
+                let ledger = entry.record.ledger()?;
+                let ledger = match entry.record.is_resent() {
+                    true => ledger.lose(UnknownReason::NotRecorded).ok()?,
+                    false => ledger.release().ok()?,
+                };
                 let kept = !ledger.is_blank() || !entry.record.history.is_empty();
                 let put =
                     kept.then(|| entry.record.with_ledger(ledger, self.retention, now).into());
@@ -222,6 +259,13 @@ impl ClaimedItems {
         self.gateway.store.expiry_time()
     }
 
+    /// Time until a retry may settle one of the items.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        let (settler, policy) = (&self.gateway.settler, self.settle.as_ref()?);
+        let unknown = self.items.iter().filter(|entry| entry.record.is_unknown());
+        unknown.filter_map(|entry| settler.retry_after(&entry.record, policy)).min()
+    }
+
     /// Number of claimed items.
     pub(crate) fn len(&self) -> usize {
         self.items.len()
@@ -238,7 +282,7 @@ struct ItemsTransition<'a, N> {
     records: Vec<(usize, Arc<Record>)>,
     /// Present records of items settled by an operator or another process; no longer owned by the
     /// attempt.
-    decided: Vec<(usize, Arc<Record>)>,
+    decided: Vec<(ClaimedItem, Arc<Record>)>,
 }
 
 impl<N> Transition for ItemsTransition<'_, N>
@@ -269,7 +313,7 @@ where
                     record = ?entry.id,
                     "the item was already settled by an operator or another process; it stays so"
                 );
-                self.decided.push((entry.at, Arc::new(now)));
+                self.decided.push((entry, Arc::new(now)));
             }
         }
         true

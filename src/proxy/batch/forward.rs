@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::response;
@@ -16,7 +17,8 @@ use super::envelope::{self, KeptEnvelope};
 use super::ledger::{Records, as_reported};
 use super::read::BatchInput;
 use super::response as answers;
-use crate::config::ItemsMode;
+use super::unsettled;
+use crate::config::{AlreadyDone, ItemsMode};
 use crate::failpoint::{self, Point};
 use crate::idempotency::ledger::{Doubt, ItemOutcome};
 use crate::idempotency::outcome::UnknownReason;
@@ -24,7 +26,8 @@ use crate::idempotency::outcome::Verdict as StatusVerdict;
 use crate::idempotency::retention::ExpiryTime;
 use crate::idempotency::{RecordId, TenantId};
 use crate::items::{self, BatchOutcome, BatchPlan, ResponseShape, join};
-use crate::matcher::HeaderView;
+use crate::json::Document;
+use crate::matcher::{self, HeaderView, MatchInput};
 use crate::observe::exchange;
 use crate::problem::{Disposition, Problem};
 use crate::proxy::answer::{AnswerResult, is_prevented, quota_exceeded, too_many_claims};
@@ -38,6 +41,7 @@ use crate::proxy::request::send::{self, SendOutcome, SendRules};
 use crate::proxy::routing::{Route, Routing};
 use crate::proxy::state::Gateway;
 use crate::proxy::{reply, rewrite};
+use crate::settle::contradiction::{self, CallResult};
 
 /// Minimum limit for reading an answer: the issued items must be determined even on routes with a
 /// small limit for stored bodies.
@@ -60,9 +64,10 @@ impl BatchResponder {
 
     /// Answers the client after the timeout. The request to the backend is still open, so the locks
     /// of the `serialize_by` values stay held until its end.
-    fn respond_and_keep(self, serial: Vec<LockName>) -> LockSet {
+    fn respond_and_keep(self, serial: Vec<LockName>, retry_after: Option<Duration>) -> LockSet {
         let kept = self.hold.keep(serial);
-        let _ = self.first.send(Err(reply::outcome_unknown(UnknownReason::Timeout)));
+        let problem = reply::first_unknown(UnknownReason::Timeout, retry_after);
+        let _ = self.first.send(Err(problem));
         kept
     }
 }
@@ -102,6 +107,8 @@ pub(crate) fn lead(
 
 /// State of a batch from its claim on.
 struct ItemsCall<'a> {
+    gateway: &'a Arc<Gateway>,
+    route: &'a Route,
     mode: &'a ItemsMode,
     batch: items::Batch,
     records: Records,
@@ -151,7 +158,7 @@ async fn run(
         envelope::forget_bytes(&mut head.headers);
     }
     let request = rewrite::to_backend(&route, head, client, body, true);
-    let call = ItemsCall { mode: &mode, batch, records, plan };
+    let call = ItemsCall { gateway: &gateway, route: &route, mode: &mode, batch, records, plan };
     let sending = SendRules {
         route: &route,
         most: mode.record.max_stored_body.max(READ),
@@ -166,7 +173,7 @@ async fn run(
             let serial = call.batch.serial.iter().copied().map(RecordId::from_bytes).collect();
             claimed.keep_locks();
             lose(&mut claimed, UnknownReason::Timeout, "the upstream timeout ran out").await;
-            let still_locked = responder.respond_and_keep(serial);
+            let still_locked = responder.respond_and_keep(serial, claimed.retry_after());
             call.settle_late(&mut claimed, timeout(time_limit, backend).await.ok()).await;
             claimed.release_locks().await;
             drop(still_locked);
@@ -182,7 +189,7 @@ async fn run(
         }
         SendOutcome::Lost(reason, detail) => {
             lose(&mut claimed, reason, &detail).await;
-            responder.respond(Err(reply::outcome_unknown(reason)));
+            responder.respond(Err(reply::first_unknown(reason, claimed.retry_after())));
         }
         SendOutcome::Answered(answer) => call.answered(&mut claimed, answer, responder).await,
     }
@@ -239,7 +246,8 @@ impl ItemsCall<'_> {
         let (mode, status) = (self.mode, head.status);
         let headers = HeaderView::Map(&head.headers);
         let response = items::BackendResponse { status: status.as_u16(), headers, body };
-        let joined = join(&mode.rules, &mode.outcome, &self.batch, &self.plan, &response);
+        let mut joined = join(&mode.rules, &mode.outcome, &self.batch, &self.plan, &response);
+        joined.reduce_repeats(&self.plan, |row| self.is_done(status.as_u16(), row));
         let released = joined.shape == ResponseShape::Refused
             && mode.outcome.verdict(status.as_u16()) == StatusVerdict::Released;
         for (at, outcome) in joined.outcomes.iter().enumerate() {
@@ -265,7 +273,8 @@ impl ItemsCall<'_> {
         (recorded, released): (Recorded, bool),
         time: ExpiryTime,
     ) -> AnswerResult {
-        let Recorded { records: recorded_now, durable } = recorded;
+        let Recorded { records: recorded_now, decided, durable } = recorded;
+        self.contradict(&decided, joined);
         if joined.shape == ResponseShape::Unreadable {
             // The client may understand the answer even if the gateway cannot.
             return Ok(answers::as_it_came(head, body.clone(), held));
@@ -283,7 +292,28 @@ impl ItemsCall<'_> {
             (true, false) => Disposition::Executed,
         };
         let backend = answers::BackendPart { head, body, joined, disposition };
-        answers::merged(self.mode, &self.batch, &self.records, Some(backend), held)
+        let retry_after = unsettled::retry_after(self.gateway, self.route, &self.records);
+        answers::merged(self.mode, &self.batch, &self.records, Some(backend), (retry_after, held))
+    }
+
+    /// Reports the row of a refusal because an earlier try was executed.
+    fn is_done(&self, status: u16, row: &str) -> bool {
+        let policy = self.route.settle.as_ref().map(|settle| &settle.plan.policy);
+        let rules = policy.and_then(|policy| policy.already_done());
+        let rules = rules.filter(|rules| rules.then == AlreadyDone::Succeed);
+        let (Some(rules), Ok(row)) = (rules, Document::parse(row.as_bytes())) else { return false };
+        matcher::any(&rules.matchers, &MatchInput::row(status, row.root()))
+    }
+
+    /// Keeps the outcomes of items that somebody else had decided about, with their records.
+    fn contradict(&self, decided: &[(RecordId, usize)], joined: &BatchOutcome) {
+        for (id, at) in decided {
+            let ItemOutcome::Issued { units, .. } = outcome_at(joined, *at) else { continue };
+            let what = format!("the call's own answer came late, with {units} issued");
+            let (settler, result) = (self.gateway.settler.clone(), CallResult::Units(*units));
+            let kept = contradiction::keep(settler, *id, what, result);
+            self.gateway.tasks.spawn(kept);
+        }
     }
 
     /// Settles items after the timeout, with the late end of the same attempt. The client already
@@ -302,7 +332,8 @@ impl ItemsCall<'_> {
                 let recorded = claimed.record(released, |at, entry| {
                     Ok(kept.keep(at, entry.conclude(outcome_at(&joined, at))?))
                 });
-                recorded.await;
+                let Recorded { decided, .. } = recorded.await;
+                self.contradict(&decided, &joined);
                 tracing::info!(items = claimed.len(), "a late answer settled the outcome");
             }
         }

@@ -78,7 +78,7 @@ pub(crate) async fn exchange(
             true => ledger::read(gateway, &input.ids).await?,
             false => ledger::unread(&input.ids),
         };
-        let plan = ledger::plan(&input.batch, &records, gateway.store.expiry_time());
+        let mut plan = ledger::plan(&input.batch, &records, gateway.store.expiry_time());
         if !is_settled {
             // Once: a step that decided nothing has its next time.
             is_settled = true;
@@ -86,11 +86,12 @@ pub(crate) async fn exchange(
                 continue;
             }
         }
+        unsettled::plan_repeats(gateway, route, (&mut plan, &records));
         let sending = match plan.decision() {
             BatchDecision::Reused { item } => return reused(mode, &mut input, &records, item),
             BatchDecision::Replay => {
                 route.metrics.prevented(input.batch.items.len());
-                return replay(gateway, mode, &input, &records, dropped);
+                return replay(gateway, (route, mode), &input, &records, dropped);
             }
             BatchDecision::Send => {
                 let hold = gateway.locks.hold(input.names(&plan));

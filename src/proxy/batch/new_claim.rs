@@ -8,6 +8,7 @@ use super::draft::ItemDraft;
 use super::ledger::{self, Records, forgotten, unavailable};
 use super::read::BatchInput;
 use super::serialize::SerializeRecords;
+use super::unsettled;
 use crate::config::ItemsMode;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::settling::Settling;
@@ -65,6 +66,16 @@ pub(crate) async fn claim(
     let mut changes = Vec::with_capacity(records.len());
     for (at, units) in plan.sent() {
         let existing = records[at].as_deref();
+        if plan.is_repeated(at) {
+            // The time for a repetition may be over meanwhile: plan from the start.
+            let Some((before, next)) = unsettled::repetition(gateway, route, existing) else {
+                return Ok(ClaimResult::Lost);
+            };
+            let (id, record) = (input.ids[at], Arc::new(next));
+            changes.push(Change { id, expect: Some(before), put: Some(record.clone()) });
+            items.push(ClaimedItem::new(at, id, record));
+            continue;
+        }
         let is_other = |existing: &Record| {
             forgotten(existing, expiry) || !ledger::is_same(&input.batch, at, existing)
         };
@@ -85,7 +96,7 @@ pub(crate) async fn claim(
         let (id, expect) = (input.ids[at], existing.map(|record| record.version));
         let record = Arc::new(record);
         changes.push(Change { id, expect, put: Some(record.clone()) });
-        items.push(ClaimedItem { at, id, record });
+        items.push(ClaimedItem::new(at, id, record));
     }
     let absent = changes.iter().filter(|change| change.expect.is_none());
     let new: Vec<RecordId> = match gateway.key_counts.is_on() {

@@ -1,6 +1,7 @@
 //! Answers of a batch API: the merged answer, and refusals in the backend's words.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -9,6 +10,7 @@ use http::{Response, StatusCode, response};
 use super::envelope::{forget_bytes, header_lines};
 use super::ledger::{Records, as_reported};
 use super::read::BatchInput;
+use super::unsettled;
 use crate::body::{Body, OwningBody};
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
@@ -24,6 +26,7 @@ use crate::proxy::batch_cache::BatchReply;
 use crate::proxy::budget::Reservation;
 use crate::proxy::reply;
 use crate::proxy::request::refusals;
+use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 
 /// Media type of bodies without a media type of the backend.
@@ -83,13 +86,14 @@ pub(crate) fn memory(gateway: &Gateway, records: &Records) -> Result<Reservation
 }
 
 /// The merged answer from the records of all items. `backend`: the backend's answer to the current
-/// batch; `held`: memory reserved until the client has the answer.
+/// batch; `retry_after`: the time until a retry may settle an unknown item; `held`: memory reserved
+/// until the client has the answer.
 pub(crate) fn merged(
     mode: &ItemsMode,
     batch: &items::Batch,
     records: &Records,
     backend: Option<BackendPart<'_>>,
-    held: Option<Reservation>,
+    (retry_after, held): (Option<Duration>, Option<Reservation>),
 ) -> AnswerResult {
     let entries: Option<Vec<&Ledger>> =
         records.iter().map(|record| record.as_deref()?.ledger()).collect();
@@ -143,6 +147,7 @@ pub(crate) fn merged(
     if disposition == Disposition::Unknown {
         // The status is the template's, not the backend's.
         reply::insert_unknown(&mut head.headers);
+        reply::insert_retry_after(&mut head.headers, retry_after);
     }
     if disposition == Disposition::Replayed {
         let name = mode.duplicates.replayed_header.clone();
@@ -223,7 +228,7 @@ pub(crate) fn worded(words: Option<&Refusal>, problem: Problem) -> AnswerResult 
 /// read of the records.
 pub(crate) fn replay(
     gateway: &Gateway,
-    mode: &ItemsMode,
+    (route, mode): (&Route, &ItemsMode),
     input: &BatchInput,
     records: &Records,
     generation: u64,
@@ -236,7 +241,8 @@ pub(crate) fn replay(
         gateway.batch_replies.put(input.verbatim, merged.clone());
         return replay_cached(mode, &merged, Some(memory));
     }
-    merged(mode, &input.batch, records, None, Some(memory))
+    let retry_after = unsettled::retry_after(gateway, route, records);
+    merged(mode, &input.batch, records, None, (retry_after, Some(memory)))
 }
 
 pub(crate) fn problem(error: BatchError) -> Problem {

@@ -220,10 +220,8 @@ impl Claimed {
     ) {
         let now = self.gateway.store.now();
         let step = |record: &Record| Some(record.answered_late(reason, answer.clone(), now).into());
-        if let (Ended::Done, Some(settle)) =
-            (self.advance(Some(Rebase::Answer), step).await, &route.settle)
-        {
-            tracing::info!(record = %self.id, ?reason, "a late answer leaves the outcome unknown");
+        let ended = self.advance(Some(Rebase::Answer), step).await;
+        if let (Ended::Done, Some(settle)) = (ended, &route.settle) {
             self.plan(settle);
         }
     }
@@ -246,7 +244,8 @@ impl Claimed {
     /// Keeps the call's own result, which came after somebody else had decided.
     pub(crate) fn contradict(&self, what: String, executed: bool) {
         let settler = self.gateway.settler.clone();
-        self.gateway.tasks.spawn(contradiction::keep(settler, self.id, what, executed));
+        let result = contradiction::CallResult::Executed(executed);
+        self.gateway.tasks.spawn(contradiction::keep(settler, self.id, what, result));
     }
 
     /// Frees the key: the backend has certainly not acted. Earlier decisions of operators about the

@@ -114,6 +114,7 @@ impl FieldWriter<'_> {
             Doubt::Contradicting => 7,
             Doubt::OverIssued => 8,
             Doubt::Divided => 9,
+            Doubt::Repeated => 10,
         };
         self.raw(&[tag]);
     }
@@ -200,6 +201,7 @@ impl FieldReader<'_> {
             7 => Ok(Doubt::Contradicting),
             8 => Ok(Doubt::OverIssued),
             9 => Ok(Doubt::Divided),
+            10 => Ok(Doubt::Repeated),
             _ => Err(DecodeError::Invalid("doubt")),
         }
     }
