@@ -42,6 +42,29 @@ fn the_answer_of_a_key_is_replayed_and_nothing_is_executed() {
 }
 
 #[test]
+fn the_answer_is_given_as_the_route_that_claimed_the_key_gives_it() {
+    let backend = Backend::start();
+    let gateway = Setup::before(&backend)
+        .route(
+            "name = \"refund\"\nmethods = [\"POST\"]\npath = \"/v1/refunds\"\n\
+             duplicates = { wait = \"0s\", replayed_header = \"X-Again\" }",
+        )
+        .start();
+    let refund = Request::new("POST", "/v1/refunds").key("refunded").tenant("t").json(BODY);
+    refund.send(gateway.addr).is(200, "executed", "");
+    redeem("redeemed").send(gateway.addr).is(200, "executed", "");
+    for (key, header, other) in [
+        ("refunded", "x-again", "idempotency-replayed"),
+        ("redeemed", "idempotency-replayed", "x-again"),
+    ] {
+        let told = ask(&gateway, "", key);
+        told.is(200, "replayed", "");
+        assert_eq!(told.header(header).as_deref(), Some("true"), "{told:?}");
+        assert_eq!(told.header(other), None, "{told:?}");
+    }
+}
+
+#[test]
 fn a_key_without_an_answer_says_why() {
     let backend = Backend::start();
     backend.script(|seen| match seen.text().as_str() {

@@ -17,7 +17,7 @@ use crate::proxy::state::Gateway;
 
 /// The record of a key.
 pub(super) struct KeyRecord<'r> {
-    /// The route on which the key was found.
+    /// The route that claimed the key, else one on which it is found.
     pub(super) route: &'r Arc<Route>,
     pub(super) id: RecordId,
     pub(super) record: Record,
@@ -38,7 +38,7 @@ pub(super) async fn find<'r>(
     let refusal = |slug, detail| CallerRefusal::Problem(Problem::new(slug, detail));
     let (mut named, mut refused) = (false, false);
     for (configured, route) in routing.each().filter(|(configured, _)| configured.is_keyed()) {
-        let (scope, key) = match scoped_key(configured, headers) {
+        let found = match scoped_key(configured, headers) {
             Some(Ok(found)) => found,
             Some(Err(error)) => {
                 // A key refused by a route may be valid for the next.
@@ -48,6 +48,7 @@ pub(super) async fn find<'r>(
             None => continue,
         };
         named = true;
+        let (scope, key) = &found;
         let own = match configured.tenant {
             None => None,
             Some(_) => match route.callers.identify(None, &mut head.clone()).await {
@@ -57,7 +58,7 @@ pub(super) async fn find<'r>(
             },
         };
         let tenant = own.as_ref().unwrap_or(&caller).id;
-        let id = gateway.store.ids().record(&tenant, &scope, &key);
+        let id = gateway.store.ids().record(&tenant, scope, key);
         let record = gateway.store.get(id).await.map_err(|error| {
             tracing::error!(record = ?id, %error, "the record of a key could not be read");
             CallerRefusal::Problem(reply::store_unavailable())
@@ -65,6 +66,13 @@ pub(super) async fn find<'r>(
         if let Some(record) =
             record.filter(|record| !forgotten(record, gateway.store.expiry_time()))
         {
+            // Routes that share their keys differ in how long a client may wait, and in names.
+            let is_own = |other: &RouteConfig| {
+                *other.name == *record.route
+                    && scoped_key(other, headers) == Some(Ok(found.clone()))
+            };
+            let own = routing.each().find(|(other, _)| is_own(other));
+            let route = own.map_or(route, |(_, own)| own);
             return Ok(KeyRecord { route, id, record });
         }
     }
