@@ -30,7 +30,8 @@ CREATE TABLE oncegate.record (
     open boolean NOT NULL,
     -- Process with the record in flight.
     owner uuid,
-    -- Expiry in milliseconds since 1970.
+    -- First claim and expiry in milliseconds since 1970.
+    first_seen bigint NOT NULL,
     expires bigint,
     subject uuid
 );
@@ -42,9 +43,11 @@ ALTER TABLE oncegate.record ALTER COLUMN data SET STORAGE EXTERNAL;
 
 -- Records in flight or unknown, and locks of serialized batches: one index serves both queries,
 -- because every claim must be entered.
-CREATE INDEX record_open ON oncegate.record (id) WHERE open OR owner IS NOT NULL;
+CREATE INDEX record_open ON oncegate.record (first_seen, id) WHERE open OR owner IS NOT NULL;
 CREATE INDEX record_expires ON oncegate.record (expires, id) WHERE expires IS NOT NULL;
-CREATE INDEX record_subject ON oncegate.record (subject, id) WHERE subject IS NOT NULL;
+CREATE INDEX record_subject ON oncegate.record (subject, first_seen, id) WHERE subject IS NOT NULL;
+-- Grows at its end, which stays in memory.
+CREATE INDEX record_time ON oncegate.record (first_seen, id);
 
 -- Gateways, each with the end of its lease.
 CREATE TABLE oncegate.replica (
@@ -60,7 +63,7 @@ CREATE TABLE oncegate.names (
 );
 
 INSERT INTO oncegate.store (store_id, schema, tables)
-VALUES (md5(random()::text || clock_timestamp()::text || random()::text)::uuid, 5, 2);
+VALUES (md5(random()::text || clock_timestamp()::text || random()::text)::uuid, 6, 3);
 
 -- Part 2: the rights that a gateway needs, for the role `oncegate`.
 

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::{Record, State};
 use crate::observe::metrics::UnknownFigures;
-use crate::store::{Query, Store};
+use crate::store::{ListPosition, Query, Store};
 
 /// Records per read.
 const PAGE: usize = 256;
@@ -72,7 +72,7 @@ async fn count(store: &Arc<dyn Store>) -> Option<UnknownFigures> {
             figures.oldest = Some(figures.oldest.map_or(since, |oldest| oldest.min(since)));
         }
         match page.last() {
-            Some((id, _)) if page.len() == PAGE => after = Some(*id),
+            Some((id, record)) if page.len() == PAGE => after = Some(ListPosition::of(id, record)),
             Some(_) | None => return Some(figures),
         }
     }

@@ -13,7 +13,7 @@ use crate::store::embedded::{self, DirectoryOptions, OpenError};
 use crate::store::rotation::RecordsByKey;
 use crate::store::seal::KeyId;
 use crate::store::server::{OpenFailure, Server, Timing};
-use crate::store::{Identity, Query, Store};
+use crate::store::{Identity, ListPosition, Query, Store};
 
 /// Open records that `info` counts on a server; a store with more has more pressing needs.
 const COUNTED: u64 = 1_000_000;
@@ -192,7 +192,7 @@ async fn count_open(store: &dyn Store) -> Result<(u64, u64), crate::store::Store
                 unknown += 1;
             }
         }
-        after = page.last().map(|(id, _)| *id);
+        after = page.last().map(|(id, record)| ListPosition::of(id, record));
         if page.len() < PAGE {
             break;
         }

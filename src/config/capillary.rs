@@ -44,7 +44,7 @@ fn response() -> ResponseRules {
         by: vec![
             MatchBy::Id(at("/requestId")),
             MatchBy::Member(at("/rewardId")),
-            MatchBy::Position,
+            MatchBy::ListPosition,
         ],
         issued: IssuedRules {
             count: Some(at("/quantity")),

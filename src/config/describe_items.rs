@@ -22,7 +22,7 @@ pub(super) fn items_key_cell(mode: &ItemsMode) -> String {
     };
     match &rules.id {
         ItemId::Member(id) => format!("body {list}{id}"),
-        ItemId::Position => format!("position in body {}", rules.at),
+        ItemId::ListPosition => format!("position in body {}", rules.at),
         ItemId::Name => format!("names in body {}", rules.at),
     }
 }
@@ -60,7 +60,9 @@ fn item_lines(mode: &ItemsMode) -> Vec<PartLine> {
         "id",
         match id {
             ItemId::Member(pointer) => pointer.to_string(),
-            ItemId::Position => "the position, in batches with the same number of items".to_owned(),
+            ItemId::ListPosition => {
+                "the position, in batches with the same number of items".to_owned()
+            }
             ItemId::Name => "the name in the map".to_owned(),
         },
     ));
@@ -117,7 +119,7 @@ fn row_lines(response: &ResponseRules) -> Vec<PartLine> {
         MatchBy::Id(pointer) => format!("the id at {pointer}"),
         MatchBy::Member(pointer) => format!("the item's value at {pointer}"),
         MatchBy::Index(pointer) => format!("the index at {pointer} of what was sent"),
-        MatchBy::Position => "the position of what was sent".to_owned(),
+        MatchBy::ListPosition => "the position of what was sent".to_owned(),
     };
     let ways: Vec<String> = response.by.iter().map(way).collect();
     more(

@@ -70,7 +70,7 @@ pub(super) fn mode(
         let batch_key = batch_key(table, (&base.key, config, &path));
         let (serialize_by, serialize_places) = serialize_by(table, items.serialize_by, &path);
         let items = ItemRules { serialize_by, ..items };
-        if items.id == ItemId::Position && !table.has("batch") {
+        if items.id == ItemId::ListPosition && !table.has("batch") {
             let what = "`id = \"position\"` needs `batch`, the batch's own key, such as \
                         \"header:Idempotency-Key\": a position alone is the id of an item in \
                         every batch";
@@ -264,7 +264,7 @@ fn item_id(table: &TableReader<'_>, kind: ListKind) -> Option<ItemId> {
     }
     let written = written?;
     match written.value.as_str() {
-        "position" => return Some(ItemId::Position),
+        "position" => return Some(ItemId::ListPosition),
         "" => {
             table.wrong(&written, "`id` names the whole item; name the member that holds its id");
         }

@@ -103,7 +103,7 @@ fn lists(table: &TableReader<'_>, rules: &ResponseRules) {
     if rules.kind == ListKind::Single {
         wrong.push("`single` is one row at one place; name one place in `at`");
     }
-    if rules.by.contains(&MatchBy::Position) {
+    if rules.by.contains(&MatchBy::ListPosition) {
         wrong.push("rows of several arrays have no common order; remove \"position\" from `match`");
     }
     let overlap =
@@ -162,7 +162,7 @@ pub(super) fn shape(table: &TableReader<'_>, rules: &ItemRules) {
         }
     }
     let names_id = response.by.iter().any(|by| matches!(by, MatchBy::Id(_)));
-    if rules.id == ItemId::Position && (names_id || response.kind == ListKind::Map) {
+    if rules.id == ItemId::ListPosition && (names_id || response.kind == ListKind::Map) {
         let what = "the items have no ids, only positions: no row can name one; use \
                     \"index:/pointer\", \"member:/pointer\" or \"position\"";
         table.wrong_at(&["response", "id"], what);
@@ -173,7 +173,7 @@ pub(super) fn shape(table: &TableReader<'_>, rules: &ItemRules) {
 pub(super) fn members(table: &TableReader<'_>, rules: &ItemRules) {
     let id = match &rules.id {
         ItemId::Member(id) => Some(id),
-        ItemId::Position | ItemId::Name => None,
+        ItemId::ListPosition | ItemId::Name => None,
     };
     if rules.quantity.as_ref().zip(id).is_some_and(|(quantity, id)| over(quantity, id)) {
         let what = "`quantity` and `id` name the same member: a smaller quantity would be sent as \

@@ -53,7 +53,7 @@ fn match_by(table: &TableReader<'_>) -> Option<Vec<MatchBy>> {
             Some(("id", at)) => pointer(at.to_owned()).map(MatchBy::Id),
             Some(("member", at)) => pointer(at.to_owned()).map(MatchBy::Member),
             Some(("index", at)) => pointer(at.to_owned()).map(MatchBy::Index),
-            None if text == "position" => Some(MatchBy::Position),
+            None if text == "position" => Some(MatchBy::ListPosition),
             Some(_) | None => {
                 let what = format!(
                     "`match` cannot be \"{text}\"; use \"id:/pointer\", \"member:/pointer\", \

@@ -9,8 +9,15 @@ use sha2::{Digest, Sha256};
 use super::tenant::TenantId;
 use crate::hex;
 
-/// The name of a record: one byte shared by all records of a tenant, then a digest of tenant,
-/// scope and key.
+/// Bytes of a digest of a key.
+const KEY_DIGEST: usize = 5;
+
+/// A digest of a key alone, and a part of each id made for the key: stores find the records of a
+/// key by it, whoever the callers are. Different keys may share a digest.
+pub type KeyDigest = [u8; KEY_DIGEST];
+
+/// The name of a record: one byte shared by all records of a tenant, the digest of the key, then a
+/// digest of tenant, scope and key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RecordId([u8; 16]);
 
@@ -30,8 +37,8 @@ impl PartialOrd for RecordId {
 
 impl Hash for RecordId {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // Behind its first byte an id is a digest: any part is as good as a hash of the whole.
-        state.write_u64(self.0[1..].first_chunk().copied().map_or(0, u64::from_le_bytes));
+        // The digest at the end: ids of one key differ there.
+        state.write_u64(self.0.last_chunk().copied().map_or(0, u64::from_le_bytes));
     }
 }
 
@@ -65,7 +72,19 @@ impl IdScheme {
         let Some(secret) = &self.secret else { return plain };
         let mut bytes = keyed(secret, b"oncegate/record/2\0", plain.as_bytes());
         bytes[0] = self.shard(tenant);
+        bytes[1..=KEY_DIGEST].copy_from_slice(&self.key(key));
         RecordId(bytes)
+    }
+
+    /// The digest shared by the ids of all records of `key`.
+    pub fn key(&self, key: &str) -> KeyDigest {
+        let plain = key_hash(key);
+        let digest = match &self.secret {
+            None => plain[..KEY_DIGEST].first_chunk().copied(),
+            Some(secret) => keyed(secret, b"oncegate/key/1\0", &plain).first_chunk().copied(),
+        };
+        // Either is longer than a digest.
+        digest.unwrap_or_default()
     }
 
     /// The byte shared by the ids of all records of `tenant`.
@@ -123,15 +142,17 @@ impl RecordId {
     /// The id for `key` of `tenant`; `scope` is the route's name where keys are scoped to routes,
     /// else empty.
     pub fn new(tenant: &TenantId, scope: &str, key: &str) -> Self {
+        let key = key_hash(key);
         let mut hash = Sha256::new();
-        hash.update(b"oncegate/record/1\0");
+        // Without a scope this is a single block: two digests cost no more than a long one.
+        hash.update(b"oncegate/record/2\0");
         hash.update(tenant.as_bytes());
-        hash.update((scope.len() as u64).to_le_bytes());
+        hash.update(key);
         hash.update(scope.as_bytes());
-        hash.update(key.as_bytes());
         let mut bytes = [0; 16];
         bytes[0] = tenant.as_bytes()[0];
-        bytes[1..].copy_from_slice(&hash.finalize()[..15]);
+        bytes[1..=KEY_DIGEST].copy_from_slice(&key[..KEY_DIGEST]);
+        bytes[1 + KEY_DIGEST..].copy_from_slice(&hash.finalize()[..15 - KEY_DIGEST]);
         Self(bytes)
     }
 
@@ -142,8 +163,13 @@ impl RecordId {
         hash.update(self.0);
         hash.update(version.to_le_bytes());
         let mut bytes = self.0;
-        bytes[1..].copy_from_slice(&hash.finalize()[..15]);
+        bytes[1 + KEY_DIGEST..].copy_from_slice(&hash.finalize()[..15 - KEY_DIGEST]);
         Self(bytes)
+    }
+
+    /// The digest shared by all records of the key.
+    pub fn key_digest(&self) -> KeyDigest {
+        self.0[1..].first_chunk().copied().unwrap_or_default()
     }
 
     /// Parses the form written by [`fmt::Display`]: 32 lower-case hex digits.
@@ -160,6 +186,11 @@ impl RecordId {
     /// of one shard together, so that a batch can be claimed in one step.
     pub const fn shard(&self) -> u8 {
         self.0[0]
+    }
+
+    /// The id with its first byte at the end: orders ids by their keys.
+    pub const fn rotated(&self) -> u128 {
+        u128::from_be_bytes(self.0).rotate_left(8)
     }
 
     /// The 16 bytes a store uses as its key.
@@ -179,6 +210,14 @@ impl fmt::Debug for RecordId {
         // As displayed: the log names records, and a part of an id finds none.
         fmt::Display::fmt(self, f)
     }
+}
+
+/// The first bytes of a key's SHA-256, as many as fit into one block with the rest of an id.
+fn key_hash(key: &str) -> [u8; 20] {
+    let mut hash = Sha256::new();
+    hash.update(b"oncegate/key/1\0");
+    hash.update(key.as_bytes());
+    hash.finalize().first_chunk().copied().unwrap_or_default()
 }
 
 /// The digest of a business id, used to look up the records of the id, whoever their caller is.
@@ -211,6 +250,11 @@ mod tests {
         for other in [plain.record(&tenant, "s", "k"), two.record(&tenant, "s", "k")] {
             assert_ne!(id, other);
         }
+        assert_eq!((id.key_digest(), id.archived(7).key_digest()), (one.key("k"), one.key("k")));
+        let other = plain.record(&TenantId::from_bytes([8; 16]), "", "k");
+        assert_eq!(other.key_digest(), plain.record(&tenant, "s", "k").key_digest());
+        assert_ne!(plain.key("k"), plain.key("j"));
+        assert_ne!(one.key("k"), plain.key("k"));
         assert_ne!(one.subject("v"), two.subject("v"));
         assert_ne!(one.subject("v"), plain.subject("v"));
     }

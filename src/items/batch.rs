@@ -248,7 +248,7 @@ struct ReadId {
 fn read_id(rules: &ItemRules, found: &FoundItem<'_, '_>, at: usize) -> Result<ReadId, BatchError> {
     let pointer = match &rules.id {
         ItemId::Member(pointer) => pointer,
-        ItemId::Position => {
+        ItemId::ListPosition => {
             return Ok(ReadId { id: at.to_string().into(), raw: None, place: None });
         }
         ItemId::Name => {

@@ -99,7 +99,7 @@ impl<'a, 'd, 't> Digester<'a, 'd, 't> {
         let tenant = request.tenant;
         let mut collector = DigestCollector::new(tenant);
         let mut text = Vec::with_capacity(256);
-        if rules.id == ItemId::Position {
+        if rules.id == ItemId::ListPosition {
             // A position is another item in a batch with another number of items.
             part(&mut text, &mut collector, COUNT, |text| {
                 text.extend_from_slice(&(found.count as u64).to_le_bytes());

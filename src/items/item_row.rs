@@ -12,7 +12,7 @@ use crate::json::{Document, JsonType, Pointer, Value};
 /// An item whose row is written.
 #[derive(Clone, Copy)]
 pub(super) struct RowItem<'i> {
-    /// Position in the batch.
+    /// ListPosition in the batch.
     pub(super) at: usize,
     pub(super) item: &'i Item,
     pub(super) entry: &'i Ledger,
@@ -174,7 +174,7 @@ fn bare(rules: &ItemRules, row: RowItem<'_>) -> String {
                 }
             }
             MatchBy::Index(pointer) => edits.push(Edit::new(pointer, row.at.to_string())),
-            MatchBy::Position => {}
+            MatchBy::ListPosition => {}
         }
     }
     for (pointer, echo) in response.echo.iter().zip(&item.echoes) {

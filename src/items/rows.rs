@@ -51,7 +51,7 @@ pub(super) fn assign(
                 by_member(&mut found, &mut free, sent, rows, (pointer, member));
                 member += 1;
             }
-            MatchBy::Position => by_position(&mut found, &mut free, rules, sent, rows),
+            MatchBy::ListPosition => by_position(&mut found, &mut free, rules, sent, rows),
         }
     }
     (found, surplus + free.len())

@@ -79,7 +79,7 @@ pub enum ItemId {
     /// A member of the item.
     Member(Pointer),
     /// The position in the batch, for batches with the same number of items.
-    Position,
+    ListPosition,
     /// The name in the map of items.
     Name,
 }
@@ -181,7 +181,7 @@ impl ResponseRules {
     pub(super) fn members(&self) -> impl Iterator<Item = &Pointer> {
         self.by.iter().filter_map(|by| match by {
             MatchBy::Member(pointer) => Some(pointer),
-            MatchBy::Id(_) | MatchBy::Index(_) | MatchBy::Position => None,
+            MatchBy::Id(_) | MatchBy::Index(_) | MatchBy::ListPosition => None,
         })
     }
 
@@ -189,7 +189,7 @@ impl ResponseRules {
     pub(super) fn row_id(&self) -> Option<&Pointer> {
         self.by.iter().find_map(|by| match by {
             MatchBy::Id(pointer) => Some(pointer),
-            MatchBy::Member(_) | MatchBy::Index(_) | MatchBy::Position => None,
+            MatchBy::Member(_) | MatchBy::Index(_) | MatchBy::ListPosition => None,
         })
     }
 
@@ -197,7 +197,7 @@ impl ResponseRules {
     pub(super) fn row_index(&self) -> Option<&Pointer> {
         self.by.iter().find_map(|by| match by {
             MatchBy::Index(pointer) => Some(pointer),
-            MatchBy::Id(_) | MatchBy::Member(_) | MatchBy::Position => None,
+            MatchBy::Id(_) | MatchBy::Member(_) | MatchBy::ListPosition => None,
         })
     }
 }
@@ -212,7 +212,7 @@ pub enum MatchBy {
     /// The row's member holds the item's index among the items that were sent, from 0.
     Index(Pointer),
     /// The position in the sent array, when both arrays have the same length.
-    Position,
+    ListPosition,
 }
 
 /// The count of issued units in a row.
@@ -291,7 +291,7 @@ impl Serialize for MatchBy {
             Self::Id(pointer) => serializer.collect_str(&format_args!("id:{pointer}")),
             Self::Member(pointer) => serializer.collect_str(&format_args!("member:{pointer}")),
             Self::Index(pointer) => serializer.collect_str(&format_args!("index:{pointer}")),
-            Self::Position => serializer.serialize_str("position"),
+            Self::ListPosition => serializer.serialize_str("position"),
         }
     }
 }
@@ -300,7 +300,7 @@ impl fmt::Display for ItemId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Member(pointer) => pointer.fmt(f),
-            Self::Position => f.write_str("position"),
+            Self::ListPosition => f.write_str("position"),
             Self::Name => f.write_str("name"),
         }
     }

@@ -20,7 +20,7 @@ use super::step::{self, StepEnd};
 use crate::clock::Timestamp;
 use crate::idempotency::{Record, RecordId};
 use crate::shutdown::Shutdown;
-use crate::store::{Query, StoreError};
+use crate::store::{ListPosition, Query, StoreError};
 
 /// Records of one page of a scan.
 const PAGE: usize = 64;
@@ -105,14 +105,14 @@ impl Settler {
     /// Returns the place at which the scan stopped because a queue was full.
     async fn scan(
         &self,
-        mut after: Option<RecordId>,
+        mut after: Option<ListPosition>,
         shutdown: &Shutdown,
-    ) -> Result<Option<RecordId>, StoreError> {
+    ) -> Result<Option<ListPosition>, StoreError> {
         while !shutdown.started() {
             let query = Query { open: true, after, limit: PAGE, ..Query::default() };
             let page = self.store.list(query).await?;
-            let Some((last, _)) = page.last() else { return Ok(None) };
-            let before = after.replace(*last);
+            let Some((id, record)) = page.last() else { return Ok(None) };
+            let before = after.replace(ListPosition::of(id, record));
             for (id, record) in page {
                 let Some(route) = self.route(&record.route) else { continue };
                 if !route.has_schedule() || self.running.contains(&id) {
@@ -126,7 +126,7 @@ impl Settler {
                     Action::GiveUp(_) | Action::Begin(..) => self.now(),
                 };
                 if !self.enqueue(&route, at, id) {
-                    return Ok(before.or(Some(RecordId::from_bytes([0; 16]))));
+                    return Ok(before.or(Some(ListPosition::NEWEST)));
                 }
             }
             // A scan of many records lets requests pass.

@@ -2,18 +2,21 @@
 //!
 //! An engine's tests call [`every_clause`] with a function that gives an empty store each time.
 
+use std::cmp::Reverse;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::port::{Change, Query, Store, StoreError, Swap};
+use super::codec::Head;
+use super::port::{Change, ListPosition, Query, Store, StoreError, Swap};
 use super::samples::{self, T0, id};
 use crate::clock::Timestamp;
+use crate::idempotency::id::IdScheme;
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::retention::Keep;
-use crate::idempotency::{Record, RecordId};
+use crate::idempotency::{Record, RecordId, TenantId};
 
 /// Runs the whole suite, each clause on a store of its own.
 pub(crate) async fn every_clause<F, Fut, S>(store: F)
@@ -30,7 +33,8 @@ where
     of_many_claimers_exactly_one_wins(&*store().await).await;
     of_many_completions_exactly_one_wins(&*store().await).await;
     a_change_that_nobody_waits_for_is_made(&**store().await).await;
-    listings_are_in_order_and_come_in_pages(&**store().await).await;
+    listings_are_newest_first_and_come_in_pages(&**store().await).await;
+    records_of_a_key_are_found_whoever_the_callers_are(&**store().await).await;
     open_records_are_listed_while_they_are_open(&**store().await).await;
     records_are_found_by_their_subject(&**store().await).await;
     expired_records_come_in_the_order_of_their_expiry(&**store().await).await;
@@ -137,15 +141,15 @@ async fn several_changes_are_made_together_or_not_at_all(store: &dyn Store) {
     // The last one overlaps.
     assert_eq!(lost(store, claims(6)).await, (4, Some(samples::claim(10))));
     let all = Query { limit: 100, ..Query::default() };
-    check_list(store, all.clone(), &[10, 11, 12, 13, 14]).await;
+    check_list(store, all.clone(), &[14, 13, 12, 11, 10]).await;
     let mixed = vec![
         replace(id(10), 1, None),
         replace(id(11), 1, Some(samples::kept(11, 10))),
         put_new(id(20), samples::claim(20)),
     ];
     done(store, mixed).await;
-    check_list(store, all.clone(), &[11, 12, 13, 14, 20]).await;
-    check_list(store, Query { open: true, ..all }, &[12, 13, 14, 20]).await;
+    check_list(store, all.clone(), &[20, 14, 13, 12, 11]).await;
+    check_list(store, Query { open: true, ..all }, &[20, 14, 13, 12]).await;
 }
 
 async fn of_many_claimers_exactly_one_wins(store: &Arc<dyn Store>) {
@@ -212,19 +216,70 @@ async fn a_change_that_nobody_waits_for_is_made(store: &dyn Store) {
     );
 }
 
-async fn listings_are_in_order_and_come_in_pages(store: &dyn Store) {
-    for n in [5, 3, 9, 1, 7] {
-        done(store, vec![put_new(id(n), samples::claim(n))]).await;
+async fn listings_are_newest_first_and_come_in_pages(store: &dyn Store) {
+    let later = |millis: u64| T0.saturating_add(Duration::from_millis(millis));
+    // Two were claimed at the same time.
+    for (n, millis) in [(5, 9), (3, 300), (9, 1), (1, 70_000), (7, 300)] {
+        let record = Record { first_seen: later(millis), ..samples::claim(n) };
+        done(store, vec![put_new(id(n), record)]).await;
     }
-    let page =
-        |after: Option<u64>, limit| Query { after: after.map(id), limit, ..Query::default() };
-    check_list(store, page(None, 100), &[1, 3, 5, 7, 9]).await;
-    check_list(store, page(None, 2), &[1, 3]).await;
-    check_list(store, page(Some(3), 2), &[5, 7]).await;
-    check_list(store, page(Some(4), 2), &[5, 7]).await;
-    check_list(store, page(Some(7), 2), &[9]).await;
-    check_list(store, page(Some(9), 2), &[]).await;
+    let page = |after: Option<(u64, u64)>, limit| {
+        let at = |(millis, n)| ListPosition { first_seen: later(millis), id: id(n) };
+        Query { after: after.map(at), limit, ..Query::default() }
+    };
+    check_list(store, page(None, 100), &[1, 7, 3, 5, 9]).await;
+    check_list(store, page(None, 2), &[1, 7]).await;
+    check_list(store, page(Some((300, 7)), 2), &[3, 5]).await;
+    check_list(store, page(Some((300, 4)), 2), &[3, 5]).await;
+    check_list(store, page(Some((9, 5)), 2), &[9]).await;
+    check_list(store, page(Some((1, 9)), 2), &[]).await;
     check_list(store, page(None, 0), &[]).await;
+    let since = |millis| Query { since: Some(later(millis)), ..page(None, 100) };
+    check_list(store, since(300), &[1, 7, 3]).await;
+    check_list(store, since(301), &[1]).await;
+    check_list(store, Query { after: Some(samples::at(0)), ..since(0) }, &[]).await;
+    // A key that is claimed anew is at its new time only.
+    let renewed = Record { version: 2, first_seen: later(400), ..samples::claim(9) };
+    done(store, vec![replace(id(9), 1, Some(renewed))]).await;
+    check_list(store, page(None, 100), &[1, 9, 7, 3, 5]).await;
+}
+
+async fn records_of_a_key_are_found_whoever_the_callers_are(store: &dyn Store) {
+    let ids = IdScheme::plain();
+    let mut expected = Vec::new();
+    for caller in 0..40_u8 {
+        let tenant = TenantId::from_bytes([caller.wrapping_mul(37); 16]);
+        for key in ["one", "two"] {
+            let id = ids.record(&tenant, "", key);
+            let first_seen = T0.saturating_add(Duration::from_millis(u64::from(caller % 7)));
+            let record = Record { tenant, key: key.into(), first_seen, ..samples::claim(1) };
+            done(store, vec![put_new(id, record)]).await;
+            expected.push((ListPosition { first_seen, id }, key, tenant));
+        }
+    }
+    expected.sort_by_key(|(at, ..)| std::cmp::Reverse(*at));
+    let listed = async |query: Query| {
+        let page = store.list(query).await.unwrap();
+        page.iter().map(|(id, record)| ListPosition::of(id, record)).collect::<Vec<_>>()
+    };
+    let of = |fits: &dyn Fn(&str, &TenantId) -> bool| {
+        let fitting = expected.iter().filter(|(_, key, tenant)| fits(key, tenant));
+        fitting.map(|(at, ..)| *at).collect::<Vec<_>>()
+    };
+    let all = Query { keys: vec![ids.key("one")], limit: 100, ..Query::default() };
+    let ones = of(&|key, _| key == "one");
+    assert_eq!(listed(all.clone()).await, ones);
+    let both = Query { keys: vec![ids.key("one"), ids.key("two")], ..all.clone() };
+    assert_eq!(listed(both).await, of(&|_, _| true));
+    let third = Query { limit: 3, after: Some(ones[2]), ..all.clone() };
+    assert_eq!(listed(third).await, ones[3..6]);
+    let shard = Some(TenantId::from_bytes([37; 16]).as_bytes()[0]);
+    let of_shard = |key: &str, tenant: &TenantId| key == "one" && tenant.as_bytes()[0] == 37;
+    assert_eq!(listed(Query { shard, ..all.clone() }).await, of(&of_shard));
+    let none = Query { keys: vec![ids.key("three")], ..all };
+    assert_eq!(listed(none).await, []);
+    let shard_only = Query { shard, limit: 100, ..Query::default() };
+    assert_eq!(listed(shard_only).await, of(&|_, tenant| tenant.as_bytes()[0] == 37));
 }
 
 async fn open_records_are_listed_while_they_are_open(store: &dyn Store) {
@@ -232,13 +287,13 @@ async fn open_records_are_listed_while_they_are_open(store: &dyn Store) {
         done(store, vec![put_new(id(n), samples::claim(n))]).await;
     }
     let open = Query { open: true, limit: 100, ..Query::default() };
-    check_list(store, open.clone(), &[1, 2, 3, 4]).await;
+    check_list(store, open.clone(), &[4, 3, 2, 1]).await;
     let unknown = samples::claim(2).lost(UnknownReason::Timeout, T0);
     done(store, vec![replace(id(2), 1, Some(unknown.clone()))]).await;
     done(store, vec![replace(id(3), 1, Some(samples::kept(3, 10)))]).await;
     done(store, vec![replace(id(4), 1, None)]).await;
-    check_list(store, open.clone(), &[1, 2]).await;
-    check_list(store, Query { after: Some(id(1)), ..open.clone() }, &[2]).await;
+    check_list(store, open.clone(), &[2, 1]).await;
+    check_list(store, Query { after: Some(samples::at(2)), ..open.clone() }, &[1]).await;
     let final_ = unknown.completed(samples::answer(1), forever(), T0);
     done(store, vec![replace(id(2), 2, Some(final_))]).await;
     check_list(store, open, &[1]).await;
@@ -251,19 +306,19 @@ async fn records_are_found_by_their_subject(store: &dyn Store) {
     }
     done(store, vec![put_new(id(6), samples::claim(6))]).await;
     let of = |subject: u8| Query { subject: Some([subject; 16]), limit: 2, ..Query::default() };
-    check_list(store, of(1), &[1, 3]).await;
-    check_list(store, Query { after: Some(id(3)), ..of(1) }, &[5]).await;
+    check_list(store, of(1), &[5, 3]).await;
+    check_list(store, Query { after: Some(samples::at(3)), ..of(1) }, &[1]).await;
     check_list(store, of(0xff), &[4]).await;
     check_list(store, of(0), &[]).await;
     let completed = with(3, 1).completed(samples::answer(1), forever(), T0);
     done(store, vec![replace(id(3), 1, Some(completed))]).await;
-    check_list(store, of(1), &[1, 3]).await;
-    check_list(store, Query { open: true, ..of(1) }, &[1, 5]).await;
-    done(store, vec![replace(id(1), 1, None)]).await;
-    check_list(store, of(1), &[3, 5]).await;
-    done(store, vec![replace(id(5), 1, Some(Record { version: 2, ..with(5, 2) }))]).await;
+    check_list(store, of(1), &[5, 3]).await;
+    check_list(store, Query { open: true, ..of(1) }, &[5, 1]).await;
+    done(store, vec![replace(id(5), 1, None)]).await;
+    check_list(store, of(1), &[3, 1]).await;
+    done(store, vec![replace(id(1), 1, Some(Record { version: 2, ..with(1, 2) }))]).await;
     check_list(store, of(1), &[3]).await;
-    check_list(store, of(2), &[2, 5]).await;
+    check_list(store, of(2), &[2, 1]).await;
 }
 
 async fn expired_records_come_in_the_order_of_their_expiry(store: &dyn Store) {
@@ -375,7 +430,9 @@ async fn random_changes_have_the_effect_they_have_on_a_map(store: &dyn Store) {
             let sample = samples[random.below(samples.len())].clone();
             let version = random.below(4) as u64;
             let subject = [None, Some([1; 16]), Some([2; 16])][random.below(3)];
-            let put = (random.below(4) > 0).then_some(Record { version, subject, ..sample });
+            let first_seen = T0.saturating_add(Duration::from_millis(random.below(5) as u64));
+            let record = Record { version, subject, first_seen, ..sample };
+            let put = (random.below(4) > 0).then_some(record);
             changes.push(Change { id, expect, put: put.map(Arc::new) });
         }
         let loser = changes
@@ -396,31 +453,45 @@ async fn random_changes_have_the_effect_they_have_on_a_map(store: &dyn Store) {
             (swap, expected) => panic!("got {swap:?}, the loser should be {expected:?}"),
         }
     }
-    let queries = [
-        Query::default(),
-        Query { open: true, ..Query::default() },
-        Query { subject: Some([1; 16]), ..Query::default() },
-        Query { subject: Some([2; 16]), open: true, ..Query::default() },
-        Query { expired_at: Some(T0), ..Query::default() },
-        Query { expired_at: Some(Timestamp::from_millis(u64::MAX)), ..Query::default() },
-    ];
-    for query in queries {
-        let open = |record: &Record| super::codec::Head::of(record).open;
-        let mut expected: Vec<_> = model
-            .iter()
-            .filter(|(_, record)| !query.open || open(record))
-            .filter(|(_, record)| query.subject.is_none() || record.subject == query.subject)
-            .filter(|(_, record)| {
-                query.expired_at.is_none_or(|at| record.expires().is_some_and(|due| due <= at))
-            })
-            .map(|(id, record)| (*id, record.clone()))
-            .collect();
-        if query.expired_at.is_some() {
-            expected.sort_by_key(|(id, record)| (record.expires(), *id));
+    for query in random_queries(&mut random) {
+        let fits = |(id, record): &(&RecordId, &Record)| query.selects(id, &Head::of(record));
+        let mut expected: Vec<_> =
+            model.iter().filter(fits).map(|(id, record)| (*id, record.clone())).collect();
+        match query.expired_at {
+            Some(_) => expected.sort_by_key(|(id, record)| (record.expires(), *id)),
+            None => expected.sort_by_key(|(id, record)| Reverse(ListPosition::of(id, record))),
         }
-        let page = store.list(Query { limit: 100, ..query.clone() }).await.unwrap();
+        expected.truncate(query.limit);
+        let page = store.list(query.clone()).await.unwrap();
         assert_eq!(page, expected, "{query:?}");
     }
+}
+
+/// Queries of every form, with random bounds.
+fn random_queries(random: &mut samples::Random) -> Vec<Query> {
+    let all = Query { limit: 100, ..Query::default() };
+    let end = Timestamp::from_millis(u64::MAX);
+    let mut queries = vec![
+        Query { expired_at: Some(T0), ..all.clone() },
+        Query { expired_at: Some(end), ..all.clone() },
+    ];
+    for _ in 0..40 {
+        let mut time = || T0.saturating_add(Duration::from_millis(random.below(6) as u64));
+        let (since, first_seen) = (time(), time());
+        let after = ListPosition { first_seen, id: id(random.below(12) as u64) };
+        let mut maybe = |of: usize| random.below(of) == 0;
+        let (since, after) = (maybe(2).then_some(since), maybe(2).then_some(after));
+        let (subject, open, keyed) = (maybe(3), maybe(3), maybe(4));
+        let (shard, few) = (maybe(4).then_some(0), maybe(2));
+        let limit = if few { 3 } else { 100 };
+        // Samples have the same bytes where an id has the digest of its key.
+        let keys = if keyed { vec![id(0).key_digest()] } else { Vec::new() };
+        let subject = (subject && !keyed).then_some([1; 16]);
+        let open = open && !keyed;
+        let query = Query { subject, open, keys, shard, since, after, limit, ..Query::default() };
+        queries.push(query);
+    }
+    queries
 }
 
 fn forever() -> crate::idempotency::retention::Retention {

@@ -23,4 +23,6 @@ mod shared;
 pub(crate) mod urls;
 pub mod watch;
 
-pub use port::{Change, Identity, NamesDocument, Query, Store, StoreError, StoreFuture, Swap};
+pub use port::{
+    Change, Identity, ListPosition, NamesDocument, Query, Store, StoreError, StoreFuture, Swap,
+};

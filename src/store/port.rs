@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
+use super::codec::Head;
 use super::watch::Watch;
 use crate::clock::Timestamp;
-use crate::idempotency::id::IdScheme;
+use crate::idempotency::id::{IdScheme, KeyDigest};
 use crate::idempotency::record::Nonce;
 use crate::idempotency::retention::ExpiryTime;
 use crate::idempotency::{Record, RecordId};
@@ -45,22 +46,65 @@ pub enum Swap {
     },
 }
 
+/// ListPosition of a record in a listing: by the time of its first claim, then by its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ListPosition {
+    /// Time of the first claim.
+    pub first_seen: Timestamp,
+    /// The record.
+    pub id: RecordId,
+}
+
+impl ListPosition {
+    /// The position before the newest record.
+    pub const NEWEST: Self =
+        Self { first_seen: Timestamp::from_millis(u64::MAX), id: RecordId::from_bytes([0xff; 16]) };
+
+    /// The position of a record.
+    pub fn of(id: &RecordId, record: &Record) -> Self {
+        Self { first_seen: record.first_seen, id: *id }
+    }
+}
+
 /// Selection of the records that [`Store::list`] returns.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
     /// Only records with this subject digest.
     pub subject: Option<[u8; 16]>,
+    /// Only records of keys with one of these digests; empty: of any key. Not combined with
+    /// `subject`, `open` or `abandoned`.
+    pub keys: Vec<KeyDigest>,
+    /// Only records of this shard.
+    pub shard: Option<u8>,
+    /// Only records first claimed at this time or later.
+    pub since: Option<Timestamp>,
     /// Only records that are in flight or unknown.
     pub open: bool,
     /// Only records in flight whose owner's lease has ended, by the store's clock.
     pub abandoned: bool,
-    /// Only records due for expiry at this time.
+    /// Only records due for expiry at this time. Not combined with the fields above, nor with
+    /// `after`, because expired records leave the result as they are swapped.
     pub expired_at: Option<Timestamp>,
-    /// Only records after this id, in id order. Not combined with `expired_at`, because expired
-    /// records leave the result as they are swapped.
-    pub after: Option<RecordId>,
+    /// Only records after this position: older ones.
+    pub after: Option<ListPosition>,
     /// Maximum number of records.
     pub limit: usize,
+}
+
+impl Query {
+    /// True for a record that is selected, as far as its id and head tell: the leases of owners are
+    /// not looked at.
+    pub(in crate::store) fn selects(&self, id: &RecordId, head: &Head) -> bool {
+        let at = ListPosition { first_seen: head.first_seen, id: *id };
+        (!self.open || head.open)
+            && (!self.abandoned || head.in_flight)
+            && (self.subject.is_none() || self.subject == head.subject)
+            && (self.keys.is_empty() || self.keys.contains(&id.key_digest()))
+            && self.shard.is_none_or(|shard| id.shard() == shard)
+            && self.since.is_none_or(|since| head.first_seen >= since)
+            && self.after.is_none_or(|after| at < after)
+            && self.expired_at.is_none_or(|at| head.expires.is_some_and(|due| due <= at))
+    }
 }
 
 /// Identity of a store.
@@ -105,7 +149,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// An error leaves the outcome open: the change may or may not be durable.
     fn swap(&self, changes: Vec<Change>) -> StoreFuture<'_, Swap>;
 
-    /// The selected records in the order of their ids, or of their expiry for `expired_at`.
+    /// The selected records, newest first: by falling [`ListPosition`]. For `expired_at` in the
+    /// order of their expiry and then of their ids.
     fn list(&self, query: Query) -> StoreFuture<'_, Vec<(RecordId, Record)>>;
 
     /// The store's time, with which records are stamped.

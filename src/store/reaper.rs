@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::port::{Change, Query, Store, StoreError, Swap};
+use super::port::{Change, ListPosition, Query, Store, StoreError, Swap};
 use crate::shutdown::Shutdown;
 
 /// Records of one listing.
@@ -57,7 +57,7 @@ pub async fn pass(store: &dyn Store) -> Result<u64, StoreError> {
     for _ in 0..PAGES {
         let query = Query { abandoned: true, after, limit: PAGE, ..Query::default() };
         let page = store.list(query).await?;
-        after = page.last().map(|(id, _)| *id);
+        after = page.last().map(|(id, record)| ListPosition::of(id, record));
         // A page may be short because corrupt records were left out.
         let last = page.is_empty();
         let now = store.now();

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::codec::Codec;
-use super::port::{Change, Query, Store as _};
+use super::port::{Change, ListPosition, Query, Store as _};
 use super::seal::KeyId;
 use super::sealed_names;
 use super::server::{OpenFailure, Server, Timing, bind};
@@ -85,7 +85,7 @@ async fn pass<E: Engine>(
     loop {
         let query = Query { after, limit: PAGE, ..Query::default() };
         let page = engine.list(&query).await.map_err(|error| error.reason().to_owned())?;
-        for (id, bytes) in &page {
+        for (ListPosition { id, .. }, bytes) in &page {
             let corrupt = |error| format!("record {id} is corrupt: {error}");
             let key = Codec::key_of(id, bytes).map_err(corrupt)?;
             *counts.entry(key).or_default() += 1;
@@ -100,7 +100,7 @@ async fn pass<E: Engine>(
         }
         done += page.len() as u64;
         progress(done);
-        after = page.last().map(|(id, _)| *id);
+        after = page.last().map(|(at, _)| *at);
         if page.len() < PAGE {
             return Ok((counts, rewritten));
         }

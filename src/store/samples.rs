@@ -15,6 +15,7 @@ use crate::idempotency::retention::{Keep, Retention};
 use crate::idempotency::settle::Settlement;
 use crate::idempotency::settling::{KeptValue, Schedule, Settling, Sightings};
 use crate::idempotency::{Answer, Record, RecordId, State, TenantId};
+use crate::store::ListPosition;
 
 /// The time at which samples are claimed.
 pub(crate) const T0: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -26,6 +27,11 @@ pub(crate) fn id(n: u64) -> RecordId {
     // The rest is as different as in a digest.
     bytes[8..].copy_from_slice(&Random::seeded(n).next().to_be_bytes());
     RecordId::from_bytes(bytes)
+}
+
+/// ListPosition of the sample with an id.
+pub(crate) fn at(n: u64) -> ListPosition {
+    ListPosition { first_seen: T0, id: id(n) }
 }
 
 /// A claim in flight, version 1.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::codec::Codec;
-use super::port::{Identity, Query, Store};
+use super::port::{Identity, ListPosition, Query, Store};
 use super::shared::SharedStore;
 use super::shared::engine::{self, Engine};
 use super::{postgres, redis, sealed_names};
@@ -173,7 +173,7 @@ async fn read_all<E: Engine>(
     loop {
         let query = Query { after, limit: PAGE, ..Query::default() };
         let page = engine.list(&query).await.map_err(|trouble| trouble.reason().to_owned())?;
-        for (id, bytes) in &page {
+        for (ListPosition { id, .. }, bytes) in &page {
             match codec.decode(id, bytes) {
                 Ok(_) => verified.sound += 1,
                 Err(error) => {
@@ -185,7 +185,7 @@ async fn read_all<E: Engine>(
             }
         }
         progress(verified.sound + verified.problem_count);
-        after = page.last().map(|(id, _)| *id);
+        after = page.last().map(|(at, _)| *at);
         if page.len() < PAGE {
             return Ok(verified);
         }

@@ -269,8 +269,8 @@ fn a_redis_without_memory_stops_claims_and_loses_nothing() {
 
 #[test]
 fn a_postgres_that_cannot_grow_stops_claims_and_loses_nothing() {
-    const FILL: &str = "INSERT INTO oncegate.record (id, version, data, open)
-        SELECT md5(n::text)::uuid, 1, decode(repeat('00', 500), 'hex'), false
+    const FILL: &str = "INSERT INTO oncegate.record (id, version, data, open, first_seen)
+        SELECT md5(n::text)::uuid, 1, decode(repeat('00', 500), 'hex'), false, n
         FROM generate_series(1, 40000) AS n";
     let backend = Backend::start();
     let shop = Shop::own(Kind::Postgres);

@@ -379,7 +379,7 @@ fn a_corrupt_record_fails_closed() {
     gateway.stop();
     {
         let table = table(&setup);
-        let records = table.range([4_u8].., SeqNo::MAX, None);
+        let records = table.range([5_u8].., SeqNo::MAX, None);
         let records: Vec<_> = records.map(|entry| entry.into_inner().unwrap()).collect();
         assert_eq!(records.len(), 3);
         let damaged = records.into_iter().map(|(id, record)| {

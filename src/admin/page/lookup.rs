@@ -34,7 +34,7 @@ pub(super) async fn show(state: &Arc<AdminState>, session: &Session, query: &str
         let kept = form.filled().filter(|(name, _)| *name != "cursor");
         let kept = kept.map(|(name, value)| format!("{}={}&", escaped(name), escaped(value)));
         let kept: String = kept.collect();
-        format!("/records?{kept}cursor={}", filters.cursor(&position))
+        format!("/records?{kept}cursor={}", filters.cursor(position))
     });
     let content = html! {
         h1 { "Records" }

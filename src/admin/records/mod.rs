@@ -23,7 +23,6 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use serde_json::Value;
 
-use self::cursor::ListPosition;
 pub(super) use self::query::Filters;
 pub(super) use self::reopen::reopen;
 pub(super) use self::resolve::{purge, resolve, show};
@@ -34,6 +33,7 @@ use crate::admin::state::AdminState;
 use crate::admin::stats;
 use crate::body::{self, Body, ReadError, ReadLimits, full};
 use crate::idempotency::RecordId;
+use crate::store::ListPosition;
 
 /// Path prefix of the API.
 pub(super) const PATH: &str = "/api/";

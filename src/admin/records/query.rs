@@ -1,11 +1,12 @@
 //! The query of a listing: parameters and the cursor.
 
-use super::cursor::ListPosition;
+use super::cursor;
 use super::view::StateName;
 use crate::admin::error::ApiError;
 use crate::clock::{Timestamp, parse_rfc3339};
 use crate::idempotency::TenantId;
 use crate::percent;
+use crate::store::ListPosition;
 
 /// Default and maximum records of a page.
 const LIMIT: usize = 100;
@@ -124,15 +125,15 @@ impl Filters {
     }
 
     /// The cursor of the next page.
-    pub(in crate::admin) fn cursor(&self, position: &ListPosition) -> String {
-        let text = position.text();
+    pub(in crate::admin) fn cursor(&self, position: ListPosition) -> String {
+        let text = cursor::text(position);
         format!("{text}{:08x}", self.checksum(&text))
     }
 
     fn read_cursor(&self, text: &str) -> Option<ListPosition> {
         let (position, _) = text.split_at_checked(text.len().checked_sub(8)?)?;
-        let position = ListPosition::parse(position)?;
-        (self.cursor(&position) == text).then_some(position)
+        let position = cursor::parse(position)?;
+        (self.cursor(position) == text).then_some(position)
     }
 
     /// Checksum over the filters and the position, so that a cursor fits its own listing only.
@@ -143,7 +144,7 @@ impl Filters {
             hash.update(&length.to_le_bytes());
             hash.update(text.unwrap_or_default().as_bytes());
         };
-        field(Some("oncegate/cursor/2"));
+        field(Some("oncegate/cursor/3"));
         field(self.key.as_deref());
         field(self.tenant.map(|tenant| tenant.to_string()).as_deref());
         field(self.caller.as_deref());
@@ -224,9 +225,9 @@ mod tests {
 
     #[test]
     fn a_cursor_goes_on_with_its_own_filters_only() {
-        let last = RecordId::from_bytes([7; 16]);
-        let position = ListPosition { start: Some(last), ..ListPosition::default() };
-        let cursor = Filters::parse("key=a").unwrap().cursor(&position);
+        let id = RecordId::from_bytes([7; 16]);
+        let position = ListPosition { first_seen: Timestamp::from_millis(1 << 40), id };
+        let cursor = Filters::parse("key=a").unwrap().cursor(position);
         let after = |query: &str| Filters::parse(query).map(|filters| filters.position);
         assert_eq!(after(&format!("key=a&limit=3&cursor={cursor}")).unwrap(), Some(position));
         for query in [

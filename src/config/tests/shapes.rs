@@ -36,7 +36,7 @@ fn every_shape_is_read() {
          all_issued = { status = 202 }",
     );
     let mode = items_mode(&config);
-    assert_eq!(mode.rules.id, ItemId::Position);
+    assert_eq!(mode.rules.id, ItemId::ListPosition);
     assert_eq!(mode.batch_place().as_deref(), Some("header:x-batch"));
     let failure = ArrayMeaning::Failure;
     assert_eq!(mode.rules.response.meanings, [ArrayMeaning::Success, failure, failure]);

@@ -23,6 +23,8 @@ pub struct Head {
     pub open: bool,
     /// Set for records in flight.
     pub in_flight: bool,
+    /// Time of the first claim, which orders listings.
+    pub first_seen: Timestamp,
     /// Time at which the record is due for expiry.
     pub expires: Option<Timestamp>,
     /// Digest under which operators find the record.
@@ -43,7 +45,8 @@ impl Head {
             State::Item { ref ledger, .. } => (ledger.is_open(), ledger.in_flight > 0),
         };
         let (expires, subject) = (record.expires(), record.subject);
-        Self { version: record.version, open, in_flight, expires, subject }
+        let (version, first_seen) = (record.version, record.first_seen);
+        Self { version, open, in_flight, first_seen, expires, subject }
     }
 
     /// Decodes the head alone, after checking the checksum of the whole record.
@@ -71,6 +74,7 @@ impl FieldReader<'_> {
         let flags = self.u8("flags")?;
         let version = self.u64("version")?;
         let owner = self.array("owner")?;
+        let first_seen = Timestamp::from_millis(self.u64("first seen")?);
         let has = |flag: u8| flags & flag != 0;
         let expires = if has(HAS_EXPIRES) { Some(self.u64("expires")?) } else { None };
         let subject = if has(HAS_SUBJECT) { Some(self.array("subject")?) } else { None };
@@ -92,7 +96,7 @@ impl FieldReader<'_> {
             return Err(DecodeError::Invalid("expires"));
         }
         let expires = expires.map(Timestamp::from_millis);
-        let head = Head { version, open, in_flight, expires, subject };
+        let head = Head { version, open, in_flight, first_seen, expires, subject };
         Ok(HeadFields { head, owner, tag, flags })
     }
 }

@@ -1,10 +1,10 @@
 //! Constants of the record layout: its version, the state tags and the flags.
 
 /// Version of the record layout that this program writes and reads.
-pub const SCHEMA: u32 = 5;
+pub const SCHEMA: u32 = 6;
 
 /// [`SCHEMA`] as the first byte of every record.
-pub(super) const SCHEMA_BYTE: u8 = 5;
+pub(super) const SCHEMA_BYTE: u8 = 6;
 
 /// The first byte of a sealed record.
 pub(super) const SEALED_BYTE: u8 = SCHEMA_BYTE | 0x80;
@@ -33,8 +33,9 @@ pub(super) const RELEASED: u8 = 10;
 /// Replaces the tombstone period of an item whose outcomes have expired already.
 pub(super) const GONE: u8 = 2;
 
-/// Bytes of the fixed start of every record: schema, state, flags, version and owner.
-pub(super) const FIXED_HEAD: usize = 27;
+/// Bytes of the fixed start of every record: schema, state, flags, version, owner and
+/// first seen.
+pub(super) const FIXED_HEAD: usize = 35;
 /// Approximate bytes of all fields of fixed length.
 pub(super) const FIXED: usize = 200;
 /// Bytes of the checksum at the end.

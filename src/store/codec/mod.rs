@@ -1,7 +1,7 @@
 //! Codec of stored records: fields in fixed order, little endian, with a checksum at the end.
 //!
 //! ```text
-//! schema   u8        5
+//! schema   u8        6
 //! state    u8        1 in flight, 2 unknown, 3 final and kept, 4 final and not kept, 5 tombstone,
 //!                    6 item at rest, 7 item in flight, 8 item unknown, 9 lock, 10 released
 //! flags    u8        bit 0: expires is set, bit 1: subject is set, bit 2: history is present,
@@ -9,16 +9,17 @@
 //!                    bit 5: data of a settlement is present, bit 6: the caller has a name
 //! version  u64
 //! owner    16 bytes
+//! seen     u64       time of the first claim, milliseconds
 //! expires  u64       milliseconds, if set
 //! subject  16 bytes  if set
 //! tenant 16, fingerprint 32, rule 8, verbatim 32 if it is not the fingerprint
-//! first seen, updated, attempts: a number each
+//! updated, attempts: a number each
 //! attempt 16, route, key, name of the caller if it has one
 //! members: count, each a name and 4 bytes
 //! fields of the state, data of a settlement if present, history if present
 //! crc32    u32       over the record's id and everything before
 //! ```
-//! Sealed, see `sealed`, the first byte is 0x85, and `tenant` and all that follows is replaced by
+//! Sealed, see `sealed`, the first byte is 0x86, and `tenant` and all that follows is replaced by
 //! the attempt in the clear and the sealed rest.
 //!
 //! Records are small and many. Numbers, counts and lengths therefore take one byte per 7 bits (see
@@ -214,6 +215,7 @@ impl FieldWriter<'_> {
         self.raw(&[schema, tag, flags]);
         self.u64(record.version);
         self.raw(&record.owner);
+        self.u64(record.first_seen.as_millis());
         if let Some(at) = expires {
             self.u64(at.as_millis());
         }
@@ -229,7 +231,6 @@ impl FieldWriter<'_> {
         if record.fingerprint.verbatim != record.fingerprint.digest {
             self.raw(&record.fingerprint.verbatim);
         }
-        self.number(record.first_seen.as_millis());
         self.number(signed_difference(record.first_seen, record.updated));
         self.number(record.attempts.into());
         self.raw(&record.attempt);
@@ -263,7 +264,7 @@ impl FieldReader<'_> {
         if flags & HAS_VERBATIM != 0 && verbatim == digest {
             return Err(DecodeError::Invalid("verbatim"));
         }
-        let first_seen = self.time("first seen")?;
+        let first_seen = head.first_seen;
         let updated = add_difference(first_seen, self.number("updated")?);
         let attempts = self.small("attempts")?;
         let attempt: Nonce = self.array("attempt")?;

@@ -110,7 +110,7 @@ fn mistakes_are_named() {
     };
     let invalid = |field| format!("the field \"{field}\" has an invalid value");
     let ends_in = |field| format!("the bytes end inside the field \"{field}\"");
-    assert_eq!(with(0, 3), "layout 3 is not supported, this version reads layout 5");
+    assert_eq!(with(0, 3), "layout 3 is not supported, this version reads layout 6");
     assert_eq!(with(1, 11), invalid("state"));
     assert_eq!(with(2, 128), invalid("flags"));
     assert_eq!(with(2, 24), invalid("flags"), "only what was settled is untold");

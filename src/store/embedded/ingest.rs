@@ -10,14 +10,16 @@ use super::disk::{Disk, RunEntry};
 use super::layout::{ClockState, DirtyRecord, MARKER, Marker, TableKey, index_differences};
 use super::table::Table;
 
-/// Adds records, sorted by id, to the table, durably and together with the checkpoint marker.
+/// Adds records to the table, durably and together with the checkpoint marker. Sorts the records.
 pub(super) fn ingest(
     table: &Table,
     disk: &dyn Disk,
-    records: &[DirtyRecord],
+    records: &mut [DirtyRecord],
     (frame, clock): (u64, ClockState),
 ) -> io::Result<()> {
-    let mut indexes = Vec::new();
+    records.sort_unstable_by_key(|record| record.id.rotated());
+    let records = &*records;
+    let mut indexes = Vec::with_capacity(2 * records.len());
     let mut marker = Marker { frame, clock, ..table.marker().map_err(io::Error::other)? };
     for record in records {
         let current = record.current.as_ref().map(|encoded| encoded.head);

@@ -158,8 +158,12 @@ pub fn verify(
 }
 
 /// The indexes and their names.
-const INDEXES: [(Keyspace, &str); 3] =
-    [(Keyspace::Open, "open"), (Keyspace::Expiry, "expiry"), (Keyspace::Subject, "subject")];
+const INDEXES: [(Keyspace, &str); 4] = [
+    (Keyspace::Open, "open"),
+    (Keyspace::Expiry, "expiry"),
+    (Keyspace::Subject, "subject"),
+    (Keyspace::Times, "time"),
+];
 
 /// Calls `each` for every index entry of a record.
 fn index_entries(id: &RecordId, head: Head, mut each: impl FnMut(TableKey)) {

@@ -42,7 +42,6 @@ pub(super) fn lose_in_flight(
     let frame = table.marker().map_err(|error| StoreError::Unavailable(error.to_string()))?.frame;
     let now = clock.now();
     let commit = |lost: &mut Vec<DirtyRecord>| {
-        // Entries of the index `open` are in the order of the ids.
         ingest(table, disk, lost, (frame, clock.state()))
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
         lost.clear();

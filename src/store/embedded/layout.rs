@@ -4,22 +4,26 @@
 //! ```text
 //! 00 · "identity"                       schema u32 · store id [16] · created u64
 //! 00 · "marker"                         frame u64 · records u64 · newest, longest, lag, lag left
-//! 01 · record id [16]                   open: the record is in flight or unknown
-//! 02 · expiry u64, big endian · id      expiry
-//! 03 · subject digest [16] · id         subject
-//! 04 · record id [16]                   the record, encoded by `codec`
+//! 01 · first seen · id                  open: the record is in flight or unknown
+//! 02 · expiry · id                      expiry
+//! 03 · subject digest [16] · first seen · id
+//! 04 · first seen · id                  all records
+//! 05 · rotated id [16]                  the record, encoded by `codec`
 //! ```
 //!
-//! The first byte is the keyspace. Entries of the three indexes have no value. All keyspaces share
-//! a tree, so that a checkpoint adds records, index entries and marker in one atomic step.
+//! Times are u64 in big endian. The first byte is the keyspace. Entries of the four indexes have no
+//! value. Listings read an index from its end, newest first. A rotated id has its first byte, the
+//! shard, at the end, so that records of one key stand together and need no index. All keyspaces
+//! share a tree, so that a checkpoint adds records, index entries and marker in one atomic step.
 
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
+use crate::idempotency::id::KeyDigest;
 use crate::idempotency::{Record, RecordId};
 use crate::store::StoreError;
 use crate::store::codec::{Codec, DecodeError, Head};
-use crate::store::{Identity, Query};
+use crate::store::{Identity, ListPosition, Query};
 
 const ID: usize = 16;
 
@@ -29,57 +33,82 @@ pub(super) enum Keyspace {
     Open = 1,
     Expiry = 2,
     Subject = 3,
-    Records = 4,
+    Times = 4,
+    Records = 5,
 }
+
+/// Largest length of a key: keyspace, subject, time and id.
+const LONGEST: usize = 1 + 16 + TIME + ID;
+const TIME: usize = size_of::<u64>();
 
 /// Key of a record or of an index entry in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TableKey {
     /// Bytes behind `length` are zero. Keys of the same keyspace have equal lengths, so the derived
     /// order is the order of the keys.
-    bytes: [u8; 1 + 2 * ID],
+    bytes: [u8; LONGEST],
     length: u8,
 }
 
 impl TableKey {
-    fn new(keyspace: Keyspace, prefix: &[u8], id: &RecordId) -> Self {
-        let mut bytes = [0; 1 + 2 * ID];
-        let length = 1 + prefix.len() + ID;
+    fn new(keyspace: Keyspace, parts: [&[u8]; 3]) -> Self {
+        let mut bytes = [0; LONGEST];
         bytes[0] = keyspace as u8;
-        bytes[1..=prefix.len()].copy_from_slice(prefix);
-        bytes[1 + prefix.len()..length].copy_from_slice(id.as_bytes());
+        let mut length = 1;
+        for part in parts {
+            bytes[length..length + part.len()].copy_from_slice(part);
+            length += part.len();
+        }
         Self { bytes, length: length as u8 }
     }
 
     /// Key of a record.
     pub(super) fn record(id: &RecordId) -> Self {
-        Self::new(Keyspace::Records, &[], id)
+        let [shard, rest @ ..] = id.as_bytes();
+        Self::new(Keyspace::Records, [rest, &[*shard], &[]])
+    }
+
+    /// First and last key that a record of a client's key can have.
+    pub(super) fn records_of(key: &KeyDigest) -> (Self, Self) {
+        let bound = |byte: u8| {
+            Self::new(Keyspace::Records, [key, &[byte; ID - size_of::<KeyDigest>()], &[]])
+        };
+        (bound(0), bound(0xff))
     }
 
     /// Key of the index entry of a record in flight or unknown.
-    pub(super) fn open(id: &RecordId) -> Self {
-        Self::new(Keyspace::Open, &[], id)
+    pub(super) fn open(at: ListPosition) -> Self {
+        Self::at(Keyspace::Open, &[], at.first_seen, &at.id)
     }
 
     /// Key of a record's entry in the index by expiry.
     pub(super) fn expiry(at: Timestamp, id: &RecordId) -> Self {
-        Self::new(Keyspace::Expiry, &at.as_millis().to_be_bytes(), id)
+        Self::at(Keyspace::Expiry, &[], at, id)
     }
 
     /// Key of a record's entry in the index by subject.
-    pub(super) fn subject(digest: &[u8; 16], id: &RecordId) -> Self {
-        Self::new(Keyspace::Subject, digest, id)
+    pub(super) fn subject(digest: &[u8; 16], at: ListPosition) -> Self {
+        Self::at(Keyspace::Subject, digest, at.first_seen, &at.id)
+    }
+
+    /// Key of a record's entry in the index by time.
+    pub(super) fn time(at: ListPosition) -> Self {
+        Self::at(Keyspace::Times, &[], at.first_seen, &at.id)
+    }
+
+    fn at(keyspace: Keyspace, prefix: &[u8], time: Timestamp, id: &RecordId) -> Self {
+        Self::new(keyspace, [prefix, &time.as_millis().to_be_bytes(), id.as_bytes()])
     }
 
     /// Reads back a key of a record or an index entry; `None` if the bytes are no such key.
     pub(super) fn parse(key: &[u8]) -> Option<Self> {
         let expected = match key.first()? {
-            1 | 4 => 1 + ID,
-            2 => 1 + size_of::<u64>() + ID,
-            3 => 1 + 2 * ID,
+            1 | 2 | 4 => 1 + TIME + ID,
+            3 => LONGEST,
+            5 => 1 + ID,
             _ => return None,
         };
-        let mut bytes = [0; 1 + 2 * ID];
+        let mut bytes = [0; LONGEST];
         bytes.get_mut(..key.len())?.copy_from_slice(key);
         (key.len() == expected).then_some(Self { bytes, length: key.len() as u8 })
     }
@@ -87,7 +116,11 @@ impl TableKey {
     /// Id of the record that the key belongs to.
     pub(super) fn id(&self) -> RecordId {
         // No key is shorter than a keyspace and an id.
-        RecordId::from_bytes(self.as_bytes().last_chunk().copied().unwrap_or_default())
+        let mut id: [u8; ID] = self.as_bytes().last_chunk().copied().unwrap_or_default();
+        if self.bytes[0] == Keyspace::Records as u8 {
+            id.rotate_right(1);
+        }
+        RecordId::from_bytes(id)
     }
 
     /// Time of expiry in a key of the expiry index.
@@ -221,28 +254,30 @@ pub(super) fn index_differences(
             differs(new, true);
         }
     };
-    let open = |head: Option<Head>| head?.open.then(|| TableKey::open(id));
+    let at = |head: Head| ListPosition { first_seen: head.first_seen, id: *id };
+    let open =
+        |head: Option<Head>| head.filter(|head| head.open).map(|head| TableKey::open(at(head)));
     keys(open(before), open(after));
     let expiry = |head: Option<Head>| Some(TableKey::expiry(head?.expires?, id));
     keys(expiry(before), expiry(after));
-    let subject = |head: Option<Head>| Some(TableKey::subject(&head?.subject?, id));
+    let subject = |head: Option<Head>| Some(TableKey::subject(&head?.subject?, at(head?)));
     keys(subject(before), subject(after));
+    let time = |head: Option<Head>| Some(TableKey::time(at(head?)));
+    keys(time(before), time(after));
 }
 
 /// Key of a record in the index of a query; `None`: the query does not select the record.
 pub(super) fn query_key(query: &Query, id: &RecordId, head: &Head) -> Option<TableKey> {
-    let due = || query.expired_at.is_none_or(|at| head.expires.is_some_and(|due| due <= at));
-    let fits = (!query.open || head.open)
-        && (query.subject.is_none() || query.subject == head.subject)
-        && due();
-    if !fits {
+    if !query.selects(id, head) {
         return None;
     }
+    let at = ListPosition { first_seen: head.first_seen, id: *id };
     Some(match (query.expired_at, &query.subject, query.open) {
         (Some(_), _, _) => TableKey::expiry(head.expires?, id),
-        (None, Some(subject), _) => TableKey::subject(subject, id),
-        (None, None, true) => TableKey::open(id),
-        (None, None, false) => TableKey::record(id),
+        (None, Some(subject), _) => TableKey::subject(subject, at),
+        (None, None, _) if !query.keys.is_empty() => TableKey::record(id),
+        (None, None, true) => TableKey::open(at),
+        (None, None, false) => TableKey::time(at),
     })
 }
 

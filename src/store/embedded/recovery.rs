@@ -13,7 +13,7 @@ use super::ingest::ingest;
 use super::layout::{ClockState, DirtyRecord, IndexedRecord, decode};
 use super::table::Table;
 use super::wal::{self, Frame, Wal, WalContents};
-use crate::clock;
+use crate::clock::{self, Timestamp};
 use crate::idempotency::RecordId;
 use crate::idempotency::id::BuildIdHasher;
 use crate::store::codec::Head;
@@ -49,9 +49,9 @@ pub(super) fn recover(
         let mut newest: HashMap<RecordId, Option<Bytes>, BuildIdHasher> = HashMap::default();
         newest.extend(missing.frames.into_iter().flat_map(|frame| frame.changes));
         tracing::info!(frames, records = newest.len(), "recovered changes from the log");
-        let dirty = dirty(table, newest)?;
+        let mut dirty = dirty(table, newest)?;
         let clock = clock_after(table, marker.clock, &dirty);
-        ingest(table, disk, &dirty, (last, clock)).map_err(RecoveryError::Io)?;
+        ingest(table, disk, &mut dirty, (last, clock)).map_err(RecoveryError::Io)?;
     }
     Wal::open(dir, salt, last, holds_last).map_err(RecoveryError::Io)
 }
@@ -98,7 +98,7 @@ fn clock_after(table: &Table, mut clock: ClockState, dirty: &[DirtyRecord]) -> C
     clock
 }
 
-/// The records of the log beside their state in the table, sorted by id.
+/// The records of the log beside their state in the table.
 fn dirty(
     table: &Table,
     records: HashMap<RecordId, Option<Bytes>, BuildIdHasher>,
@@ -114,15 +114,16 @@ fn dirty(
         });
         dirty.push(DirtyRecord { id, stored, current });
     }
-    dirty.sort_unstable_by_key(|record| record.id);
     Ok(dirty)
 }
 
 /// Stand-in for the head of a corrupt stored record, chosen so that the index entry for open
-/// records is set or removed, whatever its former state.
+/// records is set or removed, whatever its former state. The time of the first claim does not
+/// change with a record's state.
 fn unreadable(current: Option<&IndexedRecord>) -> Head {
     let open = !current.is_some_and(|encoded| encoded.head.open);
-    Head { version: 0, open, in_flight: false, expires: None, subject: None }
+    let first_seen = current.map_or(Timestamp::from_millis(0), |encoded| encoded.head.first_seen);
+    Head { version: 0, open, in_flight: false, first_seen, expires: None, subject: None }
 }
 
 fn encoded(id: &RecordId, bytes: Bytes) -> Result<IndexedRecord, RecoveryError> {

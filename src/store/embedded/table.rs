@@ -181,7 +181,7 @@ impl Table {
         &self,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
-    ) -> impl Iterator<Item = Result<(Slice, Slice), lsm_tree::Error>> + use<> {
+    ) -> impl DoubleEndedIterator<Item = Result<(Slice, Slice), lsm_tree::Error>> + use<> {
         let entries = self.tree.range::<&[u8], _>((from, to), NEWEST, None);
         entries.map(lsm_tree::Guard::into_inner)
     }
@@ -195,7 +195,7 @@ impl Table {
         self.range(Bound::Included(&first), Bound::Excluded(&end))
     }
 
-    /// Records behind an id, in order; `None`: from the start.
+    /// Records behind an id, in the order of the table; `None`: from the start.
     pub(super) fn records(
         &self,
         after: Option<RecordId>,
@@ -206,7 +206,7 @@ impl Table {
             Some(key) => Bound::Excluded(key.as_bytes()),
             None => Bound::Included(&first[..]),
         };
-        self.range(from, Bound::Unbounded)
+        self.range(from, Bound::Excluded(&[Keyspace::Records as u8 + 1]))
     }
 
     /// Number of unmerged runs; every read searches every run.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::key_counts::KeyCounts;
-use super::port::{Change, Query, Store, StoreError, Swap};
+use super::port::{Change, ListPosition, Query, Store, StoreError, Swap};
 use crate::idempotency::record::Expiry;
 use crate::idempotency::retention::ExpiryTime;
 use crate::shutdown::Shutdown;
@@ -107,14 +107,15 @@ async fn page(
         };
         // One swap for each record, so that a lost swap does not undo the others; all are queued
         // before the first is awaited, so that a store can commit them together.
-        swaps.push((store.swap(vec![change]), done, id, record.tenant));
+        let at = ListPosition::of(&id, &record);
+        swaps.push((store.swap(vec![change]), done, at, record.tenant));
     }
     let mut swept = Swept::default();
-    for (swap, done, id, tenant) in swaps {
+    for (swap, done, at, tenant) in swaps {
         match swap.await {
             Ok(Swap::Done) => {
                 if done.forgotten > 0 {
-                    counts.removed(&tenant, &id);
+                    counts.removed(&tenant, &at);
                 }
                 swept.buried += done.buried;
                 swept.forgotten += done.forgotten;

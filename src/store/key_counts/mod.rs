@@ -12,8 +12,9 @@
 //! removal by the expiry task ── done ──▶ one less
 //! ```
 //! Until the first count ends, a caller's keys are those that this process has added: fewer than it
-//! has, never more. Keys that other processes add or remove are seen by the next count. A count may
-//! miss, or take twice, claims that are made while their page is read.
+//! has, never more. Keys that other processes add or remove are seen by the next count. A count
+//! reads the newest records first, so that new claims are behind its position. It may miss, or take
+//! twice, claims that are made while its first page is read.
 
 pub(crate) mod shard_count;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use moka::sync::Cache;
 use tokio::sync::Notify;
 
 use crate::idempotency::{RecordId, TenantId};
+use crate::store::ListPosition;
 
 /// Callers with a count in memory. Beyond, the least recent is forgotten, and counted anew when it
 /// returns.
@@ -67,19 +69,24 @@ struct KeyNumbers {
     good_until: Option<Instant>,
 }
 
-/// A count of a shard, up to a position in the order of ids.
+/// A count of a shard, down to a position: the newest records come first.
 #[derive(Debug)]
 struct Pass {
     shard: u8,
-    position: Option<RecordId>,
+    position: Option<ListPosition>,
     /// Keys found for each caller that was known when the pass began.
     found: HashMap<TenantId, u64>,
 }
 
 impl Pass {
-    /// Reports whether the pass has gone by this id, so that a change has to be added to it.
-    fn has_passed(&self, id: &RecordId) -> bool {
-        self.shard == id.shard() && self.position.is_some_and(|position| *id <= position)
+    /// Reports whether the pass has gone by this position, so that a change has to be added to it.
+    fn has_passed(&self, at: &ListPosition) -> bool {
+        self.shard == at.id.shard() && self.position.is_some_and(|position| *at >= position)
+    }
+
+    /// Reports the same for a claim that was made just now: newer than all that is counted.
+    fn has_passed_claim(&self, id: &RecordId) -> bool {
+        self.shard == id.shard() && self.position.is_some()
     }
 }
 
@@ -163,12 +170,12 @@ impl KeyCounts {
     }
 
     /// Follows the removal of a caller's record.
-    pub(crate) fn removed(&self, tenant: &TenantId, id: &RecordId) {
+    pub(crate) fn removed(&self, tenant: &TenantId, at: &ListPosition) {
         if !self.is_on() {
             return;
         }
         let mut pass = lock(&self.pass);
-        if let Some(pass) = pass.as_mut().filter(|pass| pass.has_passed(id))
+        if let Some(pass) = pass.as_mut().filter(|pass| pass.has_passed(at))
             && let Some(found) = pass.found.get_mut(tenant)
         {
             *found = found.saturating_sub(1);
@@ -202,11 +209,11 @@ impl KeyCounts {
         *lock(&self.pass) = Some(Pass { shard, position: None, found });
     }
 
-    /// Adds a page of the shard, given by ids and callers in the order of ids.
-    fn page(&self, page: impl Iterator<Item = (RecordId, TenantId)>, last: RecordId) {
+    /// Adds a page of the shard, given by the callers of its keys and its last position.
+    fn page(&self, page: impl Iterator<Item = TenantId>, last: ListPosition) {
         let mut pass = lock(&self.pass);
         let Some(pass) = pass.as_mut() else { return };
-        for (_, tenant) in page.filter(|(id, _)| id.shard() == pass.shard) {
+        for tenant in page {
             if let Some(found) = pass.found.get_mut(&tenant) {
                 *found += 1;
             }
@@ -241,7 +248,7 @@ impl KeyRoom<'_> {
         let Some((tenant, caller)) = self.caller.take() else { return };
         let mut pass = lock(&self.counts.pass);
         if let Some(pass) = pass.as_mut() {
-            let passed = ids.iter().filter(|id| pass.has_passed(id)).count() as u64;
+            let passed = ids.iter().filter(|id| pass.has_passed_claim(id)).count() as u64;
             if let Some(found) = pass.found.get_mut(&tenant) {
                 *found += passed;
             }

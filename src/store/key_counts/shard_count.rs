@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::KeyCounts;
-use crate::idempotency::{RecordId, State};
+use crate::idempotency::State;
 use crate::shutdown::Shutdown;
-use crate::store::{Query, Store, StoreError};
+use crate::store::{ListPosition, Query, Store, StoreError};
 
 /// Records of one listing; each may hold an answer of `max_stored_body`.
 const PAGE: usize = 32;
@@ -61,22 +61,16 @@ pub(super) async fn count(
 ) -> Result<(), StoreError> {
     let started = Instant::now();
     counts.begin(shard);
-    let mut after = shard.checked_sub(1).map(|before| {
-        let mut last = [0xff; 16];
-        last[0] = before;
-        RecordId::from_bytes(last)
-    });
+    let mut after = None;
     loop {
         let asked = Instant::now();
-        let page = store.list(Query { after, limit: PAGE, ..Query::default() }).await?;
-        let Some((last, _)) = page.last() else { break };
-        let last = *last;
+        let query = Query { shard: Some(shard), after, limit: PAGE, ..Query::default() };
+        let page = store.list(query).await?;
+        let Some((id, record)) = page.last() else { break };
+        let last = ListPosition::of(id, record);
         // A lock is no key: it goes with its batch.
         let keys = page.iter().filter(|(_, record)| record.state != State::SerializeLock);
-        counts.page(keys.map(|(id, record)| (*id, record.tenant)), last);
-        if last.shard() != shard {
-            break;
-        }
+        counts.page(keys.map(|(_, record)| record.tenant), last);
         after = Some(last);
         tokio::time::sleep(asked.elapsed() * REST_FACTOR).await;
     }

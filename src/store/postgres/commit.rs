@@ -36,6 +36,7 @@ pub(super) const COMMIT: SqlStatement = SqlStatement {
         Type::BOOL_ARRAY,
         Type::UUID_ARRAY,
         Type::INT8_ARRAY,
+        Type::INT8_ARRAY,
         Type::UUID_ARRAY,
         Type::UUID,
     ],
@@ -53,6 +54,7 @@ struct CommitColumns<'a> {
     versions: Vec<Option<i64>>,
     open: Vec<Option<bool>>,
     owners: Vec<Option<Uuid>>,
+    first_seen: Vec<Option<i64>>,
     expires: Vec<Option<i64>>,
     subjects: Vec<Option<Uuid>>,
 }
@@ -84,11 +86,12 @@ impl<'a> CommitColumns<'a> {
         self.versions.push(put.map(|put| put.head.version.cast_signed()));
         self.open.push(put.map(|put| put.head.open));
         self.owners.push(put.and_then(|put| put.owner).map(|owner| to_uuid(&owner)));
+        self.first_seen.push(put.map(|put| to_bigint(put.head.first_seen)));
         self.expires.push(put.and_then(|put| put.head.expires).map(to_bigint));
         self.subjects.push(put.and_then(|put| put.head.subject).map(|subject| to_uuid(&subject)));
     }
 
-    fn parameters<'p>(&'p self, store_id: &'p Uuid) -> [&'p (dyn ToSql + Sync); 12] {
+    fn parameters<'p>(&'p self, store_id: &'p Uuid) -> [&'p (dyn ToSql + Sync); 13] {
         [
             &self.ids,
             &self.groups,
@@ -99,6 +102,7 @@ impl<'a> CommitColumns<'a> {
             &self.versions,
             &self.open,
             &self.owners,
+            &self.first_seen,
             &self.expires,
             &self.subjects,
             store_id,

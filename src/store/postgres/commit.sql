@@ -4,11 +4,11 @@
 WITH input AS MATERIALIZED (
     SELECT *
     FROM unnest($1::uuid[], $2::int4[], $3::int4[], $4::int8[], $5::bool[], $6::bytea[],
-                $7::int8[], $8::bool[], $9::uuid[], $10::int8[], $11::uuid[])
-      AS t(id, grp, pos, expect, resent, data, version, open, owner, expires, subject)
+                $7::int8[], $8::bool[], $9::uuid[], $10::int8[], $11::int8[], $12::uuid[])
+      AS t(id, grp, pos, expect, resent, data, version, open, owner, first_seen, expires, subject)
     -- Empty in a store other than the opened store, so that the statement changes and returns
     -- no rows there.
-    WHERE (SELECT s.store_id FROM oncegate.store AS s) = $12::uuid
+    WHERE (SELECT s.store_id FROM oncegate.store AS s) = $13::uuid
 ),
 -- Records to change. Every session locks in the order of ids. A locking read sees the current
 -- version of a record that was changed after the statement began.
@@ -37,19 +37,20 @@ decided AS MATERIALIZED (
 -- A record that a concurrent session inserted after the statement began is invisible above, and
 -- met here as a conflict.
 inserted AS (
-    INSERT INTO oncegate.record (id, version, data, open, owner, expires, subject)
-    SELECT id, version, data, open, owner, expires, subject FROM decided
+    INSERT INTO oncegate.record (id, version, data, open, owner, first_seen, expires, subject)
+    SELECT id, version, data, open, owner, first_seen, expires, subject FROM decided
     WHERE applies AND NOT present AND data IS NOT NULL ORDER BY id
     ON CONFLICT (id) DO NOTHING RETURNING id
 ),
 -- An update in a form that the planner cannot turn into a join. The rows are present and locked.
 updated AS (
-    INSERT INTO oncegate.record AS r (id, version, data, open, owner, expires, subject)
-    SELECT id, version, data, open, owner, expires, subject FROM decided
+    INSERT INTO oncegate.record AS r (id, version, data, open, owner, first_seen, expires, subject)
+    SELECT id, version, data, open, owner, first_seen, expires, subject FROM decided
     WHERE applies AND present AND data IS NOT NULL ORDER BY id
     ON CONFLICT (id) DO UPDATE
     SET version = excluded.version, data = excluded.data, open = excluded.open,
-        owner = excluded.owner, expires = excluded.expires, subject = excluded.subject
+        owner = excluded.owner, first_seen = excluded.first_seen, expires = excluded.expires,
+        subject = excluded.subject
     RETURNING r.id
 ),
 deleted AS (

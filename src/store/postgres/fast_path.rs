@@ -27,6 +27,7 @@ pub(super) const FAST_PATH: SqlStatement = SqlStatement {
         Type::BOOL_ARRAY,
         Type::UUID_ARRAY,
         Type::INT8_ARRAY,
+        Type::INT8_ARRAY,
         Type::UUID_ARRAY,
         Type::UUID_ARRAY,
         Type::BOOL_ARRAY,
@@ -35,6 +36,7 @@ pub(super) const FAST_PATH: SqlStatement = SqlStatement {
         Type::BYTEA_ARRAY,
         Type::BOOL_ARRAY,
         Type::UUID_ARRAY,
+        Type::INT8_ARRAY,
         Type::INT8_ARRAY,
         Type::UUID_ARRAY,
         Type::UUID,
@@ -51,6 +53,7 @@ struct PutColumns<'a> {
     data: Vec<&'a [u8]>,
     open: Vec<bool>,
     owners: Vec<Option<Uuid>>,
+    first_seen: Vec<i64>,
     expires: Vec<Option<i64>>,
     subjects: Vec<Option<Uuid>>,
 }
@@ -70,6 +73,7 @@ impl<'a> PutColumns<'a> {
             columns.data.push(&put.bytes);
             columns.open.push(put.head.open);
             columns.owners.push(put.owner.map(|owner| to_uuid(&owner)));
+            columns.first_seen.push(to_bigint(put.head.first_seen));
             columns.expires.push(put.head.expires.map(to_bigint));
             columns.subjects.push(put.head.subject.map(|subject| to_uuid(&subject)));
         }
@@ -111,6 +115,7 @@ pub(super) async fn commit(
                 &claims.data,
                 &claims.open,
                 &claims.owners,
+                &claims.first_seen,
                 &claims.expires,
                 &claims.subjects,
                 &updates.ids,
@@ -120,6 +125,7 @@ pub(super) async fn commit(
                 &updates.data,
                 &updates.open,
                 &updates.owners,
+                &updates.first_seen,
                 &updates.expires,
                 &updates.subjects,
                 store_id,

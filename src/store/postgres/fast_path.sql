@@ -14,16 +14,16 @@
 --
 -- Empty in a store other than the opened store, so that the statement changes no rows there.
 WITH here AS MATERIALIZED (
-    SELECT FROM oncegate.store AS s WHERE s.store_id = $18::uuid
+    SELECT FROM oncegate.store AS s WHERE s.store_id = $20::uuid
 ),
 -- Records present at the beginning of the statement are not inserted: the insertion would wait for
 -- a session that is changing them. Records inserted since then are waited for.
 inserted AS (
-    INSERT INTO oncegate.record (id, version, data, open, owner, expires, subject)
-    SELECT id, version, data, open, owner, expires, subject
+    INSERT INTO oncegate.record (id, version, data, open, owner, first_seen, expires, subject)
+    SELECT id, version, data, open, owner, first_seen, expires, subject
     FROM unnest($1::uuid[], $3::int8[], $4::bytea[], $5::bool[], $6::uuid[], $7::int8[],
-                $8::uuid[])
-      AS c(id, version, data, open, owner, expires, subject)
+                $8::int8[], $9::uuid[])
+      AS c(id, version, data, open, owner, first_seen, expires, subject)
     WHERE EXISTS (SELECT FROM here)
       AND c.id NOT IN (SELECT r.id FROM oncegate.record AS r WHERE r.id = ANY ($1::uuid[]))
     ON CONFLICT (id) DO NOTHING RETURNING id
@@ -32,14 +32,15 @@ inserted AS (
 -- width_bucket finds the position of an id among the sorted ids by binary search.
 updated AS (
     UPDATE oncegate.record AS r
-    SET version = ($12::int8[])[width_bucket(r.id, $9::uuid[])],
-        data = ($13::bytea[])[width_bucket(r.id, $9::uuid[])],
-        open = ($14::bool[])[width_bucket(r.id, $9::uuid[])],
-        owner = ($15::uuid[])[width_bucket(r.id, $9::uuid[])],
-        expires = ($16::int8[])[width_bucket(r.id, $9::uuid[])],
-        subject = ($17::uuid[])[width_bucket(r.id, $9::uuid[])]
-    WHERE r.id = ANY ($9::uuid[])
-      AND r.version = ($11::int8[])[width_bucket(r.id, $9::uuid[])]
+    SET version = ($13::int8[])[width_bucket(r.id, $10::uuid[])],
+        data = ($14::bytea[])[width_bucket(r.id, $10::uuid[])],
+        open = ($15::bool[])[width_bucket(r.id, $10::uuid[])],
+        owner = ($16::uuid[])[width_bucket(r.id, $10::uuid[])],
+        first_seen = ($17::int8[])[width_bucket(r.id, $10::uuid[])],
+        expires = ($18::int8[])[width_bucket(r.id, $10::uuid[])],
+        subject = ($19::uuid[])[width_bucket(r.id, $10::uuid[])]
+    WHERE r.id = ANY ($10::uuid[])
+      AND r.version = ($12::int8[])[width_bucket(r.id, $10::uuid[])]
       AND EXISTS (SELECT FROM here)
       -- Always true; the count forces the insertions to run first.
       AND (SELECT count(*) FROM inserted) >= 0
@@ -57,8 +58,8 @@ WHERE (SELECT count(*) FROM inserted) < cardinality($1::uuid[])
   AND c.id NOT IN (SELECT id FROM inserted)
 UNION ALL
 SELECT u.id, NULL, 1 / CASE WHEN u.grouped THEN 0 ELSE 1 END, NULL
-FROM unnest($9::uuid[], $10::bool[]) AS u(id, grouped)
-WHERE (SELECT count(*) FROM updated) < cardinality($9::uuid[])
+FROM unnest($10::uuid[], $11::bool[]) AS u(id, grouped)
+WHERE (SELECT count(*) FROM updated) < cardinality($10::uuid[])
   AND EXISTS (SELECT FROM here)
   AND u.id NOT IN (SELECT id FROM updated)
 -- A row without an id identifies the store. `durable` is explained in commit.sql.

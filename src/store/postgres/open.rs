@@ -18,7 +18,7 @@ pub(super) const TABLES: &str = include_str!("../../../config/postgres.sql");
 pub(super) const RIGHTS: &str = "-- Part 2";
 
 /// Version of the tables, which the script inserts too.
-const TABLES_VERSION: i32 = 2;
+const TABLES_VERSION: i32 = 3;
 
 /// Number of attempts. Several gateways may start at once on an empty database: a single gateway
 /// creates the tables, and the rest find the tables in a later attempt.

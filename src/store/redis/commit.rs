@@ -52,7 +52,7 @@ impl Redis {
     /// The call of `commit.lua` for a batch; the script documents the arguments.
     fn commit_command(&self, batch: &ScriptBatch, groups: &[Group]) -> SlotCommand {
         let shard = batch.shard;
-        let names = ["ids", "open", "expiry", "subjects", "store"];
+        let names = ["ids", "open", "expiry", "subjects", "times", "store"];
         let mut keys: Vec<String> = Vec::with_capacity(names.len() + batch.changes);
         keys.extend(names.iter().map(|name| self.keys.of_shard(shard, name)));
         let members = || batch.members.iter().map(|at| &groups[*at]);

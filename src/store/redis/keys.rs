@@ -7,10 +7,11 @@
 //! <prefix>:{xx}:store         the marker of shard xx: the store's id
 //! <prefix>:{xx}:r:<id>        a record
 //!                             sorted sets with score 0, whose members are in byte order:
-//! <prefix>:{xx}:ids             id
-//! <prefix>:{xx}:open            id, and the owner when in flight
+//! <prefix>:{xx}:ids             id; the records of a key stand together
+//! <prefix>:{xx}:times           first seen, id
+//! <prefix>:{xx}:open            first seen, id, and the owner when in flight
 //! <prefix>:{xx}:expiry          expiry, id
-//! <prefix>:{xx}:subjects        subject, id
+//! <prefix>:{xx}:subjects        subject, first seen, id
 //! <prefix>:wake:<owner>       the channel of a process
 //! ```
 //! The shard is the first byte of the id; in a cluster the keys of a shard share a slot (Redis
@@ -62,7 +63,8 @@ impl Keys {
         format!("{}:{{{META}}}:names", self.prefix)
     }
 
-    /// A key of a shard; `name` is `store`, `ids`, `open`, `expiry` or `subjects`.
+    /// A key of a shard; `name` is `store`, `ids`, `times`, `open`, `expiry` or
+    /// `subjects`.
     pub(super) fn of_shard(&self, shard: u8, name: &str) -> String {
         format!("{}:{{{shard:02x}}}:{name}", self.prefix)
     }

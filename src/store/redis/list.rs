@@ -1,9 +1,9 @@
 //! Listings: an index gives entries, and an entry counts when the record still matches the query.
 //!
-//! The shard is the first byte of an id, so reading shard after shard gives the order of ids.
-//! Expiry is merged over the shards.
+//! Every shard has its own indexes, which are merged.
 
-use std::collections::{HashSet, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
 
 use ::redis::{Cmd, Value};
 
@@ -14,17 +14,77 @@ use super::node::READ_CONNECTION;
 use super::reply::unreadable;
 use crate::clock::Timestamp;
 use crate::idempotency::RecordId;
+use crate::idempotency::id::KeyDigest;
 use crate::idempotency::record::Nonce;
-use crate::store::Query;
 use crate::store::codec::Head;
 use crate::store::shared::engine::{EngineError, ListedRecord};
+use crate::store::{ListPosition, Query};
 
-/// Shards in the first query; every further query reads four times as many.
-const FIRST_SHARDS: usize = 4;
-/// Entries read from a shard at once.
+/// Entries read from a shard at once, at most, and in the first query of several shards at least.
 const MAX_ENTRIES: usize = 512;
+const MIN_ENTRIES: usize = 8;
+/// Factor by which later queries read more entries.
+const GROWTH: usize = 4;
 /// Records read at once; a record may hold an answer of the largest size.
 const MAX_RECORDS: usize = 32;
+/// Bytes of a time and of a subject in an entry.
+const TIME: usize = size_of::<u64>();
+const SUBJECT: usize = 16;
+
+/// An index by which records are listed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Index {
+    Ids,
+    Times,
+    Open,
+    Expiry,
+    Subjects,
+}
+
+impl Index {
+    fn of(query: &Query) -> Self {
+        match query {
+            Query { expired_at: Some(_), .. } => Self::Expiry,
+            Query { abandoned: true, .. } | Query { open: true, .. } => Self::Open,
+            Query { subject: Some(_), .. } => Self::Subjects,
+            _ => Self::Times,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ids => "ids",
+            Self::Times => "times",
+            Self::Open => "open",
+            Self::Expiry => "expiry",
+            Self::Subjects => "subjects",
+        }
+    }
+
+    /// True for an index that is read from its end: newest first.
+    const fn is_reversed(self) -> bool {
+        matches!(self, Self::Times | Self::Open | Self::Subjects)
+    }
+
+    /// Reads an entry.
+    fn entry(self, value: Value) -> Option<IndexEntry> {
+        let Value::BulkString(bytes) = value else { return None };
+        let at = match self {
+            Self::Ids => 0,
+            Self::Times | Self::Open | Self::Expiry => TIME,
+            Self::Subjects => SUBJECT + TIME,
+        };
+        let id = RecordId::from_bytes(*bytes.get(at..)?.first_chunk()?);
+        let first_seen = match self {
+            Self::Ids | Self::Expiry => ListPosition::NEWEST.first_seen,
+            Self::Times | Self::Open | Self::Subjects => {
+                let time = bytes.get(at - TIME..)?.first_chunk()?;
+                Timestamp::from_millis(u64::from_be_bytes(*time))
+            }
+        };
+        Some(IndexEntry { bytes, id, first_seen })
+    }
+}
 
 /// An entry of an index.
 struct IndexEntry {
@@ -32,17 +92,32 @@ struct IndexEntry {
     bytes: Vec<u8>,
     /// Record id within the bytes.
     id: RecordId,
+    /// Time of the first claim within the bytes; of an index without the time that of
+    /// [`ListPosition::NEWEST`].
+    first_seen: Timestamp,
+}
+
+impl IndexEntry {
+    fn position(&self) -> ListPosition {
+        ListPosition { first_seen: self.first_seen, id: self.id }
+    }
 }
 
 /// An unread part of an index.
-#[derive(Clone)]
 struct IndexRange {
     shard: u8,
-    index: &'static str,
     /// Lower bound in the form of `ZRANGE … BYLEX`: `-`, or `[` or `(` and bytes.
     from: Vec<u8>,
     /// Upper bound in the same form.
     to: Vec<u8>,
+}
+
+impl IndexRange {
+    /// The part behind an entry.
+    fn behind(self, last: &IndexEntry, index: Index) -> Self {
+        let bound = [b"(".as_slice(), &last.bytes].concat();
+        if index.is_reversed() { Self { to: bound, ..self } } else { Self { from: bound, ..self } }
+    }
 }
 
 impl Redis {
@@ -53,111 +128,129 @@ impl Redis {
         if query.limit == 0 {
             return Ok(Vec::new());
         }
-        match query.expired_at {
-            Some(at) => self.list_expired(query, at).await,
-            None => self.list_by_id(query).await,
+        let shards = query.shard.map_or(0..=u8::MAX, |shard| shard..=shard);
+        if !query.keys.is_empty() {
+            let of_key = |key: &KeyDigest| {
+                let key = *key;
+                shards.clone().map(move |shard| {
+                    let prefix = [&[shard], key.as_slice()].concat();
+                    IndexRange { shard, from: [b"[", &*prefix].concat(), to: end_of(&prefix) }
+                })
+            };
+            return self.list_keys(query, query.keys.iter().flat_map(of_key).collect()).await;
         }
+        let index = Index::of(query);
+        let (from, to) = bounds(query, index);
+        let range = |shard| IndexRange { shard, from: from.clone(), to: to.clone() };
+        self.list_merged(query, index, shards.map(range).collect()).await
     }
 
-    async fn list_by_id(&self, query: &Query) -> Result<Vec<ListedRecord>, EngineError> {
-        let (index, prefix) = match query.subject {
-            _ if query.abandoned || query.open => ("open", &[][..]),
-            Some(ref subject) => ("subjects", subject.as_slice()),
-            None => ("ids", &[][..]),
-        };
-        let first = query.after.map_or(0, |after| after.shard());
-        let mut ranges: VecDeque<IndexRange> = (first..=u8::MAX)
-            .map(|shard| {
-                let after = query.after.filter(|after| after.shard() == shard);
-                let from = after.map_or(prefix.to_vec(), |after| past(&[prefix, after.as_bytes()]));
-                let from = [if from.is_empty() { b"-".as_slice() } else { b"[" }, &from].concat();
-                IndexRange { shard, index, from, to: end_of(prefix) }
-            })
-            .collect();
-        let mut page = Vec::new();
-        let mut shards = FIRST_SHARDS;
-        while !ranges.is_empty() && page.len() < query.limit {
-            let some: Vec<IndexRange> = ranges.drain(..shards.min(ranges.len())).collect();
-            let found = self.read_indexes(&some, query.limit.min(MAX_ENTRIES)).await?;
-            let full = found.iter().position(|(_, full)| *full);
-            // Ranges after the first shard with more entries wait until that shard is read to its
-            // end.
-            let through = full.map_or(some.len(), |at| at + 1);
-            let mut candidates = Vec::new();
-            for (at, (of_shard, full)) in found.into_iter().take(through).enumerate() {
-                if full && let Some(last) = of_shard.last() {
-                    let from = [b"(".as_slice(), &last.bytes].concat();
-                    for range in some.iter().skip(through).rev() {
-                        ranges.push_front(range.clone());
-                    }
-                    ranges.push_front(IndexRange { from, ..some[at].clone() });
-                }
-                candidates.extend(of_shard);
-            }
-            self.add_matching(query, candidates, &mut page).await?;
-            shards = shards.saturating_mul(4);
-        }
-        Ok(page)
-    }
-
-    /// Lists records due at `at`, in the order of expiry and then of ids.
-    async fn list_expired(
+    /// Lists records in the order of an index, merged over the shards.
+    async fn list_merged(
         &self,
         query: &Query,
-        at: Timestamp,
+        index: Index,
+        mut ranges: Vec<IndexRange>,
     ) -> Result<Vec<ListedRecord>, EngineError> {
-        let to = end_of(&at.as_millis().to_be_bytes());
-        let all = (0..=u8::MAX).map(|shard| IndexRange {
-            shard,
-            index: "expiry",
-            from: b"-".to_vec(),
-            to: to.clone(),
-        });
-        let mut ranges: Vec<IndexRange> = all.collect();
+        let precedes = |one: &[u8], other: &[u8]| {
+            if index.is_reversed() { one > other } else { one < other }
+        };
         let mut page = Vec::new();
+        // Records are mostly spread over the shards.
+        let mut entries = 2 * query.limit.min(MAX_ENTRIES) / ranges.len();
         while !ranges.is_empty() && page.len() < query.limit {
-            let found = self.read_indexes(&ranges, query.limit.min(MAX_ENTRIES)).await?;
+            entries = entries.clamp(MIN_ENTRIES, MAX_ENTRIES);
+            let found = self.read_indexes(index, &ranges, entries).await?;
             // A shard with more entries may continue before the last entries of other shards, so
-            // only entries up to the smallest such end are in their final order.
+            // only entries up to the first such end are in their final order.
             let ends = found.iter().filter(|(_, full)| *full);
-            let bound = ends.filter_map(|(of_shard, _)| of_shard.last()).map(|it| &it.bytes).min();
-            let bound = bound.cloned();
+            let bound = ends.filter_map(|(of_shard, _)| of_shard.last()).map(|it| &*it.bytes);
+            let bound = bound.reduce(|one, other| if precedes(other, one) { other } else { one });
+            let bound = bound.map(<[u8]>::to_vec);
             let mut candidates = Vec::new();
             let mut rest = Vec::new();
             for (range, (of_shard, full)) in ranges.into_iter().zip(found) {
                 let before = of_shard.len();
-                let sure = |it: &IndexEntry| bound.as_ref().is_none_or(|bound| it.bytes <= *bound);
+                let sure = |it: &IndexEntry| {
+                    bound.as_ref().is_none_or(|bound| !precedes(bound, &it.bytes))
+                };
                 let taken: Vec<IndexEntry> = of_shard.into_iter().filter(sure).collect();
-                let more = full || taken.len() < before;
-                if more {
-                    let from = match taken.last() {
-                        Some(last) => [b"(".as_slice(), &last.bytes].concat(),
-                        None => range.from.clone(),
-                    };
-                    rest.push(IndexRange { from, ..range });
+                if full || taken.len() < before {
+                    rest.push(match taken.last() {
+                        Some(last) => range.behind(last, index),
+                        None => range,
+                    });
                 }
                 candidates.extend(taken);
             }
             ranges = rest;
             candidates.sort_by(|one, other| one.bytes.cmp(&other.bytes));
+            if index.is_reversed() {
+                candidates.reverse();
+            }
             self.add_matching(query, candidates, &mut page).await?;
+            entries *= GROWTH;
         }
         Ok(page)
+    }
+
+    /// Lists the records of some keys. They stand in the order of their ids: all are read, and the
+    /// newest of them kept.
+    async fn list_keys(
+        &self,
+        query: &Query,
+        mut ranges: Vec<IndexRange>,
+    ) -> Result<Vec<ListedRecord>, EngineError> {
+        let mut newest: BTreeMap<Reverse<ListPosition>, Vec<u8>> = BTreeMap::new();
+        while !ranges.is_empty() {
+            let found = self.read_indexes(Index::Ids, &ranges, MAX_ENTRIES).await?;
+            let mut rest = Vec::new();
+            let mut ids = Vec::new();
+            for (range, (entries, full)) in ranges.into_iter().zip(found) {
+                if let Some(last) = entries.last().filter(|_| full) {
+                    rest.push(range.behind(last, Index::Ids));
+                }
+                ids.extend(entries.into_iter().map(|entry| entry.id));
+            }
+            ranges = rest;
+            for some in ids.chunks(MAX_RECORDS) {
+                let records = self.read_records(some).await?;
+                for (id, bytes) in some.iter().zip(records) {
+                    let Some(bytes) = bytes else { continue };
+                    // An unreadable record is listed, for the reader to report.
+                    let first_seen = Head::decode(id, &bytes).map(|head| head.first_seen);
+                    let first_seen = first_seen.unwrap_or(ListPosition::NEWEST.first_seen);
+                    if matches(id, &bytes, query) {
+                        newest.insert(Reverse(ListPosition { first_seen, id: *id }), bytes);
+                    }
+                }
+                while newest.len() > query.limit {
+                    newest.pop_last();
+                }
+            }
+        }
+        Ok(newest.into_iter().map(|(Reverse(at), bytes)| (at, bytes)).collect())
     }
 
     /// Reads the first entries of every range; `true` when the range may have more.
     async fn read_indexes(
         &self,
+        index: Index,
         ranges: &[IndexRange],
         limit: usize,
     ) -> Result<Vec<(Vec<IndexEntry>, bool)>, EngineError> {
         let mut commands = Vec::with_capacity(ranges.len() * 2);
         for range in ranges {
             let slot = slot_of(range.shard);
+            let (from, to) = (range.from.as_slice(), range.to.as_slice());
             let mut command = Cmd::new();
-            command.arg("ZRANGE").arg(self.keys.of_shard(range.shard, range.index));
-            command.arg(range.from.as_slice()).arg(range.to.as_slice());
-            command.arg("BYLEX").arg("LIMIT").arg(0).arg(limit);
+            command.arg("ZRANGE").arg(self.keys.of_shard(range.shard, index.name()));
+            if index.is_reversed() {
+                command.arg(to).arg(from).arg("BYLEX").arg("REV");
+            } else {
+                command.arg(from).arg(to).arg("BYLEX");
+            }
+            command.arg("LIMIT").arg(0).arg(limit);
             commands.push(SlotCommand::new(slot, command));
             // After the entries: a marker that is still there proves that the entries were the
             // store's.
@@ -173,7 +266,7 @@ impl Redis {
             };
             self.check_marker(&answers.next().unwrap_or_default(), range.shard)?;
             let entries: Option<Vec<_>> =
-                entries.into_iter().map(|entry| index_entry(entry, range.index)).collect();
+                entries.into_iter().map(|entry| index.entry(entry)).collect();
             let entries = entries.ok_or_else(|| unreadable("ZRANGE"))?;
             let full = entries.len() >= limit;
             found.push((entries, full));
@@ -192,18 +285,20 @@ impl Redis {
             candidates = self.keep_abandoned(candidates).await?;
         }
         // An entry that moved during the reading appears twice.
-        let mut seen: HashSet<RecordId> = page.iter().map(|(id, _)| *id).collect();
-        let ids: Vec<RecordId> =
-            candidates.iter().map(|it| it.id).filter(|id| seen.insert(*id)).collect();
-        for some in ids.chunks(MAX_RECORDS) {
+        let mut seen: HashSet<RecordId> = page.iter().map(|(at, _)| at.id).collect();
+        candidates.retain(|entry| seen.insert(entry.id));
+        for some in candidates.chunks(MAX_RECORDS) {
             if page.len() == query.limit {
                 break;
             }
-            let records = self.read_records(some).await?;
-            let found = some.iter().zip(records).filter_map(|(id, bytes)| Some((*id, bytes?)));
-            let matching = found.filter(|(id, bytes)| matches(id, bytes, query));
+            let ids: Vec<RecordId> = some.iter().map(|entry| entry.id).collect();
+            let records = self.read_records(&ids).await?;
+            let found = some.iter().zip(records).filter_map(|(entry, bytes)| Some((entry, bytes?)));
+            let matching = found.filter(|(entry, bytes)| {
+                is_current(entry, bytes) && matches(&entry.id, bytes, query)
+            });
             let left = query.limit - page.len();
-            page.extend(matching.take(left));
+            page.extend(matching.map(|(entry, bytes)| (entry.position(), bytes)).take(left));
         }
         Ok(())
     }
@@ -214,7 +309,8 @@ impl Redis {
         &self,
         candidates: Vec<IndexEntry>,
     ) -> Result<Vec<IndexEntry>, EngineError> {
-        let owner = |it: &IndexEntry| -> Option<Nonce> { it.bytes.get(16..)?.try_into().ok() };
+        let owner =
+            |it: &IndexEntry| -> Option<Nonce> { it.bytes.get(TIME + 16..)?.try_into().ok() };
         let owners: HashSet<Nonce> = candidates.iter().filter_map(owner).collect();
         if owners.is_empty() {
             return Ok(Vec::new());
@@ -226,21 +322,31 @@ impl Redis {
     }
 }
 
-/// Reads an entry of an index.
-fn index_entry(entry: Value, index: &str) -> Option<IndexEntry> {
-    let Value::BulkString(entry) = entry else { return None };
-    let id = match index {
-        "open" => entry.first_chunk(),
-        _ => entry.last_chunk(),
+/// The bounds of a query's part of an index, the same in every shard.
+fn bounds(query: &Query, index: Index) -> (Vec<u8>, Vec<u8>) {
+    let prefix = match (index, &query.subject, query.expired_at) {
+        (Index::Expiry, _, Some(at)) => {
+            return (b"-".to_vec(), end_of(&at.as_millis().to_be_bytes()));
+        }
+        (Index::Subjects, Some(subject), _) => subject.as_slice(),
+        _ => &[],
     };
-    let id = RecordId::from_bytes(*id?);
-    Some(IndexEntry { bytes: entry, id })
+    let since = query.since.map_or(0, Timestamp::as_millis);
+    let from = [b"[", prefix, &since.to_be_bytes()].concat();
+    let to = query.after.map_or_else(
+        || end_of(prefix),
+        |after| {
+            let time = after.first_seen.as_millis().to_be_bytes();
+            [b"(", prefix, &time, after.id.as_bytes()].concat()
+        },
+    );
+    (from, to)
 }
 
-/// Bytes sorted after every entry with the prefix; at most 32 bytes follow a prefix.
+/// Bytes sorted after every entry with the prefix; at most 40 bytes follow a prefix.
 fn past(parts: &[&[u8]]) -> Vec<u8> {
     let mut bytes = parts.concat();
-    bytes.extend([0xff; 33]);
+    bytes.extend([0xff; 41]);
     bytes
 }
 
@@ -249,12 +355,16 @@ fn end_of(prefix: &[u8]) -> Vec<u8> {
     if prefix.is_empty() { b"+".to_vec() } else { past(&[b"[", prefix]) }
 }
 
-/// True for a record still in the state of the index entry. An unreadable record is listed, for the
-/// reader to report.
+/// False for an entry of another time than the record's: the record was claimed anew meanwhile, and
+/// has another position.
+fn is_current(entry: &IndexEntry, bytes: &[u8]) -> bool {
+    let has_time = entry.first_seen != ListPosition::NEWEST.first_seen;
+    let head = Head::decode(&entry.id, bytes);
+    !has_time || head.map_or(true, |head| head.first_seen == entry.first_seen)
+}
+
+/// True for a record that the query selects. An unreadable record is listed, for the reader to
+/// report.
 fn matches(id: &RecordId, bytes: &[u8], query: &Query) -> bool {
-    let Ok(head) = Head::decode(id, bytes) else { return true };
-    (!query.open || head.open)
-        && (!query.abandoned || head.in_flight)
-        && (query.subject.is_none() || query.subject == head.subject)
-        && query.expired_at.is_none_or(|at| head.expires.is_some_and(|expires| expires <= at))
+    Head::decode(id, bytes).map_or(true, |head| query.selects(id, &head))
 }

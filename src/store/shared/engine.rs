@@ -15,7 +15,7 @@ use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
 use crate::shutdown::Shutdown;
 use crate::store::codec::{Codec, Head};
-use crate::store::{Change, Identity, NamesDocument, Query};
+use crate::store::{Change, Identity, ListPosition, NamesDocument, Query};
 
 /// A compare-and-swap of a few records, applied as a whole or not at all.
 #[derive(Debug)]
@@ -127,8 +127,8 @@ pub(crate) struct OpenedEngine<E> {
     pub(crate) created: bool,
 }
 
-/// Id and encoded bytes of a listed record.
-pub(crate) type ListedRecord = (RecordId, Vec<u8>);
+/// ListPosition and encoded bytes of a listed record.
+pub(crate) type ListedRecord = (ListPosition, Vec<u8>);
 
 /// A server that several processes share.
 ///

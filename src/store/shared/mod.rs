@@ -127,6 +127,21 @@ impl<E: Engine> SharedStore<E> {
         ids.iter().zip(records).map(|(id, bytes)| self.decode(*id, bytes)).collect()
     }
 
+    /// A record of a listing; `None`: it is corrupt.
+    fn sound(&self, id: RecordId, bytes: &[u8]) -> Option<(RecordId, Record)> {
+        match self.codec.decode(&id, bytes) {
+            Ok(record) => Some((id, record)),
+            Err(error) => {
+                tracing::error!(
+                    record = ?id,
+                    %error,
+                    "a record is corrupt and was left out of a listing; its key stays held"
+                );
+                None
+            }
+        }
+    }
+
     fn decode(&self, id: RecordId, bytes: Option<Vec<u8>>) -> Result<Option<Record>, StoreError> {
         let record = bytes.map(|bytes| self.codec.decode(&id, &bytes)).transpose();
         record.map_err(|error| StoreError::Corrupt { id, reason: error.to_string() })
@@ -220,21 +235,19 @@ impl<E: Engine> Store for SharedStore<E> {
     fn list(&self, query: Query) -> StoreFuture<'_, Vec<(RecordId, Record)>> {
         Box::pin(async move {
             let limit = self.timing.timeout * LISTING_FACTOR;
-            let listed = bounded(limit, self.engine.list(&query)).await?;
-            let mut page = Vec::with_capacity(listed.len());
-            for (id, bytes) in listed {
-                match self.codec.decode(&id, &bytes) {
-                    Ok(record) => page.push((id, record)),
-                    Err(error) => {
-                        tracing::error!(
-                            record = ?id,
-                            %error,
-                            "a record is corrupt and was left out of a listing; its key stays held"
-                        );
-                    }
+            let mut query = query;
+            let (wanted, mut page) = (query.limit, Vec::new());
+            loop {
+                let listed = bounded(limit, self.engine.list(&query)).await?;
+                let may_have_more = listed.len() == query.limit && query.expired_at.is_none();
+                query.after = listed.last().map(|(at, _)| *at);
+                page.extend(listed.into_iter().filter_map(|(at, bytes)| self.sound(at.id, &bytes)));
+                // Corrupt records were left out: others take their places.
+                if !may_have_more || page.len() == wanted {
+                    return Ok(page);
                 }
+                query.limit = wanted - page.len();
             }
-            Ok(page)
         })
     }
 

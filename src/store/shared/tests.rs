@@ -1,5 +1,6 @@
 //! Tests of shared stores on an engine in memory that fails on demand.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -25,7 +26,7 @@ use crate::store::NamesDocument;
 use crate::store::codec::{Codec, Head, SCHEMA};
 use crate::store::contract::{self, done, lost, put_new, replace};
 use crate::store::samples::{self, Random, T0, id};
-use crate::store::{Identity, Query, Store, StoreError, Swap, reaper};
+use crate::store::{Identity, ListPosition, Query, Store, StoreError, Swap, reaper};
 
 /// Injected failure of a commit.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -144,24 +145,21 @@ impl Engine for MemoryEngine {
         let leases = locked(&self.leases).clone();
         let dead = |owner: &Nonce| leases.get(owner).is_none_or(|until| *until <= now);
         let records = locked(&self.records);
-        let mut found: Vec<(Option<Timestamp>, RecordId, Vec<u8>)> = Vec::new();
+        let mut found: Vec<(Option<Timestamp>, ListPosition, Vec<u8>)> = Vec::new();
         for (id, kept) in records.iter() {
             let head = Head::decode(id, &kept.bytes).unwrap();
-            let due = query.expired_at.is_none_or(|at| head.expires.is_some_and(|due| due <= at));
-            let fits = (query.subject.is_none() || query.subject == head.subject)
-                && (!query.open || head.open)
-                && (!query.abandoned || kept.owner.as_ref().is_some_and(dead))
-                && query.after.is_none_or(|after| *id > after)
-                && due;
-            if fits {
-                found.push((head.expires, *id, kept.bytes.clone()));
+            let abandoned = kept.owner.as_ref().is_some_and(dead);
+            if query.selects(id, &head) && (!query.abandoned || abandoned) {
+                let at = ListPosition { first_seen: head.first_seen, id: *id };
+                found.push((head.expires, at, kept.bytes.clone()));
             }
         }
-        if query.expired_at.is_some() {
-            found.sort_by_key(|(expires, id, _)| (*expires, *id));
+        match query.expired_at {
+            Some(_) => found.sort_by_key(|(expires, at, _)| (*expires, at.id)),
+            None => found.sort_by_key(|(_, at, _)| Reverse(*at)),
         }
         found.truncate(query.limit);
-        Ok(found.into_iter().map(|(_, id, bytes)| (id, bytes)).collect())
+        Ok(found.into_iter().map(|(_, at, bytes)| (at, bytes)).collect())
     }
 
     async fn heartbeat(&self, owner: Nonce, lease: Duration) -> Result<Timestamp, EngineError> {

@@ -291,11 +291,11 @@ fn in_flight_on(cluster: &RedisCluster, prefix: &str) -> usize {
 const IN_FLIGHT_SQL: &str = "SELECT count(*) FROM oncegate.record WHERE owner IS NOT NULL";
 const FORGET_SQL: &str = "DELETE FROM oncegate.record";
 
-/// Entries of `open` with an owner: 16 bytes of id, 16 of owner.
+/// Entries of `open` with an owner: 8 bytes of time, 16 of id, 16 of owner.
 const IN_FLIGHT_LUA: &str = "local count = 0
 for _, key in ipairs(redis.call('KEYS', 'oncegate:*:open')) do
   for _, entry in ipairs(redis.call('ZRANGE', key, 0, -1)) do
-    if #entry > 16 then count = count + 1 end
+    if #entry > 24 then count = count + 1 end
   end
 end
 return count";

@@ -251,9 +251,9 @@ async fn verify_finds_an_index_that_does_not_fit() {
     done(&*store, vec![put_new(id(2), samples::claim(2))]).await;
     drop(store);
     let mut entries = [
-        (TableKey::open(&id(1)), true),
-        (TableKey::open(&id(7)), true),
-        (TableKey::open(&id(2)), false),
+        (TableKey::open(samples::at(1)), true),
+        (TableKey::open(samples::at(7)), true),
+        (TableKey::open(samples::at(2)), false),
     ];
     entries.sort_unstable();
     let entries = entries.each_ref().map(|(key, put)| (key.as_bytes(), put.then_some(&[][..])));

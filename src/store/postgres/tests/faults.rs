@@ -150,7 +150,7 @@ async fn what_a_lost_connection_left_behind_is_ended_before_anything_is_sent_aga
     tasks.spawn(async { _ = driver.await });
     let others = other.transaction().await.unwrap();
     let uuid = to_uuid(id(1).as_bytes());
-    let theirs = "INSERT INTO oncegate.record VALUES ($1, 1, '', false)";
+    let theirs = "INSERT INTO oncegate.record VALUES ($1, 1, '', false, NULL, 0)";
     others.execute(theirs, &[&uuid]).await.unwrap();
 
     let first = [group(put(1))];

@@ -43,8 +43,8 @@ async fn claims_are_abandoned_once_nobody_renews_their_owners_lease() {
     assert_eq!(abandoned(&engine).await, [2, 3, 4].map(id));
     engine.heartbeat(ended, MINUTE).await.unwrap();
     assert_eq!(abandoned(&engine).await, [3, 4].map(id));
-    let page = Query { abandoned: true, after: Some(id(3)), limit: 1, ..Query::default() };
-    assert_eq!(listed(&engine, page).await, [id(4)]);
+    let page = Query { abandoned: true, after: Some(samples::at(4)), limit: 1, ..Query::default() };
+    assert_eq!(listed(&engine, page).await, [id(3)]);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ mod races;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::values::to_uuid;
+use super::values::{to_bigint, to_uuid};
 use super::{OpenedEngine, PostgresEngine, PostgresOptions};
 use crate::idempotency::{Record, RecordId};
 use crate::servers;
@@ -75,8 +75,14 @@ async fn read(engine: &PostgresEngine, n: u64) -> Option<Vec<u8>> {
     engine.read(&[id(n)]).await.unwrap().remove(0)
 }
 
+/// The ids of a page, the oldest first; samples of one time are in the order of their ids.
 async fn listed(engine: &PostgresEngine, query: Query) -> Vec<RecordId> {
-    engine.list(&query).await.unwrap().into_iter().map(|(id, _)| id).collect()
+    let page = engine.list(&query).await.unwrap();
+    let mut ids: Vec<RecordId> = page.into_iter().map(|(at, _)| at.id).collect();
+    if query.expired_at.is_none() {
+        ids.reverse();
+    }
+    ids
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! How the server finds rows: by an index, whatever the size of the table and whatever the planner
 //! knew of it.
 
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, NoTls};
 
 use super::super::commit::COMMIT;
@@ -9,6 +10,7 @@ use super::super::fast_path::FAST_PATH;
 use super::super::list::ListStatement;
 use super::super::{READ, SqlStatement};
 use super::*;
+use crate::store::ListPosition;
 
 const ROWS: u64 = 50_000;
 
@@ -17,7 +19,7 @@ fn fill() -> String {
     format!(
         "INSERT INTO oncegate.record \
          SELECT md5(n::text)::uuid, 1, decode(repeat(md5(n::text), 20), 'hex'), n % 100 = 0, \
-                CASE WHEN n % 200 = 0 THEN md5('owner')::uuid END, \
+                CASE WHEN n % 200 = 0 THEN md5('owner')::uuid END, n / 3, \
                 CASE WHEN n % 100 <> 0 THEN n END, \
                 CASE WHEN n % 3 = 0 THEN md5((n % 500)::text)::uuid END \
          FROM generate_series(1, {ROWS}) AS n"
@@ -38,11 +40,14 @@ async fn plan(client: &Client, text: &str, types: &str, parameters: usize) -> St
 }
 
 fn types_of(sql: &SqlStatement) -> String {
-    let names = sql.types.iter().map(|kind| match kind.name().strip_prefix('_') {
+    sql.types.iter().map(type_name).collect::<Vec<_>>().join(", ")
+}
+
+fn type_name(kind: &Type) -> String {
+    match kind.name().strip_prefix('_') {
         Some(element) => format!("{element}[]"),
         None => kind.name().to_owned(),
-    });
-    names.collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Expects the index to be used, and the table never to be read from end to end.
@@ -60,21 +65,29 @@ async fn check_all(client: &Client) {
         assert!(!plan.contains("NOT (SubPlan"), "{plan}");
     }
     let all = Query { limit: 100, ..Query::default() };
-    let (after, at) = (Some(id(1)), Some(samples::T0));
+    let (after, at) =
+        (Some(ListPosition { first_seen: samples::T0, id: id(1) }), Some(samples::T0));
+    let keys = vec![[1; 5], [2; 5]];
+    let shard = Some(7);
     for (query, index) in [
-        (all.clone(), "record_pkey"),
-        (Query { after, ..all.clone() }, "record_pkey"),
+        (all.clone(), "record_time"),
+        (Query { after, ..all.clone() }, "record_time"),
+        (Query { since: at, after, ..all.clone() }, "record_time"),
+        (Query { keys: keys.clone(), ..all.clone() }, "record_pkey"),
+        (Query { keys, shard, after, since: at, ..all.clone() }, "record_pkey"),
         (Query { open: true, ..all.clone() }, "record_open"),
-        (Query { open: true, after, ..all.clone() }, "record_open"),
+        (Query { open: true, after, since: at, ..all.clone() }, "record_open"),
         (Query { abandoned: true, ..all.clone() }, "record_open"),
         (Query { abandoned: true, after, ..all.clone() }, "record_open"),
         (Query { expired_at: at, ..all.clone() }, "record_expires"),
         (Query { subject: Some([1; 16]), ..all.clone() }, "record_subject"),
-        (Query { subject: Some([1; 16]), after, ..all }, "record_subject"),
+        (Query { subject: Some([1; 16]), after, ..all.clone() }, "record_subject"),
+        // One of two indexes, as it suits the numbers.
+        (Query { shard, after, ..all }, "Index Scan"),
     ] {
-        let ListStatement { text, uuids, expired_at } = ListStatement::of(&query);
-        let mut types = vec!["uuid"; uuids.len()];
-        types.extend(expired_at.map(|_| "int8"));
+        let ListStatement { text, parameters } = ListStatement::of(&query);
+        let types: Vec<_> =
+            parameters.iter().map(|parameter| type_name(&parameter.typed().1)).collect();
         let plan = plan(client, &text, &types.join(", "), types.len()).await;
         check(&plan, index);
     }

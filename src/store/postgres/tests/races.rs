@@ -28,8 +28,14 @@ impl Other {
     async fn put(&self, n: u64, record: &Record) {
         self.client
             .execute(
-                "INSERT INTO oncegate.record (id, version, data, open) VALUES ($1, $2, $3, true)",
-                &[&to_uuid(id(n).as_bytes()), &record.version.cast_signed(), &bytes(n, record)],
+                "INSERT INTO oncegate.record (id, version, data, open, first_seen) \
+                 VALUES ($1, $2, $3, true, $4)",
+                &[
+                    &to_uuid(id(n).as_bytes()),
+                    &record.version.cast_signed(),
+                    &bytes(n, record),
+                    &to_bigint(record.first_seen),
+                ],
             )
             .await
             .unwrap();
@@ -215,8 +221,8 @@ async fn new_records_are_put_before_others_are_waited_for() {
         // Whoever waits for a record to replace has all that others could wait for in turn.
         watcher.run("SET lock_timeout = '100ms'").await;
         let uuid = to_uuid(id(2).as_bytes());
-        let text = "INSERT INTO oncegate.record (id, version, data, open) \
-                    VALUES ($1, 1, '', true) ON CONFLICT (id) DO NOTHING";
+        let text = "INSERT INTO oncegate.record (id, version, data, open, first_seen) \
+                    VALUES ($1, 1, '', true, 0) ON CONFLICT (id) DO NOTHING";
         let error = watcher.client.execute(text, &[&uuid]).await.expect_err("it was not there");
         assert_eq!(error.code(), Some(&SqlState::LOCK_NOT_AVAILABLE), "{error}");
         other.run("COMMIT").await;

@@ -35,7 +35,11 @@ async fn claims_are_abandoned_when_their_owner_has_no_lease() {
         assert_eq!(listed(&engine, abandoned()).await, [at(9, 4)]);
         engine.leave(one).await.unwrap();
         assert_eq!(listed(&engine, abandoned()).await, [at(0, 1), at(9, 3), at(9, 4)]);
-        let page = Query { after: Some(at(0, 1)), limit: 1, ..abandoned() };
+        let page = Query {
+            after: Some(crate::store::ListPosition { first_seen: samples::T0, id: at(9, 4) }),
+            limit: 1,
+            ..abandoned()
+        };
         assert_eq!(listed(&engine, page).await, [at(9, 3)]);
         // An ended lease does not count.
         engine.heartbeat(two, Duration::ZERO).await.unwrap();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::{Redis, RedisOptions};
 use crate::idempotency::{Record, RecordId};
 use crate::servers;
+use crate::store::ListPosition;
 use crate::store::codec::Codec;
 use crate::store::contract::{self, put_new, replace};
 use crate::store::samples::{self, id};
@@ -87,8 +88,14 @@ async fn read(engine: &Redis, id: RecordId) -> Option<Vec<u8>> {
     engine.read(&[id]).await.unwrap().remove(0)
 }
 
+/// The ids of a page, the oldest first; samples of one time are in the order of their ids.
 async fn listed(engine: &Redis, query: Query) -> Vec<RecordId> {
-    engine.list(&query).await.unwrap().into_iter().map(|(id, _)| id).collect()
+    let page = engine.list(&query).await.unwrap();
+    let mut ids: Vec<RecordId> = page.into_iter().map(|(at, _)| at.id).collect();
+    if query.expired_at.is_none() {
+        ids.reverse();
+    }
+    ids
 }
 
 fn rejected<T: std::fmt::Debug>(result: Result<T, EngineError>, expected: &str) {
@@ -259,13 +266,14 @@ async fn listings_are_in_order_over_all_shards() {
             assert_eq!(listed(&engine, due(limit)).await, expected, "{limit}");
         }
         let mut ids: Vec<RecordId> = model.iter().map(|(_, id)| *id).collect();
-        ids.sort();
+        ids.sort_by(|one, other| other.cmp(one));
         for limit in [7, 600, 3000] {
             let mut seen = Vec::new();
             loop {
-                let after = seen.last().copied();
+                let after = seen.last();
+                let after = after.map(|id| ListPosition { first_seen: samples::T0, id: *id });
                 let page = listed(&engine, Query { after, limit, ..Query::default() }).await;
-                seen.extend(&page);
+                seen.extend(page.iter().rev());
                 if page.len() < limit {
                     break;
                 }
