@@ -210,8 +210,7 @@ impl Claimed {
         self.advance(None, step).await;
     }
 
-    /// Keeps a late answer of the call that decides nothing, with its meaning, and plans the next
-    /// step from it. A record that was decided meanwhile stays as it is.
+    /// Keeps a late answer of the call that decides nothing, and plans the next step from it.
     pub(crate) async fn answered_late(
         &mut self,
         route: &Route,

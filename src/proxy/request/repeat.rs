@@ -15,6 +15,7 @@ use super::existing::unavailable;
 use super::late;
 use super::send::{self, SendOutcome, SendRules, kept, send};
 use crate::config::{RepeatMark, RequestMode, ResendRules};
+use crate::failpoint::{self, Point};
 use crate::idempotency::outcome::{UnknownReason, Verdict};
 use crate::idempotency::record::StoredResponse;
 use crate::idempotency::retention::Retention;
@@ -89,6 +90,7 @@ pub(super) async fn run(
     (mut request, reservation): (Request<Bytes>, Reservation),
     responder: Responder,
 ) {
+    failpoint::point(Point::SettleClaimed);
     mark(&mut request, &repeat.rules.mark);
     responder.claimed();
     let (route, mode) = (repeat.route, repeat.mode);
@@ -100,7 +102,11 @@ pub(super) async fn run(
     };
     let mut backend = pin!(send(gateway, &sending, request, reservation));
     match timeout(route.timeout, backend.as_mut()).await {
-        Ok(SendOutcome::Answered(answer)) => repeat.answered(answer, responder).await,
+        Ok(SendOutcome::Answered(answer)) => {
+            failpoint::point(Point::SettleAnswered);
+            repeat.answered(answer, responder).await;
+            failpoint::point(Point::SettleRecorded);
+        }
         Ok(SendOutcome::NotSent(why)) => {
             // Proof about this try only.
             let why = format!("the repetition was not sent: {why}");
