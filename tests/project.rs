@@ -230,3 +230,122 @@ fn links_between_documents_lead_somewhere() {
     }
     assert!(seen > 3, "only {seen} links seen");
 }
+
+/// The names that a site gives to the headings of a document, so that links can lead to them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut in_code = false;
+    let mut found = BTreeSet::new();
+    for line in text.lines() {
+        in_code ^= line.trim_start().starts_with("```");
+        let title = line.trim_start_matches('#');
+        if in_code || title.len() == line.len() {
+            continue;
+        }
+        let kept = title.trim().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        let name: String = kept.collect::<String>().to_lowercase().replace(' ', "-");
+        found.insert(name);
+    }
+    found
+}
+
+#[test]
+fn links_lead_to_headings_that_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents = documents_below(&root.join("docs"));
+    documents.push(root.join("README.md"));
+    let mut seen = 0;
+    for document in documents {
+        let text = std::fs::read_to_string(&document).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let Some((file, anchor)) = link.split_once('#') else { continue };
+            if file.contains("://") {
+                continue;
+            }
+            let target = match file {
+                "" => document.clone(),
+                file => document.parent().unwrap().join(file),
+            };
+            let headings = anchors(&std::fs::read_to_string(&target).unwrap());
+            seen += 1;
+            assert!(headings.contains(anchor), "{}: no heading {link}", document.display());
+        }
+    }
+    assert!(seen > 20, "only {seen} links were seen");
+}
+
+/// The code blocks of a language in a document.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("```{language}\n");
+    text.split(&fence).skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+/// Adds what a snippet leaves out: an upstream, and a route when its tables are a route's.
+fn completed(snippet: &str) -> String {
+    let of_route = |line: &str| line.starts_with("[route.") || line.starts_with("at = ");
+    let mut text = String::new();
+    let first_route = snippet.find("[[route]]").unwrap_or(snippet.len());
+    if snippet[..first_route].lines().any(of_route) {
+        text.push_str("[[route]]\nname = \"snippet\"\nmethods = [\"POST\"]\n");
+        text.push_str("path = \"/snippet/{card}\"\nupstream = \"snippet\"\n");
+        // A shape of a batch begins inside its table.
+        let begins_inside = snippet.starts_with("at = ");
+        if begins_inside || snippet.contains("[route.items") {
+            text.push_str("mode = \"items\"\n");
+        }
+        if begins_inside {
+            text.push_str("[route.items]\n");
+        }
+    }
+    text.push_str(snippet);
+    if !snippet.contains("[[upstream]]") {
+        let name = snippet.lines().find_map(|line| line.strip_prefix("upstream = "));
+        let name = name.unwrap_or("\"snippet\"").split(" #").next().unwrap_or_default();
+        text.push_str(&format!("\n[[upstream]]\nname = {name}\nurl = \"http://127.0.0.1:9000\"\n"));
+    }
+    text
+}
+
+/// Mistakes of a snippet that shows one table of a file: what the rest of the file would say.
+const LEFT_OUT: [&str; 6] = [
+    "there is no [[route]]",
+    "there is no [[upstream]]",
+    "there is no upstream",
+    "; it belongs to ",
+    ": cannot read ",
+    "set `client_ca`",
+];
+
+#[test]
+fn snippets_of_the_documents_are_what_they_say() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let (mut toml, mut python, mut refused) = (0, 0, Vec::new());
+    for document in documents_below(&docs) {
+        let (text, name) = (std::fs::read_to_string(&document).unwrap(), document.display());
+        // Callers stand in a file of their own, which is not a configuration.
+        let is_whole = |block: &&str| !block.contains('…') && !block.contains("digests = [");
+        for block in blocks(&text, "toml").into_iter().filter(is_whole) {
+            toml += 1;
+            let parsed: Result<toml::Table, _> = block.parse();
+            parsed.unwrap_or_else(|error| panic!("{name}: {error}\n{block}"));
+            let config = oncegate::config::parse(&completed(block), "snippet", &|_| {
+                Some("0198f3a0-7c1e-7d5b-9a3e-2f5d8c6b4a10".to_owned())
+            });
+            let mistakes = config.err().map(|mistakes| mistakes.to_string()).unwrap_or_default();
+            let wrong =
+                mistakes.lines().find(|line| !LEFT_OUT.iter().any(|why| line.contains(why)));
+            if let Some(wrong) = wrong {
+                refused.push(format!("{name}: {wrong}\n{block}"));
+            }
+        }
+        for block in blocks(&text, "json") {
+            let parsed: Result<Value, _> = serde_json::from_str(block);
+            parsed.unwrap_or_else(|error| panic!("{name}: {error}\n{block}"));
+        }
+        for block in blocks(&text, "python") {
+            python += 1;
+            run("python3", &["-c", "import sys; compile(sys.argv[1], 'snippet', 'exec')", block]);
+        }
+    }
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
+    assert!(toml > 20 && python > 1, "{toml} and {python} snippets were seen");
+}

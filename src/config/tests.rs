@@ -7,6 +7,7 @@ mod matchers;
 mod mistakes;
 mod places;
 mod pointers;
+mod reference;
 mod settlement;
 mod shapes;
 mod stores;

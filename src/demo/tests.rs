@@ -140,9 +140,9 @@ async fn the_story_ends_with_doubles_and_disputes_only_without_the_gateway() {
     let widest = text.lines().map(|line| line.chars().count()).max();
     assert!(widest.is_some_and(|widest| widest <= 100), "{text}");
 
-    let readme = include_str!("../../README.md").split_once("```text\n").unwrap().1;
-    let shown = readme.split_once("```").unwrap().0;
-    assert_eq!(shown.trim(), text.trim(), "the README shows what the demo prints");
+    let page = include_str!("../../docs/demo.md").split_once("```text\n").unwrap().1;
+    let shown = page.split_once("```").unwrap().0;
+    assert_eq!(shown.trim(), text.trim(), "docs/demo.md shows what the demo prints");
 }
 
 #[test]

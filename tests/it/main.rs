@@ -114,6 +114,7 @@ mod tls;
 mod traces;
 mod try_samples;
 mod tutorial;
+mod upgrades;
 mod upstream;
 mod upstream_answers;
 mod wellknown;

@@ -1,0 +1,104 @@
+//! The reference of the configuration: its keys are those that are read, its defaults are those of
+//! `config/full.toml`, which are compared with the code by `examples`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::load::known_keys;
+
+/// A line of a table of keys.
+struct Row<'a> {
+    /// The tables that the heading above names, `route.key` for example.
+    tables: Vec<&'a str>,
+    /// The table whose keys are listed, `key` for example; empty: that of the heading.
+    part: &'a str,
+    keys: Vec<&'a str>,
+    default: &'a str,
+}
+
+/// The texts between backquotes.
+fn code(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+fn rows(text: &str) -> Vec<Row<'_>> {
+    let (mut rows, mut tables, mut part) = (Vec::new(), Vec::new(), None);
+    for line in text.lines() {
+        if line.starts_with('#') {
+            let named = code(line).into_iter().filter(|name| name.starts_with('['));
+            tables = named.map(|name| name.trim_matches(['[', ']'])).collect();
+        }
+        let Some(cells) = line.strip_prefix("| ") else {
+            part = part.filter(|_| line.starts_with('|'));
+            continue;
+        };
+        let mut cells = cells.splitn(3, " | ");
+        let (first, second) = (cells.next().unwrap(), cells.next().unwrap_or_default());
+        if first.starts_with("key") && second.starts_with("default") {
+            part = Some(code(first).first().copied().unwrap_or_default());
+        } else if let Some(part) = part {
+            let tables = tables.clone();
+            rows.push(Row { tables, part, keys: code(first), default: second.trim() });
+        }
+    }
+    rows
+}
+
+/// The values in the full example that are in force, by table and key.
+fn defaults() -> BTreeMap<(String, &'static str), &'static str> {
+    let (mut found, mut table) = (BTreeMap::new(), String::new());
+    for line in include_str!("../../../config/full.toml").lines() {
+        let line = line.split(" #").next().unwrap_or_default().trim();
+        if line.starts_with('[') {
+            table = line.trim_matches(['[', ']']).to_owned();
+        } else if let Some((key, value)) = line.split_once(" = ")
+            && !line.starts_with('#')
+        {
+            found.insert((table.clone(), key), value);
+        }
+    }
+    found
+}
+
+#[test]
+fn the_defaults_in_the_reference_are_those_of_the_code() {
+    let reference = include_str!("../../../docs/configuration.md");
+    let rows = rows(reference);
+    let mut seen = 0;
+    for ((table, key), value) in defaults() {
+        let row = rows.iter().find(|row| {
+            row.tables.contains(&table.as_str())
+                && row.keys.contains(&key)
+                && (row.part.is_empty() || table.ends_with(row.part))
+        });
+        let row = row.unwrap_or_else(|| panic!("configuration.md has no row [{table}] {key}"));
+        // Keys that are needed have no default, and some defaults depend on others.
+        let given = code(row.default);
+        let depends = ["needed", "the store's"].iter().any(|word| row.default.contains(word));
+        let at = row.keys.iter().position(|name| *name == key).unwrap();
+        if depends || given.is_empty() {
+            continue;
+        }
+        seen += 1;
+        assert_eq!(given.get(at), Some(&value), "configuration.md, [{table}] {key}");
+    }
+    assert!(seen > 40, "only {seen} defaults were seen");
+}
+
+#[test]
+fn the_reference_lists_no_key_that_is_not_read() {
+    let known: BTreeSet<&str> = known_keys().into_iter().map(|(_, key)| key).collect();
+    let mut seen = 0;
+    for text in [
+        include_str!("../../../docs/configuration.md"),
+        include_str!("../../../docs/items.md"),
+        include_str!("../../../docs/settling.md"),
+    ] {
+        for key in rows(text).iter().flat_map(|row| &row.keys) {
+            // `response.status` is a key of a table that is written on one line.
+            let last = key.rsplit('.').next().unwrap_or_default();
+            seen += 1;
+            assert!(known.contains(last), "the reference lists {key}, which is not read");
+        }
+    }
+    assert!(seen > 150, "only {seen} keys were seen");
+}
