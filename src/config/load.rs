@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use http::Method;
 
 use super::diagnostics::{Mistakes, Warning};
+use super::document::{TomlNode, TomlValue};
 use super::files::ConfigFiles;
 use super::model::{Config, EngineConfig, Mode, RouteConfig, StoreConfig};
 use super::profiles::Profile;
@@ -166,8 +167,12 @@ fn config(root: &TableReader<'_>) -> Config {
         ("upstream", "there is no [[upstream]]; name at least one backend"),
         ("route", "there is no [[route]]; without one nothing is served"),
     ] {
-        if !root.has(key) {
-            root.missing(&[key], what);
+        match root.node(key) {
+            None => root.missing(&[key], what),
+            Some(TomlNode { at, value: TomlValue::List(elements) }) if elements.is_empty() => {
+                root.fail(key, *at, what);
+            }
+            Some(_) => {}
         }
     }
     answers_fit_the_store(root, &config);

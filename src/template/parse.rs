@@ -53,8 +53,9 @@ impl fmt::Display for TemplateError {
             Self::OutOfScope(field) => write!(f, "{{{field}}} has no value here"),
             Self::Field(field, what) => write!(f, "{{{field}}}: {what}"),
             Self::NotJson => f.write_str(
-                "the text is no JSON; a field outside of a string is JSON itself, so write \
-                 \"{/name}\" in quotes only for a text",
+                "the text is not JSON, which it must be unless another `content-type` is set; a \
+                 field outside of a string is JSON itself, so write \"{/name}\" in quotes only \
+                 for a text",
             ),
             Self::NoPath => f.write_str("a path starts with a single \"/\""),
         }

@@ -69,3 +69,53 @@ fn idle_clients_cannot_take_the_descriptors_of_store_and_operators() {
     let gateway = setup.start();
     Request::redeem("k-299", BODY).send(gateway.addr).is(200, "replayed", "");
 }
+
+/// Every new file, of a checkpoint, of a merge and of a read, fails to open for a while.
+#[test]
+fn a_store_that_cannot_open_files_for_a_while_goes_on_afterwards() {
+    const ROUNDS: usize = 3;
+    const KEYS: usize = 150;
+    const DESCRIPTORS: u64 = 4096;
+    let backend = Backend::start();
+    // A log whose files are small: each round writes several runs of the table.
+    let setup = Setup::before(&backend)
+        .env("ONCEGATE_LOG_SEGMENT", (24 << 10).to_string())
+        .shell(format!("ulimit -n {DESCRIPTORS}"));
+    let mut gateway = setup.start();
+    // Connections of the client and to the backend exist before the limit falls.
+    let mut used = Request::redeem("first", BODY).begin(gateway.addr);
+    used.read().is(200, "executed", "");
+    let failing = |round| match round {
+        0 => gateway.stderr().contains("a file of the store could not be opened"),
+        // The log tells it once a minute.
+        _ => true,
+    };
+    for round in 0..ROUNDS {
+        gateway.limit_descriptors(3, DESCRIPTORS);
+        for number in 0..KEYS {
+            used.write(Request::redeem(&format!("k-{round}-{number}"), BODY).bytes());
+            // A full log waits for its checkpoint, which waits for descriptors.
+            eventually("the call is answered, or a file fails to open", || {
+                let answered = used.readable_within(Duration::from_millis(300));
+                (answered || failing(round)).then_some(())
+            });
+            if failing(round) && !used.readable_within(Duration::from_millis(300)) {
+                gateway.limit_descriptors(DESCRIPTORS, DESCRIPTORS);
+            }
+            used.read().is(200, "executed", "");
+        }
+        assert!(failing(round), "{}", gateway.stderr());
+        gateway.limit_descriptors(DESCRIPTORS, DESCRIPTORS);
+    }
+    assert_eq!(Request::get("/readyz").send(gateway.admin).status, 200);
+    for round in 0..ROUNDS {
+        for number in 0..KEYS {
+            used.write(Request::redeem(&format!("k-{round}-{number}"), BODY).bytes());
+            used.read().is(200, "replayed", "");
+        }
+    }
+    gateway.stop();
+    let gateway = setup.start();
+    Request::redeem("k-0-0", BODY).send(gateway.addr).is(200, "replayed", "");
+    assert_eq!(backend.calls(), 1 + ROUNDS * KEYS);
+}

@@ -187,3 +187,12 @@ fn an_empty_file_asks_for_what_is_needed() {
          t.toml: there is no [[upstream]]; name at least one backend"
     );
 }
+
+#[test]
+fn an_empty_list_names_its_line() {
+    assert_eq!(
+        read("route = []\nupstream = []\n").unwrap_err().to_string(),
+        "t.toml:1:9: there is no [[route]]; without one nothing is served\n\
+         t.toml:2:12: there is no [[upstream]]; name at least one backend"
+    );
+}

@@ -60,7 +60,7 @@ fn templates_that_reach_nowhere_are_refused() {
     refused(&format!("{PROBE}{OBJECT}body = \"{{}}\"\n"), "`body` has no use with GET");
     refused(
         &format!("{PROBE}{OBJECT}method = \"POST\"\nbody = '{{\"a\":{{/a}}'\n"),
-        "the text is no JSON",
+        "the text is not JSON",
     );
 }
 

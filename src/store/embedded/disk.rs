@@ -110,7 +110,15 @@ pub(super) fn lacks_descriptors(error: &io::Error) -> bool {
     use rustix::io::Errno;
 
     let lacking = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
-    error.raw_os_error().is_some_and(|code| lacking.contains(&code))
+    match error.raw_os_error() {
+        Some(code) => lacking.contains(&code),
+        // The library that creates files with generated names adds the path to the message of the
+        // system's error, and gives no access to that error.
+        None => {
+            let message = error.to_string();
+            lacking.iter().any(|code| message.contains(&format!("(os error {code})")))
+        }
+    }
 }
 
 /// Room for new claims.

@@ -4,11 +4,11 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::disk::{FREE_SPACE_MARGIN, Space};
+use super::read::PAUSE;
 use crate::observe::repeated::Repeated;
 use crate::store::StoreError;
 
@@ -22,9 +22,6 @@ pub(super) struct Health {
     /// Set while a file of the table cannot be opened for a lack of descriptors.
     lacks_descriptors: AtomicBool,
 }
-
-/// Pause before a file is opened again.
-const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(50);
 
 static NO_DESCRIPTORS: Repeated = Repeated::new("the store lacks file descriptors");
 
@@ -84,7 +81,7 @@ impl Health {
                  open files"
             );
         }
-        std::thread::sleep(DESCRIPTOR_PAUSE);
+        std::thread::sleep(PAUSE);
     }
 
     /// Notes the end of a lack of file descriptors.

@@ -158,7 +158,7 @@ impl IdFilter {
             let _ = reading.join();
         }
         self.filter = None;
-        let stored = self.table.marker().map_err(io::Error::other)?.records as usize;
+        let stored = self.table.newest_marker()?.records as usize;
         let ids = stored + self.memtable.len();
         let FilterSizes { least, most } = self.sizes;
         self.left = most;

@@ -20,7 +20,7 @@ pub(super) fn ingest(
     records.sort_unstable_by_key(|record| record.id.rotated());
     let records = &*records;
     let mut indexes = Vec::with_capacity(2 * records.len());
-    let mut marker = Marker { frame, clock, ..table.marker().map_err(io::Error::other)? };
+    let mut marker = Marker { frame, clock, ..table.newest_marker()? };
     for record in records {
         let current = record.current.as_ref().map(|encoded| encoded.head);
         index_differences(&record.id, record.stored, current, |key, added| {

@@ -9,10 +9,11 @@ use super::interrupted::MAX_NAMED;
 use super::layout::{Keyspace, TableKey, index_differences};
 use super::names;
 use super::open::{DirectoryOptions, OpenedStore, data, open};
+use super::read::RecordReadError;
 use super::table::Table;
 use crate::idempotency::RecordId;
+use crate::store::Identity;
 use crate::store::codec::Head;
-use crate::store::{Identity, StoreError};
 
 /// Number of records between two calls of the progress function.
 const STEP: u64 = 10_000;
@@ -220,7 +221,7 @@ fn check_index(table: &Table, keyspace: Keyspace, name: &str, report: &mut Verif
                 report.problem(Some(id), format!("the index `{name}` names it, it is missing"));
             }
             // Reported with the records.
-            Err(StoreError::Corrupt { .. } | StoreError::Unavailable(_)) => {}
+            Err(RecordReadError::Descriptors(_) | RecordReadError::Failed(_)) => {}
         }
     }
 }

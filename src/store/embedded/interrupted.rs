@@ -4,7 +4,8 @@ use super::clock::StoreClock;
 use super::disk::Disk;
 use super::ingest::ingest;
 use super::layout::{DirtyRecord, IndexedRecord, Keyspace, TableKey};
-use super::table::{Table, unreadable};
+use super::read::RecordReadError;
+use super::table::Table;
 use crate::idempotency::RecordId;
 use crate::idempotency::outcome::UnknownReason;
 use crate::store::StoreError;
@@ -50,7 +51,7 @@ pub(super) fn lose_in_flight(
     let mut recovered = Recovered::default();
     let mut lost = Vec::new();
     for entry in table.entries(Keyspace::Open) {
-        let (key, _) = entry.map_err(|error| unreadable(&error))?;
+        let (key, _) = entry.map_err(RecordReadError::from)?;
         let Some(id) = TableKey::parse(&key).map(|key| key.id()) else { continue };
         let reason = match table.get(&id) {
             Ok(Some(record)) => {
@@ -73,8 +74,10 @@ pub(super) fn lose_in_flight(
                 "the index calls it open and it is not".to_owned()
             }
             Ok(None) => "the index names it and it is missing".to_owned(),
-            Err(StoreError::Corrupt { reason, .. }) => reason,
-            Err(error @ StoreError::Unavailable(_)) => return Err(error),
+            Err(RecordReadError::Failed(StoreError::Corrupt { reason, .. })) => reason,
+            Err(error @ (RecordReadError::Failed(_) | RecordReadError::Descriptors(_))) => {
+                return Err(error.into());
+            }
         };
         recovered.corrupt_count += 1;
         if recovered.corrupt.len() < MAX_NAMED {

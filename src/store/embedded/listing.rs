@@ -13,7 +13,8 @@ use std::vec;
 
 use super::layout::{IndexedRecord, TableKey, corrupt, decode, query_key};
 use super::memtable::Memtable;
-use super::table::{Table, unreadable};
+use super::read::RecordReadError;
+use super::table::Table;
 use crate::clock::Timestamp;
 use crate::idempotency::{Record, RecordId};
 use crate::store::codec::Head;
@@ -255,8 +256,11 @@ fn next_key<T>(
     direction: Direction,
 ) -> Result<Option<TableKey>, StoreError> {
     loop {
+        if let Some(Err(error)) = stored.next_if(Result::is_err) {
+            return Err(RecordReadError::from(error).into());
+        }
         let next_stored = match stored.peek() {
-            None => None,
+            None | Some(Err(_)) => None,
             Some(Ok((key, _))) => match TableKey::parse(key) {
                 Some(key) => Some(key),
                 None => {
@@ -264,7 +268,6 @@ fn next_key<T>(
                     continue;
                 }
             },
-            Some(Err(error)) => return Err(unreadable(error)),
         };
         let next = match (keys.peek().copied(), next_stored) {
             (Some(new), Some(stored)) if direction == Direction::Up => Some(new.min(stored)),

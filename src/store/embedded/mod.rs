@@ -19,6 +19,7 @@
 //! | `listing` | pages of records |
 //! | `id_filter` | ids certainly absent from the store |
 //! | `open`, `recovery`, `interrupted` | opening, and recovery from a crash |
+//! | `read` | reads of single records, repeated while descriptors are lacking |
 //! | `names` | names under which keys are kept |
 //! | `disk`, `health` | fallible operations, and the state after a failure |
 //! | `inspect` | the command line's view |
@@ -41,6 +42,7 @@ mod listing;
 mod memtable;
 mod names;
 mod open;
+mod read;
 mod recovery;
 mod replies;
 mod rotation;
@@ -57,7 +59,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::disk::FREE_SPACE_MARGIN;
@@ -73,14 +74,14 @@ use self::compaction::Compactor;
 use self::disk::{Disk, FileSystem, Space};
 use self::health::Health;
 use self::id_filter::{FilterSizes, IdFilter};
-use self::layout::{IndexedRecord, decode};
+use self::layout::decode;
 use self::memtable::Memtable;
 use self::names::NamesFile;
 use self::open::OpenedStore;
+use self::read::{RecordReadError, repeated};
 use self::replies::ReplyTask;
 use self::table::Table;
-use self::writer::{PendingChanges, QueuedChange, StoreWriter, SwapRequest};
-use super::codec::{Codec, Head};
+use self::writer::{PendingChanges, StoreWriter, SwapRequest, encoded};
 use super::{
     Change, Identity, NamesDocument, Query, Store, StoreError, StoreFuture, Swap, sealed_names,
 };
@@ -201,13 +202,12 @@ impl Embedded {
     }
 
     /// Durable state of the record with the given id.
-    fn read(&self, id: &RecordId) -> Result<Option<Record>, StoreError> {
-        match self.memtable.get(id, |current| current.cloned()) {
-            Some(current) => {
-                current.map(|encoded| decode(&self.table.codec, id, &encoded.bytes)).transpose()
-            }
-            None => self.table.get(id),
-        }
+    fn read(&self, id: &RecordId) -> Result<Option<Record>, RecordReadError> {
+        let Some(current) = self.memtable.get(id, |current| current.cloned()) else {
+            return self.table.get(id);
+        };
+        let decoded = current.map(|encoded| decode(&self.table.codec, id, &encoded.bytes));
+        Ok(decoded.transpose()?)
     }
 
     fn queue(&self) -> Result<&mpsc::Sender<SwapRequest>, StoreError> {
@@ -217,16 +217,30 @@ impl Embedded {
             (Some(_) | None, None) => Err(closed()),
         }
     }
+
+    /// Error of a change without a result after [`SWAP_TIMEOUT`].
+    fn too_slow(&self) -> StoreError {
+        let seconds = SWAP_TIMEOUT.as_secs();
+        StoreError::Unavailable(match self.health.lacks_descriptors() {
+            true => format!(
+                "no file could be opened for {seconds} s, because too many are open; raise the \
+                 limit of open files, or allow fewer connections"
+            ),
+            false => format!("the disk did not answer within {seconds} s; check it"),
+        })
+    }
 }
 
 impl Store for Embedded {
     fn get(&self, id: RecordId) -> StoreFuture<'_, Option<Record>> {
         // On the caller's thread: a lookup in the memtable and filters, and mostly cached blocks.
-        Box::pin(async move { self.read(&id) })
+        Box::pin(async move { repeated(|| self.read(&id)).await })
     }
 
     fn get_many<'a>(&'a self, ids: &'a [RecordId]) -> StoreFuture<'a, Vec<Option<Record>>> {
-        Box::pin(async move { ids.iter().map(|id| self.read(id)).collect() })
+        Box::pin(async move {
+            repeated(|| ids.iter().map(|id| self.read(id)).collect::<Result<_, _>>()).await
+        })
     }
 
     /// The change is queued before the return, unless the queue is full. A queued change is made
@@ -253,7 +267,9 @@ impl Store for Embedded {
                 }
                 result.await.unwrap_or_else(|_| Err(self.health.failure().unwrap_or_else(closed)))
             };
-            tokio::time::timeout(SWAP_TIMEOUT, swapped).await.unwrap_or_else(|_| Err(too_slow()))
+            tokio::time::timeout(SWAP_TIMEOUT, swapped)
+                .await
+                .unwrap_or_else(|_| Err(self.too_slow()))
         })
     }
 
@@ -353,38 +369,6 @@ fn blocking<T: Send + 'static>(
     })
 }
 
-/// Encodes the records of all changes into a single buffer: their lifetimes are about equal, and a
-/// single allocation is handed to the writer's thread instead of many.
-fn encoded(codec: &Codec, changes: &[Change]) -> Vec<QueuedChange> {
-    let puts = changes.iter().filter_map(|change| change.put.as_deref());
-    let mut bytes = Vec::with_capacity(puts.map(|record| codec.size_hint(record)).sum());
-    let ends: Vec<usize> = changes
-        .iter()
-        .map(|change| {
-            if let Some(record) = &change.put {
-                codec.encode_into(&mut bytes, &change.id, record);
-            }
-            bytes.len()
-        })
-        .collect();
-    let bytes = Bytes::from(bytes);
-    let mut start = 0;
-    let encoded = changes.iter().zip(ends).map(|(change, end)| {
-        let put = change
-            .put
-            .as_ref()
-            .map(|record| IndexedRecord { bytes: bytes.slice(start..end), head: Head::of(record) });
-        start = end;
-        QueuedChange { id: change.id, expect: change.expect, put }
-    });
-    encoded.collect()
-}
-
 fn closed() -> StoreError {
     StoreError::Unavailable("it is closed; restart oncegate".to_owned())
-}
-
-fn too_slow() -> StoreError {
-    let seconds = SWAP_TIMEOUT.as_secs();
-    StoreError::Unavailable(format!("the disk did not answer within {seconds} s; check it"))
 }

@@ -6,7 +6,7 @@
 //! replacing the file `current`, the name of the tree's valid version.
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -20,11 +20,13 @@ use lsm_tree::{
     AbstractTree as _, AnyTree, Cache, Config, DescriptorTable, SeqNo, SequenceNumberCounter, Slice,
 };
 
+use super::disk::io_error;
 use super::layout::{IDENTITY, Keyspace, MARKER, Marker, TableKey, decode, decode_identity};
+use super::read::RecordReadError;
 use crate::idempotency::{Record, RecordId};
 use crate::machine;
+use crate::store::Identity;
 use crate::store::codec::Codec;
-use crate::store::{Identity, StoreError};
 
 /// Open table files, at most; fewer where few files may be open.
 const FILES: u64 = 128;
@@ -63,7 +65,7 @@ pub(super) struct Table {
 
 /// Reason why a table could not be opened.
 pub(super) enum TableError {
-    Io(std::io::Error),
+    Io(io::Error),
     Damaged(String),
     EarlierLayout,
 }
@@ -148,13 +150,13 @@ impl Table {
     }
 
     /// Encoded bytes of a record.
-    pub(super) fn raw(&self, id: &RecordId) -> Result<Option<Slice>, StoreError> {
-        self.value(TableKey::record(id).as_bytes()).map_err(|error| unreadable(&error))
+    pub(super) fn raw(&self, id: &RecordId) -> Result<Option<Slice>, RecordReadError> {
+        self.value(TableKey::record(id).as_bytes()).map_err(RecordReadError::from)
     }
 
     /// Record with the given id.
-    pub(super) fn get(&self, id: &RecordId) -> Result<Option<Record>, StoreError> {
-        self.raw(id)?.map(|bytes| decode(&self.codec, id, &bytes)).transpose()
+    pub(super) fn get(&self, id: &RecordId) -> Result<Option<Record>, RecordReadError> {
+        Ok(self.raw(id)?.map(|bytes| decode(&self.codec, id, &bytes)).transpose()?)
     }
 
     /// Returns true if an entry with the key exists.
@@ -164,9 +166,14 @@ impl Table {
 
     /// Marker of the newest checkpoint.
     pub(super) fn marker(&self) -> Result<Marker, String> {
-        let marker = self.value(MARKER).map_err(|error| error.to_string())?;
+        self.newest_marker().map_err(|error| error.to_string())
+    }
+
+    /// Marker of the newest checkpoint, or the system's error.
+    pub(super) fn newest_marker(&self) -> io::Result<Marker> {
+        let marker = self.value(MARKER).map_err(io_error)?;
         let marker = marker.and_then(|bytes| Marker::decode(&bytes));
-        marker.ok_or_else(|| "the checkpoint marker in its table is missing".to_owned())
+        marker.ok_or_else(|| io::Error::other("the checkpoint marker in its table is missing"))
     }
 
     /// Identity of the store.
@@ -247,11 +254,4 @@ pub(super) fn most_runs() -> usize {
 fn open_files() -> usize {
     let share = (machine::descriptors() / SHARE).clamp(16, FILES);
     usize::try_from(share).unwrap_or(16)
-}
-
-/// The error of a failed read.
-pub(super) fn unreadable(error: &lsm_tree::Error) -> StoreError {
-    StoreError::Unavailable(format!(
-        "reading failed ({error}); check the disk, then run `oncegate store verify`"
-    ))
 }

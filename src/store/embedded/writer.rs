@@ -11,6 +11,8 @@ use std::collections::hash_map;
 use std::mem;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use lsm_tree::Slice;
 use tokio::sync::{mpsc, oneshot};
 
 use super::checkpoint::Checkpoints;
@@ -19,6 +21,7 @@ use super::health::Health;
 use super::id_filter::IdFilter;
 use super::layout::{IndexedRecord, corrupt, decode};
 use super::memtable::Memtable;
+use super::read::{PAUSE, Pauses};
 use super::replies::Replies;
 use super::table::Table;
 use super::wal::Wal;
@@ -27,8 +30,8 @@ use crate::idempotency::RecordId;
 use crate::idempotency::id::BuildIdHasher;
 use crate::machine;
 use crate::observe::metrics::record_commit;
-use crate::store::codec::Head;
-use crate::store::{StoreError, Swap};
+use crate::store::codec::{Codec, Head};
+use crate::store::{Change, StoreError, Swap};
 
 /// Maximum number of compare-and-swaps per sync.
 const MAX_BATCH: usize = 1024;
@@ -52,6 +55,33 @@ pub(super) struct QueuedChange {
     pub(super) id: RecordId,
     pub(super) expect: Option<u64>,
     pub(super) put: Option<IndexedRecord>,
+}
+
+/// Encodes the records of all changes into a single buffer: their lifetimes are about equal, and a
+/// single allocation is handed to the writer's thread instead of many.
+pub(super) fn encoded(codec: &Codec, changes: &[Change]) -> Vec<QueuedChange> {
+    let puts = changes.iter().filter_map(|change| change.put.as_deref());
+    let mut bytes = Vec::with_capacity(puts.map(|record| codec.size_hint(record)).sum());
+    let ends: Vec<usize> = changes
+        .iter()
+        .map(|change| {
+            if let Some(record) = &change.put {
+                codec.encode_into(&mut bytes, &change.id, record);
+            }
+            bytes.len()
+        })
+        .collect();
+    let bytes = Bytes::from(bytes);
+    let mut start = 0;
+    let encoded = changes.iter().zip(ends).map(|(change, end)| {
+        let put = change
+            .put
+            .as_ref()
+            .map(|record| IndexedRecord { bytes: bytes.slice(start..end), head: Head::of(record) });
+        start = end;
+        QueuedChange { id: change.id, expect: change.expect, put }
+    });
+    encoded.collect()
 }
 
 impl SwapRequest {
@@ -161,10 +191,11 @@ impl StoreWriter {
         self.id_filter.advance();
         let mut pending = mem::take(&mut self.pending);
         let mut replies = Vec::with_capacity(requests.len());
+        let mut pauses = Pauses::default();
         for request in requests {
             let result = match self.refusal(&request) {
                 Some(error) => Err(error),
-                None => self.compare(request.changes, &mut pending),
+                None => self.compare(request.changes, &mut pending, &mut pauses),
             };
             replies.push((request.reply, result));
         }
@@ -190,6 +221,7 @@ impl StoreWriter {
         &self,
         changes: Vec<QueuedChange>,
         pending: &mut PendingChanges,
+        pauses: &mut Pauses,
     ) -> Result<Swap, StoreError> {
         let mut found = Vec::with_capacity(changes.len());
         for (index, change) in changes.iter().enumerate() {
@@ -217,7 +249,7 @@ impl StoreWriter {
                 }
                 found.push(head);
             } else {
-                let bytes = self.table.raw(id)?;
+                let bytes = self.raw(id, pauses)?;
                 let head = bytes.as_ref().map(|bytes| Head::decode(id, bytes)).transpose();
                 let head = head.map_err(|error| corrupt(id, error))?;
                 if head.map(|head| head.version) != change.expect {
@@ -235,6 +267,17 @@ impl StoreWriter {
             }
         }
         Ok(Swap::Done)
+    }
+
+    /// Encoded bytes of a record of the table.
+    fn raw(&self, id: &RecordId, pauses: &mut Pauses) -> Result<Option<Slice>, StoreError> {
+        loop {
+            let read = self.table.raw(id);
+            if !pauses.permit(&read) {
+                return Ok(read?);
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 
     /// Makes the batch durable, then visible. A failure is final: afterwards the contents of the

@@ -18,7 +18,7 @@ use super::wal::BLOCK;
 use super::*;
 use crate::idempotency::State;
 use crate::idempotency::outcome::UnknownReason;
-use crate::store::codec::SCHEMA;
+use crate::store::codec::{Codec, Head, SCHEMA};
 use crate::store::contract::{self, done, lost, put_new, replace};
 use crate::store::samples::{self, id};
 
