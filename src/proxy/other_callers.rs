@@ -18,7 +18,7 @@ use crate::observe::repeated::Repeated;
 
 static OTHER_CALLER: Repeated = Repeated::new("one request came from two callers");
 
-/// Time for which a request is remembered: longer than the life of most tokens.
+/// Time for which a request is remembered: longer than the validity of most tokens.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// Requests remembered at most; the oldest give way.
 const MOST_REQUESTS: u64 = 50_000;

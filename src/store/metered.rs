@@ -80,8 +80,8 @@ impl Store for MeteredStore {
         self.store.owner()
     }
 
-    fn life(&self) -> Option<u64> {
-        self.store.life()
+    fn epoch(&self) -> Option<u64> {
+        self.store.epoch()
     }
 
     fn is_shared(&self) -> bool {

@@ -176,7 +176,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Epoch of this process's lease; `None`: the lease has ended, and other processes may give up
     /// the claims of this process. A claim is valid only in the epoch in which it was requested, so
     /// callers compare the epochs from before the claim and from before the first byte is sent.
-    fn life(&self) -> Option<u64> {
+    fn epoch(&self) -> Option<u64> {
         Some(0)
     }
 

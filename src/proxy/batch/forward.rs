@@ -123,8 +123,8 @@ async fn run(
     permits: CallPermits,
 ) {
     failpoint::point(Point::BeforeClaim);
-    let life = gateway.store.life();
-    if life.is_none() {
+    let epoch = gateway.store.epoch();
+    if epoch.is_none() {
         // Without a lease the claim would be refused as well, so no claim has to be withdrawn.
         return responder.respond(Err(reply::store_unavailable()));
     }
@@ -142,7 +142,7 @@ async fn run(
     };
     route.metrics.prevented(plan.items.len() - plan.sent().count());
     failpoint::point(Point::AfterClaim);
-    if gateway.store.life() != life {
+    if gateway.store.epoch() != epoch {
         // Between claim and dispatch the lease ended. Another process may already have declared
         // this process dead and the items lost.
         claimed.release().await;
@@ -163,7 +163,7 @@ async fn run(
         route: &route,
         most: mode.record.max_stored_body.max(READ),
         replayed_header: &mode.duplicates.replayed_header,
-        life,
+        epoch,
     };
     let time_limit = route.timeout;
     let mut backend = pin!(send::send(&gateway, &sending, request, reservation));

@@ -70,8 +70,8 @@ pub(crate) async fn run(call: Call, responder: Responder) {
     let without_caller = gateway.callers.digest(&route, &head.headers, &parts);
     let (request, reservation) = buffered.into_request(&route, true);
     failpoint::point(Point::BeforeClaim);
-    let life = gateway.store.life();
-    if life.is_none() {
+    let epoch = gateway.store.epoch();
+    if epoch.is_none() {
         // Without a lease the claim would be refused as well, so no claim has to be withdrawn.
         return responder.refuse(reply::store_unavailable());
     }
@@ -91,7 +91,7 @@ pub(crate) async fn run(call: Call, responder: Responder) {
                 Unsettled::Claimed(claimed) => *claimed,
                 Unsettled::Resend { claimed, reason, rules } => {
                     let (route, mode, claimed) = (&*route, &*mode, *claimed);
-                    let repeat = Repeat { route, mode, rules, claimed, reason, life };
+                    let repeat = Repeat { route, mode, rules, claimed, reason, epoch };
                     let sent = (request, reservation);
                     Box::pin(repeat::run(&gateway, repeat, sent, responder)).await;
                     return drop((permit, share));
@@ -100,7 +100,7 @@ pub(crate) async fn run(call: Call, responder: Responder) {
         }
     };
     failpoint::point(Point::AfterClaim);
-    if gateway.store.life() != life {
+    if gateway.store.epoch() != epoch {
         // Between claim and dispatch the lease ended. Another process may already have declared
         // this process dead and the request lost.
         Box::pin(claimed.release()).await;
@@ -113,7 +113,7 @@ pub(crate) async fn run(call: Call, responder: Responder) {
         route: &route,
         most: mode.record.max_stored_body,
         replayed_header: &mode.duplicates.replayed_header,
-        life,
+        epoch,
     };
     // A scope for the future of `send`: later futures reuse its memory in the task, and the task is
     // moved when spawned. Rare branches are boxed for the same reason.

@@ -79,8 +79,8 @@ pub(super) struct Repeat<'a> {
     pub(super) claimed: Claimed,
     /// The reason why the outcome was unknown before.
     pub(super) reason: UnknownReason,
-    /// [`Store::life`](crate::store::Store::life) at the time of the claim.
-    pub(super) life: Option<u64>,
+    /// [`Store::epoch`](crate::store::Store::epoch) at the time of the claim.
+    pub(super) epoch: Option<u64>,
 }
 
 /// Sends a request again, records the outcome and replies.
@@ -98,7 +98,7 @@ pub(super) async fn run(
         route,
         most: mode.record.max_stored_body,
         replayed_header: &mode.duplicates.replayed_header,
-        life: repeat.life,
+        epoch: repeat.epoch,
     };
     let mut backend = pin!(send(gateway, &sending, request, reservation));
     match timeout(route.timeout, backend.as_mut()).await {

@@ -33,8 +33,8 @@ pub(crate) struct SendRules<'a> {
     pub(crate) most: u64,
     /// The replay marker, reserved for the gateway.
     pub(crate) replayed_header: &'a HeaderName,
-    /// [`Store::life`](crate::store::Store::life) at the time of the claim.
-    pub(crate) life: Option<u64>,
+    /// [`Store::epoch`](crate::store::Store::epoch) at the time of the claim.
+    pub(crate) epoch: Option<u64>,
 }
 
 /// Sends the request once and reads the answer.
@@ -46,7 +46,7 @@ pub(crate) async fn send(
 ) -> SendOutcome {
     let method = request.method().clone();
     // The lease may end while a connection is made; other processes then treat the request as lost.
-    let may = || match gateway.store.life() == sending.life {
+    let may = || match gateway.store.epoch() == sending.epoch {
         true => Ok(()),
         false => Err("the lease on the store ended before it could be sent".to_owned()),
     };

@@ -300,7 +300,7 @@ impl<E: Engine> Store for SharedStore<E> {
         }
     }
 
-    fn life(&self) -> Option<u64> {
+    fn epoch(&self) -> Option<u64> {
         self.lease.epoch()
     }
 

@@ -422,13 +422,13 @@ async fn who_cannot_renew_its_lease_claims_nothing_and_may_still_complete() {
     let memory: Arc<MemoryEngine> = Arc::default();
     let timing = Timing { lease: Duration::from_millis(50), ..TIMING };
     let store = open(&memory, timing).await;
-    let life = store.life();
-    assert!(life.is_some());
+    let epoch = store.epoch();
+    assert!(epoch.is_some());
     let claim = samples::claim(1);
     done(&*store, vec![put_new(id(1), claim.clone())]).await;
     let leases = || locked(&memory.leases).clone();
     *locked(&memory.away) = true;
-    while store.life().is_some() {
+    while store.epoch().is_some() {
         tokio::task::yield_now().await;
     }
     assert!(store.ready().is_err());
@@ -437,11 +437,11 @@ async fn who_cannot_renew_its_lease_claims_nothing_and_may_still_complete() {
     let renewed = leases();
     *locked(&memory.away) = false;
     done(&*store, vec![replace(id(1), 1, Some(claim.lost(UnknownReason::Timeout, T0)))]).await;
-    while leases() == renewed || store.life().is_none() {
+    while leases() == renewed || store.epoch().is_none() {
         tokio::task::yield_now().await;
     }
     assert_eq!(store.ready(), Ok(()));
-    assert_ne!(store.life(), life, "a lapsed lease was renewed as if it had not lapsed");
+    assert_ne!(store.epoch(), epoch, "a lapsed lease was renewed as if it had not lapsed");
 }
 
 #[tokio::test]
@@ -455,7 +455,7 @@ async fn claims_of_a_process_that_left_become_unknown_and_nobody_elses() {
     done(&*here, vec![put_new(id(500), of(&here, 500))]).await;
     assert_eq!(reaper::pass(&*here).await, Ok(0));
     gone.leave().await.unwrap();
-    assert!(gone.life().is_none());
+    assert!(gone.epoch().is_none());
     assert_eq!(reaper::pass(&*here).await, Ok(150));
     let now = here.get(id(7)).await.unwrap().unwrap();
     assert_eq!(now, of(&gone, 7).lost(UnknownReason::ProcessEnded, now.updated));

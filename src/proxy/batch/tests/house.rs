@@ -56,7 +56,7 @@ pub(super) enum Act {
 pub(super) struct Faulty {
     real: Arc<dyn Store>,
     acts: Mutex<VecDeque<Act>>,
-    /// How often it may still be asked for the life before that is another one.
+    /// How often it may still be asked for the epoch before that is another one.
     looks: AtomicUsize,
     /// How many readings fail.
     unread: AtomicUsize,
@@ -103,7 +103,7 @@ impl Store for Faulty {
         self.real.now()
     }
 
-    fn life(&self) -> Option<u64> {
+    fn epoch(&self) -> Option<u64> {
         let spend = |left: usize| left.checked_sub(1);
         let lives = self.looks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, spend).is_ok();
         Some(if lives { 1 } else { 2 })
