@@ -1,7 +1,15 @@
 //! The memory shared by all buffered bodies (`[server.limits] buffered`).
+//!
+//! A part of it is kept for small bodies: uploads that do not end must not lead to the refusal of
+//! other clients' small requests, nor keep their answers from being stored.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+
+/// Bytes of a reservation that may use the part kept for small ones, at most.
+const SMALL: u64 = 16 << 10;
+/// The part of the budget that is kept for small reservations.
+const KEPT_PART: i64 = 8;
 
 /// The bytes left for buffering.
 #[derive(Debug)]
@@ -48,8 +56,13 @@ impl Reservation {
     /// Takes `bytes` more and returns true, or takes nothing and returns false.
     #[must_use]
     pub(crate) fn grow(&mut self, bytes: u64) -> bool {
+        let size = self.budget.size.load(Ordering::Acquire);
+        let is_small = self.bytes + bytes <= SMALL;
         let taken = self.budget.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| {
-            (free >= signed(bytes)).then(|| free - signed(bytes))
+            // A reservation without others beside it may take all.
+            let is_alone = free + signed(self.bytes) >= size;
+            let kept = if is_small || is_alone { 0 } else { size / KEPT_PART };
+            (free - kept >= signed(bytes)).then(|| free - signed(bytes))
         });
         if taken.is_ok() {
             self.bytes += bytes;
@@ -74,6 +87,23 @@ fn signed(bytes: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_eighth_is_kept_for_small_reservations() {
+        let size = 64 * SMALL;
+        let budget = Budget::new(size);
+        let mut alone = budget.reserve();
+        assert!(alone.grow(size) && !alone.grow(1));
+        drop(alone);
+        let (mut small, mut large, mut other) =
+            (budget.reserve(), budget.reserve(), budget.reserve());
+        assert!(small.grow(SMALL) && large.grow(55 * SMALL));
+        assert!(!large.grow(1) && !other.grow(SMALL + 1));
+        assert!(other.grow(SMALL) && !other.grow(1));
+        let mut rest: Vec<Reservation> = (0..7).map(|_| budget.reserve()).collect();
+        assert!(rest.iter_mut().all(|small| small.grow(SMALL)));
+        assert!(!budget.reserve().grow(1));
+    }
 
     #[test]
     fn a_lowered_budget_takes_nothing_away_and_gives_nothing_until_enough_came_back() {
