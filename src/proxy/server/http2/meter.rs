@@ -41,6 +41,8 @@ pub(super) struct FrameMeter {
     frames: u64,
     /// WINDOW_UPDATE frames in the period.
     updates: u64,
+    /// The client has reset a stream.
+    has_resets: bool,
     /// Bytes of answers sent in the period.
     content: u64,
     /// Begin of the head, or of another frame without content, that is incomplete.
@@ -64,6 +66,7 @@ impl SharedMeter {
             period: accepted,
             frames: 0,
             updates: 0,
+            has_resets: false,
             content: 0,
             head_since: Some(accepted),
             unfinished: HashMap::new(),
@@ -79,6 +82,11 @@ impl FrameMeter {
     /// Begin of the incomplete head; `None`: no head is under way.
     pub(super) fn head_since(&self) -> Option<Instant> {
         self.head_since
+    }
+
+    /// True once the client has reset a stream.
+    pub(super) fn has_resets(&self) -> bool {
+        self.has_resets
     }
 
     /// True while an answer is incomplete.
@@ -101,7 +109,9 @@ impl FrameMeter {
         if now.duration_since(self.period) >= PERIOD {
             (self.period, self.frames, self.updates, self.content) = (now, 0, 0, 0);
         }
-        let Self { is_begun, received, frames, updates, head_since, unfinished, .. } = self;
+        let Self {
+            is_begun, received, frames, updates, has_resets, head_since, unfinished, ..
+        } = self;
         let mut has_settings = true;
         received.pass(&bytes[preface..], |step| match step {
             FrameStep::Begun => {
@@ -121,6 +131,7 @@ impl FrameMeter {
                 kind::WINDOW_UPDATE => *updates += 1,
                 kind::RST_STREAM => {
                     unfinished.remove(&head.stream);
+                    *has_resets = true;
                     *frames += 1;
                 }
                 _ => *frames += 1,

@@ -140,12 +140,18 @@ impl Http2Connection<'_> {
         let peer = Arc::new(peer);
         let service = service_fn(|request| {
             counts.requests.fetch_add(1, Ordering::Relaxed);
-            answer_one(gateway.clone(), peer.clone(), counts.waiting.clone(), request)
+            let stream = StreamContext {
+                gateway: gateway.clone(),
+                peer: peer.clone(),
+                waiting: counts.waiting.clone(),
+                meter: meter.clone(),
+            };
+            answer_one(stream, request)
         });
         let tasks = StreamTasks { tasks: gateway.tasks.clone(), active: counts.active.clone() };
         let connection = builder(routing, tasks).serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
-        let mut clock = ConnectionClock::new(routing, meter, counts.clone(), accepted);
+        let mut clock = ConnectionClock::new(routing, meter.clone(), counts.clone(), accepted);
         let mut ending = pin!(shutdown.wait());
         let mut failed = pin!(watch.failed());
         let mut dismissed = pin!(dismissed(gateway, &peer, gateway.reloads()));
@@ -203,12 +209,24 @@ fn builder(routing: &Routing, tasks: StreamTasks) -> http2::Builder<StreamTasks>
     builder
 }
 
-async fn answer_one(
+/// The state that a stream has from its connection.
+struct StreamContext {
     gateway: Arc<Gateway>,
     peer: Arc<Peer>,
     waiting: Arc<AtomicUsize>,
+    meter: SharedMeter,
+}
+
+async fn answer_one(
+    stream: StreamContext,
     mut request: Request<Incoming>,
 ) -> Result<Response<CountedBody>, Infallible> {
+    let StreamContext { gateway, peer, waiting, meter } = stream;
+    if meter.lock().has_resets() {
+        // hyper ends a stream that waits and is reset. A stream whose reset was read together with
+        // its head ends here: it would open a connection to the backend for nothing.
+        tokio::task::yield_now().await;
+    }
     let method = request.method().clone();
     let span = ExchangeSpan::new();
     let entry = access_entry(&gateway, &peer, &span, &method);
