@@ -7,6 +7,8 @@ use crate::load::{Ask, Status};
 pub(crate) enum Target {
     NginxProxy,
     NginxCache,
+    /// The cache over TLS, with HTTP/2.
+    NginxTls,
     NginxNaive,
     HyperProxy,
     HyperReplay,
@@ -15,8 +17,22 @@ pub(crate) enum Target {
     Oncegate(&'static str),
 }
 
+/// How the requests of a case travel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Travel {
+    Plain,
+    Tls,
+    Http2,
+    /// Full handshakes, and nothing else.
+    FullHandshake,
+    /// Handshakes that resume a session, and nothing else.
+    ResumedHandshake,
+}
+
 /// The store of all requests.
 pub(crate) const REQUESTS: &str = "store";
+/// The store of the gateway with TLS.
+pub(crate) const SECURE: &str = "secure";
 const BATCHES: &str = "batches";
 const FEW_BATCHES: &str = "few-batches";
 
@@ -45,10 +61,20 @@ pub(crate) struct Case {
     pub(crate) wanted: Option<Wanted>,
     /// Over how many connections, if not over as many as everything else.
     pub(crate) connections: Option<usize>,
+    pub(crate) wire: Travel,
 }
 
 const fn peer(name: &'static str, target: Target, ask: Ask, backend: Backend) -> Case {
-    Case { name, target, ask, backend, status: Status::None, wanted: None, connections: None }
+    Case {
+        name,
+        target,
+        ask,
+        backend,
+        status: Status::None,
+        wanted: None,
+        connections: None,
+        wire: Travel::Plain,
+    }
 }
 
 const fn ours(
@@ -68,7 +94,18 @@ const fn ours(
         status,
         wanted,
         connections: None,
+        wire: Travel::Plain,
     }
+}
+
+/// A case of the gateway with TLS.
+const fn secure(case: Case, wire: Travel) -> Case {
+    Case { target: Target::Oncegate(SECURE), wire, ..case }
+}
+
+/// At least 0.9 of the reference's handshakes in a second of CPU time.
+const fn handshakes(name: &'static str, reference: &'static str) -> Case {
+    ours(name, Ask::Get, Backend::Never, Status::None, reference, 1.11)
 }
 
 /// As many tills as one gateway commonly serves at the same moment.
@@ -81,6 +118,9 @@ const PROXY_GET: &str = "nginx, plain proxy, GET";
 const REPLAY: &str = "oncegate, replay";
 const FRESH_LARGE: &str = "oncegate, fresh, body of a batch's size";
 const FRESH_LARGE_FEW: &str = "oncegate, fresh, body of a batch's size, 8 connections";
+const NGINX_FULL: &str = "nginx, TLS handshakes, full";
+const NGINX_RESUMED: &str = "nginx, TLS handshakes, resumed";
+const NGINX_HTTP2: &str = "nginx, cache hit, GET, HTTP/2";
 const CACHE_GET: &str = "nginx, cache hit, GET";
 
 /// Every case; the order is the order of measuring and of the table.
@@ -110,6 +150,7 @@ pub(crate) const CASES: &[Case] = &[
         status: EXECUTED,
         wanted: None,
         connections: None,
+        wire: Travel::Plain,
     },
     Case {
         target: Target::Oncegate(BATCHES),
@@ -130,6 +171,7 @@ pub(crate) const CASES: &[Case] = &[
         status: EXECUTED,
         wanted: None,
         connections: FEW,
+        wire: Travel::Plain,
     },
     Case {
         target: Target::Oncegate(FEW_BATCHES),
@@ -144,4 +186,33 @@ pub(crate) const CASES: &[Case] = &[
         )
     },
     ours("oncegate, batch of 10, replay", Ask::SameBatch, Backend::Never, REPLAYED, REPLAY, 3.0),
+    Case {
+        wire: Travel::FullHandshake,
+        ..peer(NGINX_FULL, Target::NginxTls, Ask::Get, Backend::Never)
+    },
+    secure(handshakes("oncegate, TLS handshakes, full", NGINX_FULL), Travel::FullHandshake),
+    Case {
+        wire: Travel::ResumedHandshake,
+        ..peer(NGINX_RESUMED, Target::NginxTls, Ask::Get, Backend::Never)
+    },
+    secure(
+        handshakes("oncegate, TLS handshakes, resumed", NGINX_RESUMED),
+        Travel::ResumedHandshake,
+    ),
+    Case { wire: Travel::Http2, ..peer(NGINX_HTTP2, Target::NginxTls, Ask::Get, Backend::Never) },
+    secure(
+        ours("oncegate, replay, HTTP/2", Ask::Same, Backend::Never, REPLAYED, NGINX_HTTP2, 1.2),
+        Travel::Http2,
+    ),
+    secure(
+        ours(
+            "oncegate, fresh, durable, TLS",
+            Ask::Fresh,
+            Backend::EveryTime,
+            EXECUTED,
+            "oncegate, fresh, durable",
+            1.1,
+        ),
+        Travel::Tls,
+    ),
 ];

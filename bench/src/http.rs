@@ -1,13 +1,18 @@
 //! The subcommand `http`: every server side by side in one run, rounds interleaved.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::{ClientConfig, HandshakeKind};
 
 use crate::Failure;
 use crate::args::Args;
-use crate::cases::{Backend, CASES, Case, REQUESTS, Target};
+use crate::cases::{Backend, CASES, Case, REQUESTS, SECURE, Target, Travel};
 use crate::load::{self, Ask, Counted, Load, Sample, Status, Until};
+use crate::secure::Wire;
 use crate::servers::{Gateway, Peers, Place};
+use crate::tls::Certificate;
 use crate::{backend, machine, memory, process, report};
 
 /// How much is measured.
@@ -52,18 +57,20 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         cores: vec![first],
         backend: backend::start()?,
     };
+    let clients = Clients::new(&Certificate::write(&place.tmp)?)?;
     let peers = (!args.flag("alone")).then(|| Peers::start(&place)).transpose()?;
     let binary = args.text("oncegate").map(PathBuf::from);
     let mut gateways = Vec::new();
     for case in CASES {
         let (Target::Oncegate(store), Some(binary)) = (case.target, &binary) else { continue };
         if !gateways.iter().any(|(name, _)| *name == store) {
-            gateways.push((store, Gateway::start(&place, binary, store)?));
+            let start = if store == SECURE { Gateway::start_secure } else { Gateway::start };
+            gateways.push((store, start(&place, binary, store)?));
         }
     }
     let requests = gateways.iter().position(|(name, _)| *name == REQUESTS);
     let idle = requests.map(|at| memory::settled(&gateways[at].1)).transpose()?;
-    let table = measure(&plan, peers.as_ref(), &gateways)?;
+    let table = measure(&plan, peers.as_ref(), &gateways, &clients)?;
     if peers.is_none() {
         // There is nothing to compare with.
         return Ok(());
@@ -105,10 +112,38 @@ impl Row {
     }
 }
 
+/// A client's settings for each way to travel.
+struct Clients {
+    http1: Arc<ClientConfig>,
+    http2: Arc<ClientConfig>,
+}
+
+impl Clients {
+    fn new(certificate: &Certificate) -> Result<Self, Failure> {
+        Ok(Self {
+            http1: Arc::new(certificate.client("http/1.1")?),
+            http2: Arc::new(certificate.client("h2")?),
+        })
+    }
+
+    fn wire(&self, travel: Travel) -> Wire {
+        match travel {
+            Travel::Plain => Wire::Plain,
+            Travel::Tls => Wire::Tls(Arc::clone(&self.http1)),
+            Travel::Http2 => Wire::Http2(Arc::clone(&self.http2)),
+            Travel::FullHandshake => Wire::Handshake(Arc::clone(&self.http1), HandshakeKind::Full),
+            Travel::ResumedHandshake => {
+                Wire::Handshake(Arc::clone(&self.http1), HandshakeKind::Resumed)
+            }
+        }
+    }
+}
+
 fn measure(
     plan: &Plan,
     peers: Option<&Peers>,
     gateways: &[(&str, Gateway)],
+    clients: &Clients,
 ) -> Result<Vec<Row>, Failure> {
     let find = |target| match target {
         Target::Oncegate(store) => {
@@ -128,10 +163,12 @@ fn measure(
             let Some((address, pids)) = find(row.case.target) else { continue };
             let Case { name, ask, status, connections, .. } = *row.case;
             let connections = connections.unwrap_or(plan.connections);
-            let load = Load { address, second: None, ask, status, connections };
+            let wire = clients.wire(row.case.wire);
+            let load = Load { address, second: None, ask, status, connections, wire };
             let counted = Counted { server: &pids, helpers: &[] };
             let told = |failure| format!("{name}: {failure}");
-            if round == 0 && row.case.backend == Backend::Never {
+            let is_asked = !matches!(load.wire, Wire::Handshake(..));
+            if round == 0 && row.case.backend == Backend::Never && is_asked {
                 // What is to be replayed has to be there first.
                 let prime = Load { status: Status::Any, ..load.clone() };
                 load::run(&prime, Until::Answered(1, PRIMING), counted).map_err(told)?;

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::{Failure, backend, process};
+use crate::secure::{self, Wire};
+use crate::{Failure, backend, process, tls};
 
 /// What is posted: a redemption of about 200 bytes.
-const BODY: &str = concat!(
+pub(crate) const BODY: &str = concat!(
     r#"{"qr":"https://redeem.example/v/7f3c9a51-2210-4d0e-9c3b","merchant":"mrc_2210","terminal":"till-03","#,
     r#""amount":{"value":500,"currency":"SGD"},"cashier":"c-118","basket":["coffee","kaya toast","eggs"]}"#,
 );
@@ -26,7 +27,7 @@ const DIGITS: usize = 16;
 const MAX_RESPONSE: usize = 16 * 1024;
 
 /// A run may not hang on a server that stopped answering.
-const STALLED: Duration = Duration::from_secs(10);
+pub(crate) const STALLED: Duration = Duration::from_secs(10);
 
 /// What is asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -78,6 +79,7 @@ pub(crate) struct Load {
     pub(crate) ask: Ask,
     pub(crate) status: Status,
     pub(crate) connections: usize,
+    pub(crate) wire: Wire,
 }
 
 /// What one measurement found.
@@ -107,12 +109,12 @@ pub(crate) enum Until {
 }
 
 /// Numbers keys across all loads of this process, so that a fresh key is fresh.
-static NEXT_KEY: AtomicU64 = AtomicU64::new(1_000_000);
+pub(crate) static NEXT_KEY: AtomicU64 = AtomicU64::new(1_000_000);
 
 #[derive(Default)]
-struct Progress {
-    answered: AtomicU64,
-    stop: AtomicBool,
+pub(crate) struct Progress {
+    pub(crate) answered: AtomicU64,
+    pub(crate) stop: AtomicBool,
 }
 
 /// The processes whose CPU time counts.
@@ -189,9 +191,29 @@ async fn watch(until: Until, progress: &Progress, counted: Counted<'_>) -> Resul
 
 async fn connection(load: Load, number: u64, progress: Arc<Progress>) -> Result<(), Failure> {
     let address = load.second.filter(|_| number % 2 == 1).unwrap_or(load.address);
-    let mut stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let (mut request, keys) = prepare(&load);
+    match load.wire.clone() {
+        Wire::Plain => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            requests(stream, &load, number, &progress).await
+        }
+        Wire::Tls(config) => {
+            let stream = tls::connect(address, &config).await?;
+            requests(stream, &load, number, &progress).await
+        }
+        Wire::Http2(config) => secure::requests(&load, &config, number, &progress).await,
+        Wire::Handshake(config, kind) => secure::handshakes(&load, &config, kind, &progress).await,
+    }
+}
+
+/// Asks over one connection of HTTP/1.1, one request after the other.
+async fn requests<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    load: &Load,
+    number: u64,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let (mut request, keys) = prepare(load);
     let number_with = |request: &mut [u8], number: u64| {
         for key in &keys {
             write_digits(&mut request[key.clone()], number);
@@ -241,7 +263,7 @@ fn large_body(size: usize) -> String {
 }
 
 /// The request's bytes, and where in them the digits of its keys are (nowhere for a GET).
-fn prepare(load: &Load) -> (Vec<u8>, Vec<std::ops::Range<usize>>) {
+pub(crate) fn prepare(load: &Load) -> (Vec<u8>, Vec<std::ops::Range<usize>>) {
     let Load { address, ask, .. } = load;
     let common = format!(
         "Host: {address}\r\nUser-Agent: till/4.2\r\nAccept: application/json\r\n\
@@ -278,7 +300,7 @@ fn prepare(load: &Load) -> (Vec<u8>, Vec<std::ops::Range<usize>>) {
     (format!("{start}{:DIGITS$}\"\r\n\r\n{body}", "").into_bytes(), vec![key])
 }
 
-fn write_digits(place: &mut [u8], mut number: u64) {
+pub(crate) fn write_digits(place: &mut [u8], mut number: u64) {
     for digit in place.iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;
         number /= 10;
@@ -287,8 +309,8 @@ fn write_digits(place: &mut [u8], mut number: u64) {
 
 /// Reads one answer and checks it: 200, the backend's body (a batch's is made by the gateway), and
 /// what it says of the key.
-async fn answer(
-    stream: &mut TcpStream,
+pub(crate) async fn answer<S: AsyncRead + Unpin>(
+    stream: &mut S,
     buffer: &mut Vec<u8>,
     status: Status,
     wanted: Option<&[u8]>,

@@ -15,8 +15,11 @@ mod memory;
 mod peers;
 mod process;
 mod report;
+mod secure;
 mod servers;
+mod siege;
 mod stores;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -31,6 +34,7 @@ usage: oncegate-bench http --tmp DIR --pids FILE [--oncegate FILE] [--bench-dir 
        oncegate-bench stores --tmp DIR --pids FILE --oncegate FILE [--bench-dir DIR] [--quick] [--alone]
                       [--rounds N] [--seconds S] [--connections N] [--wakes N] [--pool N]
                       [--only TEXT] [--out FILE]
+       oncegate-bench siege --tmp DIR --pids FILE --oncegate FILE [--quick] [--out FILE]
        oncegate-bench store-engines --dir DIR [--seconds S] [--writers N] [--records N]
        oncegate-bench hyper-proxy --listen ADDR --backend ADDR
        oncegate-bench hyper-replay --listen ADDR";
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
     let command = words.next().unwrap_or_default();
     let ran = Args::parse(words).and_then(|args| match command.as_str() {
         "http" => http::run(&args),
+        "siege" => siege::run(&args),
         "stores" => stores::run(&args),
         "hyper-proxy" => peers::proxy(&args),
         "hyper-replay" => peers::replay(&args),

@@ -7,6 +7,7 @@ use crate::Failure;
 use crate::cases::REQUESTS;
 use crate::load::{self, Ask, Counted, Load, Status, Until};
 use crate::process;
+use crate::secure::Wire;
 use crate::servers::{Gateway, Place};
 
 /// The whole run is bounded: what is not stored by then is not stored.
@@ -50,6 +51,7 @@ pub(crate) fn measure(
     let missing = records.saturating_sub(stored);
     let fill = Load {
         address: gateway.address,
+        wire: Wire::Plain,
         second: None,
         ask: Ask::Fresh,
         status: Status::Is("executed"),
@@ -75,6 +77,7 @@ fn timed_start(place: &Place, binary: &Path) -> Result<(Gateway, Duration), Fail
     let gateway = Gateway::start(place, binary, REQUESTS)?;
     let replay = Load {
         address: gateway.address,
+        wire: Wire::Plain,
         second: None,
         ask: Ask::Same,
         status: Status::Is("replayed"),

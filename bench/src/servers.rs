@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::Failure;
 use crate::cases::Target;
 use crate::process::{Server, free_addresses};
+use crate::tls;
 
 const NGINX_CONF: &str = include_str!("../peers/nginx.conf");
 const ONCEGATE_CONF: &str = include_str!("../oncegate.toml");
@@ -47,8 +48,10 @@ pub(crate) struct Peers {
 
 impl Peers {
     pub(crate) fn start(place: &Place) -> Result<Self, Failure> {
-        let free = free_addresses(6)?;
-        let [proxy, cache, naive, carry, repeat, redis_at] = free[..] else { unreachable!() };
+        let free = free_addresses(7)?;
+        let [proxy, cache, secure, naive, carry, repeat, redis_at] = free[..] else {
+            unreachable!()
+        };
         let redis_port = redis_at.port().to_string();
         let redis = ["redis-server", "--bind", "127.0.0.1", "--port", &redis_port];
         let no_disk = ["--save", "", "--appendonly", "no", "--dir", &place.path("")];
@@ -62,6 +65,7 @@ impl Peers {
             .replace("@REDIS_PORT@", &redis_port)
             .replace("@PROXY@", &proxy.to_string())
             .replace("@CACHE@", &cache.to_string())
+            .replace("@SECURE@", &secure.to_string())
             .replace("@NAIVE@", &naive.to_string());
         fs::write(place.path("nginx.conf"), conf)?;
         let error_log = place.path("nginx-error.log");
@@ -80,6 +84,7 @@ impl Peers {
         let addresses = vec![
             (Target::NginxProxy, proxy),
             (Target::NginxCache, cache),
+            (Target::NginxTls, secure),
             (Target::NginxNaive, naive),
             (Target::HyperProxy, carry),
             (Target::HyperReplay, repeat),
@@ -97,7 +102,7 @@ impl Peers {
     pub(crate) fn find(&self, target: Target) -> Option<(SocketAddr, Vec<u32>)> {
         let address = self.addresses.iter().find(|(found, _)| *found == target)?.1;
         let pids = match target {
-            Target::NginxProxy | Target::NginxCache => vec![self.nginx.pid()],
+            Target::NginxProxy | Target::NginxCache | Target::NginxTls => vec![self.nginx.pid()],
             Target::NginxNaive => vec![self.nginx.pid(), self.redis.pid()],
             Target::HyperProxy => vec![self.hyper_proxy.pid()],
             Target::HyperReplay => vec![self.hyper_replay.pid()],
@@ -118,7 +123,18 @@ impl Gateway {
     /// finds the records of the run before.
     pub(crate) fn start(place: &Place, binary: &Path, store: &str) -> Result<Self, Failure> {
         let table = format!("[store.embedded]\npath = \"{}\"", place.path(store));
-        Self::start_on(place, binary, &format!("oncegate-{store}"), &table)
+        Self::start_with(place, binary, &format!("oncegate-{store}"), &table, "")
+    }
+
+    /// As [`Self::start`], with TLS on the listener.
+    pub(crate) fn start_secure(place: &Place, binary: &Path, store: &str) -> Result<Self, Failure> {
+        let table = format!("[store.embedded]\npath = \"{}\"", place.path(store));
+        let tls = format!(
+            "tls = {{ cert = \"{}\", key = \"{}\" }}",
+            place.path(tls::CERT),
+            place.path(tls::KEY)
+        );
+        Self::start_with(place, binary, &format!("oncegate-{store}"), &table, &tls)
     }
 
     /// Starts a gateway of this name on the store that a table of the configuration names.
@@ -128,11 +144,22 @@ impl Gateway {
         name: &str,
         store: &str,
     ) -> Result<Self, Failure> {
+        Self::start_with(place, binary, name, store, "")
+    }
+
+    fn start_with(
+        place: &Place,
+        binary: &Path,
+        name: &str,
+        store: &str,
+        tls: &str,
+    ) -> Result<Self, Failure> {
         let free = free_addresses(2)?;
         let conf = ONCEGATE_CONF
             .replace("@LISTEN@", &free[0].to_string())
             .replace("@ADMIN@", &free[1].to_string())
             .replace("@STORE@", store)
+            .replace("@TLS@", tls)
             .replace("@BACKEND@", &place.backend.to_string());
         let file = place.path(&format!("{name}.toml"));
         fs::write(&file, conf)?;

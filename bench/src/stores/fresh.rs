@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Kind, Plan, Replicas};
 use crate::load::{self, Ask, Counted, Load, Sample, Status, Until};
+use crate::secure::Wire;
 use crate::servers::{Gateway, Peers};
 use crate::{Failure, machine};
 
@@ -48,6 +49,7 @@ pub(super) fn measure(plan: &Plan, mut rows: Vec<Row>) -> Result<Vec<Row>, Failu
         for row in order {
             let load = Load {
                 address: row.address,
+                wire: Wire::Plain,
                 second: row.second,
                 ask: Ask::Fresh,
                 status: row.status,
