@@ -38,6 +38,19 @@ pub(super) async fn stats(state: &AdminState) -> Value {
     };
     let pools: Map<String, Value> =
         figures.pools.iter().map(|(name, count)| (name.clone(), (*count).into())).collect();
+    let observed: Map<String, Value> = state
+        .gateway
+        .routes()
+        .iter()
+        .filter_map(|route| {
+            let counts = state.metrics.observed_counts(&route.name);
+            let counts: Map<String, Value> = counts
+                .into_iter()
+                .map(|(outcome, count)| (outcome.to_owned(), count.into()))
+                .collect();
+            (!counts.is_empty()).then(|| (route.name.to_string(), counts.into()))
+        })
+        .collect();
     json!({
         "store": { "id": identity.store_id.to_string(), "created": rfc3339(identity.created) },
         "now": rfc3339(now),
@@ -51,6 +64,7 @@ pub(super) async fn stats(state: &AdminState) -> Value {
             "oldest_seconds": unknown.oldest.map_or(0, |oldest| oldest.until(now).as_secs()),
         },
         "routes": routes,
+        "observed": observed,
         "hour": bars(HOUR),
         "day": bars(DAY),
     })

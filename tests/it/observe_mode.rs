@@ -54,6 +54,9 @@ fn every_request_is_executed_and_what_request_mode_would_do_is_counted() {
     assert_eq!(backend.calls(), 8);
     let metrics = Request::get("/metrics").send(gateway.admin).text();
     assert!(!metrics.contains("oncegate_prevented_total{route=\"redeem\"} 1"), "{metrics}");
+    let stats = Desk::of(&gateway).get("/api/stats").json();
+    assert_eq!(stats["observed"]["redeem"]["replayed"], 1, "{stats}");
+    assert_eq!(stats["observed"]["optional"], serde_json::Value::Null, "{stats}");
     eventually("the log tells it", || {
         gateway.stderr().contains("would have answered this request without a call").then_some(())
     });

@@ -1,6 +1,8 @@
 //! The operator's page over raw HTTP: who is let in, and everything that is refused.
 
-use crate::support::{Act, Backend, Desk, Gateway, Request, Response, Setup, TOKEN, answer};
+use crate::support::{
+    Act, Backend, Desk, Gateway, Request, Response, Setup, TOKEN, answer, eventually,
+};
 
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
                       frame-ancestors 'none'; base-uri 'none'";
@@ -291,4 +293,23 @@ fn hostile_bytes_are_text_on_every_page() {
     assert!(!login.send(gateway.admin).text().contains("<script"));
     let scraped = Request::get("/metrics").send(gateway.admin).text();
     assert!(!scraped.contains("alert("), "{scraped}");
+}
+
+#[test]
+fn the_overview_says_what_request_mode_would_have_done_on_an_observed_route() {
+    let backend = Backend::start();
+    let plain = setup(&backend).start();
+    assert!(!Operator::log_in(&plain).get("/").text().contains("Observed routes"));
+    let gateway = setup(&backend).redeem("mode = \"observe\"").start();
+    let operator = Operator::log_in(&gateway);
+    assert!(operator.get("/").text().contains("Observed routes"));
+    let redeem = Request::redeem("k", r#"{"qr":"v"}"#);
+    for row in [
+        "<td>executed</td><td>1</td><td>sent the request, as happened</td>",
+        "<td>replayed</td><td>1</td><td>prevented a second execution: answered from the record</td>",
+    ] {
+        assert_eq!(redeem.clone().send(gateway.addr).status, 200);
+        eventually(row, || operator.get("/").text().contains(row).then_some(()));
+    }
+    assert_eq!(backend.calls(), 2);
 }

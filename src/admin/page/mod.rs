@@ -11,6 +11,7 @@ mod form;
 mod guard;
 mod layout;
 mod lookup;
+mod observed;
 mod overview;
 mod record;
 mod refusal;

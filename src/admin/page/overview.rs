@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::refusal::PageResult;
 use super::text::{age, visible};
-use super::{chart, layout, lookup};
+use super::{chart, layout, lookup, observed};
 use crate::admin::records::{Filters, StateName, find};
 use crate::admin::session::Session;
 use crate::admin::state::AdminState;
@@ -58,6 +58,7 @@ pub(super) async fn show(state: &Arc<AdminState>, session: &Session) -> PageResu
             (chart::chart("hour", "the last hour", &hour))
             (chart::chart("day", "the last day", &day))
         }
+        (observed::report(&state.metrics, &routes))
         section aria-labelledby="backends" {
             h2 id="backends" { "Connections to backends" }
             ul {

@@ -292,6 +292,15 @@ impl Metrics {
         self.observed.get_or_create_owned(&labels)
     }
 
+    /// The requests of an observed route by outcome, without the outcomes of none.
+    pub(crate) fn observed_counts(&self, route: &str) -> Vec<(&'static str, u64)> {
+        let count = |outcome: &'static str| {
+            let labels = [("route", route.to_owned()), ("outcome", outcome.to_owned())];
+            Some((outcome, self.observed.get(&labels)?.get()))
+        };
+        outcomes().into_iter().filter_map(count).collect()
+    }
+
     /// Counts a settled outcome: `by` is the kind of the decision (`operator`, `probe`, `resend`,
     /// …) and `how` its result (`executed`, `not-executed`).
     pub(crate) fn settled(&self, route: &str, by: &'static str, how: &'static str) {
