@@ -17,6 +17,9 @@ import uuid
 
 LICENSE_FILES = re.compile(r"^(licen[cs]e|copying|notice|unlicense)", re.I)
 
+# Licenses that ask for no copy of their text.
+WITHOUT_NOTICE = {"0BSD", "CC0-1.0", "Unlicense"}
+
 
 def cargo(*arguments):
     command = ["cargo", *arguments]
@@ -57,10 +60,17 @@ def notices():
     texts = {}
     for package in others:
         folder = os.path.dirname(package["manifest_path"])
-        for path in sorted(glob.glob(os.path.join(folder, "*"))):
-            if os.path.isfile(path) and LICENSE_FILES.match(os.path.basename(path)):
-                text = open(path, encoding="utf-8", errors="replace").read().strip()
-                texts.setdefault(text, []).append(f"{package['name']} {package['version']}")
+        paths = sorted(glob.glob(os.path.join(folder, "*")))
+        files = [p for p in paths if os.path.isfile(p) and LICENSE_FILES.match(os.path.basename(p))]
+        license = package["license"] or ""
+        if not files and "Apache-2.0" in license and " AND " not in license:
+            # The crate has no copy of the license; it is this project's own.
+            files = ["LICENSE"]
+        if not files and license not in WITHOUT_NOTICE:
+            raise SystemExit(f"{package['name']} {package['version']} ({license}) has no license text")
+        for path in files:
+            text = open(path, encoding="utf-8", errors="replace").read().strip()
+            texts.setdefault(text, []).append(f"{package['name']} {package['version']}")
     # One text for all crates that have it, in the order of the crates.
     for text, names in texts.items():
         print("\n" + "-" * 78)

@@ -20,7 +20,7 @@ fn package(out: &Path) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(root.join(".ci/package"));
     command.env("SOURCE_DATE_EPOCH", "1700000000");
-    run(command.args(["--no-debug", "--binary", BINARY, "--out"]).arg(out));
+    run(command.args(["--quick", "--binary", BINARY, "--out"]).arg(out));
 }
 
 /// The file in a directory whose name ends so.
@@ -78,9 +78,33 @@ fn a_release_can_be_unpacked_installed_and_removed() {
     assert_eq!(hyper["hashes"][0]["content"].as_str().unwrap().len(), 64);
 
     install(&file(&out, ".deb"), dir.path());
+    rpm_has_the_same_files(&file(&out, ".rpm"), &file(&out, ".deb"));
 }
 
-/// Installs the package into an empty root, and removes it from there.
+/// Compares the files of both packages: rpm's systems have three of them in other places.
+fn rpm_has_the_same_files(rpm: &Path, deb: &Path) {
+    let ask = |question: &str| run(Command::new("rpm").args(["-qp", question]).arg(rpm));
+    let mut expected: Vec<String> = run(Command::new("dpkg-deb").arg("--contents").arg(deb))
+        .lines()
+        .filter(|line| line.starts_with('-'))
+        .map(|line| line.rsplit(" .").next().unwrap().to_owned())
+        .filter(|path| !path.ends_with("/copyright"))
+        .map(|path| path.replace("/vendor-completions/", "/site-functions/"))
+        .map(|path| path.replace("/lib/systemd/", "/usr/lib/systemd/"))
+        .collect();
+    expected.push("/usr/share/licenses/oncegate/LICENSE".to_owned());
+    expected.sort();
+    let mut listed: Vec<String> = ask("-l").lines().map(str::to_owned).collect();
+    listed.sort();
+    assert_eq!(listed, expected);
+    assert_eq!(ask("--configfiles").trim(), "/etc/oncegate/oncegate.toml");
+    for requirement in ask("--requires").lines() {
+        assert!(requirement.starts_with("rpmlib("), "{requirement}");
+    }
+    assert!(!ask("--scripts").contains("scriptlet"), "a package that does something by itself");
+}
+
+/// Installs the package into an empty root, upgrades it, removes and purges it.
 fn install(deb: &Path, dir: &Path) {
     let root = dir.join("root");
     for folder in ["info", "updates"] {
@@ -106,13 +130,37 @@ fn install(deb: &Path, dir: &Path) {
     assert!(root.join("usr/share/man/man1/oncegate.1.gz").exists());
     // The store, and a configuration that was changed, stay when the package goes.
     let store = root.join("var/lib/oncegate");
+    let info = || {
+        let mut command = Command::new(root.join("usr/bin/oncegate"));
+        run(command.args(["store", "info", "--path"]).arg(&store))
+    };
     run(Command::new(root.join("usr/bin/oncegate")).args(["store", "init", "--path"]).arg(&store));
+    let before = info();
     std::fs::write(&config, "# mine\n").unwrap();
-    dpkg(&["--install", deb.to_str().unwrap()]);
+    dpkg(&["--install", later(deb, dir).to_str().unwrap()]);
+    let status = std::fs::read_to_string(root.join("var/lib/dpkg/status")).unwrap();
+    assert!(status.contains("\nVersion: 99.0.0\n"), "{status}");
     assert_eq!(std::fs::read_to_string(&config).unwrap(), "# mine\n");
+    assert_eq!(info(), before);
     dpkg(&["--remove", "oncegate"]);
     assert!(!root.join("usr/bin/oncegate").exists());
     assert!(config.exists() && store.join("data").exists());
+    dpkg(&["--purge", "oncegate"]);
+    assert!(!config.exists() && store.join("data").exists());
+}
+
+/// The same package as a later version.
+fn later(deb: &Path, dir: &Path) -> std::path::PathBuf {
+    let (files, later) = (dir.join("later"), dir.join("later.deb"));
+    run(Command::new("dpkg-deb").arg("--raw-extract").arg(deb).arg(&files));
+    let control = files.join("DEBIAN/control");
+    let text = std::fs::read_to_string(&control).unwrap();
+    let version = format!("\nVersion: {}\n", env!("CARGO_PKG_VERSION"));
+    assert!(text.contains(&version), "{text}");
+    std::fs::write(&control, text.replace(&version, "\nVersion: 99.0.0\n")).unwrap();
+    let mut build = Command::new("dpkg-deb");
+    run(build.args(["--root-owner-group", "--build"]).arg(&files).arg(&later));
+    later
 }
 
 /// The image is built elsewhere; here every file that its build needs is there and is sent to it.
