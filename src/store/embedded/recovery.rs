@@ -12,7 +12,7 @@ use super::disk::Disk;
 use super::ingest::ingest;
 use super::layout::{ClockState, DirtyRecord, IndexedRecord, decode};
 use super::table::Table;
-use super::wal::{self, Frame, Wal, WalContents};
+use super::wal::{self, CutOff, Frame, Wal, WalContents};
 use crate::clock::{self, Timestamp};
 use crate::idempotency::RecordId;
 use crate::idempotency::id::BuildIdHasher;
@@ -70,6 +70,11 @@ fn missing(contents: WalContents, marker: u64) -> Result<FrameSequence, String> 
     let newest = |run: &Vec<Frame>| run.last().map_or(0, |frame| frame.sequence);
     let holds_last = usize::from(newest(&contents.runs[0]) <= newest(&contents.runs[1]));
     let last = newest(&contents.runs[holds_last]).max(marker);
+    if let Some(CutOff { name, length, needed }) = contents.cut_off {
+        return Err(format!(
+            "the file {name} of its log is cut off: it has {length} bytes and had {needed} or more"
+        ));
+    }
     if let Some(stray) = contents.stray.filter(|stray| *stray > last) {
         return Err(format!("its log has a bad frame before frame {stray}, which is sound"));
     }

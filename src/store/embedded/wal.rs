@@ -18,6 +18,9 @@
 //! change: id [16] · length u32 (all ones: the record is removed) · record
 //! ```
 //!
+//! A file has a length in whole steps from its creation on, and grows before a frame needs it. A file
+//! that is shorter than its confirmed frames needed was cut off; a crash leaves none.
+//!
 //! Integers are little endian. `recovery` finds the frames missing in the table.
 
 use std::fs::{self, File};
@@ -76,29 +79,49 @@ pub(super) struct WalContents {
     pub(super) runs: [Vec<Frame>; 2],
     /// Highest number of a sound frame behind a bad frame.
     pub(super) stray: Option<u64>,
+    /// A file that is shorter than it was.
+    pub(super) cut_off: Option<CutOff>,
+}
+
+/// A file of the log that lost its end.
+pub(super) struct CutOff {
+    pub(super) name: &'static str,
+    /// Bytes that the file has.
+    pub(super) length: u64,
+    /// Bytes that it had at least.
+    pub(super) needed: u64,
 }
 
 /// Creates the log's directory and both files, durably.
 pub(super) fn create(dir: &Path) -> io::Result<()> {
     fs::create_dir(dir)?;
     for name in NAMES {
-        File::options().create_new(true).write(true).open(dir.join(name))?.sync_all()?;
+        let file = File::options().create_new(true).write(true).open(dir.join(name))?;
+        file.write_all_at(&vec![0; STEP as usize], 0)?;
+        file.sync_all()?;
     }
     File::open(dir)?.sync_all()
 }
 
 /// Reads both files; `salt` is the id of the store of the frames.
 pub(super) fn read(dir: &Path, salt: [u8; 16]) -> io::Result<WalContents> {
-    let mut found = WalContents { runs: [Vec::new(), Vec::new()], stray: None };
+    let mut found = WalContents { runs: [Vec::new(), Vec::new()], stray: None, cut_off: None };
     for (name, run) in NAMES.into_iter().zip(&mut found.runs) {
         let bytes = fs::read(dir.join(name))?;
-        let mut at = 0;
+        let (mut at, mut confirmed) = (0, 0);
         while let Some((frame, length)) = frame_at(&bytes, at, &salt) {
             if run.last().is_some_and(|last: &Frame| frame.sequence != last.sequence + 1) {
                 break;
             }
             run.push(frame);
+            // A frame is written once the one before it is durable.
+            confirmed = at;
             at += length;
+        }
+        let (length, needed) = (bytes.len() as u64, (confirmed as u64).next_multiple_of(STEP));
+        let needed = needed.max(STEP);
+        if length < needed {
+            found.cut_off = Some(CutOff { name, length, needed });
         }
         for at in (at..bytes.len()).step_by(BLOCK) {
             let sequence = frame_at(&bytes, at, &salt).map(|(frame, _)| frame.sequence);
@@ -106,6 +129,11 @@ pub(super) fn read(dir: &Path, salt: [u8; 16]) -> io::Result<WalContents> {
         }
     }
     Ok(found)
+}
+
+/// The length of a file without the beginning of a step that a crash interrupted.
+fn whole_steps(file: &File) -> io::Result<u64> {
+    Ok(file.metadata()?.len() / STEP * STEP)
 }
 
 /// Valid frame at offset `at`, and the number of bytes up to the next frame.
@@ -166,7 +194,7 @@ impl Wal {
         let files = [open(NAMES[0])?, open(NAMES[1])?];
         // The last frame stays until the next is durable, as proof of a complete log.
         let active = 1 - holds_last;
-        let written = files[active].metadata()?.len();
+        let written = whole_steps(&files[active])?;
         let (next, scratch) = (last + 1, Vec::new());
         Ok(Self { files, salt, active, written, end: 0, next, scratch })
     }
@@ -202,11 +230,12 @@ impl Wal {
         self.active = 1 - self.active;
         self.end = 0;
         let file = &self.files[self.active];
-        self.written = file.metadata()?.len();
-        if self.written > disk.segment() {
+        self.written = whole_steps(file)?;
+        let usual = disk.segment().next_multiple_of(STEP);
+        if self.written > usual {
             // A frame larger than a file had extended the file.
-            file.set_len(disk.segment())?;
-            self.written = disk.segment();
+            file.set_len(usual)?;
+            self.written = usual;
         }
         Ok(())
     }
@@ -215,9 +244,8 @@ impl Wal {
     fn grow(&mut self, end: u64) -> io::Result<()> {
         let zeros = vec![0; STEP as usize];
         while self.written < end {
-            let step = STEP - self.written % STEP;
-            self.files[self.active].write_all_at(&zeros[..step as usize], self.written)?;
-            self.written += step;
+            self.files[self.active].write_all_at(&zeros, self.written)?;
+            self.written += STEP;
         }
         Ok(())
     }
