@@ -18,8 +18,8 @@
 //! change: id [16] · length u32 (all ones: the record is removed) · record
 //! ```
 //!
-//! A file has a length in whole steps from its creation on, and grows before a frame needs it. A file
-//! that is shorter than its confirmed frames needed was cut off; a crash leaves none.
+//! A file has a length in whole steps from its creation on, and grows before a frame needs it. A
+//! file that is shorter than its confirmed frames needed was cut off; a crash leaves none.
 //!
 //! Integers are little endian. `recovery` finds the frames missing in the table.
 
