@@ -108,8 +108,8 @@ async fn a_file_of_the_log_that_is_cut_off_is_not_taken_for_a_torn_tail() {
     let bytes = fs::read(&log).unwrap();
     let other = log.with_file_name(if log.ends_with("0") { "1" } else { "0" });
     let untouched = fs::read(&other).unwrap();
-    // Behind a whole step only frames that were answered tell: the one that began in the step and the
-    // next may be all that was ever written.
+    // Behind a whole step only frames that were answered tell: the one that began in the step and
+    // the next may be all that was ever written.
     let (step, told) = (1 << 20, (1 << 20) + 2 * frames[0].len().next_multiple_of(BLOCK));
     assert!(told < frames[118].start);
     for round in 0..40 {
