@@ -6,9 +6,8 @@ use oncegate::form::{FormFields, MAX_FIELDS, QueryValue, query_value, query_with
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(fields) = FormFields::parse(bytes) else { return };
-    let encoded = |text: &str| -> String {
-        text.bytes().map(|byte| format!("%{byte:02x}")).collect()
-    };
+    let encoded =
+        |text: &str| -> String { text.bytes().map(|byte| format!("%{byte:02x}")).collect() };
     let pairs: Vec<String> = fields
         .iter()
         .map(|field| format!("{}={}", encoded(&field.name), encoded(&field.value)))

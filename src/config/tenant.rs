@@ -46,6 +46,15 @@ pub(super) fn tenant(table: &TableReader<'_>) -> TenantConfig {
         let what = "`directory` finds callers by the credentials in `headers`, and there are none";
         table.wrong_at(&["headers"], what);
     }
+    let set = tenant.authorize.as_ref().and_then(|it| it.tenant_header.as_ref());
+    if let Some(name) = set.filter(|name| tenant.headers.contains(name)) {
+        let what = format!(
+            "{name} is the `tenant_header` of [tenant.authorize], which is taken from every \
+             client, and one of the credential `headers`: without a name from the service all \
+             callers would be one"
+        );
+        table.wrong_at(&["headers", "authorize"], what);
+    }
     // Counted as written: a file that cannot be read, or is not to be read, is no second mistake.
     let named = ["directory", "certificate", "jwt", "authorize"].iter().any(|key| table.has(key));
     if tenant.unknown == UnknownCaller::Reject && !named {

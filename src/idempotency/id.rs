@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
+use ring::hmac;
 use sha2::{Digest, Sha256};
 
 use super::tenant::TenantId;
@@ -44,10 +45,26 @@ impl Hash for RecordId {
 
 /// The way in which ids and look-up digests are made: plain digests, or keyed by a secret of the
 /// store, so that nobody can guess keys and business ids from a copy of the store.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct IdScheme {
-    secret: Option<[u8; 32]>,
+    secret: Option<IdSecret>,
 }
+
+/// The secret of a store's ids, and the HMAC key made of it, which every request needs.
+#[derive(Clone)]
+struct IdSecret {
+    bytes: [u8; 32],
+    key: hmac::Key,
+}
+
+impl PartialEq for IdScheme {
+    fn eq(&self, other: &Self) -> bool {
+        let bytes = |scheme: &Self| scheme.secret.as_ref().map(|secret| secret.bytes);
+        bytes(self) == bytes(other)
+    }
+}
+
+impl Eq for IdScheme {}
 
 impl fmt::Debug for IdScheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,8 +79,9 @@ impl IdScheme {
     }
 
     /// Digests keyed by `secret`.
-    pub const fn keyed(secret: [u8; 32]) -> Self {
-        Self { secret: Some(secret) }
+    pub fn keyed(secret: [u8; 32]) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &secret);
+        Self { secret: Some(IdSecret { bytes: secret, key }) }
     }
 
     /// The id for `key` of `tenant`, see [`RecordId::new`].
@@ -107,9 +125,8 @@ impl IdScheme {
 }
 
 /// HMAC-SHA-256 of a purpose and a digest, cut to an id's length.
-fn keyed(secret: &[u8; 32], purpose: &[u8], digest: &[u8]) -> [u8; 16] {
-    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret);
-    let tag = ring::hmac::sign(&key, &[purpose, digest].concat());
+fn keyed(secret: &IdSecret, purpose: &[u8], digest: &[u8]) -> [u8; 16] {
+    let tag = hmac::sign(&secret.key, &[purpose, digest].concat());
     let mut id = [0; 16];
     id.copy_from_slice(&tag.as_ref()[..16]);
     id

@@ -126,7 +126,7 @@ async fn answer<'r>(
         return Ok(own(response));
     }
     if wellknown::is_own(&path) {
-        let answer = wellknown::answer(gateway, routing, &head, &path).await;
+        let answer = wellknown::answer(gateway, routing, (client, &head), &path).await;
         return answer.map(own);
     }
     let route = match routing.find(&head.method, &path) {
@@ -157,7 +157,10 @@ async fn answer<'r>(
         head.headers.insert(MAX_FORWARDS, HeaderValue::from(hops - 1));
     }
     let caller = match &route.mode {
-        RouteMode::Off => Caller::default(),
+        RouteMode::Off => {
+            route.callers.strip(&mut head.headers);
+            Caller::default()
+        }
         RouteMode::Observe(_) => route.callers.observe(client, &mut head).await,
         RouteMode::Items(_) | RouteMode::Request(_) => {
             let caller = match route.callers.identify(Some(client), &mut head).await {

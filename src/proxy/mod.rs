@@ -25,6 +25,7 @@ mod incoming;
 mod inflight;
 mod kept;
 mod key_headers;
+mod key_room;
 mod observe_mode;
 mod other_callers;
 mod passthrough;

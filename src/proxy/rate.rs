@@ -64,11 +64,12 @@ impl RateLimit {
             None => self.callers.get_with(*caller, Arc::default),
         };
         let counted = whole.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |whole| {
-            let next = whole.max(now) + self.interval;
+            let next = whole.max(now).saturating_add(self.interval);
             (next - now <= self.burst).then_some(next)
         });
         counted.map(drop).map_err(|whole| {
-            let wait = (whole + self.interval).saturating_sub(now + self.burst);
+            let wait =
+                whole.saturating_add(self.interval).saturating_sub(now.saturating_add(self.burst));
             Duration::from_nanos(wait)
         })
     }

@@ -1,8 +1,9 @@
 //! Encryption of stored bytes.
 //!
-//! Every sealed text has a key of its own, derived by HKDF from 32 random bytes and a master key,
+//! Every sealed text has a key of its own, derived by HKDF from a master key and 32 random bytes,
 //! and used once. No count of uses is kept, so that no crash and no copied disk can make a key be
-//! used twice.
+//! used twice. The first step of HKDF is done once for a master key, and the random bytes are the
+//! context of its second step (RFC 5869 section 2.3): half the work for each record.
 //!
 //! ```text
 //! key id 8 · salt 32 · AES-256-GCM(content) · tag 16
@@ -24,8 +25,11 @@ const TAG: usize = 16;
 /// Bytes of a sealed text beside its content.
 pub(super) const SEALED_OVERHEAD: usize = KEY_ID + SALT + TAG;
 
-/// The purpose of derived keys.
-const INFO: &[u8] = b"oncegate record v1";
+/// The salt of master keys in HKDF's first step.
+const MASTER: &[u8] = b"oncegate master key";
+
+/// The purpose of derived keys, before the random bytes.
+const INFO: &[u8] = b"oncegate record v2";
 
 /// The name of a master key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,8 +42,19 @@ impl fmt::Display for KeyId {
 }
 
 /// A master key.
-#[derive(Clone, PartialEq, Eq)]
-pub struct MasterKey([u8; KEY]);
+#[derive(Clone)]
+pub struct MasterKey {
+    bytes: [u8; KEY],
+    extracted: hkdf::Prk,
+}
+
+impl PartialEq for MasterKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for MasterKey {}
 
 impl fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,11 +65,12 @@ impl fmt::Debug for MasterKey {
 impl MasterKey {
     /// Wraps the bytes of a key.
     pub fn new(bytes: [u8; KEY]) -> Self {
-        Self(bytes)
+        let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, MASTER).extract(&bytes);
+        Self { bytes, extracted }
     }
 
     fn id(&self) -> KeyId {
-        let digest = digest::digest(&digest::SHA256, &self.0);
+        let digest = digest::digest(&digest::SHA256, &self.bytes);
         let mut id = [0; KEY_ID];
         id.copy_from_slice(&digest.as_ref()[..KEY_ID]);
         KeyId(id)
@@ -62,8 +78,8 @@ impl MasterKey {
 
     /// The key for a single use.
     fn derive(&self, salt: &[u8; SALT]) -> LessSafeKey {
-        let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(&self.0);
-        let derived = extracted.expand(&[INFO], &AES_256_GCM);
+        let info = [INFO, salt];
+        let derived = self.extracted.expand(&info, &AES_256_GCM);
         // A key is no longer than 255 digests, the only limit.
         LessSafeKey::new(UnboundKey::from(derived.expect("32 bytes can be derived")))
     }

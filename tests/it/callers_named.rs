@@ -3,16 +3,12 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use sha2::{Digest as _, Sha256};
 
 use crate::support::certificates::{Authority, connect, over};
 use crate::support::gateway::BINARY;
+use crate::support::issuer::{TokenIssuer, jwt, set};
 use crate::support::{Backend, Request, Setup, answer};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
@@ -167,7 +163,7 @@ fn another_way_to_name_callers_is_a_change_of_names() {
     bearer("a").send(setup.start().addr).is(200, "executed", "");
     write(&setup, "tenants.toml", "");
     let with = |line: &str| setup.clone().tenant(line).try_start().unwrap_err();
-    write(&setup, "jwks.json", &set(&[&Issuer::new("a")]));
+    write(&setup, "jwks.json", &set(&[&TokenIssuer::new("a")]));
     let tokens = jwt("keys_file = \"jwks.json\"");
     for (line, told) in
         [("directory = \"tenants.toml\"", "[tenant] directory"), (tokens.as_str(), "[tenant.jwt]")]
@@ -222,58 +218,10 @@ fn a_verified_certificate_names_its_caller_whatever_the_credentials_are() {
     assert_eq!(backend.calls(), 3);
 }
 
-/// A signer of tokens.
-struct Issuer {
-    pair: EcdsaKeyPair,
-    kid: &'static str,
-}
-
-impl Issuer {
-    fn new(kid: &'static str) -> Self {
-        let (random, algorithm) = (SystemRandom::new(), &ECDSA_P256_SHA256_FIXED_SIGNING);
-        let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
-        let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &random).unwrap();
-        Self { pair, kid }
-    }
-
-    fn key(&self) -> String {
-        let point = self.pair.public_key().as_ref();
-        let (x, y) = (BASE64.encode(&point[1..33]), BASE64.encode(&point[33..]));
-        let kid = self.kid;
-        format!(r#"{{"kty":"EC","crv":"P-256","kid":"{kid}","x":"{x}","y":"{y}"}}"#)
-    }
-
-    /// A token for `client`, which expires in as many seconds.
-    #[expect(clippy::disallowed_methods, reason = "the time that a token is compared with")]
-    fn token(&self, client: &str, seconds: i64) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        let expires = i64::try_from(now).unwrap() + seconds;
-        let header = format!(r#"{{"alg":"ES256","kid":"{}"}}"#, self.kid);
-        let claims = format!(
-            r#"{{"iss":"https://id.example","aud":"vouchers","exp":{expires},"client_id":"{client}"}}"#
-        );
-        let message = format!("{}.{}", BASE64.encode(header), BASE64.encode(claims));
-        let signature = self.pair.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
-        format!("{message}.{}", BASE64.encode(signature))
-    }
-}
-
-fn jwt(keys: &str) -> String {
-    format!(
-        "jwt = {{ {keys}, issuer = \"https://id.example\", audience = \"vouchers\", \
-         claim = \"client_id\" }}"
-    )
-}
-
-fn set(issuers: &[&Issuer]) -> String {
-    let keys: Vec<String> = issuers.iter().map(|issuer| issuer.key()).collect();
-    format!("{{\"keys\":[{}]}}", keys.join(","))
-}
-
 #[test]
 fn a_renewed_token_is_the_same_caller() {
     let backend = Backend::start();
-    let issuer = Issuer::new("a");
+    let issuer = TokenIssuer::new("a");
     let setup = Setup::before(&backend).tenant(&jwt("keys_file = \"jwks.json\""));
     write(&setup, "jwks.json", &set(&[&issuer]));
     let gateway = setup.start();
@@ -283,8 +231,8 @@ fn a_renewed_token_is_the_same_caller() {
     // A token that fails is refused, although strangers are not: also for a replay.
     for token in [
         issuer.token("till-7", -61),
-        Issuer::new("a").token("till-7", 600),
-        Issuer::new("z").token("till-7", 600),
+        TokenIssuer::new("a").token("till-7", 600),
+        TokenIssuer::new("z").token("till-7", 600),
         format!("{}x", issuer.token("till-7", 600)),
     ] {
         bearer(&token).send(gateway.addr).is(401, "rejected", "caller-unknown");
@@ -299,7 +247,7 @@ fn a_renewed_token_is_the_same_caller() {
 #[test]
 fn a_token_and_the_directory_name_one_caller() {
     let backend = Backend::start();
-    let issuer = Issuer::new("a");
+    let issuer = TokenIssuer::new("a");
     let setup = Setup::before(&backend)
         .tenant("directory = \"tenants.toml\"")
         .tenant(&jwt("keys_file = \"jwks.json\""));
@@ -318,7 +266,7 @@ fn a_token_and_the_directory_name_one_caller() {
 #[test]
 fn keys_are_fetched_renewed_and_kept() {
     let (backend, keys) = (Backend::start(), Backend::refusing());
-    let (first, second) = (Issuer::new("a"), Issuer::new("b"));
+    let (first, second) = (TokenIssuer::new("a"), TokenIssuer::new("b"));
     let url = format!("keys_url = \"http://{}/jwks.json\"", keys.addr());
     let gateway = Setup::before(&backend).tenant(&jwt(&url)).start();
     // No set, so that nobody is let through; other credentials name callers as before.

@@ -4,6 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a surprise is a failure")]
 
+// The fuzz targets are modules here, and find the macro of this name in `fuzz`.
+extern crate self as libfuzzer_sys;
+
 #[path = "../servers/mod.rs"]
 mod servers;
 mod support;
@@ -15,6 +18,7 @@ mod authorization;
 mod bodies;
 mod browsers;
 mod callers;
+mod callers_attack;
 mod callers_named;
 mod changed_rules;
 mod clients;
@@ -29,8 +33,10 @@ mod disconnects;
 mod drain;
 mod duplicates;
 mod encryption;
+mod encryption_attack;
 mod examples_apis;
 mod faults;
+mod fuzz;
 mod harness;
 mod hostile;
 mod house;

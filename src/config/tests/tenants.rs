@@ -139,6 +139,14 @@ fn what_a_kind_needs_is_asked_for() {
         check(&authorize(more), &[], &[expected]);
     }
     check(
+        "[tenant]\nheaders = [\"authorization\", \"x-tenant\"]\n\
+         authorize = { upstream = \"api\", path = \"/\", tenant_header = \"x-tenant\" }",
+        &[],
+        &[
+            "x-tenant is the `tenant_header` of [tenant.authorize], which is taken from every client, and one of the credential `headers`: without a name from the service all callers would be one",
+        ],
+    );
+    check(
         "[tenant]\ncertificate = \"dns\"",
         &[],
         &[

@@ -12,16 +12,16 @@ use super::unsettled;
 use crate::config::ItemsMode;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::settling::Settling;
-use crate::idempotency::{Record, RecordId, TenantId};
+use crate::idempotency::{Record, RecordId};
 use crate::items::BatchPlan;
 use crate::nonce;
 use crate::problem::Problem;
 use crate::proxy::answer::too_many_keys;
+use crate::proxy::key_room::key_room;
 use crate::proxy::reply;
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
-use crate::store::key_counts::{KeyRoom, QuotaFull};
-use crate::store::{Change, Swap};
+use crate::store::{Change, ListPosition, Swap};
 
 /// Result of a claim.
 pub(crate) enum ClaimResult {
@@ -99,11 +99,13 @@ pub(crate) async fn claim(
         items.push(ClaimedItem::new(at, id, record));
     }
     let absent = changes.iter().filter(|change| change.expect.is_none());
-    let new: Vec<RecordId> = match gateway.key_counts.is_on() {
-        true => absent.map(|change| change.id).collect(),
+    let new: Vec<ListPosition> = match gateway.key_counts.is_on() {
+        true => absent.filter_map(position).collect(),
         false => Vec::new(),
     };
-    let room = room_for(gateway, &input.tenant, &new).await?;
+    let ids: Vec<RecordId> = new.iter().map(|at| at.id).collect();
+    let room = key_room(gateway, &input.tenant, &ids).await;
+    let room = room.map_err(|error| unavailable(&error))?.ok_or_else(too_many_keys)?;
     let locks =
         SerializeRecords::of(gateway, &input.batch, items.first().map(|entry| &*entry.record));
     changes.extend(locks.take());
@@ -141,20 +143,7 @@ pub(crate) async fn claim(
     }
 }
 
-/// Room for the new items of a batch. Where there is none for all, items that are stored already
-/// need none: a batch that was not read yet takes every item for new.
-async fn room_for<'a>(
-    gateway: &'a Gateway,
-    tenant: &TenantId,
-    new: &[RecordId],
-) -> Result<KeyRoom<'a>, Problem> {
-    let counts = &gateway.key_counts;
-    if let Ok(room) = counts.reserve(tenant, new) {
-        return Ok(room);
-    }
-    let present = gateway.store.get_many(new).await.map_err(|error| unavailable(&error))?;
-    let absent = new.iter().zip(present).filter(|(_, record)| record.is_none());
-    let absent: Vec<RecordId> = absent.map(|(id, _)| *id).collect();
-    // With an item that is stored the claim is lost, and planned anew from the records.
-    counts.reserve(tenant, &absent).map_err(|QuotaFull| too_many_keys())
+/// The position of the record that a change puts.
+fn position(change: &Change) -> Option<ListPosition> {
+    change.put.as_ref().map(|record| ListPosition::of(&change.id, record))
 }

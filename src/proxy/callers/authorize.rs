@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::refusal::{CallerRefusal, RefusedAnswer, unavailable};
 use crate::body::empty;
 use crate::config::AuthorizeConfig;
+use crate::observe::repeated::Repeated;
 use crate::proxy::client_head;
 use crate::upstream::{ResponseBody, Upstream};
 
@@ -26,6 +27,9 @@ const MAX_NAME: usize = 256;
 
 const FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+
+static NO_ANSWER: Repeated =
+    Repeated::new("the authorization service gave no usable answer; a request was refused");
 
 /// The service and the permissions that it gave.
 pub(super) struct Authorizer {
@@ -73,10 +77,13 @@ impl Authorizer {
         answer.map_err(|refusal| match &*refusal {
             NoPermission::Refused(answer) => CallerRefusal::Answer(answer.clone()),
             NoPermission::Unavailable(reason) => {
-                tracing::warn!(
-                    reason,
-                    "the authorization service gave no usable answer; the request was refused"
-                );
+                if let Some(times) = NO_ANSWER.occur() {
+                    tracing::warn!(
+                        reason,
+                        times,
+                        "the authorization service gave no usable answer; a request was refused"
+                    );
+                }
                 unavailable()
             }
         })

@@ -12,8 +12,9 @@ use http::header::ACCEPT;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
 
 use super::refusal::{CallerRefusal, unavailable, unknown};
 use crate::body::empty;
@@ -52,7 +53,7 @@ struct FetchedKeys {
     timeout: Duration,
     current: ArcSwapOption<DatedKeys>,
     /// Time of the last fetch; held during a fetch, so that there is one at a time.
-    last_fetch: Mutex<Option<Instant>>,
+    last_fetch: Arc<Mutex<Option<Instant>>>,
 }
 
 #[derive(Debug)]
@@ -114,12 +115,12 @@ impl FetchedKeys {
             path: path.clone(),
             timeout: server.timeout,
             current: ArcSwapOption::empty(),
-            last_fetch: Mutex::default(),
+            last_fetch: Arc::default(),
         })
     }
 
     /// The set, not older than `stale`.
-    async fn set(&self, stale: Duration) -> Option<Arc<KeySet>> {
+    async fn set(self: &Arc<Self>, stale: Duration) -> Option<Arc<KeySet>> {
         let current = self.current.load_full();
         let usable = current.filter(|keys| keys.fetched.elapsed() <= stale.max(RENEWAL));
         let Some(keys) = usable else {
@@ -130,7 +131,7 @@ impl FetchedKeys {
             return Some(keys.set.clone());
         }
         // One request renews the set; the others go on with the old one.
-        let renewed = match self.last_fetch.try_lock() {
+        let renewed = match self.last_fetch.clone().try_lock_owned() {
             Ok(last) => self.fetch_once(last, BETWEEN_FETCHES).await,
             Err(_) => None,
         };
@@ -138,33 +139,47 @@ impl FetchedKeys {
     }
 
     /// The set after a fetch, if the last one is longer ago than `between`.
-    async fn renewed(&self, between: Duration) -> Option<Arc<DatedKeys>> {
-        let last = self.last_fetch.lock().await;
+    async fn renewed(self: &Arc<Self>, between: Duration) -> Option<Arc<DatedKeys>> {
+        let asked = Instant::now();
+        let last = self.last_fetch.clone().lock_owned().await;
+        if last.is_some_and(|last| last >= asked) {
+            // The fetch of another request, which this one has waited for, is as good as its own.
+            return self.current.load_full();
+        }
         self.fetch_once(last, between).await
     }
 
     async fn fetch_once(
-        &self,
-        mut last: tokio::sync::MutexGuard<'_, Option<Instant>>,
+        self: &Arc<Self>,
+        last: OwnedMutexGuard<Option<Instant>>,
         between: Duration,
     ) -> Option<Arc<DatedKeys>> {
         if last.is_none_or(|last| last.elapsed() >= between) {
-            // Counted before the answer, so that a failing issuer is not asked more often.
-            *last = Some(Instant::now());
-            let fetched = timeout(self.timeout, self.fetch()).await;
-            match fetched.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
-                Ok(set) => {
-                    let keys = DatedKeys { set: Arc::new(set), fetched: Instant::now() };
-                    self.current.store(Some(Arc::new(keys)));
-                }
-                Err(reason) => tracing::warn!(
-                    reason,
-                    "the keys of tokens could not be fetched; the last set stays in use up to its \
-                     bound"
-                ),
-            }
+            let keys = self.clone();
+            // A task of its own: a client that leaves must not end the fetch, which would keep a
+            // new set away for as long as such clients come. Without a result the last set stays.
+            // No drain has to wait for this task: only requests do.
+            let _ = TaskTracker::new().spawn(async move { keys.fetch_now(last).await }).await;
         }
         self.current.load_full()
+    }
+
+    /// Fetches the set, within the time limit.
+    async fn fetch_now(&self, mut last: OwnedMutexGuard<Option<Instant>>) {
+        let fetched = timeout(self.timeout, self.fetch()).await;
+        match fetched.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
+            Ok(set) => {
+                let keys = DatedKeys { set: Arc::new(set), fetched: Instant::now() };
+                self.current.store(Some(Arc::new(keys)));
+            }
+            Err(reason) => tracing::warn!(
+                reason,
+                "the keys of tokens could not be fetched; the last set stays in use up to its \
+                 bound"
+            ),
+        }
+        // Also after a failure, so that a failing issuer is not asked more often.
+        *last = Some(Instant::now());
     }
 
     async fn fetch(&self) -> Result<KeySet, String> {

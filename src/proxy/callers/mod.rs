@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, request};
+use http::{HeaderMap, HeaderName, request};
 
 use self::authorize::Authorizer;
 use self::keys::KeySource;
 pub(crate) use self::refusal::CallerRefusal;
 use self::refusal::{contradiction, unknown};
+use super::headers;
 use super::peer::Peer;
 use crate::caller::jwt::is_token;
 use crate::caller::{Caller, CallerKind};
@@ -75,6 +76,18 @@ impl Callers {
         &self.config.headers
     }
 
+    /// Removes a header that only the authorization service may set, also as it is spelled with
+    /// underscores: many servers read the two spellings as one name.
+    pub(crate) fn strip(&self, headers: &mut HeaderMap) {
+        let authorize = self.config.authorize.as_ref();
+        let Some(name) = authorize.and_then(|it| it.tenant_header.as_ref()) else { return };
+        let same = |other: &&HeaderName| headers::spelled(other).eq(headers::spelled(name));
+        let found: Vec<HeaderName> = headers.keys().filter(same).cloned().collect();
+        for name in found {
+            headers.remove(name);
+        }
+    }
+
     /// The caller of a request. A header that only the authorization service may set is removed
     /// from `head`.
     ///
@@ -88,10 +101,7 @@ impl Callers {
         if self.is_simple {
             return Ok(self.by_credentials(client, &head.headers));
         }
-        if let Some(name) = self.config.authorize.as_ref().and_then(|it| it.tenant_header.as_ref())
-        {
-            head.headers.remove(name);
-        }
+        self.strip(&mut head.headers);
         // Boxed, because it is rare and large: the common path stays small.
         let named = Box::pin(self.named(client, head)).await?;
         match (named, self.config.unknown) {
@@ -126,7 +136,7 @@ impl Callers {
         client: Option<&Peer>,
         head: &request::Parts,
     ) -> Result<Option<Caller>, CallerRefusal> {
-        let mut found: Option<Caller> = self.by_certificate(client);
+        let mut found: Option<Caller> = self.by_certificate(client)?;
         let by_directory = match &self.config.directory {
             None => None,
             Some(directory) => {
@@ -149,25 +159,33 @@ impl Callers {
         Ok(found)
     }
 
-    /// The caller by the subject alternative name of its certificate: the one in the directory, or
-    /// the only one.
-    fn by_certificate(&self, client: Option<&Peer>) -> Option<Caller> {
-        let kind = self.config.certificate?;
-        let certificate = client?.certificate.as_ref()?;
+    /// The caller by the subject alternative names of its certificate: the one in the directory, or
+    /// the only name.
+    ///
+    /// # Errors
+    /// Names of two callers of the directory.
+    fn by_certificate(&self, client: Option<&Peer>) -> Result<Option<Caller>, CallerRefusal> {
+        let certificate = client.and_then(|client| client.certificate.as_ref());
+        let Some((kind, certificate)) = self.config.certificate.zip(certificate) else {
+            return Ok(None);
+        };
         let directory = self.config.directory.as_ref();
         let names = match kind {
             CertificateName::Uri => &certificate.uris,
             CertificateName::Dns => &certificate.dns,
         };
-        let known = names.iter().find_map(|name| match kind {
-            CertificateName::Uri => directory?.by_uri(name),
-            CertificateName::Dns => directory?.by_dns(name),
-        });
-        match (known, names.as_slice()) {
-            (Some(caller), _) => Some(caller.clone()),
-            (None, [name]) => Some(Caller::named(CallerKind::Certificate, "", name)),
-            (None, _) => None,
+        let mut found = None;
+        for name in names {
+            let known = directory.and_then(|directory| match kind {
+                CertificateName::Uri => directory.by_uri(name),
+                CertificateName::Dns => directory.by_dns(name),
+            });
+            agree(&mut found, known.cloned())?;
         }
+        Ok(match (found, names.as_slice()) {
+            (None, [name]) => Some(Caller::named(CallerKind::Certificate, "", name)),
+            (found, _) => found,
+        })
     }
 
     async fn by_token(&self, keys: &KeySource, token: &str) -> Result<Caller, CallerRefusal> {
@@ -195,7 +213,7 @@ fn agree(found: &mut Option<Caller>, other: Option<Caller>) -> Result<(), Caller
 /// The bearer tokens of a request that are JWTs.
 fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     headers.get_all(AUTHORIZATION).iter().filter_map(|line| {
-        let (scheme, token) = line.to_str().ok()?.trim().split_once(' ')?;
+        let (scheme, token) = line.to_str().ok()?.trim().split_once([' ', '\t'])?;
         let token = token.trim();
         (scheme.eq_ignore_ascii_case("bearer") && is_token(token)).then_some(token)
     })

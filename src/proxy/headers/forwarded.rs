@@ -4,10 +4,16 @@ use std::net::IpAddr;
 
 use http::{HeaderName, HeaderValue};
 
-/// True for a header that only a trusted proxy may set.
+/// True for a header that only a trusted proxy may set, also as it is spelled with underscores,
+/// which many servers read as the same name.
 pub(super) fn is_claim(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    is_claim_name(name) || (name.contains('_') && is_claim_name(&name.replace('_', "-")))
+}
+
+fn is_claim_name(name: &str) -> bool {
     matches!(
-        name.as_str(),
+        name,
         "forwarded"
             | "x-real-ip"
             | "x-forwarded-for"

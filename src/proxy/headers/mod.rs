@@ -25,6 +25,11 @@ use super::peer::ClientAddress;
 use super::request_id::X_REQUEST_ID;
 use crate::problem::{ERROR_HEADER, STATUS_HEADER};
 
+/// The bytes of a name as servers spell it that read hyphens and underscores as one (CGI, WSGI).
+pub(crate) fn spelled(name: &HeaderName) -> impl Iterator<Item = u8> {
+    name.as_str().bytes().map(|byte| if byte == b'_' { b'-' } else { byte })
+}
+
 /// Header with the end of an answer's retention; set by the gateway alone.
 pub(crate) const EXPIRES_HEADER: &str = "idempotency-expires";
 

@@ -14,6 +14,7 @@ use crate::idempotency::retention::Retention;
 use crate::idempotency::{Answer, Decision, Record, RecordId, State, decide};
 use crate::nonce;
 use crate::proxy::answer::too_many_keys;
+use crate::proxy::key_room::key_room;
 use crate::proxy::reply::{self, Reply};
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
@@ -22,8 +23,7 @@ use crate::settle::transition::{
     Advance, ClaimTransition, MAX_TRIES, Rebase, Transition as _, advance,
 };
 use crate::settle::{SettleRoute, contradiction};
-use crate::store::key_counts::{KeyRoom, QuotaFull};
-use crate::store::{Change, Swap};
+use crate::store::{Change, ListPosition, Swap};
 
 /// A durable claim. A drop without a recorded outcome (a panic, a runtime shutdown) queues the
 /// outcome "unknown".
@@ -75,7 +75,9 @@ impl Claimed {
     ) -> Result<Self, ClaimRefusal> {
         let mut expect = None;
         let mut archived = None;
-        let mut room = Some(room_for(gateway, id, &record).await?);
+        let room = key_room(gateway, &record.tenant, &[id]).await;
+        let room = room.map_err(|error| unavailable(&error))?;
+        let mut room = room.ok_or_else(|| Reply::Refused(too_many_keys()))?;
         for _ in 0..MAX_TRIES {
             let dropped = gateway.cache.generation();
             let mut changes = vec![Change { id, expect, put: Some(record.clone()) }];
@@ -83,8 +85,7 @@ impl Claimed {
             let winner = match gateway.store.swap(changes).await {
                 Ok(Swap::Done) => {
                     if expect.is_none() {
-                        let counts = &gateway.key_counts;
-                        room.unwrap_or_else(|| counts.unreserved(&record.tenant)).keep(&[id]);
+                        room.keep(&[ListPosition::of(&id, &record)]);
                     }
                     let gateway = gateway.clone();
                     return Ok(Self { gateway, id, record, retention, settled: false });
@@ -94,14 +95,12 @@ impl Claimed {
                 Ok(Swap::Lost { winner, .. }) => {
                     if winner.is_some() {
                         // A stored key takes no room while it waits for its owner.
-                        room = None;
+                        room.give_back();
                     }
                     winner
                 }
                 Err(error) => {
-                    if let Some(room) = room.take() {
-                        room.doubt();
-                    }
+                    room.doubt();
                     withdraw(gateway, id, &record, retention);
                     return Err(without_a_claim(gateway, id, &record, &error).await.into());
                 }
@@ -325,22 +324,6 @@ impl Drop for Claimed {
         let next = self.record.lost(UnknownReason::ProcessEnded, self.gateway.store.now());
         let (id, expect) = (self.id, Some(self.record.version));
         self.finish_later(vec![Change { id, expect, put: Some(next.into()) }]);
-    }
-}
-
-/// Room for a new key of the caller; a key that is stored already needs none.
-async fn room_for<'a>(
-    gateway: &'a Gateway,
-    id: RecordId,
-    record: &Record,
-) -> Result<KeyRoom<'a>, Reply> {
-    match gateway.key_counts.reserve(&record.tenant, &[id]) {
-        Ok(room) => Ok(room),
-        Err(QuotaFull) => match gateway.store.get(id).await {
-            Ok(Some(_)) => Ok(gateway.key_counts.unreserved(&record.tenant)),
-            Ok(None) => Err(Reply::Refused(too_many_keys())),
-            Err(error) => Err(unavailable(&error)),
-        },
     }
 }
 

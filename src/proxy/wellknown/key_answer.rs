@@ -15,6 +15,7 @@ use crate::idempotency::{Record, RecordId, State};
 use crate::percent;
 use crate::problem::{Problem, Slug};
 use crate::proxy::answer::AnswerResult;
+use crate::proxy::peer::Peer;
 use crate::proxy::reply::{self, Reply};
 use crate::proxy::request::existing;
 use crate::proxy::routing::{Route, RouteMode, Routing};
@@ -25,10 +26,10 @@ use crate::proxy::state::Gateway;
 pub(super) async fn answer(
     gateway: &Gateway,
     routing: &Routing,
-    head: &request::Parts,
+    (client, head): (&Peer, &request::Parts),
 ) -> AnswerResult {
     let wait = wanted_wait(head.uri.query())?;
-    let KeyRecord { route, id, record } = match find(gateway, routing, head).await {
+    let KeyRecord { route, id, record } = match find(gateway, routing, (client, head)).await {
         Ok(found) => found,
         Err(refusal) => return refusal.into_answer(),
     };

@@ -11,6 +11,7 @@ use crate::idempotency::{Record, RecordId, State};
 use crate::items;
 use crate::problem::{Problem, Slug};
 use crate::proxy::callers::CallerRefusal;
+use crate::proxy::peer::Peer;
 use crate::proxy::reply;
 use crate::proxy::routing::{Route, Routing};
 use crate::proxy::state::Gateway;
@@ -23,17 +24,17 @@ pub(super) struct KeyRecord<'r> {
     pub(super) record: Record,
 }
 
-/// The record of the key in the request's key header, for the tenant of its credentials.
+/// The record of the key in the request's key header, for the caller of the request.
 ///
 /// # Errors
 /// When no key is named, the key has no record, or the store does not answer.
 pub(super) async fn find<'r>(
     gateway: &Gateway,
     routing: &'r Routing,
-    head: &request::Parts,
+    (client, head): (&Peer, &request::Parts),
 ) -> Result<KeyRecord<'r>, CallerRefusal> {
     let mut head = head.clone();
-    let caller = routing.callers.identify(None, &mut head).await?;
+    let caller = routing.callers.identify(Some(client), &mut head).await?;
     let headers = &head.headers;
     let refusal = |slug, detail| CallerRefusal::Problem(Problem::new(slug, detail));
     let (mut named, mut refused) = (false, false);
@@ -51,7 +52,7 @@ pub(super) async fn find<'r>(
         let (scope, key) = &found;
         let own = match configured.tenant {
             None => None,
-            Some(_) => match route.callers.identify(None, &mut head.clone()).await {
+            Some(_) => match route.callers.identify(Some(client), &mut head.clone()).await {
                 Ok(caller) => Some(caller),
                 // Another way to name callers may know this one.
                 Err(_) => continue,

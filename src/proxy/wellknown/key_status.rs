@@ -8,6 +8,7 @@ use crate::clock::{Timestamp, rfc3339};
 use crate::idempotency::ledger::Fulfillment;
 use crate::idempotency::{Ledger, Record, State};
 use crate::proxy::callers::CallerRefusal;
+use crate::proxy::peer::Peer;
 use crate::proxy::routing::Routing;
 use crate::proxy::state::Gateway;
 
@@ -15,9 +16,9 @@ use crate::proxy::state::Gateway;
 pub(super) async fn status(
     gateway: &Gateway,
     routing: &Routing,
-    head: &request::Parts,
+    (client, head): (&Peer, &request::Parts),
 ) -> Result<Value, CallerRefusal> {
-    let found = find(gateway, routing, head).await?;
+    let found = find(gateway, routing, (client, head)).await?;
     Ok(status_document(&found.record, gateway.store.expiry_time().at))
 }
 

@@ -14,6 +14,7 @@ use serde_json::Value;
 use self::contract::contract;
 use self::key_status::status;
 use super::answer::AnswerResult;
+use super::peer::Peer;
 use super::routing::Routing;
 use super::state::Gateway;
 use crate::body::{Body, full};
@@ -33,7 +34,7 @@ pub(crate) fn is_own(path: &str) -> bool {
 pub(crate) async fn answer(
     gateway: &Gateway,
     routing: &Routing,
-    head: &request::Parts,
+    (client, head): (&Peer, &request::Parts),
     path: &str,
 ) -> AnswerResult {
     if path != PATH && path != STATUS_PATH && path != ANSWER_PATH {
@@ -47,10 +48,10 @@ pub(crate) async fn answer(
         return Err(problem.header(ALLOW, allow).disposition(None).close());
     }
     if path == ANSWER_PATH {
-        return key_answer::answer(gateway, routing, head).await;
+        return key_answer::answer(gateway, routing, (client, head)).await;
     }
     if path == STATUS_PATH {
-        return match status(gateway, routing, head).await {
+        return match status(gateway, routing, (client, head)).await {
             Ok(status) => Ok(page("application/json", status.to_string())),
             Err(refusal) => refusal.into_answer(),
         };

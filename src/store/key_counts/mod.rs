@@ -12,15 +12,14 @@
 //! removal by the expiry task ── done ──▶ one less
 //! ```
 //! Until the first count ends, a caller's keys are those that this process has added: fewer than it
-//! has, never more. Keys that other processes add or remove are seen by the next count. A count
-//! reads the newest records first, so that new claims are behind its position. It may miss, or take
-//! twice, claims that are made while its first page is read.
+//! has, never more. Keys that other processes add or remove are seen by the next count. Claims and
+//! removals of this process that happen while their page is read are counted once (`tally`).
 
 pub(crate) mod shard_count;
+mod tally;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,6 +27,7 @@ use std::time::{Duration, Instant};
 use moka::sync::Cache;
 use tokio::sync::Notify;
 
+use self::tally::Tally;
 use crate::idempotency::{RecordId, TenantId};
 use crate::store::ListPosition;
 
@@ -47,8 +47,8 @@ pub(crate) struct KeyCounts {
     /// Keys of a caller at most; 0: no limit, and nothing is counted.
     limit: AtomicU64,
     callers: Cache<TenantId, Arc<CallerCount>>,
-    /// The running count of a shard. Taken before the lock of a caller.
-    pass: Mutex<Option<Pass>>,
+    /// The running count of a shard, and the claims under way. Taken before the lock of a caller.
+    tally: Mutex<Tally>,
     wanted: Mutex<[bool; 256]>,
     wake: Notify,
 }
@@ -69,27 +69,6 @@ struct KeyNumbers {
     good_until: Option<Instant>,
 }
 
-/// A count of a shard, down to a position: the newest records come first.
-#[derive(Debug)]
-struct Pass {
-    shard: u8,
-    position: Option<ListPosition>,
-    /// Keys found for each caller that was known when the pass began.
-    found: HashMap<TenantId, u64>,
-}
-
-impl Pass {
-    /// Reports whether the pass has gone by this position, so that a change has to be added to it.
-    fn has_passed(&self, at: &ListPosition) -> bool {
-        self.shard == at.id.shard() && self.position.is_some_and(|position| *at >= position)
-    }
-
-    /// Reports the same for a claim that was made just now: newer than all that is counted.
-    fn has_passed_claim(&self, id: &RecordId) -> bool {
-        self.shard == id.shard() && self.position.is_some()
-    }
-}
-
 /// A caller that may store no further key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct QuotaFull;
@@ -100,6 +79,8 @@ pub(crate) struct KeyRoom<'a> {
     counts: &'a KeyCounts,
     /// `None`: nothing is counted.
     caller: Option<(TenantId, Arc<CallerCount>)>,
+    /// The keys whose claim is under way.
+    ids: Vec<RecordId>,
     reserved: u64,
 }
 
@@ -109,7 +90,7 @@ impl KeyCounts {
         let counts = Self {
             limit: AtomicU64::new(0),
             callers: Cache::builder().max_capacity(MAX_CALLERS).build(),
-            pass: Mutex::new(None),
+            tally: Mutex::default(),
             wanted: Mutex::new([false; 256]),
             wake: Notify::new(),
         };
@@ -131,7 +112,7 @@ impl KeyCounts {
         self.limit.load(Ordering::Relaxed) != 0
     }
 
-    /// Takes room for new keys of a caller.
+    /// Takes room for new keys of a caller, before they are claimed.
     ///
     /// # Errors
     /// When the caller would have more keys than the limit.
@@ -142,7 +123,7 @@ impl KeyCounts {
     ) -> Result<KeyRoom<'_>, QuotaFull> {
         let limit = self.limit.load(Ordering::Relaxed);
         let (Some(first), true) = (ids.first(), limit > 0) else {
-            return Ok(KeyRoom { counts: self, caller: None, reserved: 0 });
+            return Ok(KeyRoom { counts: self, caller: None, ids: Vec::new(), reserved: 0 });
         };
         let caller = match self.callers.get(tenant) {
             Some(caller) => caller,
@@ -150,23 +131,19 @@ impl KeyCounts {
                 Arc::new(CallerCount { shard: first.shard(), keys: Mutex::default() })
             }),
         };
-        let new = ids.len() as u64;
+        let reserved = ids.len() as u64;
+        let mut tally = lock(&self.tally);
         let mut keys = lock(&caller.keys);
         if keys.good_until.is_none_or(|until| until <= Instant::now()) {
             self.want(caller.shard);
         }
-        if keys.stored + keys.reserved + new > limit {
+        if keys.stored + keys.reserved + reserved > limit {
             return Err(QuotaFull);
         }
-        keys.reserved += new;
-        drop(keys);
-        Ok(KeyRoom { counts: self, caller: Some((*tenant, caller)), reserved: new })
-    }
-
-    /// Follows the addition of keys that may be there already: no room is taken.
-    pub(crate) fn unreserved(&self, tenant: &TenantId) -> KeyRoom<'_> {
-        let caller = self.callers.get(tenant).map(|caller| (*tenant, caller));
-        KeyRoom { counts: self, caller, reserved: 0 }
+        keys.reserved += reserved;
+        tally.begin_claims(ids);
+        drop((keys, tally));
+        Ok(KeyRoom { counts: self, caller: Some((*tenant, caller)), ids: ids.to_vec(), reserved })
     }
 
     /// Follows the removal of a caller's record.
@@ -174,12 +151,8 @@ impl KeyCounts {
         if !self.is_on() {
             return;
         }
-        let mut pass = lock(&self.pass);
-        if let Some(pass) = pass.as_mut().filter(|pass| pass.has_passed(at))
-            && let Some(found) = pass.found.get_mut(tenant)
-        {
-            *found = found.saturating_sub(1);
-        }
+        let mut tally = lock(&self.tally);
+        tally.removed(tenant, at);
         if let Some(caller) = self.callers.get(tenant) {
             let mut keys = lock(&caller.keys);
             keys.stored = keys.stored.saturating_sub(1);
@@ -206,56 +179,49 @@ impl KeyCounts {
     fn begin(&self, shard: u8) {
         let known = self.callers.iter().filter(|(_, caller)| caller.shard == shard);
         let found = known.map(|(tenant, _)| (*tenant, 0)).collect();
-        *lock(&self.pass) = Some(Pass { shard, position: None, found });
+        lock(&self.tally).begin(shard, found);
     }
 
-    /// Adds a page of the shard, given by the callers of its keys and its last position.
-    fn page(&self, page: impl Iterator<Item = TenantId>, last: ListPosition) {
-        let mut pass = lock(&self.pass);
-        let Some(pass) = pass.as_mut() else { return };
-        for tenant in page {
-            if let Some(found) = pass.found.get_mut(&tenant) {
-                *found += 1;
-            }
-        }
-        pass.position = Some(last);
+    /// Adds a page of the shard: its keys with their callers, and its last position.
+    fn page(&self, page: &[(RecordId, TenantId)], last: ListPosition) {
+        lock(&self.tally).page(page, last);
     }
 
     /// Ends the count, which took this long: its figures are the callers' from now on.
     fn finish(&self, took: Duration) {
-        let mut pass = lock(&self.pass);
-        let Some(pass) = pass.take() else { return };
         let good_until = Instant::now().checked_add(RENEWAL.max(took * RENEWAL_FACTOR));
-        for (tenant, found) in pass.found {
+        let mut tally = lock(&self.tally);
+        for (tenant, found) in tally.finish() {
             let Some(caller) = self.callers.get(&tenant) else { continue };
             let mut keys = lock(&caller.keys);
-            // The first count may have missed a claim that was made meanwhile.
-            let added = keys.good_until.map_or(keys.stored, |_| 0);
-            keys.stored = found.max(added);
+            keys.stored = found;
             keys.good_until = good_until;
         }
     }
 
     /// Ends the count without a result.
     fn abandon(&self) {
-        *lock(&self.pass) = None;
+        lock(&self.tally).abandon();
     }
 }
 
 impl KeyRoom<'_> {
-    /// Counts the reserved keys as stored.
-    pub(crate) fn keep(mut self, ids: &[RecordId]) {
+    /// Counts the keys as stored, at these positions.
+    pub(crate) fn keep(mut self, stored: &[ListPosition]) {
+        self.give_back();
         let Some((tenant, caller)) = self.caller.take() else { return };
-        let mut pass = lock(&self.counts.pass);
-        if let Some(pass) = pass.as_mut() {
-            let passed = ids.iter().filter(|id| pass.has_passed_claim(id)).count() as u64;
-            if let Some(found) = pass.found.get_mut(&tenant) {
-                *found += passed;
-            }
+        let mut tally = lock(&self.counts.tally);
+        let added = tally.kept(&tenant, stored);
+        lock(&caller.keys).stored += added;
+        tally.end_claims(&self.ids);
+    }
+
+    /// Gives the room back for now: one of the keys is stored already, and its claim goes on.
+    pub(crate) fn give_back(&mut self) {
+        if let Some((_, caller)) = &self.caller {
+            let mut keys = lock(&caller.keys);
+            keys.reserved = keys.reserved.saturating_sub(std::mem::take(&mut self.reserved));
         }
-        let mut keys = lock(&caller.keys);
-        keys.reserved = keys.reserved.saturating_sub(self.reserved);
-        keys.stored += ids.len() as u64;
     }
 
     /// Gives the room back although the keys may be stored: the next count comes sooner.
@@ -270,9 +236,9 @@ impl KeyRoom<'_> {
 
 impl Drop for KeyRoom<'_> {
     fn drop(&mut self) {
-        if let Some((_, caller)) = &self.caller {
-            let mut keys = lock(&caller.keys);
-            keys.reserved = keys.reserved.saturating_sub(self.reserved);
+        self.give_back();
+        if self.caller.is_some() {
+            lock(&self.counts.tally).end_claims(&self.ids);
         }
     }
 }

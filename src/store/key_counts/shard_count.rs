@@ -4,12 +4,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::KeyCounts;
-use crate::idempotency::State;
+use crate::clock::Timestamp;
+use crate::idempotency::{RecordId, State};
 use crate::shutdown::Shutdown;
 use crate::store::{ListPosition, Query, Store, StoreError};
 
 /// Records of one listing; each may hold an answer of `max_stored_body`.
 const PAGE: usize = 32;
+
+/// The position behind the oldest record.
+const OLDEST: ListPosition =
+    ListPosition { first_seen: Timestamp::from_millis(0), id: RecordId::from_bytes([0; 16]) };
 
 /// Rest after a page, as a multiple of the time that the page took: the store serves requests.
 const REST_FACTOR: u32 = 3;
@@ -70,10 +75,13 @@ pub(super) async fn count(
         let last = ListPosition::of(id, record);
         // A lock is no key: it goes with its batch.
         let keys = page.iter().filter(|(_, record)| record.state != State::SerializeLock);
-        counts.page(keys.map(|(_, record)| record.tenant), last);
+        let keys: Vec<_> = keys.map(|(id, record)| (*id, record.tenant)).collect();
+        counts.page(&keys, last);
         after = Some(last);
         tokio::time::sleep(asked.elapsed() * REST_FACTOR).await;
     }
+    // Keys that were stored since the last page are part of the count.
+    counts.page(&[], OLDEST);
     counts.finish(started.elapsed());
     Ok(())
 }

@@ -51,6 +51,12 @@ impl Authority {
         self.issue(&[SanType::URI(uri.try_into().unwrap())])
     }
 
+    /// A certificate for a client with these URIs.
+    pub(crate) fn client_of(&self, uris: &[&str]) -> Identity {
+        let names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap()));
+        self.issue(&names.collect::<Vec<_>>())
+    }
+
     fn issue(&self, names: &[SanType]) -> Identity {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.subject_alt_names = names.to_vec();

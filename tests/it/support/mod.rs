@@ -11,6 +11,7 @@ pub(crate) mod desk;
 pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod http2;
+pub(crate) mod issuer;
 pub(crate) mod programs;
 pub(crate) mod relay;
 pub(crate) mod reply;
