@@ -9,6 +9,7 @@ use ::redis::{Cmd, Value};
 
 use super::command::SlotCommand;
 use super::engine::Redis;
+use super::index::{Index, IndexEntry, IndexRange, ShardEntries, TIME, next_candidates};
 use super::keys::slot_of;
 use super::node::READ_CONNECTION;
 use super::reply::unreadable;
@@ -27,98 +28,6 @@ const MIN_ENTRIES: usize = 8;
 const GROWTH: usize = 4;
 /// Records read at once; a record may hold an answer of the largest size.
 const MAX_RECORDS: usize = 32;
-/// Bytes of a time and of a subject in an entry.
-const TIME: usize = size_of::<u64>();
-const SUBJECT: usize = 16;
-
-/// An index by which records are listed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Index {
-    Ids,
-    Times,
-    Open,
-    Expiry,
-    Subjects,
-}
-
-impl Index {
-    fn of(query: &Query) -> Self {
-        match query {
-            Query { expired_at: Some(_), .. } => Self::Expiry,
-            Query { abandoned: true, .. } | Query { open: true, .. } => Self::Open,
-            Query { subject: Some(_), .. } => Self::Subjects,
-            _ => Self::Times,
-        }
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Ids => "ids",
-            Self::Times => "times",
-            Self::Open => "open",
-            Self::Expiry => "expiry",
-            Self::Subjects => "subjects",
-        }
-    }
-
-    /// True for an index that is read from its end: newest first.
-    const fn is_reversed(self) -> bool {
-        matches!(self, Self::Times | Self::Open | Self::Subjects)
-    }
-
-    /// Reads an entry.
-    fn entry(self, value: Value) -> Option<IndexEntry> {
-        let Value::BulkString(bytes) = value else { return None };
-        let at = match self {
-            Self::Ids => 0,
-            Self::Times | Self::Open | Self::Expiry => TIME,
-            Self::Subjects => SUBJECT + TIME,
-        };
-        let id = RecordId::from_bytes(*bytes.get(at..)?.first_chunk()?);
-        let first_seen = match self {
-            Self::Ids | Self::Expiry => ListPosition::NEWEST.first_seen,
-            Self::Times | Self::Open | Self::Subjects => {
-                let time = bytes.get(at - TIME..)?.first_chunk()?;
-                Timestamp::from_millis(u64::from_be_bytes(*time))
-            }
-        };
-        Some(IndexEntry { bytes, id, first_seen })
-    }
-}
-
-/// An entry of an index.
-struct IndexEntry {
-    /// Sort key within the index.
-    bytes: Vec<u8>,
-    /// Record id within the bytes.
-    id: RecordId,
-    /// Time of the first claim within the bytes; of an index without the time that of
-    /// [`ListPosition::NEWEST`].
-    first_seen: Timestamp,
-}
-
-impl IndexEntry {
-    fn position(&self) -> ListPosition {
-        ListPosition { first_seen: self.first_seen, id: self.id }
-    }
-}
-
-/// An unread part of an index.
-struct IndexRange {
-    shard: u8,
-    /// Lower bound in the form of `ZRANGE … BYLEX`: `-`, or `[` or `(` and bytes.
-    from: Vec<u8>,
-    /// Upper bound in the same form.
-    to: Vec<u8>,
-}
-
-impl IndexRange {
-    /// The part behind an entry.
-    fn behind(self, last: &IndexEntry, index: Index) -> Self {
-        let bound = [b"(".as_slice(), &last.bytes].concat();
-        if index.is_reversed() { Self { to: bound, ..self } } else { Self { from: bound, ..self } }
-    }
-}
 
 impl Redis {
     pub(super) async fn list_records(
@@ -150,48 +59,47 @@ impl Redis {
         &self,
         query: &Query,
         index: Index,
-        mut ranges: Vec<IndexRange>,
+        ranges: Vec<IndexRange>,
     ) -> Result<Vec<ListedRecord>, EngineError> {
-        let precedes = |one: &[u8], other: &[u8]| {
-            if index.is_reversed() { one > other } else { one < other }
-        };
         let mut page = Vec::new();
         // Records are mostly spread over the shards.
         let mut entries = 2 * query.limit.min(MAX_ENTRIES) / ranges.len();
-        while !ranges.is_empty() && page.len() < query.limit {
+        let mut shards: Vec<ShardEntries> = ranges.into_iter().map(ShardEntries::new).collect();
+        while page.len() < query.limit {
             entries = entries.clamp(MIN_ENTRIES, MAX_ENTRIES);
-            let found = self.read_indexes(index, &ranges, entries).await?;
-            // A shard with more entries may continue before the last entries of other shards, so
-            // only entries up to the first such end are in their final order.
-            let ends = found.iter().filter(|(_, full)| *full);
-            let bound = ends.filter_map(|(of_shard, _)| of_shard.last()).map(|it| &*it.bytes);
-            let bound = bound.reduce(|one, other| if precedes(other, one) { other } else { one });
-            let bound = bound.map(<[u8]>::to_vec);
-            let mut candidates = Vec::new();
-            let mut rest = Vec::new();
-            for (range, (of_shard, full)) in ranges.into_iter().zip(found) {
-                let before = of_shard.len();
-                let sure = |it: &IndexEntry| {
-                    bound.as_ref().is_none_or(|bound| !precedes(bound, &it.bytes))
-                };
-                let taken: Vec<IndexEntry> = of_shard.into_iter().filter(sure).collect();
-                if full || taken.len() < before {
-                    rest.push(match taken.last() {
-                        Some(last) => range.behind(last, index),
-                        None => range,
-                    });
-                }
-                candidates.extend(taken);
-            }
-            ranges = rest;
-            candidates.sort_by(|one, other| one.bytes.cmp(&other.bytes));
-            if index.is_reversed() {
-                candidates.reverse();
+            self.read_on(index, &mut shards, entries).await?;
+            let candidates = next_candidates(index, &mut shards);
+            if candidates.is_empty() {
+                break;
             }
             self.add_matching(query, candidates, &mut page).await?;
             entries *= GROWTH;
         }
         Ok(page)
+    }
+
+    /// Reads entries of the shards of which none are left. The records of a busy caller stand in
+    /// one shard, so the others are seldom read twice.
+    async fn read_on(
+        &self,
+        index: Index,
+        shards: &mut [ShardEntries],
+        limit: usize,
+    ) -> Result<(), EngineError> {
+        let mut empty: Vec<&mut ShardEntries> =
+            shards.iter_mut().filter(|shard| shard.has_more && shard.entries.is_empty()).collect();
+        let ranges: Vec<IndexRange> = empty.iter().map(|shard| shard.range.clone()).collect();
+        if ranges.is_empty() {
+            return Ok(());
+        }
+        let found = self.read_indexes(index, &ranges, limit).await?;
+        for (shard, (entries, full)) in empty.iter_mut().zip(found) {
+            if let Some(last) = entries.last() {
+                shard.range = shard.range.clone().behind(last, index);
+            }
+            (shard.entries, shard.has_more) = (entries, full);
+        }
+        Ok(())
     }
 
     /// Lists the records of some keys. They stand in the order of their ids: all are read, and the

@@ -19,6 +19,7 @@ mod discovery;
 mod dispatch;
 mod engine;
 mod error;
+mod index;
 mod keys;
 mod leases;
 mod list;
