@@ -18,7 +18,10 @@ use crate::support::{
 };
 
 /// The form that the present version writes.
-const FORM: &str = "schema-5";
+const FORM: &str = "schema-6";
+
+/// The form of builds before the first release.
+const REFUSED: &str = "schema-5";
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/stores")
@@ -254,6 +257,7 @@ fn stores_of_earlier_versions_keep_every_key() {
     }
     let forms = std::fs::read_dir(fixtures()).unwrap();
     let mut forms: Vec<PathBuf> = forms.map(|entry| entry.unwrap().path()).collect();
+    forms.retain(|form| !form.ends_with(REFUSED));
     forms.sort();
     assert!(forms.iter().any(|form| form.ends_with(FORM)), "the present form has no fixture");
     for (form, place) in forms.iter().flat_map(|form| PLACES.map(|place| (form, place))) {
@@ -284,4 +288,15 @@ fn stores_of_earlier_versions_keep_every_key() {
         redeem("new").send(gateway.addr).is(200, "replayed", "");
         assert_eq!(scene.vouchers.calls(), 1);
     }
+}
+
+#[test]
+fn a_store_from_before_the_first_release_is_refused() {
+    let form = fixtures().join(REFUSED);
+    let scene = Scene::new(&form, Place::Directory);
+    scene.load(&form);
+    let config = scene.setup.dir().join("written.toml");
+    let exit = scene.setup.launch(&["run", "--config", config.to_str().unwrap()]).unwrap_err();
+    assert_eq!(exit.code, Some(1), "{exit:?}");
+    assert!(exit.stderr.contains("has schema 5, written before the first release"), "{exit:?}");
 }
