@@ -38,6 +38,10 @@ impl Record {
         answer: Option<Arc<StoredResponse>>,
         now: Timestamp,
     ) -> Self {
+        if !self.is_unknown() {
+            // A later try is under way, and its end counts.
+            return Self { version: self.version.wrapping_add(1), ..self.clone() };
+        }
         let before = self.settling.as_ref();
         let lacked = before.is_some_and(|it| it.answer.is_none() && it.schedule.resent == 0);
         let mut next = self.lost_with(reason, answer, now);

@@ -1,6 +1,7 @@
 //! The request to the backend, rebuilt from the received head.
 
-use http::{Request, request};
+use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, ETAG, LAST_MODIFIED};
+use http::{HeaderMap, HeaderName, Request, request};
 
 use super::headers::{self, Forwarding};
 use super::peer::ClientAddress;
@@ -9,6 +10,25 @@ use super::routing::Route;
 use crate::observe::exchange;
 use crate::observe::exchange::traceparent;
 use crate::observe::traces::TRACEPARENT;
+
+/// Headers describing the exact bytes of a body.
+const ABOUT_BYTES: [HeaderName; 8] = [
+    ETAG,
+    LAST_MODIFIED,
+    ACCEPT_RANGES,
+    CONTENT_ENCODING,
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+];
+
+/// Removes the headers valid only for the unchanged body.
+pub(crate) fn forget_bytes(headers: &mut HeaderMap) {
+    for name in &ABOUT_BYTES {
+        headers.remove(name);
+    }
+}
 
 /// Builds the request for the backend of `route`: the target byte for byte, as a backend may verify
 /// a signature over it. `keyed`: the answer will be stored.

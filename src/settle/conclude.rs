@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::rules::{SettlePlan, author};
+use super::rules::{SettlePlan, author, last_dispatch};
 use super::schedule::{failed, paused};
 use crate::clock::Timestamp;
 use crate::config::{AfterReversal, ProbeRules, ReverseRules, UnknownPolicy};
@@ -88,6 +88,8 @@ pub(crate) fn conclude(
         return too_late(record, evidence, now);
     }
     match &*plan.policy {
+        // A replica with another configuration began to undo the call meanwhile.
+        UnknownPolicy::Probe(_) if record.is_reversing() => too_late(record, evidence, now),
         UnknownPolicy::Probe(rules) => probed(record, rules, plan, (started, now), evidence),
         UnknownPolicy::Reverse(rules) => reversal_answered(record, rules, plan, now, evidence),
         UnknownPolicy::Hold | UnknownPolicy::Resend(_) => Conclusion::default(),
@@ -184,10 +186,7 @@ fn sighted(
     if record.is_already_done() {
         return Sighting::TooEarly("no row matches, and the backend says that it was executed");
     }
-    // A repetition by an earlier policy is the latest dispatch.
-    let last_resent = schedule.last.filter(|_| schedule.resent > 0);
-    let dispatched = last_resent.map_or(record.dispatched(), |at| at.max(record.dispatched()));
-    let from = dispatched.saturating_add(plan.timeout).saturating_add(absent.after);
+    let from = last_dispatch(record).saturating_add(plan.timeout).saturating_add(absent.after);
     if started <= from {
         return Sighting::TooEarly("no row matches, too early to prove anything");
     }

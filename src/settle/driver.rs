@@ -187,6 +187,10 @@ impl Settler {
         until: Instant,
     ) -> Retried {
         loop {
+            // Steps of retries count as well; a permit that is given back goes to a waiting retry
+            // before the schedule takes it.
+            let permit = timeout_at(until, route.permits.clone().acquire_owned()).await;
+            let Ok(Ok(permit)) = permit else { return Retried::Later(self.now()) };
             let (settler, route, headers) = (self.clone(), route.clone(), headers.clone());
             // A task of its own: a step goes on when the client leaves.
             let task = self.tasks.spawn(async move {
@@ -196,6 +200,8 @@ impl Settler {
                 let asked = (id, &*route);
                 let end = step::take(&settler, asked, Occasion::Retry, Some(&headers)).await;
                 settler.running.remove(&id);
+                drop(permit);
+                settler.changed.notify_one();
                 if let StepEnd::Taken(Some(record)) = &end {
                     settler.plan(id, record, &route);
                 }

@@ -43,7 +43,8 @@ pub(crate) fn of_object(
     let body = ParsedBody::new(&answer.body);
     let headers = HeaderView::Map(&answer.headers);
     let input = MatchInput::answer(answer.status, headers, MatchBody::Whole(&body));
-    let readable = answer.is_success() && is_data(answer, &body);
+    let says_twice = body.json().is_some_and(|json| json.has_duplicates());
+    let readable = answer.is_success() && is_data(answer, &body) && !says_twice;
     // An error page proves nothing, unless a rule names its status.
     let applies = |matcher: &Matcher| readable || matcher.status.is_some();
     let row = body.json().map(|json| json.root().raw());
@@ -51,11 +52,18 @@ pub(crate) fn of_object(
         return evidence;
     }
     match answer.status {
-        404 => Evidence::Absent,
+        404 if !is_page(answer) => Evidence::Absent,
         status if !answer.is_success() => Evidence::Nothing(format!("the probe got {status}")),
         _ if !readable => Evidence::Nothing("the probe's answer is no data".to_owned()),
         _ => Evidence::Undecided("the object meets no rule".to_owned()),
     }
+}
+
+/// Reports a page for people, such as a proxy's in front of a backend that is away.
+fn is_page(answer: &ProbeAnswer) -> bool {
+    let kind = answer.headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let is_html = kind.is_some_and(|kind| kind.to_ascii_lowercase().contains("html"));
+    is_html || answer.body.trim_ascii_start().starts_with(b"<!")
 }
 
 /// Reports JSON, or XML that is no page for people.
@@ -103,6 +111,8 @@ pub(crate) struct RowSearch<'r> {
     many: bool,
     /// A row matches but for its time, which cannot be read.
     timeless: bool,
+    /// A matching row stands on two pages: the list moved while it was read, or has equal rows.
+    moved: bool,
 }
 
 #[derive(Debug)]
@@ -134,6 +144,7 @@ impl<'r> RowSearch<'r> {
             found: Vec::new(),
             many: false,
             timeless: false,
+            moved: false,
         })
     }
 
@@ -152,13 +163,18 @@ impl<'r> RowSearch<'r> {
         let Some(rows) = rows.filter(|rows| rows.kind() == JsonType::Array) else {
             return Err(format!("the probe's answer has no array at \"{}\"", self.rules.rows));
         };
+        let before = self.found.len();
         for row in rows.elements() {
-            self.row(row);
+            if row.has_duplicates() {
+                return Err("a row of the list has a member twice".to_owned());
+            }
+            self.row(row, before);
         }
         Ok(())
     }
 
-    fn row(&mut self, row: Value<'_, '_>) {
+    /// Notes a row if it matches. `before`: the number of rows found on earlier pages.
+    fn row(&mut self, row: Value<'_, '_>, before: usize) {
         if !self.expected.iter().all(|expected| expected.matches(row)) {
             return;
         }
@@ -170,8 +186,10 @@ impl<'r> RowSearch<'r> {
             }
             Some(Some(true)) | None => {}
         }
-        // The same row on two pages: the list moved while it was read.
-        if self.found.iter().any(|found| found == row.raw()) {
+        // Equal rows on one page are two executions. On two pages they may be one, if the list
+        // moved while it was read.
+        if self.found.iter().take(before).any(|found| found == row.raw()) {
+            self.moved = true;
             return;
         }
         if self.found.len() < MOST_ROWS {
@@ -212,6 +230,10 @@ impl RowSearch<'_> {
         (record, unknown): (&Record, u64),
         now: Timestamp,
     ) -> Evidence {
+        if self.moved {
+            let why = "equal rows stand on two pages, which may be one unit or two";
+            return Evidence::Undecided(why.to_owned());
+        }
         let (mut executed, mut not_executed, mut pending) = (0, 0, false);
         for row in &self.found {
             let Ok(document) = Document::parse(row.as_bytes()) else {

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use http::HeaderMap;
 use http::header::LINK;
+use http::{HeaderMap, HeaderName};
 use tokio::time::{Instant, timeout};
 
 use super::ask::{self, OwnRequest};
@@ -34,6 +34,11 @@ pub(crate) async fn probe(
     client: Option<&HeaderMap>,
 ) -> Probed {
     let values = RecordValues { record, row: None, now };
+    let lacks = |name: &&HeaderName| client.is_none_or(|headers| !headers.contains_key(*name));
+    if let Some(name) = rules.forward.iter().find(lacks) {
+        // A later retry may have the header: this one says nothing of the backend.
+        return Probed::Evidence(Evidence::Nothing(format!("the retry has no header {name}")));
+    }
     let forwarded = client.map(|headers| (rules.forward.as_slice(), headers));
     let asked = match ask::rendered(&rules.request, &values, forwarded) {
         Ok(asked) => asked,
@@ -105,7 +110,7 @@ fn next_target(
 ) -> Result<Option<String>, String> {
     match &list.next {
         None => Ok(None),
-        Some(NextPage::Link { .. }) => match next_link(&answer.headers) {
+        Some(NextPage::Link { .. }) => match next_link(&answer.headers)? {
             None => Ok(None),
             Some(link) => match route.upstream.own_target(target, &link) {
                 Some(target) => Ok(Some(target)),
@@ -144,21 +149,25 @@ fn with_query(target: &str, name: &str, value: &str) -> String {
     format!("{path}?{}", pairs.join("&"))
 }
 
-/// The target of `Link: <…>; rel="next"` (RFC 8288).
-fn next_link(headers: &HeaderMap) -> Option<String> {
-    for line in headers.get_all(LINK).iter().filter_map(|line| line.to_str().ok()) {
-        let mut rest = line;
+/// The target of `Link: <…>; rel="next"` (RFC 8288); `None`: there is none.
+///
+/// # Errors
+/// A line cannot be read, so that the list may go on.
+fn next_link(headers: &HeaderMap) -> Result<Option<String>, String> {
+    let unreadable = || "a `Link` header of the list cannot be read".to_owned();
+    for line in headers.get_all(LINK) {
+        let mut rest = line.to_str().map_err(|_| unreadable())?;
         while let Some((_, after)) = rest.split_once('<') {
-            let (target, after) = after.split_once('>')?;
+            let (target, after) = after.split_once('>').ok_or_else(unreadable)?;
             // A target may hold commas, so the next link begins at the next bracket.
             let parameters = after.split('<').next().unwrap_or_default();
             if is_next(parameters) {
-                return Some(target.to_owned());
+                return Ok(Some(target.to_owned()));
             }
             rest = after;
         }
     }
-    None
+    Ok(None)
 }
 
 /// Reports `rel="next"` among the parameters of a link.
@@ -201,5 +210,33 @@ fn note_health(route: &SettleRoute, evidence: &Evidence) {
             }
         }
         _ => route.breaker.succeeded(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(lines: &[&'static [u8]], expected: Result<Option<&str>, ()>) {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(LINK, HeaderValue::from_bytes(line).unwrap());
+        }
+        let expected = expected.map(|target| target.map(str::to_owned));
+        assert_eq!(next_link(&headers).map_err(|_| ()), expected, "{lines:?}");
+    }
+
+    #[test]
+    fn the_next_page_is_found_or_the_list_is_incomplete() {
+        check(&[], Ok(None));
+        check(&[b"</a,b>; rel=\"prev\", </c?x=1>; rel=\"next\""], Ok(Some("/c?x=1")));
+        check(&[b"</a>; rel=prev", b"</b>; title=x; rel=\"last Next\""], Ok(Some("/b")));
+        check(&[b"</a>; rel=prev"], Ok(None));
+        // A line that cannot be read may be the way to the row.
+        check(&[b"</a; rel=next"], Err(()));
+        check(&[b"</a>; rel=prev; title=\"\xff\"", b"</b>; rel=next"], Err(()));
     }
 }

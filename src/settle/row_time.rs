@@ -5,6 +5,10 @@ use crate::clock::Timestamp;
 /// Numbers from here on are milliseconds: as seconds this would be the year 5138.
 const FIRST_MILLIS: u64 = 100_000_000_000;
 
+/// Numbers from here on are no milliseconds (the year 5138 again), but microseconds or finer, which
+/// are not guessed.
+const FIRST_UNREADABLE: u64 = 100_000_000_000_000;
+
 /// The time of a text or number; `None`: not readable.
 pub(crate) fn row_time(text: &str) -> Option<Timestamp> {
     let text = text.trim();
@@ -17,6 +21,9 @@ pub(crate) fn row_time(text: &str) -> Option<Timestamp> {
 
 fn number(whole: &str, fraction: &str) -> Option<Timestamp> {
     let whole: u64 = whole.parse().ok()?;
+    if whole >= FIRST_UNREADABLE {
+        return None;
+    }
     if whole >= FIRST_MILLIS {
         return Some(Timestamp::from_millis(whole));
     }
@@ -130,6 +137,9 @@ mod tests {
             "1700000000x",
             "-5",
             "1.2.3",
+            // Microseconds and nanoseconds.
+            "1700000000000000",
+            "1700000000000000000",
         ] {
             check(text, None);
         }

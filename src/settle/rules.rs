@@ -73,6 +73,8 @@ pub(crate) fn tick(
     }
     match &*plan.policy {
         UnknownPolicy::Hold => Action::Hold,
+        // Another configuration began to undo the call: nothing else may be concluded or sent.
+        UnknownPolicy::Probe(_) | UnknownPolicy::Resend(_) if schedule.reversing => Action::Hold,
         UnknownPolicy::Probe(rules) => probe(record, rules, plan, now, occasion),
         UnknownPolicy::Resend(rules) => resend(record, rules, now, occasion),
         UnknownPolicy::Reverse(rules) => reverse(record, rules, plan, now, occasion),
@@ -139,7 +141,7 @@ fn reverse(
         noted.step(HistoryEvent::Reversal, author("reversal", why), now);
         return give_up(&noted, schedule, now);
     }
-    let first = record.dispatched().saturating_add(rules.min_age.max(plan.timeout));
+    let first = last_dispatch(record).saturating_add(rules.min_age.max(plan.timeout));
     let due = earliest(&schedule, first, rules.every, occasion);
     if due > now {
         return Action::Wait(due);
@@ -148,6 +150,14 @@ fn reverse(
     let mut next = record.with_schedule(schedule, now);
     next.step(HistoryEvent::Reversal, author("reversal", "the reversal is sent"), now);
     Action::Begin(StepKind::Reverse, Box::new(next))
+}
+
+/// Time of the last dispatch: of a call that was sent again, by this policy or an earlier one, at
+/// the latest the last step.
+pub(super) fn last_dispatch(record: &Record) -> Timestamp {
+    let schedule = record.schedule();
+    let resent = schedule.last.filter(|_| schedule.resent > 0);
+    resent.map_or(record.dispatched(), |at| at.max(record.dispatched()))
 }
 
 fn give_up(record: &Record, schedule: Schedule, now: Timestamp) -> Action {

@@ -3,35 +3,14 @@
 
 use std::sync::Arc;
 
-use http::header::{
-    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, HeaderMap, HeaderName, HeaderValue,
-    LAST_MODIFIED,
-};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::response;
 
 use crate::clock::Timestamp;
 use crate::idempotency::ledger::Envelope;
 use crate::items::{BatchOutcome, BatchPlan, Ledger};
 use crate::proxy::headers;
-
-/// Headers describing the exact bytes of a body.
-const ABOUT_BYTES: [HeaderName; 8] = [
-    ETAG,
-    LAST_MODIFIED,
-    ACCEPT_RANGES,
-    CONTENT_ENCODING,
-    HeaderName::from_static("content-md5"),
-    HeaderName::from_static("digest"),
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("repr-digest"),
-];
-
-/// Removes the headers valid only for the unchanged body.
-pub(super) fn forget_bytes(headers: &mut HeaderMap) {
-    for name in &ABOUT_BYTES {
-        headers.remove(name);
-    }
-}
+use crate::proxy::rewrite::forget_bytes;
 
 /// Bytes of the largest envelope kept with every item of its answer, so that a batch of other items
 /// has the envelope too.

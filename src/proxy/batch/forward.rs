@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::claim::{Claiming, Start};
 use super::claims::{ClaimedItems, Recorded};
-use super::envelope::{self, KeptEnvelope};
+use super::envelope::KeptEnvelope;
 use super::ledger::{Records, as_reported};
 use super::read::BatchInput;
 use super::response as answers;
@@ -155,7 +155,7 @@ async fn run(
     gateway.callers.claimed(without_caller, tenant, &route);
     let BufferedRequest { mut head, client, body: received, reservation } = buffered;
     if body != received {
-        envelope::forget_bytes(&mut head.headers);
+        rewrite::forget_bytes(&mut head.headers);
     }
     let request = rewrite::to_backend(&route, head, client, body, true);
     let call = ItemsCall { gateway: &gateway, route: &route, mode: &mode, batch, records, plan };

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode, response};
 
-use super::envelope::{forget_bytes, header_lines};
+use super::envelope::header_lines;
 use super::ledger::{Records, as_reported};
 use super::read::BatchInput;
 use super::unsettled;
@@ -26,6 +26,7 @@ use crate::proxy::batch_cache::BatchReply;
 use crate::proxy::budget::Reservation;
 use crate::proxy::reply;
 use crate::proxy::request::refusals;
+use crate::proxy::rewrite::forget_bytes;
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 

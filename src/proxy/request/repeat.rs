@@ -21,11 +21,13 @@ use crate::idempotency::record::StoredResponse;
 use crate::idempotency::retention::Retention;
 use crate::idempotency::{Record, RecordId};
 use crate::items;
+use crate::json::Document;
 use crate::problem::Disposition;
 use crate::proxy::budget::Reservation;
 use crate::proxy::collect::Collected;
 use crate::proxy::reply::{self, Reply};
 use crate::proxy::responder::Responder;
+use crate::proxy::rewrite::forget_bytes;
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 use crate::settle::retry::RetryKind;
@@ -91,8 +93,13 @@ pub(super) async fn run(
     responder: Responder,
 ) {
     failpoint::point(Point::SettleClaimed);
-    mark(&mut request, &repeat.rules.mark);
     responder.claimed();
+    if !mark(&mut request, &repeat.rules.mark) {
+        let why = "the body takes no mark of a repetition; nothing was sent";
+        repeat.lose(repeat.reason, why, None).await;
+        responder.respond(Reply::Unknown, None);
+        return;
+    }
     let (route, mode) = (repeat.route, repeat.mode);
     let sending = SendRules {
         route,
@@ -202,16 +209,20 @@ impl Repeat<'_> {
     }
 }
 
-/// Marks a repetition. A body that is no JSON object stays as it is.
-fn mark(request: &mut Request<Bytes>, mark: &RepeatMark) {
+/// Marks a repetition; false when the body is not of a kind that takes the marks.
+fn mark(request: &mut Request<Bytes>, mark: &RepeatMark) -> bool {
     if let Some((name, value)) = &mark.header {
         request.headers_mut().insert(name, value.clone());
     }
     if mark.body.is_empty() {
-        return;
+        return true;
     }
-    if let Ok(text) = std::str::from_utf8(request.body()) {
-        let marked = items::with_members(text, &mark.body);
-        *request.body_mut() = Bytes::from(marked);
-    }
+    let Ok(text) = std::str::from_utf8(request.body()) else { return false };
+    let marked = items::with_members(text, &mark.body);
+    let is_marked = Document::parse(marked.as_bytes())
+        .is_ok_and(|document| mark.body.iter().all(|(at, _)| document.find(at).is_some()));
+    // A digest of the body as the client sent it would let the backend refuse the marked one.
+    forget_bytes(request.headers_mut());
+    *request.body_mut() = Bytes::from(marked);
+    is_marked
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 
+use super::gateway::Exit;
 use super::{Gateway, Setup};
 use crate::servers::{Chaos, PgBouncer, Postgres, Redis, RedisCluster};
 
@@ -187,6 +188,11 @@ impl Shop {
     #[track_caller]
     pub(crate) fn replica(&self, setup: &Setup, lines: &str) -> Gateway {
         setup.elsewhere().on(self.table(lines)).start()
+    }
+
+    /// One replica, for when it may not start.
+    pub(crate) fn try_replica(&self, setup: &Setup) -> Result<Gateway, Exit> {
+        setup.elsewhere().on(self.table("")).try_start()
     }
 
     /// One replica whose way to the server can be cut.
