@@ -98,7 +98,7 @@ struct World {
     reversals: u32,
 }
 
-fn plan(toml: &str) -> SettlePlan {
+pub(super) fn plan(toml: &str) -> SettlePlan {
     let text = format!(
         "[server]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n\
          [store.embedded]\npath = \"x\"\n[[upstream]]\nname = \"b\"\nurl = \"http://127.0.0.1:1\"\n\
@@ -119,7 +119,7 @@ fn response() -> Arc<StoredResponse> {
     Arc::new(StoredResponse { status: 200, headers: Vec::new(), body: Bytes::from_static(b"{}") })
 }
 
-fn claimed(now: Timestamp, number: u32) -> Record {
+pub(super) fn claimed(now: Timestamp, number: u32) -> Record {
     Record {
         first_seen: now,
         updated: now,

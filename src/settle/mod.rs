@@ -15,6 +15,8 @@ pub(crate) mod contradiction;
 mod driver;
 mod evidence;
 #[cfg(test)]
+mod evidence_tests;
+#[cfg(test)]
 mod interleaving_tests;
 mod probe;
 mod response;
