@@ -17,7 +17,7 @@ pub(crate) enum Target {
     Oncegate(&'static str),
 }
 
-/// How the requests of a case travel.
+/// Transport of the requests of a case.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Travel {
     Plain,

@@ -15,7 +15,7 @@ use crate::load::{Ask, BODY, Load, NEXT_KEY, Progress, STALLED, Status};
 use crate::tls::{self, Tickets};
 use crate::{Failure, backend};
 
-/// How a load reaches its server.
+/// Transport of a load to its server.
 #[derive(Clone)]
 pub(crate) enum Wire {
     Plain,

@@ -126,7 +126,7 @@ impl Gateway {
         Self::start_with(place, binary, &format!("oncegate-{store}"), &table, "")
     }
 
-    /// As [`Self::start`], with TLS on the listener.
+    /// A start with TLS on the listener; otherwise as [`Self::start`].
     pub(crate) fn start_secure(place: &Place, binary: &Path, store: &str) -> Result<Self, Failure> {
         let table = format!("[store.embedded]\npath = \"{}\"", place.path(store));
         let tls = format!(

@@ -35,7 +35,7 @@ const RESET_P99: Duration = Duration::from_millis(50);
 const BOUND: u64 = 1024 << 20;
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// What the attackers did.
+/// Counts of what the attackers did.
 #[derive(Default)]
 pub(crate) struct Counts {
     /// Connections that were opened.

@@ -11,7 +11,7 @@ use crate::store::key_counts::KeyRoom;
 /// claim of stored keys is lost, and decided by their records.
 ///
 /// # Errors
-/// When the store fails.
+/// A failure of the store.
 pub(crate) async fn key_room<'a>(
     gateway: &'a Gateway,
     tenant: &TenantId,

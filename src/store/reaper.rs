@@ -50,7 +50,7 @@ pub async fn run(store: Arc<dyn Store>, period: Duration, mut shutdown: Shutdown
 /// Makes every abandoned claim unknown and returns their number.
 ///
 /// # Errors
-/// When the store fails.
+/// A failure of the store.
 pub async fn pass(store: &dyn Store) -> Result<u64, StoreError> {
     let mut lost = 0;
     let mut after = None;

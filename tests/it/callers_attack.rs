@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use ring::hmac;
 use sha2::{Digest as _, Sha256};
 
+use crate::callers_named::certificates;
 use crate::support::certificates::{Authority, connect, over};
 use crate::support::http2::Http2;
 use crate::support::issuer::{TokenIssuer, claims, jwt, now, set};
@@ -142,7 +143,7 @@ fn tokens_that_are_not_all_right_name_nobody_and_read_no_answer() {
     assert_eq!(backend.calls(), 1);
 }
 
-/// What is no token at all is another caller's credential, never that of a token's caller.
+/// Credentials that are no tokens name other callers, never the caller of a token.
 #[test]
 fn what_looks_like_a_token_in_part_is_another_caller() {
     let backend = Backend::start();
@@ -371,16 +372,9 @@ fn a_permission_is_remembered_for_its_method_target_and_headers() {
 
 #[test]
 fn certificates_name_one_caller_also_for_the_look_up_of_keys() {
-    let (backend, servers) = (Backend::start(), Authority::new("servers"));
-    let clients = Authority::new("clients");
-    let setup = Setup::before(&backend)
-        .server(
-            "tls = { cert = \"server.crt\", key = \"server.key\", client_ca = \"clients.pem\", \
-             client_auth = \"optional\" }",
-        )
-        .tenant("certificate = \"uri\"\ndirectory = \"tenants.toml\"");
-    servers.server().write(setup.dir(), "server");
-    clients.write(setup.dir(), "clients.pem");
+    let backend = Backend::start();
+    let (setup, servers, clients) = certificates(&backend);
+    let setup = setup.tenant("certificate = \"uri\"\ndirectory = \"tenants.toml\"");
     let shops = format!(
         "[one]\nuris = [\"spiffe://one\"]\ndigests = [\"{}\"]\n[two]\nuris = [\"spiffe://two\"]\n",
         digest("one")

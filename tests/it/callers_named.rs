@@ -182,18 +182,24 @@ fn another_way_to_name_callers_is_a_change_of_names() {
     setup.start().stop();
 }
 
-#[test]
-fn a_verified_certificate_names_its_caller_whatever_the_credentials_are() {
-    let (backend, servers) = (Backend::start(), Authority::new("servers"));
-    let clients = Authority::new("clients");
-    let setup = Setup::before(&backend)
-        .server(
-            "tls = { cert = \"server.crt\", key = \"server.key\", client_ca = \"clients.pem\", \
-             client_auth = \"optional\" }",
-        )
-        .tenant("certificate = \"uri\"\nunknown = \"reject\"\ndirectory = \"tenants.toml\"");
+/// A listener that takes certificates of clients; the authorities of servers and of clients.
+pub(crate) fn certificates(backend: &Backend) -> (Setup, Authority, Authority) {
+    let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
+    let setup = Setup::before(backend).server(
+        "tls = { cert = \"server.crt\", key = \"server.key\", client_ca = \"clients.pem\", \
+         client_auth = \"optional\" }",
+    );
     servers.server().write(setup.dir(), "server");
     clients.write(setup.dir(), "clients.pem");
+    (setup, servers, clients)
+}
+
+#[test]
+fn a_verified_certificate_names_its_caller_whatever_the_credentials_are() {
+    let backend = Backend::start();
+    let (setup, servers, clients) = certificates(&backend);
+    let setup =
+        setup.tenant("certificate = \"uri\"\nunknown = \"reject\"\ndirectory = \"tenants.toml\"");
     let entry =
         format!("[shop]\ndigests = [\"{}\"]\nuris = [\"spiffe://shop/1\"]\n", digest("one"));
     write(&setup, "tenants.toml", &entry);

@@ -14,7 +14,7 @@ use crate::load::{self, Ask, Load, NEXT_KEY, Status};
 use crate::secure::Wire;
 use crate::{Failure, backend, tls};
 
-/// As many tills, each with a request in this time.
+/// Number of tills; each sends a request in this time.
 const CLIENTS: usize = 8;
 const EVERY: Duration = Duration::from_millis(25);
 

@@ -60,7 +60,7 @@ pub(crate) async fn run(store: Arc<dyn Store>, counts: Arc<KeyCounts>, mut shutd
 /// Expires all records that are due now; ends early when `shutdown` starts.
 ///
 /// # Errors
-/// When the store fails.
+/// A failure of the store.
 pub(crate) async fn pass(
     store: &dyn Store,
     counts: &KeyCounts,

@@ -115,7 +115,7 @@ impl KeyCounts {
     /// Takes room for new keys of a caller, before they are claimed.
     ///
     /// # Errors
-    /// When the caller would have more keys than the limit.
+    /// The limit: the caller would have more keys.
     pub(crate) fn reserve(
         &self,
         tenant: &TenantId,

@@ -46,7 +46,7 @@ fn a_caller_is_limited_by_its_own_additions_until_it_was_counted() {
     assert!(counts.reserve(&caller, &[id(7, 10)]).is_ok());
 }
 
-/// What happens to a key around the page that may hold it.
+/// A change of a key around the page that may hold it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Step {
     Reserve,

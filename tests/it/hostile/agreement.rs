@@ -1,4 +1,4 @@
-//! What the gateway accepts goes on as exactly one request, in a form that every server reads alike:
+//! Accepted requests go on as exactly one request each, in a form that every server reads alike:
 //! nginx, HAProxy and Apache get the very bytes that the gateway emitted, and what they pass on has
 //! the same count, method, path and body.
 

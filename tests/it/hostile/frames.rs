@@ -303,7 +303,7 @@ pub(super) fn encrypted(setup: Setup) -> (Setup, Authority) {
     (setup, authority)
 }
 
-/// What the backend receives of a case that is answered with 200 in all its parts. A stream that is
+/// Requests that the backend receives of a case that is answered with 200 in all its parts. A stream that is
 /// reset may arrive as a part.
 pub(super) fn accepted(case: &Case) -> Vec<&'static str> {
     let (effects, calls) = case.expected.split_once("; ").unwrap_or((case.expected, ""));

@@ -215,7 +215,7 @@ impl Setup {
         self.try_start().unwrap_or_else(|exit| panic!("no start: {exit:?}\n{}", self.toml()))
     }
 
-    /// As [`Self::start`], for when it may not start.
+    /// A start that may fail; otherwise as [`Self::start`].
     pub(crate) fn try_start(&self) -> Result<Gateway, Exit> {
         self.launch(&["run", "--config", &self.write_config()])
     }

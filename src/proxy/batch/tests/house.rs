@@ -56,7 +56,7 @@ pub(super) enum Act {
 pub(super) struct Faulty {
     real: Arc<dyn Store>,
     acts: Mutex<VecDeque<Act>>,
-    /// How often it may still be asked for the epoch before that is another one.
+    /// Number of questions for the epoch until it is another one.
     looks: AtomicUsize,
     /// How many readings fail.
     unread: AtomicUsize,
