@@ -108,9 +108,9 @@ fn check_prints_routes_or_mistakes() {
     assert!(err.contains("oncegate.toml:1:2: unknown key `servr`"), "{err}");
     let (exit, out, _) = run("[servr]", true);
     assert_eq!(exit, Exit::Usage);
-    let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let message: serde_json::Value = serde_json::from_str(&out).unwrap();
     // What has no place of its own comes first.
-    assert_eq!(told["mistakes"][2]["line"], 1);
+    assert_eq!(message["mistakes"][2]["line"], 1);
 }
 
 #[test]

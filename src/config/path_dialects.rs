@@ -102,8 +102,8 @@ mod tests {
             ("/v1/{id?}", "/v1/{id}"),
             ("/:a/<b>", "/{a}/{b}"),
         ] {
-            let told = refuse_dialects(path).unwrap_err();
-            assert!(told.ends_with(&format!("write \"{write}\"")), "{path}: {told}");
+            let message = refuse_dialects(path).unwrap_err();
+            assert!(message.ends_with(&format!("write \"{write}\"")), "{path}: {message}");
         }
     }
 

@@ -54,7 +54,7 @@ pub async fn run(options: DemoOptions) -> Result<(), String> {
     let mut out = std::io::stdout();
     let mut narrator = Narrator { out: &mut out, quiet: options.json };
     let (report, stage) = tokio::select! {
-        told = tell(&mut narrator) => told?,
+        ended = tell(&mut narrator) => ended?,
         interrupted = interruption() => {
             return interrupted.and_then(|()| Err("the demo was interrupted".to_owned()));
         }

@@ -41,7 +41,7 @@ pub struct BatchCall {
     /// Points spent for this customer so far.
     pub points: u64,
     /// Answer read by the client.
-    pub told: String,
+    pub reply: String,
 }
 
 /// A step of the story.
@@ -157,12 +157,12 @@ pub(super) async fn play(
             books.lose = step.lost;
             books.calls.clear();
         }
-        let told = if asked { ask(next, step.customer).await } else { String::new() };
+        let reply = if asked { ask(next, step.customer).await } else { String::new() };
         let books = lock(&engine.books);
         let (sent, issued): (Vec<String>, Vec<String>) = books.calls.iter().cloned().unzip();
         let points = books.points(step.customer);
         let (sent, issued) = (sent.join(", "), issued.join(", "));
-        calls.push(BatchCall { what: step.what, asked, sent, issued, points, told });
+        calls.push(BatchCall { what: step.what, asked, sent, issued, points, reply });
     }
     calls
 }
@@ -212,13 +212,13 @@ pub(super) fn check(calls: &[BatchCall]) -> Result<(), &'static str> {
     if calls.iter().any(|call| call.points > WORTH) {
         return Err("a batch behind the gateway spent more points than it was worth");
     }
-    if third.points != WORTH || third.told != complete || fourth.told != complete {
+    if third.points != WORTH || third.reply != complete || fourth.reply != complete {
         return Err("a batch behind the gateway was not completed");
     }
     if !fourth.sent.is_empty() || !again.sent.is_empty() {
         return Err("the gateway sent a batch that it must not send");
     }
-    if [lost, again].iter().any(|call| call.told != "not known") {
+    if [lost, again].iter().any(|call| call.reply != "not known") {
         return Err("the gateway claimed to know what nobody knows");
     }
     Ok(())
@@ -229,8 +229,8 @@ pub(super) fn table(without: &[BatchCall], with: &[BatchCall]) -> String {
     let line = |what: &str, left: [&str; 3], right: [&str; 4]| {
         let [sent, issued, points] = left;
         let left = format!("{sent:<11}{issued:<7}{points:>6}");
-        let [sent, issued, points, told] = right;
-        let text = format!("{what:<22}{left}   {sent:<11}{issued:<7}{points:>6}  {told}");
+        let [sent, issued, points, reply] = right;
+        let text = format!("{what:<22}{left}   {sent:<11}{issued:<7}{points:>6}  {reply}");
         format!("{}\n", text.trim_end())
     };
     let mut table = line("", ["without oncegate", "", ""], ["with oncegate", "", "", ""]);
@@ -249,7 +249,7 @@ pub(super) fn table(without: &[BatchCall], with: &[BatchCall]) -> String {
         table.push_str(&line(
             &what,
             [&left_sent, &left.issued, left_points],
-            [&nothing(&right.sent), &right.issued, &points[1], &right.told],
+            [&nothing(&right.sent), &right.issued, &points[1], &right.reply],
         ));
     }
     table

@@ -148,13 +148,13 @@ async fn the_story_ends_with_doubles_and_disputes_only_without_the_gateway() {
 #[test]
 fn a_broken_promise_fails_the_demo() {
     let counts = Counts { sales: 1, executed: 1, confirmed: 1, ..Counts::default() };
-    let call = |points, sent: &str, told: &str| BatchCall {
+    let call = |points, sent: &str, reply: &str| BatchCall {
         what: "",
         asked: true,
         sent: sent.to_owned(),
         issued: String::new(),
         points,
-        told: told.to_owned(),
+        reply: reply.to_owned(),
     };
     let complete = "2 of 2, 2 of 2";
     let batches = vec![

@@ -166,8 +166,8 @@ mod tests {
             ("\nPO ST/ /x", "line 2"),
             ("POST /x\na b", "line 2"),
         ] {
-            let told = request(text.as_bytes()).unwrap_err();
-            assert!(told.contains(line), "{text}: {told}");
+            let message = request(text.as_bytes()).unwrap_err();
+            assert!(message.contains(line), "{text}: {message}");
         }
         for text in ["HTTP/1.1", "HTTP/1.1 abc", "HTTP/1.1 99", "100"] {
             assert!(answer(text.as_bytes()).unwrap_err().contains("line 1"), "{text}");

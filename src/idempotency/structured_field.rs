@@ -273,8 +273,8 @@ mod tests {
         for list in [";a=1,b", ", \"l\"", ";a=\"x,y\",b"] {
             let line = format!("\"k\"{list}");
             for parameters in [ParameterSyntax::WellFormed, ParameterSyntax::Ignored] {
-                let told = string_item(line.as_bytes(), parameters);
-                assert_eq!(told, Err(StringError::Several), "{line}");
+                let reply = string_item(line.as_bytes(), parameters);
+                assert_eq!(reply, Err(StringError::Several), "{line}");
             }
         }
     }

@@ -280,10 +280,10 @@ mod tests {
                 line()
             });
             let tasks = tokio_util::task::TaskTracker::new();
-            let told = tasks.spawn(carried(work)).await.unwrap();
+            let reply = tasks.spawn(carried(work)).await.unwrap();
             let record = "07".repeat(16);
             let wanted = format!("request_id={id} record={record} route=redeem upstream=b\n");
-            assert!(told.ends_with(&wanted), "{told}");
+            assert!(reply.ends_with(&wanted), "{reply}");
         })
         .await;
         assert!(line().ends_with("INFO m\n"));

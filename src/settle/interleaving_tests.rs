@@ -344,24 +344,24 @@ fn same_outcome(before: &Record, after: &Record) -> bool {
 
 /// The promises that hold after every event.
 fn check(before: &World, event: Event, after: &World) {
-    let told = || format!("{event:?}\nbefore {before:?}\nafter {after:?}");
-    assert!(after.sent <= after.allowed, "a call that nobody allowed: {}", told());
+    let received = || format!("{event:?}\nbefore {before:?}\nafter {after:?}");
+    assert!(after.sent <= after.allowed, "a call that nobody allowed: {}", received());
     let (Some(was), Some(is)) = (&before.record, &after.record) else { return };
-    assert!(is.version == was.version || is.version != 0, "{}", told());
+    assert!(is.version == was.version || is.version != 0, "{}", received());
     let undecided = [Event::Timeout, Event::Step, Event::Ambiguous, Event::Failure, Event::Crash];
     if undecided.contains(&event) && was.is_unknown() {
-        assert!(is.is_unknown(), "unknown is sticky: {}", told());
+        assert!(is.is_unknown(), "unknown is sticky: {}", received());
     }
     if let State::Final { .. } = was.state {
-        assert!(same_outcome(was, is), "a final answer changed: {}", told());
+        assert!(same_outcome(was, is), "a final answer changed: {}", received());
     }
     if let State::Released { .. } = was.state
         && event != Event::Retry
     {
-        assert!(same_outcome(was, is), "a released key changed: {}", told());
+        assert!(same_outcome(was, is), "a released key changed: {}", received());
     }
     if was.is_reversing() && event == Event::LateAnswer {
-        assert!(!matches!(is.state, State::Final { .. }), "{}", told());
+        assert!(!matches!(is.state, State::Final { .. }), "{}", received());
     }
 }
 

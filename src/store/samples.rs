@@ -230,8 +230,8 @@ pub(crate) fn settled() -> Vec<Record> {
         record.settled(&how, note(), retention, T0).expect("unknown")
     };
     let executed = settle(&unknown, Settlement::Executed(response), kept);
-    let told = executed.settlement_reported();
-    let purged = told.purged(note(), T0).expect("final").expect("an answer");
+    let reply = executed.settlement_reported();
+    let purged = reply.purged(note(), T0).expect("final").expect("an answer");
     let released = settle(&unknown, Settlement::NotExecuted, kept);
     let mut again = claim(11);
     again.renew(Some(&released), 5);
@@ -244,7 +244,7 @@ pub(crate) fn settled() -> Vec<Record> {
     let issued = settle(&item, Settlement::Issued(Some(2)), kept);
     let missing = settle(&item, Settlement::NotExecuted, kept);
     let for_ever = settle(&unknown, Settlement::NotExecuted, forever);
-    vec![executed, told, purged, released, for_ever, again, full, issued, missing]
+    vec![executed, reply, purged, released, for_ever, again, full, issued, missing]
 }
 
 /// Random numbers from a seed that is printed, and taken from `ONCEGATE_TEST_SEED` when set.

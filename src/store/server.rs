@@ -193,7 +193,7 @@ async fn read_all<E: Engine>(
 }
 
 /// The time a server has to answer a single question, so that one that hangs is asked again within
-/// the patience of whoever waits.
-pub fn statement_timeout(patience: Duration) -> Duration {
-    patience / 2
+/// the time limit of the caller.
+pub fn statement_timeout(limit: Duration) -> Duration {
+    limit / 2
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::gateway::BINARY;
 use crate::support::rewards::{batch, issue};
 use crate::support::{
-    Act, Backend, Conn, Desk, Gateway, Request, Rewards, Setup, answer, eventually,
+    Act, AdminClient, Backend, Conn, Gateway, Request, Rewards, Setup, answer, eventually,
 };
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
@@ -67,12 +67,12 @@ fn line(gateway: &Gateway, number: usize) -> Value {
 #[test]
 fn a_request_has_a_line_with_what_was_sent() {
     let backend = Backend::start();
-    let gateway = json(Desk::guard(Setup::before(&backend))).start();
+    let gateway = json(AdminClient::guard(Setup::before(&backend))).start();
     let redeem = Request::redeem("k", BODY).header("x-request-id", "till-7:42");
     backend.always(answer(201, r#"{"redeemed":true}"#));
     redeem.send(gateway.addr).is(201, "executed", "");
-    let id = Desk::of(&gateway).id("k");
-    let told = line(&gateway, 1);
+    let id = AdminClient::of(&gateway).id("k");
+    let entry = line(&gateway, 1);
     for (name, value) in [
         ("level", Value::from("INFO")),
         ("request_id", "till-7:42".into()),
@@ -85,44 +85,48 @@ fn a_request_has_a_line_with_what_was_sent() {
         ("bytes_in", BODY.len().into()),
         ("bytes_out", r#"{"redeemed":true}"#.len().into()),
     ] {
-        assert_eq!(told[name], value, "{name}: {told}");
+        assert_eq!(entry[name], value, "{name}: {entry}");
     }
-    assert!(told["upstream_ms"].as_f64().unwrap() > 0.0, "{told}");
-    assert!(told["store_ms"].as_f64().unwrap() > 0.0, "{told}");
-    assert!(told["duration_ms"].as_f64() >= told["upstream_ms"].as_f64(), "{told}");
+    assert!(entry["upstream_ms"].as_f64().unwrap() > 0.0, "{entry}");
+    assert!(entry["store_ms"].as_f64().unwrap() > 0.0, "{entry}");
+    assert!(entry["duration_ms"].as_f64() >= entry["upstream_ms"].as_f64(), "{entry}");
 
     redeem.send(gateway.addr).is(201, "replayed", "");
-    let told = line(&gateway, 2);
-    assert_eq!((&told["outcome"], &told["status"]), (&"replayed".into(), &201.into()), "{told}");
-    assert_eq!((&told["record"], &told["upstream_ms"]), (&id.into(), &Value::Null), "{told}");
+    let entry = line(&gateway, 2);
+    assert_eq!((&entry["outcome"], &entry["status"]), (&"replayed".into(), &201.into()), "{entry}");
+    assert_eq!((&entry["record"], &entry["upstream_ms"]), (&id.into(), &Value::Null), "{entry}");
 
     let reused = Request::redeem("k", "{}").send(gateway.addr);
     reused.is(422, "rejected", "key-reused");
-    let told = line(&gateway, 3);
+    let entry = line(&gateway, 3);
     let problem = reused.json();
     let instance = problem["instance"].as_str().unwrap().trim_start_matches("urn:uuid:");
-    assert_eq!((&told["outcome"], &told["status"]), (&"key-reused".into(), &422.into()), "{told}");
-    assert_eq!(told["instance"], instance, "{told}");
-    assert_eq!(told["request_id"], problem["request_id"], "{told}");
+    assert_eq!(
+        (&entry["outcome"], &entry["status"]),
+        (&"key-reused".into(), &422.into()),
+        "{entry}"
+    );
+    assert_eq!(entry["instance"], instance, "{entry}");
+    assert_eq!(entry["request_id"], problem["request_id"], "{entry}");
 
     // Passed, without a route, and without a key.
     backend.always(Act::whole(200, &[], &vec![b'x'; 300_000]));
     Request::get("/some/where").send(gateway.addr);
-    let told = line(&gateway, 4);
-    assert_eq!((&told["route"], &told["outcome"]), (&"rest".into(), &"passed".into()), "{told}");
-    assert_eq!((&told["bytes_out"], &told["record"]), (&300_000.into(), &Value::Null), "{told}");
+    let entry = line(&gateway, 4);
+    assert_eq!((&entry["route"], &entry["outcome"]), (&"rest".into(), &"passed".into()), "{entry}");
+    assert_eq!((&entry["bytes_out"], &entry["record"]), (&300_000.into(), &Value::Null), "{entry}");
     Request::new("DELETE", "/v1/vouchers/redeem").send(gateway.addr);
-    let told = line(&gateway, 5);
-    assert_eq!((&told["route"], &told["status"]), (&Value::Null, &405.into()), "{told}");
-    assert_eq!(told["outcome"], "method-not-allowed", "{told}");
+    let entry = line(&gateway, 5);
+    assert_eq!((&entry["route"], &entry["status"]), (&Value::Null, &405.into()), "{entry}");
+    assert_eq!(entry["outcome"], "method-not-allowed", "{entry}");
     Request::new("POST", "/v1/vouchers/redeem").json(BODY).send(gateway.addr);
     assert_eq!(line(&gateway, 6)["outcome"], "key-missing");
 
     backend.always(Act::close());
     Request::redeem("lost", BODY).send(gateway.addr).is(502, "unknown", "outcome-unknown");
-    let told = line(&gateway, 7);
-    assert_eq!((&told["outcome"], &told["status"]), (&"outcome-unknown".into(), &502.into()));
-    assert_eq!(told["record"], Desk::of(&gateway).id("lost").as_str(), "{told}");
+    let entry = line(&gateway, 7);
+    assert_eq!((&entry["outcome"], &entry["status"]), (&"outcome-unknown".into(), &502.into()));
+    assert_eq!(entry["record"], AdminClient::of(&gateway).id("lost").as_str(), "{entry}");
     assert_eq!(lines(&gateway).len(), 7);
 }
 
@@ -134,13 +138,17 @@ fn streamed_bodies_are_counted() {
     conn.write("PUT /optional HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n");
     conn.write("5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n");
     assert_eq!(conn.read().status, 200);
-    let told = line(&gateway, 1);
-    assert_eq!((&told["outcome"], &told["bytes_in"]), (&"bypassed".into(), &11.into()), "{told}");
+    let entry = line(&gateway, 1);
+    assert_eq!(
+        (&entry["outcome"], &entry["bytes_in"]),
+        (&"bypassed".into(), &11.into()),
+        "{entry}"
+    );
     // An answer to HEAD has no body.
     conn.write("HEAD /x HTTP/1.1\r\nhost: a\r\n\r\n");
     conn.read_to_head();
-    let told = line(&gateway, 2);
-    assert_eq!((&told["method"], &told["bytes_out"]), (&"HEAD".into(), &0.into()), "{told}");
+    let entry = line(&gateway, 2);
+    assert_eq!((&entry["method"], &entry["bytes_out"]), (&"HEAD".into(), &0.into()), "{entry}");
 }
 
 #[test]
@@ -149,13 +157,13 @@ fn a_batch_has_its_first_record_and_the_number_of_its_items() {
     let gateway = json(rewards.setup("")).start();
     let batch = batch("+65", &[("a", "R1", 2), ("b", "R2", 1)]);
     issue(&batch).send(gateway.addr).is(200, "executed", "");
-    let told = line(&gateway, 1);
-    assert_eq!((&told["items"], &told["outcome"]), (&2.into(), &"executed".into()), "{told}");
-    assert_eq!(told["record"].as_str().unwrap().len(), 32, "{told}");
+    let entry = line(&gateway, 1);
+    assert_eq!((&entry["items"], &entry["outcome"]), (&2.into(), &"executed".into()), "{entry}");
+    assert_eq!(entry["record"].as_str().unwrap().len(), 32, "{entry}");
     issue(&batch).send(gateway.addr).is(200, "replayed", "");
     let again = line(&gateway, 2);
     assert_eq!((&again["items"], &again["outcome"]), (&2.into(), &"replayed".into()), "{again}");
-    assert_eq!(again["record"], told["record"], "{again}");
+    assert_eq!(again["record"], entry["record"], "{again}");
 }
 
 #[test]
@@ -188,11 +196,11 @@ fn a_text_log_has_the_same_fields_and_no_secret() {
 #[test]
 fn every_line_of_an_exchange_names_it() {
     let backend = Backend::start();
-    let gateway = Desk::guard(Setup::before(&backend)).log("format = \"json\"").start();
+    let gateway = AdminClient::guard(Setup::before(&backend)).log("format = \"json\"").start();
     backend.always(Act::close());
     let redeem = Request::redeem("k", BODY).header("x-request-id", "till-1");
     redeem.send(gateway.addr).is(502, "unknown", "outcome-unknown");
-    let id = Desk::of(&gateway).id("k");
+    let id = AdminClient::of(&gateway).id("k");
     let seen = backend.seen();
     assert_eq!(seen[0].header("x-request-id").as_deref(), Some("till-1"));
     for message in ["the outcome is unknown", "refused"] {

@@ -128,9 +128,9 @@ fn statuses_by_which_a_backend_says_it_did_nothing_release_the_key() {
     let gateway = Setup::before(&backend).start();
     for (calls, status) in [401, 407, 425, 429].into_iter().enumerate() {
         backend.always(answer(status, r#"{"not":"done"}"#));
-        let told = Request::redeem("k", BODY).send(gateway.addr);
-        told.is(status, "not-executed", "");
-        assert_eq!(told.text(), r#"{"not":"done"}"#);
+        let reply = Request::redeem("k", BODY).send(gateway.addr);
+        reply.is(status, "not-executed", "");
+        assert_eq!(reply.text(), r#"{"not":"done"}"#);
         assert_eq!(backend.calls(), calls + 1);
     }
     backend.always(answer(200, "{}"));

@@ -112,11 +112,11 @@ fn the_status_of_a_key_is_found_whichever_route_took_it() {
     let optional = Request::new("POST", "/optional").key("sale-789").json(BODY);
     optional.send(gateway.addr).is(200, "executed", "");
     let status = "/.well-known/idempotency/status";
-    let told = Request::get(status).key("sale-789").send(gateway.addr);
-    assert_eq!(told.status, 200, "{told:?}");
-    assert_eq!(told.json()["state"], "final");
-    let told = Request::get(status).key("a,b").send(gateway.addr);
-    told.is(400, "rejected", "key-invalid");
+    let reply = Request::get(status).key("sale-789").send(gateway.addr);
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert_eq!(reply.json()["state"], "final");
+    let reply = Request::get(status).key("a,b").send(gateway.addr);
+    reply.is(400, "rejected", "key-invalid");
 }
 
 #[test]
@@ -157,11 +157,11 @@ fn a_backend_that_accepts_no_connection_in_time_has_seen_nothing() {
     let url = format!("http://{}", backend.addr());
     let gateway = setup.replacing(url, format!("http://{full}")).start();
     // Unknown for a moment when the two limits run out together.
-    let told = Request::redeem("k", BODY).send(gateway.addr);
-    assert!([502, 504].contains(&told.status), "{told:?}");
+    let reply = Request::redeem("k", BODY).send(gateway.addr);
+    assert!([502, 504].contains(&reply.status), "{reply:?}");
     eventually("the claim is released", || {
-        let told = Request::redeem("k", BODY).send(gateway.addr);
-        (told.status != 409).then_some(())
+        let reply = Request::redeem("k", BODY).send(gateway.addr);
+        (reply.status != 409).then_some(())
     });
     drop(waiting);
 }
@@ -185,9 +185,9 @@ fn the_length_of_an_answer_to_head_is_replayed() {
     let gateway = Setup::before(&backend).route(route).start();
     for disposition in ["executed", "replayed"] {
         let mut conn = Request::new("HEAD", "/head").key("k").begin(gateway.addr);
-        let told = conn.read_to_head();
-        assert_eq!((told.status, told.disposition()), (200, disposition.to_owned()));
-        assert_eq!(told.header("content-length").as_deref(), Some("1234"), "{disposition}");
+        let reply = conn.read_to_head();
+        assert_eq!((reply.status, reply.disposition()), (200, disposition.to_owned()));
+        assert_eq!(reply.header("content-length").as_deref(), Some("1234"), "{disposition}");
     }
     assert_eq!(backend.calls(), 1);
 }

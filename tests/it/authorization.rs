@@ -48,9 +48,9 @@ fn the_authorization_service_names_callers_and_is_asked_before_replays() {
     bearer("a").send(gateway.addr).is(200, "executed", "");
     // Revoked: its own refusal, as it came, and no replay.
     auth.always(Act::whole(403, &[("x-why", "revoked"), ("content-type", "text/plain")], b"no"));
-    let told = bearer("a").send(gateway.addr);
-    told.is(403, "rejected", "");
-    assert_eq!((told.text().as_str(), told.header("x-why").as_deref()), ("no", Some("revoked")));
+    let reply = bearer("a").send(gateway.addr);
+    reply.is(403, "rejected", "");
+    assert_eq!((reply.text().as_str(), reply.header("x-why").as_deref()), ("no", Some("revoked")));
     assert_eq!(backend.calls(), 2);
 }
 
@@ -82,9 +82,9 @@ fn a_service_that_does_not_answer_rightly_lets_nothing_through() {
         Act::whole(200, &[("x-tenant", "caf\u{e9}")], b""),
     ] {
         auth.always(act.clone());
-        let told = bearer("a").send(gateway.addr);
+        let reply = bearer("a").send(gateway.addr);
         let expected = (503, "rejected".to_owned(), "authorization-unavailable".to_owned());
-        assert_eq!(told.told(), expected, "{act:?}");
+        assert_eq!(reply.summary(), expected, "{act:?}");
     }
     shut.open();
     assert_eq!(backend.calls(), 0);
@@ -123,9 +123,9 @@ fn a_service_that_is_away_lets_nothing_through_and_then_everything_it_permits() 
     let (backend, auth) = (Backend::start(), Backend::refusing());
     let gateway = asking(&backend, &auth, "").start();
     for _ in 0..3 {
-        let told = bearer("a").send(gateway.addr);
-        told.is(503, "rejected", "authorization-unavailable");
-        assert!(told.header("retry-after").is_some(), "{told:?}");
+        let reply = bearer("a").send(gateway.addr);
+        reply.is(503, "rejected", "authorization-unavailable");
+        assert!(reply.header("retry-after").is_some(), "{reply:?}");
     }
     assert_eq!(backend.calls(), 0);
     auth.always(permission("shop"));
@@ -148,8 +148,8 @@ fn in_observe_mode_a_service_may_delay_and_refuses_nobody() {
     ];
     for (passed, act) in acts.into_iter().enumerate() {
         auth.always(act.clone());
-        let told = bearer("a").send(gateway.addr);
-        assert_eq!((told.status, backend.calls()), (200, passed + 1), "{act:?}");
+        let reply = bearer("a").send(gateway.addr);
+        assert_eq!((reply.status, backend.calls()), (200, passed + 1), "{act:?}");
     }
     shut.open();
 }

@@ -132,9 +132,9 @@ fn tokens_that_are_not_all_right_name_nobody_and_read_no_answer() {
     let gateway = believing(&issuer, &backend);
     for token in forged(&issuer) {
         for scheme in ["Bearer ", "bearer  ", "BEARER\t"] {
-            let told = authorized(&format!("{scheme}{token}")).send(gateway.addr);
+            let reply = authorized(&format!("{scheme}{token}")).send(gateway.addr);
             let expected = (401, "rejected".to_owned(), "caller-unknown".to_owned());
-            assert_eq!(told.told(), expected, "{scheme}{token}");
+            assert_eq!(reply.summary(), expected, "{scheme}{token}");
         }
         let status = Request::get("/.well-known/idempotency/answer").key("k");
         let status = status.header("authorization", format!("Bearer {token}"));
@@ -189,9 +189,9 @@ fn an_issuer_that_does_not_answer_is_waited_for_once_by_all() {
     let url = format!("keys_url = \"http://{}/jwks.json\"", keys.addr());
     let gateway = Setup::before(&backend).tenant(&jwt(&url)).start();
     let token = format!("Bearer {}", TokenIssuer::new("a").token("till", 600));
-    let told = at_once(24, |_| authorized(&token).send(gateway.addr).told());
+    let reply = at_once(24, |_| authorized(&token).send(gateway.addr).summary());
     let expected = (503, "rejected".to_owned(), "authorization-unavailable".to_owned());
-    assert!(told.iter().all(|told| *told == expected), "{told:?}");
+    assert!(reply.iter().all(|reply| *reply == expected), "{reply:?}");
     // One after the other, each would have asked anew after the time limit of the one before.
     assert!(keys.calls() <= 6, "{} fetches", keys.calls());
     assert_eq!(backend.calls(), 0);
@@ -219,8 +219,8 @@ fn a_client_that_leaves_does_not_end_the_fetch_of_a_key_set() {
         drop((left, client));
         shut.open();
         let mut client = Http2::open(gateway.addr, &authority);
-        let told = client.send(&authorized(&token));
-        (told.status == 200 && keys.calls() == 1).then_some(())
+        let reply = client.send(&authorized(&token));
+        (reply.status == 200 && keys.calls() == 1).then_some(())
     });
 }
 
@@ -410,7 +410,7 @@ fn the_least_limits_let_one_request_through_and_the_greatest_all() {
          stored_keys_per_tenant = 1";
     let gateway = Setup::before(&backend).limits(least).start();
     let send = |gateway: &Gateway, tenant: &str, key: &str| {
-        Request::redeem(key, BODY).tenant(tenant).send(gateway.addr).told()
+        Request::redeem(key, BODY).tenant(tenant).send(gateway.addr).summary()
     };
     let over = (429, "rejected".to_owned(), "quota-exceeded".to_owned());
     let executed = (200, "executed".to_owned(), String::new());

@@ -135,8 +135,8 @@ fn strangers_are_refused_before_any_look_up_where_they_are_not_wanted() {
     // Routes without keys pass, and the refusal costs no call.
     assert_eq!(Request::get("/open").send(gateway.addr).status, 200);
     assert_eq!(backend.calls(), 2);
-    let (code, _, told) = tenant(&setup, "x-api-key: stranger");
-    assert!(code == Some(1) && told.contains("caller-unknown"), "{told}");
+    let (code, _, reply) = tenant(&setup, "x-api-key: stranger");
+    assert!(code == Some(1) && reply.contains("caller-unknown"), "{reply}");
 }
 
 #[test]
@@ -165,12 +165,12 @@ fn another_way_to_name_callers_is_a_change_of_names() {
     let with = |line: &str| setup.clone().tenant(line).try_start().unwrap_err();
     write(&setup, "jwks.json", &set(&[&TokenIssuer::new("a")]));
     let tokens = jwt("keys_file = \"jwks.json\"");
-    for (line, told) in
+    for (line, expected) in
         [("directory = \"tenants.toml\"", "[tenant] directory"), (tokens.as_str(), "[tenant.jwt]")]
     {
         let exit = with(line);
         assert_eq!(exit.code, Some(2), "{exit:?}");
-        assert!(exit.stderr.contains(told) && exit.stderr.contains("accept_names"), "{exit:?}");
+        assert!(exit.stderr.contains(expected) && exit.stderr.contains("accept_names"), "{exit:?}");
     }
     let own = setup.clone().redeem("tenant = { headers = [\"x-shop\"] }").try_start().unwrap_err();
     assert!(own.stderr.contains("[route.tenant] headers = [\"x-shop\"]"), "{own:?}");
@@ -276,22 +276,22 @@ fn keys_are_fetched_renewed_and_kept() {
     let url = format!("keys_url = \"http://{}/jwks.json\"", keys.addr());
     let gateway = Setup::before(&backend).tenant(&jwt(&url)).start();
     // No set, so that nobody is let through; other credentials name callers as before.
-    let told = bearer(&first.token("till", 60)).send(gateway.addr);
-    told.is(503, "rejected", "authorization-unavailable");
-    assert!(told.header("retry-after").is_some());
+    let reply = bearer(&first.token("till", 60)).send(gateway.addr);
+    reply.is(503, "rejected", "authorization-unavailable");
+    assert!(reply.header("retry-after").is_some());
     Request::redeem("other", BODY).tenant("key").send(gateway.addr).is(200, "executed", "");
     keys.always(answer(200, &set(&[&first])));
     keys.listen();
     crate::support::eventually("the keys are fetched", || {
-        let told = bearer(&first.token("till", 60)).send(gateway.addr);
-        (told.status == 200).then_some(())
+        let reply = bearer(&first.token("till", 60)).send(gateway.addr);
+        (reply.status == 200).then_some(())
     });
     let fetched = keys.calls();
     // An unknown key leads to one fetch, and the answer to it does not take the good set away.
     keys.always(answer(200, "{\"keys\":[]}"));
     for _ in 0..20 {
-        let told = bearer(&second.token("till", 60)).send(gateway.addr);
-        told.is(401, "rejected", "caller-unknown");
+        let reply = bearer(&second.token("till", 60)).send(gateway.addr);
+        reply.is(401, "rejected", "caller-unknown");
     }
     assert!(keys.calls() <= fetched + 1, "{} fetches", keys.calls());
     bearer(&first.token("till", 60)).send(gateway.addr).is(200, "replayed", "");
@@ -309,9 +309,9 @@ fn a_caller_over_its_rate_is_refused_with_the_time_to_wait_and_others_are_not() 
         assert_eq!(send("a", key).status, 200);
     }
     for key in ["k", "m"] {
-        let told = send("a", key);
-        told.is(429, "rejected", "quota-exceeded");
-        let wait: u64 = told.header("retry-after").unwrap().parse().unwrap();
+        let reply = send("a", key);
+        reply.is(429, "rejected", "quota-exceeded");
+        let wait: u64 = reply.header("retry-after").unwrap().parse().unwrap();
         assert!((500..=600).contains(&wait), "{wait}");
     }
     send("b", "k").is(200, "executed", "");

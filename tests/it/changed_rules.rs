@@ -21,9 +21,9 @@ fn check(earlier: &str, later: &str) {
     for _ in 0..2 {
         request(BODY).send(gateway.addr).is(200, "replayed", "");
     }
-    let told = request(OTHER).send(gateway.addr);
-    told.is(422, "rejected", "key-reused");
-    let problem = told.json();
+    let reply = request(OTHER).send(gateway.addr);
+    reply.is(422, "rejected", "key-reused");
+    let problem = reply.json();
     assert!(problem.get("differing").is_none(), "{earlier} then {later}: {problem}");
     assert_eq!(backend.calls(), 1, "{earlier} then {later}");
 }
@@ -72,8 +72,8 @@ fn an_item_of_the_same_bytes_is_the_same_item_under_another_rule() {
             rewards.limit("R1", 1);
             let gateway = rewards.setup(earlier).start();
             let body = batch("+65", &[("a", "R1", 2), ("b", "R2", 2)]);
-            let told = issue(&body).send(gateway.addr);
-            assert_eq!(rows(&told), "a:1/2 8010, b:2/2 200 = 8010");
+            let reply = issue(&body).send(gateway.addr);
+            assert_eq!(rows(&reply), "a:1/2 8010, b:2/2 200 = 8010");
             let mut setup = gateway.setup().clone();
             drop(gateway);
             setup = match later {

@@ -59,8 +59,8 @@ fn send(gateway: &Gateway) -> Response {
 }
 
 /// The clock that the gateway shows.
-fn year(told: &Response) -> String {
-    told.header("idempotency-expires").expect("a time")[12..16].to_owned()
+fn year(reply: &Response) -> String {
+    reply.header("idempotency-expires").expect("a time")[12..16].to_owned()
 }
 
 #[test]
@@ -78,8 +78,8 @@ fn a_key_that_ran_under_a_wrong_clock_does_not_run_again_when_the_clock_is_set()
         send(&gateway).is(200, "replayed", "");
         Request::redeem("other", BODY).send(gateway.addr).is(200, "executed", "");
         // The sweeper runs every 10 s at least; the store has listed what is due by then.
-        let told = Request::redeem("other", BODY).send(gateway.addr);
-        assert_ne!(year(&told), "2000", "new records have the right time");
+        let reply = Request::redeem("other", BODY).send(gateway.addr);
+        assert_ne!(year(&reply), "2000", "new records have the right time");
         let gateway = gateway.restarted();
         send(&gateway).is(200, "replayed", "");
         assert_eq!(backend.calls(), 2, "{offset} s");
@@ -133,11 +133,11 @@ fn a_clock_behind_the_newest_record_is_told_and_time_goes_on_from_there() {
     let other = Request::redeem("other", BODY).send(gateway.addr);
     other.is(200, "executed", "");
     assert_ne!(year(&other), "2000");
-    let told = eventually("time goes on", || {
-        let told = send(&gateway);
-        (told.disposition() != "replayed").then_some(told)
+    let reply = eventually("time goes on", || {
+        let reply = send(&gateway);
+        (reply.disposition() != "replayed").then_some(reply)
     });
-    told.is(410, "rejected", "key-expired");
+    reply.is(410, "rejected", "key-expired");
     machine.set(0);
     send(&gateway).is(410, "rejected", "key-expired");
     assert_eq!(backend.calls(), 2);

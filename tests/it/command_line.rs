@@ -1,7 +1,7 @@
 //! What the command line makes of itself: completions, manual pages.
 
 use crate::support::gateway::run;
-use crate::support::{Backend, Desk, Request, Setup, TOKEN};
+use crate::support::{AdminClient, Backend, Request, Setup, TOKEN};
 
 /// The commands with a page of their own.
 const PAGES: [&str; 6] = ["run", "check", "demo", "store-init", "records-list", "health"];
@@ -65,7 +65,7 @@ fn a_gateway_without_a_file_takes_a_token() {
     };
     let mut gateway = start(&["--token-file", token.to_str().unwrap()]);
     Request::new("POST", "/any").key("k").json("{}").send(gateway.addr).is(200, "executed", "");
-    assert_eq!(Desk::of(&gateway).id("k").len(), 32);
+    assert_eq!(AdminClient::of(&gateway).id("k").len(), 32);
     assert_eq!(Request::get("/api/records").send(gateway.admin).status, 401);
     gateway.stop();
     // Without a token the API is closed.

@@ -60,20 +60,20 @@ impl Till {
                 self.keys += 1;
                 format!("till-{}-{}", self.name, self.keys)
             });
-            let told = Self::request(&key).try_send(addr);
-            let Ok(told) = told else {
+            let reply = Self::request(&key).try_send(addr);
+            let Ok(reply) = reply else {
                 self.open = Some(key);
                 return;
             };
-            match fate(&told) {
+            match fate(&reply) {
                 Some(fate) => self.settled.push((key, fate)),
                 None => self.open = Some(key),
             }
             if !self.settled.is_empty() && self.rng.below(4) == 0 {
                 let at = self.rng.below(self.settled.len() as u64);
                 let (key, fate) = &self.settled[usize::try_from(at).unwrap()];
-                let Ok(told) = Self::request(key).try_send(addr) else { return };
-                check(key, fate, &told);
+                let Ok(reply) = Self::request(key).try_send(addr) else { return };
+                check(key, fate, &reply);
             }
         }
         panic!("the gateway did not die");
@@ -87,28 +87,28 @@ impl Till {
             check(key, fate, &conn.read());
         }
         if let Some(key) = self.open.take() {
-            let told = Self::request(&key).send(addr);
-            let fate = fate(&told).expect("nothing else is in flight");
+            let reply = Self::request(&key).send(addr);
+            let fate = fate(&reply).expect("nothing else is in flight");
             self.settled.push((key, fate));
         }
     }
 }
 
 /// What an answer says about the key; `None`: try again.
-fn fate(told: &Response) -> Option<Fate> {
-    match (told.status, told.disposition().as_str()) {
-        (200, "executed" | "replayed") => Some(Fate::Succeeded(Box::new(told.kept()))),
+fn fate(reply: &Response) -> Option<Fate> {
+    match (reply.status, reply.disposition().as_str()) {
+        (200, "executed" | "replayed") => Some(Fate::Succeeded(Box::new(reply.kept()))),
         (409 | 502 | 504, "unknown") => Some(Fate::Unknown),
         (409, "in-progress") => None,
-        _ => panic!("{told:?}"),
+        _ => panic!("{reply:?}"),
     }
 }
 
 #[track_caller]
-fn check(key: &str, fate: &Fate, told: &Response) {
+fn check(key: &str, fate: &Fate, reply: &Response) {
     match fate {
-        Fate::Succeeded(first) => assert_eq!(&told.kept(), &**first, "{key} has another answer"),
-        Fate::Unknown => assert_eq!(told.error(), "outcome-unknown", "{key}: {told:?}"),
+        Fate::Succeeded(first) => assert_eq!(&reply.kept(), &**first, "{key} has another answer"),
+        Fate::Unknown => assert_eq!(reply.error(), "outcome-unknown", "{key}: {reply:?}"),
     }
 }
 

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::metrics::scrape;
-use crate::support::{Act, Backend, Desk, Gateway, Request, Setup, answer, eventually};
+use crate::support::{Act, AdminClient, Backend, Gateway, Request, Setup, answer, eventually};
 
 const PROMTOOL: &str = "/usr/bin/promtool";
 const PROMETHEUS: &str = "/usr/bin/prometheus";
@@ -19,8 +19,8 @@ fn deploy(file: &str) -> PathBuf {
 }
 
 fn promtool(arguments: &[&str], file: &Path) -> Output {
-    let told = Command::new(PROMTOOL).args(arguments).arg(file).output();
-    told.expect("promtool of Debian's prometheus; .ci/test installs it")
+    let reply = Command::new(PROMTOOL).args(arguments).arg(file).output();
+    reply.expect("promtool of Debian's prometheus; .ci/test installs it")
 }
 
 #[test]
@@ -30,8 +30,8 @@ fn every_alert_is_sound_and_fires_when_it_should_and_only_then() {
         (&["check", "rules"][..], rules.clone()),
         (&["test", "rules"], deploy("prometheus/alerts_test.yaml")),
     ] {
-        let told = promtool(arguments, &file);
-        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stdout));
+        let reply = promtool(arguments, &file);
+        assert!(reply.status.success(), "{}", String::from_utf8_lossy(&reply.stdout));
     }
     let tests = std::fs::read_to_string(deploy("prometheus/alerts_test.yaml")).unwrap();
     let rules = std::fs::read_to_string(rules).unwrap();
@@ -82,8 +82,8 @@ impl Prometheus {
             .expect("Debian's prometheus; .ci/test installs it");
         let prometheus = Self { child, addr };
         eventually("Prometheus is ready", || {
-            let told = Request::get("/-/ready").try_send(addr).ok()?;
-            (told.status == 200).then_some(())
+            let reply = Request::get("/-/ready").try_send(addr).ok()?;
+            (reply.status == 200).then_some(())
         });
         prometheus
     }
@@ -91,10 +91,10 @@ impl Prometheus {
     /// The series of an expression's result.
     fn query(&self, expression: &str) -> Vec<Value> {
         let escaped: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let told = Request::get(&format!("/api/v1/query?query={escaped}")).send(self.addr);
-        let told = told.json();
-        assert_eq!(told["status"], "success", "{expression}: {told}");
-        told["data"]["result"].as_array().expect("a vector").clone()
+        let reply = Request::get(&format!("/api/v1/query?query={escaped}")).send(self.addr);
+        let reply = reply.json();
+        assert_eq!(reply["status"], "success", "{expression}: {reply}");
+        reply["data"]["result"].as_array().expect("a vector").clone()
     }
 }
 
@@ -123,7 +123,7 @@ const UNUSED: [&str; 2] =
 #[test]
 fn every_expression_of_the_dashboard_gives_data_of_a_gateway_at_work() {
     let backend = Backend::start();
-    let gateway = Desk::guard(Setup::before(&backend)).start();
+    let gateway = AdminClient::guard(Setup::before(&backend)).start();
     let prometheus = Prometheus::scraping(&gateway);
     let expressions = expressions();
     assert!(expressions.len() > 20, "{expressions:?}");
@@ -139,7 +139,7 @@ fn every_expression_of_the_dashboard_gives_data_of_a_gateway_at_work() {
             let lost = format!("lost-{number}");
             backend.always(Act::reset());
             Request::redeem(&lost, "{}").send(gateway.addr);
-            Desk::of(&gateway).settle(&lost, "executed");
+            AdminClient::of(&gateway).settle(&lost, "executed");
         }
     };
     for expression in &expressions {

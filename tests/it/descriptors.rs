@@ -55,13 +55,16 @@ fn idle_clients_cannot_take_the_descriptors_of_store_and_operators() {
     // Who comes too late is told so.
     let mut late = Request::redeem("late", BODY).begin(gateway.addr);
     if late.readable_within(Duration::from_millis(500)) {
-        let told = late.try_read(false);
-        assert!(told.as_ref().is_ok_and(|told| told.status == 503) || told.is_err(), "{told:?}");
+        let reply = late.try_read(false);
+        assert!(
+            reply.as_ref().is_ok_and(|reply| reply.status == 503) || reply.is_err(),
+            "{reply:?}"
+        );
     }
     drop((idle, late));
     eventually("there is room again", || {
-        let told = Request::redeem("late", BODY).try_send(gateway.addr).ok()?;
-        (told.status == 200).then_some(())
+        let reply = Request::redeem("late", BODY).try_send(gateway.addr).ok()?;
+        (reply.status == 200).then_some(())
     });
     gateway.stop();
     let lines = gateway.stderr().lines().count();

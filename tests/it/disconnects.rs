@@ -23,9 +23,9 @@ fn held() -> (Backend, Gate, Gateway, Conn) {
 fn check_kept(backend: &Backend, gate: &Gate, gateway: &Gateway) {
     let mut retry = Request::redeem("k", BODY).begin(gateway.addr);
     gate.open();
-    let told = retry.read();
-    told.is(200, "replayed", "");
-    assert_eq!(told.text(), r#"{"execution":0}"#);
+    let reply = retry.read();
+    reply.is(200, "replayed", "");
+    assert_eq!(reply.text(), r#"{"execution":0}"#);
     assert_eq!(backend.executions()[BODY], 1);
 }
 
@@ -82,11 +82,11 @@ fn clients_that_reset_at_once_execute_at_most_once() {
     for _ in 0..50 {
         Request::redeem("k", BODY).begin(gateway.addr).reset();
     }
-    let told = eventually("the key settles", || {
-        let told = Request::redeem("k", BODY).send(gateway.addr);
-        (told.status == 200).then_some(told)
+    let reply = eventually("the key settles", || {
+        let reply = Request::redeem("k", BODY).send(gateway.addr);
+        (reply.status == 200).then_some(reply)
     });
-    assert_eq!(told.text(), r#"{"execution":0}"#);
+    assert_eq!(reply.text(), r#"{"execution":0}"#);
     assert_eq!(backend.calls(), 1);
 }
 
@@ -104,8 +104,8 @@ fn an_upload_cut_short_leaves_no_claim() {
     let ends: [fn(Conn); 3] = [drop, Conn::reset, |mut conn| {
         conn.half_close();
         // Refused or simply closed: nobody can want an answer to half a request.
-        if let Ok(told) = conn.try_read(false) {
-            assert_eq!(told.status, 400, "{told:?}");
+        if let Ok(reply) = conn.try_read(false) {
+            assert_eq!(reply.status, 400, "{reply:?}");
         }
     }];
     for (at, framing) in framings.iter().enumerate() {
@@ -132,8 +132,8 @@ fn a_head_that_never_ends_is_timed_out_with_408() {
     let gateway = Setup::before(&backend).limits(r#"header_timeout = "500ms""#).start();
     let mut conn = Conn::open(gateway.addr);
     conn.write("POST /v1/vouchers/redeem HTTP/1.1\r\nhost: a\r\nidempotency-key: k\r\n");
-    if let Ok(told) = conn.try_read(false) {
-        assert_eq!(told.status, 408, "{told:?}");
+    if let Ok(reply) = conn.try_read(false) {
+        assert_eq!(reply.status, 408, "{reply:?}");
     }
     conn.ends();
     assert_eq!(backend.calls(), 0);

@@ -23,17 +23,17 @@ fn a_call_in_flight_is_finished_recorded_and_answered() {
     });
     assert!(!gateway.ended());
     gate.open();
-    let told = first.read();
-    told.is(200, "executed", "");
+    let reply = first.read();
+    reply.is(200, "executed", "");
     first.ends();
-    if let Ok(told) = waiting.try_read(false) {
-        assert_eq!(told.text(), r#"{"drained":true}"#);
+    if let Ok(reply) = waiting.try_read(false) {
+        assert_eq!(reply.text(), r#"{"drained":true}"#);
     }
     assert_eq!(gateway.wait().code(), Some(0), "{}", gateway.stderr());
     let gateway = setup.start();
     let again = Request::redeem("k", BODY).send(gateway.addr);
     again.is(200, "replayed", "");
-    assert_eq!(told.kept(), again.kept());
+    assert_eq!(reply.kept(), again.kept());
     assert_eq!(backend.calls(), 1);
 }
 

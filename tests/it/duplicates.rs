@@ -29,14 +29,14 @@ fn a_hundred_duplicates_at_once_make_one_call_and_get_one_answer() {
 fn a_hundred_duplicates_without_waiting_make_one_call() {
     let backend = Backend::start();
     let gateway = Setup::before(&backend).redeem(r#"duplicates.wait = "0s""#).start();
-    let answers = at_once(100, |_| Request::redeem("k", BODY).send(gateway.addr).told());
-    let told = |status: u16, disposition: &str, error: &str| {
+    let answers = at_once(100, |_| Request::redeem("k", BODY).send(gateway.addr).summary());
+    let reply = |status: u16, disposition: &str, error: &str| {
         let wanted = (status, disposition.to_owned(), error.to_owned());
         answers.iter().filter(|one| **one == wanted).count()
     };
-    let in_progress = told(409, "in-progress", "request-in-progress");
-    assert_eq!(told(200, "executed", ""), 1);
-    assert_eq!(1 + in_progress + told(200, "replayed", ""), 100, "{answers:?}");
+    let in_progress = reply(409, "in-progress", "request-in-progress");
+    assert_eq!(reply(200, "executed", ""), 1);
+    assert_eq!(1 + in_progress + reply(200, "replayed", ""), 100, "{answers:?}");
     assert_eq!(backend.calls(), 1);
 }
 
@@ -60,9 +60,9 @@ fn waiting_ends_after_its_time_with_409() {
     let gateway = Setup::before(&backend).redeem(r#"duplicates.wait = "50ms""#).start();
     let mut first = Request::redeem("k", BODY).begin(gateway.addr);
     backend.wait_calls(1);
-    let told = Request::redeem("k", BODY).send(gateway.addr);
-    told.is(409, "in-progress", "request-in-progress");
-    assert!(told.header("retry-after").is_some());
+    let reply = Request::redeem("k", BODY).send(gateway.addr);
+    reply.is(409, "in-progress", "request-in-progress");
+    assert!(reply.header("retry-after").is_some());
     gate.open();
     first.read().is(200, "executed", "");
     assert_eq!(backend.calls(), 1);
@@ -81,15 +81,15 @@ fn only_so_many_duplicates_wait() {
         (0..5).map(|_| Request::redeem("k", BODY).begin(gateway.addr)).collect();
     let mut refused = Vec::new();
     eventually("three of five are refused", || {
-        let told =
+        let reply =
             others.iter_mut().position(|conn| conn.readable_within(Duration::from_millis(10)));
-        if let Some(index) = told {
+        if let Some(index) = reply {
             refused.push(others.remove(index).read());
         }
         (refused.len() == 3).then_some(())
     });
-    for told in &refused {
-        told.is(409, "in-progress", "request-in-progress");
+    for reply in &refused {
+        reply.is(409, "in-progress", "request-in-progress");
     }
     gate.open();
     first.read().is(200, "executed", "");
@@ -140,12 +140,12 @@ fn two_requests_that_race_for_a_key_make_one_call() {
     let gateway = Setup::before(&backend).start();
     for round in 0..20 {
         let key = format!("k-{round}");
-        let told = at_once(8, |index| {
+        let reply = at_once(8, |index| {
             let body = format!(r#"{{"qr":"{}"}}"#, index % 2);
-            Request::redeem(&key, &body).send(gateway.addr).told().0
+            Request::redeem(&key, &body).send(gateway.addr).summary().0
         });
-        assert!(told.iter().all(|status| [200, 422].contains(status)), "{told:?}");
-        assert_eq!(told.iter().filter(|status| **status == 200).count(), 4, "{told:?}");
+        assert!(reply.iter().all(|status| [200, 422].contains(status)), "{reply:?}");
+        assert_eq!(reply.iter().filter(|status| **status == 200).count(), 4, "{reply:?}");
         assert_eq!(backend.calls(), round + 1);
     }
 }
@@ -196,8 +196,8 @@ fn the_configured_headers_alone_tell_tenants_apart() {
 fn duplicates_of_a_call_that_could_not_be_made_execute_at_most_once() {
     let backend = Backend::refusing();
     let gateway = Setup::before(&backend).start();
-    let told = at_once(20, |_| Request::redeem("k", BODY).send(gateway.addr).told());
-    for one in &told {
+    let reply = at_once(20, |_| Request::redeem("k", BODY).send(gateway.addr).summary());
+    for one in &reply {
         assert!(
             *one == (502, "not-executed".into(), "upstream-unreachable".into())
                 || *one == (409, "in-progress".into(), "request-in-progress".into()),
@@ -205,8 +205,8 @@ fn duplicates_of_a_call_that_could_not_be_made_execute_at_most_once() {
         );
     }
     backend.listen();
-    let told = at_once(20, |_| Request::redeem("k", BODY).send(gateway.addr));
-    let executed = told.iter().filter(|one| one.disposition() == "executed").count();
+    let reply = at_once(20, |_| Request::redeem("k", BODY).send(gateway.addr));
+    let executed = reply.iter().filter(|one| one.disposition() == "executed").count();
     assert_eq!(executed, 1);
     assert_eq!(backend.calls(), 1);
 }
@@ -219,12 +219,12 @@ fn duplicates_of_a_released_call_execute_one_after_the_other() {
         _ => answer(200, "{}"),
     });
     let gateway = Setup::before(&backend).start();
-    let told = eventually("somebody is served", || {
-        let told = at_once(10, |_| Request::redeem("k", BODY).send(gateway.addr));
-        told.iter().any(|one| one.status == 200).then_some(told)
+    let reply = eventually("somebody is served", || {
+        let reply = at_once(10, |_| Request::redeem("k", BODY).send(gateway.addr));
+        reply.iter().any(|one| one.status == 200).then_some(reply)
     });
-    let kept = told.iter().find(|one| one.status == 200).unwrap().kept();
-    for one in &told {
+    let kept = reply.iter().find(|one| one.status == 200).unwrap().kept();
+    for one in &reply {
         assert!(one.status == 429 || one.status == 409 || one.kept() == kept, "{one:?}");
     }
     let settled = backend.seen().iter().filter(|seen| seen.number >= 3).count();
@@ -243,9 +243,9 @@ fn duplicates_that_wait_for_a_lost_call_are_told_that_it_is_unknown() {
     gate.open();
     first.read().is(502, "unknown", "outcome-unknown");
     for other in &mut others {
-        let told = other.read();
+        let reply = other.read();
         assert_eq!(
-            (told.disposition(), told.error()),
+            (reply.disposition(), reply.error()),
             ("unknown".into(), "outcome-unknown".into())
         );
     }
@@ -260,8 +260,8 @@ fn many_keys_with_many_duplicates_make_one_call_each() {
         for step in 0..10 {
             let index = (step + thread) % 10;
             let body = format!(r#"{{"key":{index}}}"#);
-            let told = Request::redeem(&format!("k-{index}"), &body).send(gateway.addr);
-            assert_eq!(told.status, 200);
+            let reply = Request::redeem(&format!("k-{index}"), &body).send(gateway.addr);
+            assert_eq!(reply.status, 200);
         }
     });
     let executions = backend.executions();
@@ -283,9 +283,9 @@ fn a_replay_echoes_the_headers_of_its_own_request() {
         request.send(gateway.addr)
     };
     // The backend's own answer stays as it is.
-    let told = send(&gateway, &["two"]);
-    told.is(200, "executed", "");
-    assert_eq!(told.all("x-trace"), ["one"]);
+    let reply = send(&gateway, &["two"]);
+    reply.is(200, "executed", "");
+    assert_eq!(reply.all("x-trace"), ["one"]);
     // From the cache, and from the store after a restart; several lines, and none.
     for restarts in [false, true] {
         if restarts {
@@ -295,10 +295,10 @@ fn a_replay_echoes_the_headers_of_its_own_request() {
         for (sent, shown) in
             [(&["three"][..], &["three"][..]), (&["a", "b"], &["a", "b"]), (&[], &["one"])]
         {
-            let told = send(&gateway, sent);
-            told.is(200, "replayed", "");
-            assert_eq!(told.all("x-trace"), shown);
-            assert_eq!(told.header("x-kept").as_deref(), Some("stored"));
+            let reply = send(&gateway, sent);
+            reply.is(200, "replayed", "");
+            assert_eq!(reply.all("x-trace"), shown);
+            assert_eq!(reply.header("x-kept").as_deref(), Some("stored"));
         }
     }
     assert_eq!(backend.calls(), 1);

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::support::gateway::{Exit, run};
-use super::support::{Act, Backend, Desk, Gateway, Kind, Request, Response, Setup, Shop};
+use super::support::{Act, AdminClient, Backend, Gateway, Kind, Request, Response, Setup, Shop};
 
 /// Texts that no copy of a store may show.
 const SECRETS: [&str; 5] = [
@@ -222,14 +222,14 @@ fn a_store_in_plain_is_taken_and_a_rotation_leaves_nothing_readable() {
 #[test]
 fn records_are_found_by_key_and_voucher_under_keyed_ids() {
     let backend = backend();
-    let gateway = Desk::guard(sealed(&backend)).start();
+    let gateway = AdminClient::guard(sealed(&backend)).start();
     redeem(&gateway, 1, "").is(200, "executed", "");
-    let desk = Desk::of(&gateway);
-    let (all, _) = desk.list("");
+    let admin = AdminClient::of(&gateway);
+    let (all, _) = admin.list("");
     let tenant = all[0]["tenant"].as_str().unwrap();
-    let (by_key, _) = desk.list(&format!("tenant={tenant}&key=key-0815-of-the-till-1"));
+    let (by_key, _) = admin.list(&format!("tenant={tenant}&key=key-0815-of-the-till-1"));
     assert_eq!(by_key.len(), 1);
-    let (by_voucher, _) = desk.list(&format!("tenant={tenant}&subject=VOUCHER-4711"));
+    let (by_voucher, _) = admin.list(&format!("tenant={tenant}&subject=VOUCHER-4711"));
     assert_eq!(by_voucher, by_key);
     let status = Request::get("/.well-known/idempotency/status").key("key-0815-of-the-till-1");
     assert_eq!(status.send(gateway.addr).json()["state"], "final");
@@ -254,9 +254,9 @@ fn sealed_records_that_were_changed_are_refused_and_never_run_again() {
         server.run_sql_in(database, sql);
         let gateway = setup.start();
         for number in [1, 2, 1] {
-            let told = redeem(&gateway, number, "");
+            let reply = redeem(&gateway, number, "");
             let expected = (503, "rejected".to_owned(), "store-unavailable".to_owned());
-            assert_eq!(told.told(), expected, "{what}");
+            assert_eq!(reply.summary(), expected, "{what}");
         }
         assert_eq!(backend.calls(), 2, "{what}");
     }

@@ -35,9 +35,9 @@ fn redeem(gateway: &Gateway, number: usize) -> Response {
 /// Asserts that every key has its own answer.
 fn all_replayed(gateway: &Gateway) {
     for number in 0..KEYS {
-        let told = redeem(gateway, number);
-        told.is(200, "replayed", "");
-        assert_eq!(told.text(), format!("key-{number}"));
+        let reply = redeem(gateway, number);
+        reply.is(200, "replayed", "");
+        assert_eq!(reply.text(), format!("key-{number}"));
     }
 }
 
@@ -103,9 +103,9 @@ fn changed_records_are_refused(setup: &Setup, backend: &Backend, what: &str) {
     let calls = backend.calls();
     let gateway = setup.start();
     for number in [1, 2, 1] {
-        let told = redeem(&gateway, number).told();
+        let reply = redeem(&gateway, number).summary();
         let expected = (503, "rejected".to_owned(), "store-unavailable".to_owned());
-        assert_eq!(told, expected, "{what}");
+        assert_eq!(reply, expected, "{what}");
     }
     assert_eq!(backend.calls(), calls, "{what}");
 }
@@ -186,11 +186,11 @@ fn a_changed_byte_of_a_sealed_directory_never_runs_a_request_again() {
                 }
                 Ok(mut gateway) => {
                     for number in 0..4 {
-                        let told = redeem(&gateway, number);
-                        let is_own = told.text() == format!("key-{number}");
-                        let fine = told.status == 503 || (told.status == 200 && is_own);
-                        assert!(fine, "{name}: {told:?}");
-                        *outcomes.entry(told.disposition()).or_default() += 1;
+                        let reply = redeem(&gateway, number);
+                        let is_own = reply.text() == format!("key-{number}");
+                        let fine = reply.status == 503 || (reply.status == 200 && is_own);
+                        assert!(fine, "{name}: {reply:?}");
+                        *outcomes.entry(reply.disposition()).or_default() += 1;
                     }
                     assert_eq!(backend.calls(), 4, "{name}");
                     gateway.stop();

@@ -12,9 +12,9 @@ fn check_sticky(backend: &Backend, gateway: Gateway) {
     backend.always(answer(200, r#"{"second":"execution"}"#));
     let check = |gateway: &Gateway| {
         for _ in 0..3 {
-            let told = Request::redeem("k", BODY).send(gateway.addr);
-            told.is(409, "unknown", "outcome-unknown");
-            assert_eq!(told.header("retry-after"), None, "{told:?}");
+            let reply = Request::redeem("k", BODY).send(gateway.addr);
+            reply.is(409, "unknown", "outcome-unknown");
+            assert_eq!(reply.header("retry-after"), None, "{reply:?}");
         }
         let other = Request::redeem("k", r#"{"qr":"other"}"#).send(gateway.addr);
         other.is(422, "rejected", "key-reused");
@@ -86,9 +86,9 @@ fn a_server_error_leaves_the_outcome_unknown() {
     let backend = Backend::start();
     backend.always(answer(500, r#"{"error":{"type":"api_error"}}"#));
     let gateway = Setup::before(&backend).start();
-    let told = Request::redeem("k", BODY).send(gateway.addr);
-    assert_eq!((told.status, told.disposition()), (500, "unknown".to_owned()));
-    assert_eq!(told.text(), r#"{"error":{"type":"api_error"}}"#);
+    let reply = Request::redeem("k", BODY).send(gateway.addr);
+    assert_eq!((reply.status, reply.disposition()), (500, "unknown".to_owned()));
+    assert_eq!(reply.text(), r#"{"error":{"type":"api_error"}}"#);
     check_sticky(&backend, gateway);
 }
 
@@ -99,9 +99,9 @@ fn a_backend_that_hangs_is_timed_out_and_its_outcome_is_unknown() {
     let gateway = Setup::before(&backend).upstream(r#"timeout = "200ms""#).start();
     Request::redeem("k", BODY).send(gateway.addr).is(504, "unknown", "outcome-unknown");
     assert_eq!(backend.calls(), 1);
-    let told = Request::redeem("k", BODY).send(gateway.addr);
-    told.is(409, "unknown", "outcome-unknown");
-    assert_eq!(told.header("retry-after"), None, "{told:?}");
+    let reply = Request::redeem("k", BODY).send(gateway.addr);
+    reply.is(409, "unknown", "outcome-unknown");
+    assert_eq!(reply.header("retry-after"), None, "{reply:?}");
     assert_eq!(backend.calls(), 1);
 }
 
@@ -124,12 +124,12 @@ fn a_true_answer_that_comes_after_the_timeout_completes_the_record() {
     Request::redeem("k", BODY).send(gateway.addr).is(504, "unknown", "outcome-unknown");
     Request::redeem("k", BODY).send(gateway.addr).is(409, "unknown", "outcome-unknown");
     gate.open();
-    let told = eventually("the late answer is recorded", || {
-        let told = Request::redeem("k", BODY).send(gateway.addr);
-        (told.status == 200).then_some(told)
+    let reply = eventually("the late answer is recorded", || {
+        let reply = Request::redeem("k", BODY).send(gateway.addr);
+        (reply.status == 200).then_some(reply)
     });
-    assert_eq!(told.text(), r#"{"late":true}"#);
-    assert!(["replayed", "recovered"].contains(&told.disposition().as_str()), "{told:?}");
+    assert_eq!(reply.text(), r#"{"late":true}"#);
+    assert!(["replayed", "recovered"].contains(&reply.disposition().as_str()), "{reply:?}");
     assert_eq!(backend.calls(), 1);
     let gateway = gateway.killed_and_restarted();
     let again = Request::redeem("k", BODY).send(gateway.addr);
@@ -157,8 +157,8 @@ fn no_fault_makes_the_gateway_call_twice_by_itself() {
     // A fresh connection, closed as soon as it has been used once, is a retry's temptation too.
     backend.always(answer(200, "{}").then(Act::close()));
     for calls in 8..=12 {
-        let told = Request::redeem(&format!("k-{calls}"), BODY).send(gateway.addr);
-        assert_eq!(told.status, 200);
+        let reply = Request::redeem(&format!("k-{calls}"), BODY).send(gateway.addr);
+        assert_eq!(reply.status, 200);
         assert_eq!(backend.calls(), calls);
         // A request that meets the end of its connection would be one of unknown outcome.
         backend.wait_closed();
@@ -170,8 +170,8 @@ fn a_kept_alive_connection_that_the_backend_closed_is_not_used() {
     let backend = Backend::start();
     let gateway = Setup::before(&backend).start();
     for round in 0..10 {
-        let told = Request::redeem(&format!("k-{round}"), BODY).send(gateway.addr);
-        told.is(200, "executed", "");
+        let reply = Request::redeem(&format!("k-{round}"), BODY).send(gateway.addr);
+        reply.is(200, "executed", "");
         backend.close_connections();
     }
     assert_eq!((backend.calls(), backend.connections()), (10, 10));
@@ -213,8 +213,8 @@ fn an_answer_left_over_on_a_connection_is_never_taken_for_the_next_ones() {
     });
     let gateway = Setup::before(&backend).start();
     assert_eq!(Request::redeem("k-1", BODY).send(gateway.addr).text(), "first");
-    let told = Request::redeem("k-2", BODY).send(gateway.addr);
-    assert_ne!(told.text(), "stray", "{told:?}");
+    let reply = Request::redeem("k-2", BODY).send(gateway.addr);
+    assert_ne!(reply.text(), "stray", "{reply:?}");
     assert!(backend.executions()[BODY] <= 2);
 }
 
@@ -225,13 +225,13 @@ fn of_several_addresses_the_one_that_refuses_is_passed_over() {
     let urls = format!("urls = [\"http://{}\", \"http://{}\"]", down.addr(), up.addr());
     let one = format!("url = \"http://{}\"", up.addr());
     let gateway = setup.replacing(one, urls).start();
-    let told: Vec<_> = (0..10)
-        .map(|round| Request::redeem(&format!("k-{round}"), BODY).send(gateway.addr).told())
+    let received: Vec<_> = (0..10)
+        .map(|round| Request::redeem(&format!("k-{round}"), BODY).send(gateway.addr).summary())
         .collect();
-    let served = told.iter().filter(|one| one.0 == 200).count();
-    let refused = told.iter().filter(|one| one.1 == "not-executed").count();
-    assert_eq!(served + refused, 10, "{told:?}");
-    assert!(served >= 8, "a failing address is avoided: {told:?}");
+    let served = received.iter().filter(|one| one.0 == 200).count();
+    let refused = received.iter().filter(|one| one.1 == "not-executed").count();
+    assert_eq!(served + refused, 10, "{received:?}");
+    assert!(served >= 8, "a failing address is avoided: {received:?}");
     assert_eq!(up.calls(), served);
 }
 
@@ -242,7 +242,7 @@ fn an_unresolvable_name_is_proof_that_nothing_ran() {
     let one = format!("http://{}", backend.addr());
     let gateway = setup.replacing(one, "http://backend.invalid:80").start();
     for _ in 0..2 {
-        let told = Request::redeem("k", BODY).send(gateway.addr);
-        told.is(502, "not-executed", "upstream-unreachable");
+        let reply = Request::redeem("k", BODY).send(gateway.addr);
+        reply.is(502, "not-executed", "upstream-unreachable");
     }
 }

@@ -14,9 +14,9 @@ fn check_refused(gateway: &Gateway, backend: &Backend, bytes: &str) {
     conn.write(bytes);
     // Whatever follows must not be read as a request of its own.
     let _ = conn.try_write(b"GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n");
-    let told = conn.try_read(false).unwrap_or_else(|error| panic!("{error}: {bytes:?}"));
-    assert!((400..=501).contains(&told.status), "{bytes:?}: {told:?}");
-    assert_ne!(told.status, 500, "{bytes:?}");
+    let reply = conn.try_read(false).unwrap_or_else(|error| panic!("{error}: {bytes:?}"));
+    assert!((400..=501).contains(&reply.status), "{bytes:?}: {reply:?}");
+    assert_ne!(reply.status, 500, "{bytes:?}");
     if let Ok(second) = conn.try_read(false) {
         assert!(second.status >= 400, "{bytes:?} went on: {second:?}");
     }
@@ -94,9 +94,9 @@ fn a_length_next_to_chunks_never_splits_the_stream_in_two() {
         let _ = conn.try_write(b"GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n");
         // Refused, or taken by its chunks with the connection closed after it: RFC 9112
         // section 6.1 leaves a server these two.
-        let told = conn.read();
-        assert!([200, 400].contains(&told.status), "{told:?}");
-        assert_eq!(told.header("connection").as_deref(), Some("close"));
+        let reply = conn.read();
+        assert!([200, 400].contains(&reply.status), "{reply:?}");
+        assert_eq!(reply.header("connection").as_deref(), Some("close"));
         conn.ends();
     }
     for seen in backend.seen() {
@@ -159,8 +159,8 @@ fn connect_and_trace_go_nowhere() {
     ] {
         let mut conn = Conn::open(gateway.addr);
         conn.write(bytes);
-        if let Ok(told) = conn.try_read(false) {
-            assert!((400..=501).contains(&told.status) && told.status != 500, "{told:?}");
+        if let Ok(reply) = conn.try_read(false) {
+            assert!((400..=501).contains(&reply.status) && reply.status != 500, "{reply:?}");
         }
     }
     for (path, allow) in
@@ -168,9 +168,9 @@ fn connect_and_trace_go_nowhere() {
     {
         let mut conn = Conn::open(gateway.addr);
         conn.write(format!("TRACE {path} HTTP/1.1\r\nhost: a\r\n\r\n"));
-        let told = conn.read();
-        told.is(405, "rejected", "method-not-allowed");
-        assert_eq!(told.header("allow").as_deref(), Some(allow), "{path}");
+        let reply = conn.read();
+        reply.is(405, "rejected", "method-not-allowed");
+        assert_eq!(reply.header("allow").as_deref(), Some(allow), "{path}");
     }
     assert_eq!(backend.calls(), 0);
 }
@@ -181,8 +181,8 @@ fn absolute_form_is_no_way_around_the_key() {
     for target in ["http://a/v1/vouchers/redeem", "http://other/v1/vouchers/redeem"] {
         let mut conn = Conn::open(gateway.addr);
         conn.write(format!("POST {target} HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{{}}"));
-        let told = conn.read();
-        assert_eq!((told.status, told.disposition()), (400, "rejected".to_owned()), "{told:?}");
+        let reply = conn.read();
+        assert_eq!((reply.status, reply.disposition()), (400, "rejected".to_owned()), "{reply:?}");
     }
     assert_eq!(backend.calls(), 0);
 }
@@ -216,14 +216,14 @@ fn no_spelling_of_a_path_leads_around_a_route() {
         "/free//../v1/vouchers/redeem",
     ] {
         for request in [Request::new("POST", path), Request::new("POST", path).key("k")] {
-            let told = request.json(BODY).send(gateway.addr);
-            assert!([400, 404, 405].contains(&told.status), "{path}: {told:?}");
-            assert!(!told.error().is_empty(), "{path}");
+            let reply = request.json(BODY).send(gateway.addr);
+            assert!([400, 404, 405].contains(&reply.status), "{path}: {reply:?}");
+            assert!(!reply.error().is_empty(), "{path}");
         }
     }
     assert_eq!(backend.calls(), 0);
-    let told = Request::new("POST", "/free/of/charge").json(BODY).send(gateway.addr);
-    assert_eq!(told.status, 200);
+    let reply = Request::new("POST", "/free/of/charge").json(BODY).send(gateway.addr);
+    assert_eq!(reply.status, 200);
 }
 
 #[test]
@@ -251,8 +251,8 @@ fn too_much_is_refused_before_the_claim() {
     ));
     conn.read().is(413, "rejected", "body-too-large");
     let header = Request::redeem("k", BODY).header("x-large", "x".repeat(40_000));
-    let told = header.try_send(gateway.addr).expect("an answer");
-    assert_eq!((told.status, told.error()), (431, "head-too-large".to_owned()));
+    let reply = header.try_send(gateway.addr).expect("an answer");
+    assert_eq!((reply.status, reply.error()), (431, "head-too-large".to_owned()));
     assert_eq!(backend.calls(), 0);
     let fits = format!(r#"{{"a":"{}"}}"#, "x".repeat(1016));
     assert_eq!(fits.len(), 1024);
@@ -264,8 +264,8 @@ fn a_target_that_is_too_long_is_refused() {
     let backend = Backend::start();
     let gateway = Setup::before(&backend).limits("max_head = \"256KiB\"").start();
     let long = format!("/v1/vouchers/redeem?{}", "x".repeat(70_000));
-    let told = Request::new("POST", &long).key("k").json(BODY).send(gateway.addr);
-    assert_eq!((told.status, told.error()), (414, "uri-too-long".to_owned()));
+    let reply = Request::new("POST", &long).key("k").json(BODY).send(gateway.addr);
+    assert_eq!((reply.status, reply.error()), (414, "uri-too-long".to_owned()));
     assert_eq!(backend.calls(), 0);
 }
 
@@ -277,8 +277,8 @@ fn a_body_is_not_waited_for_when_the_head_is_refused_already() {
         conn.write(format!(
             "POST /v1/vouchers/redeem HTTP/1.1\r\nhost: a\r\n{head}content-length: 1000\r\n\r\n"
         ));
-        let told = conn.read();
-        assert_eq!((told.status, told.header("connection")), (400, Some("close".into())));
+        let reply = conn.read();
+        assert_eq!((reply.status, reply.header("connection")), (400, Some("close".into())));
         conn.ends();
     }
     let mut conn = Conn::open(gateway.addr);
@@ -296,7 +296,7 @@ fn a_connection_lives_on_after_answers_and_whole_refused_requests() {
     let mut conn = Conn::open(gateway.addr);
     let mut send = |request: Request| {
         conn.write(request.bytes());
-        conn.read().told()
+        conn.read().summary()
     };
     assert_eq!(send(Request::redeem("k", BODY)).1, "executed");
     assert_eq!(send(Request::redeem("k", BODY)).1, "replayed");
@@ -378,8 +378,8 @@ fn bytes_that_are_not_http_1_are_refused_without_harm() {
         let mut conn = Conn::open(gateway.addr);
         conn.write(bytes);
         conn.half_close();
-        if let Ok(told) = conn.try_read(false) {
-            assert!((400..=505).contains(&told.status) && told.status != 500, "{told:?}");
+        if let Ok(reply) = conn.try_read(false) {
+            assert!((400..=505).contains(&reply.status) && reply.status != 500, "{reply:?}");
         }
     }
     assert_eq!(backend.calls(), 0);

@@ -300,13 +300,13 @@ fn only_a_refusal_by_the_backend_proves_that_nothing_was_executed() {
         let first = request.send(gateway.addr);
         assert_eq!(fate(&first), expected, "{name}: {first:?}");
         let second = request.send(gateway.addr);
-        let told = match expected {
+        let reply = match expected {
             Fate::Executed => (200, "replayed", ""),
             Fate::NotExecuted => (200, "executed", ""),
             Fate::Unknown => (409, "unknown", "outcome-unknown"),
         };
-        let (status, disposition, error) = second.told();
-        assert_eq!((status, &*disposition, &*error), told, "{name}: {second:?}");
+        let (status, disposition, error) = second.summary();
+        assert_eq!((status, &*disposition, &*error), reply, "{name}: {second:?}");
         let executions = if expected == Fate::NotExecuted { 2 } else { 1 };
         assert_eq!(raw.requests(), executions, "{name}");
     }

@@ -83,8 +83,8 @@ fn a_passed_through_target_reaches_the_backend_as_it_came() {
         "/50%25OFF?50%25OFF",
         "/a?x=ä",
     ] {
-        let told = raw(&gateway, format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n"));
-        assert_eq!(told.status, 200, "{target}");
+        let reply = raw(&gateway, format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n"));
+        assert_eq!(reply.status, 200, "{target}");
         assert_eq!(backend.last().line, format!("GET {target} HTTP/1.1"));
     }
 }
@@ -125,8 +125,8 @@ fn an_absolute_form_may_name_the_default_port() {
         ("http://g:8080/x", "g", 400),
         ("http://h/x", "g", 400),
     ] {
-        let told = raw(&gateway, format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n\r\n"));
-        assert_eq!(told.status, status, "{target} {host}");
+        let reply = raw(&gateway, format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n\r\n"));
+        assert_eq!(reply.status, status, "{target} {host}");
     }
     assert_eq!(backend.last().line, "GET /x HTTP/1.1");
     assert_eq!(backend.calls(), 3);
@@ -137,13 +137,13 @@ fn only_the_contract_and_what_is_below_it_are_the_gateways_own() {
     let backend = Backend::start();
     let gateway = gateway(&backend);
     for path in ["X", "-key", ".json", "status", "%58"] {
-        let told = Request::get(&format!("/.well-known/idempotency{path}")).send(gateway.addr);
-        assert_eq!(told.text(), format!(r#"{{"execution":{}}}"#, backend.calls() - 1));
+        let reply = Request::get(&format!("/.well-known/idempotency{path}")).send(gateway.addr);
+        assert_eq!(reply.text(), format!(r#"{{"execution":{}}}"#, backend.calls() - 1));
     }
     assert_eq!(backend.calls(), 5);
     for (path, status) in [("", 200), ("/", 404), ("/x", 404), ("?x", 200), ("/status", 400)] {
-        let told = Request::get(&format!("/.well-known/idempotency{path}")).send(gateway.addr);
-        assert_eq!(told.status, status, "{path}");
+        let reply = Request::get(&format!("/.well-known/idempotency{path}")).send(gateway.addr);
+        assert_eq!(reply.status, status, "{path}");
     }
     assert_eq!(backend.calls(), 5);
 }
@@ -156,9 +156,9 @@ fn max_forwards_is_obeyed() {
         Request::new(method, path).header("max-forwards", left).send(gateway.addr)
     };
     for path in ["/a", "/v1/vouchers/redeem"] {
-        let told = ask("OPTIONS", path, "0");
-        assert_eq!(told.status, 204);
-        assert!(told.header("allow").unwrap().contains("OPTIONS"), "{told:?}");
+        let reply = ask("OPTIONS", path, "0");
+        assert_eq!(reply.status, 204);
+        assert!(reply.header("allow").unwrap().contains("OPTIONS"), "{reply:?}");
     }
     assert_eq!(ask("TRACE", "/a", "0").status, 405);
     assert_eq!(backend.calls(), 0);
@@ -186,15 +186,15 @@ fn via_names_the_version_that_was_received_on_both_ways() {
         let head = format!("HTTP/{server} 200 OK\r\nvia: 1.1 b\r\ncontent-length: 2\r\n\r\n{{}}");
         backend.always(Act::raw(head).then(close));
         for head in ["GET /a", "POST /v1/vouchers/redeem"] {
-            let told = raw(
+            let reply = raw(
                 &gateway,
                 format!(
                     "{head} HTTP/{client}\r\nhost: a\r\nidempotency-key: k-{client}-{server}\r\n\
                      content-length: 0\r\n\r\n"
                 ),
             );
-            assert_eq!(told.status, 200, "{told:?}");
-            assert_eq!(told.all("via").join(", "), format!("1.1 b, {server} oncegate"));
+            assert_eq!(reply.status, 200, "{reply:?}");
+            assert_eq!(reply.all("via").join(", "), format!("1.1 b, {server} oncegate"));
             assert_eq!(backend.last().header("via"), Some(format!("{client} oncegate")));
         }
     }
@@ -232,8 +232,8 @@ fn query_is_a_safe_method() {
     let backend = Backend::start();
     let gateway = gateway(&backend);
     for path in ["/free/a//b", "/free/a;b", "/free/50%25OFF"] {
-        let told = Request::new("QUERY", path).json("{}").send(gateway.addr);
-        assert_eq!(told.status, 200, "{path}");
+        let reply = Request::new("QUERY", path).json("{}").send(gateway.addr);
+        assert_eq!(reply.status, 200, "{path}");
         assert_eq!(backend.last().line, format!("QUERY {path} HTTP/1.1"));
         assert_eq!(Request::new("POST", path).json("{}").send(gateway.addr).status, 400);
     }

@@ -16,9 +16,9 @@ fn setup(backend: &Backend) -> Setup {
 }
 
 #[track_caller]
-fn check(gateway: &Gateway, told: &Response, status: u16, error: &str) {
-    assert_eq!((told.status, told.error()), (status, error.to_owned()), "{told:?}");
-    assert_ne!(told.disposition(), "unknown");
+fn check(gateway: &Gateway, reply: &Response, status: u16, error: &str) {
+    assert_eq!((reply.status, reply.error()), (status, error.to_owned()), "{reply:?}");
+    assert_ne!(reply.disposition(), "unknown");
     assert!(!gateway.stderr().contains("the backend did not answer"), "{}", gateway.stderr());
 }
 

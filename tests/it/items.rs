@@ -9,22 +9,22 @@ const STORY: [(&str, &str, u64); 2] = [("a", "R1", 2), ("b", "R2", 2)];
 fn the_worked_example_spends_15_25_30_30() {
     let rewards = Rewards::start();
     let gateway = rewards.gateway("");
-    let told = |wanted: (u16, &str, &str), points: u64| {
-        let told = issue(&batch("+65", &STORY)).send(gateway.addr);
+    let reply = |wanted: (u16, &str, &str), points: u64| {
+        let reply = issue(&batch("+65", &STORY)).send(gateway.addr);
         let replayed = (wanted.1 == "replayed").then(|| "true".to_owned());
-        assert_eq!(told.header("idempotency-replayed"), replayed);
-        told.is(wanted.0, wanted.1, "");
-        assert_eq!((rows(&told).as_str(), rewards.points()), (wanted.2, points));
-        told
+        assert_eq!(reply.header("idempotency-replayed"), replayed);
+        reply.is(wanted.0, wanted.1, "");
+        assert_eq!((rows(&reply).as_str(), rewards.points()), (wanted.2, points));
+        reply
     };
     rewards.limit("R1", 1);
     rewards.limit("R2", 1);
-    told((400, "executed", "a:1/2 8010, b:1/2 8010 = 8010"), 15);
+    reply((400, "executed", "a:1/2 8010, b:1/2 8010 = 8010"), 15);
     rewards.limit("R2", 2);
-    told((400, "executed", "a:1/2 8010, b:2/2 200 = 8010"), 25);
+    reply((400, "executed", "a:1/2 8010, b:2/2 200 = 8010"), 25);
     rewards.unlimited();
-    let third = told((200, "executed", "a:2/2 200, b:2/2 200 = 200"), 30);
-    let fourth = told((200, "replayed", "a:2/2 200, b:2/2 200 = 200"), 30);
+    let third = reply((200, "executed", "a:2/2 200, b:2/2 200 = 200"), 30);
+    let fourth = reply((200, "replayed", "a:2/2 200, b:2/2 200 = 200"), 30);
     assert_eq!(third.json()["rewards"], fourth.json()["rewards"]);
     assert_eq!((coupons(&fourth, 0), coupons(&fourth, 1)), (2, 2));
     assert_eq!(rewards.sent(), ["R1x2,R2x2", "R1x1,R2x1", "R1x1"]);
@@ -60,10 +60,10 @@ fn what_the_gateway_does_not_own_goes_up_and_down_with_its_text() {
  {"requestId":"b","quantity":1,"intouch":[{"n":2}]},{"requestId":"c","quantity":0,"intouch":[]}], "end": 1e2 }"#;
     rewards.backend.always(answer(200, answer_one));
     let gateway = rewards.gateway("");
-    let told = issue(body).send(gateway.addr);
+    let reply = issue(body).send(gateway.addr);
     assert_eq!(rewards.backend.last().text(), body);
     for text in ["\"amount\": 1.10", "12345678901234567890", "[{\"n\":1.50}]", "\\u00e9", "1e2"] {
-        assert!(told.text().contains(text), "{text} in {}", told.text());
+        assert!(reply.text().contains(text), "{text} in {}", reply.text());
     }
     let _ = issue(body).send(gateway.addr);
     assert_eq!(
@@ -97,8 +97,8 @@ fn an_indivisible_item_is_sent_whole_or_not_at_all() {
     rewards.refusing(200, r#"{"rewards":[{"requestId":"a","status":{"code":8003}}]}"#);
     assert_eq!(issue(body).send(gateway.addr).json()["rewards"][0]["quantity"], 0);
     rewards.honest();
-    let told = issue(body).send(gateway.addr);
-    assert_eq!(rows(&told), "a:500/500 200 = 200");
+    let reply = issue(body).send(gateway.addr);
+    assert_eq!(rows(&reply), "a:500/500 200 = 200");
     issue(body).send(gateway.addr).is(200, "replayed", "");
     assert_eq!(rewards.sent(), ["R1x500", "R1x500"]);
     // A part of one is a contradiction: nobody sends the rest.
@@ -133,8 +133,8 @@ fn the_contract_lists_the_route_and_the_status_page_tells_an_item() {
     assert_eq!((&route["mode"], &route["items"]["id"]), (&"items".into(), &"/requestId".into()));
     let status =
         |id: &str| Request::get("/.well-known/idempotency/status").key(id).send(gateway.addr);
-    let told = status("a").json();
-    assert_eq!((&told["state"], &told["fulfilled"]), (&"partial".into(), &1.into()), "{told}");
+    let reply = status("a").json();
+    assert_eq!((&reply["state"], &reply["fulfilled"]), (&"partial".into(), &1.into()), "{reply}");
     assert_eq!(status("b").json()["state"], "complete");
     status("c").is(404, "", "not-found");
 }
@@ -163,11 +163,11 @@ fn headers_about_the_old_bytes_do_not_survive_the_new_ones() {
     assert_eq!(rewards.backend.last().header("content-digest").as_deref(), Some("sha-256=:y:"));
     assert_eq!(rewards.backend.last().header("idempotency-key"), None);
     assert_eq!(rewards.backend.last().header("accept-encoding").as_deref(), Some("identity"));
-    let told = send();
+    let reply = send();
     assert_eq!(rewards.backend.last().header("content-digest"), None);
-    assert_eq!((told.header("etag"), told.header("content-digest")), (None, None));
-    assert_eq!(told.header("x-trace").as_deref(), Some("t"));
-    assert_eq!(told.header("content-type").as_deref(), Some("application/json"));
+    assert_eq!((reply.header("etag"), reply.header("content-digest")), (None, None));
+    assert_eq!(reply.header("x-trace").as_deref(), Some("t"));
+    assert_eq!(reply.header("content-type").as_deref(), Some("application/json"));
 }
 
 #[test]
@@ -178,14 +178,14 @@ fn a_short_retention_keeps_the_quantities_until_the_tombstone_ends() {
     let send = |id: &str| issue(&batch("+65", &[(id, "R1", 2)])).send(gateway.addr);
     assert!(send("partial").header("idempotency-expires").is_none());
     rewards.unlimited();
-    let told = send("done");
-    assert!(told.header("idempotency-expires").is_some());
-    let told = crate::support::eventually("the rows are gone", || {
-        let told = send("done");
-        told.is(200, "replayed", "");
-        (coupons(&told, 0) == 0).then_some(told)
+    let reply = send("done");
+    assert!(reply.header("idempotency-expires").is_some());
+    let reply = crate::support::eventually("the rows are gone", || {
+        let reply = send("done");
+        reply.is(200, "replayed", "");
+        (coupons(&reply, 0) == 0).then_some(reply)
     });
-    assert_eq!(rows(&told), "done:2/2 200 = 200");
+    assert_eq!(rows(&reply), "done:2/2 200 = 200");
     // What is not complete never ends.
     assert_eq!(rows(&send("partial")), "partial:2/2 200 = 200");
     assert_eq!(rewards.sent(), ["R1x2", "R1x2", "R1x1"]);

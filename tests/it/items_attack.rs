@@ -20,8 +20,8 @@ fn rows_without_the_object_around_them_are_not_a_refusal() {
     assert_eq!((rewards.issued("a"), rewards.sent().len()), (2, 1));
     // An object that lacks the rows still says that there are none.
     rewards.refusing(400, r#"{"status":{"success":false,"code":8003}}"#);
-    let told = issue(&batch("+65", &[("b", "R1", 1)])).send(gateway.addr);
-    told.is(400, "executed", "");
+    let reply = issue(&batch("+65", &[("b", "R1", 1)])).send(gateway.addr);
+    reply.is(400, "executed", "");
 }
 
 /// A route without a profile, whose rows say "all of it" or a code.
@@ -67,8 +67,8 @@ fn a_place_proves_nothing_when_the_known_rows_stand_elsewhere() {
         answer(status, &body.to_string())
     });
     let body = batch("+65", &[("a", "R2", 1), ("b", "R1", 1), ("c", "R1", 1)]);
-    let told = issue(&body).send(gateway.addr);
-    assert_eq!(rows(&told), "a:0/1 1010, b:1/1 200, c:0/1 1010 = 1010");
+    let reply = issue(&body).send(gateway.addr);
+    assert_eq!(rows(&reply), "a:0/1 1010, b:1/1 200, c:0/1 1010 = 1010");
     rewards.honest();
     issue(&body).send(gateway.addr).is(409, "unknown", "outcome-unknown");
     assert_eq!((rewards.issued("c"), rewards.sent().len()), (1, 1));
@@ -92,8 +92,8 @@ fn a_place_proves_nothing_when_another_row_names_another_reward() {
         answer(status, &body.to_string())
     });
     let body = batch("+65", &[("a", "R1", 1), ("b", "R2", 1), ("c", "R1", 1), ("d", "R2", 1)]);
-    let told = issue(&body).send(gateway.addr);
-    told.is(409, "unknown", "outcome-unknown");
+    let reply = issue(&body).send(gateway.addr);
+    reply.is(409, "unknown", "outcome-unknown");
     rewards.honest();
     issue(&body).send(gateway.addr).is(409, "unknown", "outcome-unknown");
     assert_eq!((rewards.issued("c"), rewards.sent().len()), (1, 1));
@@ -151,10 +151,10 @@ fn rows_that_cannot_be_read_are_not_a_refusal_by_the_status() {
         rewards.answering(move |_, _, body| answer(429, &edit(body.to_string())));
         let body = batch("+65", &[(&id, "R1", 2)]);
         for status in [first, 409] {
-            let told = issue(&body).send(gateway.addr);
+            let reply = issue(&body).send(gateway.addr);
             // The answer without readable rows comes as it came; a merged answer is the gateway's.
             let error = if status == 429 { "" } else { "outcome-unknown" };
-            told.is(status, "unknown", error);
+            reply.is(status, "unknown", error);
         }
         assert_eq!(rewards.issued(&id), 2);
     }
@@ -180,9 +180,9 @@ fn lists_longer_than_a_text_may_be_lose_nothing() {
     // The last row has none of the lists: all of them are put into it.
     backend.always(answer(200, &row(r#""quantity":1"#)));
     for disposition in ["executed", "replayed"] {
-        let told = issue(&body).send(gateway.addr);
-        told.is(200, disposition, "");
-        let row = &told.json()["rewards"][0];
+        let reply = issue(&body).send(gateway.addr);
+        reply.is(200, disposition, "");
+        let row = &reply.json()["rewards"][0];
         let count = |name: &str| row[name].as_array().map_or(0, Vec::len);
         assert_eq!((count("intouch"), count("vendor")), (119_998, 2));
     }
@@ -241,8 +241,8 @@ fn a_log_that_nobody_reads_stops_nothing() {
     // Refusals, and items whose fate is unknown, are worth a line.
     let body = batch("+65", &[("a", "R1", 2), ("b", "R1", 1)]);
     rewards.editing(200, |body| drop(body["rewards"].as_array_mut().unwrap().remove(0)));
-    let told = issue(&body).send(to);
-    assert_eq!(rows(&told), "a:0/2 1010, b:1/1 200 = 1010");
+    let reply = issue(&body).send(to);
+    assert_eq!(rows(&reply), "a:0/2 1010, b:1/1 200 = 1010");
     issue(&batch("+65", &[("b", "R1", 2)])).send(to).is(422, "rejected", "key-reused");
 }
 

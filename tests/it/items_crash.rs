@@ -63,11 +63,11 @@ impl Customer {
                     items
                 }
             };
-            let Ok(told) = self.request(&items).try_send(addr) else {
+            let Ok(reply) = self.request(&items).try_send(addr) else {
                 self.open = Some(items);
                 return;
             };
-            if !settled(&told) {
+            if !settled(&reply) {
                 self.open = Some(items);
             }
         }
@@ -76,11 +76,11 @@ impl Customer {
 }
 
 /// Whether there is no point in sending the batch again.
-fn settled(told: &Response) -> bool {
-    match (told.status, told.disposition().as_str()) {
+fn settled(reply: &Response) -> bool {
+    match (reply.status, reply.disposition().as_str()) {
         (200, "executed" | "replayed") | (409 | 502 | 504, "unknown") => true,
         (400, "executed" | "replayed") | (409, "in-progress") => false,
-        _ => panic!("{told:?}"),
+        _ => panic!("{reply:?}"),
     }
 }
 
@@ -111,8 +111,8 @@ fn killed_while_batches_run_points_never_exceed_what_was_requested() {
     let (mut complete, mut unknown) = (0, 0);
     for customer in &customers {
         for items in &customer.all {
-            let told = customer.request(items).send(gateway.addr);
-            let body = told.json();
+            let reply = customer.request(items).send(gateway.addr);
+            let body = reply.json();
             for ((id, _, wanted), row) in items.iter().zip(body["rewards"].as_array().unwrap()) {
                 let issued = rewards.issued(id);
                 let shown = row["quantity"].as_u64().unwrap();

@@ -4,14 +4,14 @@ use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
-use crate::support::desk::{Place, steps};
+use crate::support::admin::{Place, steps};
 use crate::support::{
-    Act, Backend, Desk, Gate, Gateway, Request, Response, Setup, answer, eventually,
+    Act, AdminClient, Backend, Gate, Gateway, Request, Response, Setup, answer, eventually,
 };
 
 /// A batch API with the lines of a policy.
 fn setup(backend: &Backend, policy: &str) -> Setup {
-    Desk::guard(Setup::before(backend)).route(&format!(
+    AdminClient::guard(Setup::before(backend)).route(&format!(
         "name = \"batch\"\nmethods = [\"POST\"]\npath = \"/batch\"\nmode = \"items\"\n{policy}\n\
          [route.items]\nat = \"/list\"\nid = \"/id\"\nquantity = \"/units\"\n\
          [route.items.response]\nmatch = [\"id:/id\"]\nissued = {{ count = \"/units\" }}\n\
@@ -46,7 +46,7 @@ fn sent(backend: &Backend) -> Value {
 }
 
 fn item(gateway: &Gateway, key: &str) -> Value {
-    Desk::of(gateway).show(key)["item"].clone()
+    AdminClient::of(gateway).show(key)["item"].clone()
 }
 
 #[test]
@@ -70,18 +70,21 @@ fn unknown_items_are_sent_again_marked_beside_new_ones() {
         });
         // The clock of another replica may be a little behind that of the first: then it sends only
         // the new item, and says when to come back.
-        let told = eventually("the items are sent again", || {
-            let told = send(last, &[("a", 2), ("b", 1), ("c", 1)]);
-            (told.status == 200).then_some(told)
+        let reply = eventually("the items are sent again", || {
+            let reply = send(last, &[("a", 2), ("b", 1), ("c", 1)]);
+            (reply.status == 200).then_some(reply)
         });
-        let units: Vec<_> = told.json()["list"]
+        let units: Vec<_> = reply.json()["list"]
             .as_array()
             .unwrap()
             .iter()
             .map(|row| row["units"].clone())
             .collect();
-        assert_eq!(units, [json!(2), json!(1), json!(1)], "{told:?}");
-        assert!(!told.text().contains("twice"), "an issued item has no row of a refusal: {told:?}");
+        assert_eq!(units, [json!(2), json!(1), json!(1)], "{reply:?}");
+        assert!(
+            !reply.text().contains("twice"),
+            "an issued item has no row of a refusal: {reply:?}"
+        );
         let later = backend.seen().into_iter().skip(1).flat_map(|seen| {
             let body: Value = serde_json::from_slice(&seen.body).unwrap();
             body["list"].as_array().unwrap().clone()
@@ -96,11 +99,11 @@ fn unknown_items_are_sent_again_marked_beside_new_ones() {
         assert_eq!(later, again, "each once more, and only the repeated ones marked");
         let calls = backend.calls();
         eventually("the outcome is recorded", || {
-            let told = send(first, &[("a", 2), ("b", 1), ("c", 1)]);
-            (told.disposition() == "replayed").then_some(())
+            let reply = send(first, &[("a", 2), ("b", 1), ("c", 1)]);
+            (reply.disposition() == "replayed").then_some(())
         });
         assert_eq!(backend.calls(), calls);
-        let shown = Desk::of(first).show("a");
+        let shown = AdminClient::of(first).show("a");
         assert_eq!(steps(&shown), ["resend", "executed"], "{shown}");
         assert_eq!(shown["attempts"], 2, "{shown}");
     });
@@ -116,9 +119,9 @@ fn an_answer_to_a_repetition_without_all_its_units_says_nothing_of_the_first_try
         { "id": "a", "units": 1 }, { "id": "b", "units": 0, "code": "none" },
         { "id": "c", "units": 1 },
     ])));
-    let told = send(&gateway, &[("a", 2), ("b", 1), ("c", 1)]);
-    told.is(409, "unknown", "outcome-unknown");
-    assert_eq!(told.header("retry-after").as_deref(), Some("1"), "one repetition is left");
+    let reply = send(&gateway, &[("a", 2), ("b", 1), ("c", 1)]);
+    reply.is(409, "unknown", "outcome-unknown");
+    assert_eq!(reply.header("retry-after").as_deref(), Some("1"), "one repetition is left");
     for (key, unknown, fulfilled) in [("a", 2, 0), ("b", 1, 0), ("c", 0, 1)] {
         let shown = item(&gateway, key);
         assert_eq!((&shown["unknown"], &shown["fulfilled"]), (&json!(unknown), &json!(fulfilled)));
@@ -126,9 +129,9 @@ fn an_answer_to_a_repetition_without_all_its_units_says_nothing_of_the_first_try
     backend.always(answer(503, "{}"));
     assert_eq!(send(&gateway, &[("a", 2), ("b", 1), ("c", 1)]).disposition(), "unknown");
     assert_eq!(backend.calls(), 3);
-    let told = send(&gateway, &[("a", 2), ("b", 1), ("c", 1)]);
-    told.is(409, "unknown", "outcome-unknown");
-    assert_eq!(told.header("retry-after"), None, "nothing more is tried");
+    let reply = send(&gateway, &[("a", 2), ("b", 1), ("c", 1)]);
+    reply.is(409, "unknown", "outcome-unknown");
+    assert_eq!(reply.header("retry-after"), None, "nothing more is tried");
     gateway.logs(&["WARN", "gave_up"]);
     assert_eq!(backend.calls(), 3, "the batch and two repetitions");
 }
@@ -150,8 +153,8 @@ fn a_late_true_answer_settles_items_that_are_sent_again() {
     first.open();
     eventually("the item is issued", || (item(&gateway, "a")["fulfilled"] == 2).then_some(()));
     second.open();
-    let told = retry.read();
-    assert_eq!(told.json()["list"][0]["units"], 2, "{told:?}");
+    let reply = retry.read();
+    assert_eq!(reply.json()["list"][0]["units"], 2, "{reply:?}");
     let shown = item(&gateway, "a");
     assert_eq!((&shown["fulfilled"], &shown["unknown"]), (&json!(2), &json!(0)));
 }
@@ -167,19 +170,19 @@ fn lost_items_are_undone_each_on_its_own_and_sent_again() {
         });
         let setup = setup(&backend, REVERSE).upstream("timeout = \"500ms\"");
         let gateways = place.start(&setup);
-        let told = send(&gateways[0], &[("a", 2), ("b", 1)]);
-        assert_eq!(told.disposition(), "unknown", "{told:?}");
+        let reply = send(&gateways[0], &[("a", 2), ("b", 1)]);
+        assert_eq!(reply.disposition(), "unknown", "{reply:?}");
         for key in ["a", "b"] {
             eventually("the item is undone", || {
                 (item(&gateways[0], key)["unknown"] == 0).then_some(())
             });
-            let shown = Desk::of(&gateways[0]).show(key);
+            let shown = AdminClient::of(&gateways[0]).show(key);
             assert_eq!(steps(&shown), ["reversal", "not-executed"], "{shown}");
         }
         let issued = rows(&json!([{ "id": "a", "units": 2 }, { "id": "b", "units": 1 }]));
         backend.script(move |_| issued.clone());
-        let told = send(&gateways[gateways.len() - 1], &[("a", 2), ("b", 1)]);
-        assert_eq!(told.status, 200, "{told:?}");
+        let reply = send(&gateways[gateways.len() - 1], &[("a", 2), ("b", 1)]);
+        assert_eq!(reply.status, 200, "{reply:?}");
         assert_eq!(backend.calls_to("/batch"), 2);
     });
 }
@@ -203,9 +206,9 @@ fn an_item_that_was_issued_in_part_is_not_undone() {
     assert_eq!(item(&gateway, "a")["unknown"], 1);
     assert_eq!(backend.calls_to("/void/a?of=7"), 0, "that would undo the issued unit as well");
     // With `fail` an undone item is closed: no more units of it are sent.
-    let told = send(&gateway, &[("b", 1)]);
-    told.is(200, "replayed", "");
-    assert_eq!(told.json()["list"][0]["units"], 0);
+    let reply = send(&gateway, &[("b", 1)]);
+    reply.is(200, "replayed", "");
+    assert_eq!(reply.json()["list"][0]["units"], 0);
     assert_eq!(backend.calls_to("/batch"), 2);
 }
 
@@ -219,17 +222,17 @@ fn a_late_row_after_a_decision_is_kept_as_a_contradiction() {
     });
     let gateway = setup(&backend, "").upstream("timeout = \"6s\"").start();
     send(&gateway, &[("a", 2), ("b", 1)]).is(504, "unknown", "outcome-unknown");
-    let (desk, reason) = (Desk::of(&gateway), json!("looked"));
+    let (admin, reason) = (AdminClient::of(&gateway), json!("looked"));
     let one = json!({ "as": "executed", "units": 1, "reason": reason });
-    assert_eq!(desk.resolve(&desk.id("a"), &one).status, 200);
+    assert_eq!(admin.resolve(&admin.id("a"), &one).status, 200);
     assert_eq!(
-        desk.resolve(&desk.id("b"), &json!({ "as": "executed", "reason": reason })).status,
+        admin.resolve(&admin.id("b"), &json!({ "as": "executed", "reason": reason })).status,
         200
     );
     gate.open();
     for (key, fulfilled) in [("a", 1), ("b", 1)] {
         eventually("the late row is kept", || {
-            steps(&desk.show(key)).contains(&"contradiction".to_owned()).then_some(())
+            steps(&admin.show(key)).contains(&"contradiction".to_owned()).then_some(())
         });
         assert_eq!(item(&gateway, key)["fulfilled"], fulfilled, "the decision stands");
     }

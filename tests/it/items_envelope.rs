@@ -45,9 +45,9 @@ fn a_refusal_that_is_written_as_an_array_is_a_refusal() {
         let backend = Backend::start();
         let gateway = start(&backend);
         backend.always(answer(status, body));
-        let told = send(&gateway, "/lists", TWO);
-        told.is(status, disposition, "");
-        assert_eq!(told.text(), body);
+        let reply = send(&gateway, "/lists", TWO);
+        reply.is(status, disposition, "");
+        assert_eq!(reply.text(), body);
         backend.always(answer(200, r#"[{"success":true},{"success":true}]"#));
         send(&gateway, "/lists", TWO).is(200, "executed", "");
         send(&gateway, "/lists", TWO).is(200, "replayed", "");
@@ -62,9 +62,9 @@ fn an_array_of_errors_under_a_status_that_proves_nothing_leaves_the_items_unknow
         let gateway = start(&backend);
         let errors = r#"[{"message":"try later"}]"#;
         backend.always(answer(status, errors));
-        let told = send(&gateway, "/lists", TWO);
-        told.is(status, "unknown", "");
-        assert_eq!(told.text(), errors);
+        let reply = send(&gateway, "/lists", TWO);
+        reply.is(status, "unknown", "");
+        assert_eq!(reply.text(), errors);
         backend.always(answer(200, r#"[{"success":true},{"success":true}]"#));
         send(&gateway, "/lists", TWO).is(409, "unknown", "outcome-unknown");
         assert_eq!(backend.calls(), 1, "{status}");
@@ -75,8 +75,8 @@ fn an_array_of_errors_under_a_status_that_proves_nothing_leaves_the_items_unknow
     backend.always(answer(401, r#"[{"success":true},{"message":"x"}]"#));
     send(&gateway, "/lists", TWO).is(409, "unknown", "outcome-unknown");
     backend.always(answer(200, "[]"));
-    let told = send(&gateway, "/lists", r#"{"records":[{"ref":"a"}]}"#);
-    told.is(200, "replayed", "");
+    let reply = send(&gateway, "/lists", r#"{"records":[{"ref":"a"}]}"#);
+    reply.is(200, "replayed", "");
     assert_eq!(backend.calls(), 1);
 }
 
@@ -95,11 +95,11 @@ fn an_answer_without_readable_rows_reaches_its_client_as_it_came() {
         let headers = [("content-type", media_type), ("x-batch", "P1"), ("etag", "\"1\"")];
         backend.always(Act::whole(status, &headers, body.as_bytes()));
         let wanted = r#"{"requests":[{"ref":"a","id":"1","body":1}]}"#;
-        let told = send(&gateway, "/requests", wanted);
-        told.is(status, "unknown", "");
-        assert_eq!(told.text(), body);
+        let reply = send(&gateway, "/requests", wanted);
+        reply.is(status, "unknown", "");
+        assert_eq!(reply.text(), body);
         for (name, value) in headers {
-            assert_eq!(told.header(name).as_deref(), Some(value), "{told:?}");
+            assert_eq!(reply.header(name).as_deref(), Some(value), "{reply:?}");
         }
         send(&gateway, "/requests", wanted).is(409, "unknown", "outcome-unknown");
         assert_eq!(backend.calls(), 1, "{body}");
@@ -112,9 +112,9 @@ fn an_answer_that_arrived_is_not_called_lost() {
     let gateway = start(&backend);
     let detail = |act: Act, key: &str| {
         backend.always(act);
-        let told = Request::redeem(key, "{}").send(gateway.addr);
-        told.is(502, "unknown", "outcome-unknown");
-        told.json()["detail"].as_str().unwrap().to_owned()
+        let reply = Request::redeem(key, "{}").send(gateway.addr);
+        reply.is(502, "unknown", "outcome-unknown");
+        reply.json()["detail"].as_str().unwrap().to_owned()
     };
     let arrived = "The answer arrived and could not be read";
     for (at, head) in [
@@ -126,8 +126,8 @@ fn an_answer_that_arrived_is_not_called_lost() {
     .into_iter()
     .enumerate()
     {
-        let told = detail(Act::raw(head).then(Act::close()), &format!("k-{at}"));
-        assert!(told.starts_with(arrived), "{head:?}: {told}");
+        let reply = detail(Act::raw(head).then(Act::close()), &format!("k-{at}"));
+        assert!(reply.starts_with(arrived), "{head:?}: {reply}");
     }
     for (key, act) in [("closed", Act::close()), ("reset", Act::reset())] {
         assert!(detail(act, key).starts_with("The answer was lost"), "{key}");
@@ -147,9 +147,9 @@ fn members_beside_the_rows_media_type_and_headers_stay_in_answers_from_the_ledge
     let first = r#"{ "status":true,"message":"2 queued", "data":[{"id":"1","status":202}, {"id":"2","status":429}],"meta":{"n":1.10} }"#;
     backend.always(Act::whole(200, &headers, first.as_bytes()));
     let wanted = r#"{"requests":[{"ref":"a","id":"1","body":1},{"ref":"b","id":"2","body":2}]}"#;
-    let told = send(&gateway, "/requests", wanted);
-    told.is(200, "executed", "");
-    assert_eq!(told.header("content-type").as_deref(), Some("application/vnd.api+json"));
+    let reply = send(&gateway, "/requests", wanted);
+    reply.is(200, "executed", "");
+    assert_eq!(reply.header("content-type").as_deref(), Some("application/vnd.api+json"));
     let second = r#"{"status":true,"message":"1 queued","data":[{"id":"2","status":202}]}"#;
     let headers = [("content-type", "application/vnd.api+json"), ("x-trace", "t-2")];
     backend.always(Act::whole(200, &headers, second.as_bytes()));
@@ -158,27 +158,27 @@ fn members_beside_the_rows_media_type_and_headers_stay_in_answers_from_the_ledge
         "message": "1 queued",
         "data": [{ "id": "1", "status": 202 }, { "id": "2", "status": 202 }],
     });
-    let told = send(&gateway, "/requests", wanted);
-    told.is(200, "executed", "");
-    assert_eq!(told.json(), merged);
+    let reply = send(&gateway, "/requests", wanted);
+    reply.is(200, "executed", "");
+    assert_eq!(reply.json(), merged);
     // From the records, from memory, and from the records after a restart.
     for round in 0..4 {
         if round == 2 {
             gateway = gateway.restarted();
         }
-        let told = send(&gateway, "/requests", wanted);
-        told.is(200, "replayed", "");
-        assert_eq!(told.json(), merged, "{round}");
-        assert_eq!(told.header("content-type").as_deref(), Some("application/vnd.api+json"));
-        assert_eq!(told.header("x-trace").as_deref(), Some("t-2"));
-        assert_eq!((told.header("set-cookie"), told.header("etag")), (None, None));
-        assert_eq!(told.all("via").len(), 1, "{told:?}");
+        let reply = send(&gateway, "/requests", wanted);
+        reply.is(200, "replayed", "");
+        assert_eq!(reply.json(), merged, "{round}");
+        assert_eq!(reply.header("content-type").as_deref(), Some("application/vnd.api+json"));
+        assert_eq!(reply.header("x-trace").as_deref(), Some("t-2"));
+        assert_eq!((reply.header("set-cookie"), reply.header("etag")), (None, None));
+        assert_eq!(reply.all("via").len(), 1, "{reply:?}");
     }
     // A batch of other items shows what was said when they were sent.
-    let told = send(&gateway, "/requests", r#"{"requests":[{"ref":"a","id":"1","body":1}]}"#);
-    told.is(200, "replayed", "");
-    assert_eq!(told.json()["message"], "2 queued");
-    assert_eq!(told.json()["meta"]["n"].to_string(), "1.1");
+    let reply = send(&gateway, "/requests", r#"{"requests":[{"ref":"a","id":"1","body":1}]}"#);
+    reply.is(200, "replayed", "");
+    assert_eq!(reply.json()["message"], "2 queued");
+    assert_eq!(reply.json()["meta"]["n"].to_string(), "1.1");
     assert_eq!(backend.calls(), 2);
 }
 
@@ -196,11 +196,11 @@ fn a_large_envelope_is_kept_once_and_a_huge_one_not_at_all() {
         let wanted =
             r#"{"requests":[{"ref":"a","id":"1","body":1},{"ref":"b","id":"2","body":2}]}"#;
         send(&gateway, "/requests", wanted).is(200, "executed", "");
-        let told = send(&gateway, "/requests", wanted);
-        told.is(200, "replayed", "");
-        assert_eq!(told.json()["note"].as_str().is_some(), kept, "{size}");
-        assert_eq!(told.header("content-type").as_deref(), Some("application/hal+json"));
-        assert_eq!(told.json()["data"][1]["status"], 202);
+        let reply = send(&gateway, "/requests", wanted);
+        reply.is(200, "replayed", "");
+        assert_eq!(reply.json()["note"].as_str().is_some(), kept, "{size}");
+        assert_eq!(reply.header("content-type").as_deref(), Some("application/hal+json"));
+        assert_eq!(reply.json()["data"][1]["status"], 202);
     }
 }
 
@@ -220,10 +220,10 @@ fn a_template_and_the_gateway_come_before_what_the_backend_said() {
     });
     let body = batch("+65", &[("a", "R1", 2)]);
     for disposition in ["executed", "replayed", "replayed"] {
-        let told = issue(&body).send(gateway.addr);
-        told.is(200, disposition, "");
-        assert_eq!(rows(&told), "a:2/2 200 = 200");
-        assert_eq!(told.json()["trace"], "x", "{disposition}");
+        let reply = issue(&body).send(gateway.addr);
+        reply.is(200, disposition, "");
+        assert_eq!(rows(&reply), "a:2/2 200 = 200");
+        assert_eq!(reply.json()["trace"], "x", "{disposition}");
     }
 }
 
@@ -237,8 +237,8 @@ fn a_row_that_was_found_by_a_member_shows_the_value_of_this_request() {
             first.0, first.1, second.0, second.1
         )
     };
-    let ids = |told: &Response| {
-        let data = told.json()["data"].as_array().unwrap().clone();
+    let ids = |reply: &Response| {
+        let data = reply.json()["data"].as_array().unwrap().clone();
         data.iter().map(|row| format!("{}:{}", row["id"], row["status"])).collect::<Vec<_>>()
     };
     let rows = |first: u16, second: u16| {
@@ -250,18 +250,18 @@ fn a_row_that_was_found_by_a_member_shows_the_value_of_this_request() {
         )
     };
     backend.always(rows(202, 429));
-    let told = send(&gateway, "/requests", &wanted(("x", "\"1\""), ("y", "\"2\"")));
-    assert_eq!(ids(&told), ["\"1\":202", "\"2\":429"]);
+    let reply = send(&gateway, "/requests", &wanted(("x", "\"1\""), ("y", "\"2\"")));
+    assert_eq!(ids(&reply), ["\"1\":202", "\"2\":429"]);
     // Only y is sent, as 1; x is 2 in this batch.
     backend.always(answer(200, r#"{"data":[{"id":"1","status":429}]}"#));
-    let told = send(&gateway, "/requests", &wanted(("y", "\"1\""), ("x", "\"2\"")));
-    assert_eq!(ids(&told), ["\"1\":429", "\"2\":202"]);
+    let reply = send(&gateway, "/requests", &wanted(("y", "\"1\""), ("x", "\"2\"")));
+    assert_eq!(ids(&reply), ["\"1\":429", "\"2\":202"]);
     backend.always(answer(200, r#"{"data":[{"id":"7","status":202}]}"#));
-    let told = send(&gateway, "/requests", &wanted(("y", "\"7\""), ("x", "\"8\"")));
-    assert_eq!(ids(&told), ["\"7\":202", "\"8\":202"]);
+    let reply = send(&gateway, "/requests", &wanted(("y", "\"7\""), ("x", "\"8\"")));
+    assert_eq!(ids(&reply), ["\"7\":202", "\"8\":202"]);
     // From the ledger, written as the rows write it.
-    let told = send(&gateway, "/requests", &wanted(("y", "5"), ("x", "6")));
-    told.is(200, "replayed", "");
-    assert_eq!(ids(&told), ["\"5\":202", "\"6\":202"]);
+    let reply = send(&gateway, "/requests", &wanted(("y", "5"), ("x", "6")));
+    reply.is(200, "replayed", "");
+    assert_eq!(ids(&reply), ["\"5\":202", "\"6\":202"]);
     assert_eq!(backend.calls(), 3);
 }

@@ -30,14 +30,14 @@ fn a_body_that_is_the_array_is_answered_by_position() {
         200,
         r#"{"data":[{"status":"SUCCESS","balance":5},{"status":"FAILED"},{"status":"?"}],"errors":[]}"#,
     ));
-    let told = credit(body);
-    told.is(409, "unknown", "outcome-unknown");
+    let reply = credit(body);
+    reply.is(409, "unknown", "outcome-unknown");
     assert_eq!(backend.last().text(), body);
     backend.always(answer(200, r#"{"data":[{"status":"SUCCESS","balance":12}],"errors":[]}"#));
-    let told = credit(body);
-    told.is(409, "unknown", "outcome-unknown");
+    let reply = credit(body);
+    reply.is(409, "unknown", "outcome-unknown");
     assert_eq!(backend.last().text(), r#"[{"uniqueId":"b","value":7}]"#);
-    let data = &told.json()["data"];
+    let data = &reply.json()["data"];
     assert_eq!(
         data,
         &serde_json::json!([
@@ -47,9 +47,9 @@ fn a_body_that_is_the_array_is_answered_by_position() {
         ])
     );
     let known = r#"[{"value":7,"uniqueId":"b"},{"uniqueId":"a","value":5}]"#;
-    let told = credit(known);
-    told.is(200, "replayed", "");
-    assert_eq!(told.json()["data"][1]["balance"], 5);
+    let reply = credit(known);
+    reply.is(200, "replayed", "");
+    assert_eq!(reply.json()["data"][1]["balance"], 5);
     credit(r#"[{"uniqueId":"a","value":6}]"#).is(422, "rejected", "key-reused");
     let other = Request::new("POST", "/v1/users/8/currencies").json(known).send(gateway.addr);
     other.is(422, "rejected", "key-reused");
@@ -77,20 +77,20 @@ fn a_single_reward_and_a_batch_share_their_ids() {
         answer(status, &body.to_string())
     });
     let body = r#"{"mobile":"+65","requestId":"a","rewardId":"R1","quantity":2}"#;
-    let told = one(body);
-    told.is(400, "executed", "");
-    let row = told.json();
+    let reply = one(body);
+    reply.is(400, "executed", "");
+    let row = reply.json();
     assert_eq!((&row["quantity"], &row["status"]["code"]), (&1.into(), &8010.into()), "{row}");
     rewards.unlimited();
     // The bulk endpoint sends the rest.
-    let told = Request::new("POST", bulk_path)
+    let reply = Request::new("POST", bulk_path)
         .json(&batch("+65", &[("a", "R1", 2), ("b", "R2", 1)]))
         .send(gateway.addr);
-    assert_eq!(rows(&told), "a:2/2 200, b:1/1 200 = 200");
-    let told = one(body);
-    told.is(200, "replayed", "");
-    assert_eq!(told.json()["quantity"], 2);
-    assert_eq!(told.json()["intouch"].as_array().map(Vec::len), Some(2));
+    assert_eq!(rows(&reply), "a:2/2 200, b:1/1 200 = 200");
+    let reply = one(body);
+    reply.is(200, "replayed", "");
+    assert_eq!(reply.json()["quantity"], 2);
+    assert_eq!(reply.json()["intouch"].as_array().map(Vec::len), Some(2));
     one(r#"{"mobile":"+65","requestId":"a","rewardId":"R1","quantity":3}"#).is(
         422,
         "rejected",

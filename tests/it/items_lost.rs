@@ -31,15 +31,15 @@ fn a_lost_answer_leaves_what_was_sent_unknown_and_the_rest_goes_on() {
         issue(&story()).send(gateway.addr).is(502, "unknown", "outcome-unknown");
         rewards.honest();
         let more = batch("+65", &[("a", "R1", 2), ("b", "R2", 2), ("c", "R3", 1)]);
-        let told = issue(&more).send(gateway.addr);
-        told.is(409, "unknown", "outcome-unknown");
-        assert_eq!(rows(&told), "a:1/2 1010, b:2/2 200, c:1/1 200 = 1010");
-        assert_eq!(coupons(&told, 0), 1, "what is known to be issued is shown");
+        let reply = issue(&more).send(gateway.addr);
+        reply.is(409, "unknown", "outcome-unknown");
+        assert_eq!(rows(&reply), "a:1/2 1010, b:2/2 200, c:1/1 200 = 1010");
+        assert_eq!(coupons(&reply, 0), 1, "what is known to be issued is shown");
         issue(&story()).send(gateway.addr).is(409, "unknown", "outcome-unknown");
         let gateway = gateway.killed_and_restarted();
-        let told = issue(&more).send(gateway.addr);
-        assert_eq!(rows(&told), "a:1/2 1010, b:2/2 200, c:1/1 200 = 1010");
-        assert_eq!(told.header("idempotency-replayed"), None);
+        let reply = issue(&more).send(gateway.addr);
+        assert_eq!(rows(&reply), "a:1/2 1010, b:2/2 200, c:1/1 200 = 1010");
+        assert_eq!(reply.header("idempotency-replayed"), None);
         assert_eq!(rewards.sent(), ["R1x2,R2x2", "R1x1", "R3x1"]);
         assert_eq!(rewards.points(), 45);
     }
@@ -60,11 +60,11 @@ fn a_kill_between_dispatch_and_answer_makes_exactly_the_dispatched_units_unknown
     let gateway = gateway.killed_and_restarted();
     gate.open();
     rewards.honest();
-    let told = issue(&more).send(gateway.addr);
-    told.is(409, "unknown", "outcome-unknown");
-    assert_eq!(rows(&told), "a:1/2 1010, b:2/2 200, c:0/1 1010 = 1010");
-    let told = issue(&batch("+65", &[("d", "R1", 1)])).send(gateway.addr);
-    told.is(200, "executed", "");
+    let reply = issue(&more).send(gateway.addr);
+    reply.is(409, "unknown", "outcome-unknown");
+    assert_eq!(rows(&reply), "a:1/2 1010, b:2/2 200, c:0/1 1010 = 1010");
+    let reply = issue(&batch("+65", &[("d", "R1", 1)])).send(gateway.addr);
+    reply.is(200, "executed", "");
     let status = Request::get("/.well-known/idempotency/status").key("a").send(gateway.addr).json();
     assert_eq!((&status["state"], &status["unknown"]), (&"unknown".into(), &1.into()));
     assert_eq!(rewards.sent(), ["R1x2,R2x2", "R1x1,R3x1", "R1x1"]);
@@ -78,17 +78,17 @@ fn a_late_answer_settles_what_the_timeout_left_unknown() {
     rewards.limit("R1", 1);
     rewards.answering(move |_, status, body| answer(status, &body.to_string()).after(&held));
     issue(&story()).send(gateway.addr).is(504, "unknown", "outcome-unknown");
-    let told = issue(&story()).send(gateway.addr);
-    assert_eq!((told.status, rows(&told).as_str()), (409, "a:0/2 1010, b:0/2 1010 = 1010"));
+    let reply = issue(&story()).send(gateway.addr);
+    assert_eq!((reply.status, rows(&reply).as_str()), (409, "a:0/2 1010, b:0/2 1010 = 1010"));
     gate.open();
     rewards.honest();
     rewards.unlimited();
-    let told = eventually("the late answer counts", || {
-        let told = issue(&story()).send(gateway.addr);
-        (told.status != 409).then_some(told)
+    let reply = eventually("the late answer counts", || {
+        let reply = issue(&story()).send(gateway.addr);
+        (reply.status != 409).then_some(reply)
     });
-    told.is(200, "executed", "");
-    assert_eq!(rows(&told), "a:2/2 200, b:2/2 200 = 200");
+    reply.is(200, "executed", "");
+    assert_eq!(rows(&reply), "a:2/2 200, b:2/2 200 = 200");
     assert_eq!(rewards.sent(), ["R1x2,R2x2", "R1x1"]);
     assert_eq!(rewards.points(), 30);
 }
@@ -102,8 +102,8 @@ fn a_backend_that_cannot_be_reached_leaves_nothing_behind() {
              profile = \"capillary\"",
         )
         .start();
-    let told = issue(&story()).send(gateway.addr);
-    told.is(502, "not-executed", "upstream-unreachable");
+    let reply = issue(&story()).send(gateway.addr);
+    reply.is(502, "not-executed", "upstream-unreachable");
     // The ids are free, even for other items.
     let other = batch("+65", &[("a", "R2", 1)]);
     issue(&other).send(gateway.addr).is(502, "not-executed", "upstream-unreachable");
@@ -123,11 +123,11 @@ fn a_client_that_leaves_does_not_stop_its_batch() {
     rewards.backend.wait_calls(1);
     drop(gone);
     gate.open();
-    let told = eventually("the batch ends", || {
-        let told = issue(&story()).send(gateway.addr);
-        (told.status == 200).then_some(told)
+    let reply = eventually("the batch ends", || {
+        let reply = issue(&story()).send(gateway.addr);
+        (reply.status == 200).then_some(reply)
     });
-    told.is(200, "replayed", "");
+    reply.is(200, "replayed", "");
     assert_eq!(rewards.points(), 30);
 }
 
@@ -164,14 +164,14 @@ fn a_full_disk_stops_batches_before_they_are_sent_and_nothing_is_stuck() {
     let (mut recorded, mut unrecorded) = (Vec::new(), Vec::new());
     let refused = (0..5000).find(|number| {
         // After an outcome that could not be recorded, the process may have ended already.
-        let Ok(told) = request(*number).try_send(gateway.addr) else { return true };
-        match (told.status, told.disposition().as_str()) {
+        let Ok(reply) = request(*number).try_send(gateway.addr) else { return true };
+        match (reply.status, reply.disposition().as_str()) {
             (200, "executed") => recorded.push(*number),
             // The claim was durable, the outcome was not: told, and never sent again.
             (200, "unrecorded") => unrecorded.push(*number),
             _ => {
-                told.is(503, "rejected", "store-unavailable");
-                assert!(told.header("retry-after").is_some(), "{told:?}");
+                reply.is(503, "rejected", "store-unavailable");
+                assert!(reply.header("retry-after").is_some(), "{reply:?}");
                 return true;
             }
         }

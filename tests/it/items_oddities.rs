@@ -20,16 +20,16 @@ fn twice(
     rewards.limit("R1", 1);
     rewards.limit("R2", 1);
     rewards.editing(status, edit);
-    let told = |told: crate::support::Response| match (told.status, told.error().as_str()) {
+    let reply = |reply: crate::support::Response| match (reply.status, reply.error().as_str()) {
         (status, "") | (status @ 409, "outcome-unknown") => {
-            format!("{status} {} {}", told.disposition(), rows(&told))
+            format!("{status} {} {}", reply.disposition(), rows(&reply))
         }
         (status, error) => format!("{status} {error}"),
     };
-    let first = told(issue(&story()).send(gateway.addr));
+    let first = reply(issue(&story()).send(gateway.addr));
     rewards.unlimited();
     rewards.honest();
-    let second = told(issue(&story()).send(gateway.addr));
+    let second = reply(issue(&story()).send(gateway.addr));
     // Whatever the backend said: never more than was requested.
     assert!(rewards.issued("a") <= 2 && rewards.issued("b") <= 2, "{:?}", rewards.sent());
     (rewards.sent(), vec![first, second])
@@ -38,19 +38,19 @@ fn twice(
 /// The oddity changes nothing: both calls end as if the answer had been tidy.
 #[track_caller]
 fn harmless(status: u16, edit: impl Fn(&mut Value) + Send + Sync + 'static) {
-    let (sent, told) = twice(status, edit);
+    let (sent, reply) = twice(status, edit);
     assert_eq!(sent, ["R1x2,R2x2", "R1x1,R2x1"]);
     let first = format!("{status} executed a:1/2 8010, b:1/2 8010 = 8010");
-    assert_eq!(told, [first.as_str(), "200 executed a:2/2 200, b:2/2 200 = 200"]);
+    assert_eq!(reply, [first.as_str(), "200 executed a:2/2 200, b:2/2 200 = 200"]);
 }
 
 /// Item `a` is unknown and held, item `b` goes on.
 #[track_caller]
 fn holds_a(edit: impl Fn(&mut Value) + Send + Sync + 'static) {
-    let (sent, told) = twice(200, edit);
+    let (sent, reply) = twice(200, edit);
     assert_eq!(sent, ["R1x2,R2x2", "R2x1"]);
     let first = "409 unknown a:0/2 1010, b:1/2 8010 = 1010";
-    assert_eq!(told, [first, "409 unknown a:0/2 1010, b:2/2 200 = 1010"]);
+    assert_eq!(reply, [first, "409 unknown a:0/2 1010, b:2/2 200 = 1010"]);
 }
 
 #[test]
@@ -96,11 +96,11 @@ fn rows_may_come_in_another_order_and_with_another_reward() {
 fn rows_without_ids_are_told_by_reward_or_by_place_in_what_was_sent() {
     #[track_caller]
     fn check(edit: impl Fn(&mut Value) + Send + Sync + 'static) {
-        let (sent, told) = twice(200, edit);
+        let (sent, reply) = twice(200, edit);
         assert_eq!(sent, ["R1x2,R2x2", "R1x1,R2x1"]);
         // The rows stay as the backend wrote them, in the client's order.
         let first = "200 executed null:1/2 8010, null:1/2 8010 = 8010";
-        assert_eq!(told, [first, "200 executed a:2/2 200, b:2/2 200 = 200"]);
+        assert_eq!(reply, [first, "200 executed a:2/2 200, b:2/2 200 = 200"]);
     }
     check(|body| {
         for row in body["rewards"].as_array_mut().unwrap() {
@@ -158,11 +158,11 @@ fn coupons_of_all_tries_add_up_and_are_never_forgotten() {
     let body = batch("+65", &[("a", "R1", 5)]);
     for limit in 1..=5 {
         rewards.limit("R1", limit);
-        let told = issue(&body).send(gateway.addr);
-        assert_eq!(coupons(&told, 0) as u64, limit);
+        let reply = issue(&body).send(gateway.addr);
+        assert_eq!(coupons(&reply, 0) as u64, limit);
     }
-    let told = issue(&body).send(gateway.addr);
-    let names: Vec<String> = told.json()["rewards"][0]["intouch"]
+    let reply = issue(&body).send(gateway.addr);
+    let names: Vec<String> = reply.json()["rewards"][0]["intouch"]
         .as_array()
         .unwrap()
         .iter()
@@ -179,12 +179,12 @@ fn a_refusal_of_the_whole_batch_goes_to_the_client_as_it_came() {
         let rewards = Rewards::start();
         let gateway = rewards.gateway("");
         rewards.refusing(status, REFUSAL);
-        let told = issue(&story()).send(gateway.addr);
-        told.is(status, disposition, "");
-        assert_eq!(told.text(), REFUSAL);
+        let reply = issue(&story()).send(gateway.addr);
+        reply.is(status, disposition, "");
+        assert_eq!(reply.text(), REFUSAL);
         rewards.honest();
-        let told = issue(&story()).send(gateway.addr);
-        assert_eq!(rows(&told), "a:2/2 200, b:2/2 200 = 200");
+        let reply = issue(&story()).send(gateway.addr);
+        assert_eq!(rows(&reply), "a:2/2 200, b:2/2 200 = 200");
         assert_eq!((rewards.points(), rewards.sent().len()), (30, 2));
     }
 }
@@ -197,14 +197,14 @@ fn a_refusal_after_a_part_was_issued_shows_what_was_issued() {
     issue(&story()).send(gateway.addr);
     for status in [400, 429] {
         rewards.refusing(status, r#"{"status":{"success":false,"code":10004}}"#);
-        let told = issue(&story()).send(gateway.addr);
-        assert_eq!((told.status, rows(&told).as_str()), (status, "a:1/2 8010, b:2/2 200 = 8010"));
-        assert_eq!(coupons(&told, 0), 1);
+        let reply = issue(&story()).send(gateway.addr);
+        assert_eq!((reply.status, rows(&reply).as_str()), (status, "a:1/2 8010, b:2/2 200 = 8010"));
+        assert_eq!(coupons(&reply, 0), 1);
     }
     rewards.unlimited();
     rewards.honest();
-    let told = issue(&story()).send(gateway.addr);
-    assert_eq!((rows(&told).as_str(), rewards.points()), ("a:2/2 200, b:2/2 200 = 200", 30));
+    let reply = issue(&story()).send(gateway.addr);
+    assert_eq!((rows(&reply).as_str(), rewards.points()), ("a:2/2 200, b:2/2 200 = 200", 30));
 }
 
 #[test]
@@ -223,14 +223,14 @@ fn an_answer_that_says_nothing_of_what_was_issued_leaves_all_of_it_unknown() {
         let rewards = Rewards::start();
         let gateway = rewards.gateway("");
         rewards.answering(move |_, _, _| answer(status, body));
-        let told = issue(&story()).send(gateway.addr);
-        told.is(status, "unknown", "");
-        assert_eq!(told.text(), body);
+        let reply = issue(&story()).send(gateway.addr);
+        reply.is(status, "unknown", "");
+        assert_eq!(reply.text(), body);
         rewards.honest();
         let more = batch("+65", &[("a", "R1", 2), ("c", "R1", 1)]);
-        let told = issue(&more).send(gateway.addr);
-        told.is(409, "unknown", "outcome-unknown");
-        assert_eq!(rows(&told), "a:0/2 1010, c:1/1 200 = 1010");
+        let reply = issue(&more).send(gateway.addr);
+        reply.is(409, "unknown", "outcome-unknown");
+        assert_eq!(rows(&reply), "a:0/2 1010, c:1/1 200 = 1010");
         assert_eq!((rewards.points(), rewards.sent().len()), (35, 2));
     }
 }

@@ -10,8 +10,8 @@ fn check(status: u16, error: &str, bodies: &[&str]) {
     let rewards = Rewards::start();
     let gateway = rewards.gateway("");
     for body in bodies {
-        let told = issue(body).send(gateway.addr);
-        told.is(status, "rejected", error);
+        let reply = issue(body).send(gateway.addr);
+        reply.is(status, "rejected", error);
     }
     assert_eq!(rewards.backend.calls(), 0);
     // Nothing was claimed: the id is as good as new.
@@ -90,9 +90,9 @@ fn an_id_that_stands_twice_is_refused_in_the_backends_words() {
     let rewards = Rewards::start();
     let gateway = rewards.gateway("");
     let body = batch("+65", &[("a", "R1", 2), ("b", "R1", 1), ("a", "R2", 1)]);
-    let told = issue(&body).send(gateway.addr);
-    told.is(400, "rejected", "duplicate-item");
-    let status = &told.json()["status"];
+    let reply = issue(&body).send(gateway.addr);
+    reply.is(400, "rejected", "duplicate-item");
+    let status = &reply.json()["status"];
     assert_eq!((&status["code"], &status["message"]), (&400.into(), &"Duplicate requestId".into()));
     // A number and a string are one id as well.
     let body = r#"{"rewards":[{"requestId":1},{"requestId":"1"}]}"#;
@@ -111,11 +111,11 @@ fn a_changed_item_is_refused_for_the_whole_batch_in_the_backends_words() {
         batch("+66", &[("a", "R1", 2), ("new", "R2", 1)]),
     ];
     for body in &changed {
-        let told = issue(body).send(gateway.addr);
-        told.is(422, "rejected", "key-reused");
-        let status = &told.json()["status"];
+        let reply = issue(body).send(gateway.addr);
+        reply.is(422, "rejected", "key-reused");
+        let status = &reply.json()["status"];
         assert_eq!((&status["code"], &status["success"]), (&10003.into(), &false.into()));
-        assert_eq!(told.header("content-type").as_deref(), Some("application/json"));
+        assert_eq!(reply.header("content-type").as_deref(), Some("application/json"));
     }
     assert_eq!(rewards.sent(), ["R1x2"]);
     // What may change: the order of members and items, and members nobody compares.
@@ -136,9 +136,9 @@ fn without_words_of_its_own_a_problem_names_what_differs() {
         .start();
     let send = |body: &str| Request::new("POST", "/plain").json(body).send(gateway.addr);
     send(&batch("+65", &[("a", "R1", 2)])).is(200, "executed", "");
-    let told = send(&batch("+66", &[("a", "R1", 3)]));
-    told.is(422, "rejected", "key-reused");
-    let problem = told.json();
+    let reply = send(&batch("+66", &[("a", "R1", 3)]));
+    reply.is(422, "rejected", "key-reused");
+    let problem = reply.json();
     assert_eq!(problem["differing"], serde_json::json!(["/mobile", "quantity"]), "{problem}");
     assert_eq!(problem["item"], 1);
     send(&batch("+65", &[("b", "R1", 1), ("b", "R1", 1)])).is(400, "rejected", "duplicate-item");
@@ -187,13 +187,13 @@ fn ten_thousand_items_go_through_in_one_claim() {
     let ids: Vec<String> = (0..10_000).map(|id| format!("id-{id}")).collect();
     let items: Vec<(&str, &str, u64)> = ids.iter().map(|id| (id.as_str(), "R1", 1)).collect();
     let body = batch("+65", &items);
-    let told = issue(&body).send(gateway.addr);
-    told.is(200, "executed", "");
+    let reply = issue(&body).send(gateway.addr);
+    reply.is(200, "executed", "");
     assert_eq!(rewards.points(), 6000 * 5);
     rewards.unlimited();
-    let told = issue(&body).send(gateway.addr);
-    told.is(200, "executed", "");
-    assert_eq!(told.json()["rewards"].as_array().map(Vec::len), Some(10_000));
+    let reply = issue(&body).send(gateway.addr);
+    reply.is(200, "executed", "");
+    assert_eq!(reply.json()["rewards"].as_array().map(Vec::len), Some(10_000));
     issue(&body).send(gateway.addr).is(200, "replayed", "");
     assert_eq!((rewards.points(), rewards.backend.calls()), (50_000, 2));
 }

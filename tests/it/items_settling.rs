@@ -2,11 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Act, Backend, Desk, Gateway, Request, Response, Setup, answer, eventually};
+use crate::support::{
+    Act, AdminClient, Backend, Gateway, Request, Response, Setup, answer, eventually,
+};
 
 /// A batch API whose issued units can be listed, with `absent` and without.
 fn setup(backend: &Backend, absent: &str) -> Setup {
-    Desk::guard(Setup::before(backend)).upstream("timeout = \"300ms\"").route(&format!(
+    AdminClient::guard(Setup::before(backend)).upstream("timeout = \"300ms\"").route(&format!(
         "name = \"batch\"\nmethods = [\"POST\"]\npath = \"/batch\"\nmode = \"items\"\n\
          outcome.on_unknown = \"probe\"\n\
          [route.probe]\npath = \"/issued?since={{dispatched_at-2m|unix}}\"\nmin_age = \"0s\"\n\
@@ -43,7 +45,7 @@ fn send(gateway: &Gateway, items: &[(&str, u64)]) -> Response {
 #[track_caller]
 fn settled(gateway: &Gateway, item: &str) -> u64 {
     eventually("the item is settled", || {
-        let shown = Desk::of(gateway).show(item)["item"].clone();
+        let shown = AdminClient::of(gateway).show(item)["item"].clone();
         (shown["unknown"] == 0).then(|| shown["fulfilled"].as_u64().unwrap())
     })
 }
@@ -57,17 +59,17 @@ fn each_row_is_a_unit_and_the_missing_ones_are_sent_again() {
     assert_eq!(settled(&gateway, "b"), 1);
     assert_eq!(settled(&gateway, "a"), 2);
     assert_eq!(settled(&gateway, "c"), 0);
-    let history = Desk::of(&gateway).show("a")["history"].clone();
+    let history = AdminClient::of(&gateway).show("a")["history"].clone();
     let last = history.as_array().unwrap().last().unwrap().clone();
     assert_eq!((&last["what"], &last["units"]), (&json!("executed"), &json!(2)), "{history}");
     let rows = json!({ "list": [{ "id": "a", "units": 1 }, { "id": "c", "units": 2 }] });
     backend.always(answer(200, &rows.to_string()));
-    let told = send(&gateway, &[("a", 3), ("b", 1), ("c", 2)]);
-    told.is(200, "executed", "");
+    let reply = send(&gateway, &[("a", 3), ("b", 1), ("c", 2)]);
+    reply.is(200, "executed", "");
     let sent: Value = serde_json::from_str(&backend.last().text()).unwrap();
     assert_eq!(sent["list"], rows["list"], "only what is missing");
-    let told = told.json();
-    let units = |at: usize| told["list"][at]["units"].as_u64();
+    let reply = reply.json();
+    let units = |at: usize| reply["list"][at]["units"].as_u64();
     assert_eq!([units(0), units(1), units(2)], [Some(3), Some(1), Some(2)]);
 }
 
@@ -77,19 +79,19 @@ fn a_retry_settles_at_once_and_more_rows_than_units_settle_nothing() {
     losing(&backend, &[("a", 1), ("b", 1), ("b", 2)]);
     let gateway = setup(&backend, "").start();
     send(&gateway, &[("a", 1), ("b", 1), ("c", 1)]).is(502, "unknown", "outcome-unknown");
-    let told = send(&gateway, &[("a", 1)]);
-    told.is(200, "replayed", "");
-    assert_eq!(told.json()["list"][0]["units"], 1);
+    let reply = send(&gateway, &[("a", 1)]);
+    reply.is(200, "replayed", "");
+    assert_eq!(reply.json()["list"][0]["units"], 1);
     // Two rows for one unit, and none without evidence of absence.
-    let told = send(&gateway, &[("a", 1), ("b", 1), ("c", 1)]);
-    told.is(409, "unknown", "outcome-unknown");
+    let reply = send(&gateway, &[("a", 1), ("b", 1), ("c", 1)]);
+    reply.is(409, "unknown", "outcome-unknown");
     eventually("it is alarmed", || {
         let text = Request::get("/metrics").send(gateway.admin).text();
         let line = "oncegate_alarms_total{route=\"batch\",reason=\"several\"} 1";
         text.lines().any(|it| it == line).then_some(())
     });
     for item in ["b", "c"] {
-        assert_eq!(Desk::of(&gateway).show(item)["item"]["unknown"], 1, "{item}");
+        assert_eq!(AdminClient::of(&gateway).show(item)["item"]["unknown"], 1, "{item}");
     }
     assert_eq!(backend.calls_to("/batch"), 1);
 }

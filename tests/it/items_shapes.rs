@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Act, Backend, Desk, Gate, Gateway, Request, Response, Setup, answer};
+use crate::support::{Act, AdminClient, Backend, Gate, Gateway, Request, Response, Setup, answer};
 
 /// A gateway with one batch API, whose `[route.items]` begins with these lines.
 struct Api {
@@ -18,7 +18,7 @@ impl Api {
             "name = \"batch\"\nmethods = [\"POST\"]\npath = \"/batch\"\nmode = \"items\"\n\
              [route.items]\n{rules}"
         );
-        let gateway = Desk::guard(Setup::before(&backend)).route(&route).start();
+        let gateway = AdminClient::guard(Setup::before(&backend)).route(&route).start();
         Self { backend, gateway }
     }
 
@@ -63,20 +63,20 @@ fn a_queue_with_two_arrays_of_results() {
     let broken = json!({ "Id": "3", "Code": "Invalid", "SenderFault": true });
     let sent_one = json!({ "Id": "1", "MessageId": "a" });
     api.answers(200, &json!({ "Successful": [sent_one], "Failed": [busy, broken] }));
-    let told = api.send_as("B1", &three);
-    told.is(200, "executed", "");
-    assert_eq!(told.json(), json!({ "Successful": [sent_one], "Failed": [busy, broken] }));
+    let reply = api.send_as("B1", &three);
+    reply.is(200, "executed", "");
+    assert_eq!(reply.json(), json!({ "Successful": [sent_one], "Failed": [busy, broken] }));
     assert_eq!(api.backend.last().header("idempotency-key"), None, "no hop may retry on its own");
     // Only what may still succeed goes up; it leaves the array of failures.
     let sent_two = json!({ "Id": "2", "MessageId": "b" });
     api.answers(200, &json!({ "Successful": [sent_two] }));
-    let told = api.send_as("\"B1\"", &three);
+    let reply = api.send_as("\"B1\"", &three);
     assert_eq!(api.sent(), json!({ "QueueUrl": "q", "Entries": [entry("2")] }));
     let merged = json!({ "Successful": [sent_one, sent_two], "Failed": [broken] });
-    assert_eq!(told.json(), merged);
-    let told = api.send_as("B1", &three);
-    told.is(200, "replayed", "");
-    assert_eq!(told.json(), merged);
+    assert_eq!(reply.json(), merged);
+    let reply = api.send_as("B1", &three);
+    reply.is(200, "replayed", "");
+    assert_eq!(reply.json(), merged);
     // The ids belong to their batch.
     api.answers(200, &json!({ "Successful": [{ "Id": "1", "MessageId": "c" }], "Failed": [] }));
     let one = json!({ "QueueUrl": "q", "Entries": [{ "Id": "1", "MessageBody": "other" }] });
@@ -92,21 +92,21 @@ fn an_unknown_message_is_never_listed_as_sent() {
     let two = json!({ "Entries": [{ "Id": "1" }, { "Id": "2" }] });
     let sent_one = json!({ "Id": "1", "MessageId": "a" });
     api.answers(200, &json!({ "Successful": [sent_one], "Failed": [] }));
-    let told = api.send_as("B", &two);
-    told.is(409, "unknown", "outcome-unknown");
+    let reply = api.send_as("B", &two);
+    reply.is(409, "unknown", "outcome-unknown");
     let unknown = json!({ "Id": "2", "Code": "OutcomeUnknown" });
     let merged = json!({ "Successful": [sent_one], "Failed": [unknown] });
-    assert_eq!(told.json(), merged);
+    assert_eq!(reply.json(), merged);
     // It stays so, also after a restart, until an operator has looked.
     let Api { backend, gateway } = api;
     let api = Api { backend, gateway: gateway.killed_and_restarted() };
-    let told = api.send_as("B", &two);
-    told.is(409, "unknown", "outcome-unknown");
-    assert_eq!(told.json(), merged);
-    Desk::of(&api.gateway).settle("/B/2", "executed");
-    let told = api.send_as("B", &two);
-    told.is(200, "replayed", "");
-    assert_eq!(told.json(), json!({ "Successful": [sent_one, { "Id": "2" }], "Failed": [] }));
+    let reply = api.send_as("B", &two);
+    reply.is(409, "unknown", "outcome-unknown");
+    assert_eq!(reply.json(), merged);
+    AdminClient::of(&api.gateway).settle("/B/2", "executed");
+    let reply = api.send_as("B", &two);
+    reply.is(200, "replayed", "");
+    assert_eq!(reply.json(), json!({ "Successful": [sent_one, { "Id": "2" }], "Failed": [] }));
     assert_eq!(api.backend.calls(), 1);
 }
 
@@ -136,36 +136,36 @@ fn an_insert_that_lists_its_failures_only() {
         |index: usize, reason: &str| json!({ "index": index, "errors": [{ "reason": reason }] });
     let (stopped, invalid) = (error(2, "stopped"), error(1, "invalid"));
     api.answers(200, &json!({ "kind": INSERTED, "insertErrors": [stopped, invalid] }));
-    let told = api.send(&rows(&["a", "b", "c"]));
-    told.is(200, "executed", "");
+    let reply = api.send(&rows(&["a", "b", "c"]));
+    reply.is(200, "executed", "");
     // In the order of the request.
-    assert_eq!(told.json(), json!({ "kind": INSERTED, "insertErrors": [invalid, stopped] }));
+    assert_eq!(reply.json(), json!({ "kind": INSERTED, "insertErrors": [invalid, stopped] }));
     // The index of what was sent is another than that of what the client sent.
     api.answers(200, &json!({ "kind": INSERTED, "insertErrors": [error(0, "stopped")] }));
-    let told = api.send(&rows(&["a", "b", "c"]));
+    let reply = api.send(&rows(&["a", "b", "c"]));
     assert_eq!(api.sent(), rows(&["c"]));
-    assert_eq!(told.json()["insertErrors"], json!([error(1, "invalid"), error(2, "stopped")]));
+    assert_eq!(reply.json()["insertErrors"], json!([error(1, "invalid"), error(2, "stopped")]));
     api.answers(200, &json!({ "kind": INSERTED }));
-    let told = api.send(&rows(&["c", "a"]));
-    told.is(200, "executed", "");
-    assert_eq!((api.sent(), told.json()), (rows(&["c"]), json!({ "kind": INSERTED })));
-    let told = api.send(&rows(&["a", "c"]));
-    told.is(200, "replayed", "");
-    assert_eq!(told.json(), json!({ "kind": INSERTED }));
+    let reply = api.send(&rows(&["c", "a"]));
+    reply.is(200, "executed", "");
+    assert_eq!((api.sent(), reply.json()), (rows(&["c"]), json!({ "kind": INSERTED })));
+    let reply = api.send(&rows(&["a", "c"]));
+    reply.is(200, "replayed", "");
+    assert_eq!(reply.json(), json!({ "kind": INSERTED }));
     // A refusal of the whole, and an answer of somebody else.
     let refusal = json!({ "error": { "code": 400 } });
     api.answers(400, &refusal);
-    let told = api.send(&rows(&["d"]));
-    told.is(400, "executed", "");
-    assert_eq!(told.json(), refusal);
+    let reply = api.send(&rows(&["d"]));
+    reply.is(400, "executed", "");
+    assert_eq!(reply.json(), refusal);
     api.backend.always(answer(200, "<html>please log in</html>"));
-    let told = api.send(&rows(&["d"]));
-    told.is(200, "unknown", "");
-    assert_eq!(told.text(), "<html>please log in</html>");
-    let told = api.send(&rows(&["a", "d"]));
-    told.is(409, "unknown", "outcome-unknown");
+    let reply = api.send(&rows(&["d"]));
+    reply.is(200, "unknown", "");
+    assert_eq!(reply.text(), "<html>please log in</html>");
+    let reply = api.send(&rows(&["a", "d"]));
+    reply.is(409, "unknown", "outcome-unknown");
     assert_eq!(
-        told.json()["insertErrors"],
+        reply.json()["insertErrors"],
         json!([{ "index": 1, "errors": [{ "reason": "unknown" }] }])
     );
     assert_eq!(api.backend.calls(), 5);
@@ -193,24 +193,24 @@ fn a_batch_of_calls_with_correlation_ids() {
     let call = |id: &str, reference: &str| json!({ "id": id, "method": "POST", "url": "/gifts", "body": { "reference": reference } });
     let row = |id: &str, status: u16| json!({ "id": id, "status": status, "body": {} });
     api.answers(200, &json!({ "responses": [row("2", 429), row("1", 201), row("3", 404)] }));
-    let told = api.send(&json!({ "requests": [call("1", "x"), call("2", "y"), call("3", "z")] }));
-    told.is(200, "executed", "");
-    assert_eq!(told.json()["responses"], json!([row("1", 201), row("2", 429), row("3", 404)]));
+    let reply = api.send(&json!({ "requests": [call("1", "x"), call("2", "y"), call("3", "z")] }));
+    reply.is(200, "executed", "");
+    assert_eq!(reply.json()["responses"], json!([row("1", 201), row("2", 429), row("3", 404)]));
     // The same calls in another order, under other ids.
     api.answers(200, &json!({ "responses": [row("1", 202)] }));
-    let told = api.send(&json!({ "requests": [call("1", "y"), call("2", "z"), call("3", "x")] }));
+    let reply = api.send(&json!({ "requests": [call("1", "y"), call("2", "z"), call("3", "x")] }));
     assert_eq!(api.sent(), json!({ "requests": [call("1", "y")] }));
-    assert_eq!(told.json()["responses"], json!([row("1", 202), row("2", 404), row("3", 201)]));
-    let told = api.send(&json!({ "requests": [call("9", "x"), call("7", "y")] }));
-    told.is(200, "replayed", "");
-    assert_eq!(told.json()["responses"], json!([row("9", 201), row("7", 202)]));
+    assert_eq!(reply.json()["responses"], json!([row("1", 202), row("2", 404), row("3", 201)]));
+    let reply = api.send(&json!({ "requests": [call("9", "x"), call("7", "y")] }));
+    reply.is(200, "replayed", "");
+    assert_eq!(reply.json()["responses"], json!([row("9", 201), row("7", 202)]));
     // A lost answer.
     api.backend.always(Act::reset());
     api.send(&json!({ "requests": [call("1", "w")] })).is(502, "unknown", "outcome-unknown");
-    let told = api.send(&json!({ "requests": [call("1", "x"), call("2", "w")] }));
-    told.is(409, "unknown", "outcome-unknown");
+    let reply = api.send(&json!({ "requests": [call("1", "x"), call("2", "w")] }));
+    reply.is(409, "unknown", "outcome-unknown");
     let unknown = json!({ "id": "2", "status": 504 });
-    assert_eq!(told.json()["responses"], json!([row("1", 201), unknown]));
+    assert_eq!(reply.json()["responses"], json!([row("1", 201), unknown]));
     assert_eq!(api.backend.calls(), 3);
 }
 
@@ -233,16 +233,16 @@ fn bulk_transfers_keep_what_stands_beside_their_rows() {
     // The whole batch is refused, and corrected under the same references.
     let refusal = json!({ "status": false, "message": "amount too low" });
     api.answers(400, &refusal);
-    let told = api.send(&two);
-    told.is(400, "executed", "");
-    assert_eq!(told.json(), refusal);
+    let reply = api.send(&two);
+    reply.is(400, "executed", "");
+    assert_eq!(reply.json(), refusal);
     let corrected = json!({ "source": "balance", "transfers": [
         { "amount": 50, "reference": "t1" }, { "amount": 50, "reference": "t2" },
     ] });
     let beside = |rows: &[Value]| json!({ "status": true, "message": "queued", "data": rows });
     api.answers(200, &beside(&[row("t1", "received"), row("t2", "failed")]));
-    let told = api.send(&corrected);
-    told.is(200, "executed", "");
+    let reply = api.send(&corrected);
+    reply.is(200, "executed", "");
     assert_eq!(api.sent(), corrected);
     // One of which nothing was issued may change once more; the other may not.
     let changed = |at: usize| {
@@ -252,14 +252,14 @@ fn bulk_transfers_keep_what_stands_beside_their_rows() {
     };
     api.send(&changed(0)).is(422, "rejected", "key-reused");
     api.answers(200, &beside(&[row("t2", "pending")]));
-    let told = api.send(&changed(1));
-    told.is(200, "executed", "");
+    let reply = api.send(&changed(1));
+    reply.is(200, "executed", "");
     assert_eq!(api.sent()["transfers"], json!([{ "amount": 60, "reference": "t2" }]));
     let merged = beside(&[row("t1", "received"), row("t2", "pending")]);
-    assert_eq!(told.json(), merged);
-    let told = api.send(&changed(1));
-    told.is(200, "replayed", "");
-    assert_eq!(told.json(), merged);
+    assert_eq!(reply.json(), merged);
+    let reply = api.send(&changed(1));
+    reply.is(200, "replayed", "");
+    assert_eq!(reply.json(), merged);
     api.send(&corrected).is(422, "rejected", "key-reused");
     assert_eq!(api.backend.calls(), 3);
 }
@@ -273,12 +273,12 @@ fn an_item_whose_answer_was_lost_may_not_change() {
     api.send(&one).is(502, "unknown", "outcome-unknown");
     api.send(&other).is(422, "rejected", "key-reused");
     // An operator knows that nothing was issued.
-    Desk::of(&api.gateway).settle("t1", "not-executed");
+    AdminClient::of(&api.gateway).settle("t1", "not-executed");
     api.answers(200, &json!({ "data": [{ "reference": "t1", "status": "success" }] }));
     api.send(&other).is(200, "executed", "");
     api.send(&one).is(422, "rejected", "key-reused");
     assert_eq!(api.backend.calls(), 2);
-    let history = &Desk::of(&api.gateway).show("t1")["history"];
+    let history = &AdminClient::of(&api.gateway).show("t1")["history"];
     assert_eq!(history[0]["what"], "not-executed", "{history}");
 }
 
@@ -315,19 +315,19 @@ fn orders_with_lines() {
         { "order": 2, "receipt": "r3", "lines": [row("c", 2, 2)] },
     ] }),
     );
-    let told = api.send(&both);
-    told.is(200, "executed", "");
+    let reply = api.send(&both);
+    reply.is(200, "executed", "");
     assert_eq!(api.sent(), json!({ "shop": 7, "orders": [order(2, &[line("c", 2)])] }));
     let merged = json!({ "ok": true, "orders": [
         { "order": 1, "receipt": "r1", "lines": [row("a", 2, 2), row("b", 1, 1)] },
         { "order": 2, "receipt": "r3", "lines": [row("c", 3, 3)] },
     ] });
-    assert_eq!(told.json(), merged);
+    assert_eq!(reply.json(), merged);
     let Api { backend, gateway } = api;
     let api = Api { backend, gateway: gateway.restarted() };
-    let told = api.send(&both);
-    told.is(200, "replayed", "");
-    assert_eq!(told.json(), merged);
+    let reply = api.send(&both);
+    reply.is(200, "replayed", "");
+    assert_eq!(reply.json(), merged);
     // An order of other lines is no change of these, a line of another order is one.
     let moved = json!({ "shop": 7, "orders": [order(2, &[line("a", 2)])] });
     api.send(&moved).is(422, "rejected", "key-reused");
@@ -357,17 +357,17 @@ fn a_map_of_charges() {
     let body = json!({ "shop": 7, "charges": { "a/1": { "points": 5 }, "b": { "points": 2 } } });
     let busy = json!({ "error": "busy" });
     api.answers(200, &json!({ "results": { "b": busy, "a/1": { "charged": 3 } }, "ok": true }));
-    let told = api.send(&body);
-    told.is(200, "executed", "");
+    let reply = api.send(&body);
+    reply.is(200, "executed", "");
     let rest = json!({ "shop": 7, "charges": { "a/1": { "points": 2 }, "b": { "points": 2 } } });
     api.answers(200, &json!({ "results": { "a/1": { "charged": 2 }, "b": { "charged": 2 } } }));
-    let told = api.send(&body);
+    let reply = api.send(&body);
     assert_eq!(api.sent(), rest);
     let merged = json!({ "results": { "a/1": { "charged": 5 }, "b": { "charged": 2 } } });
-    assert_eq!(told.json(), merged);
-    let told = api.send(&body);
-    told.is(200, "replayed", "");
-    assert_eq!(told.json(), merged);
+    assert_eq!(reply.json(), merged);
+    let reply = api.send(&body);
+    reply.is(200, "replayed", "");
+    assert_eq!(reply.json(), merged);
     api.send(&json!({ "shop": 7, "charges": { "b": { "points": 3 } } })).is(
         422,
         "rejected",
@@ -392,23 +392,26 @@ fn a_job_that_takes_everything() {
     let events = |ids: &[&str]| json!({ "events": ids.iter().map(|id| json!({ "id": id })).collect::<Vec<_>>() });
     let job = |body: &str| Act::whole(202, &[("location", "/jobs/1")], body.as_bytes());
     api.backend.always(job(""));
-    let told = api.send(&events(&["a", "b"]));
-    told.is(202, "executed", "");
-    assert_eq!(told.header("location").as_deref(), Some("/jobs/1"));
-    let told = api.send(&events(&["a", "b"]));
-    told.is(202, "replayed", "");
-    assert_eq!((told.text(), told.header("location").as_deref()), (String::new(), Some("/jobs/1")));
+    let reply = api.send(&events(&["a", "b"]));
+    reply.is(202, "executed", "");
+    assert_eq!(reply.header("location").as_deref(), Some("/jobs/1"));
+    let reply = api.send(&events(&["a", "b"]));
+    reply.is(202, "replayed", "");
+    assert_eq!(
+        (reply.text(), reply.header("location").as_deref()),
+        (String::new(), Some("/jobs/1"))
+    );
     // Only what is new goes up.
     api.backend.always(job(r#"{"job":2}"#));
-    let told = api.send(&events(&["a", "c"]));
-    told.is(202, "executed", "");
-    assert_eq!((api.sent(), told.text()), (events(&["c"]), r#"{"job":2}"#.to_owned()));
+    let reply = api.send(&events(&["a", "c"]));
+    reply.is(202, "executed", "");
+    assert_eq!((api.sent(), reply.text()), (events(&["c"]), r#"{"job":2}"#.to_owned()));
     // Without the sign of a job nothing is known; refused, nothing was issued.
     api.answers(202, &json!({}));
     api.send(&events(&["d"])).is(202, "unknown", "");
-    let told = api.send(&events(&["a", "d"]));
-    told.is(409, "unknown", "outcome-unknown");
-    assert_eq!(told.json()["events"], json!([{}]), "{told:?}");
+    let reply = api.send(&events(&["a", "d"]));
+    reply.is(409, "unknown", "outcome-unknown");
+    assert_eq!(reply.json()["events"], json!([{}]), "{reply:?}");
     api.answers(400, &json!({ "error": "no" }));
     api.send(&events(&["e"])).is(400, "executed", "");
     api.backend.always(job(""));
@@ -446,8 +449,8 @@ fn items_without_ids_in_a_batch_with_a_key() {
     api.answers(401, &json!([{ "errorCode": "INVALID_SESSION_ID" }]));
     send("B", &body).is(401, "not-executed", "");
     api.answers(200, &json!([done]));
-    let told = send("B", &body);
-    assert_eq!((api.sent(), told.json()), (json!([{ "to": "y" }]), json!([done, done, done])));
+    let reply = send("B", &body);
+    assert_eq!((api.sent(), reply.json()), (json!([{ "to": "y" }]), json!([done, done, done])));
     send("B", &body).is(200, "replayed", "");
     send("C", &json!([{ "to": "x" }])).is(200, "executed", "");
     for key in ["", "a b"] {

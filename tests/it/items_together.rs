@@ -8,10 +8,10 @@ fn thirty_identical_batches_at_once_issue_once() {
     let rewards = Rewards::start();
     let gateway = rewards.gateway("");
     let body = batch("+65", &[("a", "R1", 2), ("b", "R2", 2)]);
-    let told = at_once(30, |_| issue(&body).send(gateway.addr));
-    let executed = told.iter().filter(|told| told.disposition() == "executed").count();
-    for told in &told {
-        assert_eq!((told.status, rows(told).as_str()), (200, "a:2/2 200, b:2/2 200 = 200"));
+    let reply = at_once(30, |_| issue(&body).send(gateway.addr));
+    let executed = reply.iter().filter(|reply| reply.disposition() == "executed").count();
+    for reply in &reply {
+        assert_eq!((reply.status, rows(reply).as_str()), (200, "a:2/2 200, b:2/2 200 = 200"));
     }
     assert_eq!((executed, rewards.points(), rewards.sent().len()), (1, 30, 1));
 }
@@ -23,8 +23,8 @@ fn thirty_identical_batches_under_a_limit_never_issue_more_than_was_requested() 
     let gateway = rewards.gateway("");
     let body = batch("+65", &[("a", "R1", 2)]);
     // Each of them tries the rest once more, one after the other.
-    let told = at_once(30, |_| issue(&body).send(gateway.addr));
-    assert!(told.iter().all(|told| rows(told) == "a:1/2 8010 = 8010"));
+    let reply = at_once(30, |_| issue(&body).send(gateway.addr));
+    assert!(reply.iter().all(|reply| rows(reply) == "a:1/2 8010 = 8010"));
     rewards.unlimited();
     at_once(30, |_| issue(&body).send(gateway.addr));
     assert_eq!((rewards.issued("a"), rewards.points()), (2, 10));
@@ -36,7 +36,7 @@ fn ten_batches_that_share_an_item_issue_it_once_and_all_end() {
     let gateway = rewards.gateway("");
     for round in 0..5 {
         let shared = format!("shared-{round}");
-        let told = at_once(10, |index| {
+        let reply = at_once(10, |index| {
             let own = format!("own-{round}-{index}");
             let next = format!("own-{round}-{}", (index + 1) % 10);
             // Of different customers would be different items; so all are of one. Each batch also
@@ -45,9 +45,9 @@ fn ten_batches_that_share_an_item_issue_it_once_and_all_end() {
             items.rotate_left(index % 3);
             issue(&batch("+65", &items)).send(gateway.addr)
         });
-        for told in &told {
-            assert_eq!(told.status, 200, "{told:?}");
-            assert!(rows(told).ends_with("= 200"));
+        for reply in &reply {
+            assert_eq!(reply.status, 200, "{reply:?}");
+            assert!(rows(reply).ends_with("= 200"));
         }
         assert_eq!(rewards.issued(&shared), 1);
         assert!((0..10).all(|index| rewards.issued(&format!("own-{round}-{index}")) == 1));
@@ -66,16 +66,16 @@ fn batches_of_different_customers_run_side_by_side_and_those_of_one_do_not() {
     let mut other = issue(&batch("+66", &[("b", "R1", 1)])).begin(gateway.addr);
     rewards.backend.wait_calls(2);
     // The same customer, another item: refused in the backend's words.
-    let told = issue(&batch("+65", &[("c", "R1", 1)])).send(gateway.addr);
-    told.is(409, "in-progress", "request-in-progress");
-    assert_eq!(told.json()["status"]["code"], 10004);
-    assert!(told.header("retry-after").is_some());
+    let reply = issue(&batch("+65", &[("c", "R1", 1)])).send(gateway.addr);
+    reply.is(409, "in-progress", "request-in-progress");
+    assert_eq!(reply.json()["status"]["code"], 10004);
+    assert!(reply.header("retry-after").is_some());
     // The same item, which comes first.
-    let told = issue(&batch("+65", &[("a", "R1", 1)])).send(gateway.addr);
-    told.is(409, "in-progress", "request-in-progress");
+    let reply = issue(&batch("+65", &[("a", "R1", 1)])).send(gateway.addr);
+    reply.is(409, "in-progress", "request-in-progress");
     // A number is the same customer.
-    let told = issue(r#"{"mobile":"+65","externalId":5,"rewards":[{"requestId":"x"}]}"#);
-    told.send(gateway.addr).is(409, "in-progress", "request-in-progress");
+    let reply = issue(r#"{"mobile":"+65","externalId":5,"rewards":[{"requestId":"x"}]}"#);
+    reply.send(gateway.addr).is(409, "in-progress", "request-in-progress");
     gate.open();
     first.read().is(200, "executed", "");
     other.read().is(200, "executed", "");
@@ -96,8 +96,8 @@ fn a_batch_waits_for_another_of_its_customer_and_then_goes_on() {
     assert_eq!(rewards.backend.calls(), 1);
     gate.open();
     first.read().is(200, "executed", "");
-    let told = second.read();
-    assert_eq!(rows(&told), "b:1/1 200, a:1/1 200 = 200");
+    let reply = second.read();
+    assert_eq!(rows(&reply), "b:1/1 200, a:1/1 200 = 200");
     assert_eq!(rewards.points(), 10);
 }
 
@@ -110,10 +110,12 @@ fn waiting_batches_are_bounded_in_number_and_time() {
     let body = batch("+65", &[("a", "R1", 1)]);
     let mut first = issue(&body).begin(gateway.addr);
     rewards.backend.wait_calls(1);
-    let told = at_once(10, |_| issue(&body).send(gateway.addr));
+    let reply = at_once(10, |_| issue(&body).send(gateway.addr));
     assert!(
-        told.iter()
-            .all(|told| told.told() == (409, "in-progress".into(), "request-in-progress".into()))
+        reply
+            .iter()
+            .all(|reply| reply.summary()
+                == (409, "in-progress".into(), "request-in-progress".into()))
     );
     gate.open();
     first.read().is(200, "executed", "");
@@ -155,8 +157,8 @@ fn a_customers_next_batch_does_not_begin_while_a_call_that_ran_out_of_time_is_op
     issue(&batch("+66", &[("c", "R1", 1)])).send(gateway.addr).is(200, "executed", "");
     gate.open();
     eventually("its turn comes when the late answer is there", || {
-        let told = next.clone().send(gateway.addr);
-        (told.disposition() == "executed").then_some(())
+        let reply = next.clone().send(gateway.addr);
+        (reply.disposition() == "executed").then_some(())
     });
     issue(&first).send(gateway.addr).is(200, "replayed", "");
     assert_eq!(rewards.sent(), ["R1x1"; 3]);

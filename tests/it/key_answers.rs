@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::desk::Desk;
+use crate::support::admin::AdminClient;
 use crate::support::{Act, Backend, Gate, Gateway, Request, Response, Setup, answer, eventually};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
@@ -25,16 +25,16 @@ fn the_answer_of_a_key_is_replayed_and_nothing_is_executed() {
     let first = redeem("k").send(gateway.addr);
     first.is(201, "executed", "");
     for query in ["", "?wait=5s", "?wait=0s", "?x=1&wait=1m"] {
-        let told = ask(&gateway, query, "k");
-        told.is(201, "replayed", "");
-        assert_eq!(told.header("idempotency-replayed").as_deref(), Some("true"));
-        assert_eq!(told.header("idempotency-expires"), first.header("idempotency-expires"));
-        assert_eq!(told.body, first.body);
+        let reply = ask(&gateway, query, "k");
+        reply.is(201, "replayed", "");
+        assert_eq!(reply.header("idempotency-replayed").as_deref(), Some("true"));
+        assert_eq!(reply.header("idempotency-expires"), first.header("idempotency-expires"));
+        assert_eq!(reply.body, first.body);
         for name in ["content-type", "x-own", "date"] {
-            assert_eq!(told.header(name), first.header(name), "{name}");
+            assert_eq!(reply.header(name), first.header(name), "{name}");
         }
         // A cache in between does not know that the answer is one caller's.
-        assert_eq!(told.all("cache-control"), ["no-store"]);
+        assert_eq!(reply.all("cache-control"), ["no-store"]);
     }
     let head = Request::new("HEAD", ANSWER).key("k").tenant("t").send(gateway.addr);
     assert_eq!((head.status, head.body.len()), (201, 0));
@@ -57,10 +57,10 @@ fn the_answer_is_given_as_the_route_that_claimed_the_key_gives_it() {
         ("refunded", "x-again", "idempotency-replayed"),
         ("redeemed", "idempotency-replayed", "x-again"),
     ] {
-        let told = ask(&gateway, "", key);
-        told.is(200, "replayed", "");
-        assert_eq!(told.header(header).as_deref(), Some("true"), "{told:?}");
-        assert_eq!(told.header(other), None, "{told:?}");
+        let reply = ask(&gateway, "", key);
+        reply.is(200, "replayed", "");
+        assert_eq!(reply.header(header).as_deref(), Some("true"), "{reply:?}");
+        assert_eq!(reply.header(other), None, "{reply:?}");
     }
 }
 
@@ -92,8 +92,8 @@ fn a_key_without_an_answer_says_why() {
     let keyless = Request::get(ANSWER).tenant("t").send(gateway.addr);
     assert_eq!((keyless.status, keyless.error()), (400, "key-missing".to_owned()));
     for query in ["?wait=", "?wait=soon", "?wait=5", "?wait=%zz"] {
-        let told = ask(&gateway, query, "lost");
-        assert_eq!((told.status, told.error()), (400, "request-invalid".to_owned()), "{query}");
+        let reply = ask(&gateway, query, "lost");
+        assert_eq!((reply.status, reply.error()), (400, "request-invalid".to_owned()), "{query}");
     }
     let posted = Request::new("POST", ANSWER).key("k").json(BODY).send(gateway.addr);
     assert_eq!(posted.status, 405);
@@ -113,9 +113,9 @@ fn a_call_in_flight_is_waited_for_within_the_routes_wait() {
     let mut waiting = request.begin(gateway.addr);
     assert!(!waiting.readable_within(Duration::from_millis(200)));
     gate.open();
-    let told = waiting.read();
-    told.is(200, "replayed", "");
-    assert_eq!(told.text(), r#"{"late":1}"#);
+    let reply = waiting.read();
+    reply.is(200, "replayed", "");
+    assert_eq!(reply.text(), r#"{"late":1}"#);
     first.read().is(200, "executed", "");
     assert_eq!(backend.calls(), 1);
 }
@@ -140,14 +140,14 @@ fn the_wait_of_the_route_bounds_every_wait_and_its_waiters_are_counted() {
 fn a_settled_key_gives_its_settled_answer() {
     let backend = Backend::start();
     backend.always(Act::close());
-    let gateway = Desk::guard(Setup::before(&backend)).start();
+    let gateway = AdminClient::guard(Setup::before(&backend)).start();
     redeem("k").send(gateway.addr).is(502, "unknown", "outcome-unknown");
     let response = r#"{"as":"executed","response":{"status":200,"headers":{},"body":"{}"}}"#;
-    let id = Desk::of(&gateway).id("k");
+    let id = AdminClient::of(&gateway).id("k");
     let mut decision: serde_json::Value = serde_json::from_str(response).unwrap();
     decision["reason"] = "seen in the books".into();
     decision["by"] = "ops".into();
-    assert_eq!(Desk::of(&gateway).resolve(&id, &decision).status, 200);
+    assert_eq!(AdminClient::of(&gateway).resolve(&id, &decision).status, 200);
     ask(&gateway, "", "k").is(200, "recovered", "");
     ask(&gateway, "", "k").is(200, "replayed", "");
     redeem("k").send(gateway.addr).is(200, "replayed", "");

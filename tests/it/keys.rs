@@ -19,10 +19,10 @@ fn check_refused(setup: Setup, backend: &Backend, lines: &[&[u8]]) {
     let gateway = setup.start();
     let calls = backend.calls();
     for line in lines {
-        let told = with_lines(gateway.addr, &[line]);
+        let reply = with_lines(gateway.addr, &[line]);
         let shown = String::from_utf8_lossy(line).into_owned();
-        assert_eq!((told.status, told.error()), (400, "key-invalid".to_owned()), "{shown:?}");
-        assert_eq!(told.disposition(), "rejected");
+        assert_eq!((reply.status, reply.error()), (400, "key-invalid".to_owned()), "{shown:?}");
+        assert_eq!(reply.disposition(), "rejected");
     }
     assert_eq!(backend.calls(), calls);
 }
@@ -97,9 +97,9 @@ fn every_other_value_is_refused_and_claims_nothing() {
     check_refused(Setup::before(&backend), &backend, &[br#""bad \escape""#, b"\"k\"x"]);
     let gateway = Setup::before(&backend).start();
     for control in [b"k\x7f", b"k\x01"] {
-        let told = with_lines(gateway.addr, &[control]);
-        assert_eq!(told.status, 400, "{told:?}");
-        assert!(!told.error().is_empty(), "{told:?}");
+        let reply = with_lines(gateway.addr, &[control]);
+        assert_eq!(reply.status, 400, "{reply:?}");
+        assert!(!reply.error().is_empty(), "{reply:?}");
     }
     assert_eq!(backend.calls(), 0);
 }
@@ -134,9 +134,9 @@ fn a_key_in_a_trailer_is_refused() {
          transfer-encoding: chunked\r\ntrailer: idempotency-key\r\n\r\n\
          2\r\n{}\r\n0\r\nidempotency-key: k\r\n\r\n",
     );
-    let told = conn.read();
-    assert_eq!((told.status, told.disposition()), (400, "rejected".to_owned()));
-    assert!(["key-invalid", "key-missing"].contains(&told.error().as_str()), "{told:?}");
+    let reply = conn.read();
+    assert_eq!((reply.status, reply.disposition()), (400, "rejected".to_owned()));
+    assert!(["key-invalid", "key-missing"].contains(&reply.error().as_str()), "{reply:?}");
     let mut conn = Conn::open(gateway.addr);
     conn.write(
         "POST /v1/vouchers/redeem HTTP/1.1\r\nhost: a\r\nidempotency-key: k\r\n\
@@ -206,8 +206,8 @@ fn the_body_can_carry_the_key() {
     send(r#"{"requestId":["x"],"v":1}"#).is(400, "rejected", "key-invalid");
     send(r#"{"requestId":"a b","v":1}"#).is(400, "rejected", "key-invalid");
     for broken in ["", "{", "[1,2]"] {
-        let told = send(broken);
-        assert_eq!((told.status, told.disposition()), (400, "rejected".to_owned()), "{broken}");
+        let reply = send(broken);
+        assert_eq!((reply.status, reply.disposition()), (400, "rejected".to_owned()), "{broken}");
     }
     assert_eq!(backend.calls(), 2);
 }

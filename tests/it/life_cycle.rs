@@ -1,4 +1,4 @@
-//! From the start to the end of the process: signals, exit codes, and what probes are told.
+//! From the start to the end of the process: signals, exit codes, and what probes are logged.
 
 use std::time::{Duration, Instant};
 
@@ -30,11 +30,11 @@ fn before_a_drain_probes_are_told_and_clients_are_still_served() {
     let mut gateway = Setup::before(&backend).server("drain_delay = \"60s\"").start();
     let admin = format!("http://{}", gateway.admin);
     gateway.signal(Signal::INT);
-    eventually("probes are told", || {
+    eventually("probes are logged", || {
         (Request::get("/readyz").send(gateway.admin).status == 503).then_some(())
     });
-    let told = Request::get("/readyz").send(gateway.admin).text();
-    assert!(told.starts_with("oncegate is draining"), "{told}");
+    let reply = Request::get("/readyz").send(gateway.admin).text();
+    assert!(reply.starts_with("oncegate is draining"), "{reply}");
     assert_eq!(Request::get("/healthz").send(gateway.admin).status, 200);
     let health = run(&["health", "--admin", &admin]);
     assert_eq!(health.code, Some(1), "{health:?}");

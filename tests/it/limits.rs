@@ -22,9 +22,9 @@ fn claims_at_once_are_limited() {
     let (backend, gate, gateway, mut first) = held(|setup| setup.limits("in_flight = 1"), &one);
     let two = Request::redeem("k-2", BODY);
     for _ in 0..3 {
-        let told = two.send(gateway.addr);
-        told.is(503, "rejected", "overloaded");
-        assert!(told.header("retry-after").is_some(), "{told:?}");
+        let reply = two.send(gateway.addr);
+        reply.is(503, "rejected", "overloaded");
+        assert!(reply.header("retry-after").is_some(), "{reply:?}");
     }
     // Whoever has a claim is served, whatever the load.
     let mut again = one.begin(gateway.addr);
@@ -40,17 +40,17 @@ fn one_tenants_claims_are_limited_and_leave_room_for_others() {
     let one = Request::redeem("k-1", BODY).tenant("a");
     let limit = |setup: Setup| setup.limits("in_flight_per_tenant = 1");
     let (backend, gate, gateway, mut first) = held(limit, &one);
-    let told = Request::redeem("k-2", BODY).tenant("a").send(gateway.addr);
-    told.is(429, "rejected", "quota-exceeded");
-    assert!(told.header("retry-after").is_some(), "{told:?}");
+    let reply = Request::redeem("k-2", BODY).tenant("a").send(gateway.addr);
+    reply.is(429, "rejected", "quota-exceeded");
+    assert!(reply.header("retry-after").is_some(), "{reply:?}");
     let mut other = Request::redeem("k-2", BODY).tenant("b").begin(gateway.addr);
     backend.wait_calls(2);
     gate.open();
     first.read().is(200, "executed", "");
     other.read().is(200, "executed", "");
     eventually("there is room again", || {
-        let told = Request::redeem("k-2", BODY).tenant("a").send(gateway.addr);
-        (told.disposition() == "executed").then_some(())
+        let reply = Request::redeem("k-2", BODY).tenant("a").send(gateway.addr);
+        (reply.disposition() == "executed").then_some(())
     });
     assert_eq!(backend.calls(), 3);
 }
@@ -62,8 +62,8 @@ fn all_buffered_bodies_together_are_limited() {
     let limit = |setup: Setup| setup.limits("max_body = \"48KiB\"\nbuffered = \"64KiB\"");
     let (backend, gate, gateway, mut first) = held(limit, &one);
     let two = Request::redeem("k-2", &large);
-    let told = two.send(gateway.addr);
-    told.is(503, "rejected", "overloaded");
+    let reply = two.send(gateway.addr);
+    reply.is(503, "rejected", "overloaded");
     gate.open();
     first.read().is(200, "executed", "");
     eventually("there is room again", || (two.send(gateway.addr).status == 200).then_some(()));
@@ -80,13 +80,16 @@ fn connections_are_limited_and_freed() {
     }
     let mut third = Request::get("/").begin(gateway.addr);
     if third.readable_within(Duration::from_millis(300)) {
-        let told = third.try_read(false);
-        assert!(told.as_ref().is_ok_and(|told| told.status == 503) || told.is_err(), "{told:?}");
+        let reply = third.try_read(false);
+        assert!(
+            reply.as_ref().is_ok_and(|reply| reply.status == 503) || reply.is_err(),
+            "{reply:?}"
+        );
     }
     assert_eq!(backend.calls(), 2);
     drop((held, third));
     eventually("a connection is served again", || {
-        Request::get("/").try_send(gateway.addr).ok().filter(|told| told.status == 200)
+        Request::get("/").try_send(gateway.addr).ok().filter(|reply| reply.status == 200)
     });
 }
 
@@ -94,18 +97,18 @@ fn connections_are_limited_and_freed() {
 fn a_refusal_for_load_never_follows_a_claim() {
     let backend = Backend::start();
     let gateway = Setup::before(&backend).limits("in_flight = 4").start();
-    let told = crate::support::at_once(64, |index| {
+    let reply = crate::support::at_once(64, |index| {
         let body = format!("[{index}]");
         let request = Request::redeem(&format!("k-{index}"), &body);
         let mut refusals = 0;
         let last = eventually("a place is found", || {
-            let told = request.send(gateway.addr);
-            refusals += usize::from(told.error() == "overloaded");
-            (told.error() != "overloaded").then_some(told)
+            let reply = request.send(gateway.addr);
+            refusals += usize::from(reply.error() == "overloaded");
+            (reply.error() != "overloaded").then_some(reply)
         });
-        (refusals, last.told())
+        (refusals, last.summary())
     });
-    for (_, last) in &told {
+    for (_, last) in &reply {
         assert_eq!(*last, (200, "executed".to_owned(), String::new()));
     }
     assert_eq!(backend.calls(), 64);

@@ -35,9 +35,9 @@ fn a_start_waits_for_the_process_that_has_the_store_and_is_not_ready() {
     let second = setup.begin();
     let admin = admin_of_waiting(&second);
     for _ in 0..2 {
-        let told = Request::get("/readyz").send(admin);
-        assert_eq!(told.status, 503, "{told:?}");
-        assert!(told.text().contains("the store is not open yet"), "{told:?}");
+        let reply = Request::get("/readyz").send(admin);
+        assert_eq!(reply.status, 503, "{reply:?}");
+        assert!(reply.text().contains("the store is not open yet"), "{reply:?}");
         assert_eq!(Request::get("/healthz").send(admin).status, 200);
         assert_eq!(Request::get("/api/records").send(admin).status, 503);
     }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::support::gateway::{BINARY, run};
-use crate::support::{Act, Backend, Desk, Gate, Request, Setup, answer};
+use crate::support::{Act, AdminClient, Backend, Gate, Request, Setup, answer};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 
@@ -78,7 +78,7 @@ fn the_log_names_the_whole_id_of_a_record() {
     let setup = Setup::before(&backend).admin(&format!("token = \"{}\"", crate::support::TOKEN));
     let gateway = setup.start();
     Request::redeem("k", BODY).send(gateway.addr).is(502, "unknown", "outcome-unknown");
-    let id = Desk::of(&gateway).id("k");
+    let id = AdminClient::of(&gateway).id("k");
     assert!(is_digits(&id), "{id}");
     gateway.logs(&["WARN", "the outcome is unknown", &format!("record={id}")]);
 }
@@ -138,8 +138,8 @@ fn a_condition_that_lasts_is_told_once_and_counted() {
     let mut held = Request::redeem("k", BODY).begin(gateway.addr);
     backend.wait_calls(1);
     for number in 0..50 {
-        let told = Request::redeem(&format!("k-{number}"), "{}").send(gateway.addr);
-        told.is(503, "rejected", "overloaded");
+        let reply = Request::redeem(&format!("k-{number}"), "{}").send(gateway.addr);
+        reply.is(503, "rejected", "overloaded");
     }
     gate.open();
     held.read().is(200, "executed", "");

@@ -72,8 +72,8 @@ impl Contained {
     fn check_well(mut self, backend: &Backend) {
         backend.always(answer(200, "{}"));
         eventually("there is room again", || {
-            let told = Request::redeem("afterwards", "{}").send(self.gateway.addr);
-            (told.status == 200).then_some(())
+            let reply = Request::redeem("afterwards", "{}").send(self.gateway.addr);
+            (reply.status == 200).then_some(())
         });
         if self.group.is_none() {
             let peak = self.gateway.peak_memory();
@@ -85,9 +85,9 @@ impl Contained {
 
 /// Counts answers by status and disposition; every one is an execution or a refusal for load.
 #[track_caller]
-fn counted(told: impl IntoIterator<Item = (u16, String, String)>) -> BTreeMap<u16, usize> {
+fn counted(reply: impl IntoIterator<Item = (u16, String, String)>) -> BTreeMap<u16, usize> {
     let mut counts = BTreeMap::new();
-    for (status, disposition, error) in told {
+    for (status, disposition, error) in reply {
         let expected = match status {
             200 => disposition == "executed" && error.is_empty(),
             503 => disposition == "rejected" && error == "overloaded",
@@ -132,7 +132,7 @@ fn a_thousand_small_requests_at_once_fit_into_a_small_container() {
     // All claims that fit are in flight at the same time.
     backend.wait_calls(300);
     gate.open();
-    let counts = counted(clients.iter_mut().map(|client| client.read().told()));
+    let counts = counted(clients.iter_mut().map(|client| client.read().summary()));
     assert!(counts.get(&200).copied().unwrap_or(0) >= 300, "{counts:?}");
     drop(clients);
     contained.check_well(&backend);
@@ -150,10 +150,10 @@ fn twenty_large_bodies_at_once_fit_into_a_small_container() {
         let contained = Contained::start(&Setup::before(&backend));
         let addr = contained.gateway.addr;
         for round in 0..3 {
-            let told = at_once(20, |number| {
-                Request::redeem(&format!("k-{round}-{number}"), &body).send(addr).told()
+            let reply = at_once(20, |number| {
+                Request::redeem(&format!("k-{round}-{number}"), &body).send(addr).summary()
             });
-            let counts = counted(told);
+            let counts = counted(reply);
             assert!(counts.contains_key(&200), "{counts:?}");
         }
         contained.check_well(&backend);

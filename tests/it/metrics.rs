@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use crate::support::rewards::{batch, issue};
 use crate::support::{
-    Act, Backend, Conn, Desk, Gate, Gateway, Request, Rewards, Setup, answer, at_once, eventually,
+    Act, AdminClient, Backend, Conn, Gate, Gateway, Request, Rewards, Setup, answer, at_once,
+    eventually,
 };
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
@@ -169,7 +170,7 @@ fn items_that_are_not_sent_again_are_prevented() {
 #[test]
 fn a_settled_record_leaves_the_count_of_unknown_ones() {
     let backend = Backend::start();
-    let gateway = Desk::guard(Setup::before(&backend)).start();
+    let gateway = AdminClient::guard(Setup::before(&backend)).start();
     backend.always(Act::reset());
     for key in ["a", "b"] {
         redeem(key).send(gateway.addr).is(502, "unknown", "outcome-unknown");
@@ -180,9 +181,9 @@ fn a_settled_record_leaves_the_count_of_unknown_ones() {
         });
     };
     unknown(2.0);
-    Desk::of(&gateway).settle("a", "executed");
+    AdminClient::of(&gateway).settle("a", "executed");
     unknown(1.0);
-    Desk::of(&gateway).settle("b", "not-executed");
+    AdminClient::of(&gateway).settle("b", "not-executed");
     unknown(0.0);
     for how in ["executed", "not-executed"] {
         let name =

@@ -12,7 +12,7 @@ use crate::support::{Backend, Gateway, Kind, Request, Setup, Shop};
 const NEW: &str = "is new and empty: no key used before is known here";
 
 /// Ends the gateway; gives the line on stdout and the warning about a new store.
-fn told(mut gateway: Gateway) -> (Option<String>, Option<String>) {
+fn reports(mut gateway: Gateway) -> (Option<String>, Option<String>) {
     gateway.stop();
     let find = |text: &str| text.lines().find(|line| line.contains(NEW)).map(str::to_owned);
     (find(gateway.stdout()), find(&gateway.stderr()))
@@ -21,11 +21,11 @@ fn told(mut gateway: Gateway) -> (Option<String>, Option<String>) {
 #[test]
 fn a_new_store_is_told_on_the_log_and_on_standard_output_once() {
     let check = |setup: &Setup| {
-        let (line, warning) = told(setup.start());
+        let (line, warning) = reports(setup.start());
         let (line, warning) = (line.expect("a line on stdout"), warning.expect("a warning"));
         assert!(line.starts_with("oncegate: the store "), "{line}");
         assert!(warning.contains("WARN") && warning.contains("expect_id"), "{warning}");
-        assert_eq!(told(setup.start()), (None, None), "it is not new any more");
+        assert_eq!(reports(setup.start()), (None, None), "it is not new any more");
     };
     let setup = Setup::before(&Backend::start());
     check(&setup);
@@ -43,7 +43,7 @@ fn a_store_made_on_purpose_is_told_by_who_made_it() {
     let setup = Setup::before(&Backend::start()).store("create = false");
     let path = setup.store_path();
     assert_eq!(run(&["store", "init", "--path", path.to_str().unwrap()]).code, Some(0));
-    assert_eq!(told(setup.start()), (None, None));
+    assert_eq!(reports(setup.start()), (None, None));
 }
 
 /// `store init --if-absent` with this configuration: the id it prints.

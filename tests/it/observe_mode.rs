@@ -3,13 +3,13 @@
 //! Another route of the setup has keys in the same header, so a key is answered `bypassed` here, as
 //! on any route without keys.
 
-use crate::support::desk::Desk;
+use crate::support::admin::AdminClient;
 use crate::support::{Act, Backend, Gate, Gateway, Request, Response, Setup, answer, eventually};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 
 fn setup(backend: &Backend) -> Setup {
-    Desk::guard(Setup::before(backend).redeem("mode = \"observe\""))
+    AdminClient::guard(Setup::before(backend).redeem("mode = \"observe\""))
 }
 
 fn redeem(gateway: &Gateway, key: &str, body: &str) -> Response {
@@ -54,7 +54,7 @@ fn every_request_is_executed_and_what_request_mode_would_do_is_counted() {
     assert_eq!(backend.calls(), 8);
     let metrics = Request::get("/metrics").send(gateway.admin).text();
     assert!(!metrics.contains("oncegate_prevented_total{route=\"redeem\"} 1"), "{metrics}");
-    let stats = Desk::of(&gateway).get("/api/stats").json();
+    let stats = AdminClient::of(&gateway).get("/api/stats").json();
     assert_eq!(stats["observed"]["redeem"]["replayed"], 1, "{stats}");
     assert_eq!(stats["observed"]["optional"], serde_json::Value::Null, "{stats}");
     eventually("the log tells it", || {
@@ -83,8 +83,8 @@ fn client_and_backend_see_a_route_without_keys() {
     for body in ["", "short", &"x".repeat(3 << 20)] {
         let send = |path: &str| {
             let request = Request::new("POST", path).key("k").header("accept-encoding", "gzip");
-            let told = request.body(body.as_bytes()).send(gateway.addr);
-            (told, backend.last())
+            let reply = request.body(body.as_bytes()).send(gateway.addr);
+            (reply, backend.last())
         };
         let ((off, upstream_off), (watched, upstream)) = (send("/off"), send("/watched"));
         let names = |headers: &[(String, Vec<u8>)]| {
@@ -112,7 +112,7 @@ fn a_call_in_flight_makes_nobody_wait() {
     let mut first = Request::redeem("k", BODY).tenant("t").begin(gateway.addr);
     backend.wait_calls(1);
     eventually("the claim", || {
-        let (records, _) = Desk::of(&gateway).list("key=k");
+        let (records, _) = AdminClient::of(&gateway).list("key=k");
         (records.len() == 1).then_some(())
     });
     let mut second = Request::redeem("k", BODY).tenant("t").begin(gateway.addr);
@@ -140,7 +140,7 @@ fn records_are_honored_after_a_switch_to_request_mode() {
     redeem(&gateway, "lost", BODY).is(200, "bypassed", "");
     wait_observed(&gateway, "outcome-unknown", 2);
     eventually("the record is final", || {
-        (Desk::of(&gateway).show("lost")["state"] == "final").then_some(())
+        (AdminClient::of(&gateway).show("lost")["state"] == "final").then_some(())
     });
     let mut gateway = gateway;
     gateway.stop();

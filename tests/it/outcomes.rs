@@ -1,6 +1,6 @@
 //! `[route.outcome]`: the meaning of answers by status, header and body, seen from outside.
 
-use crate::support::{Act, Backend, Desk, Request, Setup, answer};
+use crate::support::{Act, AdminClient, Backend, Request, Setup, answer};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 
@@ -12,12 +12,12 @@ fn first_and_retry(act: Act) -> ((u16, String, String), (u16, String, String), u
     let backend = Backend::start();
     backend.always(act);
     let gateway = Setup::before(&backend).redeem(LISTS).start();
-    let first = Request::redeem("k", BODY).send(gateway.addr).told();
-    let retry = Request::redeem("k", BODY).send(gateway.addr).told();
+    let first = Request::redeem("k", BODY).send(gateway.addr).summary();
+    let retry = Request::redeem("k", BODY).send(gateway.addr).summary();
     (first, retry, backend.calls())
 }
 
-fn told(status: u16, disposition: &str, error: &str) -> (u16, String, String) {
+fn expected(status: u16, disposition: &str, error: &str) -> (u16, String, String) {
     (status, disposition.to_owned(), error.to_owned())
 }
 
@@ -29,27 +29,27 @@ fn a_matcher_is_more_specific_than_a_status_and_a_status_than_a_class() {
     let throttled = r#"{"errors":[{"extensions":{"code":"THROTTLED"}}]}"#;
     let maybe = r#"{"errors":[{"extensions":{"code":"MAYBE"}}]}"#;
     for (act, first, calls) in [
-        (json(200, r#"{"ok":true}"#), told(200, "executed", ""), 1),
-        (json(404, "{}"), told(404, "executed", ""), 1),
-        (json(429, "{}"), told(429, "not-executed", ""), 2),
-        (json(200, throttled), told(200, "not-executed", ""), 2),
-        (json(200, maybe), told(200, "unknown", ""), 1),
-        (json(500, r#"{"code":704}"#), told(500, "executed", ""), 1),
-        (json(500, r#"{"code":705}"#), told(500, "unknown", ""), 1),
-        (envoy, told(503, "not-executed", ""), 2),
-        (other, told(503, "unknown", ""), 1),
-        (Act::whole(200, &[], b"<html>login</html>"), told(200, "unknown", ""), 1),
+        (json(200, r#"{"ok":true}"#), expected(200, "executed", ""), 1),
+        (json(404, "{}"), expected(404, "executed", ""), 1),
+        (json(429, "{}"), expected(429, "not-executed", ""), 2),
+        (json(200, throttled), expected(200, "not-executed", ""), 2),
+        (json(200, maybe), expected(200, "unknown", ""), 1),
+        (json(500, r#"{"code":704}"#), expected(500, "executed", ""), 1),
+        (json(500, r#"{"code":705}"#), expected(500, "unknown", ""), 1),
+        (envoy, expected(503, "not-executed", ""), 2),
+        (other, expected(503, "unknown", ""), 1),
+        (Act::whole(200, &[], b"<html>login</html>"), expected(200, "unknown", ""), 1),
         // A body that cannot be read decides nothing; the status does.
-        (Act::whole(200, &[], b"{\"errors\":["), told(200, "executed", ""), 1),
+        (Act::whole(200, &[], b"{\"errors\":["), expected(200, "executed", ""), 1),
         // Two lists that contradict each other prove nothing.
-        (json(500, r#"{"code":"704","both":true}"#), told(500, "unknown", ""), 1),
+        (json(500, r#"{"code":"704","both":true}"#), expected(500, "unknown", ""), 1),
     ] {
         let (seen, retry, sent) = first_and_retry(act.clone());
         assert_eq!(seen, first, "{act:?}");
         assert_eq!(sent, calls, "{act:?}");
         let expected = match first.1.as_str() {
-            "executed" => told(first.0, "replayed", ""),
-            "unknown" => told(409, "unknown", "outcome-unknown"),
+            "executed" => expected(first.0, "replayed", ""),
+            "unknown" => expected(409, "unknown", "outcome-unknown"),
             _ => first,
         };
         assert_eq!(retry, expected, "{act:?}");
@@ -100,7 +100,7 @@ fn an_accepted_and_undecided_answer_is_shown_until_an_operator_decides() {
     backend.always(answer(200, r#"{"status":"PENDING","job":7}"#));
     let setup = Setup::before(&backend)
         .redeem(r#"outcome.pending = [202, { pointer = "/status", equals = "PENDING" }]"#);
-    let gateway = Desk::guard(setup).start();
+    let gateway = AdminClient::guard(setup).start();
     let first = Request::redeem("k", BODY).send(gateway.addr);
     first.is(200, "pending", "");
     // Nothing settles it by itself, so that obedient clients need not wait.
@@ -113,12 +113,12 @@ fn an_accepted_and_undecided_answer_is_shown_until_an_operator_decides() {
     Request::redeem("k", r#"{"qr":"rsg:2"}"#).send(gateway.addr).is(422, "rejected", "key-reused");
     let gateway = gateway.killed_and_restarted();
     Request::redeem("k", BODY).send(gateway.addr).is(200, "pending", "");
-    let record = Desk::of(&gateway).show("k");
+    let record = AdminClient::of(&gateway).show("k");
     assert_eq!(record["state"], "unknown");
     let reason = record["reason"].as_str().unwrap_or_default();
     assert!(reason.contains("accepted, and not decided yet"), "{reason}");
-    let id = Desk::of(&gateway).id("k");
-    let settled = Desk::request("POST", &format!("/api/records/{id}/resolve"))
+    let id = AdminClient::of(&gateway).id("k");
+    let settled = AdminClient::request("POST", &format!("/api/records/{id}/resolve"))
         .json(
             r#"{"as":"executed","reason":"job 7 is done","response":{"status":200,"body":"done"}}"#,
         )

@@ -48,8 +48,8 @@ fn a_release_can_be_unpacked_installed_and_removed() {
     std::fs::create_dir(&unpacked).unwrap();
     run(Command::new("tar").arg("-xzf").arg(file(&out, ".tar.gz")).arg("-C").arg(&unpacked));
     let tree = std::fs::read_dir(&unpacked).unwrap().next().unwrap().unwrap().path();
-    let told = run(Command::new(tree.join("oncegate")).arg("--version"));
-    assert!(told.starts_with(&format!("oncegate {version} (")), "{told}");
+    let reply = run(Command::new(tree.join("oncegate")).arg("--version"));
+    assert!(reply.starts_with(&format!("oncegate {version} (")), "{reply}");
     for name in [
         "LICENSE",
         "THIRD-PARTY.txt",
@@ -121,8 +121,8 @@ fn install(deb: &Path, dir: &Path) {
         run(command.args(arguments))
     };
     dpkg(&["--install", deb.to_str().unwrap()]);
-    let told = run(Command::new(root.join("usr/bin/oncegate")).arg("--version"));
-    assert!(told.starts_with("oncegate "), "{told}");
+    let reply = run(Command::new(root.join("usr/bin/oncegate")).arg("--version"));
+    assert!(reply.starts_with("oncegate "), "{reply}");
     let config = root.join("etc/oncegate/oncegate.toml");
     run(Command::new(root.join("usr/bin/oncegate")).args(["check", "--config"]).arg(&config));
     let unit = std::fs::read_to_string(root.join("lib/systemd/system/oncegate.service")).unwrap();

@@ -1,14 +1,14 @@
 //! The operator's page over raw HTTP: who is let in, and everything that is refused.
 
 use crate::support::{
-    Act, Backend, Desk, Gateway, Request, Response, Setup, TOKEN, answer, eventually,
+    Act, AdminClient, Backend, Gateway, Request, Response, Setup, TOKEN, answer, eventually,
 };
 
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
                       frame-ancestors 'none'; base-uri 'none'";
 
 fn setup(backend: &Backend) -> Setup {
-    Desk::guard(Setup::before(backend)).redeem("record.subject = \"/qr\"")
+    AdminClient::guard(Setup::before(backend)).redeem("record.subject = \"/qr\"")
 }
 
 /// A request to the page as a browser on this machine sends it.
@@ -42,9 +42,9 @@ struct Operator<'g> {
 
 impl<'g> Operator<'g> {
     fn log_in(gateway: &'g Gateway) -> Self {
-        let told = form(gateway, "/login", &[("token", TOKEN)]).send(gateway.admin);
-        assert_eq!((told.status, told.header("location").as_deref()), (303, Some("/")));
-        let set = told.header("set-cookie").unwrap();
+        let reply = form(gateway, "/login", &[("token", TOKEN)]).send(gateway.admin);
+        assert_eq!((reply.status, reply.header("location").as_deref()), (303, Some("/")));
+        let set = reply.header("set-cookie").unwrap();
         for part in ["HttpOnly", "SameSite=Strict", "Path=/"] {
             assert!(set.contains(part), "{set}");
         }
@@ -72,7 +72,7 @@ fn lose(backend: &Backend, gateway: &Gateway, key: &str, body: &str) -> String {
     backend.always(Act::reset());
     Request::redeem(key, body).send(gateway.addr).is(502, "unknown", "outcome-unknown");
     backend.always(answer(200, "{}"));
-    Desk::of(gateway).id(key)
+    AdminClient::of(gateway).id(key)
 }
 
 const SETTLED: [(&str, &str); 5] = [
@@ -133,10 +133,10 @@ fn a_decision_is_made_once_with_a_reason_and_a_confirmation() {
     let mut stale = SETTLED;
     stale[3].1 = "2";
     assert_eq!(operator.post(&target, &stale).status, 409);
-    assert_eq!(Desk::of(&gateway).show("k")["state"], "unknown");
+    assert_eq!(AdminClient::of(&gateway).show("k")["state"], "unknown");
     let fields = [&SETTLED[..], &[("status", "201"), ("body", "<ok>\r\n")]].concat();
-    let told = operator.post(&target, &fields);
-    assert_eq!((told.status, told.header("location")), (303, Some(format!("/records/{id}"))));
+    let reply = operator.post(&target, &fields);
+    assert_eq!((reply.status, reply.header("location")), (303, Some(format!("/records/{id}"))));
     let again = operator.post(&target, &SETTLED);
     assert_eq!(again.status, 409);
     assert!(again.text().contains("the outcome of this record is known"), "{}", again.text());
@@ -149,7 +149,7 @@ fn a_decision_is_made_once_with_a_reason_and_a_confirmation() {
     let purge = format!("/records/{id}/purge");
     let fields = [("reason", "asked by the customer"), ("confirm", "yes")];
     assert_eq!(operator.post(&purge, &fields).status, 303);
-    assert_eq!(Desk::of(&gateway).show("k")["state"], "tombstone");
+    assert_eq!(AdminClient::of(&gateway).show("k")["state"], "tombstone");
     // What is not there.
     for target in ["/records/0", "/records/zz", &format!("/records/{}", "0".repeat(32))] {
         assert!(matches!(operator.get(target).status, 400 | 404), "{target}");
@@ -177,8 +177,8 @@ fn foreign_pages_hosts_and_forms_are_refused() {
     // No session, one that is over, and one of somebody else.
     assert_eq!(with(&operator.csrf).send(gateway.admin).status, 401);
     for cookie in ["oncegate_session=", "oncegate_session=x", "other=1"] {
-        let told = with(&operator.csrf).header("cookie", cookie).send(gateway.admin);
-        assert_eq!(told.status, 401, "{cookie}");
+        let reply = with(&operator.csrf).header("cookie", cookie).send(gateway.admin);
+        assert_eq!(reply.status, 401, "{cookie}");
     }
     for target in ["/", "/records", &format!("/records/{id}")] {
         let request = own(&gateway, "GET", target).header("cookie", "oncegate_session=x");
@@ -193,8 +193,8 @@ fn foreign_pages_hosts_and_forms_are_refused() {
     assert_eq!(api.send(gateway.admin).status, 401);
     // Without the token of the form, or with another session's.
     for csrf in ["", "x", &Operator::log_in(&gateway).csrf] {
-        let told = with(csrf).header("cookie", &operator.cookie).send(gateway.admin);
-        assert_eq!(told.status, 403, "{csrf}");
+        let reply = with(csrf).header("cookie", &operator.cookie).send(gateway.admin);
+        assert_eq!(reply.status, 403, "{csrf}");
     }
     // Sent by another page.
     for (name, value) in [
@@ -217,7 +217,7 @@ fn foreign_pages_hosts_and_forms_are_refused() {
     // Probes and the API are not for browsers.
     let probe = Request::exactly("GET /healthz HTTP/1.1").header("host", "evil.example");
     assert_eq!(probe.send(gateway.admin).status, 200);
-    assert_eq!(Desk::of(&gateway).show("k")["state"], "unknown");
+    assert_eq!(AdminClient::of(&gateway).show("k")["state"], "unknown");
     let own_form = good()
         .header("origin", format!("http://{}", gateway.admin))
         .header("sec-fetch-site", "same-origin");
@@ -241,14 +241,14 @@ fn wrong_tokens_are_limited_for_each_address() {
     for number in 0..10 {
         assert_eq!(attempt(&format!("wrong-{number}")).status, 401);
     }
-    let told = attempt("wrong-10");
-    assert_eq!(told.status, 429);
-    let wait: u64 = told.header("retry-after").unwrap().parse().unwrap();
+    let reply = attempt("wrong-10");
+    assert_eq!(reply.status, 429);
+    let wait: u64 = reply.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=60).contains(&wait), "{wait}");
     // The right one has to wait as well.
     assert_eq!(attempt(TOKEN).status, 429);
     // The API has a token of its own on each request, and is not slowed down.
-    assert_eq!(Desk::of(&gateway).get("/api/records").status, 200);
+    assert_eq!(AdminClient::of(&gateway).get("/api/records").status, 200);
     assert!(!gateway.stderr().contains("wrong-1"), "{}", gateway.stderr());
 }
 
@@ -270,9 +270,9 @@ fn hostile_bytes_are_text_on_every_page() {
         "outcome-unknown",
     );
     let operator = Operator::log_in(&gateway);
-    let desk = Desk::of(&gateway);
+    let admin = AdminClient::of(&gateway);
     let ids: Vec<String> =
-        desk.list("").0.iter().map(|record| record["id"].as_str().unwrap().to_owned()).collect();
+        admin.list("").0.iter().map(|record| record["id"].as_str().unwrap().to_owned()).collect();
     let found = "/records?subject=%E2%80%AE%3Cimg+src%3Dx+onerror%3Dalert%282%29%3E%00".to_owned();
     let mut pages = vec!["/".to_owned(), "/records".to_owned(), found.clone()];
     pages.extend(ids.iter().map(|id| format!("/records/{id}")));

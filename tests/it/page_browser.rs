@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::support::{Act, Backend, Desk, Request, Setup, TOKEN, answer};
+use crate::support::{Act, AdminClient, Backend, Request, Setup, TOKEN, answer};
 
 /// Set to a folder to keep the screenshots of the documents there.
 const SCREENSHOTS: &str = "ONCEGATE_SCREENSHOTS";
@@ -13,7 +13,8 @@ const SCREENSHOTS: &str = "ONCEGATE_SCREENSHOTS";
 #[test]
 fn an_operator_settles_a_dispute_in_a_browser_with_and_without_scripts() {
     let backend = Backend::start();
-    let gateway = Desk::guard(Setup::before(&backend)).redeem("record.subject = \"/qr\"").start();
+    let gateway =
+        AdminClient::guard(Setup::before(&backend)).redeem("record.subject = \"/qr\"").start();
     let send = |key: &str, voucher: &str| {
         let body = json!({ "qr": voucher }).to_string();
         Request::redeem(key, &body).send(gateway.addr)
@@ -46,10 +47,10 @@ fn an_operator_settles_a_dispute_in_a_browser_with_and_without_scripts() {
         "patience": 60_000,
     });
     let script = root.join("tests/clients/page.mjs");
-    let told = Command::new("node").arg(script).arg(given.to_string()).output().unwrap();
-    let said = String::from_utf8_lossy(&told.stdout).into_owned();
-    assert!(told.status.success() && said == "ok\n", "{said}{:?}", {
-        String::from_utf8_lossy(&told.stderr)
+    let reply = Command::new("node").arg(script).arg(given.to_string()).output().unwrap();
+    let said = String::from_utf8_lossy(&reply.stdout).into_owned();
+    assert!(reply.status.success() && said == "ok\n", "{said}{:?}", {
+        String::from_utf8_lossy(&reply.stderr)
     });
     // Nothing of the disputes was sent to the backend a second time.
     assert_eq!(backend.calls(), 4);

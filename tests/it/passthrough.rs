@@ -14,8 +14,8 @@ fn a_large_upload_passes() {
     let backend = Backend::start();
     let gateway = gateway(&backend);
     let body: Vec<u8> = (0..=250).cycle().take(LARGE).collect();
-    let told = Request::new("PUT", "/files/a").body(&body).send(gateway.addr);
-    told.is(200, "", "");
+    let reply = Request::new("PUT", "/files/a").body(&body).send(gateway.addr);
+    reply.is(200, "", "");
     assert!(backend.last().body == body);
 }
 
@@ -76,12 +76,12 @@ fn a_download_cut_short_is_cut_short_for_the_client_too() {
 fn a_backend_that_is_not_there_or_fails_is_told_apart_from_its_own_errors() {
     let backend = Backend::refusing();
     let gateway = gateway(&backend);
-    let told = Request::get("/files/a").send(gateway.addr);
-    assert_eq!((told.status, told.error()), (502, "upstream-unreachable".to_owned()));
+    let reply = Request::get("/files/a").send(gateway.addr);
+    assert_eq!((reply.status, reply.error()), (502, "upstream-unreachable".to_owned()));
     backend.listen();
     backend.always(Act::close());
-    let told = Request::get("/files/a").send(gateway.addr);
-    assert_eq!((told.status, told.error()), (502, "upstream-failed".to_owned()));
+    let reply = Request::get("/files/a").send(gateway.addr);
+    assert_eq!((reply.status, reply.error()), (502, "upstream-failed".to_owned()));
     backend.always(answer(502, "{}"));
     Request::get("/files/a").send(gateway.addr).is(502, "", "");
     assert_eq!(backend.calls(), 2);
@@ -103,10 +103,10 @@ fn headers_of_both_sides_pass_but_for_those_of_the_connection() {
         .header("accept-encoding", "gzip")
         .header("range", "bytes=0-1")
         .header("te", "trailers");
-    let told = request.send(gateway.addr);
-    assert_eq!(told.all("set-cookie"), ["a=1", "b=2"]);
-    assert_eq!(told.header("etag").as_deref(), Some("\"x\""));
-    assert_eq!(told.header("x-private"), None);
+    let reply = request.send(gateway.addr);
+    assert_eq!(reply.all("set-cookie"), ["a=1", "b=2"]);
+    assert_eq!(reply.header("etag").as_deref(), Some("\"x\""));
+    assert_eq!(reply.header("x-private"), None);
     let seen = backend.last();
     assert_eq!(seen.header("accept-encoding").as_deref(), Some("gzip"));
     assert_eq!(seen.header("range").as_deref(), Some("bytes=0-1"));
@@ -119,8 +119,8 @@ fn a_route_may_limit_its_bodies() {
     let limited = "name = \"limited\"\nmethods = [\"PUT\"]\npath = \"/small\"\nmode = \"off\"\n\
                    max_body = \"1KiB\"";
     let gateway = Setup::before(&backend).route(limited).start();
-    let told = Request::new("PUT", "/small").body(&[b'x'; 1025]).send(gateway.addr);
-    assert_eq!((told.status, told.error()), (413, "body-too-large".to_owned()));
+    let reply = Request::new("PUT", "/small").body(&[b'x'; 1025]).send(gateway.addr);
+    assert_eq!((reply.status, reply.error()), (413, "body-too-large".to_owned()));
     assert_eq!(Request::new("PUT", "/small").body(&[b'x'; 1024]).send(gateway.addr).status, 200);
     assert_eq!(backend.calls(), 1);
 }
@@ -130,8 +130,8 @@ fn an_optional_key_that_is_absent_streams_a_body_over_the_limit() {
     let backend = Backend::start();
     let gateway = Setup::before(&backend).limits(r#"max_body = "1KiB""#).start();
     let large = vec![b'x'; 4 << 20];
-    let told = Request::new("POST", "/optional").body(&large).send(gateway.addr);
-    told.is(200, "bypassed", "");
+    let reply = Request::new("POST", "/optional").body(&large).send(gateway.addr);
+    reply.is(200, "bypassed", "");
     assert_eq!(backend.last().body.len(), large.len());
     let keyed = Request::new("POST", "/optional").key("k").body(&large).send(gateway.addr);
     keyed.is(413, "rejected", "body-too-large");

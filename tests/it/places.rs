@@ -124,9 +124,9 @@ fn several_places_make_a_composite_key() {
         assert_eq!(backend.last().header("x-till").as_deref(), Some("t"));
     }
     // Each part is needed, and the refusal names all of them.
-    let told = send("t", r#"{"store":"a"}"#);
-    told.is(400, "rejected", "key-missing");
-    assert!(told.text().contains("/store, /receipt and X-Till"), "{}", told.text());
+    let reply = send("t", r#"{"store":"a"}"#);
+    reply.is(400, "rejected", "key-missing");
+    assert!(reply.text().contains("/store, /receipt and X-Till"), "{}", reply.text());
     send("", r#"{"store":"a","receipt":"b"}"#).is(400, "rejected", "key-missing");
     send("", "{}").is(400, "rejected", "key-missing");
     let long = "x".repeat(150);
@@ -164,10 +164,10 @@ fn a_body_of_another_form_is_refused_with_the_form_that_is_expected() {
     ] {
         let backend = Backend::start();
         let gateway = before(&backend, &format!("key.from = \"{from}\""));
-        let told: Response = typed(media, body).send(gateway.addr);
+        let reply: Response = typed(media, body).send(gateway.addr);
         let shown = &body[..body.len().min(60)];
-        assert_eq!(told.told(), (400, "rejected".into(), "body-invalid".into()), "{shown}");
-        let detail = told.json()["detail"].as_str().unwrap().to_owned();
+        assert_eq!(reply.summary(), (400, "rejected".into(), "body-invalid".into()), "{shown}");
+        let detail = reply.json()["detail"].as_str().unwrap().to_owned();
         assert!(detail.contains(form), "{shown}: {detail}");
         assert_eq!(backend.calls(), 0);
         // Nothing was claimed, and the gateway serves on.
@@ -192,8 +192,8 @@ fn two_values_and_values_that_are_no_text_are_refused() {
         let backend = Backend::start();
         let gateway = before(&backend, &format!("key.from = \"{from}\""));
         let request = Request::new("POST", "/pay?id=1&id=2").header("content-type", media);
-        let told = request.body(body.as_bytes()).send(gateway.addr);
-        assert_eq!(told.told(), (400, "rejected".into(), "key-invalid".into()), "{body}");
+        let reply = request.body(body.as_bytes()).send(gateway.addr);
+        assert_eq!(reply.summary(), (400, "rejected".into(), "key-invalid".into()), "{body}");
         assert_eq!(backend.calls(), 0);
     }
     for (from, media, body) in [
@@ -222,8 +222,8 @@ fn an_optional_key_that_is_not_there_lets_the_request_pass() {
     ] {
         let backend = Backend::start();
         let gateway = before(&backend, &format!("key = {{ from = {from}, required = false }}"));
-        let told = typed(media, body).send(gateway.addr);
-        assert_eq!(told.told(), (200, "bypassed".into(), String::new()), "{from}: {body}");
+        let reply = typed(media, body).send(gateway.addr);
+        assert_eq!(reply.summary(), (200, "bypassed".into(), String::new()), "{from}: {body}");
         assert_eq!(backend.last().text(), body);
     }
     // What may hold a key for the backend does not pass, nor does half a composite key.
@@ -249,10 +249,10 @@ fn the_contract_and_check_name_the_places() {
     let pay = routes.iter().find(|route| route["name"] == "pay").unwrap();
     assert_eq!(pay["key"]["from"], serde_json::json!(["form:store", "xml:/R/@no"]));
     let config = gateway.setup().write_config();
-    let told = crate::support::gateway::run(&["check", "--config", &config]);
-    assert!(told.stdout.contains("form:store + xml:/R/@no"), "{}", told.stdout);
-    let told = crate::support::gateway::run(&["check", "--config", &config, "--json"]);
-    assert!(told.stdout.contains("\"xml:/R/@no\""), "{}", told.stdout);
+    let reply = crate::support::gateway::run(&["check", "--config", &config]);
+    assert!(reply.stdout.contains("form:store + xml:/R/@no"), "{}", reply.stdout);
+    let reply = crate::support::gateway::run(&["check", "--config", &config, "--json"]);
+    assert!(reply.stdout.contains("\"xml:/R/@no\""), "{}", reply.stdout);
 }
 
 #[test]

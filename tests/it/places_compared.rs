@@ -39,9 +39,9 @@ fn a_retry_with_another_boundary_is_the_same_request() {
     };
     send("----first", "5").is(200, "executed", "");
     send("----again", "5").is(200, "replayed", "");
-    let told = send("----again", "6");
-    told.is(422, "rejected", "key-reused");
-    assert_eq!(told.json()["differing"], serde_json::json!(["amount"]));
+    let reply = send("----again", "6");
+    reply.is(422, "rejected", "key-reused");
+    assert_eq!(reply.json()["differing"], serde_json::json!(["amount"]));
     assert_eq!(backend.calls(), 1);
 }
 
@@ -56,9 +56,9 @@ fn fields_that_change_between_retries_are_excluded_by_name() {
     };
     send("/pay?token=1&a=b", "qr=x&sent_at=1").is(200, "executed", "");
     send("/pay?a=b&token=2", "sent_at=2&qr=x").is(200, "replayed", "");
-    let told = send("/pay?a=b", "sent_at=2&qr=y");
-    told.is(422, "rejected", "key-reused");
-    assert_eq!(told.json()["differing"], serde_json::json!(["qr"]));
+    let reply = send("/pay?a=b", "sent_at=2&qr=y");
+    reply.is(422, "rejected", "key-reused");
+    assert_eq!(reply.json()["differing"], serde_json::json!(["qr"]));
     send("/pay?a=c", "sent_at=2&qr=x").is(422, "rejected", "key-reused");
     assert_eq!(backend.last().target(), "/pay?token=1&a=b");
     assert_eq!(backend.calls(), 1);
@@ -84,9 +84,9 @@ fn a_compressed_retry_is_compared_by_its_content() {
     zlib.write_all(text).unwrap();
     send("deflate", &zlib.finish().unwrap()).is(200, "replayed", "");
     typed("application/json", text).send(gateway.addr).is(200, "replayed", "");
-    let told = send("gzip", &gzip(br#"{"qr":"rsg:1","amount":6}"#, 9));
-    told.is(422, "rejected", "key-reused");
-    assert_eq!(told.json()["differing"], serde_json::json!(["amount"]));
+    let reply = send("gzip", &gzip(br#"{"qr":"rsg:1","amount":6}"#, 9));
+    reply.is(422, "rejected", "key-reused");
+    assert_eq!(reply.json()["differing"], serde_json::json!(["amount"]));
     send("gzip", b"not gzip").is(422, "rejected", "key-reused");
     assert_eq!(backend.calls(), 1);
 }
@@ -99,8 +99,8 @@ fn a_bomb_is_refused_and_claims_nothing() {
     assert!(bomb.len() < 64 << 10, "{} bytes", bomb.len());
     for media in ["application/json", "text/plain", FORM] {
         let request = typed(media, &bomb).header("content-encoding", "gzip");
-        let told = request.send(gateway.addr);
-        assert_eq!((told.status, told.error()), (413, "body-too-large".to_owned()), "{media}");
+        let reply = request.send(gateway.addr);
+        assert_eq!((reply.status, reply.error()), (413, "body-too-large".to_owned()), "{media}");
     }
     assert_eq!(backend.calls(), 0);
     typed("application/json", b"{}").send(gateway.addr).is(200, "executed", "");

@@ -2,13 +2,15 @@
 
 use serde_json::{Value, json};
 
-use crate::support::desk::Place;
-use crate::support::{Act, Backend, Conn, Desk, Gate, Gateway, Request, Setup, answer, eventually};
+use crate::support::admin::Place;
+use crate::support::{
+    Act, AdminClient, Backend, Conn, Gate, Gateway, Request, Setup, answer, eventually,
+};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 
 fn setup(backend: &Backend) -> Setup {
-    Desk::guard(Setup::before(backend)).redeem(r#"duplicates.wait = "0s""#)
+    AdminClient::guard(Setup::before(backend)).redeem(r#"duplicates.wait = "0s""#)
 }
 
 fn redeem(key: &str) -> Request {
@@ -28,9 +30,9 @@ fn lose(key: &str, backend: &Backend, gateway: &Gateway) {
 }
 
 #[track_caller]
-fn conflict(told: &crate::support::Response, code: &str) {
-    assert_eq!((told.status, told.json()["code"].as_str()), (409, Some(code)), "{told:?}");
-    assert_eq!(told.header("content-type").as_deref(), Some("application/problem+json"));
+fn conflict(reply: &crate::support::Response, code: &str) {
+    assert_eq!((reply.status, reply.json()["code"].as_str()), (409, Some(code)), "{reply:?}");
+    assert_eq!(reply.header("content-type").as_deref(), Some("application/problem+json"));
 }
 
 #[test]
@@ -41,9 +43,9 @@ fn what_was_executed_is_recovered_once_and_then_replayed_for_ever() {
         let (first, last) = (&gateways[0], &gateways[gateways.len() - 1]);
         lose("k", &backend, first);
         redeem("k").send(last.addr).is(409, "unknown", "outcome-unknown");
-        let desk = Desk::of(last);
-        let told = desk.resolve(
-            &desk.id("k"),
+        let admin = AdminClient::of(last);
+        let reply = admin.resolve(
+            &admin.id("k"),
             &json!({
                 "as": "executed",
                 "reason": "voucher 1 is in the books",
@@ -55,8 +57,8 @@ fn what_was_executed_is_recovered_once_and_then_replayed_for_ever() {
                 },
             }),
         );
-        assert_eq!(told.status, 200, "{told:?}");
-        let shown = told.json();
+        assert_eq!(reply.status, 200, "{reply:?}");
+        let shown = reply.json();
         assert_eq!((&shown["state"], &shown["status"]), (&json!("final"), &json!(201)));
         assert_eq!(shown["history"][0]["by"], "ann");
         assert_eq!(shown["history"][0]["reason"], "voucher 1 is in the books");
@@ -84,13 +86,13 @@ fn without_a_response_the_client_reads_that_an_operator_has_confirmed_it() {
     let backend = Backend::start();
     let gateway = setup(&backend).start();
     lose("k", &backend, &gateway);
-    Desk::of(&gateway).settle("k", "executed");
-    let told = redeem("k").send(gateway.addr);
-    told.is(200, "recovered", "");
-    let body = told.json();
+    AdminClient::of(&gateway).settle("k", "executed");
+    let reply = redeem("k").send(gateway.addr);
+    reply.is(200, "recovered", "");
+    let body = reply.json();
     assert_eq!(body["status"], "executed");
     assert!(body["message"].as_str().unwrap().contains("an operator has confirmed"), "{body}");
-    assert!(!told.text().contains("looked"), "what operators write is theirs");
+    assert!(!reply.text().contains("looked"), "what operators write is theirs");
     redeem("k").send(gateway.addr).is(200, "replayed", "");
     assert_eq!(backend.calls(), 1);
 }
@@ -105,16 +107,16 @@ fn what_was_not_executed_runs_again_also_with_another_body() {
         let status =
             || Request::get("/.well-known/idempotency/status").key("k").send(last.addr).status;
         assert_eq!(status(), 200);
-        let shown = Desk::of(first).settle("k", "not-executed");
+        let shown = AdminClient::of(first).settle("k", "not-executed");
         assert_eq!((&shown["state"], &shown["attempts"]), (&json!("released"), &json!(1)));
         assert_eq!(status(), 404, "for clients it is not there");
         // Whoever still looks at the first attempt does not decide about a later one.
         lose("late", &backend, first);
-        Desk::of(first).settle("late", "not-executed");
+        AdminClient::of(first).settle("late", "not-executed");
         lose("late", &backend, last);
         let about = |attempt: u32| {
             let body = json!({ "as": "executed", "reason": "looked", "attempt": attempt });
-            Desk::of(last).resolve(&Desk::of(last).id("late"), &body)
+            AdminClient::of(last).resolve(&AdminClient::of(last).id("late"), &body)
         };
         let refused = about(1);
         conflict(&refused, "changed");
@@ -125,15 +127,15 @@ fn what_was_not_executed_runs_again_also_with_another_body() {
         // What the backend says it did not execute leaves the history where it was.
         backend.always(answer(429, "{}"));
         Request::redeem("k", r#"{"qr":"rsg:2"}"#).send(last.addr).is(429, "not-executed", "");
-        let shown = Desk::of(last).show("k");
+        let shown = AdminClient::of(last).show("k");
         assert_eq!((&shown["state"], &shown["attempts"]), (&json!("released"), &json!(2)));
         honest(&backend);
         let other = Request::redeem("k", r#"{"qr":"rsg:3"}"#);
-        let told = other.send(last.addr);
-        told.is(200, "executed", "");
-        assert_eq!(other.send(first.addr).is(200, "replayed", "").kept(), told.kept());
+        let reply = other.send(last.addr);
+        reply.is(200, "executed", "");
+        assert_eq!(other.send(first.addr).is(200, "replayed", "").kept(), reply.kept());
         redeem("k").send(first.addr).is(422, "rejected", "key-reused");
-        let shown = Desk::of(first).show("k");
+        let shown = AdminClient::of(first).show("k");
         assert_eq!((&shown["state"], &shown["attempts"]), (&json!("final"), &json!(3)));
         assert_eq!(shown["history"][0]["what"], "not-executed");
         assert_eq!(shown["history"][0]["attempt"], 1);
@@ -146,27 +148,30 @@ fn only_what_is_unknown_is_settled() {
     Place::each(|place| {
         let (backend, gate) = (Backend::start(), Gate::default());
         let gateways = place.start(&setup(&backend));
-        let (gateway, desk) = (&gateways[0], Desk::of(&gateways[gateways.len() - 1]));
+        let (gateway, admin) = (&gateways[0], AdminClient::of(&gateways[gateways.len() - 1]));
         let executed = json!({ "as": "executed", "reason": "looked" });
         redeem("final").send(gateway.addr).is(200, "executed", "");
-        conflict(&desk.resolve(&desk.id("final"), &executed), "not-unknown");
+        conflict(&admin.resolve(&admin.id("final"), &executed), "not-unknown");
         backend.always(answer(200, "{}").after(&gate));
         let mut call = redeem("flying").begin(gateway.addr);
         backend.wait_calls(2);
-        conflict(&desk.resolve(&desk.id("flying"), &executed), "in-flight");
-        conflict(&desk.purge(&desk.id("flying")), "in-flight");
+        conflict(&admin.resolve(&admin.id("flying"), &executed), "in-flight");
+        conflict(&admin.purge(&admin.id("flying")), "in-flight");
         gate.open();
         call.read().is(200, "executed", "");
         for id in ["0".repeat(32), "f".repeat(32)] {
-            for told in [desk.resolve(&id, &executed), desk.purge(&id)] {
-                assert_eq!((told.status, &told.json()["code"]), (404, &json!("record-not-found")));
+            for reply in [admin.resolve(&id, &executed), admin.purge(&id)] {
+                assert_eq!(
+                    (reply.status, &reply.json()["code"]),
+                    (404, &json!("record-not-found"))
+                );
             }
         }
         lose("lost", &backend, gateway);
-        conflict(&desk.purge(&desk.id("lost")), "unknown");
-        desk.settle("lost", "not-executed");
-        conflict(&desk.resolve(&desk.id("lost"), &executed), "not-unknown");
-        conflict(&desk.purge(&desk.id("lost")), "no-answer");
+        conflict(&admin.purge(&admin.id("lost")), "unknown");
+        admin.settle("lost", "not-executed");
+        conflict(&admin.resolve(&admin.id("lost"), &executed), "not-unknown");
+        conflict(&admin.purge(&admin.id("lost")), "no-answer");
     });
 }
 
@@ -181,20 +186,20 @@ fn a_purged_answer_is_gone_on_every_replica_and_its_key_does_not_run() {
         for gateway in gateways.iter().chain(&gateways) {
             redeem("k").send(gateway.addr).is(200, "replayed", "");
         }
-        let desk = Desk::of(last);
-        let id = desk.id("k");
-        let told = desk.purge(&id);
-        assert_eq!((told.status, &told.json()["state"]), (200, &json!("tombstone")), "{told:?}");
+        let admin = AdminClient::of(last);
+        let id = admin.id("k");
+        let reply = admin.purge(&id);
+        assert_eq!((reply.status, &reply.json()["state"]), (200, &json!("tombstone")), "{reply:?}");
         redeem("k").send(last.addr).is(410, "rejected", "key-expired");
         eventually("the other replica hears of it", || {
             (redeem("k").send(first.addr).status == 410).then_some(())
         });
         Request::redeem("k", "{}").send(first.addr).is(422, "rejected", "key-reused");
-        let shown = Desk::of(first).show("k");
+        let shown = AdminClient::of(first).show("k");
         assert_eq!((&shown["status"], &shown["response"]), (&json!(200), &Value::Null));
         assert_eq!(shown["history"][0]["by"], "bob");
         // Once more changes nothing.
-        let again = desk.purge(&id).json();
+        let again = admin.purge(&id).json();
         assert_eq!(again["history"].as_array().map(Vec::len), Some(1));
         assert_eq!(backend.calls(), 1);
     });
@@ -207,7 +212,7 @@ fn a_decision_is_carried_to_its_end_when_the_operator_is_gone() {
         honest(&backend);
         let gateways = place.start(&setup(&backend));
         let gateway = &gateways[gateways.len() - 1];
-        let desk = Desk::of(gateway);
+        let admin = AdminClient::of(gateway);
         let logged = |id: &str| {
             eventually("the decision is logged", || {
                 let log = gateway.stderr();
@@ -223,8 +228,8 @@ fn a_decision_is_carried_to_its_end_when_the_operator_is_gone() {
         let begin = |key: &str| {
             redeem(key).send(gateway.addr).is(200, "executed", "");
             redeem(key).send(gateway.addr).is(200, "replayed", "");
-            let id = desk.id(key);
-            let purge = Desk::request("DELETE", &format!("/api/records/{id}"));
+            let id = admin.id(key);
+            let purge = AdminClient::request("DELETE", &format!("/api/records/{id}"));
             (purge.begin(gateway.admin), id)
         };
         for round in 0..10 {
@@ -237,14 +242,14 @@ fn a_decision_is_carried_to_its_end_when_the_operator_is_gone() {
             let key = format!("reset-{round}");
             let (conn, id) = begin(&key);
             conn.reset();
-            if desk.show(&key)["state"] == "tombstone" {
+            if admin.show(&key)["state"] == "tombstone" {
                 gone(&key);
                 logged(&id);
             }
             let key = format!("settled-{round}");
             lose(&key, &backend, gateway);
-            let id = desk.id(&key);
-            let resolve = Desk::request("POST", &format!("/api/records/{id}/resolve"));
+            let id = admin.id(&key);
+            let resolve = AdminClient::request("POST", &format!("/api/records/{id}/resolve"));
             let body = r#"{"as":"not-executed","reason":"looked"}"#;
             drop(resolve.json(body).begin(gateway.admin));
             eventually("the released key runs again", || {
@@ -261,9 +266,9 @@ fn a_purge_does_not_shorten_the_time_for_which_a_key_is_kept() {
     // The profile keeps no tombstones: a purge must not free the key sooner than a day.
     let gateway = setup(&backend).redeem("profile = \"redeemsg\"").start();
     redeem("k").send(gateway.addr).is(200, "executed", "");
-    let desk = Desk::of(&gateway);
-    let before = desk.show("k");
-    let purged = desk.purge(&desk.id("k")).json();
+    let admin = AdminClient::of(&gateway);
+    let before = admin.show("k");
+    let purged = admin.purge(&admin.id("k")).json();
     assert_eq!(purged["expires"], before["expires"]);
     redeem("k").send(gateway.addr).is(410, "rejected", "key-expired");
 }
@@ -274,20 +279,20 @@ fn decisions_survive_a_kill_and_so_does_that_nobody_was_told() {
         let backend = Backend::start();
         let gateway = setup(&backend).start();
         lose("k", &backend, &gateway);
-        Desk::of(&gateway).settle("k", how);
+        AdminClient::of(&gateway).settle("k", how);
         let gateway = gateway.killed_and_restarted();
-        let shown = Desk::of(&gateway).show("k");
+        let shown = AdminClient::of(&gateway).show("k");
         assert_eq!(shown["history"][0]["what"], how);
         let gateway = gateway.restarted();
-        assert_eq!(Desk::of(&gateway).show("k"), shown);
-        let told = redeem("k").send(gateway.addr);
+        assert_eq!(AdminClient::of(&gateway).show("k"), shown);
+        let reply = redeem("k").send(gateway.addr);
         let expected = if how == "executed" { "recovered" } else { "executed" };
-        told.is(200, expected, "");
+        reply.is(200, expected, "");
         let gateway = gateway.killed_and_restarted();
         let again = redeem("k").send(gateway.addr);
         again.is(200, "replayed", "");
-        assert_eq!(again.kept(), told.kept());
-        assert_eq!(Desk::of(&gateway).show("k")["history"], shown["history"]);
+        assert_eq!(again.kept(), reply.kept());
+        assert_eq!(AdminClient::of(&gateway).show("k")["history"], shown["history"]);
     }
 }
 
@@ -296,13 +301,13 @@ fn a_decision_is_logged_without_key_body_or_token() {
     let backend = Backend::start();
     let mut gateway = setup(&backend).start();
     lose("the-key", &backend, &gateway);
-    let desk = Desk::of(&gateway);
-    let id = desk.id("the-key");
+    let admin = AdminClient::of(&gateway);
+    let id = admin.id("the-key");
     let body = json!({
         "as": "executed", "reason": "the-reason", "by": "ann", "response": { "status": 200, "body": "the-body" },
     });
-    assert_eq!(desk.resolve(&id, &body).status, 200);
-    assert_eq!(desk.purge(&id).status, 200);
+    assert_eq!(admin.resolve(&id, &body).status, 200);
+    assert_eq!(admin.purge(&id).status, 200);
     gateway.stop();
     let log = gateway.stderr();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("decision recorded")).collect();
@@ -323,9 +328,9 @@ fn operators_who_take_nothing_lose_their_places() {
     let gateway = setup(&backend).redeem("record.max_stored_body = \"2MiB\"").start();
     backend.always(answer(200, &"x".repeat(1 << 20)));
     redeem("k").send(gateway.addr).is(200, "executed", "");
-    let id = Desk::of(&gateway).id("k");
+    let id = AdminClient::of(&gateway).id("k");
     // More than the system buffers for a connection.
-    let asked = Desk::request("GET", &format!("/api/records/{id}")).bytes().repeat(8);
+    let asked = AdminClient::request("GET", &format!("/api/records/{id}")).bytes().repeat(8);
     let conns: Vec<Conn> = (0..PLACES)
         .map(|_| {
             let mut conn = Conn::open(gateway.admin);
@@ -333,7 +338,7 @@ fn operators_who_take_nothing_lose_their_places() {
             conn
         })
         .collect();
-    let health = || Request::get("/healthz").try_send(gateway.admin).map(|told| told.status);
+    let health = || Request::get("/healthz").try_send(gateway.admin).map(|reply| reply.status);
     assert!(health().is_err(), "all places are taken");
     eventually("there is room again", || health().ok().filter(|status| *status == 200));
     drop(conns);
@@ -344,16 +349,16 @@ fn bodies_that_do_not_arrive_hold_up_nobody() {
     let backend = Backend::start();
     let gateway = setup(&backend).start();
     lose("k", &backend, &gateway);
-    let desk = Desk::of(&gateway);
-    let target = format!("/api/records/{}/resolve", desk.id("k"));
-    let slow = Desk::request("POST", &target).header("content-type", "application/json");
+    let admin = AdminClient::of(&gateway);
+    let target = format!("/api/records/{}/resolve", admin.id("k"));
+    let slow = AdminClient::request("POST", &target).header("content-type", "application/json");
     let slow = slow.header("content-length", "100").header("expect", "100-continue");
     // More than are worked on at once. Each is let in to send its body, and does not.
     let mut conns: Vec<Conn> = (0..8).map(|_| slow.begin(gateway.admin)).collect();
     for conn in &mut conns {
         assert_eq!(conn.try_read_head().unwrap().0, 100);
     }
-    desk.settle("k", "executed");
+    admin.settle("k", "executed");
     for conn in &mut conns {
         let still = !conn.readable_within(std::time::Duration::from_millis(1));
         assert!(still, "the others were waited for");

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::gateway::{Exit, run};
-use crate::support::{Act, Backend, Desk, Gateway, Request, Setup, TOKEN};
+use crate::support::{Act, AdminClient, Backend, Gateway, Request, Setup, TOKEN};
 
 /// A gateway, and the files an operator has.
 struct Counter {
@@ -19,7 +19,7 @@ struct Counter {
 impl Counter {
     fn open() -> Self {
         let backend = Backend::start();
-        let gateway = Desk::guard(Setup::before(&backend)).start();
+        let gateway = AdminClient::guard(Setup::before(&backend)).start();
         let token = write(&gateway, "token", &format!("{TOKEN}\n"));
         let admin = format!("http://{}", gateway.admin);
         Self { backend, gateway, admin, token }
@@ -44,7 +44,7 @@ impl Counter {
         self.backend.always(Act::reset());
         Request::redeem(key, "{}").send(self.gateway.addr).is(502, "unknown", "outcome-unknown");
         self.backend.always(Act::whole(200, &[], b"done"));
-        Desk::of(&self.gateway).id(key)
+        AdminClient::of(&self.gateway).id(key)
     }
 }
 
@@ -95,9 +95,9 @@ fn an_operator_finds_a_lost_answer_and_settles_it() {
     assert_eq!((settled.code, settled.stderr.as_str()), (Some(0), ""), "{settled:?}");
     assert!(settled.stdout.starts_with("settled as executed\n"), "{settled:?}");
     assert!(settled.stdout.contains("by ann: it is in the books & paid"), "{settled:?}");
-    let told = Request::redeem("lost", "{}").send(counter.gateway.addr);
-    told.is(201, "recovered", "");
-    assert_eq!(told.text(), r#"{"redeemed":true}"#);
+    let reply = Request::redeem("lost", "{}").send(counter.gateway.addr);
+    reply.is(201, "recovered", "");
+    assert_eq!(reply.text(), r#"{"redeemed":true}"#);
 
     let again = counter.records(&["resolve", &id, "--as", "not-executed", "--reason", "r"]);
     fails(&again, 1, "the outcome of this record is known");
@@ -222,10 +222,10 @@ fn an_answer_that_cannot_be_printed_is_a_failure() {
             .stdout(full)
             .output()
             .unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {told}");
-        assert!(told.contains("standard output cannot be written"), "{told}");
-        assert_eq!(told.lines().count(), 1, "{told}");
+        let reply = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {reply}");
+        assert!(reply.contains("standard output cannot be written"), "{reply}");
+        assert_eq!(reply.lines().count(), 1, "{reply}");
     }
 }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::support::desk::Place;
-use crate::support::{Act, Backend, Desk, Request, Setup, TOKEN};
+use crate::support::admin::Place;
+use crate::support::{Act, AdminClient, Backend, Request, Setup, TOKEN};
 
 fn setup(backend: &Backend) -> Setup {
-    Desk::guard(Setup::before(backend)).redeem("record.subject = \"/qr\"")
+    AdminClient::guard(Setup::before(backend)).redeem("record.subject = \"/qr\"")
 }
 
 /// Keys `k-0` to `k-23`: every third is lost, the even ones are tenant `a`'s, the others `b`'s.
@@ -23,11 +23,11 @@ fn fill(backend: &Backend, to: std::net::SocketAddr) {
 
 /// All records of a query, page by page.
 #[track_caller]
-fn all(desk: Desk, query: &str) -> Vec<Value> {
+fn all(admin: AdminClient, query: &str) -> Vec<Value> {
     let mut records = Vec::new();
     let mut cursor = String::new();
     for _ in 0..100 {
-        let (page, next) = desk.list(&format!("{query}&cursor={cursor}"));
+        let (page, next) = admin.list(&format!("{query}&cursor={cursor}"));
         records.extend(page);
         match next {
             Some(next) => cursor = next,
@@ -54,15 +54,15 @@ fn pages_bring_every_record_that_fits_once() {
         let backend = Backend::start();
         let gateways = place.start(&setup(&backend));
         fill(&backend, gateways[0].addr);
-        let desk = Desk::of(&gateways[gateways.len() - 1]);
+        let admin = AdminClient::of(&gateways[gateways.len() - 1]);
         let tenant = |of: &str| {
             let n = if of == "a" { 0 } else { 1 };
-            desk.show(&format!("k-{n}"))["tenant"].as_str().unwrap().to_owned()
+            admin.show(&format!("k-{n}"))["tenant"].as_str().unwrap().to_owned()
         };
         let (a, b) = (tenant("a"), tenant("b"));
         assert_ne!(a, b);
         for limit in [1, 7, 24, 1000] {
-            let query = |filters: &str| keys(&all(desk, &format!("limit={limit}&{filters}")));
+            let query = |filters: &str| keys(&all(admin, &format!("limit={limit}&{filters}")));
             assert_eq!(query(""), numbers(|_| true));
             assert_eq!(query("state=unknown"), numbers(|n| n % 3 == 0));
             assert_eq!(query("state=final"), numbers(|n| n % 3 != 0));
@@ -78,11 +78,11 @@ fn pages_bring_every_record_that_fits_once() {
             assert_eq!(query(&format!("tenant={a}&subject=+2")), numbers(|n| n % 4 == 2));
             assert_eq!(query(&format!("tenant={b}&subject=%2B2")), numbers(|_| false));
         }
-        let (page, next) = desk.list("limit=23");
+        let (page, next) = admin.list("limit=23");
         assert_eq!(page.len(), 23);
-        let (rest, end) = desk.list(&format!("limit=23&cursor={}", next.unwrap()));
+        let (rest, end) = admin.list(&format!("limit=23&cursor={}", next.unwrap()));
         assert_eq!((rest.len(), end), (1, None));
-        let (page, next) = desk.list("limit=24");
+        let (page, next) = admin.list("limit=24");
         assert_eq!((page.len(), next), (24, None));
     });
 }
@@ -94,8 +94,8 @@ fn a_record_is_shown_with_what_an_operator_needs() {
     backend.always(Act::whole(200, &[("set-cookie", "s=1"), ("x-a", "1")], b"\xff\x00"));
     let request = Request::redeem("k-1", "{}").header("authorization", "Bearer the-credential");
     request.send(gateway.addr).is(200, "executed", "");
-    let desk = Desk::of(&gateway);
-    let listed = desk.list("").0.remove(0);
+    let admin = AdminClient::of(&gateway);
+    let listed = admin.list("").0.remove(0);
     for (name, value) in [
         ("route", json!("redeem")),
         ("key", json!("k-1")),
@@ -108,16 +108,16 @@ fn a_record_is_shown_with_what_an_operator_needs() {
     for name in ["id", "tenant", "first_seen", "updated", "expires"] {
         assert!(listed[name].is_string(), "{name}: {listed}");
     }
-    let told = desk.get(&format!("/api/records/{}", listed["id"].as_str().unwrap()));
-    assert_eq!(told.header("cache-control").as_deref(), Some("no-store"));
-    let shown = told.json();
+    let reply = admin.get(&format!("/api/records/{}", listed["id"].as_str().unwrap()));
+    assert_eq!(reply.header("cache-control").as_deref(), Some("no-store"));
+    let shown = reply.json();
     assert_eq!(shown["response"]["body_base64"], "/wA=");
     assert!(shown["response"]["headers"].as_array().unwrap().contains(&json!(["x-a", "1"])));
-    let text = told.text();
+    let text = reply.text();
     assert!(!text.contains("s=1") && !text.contains("the-credential"), "{text}");
     backend.always(Act::reset());
     Request::redeem("k-2", "{}").send(gateway.addr);
-    let shown = desk.show("k-2");
+    let shown = admin.show("k-2");
     assert!(shown["reason"].as_str().unwrap().contains("connection"), "{shown}");
     assert!(shown["unknown_since"].is_string());
 }
@@ -126,10 +126,10 @@ fn a_record_is_shown_with_what_an_operator_needs() {
 fn the_api_is_closed_without_the_token() {
     let backend = Backend::start();
     let open = Setup::before(&backend).start();
-    for request in [Request::get("/api/records"), Desk::request("GET", "/api/records")] {
-        let told = request.send(open.admin);
-        assert_eq!((told.status, &told.json()["code"]), (403, &json!("no-token-configured")));
-        assert!(told.json()["detail"].as_str().unwrap().contains("set `token_file`"));
+    for request in [Request::get("/api/records"), AdminClient::request("GET", "/api/records")] {
+        let reply = request.send(open.admin);
+        assert_eq!((reply.status, &reply.json()["code"]), (403, &json!("no-token-configured")));
+        assert!(reply.json()["detail"].as_str().unwrap().contains("set `token_file`"));
     }
     let mut gateway = setup(&backend).start();
     let id = "0".repeat(32);
@@ -148,10 +148,10 @@ fn the_api_is_closed_without_the_token() {
             with(TOKEN),
             doubled,
         ] {
-            let told = request.send(gateway.admin);
-            assert_eq!(told.status, 401, "{told:?}");
-            assert_eq!(told.header("www-authenticate").as_deref(), Some("Bearer"));
-            assert_eq!(told.header("content-type").as_deref(), Some("application/problem+json"));
+            let reply = request.send(gateway.admin);
+            assert_eq!(reply.status, 401, "{reply:?}");
+            assert_eq!(reply.header("www-authenticate").as_deref(), Some("Bearer"));
+            assert_eq!(reply.header("content-type").as_deref(), Some("application/problem+json"));
         }
         assert_ne!(with(&format!("bearer {TOKEN}")).send(gateway.admin).status, 401);
     }
@@ -167,7 +167,7 @@ fn addresses_and_methods_that_are_not_there_are_named() {
     let backend = Backend::start();
     let gateway = setup(&backend).start();
     let id = "0".repeat(32);
-    let ask = |method: &str, target: &str| Desk::request(method, target).send(gateway.admin);
+    let ask = |method: &str, target: &str| AdminClient::request(method, target).send(gateway.admin);
     for (method, target, allow) in [
         ("POST", "/api/records".to_owned(), "GET, HEAD"),
         ("DELETE", "/api/records".to_owned(), "GET, HEAD"),
@@ -175,25 +175,33 @@ fn addresses_and_methods_that_are_not_there_are_named() {
         ("GET", format!("/api/records/{id}/resolve"), "POST"),
         ("DELETE", format!("/api/records/{id}/resolve"), "POST"),
     ] {
-        let told = ask(method, &target);
-        assert_eq!((told.status, told.header("allow").as_deref()), (405, Some(allow)), "{target}");
+        let reply = ask(method, &target);
+        assert_eq!(
+            (reply.status, reply.header("allow").as_deref()),
+            (405, Some(allow)),
+            "{target}"
+        );
     }
     for target in ["/api//api/records", "/api//records", "/api/api/records"] {
-        let told = ask("GET", target);
-        assert_eq!((told.status, &told.json()["code"]), (404, &json!("no-such-address")));
+        let reply = ask("GET", target);
+        assert_eq!((reply.status, &reply.json()["code"]), (404, &json!("no-such-address")));
     }
     for target in ["/api/", "/api/statistics", "/api/records/a/b/c", "/api/records/"] {
-        let told = ask("GET", target);
-        assert!(matches!(told.status, 404 | 400), "{target}: {told:?}");
+        let reply = ask("GET", target);
+        assert!(matches!(reply.status, 404 | 400), "{target}: {reply:?}");
     }
     for target in ["/api/records/x", "/api/records/0", &format!("/api/records/{}", "G".repeat(32))]
     {
-        let told = ask("GET", target);
-        assert_eq!((told.status, &told.json()["code"]), (400, &json!("id-invalid")), "{target}");
+        let reply = ask("GET", target);
+        assert_eq!((reply.status, &reply.json()["code"]), (400, &json!("id-invalid")), "{target}");
     }
     for query in ["colour=red", "limit=0", "state=lost", "cursor=x", "key=a&key=b", "since=x"] {
-        let told = ask("GET", &format!("/api/records?{query}"));
-        assert_eq!((told.status, &told.json()["code"]), (400, &json!("query-invalid")), "{query}");
+        let reply = ask("GET", &format!("/api/records?{query}"));
+        assert_eq!(
+            (reply.status, &reply.json()["code"]),
+            (400, &json!("query-invalid")),
+            "{query}"
+        );
     }
     assert_eq!(ask("GET", &format!("/api/records/{id}?x=1")).status, 400);
     assert_eq!(ask("GET", &format!("/api/records/{id}")).status, 404);
@@ -207,10 +215,10 @@ fn a_resolve_that_is_not_one_changes_nothing() {
     let gateway = setup(&backend).redeem("record.max_stored_body = \"1KiB\"").start();
     backend.always(Act::reset());
     Request::redeem("k", "{}").send(gateway.addr).is(502, "unknown", "outcome-unknown");
-    let desk = Desk::of(&gateway);
-    let id = desk.id("k");
+    let admin = AdminClient::of(&gateway);
+    let id = admin.id("k");
     let target = format!("/api/records/{id}/resolve");
-    let post = || Desk::request("POST", &target);
+    let post = || AdminClient::request("POST", &target);
     let plain = post().header("content-type", "text/plain").body(b"{}").send(gateway.admin);
     assert_eq!(plain.status, 415);
     assert_eq!(post().body(b"{}").send(gateway.admin).status, 415);
@@ -230,11 +238,11 @@ fn a_resolve_that_is_not_one_changes_nothing() {
         (r#"{"as":"not-executed","reason":"r","response":{"status":200}}"#, "wrong-kind"),
         (r#"{"as":"executed","reason":"r","units":1}"#, "wrong-kind"),
     ] {
-        let told = post().json(body).send(gateway.admin);
-        assert_eq!((told.status, &told.json()["code"]), (400, &json!(code)), "{body}: {told:?}");
+        let reply = post().json(body).send(gateway.admin);
+        assert_eq!((reply.status, &reply.json()["code"]), (400, &json!(code)), "{body}: {reply:?}");
     }
     let long = json!({ "as": "executed", "reason": "r".repeat(1001) });
-    assert_eq!(desk.resolve(&id, &long).status, 400);
+    assert_eq!(admin.resolve(&id, &long).status, 400);
     for response in [
         json!({ "status": 100 }),
         json!({ "status": 600 }),
@@ -258,24 +266,28 @@ fn a_resolve_that_is_not_one_changes_nothing() {
         json!({ "status": 200, "headers": { "Idempotency-Replayed": "true" } }),
     ] {
         let body = json!({ "as": "executed", "reason": "r", "response": response });
-        let told = desk.resolve(&id, &body);
-        let code = &told.json()["code"];
-        assert_eq!((told.status, code), (400, &json!("response-invalid")), "{response}: {told:?}");
+        let reply = admin.resolve(&id, &body);
+        let code = &reply.json()["code"];
+        assert_eq!(
+            (reply.status, code),
+            (400, &json!("response-invalid")),
+            "{response}: {reply:?}"
+        );
     }
     let huge =
         post().header("content-type", "application/json").header("content-length", "3000000");
     assert_eq!(huge.send(gateway.admin).status, 413);
-    let shown = desk.show("k");
+    let shown = admin.show("k");
     assert_eq!((&shown["state"], &shown["history"]), (&json!("unknown"), &json!([])));
     // What is right goes through, bytes and all.
     let date = "Fri, 27 Nov 2026 13:45:58 GMT";
     let headers = json!({ "Date": date });
     let bytes = json!({ "status": 200, "headers": headers, "body_base64": "/wA=" });
     let body = json!({ "as": "executed", "reason": "r", "response": bytes });
-    assert_eq!(desk.resolve(&id, &body).status, 200);
-    let told = Request::redeem("k", "{}").send(gateway.addr);
+    assert_eq!(admin.resolve(&id, &body).status, 200);
+    let reply = Request::redeem("k", "{}").send(gateway.addr);
     assert_eq!(
-        (told.body.as_slice(), told.header("date").as_deref()),
+        (reply.body.as_slice(), reply.header("date").as_deref()),
         (&b"\xff\x00"[..], Some(date))
     );
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Desk, Request, Setup, TOKEN, answer, gateway};
+use crate::support::{AdminClient, Backend, Request, Setup, TOKEN, answer, gateway};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 
@@ -13,27 +13,27 @@ fn frozen_failure() -> (Backend, crate::support::Gateway) {
         0 => answer(200, r#"{"errors":["THROTTLED"]}"#),
         number => answer(200, &format!(r#"{{"execution":{number}}}"#)),
     });
-    let gateway = Desk::guard(Setup::before(&backend)).start();
+    let gateway = AdminClient::guard(Setup::before(&backend)).start();
     Request::redeem("k", BODY).send(gateway.addr).is(200, "executed", "");
     (backend, gateway)
 }
 
 fn reopen(gateway: &crate::support::Gateway, id: &str, body: &Value) -> crate::support::Response {
-    let request = Desk::request("POST", &format!("/api/records/{id}/reopen"));
+    let request = AdminClient::request("POST", &format!("/api/records/{id}/reopen"));
     request.json(&body.to_string()).send(gateway.admin)
 }
 
 #[test]
 fn a_reopened_key_is_free_and_its_history_says_who_and_why() {
     let (backend, gateway) = frozen_failure();
-    let id = Desk::of(&gateway).id("k");
-    let told = reopen(
+    let id = AdminClient::of(&gateway).id("k");
+    let reply = reopen(
         &gateway,
         &id,
         &json!({ "reason": "throttled under 200", "by": "ada", "attempt": 1 }),
     );
-    assert_eq!(told.status, 200, "{told:?}");
-    let record = told.json();
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let record = reply.json();
     assert_eq!(record["state"], "released");
     assert_eq!(record["history"][0]["what"], "reopened");
     assert_eq!(record["history"][0]["by"], "ada");
@@ -42,7 +42,7 @@ fn a_reopened_key_is_free_and_its_history_says_who_and_why() {
     executed.is(200, "executed", "");
     Request::redeem("k", BODY).send(gateway.addr).is(200, "replayed", "");
     assert_eq!(backend.calls(), 2);
-    let shown = Desk::of(&gateway).show("k");
+    let shown = AdminClient::of(&gateway).show("k");
     assert_eq!(shown["history"][0]["what"], "reopened");
     assert_eq!(shown["attempts"], 2);
 }
@@ -50,7 +50,7 @@ fn a_reopened_key_is_free_and_its_history_says_who_and_why() {
 #[test]
 fn only_a_final_record_of_the_attempt_that_was_looked_at_is_reopened() {
     let (backend, gateway) = frozen_failure();
-    let id = Desk::of(&gateway).id("k");
+    let id = AdminClient::of(&gateway).id("k");
     let reason = json!({ "reason": "not final" });
     for (body, status, code) in [
         (json!({}), 400, "body-invalid"),
@@ -58,8 +58,8 @@ fn only_a_final_record_of_the_attempt_that_was_looked_at_is_reopened() {
         (json!({ "reason": "x", "as": "executed" }), 400, "body-invalid"),
         (json!({ "reason": "x", "attempt": 2 }), 409, "changed"),
     ] {
-        let told = reopen(&gateway, &id, &body);
-        assert_eq!((told.status, told.json()["code"].as_str()), (status, Some(code)), "{body}");
+        let reply = reopen(&gateway, &id, &body);
+        assert_eq!((reply.status, reply.json()["code"].as_str()), (status, Some(code)), "{body}");
     }
     Request::redeem("k", BODY).send(gateway.addr).is(200, "replayed", "");
     assert_eq!(reopen(&gateway, &id, &reason).status, 200);
@@ -72,14 +72,15 @@ fn only_a_final_record_of_the_attempt_that_was_looked_at_is_reopened() {
     assert_eq!((unknown.status, unknown.json()["code"].as_str()), (409, Some("unknown")));
     let absent = reopen(&gateway, &"0".repeat(32), &reason);
     assert_eq!(absent.status, 404, "{absent:?}");
-    let wrong = Desk::request("GET", &format!("/api/records/{id}/reopen")).send(gateway.admin);
+    let wrong =
+        AdminClient::request("GET", &format!("/api/records/{id}/reopen")).send(gateway.admin);
     assert_eq!((wrong.status, wrong.header("allow").as_deref()), (405, Some("POST")));
 }
 
 #[test]
 fn the_command_reopens() {
     let (backend, gateway) = frozen_failure();
-    let id = Desk::of(&gateway).id("k");
+    let id = AdminClient::of(&gateway).id("k");
     let token = gateway.setup().dir().join("token");
     std::fs::write(&token, TOKEN).unwrap();
     let admin = format!("http://{}", gateway.admin);
@@ -96,10 +97,10 @@ fn the_command_reopens() {
         "--token-file",
         token.to_str().unwrap(),
     ];
-    let told = gateway::run(&arguments);
-    assert_eq!(told.code, Some(0), "{told:?}");
-    assert!(told.stdout.starts_with("reopened: the key is free"), "{}", told.stdout);
-    assert!(told.stdout.contains("reopened, attempt 1, by ada: throttled"), "{}", told.stdout);
+    let reply = gateway::run(&arguments);
+    assert_eq!(reply.code, Some(0), "{reply:?}");
+    assert!(reply.stdout.starts_with("reopened: the key is free"), "{}", reply.stdout);
+    assert!(reply.stdout.contains("reopened, attempt 1, by ada: throttled"), "{}", reply.stdout);
     assert_eq!(gateway::run(&arguments).code, Some(1));
     Request::redeem("k", BODY).send(gateway.addr).is(200, "executed", "");
     assert_eq!(backend.calls(), 2);

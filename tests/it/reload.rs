@@ -5,13 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use super::support::admin::TOKEN;
 use super::support::certificates::{Authority, Identity, connect, over};
-use super::support::desk::TOKEN;
 use super::support::gateway::run;
-use super::support::{Backend, Conn, Desk, Gate, Gateway, Request, Setup, answer, eventually};
+use super::support::{
+    AdminClient, Backend, Conn, Gate, Gateway, Request, Setup, answer, eventually,
+};
 
 /// Lines of the log that tell of a reload, and of one that failed.
-fn told(gateway: &Gateway) -> (usize, usize) {
+fn reload_lines(gateway: &Gateway) -> (usize, usize) {
     let log = gateway.stderr();
     let count = |text| log.matches(text).count();
     (count("the configuration was reloaded"), count("the configuration was not reloaded"))
@@ -20,20 +22,20 @@ fn told(gateway: &Gateway) -> (usize, usize) {
 /// Waits until a reload succeeded.
 #[track_caller]
 fn reload(gateway: &Gateway) {
-    let (before, failed) = told(gateway);
+    let (before, failed) = reload_lines(gateway);
     gateway.hang_up();
-    eventually("the reload is told", || (told(gateway).0 > before).then_some(()));
-    assert_eq!(told(gateway).1, failed, "{}", gateway.stderr());
+    eventually("the reload is logged", || (reload_lines(gateway).0 > before).then_some(()));
+    assert_eq!(reload_lines(gateway).1, failed, "{}", gateway.stderr());
 }
 
 /// Waits until a reload failed, and returns the log since.
 #[track_caller]
 fn refused(gateway: &Gateway) -> String {
-    let (succeeded, before) = told(gateway);
+    let (succeeded, before) = reload_lines(gateway);
     let length = gateway.stderr().len();
     gateway.hang_up();
-    eventually("the failure is told", || (told(gateway).1 > before).then_some(()));
-    assert_eq!(told(gateway).0, succeeded, "{}", gateway.stderr());
+    eventually("the failure is logged", || (reload_lines(gateway).1 > before).then_some(()));
+    assert_eq!(reload_lines(gateway).0, succeeded, "{}", gateway.stderr());
     gateway.stderr()[length..].to_owned()
 }
 
@@ -223,11 +225,11 @@ fn a_turned_data_link_replaces_certificate_and_key_together() {
     over(&mut kept, &Request::redeem("k", "{}")).unwrap().is(200, "executed", "");
     // Nobody tells the gateway: it looks at its files.
     publish(&files, "..2026_02", &two.server());
-    eventually("the link is seen", || (told(&gateway).0 == 1).then_some(()));
+    eventually("the link is seen", || (reload_lines(&gateway).0 == 1).then_some(()));
     assert_eq!(seen_by(&gateway, &[&one, &two]), [false, true]);
     // Connections go on, and one change is one reload.
     over(&mut kept, &Request::redeem("k", "{}")).unwrap().is(200, "replayed", "");
-    assert_eq!(told(&gateway), (1, 0), "{}", gateway.stderr());
+    assert_eq!(reload_lines(&gateway), (1, 0), "{}", gateway.stderr());
 }
 
 #[test]
@@ -246,7 +248,7 @@ fn a_key_before_its_certificate_and_a_half_written_file_change_nothing() {
     assert_eq!(seen_by(&gateway, &[&one, &two]), [true, false]);
     std::fs::write(setup.dir().join("tls.crt"), &next.cert).unwrap();
     // The pair fits now, which is noticed without a signal.
-    eventually("the pair is seen", || (told(&gateway).0 == 1).then_some(()));
+    eventually("the pair is seen", || (reload_lines(&gateway).0 == 1).then_some(()));
     assert_eq!(seen_by(&gateway, &[&one, &two]), [false, true]);
 }
 
@@ -335,8 +337,8 @@ fn check_shows_what_a_file_would_change_in_a_running_gateway() {
     let backend = Backend::start();
     let setup = Setup::before(&backend).admin(&format!("token = \"{TOKEN}\""));
     let gateway = setup.start();
-    let desk = Desk::of(&gateway);
-    let shown = desk.get("/api/config").json();
+    let admin = AdminClient::of(&gateway);
+    let shown = admin.get("/api/config").json();
     let digest = shown["digest"].as_str().unwrap().to_owned();
     assert!(!shown.to_string().contains(TOKEN), "{shown}");
     assert_eq!(shown["config"]["server"]["limits"]["max_body"], "1MiB");
@@ -370,7 +372,7 @@ fn check_shows_what_a_file_would_change_in_a_running_gateway() {
     }
     write(&setup, &text);
     reload(&gateway);
-    let shown = desk.get("/api/config").json();
+    let shown = admin.get("/api/config").json();
     assert_ne!(shown["digest"].as_str().unwrap(), digest);
     assert_eq!(shown["config"]["server"]["limits"]["max_body"], "2MiB");
     assert_eq!(shown["config"]["server"]["listen"][0], "127.0.0.1:0", "in force until a restart");

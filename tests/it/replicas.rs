@@ -31,10 +31,10 @@ fn a_hundred_duplicates_over_all_replicas_make_one_call_and_get_one_answer() {
             backend.wait_calls(1);
             gate.open();
             let answers: Vec<_> = conns.iter_mut().map(|conn| conn.read()).collect();
-            let told = |wanted: &str| {
+            let reply = |wanted: &str| {
                 answers.iter().filter(|answer| answer.disposition() == wanted).count()
             };
-            assert_eq!((told("executed"), told("replayed")), (1, 99));
+            assert_eq!((reply("executed"), reply("replayed")), (1, 99));
             let kept = answers[0].kept();
             assert!(answers.iter().all(|answer| answer.kept() == kept));
             for replica in &replicas {
@@ -58,8 +58,8 @@ fn replicas_that_race_for_keys_make_one_call_for_each() {
             let body = format!(r#"{{"qr":"{round}"}}"#);
             let answers =
                 at_once(12, |index| Request::redeem(&key, &body).send(replicas[index % 3].addr));
-            assert!(answers.iter().all(|told| told.status == 200), "{answers:?}");
-            assert!(answers.iter().all(|told| told.kept() == answers[0].kept()), "{answers:?}");
+            assert!(answers.iter().all(|reply| reply.status == 200), "{answers:?}");
+            assert!(answers.iter().all(|reply| reply.kept() == answers[0].kept()), "{answers:?}");
         }
         assert_eq!(backend.calls(), 10);
         assert!(backend.executions().values().all(|count| *count == 1));
@@ -78,9 +78,9 @@ fn another_request_under_the_key_is_refused_by_every_replica_also_while_the_firs
         let other = Request::redeem("k", r#"{"qr":"hidden-2","n":1}"#);
         let check = || {
             for replica in &replicas {
-                let told = other.send(replica.addr);
-                told.is(422, "rejected", "key-reused");
-                assert!(told.text().contains(r#""qr""#) && !told.text().contains("hidden"));
+                let reply = other.send(replica.addr);
+                reply.is(422, "rejected", "key-reused");
+                assert!(reply.text().contains(r#""qr""#) && !reply.text().contains("hidden"));
             }
         };
         // The first call cannot end before: it was not waited for.
@@ -112,9 +112,9 @@ fn tenants_do_not_meet_under_one_key_on_different_replicas() {
         gate.open();
         first.read().is(200, "executed", "");
         for (replica, tenant) in [(0, "b"), (1, "a")] {
-            let told = of(tenant).send(replicas[replica].addr);
-            told.is(200, "replayed", "");
-            assert_eq!(told.text(), format!(r#"{{"for":"{tenant}"}}"#));
+            let reply = of(tenant).send(replicas[replica].addr);
+            reply.is(200, "replayed", "");
+            assert_eq!(reply.text(), format!(r#"{{"for":"{tenant}"}}"#));
         }
         assert_eq!(backend.calls(), 2);
     });
@@ -130,9 +130,9 @@ fn a_duplicate_on_another_replica_waits_no_longer_than_its_time() {
             let replicas = Shop::borrow(kind).replicas(&setup, 2);
             let mut first = Request::redeem("k", BODY).begin(replicas[0].addr);
             backend.wait_calls(1);
-            let told = Request::redeem("k", BODY).send(replicas[1].addr);
-            told.is(409, "in-progress", "request-in-progress");
-            assert!(told.header("retry-after").is_some(), "{told:?}");
+            let reply = Request::redeem("k", BODY).send(replicas[1].addr);
+            reply.is(409, "in-progress", "request-in-progress");
+            assert!(reply.header("retry-after").is_some(), "{reply:?}");
             gate.open();
             first.read().is(200, "executed", "");
             Request::redeem("k", BODY).send(replicas[1].addr).is(200, "replayed", "");
@@ -158,15 +158,15 @@ fn only_so_many_duplicates_wait_for_another_replica() {
             .collect();
         let mut refused = Vec::new();
         eventually("four of six are refused", || {
-            let told =
+            let reply =
                 others.iter_mut().position(|conn| conn.readable_within(Duration::from_millis(10)));
-            if let Some(index) = told {
+            if let Some(index) = reply {
                 refused.push(others.remove(index).read());
             }
             (refused.len() == 4).then_some(())
         });
-        for told in &refused {
-            told.is(409, "in-progress", "request-in-progress");
+        for reply in &refused {
+            reply.is(409, "in-progress", "request-in-progress");
         }
         gate.open();
         firsts.iter_mut().for_each(|first| assert_eq!(first.read().disposition(), "executed"));
@@ -188,9 +188,9 @@ fn what_one_replica_does_not_know_no_replica_tries_again() {
         let mut waits = Request::redeem("k", BODY).begin(replicas[1].addr);
         gate.open();
         first.read().is(502, "unknown", "outcome-unknown");
-        let told = waits.read();
+        let reply = waits.read();
         assert_eq!(
-            (told.disposition(), told.error()),
+            (reply.disposition(), reply.error()),
             ("unknown".into(), "outcome-unknown".into())
         );
         for replica in &replicas {
@@ -230,7 +230,7 @@ fn a_duplicate_that_waited_for_a_released_call_makes_its_own() {
         backend.wait_calls(1);
         let mut second = Request::redeem("k", BODY).begin(replicas[1].addr);
         gate.open();
-        assert_eq!(first.read().told(), (429, "not-executed".into(), String::new()));
+        assert_eq!(first.read().summary(), (429, "not-executed".into(), String::new()));
         second.read().is(200, "executed", "");
         assert_eq!(backend.calls(), 2);
     });
@@ -255,9 +255,13 @@ fn one_place_to_wait_is_enough_for_one_of_several_duplicates_elsewhere() {
         });
         gate.open();
         call.read().is(200, "executed", "");
-        let told: Vec<String> = waits.iter_mut().map(|wait| wait.read().disposition()).collect();
-        assert!(told.iter().any(|told| told == "replayed"), "{told:?}");
-        assert!(told.iter().all(|told| told == "replayed" || told == "in-progress"), "{told:?}");
+        let received: Vec<String> =
+            waits.iter_mut().map(|wait| wait.read().disposition()).collect();
+        assert!(received.iter().any(|received| received == "replayed"), "{received:?}");
+        assert!(
+            received.iter().all(|received| received == "replayed" || received == "in-progress"),
+            "{received:?}"
+        );
         assert_eq!(backend.calls(), 1);
     });
 }

@@ -17,14 +17,14 @@ fn redeem(key: &str) -> Request {
 #[track_caller]
 fn check(
     (key, backend): (&str, &Backend),
-    told: &crate::support::Response,
+    reply: &crate::support::Response,
     (cut, whole): (&Gateway, &Gateway),
 ) {
     let ran = || backend.executions().get(&format!(r#"{{"qr":"{key}"}}"#)).copied().unwrap_or(0);
-    match (told.status, told.disposition().as_str(), told.error().as_str()) {
+    match (reply.status, reply.disposition().as_str(), reply.error().as_str()) {
         (200, "executed" | "unrecorded", "") => assert_eq!(ran(), 1),
         (503, "rejected", "store-unavailable") => assert_eq!(ran(), 0, "{key} was sent"),
-        _ => panic!("{key}: {told:?}"),
+        _ => panic!("{key}: {reply:?}"),
     }
     // Nothing is stuck: the answer is recorded, or the claim is withdrawn.
     let last = eventually("the key has an answer", || {
@@ -32,8 +32,8 @@ fn check(
         assert_ne!(again.error(), "outcome-unknown", "{key}: {again:?}");
         (again.status == 200).then_some(again)
     });
-    if told.status == 200 {
-        assert_eq!(last.kept(), told.kept(), "{key}");
+    if reply.status == 200 {
+        assert_eq!(last.kept(), reply.kept(), "{key}");
         assert_eq!(last.disposition(), "replayed", "{key}");
     }
     let again = eventually("the store is there for the one that was cut", || {
@@ -63,7 +63,7 @@ fn cut_everywhere(
             let key = format!("k-{count}");
             let gate = Gate::default();
             backend.always(answer(200, &format!(r#"{{"for":"{key}"}}"#)).after(&gate));
-            let told = if completion {
+            let reply = if completion {
                 let calls = backend.calls();
                 let mut call = redeem(&key).begin(cut.addr);
                 backend.wait_calls(calls + 1);
@@ -77,7 +77,7 @@ fn cut_everywhere(
             };
             let came = !chaos.cut_is_due();
             chaos.keep();
-            check((&key, &backend), &told, (&cut, &whole));
+            check((&key, &backend), &reply, (&cut, &whole));
             if !came {
                 break;
             }

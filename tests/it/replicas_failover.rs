@@ -75,12 +75,15 @@ fn check_unconfirmed(table: &str, (leave, back): (impl FnOnce(), impl FnOnce()))
     }
     assert_eq!(backend.calls(), 1, "sent on a claim that only one server has");
     back();
-    let told = eventually("the key runs", || {
-        let told = redeem("during").send(replicas[0].addr);
-        println!("{told:?}");
-        (told.status == 200).then_some(told)
+    let reply = eventually("the key runs", || {
+        let reply = redeem("during").send(replicas[0].addr);
+        println!("{reply:?}");
+        (reply.status == 200).then_some(reply)
     });
-    assert_eq!(redeem("during").send(replicas[1].addr).is(200, "replayed", "").kept(), told.kept());
+    assert_eq!(
+        redeem("during").send(replicas[1].addr).is(200, "replayed", "").kept(),
+        reply.kept()
+    );
     assert_eq!(backend.calls(), 2);
 }
 

@@ -58,19 +58,19 @@ fn ready(gateway: &Gateway) -> Response {
 #[track_caller]
 fn refused(key: &str, gateway: &Gateway) {
     let asked = Instant::now();
-    let told = redeem(key).send(gateway.addr);
-    told.is(503, "rejected", "store-unavailable");
-    assert!(told.header("retry-after").is_some(), "{told:?}");
+    let reply = redeem(key).send(gateway.addr);
+    reply.is(503, "rejected", "store-unavailable");
+    assert!(reply.header("retry-after").is_some(), "{reply:?}");
     assert!(asked.elapsed() < SOON, "503 took {:?}", asked.elapsed());
 }
 
 #[track_caller]
 fn until_replayed(key: &str, gateway: &Gateway, kept: &Response) {
-    let told = eventually("it is recorded", || {
-        let told = redeem(key).send(gateway.addr);
-        (told.disposition() == "replayed").then_some(told)
+    let reply = eventually("it is recorded", || {
+        let reply = redeem(key).send(gateway.addr);
+        (reply.disposition() == "replayed").then_some(reply)
     });
-    assert_eq!(&told.kept(), kept);
+    assert_eq!(&reply.kept(), kept);
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn without_the_store_nothing_is_sent_and_with_it_all_goes_on() {
             way.begin(&shop, &chaos);
             refused(&format!("first-{way:?}"), &gateway);
             let not_ready = eventually("the probe says so", || {
-                Some(ready(&gateway)).filter(|told| told.status == 503)
+                Some(ready(&gateway)).filter(|reply| reply.status == 503)
             });
             assert!(not_ready.text().contains("the store is unavailable"), "{not_ready:?}");
             refused(&format!("second-{way:?}"), &gateway);
@@ -99,11 +99,11 @@ fn without_the_store_nothing_is_sent_and_with_it_all_goes_on() {
             way.end(&shop, &chaos);
             eventually("it is ready by itself", || (ready(&gateway).status == 200).then_some(()));
             for name in ["first", "second"] {
-                let told = eventually("a refused key runs", || {
-                    let told = redeem(&format!("{name}-{way:?}")).send(gateway.addr);
-                    (told.status == 200).then_some(told)
+                let reply = eventually("a refused key runs", || {
+                    let reply = redeem(&format!("{name}-{way:?}")).send(gateway.addr);
+                    (reply.status == 200).then_some(reply)
                 });
-                told.is(200, "executed", "");
+                reply.is(200, "executed", "");
             }
         }
         assert!(backend.executions().values().all(|count| *count == 1));
@@ -131,8 +131,8 @@ fn an_answer_that_comes_while_the_store_is_away_is_recorded_when_it_is_back() {
             backend.wait_calls(calls + 1);
             way.begin(&shop, &chaos);
             gate.open();
-            let told = call.read();
-            told.is(200, "unrecorded", "");
+            let reply = call.read();
+            reply.is(200, "unrecorded", "");
             // Away for longer than the lease: the others have given the call up for lost.
             eventually("its lease has ended", || (ready(&owner).status == 503).then_some(()));
             if matches!(way, Away::Frozen | Away::Refusing) {
@@ -141,8 +141,8 @@ fn an_answer_that_comes_while_the_store_is_away_is_recorded_when_it_is_back() {
                 });
             }
             way.end(&shop, &chaos);
-            until_replayed(&key, &other, &told.kept());
-            until_replayed(&key, &owner, &told.kept());
+            until_replayed(&key, &other, &reply.kept());
+            until_replayed(&key, &owner, &reply.kept());
             assert_eq!(backend.calls(), calls + 1);
             backend.always(answer(200, "{}"));
         }
@@ -187,12 +187,12 @@ fn a_claim_whose_confirmation_was_lost_is_withdrawn_when_the_store_is_back() {
         });
         chaos.keep();
         // Who made it knows that nothing was sent.
-        let told = eventually("the key is free", || {
-            let told = redeem(&key).send(other.addr);
-            (told.status == 200).then_some(told)
+        let reply = eventually("the key is free", || {
+            let reply = redeem(&key).send(other.addr);
+            (reply.status == 200).then_some(reply)
         });
-        told.is(200, "executed", "");
-        until_replayed(&key, &owner, &told.kept());
+        reply.is(200, "executed", "");
+        until_replayed(&key, &owner, &reply.kept());
         assert_eq!((backend.calls(), shop.in_flight()), (calls + 1, 0));
     });
 }
@@ -225,10 +225,10 @@ fn an_emptied_redis_is_not_one_where_no_key_was_ever_used() {
     }
     for replica in [&first, &second] {
         refused("newer", replica);
-        let told = eventually("the probe says so", || {
-            Some(ready(replica)).filter(|told| told.status == 503)
+        let reply = eventually("the probe says so", || {
+            Some(ready(replica)).filter(|reply| reply.status == 503)
         });
-        assert!(told.text().contains("no longer holds this store"), "{told:?}");
+        assert!(reply.text().contains("no longer holds this store"), "{reply:?}");
     }
     assert_eq!(backend.calls(), 4, "a second execution");
     drop((first, second));
@@ -251,16 +251,16 @@ fn a_redis_without_memory_stops_claims_and_loses_nothing() {
     backend.wait_calls(2);
     server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     gate.open();
-    let told = call.read();
-    told.is(200, "unrecorded", "");
+    let reply = call.read();
+    reply.is(200, "unrecorded", "");
     replicas.iter().for_each(|replica| refused("late", replica));
     redeem("before").send(replicas[1].addr).is(200, "replayed", "");
     assert_eq!(backend.calls(), 2, "sent without a claim");
     server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
-    until_replayed("running", &replicas[1], &told.kept());
+    until_replayed("running", &replicas[1], &reply.kept());
     let late = eventually("the key runs", || {
-        let told = redeem("late").send(replicas[0].addr);
-        (told.status == 200).then_some(told)
+        let reply = redeem("late").send(replicas[0].addr);
+        (reply.status == 200).then_some(reply)
     });
     late.is(200, "executed", "");
     eventually("nothing is in flight", || (shop.in_flight() == 0).then_some(()));
@@ -295,11 +295,11 @@ fn a_postgres_that_cannot_grow_stops_claims_and_loses_nothing() {
     let (mut sent, mut kept) = (0, Vec::new());
     let refused = (0..2000).find_map(|n| {
         let request = redeem(&format!("k-{n}"));
-        let told = request.send(replicas[n % 2].addr);
-        match (told.status, told.disposition().as_str()) {
-            (200, "executed") => kept.push((request, told.kept())),
+        let reply = request.send(replicas[n % 2].addr);
+        match (reply.status, reply.disposition().as_str()) {
+            (200, "executed") => kept.push((request, reply.kept())),
             (200, "unrecorded") => {}
-            _ => return Some(told),
+            _ => return Some(reply),
         }
         sent += 1;
         None

@@ -16,11 +16,11 @@ fn thirty_identical_batches_over_two_replicas_issue_once() {
         let setup = rewards.setup("duplicates.wait = \"30s\"");
         let replicas = Shop::borrow(kind).replicas(&setup, 2);
         let body = batch("+65", &[("a", "R1", 2), ("b", "R2", 2)]);
-        let told = at_once(30, |index| issue(&body).send(replicas[index % 2].addr));
-        for told in &told {
-            assert_eq!((told.status, rows(told).as_str()), (200, "a:2/2 200, b:2/2 200 = 200"));
+        let reply = at_once(30, |index| issue(&body).send(replicas[index % 2].addr));
+        for reply in &reply {
+            assert_eq!((reply.status, rows(reply).as_str()), (200, "a:2/2 200, b:2/2 200 = 200"));
         }
-        let executed = told.iter().filter(|told| told.disposition() == "executed").count();
+        let executed = reply.iter().filter(|reply| reply.disposition() == "executed").count();
         assert_eq!((executed, rewards.points(), rewards.sent().len()), (1, 30, 1));
     });
 }
@@ -33,7 +33,7 @@ fn ten_batches_over_three_replicas_that_share_an_item_issue_it_once_and_all_end(
         let replicas = Shop::borrow(kind).replicas(&setup, 3);
         for round in 0..3 {
             let shared = format!("shared-{round}");
-            let told = at_once(10, |index| {
+            let reply = at_once(10, |index| {
                 let own = format!("own-{round}-{index}");
                 let next = format!("own-{round}-{}", (index + 1) % 10);
                 let mut items =
@@ -41,9 +41,9 @@ fn ten_batches_over_three_replicas_that_share_an_item_issue_it_once_and_all_end(
                 items.rotate_left(index % 3);
                 issue(&batch("+65", &items)).send(replicas[index % 3].addr)
             });
-            for told in &told {
-                assert_eq!(told.status, 200, "{told:?}");
-                assert!(rows(told).ends_with("= 200"), "{told:?}");
+            for reply in &reply {
+                assert_eq!(reply.status, 200, "{reply:?}");
+                assert!(rows(reply).ends_with("= 200"), "{reply:?}");
             }
             assert_eq!(rewards.issued(&shared), 1);
             assert!((0..10).all(|index| rewards.issued(&format!("own-{round}-{index}")) == 1));
@@ -63,8 +63,8 @@ fn batches_of_one_customer_take_turns_over_all_replicas() {
         let mut first = issue(&batch("+65", &[("a", "R1", 1)])).begin(replicas[0].addr);
         rewards.backend.wait_calls(1);
         for item in ["a", "b"] {
-            let told = issue(&batch("+65", &[(item, "R1", 1)])).send(replicas[1].addr);
-            told.is(409, "in-progress", "request-in-progress");
+            let reply = issue(&batch("+65", &[(item, "R1", 1)])).send(replicas[1].addr);
+            reply.is(409, "in-progress", "request-in-progress");
         }
         let mut other = issue(&batch("+66", &[("c", "R1", 1)])).begin(replicas[1].addr);
         rewards.backend.wait_calls(2);
@@ -91,12 +91,12 @@ fn items_of_a_killed_replica_become_unknown_and_the_rest_of_a_batch_goes_on() {
         owner.kill9();
         drop(call);
         gate.open();
-        let told = eventually("the items of the dead are unknown", || {
-            let told = issue(&batch("+65", &[("a", "R1", 2), ("b", "R1", 1)])).send(other.addr);
-            (told.disposition() != "in-progress").then_some(told)
+        let reply = eventually("the items of the dead are unknown", || {
+            let reply = issue(&batch("+65", &[("a", "R1", 2), ("b", "R1", 1)])).send(other.addr);
+            (reply.disposition() != "in-progress").then_some(reply)
         });
-        assert_eq!(told.json()["rewards"][0]["status"]["code"], 1010, "{told:?}");
-        assert_eq!(told.json()["rewards"][1]["status"]["code"], 200, "{told:?}");
+        assert_eq!(reply.json()["rewards"][0]["status"]["code"], 1010, "{reply:?}");
+        assert_eq!(reply.json()["rewards"][1]["status"]["code"], 200, "{reply:?}");
         assert_eq!((rewards.issued("a"), rewards.issued("b"), shop.in_flight()), (2, 1, 0));
     });
 }
@@ -142,8 +142,8 @@ fn a_large_batch_that_waits_asks_the_store_no_more_than_a_small_one() {
                 [0, 1, 2].map(|at| after[at] - before[at])
             })
             .collect();
-        let few = |[messages, asked, told]: &[u64; 3]| {
-            (1..=MOST_MESSAGES).contains(messages) && *asked <= MOST_ASKED && *told <= MOST_TOLD
+        let few = |[messages, asked, reply]: &[u64; 3]| {
+            (1..=MOST_MESSAGES).contains(messages) && *asked <= MOST_ASKED && *reply <= MOST_TOLD
         };
         assert!(spans[1..].iter().all(few), "{spans:?} in spans of {HELD:?}");
         gate.open();
@@ -171,8 +171,8 @@ fn a_turn_lasts_as_long_as_a_call_that_ran_out_of_time_is_open() {
         next.clone().send(replicas[1].addr).is(409, "in-progress", "request-in-progress");
         gate.open();
         eventually("its turn comes when the late answer is there", || {
-            let told = next.clone().send(replicas[1].addr);
-            (told.disposition() == "executed").then_some(())
+            let reply = next.clone().send(replicas[1].addr);
+            (reply.disposition() == "executed").then_some(())
         });
         first.send(replicas[1].addr).is(200, "replayed", "");
         assert_eq!(rewards.sent(), ["R1x1"; 2]);
@@ -216,11 +216,11 @@ impl Customer {
                     let at = self.rng.below(replicas.len() as u64);
                     replicas[usize::try_from(at).unwrap()]
                 };
-                let told = self.request(&items).try_send(to).ok()?;
-                match (told.status, told.disposition().as_str()) {
+                let reply = self.request(&items).try_send(to).ok()?;
+                match (reply.status, reply.disposition().as_str()) {
                     (200, "executed" | "replayed") | (409 | 502 | 504, "unknown") => Some(()),
                     (409, "in-progress") | (503, "rejected") => None,
-                    _ => panic!("{told:?}"),
+                    _ => panic!("{reply:?}"),
                 }
             });
         }
@@ -264,11 +264,11 @@ fn killed_replicas_never_issue_more_than_was_requested() {
             .flat_map(|customer| customer.all.iter().map(move |all| (customer, all)))
         {
             for replica in &replicas {
-                let told = eventually("nothing is in flight", || {
-                    let told = customer.request(items).send(replica.addr);
-                    (told.disposition() != "in-progress").then_some(told)
+                let reply = eventually("nothing is in flight", || {
+                    let reply = customer.request(items).send(replica.addr);
+                    (reply.disposition() != "in-progress").then_some(reply)
                 });
-                let body = told.json();
+                let body = reply.json();
                 let rows = body["rewards"].as_array().unwrap();
                 for ((id, _, wanted), row) in items.iter().zip(rows) {
                     let (issued, shown) = (rewards.issued(id), row["quantity"].as_u64().unwrap());

@@ -21,9 +21,9 @@ fn a_herd_over_all_replicas_makes_one_call_and_gets_one_answer() {
     backend.wait_calls(1);
     gate.open();
     let answers: Vec<_> = conns.iter_mut().map(|conn| conn.read()).collect();
-    let executed = answers.iter().filter(|told| told.disposition() == "executed").count();
+    let executed = answers.iter().filter(|reply| reply.disposition() == "executed").count();
     assert_eq!((executed, backend.calls()), (1, 1));
-    assert!(answers.iter().all(|told| told.kept() == answers[0].kept()));
+    assert!(answers.iter().all(|reply| reply.kept() == answers[0].kept()));
     assert_eq!(shop.in_flight(), 0);
 }
 
@@ -32,13 +32,13 @@ fn many_keys_over_all_replicas_run_once_each() {
     let backend = Backend::start();
     let shop = Shop::pooled();
     let replicas = shop.replicas(&Setup::before(&backend), 3);
-    let told = at_once(24, |index| {
+    let reply = at_once(24, |index| {
         (0..10)
             .map(|n| redeem(&format!("k-{}-{n}", index / 2)).send(replicas[index % 3].addr))
-            .filter(|told| told.status == 200)
+            .filter(|reply| reply.status == 200)
             .count()
     });
-    assert_eq!(told.iter().sum::<usize>(), 24 * 10);
+    assert_eq!(reply.iter().sum::<usize>(), 24 * 10);
     assert_eq!(backend.executions().len(), 12 * 10);
     assert!(backend.executions().values().all(|count| *count == 1));
     assert_eq!(shop.in_flight(), 0);
@@ -82,18 +82,18 @@ fn the_way_to_the_pooler_may_be_cut_at_every_message() {
         for count in 0..8 {
             let key = format!("k-{direction:?}-{count}");
             chaos.cut_after_messages(direction, count);
-            let told = redeem(&key).send(cut.addr);
+            let reply = redeem(&key).send(cut.addr);
             chaos.keep();
-            match (told.status, told.disposition().as_str()) {
+            match (reply.status, reply.disposition().as_str()) {
                 (200, "executed" | "unrecorded") | (503, "rejected") => {}
-                _ => panic!("{key}: {told:?}"),
+                _ => panic!("{key}: {reply:?}"),
             }
             let last = eventually("the key has an answer", || {
                 let again = redeem(&key).send(whole.addr);
                 (again.status == 200).then_some(again)
             });
-            if told.status == 200 {
-                assert_eq!(last.kept(), told.kept(), "{key}");
+            if reply.status == 200 {
+                assert_eq!(last.kept(), reply.kept(), "{key}");
             }
         }
     }

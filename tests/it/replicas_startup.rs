@@ -29,8 +29,8 @@ fn check(exit: &Exit, words: &[&str], secrets: &[&str]) {
         assert!(exit.stderr.contains(word), "{word:?} is missing: {}", exit.stderr);
     }
     for secret in secrets {
-        assert!(!exit.stderr.contains(secret), "{secret:?} is told: {}", exit.stderr);
-        assert!(!exit.stdout.contains(secret), "{secret:?} is told: {}", exit.stdout);
+        assert!(!exit.stderr.contains(secret), "{secret:?} is shown: {}", exit.stderr);
+        assert!(!exit.stdout.contains(secret), "{secret:?} is shown: {}", exit.stdout);
     }
 }
 
@@ -52,15 +52,15 @@ fn a_url_that_cannot_be_read_is_a_mistake_of_the_configuration() {
         let setup = setup(&backend, &table);
         let file = setup.write_config();
         for command in ["check", "run"] {
-            let told = run(&[command, "--config", &file]);
-            assert_eq!(told.code, Some(2), "{command}: {told:?}");
-            let (at, what) = told.stderr.trim().split_once(": `url`: ").expect("one mistake");
+            let reply = run(&[command, "--config", &file]);
+            assert_eq!(reply.code, Some(2), "{command}: {reply:?}");
+            let (at, what) = reply.stderr.trim().split_once(": `url`: ").expect("one mistake");
             let place = at.strip_prefix(&format!("{file}:")).expect("the file");
             let (line, column) = place.split_once(':').expect("line and column");
             let text = setup.toml();
             let line = text.lines().nth(line.parse::<usize>().unwrap() - 1).unwrap();
-            assert!(line.starts_with("url = ") && column == "7", "{told:?}");
-            assert!(!what.contains("geheim") && !told.stdout.contains("geheim"), "{told:?}");
+            assert!(line.starts_with("url = ") && column == "7", "{reply:?}");
+            assert!(!what.contains("geheim") && !reply.stdout.contains("geheim"), "{reply:?}");
         }
     }
 }

@@ -28,11 +28,11 @@ fn held(gate: &Gate) -> (Backend, Setup) {
 #[track_caller]
 fn until_unknown(replica: &Gateway) {
     eventually("the call of the dead counts as lost", || {
-        let told = redeem().send(replica.addr);
-        match told.disposition().as_str() {
-            "unknown" => Some(told.is(409, "unknown", "outcome-unknown").clone()),
+        let reply = redeem().send(replica.addr);
+        match reply.disposition().as_str() {
+            "unknown" => Some(reply.is(409, "unknown", "outcome-unknown").clone()),
             _ => {
-                told.is(409, "in-progress", "request-in-progress");
+                reply.is(409, "in-progress", "request-in-progress");
                 None
             }
         }
@@ -42,19 +42,19 @@ fn until_unknown(replica: &Gateway) {
 /// The true answer; it may be told before the store has it.
 #[track_caller]
 fn settled(call: &mut Conn) -> Response {
-    let told = call.read();
-    let said = told.disposition();
-    assert!(told.status == 200 && ["executed", "unrecorded"].contains(&&*said), "{told:?}");
-    told.kept()
+    let reply = call.read();
+    let said = reply.disposition();
+    assert!(reply.status == 200 && ["executed", "unrecorded"].contains(&&*said), "{reply:?}");
+    reply.kept()
 }
 
 #[track_caller]
 fn replays(replica: &Gateway, kept: &Response) {
-    let told = eventually("it is recorded", || {
-        let told = redeem().send(replica.addr);
-        (told.disposition() == "replayed").then_some(told)
+    let reply = eventually("it is recorded", || {
+        let reply = redeem().send(replica.addr);
+        (reply.disposition() == "replayed").then_some(reply)
     });
-    assert_eq!(&told.kept(), kept);
+    assert_eq!(&reply.kept(), kept);
 }
 
 #[test]
@@ -134,8 +134,8 @@ fn a_replica_that_stood_still_between_claim_and_dispatch_sends_nothing() {
         // It knows that nothing was sent, so the key is free.
         redeem().send(other.addr).is(200, "executed", "");
         eventually("it lives again", || {
-            let told = redeem().send(owner.addr);
-            (told.disposition() == "replayed").then_some(())
+            let reply = redeem().send(owner.addr);
+            (reply.disposition() == "replayed").then_some(())
         });
         assert_eq!((backend.calls(), shop.in_flight()), (1, 0));
     });
@@ -154,9 +154,9 @@ fn the_true_answer_of_a_replica_that_stood_still_settles_its_call() {
         until_unknown(&other);
         gate.open();
         owner.resume();
-        let told = settled(&mut call);
-        replays(&other, &told);
-        replays(&owner, &told);
+        let reply = settled(&mut call);
+        replays(&other, &reply);
+        replays(&owner, &reply);
         assert_eq!((backend.calls(), shop.in_flight()), (1, 0));
     });
 }
@@ -216,8 +216,8 @@ fn a_replica_that_stood_still_does_not_bring_back_what_was_removed_meanwhile() {
         shop.forget_records();
         gate.open();
         owner.resume();
-        let told = call.read();
-        assert_eq!(told.disposition(), "unknown", "{told:?}");
+        let reply = call.read();
+        assert_eq!(reply.disposition(), "unknown", "{reply:?}");
         redeem().send(other.addr).is(200, "executed", "");
         assert_eq!((backend.calls(), shop.in_flight()), (2, 0));
     });

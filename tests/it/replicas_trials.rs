@@ -148,8 +148,8 @@ impl Trial {
         self.ways().iter().for_each(Chaos::keep);
         for gateway in &self.replicas {
             eventually("every replica is ready again", || {
-                let told = Request::get("/readyz").send(gateway.admin);
-                (told.status == 200).then_some(())
+                let reply = Request::get("/readyz").send(gateway.admin);
+                (reply.status == 200).then_some(())
             });
         }
         eventually("nothing is in flight any more", || (self.shop.in_flight() == 0).then_some(()));

@@ -24,8 +24,8 @@ fn a_drain_waits_until_the_store_has_every_outcome() {
         chaos.refuse(true);
         chaos.cut_all();
         gate.open();
-        let told = call.read();
-        told.is(200, "unrecorded", "");
+        let reply = call.read();
+        reply.is(200, "unrecorded", "");
         owner.sigterm();
         eventually("it takes no new connections", || {
             crate::support::Conn::try_open(owner.addr).is_err().then_some(())
@@ -35,7 +35,7 @@ fn a_drain_waits_until_the_store_has_every_outcome() {
         assert_eq!(owner.wait().code(), Some(0), "{}", owner.stderr());
         // At once, from the store: nothing has to be given up for lost before.
         let again = redeem("k").send(other.addr);
-        assert_eq!(again.is(200, "replayed", "").kept(), told.kept());
+        assert_eq!(again.is(200, "replayed", "").kept(), reply.kept());
         assert_eq!((backend.calls(), shop.in_flight()), (1, 0));
     });
 }
@@ -57,20 +57,20 @@ fn what_was_refused_while_the_store_was_away_takes_no_place_of_an_outcome() {
         chaos.cut_all();
         // Each leaves a withdrawal, more than there are places for.
         for n in 0..2 * CLAIMS {
-            let told = redeem(&format!("refused-{n}")).send(owner.addr);
-            told.is(503, "rejected", "store-unavailable");
+            let reply = redeem(&format!("refused-{n}")).send(owner.addr);
+            reply.is(503, "rejected", "store-unavailable");
         }
         let log = owner.stderr();
         assert!(log.contains("too many changes wait for the store"), "{log}");
         gate.open();
-        let told = call.read();
-        told.is(200, "unrecorded", "");
+        let reply = call.read();
+        reply.is(200, "unrecorded", "");
         chaos.keep();
         let again = eventually("its outcome is recorded", || {
             let again = redeem("k").send(other.addr);
             (again.disposition() == "replayed").then_some(again)
         });
-        assert_eq!(again.kept(), told.kept());
+        assert_eq!(again.kept(), reply.kept());
         assert_eq!((backend.calls(), shop.in_flight()), (1, 0));
     });
 }

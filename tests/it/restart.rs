@@ -36,9 +36,9 @@ fn a_call_cut_off_by_a_kill_is_unknown_for_ever() {
     let mut gateway = gateway.killed_and_restarted();
     gate.open();
     for round in 0..3 {
-        let told = Request::redeem("k", BODY).send(gateway.addr);
-        told.is(409, "unknown", "outcome-unknown");
-        assert_eq!(told.header("retry-after"), None, "{told:?}");
+        let reply = Request::redeem("k", BODY).send(gateway.addr);
+        reply.is(409, "unknown", "outcome-unknown");
+        assert_eq!(reply.header("retry-after"), None, "{reply:?}");
         Request::redeem("k", "{}").send(gateway.addr).is(422, "rejected", "key-reused");
         gateway = if round % 2 == 0 { gateway.restarted() } else { gateway.killed_and_restarted() };
     }
@@ -61,11 +61,11 @@ fn an_answer_past_its_retention_leaves_a_tombstone() {
     let backend = Backend::start();
     let gateway = Setup::before(&backend).redeem(r#"record.retention = "1s""#).start();
     Request::redeem("k", BODY).send(gateway.addr).is(200, "executed", "");
-    let told = eventually("the answer expires", || {
-        let told = Request::redeem("k", BODY).send(gateway.addr);
-        (told.disposition() != "replayed").then_some(told)
+    let reply = eventually("the answer expires", || {
+        let reply = Request::redeem("k", BODY).send(gateway.addr);
+        (reply.disposition() != "replayed").then_some(reply)
     });
-    told.is(410, "rejected", "key-expired");
+    reply.is(410, "rejected", "key-expired");
     let gateway = gateway.killed_and_restarted();
     Request::redeem("k", BODY).send(gateway.addr).is(410, "rejected", "key-expired");
     assert_eq!(backend.calls(), 1);
@@ -78,11 +78,11 @@ fn without_a_tombstone_an_expired_key_runs_again() {
         .redeem("record.retention = \"1s\"\nrecord.tombstone = \"0s\"")
         .start();
     Request::redeem("k", BODY).send(gateway.addr).is(200, "executed", "");
-    let told = eventually("the key is forgotten", || {
-        let told = Request::redeem("k", BODY).send(gateway.addr);
-        (told.disposition() != "replayed").then_some(told)
+    let reply = eventually("the key is forgotten", || {
+        let reply = Request::redeem("k", BODY).send(gateway.addr);
+        (reply.disposition() != "replayed").then_some(reply)
     });
-    told.is(200, "executed", "");
+    reply.is(200, "executed", "");
     assert_eq!(backend.calls(), 2);
 }
 
@@ -91,13 +91,13 @@ fn a_tombstone_ends_as_configured() {
     let backend = Backend::start();
     let gateway = Setup::before(&backend).store("retention = \"1s\"\ntombstone = \"1s\"").start();
     Request::redeem("k", BODY).send(gateway.addr).is(200, "executed", "");
-    let mut told = Vec::new();
+    let mut reply = Vec::new();
     eventually("the key is forgotten", || {
-        told.push(Request::redeem("k", BODY).send(gateway.addr).disposition());
-        (told.last().unwrap() == "executed").then_some(())
+        reply.push(Request::redeem("k", BODY).send(gateway.addr).disposition());
+        (reply.last().unwrap() == "executed").then_some(())
     });
-    told.dedup();
-    assert_eq!(told, ["replayed", "rejected", "executed"]);
+    reply.dedup();
+    assert_eq!(reply, ["replayed", "rejected", "executed"]);
     assert_eq!(backend.calls(), 2);
 }
 
@@ -124,8 +124,8 @@ fn nothing_in_flight_or_unknown_expires() {
         (other.send(gateway.addr).disposition() == "executed").then_some(())
     });
     lost.send(gateway.addr).is(409, "unknown", "outcome-unknown");
-    let told = Request::redeem("slow", "[\"slow\"]").send(gateway.addr);
-    told.is(409, "in-progress", "request-in-progress");
+    let reply = Request::redeem("slow", "[\"slow\"]").send(gateway.addr);
+    reply.is(409, "in-progress", "request-in-progress");
     gate.open();
     slow.read().is(200, "executed", "");
     let gateway = gateway.killed_and_restarted();

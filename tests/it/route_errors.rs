@@ -22,15 +22,15 @@ fn status_body_and_headers_are_the_routes_own() {
         &backend,
         r#"key-reused = { status = 409, body = '{"error":"{code}","why":"{detail}","till":"{header:x-till}"}', headers = { x-reason = "{code}", x-request = "{request_id}" } }"#,
     );
-    let told = reused(&gateway);
-    told.is(409, "rejected", "key-reused");
-    assert_eq!(told.header("content-type").as_deref(), Some("application/json"));
-    let body = told.json();
+    let reply = reused(&gateway);
+    reply.is(409, "rejected", "key-reused");
+    assert_eq!(reply.header("content-type").as_deref(), Some("application/json"));
+    let body = reply.json();
     assert_eq!(body["error"], "key-reused");
     assert!(body["why"].as_str().unwrap().ends_with('.'), "{body}");
     assert_eq!(body["till"], "7 \"a\"", "a value ends no string");
-    assert_eq!(told.header("x-reason").as_deref(), Some("key-reused"));
-    assert_eq!(told.header("x-request"), told.header("x-request-id"));
+    assert_eq!(reply.header("x-reason").as_deref(), Some("key-reused"));
+    assert_eq!(reply.header("x-request"), reply.header("x-request-id"));
     // Other problems keep the form of the profile.
     let missing = Request::new("POST", "/v1/vouchers/redeem").json(BODY).send(gateway.addr);
     assert_eq!(missing.header("content-type").as_deref(), Some("application/problem+json"));
@@ -41,9 +41,9 @@ fn status_body_and_headers_are_the_routes_own() {
 fn contract_log_and_metrics_say_what_was_sent() {
     let backend = Backend::start();
     let gateway = errors(&backend, "key-reused = { status = 418 }");
-    let told = reused(&gateway);
-    told.is(418, "rejected", "key-reused");
-    assert_eq!(told.json()["status"], 418, "the document names the status on the wire");
+    let reply = reused(&gateway);
+    reply.is(418, "rejected", "key-reused");
+    assert_eq!(reply.json()["status"], 418, "the document names the status on the wire");
     let contract = Request::get("/.well-known/idempotency").send(gateway.addr).json();
     let routes = contract["routes"].as_array().unwrap();
     let route = routes.iter().find(|route| route["name"] == "redeem").unwrap();
@@ -67,8 +67,8 @@ fn the_statuses_of_profiles_are_published_and_logged() {
     {
         let gateway = Setup::before(&backend).redeem(&format!("profile = {profile:?}")).start();
         Request::redeem("k", BODY).send(gateway.addr).is(200, "executed", "");
-        let told = Request::redeem("k", "{}").send(gateway.addr);
-        assert_eq!((told.status, told.error()), (status, "key-reused".to_owned()), "{profile}");
+        let reply = Request::redeem("k", "{}").send(gateway.addr);
+        assert_eq!((reply.status, reply.error()), (status, "key-reused".to_owned()), "{profile}");
         let contract = Request::get("/.well-known/idempotency").send(gateway.addr).json();
         let statuses = &contract["routes"][0]["errors"]["statuses"];
         assert_eq!(statuses["key-reused"], serde_json::json!([status]), "{profile}");
@@ -89,10 +89,10 @@ fn xml_and_plain_texts_have_their_media_types() {
         ("Refused: {code}", "text/plain; charset=utf-8", "Refused: key-reused"),
     ] {
         let gateway = errors(&backend, &format!("key-reused = {{ body = {body:?} }}"));
-        let told = reused(&gateway);
-        told.is(422, "rejected", "key-reused");
-        assert_eq!(told.header("content-type").as_deref(), Some(media_type));
-        assert_eq!(told.text(), text);
+        let reply = reused(&gateway);
+        reply.is(422, "rejected", "key-reused");
+        assert_eq!(reply.header("content-type").as_deref(), Some(media_type));
+        assert_eq!(reply.text(), text);
     }
 }
 
@@ -100,8 +100,8 @@ fn xml_and_plain_texts_have_their_media_types() {
 fn what_has_no_value_leaves_the_form_of_the_profile() {
     let backend = Backend::start();
     let gateway = errors(&backend, "key-reused = { body = '{\"till\":\"{header:x-other}\"}' }");
-    let told = reused(&gateway);
-    assert_eq!(told.json()["code"], "key-reused", "{}", told.text());
+    let reply = reused(&gateway);
+    assert_eq!(reply.json()["code"], "key-reused", "{}", reply.text());
 }
 
 #[test]
@@ -125,13 +125,17 @@ fn stripes_libraries_are_told_when_a_repetition_helps() {
         ("broken", "[\"broken\"]", 500, Some("false")),
         ("ok", "{}", 400, Some("false")),
     ] {
-        let told = send(key, body);
-        assert_eq!(told.status, status, "{key} {body}: {told:?}");
-        assert_eq!(told.header("stripe-should-retry").as_deref(), retry, "{key} {body}: {told:?}");
-        let is_own = !told.error().is_empty();
-        assert_eq!(told.header("request-id").is_some(), is_own, "{key} {body}: {told:?}");
+        let reply = send(key, body);
+        assert_eq!(reply.status, status, "{key} {body}: {reply:?}");
+        assert_eq!(
+            reply.header("stripe-should-retry").as_deref(),
+            retry,
+            "{key} {body}: {reply:?}"
+        );
+        let is_own = !reply.error().is_empty();
+        assert_eq!(reply.header("request-id").is_some(), is_own, "{key} {body}: {reply:?}");
         if is_own {
-            assert_eq!(told.header("request-id"), told.header("x-request-id"));
+            assert_eq!(reply.header("request-id"), reply.header("x-request-id"));
         }
     }
     let refused = Request::new("POST", "/v1/vouchers/redeem").json(BODY).send(gateway.addr);

@@ -231,8 +231,8 @@ fn a_killed_test_process_leaves_no_server_behind() {
         .spawn()
         .unwrap();
     let lines = BufReader::new(doomed.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let mut told = lines.filter_map(|line| Some(line.split_once("doomed: ")?.1.to_owned()));
-    let [port, paused, dir] = [(); 3].map(|()| told.next().expect("a line of the doomed process"));
+    let mut reply = lines.filter_map(|line| Some(line.split_once("doomed: ")?.1.to_owned()));
+    let [port, paused, dir] = [(); 3].map(|()| reply.next().expect("a line of the doomed process"));
     let reaches = |port: &String| TcpStream::connect(format!("127.0.0.1:{port}")).is_ok();
     assert!(reaches(&port) && reaches(&paused) && Path::new(&dir).is_dir());
     doomed.kill().unwrap();

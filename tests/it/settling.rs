@@ -5,14 +5,16 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::support::desk::{Place, steps};
-use crate::support::{Act, Backend, Desk, Gate, Gateway, Request, Setup, answer, eventually};
+use crate::support::admin::{Place, steps};
+use crate::support::{
+    Act, AdminClient, Backend, Gate, Gateway, Request, Setup, answer, eventually,
+};
 
 const BODY: &str = r#"{"qr":"rsg:1","metadata":"receipt:7","amount":12.50}"#;
 
 /// A route that asks for one object by the key, quickly.
 fn probing(backend: &Backend) -> Setup {
-    Desk::guard(Setup::before(backend))
+    AdminClient::guard(Setup::before(backend))
         .redeem(r#"outcome.on_unknown = "probe""#)
         .redeem(r#"probe.path = "/sales/{key}""#)
         .redeem(r#"probe.min_age = "0s""#)
@@ -25,7 +27,7 @@ fn probing(backend: &Backend) -> Setup {
 
 /// The same route with a list.
 fn listing(backend: &Backend) -> Setup {
-    Desk::guard(Setup::before(backend))
+    AdminClient::guard(Setup::before(backend))
         .redeem(r#"outcome.on_unknown = "probe""#)
         .redeem(r#"probe.path = "/sales?from={dispatched_at-2m|unix}""#)
         .redeem(r#"probe.min_age = "0s""#)
@@ -86,7 +88,7 @@ fn a_row_settles_a_lost_answer_on_the_retry_and_in_the_background() {
         assert_eq!(replayed.text(), recovered.text());
 
         redeem("b").send(first.addr).is(502, "unknown", "outcome-unknown");
-        let shown = Desk::of(last).show_in("b", "final");
+        let shown = AdminClient::of(last).show_in("b", "final");
         assert_eq!(steps(&shown), ["probe", "executed"], "{shown}");
         assert_eq!(shown["history"][1]["by"], "probe");
         redeem("b").send(last.addr).is(201, "recovered", "");
@@ -111,7 +113,7 @@ fn a_declined_request_frees_its_key() {
     losing(&backend, |_| answer(200, r#"{"id":7,"status":"declined"}"#));
     let gateway = probing(&backend).start();
     redeem("a").send(gateway.addr).is(502, "unknown", "outcome-unknown");
-    let shown = Desk::of(&gateway).show_in("a", "released");
+    let shown = AdminClient::of(&gateway).show_in("a", "released");
     assert_eq!(steps(&shown), ["probe", "not-executed"], "{shown}");
     backend.script(|_| answer(200, "{}"));
     redeem("a").send(gateway.addr).is(200, "executed", "");
@@ -124,13 +126,13 @@ fn an_undecided_request_stays_unknown_and_the_retry_reads_when_to_come_back() {
     losing(&backend, |_| answer(200, r#"{"id":7,"status":"processing"}"#));
     let gateway = probing(&backend).redeem(r#"duplicates.wait = "2s""#).start();
     redeem("a").send(gateway.addr).is(502, "unknown", "outcome-unknown");
-    let told = redeem("a").send(gateway.addr);
-    told.is(409, "unknown", "outcome-unknown");
-    let after: u64 = told.header("retry-after").expect("a time").parse().unwrap();
+    let reply = redeem("a").send(gateway.addr);
+    reply.is(409, "unknown", "outcome-unknown");
+    let after: u64 = reply.header("retry-after").expect("a time").parse().unwrap();
     assert!(after >= 1);
-    assert_eq!(told.json()["retryable"], true, "{told:?}");
+    assert_eq!(reply.json()["retryable"], true, "{reply:?}");
     losing(&backend, |_| answer(200, r#"{"id":7,"status":"paid"}"#));
-    Desk::of(&gateway).show_in("a", "final");
+    AdminClient::of(&gateway).show_in("a", "final");
     assert_eq!(redemptions(&backend), 1);
 }
 
@@ -141,9 +143,9 @@ fn before_its_time_no_probe_is_sent() {
     let setup = probing(&backend).replacing("probe.min_age = \"0s\"", "probe.min_age = \"1h\"");
     let gateway = setup.start();
     redeem("a").send(gateway.addr).is(502, "unknown", "outcome-unknown");
-    let told = redeem("a").send(gateway.addr);
-    told.is(409, "unknown", "outcome-unknown");
-    let after: u64 = told.header("retry-after").expect("a time").parse().unwrap();
+    let reply = redeem("a").send(gateway.addr);
+    reply.is(409, "unknown", "outcome-unknown");
+    let after: u64 = reply.header("retry-after").expect("a time").parse().unwrap();
     assert!((3500..=3600).contains(&after), "{after}");
     assert_eq!(backend.calls(), 1);
 }
@@ -174,9 +176,9 @@ fn a_row_on_the_third_page_is_found() {
         });
         let gateways = place.start(&listing(&backend));
         redeem("a").send(gateways[0].addr).is(502, "unknown", "outcome-unknown");
-        let told = redeem("a").send(gateways[gateways.len() - 1].addr);
-        told.is(200, "recovered", "");
-        assert_eq!(told.json()["transaction"]["id"], 3);
+        let reply = redeem("a").send(gateways[gateways.len() - 1].addr);
+        reply.is(200, "recovered", "");
+        assert_eq!(reply.json()["transaction"]["id"], 3);
         assert_eq!(redemptions(&backend), 1);
     });
 }
@@ -194,7 +196,7 @@ fn a_row_that_appears_late_is_found_and_its_absence_before_frees_nothing() {
     // Five sightings are needed, and the row shows up before.
     let gateway = absence(listing(&backend), 5).start();
     redeem("a").send(gateway.addr).is(502, "unknown", "outcome-unknown");
-    let shown = Desk::of(&gateway).show_in("a", "final");
+    let shown = AdminClient::of(&gateway).show_in("a", "final");
     assert!(looks.load(Ordering::SeqCst) >= 5);
     assert!(steps(&shown).contains(&"executed".to_owned()), "{shown}");
     assert_eq!(redemptions(&backend), 1);
@@ -207,10 +209,10 @@ fn two_rows_that_fit_prove_nothing_and_are_alarmed_once() {
     let gateway = listing(&backend).start();
     redeem("a").send(gateway.addr).is(502, "unknown", "outcome-unknown");
     let alarm = gateway.logs(&["WARN", "several"]);
-    assert!(alarm.contains(&Desk::of(&gateway).id("a")), "{alarm}");
+    assert!(alarm.contains(&AdminClient::of(&gateway).id("a")), "{alarm}");
     let looks = backend.calls();
     backend.wait_calls(looks + 3);
-    assert_eq!(Desk::of(&gateway).show("a")["state"], "unknown");
+    assert_eq!(AdminClient::of(&gateway).show("a")["state"], "unknown");
     redeem("a").send(gateway.addr).is(409, "unknown", "outcome-unknown");
     metric(&gateway, r#"oncegate_alarms_total{route="redeem",reason="several"} 1"#);
     assert_eq!(redemptions(&backend), 1);
@@ -228,9 +230,9 @@ fn rows_outside_the_window_or_of_another_value_are_no_rows() {
     });
     let gateway = listing(&backend).start();
     redeem("a").send(gateway.addr).is(502, "unknown", "outcome-unknown");
-    let told = redeem("a").send(gateway.addr);
-    told.is(200, "recovered", "");
-    assert_eq!(told.json()["transaction"]["id"], 3);
+    let reply = redeem("a").send(gateway.addr);
+    reply.is(200, "recovered", "");
+    assert_eq!(reply.json()["transaction"]["id"], 3);
 }
 
 #[test]
@@ -263,7 +265,7 @@ fn answers_of_an_outage_free_no_key() {
         let gateway = absence(listing(&backend), 1).start();
         redeem("a").send(gateway.addr).is(502, "unknown", "outcome-unknown");
         backend.wait_calls(8);
-        let shown = Desk::of(&gateway).show("a");
+        let shown = AdminClient::of(&gateway).show("a");
         assert_eq!(shown["state"], "unknown", "{what}: {shown}");
         assert_eq!(redemptions(&backend), 1, "{what}");
     }
@@ -283,9 +285,9 @@ fn absence_counts_only_while_the_control_answers_and_after_enough_looks() {
         let gateway = &gateways[gateways.len() - 1];
         redeem("a").send(gateways[0].addr).is(502, "unknown", "outcome-unknown");
         eventually("the control is asked", || (backend.calls_to("/health") > 3).then_some(()));
-        assert_eq!(Desk::of(gateway).show("a")["state"], "unknown");
+        assert_eq!(AdminClient::of(gateway).show("a")["state"], "unknown");
         *healthy.lock().unwrap() = 204;
-        let shown = Desk::of(gateway).show_in("a", "released");
+        let shown = AdminClient::of(gateway).show_in("a", "released");
         let history = shown["history"].as_array().expect("a history");
         let last = history.last().expect("an entry");
         assert_eq!((&last["what"], &last["by"]), (&json!("not-executed"), &json!("probe")));
@@ -306,10 +308,10 @@ fn a_true_answer_after_a_verdict_is_kept_as_a_contradiction() {
     });
     let gateway = probing(&backend).upstream(r#"timeout = "1500ms""#).start();
     redeem("a").send(gateway.addr).is(504, "unknown", "outcome-unknown");
-    Desk::of(&gateway).show_in("a", "released");
+    AdminClient::of(&gateway).show_in("a", "released");
     gate.open();
     let shown = eventually("the contradiction is kept", || {
-        let shown = Desk::of(&gateway).show("a");
+        let shown = AdminClient::of(&gateway).show("a");
         steps(&shown).contains(&"contradiction".to_owned()).then_some(shown)
     });
     assert_eq!(shown["state"], "released", "the first decision stands: {shown}");
@@ -329,12 +331,12 @@ fn a_late_true_answer_during_a_probe_settles_the_record() {
     redeem("a").send(gateway.addr).is(504, "unknown", "outcome-unknown");
     backend.wait_calls(2);
     call.open();
-    Desk::of(&gateway).show_in("a", "final");
+    AdminClient::of(&gateway).show_in("a", "final");
     probe.open();
-    let told = redeem("a").send(gateway.addr);
-    assert_eq!(told.text(), r#"{"late":true}"#, "{told:?}");
+    let reply = redeem("a").send(gateway.addr);
+    assert_eq!(reply.text(), r#"{"late":true}"#, "{reply:?}");
     let shown = eventually("the probe's result is kept", || {
-        let shown = Desk::of(&gateway).show("a");
+        let shown = AdminClient::of(&gateway).show("a");
         steps(&shown).contains(&"contradiction".to_owned()).then_some(shown)
     });
     assert_eq!(shown["state"], "final", "{shown}");
@@ -349,10 +351,10 @@ fn after_its_time_nobody_asks_any_more_and_operators_are_alarmed() {
     redeem("a").send(gateway.addr).is(502, "unknown", "outcome-unknown");
     gateway.logs(&["WARN", "gave_up"]);
     metric(&gateway, r#"oncegate_alarms_total{route="redeem",reason="gave_up"} 1"#);
-    let told = redeem("a").send(gateway.addr);
-    told.is(409, "unknown", "outcome-unknown");
-    assert_eq!(told.header("retry-after"), None, "as under hold");
-    Desk::of(&gateway).settle("a", "not-executed");
+    let reply = redeem("a").send(gateway.addr);
+    reply.is(409, "unknown", "outcome-unknown");
+    assert_eq!(reply.header("retry-after"), None, "as under hold");
+    AdminClient::of(&gateway).settle("a", "not-executed");
 }
 
 #[test]
@@ -368,7 +370,7 @@ fn a_restart_goes_on_asking() {
         drop(gateways);
         losing(&backend, |_| answer(200, r#"{"id":1,"status":"paid"}"#));
         let gateways = place.start(&setup);
-        Desk::of(&gateways[0]).show_in("a", "final");
+        AdminClient::of(&gateways[0]).show_in("a", "final");
         redeem("a").send(gateways[0].addr).is(201, "recovered", "");
         assert_eq!(redemptions(&backend), 1);
     });
@@ -411,10 +413,10 @@ fn a_value_that_a_template_needs_and_the_request_lacks_is_told() {
     let gateway = setup.start();
     redeem("a").send(gateway.addr).is(502, "unknown", "outcome-unknown");
     let line = gateway.logs(&["WARN", "nothing was sent to settle", "/receipt"]);
-    assert!(line.contains(&Desk::of(&gateway).id("a")), "{line}");
-    let told = redeem("a").send(gateway.addr);
-    told.is(409, "unknown", "outcome-unknown");
-    assert_eq!((backend.calls(), told.header("retry-after")), (1, None));
+    assert!(line.contains(&AdminClient::of(&gateway).id("a")), "{line}");
+    let reply = redeem("a").send(gateway.addr);
+    reply.is(409, "unknown", "outcome-unknown");
+    assert_eq!((backend.calls(), reply.header("retry-after")), (1, None));
 }
 
 #[test]
@@ -426,11 +428,11 @@ fn an_operator_and_the_probes_of_two_replicas_settle_once() {
         for round in 0..6 {
             let key = format!("race-{round}");
             redeem(&key).send(gateways[0].addr).is(502, "unknown", "outcome-unknown");
-            let id = Desk::of(&gateways[0]).id(&key);
+            let id = AdminClient::of(&gateways[0]).id(&key);
             let body = json!({ "as": "executed", "reason": "looked" });
-            let told = Desk::of(&gateways[0]).resolve(&id, &body);
-            assert!(matches!(told.status, 200 | 409), "{told:?}");
-            let shown = Desk::of(&gateways[gateways.len() - 1]).show_in(&key, "final");
+            let reply = AdminClient::of(&gateways[0]).resolve(&id, &body);
+            assert!(matches!(reply.status, 200 | 409), "{reply:?}");
+            let shown = AdminClient::of(&gateways[gateways.len() - 1]).show_in(&key, "final");
             let decisions = steps(&shown).into_iter().filter(|what| what == "executed");
             assert_eq!(decisions.count(), 1, "{shown}");
             let first = redeem(&key).send(gateways[0].addr);

@@ -10,9 +10,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::desk::Place;
+use crate::support::admin::Place;
 use crate::support::rng::Rng;
-use crate::support::{Act, Backend, Desk, Gateway, Request, Setup, answer, eventually};
+use crate::support::{Act, AdminClient, Backend, Gateway, Request, Setup, answer, eventually};
 
 const POINTS: [&str; 3] = ["settle-claimed", "settle-answered", "settle-recorded"];
 const POLICIES: [&str; 3] = ["probe", "resend", "reverse"];
@@ -34,7 +34,7 @@ fn setup(backend: &Backend) -> Setup {
              key.forward = true\noutcome.on_unknown = \"{name}\"\n{lines}"
         )
     };
-    Desk::guard(Setup::before(backend))
+    AdminClient::guard(Setup::before(backend))
         .upstream(r#"timeout = "500ms""#)
         .route(&route(
             "probe",
@@ -116,8 +116,8 @@ fn round(mut dying: Gateway, (point, number): (&str, usize), sent: &mut HashMap<
 fn settle(gateway: &Gateway, sent: &mut HashMap<String, usize>) {
     let end = Instant::now() + END;
     loop {
-        let (mut open, _) = Desk::of(gateway).list("state=unknown&limit=100");
-        let (flying, _) = Desk::of(gateway).list("state=in_flight&limit=100");
+        let (mut open, _) = AdminClient::of(gateway).list("state=unknown&limit=100");
+        let (flying, _) = AdminClient::of(gateway).list("state=in_flight&limit=100");
         for record in open.iter().filter(|record| record["route"] == "resend") {
             let key = record["key"].as_str().expect("a key");
             *sent.entry(key.to_owned()).or_default() += 1;
@@ -185,7 +185,7 @@ fn redeem(key: &str) -> Request {
 fn a_repetition_that_is_killed_leaves_its_outcome_unknown() {
     let backend = Backend::start();
     backend.always(Act::reset());
-    let setup = Desk::guard(Setup::before(&backend))
+    let setup = AdminClient::guard(Setup::before(&backend))
         .upstream(r#"timeout = "2s""#)
         .redeem("key.forward = true")
         .redeem(r#"outcome.on_unknown = "resend""#)
@@ -198,7 +198,7 @@ fn a_repetition_that_is_killed_leaves_its_outcome_unknown() {
     gateway.wait();
     drop(gateway);
     let gateway = setup.start();
-    let shown = Desk::of(&gateway).show_in("a", "unknown");
+    let shown = AdminClient::of(&gateway).show_in("a", "unknown");
     assert_eq!(shown["attempts"], 2, "{shown}");
     redeem("a").send(gateway.addr).is(200, "recovered", "");
     assert_eq!(backend.calls(), 3);

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::support::desk::{Place, steps};
-use crate::support::{Act, Backend, Desk, Gate, Request, Setup, answer, eventually};
+use crate::support::admin::{Place, steps};
+use crate::support::{Act, AdminClient, Backend, Gate, Request, Setup, answer, eventually};
 
 const BODY: &str = r#"{"card":"C1","amount":5}"#;
 
 fn resending(backend: &Backend) -> Setup {
-    Desk::guard(Setup::before(backend))
+    AdminClient::guard(Setup::before(backend))
         .redeem("key.forward = true")
         .redeem(r#"outcome.on_unknown = "resend""#)
         .redeem(r#"resend.within = "1h""#)
@@ -20,7 +20,7 @@ fn resending(backend: &Backend) -> Setup {
 }
 
 fn reversing(backend: &Backend) -> Setup {
-    Desk::guard(Setup::before(backend))
+    AdminClient::guard(Setup::before(backend))
         .upstream(r#"timeout = "300ms""#)
         .redeem(r#"outcome.on_unknown = "reverse""#)
         .redeem(r#"reverse.path = "/cards/{/card}/void""#)
@@ -49,16 +49,16 @@ fn a_lost_request_is_sent_again_marked_on_the_retry_only() {
         assert_eq!(backend.last().header("x-repeat"), None);
         assert_eq!(backend.last().header("idempotency-key").as_deref(), Some("a"));
         backend.script(|_| answer(200, r#"{"order":1}"#));
-        let told = redeem("a").send(last.addr);
-        told.is(200, "recovered", "");
-        assert_eq!(told.text(), r#"{"order":1}"#);
+        let reply = redeem("a").send(last.addr);
+        reply.is(200, "recovered", "");
+        assert_eq!(reply.text(), r#"{"order":1}"#);
         let again = backend.last();
         assert_eq!(again.header("x-repeat").as_deref(), Some("yes"));
         assert_eq!(again.header("idempotency-key").as_deref(), Some("a"));
         let body: Value = serde_json::from_slice(&again.body).unwrap();
         assert_eq!(body, json!({ "card": "C1", "amount": 5, "repeat": true }));
         redeem("a").send(first.addr).is(200, "replayed", "");
-        let shown = Desk::of(first).show("a");
+        let shown = AdminClient::of(first).show("a");
         assert_eq!(steps(&shown), ["resend", "executed"], "{shown}");
         assert_eq!((&shown["attempts"], backend.calls()), (&json!(2), 2));
     });
@@ -72,9 +72,9 @@ fn what_is_lost_again_stays_unknown_and_the_number_of_repetitions_is_limited() {
     for _ in 0..3 {
         redeem("a").send(gateway.addr).is(502, "unknown", "outcome-unknown");
     }
-    let told = redeem("a").send(gateway.addr);
-    told.is(409, "unknown", "outcome-unknown");
-    assert_eq!(told.header("retry-after"), None, "nothing more is tried");
+    let reply = redeem("a").send(gateway.addr);
+    reply.is(409, "unknown", "outcome-unknown");
+    assert_eq!(reply.header("retry-after"), None, "nothing more is tried");
     assert_eq!(backend.calls(), 3, "the request and two repetitions");
     gateway.logs(&["WARN", "gave_up"]);
 }
@@ -86,9 +86,9 @@ fn a_repetition_that_was_not_executed_says_nothing_of_the_first_try() {
     let gateway = resending(&backend).start();
     redeem("a").send(gateway.addr).is(502, "unknown", "outcome-unknown");
     backend.always(answer(429, "{}"));
-    let told = redeem("a").send(gateway.addr);
-    assert_eq!((told.status, told.disposition().as_str()), (429, "unknown"), "{told:?}");
-    assert_eq!(Desk::of(&gateway).show("a")["state"], "unknown");
+    let reply = redeem("a").send(gateway.addr);
+    assert_eq!((reply.status, reply.disposition().as_str()), (429, "unknown"), "{reply:?}");
+    assert_eq!(AdminClient::of(&gateway).show("a")["state"], "unknown");
     backend.always(answer(200, "{}"));
     redeem("a").send(gateway.addr).is(200, "recovered", "");
     assert_eq!(backend.calls(), 3);
@@ -115,15 +115,15 @@ fn a_refusal_because_the_first_try_was_executed_is_no_failure() {
         (gateway, backend)
     };
     let (gateway, backend) = already("succeed");
-    let told = redeem("a").send(gateway.addr);
-    told.is(201, "recovered", "");
-    assert_eq!(told.text(), r#"{"key":"a"}"#);
+    let reply = redeem("a").send(gateway.addr);
+    reply.is(201, "recovered", "");
+    assert_eq!(reply.text(), r#"{"key":"a"}"#);
     redeem("a").send(gateway.addr).is(201, "replayed", "");
     assert_eq!(backend.calls(), 2);
 
     let (gateway, _backend) = already("hold");
     redeem("a").send(gateway.addr).is(409, "unknown", "outcome-unknown");
-    assert_eq!(Desk::of(&gateway).show("a")["state"], "unknown");
+    assert_eq!(AdminClient::of(&gateway).show("a")["state"], "unknown");
 }
 
 #[test]
@@ -141,11 +141,11 @@ fn a_late_true_answer_during_a_repetition_settles_both() {
     let retry = redeem("a").begin(gateway.addr);
     backend.wait_calls(2);
     first.open();
-    let shown = Desk::of(&gateway).show_in("a", "final");
+    let shown = AdminClient::of(&gateway).show_in("a", "final");
     second.open();
     let mut retry = retry;
-    let told = retry.read();
-    assert_eq!(told.text(), r#"{"call":0}"#, "the first true answer counts: {told:?}");
+    let reply = retry.read();
+    assert_eq!(reply.text(), r#"{"call":0}"#, "the first true answer counts: {reply:?}");
     assert_eq!(shown["response"]["body"], r#"{"call":0}"#);
 }
 
@@ -159,7 +159,7 @@ fn a_lost_call_is_undone_and_its_key_is_free() {
         });
         let gateways = place.start(&reversing(&backend));
         redeem("a").send(gateways[0].addr).is(502, "unknown", "outcome-unknown");
-        let shown = Desk::of(&gateways[gateways.len() - 1]).show_in("a", "released");
+        let shown = AdminClient::of(&gateways[gateways.len() - 1]).show_in("a", "released");
         assert_eq!(steps(&shown), ["reversal", "not-executed"], "{shown}");
         let reversal = backend.last();
         assert_eq!(reversal.line, "POST /cards/C1/void HTTP/1.1");
@@ -188,10 +188,10 @@ fn a_reversal_is_sent_until_it_is_acknowledged_across_a_restart() {
             _ => answer(404, "{}"),
         });
         let gateways = place.start(&setup);
-        Desk::of(&gateways[0]).show_in("a", "final");
-        let told = redeem("a").send(gateways[0].addr);
-        told.is(409, "recovered", "reversed");
-        assert_eq!(told.json()["code"], "reversed");
+        AdminClient::of(&gateways[0]).show_in("a", "final");
+        let reply = redeem("a").send(gateways[0].addr);
+        reply.is(409, "recovered", "reversed");
+        assert_eq!(reply.json()["code"], "reversed");
         redeem("a").send(gateways[0].addr).is(409, "replayed", "reversed");
         assert_eq!(redemptions(&backend), 1);
     });
@@ -214,13 +214,13 @@ fn a_reversal_waits_for_the_time_of_the_call_and_a_later_answer_contradicts_it()
     assert!(begun.elapsed() >= std::time::Duration::from_millis(1500));
     gate.open();
     let shown = eventually("the late answer is kept", || {
-        let shown = Desk::of(&gateway).show("a");
+        let shown = AdminClient::of(&gateway).show("a");
         steps(&shown).contains(&"contradiction".to_owned()).then_some(shown)
     });
     assert_eq!(shown["state"], "unknown", "{shown}");
     gateway.logs(&["WARN", "contradiction"]);
     backend.script(|_| answer(200, "{}"));
-    Desk::of(&gateway).show_in("a", "released");
+    AdminClient::of(&gateway).show_in("a", "released");
 }
 
 #[test]
@@ -235,9 +235,9 @@ fn a_failed_request_answers_with_the_configured_response() {
         .redeem(r#"reverse.response = { status = 402, body = '{"void":{row:/void}}' }"#)
         .start();
     redeem("a").send(gateway.addr).is(502, "unknown", "outcome-unknown");
-    Desk::of(&gateway).show_in("a", "final");
-    let told = redeem("a").send(gateway.addr);
-    told.is(402, "recovered", "");
-    assert_eq!(told.text(), r#"{"void":8}"#);
+    AdminClient::of(&gateway).show_in("a", "final");
+    let reply = redeem("a").send(gateway.addr);
+    reply.is(402, "recovered", "");
+    assert_eq!(reply.text(), r#"{"void":8}"#);
     let _ = Arc::new(());
 }

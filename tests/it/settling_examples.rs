@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::support::{Act, Backend, Desk, Gateway, Request, Response, Setup, answer, eventually};
+use crate::support::{
+    Act, AdminClient, Backend, Gateway, Request, Response, Setup, answer, eventually,
+};
 
 /// The keyed route of an example before this backend, with times for tests.
 fn example(backend: &Backend, name: &str, edits: &[(&str, &str)]) -> Setup {
@@ -20,7 +22,7 @@ fn example(backend: &Backend, name: &str, edits: &[(&str, &str)]) -> Setup {
         route = route.replace(this, that);
     }
     // The route of the common setup makes way for the example's.
-    Desk::guard(Setup::before(backend))
+    AdminClient::guard(Setup::before(backend))
         .replacing(
             "name = \"redeem\"\nmethods = [\"POST\"]\npath = \"/v1/vouchers/redeem\"",
             "name = \"unused\"\nmethods = [\"POST\"]\npath = \"/unused\"",
@@ -67,10 +69,10 @@ fn redeemsg_a_lost_redemption_is_found_among_the_transactions() {
     });
     let lost = redeem("sale-1");
     assert_eq!((lost.status, lost.disposition().as_str()), (502, "unknown"));
-    let told = redeem("sale-1");
-    told.is(200, "recovered", "");
-    assert_eq!(told.json()["status"], "succeeded");
-    assert_eq!(told.json()["transaction"]["id"], "t2");
+    let reply = redeem("sale-1");
+    reply.is(200, "recovered", "");
+    assert_eq!(reply.json()["status"], "succeeded");
+    assert_eq!(reply.json()["transaction"]["id"], "t2");
     let asked = backend.last();
     assert_eq!(asked.header("x-api-key").as_deref(), Some("retailer-1"));
     assert!(asked.target().starts_with("/v1/transactions?start="), "{}", asked.target());
@@ -89,12 +91,12 @@ fn redeemsg_a_lost_redemption_is_found_among_the_transactions() {
         _ => twice.clone(),
     });
     redeem("sale-2");
-    let told = redeem("sale-2");
-    assert_eq!((told.status, told.disposition().as_str()), (409, "unknown"), "{told:?}");
+    let reply = redeem("sale-2");
+    assert_eq!((reply.status, reply.disposition().as_str()), (409, "unknown"), "{reply:?}");
     gateway.logs(&["WARN", "several"]);
     assert_eq!(backend.calls_to("/v1/vouchers/redeem"), 2);
     let mut keys: Vec<String> = Vec::new();
-    let (records, _) = Desk::of(&gateway).list("state=final");
+    let (records, _) = AdminClient::of(&gateway).list("state=final");
     keys.extend(records.iter().map(|record| record["key"].to_string()));
     assert_eq!(keys, ["\"sale-1\""]);
 }
@@ -170,14 +172,14 @@ fn redeemsg_the_refusal_of_an_own_lost_redemption_is_settled_and_no_failure() {
         let before = backend.calls_to("/v1/vouchers/redeem");
         assert_eq!(redeem(key).disposition(), "unknown");
         // The list hides the redemption too long: its key is freed, and the retry is refused.
-        let told = eventually("the retry is sent", || {
-            let told = redeem(key);
-            (backend.calls_to("/v1/vouchers/redeem") == before + 2).then_some(told)
+        let reply = eventually("the retry is sent", || {
+            let reply = redeem(key);
+            (backend.calls_to("/v1/vouchers/redeem") == before + 2).then_some(reply)
         });
-        assert_eq!(told.disposition(), "unknown", "{told:?}");
-        assert_eq!(told.json()["error"]["code"], "outcome-unknown", "{told:?}");
+        assert_eq!(reply.disposition(), "unknown", "{reply:?}");
+        assert_eq!(reply.json()["error"]["code"], "outcome-unknown", "{reply:?}");
         let record = eventually("the refusal is kept", || {
-            let record = Desk::of(&gateway).show(key);
+            let record = AdminClient::of(&gateway).show(key);
             record.to_string().contains("an earlier attempt was executed").then_some(record)
         });
         assert_eq!((&record["state"], &record["attempts"]), (&json!("unknown"), &json!(2)));
@@ -185,21 +187,21 @@ fn redeemsg_the_refusal_of_an_own_lost_redemption_is_settled_and_no_failure() {
     shown.lock().unwrap().push(json!(
         { "id": "t1", "value": 5, "metadata": "late lost", "created_at": now(0) }
     ));
-    let told = eventually("the transaction is found", || {
-        let told = redeem("late");
-        (told.status == 200).then_some(told)
+    let reply = eventually("the transaction is found", || {
+        let reply = redeem("late");
+        (reply.status == 200).then_some(reply)
     });
-    told.is(200, "recovered", "");
-    assert_eq!(told.json()["transaction"]["id"], "t1");
+    reply.is(200, "recovered", "");
+    assert_eq!(reply.json()["transaction"]["id"], "t1");
     // Absence proves nothing against the backend's word, however often it is seen.
     let looks = backend.calls();
     eventually("the backend is asked", || {
-        let told = redeem("never");
-        assert_eq!((told.status, told.disposition().as_str()), (409, "unknown"), "{told:?}");
+        let reply = redeem("never");
+        assert_eq!((reply.status, reply.disposition().as_str()), (409, "unknown"), "{reply:?}");
         (backend.calls() > looks + 8).then_some(())
     });
     assert_eq!(backend.calls_to("/v1/vouchers/redeem"), 4);
-    assert_eq!(Desk::of(&gateway).show("never")["state"], "unknown");
+    assert_eq!(AdminClient::of(&gateway).show("never")["state"], "unknown");
 }
 
 #[test]
@@ -216,7 +218,7 @@ fn gift_card_a_lost_redemption_is_undone() {
         _ => Act::reset(),
     });
     redeem("a").is(502, "unknown", "outcome-unknown");
-    Desk::of(&gateway).show_in("a", "released");
+    AdminClient::of(&gateway).show_in("a", "released");
     assert_eq!(backend.last().text(), r#"{"reference":"R1","amount":9.90}"#);
     backend.script(|seen| match seen.target() {
         "/cards/C-7/void" => answer(404, r#"{"code":"NO_SUCH_REDEMPTION"}"#),
@@ -241,15 +243,15 @@ fn payment_a_pending_answer_is_shown_until_the_payment_is_decided() {
     assert_eq!((again.status, again.disposition().as_str()), (202, "pending"), "{again:?}");
     assert_eq!(again.text(), first.text());
     assert!(again.header("retry-after").is_some());
-    assert_eq!(Desk::of(&gateway).show("order-5")["state"], "unknown");
+    assert_eq!(AdminClient::of(&gateway).show("order-5")["state"], "unknown");
     backend.script(|seen| match seen.target() {
         "/payments" => answer(202, r#"{"state":"pending"}"#),
         _ => answer(200, r#"{"id":77,"state":"paid"}"#),
     });
-    Desk::of(&gateway).show_in("order-5", "final");
-    let told = pay();
-    told.is(200, "recovered", "");
-    assert_eq!(told.json(), json!({ "order": "5", "state": "paid", "payment": 77 }));
+    AdminClient::of(&gateway).show_in("order-5", "final");
+    let reply = pay();
+    reply.is(200, "recovered", "");
+    assert_eq!(reply.json(), json!({ "order": "5", "state": "paid", "payment": 77 }));
     assert_eq!(backend.calls_to("/payments"), 1);
     let asked = backend.last();
     assert_eq!(asked.target(), "/payments/by-order/5");
@@ -264,9 +266,9 @@ fn deduplicating_a_lost_order_is_sent_again_with_its_key() {
     backend.always(Act::reset());
     order("a").is(502, "unknown", "outcome-unknown");
     backend.always(answer(409, r#"{"error":{"code":"DUPLICATE_ORDER"}}"#));
-    let told = order("a");
-    told.is(200, "recovered", "");
-    assert_eq!(told.json(), json!({ "order": "N1", "status": "accepted" }));
+    let reply = order("a");
+    reply.is(200, "recovered", "");
+    assert_eq!(reply.json(), json!({ "order": "N1", "status": "accepted" }));
     let again = backend.last();
     assert_eq!(again.header("idempotency-key").as_deref(), Some("a"));
     assert_eq!(again.header("x-repeat").as_deref(), Some("true"));

@@ -3,8 +3,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::support::desk::Place;
-use crate::support::{Act, Backend, Desk, Gate, Request, Setup, answer, eventually};
+use crate::support::admin::Place;
+use crate::support::{Act, AdminClient, Backend, Gate, Request, Setup, answer, eventually};
 
 const BODY: &str = r#"{"qr":"rsg:1","metadata":"receipt:7"}"#;
 
@@ -22,7 +22,7 @@ fn a_pending_answer_after_the_timeout_is_shown_as_one_in_time() {
             "/jobs/7" => answer(200, r#"{"status":"paid"}"#),
             _ => answer(404, "{}"),
         });
-        let setup = Desk::guard(Setup::before(&backend))
+        let setup = AdminClient::guard(Setup::before(&backend))
             .upstream(r#"timeout = "3s""#)
             .redeem(r#"outcome.on_unknown = "probe""#)
             .redeem("outcome.pending = [202]")
@@ -34,16 +34,16 @@ fn a_pending_answer_after_the_timeout_is_shown_as_one_in_time() {
         redeem("a").send(gateways[0].addr).is(504, "unknown", "outcome-unknown");
         // The question needs the answer that is still under way, so it cannot be asked yet.
         eventually("the policy gives up", || {
-            let shown = Desk::of(&gateways[0]).show("a").to_string();
+            let shown = AdminClient::of(&gateways[0]).show("a").to_string();
             shown.contains("nothing was sent").then_some(())
         });
         gate.open();
-        let told = eventually("the answer is shown", || {
-            let told = redeem("a").send(gateways[gateways.len() - 1].addr);
-            matches!(told.disposition().as_str(), "pending" | "recovered").then_some(told)
+        let reply = eventually("the answer is shown", || {
+            let reply = redeem("a").send(gateways[gateways.len() - 1].addr);
+            matches!(reply.disposition().as_str(), "pending" | "recovered").then_some(reply)
         });
-        assert!(matches!(told.status, 200 | 202), "{told:?}");
-        Desk::of(&gateways[0]).show_in("a", "final");
+        assert!(matches!(reply.status, 200 | 202), "{reply:?}");
+        AdminClient::of(&gateways[0]).show_in("a", "final");
         assert_eq!(backend.calls_to("/v1/vouchers/redeem"), 1);
         assert!(backend.calls_to("/jobs/7") > 0);
     });
@@ -63,7 +63,7 @@ fn a_row_on_one_of_two_nodes_settles_and_its_absence_on_the_other_frees_nothing(
                 _ => answer(200, r#"{"data":[{"id":1,"metadata":"receipt:7"}]}"#),
             },
         });
-        let setup = Desk::guard(Setup::before(&backend))
+        let setup = AdminClient::guard(Setup::before(&backend))
             .upstream(r#"timeout = "1s""#)
             .redeem(r#"outcome.on_unknown = "probe""#)
             .redeem(r#"probe.path = "/list""#)
@@ -77,9 +77,9 @@ fn a_row_on_one_of_two_nodes_settles_and_its_absence_on_the_other_frees_nothing(
             );
         let gateways = place.start(&setup);
         assert_eq!(redeem("a").send(gateways[0].addr).disposition(), "unknown");
-        Desk::of(&gateways[gateways.len() - 1]).show_in("a", "final");
-        let told = redeem("a").send(gateways[0].addr);
-        assert_eq!((told.status, told.disposition().as_str()), (200, "recovered"), "{told:?}");
+        AdminClient::of(&gateways[gateways.len() - 1]).show_in("a", "final");
+        let reply = redeem("a").send(gateways[0].addr);
+        assert_eq!((reply.status, reply.disposition().as_str()), (200, "recovered"), "{reply:?}");
         assert_eq!(backend.calls_to("/v1/vouchers/redeem"), 1);
         assert!(backend.calls_to("/list") >= 2, "the first node was asked as well");
     });
@@ -94,24 +94,24 @@ fn suspects_are_found_across_replicas() {
             Some(_) => answer(200, "{}").after(&held),
             None => answer(200, "{}"),
         });
-        let setup = Desk::guard(Setup::before(&backend))
+        let setup = AdminClient::guard(Setup::before(&backend))
             .redeem("record.subject = \"/qr\"")
             .redeem("suspect = { within = \"10m\", then = \"refuse\" }");
         let gateways = place.start(&setup);
         let (first, last) = (&gateways[0], &gateways[gateways.len() - 1]);
         let mut slow = redeem("slow").header("x-slow", "1").begin(first.addr);
         backend.wait_calls(1);
-        let told = redeem("k").send(last.addr);
-        told.is(409, "rejected", "suspected-duplicate");
+        let reply = redeem("k").send(last.addr);
+        reply.is(409, "rejected", "suspected-duplicate");
         assert!(
-            told.header("idempotency-earlier").unwrap().contains("key=\"slow\", state=in_flight")
+            reply.header("idempotency-earlier").unwrap().contains("key=\"slow\", state=in_flight")
         );
         gate.open();
         assert_eq!(slow.read().status, 200);
-        Desk::of(last).show_in("slow", "final");
-        let told = redeem("k").send(last.addr);
-        told.is(409, "rejected", "suspected-duplicate");
-        assert!(told.header("idempotency-earlier").unwrap().contains("state=final, status=200"));
+        AdminClient::of(last).show_in("slow", "final");
+        let reply = redeem("k").send(last.addr);
+        reply.is(409, "rejected", "suspected-duplicate");
+        assert!(reply.header("idempotency-earlier").unwrap().contains("state=final, status=200"));
         let insisted = redeem("k").header("idempotency-override", "suspected-duplicate");
         let insisted = insisted.send(last.addr);
         assert_eq!(insisted.status, 200, "{insisted:?}");

@@ -113,11 +113,11 @@ fn check_prints_the_routes_as_understood() {
 fn the_version_is_told() {
     let exit = run(&["--version"]);
     assert_eq!(exit.code, Some(0));
-    let told = exit.stdout.trim();
-    let commit = told
+    let reply = exit.stdout.trim();
+    let commit = reply
         .strip_prefix(concat!("oncegate ", env!("CARGO_PKG_VERSION"), " ("))
         .and_then(|rest| rest.strip_suffix(')'));
-    assert!(commit.is_some_and(|commit| !commit.is_empty()), "{told}");
+    assert!(commit.is_some_and(|commit| !commit.is_empty()), "{reply}");
 }
 
 #[test]
@@ -314,15 +314,15 @@ fn a_full_disk_stops_claims_and_loses_nothing() {
     let mut kept = Vec::new();
     let refused = (0..5000).find_map(|number| {
         let request = Request::redeem(&format!("k-{number}"), &format!("[{number}]"));
-        let told = request.send(gateway.addr);
-        match (told.status, told.disposition().as_str()) {
+        let reply = request.send(gateway.addr);
+        match (reply.status, reply.disposition().as_str()) {
             (200, "executed") => {
-                kept.push((request, told.kept()));
+                kept.push((request, reply.kept()));
                 None
             }
             // The claim was durable, the outcome was not: told, and never run again.
             (200, "unrecorded") => None,
-            _ => Some(told),
+            _ => Some(reply),
         }
     });
     let refused = refused.expect("the disk is full at last");

@@ -11,12 +11,12 @@ fn limited(backend: &Backend) -> Setup {
 }
 
 fn new_key(gateway: &Gateway, caller: &str, key: &str) -> String {
-    let told = Request::redeem(key, BODY).tenant(caller).send(gateway.addr);
-    if told.error() == "quota-exceeded" {
-        told.is(429, "rejected", "quota-exceeded");
-        assert!(told.header("retry-after").is_some(), "{told:?}");
+    let reply = Request::redeem(key, BODY).tenant(caller).send(gateway.addr);
+    if reply.error() == "quota-exceeded" {
+        reply.is(429, "rejected", "quota-exceeded");
+        assert!(reply.header("retry-after").is_some(), "{reply:?}");
     }
-    told.disposition().to_owned()
+    reply.disposition().to_owned()
 }
 
 /// Sends new keys until one is refused; returns the number of those that were stored. Keys of
@@ -97,8 +97,8 @@ fn once_counted_a_caller_cannot_pass_its_limit_by_sending_at_once() {
     let setup = Setup::before(&backend).limits("stored_keys_per_tenant = 40");
     let gateway = setup.start();
     fill(&gateway, "a", "k");
-    let told = at_once(32, |index| new_key(&gateway, "a", &format!("many-{index}")));
-    assert!(told.iter().all(|told| told == "rejected"), "{told:?}");
+    let reply = at_once(32, |index| new_key(&gateway, "a", &format!("many-{index}")));
+    assert!(reply.iter().all(|reply| reply == "rejected"), "{reply:?}");
 }
 
 #[test]
@@ -111,9 +111,9 @@ fn items_of_batches_are_keys_and_a_batch_without_room_is_refused_as_a_whole() {
     };
     let mut last = 0;
     let full = eventually("the caller is limited", || {
-        let told = send([&format!("r-{last}"), &format!("s-{last}")]);
+        let reply = send([&format!("r-{last}"), &format!("s-{last}")]);
         last += 1;
-        (told.error() == "quota-exceeded").then_some(told)
+        (reply.error() == "quota-exceeded").then_some(reply)
     });
     full.is(429, "rejected", "quota-exceeded");
     let sent = rewards.sent().len();

@@ -1,6 +1,6 @@
 //! Suspected duplicates (`[route.suspect]`): another key of one caller for one subject.
 
-use crate::support::desk::Desk;
+use crate::support::admin::AdminClient;
 use crate::support::gateway::run;
 use crate::support::{Act, Backend, Gate, Gateway, Request, Response, Setup, answer, eventually};
 
@@ -46,7 +46,7 @@ fn an_earlier_key_for_the_same_voucher_is_told() {
 #[test]
 fn an_attempt_that_changed_nothing_is_no_suspect() {
     let backend = Backend::start();
-    let gateway = Desk::guard(setup(&backend, "refuse")).start();
+    let gateway = AdminClient::guard(setup(&backend, "refuse")).start();
     backend.always(answer(422, "{}"));
     redeem(&gateway, "refused", "v").is(422, "executed", "");
     backend.always(answer(429, "{}"));
@@ -54,11 +54,11 @@ fn an_attempt_that_changed_nothing_is_no_suspect() {
     backend.always(Act::close());
     redeem(&gateway, "lost", "v").is(502, "unknown", "outcome-unknown");
     // An unknown outcome may have changed something, until an operator knows.
-    let told = redeem(&gateway, "k", "v");
-    told.is(409, "rejected", "suspected-duplicate");
-    let earlier = told.header("idempotency-earlier").unwrap();
+    let reply = redeem(&gateway, "k", "v");
+    reply.is(409, "rejected", "suspected-duplicate");
+    let earlier = reply.header("idempotency-earlier").unwrap();
     assert!(earlier.starts_with("key=\"lost\", state=unknown, at="), "{earlier}");
-    Desk::of(&gateway).settle("lost", "not-executed");
+    AdminClient::of(&gateway).settle("lost", "not-executed");
     backend.always(answer(200, "{}"));
     redeem(&gateway, "k", "v").is(200, "executed", "");
 }
@@ -101,9 +101,9 @@ fn a_call_in_flight_is_an_earlier_attempt() {
     let slow = Request::redeem("slow", &body("v", "slow")).tenant("t").header("x-slow", "1");
     let mut slow = slow.begin(gateway.addr);
     backend.wait_calls(1);
-    let told = redeem(&gateway, "k", "v");
-    told.is(409, "rejected", "suspected-duplicate");
-    assert!(told.header("idempotency-earlier").unwrap().contains("state=in_flight"));
+    let reply = redeem(&gateway, "k", "v");
+    reply.is(409, "rejected", "suspected-duplicate");
+    assert!(reply.header("idempotency-earlier").unwrap().contains("state=in_flight"));
     gate.open();
     slow.read().is(200, "executed", "");
 }

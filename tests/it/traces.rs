@@ -238,7 +238,7 @@ fn a_collector_that_is_away_or_stands_still_costs_no_request() {
     let (backend, away) = (Backend::start(), Backend::refusing());
     let mut gateway = setup(&backend, &away, "0.0").start();
     many(&gateway, 200);
-    eventually("the loss is told", || {
+    eventually("the loss is logged", || {
         gateway.stderr().contains("spans could not be sent to the collector").then_some(())
     });
     gateway.stop();

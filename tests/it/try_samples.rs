@@ -114,17 +114,17 @@ fn a_batch_is_told_item_by_item_and_unreadable_rows_are_exit_code_1() {
     };
     let exit = try_on(&setup, request, &[&row(1), &row(1)], true);
     assert_eq!(exit.code, Some(0), "{exit:?}");
-    let told = report(&exit);
+    let reply = report(&exit);
     assert_eq!(
-        told["tries"][0]["sent"][0]["body"].as_str().map(|body| body.contains("\"quantity\":2")),
+        reply["tries"][0]["sent"][0]["body"].as_str().map(|body| body.contains("\"quantity\":2")),
         Some(true)
     );
     assert_eq!(
-        told["tries"][1]["sent"][0]["body"].as_str().map(|body| body.contains("\"quantity\":1")),
+        reply["tries"][1]["sent"][0]["body"].as_str().map(|body| body.contains("\"quantity\":1")),
         Some(true)
     );
-    assert_eq!(told["records"][0]["item"]["fulfilled"], 2);
-    assert_eq!(told["retry"]["sent"].as_array().map(Vec::len), Some(0));
+    assert_eq!(reply["records"][0]["item"]["fulfilled"], 2);
+    assert_eq!(reply["retry"]["sent"].as_array().map(Vec::len), Some(0));
     let unread = try_on(&setup, request, &["200\n\n{\"done\":true}"], true);
     assert_eq!(unread.code, Some(1), "{unread:?}");
     assert_eq!(report(&unread)["unread"].as_array().map(Vec::len), Some(1));

@@ -11,8 +11,8 @@ fn forwarded(bytes: &[u8]) -> Seen {
     let gateway = Setup::before(&backend).start();
     let mut conn = Conn::open(gateway.addr);
     conn.write(bytes);
-    let told = conn.read();
-    assert_eq!(told.status, 200, "{told:?}");
+    let reply = conn.read();
+    assert_eq!(reply.status, 200, "{reply:?}");
     assert_eq!(backend.calls(), 1);
     backend.last()
 }

@@ -107,10 +107,10 @@ fn an_answer_of_many_lines_is_executed_and_replayed_with_all_of_them() {
         backend.always(Act::whole(200, &headers, b"{}"));
         let send = || Request::redeem("k", BODY).send(gateway.addr);
         for disposition in ["executed", "replayed"] {
-            let told = send();
-            told.is(200, disposition, "");
+            let reply = send();
+            reply.is(200, disposition, "");
             for (name, value) in &lines {
-                assert_eq!(told.header(name).as_ref(), Some(value), "{name} of {count}");
+                assert_eq!(reply.header(name).as_ref(), Some(value), "{name} of {count}");
             }
         }
         assert_eq!(backend.calls(), 1);
@@ -209,9 +209,9 @@ fn an_answer_without_a_length_is_whole_when_it_shows_its_end_or_is_trusted() {
             let send = || Request::redeem(&format!("k-{at}"), BODY).send(gateway.addr);
             if *whole || close_delimited == "trusted" {
                 for disposition in ["executed", "replayed"] {
-                    let told = send();
-                    told.is(200, disposition, "");
-                    assert_eq!(told.text(), *body);
+                    let reply = send();
+                    reply.is(200, disposition, "");
+                    assert_eq!(reply.text(), *body);
                 }
             } else {
                 send().is(502, "unknown", "outcome-unknown");
@@ -225,7 +225,7 @@ fn an_answer_without_a_length_is_whole_when_it_shows_its_end_or_is_trusted() {
 #[test]
 fn a_mistaken_setting_of_an_upstream_is_told_with_what_to_write() {
     let backend = Backend::start();
-    for (line, told) in [
+    for (line, expected) in [
         ("host = \"http://a\"", "\"client\""),
         ("host = \"a:b\"", "\"client\""),
         ("host = \"\"", "\"client\""),
@@ -235,6 +235,6 @@ fn a_mistaken_setting_of_an_upstream_is_told_with_what_to_write() {
         let setup = Setup::before(&backend).upstream(line);
         let exit = run(&["check", "--config", &setup.write_config()]);
         assert_eq!(exit.code, Some(2), "{line}");
-        assert!(exit.stderr.contains(told), "{line}: {}", exit.stderr);
+        assert!(exit.stderr.contains(expected), "{line}: {}", exit.stderr);
     }
 }

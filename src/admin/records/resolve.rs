@@ -132,15 +132,15 @@ pub(super) async fn change(
     decide: impl FnMut(&AdminState, &Record) -> Result<Option<Record>, ApiError> + Send + 'static,
 ) -> Result<Value, ApiError> {
     let turn = state.turn().await;
-    let (tell, told) = oneshot::channel();
+    let (sender, receiver) = oneshot::channel();
     let owned = state.clone();
     state.tasks.spawn(async move {
         let outcome = made(&owned, id, decide).await;
         drop(turn);
         // Whoever asked may be gone.
-        let _ = tell.send(outcome);
+        let _ = sender.send(outcome);
     });
-    told.await.unwrap_or_else(|_| Err(ApiError::broken()))
+    receiver.await.unwrap_or_else(|_| Err(ApiError::broken()))
 }
 
 /// Makes a decision durable. The decision loses against any earlier change of the record, unless

@@ -101,7 +101,7 @@ fn state() -> (Arc<AdminState>, Arc<Fake>) {
     (Arc::new(state), store)
 }
 
-fn told(state: &AdminState, store: &Fake) -> (bool, usize) {
+fn dropped_and_announced(state: &AdminState, store: &Fake) -> (bool, usize) {
     (state.cache.get(&samples::id(1)).is_none(), store.announced.load(Ordering::SeqCst))
 }
 
@@ -111,7 +111,7 @@ async fn a_purge_that_was_not_confirmed_is_told_as_well() {
     store.confirms.store(false, Ordering::SeqCst);
     let error = purge(&state, samples::id(1), None, None).await.unwrap_err();
     assert_eq!((error.status.as_u16(), error.code), (503, "store-unavailable"));
-    assert_eq!(told(&state, &store), (true, 1));
+    assert_eq!(dropped_and_announced(&state, &store), (true, 1));
 }
 
 #[tokio::test]
@@ -119,12 +119,12 @@ async fn a_purge_of_what_is_purged_is_told_once_more() {
     let (state, store) = state();
     let before = store.record.lock().unwrap().clone();
     purge(&state, samples::id(1), None, None).await.unwrap();
-    assert_eq!(told(&state, &store), (true, 1));
+    assert_eq!(dropped_and_announced(&state, &store), (true, 1));
     assert!(matches!(store.record.lock().unwrap().state, State::Tombstone { .. }));
     state.cache.put(samples::id(1), before);
     let shown = purge(&state, samples::id(1), None, None).await.unwrap();
     assert_eq!(shown["history"].as_array().map(Vec::len), Some(1));
-    assert_eq!(told(&state, &store), (true, 2));
+    assert_eq!(dropped_and_announced(&state, &store), (true, 2));
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn a_decision_is_a_task_that_a_drain_waits_for() {
         assert!(polled_once(purging.as_mut()).await.is_none());
     }
     assert!(crate::shutdown::ended(&state.tasks, std::time::Duration::from_secs(60)).await);
-    assert_eq!(told(&state, &store), (true, 1));
+    assert_eq!(dropped_and_announced(&state, &store), (true, 1));
 }
 
 /// What a future gives when it is polled once.

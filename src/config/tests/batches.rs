@@ -24,13 +24,13 @@ pub(super) fn items_mode(config: &Config) -> &ItemsMode {
 
 #[track_caller]
 fn check(more: &str, expected: &[&str]) {
-    let told = match read(&format!("{ROUTE}{more}")) {
+    let messages = match read(&format!("{ROUTE}{more}")) {
         Ok(_) => String::new(),
         Err(mistakes) => mistakes.to_string(),
     };
-    let told: Vec<&str> =
-        told.lines().map(|line| line.strip_prefix("t.toml:").unwrap_or(line)).collect();
-    assert_eq!(told, expected, "{more}");
+    let messages: Vec<&str> =
+        messages.lines().map(|line| line.strip_prefix("t.toml:").unwrap_or(line)).collect();
+    assert_eq!(messages, expected, "{more}");
 }
 
 #[test]

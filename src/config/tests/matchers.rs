@@ -121,8 +121,9 @@ fn a_mistake_in_a_matcher_says_what_to_write() {
     ] {
         let config = format!("{}[route.outcome]\nretry = [{matcher}]\n", super::ROUTE);
         let mistakes = super::read(&config).expect_err(matcher);
-        let told: Vec<&str> = mistakes.list.iter().map(|mistake| mistake.what.as_str()).collect();
-        assert_eq!(told, [what], "{matcher}");
+        let messages: Vec<&str> =
+            mistakes.list.iter().map(|mistake| mistake.what.as_str()).collect();
+        assert_eq!(messages, [what], "{matcher}");
         assert_eq!(mistakes.list[0].at.map(|(line, _)| line), Some(10), "{matcher}");
     }
 }

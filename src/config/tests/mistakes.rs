@@ -10,13 +10,13 @@ pub(super) fn check(more: &str, expected: &[&str]) {
 
 #[track_caller]
 fn check_whole(text: &str, expected: &[&str]) {
-    let told = match read(text) {
+    let messages = match read(text) {
         Ok(_) => String::new(),
         Err(mistakes) => mistakes.to_string(),
     };
-    let told: Vec<&str> =
-        told.lines().map(|line| line.strip_prefix("t.toml:").unwrap_or(line)).collect();
-    assert_eq!(told, expected, "{text}");
+    let messages: Vec<&str> =
+        messages.lines().map(|line| line.strip_prefix("t.toml:").unwrap_or(line)).collect();
+    assert_eq!(messages, expected, "{text}");
 }
 
 #[test]
@@ -97,10 +97,10 @@ fn values_of_another_type_are_told() {
 
 #[test]
 fn workers_are_one_at_least_and_not_too_many() {
-    let told =
-        |workers: &str, told: &str| check(&format!("[server]\nworkers = {workers}"), &[told]);
-    told("0", "10:11: `workers` is 0, but must be 1 to 1024");
-    told("1025", "10:11: `workers` is 1025, but must be 1 to 1024");
+    let message =
+        |workers: &str, message: &str| check(&format!("[server]\nworkers = {workers}"), &[message]);
+    message("0", "10:11: `workers` is 0, but must be 1 to 1024");
+    message("1025", "10:11: `workers` is 1025, but must be 1 to 1024");
     let config = read(&format!("{ROUTE}[server]\nworkers = \"3\"")).unwrap();
     assert_eq!(config.server.workers, 3);
 }
@@ -148,9 +148,9 @@ fn every_mistake_of_syntax_is_told() {
 
 #[test]
 fn text_that_is_not_toml_is_told_once() {
-    let told = read("[server]\nlisten = [\"a\"\ndrain = 5\n").unwrap_err();
-    assert_eq!(told.list.len(), 1, "{told}");
-    assert!(told.to_string().starts_with("t.toml:3:"), "{told}");
+    let message = read("[server]\nlisten = [\"a\"\ndrain = 5\n").unwrap_err();
+    assert_eq!(message.list.len(), 1, "{message}");
+    assert!(message.to_string().starts_with("t.toml:3:"), "{message}");
     check_whole("a = 1\na = 2", &["2:1: this is not TOML: duplicate key"]);
 }
 
@@ -187,8 +187,8 @@ fn secrets_never_stand_in_a_message() {
         "[[upstream]]\nname = \"b\"\nurl = \"http://host/?key=${TOKEN}\"",
         "admin = \"${TOKEN}\"",
     ] {
-        let told = read(&format!("{ROUTE}{more}")).expect_err(more).to_string();
-        assert!(!told.contains("s3cret"), "{more}: {told}");
+        let message = read(&format!("{ROUTE}{more}")).expect_err(more).to_string();
+        assert!(!message.contains("s3cret"), "{more}: {message}");
     }
 }
 
@@ -426,9 +426,12 @@ fn outcomes_are_checked() {
 
 #[test]
 fn a_file_that_an_admin_token_stands_in_must_be_there() {
-    let told = read(&format!("{ROUTE}[admin]\ntoken_file = \"no/such/token\"")).unwrap_err();
-    let told = told.to_string();
-    assert!(told.starts_with("t.toml:10:14: `token_file`: cannot read no/such/token: "), "{told}");
+    let message = read(&format!("{ROUTE}[admin]\ntoken_file = \"no/such/token\"")).unwrap_err();
+    let message = message.to_string();
+    assert!(
+        message.starts_with("t.toml:10:14: `token_file`: cannot read no/such/token: "),
+        "{message}"
+    );
 }
 
 #[test]

@@ -90,10 +90,13 @@ fn a_parameter_of_the_path_must_be_there() {
     };
     assert_eq!(path("key.from = \"path:orderId\""), Ok(()));
     assert_eq!(path("key.from = [\"path:orderId\", \"path:rest\"]"), Ok(()));
-    let told = path("key.from = \"path:orderid\"").unwrap_err();
-    assert!(told.ends_with("no parameter \"orderid\"; did you mean \"path:orderId\"?"), "{told}");
-    let told = path("key.from = \"path:x\"").unwrap_err();
-    assert!(told.ends_with("no parameter \"x\"; it has orderId, rest"), "{told}");
+    let message = path("key.from = \"path:orderid\"").unwrap_err();
+    assert!(
+        message.ends_with("no parameter \"orderid\"; did you mean \"path:orderId\"?"),
+        "{message}"
+    );
+    let message = path("key.from = \"path:x\"").unwrap_err();
+    assert!(message.ends_with("no parameter \"x\"; it has orderId, rest"), "{message}");
 }
 
 #[test]
@@ -164,8 +167,9 @@ fn parts_of_a_body_are_named_in_its_own_way() {
     ] {
         let lines = format!("fingerprint = {{ body = \"{body}\", include = [{list}] }}");
         let mistakes = super::read(&format!("{}{lines}", super::ROUTE)).unwrap_err();
-        let told: Vec<&str> = mistakes.list.iter().map(|mistake| mistake.what.as_str()).collect();
-        assert_eq!(told, [what], "{lines}");
+        let messages: Vec<&str> =
+            mistakes.list.iter().map(|mistake| mistake.what.as_str()).collect();
+        assert_eq!(messages, [what], "{lines}");
     }
     check("fingerprint.body = \"xm\"", &["9:20: `body` cannot be \"xm\"; did you mean \"xml\"?"]);
 }

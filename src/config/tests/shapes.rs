@@ -15,12 +15,15 @@ const ROWS: &str = "match = [\"id:/id\"]\nissued = { count = \"/n\" }";
 
 #[track_caller]
 fn refused(items: &str, response: &str, expected: &str) {
-    let told = match read(&text(items, response)) {
+    let message = match read(&text(items, response)) {
         Ok(_) => "nothing".to_owned(),
         Err(mistakes) => mistakes.to_string(),
     };
-    assert!(told.contains(expected), "{items}\n{response}\nexpected: {expected}\ntold: {told}");
-    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(
+        message.contains(expected),
+        "{items}\n{response}\nexpected: {expected}\ntold: {message}"
+    );
+    assert_eq!(message.lines().count(), 1, "{message}");
 }
 
 #[test]

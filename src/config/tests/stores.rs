@@ -12,9 +12,9 @@ fn a_postgres_store_needs_only_its_url() {
     assert_eq!(store.url.expose(), "postgres://a:s3cret@db:5433/x?sslmode=require");
     assert_eq!((store.pool, store.prepared), (defaults::POOL, true));
     assert_eq!(store.server.lease, defaults::LEASE);
-    let told = format!("{}{}{config:?}", config.describe(), config.describe_json());
-    assert!(config.describe().contains("store     postgres, db:5433/x\n"), "{told}");
-    assert!(!told.contains("s3cret"), "{told}");
+    let message = format!("{}{}{config:?}", config.describe(), config.describe_json());
+    assert!(config.describe().contains("store     postgres, db:5433/x\n"), "{message}");
+    assert!(!message.contains("s3cret"), "{message}");
 }
 
 #[test]

@@ -18,11 +18,11 @@ fn read(more: &str, files: &[(&str, &str)]) -> Result<Config, Mistakes> {
 
 #[track_caller]
 fn check(more: &str, files: &[(&str, &str)], expected: &[&str]) {
-    let told: Vec<String> = match read(more, files) {
+    let messages: Vec<String> = match read(more, files) {
         Ok(_) => Vec::new(),
         Err(mistakes) => mistakes.list.into_iter().map(|mistake| mistake.what).collect(),
     };
-    assert_eq!(told, expected, "{more}");
+    assert_eq!(messages, expected, "{more}");
 }
 
 #[test]
@@ -78,8 +78,8 @@ fn mistakes_of_a_directory_come_with_its_lines() {
             "`directory`: tenants.toml:9:1: [d]: an entry of `digests` belongs to c already",
         ],
     );
-    let told = read("[tenant]\ndirectory = \"none.toml\"", &[]).unwrap_err().to_string();
-    assert!(told.contains("`directory`: cannot read "), "{told}");
+    let message = read("[tenant]\ndirectory = \"none.toml\"", &[]).unwrap_err().to_string();
+    assert!(message.contains("`directory`: cannot read "), "{message}");
 }
 
 #[test]

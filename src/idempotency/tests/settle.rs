@@ -66,9 +66,9 @@ fn executed_is_final_from_the_settling_on_and_told_as_recovered_once() {
         other => panic!("{other:?}"),
     };
     assert_eq!(recovered(&settled), (201, true));
-    let told = settled.settlement_reported();
-    assert_eq!(recovered(&told), (201, false));
-    assert_eq!((told.version, &told.history), (settled.version + 1, &settled.history));
+    let reply = settled.settlement_reported();
+    assert_eq!(recovered(&reply), (201, false));
+    assert_eq!((reply.version, &reply.history), (settled.version + 1, &settled.history));
     let entry = &settled.history[0];
     assert_eq!((entry.at, entry.what, entry.attempt), (at(100), HistoryEvent::Executed, 1));
     assert_eq!((entry.note.by(), entry.note.why()), ("ann", "looked"));
@@ -239,8 +239,8 @@ fn a_history_is_bounded_and_keeps_the_latest() {
 #[test]
 fn notes_are_bounded_and_hold_no_control_characters() {
     let check = |by: &str, why: &str, wanted: Result<(), NoteError>| {
-        let told = Note::new(by.to_owned(), why.to_owned()).map(drop);
-        assert_eq!(told, wanted, "{by:?} {why:?}");
+        let reply = Note::new(by.to_owned(), why.to_owned()).map(drop);
+        assert_eq!(reply, wanted, "{by:?} {why:?}");
     };
     check("ann", "", Ok(()));
     check(&"é".repeat(MAX_BY), &"é".repeat(MAX_WHY), Ok(()));

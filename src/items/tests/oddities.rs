@@ -341,10 +341,10 @@ fn a_refusal_of_the_whole_batch_goes_on_as_it_came_when_there_is_nothing_to_add(
     );
     let call = books.claim(&mode, TWO).unwrap();
     let (_, answer) = books.complete(&mode, &call, 400, refusal);
-    let told = value(&answer);
-    assert_eq!((answer.status, &told["status"]["code"]), (400, &serde_json::json!(8010)));
-    assert_eq!(told["rewards"][0]["quantity"], 2);
-    assert_eq!(told["rewards"][1]["quantity"], 1);
+    let reply = value(&answer);
+    assert_eq!((answer.status, &reply["status"]["code"]), (400, &serde_json::json!(8010)));
+    assert_eq!(reply["rewards"][0]["quantity"], 2);
+    assert_eq!(reply["rewards"][1]["quantity"], 1);
 }
 
 #[test]

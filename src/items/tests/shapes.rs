@@ -68,7 +68,7 @@ impl Till {
     fn call(&mut self, body: &str, sent: &str, (status, answer): (u16, &str)) -> (u16, String) {
         let call = self.books.claim_of(&self.mode, self.key, body).unwrap();
         assert_eq!(call.upstream.as_deref(), Some(sent));
-        let (joined, told) = self.books.complete(&self.mode, &call, status, answer);
+        let (joined, reply) = self.books.complete(&self.mode, &call, status, answer);
         if let Some(body) = joined.envelope(answer.as_bytes(), 1 << 16) {
             self.calls += 1;
             let envelope = serde_json::json!({
@@ -80,7 +80,7 @@ impl Till {
                 entry.1.envelope = Some(envelope.clone());
             }
         }
-        (told.status, text(&told).to_owned())
+        (reply.status, text(&reply).to_owned())
     }
 
     /// Sends a batch whose answer is lost.
@@ -95,8 +95,8 @@ impl Till {
     fn replay(&mut self, body: &str) -> (u16, String) {
         let call = self.books.claim_of(&self.mode, self.key, body).unwrap();
         assert_eq!(call.upstream, None);
-        let told = self.books.replay(&self.mode, &call);
-        (told.status, text(&told).to_owned())
+        let reply = self.books.replay(&self.mode, &call);
+        (reply.status, text(&reply).to_owned())
     }
 
     #[track_caller]
@@ -106,7 +106,7 @@ impl Till {
     }
 }
 
-fn told(status: u16, text: &str) -> (u16, String) {
+fn reply(status: u16, text: &str) -> (u16, String) {
     (status, text.to_owned())
 }
 
@@ -117,7 +117,7 @@ fn rows_go_back_into_the_array_they_stood_in() {
     let answer = r#"{"Failed":[{"Id":"2","Code":"Throttled"}],"Successful":[{"Id":"3","m":9},{"Id":"1","m":8}],"x":1}"#;
     assert_eq!(
         till.call(three, three, (200, answer)),
-        told(
+        reply(
             200,
             r#"{"Failed":[{"Id":"2","Code":"Throttled"}],"Successful":[{"Id":"1","m":8},{"Id":"3","m":9}],"x":1}"#
         )
@@ -126,11 +126,11 @@ fn rows_go_back_into_the_array_they_stood_in() {
     let answer = r#"{"Successful":[{"Id":"2","m":7}],"x":2}"#;
     assert_eq!(
         till.call(three, r#"{"Entries":[{"Id":"2"}]}"#, (200, answer)),
-        told(200, r#"{"Successful":[{"Id":"1","m":8},{"Id":"2","m":7},{"Id":"3","m":9}],"x":2}"#)
+        reply(200, r#"{"Successful":[{"Id":"1","m":8},{"Id":"2","m":7},{"Id":"3","m":9}],"x":2}"#)
     );
     assert_eq!(
         till.replay(three),
-        told(200, r#"{"Successful":[{"Id":"1","m":8},{"Id":"2","m":7},{"Id":"3","m":9}],"x":2}"#)
+        reply(200, r#"{"Successful":[{"Id":"1","m":8},{"Id":"2","m":7},{"Id":"3","m":9}],"x":2}"#)
     );
 }
 
@@ -141,14 +141,14 @@ fn an_unknown_item_never_stands_in_an_array_that_means_success() {
     // A row is missing.
     assert_eq!(
         till.call(two, two, (200, r#"{"Successful":[{"Id":"1"}],"Failed":[]}"#)),
-        told(409, r#"{"Successful":[{"Id":"1"}],"Failed":[{"Id":"2","Code":"Unknown"}]}"#)
+        reply(409, r#"{"Successful":[{"Id":"1"}],"Failed":[{"Id":"2","Code":"Unknown"}]}"#)
     );
     // One stands in both.
     let three = r#"{"Entries":[{"Id":"3"}]}"#;
     let both = r#"{"Successful":[{"Id":"3"}],"Failed":[{"Id":"3"}]}"#;
     assert_eq!(
         till.call(three, three, (200, both)),
-        told(409, r#"{"Successful":[],"Failed":[{"Id":"3","Code":"Unknown"}]}"#)
+        reply(409, r#"{"Successful":[],"Failed":[{"Id":"3","Code":"Unknown"}]}"#)
     );
     // The answer is lost, and then an operator finds it executed.
     let four = r#"{"Entries":[{"Id":"4"}]}"#;
@@ -159,7 +159,7 @@ fn an_unknown_item_never_stands_in_an_array_that_means_success() {
     let entry = &mut till.books.entries.get_mut("4").unwrap().1;
     let (units, appended, row, closed) = (1, Vec::new(), None, false);
     *entry = entry.settle(&ItemOutcome::Issued { units, appended, row, closed }).unwrap();
-    assert_eq!(till.replay(four), told(200, r#"{"Successful":[{"Id":"4"}],"Failed":[]}"#));
+    assert_eq!(till.replay(four), reply(200, r#"{"Successful":[{"Id":"4"}],"Failed":[]}"#));
 }
 
 #[test]
@@ -179,20 +179,20 @@ fn an_answer_that_lists_failures_reports_the_rest_as_issued() {
     let mut till = Till::new(FAILURES);
     let three = r#"{"rows":[{"insertId":"a"},{"insertId":"b"},{"insertId":"c"}]}"#;
     let answer = r#"{"kind":"inserted","insertErrors":[{"index":1,"errors":[{"reason":"busy"}]}]}"#;
-    assert_eq!(till.call(three, three, (200, answer)), told(200, answer));
+    assert_eq!(till.call(three, three, (200, answer)), reply(200, answer));
     // The index of the row is that of this request, not of what was sent.
     let two = r#"{"rows":[{"insertId":"b"},{"insertId":"d"}]}"#;
     let answer = r#"{"kind":"inserted","insertErrors":[{"index":0,"errors":[]}]}"#;
-    assert_eq!(till.call(two, two, (200, answer)), told(200, answer));
+    assert_eq!(till.call(two, two, (200, answer)), reply(200, answer));
     let sent = r#"{"rows":[{"insertId":"b"}]}"#;
     assert_eq!(
         till.call(three, sent, (200, answer)),
-        told(200, r#"{"kind":"inserted","insertErrors":[{"index":1,"errors":[]}]}"#)
+        reply(200, r#"{"kind":"inserted","insertErrors":[{"index":1,"errors":[]}]}"#)
     );
     // All is well, and no array says so.
     let answer = r#"{"kind":"inserted"}"#;
-    assert_eq!(till.call(three, sent, (200, answer)), told(200, answer));
-    assert_eq!(till.replay(three), told(200, answer));
+    assert_eq!(till.call(three, sent, (200, answer)), reply(200, answer));
+    assert_eq!(till.replay(three), reply(200, answer));
 }
 
 #[test]
@@ -221,11 +221,11 @@ fn a_group_with_nothing_left_is_left_out_and_comes_back_in_the_answer() {
     let mut till = Till::new(ORDERS);
     let both = r#"{"orders":[ {"no":1,"lines":[{"line":"a","units":2},{"line":"b","units":1}]}, {"no":2,"lines":[ {"line":"c","units":3} ]} ],"shop":7}"#;
     let answer = r#"{"orders":[{"no":1,"ref":"x","lines":[{"line":"a","units":2},{"line":"b","units":1}]},{"no":2,"ref":"y","lines":[{"line":"c","units":1}]}],"ok":1}"#;
-    assert_eq!(till.call(both, both, (200, answer)), told(200, answer));
+    assert_eq!(till.call(both, both, (200, answer)), reply(200, answer));
     let sent = r#"{"orders":[ {"no":2,"lines":[ {"line":"c","units":2} ]} ],"shop":7}"#;
     let answer = r#"{"orders":[{"no":2,"ref":"z","lines":[{"line":"c","units":2}]}],"ok":2}"#;
     let merged = r#"{"orders":[{"no":1,"ref":"x","lines":[{"line":"a","units":2},{"line":"b","units":1}]},{"no":2,"ref":"z","lines":[{"line":"c","units":3}]}],"ok":2}"#;
-    assert_eq!(till.call(both, sent, (200, answer)), told(200, merged));
+    assert_eq!(till.call(both, sent, (200, answer)), reply(200, merged));
     let (status, text) = till.replay(both);
     assert_eq!(
         (status, text.contains(r#""ref":"z","lines":[{"line":"c","units":3}]"#)),
@@ -273,7 +273,7 @@ fn a_map_has_its_ids_as_names() {
     let body = r#"{"charges": { "a" : {"units":2}, "b\u0021":{"units":1} , "c":{}}}"#;
     let answer = r#"{"charges":{"c":{"charged":1},"a":{"charged":1},"b!":{"charged":0}},"t":1}"#;
     let merged = r#"{"charges":{"a":{"charged":1},"b!":{"charged":0},"c":{"charged":1}},"t":1}"#;
-    assert_eq!(till.call(body, body, (200, answer)), told(200, merged));
+    assert_eq!(till.call(body, body, (200, answer)), reply(200, merged));
     let sent = r#"{"charges": { "a" : {"units":1}, "b\u0021":{"units":1}}}"#;
     let answer = r#"{"charges":{"b!":{"charged":1}},"t":2}"#;
     let (status, text) = till.call(body, sent, (200, answer));
@@ -298,7 +298,7 @@ fn items_without_ids_are_told_by_their_places_in_the_same_batch() {
     let mut till = Till::keyed(POSITIONS);
     let body = r#"{"messages":[{"t":"x"},{"t":"y"},{"t":"x"}]}"#;
     let answer = r#"{"messages":[{"ok":true,"n":1},{"ok":false},{"ok":true,"n":2}]}"#;
-    assert_eq!(till.call(body, body, (200, answer)), told(200, answer));
+    assert_eq!(till.call(body, body, (200, answer)), reply(200, answer));
     // Another number of items, and another item where one was issued.
     till.refused(r#"{"messages":[{"t":"x"},{"t":"y"}]}"#);
     till.refused(r#"{"messages":[{"t":"x"},{"t":"y"},{"t":"z"}]}"#);
@@ -307,7 +307,7 @@ fn items_without_ids_are_told_by_their_places_in_the_same_batch() {
     let answer = r#"{"messages":[{"ok":true,"n":3}]}"#;
     let merged = r#"{"messages":[{"ok":true,"n":1},{"ok":true,"n":3},{"ok":true,"n":2}]}"#;
     let sent = r#"{"messages":[{"t":"z"}]}"#;
-    assert_eq!(till.call(&changed, sent, (200, answer)), told(200, merged));
+    assert_eq!(till.call(&changed, sent, (200, answer)), reply(200, merged));
     till.refused(body);
     // Another batch has other items.
     till.key = Some("C");
@@ -369,7 +369,7 @@ fn a_job_is_answered_as_it_came_and_again_from_the_ledger() {
     let body = r#"{"events":[{"id":"a"},{"id":"b"}]}"#;
     for answer in [r#"{"job":"J1"}"#, "", "accepted", "[]"] {
         let mut till = Till::new(rules);
-        assert_eq!(till.call(body, body, (202, answer)), told(202, answer), "{answer:?}");
+        assert_eq!(till.call(body, body, (202, answer)), reply(202, answer), "{answer:?}");
         assert_eq!(till.books.entries["b"].1.fulfilled, 1);
     }
     // Another status, or an answer that says both.
@@ -402,7 +402,7 @@ fn elements_that_are_no_rows_stay_beside_the_rows() {
     let answer = r#"[{"warning":1},{"id":"b","success":true},{"id":"a","success":false}]"#;
     assert_eq!(
         till.call(body, body, (200, answer)),
-        told(200, r#"[{"id":"a","success":false},{"id":"b","success":true},{"warning":1}]"#)
+        reply(200, r#"[{"id":"a","success":false},{"id":"b","success":true},{"warning":1}]"#)
     );
     // An array without any row is an answer without rows.
     for (status, unknown) in [(401, 0), (200, 1)] {
@@ -431,13 +431,13 @@ fn correlation_ids_are_those_of_the_request_at_hand() {
     let rows = r#"{"id":"1","ref":"x","status":202},{"id":"2","ref":"y","status":429},{"ref":"z","id":"3","status":500}"#;
     assert_eq!(
         till.call(first, first, (200, answer)),
-        told(409, &format!(r#"{{"responses":[{rows}]}}"#))
+        reply(409, &format!(r#"{{"responses":[{rows}]}}"#))
     );
     let second = r#"{"requests":[{"id":"1","ref":"y"},{"id":7,"ref":"x"}]}"#;
     let answer = r#"{"responses":[{"id":"1","ref":"y","status":202}]}"#;
     assert_eq!(
         till.call(second, r#"{"requests":[{"id":"1","ref":"y"}]}"#, (200, answer)),
-        told(
+        reply(
             200,
             r#"{"responses":[{"id":"1","ref":"y","status":202},{"id":"7","ref":"x","status":202}]}"#
         )
@@ -459,7 +459,7 @@ fn a_failed_row_does_not_outlive_its_failure() {
     let (units, appended, row, closed) = (1, Vec::new(), None, false);
     *entry = entry.settle(&ItemOutcome::Issued { units, appended, row, closed }).unwrap();
     let call = books.claim(&mode, body).unwrap();
-    let told = books.replay(&mode, &call);
-    assert_eq!(told.fulfillment, Fulfillment::Complete);
-    assert!(!text(&told).contains("busy"), "{}", text(&told));
+    let reply = books.replay(&mode, &call);
+    assert_eq!(reply.fulfillment, Fulfillment::Complete);
+    assert!(!text(&reply).contains("busy"), "{}", text(&reply));
 }

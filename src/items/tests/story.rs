@@ -62,19 +62,25 @@ fn three_calls_finish_what_is_missing_and_a_fourth_sends_nothing() {
         let (_, answer) = books.complete(&mode, &call, 200, &answer);
         assert_eq!(points, total);
         assert_eq!(quantities(&answer), quantity);
-        let told = value(&answer);
-        assert_eq!(told["status"]["code"], code);
-        assert_eq!(told["rewards"][0]["requestedQuantity"], "2");
-        assert_eq!((answer.status, told["rewards"][1]["vendor"].is_null()), (200, true));
+        let reply = value(&answer);
+        assert_eq!(reply["status"]["code"], code);
+        assert_eq!(reply["rewards"][0]["requestedQuantity"], "2");
+        assert_eq!((answer.status, reply["rewards"][1]["vendor"].is_null()), (200, true));
     }
     let call = books.claim(&mode, BODY).unwrap();
     assert_eq!(call.upstream, None);
     let answer = books.replay(&mode, &call);
-    let told = value(&answer);
+    let reply = value(&answer);
     assert_eq!((answer.status, answer.fulfillment), (200, rules::Fulfillment::Complete));
     assert_eq!(quantities(&answer), ["2", "2"]);
-    assert_eq!(told["rewards"][0]["intouch"], json!([{"couponCode":"R1-0"},{"couponCode":"R1-1"}]));
-    assert_eq!(told["rewards"][1]["intouch"], json!([{"couponCode":"R2-0"},{"couponCode":"R2-1"}]));
+    assert_eq!(
+        reply["rewards"][0]["intouch"],
+        json!([{"couponCode":"R1-0"},{"couponCode":"R1-1"}])
+    );
+    assert_eq!(
+        reply["rewards"][1]["intouch"],
+        json!([{"couponCode":"R2-0"},{"couponCode":"R2-1"}])
+    );
 }
 
 #[test]
@@ -182,14 +188,14 @@ fn all_that_was_issued_is_told_however_long_the_lists_have_grown() {
             ..Ledger::new(2).unwrap()
         };
         let answer = render(&mode.rules, &call.batch, &[&entry], None);
-        let told = &value(&answer)["rewards"][0];
-        assert_eq!(told["vendor"].as_array().unwrap().len(), many.len(), "{row}");
-        assert_eq!(told["promotions"], serde_json::json!(["last"]), "{row}");
+        let reply = &value(&answer)["rewards"][0];
+        assert_eq!(reply["vendor"].as_array().unwrap().len(), many.len(), "{row}");
+        assert_eq!(reply["promotions"], serde_json::json!(["last"]), "{row}");
         assert_eq!(
-            (&told["quantity"], &told["requestedQuantity"]),
+            (&reply["quantity"], &reply["requestedQuantity"]),
             (&2.into(), &2.into()),
             "{row}"
         );
-        assert_eq!(told["status"]["code"], 200, "{row}");
+        assert_eq!(reply["status"]["code"], 200, "{row}");
     }
 }

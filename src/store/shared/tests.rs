@@ -410,7 +410,10 @@ async fn a_server_that_stays_away_is_an_error_and_what_waited_is_not_sent_later(
     *locked(&memory.away) = true;
     let refused = store.swap(vec![put_new(id(1), samples::claim(1))]).await;
     let Err(StoreError::Unavailable(reason)) = refused else { panic!("got {refused:?}") };
-    assert!(reason.contains("away"), "the cause is told, not that it took too long: {reason}");
+    assert!(
+        reason.contains("away"),
+        "the reason names the cause, not that it took too long: {reason}"
+    );
     assert!(matches!(store.get(id(1)).await, Err(StoreError::Unavailable(_))));
     *locked(&memory.away) = false;
     done(&*store, vec![put_new(id(2), samples::claim(2))]).await;

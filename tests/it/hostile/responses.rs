@@ -55,12 +55,12 @@ fn keyed(gateway: &Gateway, key: &str, expected: &str) -> Result<(), String> {
     let again = request.try_send(gateway.addr).map_err(|error| format!("again: {error}"))?;
     let is_met = match expected {
         "executed" => {
-            let told = (first.disposition(), again.disposition());
-            told == ("executed".into(), "replayed".into()) && first.kept() == again.kept()
+            let reply = (first.disposition(), again.disposition());
+            reply == ("executed".into(), "replayed".into()) && first.kept() == again.kept()
         }
         _ => {
-            let told = (first.disposition(), again.status, again.error());
-            told == ("unknown".into(), 409, "outcome-unknown".into())
+            let reply = (first.disposition(), again.status, again.error());
+            reply == ("unknown".into(), 409, "outcome-unknown".into())
         }
     };
     if is_met { Ok(()) } else { Err(format!("keyed: {first:?}\n  again: {again:?}")) }

@@ -75,7 +75,7 @@ impl Response {
     }
 
     /// Status, disposition and error in one go, for `assert_eq!`.
-    pub(crate) fn told(&self) -> (u16, String, String) {
+    pub(crate) fn summary(&self) -> (u16, String, String) {
         (self.status, self.disposition(), self.error())
     }
 
@@ -101,7 +101,7 @@ impl Response {
     #[track_caller]
     pub(crate) fn is(&self, status: u16, disposition: &str, error: &str) -> &Self {
         let wanted = (status, disposition.to_owned(), error.to_owned());
-        assert_eq!(self.told(), wanted, "{self:?}");
+        assert_eq!(self.summary(), wanted, "{self:?}");
         self
     }
 }

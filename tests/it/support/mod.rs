@@ -4,10 +4,10 @@
 //! Nothing here sleeps to wait for something: a chapter waits for a condition (a request seen, a
 //! line printed, a gate opened), and every wait has an end.
 
+pub(crate) mod admin;
 pub(crate) mod backend;
 pub(crate) mod certificates;
 pub(crate) mod client;
-pub(crate) mod desk;
 pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod http2;
@@ -22,9 +22,9 @@ pub(crate) mod tills;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use admin::{AdminClient, TOKEN};
 pub(crate) use backend::{Backend, Seen};
 pub(crate) use client::{Conn, Request, Response};
-pub(crate) use desk::{Desk, TOKEN};
 pub(crate) use gateway::{Gateway, Setup};
 pub(crate) use reply::{Act, Gate, answer};
 pub(crate) use rewards::Rewards;

@@ -199,11 +199,11 @@ pub(crate) fn issue(body: &str) -> Request {
 }
 
 /// `requestId: issued/requested code` of each row, and the code of the whole.
-pub(crate) fn rows(told: &Response) -> String {
-    let body = told.json();
+pub(crate) fn rows(reply: &Response) -> String {
+    let body = reply.json();
     let rows: Vec<String> = body["rewards"]
         .as_array()
-        .unwrap_or_else(|| panic!("no rows in {told:?}"))
+        .unwrap_or_else(|| panic!("no rows in {reply:?}"))
         .iter()
         .map(|row| {
             let text = |name: &str| row[name].to_string().replace('"', "");
@@ -216,6 +216,6 @@ pub(crate) fn rows(told: &Response) -> String {
 }
 
 /// How many coupons a row shows.
-pub(crate) fn coupons(told: &Response, row: usize) -> usize {
-    told.json()["rewards"][row]["intouch"].as_array().map_or(0, Vec::len)
+pub(crate) fn coupons(reply: &Response, row: usize) -> usize {
+    reply.json()["rewards"][row]["intouch"].as_array().map_or(0, Vec::len)
 }

@@ -136,7 +136,7 @@ impl Till {
             format!("till-{}-{}", self.name, self.keys)
         });
         let to = self.draw(replicas);
-        match request(&key).try_send(to).ok().and_then(|told| fate(&key, &told)) {
+        match request(&key).try_send(to).ok().and_then(|reply| fate(&key, &reply)) {
             Some(fate) => self.known.push((key, fate)),
             None => self.open = Some(key),
         }
@@ -144,8 +144,8 @@ impl Till {
             let at = usize::try_from(self.rng.below(self.known.len() as u64)).unwrap();
             let to = self.draw(replicas);
             let (key, known) = &mut self.known[at];
-            if let Ok(told) = request(key).try_send(to) {
-                known.meet(key, &told);
+            if let Ok(reply) = request(key).try_send(to) {
+                known.meet(key, &reply);
             }
         }
     }
@@ -175,27 +175,27 @@ impl Till {
 
 /// What an answer says about the key; `None`: try again.
 #[track_caller]
-fn fate(key: &str, told: &Response) -> Option<Fate> {
-    match (told.status, told.disposition().as_str(), told.error().as_str()) {
-        (200, "executed" | "replayed", "") => Some(Fate::Final(told.kept())),
-        (200, "unrecorded", "") => Some(Fate::Unrecorded(told.kept())),
+fn fate(key: &str, reply: &Response) -> Option<Fate> {
+    match (reply.status, reply.disposition().as_str(), reply.error().as_str()) {
+        (200, "executed" | "replayed", "") => Some(Fate::Final(reply.kept())),
+        (200, "unrecorded", "") => Some(Fate::Unrecorded(reply.kept())),
         (409 | 502 | 504, "unknown", "outcome-unknown") => Some(Fate::Unknown),
         (409, "in-progress", "request-in-progress") => None,
         (503, "rejected", "store-unavailable") => None,
         // Nothing was sent: the lease ended while a connection was made, or the gateway stood still.
         (502, "not-executed", "upstream-unreachable") => None,
-        _ => panic!("{key}: {told:?}"),
+        _ => panic!("{key}: {reply:?}"),
     }
 }
 
 impl Fate {
     /// Another answer for the same key: it may not contradict. Whether it says a fate at all.
     #[track_caller]
-    fn meet(&mut self, key: &str, told: &Response) -> bool {
-        let Some(now) = fate(key, told) else { return false };
+    fn meet(&mut self, key: &str, reply: &Response) -> bool {
+        let Some(now) = fate(key, reply) else { return false };
         // A claim that was withdrawn may have been unknown for a moment: then it is the first to run.
-        let ran = told.disposition() == "executed" && !matches!(self, Self::Unknown);
-        assert!(!ran, "{key} ran again: {told:?}");
+        let ran = reply.disposition() == "executed" && !matches!(self, Self::Unknown);
+        assert!(!ran, "{key} ran again: {reply:?}");
         match (&*self, &now) {
             (Self::Final(first) | Self::Unrecorded(first), Self::Final(again))
             | (Self::Unrecorded(first), Self::Unrecorded(again)) => {
@@ -204,7 +204,7 @@ impl Fate {
             (Self::Unrecorded(_) | Self::Unknown, Self::Unknown)
             | (Self::Unknown, Self::Final(_) | Self::Unrecorded(_)) => {}
             (Self::Final(_), Self::Unknown | Self::Unrecorded(_)) => {
-                panic!("{key} was final and is not any more: {told:?}")
+                panic!("{key} was final and is not any more: {reply:?}")
             }
         }
         if matches!(now, Self::Final(_) | Self::Unrecorded(_)) {

@@ -216,7 +216,7 @@ impl House {
     }
 
     /// Sends a batch of the customer; each item is one unit.
-    pub(super) async fn send(&self, customer: &str, ids: &[&str]) -> Told {
+    pub(super) async fn send(&self, customer: &str, ids: &[&str]) -> Received {
         self.send_as("till", "/issue", customer, ids).await
     }
 
@@ -227,7 +227,7 @@ impl House {
         path: &str,
         customer: &str,
         ids: &[&str],
-    ) -> Told {
+    ) -> Received {
         let rewards: Vec<Value> =
             ids.iter().map(|id| json!({ "requestId": id, "rewardId": id })).collect();
         let body = json!({ "mobile": customer, "rewards": rewards }).to_string();
@@ -249,7 +249,7 @@ impl House {
             let line = answer.lines().find_map(|line| line.strip_prefix(name));
             line.unwrap_or_default().to_owned()
         };
-        Told {
+        Received {
             status: answer[9..12].parse().unwrap(),
             disposition: header("idempotency-status: "),
             error: header("idempotency-error: "),
@@ -319,14 +319,14 @@ fn configuration(store: &Path, backend: SocketAddr) -> String {
 
 /// What a client was told.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct Received {
     pub(super) status: u16,
     pub(super) disposition: String,
     pub(super) error: String,
     pub(super) body: String,
 }
 
-impl Told {
+impl Received {
     #[track_caller]
     pub(super) fn is(&self, status: u16, disposition: &str, error: &str) {
         let reported = (self.status, self.disposition.as_str(), self.error.as_str());

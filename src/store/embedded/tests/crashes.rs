@@ -110,14 +110,14 @@ async fn a_file_of_the_log_that_is_cut_off_is_not_taken_for_a_torn_tail() {
     let untouched = fs::read(&other).unwrap();
     // Behind a whole step only frames that were answered tell: the one that began in the step and
     // the next may be all that was ever written.
-    let (step, told) = (1 << 20, (1 << 20) + 2 * frames[0].len().next_multiple_of(BLOCK));
-    assert!(told < frames[118].start);
+    let (step, reply) = (1 << 20, (1 << 20) + 2 * frames[0].len().next_multiple_of(BLOCK));
+    assert!(reply < frames[118].start);
     for round in 0..40 {
         let cut = match round {
             0 => 0,
             1 => frames[0].end,
             _ if round % 2 == 0 => random.below(step),
-            _ => told + random.below(frames[118].start - told),
+            _ => reply + random.below(frames[118].start - reply),
         };
         fs::write(&log, &bytes[..cut]).unwrap();
         let message = refused(&options(dir.path()));

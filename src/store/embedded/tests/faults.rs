@@ -139,9 +139,9 @@ async fn whoever_waits_for_a_failure_is_told_its_reason() {
     assert_eq!(store.failure(), None);
     disk.failing.store(true, Ordering::SeqCst);
     let swapped = store.swap(vec![put_new(id(1), samples::claim(1))]);
-    let (told, swapped) = tokio::join!(store.failed(), swapped);
+    let (reply, swapped) = tokio::join!(store.failed(), swapped);
     let failed = swapped.unwrap_err();
-    assert_eq!(told, failed);
+    assert_eq!(reply, failed);
     assert_eq!(store.failed().await, failed);
     assert_eq!(store.failure(), Some(failed));
 }

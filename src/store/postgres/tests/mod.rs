@@ -23,7 +23,7 @@ use crate::store::{Change, Query, Store};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// PostgresOptions as a configuration has them, with much patience.
+/// PostgresOptions as a configuration has them, with long time limits.
 fn options(url: String) -> PostgresOptions {
     PostgresOptions {
         url,

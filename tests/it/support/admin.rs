@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use super::{Gateway, Kind, Request, Response, Setup, Shop, eventually};
 
-/// The token that [`Desk::guard`] configures.
-pub(crate) const TOKEN: &str = "s3cret-of-the-desk";
+/// The token that [`AdminClient::guard`] configures.
+pub(crate) const TOKEN: &str = "s3cret-of-the-operator";
 
 /// An operator with the token.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Desk(SocketAddr);
+pub(crate) struct AdminClient(SocketAddr);
 
-impl Desk {
+impl AdminClient {
     /// At this gateway's admin listener.
     pub(crate) fn of(gateway: &Gateway) -> Self {
         Self(gateway.admin)
@@ -38,9 +38,9 @@ impl Desk {
     /// The records of a query, and the cursor.
     #[track_caller]
     pub(crate) fn list(self, query: &str) -> (Vec<Value>, Option<String>) {
-        let told = self.get(&format!("/api/records?{query}"));
-        assert_eq!(told.status, 200, "{told:?}");
-        let page = told.json();
+        let reply = self.get(&format!("/api/records?{query}"));
+        assert_eq!(reply.status, 200, "{reply:?}");
+        let page = reply.json();
         let records = page["records"].as_array().expect("a list").clone();
         (records, page["next"].as_str().map(str::to_owned))
     }
@@ -56,9 +56,9 @@ impl Desk {
     /// The record with this key.
     #[track_caller]
     pub(crate) fn show(self, key: &str) -> Value {
-        let told = self.get(&format!("/api/records/{}", self.id(key)));
-        assert_eq!(told.status, 200, "{told:?}");
-        told.json()
+        let reply = self.get(&format!("/api/records/{}", self.id(key)));
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.json()
     }
 
     /// The record with this key, once it is in this state.
@@ -80,9 +80,9 @@ impl Desk {
     /// Settles the record with this key.
     #[track_caller]
     pub(crate) fn settle(self, key: &str, how: &str) -> Value {
-        let told = self.resolve(&self.id(key), &json!({ "as": how, "reason": "looked" }));
-        assert_eq!(told.status, 200, "{told:?}");
-        told.json()
+        let reply = self.resolve(&self.id(key), &json!({ "as": how, "reason": "looked" }));
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.json()
     }
 
     /// Purges a record.
