@@ -23,6 +23,7 @@ mod callers_named;
 mod changed_rules;
 mod clients;
 mod clients_hops;
+mod clients_recipes;
 mod clocks;
 mod command_line;
 mod crash;

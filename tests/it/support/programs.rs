@@ -26,6 +26,14 @@ pub(crate) enum Program {
     StripeNode,
     /// Go's `net/http` and a loop of the application.
     Go,
+    /// Node's `fetch` and the loop of `docs/clients.md`.
+    Fetch,
+    /// Java's `HttpClient` and the loop of `docs/clients.md`.
+    Java,
+    /// The `HttpClient` of .NET as Mono has it, and the loop of `docs/clients.md`.
+    CSharp,
+    /// PHP's Guzzle and the middleware of `docs/clients.md`.
+    Php,
 }
 
 /// A call by one of them: a POST of some fields.
@@ -74,7 +82,7 @@ impl Program {
             Self::StripePython | Self::StripeNode => {
                 request.header("authorization", "Bearer sk_test_till")
             }
-            Self::Curl | Self::CurlAllErrors | Self::Requests | Self::Go => request,
+            _ => request,
         }
     }
 
@@ -89,11 +97,21 @@ impl Program {
             Self::Requests => scripted(python("requests_client.py"), to, calls),
             Self::StripePython => scripted(python("stripe_client.py"), to, calls),
             Self::StripeNode => {
-                let mut node = Command::new("node");
-                node.arg(script("stripe_client.mjs")).arg(installed("node"));
+                let mut node = program("node", &script("stripe_client.mjs"));
+                node.arg(installed("node"));
                 scripted(node, to, calls)
             }
             Self::Go => scripted(Command::new(installed("bin/go_client")), to, calls),
+            Self::Fetch => scripted(program("node", &script("fetch_client.mjs")), to, calls),
+            Self::Java => {
+                let mut java = program("java", Path::new("-cp"));
+                java.arg(installed("java")).arg("JavaClient");
+                scripted(java, to, calls)
+            }
+            Self::CSharp => {
+                scripted(program("mono", &installed("bin/csharp_client.exe")), to, calls)
+            }
+            Self::Php => scripted(program("php", &script("guzzle_client.php")), to, calls),
         };
         assert_eq!(results.len(), calls.len(), "{self:?}: {results:?}");
         results
@@ -109,6 +127,13 @@ fn installed(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients").join(name);
     assert!(path.exists(), "{} is missing: .ci/test installs it", path.display());
     path
+}
+
+/// A program of `interpreter`.
+fn program(interpreter: &str, script: &Path) -> Command {
+    let mut command = Command::new(interpreter);
+    command.arg(script);
+    command
 }
 
 fn python(name: &str) -> Command {
