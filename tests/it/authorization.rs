@@ -55,6 +55,20 @@ fn the_authorization_service_names_callers_and_is_asked_before_replays() {
 }
 
 #[test]
+fn the_authorization_service_learns_the_host_of_the_client() {
+    let (backend, auth) = (Backend::start(), Backend::start());
+    auth.always(permission("shop-1"));
+    let listed = "headers = [\"host\", \"x-forwarded-host\"]";
+    let gateway =
+        asking(&backend, &auth, "").replacing("headers = [\"authorization\"]", listed).start();
+    let request = bearer("a").header("x-forwarded-host", "forged.example");
+    request.send(gateway.addr).is(200, "executed", "");
+    let asked = auth.last();
+    assert_eq!(asked.all("x-forwarded-host"), ["shop.example"]);
+    assert_eq!(asked.all("host"), [auth.addr().to_string()]);
+}
+
+#[test]
 fn a_service_that_does_not_answer_rightly_lets_nothing_through() {
     let (backend, auth) = (Backend::start(), Backend::start());
     let gateway = asking(&backend, &auth, "").start();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, request};
 use http_body_util::{BodyExt as _, Limited};
 use moka::future::Cache;
@@ -27,6 +27,8 @@ const MAX_NAME: usize = 256;
 
 const FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+/// Takes the client's `Host`, as the request carries the service's own.
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 static NO_ANSWER: Repeated =
     Repeated::new("the authorization service gave no usable answer; a request was refused");
@@ -95,10 +97,15 @@ impl Authorizer {
         *question.method_mut() = Method::GET;
         *question.uri_mut() = self.config.path.clone().into();
         let headers = question.headers_mut();
-        for name in &self.config.headers {
+        for name in self.config.headers.iter().filter(|name| *name != HOST) {
             for value in head.headers.get_all(name) {
                 headers.append(name, value.clone());
             }
+        }
+        if self.config.headers.contains(&HOST) {
+            // Instead of a line that the client itself may have sent under this name.
+            headers.remove(FORWARDED_HOST);
+            headers.extend(head.headers.get(HOST).map(|host| (FORWARDED_HOST, host.clone())));
         }
         // A method and a target have no characters that a header cannot have.
         let value = |text: &str| HeaderValue::from_str(text).ok();

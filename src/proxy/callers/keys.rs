@@ -20,6 +20,7 @@ use super::refusal::{CallerRefusal, unavailable, unknown};
 use crate::body::empty;
 use crate::caller::jwt::{JwtError, JwtRules, KeySet};
 use crate::config::{self, BackendUrl, JwtConfig, JwtKeys};
+use crate::observe::repeated::Repeated;
 use crate::upstream::Upstream;
 
 /// Age at which a set is renewed.
@@ -30,6 +31,9 @@ const BETWEEN_FETCHES: Duration = Duration::from_secs(30);
 const BETWEEN_FIRST_FETCHES: Duration = Duration::from_secs(1);
 /// Bytes of the largest set.
 const MAX_SET: usize = 256 << 10;
+
+static REFUSED: Repeated = Repeated::new("a token was refused");
+static NOT_FETCHED: Repeated = Repeated::new("the keys of tokens could not be fetched");
 
 /// The keys and rules of tokens.
 #[derive(Debug)]
@@ -100,7 +104,10 @@ impl KeySource {
             }
         };
         verified.map_err(|error| {
-            tracing::info!(%error, "a token was refused");
+            match REFUSED.occur() {
+                Some(times) => tracing::info!(%error, times, "a token was refused"),
+                None => tracing::debug!(%error, "a token was refused"),
+            }
             unknown("The token of this request is not valid here. Nothing was sent.")
         })
     }
@@ -172,11 +179,16 @@ impl FetchedKeys {
                 let keys = DatedKeys { set: Arc::new(set), fetched: Instant::now() };
                 self.current.store(Some(Arc::new(keys)));
             }
-            Err(reason) => tracing::warn!(
-                reason,
-                "the keys of tokens could not be fetched; the last set stays in use up to its \
-                 bound"
-            ),
+            Err(reason) => {
+                if let Some(times) = NOT_FETCHED.occur() {
+                    tracing::warn!(
+                        reason,
+                        times,
+                        "the keys of tokens could not be fetched; the last set stays in use up to \
+                         its bound"
+                    );
+                }
+            }
         }
         // Also after a failure, so that a failing issuer is not asked more often.
         *last = Some(Instant::now());
