@@ -41,12 +41,20 @@ pub fn empty() -> Body {
 }
 
 impl Body {
-    /// A body arriving in pieces, or owning more than its bytes.
+    /// A body arriving in pieces.
     pub fn streamed<B>(body: B) -> Self
     where
         B: HttpBody<Data = Bytes, Error = BodyError> + Send + 'static,
     {
         Self(BodyKind::Streamed(body.boxed_unsync()))
+    }
+
+    /// The bytes of a complete body.
+    pub(crate) fn whole(&self) -> Option<&Bytes> {
+        match &self.0 {
+            BodyKind::Whole(bytes) => Some(bytes),
+            BodyKind::Streamed(_) => None,
+        }
     }
 }
 
@@ -84,37 +92,21 @@ fn length(bytes: &Bytes) -> u64 {
     bytes.len() as u64
 }
 
-/// A complete body that owns a resource (a reservation of memory) until the body was sent.
-#[derive(Debug)]
-pub struct OwningBody<T> {
-    bytes: Option<Bytes>,
+/// A complete body that owns a resource (a reservation of memory) until its bytes were sent. The
+/// bytes themselves are the owner: a connection takes them from the body long before a slow client
+/// has read them.
+pub fn owning<T: Send + 'static>(bytes: Bytes, owned: T) -> Body {
+    full(Bytes::from_owner(OwningBytes { bytes, _owned: owned }))
+}
+
+struct OwningBytes<T> {
+    bytes: Bytes,
     _owned: T,
 }
 
-impl<T> OwningBody<T> {
-    /// A body of `bytes`; dropping the body drops `owned`.
-    pub fn new(bytes: Bytes, owned: T) -> Self {
-        Self { bytes: (!bytes.is_empty()).then_some(bytes), _owned: owned }
-    }
-}
-
-impl<T: Unpin> HttpBody for OwningBody<T> {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.bytes.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes.as_ref().map_or(0, length))
+impl<T> AsRef<[u8]> for OwningBytes<T> {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

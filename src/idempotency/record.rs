@@ -222,6 +222,25 @@ impl Record {
         }
     }
 
+    /// Approximate bytes of the answers in the record, and of the request kept for its settlement.
+    pub fn body_bytes(&self) -> usize {
+        let kept = match &self.state {
+            State::Final { answer: Answer::Kept(response), .. } => response.bytes(),
+            State::Item { ledger, .. } => ledger.bytes(),
+            State::Final { .. }
+            | State::InFlight
+            | State::SerializeLock
+            | State::Unknown { .. }
+            | State::Released { .. }
+            | State::Tombstone { .. } => 0,
+        };
+        let settling = self.settling.as_ref().map_or(0, |settling| {
+            let values = settling.values.iter().map(|value| value.json.len());
+            values.sum::<usize>() + settling.answer.as_ref().map_or(0, |answer| answer.bytes())
+        });
+        kept + settling
+    }
+
     /// The time at which [`Record::expired`] applies; `None`: never in this state.
     pub fn expires(&self) -> Option<Timestamp> {
         match self.state {

@@ -1,22 +1,40 @@
 //! The memory shared by all buffered bodies (`[server.limits] buffered`).
 //!
+//! Bodies take their bytes before they are read, and find no room when it is used up. A copy that is
+//! made of bytes in hand (the record of an answer on its way into the store) is counted in any case:
+//! the budget may go below zero, and gives nothing until as much came back. A kept answer is counted
+//! once, however many clients are receiving it.
+//!
 //! A part of it is kept for small bodies: uploads that do not end must not lead to the refusal of
 //! other clients' small requests, nor keep their answers from being stored.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bytes::Bytes;
 
 /// Bytes of a reservation that may use the part kept for small ones, at most.
-const SMALL: u64 = 16 << 10;
+pub(crate) const SMALL: u64 = 16 << 10;
 /// The part of the budget that is kept for small reservations.
 const KEPT_PART: i64 = 8;
 
 /// The bytes left for buffering.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    /// Below zero after a reload that lowered the budget under what is taken.
+    /// Below zero after a reload that lowered the budget under what is taken, and while copies are
+    /// held that found no room.
     free: AtomicI64,
     size: AtomicI64,
+    /// The kept answers that clients are receiving, by the place of their bytes.
+    given: Mutex<HashMap<usize, Weak<GivenAnswer>>>,
+}
+
+/// The memory of a kept answer, shared by the clients that are receiving it.
+#[derive(Debug)]
+pub(crate) struct GivenAnswer {
+    at: usize,
+    reservation: Reservation,
 }
 
 /// Bytes taken from the budget; given back when dropped.
@@ -30,7 +48,8 @@ impl Budget {
     /// A budget of `bytes` bytes.
     pub(crate) fn new(bytes: u64) -> Arc<Self> {
         let size = signed(bytes);
-        Arc::new(Self { free: AtomicI64::new(size), size: AtomicI64::new(size) })
+        let given = Mutex::default();
+        Arc::new(Self { free: AtomicI64::new(size), size: AtomicI64::new(size), given })
     }
 
     /// Number of bytes taken at this moment.
@@ -50,6 +69,28 @@ impl Budget {
     pub(crate) fn reserve(self: &Arc<Self>) -> Reservation {
         Reservation { budget: self.clone(), bytes: 0 }
     }
+
+    /// Takes the memory of a kept answer, unless it is taken for another client already; `None`:
+    /// there is no room. The returned value must not outlive the bytes.
+    pub(crate) fn give(self: &Arc<Self>, answer: &Bytes) -> Option<Arc<GivenAnswer>> {
+        let (at, bytes) = (answer.as_ptr().addr(), answer.len() as u64);
+        let mut given = self.given();
+        let present = given.get(&at).and_then(Weak::upgrade);
+        if let Some(present) = present.filter(|present| present.reservation.bytes >= bytes) {
+            return Some(present);
+        }
+        let mut reservation = self.reserve();
+        if !reservation.grow(bytes) {
+            return None;
+        }
+        let answer = Arc::new(GivenAnswer { at, reservation });
+        given.insert(at, Arc::downgrade(&answer));
+        Some(answer)
+    }
+
+    fn given(&self) -> MutexGuard<'_, HashMap<usize, Weak<GivenAnswer>>> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Reservation {
@@ -68,6 +109,25 @@ impl Reservation {
             self.bytes += bytes;
         }
         taken.is_ok()
+    }
+
+    /// Raises the reservation to `bytes` in any case: they are in memory already.
+    pub(crate) fn hold(&mut self, bytes: u64) {
+        let more = bytes.saturating_sub(self.bytes);
+        if more > 0 {
+            self.budget.free.fetch_sub(signed(more), Ordering::AcqRel);
+            self.bytes += more;
+        }
+    }
+}
+
+impl Drop for GivenAnswer {
+    fn drop(&mut self) {
+        let mut given = self.reservation.budget.given();
+        // The place may belong to another answer by now.
+        if given.get(&self.at).is_some_and(|answer| answer.strong_count() == 0) {
+            given.remove(&self.at);
+        }
     }
 }
 
@@ -117,5 +177,75 @@ mod tests {
         assert!(other.grow(5) && !other.grow(1));
         budget.set(20);
         assert!(other.grow(15) && !other.grow(1));
+    }
+
+    #[test]
+    fn what_is_held_in_any_case_is_counted_and_nothing_is_given_until_as_much_came_back() {
+        let budget = Budget::new(100);
+        let (mut body, mut copy) = (budget.reserve(), budget.reserve());
+        assert!(body.grow(80));
+        copy.hold(50);
+        copy.hold(30);
+        assert_eq!(budget.taken(), 130);
+        assert!(!budget.reserve().grow(1) && !body.grow(1));
+        copy.hold(60);
+        assert_eq!(budget.taken(), 140);
+        drop(copy);
+        assert_eq!(budget.taken(), 80);
+        assert!(body.grow(20));
+        drop(body);
+        assert_eq!(budget.taken(), 0);
+    }
+
+    #[test]
+    fn any_mixture_of_reservations_leaves_the_sum_that_is_held_and_nothing_at_the_end() {
+        let seed = crate::nonce::number();
+        println!("seed {seed}");
+        let mut state = seed;
+        let mut below = |most: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % most
+        };
+        let budget = Budget::new(1000);
+        let mut held: Vec<Reservation> = Vec::new();
+        for _ in 0..10_000 {
+            match below(4) {
+                0 => held.push(budget.reserve()),
+                1 if !held.is_empty() => drop(held.swap_remove(below(held.len() as u64) as usize)),
+                kind if !held.is_empty() => {
+                    let (at, bytes) = (below(held.len() as u64) as usize, below(300));
+                    let (before, taken) = (held[at].bytes, budget.taken());
+                    match kind {
+                        2 if held[at].grow(bytes) => assert!(taken + bytes <= 1000),
+                        2 => assert_eq!(held[at].bytes, before),
+                        _ => held[at].hold(bytes),
+                    }
+                }
+                _ => {}
+            }
+            assert_eq!(budget.taken(), held.iter().map(|held| held.bytes).sum::<u64>());
+        }
+        drop(held);
+        assert_eq!(budget.taken(), 0);
+    }
+
+    #[test]
+    fn an_answer_is_counted_once_for_all_its_clients() {
+        let budget = Budget::new(100);
+        let (one, other) = (Bytes::from(vec![1; 60]), Bytes::from(vec![2; 60]));
+        let clients = [budget.give(&one).unwrap(), budget.give(&one.clone()).unwrap()];
+        assert_eq!(budget.taken(), 60);
+        assert!(budget.give(&other).is_none());
+        drop(clients);
+        assert_eq!(budget.taken(), 0);
+        assert!(budget.given().is_empty());
+        // A longer answer at the same place is counted whole.
+        let short = budget.give(&one.slice(..10)).unwrap();
+        let long = budget.give(&one).unwrap();
+        assert_eq!(budget.taken(), 70);
+        drop(short);
+        assert_eq!((budget.taken(), budget.given().len()), (60, 1));
+        drop(long);
+        assert_eq!((budget.taken(), budget.given().len()), (0, 0));
     }
 }

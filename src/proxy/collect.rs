@@ -11,7 +11,7 @@ use super::body_end::shows_its_end;
 use super::budget::Reservation;
 use super::headers;
 use super::reply;
-use crate::body::{Body, BodyError, Bounded, OwningBody, Resumed, full};
+use crate::body::{Body, BodyError, Bounded, Resumed, full, owning};
 use crate::idempotency::outcome::{Judgement, OutcomeRules};
 use crate::idempotency::record::StoredResponse;
 use crate::matcher::{HeaderView, MatchBody, MatchInput, Matcher, ParsedBody, any};
@@ -174,7 +174,7 @@ impl Collected {
         reply::insert_expires(&mut head.headers, expires);
         let body = match body {
             Content::Whole(bytes, None) => full(bytes),
-            Content::Whole(bytes, held) => Body::streamed(OwningBody::new(bytes, held)),
+            Content::Whole(bytes, held) => owning(bytes, held),
             Content::Streaming(body) => body,
         };
         Response::from_parts(head, body)

@@ -20,6 +20,7 @@ mod collect;
 mod cors;
 mod error_format;
 mod exchange;
+mod given;
 pub(crate) mod headers;
 mod incoming;
 mod inflight;

@@ -12,7 +12,7 @@ use super::capture::{AnswerCapture, Capture, CapturedEnd, UploadCapture};
 use super::incoming::{Arrived, RequestBody};
 use super::routing::Route;
 use super::{client_head, rewrite};
-use crate::body::{Body, Bounded, OwningBody, UploadCounter, UploadFault, empty};
+use crate::body::{Body, Bounded, UploadCounter, UploadFault, empty, owning};
 use crate::idempotency::outcome::UnknownReason;
 use crate::observe::exchange;
 use crate::problem::{Disposition, Problem, STATUS, Slug};
@@ -78,10 +78,10 @@ async fn send_buffered(
 ) -> AnswerResult {
     let (request, reservation) = request.into_request(route, false);
     let request = request.map(|bytes: Bytes| {
-        let body = OwningBody::new(bytes, reservation);
+        let body = owning(bytes, reservation);
         match copied_upload {
             Some(copy) => copy.copying(body),
-            None => Body::streamed(body),
+            None => body,
         }
     });
     send(route, request, disposition, copied_answer, || None).await

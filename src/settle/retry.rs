@@ -66,12 +66,13 @@ impl RetryQueue {
 
     /// Applies the final changes of `attempt`, all or none, as soon as the store accepts them.
     /// Retries end with the process; another process, or the next start, marks the remaining
-    /// records unknown.
+    /// records unknown. `held` is dropped with the changes: the memory reserved for their records.
     pub(crate) fn finish(
         &self,
         store: &Arc<dyn Store>,
         changes: Vec<Change>,
         (attempt, kind): (Nonce, RetryKind),
+        held: impl Send + 'static,
     ) {
         let (permits, tasks) = match kind {
             RetryKind::Outcome => (&self.outcomes, &self.recording),
@@ -83,7 +84,8 @@ impl RetryQueue {
             );
             return;
         };
-        tasks.spawn(retry_until_stored(Arc::downgrade(store), changes, attempt, permit));
+        let owned = (permit, held);
+        tasks.spawn(retry_until_stored(Arc::downgrade(store), changes, attempt, owned));
     }
 
     /// Waits until every outcome is recorded, at most for `limit`; returns true on success.
@@ -96,7 +98,7 @@ async fn retry_until_stored(
     store: Weak<dyn Store>,
     changes: Vec<Change>,
     attempt: Nonce,
-    _permit: OwnedSemaphorePermit,
+    _owned: (OwnedSemaphorePermit, impl Send),
 ) {
     let mut pause = FIRST_PAUSE;
     let mut lost = 0;

@@ -70,6 +70,7 @@ mod listeners;
 mod lock_wait;
 mod logging;
 mod memory;
+mod memory_counted;
 mod metrics;
 mod names;
 mod new_store;

@@ -10,6 +10,7 @@ use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::retention::{ExpiryTime, Retention};
 use crate::idempotency::{Record, RecordId};
+use crate::proxy::budget::Reservation;
 use crate::proxy::state::Gateway;
 use crate::settle::SettleRoute;
 use crate::settle::retry::RetryKind;
@@ -80,13 +81,14 @@ impl ClaimedItems {
             next,
             records: Vec::new(),
             decided: Vec::new(),
+            copy: gateway.budget.reserve(),
         };
         let ended = advance(&*gateway.store, &mut transition).await;
         let unconfirmed = match &ended {
             Advance::Indeterminate(_) => transition.changes(),
             Advance::Done | Advance::Lost | Advance::Contended => Vec::new(),
         };
-        let ItemsTransition { mut records, decided, .. } = transition;
+        let ItemsTransition { mut records, decided, copy, .. } = transition;
         let by_others = decided.iter().map(|(entry, _)| (entry.id, entry.at)).collect();
         match ended {
             Advance::Done => {
@@ -121,7 +123,7 @@ impl ClaimedItems {
                     %error,
                     "the store did not confirm the outcome of a batch; the change is repeated"
                 );
-                self.finish_later(unconfirmed, RetryKind::Outcome);
+                self.finish_later(unconfirmed, RetryKind::Outcome, copy);
             }
         }
         Recorded { records, decided: by_others, durable: false }
@@ -189,9 +191,9 @@ impl ClaimedItems {
     }
 
     /// Queues changes not confirmed by the store, for retries until the store has the changes.
-    fn finish_later(&mut self, changes: Vec<Change>, kind: RetryKind) {
+    fn finish_later(&mut self, changes: Vec<Change>, kind: RetryKind, copy: impl Send + 'static) {
         self.settled = true;
-        self.gateway.retries.finish(&self.gateway.store, changes, (self.attempt, kind));
+        self.gateway.retries.finish(&self.gateway.store, changes, (self.attempt, kind), copy);
     }
 
     /// Records an unknown outcome for the items.
@@ -225,7 +227,7 @@ impl ClaimedItems {
             })
             .chain(self.locks.give_back())
             .collect();
-        self.finish_later(changes, RetryKind::Withdrawal);
+        self.finish_later(changes, RetryKind::Withdrawal, ());
     }
 
     /// Keeps the locks, whatever is recorded, until `release_locks`.
@@ -243,7 +245,7 @@ impl ClaimedItems {
                     %error,
                     "a `serialize_by` lock could not be released; the release is retried"
                 );
-                self.finish_later(vec![change], RetryKind::Outcome);
+                self.finish_later(vec![change], RetryKind::Outcome, ());
             }
         }
         self.locks.clear();
@@ -283,6 +285,8 @@ struct ItemsTransition<'a, N> {
     /// Present records of items settled by an operator or another process; no longer owned by the
     /// attempt.
     decided: Vec<(ClaimedItem, Arc<Record>)>,
+    /// Memory of the copy that the store writes.
+    copy: Reservation,
 }
 
 impl<N> Transition for ItemsTransition<'_, N>
@@ -291,6 +295,8 @@ where
 {
     fn changes(&mut self) -> Vec<Change> {
         let (changes, records) = self.claimed.outcome(self.forget, &self.next);
+        let bytes = records.iter().map(|(_, record)| record.body_bytes());
+        self.copy.hold(bytes.sum::<usize>() as u64);
         self.records = records;
         changes
     }
@@ -328,7 +334,7 @@ impl Drop for ClaimedItems {
         if self.settled {
             if self.keeps_locks && !self.locks.is_empty() {
                 let changes = self.locks.give_back().collect();
-                self.finish_later(changes, RetryKind::Outcome);
+                self.finish_later(changes, RetryKind::Outcome, ());
             }
             return;
         }
@@ -343,6 +349,9 @@ impl Drop for ClaimedItems {
             })
             .chain(self.locks.give_back())
             .collect();
-        self.finish_later(changes, RetryKind::Outcome);
+        let mut copy = self.gateway.budget.reserve();
+        let records = self.items.iter().map(|entry| entry.record.body_bytes());
+        copy.hold(records.sum::<usize>() as u64);
+        self.finish_later(changes, RetryKind::Outcome, copy);
     }
 }

@@ -31,6 +31,7 @@ use self::read::{BatchInput, BatchRead, read};
 use self::remote::{RemoteWait, follows};
 use self::response::{in_progress, refused, replay, reused};
 use super::answer::{AnswerResult, first_answer};
+use super::given;
 use super::incoming::Arrived;
 use super::routing::Route;
 use super::state::Gateway;
@@ -60,7 +61,8 @@ pub(crate) async fn exchange(
         BatchRead::Cached(merged) => {
             note(merged.items, merged.first.as_ref());
             route.metrics.prevented(merged.items);
-            return response::replay_cached(mode, &merged, None);
+            let replay = response::replay_cached(mode, &merged, None);
+            return given::counted(&gateway.budget, replay);
         }
         BatchRead::Refused(error) => return refused(mode, error),
     };

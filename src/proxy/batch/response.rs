@@ -11,7 +11,7 @@ use super::envelope::header_lines;
 use super::ledger::{Records, as_reported};
 use super::read::BatchInput;
 use super::unsettled;
-use crate::body::{Body, OwningBody};
+use crate::body::{Body, owning};
 use crate::clock::Timestamp;
 use crate::config::ItemsMode;
 use crate::idempotency::RecordId;
@@ -70,7 +70,7 @@ pub(crate) fn as_it_came(
     body: Bytes,
     held: Option<Reservation>,
 ) -> Response<Body> {
-    let mut response = Response::from_parts(head, Body::streamed(OwningBody::new(body, held)));
+    let mut response = Response::from_parts(head, owning(body, held));
     response.headers_mut().insert(STATUS, Disposition::Unknown.header());
     response
 }
@@ -94,7 +94,7 @@ pub(crate) fn merged(
     batch: &items::Batch,
     records: &Records,
     backend: Option<BackendPart<'_>>,
-    (retry_after, held): (Option<Duration>, Option<Reservation>),
+    (retry_after, mut held): (Option<Duration>, Option<Reservation>),
 ) -> AnswerResult {
     let entries: Option<Vec<&Ledger>> =
         records.iter().map(|record| record.as_deref()?.ledger()).collect();
@@ -110,6 +110,10 @@ pub(crate) fn merged(
     });
     let joined = response.as_ref().zip(backend.as_ref().map(|backend| backend.joined));
     let rendered = items::render(&mode.rules, batch, &entries, joined);
+    if let Some(held) = &mut held {
+        let backends = backend.as_ref().map_or(0, |backend| backend.body.len());
+        held.hold((backends + rendered.body.len()) as u64);
+    }
     let (mut head, disposition, change) = match backend {
         Some(backend) => {
             let change = match rendered.replaces_text {
@@ -156,8 +160,7 @@ pub(crate) fn merged(
     }
     let expires = expires(records).map(Timestamp::to_http_date);
     reply::insert_expires(&mut head.headers, expires);
-    let body = Body::streamed(OwningBody::new(Bytes::from(rendered.body), held));
-    Ok(Response::from_parts(head, body))
+    Ok(Response::from_parts(head, owning(Bytes::from(rendered.body), held)))
 }
 
 /// The reply to repetitions of a batch with all items done. `generation`: see
@@ -199,7 +202,7 @@ pub(crate) fn replay_cached(
     merged: &BatchReply,
     held: Option<Reservation>,
 ) -> AnswerResult {
-    let mut response = Response::new(Body::streamed(OwningBody::new(merged.body.clone(), held)));
+    let mut response = Response::new(owning(merged.body.clone(), held));
     // The statuses of templates are valid by construction.
     *response.status_mut() = StatusCode::from_u16(merged.status).unwrap_or(StatusCode::OK);
     let headers = response.headers_mut();

@@ -14,6 +14,7 @@ use crate::idempotency::retention::Retention;
 use crate::idempotency::{Answer, Decision, Record, RecordId, State, decide};
 use crate::nonce;
 use crate::proxy::answer::too_many_keys;
+use crate::proxy::budget::Reservation;
 use crate::proxy::key_room::key_room;
 use crate::proxy::reply::{self, Reply};
 use crate::proxy::routing::Route;
@@ -260,8 +261,15 @@ impl Claimed {
     async fn advance(
         &mut self,
         rebase: Option<Rebase>,
-        step: impl FnMut(&Record) -> Option<Arc<Record>> + Send,
+        mut step: impl FnMut(&Record) -> Option<Arc<Record>> + Send,
     ) -> Ended {
+        // The store writes a copy of the answer.
+        let mut copy = self.gateway.budget.reserve();
+        let step = |record: &Record| {
+            let next = step(record);
+            copy.hold(next.as_ref().map_or(0, |next| next.body_bytes() as u64));
+            next
+        };
         let mut transition = ClaimTransition::new(self.id, self.record.clone(), step);
         if let Some(rebase) = rebase {
             transition = transition.with_rebase(rebase);
@@ -294,17 +302,18 @@ impl Claimed {
                     "the store did not confirm the outcome of a call; the change is repeated"
                 );
                 self.record = transition.record.clone();
-                self.finish_later(transition.changes());
+                let changes = transition.changes();
+                self.finish_later(changes, copy);
                 Ended::NotRecorded
             }
         }
     }
 
     /// Queues changes not confirmed by the store, for retries until the store has the changes.
-    fn finish_later(&mut self, changes: Vec<Change>) {
+    fn finish_later(&mut self, changes: Vec<Change>, copy: Reservation) {
         self.settled = true;
         let outcome = (self.record.attempt, RetryKind::Outcome);
-        self.gateway.retries.finish(&self.gateway.store, changes, outcome);
+        self.gateway.retries.finish(&self.gateway.store, changes, outcome, copy);
     }
 }
 
@@ -323,7 +332,9 @@ impl Drop for Claimed {
         }
         let next = self.record.lost(UnknownReason::ProcessEnded, self.gateway.store.now());
         let (id, expect) = (self.id, Some(self.record.version));
-        self.finish_later(vec![Change { id, expect, put: Some(next.into()) }]);
+        let mut copy = self.gateway.budget.reserve();
+        copy.hold(next.body_bytes() as u64);
+        self.finish_later(vec![Change { id, expect, put: Some(next.into()) }], copy);
     }
 }
 
@@ -379,5 +390,5 @@ fn withdraw(gateway: &Gateway, id: RecordId, claim: &Record, retention: Retentio
     let put = claim.freed(retention, gateway.store.now()).map(Arc::new);
     let change = Change { id, expect: Some(claim.version), put };
     let withdrawal = (claim.attempt, RetryKind::Withdrawal);
-    gateway.retries.finish(&gateway.store, vec![change], withdrawal);
+    gateway.retries.finish(&gateway.store, vec![change], withdrawal, ());
 }

@@ -77,6 +77,9 @@ pub(crate) async fn run(call: Call, responder: Responder) {
     }
     let draft = ClaimDraft { route: &route, tenant, caller, key, subject, fingerprint, values };
     let record = draft.into_record(&gateway);
+    // The values of the request in its record, until its call has ended.
+    let mut values = gateway.budget.reserve();
+    values.hold(record.body_bytes() as u64);
     let retention = mode.record.retention;
     let claim = Claimed::claim(&gateway, id, record.clone(), (&route, retention), until).await;
     let mut claimed = match claim {
@@ -141,7 +144,7 @@ pub(crate) async fn run(call: Call, responder: Responder) {
             answered(&route, &mut claimed, &mode, answer, responder).await;
         }
     }
-    drop((permit, share));
+    drop((permit, share, values));
 }
 
 /// Releases the claim of an unsent request; the same key may be used for a retry.

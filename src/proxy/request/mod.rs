@@ -27,6 +27,7 @@ use self::forward::{Call, CallInput};
 use self::read::KeyedRequest;
 use self::suspect::SuspectRequest;
 use super::answer::{AnswerResult, first_answer, quota_exceeded, too_many_claims};
+use super::given;
 use super::incoming::Arrived;
 use super::passthrough;
 use super::reply::{self, Reply};
@@ -73,7 +74,8 @@ pub(crate) async fn keyed(
         }
     };
     let own = OwnHeaders::of(&mode.duplicates.echo_headers, &request.buffered.head.headers);
-    own.into_replay(answered(gateway, routing, (route, mode), request).await)
+    let answer = answered(gateway, routing, (route, mode), request).await;
+    own.into_replay(given::counted(&gateway.budget, answer))
 }
 
 /// The answer to a request with a key.

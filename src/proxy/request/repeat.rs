@@ -67,7 +67,7 @@ pub(crate) async fn claim(
             let put = Some(Arc::new(lost));
             let change = Change { id, expect: Some(record.version), put };
             let withdrawal = (record.attempt, RetryKind::Withdrawal);
-            gateway.retries.finish(&gateway.store, vec![change], withdrawal);
+            gateway.retries.finish(&gateway.store, vec![change], withdrawal, ());
             Repetition::Refused(unavailable(&error))
         }
     }

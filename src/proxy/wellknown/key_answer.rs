@@ -15,6 +15,7 @@ use crate::idempotency::{Record, RecordId, State};
 use crate::percent;
 use crate::problem::{Problem, Slug};
 use crate::proxy::answer::AnswerResult;
+use crate::proxy::given;
 use crate::proxy::peer::Peer;
 use crate::proxy::reply::{self, Reply};
 use crate::proxy::request::existing;
@@ -40,7 +41,8 @@ pub(super) async fn answer(
     };
     let until = Instant::now() + wait.min(mode.duplicates.wait);
     let reply = stored_reply(gateway, route, (id, record), until).await?;
-    let mut response = reply.replay(&mode.duplicates.replayed_header)?;
+    let replay = reply.replay(&mode.duplicates.replayed_header);
+    let mut response = given::counted(&gateway.budget, replay)?;
     // The answer to a GET; a cache in between knows nothing of keys.
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
