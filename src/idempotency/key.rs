@@ -165,6 +165,8 @@ pub enum KeyError {
     Missing,
     /// More than one header line, or a list.
     Several,
+    /// A name stands twice in an object of the body, so readers may differ in what they take.
+    DuplicateMember,
     /// Empty, or shorter than `min_length`.
     TooShort,
     /// Longer than `max_length`.
@@ -187,6 +189,7 @@ impl From<ValueError> for KeyError {
     fn from(error: ValueError) -> Self {
         match error {
             ValueError::Several => Self::Several,
+            ValueError::DuplicateMember => Self::DuplicateMember,
             ValueError::NotText => Self::Type,
             ValueError::Unreadable(format) => Self::Unreadable(format),
         }

@@ -12,6 +12,8 @@ pub const MAX_ID: usize = 4096;
 pub enum BatchError {
     /// The body is not readable as JSON.
     NotJson(ParseError),
+    /// The body has a content coding, such as gzip.
+    Coded,
     /// A member name is repeated within an object.
     DuplicateMember,
     /// The body has no items at the configured place.
@@ -56,6 +58,10 @@ impl fmt::Display for BatchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotJson(error) => write!(f, "The body cannot be read: {error}."),
+            Self::Coded => f.write_str(
+                "The body is compressed (Content-Encoding), and a batch is read as plain JSON; \
+                 send it without a coding.",
+            ),
             Self::DuplicateMember => {
                 f.write_str("The body names a member twice in one object; name each once.")
             }

@@ -25,6 +25,8 @@ pub struct RequestValues<'a> {
 pub enum ValueError {
     /// Two values stand where one is wanted.
     Several,
+    /// A name stands twice in an object of the body.
+    DuplicateMember,
     /// The value is no text and no number: an array, an element with elements inside, bytes that
     /// are not UTF-8.
     NotText,
@@ -102,7 +104,7 @@ impl<'a> RequestValues<'a> {
                 let document = self.body.json().map_err(|_| unreadable)?;
                 if document.has_duplicates() {
                     // Of two members with one name, the backend may read the second.
-                    return Err(ValueError::Several);
+                    return Err(ValueError::DuplicateMember);
                 }
                 let Some(value) = document.find(pointer) else { return Ok(None) };
                 value.as_id().map(Some).ok_or(ValueError::NotText)

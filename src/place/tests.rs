@@ -122,7 +122,7 @@ fn values_are_found_in_json_bodies() {
         Sample::new(media_type, "{").check("/qr", unreadable);
         Sample::new(media_type, "").check("/qr", Ok(None));
     }
-    Sample::new("", r#"{"qr":1,"x":1,"x":2}"#).check("/qr", Err(ValueError::Several));
+    Sample::new("", r#"{"qr":1,"x":1,"x":2}"#).check("/qr", Err(ValueError::DuplicateMember));
 }
 
 #[test]

@@ -44,6 +44,17 @@ fn what_is_no_batch_is_refused() {
 }
 
 #[test]
+fn a_compressed_batch_is_refused_with_the_reason() {
+    let rewards = Rewards::start();
+    let gateway = rewards.gateway("");
+    let request = issue("\u{1f}\u{8b}").header("content-encoding", "gzip");
+    let reply = request.send(gateway.addr);
+    reply.is(400, "rejected", "body-invalid");
+    assert!(reply.text().contains("compressed (Content-Encoding)"), "{reply:?}");
+    assert_eq!(rewards.backend.calls(), 0);
+}
+
+#[test]
 fn an_item_without_an_id_is_refused() {
     check(
         400,

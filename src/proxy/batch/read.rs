@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::caller::Caller;
 use crate::config::ItemsMode;
+use crate::content_coding;
 use crate::idempotency::fingerprint::Fingerprint;
 use crate::idempotency::settling::KeptValue;
 use crate::idempotency::{RecordId, TenantId};
@@ -93,6 +94,9 @@ pub(crate) async fn read(
     }
     let document = match values.body().json() {
         Ok(document) => document,
+        Err(_) if content_coding::is_coded(&head.headers) => {
+            return Ok(BatchRead::Refused(BatchError::Coded));
+        }
         Err(error) => return Ok(BatchRead::Refused(BatchError::NotJson(error))),
     };
     let (mut batch, digests) = match Batch::read(&mode.rules, &request, document) {

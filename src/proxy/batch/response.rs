@@ -252,6 +252,7 @@ pub(crate) fn replay(
 pub(crate) fn problem(error: BatchError) -> Problem {
     let slug = match error {
         BatchError::NotJson(_)
+        | BatchError::Coded
         | BatchError::DuplicateMember
         | BatchError::NoItems
         | BatchError::NotAnObject { .. } => Slug::BodyInvalid,
@@ -268,6 +269,7 @@ pub(crate) fn refused(mode: &ItemsMode, error: BatchError) -> AnswerResult {
     let words = match error {
         BatchError::DuplicateItem { .. } => mode.rules.render.duplicate.as_ref(),
         BatchError::NotJson(_)
+        | BatchError::Coded
         | BatchError::DuplicateMember
         | BatchError::NoItems
         | BatchError::NotAnObject { .. }

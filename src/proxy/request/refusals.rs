@@ -26,6 +26,7 @@ pub(crate) fn refused_key(error: KeyError, places: &KeyPlaces) -> Problem {
             return Problem::new(Slug::BodyInvalid, detail);
         }
         KeyError::Several => "there must be exactly one",
+        KeyError::DuplicateMember => "a name stands twice in an object of the body",
         KeyError::TooShort => "it is empty or too short",
         KeyError::TooLong => "it is too long",
         KeyError::Characters => "only visible ASCII characters are allowed",
