@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::support::certificates::{Authority, connect, over};
 use crate::support::gateway::BINARY;
 use crate::support::issuer::{TokenIssuer, jwt, set};
-use crate::support::{Backend, Request, Setup, answer};
+use crate::support::{Act, Backend, Request, Setup, answer};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 
@@ -317,4 +317,36 @@ fn a_caller_over_its_rate_is_refused_with_the_time_to_wait_and_others_are_not() 
     send("b", "k").is(200, "executed", "");
     assert_eq!(Request::get("/open").tenant("a").send(gateway.addr).status, 200);
     assert_eq!(backend.calls(), 4);
+}
+
+#[test]
+fn a_caller_that_only_a_route_knows_learns_of_its_keys() {
+    let (backend, auth) = (Backend::start(), Backend::start());
+    auth.always(Act::whole(200, &[("x-tenant", "shop-7")], b""));
+    let upstream = format!(
+        "[[upstream]]\nname = \"auth\"\nurl = \"http://{}\"\n[[upstream]]\nname = \"backend\"",
+        auth.addr()
+    );
+    let setup = Setup::before(&backend)
+        .tenant("directory = \"tenants.toml\"\nunknown = \"reject\"")
+        .redeem(
+            "tenant.authorize = { upstream = \"auth\", path = \"/check\", cache = \"0s\", \
+             tenant_header = \"x-tenant\" }",
+        )
+        .replacing("[[upstream]]\nname = \"backend\"", upstream);
+    write(&setup, "tenants.toml", &format!("[shop]\ndigests = [\"{}\"]\n", digest("one")));
+    let gateway = setup.start();
+    bearer("ours").send(gateway.addr).is(200, "executed", "");
+    let ask = |place: &str, key: &str| {
+        let request = Request::get(&format!("/.well-known/idempotency/{place}")).key(key);
+        request.header("authorization", "Bearer ours").send(gateway.addr)
+    };
+    assert_eq!(ask("status", "k").json()["state"], "final");
+    assert_eq!(ask("answer", "k").status, 200);
+    assert_eq!(ask("status", "never-used").status, 404);
+    // Nobody can say that a key is unknown while its caller cannot be checked.
+    auth.always(Act::whole(500, &[], b""));
+    ask("status", "never-used").is(503, "rejected", "authorization-unavailable");
+    auth.always(Act::whole(403, &[], b""));
+    ask("status", "k").is(401, "rejected", "caller-unknown");
 }

@@ -19,6 +19,11 @@ pub(crate) enum CallerRefusal {
 }
 
 impl CallerRefusal {
+    /// Returns true if the caller could not be checked, rather than being refused.
+    pub(crate) fn is_outage(&self) -> bool {
+        matches!(self, Self::Problem(problem) if problem.slug == Slug::AuthorizationUnavailable)
+    }
+
     /// The answer to the client.
     pub(crate) fn into_answer(self) -> AnswerResult {
         let refused = match self {

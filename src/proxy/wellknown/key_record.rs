@@ -34,10 +34,15 @@ pub(super) async fn find<'r>(
     (client, head): (&Peer, &request::Parts),
 ) -> Result<KeyRecord<'r>, CallerRefusal> {
     let mut head = head.clone();
-    let caller = routing.callers.identify(Some(client), &mut head).await?;
+    // A caller whom only a route's own `tenant` knows is refused here, and may have a record there.
+    let (common, mut unnamed) = match routing.callers.identify(Some(client), &mut head).await {
+        Ok(caller) => (Some(caller), None),
+        Err(refusal) => (None, Some(refusal)),
+    };
     let headers = &head.headers;
     let refusal = |slug, detail| CallerRefusal::Problem(Problem::new(slug, detail));
     let (mut named, mut refused) = (false, false);
+    let mut unchecked = None;
     for (configured, route) in routing.each().filter(|(configured, _)| configured.is_keyed()) {
         let found = match scoped_key(configured, headers) {
             Some(Ok(found)) => found,
@@ -55,11 +60,15 @@ pub(super) async fn find<'r>(
             Some(_) => match route.callers.identify(Some(client), &mut head.clone()).await {
                 Ok(caller) => Some(caller),
                 // Another way to name callers may know this one.
-                Err(_) => continue,
+                Err(refusal) => {
+                    unchecked = unchecked.or(refusal.is_outage().then_some(refusal));
+                    continue;
+                }
             },
         };
-        let tenant = own.as_ref().unwrap_or(&caller).id;
-        let id = gateway.store.ids().record(&tenant, scope, key);
+        let Some(caller) = own.as_ref().or(common.as_ref()) else { continue };
+        unnamed = None;
+        let id = gateway.store.ids().record(&caller.id, scope, key);
         let record = gateway.store.get(id).await.map_err(|error| {
             tracing::error!(record = ?id, %error, "the record of a key could not be read");
             CallerRefusal::Problem(reply::store_unavailable())
@@ -76,6 +85,10 @@ pub(super) async fn find<'r>(
             let route = own.map_or(route, |(_, own)| own);
             return Ok(KeyRecord { route, id, record });
         }
+    }
+    // Without every caller, "not known here" could be untrue.
+    if let Some(refusal) = unchecked.or(unnamed) {
+        return Err(refusal);
     }
     if refused && !named {
         let detail = "The idempotency key in the header is not valid.";
