@@ -167,6 +167,10 @@ impl SettleRoutes for Gateway {
     fn settle_routes(&self) -> Vec<Arc<SettleRoute>> {
         self.routing().settle_routes()
     }
+
+    fn is_configured(&self, name: &str) -> bool {
+        self.routing().each().any(|(config, _)| &*config.name == name)
+    }
 }
 
 /// Bytes of memory for final records.

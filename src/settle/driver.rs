@@ -6,6 +6,7 @@
 //! of all processes one takes the step, and after a crash another process takes over when the
 //! step's lease has ended.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +50,45 @@ pub(crate) enum Retried {
     Resend(Box<Record>, u64),
 }
 
+/// A scan of the open records.
+#[derive(Debug)]
+struct OpenScan {
+    /// The last record that was looked at; `None` between two scans.
+    cursor: Option<ListPosition>,
+    /// Unknown outcomes by route, of routes that the configuration does not have; `None` once they
+    /// were counted and logged.
+    ownerless: Option<BTreeMap<Arc<str>, u64>>,
+}
+
+impl Default for OpenScan {
+    fn default() -> Self {
+        Self { cursor: None, ownerless: Some(BTreeMap::new()) }
+    }
+}
+
+impl OpenScan {
+    fn note_ownerless(&mut self, record: &Record, routes: &dyn SettleRoutes) {
+        if let Some(counts) = &mut self.ownerless
+            && record.is_unknown()
+            && !routes.is_configured(&record.route)
+        {
+            *counts.entry(record.route.clone()).or_default() += 1;
+        }
+    }
+
+    /// Ends the scan; the first one under a configuration logs the outcomes that no route settles.
+    fn end(&mut self) {
+        self.cursor = None;
+        for (route, records) in self.ownerless.take().unwrap_or_default() {
+            tracing::warn!(
+                %route, records,
+                "unknown outcomes belong to a route that is not configured; nothing but an \
+                 operator settles them"
+            );
+        }
+    }
+}
+
 impl Settler {
     /// Takes the steps that are due until the shutdown starts.
     pub(crate) async fn run(
@@ -56,24 +96,24 @@ impl Settler {
         routes: Arc<dyn SettleRoutes>,
         mut shutdown: Shutdown,
     ) {
+        let mut scan = OpenScan::default();
         let mut next_scan = Instant::now();
-        let mut cursor = None;
         let mut failed = false;
         while !shutdown.started() {
             if self.learn(&*routes) {
-                next_scan = Instant::now();
+                (scan, next_scan) = (OpenScan::default(), Instant::now());
             }
             let scheduled = self.scheduled_routes();
             // A scan that found no room goes on where it stopped once there is room again.
-            let room = cursor.is_none() || scheduled.iter().all(|route| route.has_room());
-            if !scheduled.is_empty() && room && Instant::now() >= next_scan {
-                let scanned = self.scan(cursor, &shutdown).await;
+            let room = scan.cursor.is_none() || scheduled.iter().all(|route| route.has_room());
+            let is_due = room && Instant::now() >= next_scan;
+            if is_due && (!scheduled.is_empty() || scan.ownerless.is_some()) {
+                let scanned = self.scan(&*routes, &mut scan, &shutdown).await;
                 if let (Err(error), false) = (&scanned, failed) {
                     tracing::warn!(%error, "unknown outcomes cannot be listed for now");
                 }
                 failed = scanned.is_err();
-                cursor = scanned.unwrap_or(cursor);
-                next_scan = Instant::now() + if cursor.is_some() { NEXT_PART } else { SCAN };
+                next_scan = Instant::now() + if scan.cursor.is_some() { NEXT_PART } else { SCAN };
             }
             for route in &scheduled {
                 self.take_due(route).await;
@@ -101,20 +141,27 @@ impl Settler {
         next.map_or(LONGEST_SLEEP, |at| now.until(at).min(LONGEST_SLEEP))
     }
 
-    /// Looks at the open records after `after`, and queues those with a step before the next scan.
-    /// Returns the place at which the scan stopped because a queue was full.
+    /// Looks at the open records behind the scan's cursor, and queues those with a step before the
+    /// next scan. Stops where a queue is full.
     async fn scan(
         &self,
-        mut after: Option<ListPosition>,
+        routes: &dyn SettleRoutes,
+        scan: &mut OpenScan,
         shutdown: &Shutdown,
-    ) -> Result<Option<ListPosition>, StoreError> {
+    ) -> Result<(), StoreError> {
         while !shutdown.started() {
-            let query = Query { open: true, after, limit: PAGE, ..Query::default() };
+            let query = Query { open: true, after: scan.cursor, limit: PAGE, ..Query::default() };
             let page = self.store.list(query).await?;
-            let Some((id, record)) = page.last() else { return Ok(None) };
-            let before = after.replace(ListPosition::of(id, record));
+            let Some((id, record)) = page.last() else {
+                scan.end();
+                return Ok(());
+            };
+            let before = scan.cursor.replace(ListPosition::of(id, record));
             for (id, record) in page {
-                let Some(route) = self.route(&record.route) else { continue };
+                let Some(route) = self.route(&record.route) else {
+                    scan.note_ownerless(&record, routes);
+                    continue;
+                };
                 if !route.has_schedule() || self.running.contains(&id) {
                     continue;
                 }
@@ -126,13 +173,14 @@ impl Settler {
                     Action::GiveUp(_) | Action::Begin(..) => self.now(),
                 };
                 if !self.enqueue(&route, at, id) {
-                    return Ok(before.or(Some(ListPosition::NEWEST)));
+                    scan.cursor = before.or(Some(ListPosition::NEWEST));
+                    return Ok(());
                 }
             }
             // A scan of many records lets requests pass.
             tokio::task::yield_now().await;
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Starts the due steps of a route, as far as there are permits. While the backend is down its
@@ -223,5 +271,15 @@ impl Settler {
                 Err(_) => return Retried::Later(self.now()),
             }
         }
+    }
+
+    /// Ends the policy of a record whose request can never be sent again, for this reason.
+    pub(crate) async fn not_repeatable(
+        &self,
+        (id, route): (RecordId, &SettleRoute),
+        record: &Record,
+        why: &'static str,
+    ) {
+        step::not_sent(self, (id, route), record, &why).await;
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
+use http::HeaderMap;
 use http::header::LINK;
-use http::{HeaderMap, HeaderName};
 use tokio::time::{Instant, timeout};
 
 use super::ask::{self, OwnRequest};
@@ -34,11 +34,6 @@ pub(crate) async fn probe(
     client: Option<&HeaderMap>,
 ) -> Probed {
     let values = RecordValues { record, row: None, now };
-    let lacks = |name: &&HeaderName| client.is_none_or(|headers| !headers.contains_key(*name));
-    if let Some(name) = rules.forward.iter().find(lacks) {
-        // A later retry may have the header: this one says nothing of the backend.
-        return Probed::Evidence(Evidence::Nothing(format!("the retry has no header {name}")));
-    }
     let forwarded = client.map(|headers| (rules.forward.as_slice(), headers));
     let asked = match ask::rendered(&rules.request, &values, forwarded) {
         Ok(asked) => asked,

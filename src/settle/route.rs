@@ -47,6 +47,9 @@ pub(crate) struct SettleRoute {
 pub(crate) trait SettleRoutes: fmt::Debug + Send + Sync {
     /// The present routes with a policy.
     fn settle_routes(&self) -> Vec<Arc<SettleRoute>>;
+
+    /// Reports a route that the present configuration has, with a policy or without.
+    fn is_configured(&self, name: &str) -> bool;
 }
 
 impl SettleRoute {

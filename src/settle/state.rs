@@ -32,7 +32,7 @@ pub(crate) struct Settler {
     pub(super) store: Arc<dyn Store>,
     pub(super) cache: Arc<RecordCache>,
     pub(super) metrics: Arc<Metrics>,
-    /// Every route seen so far: a route that goes keeps its open records.
+    /// The routes of the present configuration: an earlier policy takes no further steps.
     routes: Mutex<HashMap<Arc<str>, Arc<SettleRoute>>>,
     /// Records whose step runs in this process.
     pub(super) running: DashSet<RecordId>,
@@ -156,15 +156,18 @@ impl Settler {
         is_queued
     }
 
-    /// Takes over the present routes; true when there are new ones.
+    /// Takes over the present routes; true when they have changed. The records of a route that is
+    /// gone, or that has no policy any more, are left to operators, as they are after a restart.
     pub(super) fn learn(&self, routes: &dyn SettleRoutes) -> bool {
+        let present = routes.settle_routes().into_iter().map(|route| (route.name.clone(), route));
+        let present: HashMap<_, _> = present.collect();
         let mut known = self.known();
-        let mut is_new = false;
-        for route in routes.settle_routes() {
-            let before = known.insert(route.name.clone(), route.clone());
-            is_new |= before.is_none_or(|before| !Arc::ptr_eq(&before, &route));
-        }
-        is_new
+        let is_same = |(name, route): (&Arc<str>, &Arc<SettleRoute>)| {
+            known.get(name).is_some_and(|before| Arc::ptr_eq(before, route))
+        };
+        let are_same = known.len() == present.len() && present.iter().all(is_same);
+        *known = present;
+        !are_same
     }
 
     /// The routes with steps of their own.
@@ -178,7 +181,7 @@ impl Settler {
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<SettleRoute>>> {
-        // An insertion leaves the map consistent.
+        // The map is replaced as a whole.
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use super::conclude::{Alarm, Conclusion, Evidence, conclude};
 use super::probe::{self, Probed};
@@ -16,6 +16,7 @@ use crate::config::UnknownPolicy;
 use crate::failpoint::{self, Point};
 use crate::idempotency::history::HistoryEvent;
 use crate::idempotency::{Record, RecordId};
+use crate::observe::repeated::Repeated;
 use crate::store::Change;
 use crate::template::RenderError;
 
@@ -69,6 +70,16 @@ pub(super) async fn take(
             StepEnd::Resend(next, record.version)
         }
         Action::Begin(kind, next) => {
+            if let Some(name) = lacking(route, client) {
+                // Another retry may have the header: this one must not delay that.
+                if let Some(times) = LACKING.occur() {
+                    tracing::warn!(
+                        route = %route.name, header = %name, times,
+                        "a retry lacks a header that the probe takes over, so nothing was asked"
+                    );
+                }
+                return StepEnd::Wait(now);
+            }
             if let Some(error) = unsendable(route, &record, kind, now) {
                 return not_sent(settler, (id, route), &record, &error).await;
             }
@@ -79,6 +90,15 @@ pub(super) async fn take(
             run(settler, (id, route), &next, (kind, now), client).await
         }
     }
+}
+
+static LACKING: Repeated = Repeated::new("retries lack a header that the probe takes over");
+
+/// The first header of `forward` that the retry has not.
+fn lacking<'r>(route: &'r SettleRoute, client: Option<&HeaderMap>) -> Option<&'r HeaderName> {
+    let UnknownPolicy::Probe(rules) = &*route.plan.policy else { return None };
+    let lacks = |name: &&HeaderName| client.is_none_or(|headers| !headers.contains_key(*name));
+    rules.forward.iter().find(lacks)
 }
 
 /// Talks to the backend under the step's claim, and makes the result durable.
@@ -184,12 +204,13 @@ fn unsendable(
     }
 }
 
-/// A template has no value for this record, and never will: the policy ends, and that is told.
-async fn not_sent(
+/// Ends the policy of a record for which nothing can ever be sent: a template has no value, or the
+/// request takes no mark. That is told.
+pub(super) async fn not_sent(
     settler: &Settler,
     (id, route): (RecordId, &SettleRoute),
     record: &Record,
-    error: &RenderError,
+    error: &(dyn std::fmt::Display + Sync),
 ) -> StepEnd {
     tracing::warn!(
         record = %id, route = %route.name, %error,
@@ -201,9 +222,8 @@ async fn not_sent(
     let mut next = record.with_schedule(schedule, now);
     let (what, by) = match &*route.plan.policy {
         UnknownPolicy::Reverse(_) => (HistoryEvent::Reversal, "reversal"),
-        UnknownPolicy::Hold | UnknownPolicy::Probe(_) | UnknownPolicy::Resend(_) => {
-            (HistoryEvent::Probe, "probe")
-        }
+        UnknownPolicy::Resend(_) => (HistoryEvent::Resend, "resend"),
+        UnknownPolicy::Hold | UnknownPolicy::Probe(_) => (HistoryEvent::Probe, "probe"),
     };
     next.step(what, rules::author(by, &format!("nothing was sent: {error}")), now);
     if replaced(settler, id, record, &next).await {

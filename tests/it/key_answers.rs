@@ -80,7 +80,7 @@ fn a_key_without_an_answer_says_why() {
         Request::redeem(key, body).tenant("t").send(gateway.addr);
     };
     send("lost", r#"["lost"]"#);
-    ask(&gateway, "?wait=5s", "lost").is(409, "unknown", "outcome-unknown");
+    ask(&gateway, "?wait=200ms", "lost").is(409, "unknown", "outcome-unknown");
     send("large", r#"["large"]"#);
     ask(&gateway, "", "large").is(409, "rejected", "response-not-retained");
     send("old", BODY);

@@ -86,16 +86,15 @@ pub(crate) async fn run(call: Call, responder: Responder) {
         Ok(claimed) => claimed,
         Err(ClaimRefusal::Reply(reply)) => return responder.respond(reply, None),
         Err(ClaimRefusal::Unknown(unknown)) => {
-            let headers = request.headers();
             let claiming = RetriedClaim { gateway: &gateway, route: &route, id, record, retention };
-            let unsettled = Box::pin(unsettled::settle(&claiming, unknown, headers, until));
+            let unsettled = Box::pin(unsettled::settle(&claiming, unknown, &request, until));
             match unsettled.await {
                 Unsettled::Reply(reply) => return responder.respond(reply, None),
                 Unsettled::Claimed(claimed) => *claimed,
-                Unsettled::Resend { claimed, reason, rules } => {
+                Unsettled::Resend { claimed, reason, rules, body } => {
                     let (route, mode, claimed) = (&*route, &*mode, *claimed);
                     let repeat = Repeat { route, mode, rules, claimed, reason, epoch };
-                    let sent = (request, reservation);
+                    let sent = (request, body, reservation);
                     Box::pin(repeat::run(&gateway, repeat, sent, responder)).await;
                     return drop((permit, share));
                 }

@@ -85,21 +85,16 @@ pub(super) struct Repeat<'a> {
     pub(super) epoch: Option<u64>,
 }
 
-/// Sends a request again, records the outcome and replies.
+/// Sends a request again with the marked `body`, records the outcome and replies.
 pub(super) async fn run(
     gateway: &Arc<Gateway>,
     mut repeat: Repeat<'_>,
-    (mut request, reservation): (Request<Bytes>, Reservation),
+    (mut request, body, reservation): (Request<Bytes>, Bytes, Reservation),
     responder: Responder,
 ) {
     failpoint::point(Point::SettleClaimed);
     responder.claimed();
-    if !mark(&mut request, &repeat.rules.mark) {
-        let why = "the body takes no mark of a repetition; nothing was sent";
-        repeat.lose(repeat.reason, why, None).await;
-        responder.respond(Reply::Unknown, None);
-        return;
-    }
+    mark(&mut request, body, &repeat.rules.mark);
     let (route, mode) = (repeat.route, repeat.mode);
     let sending = SendRules {
         route,
@@ -209,20 +204,30 @@ impl Repeat<'_> {
     }
 }
 
-/// Marks a repetition; false when the body is not of a kind that takes the marks.
-fn mark(request: &mut Request<Bytes>, mark: &RepeatMark) -> bool {
+/// The reason for not sending a request again.
+pub(super) const NO_MARK: &str = "the body takes no mark of a repetition";
+
+/// The body with the members that mark a repetition; `None`: the body is not of a kind that takes
+/// them. Found out before the claim, because nothing may be sent unmarked.
+pub(super) fn marked(body: &Bytes, mark: &RepeatMark) -> Option<Bytes> {
+    if mark.body.is_empty() {
+        return Some(body.clone());
+    }
+    let marked = items::with_members(std::str::from_utf8(body).ok()?, &mark.body);
+    let document = Document::parse(marked.as_bytes()).ok()?;
+    let has_all = mark.body.iter().all(|(at, _)| document.find(at).is_some());
+    drop(document);
+    has_all.then(|| Bytes::from(marked))
+}
+
+/// Marks a repetition.
+fn mark(request: &mut Request<Bytes>, body: Bytes, mark: &RepeatMark) {
     if let Some((name, value)) = &mark.header {
         request.headers_mut().insert(name, value.clone());
     }
-    if mark.body.is_empty() {
-        return true;
+    if !mark.body.is_empty() {
+        // A digest of the body as the client sent it would let the backend refuse the marked one.
+        forget_bytes(request.headers_mut());
+        *request.body_mut() = body;
     }
-    let Ok(text) = std::str::from_utf8(request.body()) else { return false };
-    let marked = items::with_members(text, &mark.body);
-    let is_marked = Document::parse(marked.as_bytes())
-        .is_ok_and(|document| mark.body.iter().all(|(at, _)| document.find(at).is_some()));
-    // A digest of the body as the client sent it would let the backend refuse the marked one.
-    forget_bytes(request.headers_mut());
-    *request.body_mut() = Bytes::from(marked);
-    is_marked
 }

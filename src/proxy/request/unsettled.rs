@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
+use bytes::Bytes;
+use http::Request;
 use tokio::time::Instant;
 
 use super::claim::{ClaimRefusal, Claimed};
@@ -45,6 +46,8 @@ pub(super) enum Unsettled {
         reason: UnknownReason,
         /// The rules of the repetition.
         rules: Box<ResendRules>,
+        /// The body with the marks of a repetition.
+        body: Bytes,
     },
 }
 
@@ -53,7 +56,7 @@ pub(super) enum Unsettled {
 pub(super) async fn settle(
     claiming: &RetriedClaim<'_>,
     mut unknown: Box<Record>,
-    headers: &HeaderMap,
+    request: &Request<Bytes>,
     until: Instant,
 ) -> Unsettled {
     let RetriedClaim { gateway, route, id, record, retention } = claiming;
@@ -61,7 +64,7 @@ pub(super) async fn settle(
         return Unsettled::Reply(unknown_reply(&unknown, None));
     };
     for _ in 0..MAX_LOOKS {
-        match gateway.settler.retry((*id, settle.clone()), headers, until).await {
+        match gateway.settler.retry((*id, settle.clone()), request.headers(), until).await {
             Retried::Changed => {}
             Retried::Held => return Unsettled::Reply(unknown_reply(&unknown, None)),
             Retried::Later(at) => {
@@ -71,11 +74,16 @@ pub(super) async fn settle(
             Retried::Resend(next, replacing) => {
                 let State::Unknown { reason, .. } = unknown.state else { break };
                 let UnknownPolicy::Resend(rules) = &*settle.plan.policy else { break };
+                let Some(body) = repeat::marked(request.body(), &rules.mark) else {
+                    let call = (*id, &**settle);
+                    gateway.settler.not_repeatable(call, &unknown, repeat::NO_MARK).await;
+                    return Unsettled::Reply(unknown_reply(&unknown, None));
+                };
                 let change = (*next, replacing);
                 match repeat::claim(gateway, *id, change, *retention, reason).await {
                     Repetition::Claimed(claimed) => {
                         let rules = rules.clone();
-                        return Unsettled::Resend { claimed, reason, rules };
+                        return Unsettled::Resend { claimed, reason, rules, body };
                     }
                     Repetition::Refused(reply) => return Unsettled::Reply(reply),
                     Repetition::Lost => {}

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use http::header::CACHE_CONTROL;
 use http::{HeaderValue, request};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::key_record::{KeyRecord, find};
 use crate::config::units::parse_time;
-use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId, State};
 use crate::percent;
 use crate::problem::{Problem, Slug};
@@ -23,7 +22,8 @@ use crate::proxy::routing::{Route, RouteMode, Routing};
 use crate::proxy::state::Gateway;
 
 /// The answer of the key in the request's key header, for the tenant of its credentials. Waits for
-/// a call in flight as long as the query asks, at most the route's `wait`.
+/// a call in flight, and for the settlement of an unknown outcome, as long as the query asks, at
+/// most the route's `wait`.
 pub(super) async fn answer(
     gateway: &Gateway,
     routing: &Routing,
@@ -48,17 +48,19 @@ pub(super) async fn answer(
     Ok(response)
 }
 
-/// The reply of the record, at the end of its call or at `until`.
+/// The reply of the record, once its outcome is known or at `until`.
 async fn stored_reply(
     gateway: &Gateway,
     route: &Arc<Route>,
     (id, mut record): (RecordId, Record),
     until: Instant,
 ) -> Result<Reply, Problem> {
-    if record.state == State::InFlight && Instant::now() < until {
-        // One permit for each client that waits, as for duplicates.
-        let Ok(_waiting) = route.waiters.try_acquire() else { return Err(reply::in_progress()) };
-        record = ended(gateway, id, record, until).await?;
+    if is_open(&record) && Instant::now() < until {
+        // One permit for each client that waits, as for duplicates. A client without one reads the
+        // present state.
+        if let Ok(_waiting) = route.waiters.try_acquire() {
+            record = decided(gateway, id, record, until).await?;
+        }
     }
     match existing::lookup(gateway, id, &record.fingerprint).await {
         Some(Reply::InProgress) => Err(reply::in_progress()),
@@ -67,16 +69,21 @@ async fn stored_reply(
     }
 }
 
-/// Waits for the end of a call; returns the record from then.
-async fn ended(
+/// Reports a record whose answer may still come: from the call, or from its settlement.
+fn is_open(record: &Record) -> bool {
+    record.state == State::InFlight || record.is_unknown()
+}
+
+/// Waits until the outcome is known, at most until `until`; returns the record from then.
+async fn decided(
     gateway: &Gateway,
     id: RecordId,
     mut record: Record,
     until: Instant,
 ) -> Result<Record, Problem> {
-    while record.state == State::InFlight {
-        if timeout_at(until, changed(gateway, id, record.owner)).await.is_err() {
-            return Err(reply::in_progress());
+    while is_open(&record) {
+        if timeout_at(until, changed(gateway, id, &record)).await.is_err() {
+            break;
         }
         let read = gateway.store.get(id).await.map_err(|error| {
             tracing::error!(record = ?id, %error, "the answer of a key could not be read");
@@ -87,19 +94,22 @@ async fn ended(
     Ok(record)
 }
 
-/// Waits until the call of a record may have ended, in this process or in another.
-async fn changed(gateway: &Gateway, id: RecordId, owner: Nonce) {
-    /// Time between two readings of a record that nobody announces: a call of an earlier process.
+/// Waits until the record may have changed, by this process or by another, at most for a moment: a
+/// settlement, and the call of an earlier process, are announced by nobody.
+async fn changed(gateway: &Gateway, id: RecordId, record: &Record) {
     const POLL: Duration = Duration::from_millis(250);
-    match gateway.in_flight.flight(&id) {
-        Some(flight) => drop(flight.concluded().await),
-        None if gateway.store.is_shared() => {
-            let mut watch = gateway.store.watch(id, owner);
+    let change = async {
+        match gateway.in_flight.flight(&id) {
+            Some(flight) => drop(flight.concluded().await),
             // The record was read before the watch: a change in between is found by polling.
-            let _ = tokio::time::timeout(POLL, watch.changed()).await;
+            None if gateway.store.is_shared() && record.state == State::InFlight => {
+                gateway.store.watch(id, record.owner).changed().await;
+            }
+            None => std::future::pending().await,
         }
-        None => tokio::time::sleep(POLL).await,
-    }
+    };
+    // Also without a change.
+    let _ = timeout(POLL, change).await;
 }
 
 fn nothing_kept() -> Problem {

@@ -1,0 +1,161 @@
+//! `/.well-known/idempotency/answer?wait=…` while an outcome is being settled: every waiting client
+//! reads the answer as soon as there is one, and none waits longer than it asked for.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::desk::Place;
+use crate::support::{Act, Backend, Conn, Desk, Gate, Gateway, Request, Setup, answer};
+
+const BODY: &str = r#"{"qr":"rsg:1"}"#;
+const REDEEM: &str = "/v1/vouchers/redeem";
+const ANSWER: &str = "/.well-known/idempotency/answer";
+
+fn redeem(key: &str) -> Request {
+    Request::redeem(key, BODY)
+}
+
+fn ask(key: &str, wait: &str) -> Request {
+    Request::get(&format!("{ANSWER}?wait={wait}")).key(key)
+}
+
+/// Clients that wait at all gateways. Bounded by the wait of the client, they outlast the test.
+fn waiting(gateways: &[Gateway], key: &str) -> Vec<Conn> {
+    let clients = gateways.iter().cycle().take(4);
+    clients.map(|gateway| ask(key, "28s").begin(gateway.addr)).collect()
+}
+
+fn setup(backend: &Backend) -> Setup {
+    let setup = Desk::guard(Setup::before(backend));
+    setup.redeem(r#"duplicates.wait = "28s""#)
+}
+
+/// All read `body`; one of them, or an earlier client, reads it as the first.
+#[track_caller]
+fn all_read(clients: Vec<Conn>, body: &str) {
+    for mut client in clients {
+        let told = client.read();
+        assert_eq!((told.status, told.text().as_str()), (200, body), "{told:?}");
+        assert!(["recovered", "replayed"].contains(&told.disposition().as_str()), "{told:?}");
+        assert_eq!(told.all("cache-control"), ["no-store"]);
+    }
+}
+
+#[track_caller]
+fn none_has_read(clients: &mut [Conn]) {
+    for client in clients {
+        assert!(!client.readable_within(Duration::from_millis(50)), "there is no answer yet");
+    }
+}
+
+#[test]
+fn waiting_clients_read_what_a_probe_settles() {
+    Place::each(|place| {
+        let (backend, gate) = (Backend::start(), Gate::default());
+        let held = gate.clone();
+        backend.script(move |seen| match seen.target() {
+            REDEEM => Act::reset(),
+            _ => answer(200, r#"{"status":"paid"}"#).after(&held),
+        });
+        let setup = setup(&backend)
+            .upstream(r#"timeout = "60s""#)
+            .redeem(r#"outcome.on_unknown = "probe""#)
+            .redeem(r#"probe.path = "/sales/{key}""#)
+            .redeem(r#"probe.min_age = "0s""#)
+            .redeem(r#"probe.executed = { pointer = "/status", equals = "paid" }"#)
+            .redeem(r#"probe.response = { body = '{"probed":true}' }"#);
+        let gateways = place.start(&setup);
+        redeem("k").send(gateways[0].addr).is(502, "unknown", "outcome-unknown");
+        let mut clients = waiting(&gateways, "k");
+        backend.wait_calls(2);
+        none_has_read(&mut clients);
+        gate.open();
+        all_read(clients, r#"{"probed":true}"#);
+        assert_eq!(backend.calls_to(REDEEM), 1);
+    });
+}
+
+#[test]
+fn waiting_clients_read_what_an_operator_decides() {
+    Place::each(|place| {
+        let backend = Backend::start();
+        backend.always(Act::reset());
+        let gateways = place.start(&setup(&backend));
+        for key in ["done", "not-done"] {
+            redeem(key).send(gateways[0].addr).is(502, "unknown", "outcome-unknown");
+        }
+        let (mut done, mut free) = (waiting(&gateways, "done"), waiting(&gateways, "not-done"));
+        none_has_read(&mut done);
+        none_has_read(&mut free);
+        let desk = Desk::of(&gateways[0]);
+        let response = json!({ "status": 200, "headers": {}, "body": "seen" });
+        let decision = json!({ "as": "executed", "reason": "looked", "response": response });
+        assert_eq!(desk.resolve(&desk.id("done"), &decision).status, 200);
+        desk.settle("not-done", "not-executed");
+        all_read(done, "seen");
+        for mut client in free {
+            let told = client.read();
+            assert_eq!((told.status, told.error().as_str()), (404, "not-found"), "{told:?}");
+        }
+        assert_eq!(backend.calls(), 2);
+    });
+}
+
+#[test]
+fn waiting_clients_read_what_a_repetition_settles() {
+    Place::each(|place| {
+        let (backend, gate) = (Backend::start(), Gate::default());
+        backend.always(Act::reset());
+        let setup = setup(&backend)
+            .upstream(r#"timeout = "60s""#)
+            .redeem("key.forward = true")
+            .redeem(r#"outcome.on_unknown = "resend""#)
+            .redeem(r#"resend.within = "1h""#);
+        let gateways = place.start(&setup);
+        redeem("k").send(gateways[0].addr).is(502, "unknown", "outcome-unknown");
+        let clients = waiting(&gateways, "k");
+        backend.always(answer(200, r#"{"repeated":true}"#).after(&gate));
+        let mut retry = redeem("k").begin(gateways[gateways.len() - 1].addr);
+        backend.wait_calls(2);
+        let mut clients: Vec<Conn> = clients.into_iter().chain(waiting(&gateways, "k")).collect();
+        none_has_read(&mut clients);
+        gate.open();
+        all_read(clients, r#"{"repeated":true}"#);
+        retry.read().is(200, "recovered", "");
+        assert_eq!(backend.calls(), 2);
+    });
+}
+
+#[test]
+fn a_wait_ends_in_time_with_what_is_known() {
+    let backend = Backend::start();
+    backend.script(|seen| match seen.text().as_str() {
+        BODY => Act::reset(),
+        _ => answer(202, r#"{"job":1}"#),
+    });
+    let gateway = setup(&backend)
+        .redeem("outcome.pending = [202]")
+        .redeem("duplicates.max_waiters = 1")
+        .start();
+    redeem("lost").send(gateway.addr).is(502, "unknown", "outcome-unknown");
+    let pending = Request::redeem("pending", "{}");
+    assert_eq!(pending.send(gateway.addr).disposition(), "pending");
+    let begun = Instant::now();
+    ask("lost", "700ms").send(gateway.addr).is(409, "unknown", "outcome-unknown");
+    assert!(begun.elapsed() >= Duration::from_millis(700));
+    let told = ask("pending", "300ms").send(gateway.addr);
+    told.is(202, "pending", "");
+    assert_eq!(told.text(), r#"{"job":1}"#);
+    ask("lost", "0s").send(gateway.addr).is(409, "unknown", "outcome-unknown");
+
+    // A client that finds no place to wait reads the present state at once.
+    let mut first = ask("lost", "28s").begin(gateway.addr);
+    let mut second = ask("lost", "28s").begin(gateway.addr);
+    let told = match second.readable_within(Duration::from_secs(10)) {
+        true => second.read(),
+        false => first.read(),
+    };
+    told.is(409, "unknown", "outcome-unknown");
+    assert!(begun.elapsed() < Duration::from_secs(28), "one of them did not wait");
+}

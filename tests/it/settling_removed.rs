@@ -1,0 +1,165 @@
+//! Routes that a new configuration does not have, or whose policy it changes, while outcomes are
+//! unknown: the present configuration decides, what nobody settles any more is logged, and an
+//! operator settles it.
+
+use serde_json::json;
+
+use crate::support::desk::Place;
+use crate::support::{Act, Backend, Desk, Gateway, Request, Setup, answer, eventually};
+
+const POLICIES: [&str; 3] = ["probe", "resend", "reverse"];
+
+fn base(backend: &Backend) -> Setup {
+    Desk::guard(Setup::before(backend)).upstream(r#"timeout = "300ms""#)
+}
+
+fn route(setup: Setup, name: &str, policy: &str) -> Setup {
+    let lines = match policy {
+        "probe" => {
+            "outcome.on_unknown = \"probe\"\nprobe = { path = \"/probe/{key}\", min_age = \"0s\", \
+             every = \"20ms\", executed = { pointer = \"/status\", equals = \"paid\" } }"
+        }
+        "resend" => "outcome.on_unknown = \"resend\"\nresend = { within = \"1h\" }",
+        "reverse" => {
+            "outcome.on_unknown = \"reverse\"\nreverse = { path = \"/reverse/{key}\", \
+             every = \"20ms\", done = { status = \"2xx\" }, nothing = { status = 404 } }"
+        }
+        _ => "",
+    };
+    setup.route(&format!(
+        "name = \"{name}\"\nmethods = [\"POST\"]\npath = \"/sell/{name}\"\nkey.forward = true\n{lines}"
+    ))
+}
+
+fn whole(backend: &Backend) -> Setup {
+    POLICIES.iter().fold(base(backend), |setup, policy| route(setup, policy, policy))
+}
+
+fn sell(name: &str, key: &str) -> Request {
+    let body = format!("{{\"qr\":\"{key}\"}}");
+    Request::new("POST", &format!("/sell/{name}")).key(key).json(&body)
+}
+
+/// Loses the calls; probes and reversals decide nothing.
+fn undecided(backend: &Backend) {
+    backend.script(|seen| match seen.target() {
+        target if target.starts_with("/sell/") => Act::reset(),
+        target if target.starts_with("/probe/") => answer(200, r#"{"status":"new"}"#),
+        _ => answer(500, "{}"),
+    });
+}
+
+fn lose(gateway: &Gateway, policies: &[&str]) {
+    for policy in policies {
+        let told = sell(policy, policy).send(gateway.addr);
+        assert_eq!(told.disposition(), "unknown", "{told:?}");
+    }
+}
+
+/// Writes the gateway's configuration with the routes of another; gives its path.
+fn write_routes(gateway: &Gateway, routes: &Setup) -> String {
+    let (own, other) = (gateway.setup().toml(), routes.toml());
+    let at = |text: &str| text.find("[[route]]").expect("a route");
+    let text = format!("{}{}", &own[..at(&own)], &other[at(&other)..]);
+    let path = gateway.setup().config_path();
+    std::fs::write(&path, text).unwrap();
+    path.to_str().expect("a UTF-8 path").to_owned()
+}
+
+#[track_caller]
+fn reload(gateway: &Gateway, routes: &Setup) {
+    let count = || gateway.stderr().matches("the configuration was reloaded").count();
+    let before = count();
+    write_routes(gateway, routes);
+    gateway.hang_up();
+    eventually("the reload is logged", || (count() > before).then_some(()));
+}
+
+/// Steps about the record with this key that reached the backend.
+fn steps_of(backend: &Backend, key: &str) -> usize {
+    backend.calls_to(&format!("/probe/{key}")) + backend.calls_to(&format!("/reverse/{key}"))
+}
+
+/// Waits until a record that was lost now has been asked about several times, so that older
+/// records would have been as well.
+fn let_time_pass(gateway: &Gateway, backend: &Backend, key: &str) {
+    assert_eq!(sell("clock", key).send(gateway.addr).disposition(), "unknown");
+    eventually("some steps are taken", || (steps_of(backend, key) >= 6).then_some(()));
+}
+
+#[test]
+fn records_of_a_removed_route_wait_for_an_operator_and_that_is_logged() {
+    let backend = Backend::start();
+    undecided(&backend);
+    let setup = route(whole(&backend), "clock", "probe");
+    let gateway = setup.start();
+    lose(&gateway, &POLICIES);
+    for policy in ["probe", "reverse"] {
+        eventually("a step is taken", || (steps_of(&backend, policy) > 0).then_some(()));
+    }
+    let reduced = route(base(&backend), "clock", "probe");
+    reload(&gateway, &reduced);
+    for policy in POLICIES {
+        let route = format!("route={policy}");
+        let line = gateway.logs(&["WARN", "not configured", &route]);
+        assert!(line.contains("records=1"), "{line}");
+    }
+    // Steps that were under way end.
+    let_time_pass(&gateway, &backend, "t-1");
+    let counts = POLICIES.map(|policy| steps_of(&backend, policy));
+    let_time_pass(&gateway, &backend, "t-2");
+    assert_eq!(POLICIES.map(|policy| steps_of(&backend, policy)), counts, "nothing is sent");
+
+    // The same after a restart.
+    let mut gateway = gateway;
+    gateway.stop();
+    let path = write_routes(&gateway, &reduced);
+    let gateway = gateway.setup().launch(&["run", "--config", &path]).expect("a start");
+    for policy in POLICIES {
+        gateway.logs(&["WARN", "not configured", &format!("route={policy}")]);
+    }
+    let_time_pass(&gateway, &backend, "t-3");
+    assert_eq!(POLICIES.map(|policy| steps_of(&backend, policy)), counts, "nothing is sent");
+
+    // An operator settles them, and the answer is there when the route is back.
+    let desk = Desk::of(&gateway);
+    desk.settle("probe", "executed");
+    desk.settle("resend", "not-executed");
+    backend.script(|seen| match seen.target() {
+        target if target.starts_with("/reverse/") => answer(200, "{}"),
+        _ => answer(200, r#"{"new":true}"#),
+    });
+    reload(&gateway, &setup);
+    sell("probe", "probe").send(gateway.addr).is(200, "recovered", "");
+    sell("resend", "resend").send(gateway.addr).is(200, "executed", "");
+    // The policy that is back goes on.
+    desk.show_in("reverse", "released");
+    let sold = |policy: &str| backend.calls_to(&format!("/sell/{policy}"));
+    assert_eq!(POLICIES.map(sold), [1, 2, 1]);
+}
+
+#[test]
+fn a_policy_that_a_reload_ends_sends_nothing_more() {
+    Place::each(|place| {
+        let backend = Backend::start();
+        undecided(&backend);
+        let setup = route(route(base(&backend), "undo", "reverse"), "clock", "probe");
+        let gateways = place.start(&setup);
+        let told = sell("undo", "undo").send(gateways[0].addr);
+        assert_eq!(told.disposition(), "unknown", "{told:?}");
+        eventually("a reversal is sent", || (steps_of(&backend, "undo") > 0).then_some(()));
+        let held = route(route(base(&backend), "undo", "hold"), "clock", "probe");
+        gateways.iter().for_each(|gateway| reload(gateway, &held));
+        let_time_pass(&gateways[0], &backend, "t-1");
+        let sent = steps_of(&backend, "undo");
+        let_time_pass(&gateways[0], &backend, "t-2");
+        assert_eq!(steps_of(&backend, "undo"), sent, "the reversal is not repeated");
+        // The reversal may have arrived: only an operator says what became of the call.
+        sell("undo", "undo").send(gateways[0].addr).is(409, "unknown", "outcome-unknown");
+        let desk = Desk::of(&gateways[gateways.len() - 1]);
+        let decided = desk.settle("undo", "not-executed");
+        assert_eq!(decided["state"], json!("released"));
+        assert!(!gateways[0].stderr().contains("not configured"), "the route is still there");
+        assert_eq!(backend.calls_to("/sell/undo"), 1);
+    });
+}
