@@ -15,10 +15,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::route::{SettleRoute, SettleRoutes};
-use super::rules::{Action, Occasion, tick};
+use super::rules::Occasion;
 use super::state::Settler;
 use super::step::{self, StepEnd};
-use crate::clock::Timestamp;
 use crate::idempotency::{Record, RecordId};
 use crate::shutdown::Shutdown;
 use crate::store::{ListPosition, Query, StoreError};
@@ -41,8 +40,8 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(crate) enum Retried {
     /// The record may have changed: look again.
     Changed,
-    /// No step before this time.
-    Later(Timestamp),
+    /// No step before this time has passed.
+    Later(Duration),
     /// No retry settles the record.
     Held,
     /// The request may be sent again under this record, once that is durable and has replaced this
@@ -135,10 +134,11 @@ impl Settler {
 
     /// Time until a queued record is due on a route with a free permit.
     fn until_next(&self, routes: &[Arc<SettleRoute>]) -> Duration {
-        let now = self.now();
         let free = routes.iter().filter(|route| route.permits.available_permits() > 0);
         let next = free.filter_map(|route| route.first()).min();
-        next.map_or(LONGEST_SLEEP, |at| now.until(at).min(LONGEST_SLEEP))
+        next.map_or(LONGEST_SLEEP, |at| {
+            at.saturating_duration_since(Instant::now()).min(LONGEST_SLEEP)
+        })
     }
 
     /// Looks at the open records behind the scan's cursor, and queues those with a step before the
@@ -166,13 +166,10 @@ impl Settler {
                     continue;
                 }
                 let record = self.without_abandoned_step(record);
-                let at = match tick(&record, &route.plan, self.now(), Occasion::Schedule) {
-                    Action::Hold => continue,
-                    Action::Wait(at) if self.now().until(at) > SCAN => continue,
-                    Action::Wait(at) => at,
-                    Action::GiveUp(_) | Action::Begin(..) => self.now(),
+                let Some(delay) = self.delay(&record, &route).filter(|delay| *delay <= SCAN) else {
+                    continue;
                 };
-                if !self.enqueue(&route, at, id) {
+                if !self.enqueue(&route, delay, id) {
                     scan.cursor = before.or(Some(ListPosition::NEWEST));
                     return Ok(());
                 }
@@ -187,10 +184,10 @@ impl Settler {
     /// records are left as they are, and looked at later.
     async fn take_due(self: &Arc<Self>, route: &Arc<SettleRoute>) {
         while let Ok(permit) = route.permits.clone().try_acquire_owned() {
-            let Some(id) = route.dequeue(self.now()) else { return };
+            let Some(id) = route.dequeue(Instant::now()) else { return };
             if let Err(until) = route.breaker.admit(Instant::now()) {
                 let pause = until.saturating_duration_since(Instant::now());
-                self.enqueue(route, self.now().saturating_add(pause), id);
+                self.enqueue(route, pause, id);
                 return;
             }
             // The scan may queue a record twice, with different times.
@@ -212,12 +209,12 @@ impl Settler {
         self.running.remove(&id);
         match end {
             StepEnd::Taken(Some(record)) => self.plan(id, &record, route),
-            StepEnd::Wait(at) | StepEnd::Running(at) if self.now().until(at) <= SCAN => {
-                self.enqueue(route, at, id);
+            StepEnd::Wait(delay) | StepEnd::Running(delay) if delay <= SCAN => {
+                self.enqueue(route, delay, id);
             }
             // Another process was faster, or the store did not confirm: look again soon.
             StepEnd::Taken(None) => {
-                self.enqueue(route, self.now().saturating_add(LOOK_AGAIN), id);
+                self.enqueue(route, LOOK_AGAIN, id);
             }
             StepEnd::Wait(_) | StepEnd::Running(_) | StepEnd::Decided => {}
             StepEnd::Held | StepEnd::Resend(..) => {}
@@ -238,12 +235,12 @@ impl Settler {
             // Steps of retries count as well; a permit that is given back goes to a waiting retry
             // before the schedule takes it.
             let permit = timeout_at(until, route.permits.clone().acquire_owned()).await;
-            let Ok(Ok(permit)) = permit else { return Retried::Later(self.now()) };
+            let Ok(Ok(permit)) = permit else { return Retried::Later(Duration::ZERO) };
             let (settler, route, headers) = (self.clone(), route.clone(), headers.clone());
             // A task of its own: a step goes on when the client leaves.
             let task = self.tasks.spawn(async move {
                 if !settler.running.insert(id) {
-                    return StepEnd::Running(settler.now());
+                    return StepEnd::Running(Duration::ZERO);
                 }
                 let asked = (id, &*route);
                 let end = step::take(&settler, asked, Occasion::Retry, Some(&headers)).await;
@@ -257,18 +254,18 @@ impl Settler {
             });
             match timeout_at(until, task).await {
                 Ok(Ok(StepEnd::Taken(_) | StepEnd::Decided)) => return Retried::Changed,
-                Ok(Ok(StepEnd::Running(at))) => {
+                Ok(Ok(StepEnd::Running(delay))) => {
                     // Another step is under way, perhaps in another process.
                     if timeout_at(until, tokio::time::sleep(LOOK)).await.is_err() {
-                        return Retried::Later(at);
+                        return Retried::Later(delay);
                     }
                 }
-                Ok(Ok(StepEnd::Wait(at))) => return Retried::Later(at),
+                Ok(Ok(StepEnd::Wait(delay))) => return Retried::Later(delay),
                 Ok(Ok(StepEnd::Held) | Err(_)) => return Retried::Held,
                 Ok(Ok(StepEnd::Resend(record, version))) => {
                     return Retried::Resend(record, version);
                 }
-                Err(_) => return Retried::Later(self.now()),
+                Err(_) => return Retried::Later(Duration::ZERO),
             }
         }
     }

@@ -113,6 +113,8 @@ pub(crate) struct RowSearch<'r> {
     timeless: bool,
     /// A matching row stands on two pages: the list moved while it was read, or has equal rows.
     moved: bool,
+    /// The backend's clock is so far from the gateway's that the row may lie outside of the window.
+    is_skewed: bool,
 }
 
 #[derive(Debug)]
@@ -145,14 +147,19 @@ impl<'r> RowSearch<'r> {
             many: false,
             timeless: false,
             moved: false,
+            is_skewed: false,
         })
     }
 
-    /// Reads a page.
+    /// Reads a page that arrived between these times.
     ///
     /// # Errors
     /// The reason why the answer is no page of the list.
-    pub(crate) fn page(&mut self, answer: &ProbeAnswer) -> Result<(), String> {
+    pub(crate) fn page(
+        &mut self,
+        answer: &ProbeAnswer,
+        times: (Timestamp, Timestamp),
+    ) -> Result<(), String> {
         if !answer.is_success() {
             return Err(format!("the probe got {} for a list", answer.status));
         }
@@ -163,6 +170,9 @@ impl<'r> RowSearch<'r> {
         let Some(rows) = rows.filter(|rows| rows.kind() == JsonType::Array) else {
             return Err(format!("the probe's answer has no array at \"{}\"", self.rules.rows));
         };
+        if let Some(window) = &self.rules.window {
+            self.is_skewed |= is_skewed(&answer.headers, window, times);
+        }
         let before = self.found.len();
         for row in rows.elements() {
             if row.has_duplicates() {
@@ -208,7 +218,7 @@ impl<'r> RowSearch<'r> {
             return self.of_units(rules, (record, ledger.unknown), now);
         }
         let row = match self.found.as_slice() {
-            [] => return Evidence::Absent,
+            [] => return self.absent(Evidence::Absent),
             [row] if !self.many => row,
             rows => return Evidence::Several(rows.len()),
         };
@@ -222,6 +232,17 @@ impl<'r> RowSearch<'r> {
 }
 
 impl RowSearch<'_> {
+    /// Evidence of absence, unless the clocks differ too much for the window.
+    fn absent(&self, evidence: Evidence) -> Evidence {
+        match self.is_skewed {
+            true => Evidence::Undecided(
+                "no row lies in the window, but the backend's clock differs from the gateway's"
+                    .to_owned(),
+            ),
+            false => evidence,
+        }
+    }
+
     /// The evidence of the whole list for an item with so many unknown units: each executed row is
     /// one of them.
     fn of_units(
@@ -251,8 +272,8 @@ impl RowSearch<'_> {
             _ if self.many || executed > unknown => Evidence::Several(self.found.len()),
             _ if pending => Evidence::Pending,
             _ if executed + not_executed == unknown => Evidence::Units(executed),
-            0 => Evidence::Absent,
-            _ => Evidence::PartlyAbsent(executed),
+            0 => self.absent(Evidence::Absent),
+            _ => self.absent(Evidence::PartlyAbsent(executed)),
         }
     }
 }
@@ -270,6 +291,27 @@ impl ExpectedMember<'_> {
         }
     }
 }
+
+/// Reports an answer whose `Date` is further from the times of its look than the window reaches: a
+/// clock was wrong or was set, or a cache gave an old list. Without `Date` nothing is known.
+fn is_skewed(
+    headers: &HeaderMap,
+    window: &WindowRules,
+    (started, arrived): (Timestamp, Timestamp),
+) -> bool {
+    let date = headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
+    let Some(date) = date.and_then(|date| httpdate::parse_http_date(date).ok()) else {
+        return false;
+    };
+    let since = date.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let date = Timestamp::from_millis(crate::clock::millis(since));
+    let earliest = date.saturating_add(window.before + CLOCK_TOLERANCE);
+    let latest = arrived.saturating_add(window.after + CLOCK_TOLERANCE);
+    earliest < started || date > latest
+}
+
+/// Difference of two clocks that no window has to cover: `Date` has whole seconds.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 
 /// The dispatches whose row is looked for: of the last attempt, or of all where the backend says
 /// that an earlier one was executed.

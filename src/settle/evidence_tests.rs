@@ -6,6 +6,7 @@ use super::conclude::{Conclusion, Evidence, conclude};
 use super::evidence::{ProbeAnswer, RowSearch, of_object};
 use super::interleaving_tests::{claimed, plan};
 use super::rules::{Action, Occasion, StepKind, tick};
+use crate::clock::Timestamp;
 use crate::config::{ProbeRules, UnknownPolicy};
 use crate::idempotency::Record;
 use crate::idempotency::outcome::UnknownReason;
@@ -34,12 +35,23 @@ fn answer(status: u16, kind: &'static str, body: &str) -> ProbeAnswer {
 
 /// The evidence of a list of pages, each a list of rows; an error: a page cannot be read.
 fn of_pages(pages: &[&str]) -> Result<Evidence, String> {
+    of_pages_at(pages, None)
+}
+
+/// As [`of_pages`], with a `Date` of the backend's clock, in milliseconds from the gateway's.
+fn of_pages_at(pages: &[&str], skew: Option<i64>) -> Result<Evidence, String> {
     let rules = rules(&format!("{OBJECT}{LIST}"));
     let record = unknown();
     let list = rules.list.as_ref().expect("a list");
     let mut search = RowSearch::new(list, &record, T0).map_err(|error| error.to_string())?;
     for rows in pages {
-        search.page(&answer(200, "application/json", &format!("{{\"data\":[{rows}]}}")))?;
+        let mut answer = answer(200, "application/json", &format!("{{\"data\":[{rows}]}}"));
+        if let Some(skew) = skew {
+            let at = Timestamp::from_millis(T0.as_millis().checked_add_signed(skew).unwrap());
+            let date = HeaderValue::from_str(&at.to_http_date()).unwrap();
+            answer.headers.insert(http::header::DATE, date);
+        }
+        search.page(&answer, (T0, T0))?;
     }
     Ok(search.evidence(&rules, &record, T0))
 }
@@ -50,6 +62,27 @@ fn row(at: u64, more: &str) -> String {
 
 fn is_executed(evidence: &Evidence) -> bool {
     matches!(evidence, Evidence::Executed(_))
+}
+
+#[test]
+fn an_absence_beside_a_clock_that_is_wrong_proves_nothing() {
+    let other = row(T0.as_millis(), "").replace("key-1", "other");
+    for (skew, is_absence) in [
+        (None, true),
+        (Some(0), true),
+        (Some(-119_000), true),
+        (Some(119_000), true),
+        (Some(-3_600_000), false),
+        (Some(3_600_000), false),
+        (Some(-130_000), false),
+        (Some(130_000), false),
+    ] {
+        let evidence = of_pages_at(&[&other, &other], skew).expect("a list");
+        assert_eq!(evidence == Evidence::Absent, is_absence, "{skew:?}: {evidence:?}");
+        // A row that is found proves the call all the same.
+        let found = of_pages_at(&[&row(T0.as_millis(), "")], skew).expect("a list");
+        assert!(is_executed(&found), "{skew:?}: {found:?}");
+    }
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub(crate) async fn probe(
                 Ok(search) => search,
                 Err(error) => return Probed::Unrendered(error),
             };
-            match timeout(route.step_time(), read_list(route, list, &asked, search)).await {
+            match timeout(route.step_time(), read_list(route, list, (&asked, now), search)).await {
                 Ok(Ok(search)) => search.evidence(rules, record, now),
                 Ok(Err(why)) => Evidence::Nothing(why),
                 Err(_) => Evidence::Nothing("the list took too long to read".to_owned()),
@@ -76,15 +76,16 @@ pub(crate) async fn probe(
 async fn read_list<'r>(
     route: &SettleRoute,
     list: &ListRules,
-    asked: &OwnRequest,
+    (asked, started): (&OwnRequest, Timestamp),
     mut search: RowSearch<'r>,
 ) -> Result<RowSearch<'r>, String> {
+    let begun = Instant::now();
     let mut page = asked.clone();
     let mut visited = HashSet::from([page.target.clone()]);
     for _ in 0..list.max_pages {
         let answer = page.send(&route.upstream, route.plan.timeout).await;
         let answer = answer.map_err(ask::AskError::reason)?;
-        search.page(&answer)?;
+        search.page(&answer, (started, started.saturating_add(begun.elapsed())))?;
         let Some(next) = next_target(route, list, &page.target, &answer)? else {
             return Ok(search);
         };

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::breaker::Breaker;
 use super::rules::SettlePlan;
-use crate::clock::Timestamp;
 use crate::config::UnknownPolicy;
 use crate::idempotency::RecordId;
 use crate::idempotency::retention::Retention;
@@ -40,7 +40,7 @@ pub(crate) struct SettleRoute {
     /// Pauses the steps while the backend is down.
     pub(crate) breaker: Breaker,
     /// Records with the time of their next step.
-    queue: Mutex<BTreeSet<(Timestamp, RecordId)>>,
+    queue: Mutex<BTreeSet<(Instant, RecordId)>>,
 }
 
 /// The routes with a policy. A reload replaces them, so they are asked for each time.
@@ -108,7 +108,7 @@ impl SettleRoute {
     }
 
     /// Queues a record; false when the queue is full.
-    pub(super) fn enqueue(&self, at: Timestamp, id: RecordId) -> bool {
+    pub(super) fn enqueue(&self, at: Instant, id: RecordId) -> bool {
         let mut queue = self.queue();
         let fits = queue.len() < QUEUE;
         if fits {
@@ -123,18 +123,18 @@ impl SettleRoute {
     }
 
     /// Takes a record that is due.
-    pub(super) fn dequeue(&self, now: Timestamp) -> Option<RecordId> {
+    pub(super) fn dequeue(&self, now: Instant) -> Option<RecordId> {
         let mut queue = self.queue();
         queue.first().filter(|(at, _)| *at <= now)?;
         queue.pop_first().map(|(_, id)| id)
     }
 
     /// The time of the first record in the queue.
-    pub(super) fn first(&self) -> Option<Timestamp> {
+    pub(super) fn first(&self) -> Option<Instant> {
         self.queue().first().map(|(at, _)| *at)
     }
 
-    fn queue(&self) -> MutexGuard<'_, BTreeSet<(Timestamp, RecordId)>> {
+    fn queue(&self) -> MutexGuard<'_, BTreeSet<(Instant, RecordId)>> {
         // An insertion or removal leaves the set consistent.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

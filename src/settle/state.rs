@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use dashmap::DashSet;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::conclude::Alarm;
 use super::route::{SettleRoute, SettleRoutes};
-use super::rules::{Action, Occasion, StepKind, tick};
+use super::rules::{Action, Occasion, StepKind, last_dispatch, tick};
 use crate::clock::Timestamp;
 use crate::idempotency::{Record, RecordId};
 use crate::observe::metrics::Metrics;
@@ -59,10 +60,12 @@ impl Settler {
         }
     }
 
-    /// The time of the schedules: a step of the clock in a running process must not make an absence
-    /// count early.
-    pub(crate) fn now(&self) -> Timestamp {
-        self.store.now().min(self.store.expiry_time().at)
+    /// The time of a record's schedule. A step of the clock forward is taken off for a record from
+    /// before the step, as for its expiry: an absence must not count early. A record that is newer
+    /// than that time is from after the step, and goes by the clock.
+    pub(crate) fn now_for(&self, record: &Record) -> Timestamp {
+        let (clock, kept) = (self.store.now(), self.store.expiry_time().at);
+        if last_dispatch(record) > kept { clock } else { clock.min(kept) }
     }
 
     /// The record without a step that an earlier process left: on a store of its own, this process
@@ -79,7 +82,7 @@ impl Settler {
 
     /// Time until a client's retry may settle the record, in whole seconds; `None`: no retry does.
     pub(crate) fn retry_after(&self, record: &Record, route: &SettleRoute) -> Option<Duration> {
-        let now = self.now();
+        let now = self.now_for(record);
         match tick(record, &route.plan, now, Occasion::Retry) {
             Action::Hold | Action::GiveUp(_) => None,
             Action::Begin(..) => Some(LEAST_DELAY),
@@ -90,7 +93,7 @@ impl Settler {
     /// The claim under which an unknown item may be sent again now, in place of `record`; `None`:
     /// not now, or not by this policy.
     pub(crate) fn repetition(&self, record: &Record, route: &SettleRoute) -> Option<Box<Record>> {
-        match tick(record, &route.plan, self.now(), Occasion::Retry) {
+        match tick(record, &route.plan, self.now_for(record), Occasion::Retry) {
             Action::Begin(StepKind::Resend, mut next) => {
                 next.owner = self.store.owner();
                 Some(next)
@@ -107,14 +110,18 @@ impl Settler {
         if !route.has_schedule() {
             return;
         }
-        match tick(record, &route.plan, self.now(), Occasion::Schedule) {
-            Action::Hold => {}
-            Action::Wait(at) => {
-                self.enqueue(route, at, id);
-            }
-            Action::GiveUp(_) | Action::Begin(..) => {
-                self.enqueue(route, self.now(), id);
-            }
+        if let Some(delay) = self.delay(record, route) {
+            self.enqueue(route, delay, id);
+        }
+    }
+
+    /// Time until the schedule's next step about a record; `None`: there is none.
+    pub(super) fn delay(&self, record: &Record, route: &SettleRoute) -> Option<Duration> {
+        let now = self.now_for(record);
+        match tick(record, &route.plan, now, Occasion::Schedule) {
+            Action::Hold => None,
+            Action::Wait(at) => Some(now.until(at)),
+            Action::GiveUp(_) | Action::Begin(..) => Some(Duration::ZERO),
         }
     }
 
@@ -146,8 +153,10 @@ impl Settler {
         self.metrics.settled(route, by, how);
     }
 
-    /// Queues a record; false when the queue is full. A scan finds the record later.
-    pub(super) fn enqueue(&self, route: &SettleRoute, at: Timestamp, id: RecordId) -> bool {
+    /// Queues a record for a step after `delay`; false when the queue is full. A scan finds the
+    /// record later.
+    pub(super) fn enqueue(&self, route: &SettleRoute, delay: Duration, id: RecordId) -> bool {
+        let at = Instant::now() + delay;
         let is_first = route.first().is_none_or(|first| at < first);
         let is_queued = route.enqueue(at, id);
         if is_first {

@@ -1,6 +1,7 @@
 //! One step about a record: its durable claim, the talk with the backend, and its durable end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 
@@ -27,10 +28,10 @@ pub(super) enum StepEnd {
     Taken(Option<Box<Record>>),
     /// The outcome is not unknown any more.
     Decided,
-    /// Nothing before this time.
-    Wait(Timestamp),
-    /// Another step is under way, at most until this time.
-    Running(Timestamp),
+    /// Nothing before this time has passed.
+    Wait(Duration),
+    /// Another step is under way, at most for this time.
+    Running(Duration),
     /// Nothing on this occasion.
     Held,
     /// The record under which the request may be sent again, once that is durable, and the version
@@ -53,12 +54,12 @@ pub(super) async fn take(
             return StepEnd::Held;
         }
     };
-    let now = settler.now();
+    let now = settler.now_for(&record);
     match tick(&record, &route.plan, now, occasion) {
         Action::Hold if record.is_unknown() => StepEnd::Held,
         Action::Hold => StepEnd::Decided,
-        Action::Wait(at) if record.schedule().running => StepEnd::Running(at),
-        Action::Wait(at) => StepEnd::Wait(at),
+        Action::Wait(at) if record.schedule().running => StepEnd::Running(now.until(at)),
+        Action::Wait(at) => StepEnd::Wait(now.until(at)),
         Action::GiveUp(next) => {
             if replaced(settler, id, &record, &next).await {
                 settler.alarm(id, &next, Alarm::GaveUp);
@@ -78,7 +79,7 @@ pub(super) async fn take(
                         "a retry lacks a header that the probe takes over, so nothing was asked"
                     );
                 }
-                return StepEnd::Wait(now);
+                return StepEnd::Wait(Duration::ZERO);
             }
             if let Some(error) = unsendable(route, &record, kind, now) {
                 return not_sent(settler, (id, route), &record, &error).await;
@@ -167,7 +168,7 @@ struct StepConclusion<'s> {
 
 impl Transition for StepConclusion<'_> {
     fn changes(&mut self) -> Vec<Change> {
-        let times = (self.started, self.settler.now());
+        let times = (self.started, self.settler.now_for(&self.record));
         self.conclusion = conclude(&self.record, &self.route.plan, times, self.evidence);
         let expect = Some(self.record.version);
         let put = self.conclusion.next.as_deref().cloned().map(Arc::new);
@@ -216,7 +217,7 @@ pub(super) async fn not_sent(
         record = %id, route = %route.name, %error,
         "nothing was sent to settle this outcome; an operator has to decide"
     );
-    let now = settler.now();
+    let now = settler.now_for(record);
     let mut schedule = record.schedule();
     (schedule.gave_up, schedule.running, schedule.next) = (true, false, None);
     let mut next = record.with_schedule(schedule, now);

@@ -12,19 +12,23 @@ const BODY: &str = r#"{"qr":"rsg:1"}"#;
 const DAY: i64 = 86_400;
 
 /// A machine whose clock can be set.
-struct Machine {
+pub(crate) struct Machine {
     file: PathBuf,
     setup: Setup,
 }
 
 impl Machine {
     fn new(backend: &Backend, lines: &[&str]) -> Self {
+        Self::with(lines.iter().fold(Setup::before(backend), |setup, line| setup.redeem(line)))
+    }
+
+    /// A machine that runs this, with the right time.
+    pub(crate) fn with(setup: Setup) -> Self {
         let library = ["x86_64-linux-gnu", "aarch64-linux-gnu"]
             .map(|arch| PathBuf::from(format!("/usr/lib/{arch}/faketime/libfaketimeMT.so.1")))
             .into_iter()
             .find(|path| path.exists())
             .expect("the Debian package faketime is needed; .ci/test installs it");
-        let setup = lines.iter().fold(Setup::before(backend), |setup, line| setup.redeem(line));
         let file = setup.dir().join("clock");
         let setup = setup
             .env("LD_PRELOAD", library.to_str().unwrap())
@@ -37,19 +41,19 @@ impl Machine {
     }
 
     /// Sets the clock this far from the right time, in seconds.
-    fn set(&self, offset: i64) {
+    pub(crate) fn set(&self, offset: i64) {
         let next = self.file.with_extension("next");
         std::fs::write(&next, format!("{offset:+}\n")).unwrap();
         std::fs::rename(next, &self.file).unwrap();
     }
 
-    fn start(&self) -> Gateway {
+    pub(crate) fn start(&self) -> Gateway {
         self.setup.start()
     }
 }
 
 /// Seconds from now to the start of the year 2000, where a clock without a battery starts.
-fn reset() -> i64 {
+pub(crate) fn reset() -> i64 {
     let now = oncegate::clock::now().as_millis() / 1000;
     946_684_800 - i64::try_from(now).unwrap()
 }

@@ -112,6 +112,7 @@ mod servers_chaos;
 mod servers_test;
 mod settling;
 mod settling_answers;
+mod settling_clocks;
 mod settling_crash;
 mod settling_effects;
 mod settling_examples;

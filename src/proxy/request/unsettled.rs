@@ -67,9 +67,8 @@ pub(super) async fn settle(
         match gateway.settler.retry((*id, settle.clone()), request.headers(), until).await {
             Retried::Changed => {}
             Retried::Held => return Unsettled::Reply(unknown_reply(&unknown, None)),
-            Retried::Later(at) => {
-                let delay = whole_seconds(gateway.settler.now().until(at));
-                return Unsettled::Reply(unknown_reply(&unknown, Some(delay)));
+            Retried::Later(delay) => {
+                return Unsettled::Reply(unknown_reply(&unknown, Some(whole_seconds(delay))));
             }
             Retried::Resend(next, replacing) => {
                 let State::Unknown { reason, .. } = unknown.state else { break };
