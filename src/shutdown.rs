@@ -41,6 +41,11 @@ impl Shutdown {
         self.0.has_changed().unwrap_or(true)
     }
 
+    /// Sleeps, at most until the shutdown starts: the pause of a loop in the background.
+    pub async fn pause(&mut self, duration: Duration) {
+        let _ = tokio::time::timeout(duration, self.wait()).await;
+    }
+
     /// Waits for the shutdown to start. A dropped trigger counts as a start.
     pub async fn wait(&mut self) {
         let _ = self.0.wait_for(|started| *started).await;

@@ -19,6 +19,7 @@ use super::rules::Occasion;
 use super::state::Settler;
 use super::step::{self, StepEnd};
 use crate::idempotency::{Record, RecordId};
+use crate::observe::repeated::Repeated;
 use crate::shutdown::Shutdown;
 use crate::store::{ListPosition, Query, StoreError};
 
@@ -48,6 +49,8 @@ pub(crate) enum Retried {
     /// version.
     Resend(Box<Record>, u64),
 }
+
+static FAILED: Repeated = Repeated::new("unknown outcomes cannot be listed");
 
 /// A scan of the open records.
 #[derive(Debug)]
@@ -97,7 +100,6 @@ impl Settler {
     ) {
         let mut scan = OpenScan::default();
         let mut next_scan = Instant::now();
-        let mut failed = false;
         while !shutdown.started() {
             if self.learn(&*routes) {
                 (scan, next_scan) = (OpenScan::default(), Instant::now());
@@ -107,12 +109,18 @@ impl Settler {
             let room = scan.cursor.is_none() || scheduled.iter().all(|route| route.has_room());
             let is_due = room && Instant::now() >= next_scan;
             if is_due && (!scheduled.is_empty() || scan.ownerless.is_some()) {
-                let scanned = self.scan(&*routes, &mut scan, &shutdown).await;
-                if let (Err(error), false) = (&scanned, failed) {
-                    tracing::warn!(%error, "unknown outcomes cannot be listed for now");
-                }
-                failed = scanned.is_err();
-                next_scan = Instant::now() + if scan.cursor.is_some() { NEXT_PART } else { SCAN };
+                let pause = match self.scan(&*routes, &mut scan, &shutdown).await {
+                    Ok(()) if scan.cursor.is_some() => NEXT_PART,
+                    Ok(()) => SCAN,
+                    Err(error) => {
+                        if let Some(times) = FAILED.occur() {
+                            let what = "unknown outcomes cannot be listed for now";
+                            tracing::warn!(%error, times, "{what}");
+                        }
+                        SCAN
+                    }
+                };
+                next_scan = Instant::now() + pause;
             }
             for route in &scheduled {
                 self.take_due(route).await;

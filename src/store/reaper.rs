@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::port::{Change, ListPosition, Query, Store, StoreError, Swap};
+use crate::observe::repeated::Repeated;
 use crate::shutdown::Shutdown;
 
 /// Records of one listing.
@@ -15,14 +16,14 @@ const PAGE: usize = 64;
 /// Limit on the pages of one pass; the next pass takes the rest.
 const PAGES: usize = 100;
 
+static FAILED: Repeated = Repeated::new("abandoned claims could not be given up");
+
 /// Runs a pass every `period` until the shutdown starts.
 pub async fn run(store: Arc<dyn Store>, period: Duration, mut shutdown: Shutdown) {
-    let mut failed = false;
     while !shutdown.started() {
         match pass(&*store).await {
-            Ok(0) => failed = false,
+            Ok(0) => {}
             Ok(lost) => {
-                failed = false;
                 tracing::warn!(
                     lost,
                     "claims of an ended process became unknown; their keys are held until each is \
@@ -30,20 +31,15 @@ pub async fn run(store: Arc<dyn Store>, period: Duration, mut shutdown: Shutdown
                 );
             }
             Err(error) => {
-                // Logged once, because a failing store logs its failure as well.
-                if !failed {
+                if let Some(times) = FAILED.occur() {
                     tracing::warn!(
-                        %error,
+                        %error, times,
                         "the store failed, so abandoned claims stay in flight for now"
                     );
                 }
-                failed = true;
             }
         }
-        tokio::select! {
-            () = tokio::time::sleep(period) => {}
-            () = shutdown.wait() => {}
-        }
+        shutdown.pause(period).await;
     }
 }
 

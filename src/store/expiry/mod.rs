@@ -11,6 +11,7 @@ use super::key_counts::KeyCounts;
 use super::port::{Change, ListPosition, Query, Store, StoreError, Swap};
 use crate::idempotency::record::Expiry;
 use crate::idempotency::retention::ExpiryTime;
+use crate::observe::repeated::Repeated;
 use crate::shutdown::Shutdown;
 
 /// Records of one listing; each may hold an answer of `max_stored_body`.
@@ -29,31 +30,29 @@ pub struct Swept {
     pub forgotten: u64,
 }
 
+static FAILED: Repeated = Repeated::new("expired records could not be removed");
+
 /// Runs passes until the shutdown starts.
 pub(crate) async fn run(store: Arc<dyn Store>, counts: Arc<KeyCounts>, mut shutdown: Shutdown) {
-    let mut failed = false;
     while !shutdown.started() {
         let pause = match pass(&*store, &counts, &shutdown).await {
             Ok(swept) => {
-                failed = false;
                 if swept != Swept::default() {
                     tracing::debug!(swept.buried, swept.forgotten, "expired records were removed");
                 }
                 next(&*store).await.unwrap_or(LATEST)
             }
             Err(error) => {
-                // Logged once, because a failing store logs its failure as well.
-                if !failed {
-                    tracing::warn!(%error, "the store failed, so expired records stay for now");
+                if let Some(times) = FAILED.occur() {
+                    tracing::warn!(
+                        %error, times,
+                        "the store failed, so expired records stay for now"
+                    );
                 }
-                failed = true;
                 LATEST
             }
         };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = shutdown.wait() => {}
-        }
+        shutdown.pause(pause).await;
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::KeyCounts;
 use crate::clock::Timestamp;
 use crate::idempotency::{RecordId, State};
+use crate::observe::repeated::Repeated;
 use crate::shutdown::Shutdown;
 use crate::store::{ListPosition, Query, Store, StoreError};
 
@@ -22,9 +23,10 @@ const REST_FACTOR: u32 = 3;
 /// Pause after a failure of the store.
 const PAUSE: Duration = Duration::from_secs(5);
 
+static FAILED: Repeated = Repeated::new("the keys of callers could not be counted");
+
 /// Counts the shards that are asked for, one at a time, until the shutdown starts.
 pub(crate) async fn run(counts: Arc<KeyCounts>, store: Arc<dyn Store>, mut shutdown: Shutdown) {
-    let mut failed = false;
     while !shutdown.started() {
         let Some(shard) = counts.next_wanted() else {
             tokio::select! {
@@ -37,24 +39,16 @@ pub(crate) async fn run(counts: Arc<KeyCounts>, store: Arc<dyn Store>, mut shutd
             counted = count(&counts, &*store, shard) => counted,
             () = shutdown.wait() => return,
         };
-        let Err(error) = counted else {
-            failed = false;
-            continue;
-        };
+        let Err(error) = counted else { continue };
         counts.abandon();
         counts.want(shard);
-        // Logged once, because a failing store logs its failure as well.
-        if !failed {
+        if let Some(times) = FAILED.occur() {
             tracing::warn!(
-                %error,
+                %error, times,
                 "the store failed while the keys of callers were counted; they are counted again"
             );
         }
-        failed = true;
-        tokio::select! {
-            () = tokio::time::sleep(PAUSE) => {}
-            () = shutdown.wait() => {}
-        }
+        shutdown.pause(PAUSE).await;
     }
 }
 
