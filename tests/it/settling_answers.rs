@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::desk::Place;
-use crate::support::{Act, Backend, Conn, Desk, Gate, Gateway, Request, Setup, answer};
+use crate::support::admin::Place;
+use crate::support::{Act, AdminClient, Backend, Conn, Gate, Gateway, Request, Setup, answer};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 const REDEEM: &str = "/v1/vouchers/redeem";
@@ -27,7 +27,7 @@ fn waiting(gateways: &[Gateway], key: &str) -> Vec<Conn> {
 }
 
 fn setup(backend: &Backend) -> Setup {
-    let setup = Desk::guard(Setup::before(backend));
+    let setup = AdminClient::guard(Setup::before(backend));
     setup.redeem(r#"duplicates.wait = "28s""#)
 }
 
@@ -35,10 +35,10 @@ fn setup(backend: &Backend) -> Setup {
 #[track_caller]
 fn all_read(clients: Vec<Conn>, body: &str) {
     for mut client in clients {
-        let told = client.read();
-        assert_eq!((told.status, told.text().as_str()), (200, body), "{told:?}");
-        assert!(["recovered", "replayed"].contains(&told.disposition().as_str()), "{told:?}");
-        assert_eq!(told.all("cache-control"), ["no-store"]);
+        let reply = client.read();
+        assert_eq!((reply.status, reply.text().as_str()), (200, body), "{reply:?}");
+        assert!(["recovered", "replayed"].contains(&reply.disposition().as_str()), "{reply:?}");
+        assert_eq!(reply.all("cache-control"), ["no-store"]);
     }
 }
 
@@ -88,15 +88,15 @@ fn waiting_clients_read_what_an_operator_decides() {
         let (mut done, mut free) = (waiting(&gateways, "done"), waiting(&gateways, "not-done"));
         none_has_read(&mut done);
         none_has_read(&mut free);
-        let desk = Desk::of(&gateways[0]);
+        let admin = AdminClient::of(&gateways[0]);
         let response = json!({ "status": 200, "headers": {}, "body": "seen" });
         let decision = json!({ "as": "executed", "reason": "looked", "response": response });
-        assert_eq!(desk.resolve(&desk.id("done"), &decision).status, 200);
-        desk.settle("not-done", "not-executed");
+        assert_eq!(admin.resolve(&admin.id("done"), &decision).status, 200);
+        admin.settle("not-done", "not-executed");
         all_read(done, "seen");
         for mut client in free {
-            let told = client.read();
-            assert_eq!((told.status, told.error().as_str()), (404, "not-found"), "{told:?}");
+            let reply = client.read();
+            assert_eq!((reply.status, reply.error().as_str()), (404, "not-found"), "{reply:?}");
         }
         assert_eq!(backend.calls(), 2);
     });
@@ -144,18 +144,18 @@ fn a_wait_ends_in_time_with_what_is_known() {
     let begun = Instant::now();
     ask("lost", "700ms").send(gateway.addr).is(409, "unknown", "outcome-unknown");
     assert!(begun.elapsed() >= Duration::from_millis(700));
-    let told = ask("pending", "300ms").send(gateway.addr);
-    told.is(202, "pending", "");
-    assert_eq!(told.text(), r#"{"job":1}"#);
+    let reply = ask("pending", "300ms").send(gateway.addr);
+    reply.is(202, "pending", "");
+    assert_eq!(reply.text(), r#"{"job":1}"#);
     ask("lost", "0s").send(gateway.addr).is(409, "unknown", "outcome-unknown");
 
     // A client that finds no place to wait reads the present state at once.
     let mut first = ask("lost", "28s").begin(gateway.addr);
     let mut second = ask("lost", "28s").begin(gateway.addr);
-    let told = match second.readable_within(Duration::from_secs(10)) {
+    let reply = match second.readable_within(Duration::from_secs(10)) {
         true => second.read(),
         false => first.read(),
     };
-    told.is(409, "unknown", "outcome-unknown");
+    reply.is(409, "unknown", "outcome-unknown");
     assert!(begun.elapsed() < Duration::from_secs(28), "one of them did not wait");
 }

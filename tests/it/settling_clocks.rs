@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use super::clocks::{Machine, reset};
-use crate::support::{Act, Backend, Desk, Gateway, Request, Setup, answer, eventually};
+use crate::support::{Act, AdminClient, Backend, Gateway, Request, Setup, answer, eventually};
 
 const HOUR: i64 = 3600;
 const REDEEM: &str = "/v1/vouchers/redeem";
@@ -18,8 +18,8 @@ fn redeem(key: &str) -> Request {
 }
 
 fn lose(gateway: &Gateway, key: &str) {
-    let told = redeem(key).send(gateway.addr);
-    assert_eq!(told.disposition(), "unknown", "{told:?}");
+    let reply = redeem(key).send(gateway.addr);
+    assert_eq!(reply.disposition(), "unknown", "{reply:?}");
 }
 
 fn seconds() -> i64 {
@@ -37,7 +37,7 @@ fn outcomes_from_before_and_after_a_step_of_the_clock_are_settled() {
             _ if decided.load(Ordering::SeqCst) => answer(200, r#"{"status":"paid"}"#),
             _ => answer(200, r#"{"status":"new"}"#),
         });
-        let setup = Desk::guard(Setup::before(&backend))
+        let setup = AdminClient::guard(Setup::before(&backend))
             .redeem(r#"outcome.on_unknown = "probe""#)
             .redeem(r#"probe.path = "/sales/{key}""#)
             .redeem(r#"probe.min_age = "0s""#)
@@ -52,13 +52,13 @@ fn outcomes_from_before_and_after_a_step_of_the_clock_are_settled() {
         backend.wait_calls(3);
         machine.set(0);
         lose(&gateway, "after");
-        let told = redeem("after").send(gateway.addr);
-        told.is(409, "unknown", "outcome-unknown");
-        let seconds: u64 = told.header("retry-after").expect("a time").parse().unwrap();
+        let reply = redeem("after").send(gateway.addr);
+        reply.is(409, "unknown", "outcome-unknown");
+        let seconds: u64 = reply.header("retry-after").expect("a time").parse().unwrap();
         assert!(seconds < 60, "{offset}: the next step is soon, not in {seconds} s");
         paid.store(true, Ordering::SeqCst);
         for key in ["after", "before"] {
-            Desk::of(&gateway).show_in(key, "final");
+            AdminClient::of(&gateway).show_in(key, "final");
             redeem(key).send(gateway.addr).is(200, "recovered", "");
         }
         assert_eq!(backend.calls_to(REDEEM), 3, "{offset}");
@@ -67,7 +67,7 @@ fn outcomes_from_before_and_after_a_step_of_the_clock_are_settled() {
 
 /// A route that looks for rows by their time, and believes a single absence.
 fn listing(backend: &Backend) -> Setup {
-    Desk::guard(Setup::before(backend))
+    AdminClient::guard(Setup::before(backend))
         .upstream(r#"timeout = "300ms""#)
         .redeem(r#"outcome.on_unknown = "probe""#)
         .redeem(r#"probe.path = "/sales?from={dispatched_at-2m|rfc3339}&day={dispatched_at|date}""#)
@@ -107,7 +107,7 @@ fn a_row_outside_of_the_window_of_a_wrong_clock_is_not_taken_for_absent() {
         lose(&gateway, "k");
         machine.set(look);
         let shown = eventually("the look is noted", || {
-            let shown = Desk::of(&gateway).show("k");
+            let shown = AdminClient::of(&gateway).show("k");
             shown["history"].to_string().contains("clock differs").then_some(shown)
         });
         assert_eq!(shown["state"], "unknown", "{call} {look}: {shown}");
@@ -125,7 +125,7 @@ fn under_right_clocks_an_absence_counts() {
     });
     let gateway = Machine::with(listing(&backend)).start();
     lose(&gateway, "k");
-    Desk::of(&gateway).show_in("k", "released");
+    AdminClient::of(&gateway).show_in("k", "released");
 }
 
 #[test]
@@ -168,10 +168,10 @@ fn rows_in_local_time_are_found_across_the_changes_of_summer_time() {
         for key in ["found", "later", "twin"] {
             lose(&gateway, key);
         }
-        let desk = Desk::of(&gateway);
-        desk.show_in("found", "final");
-        desk.show_in("later", "final");
-        desk.show_in("twin", "released");
+        let admin = AdminClient::of(&gateway);
+        admin.show_in("found", "final");
+        admin.show_in("later", "final");
+        admin.show_in("twin", "released");
         let seen = backend.seen();
         let asked = seen.iter().find(|seen| seen.target().starts_with("/sales")).expect("a look");
         assert!(asked.target().contains(&format!("day={date}")), "{}", asked.line);

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::desk::Place;
+use crate::support::admin::Place;
 use crate::support::gateway::Exit;
 use crate::support::rng::Rng;
-use crate::support::{Act, Backend, Desk, Gateway, Request, Setup, answer, eventually};
+use crate::support::{Act, AdminClient, Backend, Gateway, Request, Setup, answer, eventually};
 
 const POINTS: [&str; 3] = ["settle-claimed", "settle-answered", "settle-recorded"];
 const POLICIES: [&str; 3] = ["probe", "resend", "reverse"];
@@ -42,7 +42,7 @@ fn setup(backend: &Backend) -> Setup {
              key.forward = true\noutcome.on_unknown = \"{name}\"\n{lines}"
         )
     };
-    Desk::guard(Setup::before(backend))
+    AdminClient::guard(Setup::before(backend))
         .upstream(r#"timeout = "500ms""#)
         .route(&route(
             "probe",
@@ -123,7 +123,8 @@ fn start_backend() -> (Backend, Arc<Mutex<Executions>>) {
         let mut made = counted.lock().unwrap();
         let target = seen.target();
         // Of the repetitions some are lost as well.
-        let is_lost = |count: usize, key: &str| count == 1 || (count == 2 && key.len() % 2 == 0);
+        let is_lost =
+            |count: usize, key: &str| count == 1 || (count == 2 && key.len().is_multiple_of(2));
         if target.starts_with("/sell/") {
             let key = seen.header("idempotency-key").expect("a key");
             let count = made.calls.add(&key);
@@ -210,8 +211,8 @@ impl Clients {
     fn settle(&mut self, gateway: &Gateway) {
         let end = Instant::now() + END;
         loop {
-            let (mut open, _) = Desk::of(gateway).list("state=unknown&limit=100");
-            let (flying, _) = Desk::of(gateway).list("state=in_flight&limit=100");
+            let (mut open, _) = AdminClient::of(gateway).list("state=unknown&limit=100");
+            let (flying, _) = AdminClient::of(gateway).list("state=in_flight&limit=100");
             for record in &open {
                 let key = record["key"].as_str().expect("a key");
                 match record["route"].as_str() {
@@ -300,7 +301,7 @@ fn redeem(key: &str) -> Request {
 fn a_repetition_that_is_killed_leaves_its_outcome_unknown() {
     let backend = Backend::start();
     backend.always(Act::reset());
-    let setup = Desk::guard(Setup::before(&backend))
+    let setup = AdminClient::guard(Setup::before(&backend))
         .upstream(r#"timeout = "2s""#)
         .redeem("key.forward = true")
         .redeem(r#"outcome.on_unknown = "resend""#)
@@ -313,7 +314,7 @@ fn a_repetition_that_is_killed_leaves_its_outcome_unknown() {
     gateway.wait();
     drop(gateway);
     let gateway = setup.start();
-    let shown = Desk::of(&gateway).show_in("a", "unknown");
+    let shown = AdminClient::of(&gateway).show_in("a", "unknown");
     assert_eq!(shown["attempts"], 2, "{shown}");
     redeem("a").send(gateway.addr).is(200, "recovered", "");
     assert_eq!(backend.calls(), 3);

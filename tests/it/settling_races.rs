@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::desk::{Place, steps};
+use crate::support::admin::{Place, steps};
 use crate::support::rng::Rng;
-use crate::support::{Act, Backend, Desk, Gate, Gateway, Request, Setup, answer, eventually};
+use crate::support::{
+    Act, AdminClient, Backend, Gate, Gateway, Request, Setup, answer, eventually,
+};
 
 /// Records at once.
 const BATCH: usize = 12;
@@ -29,7 +31,7 @@ fn setup(backend: &Backend) -> Setup {
              outcome.on_unknown = \"{name}\"\n{lines}"
         )
     };
-    Desk::guard(Setup::before(backend)).upstream(r#"timeout = "20s""#).route(&route(
+    AdminClient::guard(Setup::before(backend)).upstream(r#"timeout = "20s""#).route(&route(
         "probe",
         "probe = { path = \"/step/{key}\", min_age = \"0s\", concurrency = 32, \
              executed = { pointer = \"/status\", equals = \"paid\" } }",
@@ -68,24 +70,24 @@ fn alarms(gateways: &[Gateway]) -> u64 {
 
 /// Opens the step's gate and lets the operator decide at nearly the same moment. Returns true when
 /// the operator won.
-fn race(desk: Desk, key: &str, gate: &Gate, (how, lead): (&str, i64)) -> bool {
-    let id = desk.id(key);
+fn race(admin: AdminClient, key: &str, gate: &Gate, (how, lead): (&str, i64)) -> bool {
+    let id = admin.id(key);
     let pause = Duration::from_micros(lead.unsigned_abs());
-    let told = std::thread::scope(|scope| {
+    let reply = std::thread::scope(|scope| {
         scope.spawn(|| {
             std::thread::sleep(if lead < 0 { pause } else { Duration::ZERO });
             gate.open();
         });
         std::thread::sleep(if lead < 0 { Duration::ZERO } else { pause });
-        desk.resolve(&id, &json!({ "as": how, "reason": "looked", "by": "op" }))
+        admin.resolve(&id, &json!({ "as": how, "reason": "looked", "by": "op" }))
     });
-    match told.status {
+    match reply.status {
         200 => true,
         409 => {
-            assert!(["not-unknown", "changed"].contains(&told.json()["code"].as_str().unwrap()));
+            assert!(["not-unknown", "changed"].contains(&reply.json()["code"].as_str().unwrap()));
             false
         }
-        _ => panic!("{told:?}"),
+        _ => panic!("{reply:?}"),
     }
 }
 
@@ -95,7 +97,7 @@ fn of_an_operator_and_a_probe_one_decides_and_only_a_disagreement_is_alarmed() {
     Place::each(|place| {
         let (backend, gates) = start_backend();
         let gateways = place.start(&setup(&backend));
-        let (first, other) = (&gateways[0], Desk::of(&gateways[gateways.len() - 1]));
+        let (first, other) = (&gateways[0], AdminClient::of(&gateways[gateways.len() - 1]));
         let (mut won, mut disagreed) = (0, 0);
         let rounds = rounds(24);
         for round in (0..rounds).step_by(BATCH) {

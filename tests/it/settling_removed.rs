@@ -4,13 +4,13 @@
 
 use serde_json::json;
 
-use crate::support::desk::Place;
-use crate::support::{Act, Backend, Desk, Gateway, Request, Setup, answer, eventually};
+use crate::support::admin::Place;
+use crate::support::{Act, AdminClient, Backend, Gateway, Request, Setup, answer, eventually};
 
 const POLICIES: [&str; 3] = ["probe", "resend", "reverse"];
 
 fn base(backend: &Backend) -> Setup {
-    Desk::guard(Setup::before(backend)).upstream(r#"timeout = "300ms""#)
+    AdminClient::guard(Setup::before(backend)).upstream(r#"timeout = "300ms""#)
 }
 
 fn route(setup: Setup, name: &str, policy: &str) -> Setup {
@@ -51,8 +51,8 @@ fn undecided(backend: &Backend) {
 
 fn lose(gateway: &Gateway, policies: &[&str]) {
     for policy in policies {
-        let told = sell(policy, policy).send(gateway.addr);
-        assert_eq!(told.disposition(), "unknown", "{told:?}");
+        let reply = sell(policy, policy).send(gateway.addr);
+        assert_eq!(reply.disposition(), "unknown", "{reply:?}");
     }
 }
 
@@ -122,9 +122,9 @@ fn records_of_a_removed_route_wait_for_an_operator_and_that_is_logged() {
     assert_eq!(POLICIES.map(|policy| steps_of(&backend, policy)), counts, "nothing is sent");
 
     // An operator settles them, and the answer is there when the route is back.
-    let desk = Desk::of(&gateway);
-    desk.settle("probe", "executed");
-    desk.settle("resend", "not-executed");
+    let admin = AdminClient::of(&gateway);
+    admin.settle("probe", "executed");
+    admin.settle("resend", "not-executed");
     backend.script(|seen| match seen.target() {
         target if target.starts_with("/reverse/") => answer(200, "{}"),
         _ => answer(200, r#"{"new":true}"#),
@@ -133,7 +133,7 @@ fn records_of_a_removed_route_wait_for_an_operator_and_that_is_logged() {
     sell("probe", "probe").send(gateway.addr).is(200, "recovered", "");
     sell("resend", "resend").send(gateway.addr).is(200, "executed", "");
     // The policy that is back goes on.
-    desk.show_in("reverse", "released");
+    admin.show_in("reverse", "released");
     let sold = |policy: &str| backend.calls_to(&format!("/sell/{policy}"));
     assert_eq!(POLICIES.map(sold), [1, 2, 1]);
 }
@@ -145,8 +145,8 @@ fn a_policy_that_a_reload_ends_sends_nothing_more() {
         undecided(&backend);
         let setup = route(route(base(&backend), "undo", "reverse"), "clock", "probe");
         let gateways = place.start(&setup);
-        let told = sell("undo", "undo").send(gateways[0].addr);
-        assert_eq!(told.disposition(), "unknown", "{told:?}");
+        let reply = sell("undo", "undo").send(gateways[0].addr);
+        assert_eq!(reply.disposition(), "unknown", "{reply:?}");
         eventually("a reversal is sent", || (steps_of(&backend, "undo") > 0).then_some(()));
         let held = route(route(base(&backend), "undo", "hold"), "clock", "probe");
         gateways.iter().for_each(|gateway| reload(gateway, &held));
@@ -156,8 +156,8 @@ fn a_policy_that_a_reload_ends_sends_nothing_more() {
         assert_eq!(steps_of(&backend, "undo"), sent, "the reversal is not repeated");
         // The reversal may have arrived: only an operator says what became of the call.
         sell("undo", "undo").send(gateways[0].addr).is(409, "unknown", "outcome-unknown");
-        let desk = Desk::of(&gateways[gateways.len() - 1]);
-        let decided = desk.settle("undo", "not-executed");
+        let admin = AdminClient::of(&gateways[gateways.len() - 1]);
+        let decided = admin.settle("undo", "not-executed");
         assert_eq!(decided["state"], json!("released"));
         assert!(!gateways[0].stderr().contains("not configured"), "the route is still there");
         assert_eq!(backend.calls_to("/sell/undo"), 1);

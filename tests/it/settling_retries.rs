@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
-use crate::support::desk::Place;
+use crate::support::admin::Place;
 use crate::support::{
-    Act, Backend, Conn, Desk, Gate, Gateway, Kind, Request, Setup, Shop, answer, eventually,
+    Act, AdminClient, Backend, Conn, Gate, Gateway, Kind, Request, Setup, Shop, answer, eventually,
 };
 
 const BODY: &str = r#"{"card":"C1","amount":5}"#;
@@ -19,7 +19,7 @@ fn redeem(key: &str) -> Request {
 }
 
 fn probing(backend: &Backend) -> Setup {
-    Desk::guard(Setup::before(backend))
+    AdminClient::guard(Setup::before(backend))
         .redeem(r#"outcome.on_unknown = "probe""#)
         .redeem(r#"probe.path = "/sales/{key}""#)
         .redeem(r#"probe.min_age = "0s""#)
@@ -28,7 +28,7 @@ fn probing(backend: &Backend) -> Setup {
 }
 
 fn resending(backend: &Backend) -> Setup {
-    Desk::guard(Setup::before(backend))
+    AdminClient::guard(Setup::before(backend))
         .redeem("key.forward = true")
         .redeem(r#"outcome.on_unknown = "resend""#)
         .redeem(r#"resend.within = "1h""#)
@@ -86,7 +86,7 @@ fn probes_of_the_schedule_and_of_retries_share_one_bound() {
         .start();
     settled_within(&gateway, &held, (12, 2));
     for at in 0..12 {
-        Desk::of(&gateway).show_in(&format!("k-{at}"), "final");
+        AdminClient::of(&gateway).show_in(&format!("k-{at}"), "final");
     }
     assert_eq!(backend.calls_to(REDEEM), 12);
 }
@@ -99,7 +99,7 @@ fn reversals_are_bounded_as_well() {
         REDEEM => Act::reset(),
         _ => steps.hold(answer(200, "{}")),
     });
-    let gateway = Desk::guard(Setup::before(&backend))
+    let gateway = AdminClient::guard(Setup::before(&backend))
         .redeem(r#"outcome.on_unknown = "reverse""#)
         .redeem(r#"reverse.path = "/void/{key}""#)
         .redeem(r#"reverse.every = "1h""#)
@@ -111,7 +111,7 @@ fn reversals_are_bounded_as_well() {
         .start();
     settled_within(&gateway, &held, (10, 4));
     for at in 0..10 {
-        Desk::of(&gateway).show_in(&format!("k-{at}"), "final");
+        AdminClient::of(&gateway).show_in(&format!("k-{at}"), "final");
     }
 }
 
@@ -131,17 +131,17 @@ fn a_retry_without_a_forwarded_header_asks_nothing_and_delays_nobody() {
         let (first, last) = (&gateways[0], &gateways[gateways.len() - 1]);
         redeem("a").send(first.addr).is(502, "unknown", "outcome-unknown");
         for lacking in [redeem("a"), redeem("a").header("x-session", "s1")] {
-            let told = lacking.send(last.addr);
-            told.is(409, "unknown", "outcome-unknown");
-            assert!(told.header("retry-after").is_some(), "{told:?}");
+            let reply = lacking.send(last.addr);
+            reply.is(409, "unknown", "outcome-unknown");
+            assert!(reply.header("retry-after").is_some(), "{reply:?}");
         }
         assert_eq!(backend.calls(), 1, "nothing was asked");
         last.logs(&["WARN", "lacks a header", "x-session"]);
         let whole = redeem("a").header("x-session", "s1").header("x-shop", "7");
         // The clock of another replica may be a little behind that of the first.
         eventually("the retry asks", || {
-            let told = whole.send(last.addr);
-            (told.status == 200).then_some(())
+            let reply = whole.send(last.addr);
+            (reply.status == 200).then_some(())
         });
         let asked = backend.last();
         assert_eq!(asked.target(), "/sales/a");
@@ -150,7 +150,7 @@ fn a_retry_without_a_forwarded_header_asks_nothing_and_delays_nobody() {
         assert_eq!(asked.header("idempotency-key"), None, "only what is configured");
         assert_eq!(backend.calls(), 2);
         // Nothing of the headers is stored.
-        let shown = Desk::of(last).show("a");
+        let shown = AdminClient::of(last).show("a");
         assert!(!shown.to_string().contains("s1"), "{shown}");
     });
 }
@@ -190,13 +190,13 @@ fn bodies_without_members_take_a_mark_in_the_header_only() {
         let mark = r#"resend.mark = { body = { "/repeat" = true } }"#;
         let gateway = resending(&backend).redeem(mark).start();
         request("a").send(gateway.addr).is(502, "unknown", "outcome-unknown");
-        let told = request("a").send(gateway.addr);
+        let reply = request("a").send(gateway.addr);
         assert_eq!(
-            (told.disposition().as_str(), told.error().as_str()),
+            (reply.disposition().as_str(), reply.error().as_str()),
             ("unknown", "outcome-unknown")
         );
         assert_eq!(backend.calls(), 1, "nothing is sent unmarked");
-        let shown = Desk::of(&gateway).show("a");
+        let shown = AdminClient::of(&gateway).show("a");
         assert_eq!(shown["state"], "unknown", "{shown}");
         assert_eq!((&shown["attempts"], &shown["settlement"]["resent"]), (&json!(1), &json!(0)));
         assert!(shown["history"].to_string().contains("takes no mark"), "{shown}");
@@ -206,8 +206,10 @@ fn bodies_without_members_take_a_mark_in_the_header_only() {
 
 const DUPLICATE: &str = r#"{"code":"DUPLICATE"}"#;
 
-/// Late ends of a first call, ends of its repetition, and the state and body that stand.
-fn late_ends() -> [(&'static str, Act, Act, (&'static str, Option<&'static str>)); 5] {
+/// The key, the late end of its call, the end of its repetition, and the state and body that stand.
+type LateEnd = (&'static str, Act, Act, (&'static str, Option<&'static str>));
+
+fn late_ends() -> [LateEnd; 5] {
     let first = || answer(200, r#"{"call":1}"#);
     let is_first = ("final", Some(r#"{"call":1}"#));
     [
@@ -250,7 +252,7 @@ fn the_late_end_of_a_call_during_its_repetition_is_kept_whatever_ends_first() {
             .redeem(r#"already_done.then = "hold""#);
         let gateways = place.start(&setup);
         let (owner, other) = (&gateways[0], &gateways[gateways.len() - 1]);
-        let desk = Desk::of(owner);
+        let admin = AdminClient::of(owner);
         let names: Vec<&str> = late_ends().iter().map(|(name, ..)| *name).collect();
         let mut calls: Vec<Conn> = names.iter().map(|key| redeem(key).begin(owner.addr)).collect();
         for call in &mut calls {
@@ -263,24 +265,24 @@ fn the_late_end_of_a_call_during_its_repetition_is_kept_whatever_ends_first() {
         gates.iter().for_each(|(first, _)| first.open());
         for (name, _, _, (_, body)) in &late_ends() {
             if body.is_some_and(|body| body.contains('1')) {
-                desk.show_in(name, "final");
+                admin.show_in(name, "final");
             }
         }
         gates.iter().for_each(|(_, second)| second.open());
         retries.iter_mut().for_each(|retry| drop(retry.read()));
         for (name, _, _, (state, body)) in late_ends() {
-            let shown = desk.show_in(name, state);
-            let told = redeem(name).send(other.addr);
+            let shown = admin.show_in(name, state);
+            let reply = redeem(name).send(other.addr);
             match body {
                 Some(body) => {
                     assert_eq!(
-                        (told.status, told.text().as_str()),
+                        (reply.status, reply.text().as_str()),
                         (200, body),
-                        "{name}: {told:?}"
+                        "{name}: {reply:?}"
                     );
                     assert!(!shown.to_string().contains("DUPLICATE"), "{name}: {shown}");
                 }
-                None => assert_eq!(told.disposition(), "unknown", "{name}: {told:?}"),
+                None => assert_eq!(reply.disposition(), "unknown", "{name}: {reply:?}"),
             }
         }
         assert_eq!(backend.calls(), 2 * names.len(), "the repetitions are used up");
