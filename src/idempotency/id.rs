@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::Arc;
 
 use ring::hmac;
 use sha2::{Digest, Sha256};
@@ -47,11 +48,10 @@ impl Hash for RecordId {
 /// store, so that nobody can guess keys and business ids from a copy of the store.
 #[derive(Clone, Default)]
 pub struct IdScheme {
-    secret: Option<IdSecret>,
+    secret: Option<Arc<IdSecret>>,
 }
 
 /// The secret of a store's ids, and the HMAC key made of it, which every request needs.
-#[derive(Clone)]
 struct IdSecret {
     bytes: [u8; 32],
     key: hmac::Key,
@@ -81,7 +81,7 @@ impl IdScheme {
     /// Digests keyed by `secret`.
     pub fn keyed(secret: [u8; 32]) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &secret);
-        Self { secret: Some(IdSecret { bytes: secret, key }) }
+        Self { secret: Some(Arc::new(IdSecret { bytes: secret, key })) }
     }
 
     /// The id for `key` of `tenant`, see [`RecordId::new`].

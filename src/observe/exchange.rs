@@ -16,7 +16,7 @@ use super::traces::{ActiveTrace, SpanName};
 /// The span of an exchange: the facts that its lines in the log have in common. Each is set when it
 /// becomes known.
 pub(crate) struct ExchangeSpan {
-    request_id: OnceLock<Arc<RequestId>>,
+    request_id: OnceLock<RequestId>,
     route: OnceLock<RouteFields>,
     record: OnceLock<[u8; 16]>,
     instance: OnceLock<uuid::Uuid>,
@@ -61,13 +61,13 @@ impl ExchangeSpan {
     }
 
     /// The id of the exchange, made when first asked for.
-    fn request_id(&self) -> &Arc<RequestId> {
-        self.request_id.get_or_init(|| Arc::new(RequestId::new(None)))
+    fn request_id(&self) -> &RequestId {
+        self.request_id.get_or_init(|| RequestId::new(None))
     }
 
     /// Sets the id of the exchange.
     pub(crate) fn set_request_id(&self, id: RequestId) {
-        let _ = self.request_id.set(Arc::new(id));
+        let _ = self.request_id.set(id);
     }
 
     pub(crate) fn set_route(&self, fields: &RouteFields) {
@@ -198,10 +198,10 @@ pub(crate) fn note(set: impl FnOnce(&ExchangeSpan)) {
     let _ = CURRENT.try_with(|span| set(span));
 }
 
-/// The id of the present exchange; without one, a new id.
-pub(crate) fn request_id() -> Arc<RequestId> {
-    let current = CURRENT.try_with(|span| span.request_id().clone());
-    current.unwrap_or_else(|_| Arc::new(RequestId::new(None)))
+/// Uses the id of the present exchange; without one, a new id.
+pub(crate) fn with_request_id<T>(read: impl Fn(&RequestId) -> T) -> T {
+    let current = CURRENT.try_with(|span| read(span.request_id()));
+    current.unwrap_or_else(|_| read(&RequestId::new(None)))
 }
 
 /// The span of the present exchange.
@@ -268,7 +268,7 @@ mod tests {
         let span = ExchangeSpan::new();
         let id = span.request_id().to_string();
         within(span.clone(), async {
-            assert_eq!(request_id().to_string(), id);
+            assert_eq!(with_request_id(RequestId::to_string), id);
             assert!(line().ends_with(&format!("INFO m request_id={id}\n")));
             note(|span| span.set_record(&[7; 16]));
             add_store_time(Instant::now(), Duration::from_micros(1500), true, false);

@@ -12,6 +12,7 @@ use crate::body::Body;
 use crate::idempotency::outcome::UnknownReason;
 use crate::observe::exchange;
 use crate::observe::repeated::Repeated;
+use crate::observe::request_id::RequestId;
 use crate::problem::{Dialect, Disposition, Occurrence, Problem, STATUS, Slug};
 
 /// Time after which a caller may try a new key again: stored keys go with their retention.
@@ -41,7 +42,8 @@ pub(crate) fn report(
 ) -> Response<Body> {
     let instance = crate::nonce::uuid();
     exchange::note(|span| span.set_instance(instance));
-    let occurrence = Occurrence { instance, request_id: exchange::request_id().header() };
+    let occurrence =
+        Occurrence { instance, request_id: exchange::with_request_id(RequestId::header) };
     let dialect = errors.map_or(Dialect::Problem, |errors| errors.dialect);
     let response = match errors {
         Some(errors) => {

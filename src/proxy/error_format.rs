@@ -11,6 +11,7 @@ use crate::body::{Body, full};
 use crate::clock::Timestamp;
 use crate::config::ErrorReplacement;
 use crate::observe::exchange;
+use crate::observe::request_id::RequestId;
 use crate::place::{Place, RequestValues};
 use crate::problem::{Dialect, Problem, Slug};
 use crate::template::{Field, FieldValue, FieldValues, Template, TimeBase};
@@ -106,7 +107,7 @@ impl FieldValues for ProblemValues<'_> {
         let text = match field {
             Field::Name("detail") => self.problem.detail.to_string(),
             Field::Name("code") => self.problem.slug.as_str().to_owned(),
-            Field::Name("request_id") => exchange::request_id().to_string(),
+            Field::Name("request_id") => exchange::with_request_id(RequestId::to_string),
             Field::Place(place) => {
                 let (place, request) = (Place::parse(place).ok()?, self.request?);
                 let query = request.query.as_deref();

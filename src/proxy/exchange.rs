@@ -25,30 +25,31 @@ use crate::body::{Body, empty};
 use crate::caller::Caller;
 use crate::observe::exchange as span;
 use crate::observe::repeated::Repeated;
+use crate::observe::request_id::RequestId;
 use crate::problem::{Disposition, Problem, Slug};
 
 /// Bytes of the longest request target; RFC 9110 section 4.1 asks for 8000 at least.
 const MAX_TARGET: usize = 16 << 10;
 
-/// Answers a single request.
+/// Answers a single request by the snapshot of the routing that its connection has loaded for it.
 pub(crate) async fn exchange(
     gateway: &Arc<Gateway>,
+    routing: &Routing,
     client: &Peer,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let started = Instant::now();
-    let routing = gateway.routing();
     let mut matched = MatchedRequest { route: None, shown: None };
     // Behind a refused CONNECT stand bytes of the tunnel, which are no request.
     let no_body = request.body().is_end_stream() && request.method() != Method::CONNECT;
-    identify(&routing, request.headers());
+    identify(routing, request.headers());
     let traced = gateway.tracer.as_ref().and_then(|tracer| {
         let trace = tracer.begin(request.headers())?;
         span::note(|span| span.set_trace(trace));
         Some(request.method().clone())
     });
     let origin = routing.cors.as_ref().and_then(|cors| cors.allowed(request.headers()));
-    let context = ExchangeContext { gateway, routing: &routing, client };
+    let context = ExchangeContext { gateway, routing, client };
     let answered = answer(&context, request, &mut matched).await;
     let MatchedRequest { route, shown } = matched;
     let metrics = route.map_or(&routing.unmatched, |route| &route.metrics);
@@ -104,7 +105,7 @@ struct ExchangeContext<'r> {
 
 /// An answer of the gateway that is no problem, with the id of the exchange.
 fn own(mut response: Response<Body>) -> Response<Body> {
-    response.headers_mut().insert(X_REQUEST_ID, span::request_id().header());
+    response.headers_mut().insert(X_REQUEST_ID, span::with_request_id(RequestId::header));
     response
 }
 

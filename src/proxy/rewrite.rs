@@ -42,12 +42,10 @@ pub(crate) fn to_backend<B>(
     let forwarding = Forwarding {
         client,
         version: head.version,
-        request_id: request_id::for_upstream(
-            &exchange::request_id(),
-            &head.headers,
-            route.has_key_in_request_id,
-            &route.hidden_keys,
-        ),
+        request_id: exchange::with_request_id(|id| {
+            let hidden = &route.hidden_keys;
+            request_id::for_upstream(id, &head.headers, route.has_key_in_request_id, hidden)
+        }),
         hidden: &route.hidden_keys,
         keyed,
     };

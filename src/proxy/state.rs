@@ -16,7 +16,6 @@ use super::routing::Routing;
 use crate::config::Config;
 use crate::limit::Limit;
 use crate::machine;
-use crate::observe::log::LogFormat;
 use crate::observe::metrics::{Figures, Metrics};
 use crate::observe::traces::Tracer;
 use crate::settle::retry::RetryQueue;
@@ -90,11 +89,6 @@ impl Gateway {
     /// Announces the reloads from now on.
     pub(crate) fn reloads(&self) -> watch::Receiver<u64> {
         self.reloads.subscribe()
-    }
-
-    /// Format of the access log; `None`: there is none.
-    pub(crate) fn access(&self) -> Option<LogFormat> {
-        self.routing.load().access
     }
 
     /// Number of requests in flight, batches included.

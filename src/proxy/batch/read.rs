@@ -114,7 +114,7 @@ pub(crate) async fn read(
     let ids = batch.items.iter().map(id).collect();
     let subject = request_read::subject(&values, &mode.record.subject, gateway.store.ids());
     drop(values);
-    batch.items.iter().for_each(|item| exchange::request_id().conceal(&item.id));
+    exchange::with_request_id(|id| batch.items.iter().for_each(|item| id.conceal(&item.id)));
     let client = client.address(&routing.trusted_proxies);
     let buffered = BufferedRequest { head, client, body, reservation };
     let input = BatchInput {

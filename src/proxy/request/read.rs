@@ -147,7 +147,7 @@ pub(crate) fn identified(
     };
     // A key in the body is known only here, and may be the client's id of the request.
     if let Ok(key) = &key {
-        exchange::request_id().conceal(key.as_str());
+        exchange::with_request_id(|id| id.conceal(key.as_str()));
     }
     let buffered = BufferedRequest { head, client, body, reservation };
     let key = match key {

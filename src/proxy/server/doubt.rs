@@ -60,6 +60,10 @@ impl NameSearch {
 
     fn compare(&mut self, matched: usize, line: &[u8]) -> Option<u8> {
         let wanted = &NAME[matched..];
+        // Most lines differ in the first letter.
+        if !line.first()?.eq_ignore_ascii_case(wanted.first()?) {
+            return None;
+        }
         let count = wanted.len().min(line.len());
         if !wanted[..count].eq_ignore_ascii_case(&line[..count]) {
             return None;

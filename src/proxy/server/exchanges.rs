@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::observe::exchange::ExchangeSpan;
 use crate::proxy::access::AccessEntry;
 use crate::proxy::peer::Peer;
+use crate::proxy::routing::Routing;
 use crate::proxy::state::Gateway;
 
 /// Waits for a reload after which the client's connection would not be accepted any more: its
@@ -25,12 +26,12 @@ pub(super) async fn dismissed(gateway: &Gateway, peer: &Peer, mut reloads: watch
 
 /// The entry of the access log for an exchange that begins now; `None`: there is no access log.
 pub(super) fn access_entry(
-    gateway: &Gateway,
+    routing: &Routing,
     peer: &Peer,
     span: &Arc<ExchangeSpan>,
     method: &Method,
 ) -> Option<AccessEntry> {
-    gateway.access().map(|format| AccessEntry {
+    routing.access.map(|format| AccessEntry {
         format,
         span: span.clone(),
         method: method.clone(),

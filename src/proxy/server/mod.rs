@@ -245,9 +245,10 @@ async fn observed(
     request: Request<Incoming>,
     doubt: Option<RequestDoubt>,
 ) -> Result<Response<Body>, Infallible> {
+    let routing = gateway.routing();
     let span = ExchangeSpan::new();
-    let entry = access_entry(gateway, peer, &span, request.method());
-    let answer = answer_one(gateway, peer, watch, request, doubt);
+    let entry = access_entry(&routing, peer, &span, request.method());
+    let answer = answer_one(gateway, &routing, (peer, watch), request, doubt);
     let response = within(span, answer).await?;
     Ok(match entry {
         Some(entry) => entry.attach(response),
@@ -257,8 +258,8 @@ async fn observed(
 
 async fn answer_one(
     gateway: &Arc<Gateway>,
-    peer: &Peer,
-    watch: &SocketWatch,
+    routing: &Routing,
+    (peer, watch): (&Peer, &SocketWatch),
     request: Request<Incoming>,
     doubt: Option<RequestDoubt>,
 ) -> Result<Response<Body>, Infallible> {
@@ -269,11 +270,11 @@ async fn answer_one(
     }
     if let Some(doubt) = doubt {
         let problem = Problem::new(Slug::RequestInvalid, doubt.detail()).close();
-        let (routing, slug) = (gateway.routing(), problem.slug.as_str());
+        let slug = problem.slug.as_str();
         routing.unmatched.refused(slug);
-        exchange::identify(&routing, request.headers());
+        exchange::identify(routing, request.headers());
         note(|span| span.set_outcome(slug));
         return Ok(report(&problem, None, None));
     }
-    Ok(exchange::exchange(gateway, peer, request).await)
+    Ok(exchange::exchange(gateway, routing, peer, request).await)
 }

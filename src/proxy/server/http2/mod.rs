@@ -229,13 +229,14 @@ async fn answer_one(
     }
     let method = request.method().clone();
     let span = ExchangeSpan::new();
-    let entry = access_entry(&gateway, &peer, &span, &method);
+    let routing = gateway.routing();
+    let entry = access_entry(&routing, &peer, &span, &method);
     let answered = async {
         match head::adapt(&mut request) {
-            Ok(()) => exchange::exchange(&gateway, &peer, request).await,
+            Ok(()) => exchange::exchange(&gateway, &routing, &peer, request).await,
             Err(detail) => {
                 let problem = Problem::new(Slug::RequestInvalid, detail).close();
-                let (routing, slug) = (gateway.routing(), problem.slug.as_str());
+                let slug = problem.slug.as_str();
                 routing.unmatched.refused(slug);
                 exchange::identify(&routing, request.headers());
                 note(|span| span.set_outcome(slug));

@@ -20,6 +20,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use http_body::Body as _;
 use hyper::body::Incoming;
+use memchr::memchr;
 use tokio::time::Instant;
 
 use super::doubt::{NameSearch, RequestDoubt};
@@ -36,6 +37,8 @@ pub(super) struct RequestTracker {
     is_first: bool,
     /// The next byte is one of a query that must be escaped to pass.
     wants_escape: bool,
+    /// The deadline is that of the present head.
+    is_timed: bool,
     deadline: Option<Instant>,
     limits: HeadLimits,
 }
@@ -86,6 +89,7 @@ impl RequestTracker {
             length: NameSearch::default(),
             is_first: true,
             wants_escape: false,
+            is_timed: true,
             deadline: Some(Instant::now() + limits.header),
             limits,
         }
@@ -156,8 +160,13 @@ impl RequestTracker {
             }
             let at_end = matches!(self.position, Position::Between | Position::HeadPassed);
             if at_end && before != Position::Between {
+                // A head that arrives whole, as most do, needs no deadline of its own.
+                self.is_timed |= self.position == Position::HeadPassed;
                 break;
             }
+        }
+        if self.is_in_head() && !self.is_timed {
+            (self.is_timed, self.deadline) = (true, Some(Instant::now() + self.limits.header));
         }
         at
     }
@@ -229,15 +238,14 @@ impl RequestTracker {
         if empty > 0 {
             return empty;
         }
-        if !self.is_first {
-            self.deadline = Some(Instant::now() + self.limits.header);
-        }
+        // The first head has the deadline of the connection.
+        self.is_timed = self.is_first;
         (self.has_fragment, self.length) = (false, NameSearch::default());
         self.request_line(bytes, LinePart::Method)
     }
 
     fn request_line(&mut self, bytes: &[u8], mut part: LinePart) -> usize {
-        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let end = memchr(b'\n', bytes);
         let line = &bytes[..end.unwrap_or(bytes.len())];
         let mut at = 0;
         if part == LinePart::Method
@@ -246,10 +254,10 @@ impl RequestTracker {
             (at, part) = (method, LinePart::Target);
         }
         if part != LinePart::Method {
-            self.has_fragment |= line[at..].contains(&b'#');
+            self.has_fragment |= memchr(b'#', &line[at..]).is_some();
         }
         if part == LinePart::Target
-            && let Some(path) = line[at..].iter().position(|byte| *byte == b'?')
+            && let Some(path) = memchr(b'?', &line[at..])
         {
             (at, part) = (at + path, LinePart::Query);
         }
@@ -305,7 +313,7 @@ enum LineEnd {
 
 /// Counts the bytes up to the end of a line; `is_empty`: as far as the line has come.
 fn line(bytes: &[u8], is_empty: bool) -> (usize, LineEnd) {
-    let end = bytes.iter().position(|byte| *byte == b'\n');
+    let end = memchr(b'\n', bytes);
     let line = &bytes[..end.unwrap_or(bytes.len())];
     let is_empty = is_empty && line.iter().all(|byte| *byte == b'\r');
     match end {
