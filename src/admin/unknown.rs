@@ -10,7 +10,6 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::{Record, State};
 use crate::observe::metrics::UnknownFigures;
 use crate::store::{ListPosition, Query, Store};
@@ -63,7 +62,7 @@ async fn count(store: &Arc<dyn Store>) -> Option<UnknownFigures> {
         for (_, record) in &page {
             let since = match &record.state {
                 // The backend has the request and decides later; nobody else has to.
-                State::Unknown { reason: UnknownReason::Pending(_), .. } => continue,
+                _ if record.is_pending() => continue,
                 State::Unknown { since, .. } => *since,
                 State::Item { ledger, .. } if ledger.unknown > 0 => item_since(record),
                 _ => continue,

@@ -8,7 +8,7 @@ use super::items_response::response;
 use super::list_paths::list_kind;
 use super::matcher::{MatchScope, matchers};
 use super::model::{Config, ItemsMode, RecordRules, UpstreamConfig};
-use super::outcome::outcome_of_batches;
+use super::outcome::outcome;
 use super::own_requests::PolicyContext;
 use super::place::is_credential;
 use super::policy::UnknownPolicy;
@@ -48,8 +48,7 @@ pub(super) fn mode(
     consistency::no_request_keys(route);
     let duplicates =
         route.table("duplicates", |table| request::duplicates(table, base.duplicates, upstream));
-    let (outcome, chosen) =
-        route.table("outcome", |table| outcome_of_batches(table, &base.outcome));
+    let (outcome, chosen) = route.table("outcome", |table| outcome(table, &base.outcome));
     let path = request::path(route);
     let context = PolicyContext { credentials: &config.tenant.headers, items: true, path: &path };
     let on_unknown = policy(route, chosen, &context);

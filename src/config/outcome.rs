@@ -27,8 +27,8 @@ struct Entries {
 /// The meaning of a route's answers, and the name of its policy for unknown outcomes.
 pub(super) type OutcomeTable = (OutcomeRules, Option<&'static str>);
 
-/// The rules of a route in request mode. A list left out keeps the preset, except for entries of
-/// written lists.
+/// The rules of a route. A list left out keeps the preset, except for entries of written lists. In
+/// items mode they decide about answers without rows.
 pub(super) fn outcome(table: &TableReader<'_>, preset: &OutcomeRules) -> OutcomeTable {
     let mut entries = Entries::default();
     for (key, verdict) in LISTS {
@@ -37,28 +37,6 @@ pub(super) fn outcome(table: &TableReader<'_>, preset: &OutcomeRules) -> Outcome
             match element {
                 ListElement::Plain(status) => entries.add_status(table, &status, verdict),
                 ListElement::Table(matcher) => entries.add_matcher(table, matcher, verdict),
-            }
-        }
-    }
-    finished(table, preset, entries)
-}
-
-/// The rules of a route in items mode, which decide about answers without rows by the status alone.
-pub(super) fn outcome_of_batches(table: &TableReader<'_>, preset: &OutcomeRules) -> OutcomeTable {
-    let mut entries = Entries::default();
-    for (key, verdict) in LISTS {
-        let list = table.mixed_list(key, |table| matcher(table, MatchScope::Answer));
-        for element in list.into_iter().flatten() {
-            match element {
-                ListElement::Plain(status) => entries.add_status(table, &status, verdict),
-                ListElement::Table(matcher) => {
-                    let what = format!(
-                        "with mode = \"items\" `{key}` takes statuses only; what a body says \
-                         belongs to `retry`, `final`, `unknown` and `not_issued` of \
-                         [route.items.response]"
-                    );
-                    table.wrong(&matcher, what);
-                }
             }
         }
     }

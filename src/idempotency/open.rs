@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::history::HistoryEvent;
+use super::ledger::Doubt;
 use super::outcome::UnknownReason;
 use super::record::{Nonce, Record, State, StoredResponse};
 use super::settling::Settling;
@@ -89,6 +90,22 @@ impl Record {
     /// says nothing of earlier tries, and an earlier try nothing of a repetition.
     pub fn awaits_release(&self, attempt: &Nonce) -> bool {
         self.awaits(attempt) && !self.is_resent()
+    }
+
+    /// Reports an outcome that the backend has accepted and not decided.
+    pub fn is_pending(&self) -> bool {
+        match &self.state {
+            State::Unknown { reason, .. } => matches!(reason, UnknownReason::Pending(_)),
+            State::Item { ledger, .. } if ledger.unknown > 0 => {
+                matches!(ledger.doubt, Some(Doubt::Lost(UnknownReason::Pending(_))))
+            }
+            State::Item { .. }
+            | State::InFlight
+            | State::SerializeLock
+            | State::Final { .. }
+            | State::Released { .. }
+            | State::Tombstone { .. } => false,
+        }
     }
 
     /// Reports a call that was sent again.

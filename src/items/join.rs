@@ -27,6 +27,8 @@ pub struct BatchOutcome {
     pub outcomes: Vec<Option<ItemOutcome>>,
     /// The shape of an answer.
     pub shape: ResponseShape,
+    /// The backend asserts that it did not execute the call (`retry` of `[route.outcome]`).
+    pub released: bool,
     /// Number of rows without a sent item.
     pub surplus: usize,
     /// The parts of the answer around the rows.
@@ -79,7 +81,7 @@ pub enum ResponseShape {
     Unreadable,
 }
 
-/// Reads an answer; `outcome` decides by the status when the answer has no rows.
+/// Reads an answer; `outcome` decides when the answer has no rows.
 pub fn join(
     rules: &ItemRules,
     outcome: &OutcomeRules,
@@ -165,19 +167,20 @@ impl SentCall<'_> {
             found.frame(rules, document, whole.response.body)
         });
         let kind = rules.response.kind;
-        BatchOutcome { outcomes, shape: ResponseShape::Rows, surplus, frame, kind }
+        let shape = ResponseShape::Rows;
+        BatchOutcome { outcomes, shape, released: false, surplus, frame, kind }
     }
 
     /// The outcomes of an answer without rows: the same for all sent items.
     fn without_rows(&self, refused: bool, whole: &WholeAnswer<'_, '_, '_>) -> BatchOutcome {
         let all_issued = whole.all_issued();
         let body = whole.response.body;
-        let doubt = match whole.verdict() {
+        let (verdict, status) = (whole.verdict(), whole.response.status);
+        let doubt = match verdict {
             // The answer says both.
             _ if refused && all_issued => Doubt::Contradicting,
-            Verdict::Unknown | Verdict::Pending => {
-                Doubt::Lost(UnknownReason::Status(whole.response.status))
-            }
+            Verdict::Unknown => Doubt::Lost(UnknownReason::Status(status)),
+            Verdict::Pending => Doubt::Lost(UnknownReason::Pending(status)),
             Verdict::Final | Verdict::Released => Doubt::Unreadable,
         };
         let mut outcomes = vec![None; self.batch.items.len()];
@@ -200,7 +203,8 @@ impl SentCall<'_> {
             (true, true) | (false, false) => (ResponseShape::Unreadable, AnswerFrame::Unread),
         };
         let kind = self.rules.response.kind;
-        BatchOutcome { outcomes, shape, surplus: 0, frame, kind }
+        let released = shape == ResponseShape::Refused && verdict == Verdict::Released;
+        BatchOutcome { outcomes, shape, released, surplus: 0, frame, kind }
     }
 }
 

@@ -27,13 +27,13 @@ impl<'r, 'd, 'a> WholeAnswer<'r, 'd, 'a> {
         Self { rules, outcome, response, document, text: ParsedBody::new(response.body) }
     }
 
-    /// The verdict on the status alone.
+    /// The verdict on an answer without rows, by `[route.outcome]`.
     pub(super) fn verdict(&self) -> Verdict {
-        self.outcome.verdict(self.response.status)
+        self.outcome.judge(&self.input()).verdict
     }
 
-    /// Reports whether an answer without rows proves that nothing was issued: by its status, or by
-    /// its body under a trusted status. A 5xx without rows is not proof, because a proxy in between
+    /// Reports whether an answer without rows proves that nothing was issued: by
+    /// `[route.outcome]`, or by `not_issued` under a trusted status. A 5xx without rows is not proof, because a proxy in between
     /// may have sent the status.
     pub(super) fn refused(&self) -> bool {
         if self.declares_unknown() {

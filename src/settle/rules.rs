@@ -16,11 +16,10 @@ pub(crate) use super::schedule::Occasion;
 use super::schedule::{begun, earliest};
 use crate::clock::Timestamp;
 use crate::config::{ProbeRules, ResendRules, ReverseRules, UnknownPolicy};
+use crate::idempotency::Record;
 use crate::idempotency::history::{HistoryEvent, Note};
-use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::retention::Retention;
 use crate::idempotency::settling::Schedule;
-use crate::idempotency::{Record, State};
 
 /// The rules and times of a route for its unknown records.
 #[derive(Debug, Clone)]
@@ -130,7 +129,7 @@ fn reverse(
     now: Timestamp,
     occasion: Occasion,
 ) -> Action {
-    if let State::Unknown { reason: UnknownReason::Pending(_), .. } = &record.state {
+    if record.is_pending() {
         // The backend is still deciding: there is nothing yet that could be undone.
         return Action::Hold;
     }

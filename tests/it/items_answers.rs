@@ -144,3 +144,42 @@ fn a_hang_up_reloads_and_ends_nothing() {
     client.read().is(200, "executed", "");
     issue(&batch("+65", &TWO)).send(gateway.addr).is(200, "replayed", "");
 }
+
+#[test]
+fn matchers_of_the_outcome_decide_about_answers_without_rows() {
+    let rewards = Rewards::start();
+    let outcome = "outcome.retry = [429, { header = { name = \"server\", equals = \"gate\" } }, \
+                   { pointer = \"/code\", equals = \"THROTTLED\" }]\n\
+                   outcome.pending = [{ status = 202, pointer = \"/code\", equals = \"QUEUED\" }]\n\
+                   outcome.unknown = [\"5xx\", { status = 400, contains = \"timed out\" }]";
+    let gateway = AdminClient::guard(rewards.setup(outcome)).start();
+    let send = |id: &str, act: Act| {
+        rewards.answering(move |_, _, _| act.clone());
+        let reply = issue(&batch("+65", &[(id, "R1", 1)])).send(gateway.addr);
+        rewards.honest();
+        reply
+    };
+    let reason = |id: &str| AdminClient::of(&gateway).show(id)["reason"].to_string();
+    // The body or a header proves that nothing was issued, whatever the status.
+    for (id, act) in [
+        ("body", answer(500, r#"{"code":"THROTTLED"}"#)),
+        ("header", Act::whole(503, &[("server", "gate")], b"busy")),
+    ] {
+        assert_eq!(send(id, act).disposition(), "not-executed", "{id}");
+        issue(&batch("+65", &[(id, "R1", 1)])).send(gateway.addr).is(200, "executed", "");
+    }
+    // Other answers of the same status prove nothing, nor does one that is cut off.
+    for (id, act) in [
+        ("other", answer(500, r#"{"code":"BROKEN"}"#)),
+        ("cut", answer(500, r#"{"code":"THROTTLED","rewards":[{"#)),
+        ("late", answer(400, "the database timed out")),
+    ] {
+        assert_eq!(send(id, act).disposition(), "unknown", "{id}");
+        let reply = issue(&batch("+65", &[(id, "R1", 1)])).send(gateway.addr);
+        reply.is(409, "unknown", "outcome-unknown");
+    }
+    assert_eq!(send("queued", answer(202, r#"{"code":"QUEUED"}"#)).disposition(), "unknown");
+    assert!(reason("queued").contains("not decided yet"), "{}", reason("queued"));
+    let metrics = Request::get("/metrics").send(gateway.admin).text();
+    assert!(metrics.contains("\noncegate_unknown_records 3\n"), "{metrics}");
+}

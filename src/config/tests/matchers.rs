@@ -137,11 +137,10 @@ fn one_matcher_stands_in_one_list() {
 }
 
 #[test]
-fn batches_decide_by_rows_and_statuses() {
+fn batches_take_matchers_of_answers_and_items_of_values() {
     check(
         "mode = \"items\"\nprofile = \"capillary\"\n[route.outcome]\nretry = [{ contains = \"a\" }]\n[route.items]\nindivisible = { header = \"a\", equals = 1 }\n",
         &[
-            "12:10: with mode = \"items\" `retry` takes statuses only; what a body says belongs to `retry`, `final`, `unknown` and `not_issued` of [route.items.response]",
             "14:26: `header` has no use here: rows and items are JSON values; name a member with `pointer`",
         ],
     );

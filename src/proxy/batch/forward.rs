@@ -22,7 +22,6 @@ use crate::config::{AlreadyDone, ItemsMode};
 use crate::failpoint::{self, Point};
 use crate::idempotency::ledger::{Doubt, ItemOutcome};
 use crate::idempotency::outcome::UnknownReason;
-use crate::idempotency::outcome::Verdict as StatusVerdict;
 use crate::idempotency::retention::ExpiryTime;
 use crate::idempotency::{RecordId, TenantId};
 use crate::items::{self, BatchOutcome, BatchPlan, ResponseShape, join};
@@ -223,33 +222,23 @@ impl ItemsCall<'_> {
                 return responder.respond(Ok(answer.respond(Disposition::Unknown, None)));
             }
         };
-        let (joined, released) = self.join(&head, &body);
+        let joined = self.join(&head, &body);
         let kept = KeptEnvelope::of(&head, &body, (&joined, &self.plan), claimed.now());
-        let recorded = claimed.record(released, |at, entry| {
+        let recorded = claimed.record(joined.released, |at, entry| {
             Ok(kept.keep(at, entry.conclude(outcome_at(&joined, at))?))
         });
         let recorded = recorded.await;
         failpoint::point(Point::AfterCompletion);
-        responder.respond(self.answer(
-            head,
-            &body,
-            held,
-            &joined,
-            (recorded, released),
-            claimed.expiry_time(),
-        ));
+        responder.respond(self.answer(head, &body, held, &joined, recorded, claimed.expiry_time()));
     }
 
-    /// The outcome of every item by the answer, and true if the answer asserts non-execution of the
-    /// whole batch.
-    fn join(&self, head: &response::Parts, body: &Bytes) -> (BatchOutcome, bool) {
+    /// The outcome of every item by the answer.
+    fn join(&self, head: &response::Parts, body: &Bytes) -> BatchOutcome {
         let (mode, status) = (self.mode, head.status);
         let headers = HeaderView::Map(&head.headers);
         let response = items::BackendResponse { status: status.as_u16(), headers, body };
         let mut joined = join(&mode.rules, &mode.outcome, &self.batch, &self.plan, &response);
         joined.reduce_repeats(&self.plan, |row| self.is_done(status.as_u16(), row));
-        let released = joined.shape == ResponseShape::Refused
-            && mode.outcome.verdict(status.as_u16()) == StatusVerdict::Released;
         for (at, outcome) in joined.outcomes.iter().enumerate() {
             if let Some(ItemOutcome::Unknown { doubt, .. }) = outcome {
                 tracing::warn!(item = at, %status, %doubt, "the outcome of an item is unknown");
@@ -261,7 +250,7 @@ impl ItemsCall<'_> {
                 "the answer has rows that belong to no item; they are ignored"
             );
         }
-        (joined, released)
+        joined
     }
 
     fn answer(
@@ -270,7 +259,7 @@ impl ItemsCall<'_> {
         body: &Bytes,
         held: Option<Reservation>,
         joined: &BatchOutcome,
-        (recorded, released): (Recorded, bool),
+        recorded: Recorded,
         time: ExpiryTime,
     ) -> AnswerResult {
         let Recorded { records: recorded_now, decided, durable } = recorded;
@@ -286,7 +275,7 @@ impl ItemsCall<'_> {
         for (at, record) in recorded_now {
             self.records[at] = Some(record);
         }
-        let disposition = match (durable, released) {
+        let disposition = match (durable, joined.released) {
             (false, _) => Disposition::Unrecorded,
             (true, true) => Disposition::NotExecuted,
             (true, false) => Disposition::Executed,
@@ -327,9 +316,9 @@ impl ItemsCall<'_> {
             }
             Some(SendOutcome::Answered(answer)) => {
                 let Ok((head, body, _held)) = answer.into_whole() else { return };
-                let (joined, released) = self.join(&head, &body);
+                let joined = self.join(&head, &body);
                 let kept = KeptEnvelope::of(&head, &body, (&joined, &self.plan), claimed.now());
-                let recorded = claimed.record(released, |at, entry| {
+                let recorded = claimed.record(joined.released, |at, entry| {
                     Ok(kept.keep(at, entry.conclude(outcome_at(&joined, at))?))
                 });
                 let Recorded { decided, .. } = recorded.await;
