@@ -32,9 +32,9 @@ impl<'r, 'd, 'a> WholeAnswer<'r, 'd, 'a> {
         self.outcome.judge(&self.input()).verdict
     }
 
-    /// Reports whether an answer without rows proves that nothing was issued: by
-    /// `[route.outcome]`, or by `not_issued` under a trusted status. A 5xx without rows is not proof, because a proxy in between
-    /// may have sent the status.
+    /// Reports whether an answer without rows proves that nothing was issued: by `[route.outcome]`,
+    /// or by `not_issued` under a trusted status. A 5xx without rows is not proof, because a proxy
+    /// in between may have sent the status.
     pub(super) fn refused(&self) -> bool {
         if self.declares_unknown() {
             return false;
