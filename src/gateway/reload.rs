@@ -8,8 +8,8 @@
 //! SIGHUP ─────────────────────┐
 //! digests differ, twice alike ┴▶ digests ▶ parse ▶ certificates ▶ digests ── other ──▶ again
 //!                                             │                      ▼ the same
-//!                                             ▼ a mistake          pin names ── refused ──▶ told
-//!                                            told                    ▼
+//!                                             ▼ a mistake          pin names ── refused ──▶ logged
+//!                                           logged                   ▼
 //!                                                        one swap: routes, limits, upstreams, …
 //! ```
 
