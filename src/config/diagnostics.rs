@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::fmt;
 
+use super::catalog::KnownKey;
+
 /// Tables that are named as the right ones for a key, at most; more are no advice.
 const MOST_TABLES: usize = 4;
 
@@ -176,11 +178,11 @@ pub(super) fn alternatives<'k>(
 }
 
 /// Advice on a key of other tables; `None`: no table has the key.
-pub(super) fn belongs(keys: &[(String, &'static str)], name: &str) -> Option<String> {
-    let tables = keys.iter().filter(|(_, key)| *key == name).map(|(table, _)| table.as_str());
+pub(super) fn belongs(keys: &[KnownKey], name: &str) -> Option<String> {
+    let tables = keys.iter().filter(|known| known.key == name).map(|known| known.table.as_str());
     let tables: Vec<&str> = tables.collect();
     if tables.contains(&"") {
-        let mut titles = keys.iter().map(|(table, _)| table.as_str());
+        let mut titles = keys.iter().map(|known| known.table.as_str());
         let own = titles.find(|table| table.trim_matches(['[', ']']) == name)?;
         return Some(format!("it is a table of its own, {own}"));
     }

@@ -39,6 +39,7 @@ pub struct ErrorReplacement {
 /// The table of a route; empty when it is not in the file.
 pub(super) fn errors(route: &TableReader<'_>) -> Vec<ErrorReplacement> {
     let mut replacements = Vec::new();
+    route.note_kind("errors", || "a table of problems and their replacements".to_owned());
     let Some(node) = route.node("errors") else { return replacements };
     let TomlValue::Table(members) = &node.value else {
         route.other_kind("errors", node, "a table such as { key-reused = { status = 409 } }");

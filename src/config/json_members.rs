@@ -43,6 +43,7 @@ impl<'d> TableReader<'d> {
         expected: &str,
         read: impl Fn(&str, &TomlNode) -> Option<String>,
     ) -> Option<Vec<(&'d str, Located<String>)>> {
+        self.note_kind(key, || expected.to_owned());
         let node = self.node(key)?;
         let TomlValue::Table(members) = &node.value else {
             self.other_kind(key, node, expected);

@@ -9,6 +9,7 @@ use crate::items::rules::ListKind;
 impl TableReader<'_> {
     /// A text, or a list of texts that is not empty.
     fn texts(&self, key: &'static str) -> Option<Vec<Located<String>>> {
+        self.note_kind(key, || "a path of a list, or a list of them".to_owned());
         match self.node(key)?.value {
             TomlValue::List(_) => self.filled_list(key, "name at least one place"),
             _ => self.optional(key).map(|text| vec![text]),
@@ -17,6 +18,7 @@ impl TableReader<'_> {
 
     /// The path of a list.
     pub(super) fn list_path(&self, key: &'static str) -> Option<ListPath> {
+        self.note_kind(key, || "a path of a list".to_owned());
         self.parsed_list_path(&self.optional(key)?)
     }
 
@@ -27,6 +29,7 @@ impl TableReader<'_> {
 
     /// A list of paths.
     pub(super) fn list_paths(&self, key: &'static str) -> Option<Vec<ListPath>> {
+        self.note_kind(key, || "a list of paths of lists".to_owned());
         Some(self.distinct_paths(key, self.list(key)?))
     }
 

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use http::Method;
 
+use super::catalog::KnownKey;
 use super::diagnostics::{Mistakes, Warning};
 use super::document::{TomlNode, TomlValue};
 use super::files::ConfigFiles;
 use super::model::{Config, EngineConfig, Mode, RouteConfig, StoreConfig};
 use super::profiles::Profile;
-use super::table::{KnownKeys, Reading, TableReader};
+use super::table::{Reading, TableReader};
 use super::units::Size;
 use super::warnings::{renewed_credentials, warn_of_renewed_credentials};
 use super::{backend_url, document, log, paths, routes, server, stores, tenant, traces, upstreams};
@@ -99,7 +100,7 @@ fn read(
 }
 
 /// Every key of every table.
-pub(super) fn known_keys() -> KnownKeys {
+pub(super) fn known_keys() -> Vec<KnownKey> {
     // Each mode reads tables of its own.
     let skeleton = "[[route]]\nmode = \"request\"\n[[route]]\nmode = \"items\"";
     let reading = Reading::new(PathBuf::new(), Vec::new);

@@ -9,6 +9,7 @@
 mod backend_url;
 mod callers;
 mod capillary;
+mod catalog;
 mod cors;
 pub mod defaults;
 mod describe;

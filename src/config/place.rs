@@ -22,6 +22,7 @@ pub(super) fn is_credential(name: &HeaderName, callers: &[HeaderName]) -> bool {
 impl TableReader<'_> {
     /// A place, or a list of places that is not empty; `None`: the key is not in the file.
     pub(super) fn request_places(&self, key: &'static str) -> Option<Vec<Located<Place>>> {
+        self.note_kind(key, || "a place, or a list of places".to_owned());
         let written = match self.node(key) {
             Some(TomlNode { value: TomlValue::List(_), .. }) => {
                 self.filled_list::<String>(key, "name at least one place")?

@@ -255,6 +255,7 @@ pub(super) fn duplicates(
 ) -> DuplicateRules {
     let wait = table.time("wait", preset.wait, Duration::ZERO..=LONGEST_WAIT);
     let max_waiters = table.count("max_waiters", preset.max_waiters, 0..=MOST_WAITERS);
+    table.note_kind("answer_within", || "a duration; 1ms to 1d".to_owned());
     let written = table.has("answer_within");
     let answer_within = match written {
         true => Some(table.timeout("answer_within", Duration::ZERO)),

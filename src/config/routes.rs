@@ -23,7 +23,7 @@ const METHODS: [Method; 7] = [
     Method::OPTIONS,
 ];
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum ModeName {
     Request,
     Items,
@@ -138,6 +138,7 @@ fn route(table: &TableReader<'_>, config: &Config, others: &[RouteConfig]) -> Ro
         ModeName::Request | ModeName::Items => LARGEST_BODY.min(config.server.limits.buffered),
         ModeName::Observe | ModeName::Off => u64::MAX,
     };
+    table.note_kind("max_body", || "a size; with keys at most 1GiB and `buffered`".to_owned());
     let max_body = table.has("max_body").then(|| table.size("max_body", 0, 0..=most));
     let tenant = table.optional_table("tenant", tenant::tenant);
     if let Some(tenant) = &tenant {

@@ -4,13 +4,11 @@
 use std::cell::{LazyCell, RefCell};
 use std::path::PathBuf;
 
+use super::catalog::{Catalog, KnownKey};
 use super::diagnostics::{Diagnostics, alternatives, belongs, nearest};
 use super::document::{TomlMember, TomlNode, TomlValue};
 use super::files::ConfigFiles;
 use super::units::Scalar;
-
-/// Pairs of a table's title and a key, in the order of reading.
-pub(super) type KnownKeys = Vec<(String, &'static str)>;
 
 /// The state shared by the tables of a file during reading.
 pub(super) struct Reading {
@@ -22,13 +20,13 @@ pub(super) struct Reading {
     /// The files that the configuration names.
     pub(super) named: RefCell<ConfigFiles>,
     /// Every key of every table, for advice on a key in the wrong one.
-    all_keys: LazyCell<KnownKeys>,
+    all_keys: LazyCell<Vec<KnownKey>>,
     /// The keys asked for. Collected only to answer `all_keys`; absent tables are read then too.
-    catalog: Option<RefCell<KnownKeys>>,
+    catalog: Option<Catalog>,
 }
 
 impl Reading {
-    pub(super) fn new(base: PathBuf, all_keys: fn() -> KnownKeys) -> Self {
+    pub(super) fn new(base: PathBuf, all_keys: fn() -> Vec<KnownKey>) -> Self {
         Self {
             diagnostics: Diagnostics::default(),
             base,
@@ -43,14 +41,11 @@ impl Reading {
     pub(super) fn catalog(
         members: &[TomlMember],
         read: impl FnOnce(&TableReader<'_>),
-    ) -> KnownKeys {
+    ) -> Vec<KnownKey> {
         let mut reading = Self::new(PathBuf::new(), Vec::new);
-        reading.catalog = Some(RefCell::default());
+        reading.catalog = Some(Catalog::default());
         reading.root(members, read);
-        let mut keys = reading.catalog.take().map(RefCell::into_inner).unwrap_or_default();
-        let mut seen = std::collections::HashSet::new();
-        keys.retain(|key| seen.insert(key.clone()));
-        keys
+        reading.catalog.take().map(Catalog::into_keys).unwrap_or_default()
     }
 
     /// Reads the root table.
@@ -170,10 +165,29 @@ impl<'d> TableReader<'d> {
 
     pub(super) fn node(&self, key: &'static str) -> Option<&'d TomlNode> {
         if let Some(catalog) = &self.reading.catalog {
-            catalog.borrow_mut().push((self.title(), key));
+            catalog.note(self.title(), key);
         }
         self.ask(key);
         self.members.iter().find(|member| member.key == key).map(|member| &member.node)
+    }
+
+    /// Notes the values that a key takes. The first description counts: the outer reader of a value
+    /// knows more of it than those that it calls.
+    pub(super) fn note_kind(&self, key: &'static str, kind: impl FnOnce() -> String) {
+        if let Some(catalog) = &self.reading.catalog {
+            catalog.entry(self.title(), key, |known| {
+                if known.kind.is_empty() {
+                    known.kind = kind();
+                }
+            });
+        }
+    }
+
+    /// Notes the value of an absent key.
+    pub(super) fn note_default(&self, key: &'static str, default: impl FnOnce() -> String) {
+        if let Some(catalog) = &self.reading.catalog {
+            catalog.entry(self.title(), key, |known| known.default = default());
+        }
     }
 
     fn ask(&self, key: &'static str) {
@@ -241,6 +255,7 @@ impl<'d> TableReader<'d> {
 
     /// The value of a key.
     pub(super) fn optional<T: Scalar>(&self, key: &'static str) -> Option<Located<T>> {
+        self.note_kind(key, || T::EXPECTED.to_owned());
         self.scalar(key, self.node(key)?)
     }
 
@@ -280,6 +295,7 @@ impl<'d> TableReader<'d> {
 
     /// The elements of a list that can be read; `None`: the list is not in the file.
     pub(super) fn list<T: Scalar>(&self, key: &'static str) -> Option<Vec<Located<T>>> {
+        self.note_kind(key, || format!("a list; each is {}", T::EXPECTED));
         let node = self.node(key)?;
         let TomlValue::List(elements) = &node.value else {
             self.other_kind(key, node, "a list: [ … ]");
@@ -326,6 +342,7 @@ impl<'d> TableReader<'d> {
 
     /// A table of which every key may be left out.
     pub(super) fn table<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> T) -> T {
+        self.note_kind(key, || "a table".to_owned());
         let child = self.node(key).and_then(|node| self.child(key, false, node));
         child.unwrap_or_else(|| self.absent_child(key, false)).read(read)
     }
@@ -336,6 +353,7 @@ impl<'d> TableReader<'d> {
         key: &'static str,
         read: impl FnOnce(&Self) -> T,
     ) -> Option<T> {
+        self.note_kind(key, || "a table".to_owned());
         let child = match self.node(key) {
             Some(node) => self.child(key, false, node),
             None => self.catalogs(key).then(|| self.absent_child(key, false)),
@@ -345,6 +363,7 @@ impl<'d> TableReader<'d> {
 
     /// Each of the tables `[[key]]`.
     pub(super) fn each_table(&self, key: &'static str, mut read: impl FnMut(&Self)) {
+        self.note_kind(key, || "several tables".to_owned());
         match self.node(key) {
             Some(TomlNode { value: TomlValue::List(elements), .. }) => {
                 let children = elements.iter().filter_map(|node| self.child(key, true, node));

@@ -18,6 +18,7 @@ impl<'d> TableReader<'d> {
         expected: &str,
         mut read: impl FnMut(&Self) -> T,
     ) -> Option<Vec<T>> {
+        self.note_kind(key, || "a table, or several".to_owned());
         match self.node(key) {
             Some(TomlNode { value: TomlValue::List(elements), .. }) => {
                 let children = elements.iter().filter_map(|node| self.child(key, false, node));
@@ -43,6 +44,7 @@ impl<'d> TableReader<'d> {
         key: &'static str,
         mut read: impl FnMut(&Self) -> Option<T>,
     ) -> Option<Vec<ListElement<S, T>>> {
+        self.note_kind(key, || format!("a list; each is {}, or a table", S::EXPECTED));
         let node = match self.node(key) {
             Some(node) => node,
             None if self.catalogs(key) => {

@@ -51,6 +51,7 @@ impl TableReader<'_> {
         syntax: TemplateSyntax,
         context: &TemplateContext<'_>,
     ) -> Option<Located<Template>> {
+        self.note_kind(key, || "a template".to_owned());
         let written = self.optional::<String>(key)?;
         let value = self.parsed_template(key, &written, syntax, context)?;
         Some(Located { key, at: written.at, value })
@@ -93,6 +94,7 @@ impl TableReader<'_> {
         key: &'static str,
         context: &TemplateContext<'_>,
     ) -> HeaderTemplates {
+        self.note_kind(key, || "a table of headers and templates".to_owned());
         let mut headers = HeaderTemplates::default();
         let Some(node) = self.node(key) else { return headers };
         let TomlValue::Table(members) = &node.value else {

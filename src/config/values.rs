@@ -80,6 +80,11 @@ impl TableReader<'_> {
         key: &'static str,
         range: RangeInclusive<T>,
     ) -> Option<T> {
+        self.note_kind(key, || {
+            // The range says more than the kind's own least value.
+            let kind = T::EXPECTED.trim_end_matches(", zero or more");
+            format!("{kind}; {} to {}", range.start(), range.end())
+        });
         let written = self.optional::<T>(key)?;
         if !range.contains(&written.value) {
             let (value, least, most) = (&written.value, range.start(), range.end());
@@ -94,6 +99,7 @@ impl TableReader<'_> {
         default: Duration,
         range: RangeInclusive<Duration>,
     ) -> Duration {
+        self.note_default(key, || format!("\"{}\"", Time(default)));
         let (least, most) = range.into_inner();
         self.bounded(key, Time(least)..=Time(most)).map_or(default, |time| time.0)
     }
@@ -104,6 +110,7 @@ impl TableReader<'_> {
     }
 
     pub(super) fn size(&self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        self.note_default(key, || format!("\"{}\"", Size(default)));
         let (least, most) = range.into_inner();
         self.bounded(key, Size(least)..=Size(most)).map_or(default, |size| size.0)
     }
@@ -114,6 +121,7 @@ impl TableReader<'_> {
         default: usize,
         range: RangeInclusive<u64>,
     ) -> usize {
+        self.note_default(key, || default.to_string());
         self.optional_count(key, range).unwrap_or(default)
     }
 
@@ -131,10 +139,12 @@ impl TableReader<'_> {
         default: u64,
         range: RangeInclusive<u64>,
     ) -> u64 {
+        self.note_default(key, || default.to_string());
         self.bounded(key, range).unwrap_or(default)
     }
 
     pub(super) fn flag(&self, key: &'static str, default: bool) -> bool {
+        self.note_default(key, || default.to_string());
         self.optional(key).map_or(default, |flag| flag.value)
     }
 
@@ -153,18 +163,22 @@ impl TableReader<'_> {
     }
 
     /// The choice named in the file; `None` marks a name that this version does not support.
-    pub(super) fn choice<T: Copy>(
+    pub(super) fn choice<T: Copy + PartialEq>(
         &self,
         key: &'static str,
         default: T,
         choices: &[(&str, Option<T>)],
     ) -> T {
-        let Some(written) = self.optional::<String>(key) else { return default };
-        let text = written.value.as_str();
         let possible = || {
             let supported = choices.iter().filter(|(_, value)| value.is_some());
             alternatives(supported.map(|(name, _)| *name), |name| format!("\"{name}\""))
         };
+        self.note_kind(key, possible);
+        if let Some((name, _)) = choices.iter().find(|(_, value)| *value == Some(default)) {
+            self.note_default(key, || format!("\"{name}\""));
+        }
+        let Some(written) = self.optional::<String>(key) else { return default };
+        let text = written.value.as_str();
         match choices.iter().find(|(name, _)| *name == text) {
             Some((_, Some(value))) => return *value,
             Some((_, None)) => {
@@ -204,10 +218,12 @@ impl TableReader<'_> {
     }
 
     pub(super) fn header(&self, key: &'static str) -> Option<Located<HeaderName>> {
+        self.note_kind(key, || "the name of a header".to_owned());
         self.header_name(self.optional(key)?)
     }
 
     pub(super) fn headers(&self, key: &'static str) -> Option<Vec<HeaderName>> {
+        self.note_kind(key, || "a list of names of headers".to_owned());
         let mut names = Vec::new();
         for written in self.list::<String>(key)? {
             // The host names no message part that changes on its way, and callers may have one
@@ -239,6 +255,7 @@ impl TableReader<'_> {
     }
 
     pub(super) fn pointer(&self, key: &'static str) -> Option<Pointer> {
+        self.note_kind(key, || "a JSON pointer".to_owned());
         self.parsed_pointer(&self.optional(key)?)
     }
 
@@ -259,6 +276,7 @@ impl TableReader<'_> {
     }
 
     pub(super) fn pointers(&self, key: &'static str) -> Option<Vec<Pointer>> {
+        self.note_kind(key, || "a list of JSON pointers".to_owned());
         let mut pointers = Vec::new();
         for written in self.list::<String>(key)? {
             let Some(pointer) = self.parsed_pointer(&written) else { continue };
@@ -273,6 +291,7 @@ impl TableReader<'_> {
 
     /// A path of the file system; a relative one starts at the configuration's directory.
     pub(super) fn path(&self, key: &'static str) -> Option<PathBuf> {
+        self.note_kind(key, || "the path of a file or directory".to_owned());
         let path =
             self.optional::<String>(key).map(|written| self.reading.base.join(written.value));
         if let Some(path) = &path {
@@ -302,6 +321,7 @@ impl TableReader<'_> {
     /// The text of the file that a key names, and the key's place. Where files are not read, a
     /// placeholder stands for the text.
     pub(super) fn file_text(&self, key: &'static str) -> Option<Located<String>> {
+        self.note_kind(key, || "the path of a file".to_owned());
         self.text_of(self.optional::<String>(key)?).1
     }
 

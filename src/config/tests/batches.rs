@@ -1,6 +1,7 @@
 //! `mode = "items"`: the profile, and what is refused.
 
 use super::{Mode, ROUTE, read};
+use crate::config::catalog::KnownKey;
 use crate::config::load::known_keys;
 use crate::config::{Config, ItemsMode};
 use crate::idempotency::retention::Keep;
@@ -53,7 +54,7 @@ fn the_reference_names_every_key() {
     let reference = include_str!("../../../docs/items.md");
     let mut seen = 0;
     let of_items = |table: &str| table.starts_with("[route.items");
-    for (_, key) in known_keys().into_iter().filter(|(table, _)| of_items(table)) {
+    for KnownKey { key, .. } in known_keys().into_iter().filter(|known| of_items(&known.table)) {
         seen += 1;
         let named = [format!("`{key}`"), format!(".{key}]")];
         assert!(named.iter().any(|text| reference.contains(text)), "items.md lacks {key}");

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{Mode, read, request_mode, route_with};
+use crate::config::catalog::KnownKey;
 use crate::config::load::known_keys;
 use crate::config::parse;
 use crate::place::Place;
@@ -60,7 +61,7 @@ fn the_full_example_and_the_reference_name_every_key() {
     let full = include_str!("../../../config/full.toml");
     let reference = include_str!("../../../docs/configuration.md");
     let mut seen = 0;
-    for (table, key) in known_keys() {
+    for KnownKey { table, key, .. } in known_keys() {
         // Items have an example and a reference of their own.
         if table.contains("[route.items") || key == "items" {
             continue;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::config::catalog::KnownKey;
 use crate::config::load::known_keys;
 
 /// A line of a table of keys.
@@ -86,7 +87,7 @@ fn the_defaults_in_the_reference_are_those_of_the_code() {
 
 #[test]
 fn the_reference_lists_no_key_that_is_not_read() {
-    let known: BTreeSet<&str> = known_keys().into_iter().map(|(_, key)| key).collect();
+    let known: BTreeSet<&str> = known_keys().into_iter().map(|known| known.key).collect();
     let mut seen = 0;
     for text in [
         include_str!("../../../docs/configuration.md"),
@@ -101,4 +102,75 @@ fn the_reference_lists_no_key_that_is_not_read() {
         }
     }
     assert!(seen > 150, "only {seen} keys were seen");
+}
+
+/// Defaults that follow the machine, as docs/configuration.md says.
+const FOLLOW_THE_MACHINE: [&str; 3] = ["workers", "buffered", "cache"];
+
+fn quoted(titles: &[&str]) -> String {
+    titles.iter().map(|title| format!("`{title}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The table of a list of keys; `written`: the defaults of the full example, for those that a key's
+/// reader does not know of.
+fn key_list<'a>(
+    keys: impl Iterator<Item = &'a KnownKey>,
+    written: &BTreeMap<(String, &'static str), &'static str>,
+) -> String {
+    let mut list = "| key | value | when absent |\n|---|---|---|\n".to_owned();
+    for KnownKey { table, key, kind, default } in keys {
+        let kind = if kind.is_empty() { "as described there" } else { kind };
+        let default = match written.get(&(table.trim_matches(['[', ']']).to_owned(), *key)) {
+            _ if FOLLOW_THE_MACHINE.contains(key) => "follows the machine".to_owned(),
+            Some(value) if default.is_empty() => format!("`{value}`"),
+            _ if default.is_empty() => "–".to_owned(),
+            _ => format!("`{default}`"),
+        };
+        list += &format!("| `{key}` | {} | {default} |\n", kind.replace('|', "\\|"));
+    }
+    list
+}
+
+/// The list of keys in Markdown, from the code's own catalog.
+fn generated() -> String {
+    let found = include_str!("../../../docs/reference/keys.md");
+    // The introduction stays.
+    let mut text = found.split_inclusive("-->\n").next().unwrap_or_default().to_owned();
+    let mut titles: Vec<&str> = Vec::new();
+    let (keys, written) = (known_keys(), defaults());
+    for known in &keys {
+        if !titles.contains(&known.table.as_str()) {
+            titles.push(known.table.as_str());
+        }
+    }
+    // Tables with the same keys, such as matchers, have one list.
+    let mut lists: Vec<(Vec<&str>, String)> = Vec::new();
+    for title in titles {
+        let list = key_list(keys.iter().filter(|known| known.table == title), &written);
+        match lists.iter_mut().find(|(_, known)| *known == list) {
+            Some((titles, _)) => titles.push(title),
+            None => lists.push((vec![title], list)),
+        }
+    }
+    for (titles, list) in lists {
+        let first = if titles[0].is_empty() { "At the top".into() } else { quoted(&titles[..1]) };
+        text += &format!("\n## {first}\n");
+        if titles.len() > 1 {
+            text += &format!("\nAlso {}.\n", quoted(&titles[1..]));
+        }
+        text += &format!("\n{list}");
+    }
+    text
+}
+
+/// `ONCEGATE_UPDATE=1` writes the list instead of comparing it.
+#[test]
+fn the_list_of_keys_is_generated_from_the_code() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/keys.md");
+    let text = generated();
+    if std::env::var_os("ONCEGATE_UPDATE").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap();
+    assert!(found == text, "{} is old: run this test with ONCEGATE_UPDATE=1", path.display());
 }
