@@ -28,7 +28,10 @@ pub(super) fn answer(
             Ok(()) => readiness(Ok(())),
             Err(error) => readiness(Err(&format!("is not ready: {error}"))),
         },
-        _ => text(StatusCode::NOT_FOUND, "there is /healthz, /readyz, /metrics and /api/records\n"),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "there is /healthz, /readyz, /metrics, /api/records and the page at /\n",
+        ),
     }
 }
 

@@ -2,10 +2,12 @@
 //! the gateway is not draining), `/metrics`, and, for callers with the token, the records API and
 //! the operator's page.
 //!
-//! `health` answers probes, `metrics` scrapes, `unknown` counts unknown outcomes, `records` is the
-//! records API with `stats`, `page` is the page with its `session`s, `error` holds the refusals of
-//! probes and the API. The effect of a decision on a record is defined in `idempotency::settle`.
+//! `connections` keeps clients from keeping probes out; `health` answers probes, `metrics` scrapes,
+//! `unknown` counts unknown outcomes, `records` is the records API with `stats`, `page` is the page
+//! with its `session`s, `error` holds the refusals of probes and the API. The effect of a decision
+//! on a record is defined in `idempotency::settle`.
 
+mod connections;
 mod error;
 mod health;
 mod metrics;
@@ -33,14 +35,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::TaskTracker;
 
+use self::connections::{ACCEPTED, Connections};
 use crate::limit::Limit;
 use crate::net::accept::accept;
 use crate::net::listen::ListenSocket;
 use crate::net::write_timeout::write_timeout;
 use crate::shutdown::Shutdown;
 
-/// Connections at once: a few probes and a person.
-const CONNECTIONS: usize = 64;
 /// Time limit for a request head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit for a write to a client that reads nothing.
@@ -49,13 +50,13 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Serves the operator's listener, also while the gateway drains, so that probes see the drain;
 /// `ending` tells of its announcement.
 pub(crate) async fn serve(state: Arc<AdminState>, listener: ListenSocket, ending: Shutdown) {
-    let connections = Arc::new(Limit::new(CONNECTIONS));
+    let (accepted, open) = (Arc::new(Limit::new(ACCEPTED)), Arc::new(Connections::default()));
     // A drain does not wait for these connections.
     let tasks = TaskTracker::new();
-    accept(listener, connections, tasks, Bytes::new, |stream, client| async move {
+    accept(listener, accepted, tasks, Bytes::new, |stream, client| async move {
         // Without an address all clients share one limit of wrong tokens.
         let client = client.unwrap_or(IpAddr::from([0; 4]));
-        serve_one(&state, stream, client, &ending).await;
+        open.run(serve_one(&state, stream, client, &ending)).await;
     })
     .await;
 }
@@ -63,8 +64,8 @@ pub(crate) async fn serve(state: Arc<AdminState>, listener: ListenSocket, ending
 /// Answers probes before the store is open, one for each connection, until the returned future is
 /// dropped: a connection that outlives the wait must not hear of it for ever.
 pub(crate) async fn serve_starting(listener: ListenSocket) {
-    let connections = Arc::new(Limit::new(CONNECTIONS));
-    accept(listener, connections, TaskTracker::new(), Bytes::new, |stream, _| async move {
+    let (accepted, open) = (Arc::new(Limit::new(ACCEPTED)), Arc::new(Connections::default()));
+    accept(listener, accepted, TaskTracker::new(), Bytes::new, |stream, _| async move {
         let service = service_fn(|request: Request<Incoming>| async move {
             Ok::<_, Infallible>(health::starting(&request))
         });
@@ -73,11 +74,13 @@ pub(crate) async fn serve_starting(listener: ListenSocket) {
             .header_read_timeout(HEADER_TIMEOUT)
             .keep_alive(false)
             .half_close(true)
-            .serve_connection(TokioIo::new(write_timeout(stream, WRITE_TIMEOUT)), service)
-            .await;
-        if let Err(error) = served {
-            tracing::debug!(%error, "an admin connection ended early");
-        }
+            .serve_connection(TokioIo::new(write_timeout(stream, WRITE_TIMEOUT)), service);
+        open.run(async {
+            if let Err(error) = served.await {
+                tracing::debug!(%error, "an admin connection ended early");
+            }
+        })
+        .await;
     })
     .await;
 }

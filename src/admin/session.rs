@@ -7,16 +7,19 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::HeaderMap;
-use http::header::COOKIE;
+use http::header::{COOKIE, HOST};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use crate::hex;
 
-/// Name of the cookie. Without the prefix `__Host-`, which browsers accept over TLS only, while the
-/// listener is meant for loopback.
+/// Name of the cookie, before the port of the page's address. Without the prefix `__Host-`, which
+/// browsers accept over TLS only, while the listener is meant for loopback.
 const COOKIE_NAME: &str = "oncegate_session";
+/// Cookies of the name that are looked at. Another application of the host may have set one too.
+const MOST_COOKIES: usize = 64;
 /// Time without a request after which a session ends.
 const IDLE: Duration = Duration::from_secs(30 * 60);
 /// Longest time of a session.
@@ -67,10 +70,14 @@ impl Sessions {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a session and returns the value of `Set-Cookie`.
-    pub(super) fn begin(&self, now: Instant) -> String {
-        let (value, csrf) = (random(), random());
+    /// Begins a session instead of that of the request's cookie, and returns the value of
+    /// `Set-Cookie`.
+    pub(super) fn begin(&self, headers: &HeaderMap, now: Instant) -> String {
+        let (value, csrf, name) = (random(), random(), cookie_name(headers));
         let mut state = self.state();
+        for value in cookies(headers) {
+            state.sessions.remove(&digest(value));
+        }
         state.sessions.retain(|_, session| !session.is_over(now));
         if state.sessions.len() >= MOST_SESSIONS {
             let oldest = state.sessions.iter().min_by_key(|(_, session)| session.seen);
@@ -80,28 +87,32 @@ impl Sessions {
         }
         state.sessions.insert(digest(&value), SessionEntry { csrf, began: now, seen: now });
         let seconds = LONGEST.as_secs();
-        format!("{COOKIE_NAME}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}")
+        format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}")
     }
 
     /// The session of the request's cookie; `None`: there is none, or it is over.
     pub(super) fn find(&self, headers: &HeaderMap, now: Instant) -> Option<Session> {
-        let digest = digest(cookie(headers)?);
         let mut state = self.state();
-        let entry = state.sessions.get_mut(&digest)?;
-        if entry.is_over(now) {
-            state.sessions.remove(&digest);
-            return None;
+        for value in cookies(headers) {
+            let digest = digest(value);
+            let Some(entry) = state.sessions.get_mut(&digest) else { continue };
+            if entry.is_over(now) {
+                state.sessions.remove(&digest);
+                continue;
+            }
+            entry.seen = now;
+            return Some(Session { csrf: entry.csrf.clone() });
         }
-        entry.seen = now;
-        Some(Session { csrf: entry.csrf.clone() })
+        None
     }
 
     /// Ends the session of the request's cookie, and returns the `Set-Cookie` that removes it.
     pub(super) fn end(&self, headers: &HeaderMap) -> String {
-        if let Some(value) = cookie(headers) {
+        for value in cookies(headers) {
             self.state().sessions.remove(&digest(value));
         }
-        format!("{COOKIE_NAME}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0")
+        let name = cookie_name(headers);
+        format!("{name}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0")
     }
 
     /// The time after which this address may try a token; `None`: at once.
@@ -135,15 +146,31 @@ impl Sessions {
 
 /// True if the request has a cookie of a session, valid or not.
 pub(super) fn has_cookie(headers: &HeaderMap) -> bool {
-    cookie(headers).is_some()
+    cookies(headers).next().is_some()
 }
 
-fn cookie(headers: &HeaderMap) -> Option<&str> {
+/// Name of the cookie for the address under which the browser asks. Browsers send cookies to every
+/// port of a host, so without the port two gateways of a host would end each other's sessions.
+fn cookie_name(headers: &HeaderMap) -> String {
+    let host = headers.get(HOST).map(HeaderValue::as_bytes);
+    let port = host.and_then(|host| Authority::try_from(host).ok()?.port_u16());
+    port.map_or_else(|| COOKIE_NAME.to_owned(), |port| format!("{COOKIE_NAME}_{port}"))
+}
+
+/// The values of all cookies of the name, whatever the port: who can set cookies for the host must
+/// not keep operators out by one more of this name.
+fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = pairs(headers).filter_map(|pair| {
+        let (port, value) = pair.strip_prefix(COOKIE_NAME)?.split_once('=')?;
+        (port.is_empty() || port.starts_with('_')).then_some(value)
+    });
+    values.filter(|value| !value.is_empty()).take(MOST_COOKIES)
+}
+
+/// Names and values of all cookies, each `name=value`.
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';'));
-    let value = |pair: &'_ str| -> bool { pair.trim().starts_with(COOKIE_NAME) };
-    let pair = pairs.find(|pair| value(pair))?;
-    pair.trim().strip_prefix(COOKIE_NAME)?.strip_prefix('=').filter(|value| !value.is_empty())
+    lines.flat_map(|line| line.split(';')).map(str::trim)
 }
 
 fn digest(value: &str) -> [u8; 32] {
@@ -170,10 +197,11 @@ mod tests {
 
     #[test]
     fn a_session_ends_when_it_is_idle_and_at_last_in_any_case() {
-        let sessions = Sessions::default();
+        let (sessions, none) = (Sessions::default(), HeaderMap::new());
         let start = Instant::now();
         let after = |minutes: u64| start + Duration::from_secs(60 * minutes);
-        let (idle, used) = (with(&sessions.begin(start)), with(&sessions.begin(start)));
+        let (idle, used) =
+            (with(&sessions.begin(&none, start)), with(&sessions.begin(&none, start)));
         let csrf = sessions.find(&idle, start).unwrap().csrf;
         assert_ne!(csrf, sessions.find(&used, start).unwrap().csrf);
         for minutes in (0..12 * 60).step_by(29) {
@@ -186,12 +214,12 @@ mod tests {
 
     #[test]
     fn sessions_and_addresses_are_limited() {
-        let sessions = Sessions::default();
+        let (sessions, none) = (Sessions::default(), HeaderMap::new());
         let start = Instant::now();
         let after = |seconds: u64| start + Duration::from_secs(seconds);
-        let first = with(&sessions.begin(start));
+        let first = with(&sessions.begin(&none, start));
         for _ in 0..MOST_SESSIONS {
-            sessions.begin(after(1));
+            sessions.begin(&none, after(1));
         }
         assert!(sessions.find(&first, after(1)).is_none());
         assert_eq!(sessions.state().sessions.len(), MOST_SESSIONS);
@@ -207,7 +235,7 @@ mod tests {
             sessions.wrong(IpAddr::from(last.to_be_bytes()), after(60));
         }
         assert!(sessions.state().wrong.len() <= MOST_ADDRESSES);
-        let ended = with(&sessions.begin(start));
+        let ended = with(&sessions.begin(&none, start));
         sessions.end(&ended);
         assert!(sessions.find(&ended, start).is_none());
     }

@@ -177,6 +177,9 @@ pub struct PurgeArgs {
     /// The reason; kept with the record.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
+    /// The attempt that you looked at, as `show` counts: refused when there was another since.
+    #[arg(long, value_name = "N")]
+    pub attempt: Option<u32>,
 }
 
 impl RecordsCommand {

@@ -6,21 +6,11 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::admin_client::{AdminClient, CommandFailure};
-use super::{block_on, say};
+use super::{block_on, failed, print, unwritable};
 use crate::cli::records::AdminArgs;
 use crate::cli::{self, CheckArgs, Exit};
-use crate::config::{self, Config};
+use crate::config::{self, Config, NEEDS_RESTART};
 use crate::gateway;
-
-/// Keys that a running gateway does not change.
-const NEEDS_RESTART: [&str; 6] = [
-    "admin.listen",
-    "server.listen",
-    "server.workers",
-    "store.embedded",
-    "store.postgres",
-    "store.redis",
-];
 
 /// Members that name the elements of a list.
 const NAME: &str = "name";
@@ -30,7 +20,12 @@ pub fn check(args: &CheckArgs) -> Exit {
     let Some(admin) = args.against.clone() else {
         let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
         let checked = cli::check(args, &gateway::check_files, &mut out, &mut err);
-        return checked.unwrap_or(Exit::Failed);
+        return match checked {
+            Ok(exit) => exit,
+            // The reader has stopped.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Ok,
+            Err(error) => failed(&unwritable(&error)),
+        };
     };
     let config = match config::load(&args.config) {
         Ok(config) => config,
@@ -43,7 +38,11 @@ pub fn check(args: &CheckArgs) -> Exit {
     let admin = AdminArgs { admin, token_file, json: args.json };
     block_on(async move {
         match compare(&admin, &config).await {
-            Ok(()) => Exit::Ok,
+            Ok(None) => Exit::Ok,
+            Ok(Some(refused)) => {
+                eprintln!("oncegate: the running gateway would refuse this file: {refused}");
+                Exit::Usage
+            }
             Err(CommandFailure(exit, what)) => {
                 eprintln!("oncegate: {what}");
                 exit
@@ -52,7 +51,8 @@ pub fn check(args: &CheckArgs) -> Exit {
     })
 }
 
-async fn compare(args: &AdminArgs, config: &Config) -> Result<(), CommandFailure> {
+/// Prints the differences. Returns the reason why the running gateway would refuse the file.
+async fn compare(args: &AdminArgs, config: &Config) -> Result<Option<String>, CommandFailure> {
     let admin = AdminClient::open(args)?;
     let running = admin.ask(Method::GET, "/api/config", None).await?;
     let (Some(digest), true) = (running["digest"].as_str(), running["config"].is_object()) else {
@@ -69,24 +69,41 @@ async fn compare(args: &AdminArgs, config: &Config) -> Result<(), CommandFailure
         })
         .map(|(path, _)| path.display().to_string())
         .collect();
+    let refused = match &running["names"] {
+        Value::Null => None,
+        names => gateway::names::refusal(config, names.to_string().as_bytes()),
+    };
     if args.json {
         let changes: Vec<Value> = changes.iter().map(KeyChange::to_json).collect();
-        say(&format!("{:#}", json!({ "digest": digest, "changes": changes, "files": files })));
-        return Ok(());
+        let document = json!({
+            "digest": digest,
+            "changes": changes,
+            "files": files,
+            "refused": refused,
+        });
+        told(&format!("{document:#}"))?;
+        return Ok(refused);
     }
-    for change in &changes {
-        say(&change.to_string());
-    }
-    for file in &files {
-        say(&format!("~ content of {file}"));
-    }
+    let mut lines: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    lines.extend(files.iter().map(|file| format!("~ content of {file}")));
     if changes.is_empty() {
-        say(match files.is_empty() {
+        // The file may have another name than the running gateway's, and another secret in it.
+        let nothing = match *digest == *digests.whole() {
             true => "the file changes nothing in the running gateway",
             false => "no key changes its value; secrets are not compared",
-        });
+        };
+        lines.push(nothing.to_owned());
     }
-    Ok(())
+    told(&lines.join("\n"))?;
+    Ok(refused)
+}
+
+/// Prints the differences.
+///
+/// # Errors
+/// When they cannot be printed.
+fn told(text: &str) -> Result<(), CommandFailure> {
+    print(text).map_err(|error| CommandFailure::failed(unwritable(&error)))
 }
 
 /// A key with different values.

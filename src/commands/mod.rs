@@ -13,7 +13,7 @@ mod store;
 mod tenant;
 mod try_samples;
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 
 pub use self::against::check;
 pub use self::generate::generate;
@@ -50,10 +50,31 @@ fn block_on_workers(workers: usize, work: impl Future<Output = Exit>) -> Exit {
     }
 }
 
-/// Prints a line on standard output. A closed output is no failure: the reader has stopped.
+/// Prints a line on standard output that nobody has to read.
 fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    let _ = print(line);
+}
+
+/// Prints what was asked for on standard output, and ends the command.
+fn printed(text: &str) -> Exit {
+    match print(text) {
+        Ok(()) => Exit::Ok,
+        Err(error) => failed(&unwritable(&error)),
+    }
+}
+
+/// Prints a line on standard output. A closed output is no failure: the reader has stopped. A full
+/// disk is.
+fn print(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+fn unwritable(error: &io::Error) -> String {
+    format!("standard output cannot be written: {error}")
 }
 
 fn failed(what: &str) -> Exit {

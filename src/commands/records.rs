@@ -1,13 +1,13 @@
 //! `oncegate records list|show|resolve|reopen|purge`, over the admin API.
 
-use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 
 use http::Method;
 use serde_json::{Value, json};
 
 use super::admin_client::{AdminClient, CommandFailure};
-use super::block_on;
 use super::response;
+use super::{block_on, print, unwritable};
 use crate::cli::Exit;
 use crate::cli::records::{ListArgs, PurgeArgs, RecordsCommand, ReopenArgs, ResolveArgs};
 
@@ -89,9 +89,9 @@ async fn list(admin: &AdminClient, args: &ListArgs) -> Result<(), CommandFailure
     }
     let more = cursor.is_some();
     if args.admin.json {
-        return print(&format!("{:#}", json!({ "records": records, "more": more })));
+        return tell_text(&format!("{:#}", json!({ "records": records, "more": more })), "");
     }
-    print(&table(&records))?;
+    tell_text(&table(&records), "")?;
     if more {
         eprintln!("oncegate: there may be more; --limit takes more than {most}");
     }
@@ -142,7 +142,8 @@ async fn reopen(admin: &AdminClient, args: &ReopenArgs) -> Result<(), CommandFai
 }
 
 async fn purge(admin: &AdminClient, args: &PurgeArgs) -> Result<(), CommandFailure> {
-    let given = [("by", &args.by), ("reason", &args.reason)];
+    let attempt = args.attempt.map(|attempt| attempt.to_string());
+    let given = [("by", &args.by), ("reason", &args.reason), ("attempt", &attempt)];
     let given = given.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
     let query = query(given);
     each(&args.ids, async |id| {
@@ -168,13 +169,19 @@ async fn each(
     let mut all = Vec::new();
     for id in ids {
         if id == "-" {
-            for line in std::io::stdin().lines().take(MOST_IDS) {
+            for line in std::io::stdin().lines() {
                 let line = line.map_err(|error| {
                     CommandFailure::failed(format!("standard input cannot be read: {error}"))
                 })?;
                 // The heading of a table is no id.
                 let word = line.split_whitespace().next().filter(|word| *word != "id");
                 all.extend(word.map(str::to_owned));
+                if all.len() > MOST_IDS {
+                    return Err(CommandFailure::usage(format!(
+                        "standard input has more than {MOST_IDS} ids, and nothing was done; give \
+                         them in several parts"
+                    )));
+                }
             }
         } else {
             all.push(id.clone());
@@ -224,10 +231,21 @@ fn escaped(text: &str) -> String {
 /// # Errors
 /// When it cannot be printed.
 fn tell(json: bool, record: &Value, done: &str) -> Result<(), CommandFailure> {
-    if json {
-        return print(&format!("{record:#}"));
+    match json {
+        true => tell_text(&format!("{record:#}"), done),
+        false => tell_text(&described(record, done), done),
     }
-    print(&described(record, done))
+}
+
+/// Prints `text`; `done`: what was done before.
+fn tell_text(text: &str, done: &str) -> Result<(), CommandFailure> {
+    print(text).map_err(|error| {
+        let what = unwritable(&error);
+        CommandFailure::failed(match done {
+            "" => what,
+            _ => format!("the change is made, but {what}; show the record to see it"),
+        })
+    })
 }
 
 fn described(record: &Value, done: &str) -> String {
@@ -285,20 +303,6 @@ fn described(record: &Value, done: &str) -> String {
         ));
     }
     lines.join("\n")
-}
-
-/// Prints `text`. A closed standard output is no failure: the reader has stopped. A full disk is.
-fn print(text: &str) -> Result<(), CommandFailure> {
-    let mut out = std::io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(CommandFailure::failed(format!(
-                "the change is made, but standard output cannot be written: {error}; show the \
-                 record to see it"
-            )))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn table(records: &[Value]) -> String {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{block_on, failed, say};
+use super::{block_on, failed, printed};
 use crate::cli::{Exit, InitArgs, StoreArgs, StoreCommand};
 use crate::clock::rfc3339;
 use crate::config::EngineConfig;
@@ -65,8 +65,7 @@ fn in_directory(command: &StoreCommand, args: &StoreArgs, options: &DirectoryOpt
             Ok((_, false)) => failed(&OpenError::Exists(path.to_owned()).to_string()),
             // A gateway has it open: it is not absent.
             Err(error @ OpenError::Locked(_)) if *if_absent && embedded::is_store(path) => {
-                say(&format!("nothing was created: {error}"));
-                Exit::Ok
+                printed(&format!("nothing was created: {error}"))
             }
             Err(error) => failed(&error.to_string()),
         },
@@ -222,26 +221,22 @@ fn rotated_to(args: &StoreArgs, counts: &RecordsByKey) -> Exit {
     if args.json {
         let counts: serde_json::Map<String, Value> =
             counts.iter().map(|(key, count)| (name(key), (*count).into())).collect();
-        say(&format!("{:#}", json!({ "records_by_key": counts })));
-        return Exit::Ok;
+        return printed(&format!("{:#}", json!({ "records_by_key": counts })));
     }
-    if !args.json {
-        eprintln!();
-    }
+    eprintln!();
     let total: u64 = counts.values().sum();
-    say(&format!("{total} records, by the key that they are sealed under:"));
+    let mut text = format!("{total} records, by the key that they are sealed under:");
     for (key, count) in counts {
-        say(&format!("{}  {count}", name(key)));
+        text.push_str(&format!("\n{}  {count}", name(key)));
     }
-    Exit::Ok
+    printed(&text)
 }
 
 fn made(args: &StoreArgs, identity: &Identity) -> Exit {
     if args.json {
         return print_rows(args, identity_rows(identity));
     }
-    say(&format!("made an empty store, id {}", identity.store_id));
-    Exit::Ok
+    printed(&format!("made an empty store, id {}", identity.store_id))
 }
 
 /// Reports a store that was there already.
@@ -249,8 +244,7 @@ fn left(args: &StoreArgs, identity: &Identity) -> Exit {
     if args.json {
         return print_rows(args, identity_rows(identity));
     }
-    say(&format!("there is a store already, id {}; it was left as it is", identity.store_id));
-    Exit::Ok
+    printed(&format!("there is a store already, id {}; it was left as it is", identity.store_id))
 }
 
 fn identity_rows(identity: &Identity) -> Vec<OutputRow> {
@@ -265,15 +259,13 @@ fn print_rows(args: &StoreArgs, rows: Vec<OutputRow>) -> Exit {
     if args.json {
         let document: serde_json::Map<String, Value> =
             rows.into_iter().map(|(name, _, value)| (name.to_owned(), value)).collect();
-        say(&format!("{:#}", Value::Object(document)));
-        return Exit::Ok;
+        return printed(&format!("{:#}", Value::Object(document)));
     }
     let line = |(_, name, value): &OutputRow| match value {
         Value::String(text) => format!("{name:<16}{text}"),
         other => format!("{name:<16}{other}"),
     };
-    say(&rows.iter().map(line).collect::<Vec<_>>().join("\n"));
-    Exit::Ok
+    printed(&rows.iter().map(line).collect::<Vec<_>>().join("\n"))
 }
 
 fn verified_to(
@@ -282,7 +274,7 @@ fn verified_to(
     problems: &[(Option<RecordId>, String)],
     problem_count: u64,
 ) -> Exit {
-    if args.json {
+    let text = if args.json {
         let problems: Vec<_> = problems
             .iter()
             .map(|(id, what)| json!({ "record": id.map(|id| id.to_string()), "what": what }))
@@ -292,7 +284,7 @@ fn verified_to(
             "problem_count": problem_count,
             "problems": problems,
         });
-        say(&format!("{document:#}"));
+        format!("{document:#}")
     } else {
         let mut text = format!("{sound} records are sound");
         for (id, what) in problems {
@@ -304,7 +296,8 @@ fn verified_to(
                 "\n{problem_count} problems; the keys of corrupt records are refused"
             ));
         }
-        say(&text);
-    }
-    if problem_count == 0 { Exit::Ok } else { Exit::Failed }
+        text
+    };
+    let exit = printed(&text);
+    if problem_count == 0 { exit } else { Exit::Failed }
 }

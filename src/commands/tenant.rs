@@ -4,7 +4,7 @@ use std::io::Read as _;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{block_on, failed, say};
+use super::{block_on, failed, printed};
 use crate::cli::{Exit, TenantArgs};
 use crate::config;
 use crate::gateway::name_caller;
@@ -45,10 +45,7 @@ pub fn tenant(args: &TenantArgs) -> Exit {
     let (tenant, upstreams) = (tenant.clone(), config.upstreams.clone());
     block_on(async move {
         match name_caller(&tenant, &upstreams, headers).await {
-            Ok(caller) => {
-                say(&caller.to_string());
-                Exit::Ok
-            }
+            Ok(caller) => printed(&caller.to_string()),
             Err(reason) => failed(&reason),
         }
     })

@@ -1,9 +1,8 @@
 //! `oncegate try`: a dry run of a configuration on samples of a vendor's documentation.
 
-use std::io::Write as _;
 use std::path::Path;
 
-use super::block_on;
+use super::{block_on, printed};
 use crate::cli::{Exit, TryArgs};
 use crate::config;
 use crate::dry_run::{self, Samples};
@@ -33,13 +32,11 @@ pub fn try_samples(args: &TryArgs) -> Exit {
             }
         };
         let text = match args.json {
-            true => serde_json::to_string_pretty(&report).unwrap_or_default() + "\n",
+            true => serde_json::to_string_pretty(&report).unwrap_or_default(),
             false => report.text(),
         };
-        let mut out = std::io::stdout().lock();
-        // A closed output is no failure: the reader has stopped.
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        if report.passes() { Exit::Ok } else { Exit::Failed }
+        let exit = printed(text.trim_end_matches('\n'));
+        if report.passes() { exit } else { Exit::Failed }
     })
 }
 

@@ -87,6 +87,7 @@ pub use self::policy::{
     WindowRules,
 };
 pub use self::rate::Rate;
+pub(crate) use self::reloadable::NEEDS_RESTART;
 pub use self::suspect::{SuspectAction, SuspectRules};
 pub use self::template::HeaderTemplates;
 pub(crate) use self::tenant::keys_server;

@@ -2,7 +2,7 @@
 //! accepted request can be recorded.
 
 mod caller;
-mod names;
+pub(crate) mod names;
 mod permissions;
 mod reload;
 mod resources;

@@ -72,6 +72,16 @@ pub(crate) async fn pin(config: &Config, store: &dyn Store) -> Result<(), PinErr
     )))
 }
 
+/// The reason why a store with these pinned names refuses `config`, whichever replicas are alive;
+/// `None`: it takes it.
+pub(crate) fn refusal(config: &Config, names: &[u8]) -> Option<String> {
+    let comparison = PinnedNames::decode(names).ok()?.compare(&names_of(config));
+    if !comparison.is_change() {
+        return None;
+    }
+    check_acceptance(&comparison, config.store.accept_names.as_deref(), 0).err()
+}
+
 /// Refuses a change without a matching `accept_names`, or while other replicas are alive.
 fn check_acceptance(
     comparison: &NameComparison,

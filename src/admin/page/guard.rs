@@ -4,6 +4,7 @@ use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, HeaderValue, LOCATION,
     ORIGIN, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
+use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, Response, StatusCode};
 
@@ -16,8 +17,10 @@ const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Returns true for a `Host` that names this listener: an address, a name of the own machine, or a
 /// configured name. Another name may have been made to resolve to the listener by a foreign page.
-pub(super) fn is_own_host(headers: &HeaderMap, configured: &[String]) -> bool {
-    let Some(authority) = authority(headers) else { return false };
+pub(super) fn is_own_host(head: &Parts, configured: &[String]) -> bool {
+    // An absolute form counts for more than the header (RFC 9112 section 3.2.2).
+    let absolute = head.uri.authority().cloned();
+    let Some(authority) = absolute.or_else(|| authority(&head.headers)) else { return false };
     let host = authority.host().trim_matches(['[', ']']).trim_end_matches('.');
     let host = host.to_ascii_lowercase();
     host.parse::<std::net::IpAddr>().is_ok()
@@ -95,6 +98,12 @@ mod tests {
         lines.iter().map(line).collect()
     }
 
+    fn request(target: &str, lines: &[(&'static str, &'static str)]) -> Parts {
+        let mut parts = http::Request::get(target).body(()).unwrap().into_parts().0;
+        parts.headers = headers(lines);
+        parts
+    }
+
     #[test]
     fn a_host_is_an_address_a_name_of_this_machine_or_configured() {
         let configured = ["Gate.internal".to_owned()];
@@ -108,15 +117,17 @@ mod tests {
             "a.localhost",
             "gate.internal:80",
         ] {
-            assert!(is_own_host(&headers(&[("host", host)]), &configured), "{host}");
+            assert!(is_own_host(&request("/", &[("host", host)]), &configured), "{host}");
         }
         for host in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "a b"]
         {
-            assert!(!is_own_host(&headers(&[("host", host)]), &configured), "{host}");
+            assert!(!is_own_host(&request("/", &[("host", host)]), &configured), "{host}");
         }
-        assert!(!is_own_host(&headers(&[]), &configured));
-        let two = headers(&[("host", "localhost"), ("host", "localhost")]);
+        assert!(!is_own_host(&request("/", &[]), &configured));
+        let two = request("/", &[("host", "localhost"), ("host", "localhost")]);
         assert!(!is_own_host(&two, &configured));
+        let absolute = request("http://evil.example/", &[("host", "localhost")]);
+        assert!(!is_own_host(&absolute, &configured));
     }
 
     #[test]

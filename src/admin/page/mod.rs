@@ -21,13 +21,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::{ALLOW, RETRY_AFTER, SET_COOKIE};
-use http::{HeaderValue, Method, Request, Response, StatusCode, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use self::form::PageForm;
 use self::guard::see_other;
 use self::refusal::{PageError, PageResult};
+use super::records::record_id;
 use super::session;
 use super::state::AdminState;
 use crate::body::{Body, full};
@@ -50,12 +51,13 @@ pub(super) async fn answer(
     client: IpAddr,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
-    if !guard::is_own_host(&head.headers, &state.settings().hosts) {
+    if !guard::is_own_host(&head, &state.settings().hosts) {
         let what = "This page is not served under this host name. Use an address or localhost, or \
                     name the host in `hosts` of [admin].";
         return layout::refusal(StatusCode::FORBIDDEN, what);
     }
-    if head.uri.path() == "/style.css" {
+    let reads = matches!(head.method, Method::GET | Method::HEAD);
+    if head.uri.path() == "/style.css" && reads {
         return guard::answer(StatusCode::OK, "text/css; charset=utf-8", full(STYLE));
     }
     if state.settings().token.is_none() {
@@ -64,7 +66,7 @@ pub(super) async fn answer(
         return layout::refusal(StatusCode::FORBIDDEN, what);
     }
     let answered = match head.method {
-        Method::GET | Method::HEAD => read_only(state, &head).await,
+        _ if reads => read_only(state, &head).await,
         Method::POST => change(state, &head, body, client).await,
         _ => Err(PageError::new(StatusCode::METHOD_NOT_ALLOWED, "Read this page with GET.")),
     };
@@ -90,7 +92,14 @@ async fn read_only(state: &Arc<AdminState>, head: &request::Parts) -> PageResult
         return Ok(layout::login(status, over));
     };
     let query = head.uri.query().unwrap_or_default();
-    match path.strip_prefix("/records/") {
+    let id = path.strip_prefix("/records/");
+    if let Some((id, action)) = id.and_then(|id| id.split_once('/'))
+        && record::ACTIONS.contains(&action)
+    {
+        // The address of a refused decision, loaded anew.
+        return Ok(see_other(&format!("/records/{}", record_id(id)?)));
+    }
+    match id {
         Some(id) => record::show(state, &session, id).await,
         None if path == "/records" => lookup::show(state, &session, query).await,
         None => overview::show(state, &session).await,
@@ -110,7 +119,7 @@ async fn change(
     let path = head.uri.path();
     if path == "/login" {
         let form = form::read(&head.headers, body, SMALL_FORM).await?;
-        return Ok(log_in(state, &form, client));
+        return Ok(log_in(state, &head.headers, &form, client));
     }
     let Some(session) = state.sessions.find(&head.headers, Instant::now()) else {
         let what = "Nothing was done. Please log in: there is no session, or it has ended.";
@@ -134,7 +143,12 @@ async fn change(
     }
 }
 
-fn log_in(state: &AdminState, form: &PageForm, client: IpAddr) -> Response<Body> {
+fn log_in(
+    state: &AdminState,
+    headers: &HeaderMap,
+    form: &PageForm,
+    client: IpAddr,
+) -> Response<Body> {
     let (sessions, now) = (&state.sessions, Instant::now());
     if let Some(wait) = sessions.blocked(client, now) {
         let seconds = wait.as_secs() + 1;
@@ -150,7 +164,7 @@ fn log_in(state: &AdminState, form: &PageForm, client: IpAddr) -> Response<Body>
     }
     tracing::info!(%client, "an operator logged in on the page");
     let mut response = see_other("/");
-    set_cookie(&mut response, &sessions.begin(now));
+    set_cookie(&mut response, &sessions.begin(headers, now));
     response
 }
 

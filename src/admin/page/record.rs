@@ -1,5 +1,6 @@
 //! A record: its story, what is kept of the answer, and the decisions about it.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -16,6 +17,8 @@ use crate::admin::session::Session;
 use crate::admin::state::AdminState;
 use crate::idempotency::RecordId;
 
+/// The decisions about a record, as they stand in an address.
+pub(super) const ACTIONS: [&str; 3] = ["resolve", "reopen", "purge"];
 /// Characters of a body on the page; the whole body is in the API.
 const MOST_BODY: usize = 64 << 10;
 
@@ -57,16 +60,14 @@ async fn decided(
     let reason = form.get("reason").filter(|reason| !reason.trim().is_empty());
     let reason = reason.ok_or_else(|| invalid("Nothing was done: a reason is needed."))?;
     let (reason, by) = (reason.replace('\n', " "), form.get("by").map(str::to_owned));
+    let attempt = number::<u32>(form, "attempt")?;
     match action {
         "resolve" => {
-            let mut wanted = json!({ "as": form.get("as"), "reason": reason, "by": by });
-            for name in ["attempt", "units"] {
-                if let Some(number) = form.get(name) {
-                    let number: u64 = number.trim().parse().map_err(|_| {
-                        invalid("Nothing was done: attempts and units are whole numbers.")
-                    })?;
-                    wanted[name] = number.into();
-                }
+            let mut wanted = json!({
+                "as": form.get("as"), "reason": reason, "by": by, "attempt": attempt,
+            });
+            if let Some(units) = number::<u64>(form, "units")? {
+                wanted["units"] = units.into();
             }
             if form.get("as") == Some("executed")
                 && let Some(response) = response(form)?
@@ -77,9 +78,8 @@ async fn decided(
                 .map_err(|error| invalid(&format!("Nothing was done: {error}.")))?;
             Ok(records::resolve(state, id, wanted).await?)
         }
-        "purge" => Ok(records::purge(state, id, by, Some(reason)).await?),
+        "purge" => Ok(records::purge(state, id, (by, Some(reason)), attempt).await?),
         "reopen" => {
-            let attempt: Option<u64> = form.get("attempt").and_then(|it| it.trim().parse().ok());
             let wanted = json!({ "reason": reason, "by": by, "attempt": attempt });
             let wanted = serde_json::from_value(wanted)
                 .map_err(|error| invalid(&format!("Nothing was done: {error}.")))?;
@@ -87,6 +87,15 @@ async fn decided(
         }
         _ => Err(PageError::new(StatusCode::NOT_FOUND, "There is no such decision.")),
     }
+}
+
+/// The number in a field; `None`: the field is empty.
+fn number<N: FromStr>(form: &PageForm, name: &str) -> Result<Option<N>, PageError> {
+    let number = form.get(name).map(|number| number.trim().parse()).transpose();
+    number.map_err(|_| {
+        let what = "Nothing was done: attempts and units are whole numbers.";
+        PageError::new(StatusCode::BAD_REQUEST, what)
+    })
 }
 
 /// The response that the form gives; `None`: it gives none.

@@ -77,7 +77,12 @@ async fn route(state: &Arc<AdminState>, request: Request<Incoming>) -> Result<Va
     match path.as_slice() {
         ["config"] if reads => {
             query::pairs(query, &[])?;
-            Ok(state.settings().shown.clone())
+            let mut shown = state.settings().shown.clone();
+            // Without an answer of the store the rest is shown.
+            if let Ok(Some(names)) = state.store.names().await {
+                shown["names"] = serde_json::from_slice(&names.bytes).unwrap_or_default();
+            }
+            Ok(shown)
         }
         ["config"] => Err(ApiError::method("GET, HEAD")),
         ["records"] if reads => {
@@ -97,14 +102,15 @@ async fn route(state: &Arc<AdminState>, request: Request<Incoming>) -> Result<Va
             show(state, record_id(id)?).await
         }
         ["records", id] if head.method == Method::DELETE => {
-            let (mut by, mut reason) = (None, None);
-            for (name, value) in query::pairs(query, &["by", "reason"])? {
+            let (mut by, mut reason, mut attempt) = (None, None, None);
+            for (name, value) in query::pairs(query, &["by", "reason", "attempt"])? {
                 match name {
                     "by" => by = Some(value),
-                    _ => reason = Some(value),
+                    "reason" => reason = Some(value),
+                    _ => attempt = Some(query::attempt(&value)?),
                 }
             }
-            purge(state, record_id(id)?, by, reason).await
+            purge(state, record_id(id)?, (by, reason), attempt).await
         }
         ["records", _] => Err(ApiError::method("GET, HEAD, DELETE")),
         ["records", id, "resolve"] if head.method == Method::POST => {

@@ -159,6 +159,11 @@ impl Filters {
     }
 }
 
+/// The number of an attempt.
+pub(super) fn attempt(text: &str) -> Result<u32, ApiError> {
+    text.parse().map_err(|_| invalid("`attempt` is a number, as the record counts attempts"))
+}
+
 fn time(name: &str, text: &str) -> Result<Timestamp, ApiError> {
     parse_rfc3339(text).ok_or_else(|| {
         invalid(format!("`{name}` is a time such as 2026-01-31T23:59:59Z (RFC 3339)"))

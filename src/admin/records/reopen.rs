@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::resolve::{another_attempt, change, note};
+use super::resolve::{change, is_about, note};
 use crate::admin::error::ApiError;
 use crate::admin::state::AdminState;
 use crate::idempotency::{Record, RecordId};
@@ -35,9 +35,7 @@ pub(in crate::admin) async fn reopen(
     let note = note(wanted.by, Some(wanted.reason))?;
     let attempt = wanted.attempt;
     let decide = move |state: &AdminState, record: &Record| {
-        if let Some(attempt) = attempt.filter(|attempt| *attempt != record.attempts) {
-            return Err(another_attempt(attempt, record.attempts));
-        }
+        is_about(attempt, record)?;
         let retention = state.rules(record).retention;
         let reopened = record.reopened(note.clone(), retention, state.store.now());
         reopened.map(Some).map_err(ApiError::misfit)

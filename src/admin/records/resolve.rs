@@ -79,9 +79,7 @@ pub(in crate::admin) async fn resolve(
     let decide = move |state: &AdminState, record: &Record| {
         let now = state.store.now();
         let is_item = record.ledger().is_some();
-        if let Some(attempt) = attempt.filter(|attempt| *attempt != record.attempts) {
-            return Err(another_attempt(attempt, record.attempts));
-        }
+        is_about(attempt, record)?;
         if (is_item && given.is_some()) || (!is_item && units.is_some()) {
             return Err(ApiError::misfit(SettlementError::Kind));
         }
@@ -108,11 +106,12 @@ pub(in crate::admin) async fn resolve(
 pub(in crate::admin) async fn purge(
     state: &Arc<AdminState>,
     id: RecordId,
-    by: Option<String>,
-    reason: Option<String>,
+    (by, reason): (Option<String>, Option<String>),
+    attempt: Option<u32>,
 ) -> Result<Value, ApiError> {
     let note = note(by, reason)?;
     let decide = move |state: &AdminState, record: &Record| {
+        is_about(attempt, record)?;
         record.purged(note.clone(), state.store.now()).map_err(ApiError::misfit)
     };
     change(state, id, decide).await
@@ -232,12 +231,15 @@ fn changed() -> ApiError {
     )
 }
 
-pub(super) fn another_attempt(named: u32, current: u32) -> ApiError {
+/// Checks that a decision is about the current attempt; `None`: it names none.
+pub(super) fn is_about(named: Option<u32>, record: &Record) -> Result<(), ApiError> {
+    let current = record.attempts;
+    let Some(named) = named.filter(|named| *named != current) else { return Ok(()) };
     let detail = format!(
         "the decision is about attempt {named}, but attempt {current} is the current one, and \
          nothing was decided; look at the record again"
     );
-    ApiError::conflict("changed", detail)
+    Err(ApiError::conflict("changed", detail))
 }
 
 /// Counts a settled outcome.

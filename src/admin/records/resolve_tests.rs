@@ -109,7 +109,7 @@ fn dropped_and_announced(state: &AdminState, store: &Fake) -> (bool, usize) {
 async fn a_purge_that_was_not_confirmed_is_told_as_well() {
     let (state, store) = state();
     store.confirms.store(false, Ordering::SeqCst);
-    let error = purge(&state, samples::id(1), None, None).await.unwrap_err();
+    let error = purge(&state, samples::id(1), (None, None), None).await.unwrap_err();
     assert_eq!((error.status.as_u16(), error.code), (503, "store-unavailable"));
     assert_eq!(dropped_and_announced(&state, &store), (true, 1));
 }
@@ -118,11 +118,11 @@ async fn a_purge_that_was_not_confirmed_is_told_as_well() {
 async fn a_purge_of_what_is_purged_is_told_once_more() {
     let (state, store) = state();
     let before = store.record.lock().unwrap().clone();
-    purge(&state, samples::id(1), None, None).await.unwrap();
+    purge(&state, samples::id(1), (None, None), None).await.unwrap();
     assert_eq!(dropped_and_announced(&state, &store), (true, 1));
     assert!(matches!(store.record.lock().unwrap().state, State::Tombstone { .. }));
     state.cache.put(samples::id(1), before);
-    let shown = purge(&state, samples::id(1), None, None).await.unwrap();
+    let shown = purge(&state, samples::id(1), (None, None), None).await.unwrap();
     assert_eq!(shown["history"].as_array().map(Vec::len), Some(1));
     assert_eq!(dropped_and_announced(&state, &store), (true, 2));
 }
@@ -132,7 +132,7 @@ async fn a_decision_is_a_task_that_a_drain_waits_for() {
     let (state, store) = state();
     {
         // Polled once and dropped, as when the operator's connection ends.
-        let purging = purge(&state, samples::id(1), None, None);
+        let purging = purge(&state, samples::id(1), (None, None), None);
         let mut purging = std::pin::pin!(purging);
         assert!(polled_once(purging.as_mut()).await.is_none());
     }
