@@ -29,6 +29,7 @@ mod clocks;
 mod command_line;
 mod crash;
 mod deploy;
+mod deploy_compose;
 mod deploy_metrics;
 mod descriptors;
 mod disconnects;
