@@ -1,7 +1,7 @@
 //! The name of a caller, and the identity that the name makes.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use http::HeaderMap;
 
@@ -41,9 +41,13 @@ impl CallerKind {
     }
 }
 
+/// The caller without credentials. Digested once: every request without a key has this caller.
+static ANONYMOUS: LazyLock<TenantId> =
+    LazyLock::new(|| TenantId::of(&CredentialHeaders::default(), &HeaderMap::new()));
+
 impl Default for Caller {
     fn default() -> Self {
-        Self::unnamed(TenantId::of(&CredentialHeaders::default(), &HeaderMap::new()))
+        Self::unnamed(*ANONYMOUS)
     }
 }
 

@@ -86,20 +86,24 @@ impl IdScheme {
 
     /// The id for `key` of `tenant`, see [`RecordId::new`].
     pub fn record(&self, tenant: &TenantId, scope: &str, key: &str) -> RecordId {
-        let plain = RecordId::new(tenant, scope, key);
+        let key = key_hash(key);
+        let plain = RecordId::of(tenant, scope, &key);
         let Some(secret) = &self.secret else { return plain };
         let mut bytes = keyed(secret, b"oncegate/record/2\0", plain.as_bytes());
         bytes[0] = self.shard(tenant);
-        bytes[1..=KEY_DIGEST].copy_from_slice(&self.key(key));
+        bytes[1..=KEY_DIGEST].copy_from_slice(&self.key_digest(&key));
         RecordId(bytes)
     }
 
     /// The digest shared by the ids of all records of `key`.
     pub fn key(&self, key: &str) -> KeyDigest {
-        let plain = key_hash(key);
+        self.key_digest(&key_hash(key))
+    }
+
+    fn key_digest(&self, plain: &KeyHash) -> KeyDigest {
         let digest = match &self.secret {
-            None => plain[..KEY_DIGEST].first_chunk().copied(),
-            Some(secret) => keyed(secret, b"oncegate/key/1\0", &plain).first_chunk().copied(),
+            None => plain.first_chunk().copied(),
+            Some(secret) => keyed(secret, b"oncegate/key/1\0", plain).first_chunk().copied(),
         };
         // Either is longer than a digest.
         digest.unwrap_or_default()
@@ -126,7 +130,10 @@ impl IdScheme {
 
 /// HMAC-SHA-256 of a purpose and a digest, cut to an id's length.
 fn keyed(secret: &IdSecret, purpose: &[u8], digest: &[u8]) -> [u8; 16] {
-    let tag = hmac::sign(&secret.key, &[purpose, digest].concat());
+    let mut context = hmac::Context::with_key(&secret.key);
+    context.update(purpose);
+    context.update(digest);
+    let tag = context.sign();
     let mut id = [0; 16];
     id.copy_from_slice(&tag.as_ref()[..16]);
     id
@@ -159,7 +166,10 @@ impl RecordId {
     /// The id for `key` of `tenant`; `scope` is the route's name where keys are scoped to routes,
     /// else empty.
     pub fn new(tenant: &TenantId, scope: &str, key: &str) -> Self {
-        let key = key_hash(key);
+        Self::of(tenant, scope, &key_hash(key))
+    }
+
+    fn of(tenant: &TenantId, scope: &str, key: &KeyHash) -> Self {
         let mut hash = Sha256::new();
         // Without a scope this is a single block: two digests cost no more than a long one.
         hash.update(b"oncegate/record/2\0");
@@ -230,7 +240,9 @@ impl fmt::Debug for RecordId {
 }
 
 /// The first bytes of a key's SHA-256, as many as fit into one block with the rest of an id.
-fn key_hash(key: &str) -> [u8; 20] {
+type KeyHash = [u8; 20];
+
+fn key_hash(key: &str) -> KeyHash {
     let mut hash = Sha256::new();
     hash.update(b"oncegate/key/1\0");
     hash.update(key.as_bytes());

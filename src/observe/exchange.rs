@@ -17,7 +17,7 @@ use super::traces::{ActiveTrace, SpanName};
 /// becomes known.
 pub(crate) struct ExchangeSpan {
     request_id: OnceLock<RequestId>,
-    route: OnceLock<RouteFields>,
+    route: OnceLock<Arc<RouteFields>>,
     record: OnceLock<[u8; 16]>,
     instance: OnceLock<uuid::Uuid>,
     outcome: OnceLock<&'static str>,
@@ -31,7 +31,7 @@ pub(crate) struct ExchangeSpan {
 }
 
 /// The names that a route gives to its lines.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct RouteFields {
     pub(crate) route: Arc<str>,
     pub(crate) upstream: Arc<str>,
@@ -70,7 +70,7 @@ impl ExchangeSpan {
         let _ = self.request_id.set(id);
     }
 
-    pub(crate) fn set_route(&self, fields: &RouteFields) {
+    pub(crate) fn set_route(&self, fields: &Arc<RouteFields>) {
         let _ = self.route.set(fields.clone());
     }
 
@@ -175,8 +175,11 @@ tokio::task_local! {
 }
 
 /// Runs `work` as a part of the exchange.
-pub(crate) async fn within<F: Future>(span: Arc<ExchangeSpan>, work: F) -> F::Output {
-    CURRENT.scope(span, work).await
+pub(crate) fn within<F: Future>(
+    span: Arc<ExchangeSpan>,
+    work: F,
+) -> impl Future<Output = F::Output> {
+    CURRENT.scope(span, work)
 }
 
 /// Runs `work`, in another task, as a part of the present exchange.
@@ -275,7 +278,8 @@ mod tests {
             let work = Box::pin(async {
                 tokio::task::yield_now().await;
                 add_upstream_time(Instant::now(), Duration::from_micros(250));
-                let fields = RouteFields { route: "redeem".into(), upstream: "b".into() };
+                let (route, upstream) = ("redeem".into(), "b".into());
+                let fields = Arc::new(RouteFields { route, upstream });
                 note(|span| span.set_route(&fields));
                 line()
             });

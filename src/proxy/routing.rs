@@ -115,7 +115,7 @@ pub(crate) struct Route {
     max_waiters: usize,
     pub(crate) metrics: Arc<RouteMetrics>,
     /// The fields of lines in the log about the route's requests.
-    pub(crate) log_fields: RouteFields,
+    pub(crate) log_fields: Arc<RouteFields>,
 }
 
 /// Treatment of duplicates, shared with the requests of the route.
@@ -209,7 +209,7 @@ impl Routing {
                 }
                 None => callers.clone(),
             };
-            let log_and_count = (metrics, fields);
+            let log_and_count = (metrics, Arc::new(fields));
             let mut resolved = Route::new(route, callers, upstream, limits, log_and_count);
             resolved.is_named_by_token =
                 route.tenant.as_ref().unwrap_or(&config.tenant).is_by_raw_token();
@@ -331,7 +331,7 @@ impl Route {
         callers: Arc<Callers>,
         (upstream, timeout): (Arc<Upstream>, Duration),
         limits: &LimitsConfig,
-        (metrics, log_fields): (Arc<RouteMetrics>, RouteFields),
+        (metrics, log_fields): (Arc<RouteMetrics>, Arc<RouteFields>),
     ) -> Self {
         let (settle, kept) = settling(route, &upstream, timeout);
         let dialect = match &route.mode {

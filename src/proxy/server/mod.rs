@@ -14,7 +14,7 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use bytes::Bytes;
 use http::{Request, Response, Version};
@@ -205,10 +205,12 @@ impl ClientConnection<'_> {
                 Poll::Ready(Err(error)) => return Poll::Ready(ConnectionEnd::Broken(error)),
                 Poll::Pending => {}
             }
-            if failed.as_mut().poll(context).is_ready() {
-                return Poll::Ready(ConnectionEnd::Reset);
+            let deadline = tracker.lock().deadline();
+            match deadline {
+                Some(deadline) => timer.poll_until(deadline, context).map(|()| ConnectionEnd::Late),
+                // A wait for the client's bytes notices a reset by itself.
+                None => failed.as_mut().poll(context).map(|()| ConnectionEnd::Reset),
             }
-            poll_deadline(&tracker, &mut timer, context)
         })
         .await;
         match end {
@@ -225,18 +227,6 @@ impl ClientConnection<'_> {
     }
 }
 
-fn poll_deadline(
-    tracker: &SharedTracker,
-    timer: &mut DeadlineTimer,
-    context: &mut Context<'_>,
-) -> Poll<ConnectionEnd> {
-    let deadline = tracker.lock().deadline();
-    match deadline {
-        Some(deadline) => timer.poll_until(deadline, context).map(|()| ConnectionEnd::Late),
-        None => Poll::Pending,
-    }
-}
-
 /// Answers a request as an exchange of the log, with a line of its own in the access log.
 async fn observed(
     gateway: &Arc<Gateway>,
@@ -248,7 +238,9 @@ async fn observed(
     let routing = gateway.routing();
     let span = ExchangeSpan::new();
     let entry = access_entry(&routing, peer, &span, request.method());
-    let answer = answer_one(gateway, &routing, (peer, watch), request, doubt);
+    // Boxed: the future of an exchange is large, and would be copied on each step of its way into
+    // the connection.
+    let answer = Box::pin(answer_one(gateway, &routing, (peer, watch), request, doubt));
     let response = within(span, answer).await?;
     Ok(match entry {
         Some(entry) => entry.attach(response),
