@@ -194,8 +194,8 @@ pub(crate) async fn start(
     background.spawn(shard_count::run(key_counts, store.clone(), shutdown.clone()));
     background.spawn(gateway.settler.clone().run(gateway.clone(), shutdown.clone()));
     if let Some(lease) = lease {
-        // A death is noticed within a lease and a fifth.
-        background.spawn(reaper::run(store.clone(), lease / 5, shutdown.clone()));
+        // A death is noticed within two leases.
+        background.spawn(reaper::run(store.clone(), lease, shutdown.clone()));
     }
     if let Some(announced) = store.announced() {
         // The task ends with the store, so its end is not awaited.

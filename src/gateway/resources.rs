@@ -2,14 +2,12 @@
 
 use crate::config::Config;
 use crate::machine;
+use crate::proxy::budget::CONNECTION;
 
 /// Descriptors kept for the store, the operators and the listeners.
 const KEPT: u64 = 64;
 /// Descriptors of a client: its connection, and the connection to the backend.
 const PER_CLIENT: u64 = 2;
-/// Memory of a connection, in bytes.
-const CONNECTION: u64 = 16 << 10;
-
 /// Memory of a call in flight besides its body and the client's connection, in bytes.
 const CALL: u64 = 48 << 10;
 
@@ -43,7 +41,7 @@ pub(super) fn fit(config: &mut Config) -> Vec<Lowered> {
         }
         let in_flight = &mut config.server.limits.in_flight;
         let configured = *in_flight;
-        *in_flight = lower(configured, memory / 4 / CALL);
+        *in_flight = lower(configured, memory / 8 / CALL);
         if *in_flight < configured {
             lowered.push(Lowered::InFlight { configured, in_flight: *in_flight, memory });
         }
@@ -66,14 +64,14 @@ impl Lowered {
                 configured,
                 connections,
                 memory,
-                "`connections` is lowered: at 16 KiB each they may take half of the memory; give \
+                "`connections` is lowered: at 32 KiB each they may take half of the memory; give \
                  the process more memory, or configure fewer"
             ),
             Self::InFlight { configured, in_flight, memory } => tracing::warn!(
                 configured,
                 in_flight,
                 memory,
-                "`in_flight` is lowered: at 48 KiB each calls may take a quarter of the memory; \
+                "`in_flight` is lowered: at 48 KiB each calls may take an eighth of the memory; \
                  give the process more memory, or configure fewer"
             ),
         }

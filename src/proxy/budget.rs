@@ -1,8 +1,8 @@
 //! The memory shared by all buffered bodies (`[server.limits] buffered`).
 //!
-//! Bodies take their bytes before they are read, and find no room when it is used up. A copy that is
-//! made of bytes in hand (the record of an answer on its way into the store) is counted in any case:
-//! the budget may go below zero, and gives nothing until as much came back. A kept answer is counted
+//! Bodies take their bytes before they are read, and find no room when it is used up. A copy made
+//! of bytes in hand (the record of an answer on its way into the store) is counted in any case: the
+//! budget may go below zero, and gives nothing until as much came back. A kept answer is counted
 //! once, however many clients are receiving it.
 //!
 //! A part of it is kept for small bodies: uploads that do not end must not lead to the refusal of
@@ -14,8 +14,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 
+use crate::machine;
+
+/// Memory of an idle connection, in bytes.
+pub(crate) const CONNECTION: u64 = 32 << 10;
+
 /// Bytes of a reservation that may use the part kept for small ones, at most.
 pub(crate) const SMALL: u64 = 16 << 10;
+/// The part of the memory that connections may take without being counted.
+const CONNECTIONS_PART: u64 = 4;
+/// Bytes of a connection that are counted beyond that; all connections together must leave room for
+/// some bodies.
+const COUNTED: u64 = CONNECTION / 4 * 3;
 /// The part of the budget that is kept for small reservations.
 const KEPT_PART: i64 = 8;
 
@@ -26,6 +36,8 @@ pub(crate) struct Budget {
     /// held that found no room.
     free: AtomicI64,
     size: AtomicI64,
+    /// The memory of this process; `None`: unknown.
+    memory: Option<u64>,
     /// The kept answers that clients are receiving, by the place of their bytes.
     given: Mutex<HashMap<usize, Weak<GivenAnswer>>>,
 }
@@ -47,9 +59,12 @@ pub(crate) struct Reservation {
 impl Budget {
     /// A budget of `bytes` bytes.
     pub(crate) fn new(bytes: u64) -> Arc<Self> {
-        let size = signed(bytes);
-        let given = Mutex::default();
-        Arc::new(Self { free: AtomicI64::new(size), size: AtomicI64::new(size), given })
+        Self::within(bytes, machine::memory())
+    }
+
+    fn within(bytes: u64, memory: Option<u64>) -> Arc<Self> {
+        let (free, size) = (AtomicI64::new(signed(bytes)), AtomicI64::new(signed(bytes)));
+        Arc::new(Self { free, size, memory, given: Mutex::default() })
     }
 
     /// Number of bytes taken at this moment.
@@ -68,6 +83,18 @@ impl Budget {
     /// An empty reservation, to grow.
     pub(crate) fn reserve(self: &Arc<Self>) -> Reservation {
         Reservation { budget: self.clone(), bytes: 0 }
+    }
+
+    /// The memory of a connection beside `others`, which counts only beyond a quarter of the memory
+    /// of this process: many clients leave less room for bodies, and large bodies alone cannot keep
+    /// clients out.
+    pub(crate) fn connection(self: &Arc<Self>, others: usize) -> Reservation {
+        let mut reservation = self.reserve();
+        let free = self.memory.map_or(u64::MAX, |memory| memory / CONNECTIONS_PART / CONNECTION);
+        if others as u64 > free {
+            reservation.hold(COUNTED);
+        }
+        reservation
     }
 
     /// Takes the memory of a kept answer, unless it is taken for another client already; `None`:
@@ -247,5 +274,17 @@ mod tests {
         assert_eq!((budget.taken(), budget.given().len()), (60, 1));
         drop(long);
         assert_eq!((budget.taken(), budget.given().len()), (0, 0));
+    }
+
+    #[test]
+    fn connections_beyond_a_quarter_of_the_memory_count() {
+        let budget = Budget::within(1 << 20, Some(8 * CONNECTION));
+        let few: Vec<Reservation> = (1..=2).map(|others| budget.connection(others)).collect();
+        assert_eq!(budget.taken(), 0);
+        let more: Vec<Reservation> = (3..=5).map(|others| budget.connection(others)).collect();
+        assert_eq!(budget.taken(), 3 * COUNTED);
+        drop((few, more));
+        assert_eq!(budget.taken(), 0);
+        assert_eq!(Budget::within(1, None).connection(usize::MAX).bytes, 0);
     }
 }

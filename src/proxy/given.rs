@@ -1,5 +1,5 @@
-//! Kept answers on their way to slow clients: the store or a cache forgets an answer long before its
-//! last client has read it, so the bytes are counted until then.
+//! Kept answers on their way to slow clients: the store or a cache forgets an answer long before
+//! its last client has read it, so the bytes are counted until then.
 
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use super::reply;
 use crate::body::owning;
 use crate::problem::{Disposition, Problem, STATUS, Slug};
 
-/// Counts the bytes of a replay until its client has them. A replay without room is refused: nothing
-/// is lost, and a retry gets it. Small answers are part of what a connection takes, and the answer to
-/// an execution is counted from its arrival.
+/// Counts the bytes of a replay until its client has them. A replay without room is refused:
+/// nothing is lost, and a retry gets it. Small answers are part of what a connection takes, and the
+/// answer to an execution is counted from its arrival.
 pub(crate) fn counted(budget: &Arc<Budget>, answer: AnswerResult) -> AnswerResult {
     let response = answer?;
     let bytes = match response.body().whole() {

@@ -45,5 +45,5 @@ mod state;
 mod successor;
 mod wellknown;
 
-pub(crate) use server::serve;
+pub(crate) use server::{serve, serve_http2, serve_socket};
 pub(crate) use state::Gateway;

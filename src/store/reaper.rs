@@ -3,11 +3,19 @@
 //! The reaper uses the port alone, so it is the same for every backend. The store decides by its
 //! own clock which leases have ended, and a rule of `idempotency` decides what becomes of a claim.
 //! Every process that shares a store runs a reaper; of two that try, one wins the swap.
+//!
+//! A step of the server's clock ends all leases at once, those of living processes too. A claim is
+//! therefore given up only when its owner's lease was seen as ended in every pass for half a lease,
+//! by this process's own clock: a living owner has renewed it by then.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::port::{Change, ListPosition, Query, Store, StoreError, Swap};
+use crate::idempotency::record::Nonce;
 use crate::observe::repeated::Repeated;
 use crate::shutdown::Shutdown;
 
@@ -18,10 +26,35 @@ const PAGES: usize = 100;
 
 static FAILED: Repeated = Repeated::new("abandoned claims could not be given up");
 
-/// Runs a pass every `period` until the shutdown starts.
-pub async fn run(store: Arc<dyn Store>, period: Duration, mut shutdown: Shutdown) {
+/// Passes within a lease: as many as a living process renews its lease.
+const PASSES: u32 = 5;
+
+/// The owners whose leases are seen as ended.
+#[derive(Debug)]
+pub struct EndedOwners {
+    /// Time for which a lease must be seen as ended.
+    wait: Duration,
+    /// The first of the passes in a row that saw the lease as ended.
+    since: HashMap<Nonce, Instant>,
+}
+
+impl EndedOwners {
+    /// Nobody yet; owners are given up after `wait`.
+    pub fn new(wait: Duration) -> Self {
+        Self { wait, since: HashMap::new() }
+    }
+
+    /// Notes that the owner's lease is seen as ended; true if it was for long enough.
+    fn is_given_up(&mut self, owner: Nonce, now: Instant) -> bool {
+        now.duration_since(*self.since.entry(owner).or_insert(now)) >= self.wait
+    }
+}
+
+/// Runs passes until the shutdown starts; `lease` is the length of a lease.
+pub async fn run(store: Arc<dyn Store>, lease: Duration, mut shutdown: Shutdown) {
+    let mut ended = EndedOwners::new(lease / 2);
     while !shutdown.started() {
-        match pass(&*store).await {
+        match pass(&*store, &mut ended).await {
             Ok(0) => {}
             Ok(lost) => {
                 tracing::warn!(
@@ -31,6 +64,8 @@ pub async fn run(store: Arc<dyn Store>, period: Duration, mut shutdown: Shutdown
                 );
             }
             Err(error) => {
+                // Nobody was seen in this pass.
+                ended = EndedOwners::new(lease / 2);
                 if let Some(times) = FAILED.occur() {
                     tracing::warn!(
                         %error, times,
@@ -39,17 +74,19 @@ pub async fn run(store: Arc<dyn Store>, period: Duration, mut shutdown: Shutdown
                 }
             }
         }
-        shutdown.pause(period).await;
+        shutdown.pause(lease / PASSES).await;
     }
 }
 
-/// Makes every abandoned claim unknown and returns their number.
+/// Makes every abandoned claim unknown whose owner is given up, and returns their number.
 ///
 /// # Errors
 /// A failure of the store.
-pub async fn pass(store: &dyn Store) -> Result<u64, StoreError> {
+pub async fn pass(store: &dyn Store, ended: &mut EndedOwners) -> Result<u64, StoreError> {
     let mut lost = 0;
     let mut after = None;
+    let mut seen = HashSet::new();
+    let began = Instant::now();
     for _ in 0..PAGES {
         let query = Query { abandoned: true, after, limit: PAGE, ..Query::default() };
         let page = store.list(query).await?;
@@ -59,6 +96,10 @@ pub async fn pass(store: &dyn Store) -> Result<u64, StoreError> {
         let now = store.now();
         let mut swaps = Vec::with_capacity(page.len());
         for (id, record) in page {
+            seen.insert(record.owner);
+            if !ended.is_given_up(record.owner, began) {
+                continue;
+            }
             let put = record.abandoned(now).map(Arc::new);
             swaps.push(store.swap(vec![Change { id, expect: Some(record.version), put }]));
         }
@@ -72,5 +113,6 @@ pub async fn pass(store: &dyn Store) -> Result<u64, StoreError> {
             break;
         }
     }
+    ended.since.retain(|owner, _| seen.contains(owner));
     Ok(lost)
 }

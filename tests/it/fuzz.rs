@@ -10,6 +10,8 @@ use super::support::rng::Rng;
 
 #[path = "../../fuzz/fuzz_targets/configuration.rs"]
 mod configuration;
+#[path = "../../fuzz/fuzz_targets/exchange.rs"]
+mod exchange;
 #[path = "../../fuzz/fuzz_targets/form.rs"]
 mod form;
 #[path = "../../fuzz/fuzz_targets/json.rs"]
@@ -50,6 +52,9 @@ macro_rules! fuzz_target {
 /// Changed inputs for each target, unless a time is given.
 const ROUNDS: u32 = 2000;
 
+/// The same for whole exchanges, which take sockets and time limits.
+const EXCHANGES: u32 = 500;
+
 /// Bytes of the longest input.
 const LONGEST: usize = 8 << 10;
 
@@ -70,8 +75,9 @@ fn fuzz(name: &str, target: fn(&[u8])) {
     }
     let seconds = std::env::var("ONCEGATE_TEST_FUZZ_SECONDS").ok().and_then(|it| it.parse().ok());
     let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let most = if name == "exchange" { EXCHANGES } else { ROUNDS };
     let mut rounds = 0;
-    while end.map_or(rounds < ROUNDS, |end| Instant::now() < end) {
+    while end.map_or(rounds < most, |end| Instant::now() < end) {
         rounds += 1;
         let mut input = pick(&mut rng, &corpus).clone();
         for _ in 0..=rng.below(4) {
@@ -136,6 +142,7 @@ macro_rules! tests {
 
 tests! {
     the_target_configuration_holds configuration
+    the_target_exchange_holds exchange
     the_target_form_holds form
     the_target_json_holds json
     the_target_jwt_holds jwt

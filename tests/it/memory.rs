@@ -61,7 +61,7 @@ impl Contained {
             }
             None => {
                 println!("no control group can be made here: the peak of the memory is measured");
-                setup.clone().limits("in_flight = 300\nbuffered = \"16MiB\"")
+                setup.clone().limits("in_flight = 170\nbuffered = \"16MiB\"")
             }
         };
         Self { gateway: setup.start(), group }
@@ -106,7 +106,7 @@ fn the_limits_follow_the_memory_of_the_container() {
     if contained.group.is_some() {
         let gateway = &contained.gateway;
         let start = gateway.logs(&["oncegate has started", "memory=67108864"]);
-        for word in ["connections=2048", "in_flight=341", "buffered=16777216"] {
+        for word in ["connections=1024", "in_flight=170", "buffered=16777216"] {
             assert!(start.contains(word), "{word}: {start}");
         }
         let environment = gateway.environment();
@@ -130,10 +130,10 @@ fn a_thousand_small_requests_at_once_fit_into_a_small_container() {
         })
         .collect();
     // All claims that fit are in flight at the same time.
-    backend.wait_calls(300);
+    backend.wait_calls(170);
     gate.open();
     let counts = counted(clients.iter_mut().map(|client| client.read().summary()));
-    assert!(counts.get(&200).copied().unwrap_or(0) >= 300, "{counts:?}");
+    assert!(counts.get(&200).copied().unwrap_or(0) >= 170, "{counts:?}");
     drop(clients);
     contained.check_well(&backend);
 }

@@ -103,13 +103,14 @@ enum ConnectionEnd {
 }
 
 /// Serves an accepted connection until it ends.
-async fn serve_socket(
+pub(crate) async fn serve_socket(
     gateway: Arc<Gateway>,
     stream: SocketStream,
     peer: Option<IpAddr>,
     shutdown: Shutdown,
 ) {
     let _counted = gateway.metrics.connection();
+    let _memory = gateway.budget.connection(gateway.connections.taken());
     let routing = gateway.routing();
     let limits = &routing.limits;
     let (mut stream, watch) = watched(stream);
@@ -137,6 +138,15 @@ async fn serve_socket(
             Box::pin(connection.serve(stream, shutdown)).await;
         }
     }
+}
+
+/// Serves HTTP/2 on a socket without TLS, which no listener does: for the fuzz target.
+pub(crate) async fn serve_http2(gateway: &Arc<Gateway>, stream: SocketStream, shutdown: Shutdown) {
+    let routing = &gateway.routing();
+    let (stream, watch) = watched(stream);
+    let (peer, accepted) = (Peer::new(None, None), Instant::now());
+    let connection = Http2Connection { gateway, routing, watch, peer, accepted };
+    Box::pin(connection.serve(stream, shutdown)).await;
 }
 
 /// A client's connection.

@@ -19,6 +19,10 @@ use crate::shutdown::Shutdown;
 /// Heartbeats within one lease.
 const HEARTBEATS: u32 = 5;
 
+/// Milliseconds by which a clock gains between two heartbeats, at most, with the error of measuring
+/// it over a slow network; more is a step.
+const MOST_DRIFT: i64 = 10_000;
+
 /// Lease of this process on a shared store.
 #[derive(Debug)]
 pub(super) struct ReplicaLease {
@@ -28,6 +32,8 @@ pub(super) struct ReplicaLease {
     end: AtomicU64,
     /// The store's time minus [`clock::uptime`], in milliseconds.
     offset: AtomicI64,
+    /// The same difference for expiry: a step forward is not followed.
+    expiry_offset: AtomicI64,
     /// Number of the current epoch; a new epoch begins with the renewal of an expired lease.
     epoch: AtomicU64,
     /// Cause of failure of the last heartbeat.
@@ -42,6 +48,8 @@ impl ReplicaLease {
             duration,
             end: AtomicU64::new(0),
             offset: AtomicI64::new(0),
+            // The first heartbeat is behind it.
+            expiry_offset: AtomicI64::new(i64::MAX),
             epoch: AtomicU64::new(0),
             failure: Mutex::new(None),
         }
@@ -65,6 +73,30 @@ impl ReplicaLease {
         Timestamp::from_millis(uptime.saturating_add_signed(offset))
     }
 
+    /// The store's time without the steps by which its clock was set forward since the start of
+    /// this process. Records expire by it: later than they might, never earlier.
+    pub(super) fn expiry_time(&self) -> Timestamp {
+        let uptime = clock::millis(clock::uptime());
+        let offset = self.expiry_offset.load(Ordering::Relaxed);
+        let offset = offset.min(self.offset.load(Ordering::Relaxed));
+        Timestamp::from_millis(uptime.saturating_add_signed(offset))
+    }
+
+    /// Follows the server's clock back, and forward as far as no step is seen.
+    fn follow(&self, offset: i64) {
+        let before = self.expiry_offset.load(Ordering::Relaxed);
+        let ahead = offset.saturating_sub(before);
+        if ahead <= MOST_DRIFT {
+            self.expiry_offset.store(offset, Ordering::Relaxed);
+        } else if offset.saturating_sub(self.offset.load(Ordering::Relaxed)) > MOST_DRIFT {
+            tracing::warn!(
+                seconds = ahead / 1000,
+                "the store's clock was set forward; until this process starts again, records \
+                 expire as if it had not been"
+            );
+        }
+    }
+
     /// Cause of failure of the last heartbeat; `None` after a successful heartbeat.
     pub(super) fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -85,6 +117,7 @@ impl ReplicaLease {
                 let middle = sent + (clock::uptime().saturating_sub(sent)) / 2;
                 let offset = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
                 let offset = offset.saturating_sub_unsigned(clock::millis(middle));
+                self.follow(offset);
                 self.offset.store(offset, Ordering::Relaxed);
                 if !self.is_valid() {
                     self.epoch.fetch_add(1, Ordering::AcqRel);

@@ -36,6 +36,7 @@ use super::{
 use crate::clock::Timestamp;
 use crate::idempotency::id::IdScheme;
 use crate::idempotency::record::Nonce;
+use crate::idempotency::retention::ExpiryTime;
 use crate::idempotency::{Record, RecordId};
 use crate::shutdown::{self, Trigger};
 
@@ -253,6 +254,10 @@ impl<E: Engine> Store for SharedStore<E> {
 
     fn now(&self) -> Timestamp {
         self.lease.now()
+    }
+
+    fn expiry_time(&self) -> ExpiryTime {
+        self.lease.expiry_time().into()
     }
 
     fn identity(&self) -> &Identity {

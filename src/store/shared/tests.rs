@@ -1,5 +1,7 @@
 //! Tests of shared stores on an engine in memory that fails on demand.
 
+mod clock_steps;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -25,8 +27,9 @@ use crate::shutdown::{self, Shutdown};
 use crate::store::NamesDocument;
 use crate::store::codec::{Codec, Head, SCHEMA};
 use crate::store::contract::{self, done, lost, put_new, replace};
+use crate::store::reaper::{self, EndedOwners};
 use crate::store::samples::{self, Random, T0, id};
-use crate::store::{Identity, ListPosition, Query, Store, StoreError, Swap, reaper};
+use crate::store::{Identity, ListPosition, Query, Store, StoreError, Swap};
 
 /// Injected failure of a commit.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -55,6 +58,14 @@ struct MemoryEngine {
     gate: Mutex<Option<Arc<Notify>>>,
     connections: AtomicU32,
     names: Mutex<Option<NamesDocument>>,
+    /// The steps by which the server's clock was set forward.
+    steps: Mutex<Duration>,
+}
+
+impl MemoryEngine {
+    fn clock(&self) -> Timestamp {
+        clock::now().saturating_add(*locked(&self.steps))
+    }
 }
 
 #[derive(Debug)]
@@ -141,7 +152,7 @@ impl Engine for MemoryEngine {
 
     async fn list(&self, query: &Query) -> Result<Vec<ListedRecord>, EngineError> {
         self.reachable()?;
-        let now = clock::now();
+        let now = self.clock();
         let leases = locked(&self.leases).clone();
         let dead = |owner: &Nonce| leases.get(owner).is_none_or(|until| *until <= now);
         let records = locked(&self.records);
@@ -164,7 +175,7 @@ impl Engine for MemoryEngine {
 
     async fn heartbeat(&self, owner: Nonce, lease: Duration) -> Result<Timestamp, EngineError> {
         self.reachable()?;
-        let now = clock::now();
+        let now = self.clock();
         locked(&self.leases).insert(owner, now.saturating_add(lease));
         Ok(now)
     }
@@ -176,7 +187,7 @@ impl Engine for MemoryEngine {
 
     async fn live_owners(&self, owners: &[Nonce]) -> Result<Vec<Nonce>, EngineError> {
         self.reachable()?;
-        let (now, leases) = (clock::now(), locked(&self.leases));
+        let (now, leases) = (self.clock(), locked(&self.leases));
         let alive = |owner: &&Nonce| leases.get(*owner).is_some_and(|until| *until > now);
         Ok(owners.iter().filter(alive).copied().collect())
     }
@@ -456,14 +467,15 @@ async fn claims_of_a_process_that_left_become_unknown_and_nobody_elses() {
         done(&*gone, vec![put_new(id(n), of(&gone, n))]).await;
     }
     done(&*here, vec![put_new(id(500), of(&here, 500))]).await;
-    assert_eq!(reaper::pass(&*here).await, Ok(0));
+    let mut ended = EndedOwners::new(Duration::ZERO);
+    assert_eq!(reaper::pass(&*here, &mut ended).await, Ok(0));
     gone.leave().await.unwrap();
     assert!(gone.epoch().is_none());
-    assert_eq!(reaper::pass(&*here).await, Ok(150));
+    assert_eq!(reaper::pass(&*here, &mut ended).await, Ok(150));
     let now = here.get(id(7)).await.unwrap().unwrap();
     assert_eq!(now, of(&gone, 7).lost(UnknownReason::ProcessEnded, now.updated));
     assert_eq!(here.get(id(500)).await, Ok(Some(of(&here, 500))));
-    assert_eq!(reaper::pass(&*here).await, Ok(0));
+    assert_eq!(reaper::pass(&*here, &mut ended).await, Ok(0));
 }
 
 #[tokio::test]

@@ -1,7 +1,12 @@
 //! Doors for the fuzz targets (`fuzz/`) to parts that no other crate uses.
 
+mod backend;
+mod exchanges;
+mod memory_store;
+
 use std::net::IpAddr;
 
+pub use self::exchanges::{Played, play};
 use crate::net::proxy_protocol::{self, Announced};
 
 /// The client and the length of a whole PROXY header at the begin of `bytes`; `None`: there is
