@@ -142,7 +142,7 @@ impl Settler {
 
     /// Time until a queued record is due on a route with a free permit.
     fn until_next(&self, routes: &[Arc<SettleRoute>]) -> Duration {
-        let free = routes.iter().filter(|route| route.permits.available_permits() > 0);
+        let free = routes.iter().filter(|route| route.is_free());
         let next = free.filter_map(|route| route.first()).min();
         next.map_or(LONGEST_SLEEP, |at| {
             at.saturating_duration_since(Instant::now()).min(LONGEST_SLEEP)
@@ -191,7 +191,7 @@ impl Settler {
     /// Starts the due steps of a route, as far as there are permits. While the backend is down its
     /// records are left as they are, and looked at later.
     async fn take_due(self: &Arc<Self>, route: &Arc<SettleRoute>) {
-        while let Ok(permit) = route.permits.clone().try_acquire_owned() {
+        while let Some(permits) = route.permits() {
             let Some(id) = route.dequeue(Instant::now()) else { return };
             if let Err(until) = route.breaker.admit(Instant::now()) {
                 let pause = until.saturating_duration_since(Instant::now());
@@ -203,7 +203,7 @@ impl Settler {
                 continue;
             }
             let (settler, route) = (self.clone(), route.clone());
-            self.tasks.spawn(async move { settler.scheduled(id, &route, permit).await });
+            self.tasks.spawn(async move { settler.scheduled(id, &route, permits).await });
         }
     }
 
@@ -211,8 +211,9 @@ impl Settler {
         self: &Arc<Self>,
         id: RecordId,
         route: &SettleRoute,
-        permit: OwnedSemaphorePermit,
+        (place, permit): (OwnedSemaphorePermit, OwnedSemaphorePermit),
     ) {
+        let begun = Instant::now();
         let end = step::take(self, (id, route), Occasion::Schedule, None).await;
         self.running.remove(&id);
         match end {
@@ -228,6 +229,12 @@ impl Settler {
             StepEnd::Held | StepEnd::Resend(..) => {}
         }
         drop(permit);
+        let now = Instant::now();
+        let rest = self.pace.rest(now - begun, now, || self.metrics.totals().requests);
+        if !rest.is_zero() {
+            tokio::time::sleep(rest).await;
+        }
+        drop(place);
         self.changed.notify_one();
     }
 

@@ -18,6 +18,7 @@ mod evidence;
 mod evidence_tests;
 #[cfg(test)]
 mod interleaving_tests;
+mod pace;
 mod probe;
 mod response;
 pub(crate) mod retry;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::breaker::Breaker;
@@ -37,6 +37,8 @@ pub(crate) struct SettleRoute {
     pub(crate) plan: SettlePlan,
     /// Permits of the steps at once.
     pub(crate) permits: Arc<Semaphore>,
+    /// As many permits of the schedule, which keeps them during its rests.
+    pub(super) scheduled: Arc<Semaphore>,
     /// Pauses the steps while the backend is down.
     pub(crate) breaker: Breaker,
     /// Records with the time of their next step.
@@ -76,6 +78,7 @@ impl SettleRoute {
             upstream,
             plan: SettlePlan { policy, timeout, lease, retention },
             permits: Arc::new(Semaphore::new(permits)),
+            scheduled: Arc::new(Semaphore::new(permits)),
             breaker: Breaker::default(),
             queue: Mutex::default(),
         }))
@@ -105,6 +108,17 @@ impl SettleRoute {
             UnknownPolicy::Resend(rules) => &rules.mark.body,
             UnknownPolicy::Hold | UnknownPolicy::Probe(_) | UnknownPolicy::Reverse(_) => &[],
         }
+    }
+
+    /// The permits of a step of the schedule: its place in the schedule, and the step's own.
+    pub(super) fn permits(&self) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+        let place = self.scheduled.clone().try_acquire_owned().ok()?;
+        Some((place, self.permits.clone().try_acquire_owned().ok()?))
+    }
+
+    /// Reports a free place for a step of the schedule.
+    pub(super) fn is_free(&self) -> bool {
+        self.permits.available_permits() > 0 && self.scheduled.available_permits() > 0
     }
 
     /// Queues a record; false when the queue is full.

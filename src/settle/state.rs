@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::conclude::Alarm;
+use super::pace::Pace;
 use super::route::{SettleRoute, SettleRoutes};
 use super::rules::{Action, Occasion, StepKind, last_dispatch, tick};
 use crate::clock::Timestamp;
@@ -37,6 +38,8 @@ pub(crate) struct Settler {
     routes: Mutex<HashMap<Arc<str>, Arc<SettleRoute>>>,
     /// Records whose step runs in this process.
     pub(super) running: DashSet<RecordId>,
+    /// The rests of the schedule while requests are served.
+    pub(super) pace: Pace,
     /// Signals an earlier step, or a free permit.
     pub(super) changed: Notify,
     /// The steps under way.
@@ -55,6 +58,7 @@ impl Settler {
             metrics,
             routes: Mutex::default(),
             running: DashSet::new(),
+            pace: Pace::default(),
             changed: Notify::new(),
             tasks: TaskTracker::new(),
         }
