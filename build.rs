@@ -1,4 +1,4 @@
-//! Tells the binary which commit it was built from.
+//! Tells the binary which commit it was built from, and how a static one is linked.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,6 +6,10 @@ use std::process::Command;
 fn main() {
     println!("cargo:rerun-if-env-changed=ONCEGATE_COMMIT");
     println!("cargo:rerun-if-changed=build.rs");
+    if std::env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|env| env == "musl") {
+        // A static program relocates itself: this form of its list takes 5 KB instead of 420 KB.
+        println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
     // A release is built of the commit that is checked out; a build of a developer is not repeated
     // for each commit.
     if std::env::var("PROFILE").is_ok_and(|profile| profile == "release")
