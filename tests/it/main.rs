@@ -124,6 +124,7 @@ mod settling_races;
 mod settling_removed;
 mod settling_retries;
 mod startup;
+mod store_moved;
 mod stored_keys;
 mod suspects;
 mod tls;

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use super::disk::{io_error, lacks_descriptors};
 use super::health::Health;
+use super::read::PAUSE;
 use super::table::Table;
 use crate::failpoint::{self, Point};
 
@@ -82,6 +83,8 @@ impl Worker {
                     self.health.wait_for_descriptors(&error);
                     continue;
                 }
+                // The merge begins anew when the files are back, or ends with the process.
+                Err(_) if self.health.left_lately() => std::thread::sleep(PAUSE),
                 Err(error) => return Err(format!("merging the table's files: {error}")),
             }
             failpoint::point(Point::AfterCompaction);

@@ -2,20 +2,28 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::directory::LogPlace;
 use super::disk::{FREE_SPACE_MARGIN, Space};
 use super::read::PAUSE;
 use crate::observe::repeated::Repeated;
 use crate::store::StoreError;
 
+/// Time after which a failure has nothing to do with files that were gone.
+const LATELY: Duration = Duration::from_secs(60);
+
 /// Free space and the first failure of a store.
 pub(super) struct Health {
     space: Space,
     path: PathBuf,
+    log: LogPlace,
+    /// Time at which the files were last seen to be gone.
+    left_at: Mutex<Option<Instant>>,
     /// Reason for the permanent end of all writing; set at most once.
     failed: OnceLock<String>,
     failure_known: Notify,
@@ -26,10 +34,12 @@ pub(super) struct Health {
 static NO_DESCRIPTORS: Repeated = Repeated::new("the store lacks file descriptors");
 
 impl Health {
-    pub(super) fn new(space: Space, path: PathBuf) -> Self {
+    pub(super) fn new(space: Space, path: PathBuf, log: LogPlace) -> Self {
         Self {
             space,
             path,
+            log,
+            left_at: Mutex::new(None),
             failed: OnceLock::new(),
             failure_known: Notify::new(),
             lacks_descriptors: AtomicBool::new(false),
@@ -92,6 +102,26 @@ impl Health {
     /// True while files cannot be opened for a lack of descriptors.
     pub(super) fn lacks_descriptors(&self) -> bool {
         self.lacks_descriptors.load(Ordering::Relaxed)
+    }
+
+    /// Error of a store whose files are not in their place any more.
+    pub(super) fn left(&self) -> Option<StoreError> {
+        self.log.is_left().then(|| {
+            *self.left_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            StoreError::Unavailable(format!(
+                "{} was removed, moved or replaced while it is open, so that nothing written now \
+                 would be found again; put it back, or restart oncegate to use what is there \
+                 (an empty store knows no key)",
+                self.path.display()
+            ))
+        })
+    }
+
+    /// True if the files are not in their place, or were not a short time ago: an operation that
+    /// failed may have begun then.
+    pub(super) fn left_lately(&self) -> bool {
+        let seen = || *self.left_at.lock().unwrap_or_else(PoisonError::into_inner);
+        self.left().is_some() || seen().is_some_and(|at| at.elapsed() < LATELY)
     }
 
     /// Error of a file system without room for new claims.

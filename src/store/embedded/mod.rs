@@ -21,6 +21,7 @@
 //! | `open`, `recovery`, `interrupted` | opening, and recovery from a crash |
 //! | `read` | reads of single records, repeated while descriptors are lacking |
 //! | `names` | names under which keys are kept |
+//! | `directory` | locks, and the look at whether the files are in place |
 //! | `disk`, `health` | fallible operations, and the state after a failure |
 //! | `inspect` | the command line's view |
 //!
@@ -29,6 +30,7 @@
 mod checkpoint;
 mod clock;
 mod compaction;
+mod directory;
 mod disk;
 mod error;
 mod expiry;
@@ -71,6 +73,7 @@ pub use self::rotation::rotate;
 use self::checkpoint::{Checkpointer, Checkpoints};
 use self::clock::StoreClock;
 use self::compaction::Compactor;
+use self::directory::LogPlace;
 use self::disk::{Disk, FileSystem, Space};
 use self::health::Health;
 use self::id_filter::{FilterSizes, IdFilter};
@@ -149,7 +152,8 @@ impl Embedded {
         let recovered = interrupted::lose_in_flight(&table, &*disk, &clock);
         let recovered =
             recovered.map_err(|error| unwritable(io::Error::other(error.to_string())))?;
-        let health = Arc::new(Health::new(space, path.clone()));
+        let log = LogPlace::find(&open::log(path)).map_err(unwritable)?;
+        let health = Arc::new(Health::new(space, path.clone(), log));
         let memtable = Arc::new(Memtable::default());
         let compactor = Compactor::start(table.clone(), health.clone());
         let checkpointer = Checkpointer {
@@ -327,7 +331,7 @@ impl Store for Embedded {
 
     fn ready(&self) -> Result<(), StoreError> {
         self.queue()?;
-        self.health.no_room().map_or(Ok(()), Err)
+        self.health.left().or_else(|| self.health.no_room()).map_or(Ok(()), Err)
     }
 
     fn failure(&self) -> Option<StoreError> {

@@ -9,13 +9,14 @@
 //! ```
 
 use std::cmp::Ordering;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::directory::DirectoryLock;
 use super::disk::{Disk, RunEntry};
 use super::error::OpenError;
 use super::layout::{IDENTITY, MARKER, Marker, encode_identity};
@@ -27,7 +28,6 @@ use crate::clock;
 use crate::store::codec::{Codec, SCHEMA};
 use crate::store::{Identity, StoreError, sealed_names};
 
-const LOCK: &str = "lock";
 const DATA: &str = "data";
 const NEW: &str = "data.new";
 const TABLE: &str = "table";
@@ -84,7 +84,7 @@ pub(super) fn open(options: &DirectoryOptions, disk: &dyn Disk) -> Result<Opened
             return Err(OpenError::Missing(path.clone()));
         }
     }
-    let lock = lock(path)?;
+    let lock = DirectoryLock::take(path)?;
     let created = !path.join(DATA).is_dir();
     if created {
         create(options, disk, lock.clone())?;
@@ -136,6 +136,11 @@ fn open_seal(options: &DirectoryOptions, store_id: Uuid) -> Result<(), OpenError
     Ok(())
 }
 
+/// The folder of a store's log.
+pub(super) fn log(path: &Path) -> PathBuf {
+    path.join(DATA).join(LOG)
+}
+
 /// The folder `data` of a store.
 pub(super) fn data(path: &Path) -> PathBuf {
     path.join(DATA)
@@ -146,7 +151,7 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
     let unwritable = |error| OpenError::Unwritable { path: path.to_owned(), error };
     for entry in fs::read_dir(path).map_err(unwritable)? {
         let name = entry.map_err(unwritable)?.file_name();
-        if ![LOCK, NEW, LOST_AND_FOUND].iter().any(|ours| name == *ours) {
+        if ![DirectoryLock::NAME, NEW, LOST_AND_FOUND].iter().any(|ours| name == *ours) {
             let found = name.to_string_lossy().into_owned();
             return Err(OpenError::NotAStore { path: path.to_owned(), found });
         }
@@ -154,20 +159,12 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-pub(super) fn lock(path: &Path) -> Result<Arc<File>, OpenError> {
-    let name = path.join(LOCK);
-    let unwritable = |error| OpenError::Unwritable { path: name.clone(), error };
-    let file = File::options().create(true).truncate(false).write(true).open(&name);
-    let file = file.map_err(unwritable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Arc::new(file)),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(unwritable(error)),
-    }
-}
-
 /// Creates a store under a temporary name and renames the complete, durable store at the end.
-fn create(options: &DirectoryOptions, disk: &dyn Disk, lock: Arc<File>) -> Result<(), OpenError> {
+fn create(
+    options: &DirectoryOptions,
+    disk: &dyn Disk,
+    lock: Arc<DirectoryLock>,
+) -> Result<(), OpenError> {
     let path = &options.path;
     let unwritable = |error| OpenError::Unwritable { path: path.clone(), error };
     let new = path.join(NEW);

@@ -48,9 +48,10 @@ pub fn rotate(
     let new = path.join(ROTATED);
     remove(&new).map_err(unwritable)?;
     fs::create_dir(&new).map_err(unwritable)?;
-    // The store that is copied holds the lock of both.
-    let lock = File::open(path).map_err(unwritable)?;
-    let copy = Table::create(&new.join("table"), options.codec.clone(), options.cache, lock.into());
+    // One lock holds for both, until the copy is in its place.
+    let lock = table.lock();
+    let copy =
+        Table::create(&new.join("table"), options.codec.clone(), options.cache, lock.clone());
     let copy = copy.map_err(|_| unwritable(io::Error::other("no table can be made there")))?;
     let old = table.marker().map_err(damaged)?;
     let marker = Marker { frame: 0, records: 0, ..old };
@@ -71,6 +72,7 @@ pub fn rotate(
     exchanged.map_err(|error| unwritable(error.into()))?;
     sync(path).map_err(unwritable)?;
     remove(&new).map_err(unwritable)?;
+    drop(lock);
     Ok(copied)
 }
 

@@ -5,7 +5,6 @@
 //! after some frame of the write-ahead log. The tree syncs every file and its directory before
 //! replacing the file `current`, the name of the tree's valid version.
 
-use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,6 +19,7 @@ use lsm_tree::{
     AbstractTree as _, AnyTree, Cache, Config, DescriptorTable, SeqNo, SequenceNumberCounter, Slice,
 };
 
+use super::directory::DirectoryLock;
 use super::disk::io_error;
 use super::layout::{IDENTITY, Keyspace, MARKER, Marker, TableKey, decode, decode_identity};
 use super::read::RecordReadError;
@@ -60,7 +60,7 @@ pub(super) struct Table {
     versions: SequenceNumberCounter,
     /// Keeps the directory locked for as long as the tree may write or remove files; so declared
     /// after the tree.
-    _lock: Arc<File>,
+    lock: Arc<DirectoryLock>,
 }
 
 /// Reason why a table could not be opened.
@@ -91,7 +91,7 @@ impl Table {
         dir: &Path,
         codec: Codec,
         cache: u64,
-        lock: Arc<File>,
+        lock: Arc<DirectoryLock>,
     ) -> Result<Self, TableError> {
         Self::open_tree(dir, codec, cache, lock)
     }
@@ -101,7 +101,7 @@ impl Table {
         dir: &Path,
         codec: Codec,
         cache: u64,
-        lock: Arc<File>,
+        lock: Arc<DirectoryLock>,
     ) -> Result<Self, TableError> {
         if dir.join(EARLIER_LAYOUT).exists() {
             return Err(TableError::EarlierLayout);
@@ -117,7 +117,7 @@ impl Table {
         dir: &Path,
         codec: Codec,
         cache: u64,
-        lock: Arc<File>,
+        lock: Arc<DirectoryLock>,
     ) -> Result<Self, TableError> {
         let open = || -> Result<Self, TableError> {
             let versions = SequenceNumberCounter::default();
@@ -136,12 +136,17 @@ impl Table {
             // The tree keeps no count across a restart; a number that was used before would let an
             // older state of a key win.
             versions.fetch_max(tree.get_highest_persisted_seqno().map_or(1, |newest| newest + 1));
-            Ok(Self { tree, codec, versions, _lock: lock })
+            Ok(Self { tree, codec, versions, lock })
         };
         // The tree panics on some kinds of damaged files. Damage must not end the program without a
         // message to the operator.
         catch_unwind(AssertUnwindSafe(open))
             .unwrap_or_else(|_| Err(TableError::Damaged("its table cannot be opened".to_owned())))
+    }
+
+    /// The locks of the directory.
+    pub(super) fn lock(&self) -> Arc<DirectoryLock> {
+        self.lock.clone()
     }
 
     /// The tree, for adding runs.

@@ -42,7 +42,8 @@ pub(super) const BLOCK: usize = 4096;
 /// Largest scratch buffer kept after a frame.
 const SCRATCH: usize = 1 << 20;
 
-const NAMES: [&str; 2] = ["0", "1"];
+/// Names of the files.
+pub(super) const NAMES: [&str; 2] = ["0", "1"];
 const MAGIC: [u8; 8] = *b"oncelog1";
 const HEADER: usize = 32;
 /// The part of the header covered by the checksum.

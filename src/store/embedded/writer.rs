@@ -192,8 +192,9 @@ impl StoreWriter {
         let mut pending = mem::take(&mut self.pending);
         let mut replies = Vec::with_capacity(requests.len());
         let mut pauses = Pauses::default();
+        let left = self.health.left();
         for request in requests {
-            let result = match self.refusal(&request) {
+            let result = match left.clone().or_else(|| self.refusal(&request)) {
                 Some(error) => Err(error),
                 None => self.compare(request.changes, &mut pending, &mut pauses),
             };

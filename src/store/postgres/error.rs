@@ -127,7 +127,10 @@ fn remedy(code: &SqlState) -> Option<String> {
         }
         "53300" => "raise max_connections, or lower `pool` in [store.postgres]",
         "53100" => "the server's disk is full",
-        "57014" => "the statement took longer than `timeout` in [store.postgres] allows",
+        "57014" => {
+            "the statement took longer than `timeout` in [store.postgres] or a statement_timeout \
+             of the server allows, or was cancelled"
+        }
         "25006" => "the server is a standby or read-only; name all hosts in `url`",
         _ => return None,
     };

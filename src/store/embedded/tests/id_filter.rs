@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::super::directory::DirectoryLock;
 use super::super::id_filter::*;
 use super::super::layout::{IndexedRecord, MARKER, Marker, TableKey};
 use super::super::memtable::Memtable;
@@ -26,7 +27,7 @@ fn ids(random: &mut Random, count: usize) -> Vec<RecordId> {
 }
 
 fn table(dir: &Path) -> Table {
-    let lock = Arc::new(std::fs::File::open(dir).unwrap());
+    let lock = DirectoryLock::take(dir).unwrap();
     let table = Table::create(dir, Codec::plain(), 1 << 20, lock).ok().unwrap();
     put(&table, &[]);
     table

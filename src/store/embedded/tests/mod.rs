@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 
+use super::directory::DirectoryLock;
 use super::disk::{RunEntry, SEGMENT};
 use super::layout::{IDENTITY, TableKey, encode_identity};
 use super::wal::BLOCK;
@@ -45,7 +46,7 @@ fn open(path: &Path) -> (Arc<Embedded>, Recovered) {
 
 /// The table of a closed store.
 fn table(path: &Path) -> Table {
-    let lock = unlocked(|| match open::lock(path) {
+    let lock = unlocked(|| match DirectoryLock::take(path) {
         Err(OpenError::Locked(_)) => None,
         locked => Some(locked.unwrap()),
     });
