@@ -139,7 +139,8 @@ impl Codec {
 
     /// Encodes a record and appends the bytes to `out`.
     pub fn encode_into(&self, out: &mut Vec<u8>, id: &RecordId, record: &Record) {
-        out.reserve(self.size_hint(record));
+        let size = self.size_hint(record);
+        out.reserve(size);
         let start = out.len();
         match &self.sealing {
             None => {
@@ -147,7 +148,7 @@ impl Codec {
                 out.head(record, SCHEMA_BYTE);
                 out.body(record);
             }
-            Some(sealing) => sealing.encode(out, id, record),
+            Some(sealing) => sealing.encode(out, id, record, size),
         }
         let mut out = FieldWriter(out);
         let checksum = checksum(id, &out.0[start..]);

@@ -31,12 +31,12 @@ pub(super) struct Sealing {
 }
 
 impl Sealing {
-    /// Encodes a record without its checksum.
-    pub(super) fn encode(&self, out: &mut Vec<u8>, id: &RecordId, record: &Record) {
+    /// Encodes a record without its checksum; `size`: about as many bytes as that takes.
+    pub(super) fn encode(&self, out: &mut Vec<u8>, id: &RecordId, record: &Record, size: usize) {
         let start = out.len();
         FieldWriter(out).head(record, SEALED_BYTE);
         out.extend_from_slice(&record.attempt);
-        let mut body = Vec::new();
+        let mut body = Vec::with_capacity(size);
         FieldWriter(&mut body).body(record);
         let place = self.place(id, &out[start..]);
         self.keyring.seal(&place, &body, out);
