@@ -66,6 +66,26 @@ fn a_caller_stores_so_many_keys_and_no_more_on_servers() {
     });
 }
 
+/// Each replica counts the keys of the others, and both limit the caller in the end.
+#[test]
+fn two_replicas_limit_a_caller_alike() {
+    Kind::both(|kind| {
+        let backend = Backend::start();
+        let (shop, setup) = (Shop::borrow(kind), limited(&backend));
+        let replicas = shop.replicas(&setup, 2);
+        assert!(fill(&replicas[0], "a", "one") >= 4);
+        // The second replica counts those keys when the caller first comes to it.
+        fill(&replicas[1], "a", "two");
+        let calls = backend.calls();
+        for replica in &replicas {
+            assert_eq!(new_key(replica, "a", "more"), "rejected");
+            assert_eq!(new_key(replica, "a", "one-0"), "replayed");
+        }
+        assert_eq!(new_key(&replicas[1], "b", "one-0"), "executed");
+        assert_eq!(backend.calls(), calls + 1);
+    });
+}
+
 #[test]
 fn keys_that_expire_make_room() {
     let backend = Backend::start();
