@@ -2,12 +2,14 @@
 
 use crate::config::Config;
 use crate::machine;
-use crate::proxy::budget::CONNECTION;
 
 /// Descriptors kept for the store, the operators and the listeners.
 const KEPT: u64 = 64;
 /// Descriptors of a client: its connection, and the connection to the backend.
 const PER_CLIENT: u64 = 2;
+/// Memory of a connection, in bytes, by which `connections` is lowered. An idle one takes more, so
+/// those beyond a quarter of the memory count in `buffered` (`Budget::connection`).
+const CONNECTION: u64 = 16 << 10;
 /// Memory of a call in flight besides its body and the client's connection, in bytes.
 const CALL: u64 = 48 << 10;
 
@@ -64,7 +66,7 @@ impl Lowered {
                 configured,
                 connections,
                 memory,
-                "`connections` is lowered: at 32 KiB each they may take half of the memory; give \
+                "`connections` is lowered: at 16 KiB each they may take half of the memory; give \
                  the process more memory, or configure fewer"
             ),
             Self::InFlight { configured, in_flight, memory } => tracing::warn!(

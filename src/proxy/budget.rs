@@ -17,7 +17,7 @@ use bytes::Bytes;
 use crate::machine;
 
 /// Memory of an idle connection, in bytes.
-pub(crate) const CONNECTION: u64 = 32 << 10;
+const CONNECTION: u64 = 32 << 10;
 
 /// Bytes of a reservation that may use the part kept for small ones, at most.
 pub(crate) const SMALL: u64 = 16 << 10;

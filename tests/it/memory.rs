@@ -106,7 +106,7 @@ fn the_limits_follow_the_memory_of_the_container() {
     if contained.group.is_some() {
         let gateway = &contained.gateway;
         let start = gateway.logs(&["oncegate has started", "memory=67108864"]);
-        for word in ["connections=1024", "in_flight=170", "buffered=16777216"] {
+        for word in ["connections=2048", "in_flight=170", "buffered=16777216"] {
             assert!(start.contains(word), "{word}: {start}");
         }
         let environment = gateway.environment();
