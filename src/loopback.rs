@@ -16,6 +16,8 @@ use crate::shutdown::Shutdown;
 
 /// Bytes of the largest message that is read.
 const LARGEST: usize = 32 << 20;
+/// Header lines of a message: the gateway forwards answers with any number of them.
+const MOST_HEADERS: usize = 16 << 10;
 
 /// No answer: the connection ends without one.
 #[derive(Debug)]
@@ -73,6 +75,7 @@ where
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()
+        .max_headers(MOST_HEADERS)
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
@@ -89,7 +92,9 @@ pub(crate) async fn send(
     request: Request<Bytes>,
 ) -> Result<Response<Bytes>, ConnectionLost> {
     let stream = TcpStream::connect(to).await.map_err(|_| ConnectionLost)?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_headers(MOST_HEADERS)
+        .handshake(TokioIo::new(stream))
         .await
         .map_err(|_| ConnectionLost)?;
     let exchange = async move {

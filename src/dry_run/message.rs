@@ -27,6 +27,9 @@ pub(super) fn request(text: &[u8]) -> Result<Request<Bytes>, String> {
         return Err(at("a request starts with a method and a target, such as POST /v1/orders"));
     };
     let method = method.parse().map_err(|_| at(&format!("\"{method}\" is not a method")))?;
+    if target.contains('#') {
+        return Err(at("a target has no `#`, and the gateway refuses one that has; write %23"));
+    }
     let is_target = target.starts_with('/') || target.contains("://") || target == "*";
     let uri: Option<Uri> = target.parse().ok().filter(|_| is_target);
     let uri = uri.ok_or_else(|| at(&format!("\"{target}\" is not a target such as /v1/orders")))?;
@@ -165,6 +168,7 @@ mod tests {
             ("POST", "line 1"),
             ("\nPO ST/ /x", "line 2"),
             ("POST /x\na b", "line 2"),
+            ("POST /x#y HTTP/1.1", "line 1: a target has no `#`"),
         ] {
             let message = request(text.as_bytes()).unwrap_err();
             assert!(message.contains(line), "{text}: {message}");

@@ -63,6 +63,21 @@ fn a_request_is_shown_as_read_sent_kept_and_replayed() {
 }
 
 #[test]
+fn an_answer_may_have_many_lines_and_a_target_no_fragment() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend);
+    let lines: String = (0..1000).map(|line| format!("x-{line}: y\n")).collect();
+    let exit = try_on(&setup, REQUEST, &[&format!("200\n{lines}\n{{}}")], true);
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+    let shown = report(&exit)["retry"]["client"]["headers"].to_string();
+    assert!(shown.contains("[\"x-999\",\"y\"]"), "{shown}");
+    // The gateway refuses it with 400, which a client without fragments cannot show.
+    let exit = try_on(&setup, &REQUEST.replace("redeem ", "redeem#x "), &["200"], true);
+    assert_eq!(exit.code, Some(2), "{exit:?}");
+    assert!(exit.stderr.contains("line 2: a target has no `#`"), "{exit:?}");
+}
+
+#[test]
 fn people_read_a_line_for_each_step() {
     let backend = Backend::start();
     let setup = Setup::before(&backend)
