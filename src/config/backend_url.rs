@@ -52,9 +52,7 @@ pub(super) fn parse_url(text: &str) -> Result<BackendUrl, String> {
     }
     let authority = rest.split('/').next().unwrap_or_default();
     if authority.contains('@') {
-        return Err(String::from(
-            "may not hold a user name or password; send credentials as headers",
-        ));
+        return Err(String::from("may not hold a user name or password, which would not be sent"));
     }
     let no_host = || String::from("has no host, or a port that is not one");
     if authority.is_empty() {

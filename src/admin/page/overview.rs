@@ -78,7 +78,8 @@ fn figure(name: &str, value: &str) -> Markup {
     html! { li { span class="name" { (name) } strong { (value) } } }
 }
 
-/// The queue of unknown outcomes, the oldest first.
+/// The queue of unknown outcomes, the oldest first. Of more than [`Filters::MOST`] the queue has the
+/// newest ones only, as listings do, and says so.
 fn waiting(queue: &[Value], routes: &[RouteConfig], all: u64, now: clock::Timestamp) -> Markup {
     if queue.is_empty() {
         return html! { p { "None: every outcome is known." } };
@@ -114,6 +115,12 @@ fn waiting(queue: &[Value], routes: &[RouteConfig], all: u64, now: clock::Timest
                         }
                     }
                 }
+            }
+        }
+        @if all > Filters::MOST as u64 {
+            p {
+                "The oldest of the " (Filters::MOST) " newest; list older ones with `until` in "
+                "the records API."
             }
         }
         @if all > queue.len() as u64 {

@@ -251,7 +251,7 @@ fn upstreams_are_checked() {
             "11:7: `url` must start with http://, https:// or unix:",
             "13:8: `name` must be 1 to 64 of the characters a-z, A-Z, 0-9, \"-\", \"_\" and \".\"",
             "14:21: `urls` names the same address twice",
-            "14:34: `urls` may not hold a user name or password; send credentials as headers",
+            "14:34: `urls` may not hold a user name or password, which would not be sent",
             "14:50: `urls` may not have a query or a fragment",
             "14:66: `urls` has no host, or a port that is not one",
             "14:77: `urls` has no host, or a port that is not one",
