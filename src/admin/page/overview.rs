@@ -78,7 +78,7 @@ fn figure(name: &str, value: &str) -> Markup {
     html! { li { span class="name" { (name) } strong { (value) } } }
 }
 
-/// The queue of unknown outcomes, the oldest first. Of more than [`Filters::MOST`] the queue has the
+/// The queue of unknown outcomes, the oldest first. Of more than [`Filters::MOST`] it has the
 /// newest ones only, as listings do, and says so.
 fn waiting(queue: &[Value], routes: &[RouteConfig], all: u64, now: clock::Timestamp) -> Markup {
     if queue.is_empty() {
