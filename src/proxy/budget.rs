@@ -39,12 +39,12 @@ pub(crate) struct Budget {
     /// The memory of this process; `None`: unknown.
     memory: Option<u64>,
     /// The kept answers that clients are receiving, by the place of their bytes.
-    given: Mutex<HashMap<usize, Weak<GivenAnswer>>>,
+    replays: Mutex<HashMap<usize, Weak<ReplayReservation>>>,
 }
 
 /// The memory of a kept answer, shared by the clients that are receiving it.
 #[derive(Debug)]
-pub(crate) struct GivenAnswer {
+pub(crate) struct ReplayReservation {
     at: usize,
     reservation: Reservation,
 }
@@ -64,7 +64,7 @@ impl Budget {
 
     fn within(bytes: u64, memory: Option<u64>) -> Arc<Self> {
         let (free, size) = (AtomicI64::new(signed(bytes)), AtomicI64::new(signed(bytes)));
-        Arc::new(Self { free, size, memory, given: Mutex::default() })
+        Arc::new(Self { free, size, memory, replays: Mutex::default() })
     }
 
     /// Number of bytes taken at this moment.
@@ -99,24 +99,29 @@ impl Budget {
 
     /// Takes the memory of a kept answer, unless it is taken for another client already; `None`:
     /// there is no room. The returned value must not outlive the bytes.
-    pub(crate) fn give(self: &Arc<Self>, answer: &Bytes) -> Option<Arc<GivenAnswer>> {
+    pub(crate) fn reserve_replay(
+        self: &Arc<Self>,
+        answer: &Bytes,
+    ) -> Option<Arc<ReplayReservation>> {
         let (at, bytes) = (answer.as_ptr().addr(), answer.len() as u64);
-        let mut given = self.given();
-        let present = given.get(&at).and_then(Weak::upgrade);
-        if let Some(present) = present.filter(|present| present.reservation.bytes >= bytes) {
-            return Some(present);
+        // Declared before the guard, so dropped after it: the last holder's drop takes the lock.
+        let present;
+        let mut replays = self.replays();
+        present = replays.get(&at).and_then(Weak::upgrade);
+        if present.as_ref().is_some_and(|present| present.reservation.bytes >= bytes) {
+            return present;
         }
         let mut reservation = self.reserve();
         if !reservation.grow(bytes) {
             return None;
         }
-        let answer = Arc::new(GivenAnswer { at, reservation });
-        given.insert(at, Arc::downgrade(&answer));
+        let answer = Arc::new(ReplayReservation { at, reservation });
+        replays.insert(at, Arc::downgrade(&answer));
         Some(answer)
     }
 
-    fn given(&self) -> MutexGuard<'_, HashMap<usize, Weak<GivenAnswer>>> {
-        self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    fn replays(&self) -> MutexGuard<'_, HashMap<usize, Weak<ReplayReservation>>> {
+        self.replays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -148,12 +153,12 @@ impl Reservation {
     }
 }
 
-impl Drop for GivenAnswer {
+impl Drop for ReplayReservation {
     fn drop(&mut self) {
-        let mut given = self.reservation.budget.given();
+        let mut replays = self.reservation.budget.replays();
         // The place may belong to another answer by now.
-        if given.get(&self.at).is_some_and(|answer| answer.strong_count() == 0) {
-            given.remove(&self.at);
+        if replays.get(&self.at).is_some_and(|answer| answer.strong_count() == 0) {
+            replays.remove(&self.at);
         }
     }
 }
@@ -260,20 +265,38 @@ mod tests {
     fn an_answer_is_counted_once_for_all_its_clients() {
         let budget = Budget::new(100);
         let (one, other) = (Bytes::from(vec![1; 60]), Bytes::from(vec![2; 60]));
-        let clients = [budget.give(&one).unwrap(), budget.give(&one.clone()).unwrap()];
+        let clients =
+            [budget.reserve_replay(&one).unwrap(), budget.reserve_replay(&one.clone()).unwrap()];
         assert_eq!(budget.taken(), 60);
-        assert!(budget.give(&other).is_none());
+        assert!(budget.reserve_replay(&other).is_none());
         drop(clients);
         assert_eq!(budget.taken(), 0);
-        assert!(budget.given().is_empty());
+        assert!(budget.replays().is_empty());
         // A longer answer at the same place is counted whole.
-        let short = budget.give(&one.slice(..10)).unwrap();
-        let long = budget.give(&one).unwrap();
+        let short = budget.reserve_replay(&one.slice(..10)).unwrap();
+        let long = budget.reserve_replay(&one).unwrap();
         assert_eq!(budget.taken(), 70);
         drop(short);
-        assert_eq!((budget.taken(), budget.given().len()), (60, 1));
+        assert_eq!((budget.taken(), budget.replays().len()), (60, 1));
         drop(long);
-        assert_eq!((budget.taken(), budget.given().len()), (0, 0));
+        assert_eq!((budget.taken(), budget.replays().len()), (0, 0));
+    }
+
+    #[test]
+    fn answers_of_two_lengths_at_one_place_do_not_block_each_other() {
+        let (budget, long) = (Budget::new(1 << 20), Bytes::from(vec![1; 60]));
+        let (done, ended) = std::sync::mpsc::channel();
+        for answer in [long.slice(..10), long.slice(..30), long] {
+            let (budget, done) = (budget.clone(), done.clone());
+            std::thread::spawn(move || {
+                (0..1_000_000).for_each(|_| drop(budget.reserve_replay(&answer)));
+                done.send(()).unwrap();
+            });
+        }
+        for _ in 0..3 {
+            ended.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+        }
+        assert_eq!((budget.taken(), budget.replays().len()), (0, 0));
     }
 
     #[test]

@@ -31,8 +31,8 @@ use self::read::{BatchInput, BatchRead, read};
 use self::remote::{RemoteWait, follows};
 use self::response::{in_progress, refused, replay, reused};
 use super::answer::{AnswerResult, first_answer};
-use super::given;
 use super::incoming::Arrived;
+use super::replay_memory;
 use super::routing::Route;
 use super::state::Gateway;
 use crate::config::ItemsMode;
@@ -62,7 +62,7 @@ pub(crate) async fn exchange(
             note(merged.items, merged.first.as_ref());
             route.metrics.prevented(merged.items);
             let replay = response::replay_cached(mode, &merged, None);
-            return given::counted(&gateway.budget, replay);
+            return replay_memory::counted(&gateway.budget, replay);
         }
         BatchRead::Refused(error) => return refused(mode, error),
     };

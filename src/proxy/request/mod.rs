@@ -27,9 +27,9 @@ use self::forward::{Call, CallInput};
 use self::read::KeyedRequest;
 use self::suspect::SuspectRequest;
 use super::answer::{AnswerResult, first_answer, quota_exceeded, too_many_claims};
-use super::given;
 use super::incoming::Arrived;
 use super::passthrough;
+use super::replay_memory;
 use super::reply::{self, Reply};
 use super::responder::Responder;
 use super::routing::{Route, Routing};
@@ -75,7 +75,7 @@ pub(crate) async fn keyed(
     };
     let own = OwnHeaders::of(&mode.duplicates.echo_headers, &request.buffered.head.headers);
     let answer = answered(gateway, routing, (route, mode), request).await;
-    own.into_replay(given::counted(&gateway.budget, answer))
+    own.into_replay(replay_memory::counted(&gateway.budget, answer))
 }
 
 /// The answer to a request with a key.

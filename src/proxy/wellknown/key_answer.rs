@@ -14,8 +14,8 @@ use crate::idempotency::{Record, RecordId, State};
 use crate::percent;
 use crate::problem::{Problem, Slug};
 use crate::proxy::answer::AnswerResult;
-use crate::proxy::given;
 use crate::proxy::peer::Peer;
+use crate::proxy::replay_memory;
 use crate::proxy::reply::{self, Reply};
 use crate::proxy::request::existing;
 use crate::proxy::routing::{Route, RouteMode, Routing};
@@ -42,7 +42,7 @@ pub(super) async fn answer(
     let until = Instant::now() + wait.min(mode.duplicates.wait);
     let reply = stored_reply(gateway, route, (id, record), until).await?;
     let replay = reply.replay(&mode.duplicates.replayed_header);
-    let mut response = given::counted(&gateway.budget, replay)?;
+    let mut response = replay_memory::counted(&gateway.budget, replay)?;
     // The answer to a GET; a cache in between knows nothing of keys.
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)

@@ -21,7 +21,7 @@ pub(crate) fn counted(budget: &Arc<Budget>, answer: AnswerResult) -> AnswerResul
     if response.headers().get(STATUS) != Some(&Disposition::Replayed.header()) {
         return Ok(response);
     }
-    let Some(held) = budget.give(&bytes) else { return Err(no_room()) };
+    let Some(held) = budget.reserve_replay(&bytes) else { return Err(no_room()) };
     Ok(response.map(|_| owning(bytes, held)))
 }
 
