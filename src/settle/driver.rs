@@ -57,8 +57,8 @@ static FAILED: Repeated = Repeated::new("unknown outcomes cannot be listed");
 struct OpenScan {
     /// The last record that was looked at; `None` between two scans.
     cursor: Option<ListPosition>,
-    /// Unknown outcomes by route, of routes that the configuration does not have; `None` once they
-    /// were counted and logged.
+    /// Unknown outcomes by route, of routes that this process never had; `None` once they were
+    /// counted and logged.
     ownerless: Option<BTreeMap<Arc<str>, u64>>,
 }
 
@@ -85,7 +85,7 @@ impl OpenScan {
             tracing::warn!(
                 %route, records,
                 "unknown outcomes belong to a route that is not configured; nothing but an \
-                 operator settles them"
+                 operator settles them until the route is back"
             );
         }
     }

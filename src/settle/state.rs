@@ -34,7 +34,7 @@ pub(crate) struct Settler {
     pub(super) store: Arc<dyn Store>,
     pub(super) cache: Arc<RecordCache>,
     pub(super) metrics: Arc<Metrics>,
-    /// The routes of the present configuration: an earlier policy takes no further steps.
+    /// The routes with a policy: the present ones, and those that a reload removed.
     routes: Mutex<HashMap<Arc<str>, Arc<SettleRoute>>>,
     /// Records whose step runs in this process.
     pub(super) running: DashSet<RecordId>,
@@ -169,12 +169,16 @@ impl Settler {
         is_queued
     }
 
-    /// Takes over the present routes; true when they have changed. The records of a route that is
-    /// gone, or that has no policy any more, are left to operators, as they are after a restart.
+    /// Takes over the present routes; true when they have changed. The present policy of a route
+    /// decides about its records. A route that goes keeps its open records, which are settled as
+    /// before until the process ends.
     pub(super) fn learn(&self, routes: &dyn SettleRoutes) -> bool {
         let present = routes.settle_routes().into_iter().map(|route| (route.name.clone(), route));
-        let present: HashMap<_, _> = present.collect();
+        let mut present: HashMap<_, _> = present.collect();
         let mut known = self.known();
+        for (name, gone) in known.iter().filter(|(name, _)| !routes.is_configured(name)) {
+            present.insert(name.clone(), gone.clone());
+        }
         let is_same = |(name, route): (&Arc<str>, &Arc<SettleRoute>)| {
             known.get(name).is_some_and(|before| Arc::ptr_eq(before, route))
         };
