@@ -81,7 +81,7 @@ async fn compare(args: &AdminArgs, config: &Config) -> Result<Option<String>, Co
             "files": files,
             "refused": refused,
         });
-        told(&format!("{document:#}"))?;
+        print_differences(&format!("{document:#}"))?;
         return Ok(refused);
     }
     let mut lines: Vec<String> = changes.iter().map(ToString::to_string).collect();
@@ -94,15 +94,15 @@ async fn compare(args: &AdminArgs, config: &Config) -> Result<Option<String>, Co
         };
         lines.push(nothing.to_owned());
     }
-    told(&lines.join("\n"))?;
+    print_differences(&lines.join("\n"))?;
     Ok(refused)
 }
 
 /// Prints the differences.
 ///
 /// # Errors
-/// When they cannot be printed.
-fn told(text: &str) -> Result<(), CommandFailure> {
+/// Standard output cannot be written.
+fn print_differences(text: &str) -> Result<(), CommandFailure> {
     print(text).map_err(|error| CommandFailure::failed(unwritable(&error)))
 }
 

@@ -38,7 +38,7 @@ fn of_pages(pages: &[&str]) -> Result<Evidence, String> {
     of_pages_at(pages, None)
 }
 
-/// As [`of_pages`], with a `Date` of the backend's clock, in milliseconds from the gateway's.
+/// Evidence as by [`of_pages`], with a `Date` of the backend's clock, in milliseconds from the gateway's.
 fn of_pages_at(pages: &[&str], skew: Option<i64>) -> Result<Evidence, String> {
     let rules = rules(&format!("{OBJECT}{LIST}"));
     let record = unknown();

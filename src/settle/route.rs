@@ -37,7 +37,7 @@ pub(crate) struct SettleRoute {
     pub(crate) plan: SettlePlan,
     /// Permits of the steps at once.
     pub(crate) permits: Arc<Semaphore>,
-    /// As many permits of the schedule, which keeps them during its rests.
+    /// Permits of the schedule, of the same number; the schedule keeps them during its rests.
     pub(super) scheduled: Arc<Semaphore>,
     /// Pauses the steps while the backend is down.
     pub(crate) breaker: Breaker,

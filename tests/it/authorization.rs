@@ -10,18 +10,11 @@ fn bearer(token: &str) -> Request {
 
 /// A gateway that asks the service `auth`.
 fn asking(backend: &Backend, auth: &Backend, more: &str) -> Setup {
-    let upstream = format!(
-        "[[upstream]]\nname = \"auth\"\nurl = \"http://{}\"\ntimeout = \"2s\"\n[[upstream]]\n\
-         name = \"backend\"",
-        auth.addr()
-    );
     let authorize = format!(
         "authorize = {{ upstream = \"auth\", path = \"/check\", headers = [\"authorization\"], \
          tenant_header = \"x-tenant\"{more} }}"
     );
-    Setup::before(backend)
-        .tenant(&authorize)
-        .replacing("[[upstream]]\nname = \"backend\"", upstream)
+    Setup::before(backend).tenant(&authorize).authorization_service(auth, "2s")
 }
 
 fn permission(name: &str) -> Act {

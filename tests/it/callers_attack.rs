@@ -226,11 +226,6 @@ fn a_client_that_leaves_does_not_end_the_fetch_of_a_key_set() {
 
 /// A gateway over TLS that asks the service `auth`, which names callers by `x-tenant`.
 fn asking(backend: &Backend, auth: &Backend, headers: &str, authority: &Authority) -> Gateway {
-    let upstream = format!(
-        "[[upstream]]\nname = \"auth\"\nurl = \"http://{}\"\ntimeout = \"30s\"\n[[upstream]]\n\
-         name = \"backend\"",
-        auth.addr()
-    );
     let authorize = format!(
         "authorize = {{ upstream = \"auth\", path = \"/check\", headers = [{headers}], \
          tenant_header = \"x-tenant\", cache = \"60s\" }}"
@@ -238,7 +233,7 @@ fn asking(backend: &Backend, auth: &Backend, headers: &str, authority: &Authorit
     let setup = Setup::before(backend)
         .server("tls = { cert = \"server.crt\", key = \"server.key\" }")
         .tenant(&authorize)
-        .replacing("[[upstream]]\nname = \"backend\"", upstream);
+        .authorization_service(auth, "30s");
     authority.server().write(setup.dir(), "server");
     setup.start()
 }
@@ -299,14 +294,10 @@ fn a_client_cannot_name_itself_in_any_spelling_on_any_route() {
 fn names_in_trailers_go_nowhere() {
     let (backend, auth) = (Backend::start(), Backend::start());
     auth.always(Act::whole(200, &[("x-tenant", "shop-1")], b""));
-    let upstream = format!(
-        "[[upstream]]\nname = \"auth\"\nurl = \"http://{}\"\n[[upstream]]\nname = \"backend\"",
-        auth.addr()
-    );
     let rest = "name = \"uploads\"\nmethods = [\"POST\"]\npath = \"/uploads\"\nmode = \"off\"";
     let gateway = Setup::before(&backend)
         .tenant("authorize = { upstream = \"auth\", path = \"/\", tenant_header = \"x-tenant\" }")
-        .replacing("[[upstream]]\nname = \"backend\"", upstream)
+        .authorization_service(&auth, "60s")
         .route(rest)
         .start();
     for path in ["/v1/vouchers/redeem", "/uploads"] {

@@ -323,17 +323,13 @@ fn a_caller_over_its_rate_is_refused_with_the_time_to_wait_and_others_are_not() 
 fn a_caller_that_only_a_route_knows_learns_of_its_keys() {
     let (backend, auth) = (Backend::start(), Backend::start());
     auth.always(Act::whole(200, &[("x-tenant", "shop-7")], b""));
-    let upstream = format!(
-        "[[upstream]]\nname = \"auth\"\nurl = \"http://{}\"\n[[upstream]]\nname = \"backend\"",
-        auth.addr()
-    );
     let setup = Setup::before(&backend)
         .tenant("directory = \"tenants.toml\"\nunknown = \"reject\"")
         .redeem(
             "tenant.authorize = { upstream = \"auth\", path = \"/check\", cache = \"0s\", \
              tenant_header = \"x-tenant\" }",
         )
-        .replacing("[[upstream]]\nname = \"backend\"", upstream);
+        .authorization_service(&auth, "60s");
     write(&setup, "tenants.toml", &format!("[shop]\ndigests = [\"{}\"]\n", digest("one")));
     let gateway = setup.start();
     bearer("ours").send(gateway.addr).is(200, "executed", "");

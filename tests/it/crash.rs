@@ -9,7 +9,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use crate::support::rng::Rng;
-use crate::support::{Backend, Conn, Gateway, Request, Response, Setup, answer};
+use crate::support::{Backend, Conn, Gateway, Request, Response, Setup, answer, rounds};
 
 const CLIENTS: usize = 20;
 /// Points in the store, once there is enough in its log, each with the first passage at which a round
@@ -25,11 +25,6 @@ const POINTS: [&str; 5] =
     ["before-claim", "after-claim", "after-dispatch", "after-answer", "after-completion"];
 /// More requests than a client can need before the process has died.
 const MOST_IN_A_ROUND: usize = 2000;
-
-fn rounds(default: usize) -> usize {
-    let given = std::env::var("ONCEGATE_TEST_ROUNDS").ok();
-    given.map_or(default, |text| text.parse().expect("a number of rounds"))
-}
 
 /// How a key ended for its client.
 enum Fate {

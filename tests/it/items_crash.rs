@@ -10,17 +10,12 @@ use std::os::unix::process::ExitStatusExt as _;
 
 use crate::support::rewards::{batch, issue};
 use crate::support::rng::Rng;
-use crate::support::{Response, Rewards};
+use crate::support::{Response, Rewards, rounds};
 
 const CLIENTS: usize = 6;
 const POINTS: [&str; 5] =
     ["before-claim", "after-claim", "after-dispatch", "after-answer", "after-completion"];
 const MOST_IN_A_ROUND: usize = 2000;
-
-fn rounds(default: usize) -> usize {
-    let given = std::env::var("ONCEGATE_TEST_ROUNDS").ok();
-    given.map_or(default, |text| text.parse().expect("a number of rounds"))
-}
 
 type Item = (String, String, u64);
 

@@ -7,12 +7,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 
 use super::support::certificates::{Authority, over, plain, secure};
-use super::support::{Backend, PATIENCE, Request, Setup};
+use super::support::{Backend, Request, Setup, WAIT_LIMIT};
 
 /// A redemption over a Unix socket.
 fn redeem_at(path: &std::path::Path, key: &str) -> super::support::Response {
     let mut stream = UnixStream::connect(path).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
     over(&mut stream, &Request::redeem(key, "{}")).unwrap()
 }
 
@@ -189,7 +189,7 @@ fn forwarding_headers_on_a_unix_socket_are_believed_only_by_name() {
         let path = setup.dir().join("gate.sock");
         let _gateway = setup.start();
         let mut stream = UnixStream::connect(&path).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
         let request = Request::get("/").header("x-forwarded-for", "192.0.2.7");
         over(&mut stream, &request).unwrap().is(200, "", "");
         assert_eq!(backend.last().header("x-forwarded-for").as_deref(), expected);

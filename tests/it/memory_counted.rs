@@ -10,9 +10,8 @@ const LARGE: usize = 12 << 20;
 
 /// Bytes that the gateway counts as buffered.
 fn buffered(gateway: &Gateway) -> usize {
-    let text = Request::get("/metrics").send(gateway.admin).text();
-    let line = text.lines().find_map(|line| line.strip_prefix("oncegate_buffered_bytes "));
-    line.expect("the sample").parse().expect("a number")
+    let bytes = gateway.metric("oncegate_buffered_bytes").expect("the sample");
+    usize::try_from(bytes).expect("a size in memory")
 }
 
 fn redeem(key: &str) -> Request {

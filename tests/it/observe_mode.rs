@@ -18,10 +18,8 @@ fn redeem(gateway: &Gateway, key: &str, body: &str) -> Response {
 
 /// The requests that request mode would have given this outcome.
 fn observed(gateway: &Gateway, outcome: &str) -> u64 {
-    let metrics = Request::get("/metrics").send(gateway.admin).text();
-    let start = format!("oncegate_observed_total{{route=\"redeem\",outcome=\"{outcome}\"}} ");
-    let line = metrics.lines().find_map(|line| line.strip_prefix(&start).map(str::to_owned));
-    line.map_or(0, |count| count.parse().unwrap())
+    let series = format!("oncegate_observed_total{{route=\"redeem\",outcome=\"{outcome}\"}}");
+    gateway.metric(&series).unwrap_or_default()
 }
 
 #[track_caller]
@@ -52,8 +50,8 @@ fn every_request_is_executed_and_what_request_mode_would_do_is_counted() {
     redeem(&gateway, "broken", BODY).is(500, "bypassed", "");
     wait_observed(&gateway, "outcome-unknown", 1);
     assert_eq!(backend.calls(), 8);
-    let metrics = Request::get("/metrics").send(gateway.admin).text();
-    assert!(!metrics.contains("oncegate_prevented_total{route=\"redeem\"} 1"), "{metrics}");
+    let prevented = gateway.metric("oncegate_prevented_total{route=\"redeem\"}");
+    assert_eq!(prevented.unwrap_or_default(), 0);
     let stats = AdminClient::of(&gateway).get("/api/stats").json();
     assert_eq!(stats["observed"]["redeem"]["replayed"], 1, "{stats}");
     assert_eq!(stats["observed"]["optional"], serde_json::Value::Null, "{stats}");

@@ -10,18 +10,13 @@ use std::time::Duration;
 use crate::servers::{Chaos, Direction};
 use crate::support::rng::Rng;
 use crate::support::tills::{Addresses, Tills, none_twice, working_backend};
-use crate::support::{Backend, Gateway, Kind, Request, Setup, Shop, eventually};
+use crate::support::{Backend, Gateway, Kind, Request, Setup, Shop, eventually, rounds};
 
 const TILLS: usize = 8;
 const REPLICAS: usize = 3;
 const LEASE: &str = "lease = \"2s\"";
 /// Calls between two faults, at most.
 const CALLS: u64 = 25;
-
-fn rounds(default: usize) -> usize {
-    let given = std::env::var("ONCEGATE_TEST_ROUNDS").ok();
-    given.map_or(default, |text| text.parse().expect("a number of rounds"))
-}
 
 struct Trial {
     backend: Backend,

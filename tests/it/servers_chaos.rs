@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use crate::servers::{Chaos, Direction, Postgres};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{WAIT_LIMIT, eventually};
 
 /// Long enough for a byte to pass, were it let.
 const WOULD_HAVE_PASSED: Duration = Duration::from_millis(50);
@@ -35,7 +35,7 @@ fn echo() -> (SocketAddr, Receiver<Vec<u8>>) {
 
 fn connect(chaos: &Chaos) -> TcpStream {
     let stream = TcpStream::connect(chaos.addr()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
     stream
 }
 
@@ -58,7 +58,7 @@ fn passes_bytes_and_ends_and_counts_them() {
     assert_eq!((chaos.messages(Direction::ToServer), chaos.bytes(Direction::ToServer)), (2, 8));
     assert_eq!((chaos.messages(Direction::ToClient), chaos.bytes(Direction::ToClient)), (2, 8));
     stream.shutdown(std::net::Shutdown::Write).unwrap();
-    assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), b"helloyou");
+    assert_eq!(seen.recv_timeout(WAIT_LIMIT).unwrap(), b"helloyou");
     assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0, "the end comes back as an end");
     eventually("no open connection", || (chaos.open() == 0).then_some(()));
 }
@@ -75,7 +75,7 @@ fn a_cut_resets_every_client_and_the_next_connection_works() {
     for stream in &mut streams {
         let error = stream.read(&mut [0; 1]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
-        assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), b"before");
+        assert_eq!(seen.recv_timeout(WAIT_LIMIT).unwrap(), b"before");
     }
     exchange(&mut connect(&chaos), "after").unwrap();
 }
@@ -108,7 +108,7 @@ fn frozen_bytes_arrive_when_thawed() {
     let error = stream.read(&mut [0; 1]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
     assert_eq!(chaos.bytes(Direction::ToServer), 6);
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
     chaos.freeze(false);
     let mut back = [0; 6];
     stream.read_exact(&mut back).unwrap();
@@ -130,10 +130,10 @@ fn held_bytes_of_a_client_that_has_gone_arrive_after_those_of_the_next() {
     let mut next = connect(&chaos);
     exchange(&mut next, "after").unwrap();
     drop(next);
-    assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), b"after");
+    assert_eq!(seen.recv_timeout(WAIT_LIMIT).unwrap(), b"after");
     eventually("only the held one is left", || (chaos.open() == 1).then_some(()));
     chaos.hold(false);
-    assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), b"before held");
+    assert_eq!(seen.recv_timeout(WAIT_LIMIT).unwrap(), b"before held");
     eventually("no open connection", || (chaos.open() == 0).then_some(()));
 }
 
@@ -167,7 +167,7 @@ fn cuts_at_the_ordered_message_and_only_once() {
         exchange(&mut stream, "c").unwrap_err();
         assert!(!chaos.cut_is_due());
         let arrived = format!("a{}c", "b".repeat(answered as usize));
-        assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), arrived.as_bytes());
+        assert_eq!(seen.recv_timeout(WAIT_LIMIT).unwrap(), arrived.as_bytes());
         exchange(&mut connect(&chaos), "after").unwrap();
     }
 }
@@ -181,11 +181,11 @@ fn with_nothing_left_to_pass_the_next_message_is_lost() {
     chaos.cut_after_messages(Direction::ToServer, 0);
     assert!(chaos.cut_is_due());
     exchange(&mut stream, "lost").unwrap_err();
-    assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), b"a");
+    assert_eq!(seen.recv_timeout(WAIT_LIMIT).unwrap(), b"a");
     let mut stream = connect(&chaos);
     chaos.cut_after_messages(Direction::ToClient, 0);
     exchange(&mut stream, "answer lost").unwrap_err();
-    assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), b"answer lost");
+    assert_eq!(seen.recv_timeout(WAIT_LIMIT).unwrap(), b"answer lost");
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn cuts_in_the_middle_of_a_message() {
     let mut stream = connect(&chaos);
     chaos.cut_after_bytes(Direction::ToServer, 3);
     exchange(&mut stream, "hello").unwrap_err();
-    assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), b"hel");
+    assert_eq!(seen.recv_timeout(WAIT_LIMIT).unwrap(), b"hel");
     assert_eq!(chaos.bytes(Direction::ToServer), 3);
     let mut stream = connect(&chaos);
     chaos.cut_after_bytes(Direction::ToClient, 2);
@@ -220,7 +220,7 @@ fn an_ordered_cut_can_be_taken_back_and_the_target_can_change() {
     let mut moved = connect(&chaos);
     exchange(&mut moved, "moved").unwrap();
     drop(moved);
-    assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), b"moved");
+    assert_eq!(seen.recv_timeout(WAIT_LIMIT).unwrap(), b"moved");
     exchange(&mut stream, "still at the first").unwrap();
 }
 

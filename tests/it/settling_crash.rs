@@ -16,7 +16,9 @@ use serde_json::{Value, json};
 use crate::support::admin::Place;
 use crate::support::gateway::Exit;
 use crate::support::rng::Rng;
-use crate::support::{Act, AdminClient, Backend, Gateway, Request, Setup, answer, eventually};
+use crate::support::{
+    Act, AdminClient, Backend, Gateway, Request, Setup, answer, eventually, rounds,
+};
 
 const POINTS: [&str; 3] = ["settle-claimed", "settle-answered", "settle-recorded"];
 const POLICIES: [&str; 3] = ["probe", "resend", "reverse"];
@@ -29,11 +31,6 @@ const UNITS: u64 = 2;
 const ROUND: Duration = Duration::from_secs(3);
 /// Time for the settlement of everything that was left.
 const END: Duration = Duration::from_secs(120);
-
-fn rounds(default: usize) -> usize {
-    let given = std::env::var("ONCEGATE_TEST_ROUNDS").ok();
-    given.map_or(default, |text| text.parse().expect("a number of rounds"))
-}
 
 fn setup(backend: &Backend) -> Setup {
     let route = |name: &str, lines: &str| {
@@ -87,7 +84,7 @@ fn batch(name: &str, ids: &[String]) -> Request {
     Request::new("POST", &format!("/batch/{name}")).json(&json!({ "list": items }).to_string())
 }
 
-/// How often something was asked for, or executed, by key or item.
+/// Number of requests for, or executions of, each key or item.
 #[derive(Clone, Default)]
 struct Counts(HashMap<String, usize>);
 
@@ -103,7 +100,7 @@ impl Counts {
     }
 }
 
-/// What reached the backend.
+/// The calls that reached the backend.
 #[derive(Default)]
 struct Executions {
     /// Calls, and items of batches.

@@ -13,16 +13,11 @@ use serde_json::{Value, json};
 use crate::support::admin::{Place, steps};
 use crate::support::rng::Rng;
 use crate::support::{
-    Act, AdminClient, Backend, Gate, Gateway, Request, Setup, answer, eventually,
+    Act, AdminClient, Backend, Gate, Gateway, Request, Setup, answer, eventually, rounds,
 };
 
 /// Records at once.
 const BATCH: usize = 12;
-
-fn rounds(default: usize) -> usize {
-    let given = std::env::var("ONCEGATE_TEST_ROUNDS").ok();
-    given.map_or(default, |text| text.parse().expect("a number of rounds"))
-}
 
 fn setup(backend: &Backend) -> Setup {
     let route = |name: &str, lines: &str| {
@@ -59,13 +54,8 @@ fn decisions(shown: &Value) -> Vec<String> {
 }
 
 fn alarms(gateways: &[Gateway]) -> u64 {
-    let of = |gateway: &Gateway| {
-        let text = Request::get("/metrics").send(gateway.admin).text();
-        let name = "oncegate_alarms_total{route=\"probe\",reason=\"contradiction\"} ";
-        let line = text.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned));
-        line.map_or(0, |count| count.parse().expect("a count"))
-    };
-    gateways.iter().map(of).sum()
+    let series = "oncegate_alarms_total{route=\"probe\",reason=\"contradiction\"}";
+    gateways.iter().filter_map(|gateway| gateway.metric(series)).sum()
 }
 
 /// Opens the step's gate and lets the operator decide at nearly the same moment. Returns true when

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustls::HandshakeKind;
 
 use super::support::certificates::{Authority, Identity, connect, over, plain, secure};
-use super::support::{Backend, PATIENCE, Request, Setup};
+use super::support::{Backend, Request, Setup, WAIT_LIMIT};
 
 /// A gateway with TLS before `backend`; `more` are further members of `tls`.
 fn encrypted(backend: &Backend, server: &Identity, more: &str) -> Setup {
@@ -71,7 +71,7 @@ fn a_handshake_that_does_not_go_on_ends_in_time() {
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         let elapsed = started.elapsed();
-        assert!(elapsed >= Duration::from_millis(300) && elapsed < PATIENCE / 2, "{elapsed:?}");
+        assert!(elapsed >= Duration::from_millis(300) && elapsed < WAIT_LIMIT / 2, "{elapsed:?}");
     }
     // The time of the handshake counts for the first head as well.
     let stream = plain(gateway.addr).unwrap();

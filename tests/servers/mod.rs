@@ -4,7 +4,7 @@
 //! Every server has a directory of its own, a free port, and ends with the test process, however
 //! that process ends. What is missing or does not start fails the test with one clear message.
 //! Used by the integration tests and by unit tests, so nothing here names the crate. The calls
-//! block; each is bounded by [`PATIENCE`].
+//! block; each is bounded by [`WAIT_LIMIT`].
 
 #![allow(dead_code, unused_imports, reason = "each of the two test binaries uses a part of it")]
 
@@ -33,7 +33,7 @@ pub(crate) use redis::Redis;
 pub(crate) use replicas::RedisReplicas;
 
 /// The longest any call waits for a server.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_LIMIT: Duration = Duration::from_secs(30);
 
 /// Pause between two looks at a condition.
 const POLL: Duration = Duration::from_millis(5);
@@ -41,15 +41,15 @@ const POLL: Duration = Duration::from_millis(5);
 /// Polls until `condition` gives something; what it last said it misses is told in the panic.
 ///
 /// # Panics
-/// When [`PATIENCE`] has run out.
+/// When [`WAIT_LIMIT`] has run out.
 #[track_caller]
 fn until<T>(what: &str, mut condition: impl FnMut() -> Result<T, String>) -> T {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + WAIT_LIMIT;
     loop {
         match condition() {
             Ok(value) => return value,
             Err(missing) => {
-                assert!(Instant::now() < end, "{what}: gave up after {PATIENCE:?}: {missing}");
+                assert!(Instant::now() < end, "{what}: gave up after {WAIT_LIMIT:?}: {missing}");
             }
         }
         std::thread::sleep(POLL);

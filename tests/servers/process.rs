@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{PATIENCE, POLL, until};
+use super::{POLL, WAIT_LIMIT, until};
 
 /// Text in the command line of every process of one server.
 ///
@@ -133,7 +133,7 @@ impl Process {
             _ = child.kill();
             _ = child.wait();
         }
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + WAIT_LIMIT;
         while self.tag.signal(Signal::KILL) > 0 && Instant::now() < end {
             std::thread::sleep(POLL);
         }
@@ -179,7 +179,7 @@ fn stopped(pid: Pid) -> bool {
 /// Runs a command to its end.
 ///
 /// # Errors
-/// What it printed to its standard error, when it fails or takes longer than [`PATIENCE`].
+/// What it printed to its standard error, when it fails or takes longer than [`WAIT_LIMIT`].
 pub(super) fn run(command: &mut Command) -> Result<String, String> {
     let program = command.get_program().to_owned();
     let mut child = command
@@ -190,7 +190,7 @@ pub(super) fn run(command: &mut Command) -> Result<String, String> {
         .map_err(|error| format!("{program:?}: {error}"))?;
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + WAIT_LIMIT;
     let status = loop {
         match child.try_wait().map_err(|error| error.to_string())? {
             Some(status) => break status,
@@ -198,7 +198,7 @@ pub(super) fn run(command: &mut Command) -> Result<String, String> {
             None => {
                 _ = child.kill();
                 _ = child.wait();
-                return Err(format!("{program:?}: no end after {PATIENCE:?}"));
+                return Err(format!("{program:?}: no end after {WAIT_LIMIT:?}"));
             }
         }
     };

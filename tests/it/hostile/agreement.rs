@@ -10,7 +10,7 @@ use super::frames;
 use super::requests::{self, Expected};
 use super::table::{self, Case};
 use crate::servers::{Hop, HopKind};
-use crate::support::{Backend, Conn, PATIENCE, Seen, Setup, answer};
+use crate::support::{Backend, Conn, Seen, Setup, WAIT_LIMIT, answer};
 
 /// Requests at most in one case.
 const MOST_EMITTED: usize = 16;
@@ -42,7 +42,7 @@ impl Recorder {
 
 /// Reads a request, answers, and gives all bytes that arrived up to the end of the connection.
 fn record(mut stream: TcpStream) -> std::io::Result<Vec<u8>> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(WAIT_LIMIT))?;
     let (mut bytes, mut buffer, mut is_answered) = (Vec::new(), [0; 8192], false);
     loop {
         let count = stream.read(&mut buffer)?;
@@ -91,7 +91,7 @@ fn over_http2(unused: &Backend, recorder: &Recorder, found: &mut Vec<Emitted>) {
         }
         frames::exchange(&gateway, &authority, &case, at);
         for line in calls {
-            let bytes = recorder.emitted.recv_timeout(PATIENCE).expect("a request");
+            let bytes = recorder.emitted.recv_timeout(WAIT_LIMIT).expect("a request");
             found.push((case.clone(), line, bytes));
         }
     }
@@ -123,7 +123,7 @@ fn emitted() -> Vec<Emitted> {
             assert_eq!(answer.status, *status, "{}: {answer:?}", case.name);
         }
         for line in expected.received {
-            let bytes = recorder.emitted.recv_timeout(PATIENCE).expect("a request");
+            let bytes = recorder.emitted.recv_timeout(WAIT_LIMIT).expect("a request");
             found.push((case.clone(), line, bytes));
         }
     }

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::client::{Head, HeaderLines, read_body, read_head};
 use super::reply::{Act, Step, answer};
-use super::{PATIENCE, eventually};
+use super::{WAIT_LIMIT, eventually};
 
 /// A request as it reached the backend.
 #[derive(Debug, Clone)]
@@ -191,7 +191,7 @@ impl Backend {
     /// Waits until `count` whole requests have arrived.
     #[track_caller]
     pub(crate) fn wait_calls(&self, count: usize) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + WAIT_LIMIT;
         let mut state = self.shared.state.lock().unwrap();
         while state.seen.len() < count {
             assert!(Instant::now() < end, "{} of {count} calls arrived", state.seen.len());
@@ -216,7 +216,7 @@ impl Backend {
             self.shared.state.lock().unwrap().open.get(&connection).map(TcpStream::try_clone);
         let Some(stream) = stream else { return };
         let stream = stream.unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
         let ended = stream.peek(&mut [0]);
         assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
     }

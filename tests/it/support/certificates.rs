@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::PATIENCE;
+use super::WAIT_LIMIT;
 use super::client::{Head, Request, Response, read_body, read_head};
 
 /// An authority.
@@ -124,10 +124,10 @@ pub(crate) fn connect(to: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<
 
 /// A TCP connection whose waits are bounded.
 pub(crate) fn plain(to: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    let stream = TcpStream::connect_timeout(&to, WAIT_LIMIT)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(WAIT_LIMIT))?;
+    stream.set_write_timeout(Some(WAIT_LIMIT))?;
     Ok(stream)
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::PATIENCE;
+use super::WAIT_LIMIT;
 
 /// Header lines in order: lower-case name, value bytes.
 pub(crate) type HeaderLines = Vec<(String, Vec<u8>)>;
@@ -241,10 +241,10 @@ impl Conn {
     }
 
     pub(crate) fn try_open(to: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+        let stream = TcpStream::connect_timeout(&to, WAIT_LIMIT)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(WAIT_LIMIT))?;
+        stream.set_write_timeout(Some(WAIT_LIMIT))?;
         Ok(Self { reader: BufReader::new(stream) })
     }
 
@@ -310,7 +310,7 @@ impl Conn {
     pub(crate) fn readable_within(&mut self, limit: Duration) -> bool {
         self.reader.get_ref().set_read_timeout(Some(limit)).unwrap();
         let readable = self.reader.fill_buf().is_ok();
-        self.reader.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+        self.reader.get_ref().set_read_timeout(Some(WAIT_LIMIT)).unwrap();
         readable
     }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tempfile::TempDir;
 
-use super::{Backend, PATIENCE, eventually};
+use super::{Backend, WAIT_LIMIT, eventually};
 
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_oncegate");
@@ -322,7 +322,7 @@ impl Gateway {
     /// Waits until it is ready or has ended.
     pub(crate) fn ready(mut self) -> Result<Self, Exit> {
         loop {
-            let line = self.lines.lock().unwrap().recv_timeout(PATIENCE);
+            let line = self.lines.lock().unwrap().recv_timeout(WAIT_LIMIT);
             match line {
                 Ok(line) => {
                     let address = |text: &str| text.parse().expect("an address");
@@ -367,7 +367,7 @@ impl Gateway {
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let status = eventually("the gateway ends", || self.child.try_wait().unwrap());
-        let _ = self.drained.lock().unwrap().recv_timeout(PATIENCE);
+        let _ = self.drained.lock().unwrap().recv_timeout(WAIT_LIMIT);
         status
     }
 
@@ -489,7 +489,7 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = self.drained.lock().unwrap().recv_timeout(PATIENCE);
+        let _ = self.drained.lock().unwrap().recv_timeout(WAIT_LIMIT);
         let stderr = self.stderr();
         if std::thread::panicking() {
             eprintln!("--- the gateway's stderr ---\n{stderr}\n---");

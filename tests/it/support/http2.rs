@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::PATIENCE;
+use super::WAIT_LIMIT;
 use super::certificates::Authority;
 use super::client::{Request, Response};
 
@@ -49,7 +49,7 @@ impl Http2 {
             });
             sender
         };
-        let sender = runtime.block_on(async { timeout(PATIENCE, opening).await.unwrap() });
+        let sender = runtime.block_on(async { timeout(WAIT_LIMIT, opening).await.unwrap() });
         Self { runtime: Arc::new(runtime), sender }
     }
 
@@ -95,6 +95,6 @@ impl PendingAnswer {
 
     /// The answer, or why there is none.
     pub(crate) fn try_answer(self) -> Result<Response, h2::Error> {
-        self.runtime.block_on(async { timeout(PATIENCE, self.task).await.unwrap().unwrap() })
+        self.runtime.block_on(async { timeout(WAIT_LIMIT, self.task).await.unwrap().unwrap() })
     }
 }

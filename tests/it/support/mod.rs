@@ -5,6 +5,7 @@
 //! line printed, a gate opened), and every wait has an end.
 
 pub(crate) mod admin;
+mod authorization;
 pub(crate) mod backend;
 pub(crate) mod certificates;
 pub(crate) mod client;
@@ -12,11 +13,13 @@ pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod http2;
 pub(crate) mod issuer;
+pub(crate) mod metrics;
 pub(crate) mod programs;
 pub(crate) mod relay;
 pub(crate) mod reply;
 pub(crate) mod rewards;
 pub(crate) mod rng;
+mod rounds;
 pub(crate) mod shared;
 pub(crate) mod tills;
 
@@ -28,18 +31,19 @@ pub(crate) use client::{Conn, Request, Response};
 pub(crate) use gateway::{Gateway, Setup};
 pub(crate) use reply::{Act, Gate, answer};
 pub(crate) use rewards::Rewards;
+pub(crate) use rounds::rounds;
 pub(crate) use shared::{Kind, Shop};
 
 /// The longest any test waits for something that must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const WAIT_LIMIT: Duration = Duration::from_secs(30);
 
 /// Polls until `condition` gives something, with a short back-off.
 ///
 /// # Panics
-/// When [`PATIENCE`] has run out.
+/// When [`WAIT_LIMIT`] has run out.
 #[track_caller]
 pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + WAIT_LIMIT;
     let mut pause = Duration::from_micros(200);
     loop {
         if let Some(value) = condition() {

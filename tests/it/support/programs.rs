@@ -72,7 +72,7 @@ impl LastAnswer {
     }
 }
 
-/// The longest a client's loop may take, below [`super::PATIENCE`]; then it is killed.
+/// The longest a client's loop may take, below [`super::WAIT_LIMIT`]; then it is killed.
 const LOOP_ENDS: Duration = Duration::from_secs(25);
 
 impl Program {

@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::PATIENCE;
+use super::WAIT_LIMIT;
 use super::backend::Seen;
 use super::client::{Conn, Head, HeaderLines, Response, read_body, read_head};
 
@@ -92,7 +92,7 @@ impl Shared {
 
 fn serve(stream: &TcpStream, connection: usize, shared: &Shared) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(WAIT_LIMIT))?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut gateway = Conn::try_open(shared.to)?;
     for number in 0.. {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex};
 
-use super::PATIENCE;
+use super::WAIT_LIMIT;
 
 /// What the backend does once it has read a request.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ impl Gate {
     /// Waits until the gate is open, or long enough for any test to have ended.
     pub(crate) fn pass(&self) {
         let shut = self.0.0.lock().unwrap();
-        let _ = self.0.1.wait_timeout_while(shut, 4 * PATIENCE, |open| !*open).unwrap();
+        let _ = self.0.1.wait_timeout_while(shut, 4 * WAIT_LIMIT, |open| !*open).unwrap();
     }
 }
 

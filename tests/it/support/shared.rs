@@ -190,7 +190,7 @@ impl Shop {
         setup.elsewhere().on(self.table(lines)).start()
     }
 
-    /// One replica, for when it may not start.
+    /// Starts one replica, or gives the exit of one that does not start.
     pub(crate) fn try_replica(&self, setup: &Setup) -> Result<Gateway, Exit> {
         setup.elsewhere().on(self.table("")).try_start()
     }

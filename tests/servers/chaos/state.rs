@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::super::PATIENCE;
+use super::super::WAIT_LIMIT;
 
 /// The way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,7 +189,7 @@ impl Shared {
     pub(super) fn until_listening(&self, wanted: bool) {
         let waited = self
             .listening
-            .wait_timeout_while(self.lock(), PATIENCE, |state| state.listening != wanted);
+            .wait_timeout_while(self.lock(), WAIT_LIMIT, |state| state.listening != wanted);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         assert!(state.listening == wanted, "the proxy's listener is not as told: wanted {wanted}");
     }

@@ -31,7 +31,7 @@ use crate::store::key_counts::KeyCounts;
 use crate::store::{Change, Identity, NamesDocument, Query, Store, StoreError, StoreFuture, Swap};
 
 /// The longest a test waits for something that must happen.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const WAIT_LIMIT: Duration = Duration::from_secs(30);
 
 /// More looks than a test has.
 const MANY: usize = 1 << 30;
@@ -163,7 +163,7 @@ impl House {
             expect_id: None,
             codec: Codec::plain(),
         };
-        let real = timeout(PATIENCE, opened(&options)).await.expect("the store before is closed");
+        let real = timeout(WAIT_LIMIT, opened(&options)).await.expect("the store before is closed");
         let store = Arc::new(Faulty {
             real,
             acts: Mutex::default(),
@@ -189,7 +189,7 @@ impl House {
     pub(super) async fn restarted(self) -> Self {
         let Self { gateway, store, backend, calls, tasks, trigger, dir, .. } = self;
         trigger.fire();
-        assert!(shutdown::ended(&tasks, PATIENCE).await, "a task does not end");
+        assert!(shutdown::ended(&tasks, WAIT_LIMIT).await, "a task does not end");
         let closing = Arc::downgrade(&store);
         drop((gateway, store));
         let closed = async {
@@ -197,7 +197,7 @@ impl House {
                 sleep(Duration::from_millis(1)).await;
             }
         };
-        timeout(PATIENCE, closed).await.expect("nobody keeps the store open");
+        timeout(WAIT_LIMIT, closed).await.expect("nobody keeps the store open");
         Self::open(dir, backend, calls).await
     }
 
@@ -244,7 +244,7 @@ impl House {
             stream.read_to_string(&mut answer).await.unwrap();
             answer
         };
-        let answer = timeout(PATIENCE, exchange).await.expect("an answer in time");
+        let answer = timeout(WAIT_LIMIT, exchange).await.expect("an answer in time");
         let header = |name: &str| {
             let line = answer.lines().find_map(|line| line.strip_prefix(name));
             line.unwrap_or_default().to_owned()
@@ -285,7 +285,7 @@ impl House {
                 sleep(Duration::from_millis(1)).await;
             }
         };
-        timeout(PATIENCE, all).await.expect("the items do not stay in flight")
+        timeout(WAIT_LIMIT, all).await.expect("the items do not stay in flight")
     }
 }
 

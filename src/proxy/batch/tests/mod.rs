@@ -14,7 +14,7 @@ use crate::idempotency::ledger::{ItemOutcome, Ledger, OutcomeList};
 use crate::idempotency::retention::Keep;
 use crate::store::samples::{T0, claim, kept_for};
 use crate::store::{Query, Store as _};
-use house::{Act, House, PATIENCE};
+use house::{Act, House, WAIT_LIMIT};
 
 /// More refusals than a test has time for.
 const STAYS_AWAY: [Act; 1000] = [Act::Refused; 1000];
@@ -125,7 +125,7 @@ async fn an_outcome_is_not_given_up_because_its_records_cannot_be_read_for_a_mom
             sleep(Duration::from_millis(1)).await;
         }
     };
-    timeout(PATIENCE, recorded).await.expect("what the answer said is recorded");
+    timeout(WAIT_LIMIT, recorded).await.expect("what the answer said is recorded");
     house.send("+65", &["a", "b"]).await.is(200, "replayed", "");
     assert_eq!(house.calls(), 1);
 }
@@ -224,7 +224,7 @@ async fn the_answer_of_a_done_batch_is_its_callers_alone_and_ends_with_its_recor
             sleep(Duration::from_millis(1)).await;
         }
     };
-    timeout(PATIENCE, runs_twice).await.expect("the id is new in the end");
+    timeout(WAIT_LIMIT, runs_twice).await.expect("the id is new in the end");
 }
 
 #[test]
