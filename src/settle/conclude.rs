@@ -6,7 +6,7 @@ use super::rules::{SettlePlan, author, last_dispatch};
 use super::schedule::{failed, paused};
 use crate::clock::Timestamp;
 use crate::config::{AfterReversal, ProbeRules, ReverseRules, UnknownPolicy};
-use crate::idempotency::history::HistoryEvent;
+use crate::idempotency::history::{HistoryEntry, HistoryEvent};
 use crate::idempotency::record::StoredResponse;
 use crate::idempotency::settle::Settlement;
 use crate::idempotency::settling::{Schedule, Sightings};
@@ -283,9 +283,11 @@ fn too_late(record: &Record, evidence: &Evidence, now: Timestamp) -> Conclusion 
         Evidence::Reversed { nothing: false, .. } => {
             ("a reversal was acknowledged", of_kind(false))
         }
+        Evidence::Reversed { nothing: true, .. } => {
+            ("a reversal found nothing to reverse", of_kind(false))
+        }
         Evidence::Units(units) => ("a probe found executed units", CallResult::Units(*units)),
-        Evidence::Reversed { nothing: true, .. }
-        | Evidence::Nothing(_)
+        Evidence::Nothing(_)
         | Evidence::Undecided(_)
         | Evidence::Pending
         | Evidence::Several(_)
@@ -302,6 +304,8 @@ pub(crate) enum CallResult {
     Executed(bool),
     /// So many of the units of an item were issued.
     Units(u64),
+    /// The reversal of an earlier attempt was acknowledged, and may have undone the present one.
+    Undone,
 }
 
 /// The record with a contradiction: a result that lost against an earlier decision. A result that
@@ -313,6 +317,7 @@ pub(crate) fn contradiction(
     now: Timestamp,
 ) -> Conclusion {
     let agrees = match (&record.state, result) {
+        (_, CallResult::Undone) => has_no_execution(record),
         // A reversal is under way: any result of the call contradicts it.
         (State::Unknown { .. }, _) => Some(false),
         (State::Item { .. }, _) if record.is_unknown() => record.is_reversing().then_some(false),
@@ -347,7 +352,27 @@ fn decided_units(record: &Record) -> Option<u64> {
     Some(if last.what == HistoryEvent::Executed { last.units.unwrap_or(1) } else { 0 })
 }
 
-const fn is_decision(what: HistoryEvent) -> bool {
+/// Reports a record of which nothing is executed that a reversal could have undone; `None`: a call
+/// is in flight.
+fn has_no_execution(record: &Record) -> Option<bool> {
+    match &record.state {
+        State::Final { .. } | State::Tombstone { .. } => {
+            let last = record.history.iter().rev().find(|entry| is_decision(entry.what));
+            let is_undone = |entry: &HistoryEntry| {
+                entry.attempt == record.attempts && entry.what == HistoryEvent::NotExecuted
+            };
+            Some(last.is_some_and(is_undone))
+        }
+        State::Released { .. } => Some(true),
+        State::Unknown { .. } => Some(false),
+        State::Item { ledger, .. } if ledger.in_flight == 0 => {
+            Some(ledger.unknown == 0 && ledger.fulfilled == 0)
+        }
+        State::InFlight | State::SerializeLock | State::Item { .. } => None,
+    }
+}
+
+pub(super) const fn is_decision(what: HistoryEvent) -> bool {
     match what {
         HistoryEvent::Executed | HistoryEvent::NotExecuted | HistoryEvent::Reopened => true,
         HistoryEvent::Probe

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::conclude::{Alarm, CallResult, Conclusion, Evidence, conclude, contradiction};
+use super::conclude::{
+    Alarm, CallResult, Conclusion, Evidence, conclude, contradiction, is_decision,
+};
 use super::rules::{Action, Occasion, SettlePlan, StepKind, author, tick};
 use crate::clock::Timestamp;
 use crate::config::{self, Mode, UnknownPolicy};
-use crate::idempotency::history::HistoryEvent;
+use crate::idempotency::history::{HistoryEntry, HistoryEvent};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::StoredResponse;
 use crate::idempotency::retention::{Keep, Retention};
@@ -44,17 +46,21 @@ enum Event {
     Failure,
     /// The running reversal is acknowledged.
     Acknowledged,
+    /// The running reversal finds nothing to reverse.
+    NothingThere,
     /// The client repeats the request.
     Retry,
     /// The operator decides "executed".
     Executed,
     /// The operator decides "not executed".
     NotExecuted,
+    /// The operator takes back a final answer.
+    Reopened,
     /// The process ends: its call and its step are lost.
     Crash,
 }
 
-const EVENTS: [Event; 13] = [
+const EVENTS: [Event; 15] = [
     Event::Answer,
     Event::Timeout,
     Event::LateAnswer,
@@ -64,9 +70,11 @@ const EVENTS: [Event; 13] = [
     Event::Ambiguous,
     Event::Failure,
     Event::Acknowledged,
+    Event::NothingThere,
     Event::Retry,
     Event::Executed,
     Event::NotExecuted,
+    Event::Reopened,
     Event::Crash,
 ];
 
@@ -177,12 +185,19 @@ impl World {
                 let is_probe = next.step.as_ref()?.is_probe;
                 next.concluded(plan, is_probe, &Evidence::Nothing("down".to_owned()))?;
             }
-            Event::Acknowledged => {
-                let evidence = Evidence::Reversed { nothing: false, response: Some(response()) };
+            Event::Acknowledged | Event::NothingThere => {
+                let nothing = event == Event::NothingThere;
+                let evidence = Evidence::Reversed { nothing, response: Some(response()) };
                 next.concluded(plan, false, &evidence)?;
             }
             Event::Retry => next.retried(plan)?,
             Event::Executed | Event::NotExecuted => next.decided(event == Event::Executed)?,
+            Event::Reopened => {
+                let record = next.record.clone()?;
+                let reopened = record.reopened(author("ann", "books"), KEPT, next.now).ok()?;
+                next.allowed += 1;
+                assert!(next.swap(record.version, reopened));
+            }
             Event::Crash => {
                 if next.call.is_none() && next.step.is_none() {
                     return None;
@@ -260,10 +275,18 @@ impl World {
         let step = self.step.clone().filter(|step| step.is_probe == probe)?;
         self.step = None;
         self.now = self.now.saturating_add(Duration::from_secs(1));
-        let record = self.record.clone().filter(|record| record.attempt == step.attempt)?;
-        let Conclusion { next, settled, .. } =
+        let record = self.record.clone()?;
+        if record.attempt != step.attempt {
+            return self.undone(&record, evidence);
+        }
+        let Conclusion { next, settled, alarm } =
             conclude(&record, plan, (step.started, self.now), evidence);
         let Some(next) = next else { return Some(()) };
+        let decision = record.history.iter().rev().find(|entry| is_decision(entry.what));
+        let is_executed = decision.is_some_and(|entry| entry.what == HistoryEvent::Executed);
+        if is_executed && matches!(evidence, Evidence::Reversed { .. }) {
+            assert_eq!(alarm, Some(Alarm::Contradiction), "{evidence:?} after {record:?}");
+        }
         let decisive = matches!(evidence, Evidence::Executed(_) | Evidence::Reversed { .. });
         if !decisive && settled.is_some() {
             let absent = matches!(evidence, Evidence::Absent);
@@ -275,6 +298,23 @@ impl World {
         }
         if settled == Some(HistoryEvent::NotExecuted) {
             self.allowed += 1;
+        }
+        assert!(self.swap(record.version, *next));
+        Some(())
+    }
+
+    /// The acknowledgement of a reversal after the next attempt has begun.
+    fn undone(&mut self, record: &Record, evidence: &Evidence) -> Option<()> {
+        let Evidence::Reversed { nothing: false, .. } = evidence else { return None };
+        let kept = contradiction(record, "a reversal", CallResult::Undone, self.now);
+        assert_eq!(kept.next.is_none(), record.is_in_flight(), "{record:?}");
+        let next = kept.next?;
+        assert!(same_outcome(record, &next));
+        let is_decided = |entry: &HistoryEntry| {
+            entry.attempt == record.attempts && entry.what == HistoryEvent::NotExecuted
+        };
+        if matches!(record.state, State::Final { .. }) && !record.history.iter().any(is_decided) {
+            assert_eq!(kept.alarm, Some(Alarm::Contradiction), "{record:?}");
         }
         assert!(self.swap(record.version, *next));
         Some(())
@@ -352,7 +392,9 @@ fn check(before: &World, event: Event, after: &World) {
     if undecided.contains(&event) && was.is_unknown() {
         assert!(is.is_unknown(), "unknown is sticky: {}", received());
     }
-    if let State::Final { .. } = was.state {
+    if let State::Final { .. } = was.state
+        && event != Event::Reopened
+    {
         assert!(same_outcome(was, is), "a final answer changed: {}", received());
     }
     if let State::Released { .. } = was.state

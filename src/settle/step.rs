@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 
-use super::conclude::{Alarm, Conclusion, Evidence, conclude};
+use super::conclude::{Alarm, CallResult, Conclusion, Evidence, conclude};
+use super::contradiction;
 use super::probe::{self, Probed};
 use super::reverse;
 use super::route::SettleRoute;
@@ -41,7 +42,7 @@ pub(super) enum StepEnd {
 
 /// Takes the next step about a record.
 pub(super) async fn take(
-    settler: &Settler,
+    settler: &Arc<Settler>,
     (id, route): (RecordId, &SettleRoute),
     occasion: Occasion,
     client: Option<&HeaderMap>,
@@ -104,7 +105,7 @@ fn lacking<'r>(route: &'r SettleRoute, client: Option<&HeaderMap>) -> Option<&'r
 
 /// Talks to the backend under the step's claim, and makes the result durable.
 async fn run(
-    settler: &Settler,
+    settler: &Arc<Settler>,
     (id, route): (RecordId, &SettleRoute),
     begun: &Record,
     (kind, started): (StepKind, Timestamp),
@@ -150,8 +151,16 @@ async fn run(
             }
             StepEnd::Taken(Some(next))
         }
+        Advance::Lost => {
+            if let Evidence::Reversed { nothing: false, .. } = evidence {
+                let what = "a reversal of an earlier attempt was acknowledged".to_owned();
+                let kept = contradiction::keep(settler.clone(), id, what, CallResult::Undone);
+                settler.tasks.spawn(kept);
+            }
+            StepEnd::Taken(None)
+        }
         // The lease of the step ends by itself.
-        Advance::Lost | Advance::Contended | Advance::Indeterminate(_) => StepEnd::Taken(None),
+        Advance::Contended | Advance::Indeterminate(_) => StepEnd::Taken(None),
     }
 }
 

@@ -125,6 +125,7 @@ mod settling_faults;
 mod settling_races;
 mod settling_removed;
 mod settling_retries;
+mod settling_reversals;
 mod startup;
 mod store_moved;
 mod stored_keys;

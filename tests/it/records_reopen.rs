@@ -19,8 +19,7 @@ fn frozen_failure() -> (Backend, crate::support::Gateway) {
 }
 
 fn reopen(gateway: &crate::support::Gateway, id: &str, body: &Value) -> crate::support::Response {
-    let request = AdminClient::request("POST", &format!("/api/records/{id}/reopen"));
-    request.json(&body.to_string()).send(gateway.admin)
+    AdminClient::of(gateway).reopen(id, body)
 }
 
 #[test]

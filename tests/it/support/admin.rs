@@ -85,6 +85,13 @@ impl AdminClient {
         reply.json()
     }
 
+    /// Takes back the answer of a record with this body.
+    #[track_caller]
+    pub(crate) fn reopen(self, id: &str, body: &Value) -> Response {
+        let target = format!("/api/records/{id}/reopen");
+        Self::request("POST", &target).json(&body.to_string()).send(self.0)
+    }
+
     /// Purges a record.
     #[track_caller]
     pub(crate) fn purge(self, id: &str) -> Response {
