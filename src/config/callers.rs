@@ -108,7 +108,7 @@ pub struct AuthorizeConfig {
     /// Name of the upstream that is asked.
     pub upstream: String,
     /// Target of the request.
-    #[serde(serialize_with = "shown::text")]
+    #[serde(serialize_with = "shown::path_and_query")]
     pub path: PathAndQuery,
     /// Headers of the client that the request carries.
     #[serde(serialize_with = "shown::texts")]

@@ -31,10 +31,12 @@ pub struct RequestTemplate {
     #[serde(serialize_with = "shown::text")]
     pub method: Method,
     /// The target.
+    #[serde(serialize_with = "shown::target")]
     pub path: Template,
     /// The headers, beside those that the gateway sets.
     pub headers: HeaderTemplates,
     /// The body.
+    #[serde(serialize_with = "shown::own_body")]
     pub body: Option<Template>,
 }
 
@@ -145,6 +147,7 @@ pub struct AbsenceRules {
     #[serde(serialize_with = "shown::time")]
     pub look_back: Duration,
     /// A path that answers 2xx while the backend works.
+    #[serde(serialize_with = "shown::target")]
     pub control: Template,
 }
 

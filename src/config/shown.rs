@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
@@ -16,6 +17,7 @@ use crate::idempotency::retention::Retention;
 use crate::listen_address::PeerSet;
 use crate::place::Place;
 use crate::problem::Dialect;
+use crate::template::{Template, masked_target};
 
 pub(super) fn text<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(value)
@@ -43,6 +45,25 @@ pub(super) fn texts<S: Serializer>(list: &[impl Display], to: S) -> Result<S::Ok
 
 pub(super) fn peers<S: Serializer>(peers: &PeerSet, to: S) -> Result<S::Ok, S::Error> {
     texts(&peers.0, to)
+}
+
+/// The target of a request that the gateway makes, without the values of its query: one may be a
+/// secret.
+pub(super) fn target<S: Serializer>(target: &Template, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&target.masked_target())
+}
+
+/// The same of a target without fields.
+pub(super) fn path_and_query<S: Serializer>(
+    target: &PathAndQuery,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&masked_target(target.as_str()))
+}
+
+/// The fields in the body of a request that the gateway makes: a text may be a secret.
+pub(super) fn own_body<S: Serializer>(body: &Option<Template>, to: S) -> Result<S::Ok, S::Error> {
+    body.as_ref().map(Template::masked_text).serialize(to)
 }
 
 pub(super) fn header_values<S: Serializer>(

@@ -11,12 +11,16 @@ use crate::idempotency::names::{
 };
 use crate::idempotency::record::Nonce;
 use crate::place::Place;
-use crate::store::Store;
+use crate::store::{Query, Store};
 
 /// Attempts, while other processes replace the names.
 const ATTEMPTS: usize = 16;
 /// Maximum number of patterns in a warning.
 const LISTED: usize = 20;
+/// Names are pinned before the first record: a store with records had names.
+const NAMES_LOST: &str = "the store holds keys, but the document that says under which names, and \
+    under encryption by which secret, is gone, so that keys which were used before could run \
+    again; restore the store from a backup, and treat keys used since then as unknown";
 
 /// Reason why the names of a configuration were not pinned.
 #[derive(Debug)]
@@ -42,10 +46,17 @@ pub(crate) async fn pin(config: &Config, store: &dyn Store) -> Result<(), PinErr
         let stored = store.names().await.map_err(|error| PinError::Store(error.to_string()))?;
         let version = stored.as_ref().map(|stored| stored.version);
         let pinned = match stored {
-            None => PinnedNames::default(),
-            // The store has a secret, and no names yet.
-            Some(stored) if stored.bytes.is_empty() => PinnedNames::default(),
-            Some(stored) => PinnedNames::decode(&stored.bytes).map_err(unreadable)?,
+            // A store under encryption has a secret before it has names.
+            Some(stored) if !stored.bytes.is_empty() => {
+                PinnedNames::decode(&stored.bytes).map_err(unreadable)?
+            }
+            Some(_) | None if holds_records(store).await? => match store.names().await {
+                // Another process has pinned the first names meanwhile.
+                Ok(Some(found)) if !found.bytes.is_empty() => continue,
+                Ok(_) => return Err(PinError::Store(NAMES_LOST.to_owned())),
+                Err(error) => return Err(PinError::Store(error.to_string())),
+            },
+            Some(_) | None => PinnedNames::default(),
         };
         let others = other_replicas(&pinned, store).await?;
         let comparison = pinned.compare(&configured);
@@ -70,6 +81,11 @@ pub(crate) async fn pin(config: &Config, store: &dyn Store) -> Result<(), PinErr
     Err(PinError::Store(format!(
         "the names of the keys were replaced by other processes {ATTEMPTS} times in a row"
     )))
+}
+
+async fn holds_records(store: &dyn Store) -> Result<bool, PinError> {
+    let found = store.list(Query { limit: 1, ..Query::default() }).await;
+    found.map(|records| !records.is_empty()).map_err(|error| PinError::Store(error.to_string()))
 }
 
 /// The reason why a store with these pinned names refuses `config`, whichever replicas are alive;

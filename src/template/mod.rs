@@ -8,6 +8,7 @@
 
 mod encode;
 mod field;
+mod mask;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use std::fmt;
 
 use self::encode::Encoding;
 pub use self::field::{Field, TimeBase, TimeFormat};
+pub use self::mask::masked_target;
 pub use self::parse::{FieldScope, TemplateError};
 pub use self::value::{FieldValue, FieldValues};
 

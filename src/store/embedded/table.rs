@@ -74,15 +74,21 @@ impl From<lsm_tree::Error> for TableError {
     fn from(error: lsm_tree::Error) -> Self {
         match error {
             lsm_tree::Error::Io(error) => match error.kind() {
-                // A file is missing, or ends too soon.
-                ErrorKind::NotFound | ErrorKind::UnexpectedEof | ErrorKind::InvalidData => {
-                    Self::Damaged(format!("a file of its table: {error}"))
-                }
+                // A file is missing, or ends too soon: the tree also looks before the start of one
+                // that is empty.
+                ErrorKind::NotFound
+                | ErrorKind::UnexpectedEof
+                | ErrorKind::InvalidData
+                | ErrorKind::InvalidInput => Self::Damaged(damaged_file(&error)),
                 _ => Self::Io(error),
             },
-            other => Self::Damaged(other.to_string()),
+            other => Self::Damaged(damaged_file(&other)),
         }
     }
+}
+
+fn damaged_file(error: &dyn std::fmt::Display) -> String {
+    format!("a file of its table is missing, cut off or changed ({error})")
 }
 
 impl Table {
