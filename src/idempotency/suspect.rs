@@ -2,25 +2,14 @@
 
 use std::time::Duration;
 
-use super::id::RecordId;
 use super::record::{Record, State};
 use super::tenant::TenantId;
 use crate::clock::{Timestamp, rfc3339};
 
-/// The latest attempt among `records` that a request of `tenant` may repeat under another key. The
-/// record of the request itself is no suspect, and neither is an attempt that changed nothing: a
-/// released key, or a request that the backend refused.
-pub(crate) fn earlier<'a>(
-    records: impl IntoIterator<Item = &'a (RecordId, Record)>,
-    own: RecordId,
-    tenant: &TenantId,
-    since: Timestamp,
-) -> Option<&'a Record> {
-    let records = records.into_iter().filter(|(id, _)| *id != own).map(|(_, record)| record);
-    let suspects = records.filter(|record| {
-        record.tenant == *tenant && record.first_seen >= since && may_have_acted(&record.state)
-    });
-    suspects.max_by_key(|record| record.first_seen)
+/// True for a record that a new request of `tenant` may repeat under another key. An attempt that
+/// changed nothing is none: a released key, or a request that the backend refused.
+pub(crate) fn may_be_repeated(record: &Record, tenant: &TenantId, since: Timestamp) -> bool {
+    record.tenant == *tenant && record.first_seen >= since && may_have_acted(&record.state)
 }
 
 /// The start of the time that is looked at.

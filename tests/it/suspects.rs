@@ -1,5 +1,7 @@
 //! Suspected duplicates (`[route.suspect]`): another key of one caller for one subject.
 
+use std::thread;
+
 use crate::support::admin::AdminClient;
 use crate::support::gateway::run;
 use crate::support::{Act, Backend, Gate, Gateway, Request, Response, Setup, answer, eventually};
@@ -61,6 +63,55 @@ fn an_attempt_that_changed_nothing_is_no_suspect() {
     AdminClient::of(&gateway).settle("lost", "not-executed");
     backend.always(answer(200, "{}"));
     redeem(&gateway, "k", "v").is(200, "executed", "");
+}
+
+#[test]
+fn a_released_key_is_a_suspect_like_a_new_one() {
+    let backend = Backend::start();
+    let gateway = AdminClient::guard(setup(&backend, "refuse")).start();
+    backend.always(Act::close());
+    redeem(&gateway, "lost", "v").is(502, "unknown", "outcome-unknown");
+    AdminClient::of(&gateway).settle("lost", "not-executed");
+    // The cashier scans again before the till retries: the retry would be the second redemption.
+    backend.always(answer(200, "{}"));
+    redeem(&gateway, "k", "v").is(200, "executed", "");
+    let retry = redeem(&gateway, "lost", "v");
+    retry.is(409, "rejected", "suspected-duplicate");
+    assert!(retry.header("idempotency-earlier").unwrap().starts_with("key=\"k\", state=final"));
+    assert_eq!(backend.calls(), 2);
+}
+
+#[test]
+fn many_records_of_a_voucher_hide_no_earlier_key() {
+    let backend = Backend::start();
+    backend.script(|seen| match seen.header("x-refuse") {
+        Some(_) => answer(422, "{}"),
+        None => answer(200, "{}"),
+    });
+    let gateway = setup(&backend, "refuse").start();
+    redeem(&gateway, "k-1", "v").is(200, "executed", "");
+    // Another caller's records, and the caller's own that changed nothing.
+    thread::scope(|scope| {
+        for start in 0..10 {
+            let gateway = &gateway;
+            scope.spawn(move || {
+                for number in start * 30..(start + 1) * 30 {
+                    let key = format!("r-{number}");
+                    let tenant = if number % 2 == 0 { "t" } else { "u" };
+                    let request = Request::redeem(&key, &body("v", &key)).tenant(tenant);
+                    let request = request.header("idempotency-override", "suspected-duplicate");
+                    request.header("x-refuse", "1").send(gateway.addr).is(422, "executed", "");
+                }
+            });
+        }
+    });
+    redeem(&gateway, "k-2", "v").is(409, "rejected", "suspected-duplicate");
+    // A key that has an answer is replayed, however many records are newer.
+    let gateway = gateway.killed_and_restarted();
+    redeem(&gateway, "k-1", "v").is(200, "replayed", "");
+    let retry = Request::redeem("r-0", &body("v", "r-0")).tenant("t").send(gateway.addr);
+    retry.is(422, "replayed", "");
+    assert_eq!(backend.calls(), 301);
 }
 
 #[test]

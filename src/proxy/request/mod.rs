@@ -110,13 +110,14 @@ async fn answered(
                 }
             }
             Admission::Lead(lead) => {
-                let earlier = match earlier_attempt(gateway, mode, &request, subject).await {
-                    Ok(earlier) => earlier,
-                    Err(problem) => {
-                        lead.conclude(Reply::Refused(problem.clone()));
-                        return Err(problem);
-                    }
-                };
+                let earlier =
+                    match earlier_attempt(gateway, mode, &request, (&fingerprint, subject)).await {
+                        Ok(earlier) => earlier,
+                        Err(problem) => {
+                            lead.conclude(Reply::Refused(problem.clone()));
+                            return Err(problem);
+                        }
+                    };
                 let (first, answered) = oneshot::channel();
                 let header = mode.duplicates.replayed_header.clone();
                 let responder = Responder::new(lead, first, header);
@@ -136,12 +137,13 @@ async fn earlier_attempt(
     gateway: &Gateway,
     mode: &RequestMode,
     request: &KeyedRequest,
-    subject: Option<[u8; 16]>,
+    (fingerprint, subject): (&Fingerprint, Option<[u8; 16]>),
 ) -> Result<Option<HeaderValue>, Problem> {
     let (Some(rules), Some(subject)) = (&mode.suspect, subject) else { return Ok(None) };
     let request = SuspectRequest {
         id: request.id,
         tenant: &request.tenant,
+        fingerprint,
         subject,
         headers: &request.buffered.head.headers,
     };

@@ -6,27 +6,28 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::timeout;
 
 use crate::config::{SuspectAction, SuspectRules};
-use crate::idempotency::suspect::{earlier, header_text, since};
-use crate::idempotency::{RecordId, TenantId};
+use crate::idempotency::suspect::{header_text, may_be_repeated, since};
+use crate::idempotency::{Decision, Fingerprint, Record, RecordId, TenantId, decide};
 use crate::problem::{Problem, Slug};
 use crate::proxy::answer::AnswerResult;
 use crate::proxy::headers::{EARLIER_HEADER, OVERRIDE};
 use crate::proxy::reply;
 use crate::proxy::state::Gateway;
-use crate::store::Query;
+use crate::store::{ListPosition, Query, Store, StoreError};
 
 /// Header that names the earlier attempt.
 pub(crate) const EARLIER: HeaderName = HeaderName::from_static(EARLIER_HEADER);
 
 /// Time limit for the search.
 const SEARCH_WITHIN: Duration = Duration::from_secs(2);
-/// Records of a subject that are read; a business id with more of them is no single sale.
-const MOST_RECORDS: usize = 256;
+/// Records of a read; each may hold an answer of `max_stored_body`.
+const PAGE: usize = 64;
 
 /// A new request, as far as the search is concerned.
 pub(crate) struct SuspectRequest<'a> {
     pub(crate) id: RecordId,
     pub(crate) tenant: &'a TenantId,
+    pub(crate) fingerprint: &'a Fingerprint,
     pub(crate) subject: [u8; 16],
     pub(crate) headers: &'a HeaderMap,
 }
@@ -40,9 +41,8 @@ pub(crate) async fn search(
     rules: &SuspectRules,
     request: &SuspectRequest<'_>,
 ) -> Result<Option<HeaderValue>, Problem> {
-    let query = Query { subject: Some(request.subject), limit: MOST_RECORDS, ..Query::default() };
-    let records = match timeout(SEARCH_WITHIN, gateway.store.list(query)).await {
-        Ok(Ok(records)) => records,
+    let found = match timeout(SEARCH_WITHIN, earlier(&*gateway.store, rules, request)).await {
+        Ok(Ok(found)) => found,
         Ok(Err(error)) => {
             tracing::error!(
                 record = ?request.id, %error,
@@ -58,19 +58,50 @@ pub(crate) async fn search(
             return Err(reply::store_unavailable());
         }
     };
-    if records.iter().any(|(id, _)| *id == request.id) {
-        // A retry under its own key, which has its own answer.
-        return Ok(None);
-    }
-    let since = since(gateway.store.now(), rules.within);
-    let Some(record) = earlier(&records, request.id, request.tenant, since) else {
-        return Ok(None);
-    };
-    let value = HeaderValue::try_from(header_text(record)).ok();
+    let Some(record) = found else { return Ok(None) };
+    let value = HeaderValue::try_from(header_text(&record)).ok();
     match rules.then {
         SuspectAction::Tell => Ok(value),
         SuspectAction::Refuse if is_overridden(request.headers) => Ok(value),
         SuspectAction::Refuse => Err(suspected(value)),
+    }
+}
+
+/// The latest attempt that a request may repeat, if its own key has no answer yet.
+///
+/// Records of other callers are left out by the store, and pages are read until one is found or
+/// there are no more: with a bound on their number, others' records of the subject would hide the
+/// caller's own.
+async fn earlier(
+    store: &dyn Store,
+    rules: &SuspectRules,
+    request: &SuspectRequest<'_>,
+) -> Result<Option<Record>, StoreError> {
+    let own = store.get(request.id).await?;
+    let decision = decide(own.as_ref(), request.fingerprint, store.expiry_time());
+    if !matches!(decision, Decision::Forward { .. }) {
+        return Ok(None);
+    }
+    let since = since(store.now(), rules.within);
+    let mut query = Query {
+        subject: Some(request.subject),
+        shard: Some(request.id.shard()),
+        since: Some(since),
+        limit: PAGE,
+        ..Query::default()
+    };
+    loop {
+        let page = store.list(query.clone()).await?;
+        let is_last = page.len() < PAGE;
+        for (id, record) in page {
+            query.after = Some(ListPosition::of(&id, &record));
+            if id != request.id && may_be_repeated(&record, request.tenant, since) {
+                return Ok(Some(record));
+            }
+        }
+        if is_last {
+            return Ok(None);
+        }
     }
 }
 
