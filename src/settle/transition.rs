@@ -113,6 +113,11 @@ impl<S: FnMut(&Record) -> Option<Arc<Record>>> ClaimTransition<S> {
         Self { rebases: Some(rebase), ..self }
     }
 
+    /// Reports, after [`Advance::Done`], that the record was removed.
+    pub(crate) fn has_removed(&self) -> bool {
+        self.next.is_none()
+    }
+
     /// The record put by the transition, if any.
     pub(crate) fn into_record(self) -> Arc<Record> {
         self.next.unwrap_or(self.record)

@@ -2,7 +2,7 @@
 
 use crate::support::rewards::{batch, issue};
 use crate::support::shared::{Kind, Shop};
-use crate::support::{Backend, Gateway, Request, Rewards, Setup, at_once, eventually};
+use crate::support::{Backend, Gateway, Request, Rewards, Setup, answer, at_once, eventually};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 
@@ -95,6 +95,36 @@ fn keys_that_expire_make_room() {
     eventually("expired keys make room", || {
         (new_key(&gateway, "a", "after") == "executed").then_some(())
     });
+}
+
+#[test]
+fn keys_of_requests_that_were_not_executed_take_no_room() {
+    let backend = Backend::start();
+    let gateway = limited(&backend).start();
+    backend.always(answer(429, "{}"));
+    for number in 0..12 {
+        assert_eq!(new_key(&gateway, "a", &format!("k-{number}")), "not-executed");
+    }
+    backend.always(answer(200, "{}"));
+    for number in 0..4 {
+        assert_eq!(new_key(&gateway, "a", &format!("k-{number}")), "executed");
+    }
+    assert_eq!(backend.calls(), 16);
+}
+
+#[test]
+fn items_of_a_batch_that_was_not_sent_take_no_room() {
+    let gateway = limited(&Backend::refusing())
+        .route(
+            "name = \"issue\"\nmethods = [\"POST\"]\npath = \"/issue\"\nmode = \"items\"\n\
+             profile = \"capillary\"",
+        )
+        .start();
+    for number in 0..6 {
+        let (one, other) = (format!("r-{number}"), format!("s-{number}"));
+        let reply = issue(&batch("+65", &[(&one, "R1", 1), (&other, "R1", 1)]));
+        reply.send(gateway.addr).is(502, "not-executed", "upstream-unreachable");
+    }
 }
 
 #[test]

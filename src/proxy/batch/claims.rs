@@ -9,14 +9,14 @@ use crate::idempotency::ledger::{Doubt, ItemOutcome, Ledger, LedgerError};
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::retention::{ExpiryTime, Retention};
-use crate::idempotency::{Record, RecordId};
+use crate::idempotency::{Record, RecordId, TenantId};
 use crate::proxy::budget::Reservation;
 use crate::proxy::state::Gateway;
 use crate::settle::SettleRoute;
 use crate::settle::retry::RetryKind;
 use crate::settle::rules::author;
 use crate::settle::transition::{Advance, Transition, advance};
-use crate::store::Change;
+use crate::store::{Change, ListPosition};
 
 /// A durable claim of items of a batch. A drop without a recorded outcome (a panic, a runtime
 /// shutdown) queues the outcome "unknown".
@@ -80,6 +80,7 @@ impl ClaimedItems {
             forget,
             next,
             records: Vec::new(),
+            gone: Vec::new(),
             decided: Vec::new(),
             copy: gateway.budget.reserve(),
         };
@@ -88,11 +89,14 @@ impl ClaimedItems {
             Advance::Indeterminate(_) => transition.changes(),
             Advance::Done | Advance::Lost | Advance::Contended => Vec::new(),
         };
-        let ItemsTransition { mut records, decided, copy, .. } = transition;
+        let ItemsTransition { mut records, gone, decided, copy, .. } = transition;
         let by_others = decided.iter().map(|(entry, _)| (entry.id, entry.at)).collect();
         match ended {
             Advance::Done => {
                 self.settled = true;
+                for (tenant, at) in gone {
+                    gateway.key_counts.removed(&tenant, &at);
+                }
                 for (entry, (_, record)) in self.items.iter_mut().zip(&records) {
                     if entry.record.is_resent() && !record.is_unknown() && !record.is_in_flight() {
                         gateway.settler.report(entry.id, &record.route, "resend", "executed");
@@ -282,6 +286,8 @@ struct ItemsTransition<'a, N> {
     next: N,
     /// The records after the last changes, by place in the batch.
     records: Vec<(usize, Arc<Record>)>,
+    /// The items that the last changes remove.
+    gone: Vec<(TenantId, ListPosition)>,
     /// Present records of items settled by an operator or another process; no longer owned by the
     /// attempt.
     decided: Vec<(ClaimedItem, Arc<Record>)>,
@@ -297,6 +303,11 @@ where
         let (changes, records) = self.claimed.outcome(self.forget, &self.next);
         let bytes = records.iter().map(|(_, record)| record.body_bytes());
         self.copy.hold(bytes.sum::<usize>() as u64);
+        // The changes of the locks stand behind those of the items.
+        let removed = changes.iter().zip(&records).filter(|(change, _)| change.put.is_none());
+        self.gone = removed
+            .map(|(change, (_, record))| (record.tenant, ListPosition::of(&change.id, record)))
+            .collect();
         self.records = records;
         changes
     }

@@ -278,6 +278,10 @@ impl Claimed {
         self.settled = true;
         match ended {
             Advance::Done => {
+                if transition.has_removed() {
+                    let at = ListPosition::of(&self.id, &transition.record);
+                    self.gateway.key_counts.removed(&self.record.tenant, &at);
+                }
                 self.record = transition.into_record();
                 Ended::Done
             }

@@ -9,7 +9,7 @@
 //!                         │ first of its caller, or the count is old ──▶ the shard is counted
 //!                         ▼
 //!                   swap ── done ──▶ keep (one more) · lost ──▶ dropped (nothing)
-//! removal by the expiry task ── done ──▶ one less
+//! removal by the expiry task, or of a claim that was not executed ── done ──▶ one less
 //! ```
 //! Until the first count ends, a caller's keys are those that this process has added: fewer than it
 //! has, never more. Keys that other processes add or remove are seen by the next count. Claims and
