@@ -56,6 +56,12 @@ pub(super) fn errors(route: &TableReader<'_>) -> Vec<ErrorReplacement> {
             route.fail("errors", member.key_at, what);
             continue;
         };
+        if slug == Slug::Reversed {
+            let what = "`reversed` in [route.errors] would never be sent: it is kept like an \
+                        answer of the backend; write it as `response` in [route.reverse]";
+            route.fail("errors", member.key_at, what.to_owned());
+            continue;
+        }
         let TomlValue::Table(parts) = &member.node.value else {
             let what =
                 format!("`errors.{}` must be a table such as {{ status = 409 }}", member.key);

@@ -95,7 +95,9 @@ fn problem_document(problem: &Problem, occurrence: &Occurrence) -> String {
         code: slug,
     };
     let mut document = rfc9457::document(&members, occurrence.instance);
-    document["request_id"] = String::from_utf8_lossy(occurrence.request_id.as_bytes()).into();
+    if let Some(id) = &occurrence.request_id {
+        document["request_id"] = String::from_utf8_lossy(id.as_bytes()).into();
+    }
     document["retryable"] = problem.retry_after.is_some().into();
     for (name, value) in &problem.members {
         document[*name] = value.clone();

@@ -36,8 +36,8 @@ pub struct Problem {
 pub struct Occurrence {
     /// Names the problem.
     pub instance: uuid::Uuid,
-    /// Names the exchange.
-    pub request_id: HeaderValue,
+    /// Names the exchange; `None` for an answer that is kept for every exchange.
+    pub request_id: Option<HeaderValue>,
 }
 
 impl Problem {

@@ -35,9 +35,11 @@ impl Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         headers.insert(ERROR_HEADER, HeaderValue::from_static(self.slug.as_str()));
         headers.insert(LINK, HeaderValue::from_static(CONTRACT_LINK));
-        headers.insert(REQUEST_ID, occurrence.request_id.clone());
-        if let Some(name) = dialect.request_id_header() {
-            headers.insert(name, occurrence.request_id.clone());
+        if let Some(id) = &occurrence.request_id {
+            headers.insert(REQUEST_ID, id.clone());
+            if let Some(name) = dialect.request_id_header() {
+                headers.insert(name, id.clone());
+            }
         }
         if let Some(disposition) = self.disposition {
             headers.insert(STATUS, disposition.header());

@@ -43,7 +43,7 @@ pub(crate) fn report(
     let instance = crate::nonce::uuid();
     exchange::note(|span| span.set_instance(instance));
     let occurrence =
-        Occurrence { instance, request_id: exchange::with_request_id(RequestId::header) };
+        Occurrence { instance, request_id: Some(exchange::with_request_id(RequestId::header)) };
     let dialect = errors.map_or(Dialect::Problem, |errors| errors.dialect);
     let response = match errors {
         Some(errors) => {

@@ -47,17 +47,17 @@ pub(crate) fn settling(
     upstream: &Arc<Upstream>,
     timeout: Duration,
 ) -> (Option<Arc<SettleRoute>>, Arc<[KeptPlace]>) {
-    let (policy, retention) = match &route.mode {
+    let (policy, retention, dialect) = match &route.mode {
         // The backend must see no call that clients did not make.
         Mode::Request(mode) if mode.observes => return (None, Arc::default()),
-        Mode::Request(mode) => (&mode.on_unknown, mode.record.retention),
-        Mode::Items(mode) => (&mode.on_unknown, mode.record.retention),
+        Mode::Request(mode) => (&mode.on_unknown, mode.record.retention, mode.dialect),
+        Mode::Items(mode) => (&mode.on_unknown, mode.record.retention, mode.dialect),
         Mode::Off => return (None, Arc::default()),
     };
     let policy = Arc::new(policy.clone());
     let kept = KeptPlace::of(&policy).into();
-    let times = (timeout, retention);
-    (SettleRoute::new(route.name.clone(), upstream.clone(), &policy, times), kept)
+    let rules = (timeout, retention, dialect);
+    (SettleRoute::new(route.name.clone(), upstream.clone(), &policy, rules), kept)
 }
 
 /// The values of an item of a batch: pointers start at the item, those of `{body:…}` at the body.

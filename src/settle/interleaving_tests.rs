@@ -20,6 +20,7 @@ use crate::idempotency::retention::{Keep, Retention};
 use crate::idempotency::settle::Settlement;
 use crate::idempotency::settling::Settling;
 use crate::idempotency::{Answer, Decision, Record, State, decide};
+use crate::problem::Dialect;
 use crate::store::samples;
 
 const DEPTH: usize = 8;
@@ -120,6 +121,7 @@ pub(super) fn plan(toml: &str) -> SettlePlan {
         timeout: TIMEOUT,
         lease: Duration::from_secs(70),
         retention: KEPT,
+        dialect: Dialect::default(),
     }
 }
 

@@ -10,7 +10,7 @@ use super::values::RecordValues;
 use crate::clock::{Timestamp, rfc3339};
 use crate::config::ResponseTemplate;
 use crate::idempotency::record::StoredResponse;
-use crate::problem::{ERROR_HEADER, Slug};
+use crate::problem::{Dialect, Occurrence, Problem, Slug};
 use crate::template::RenderError;
 
 /// The response of an executed request: by its template, or a plain statement. A template without
@@ -73,28 +73,20 @@ fn usual(now: Timestamp) -> Arc<StoredResponse> {
     stored(200, "application/json", body.to_string(), now)
 }
 
-/// The response of a request that was reversed: the problem `reversed`.
-pub(crate) fn reversed(now: Timestamp) -> Arc<StoredResponse> {
-    let slug = Slug::Reversed;
-    let body = json!({
-        "type": format!("/.well-known/idempotency#{}", slug.as_str()),
-        "title": "Conflict",
-        "status": slug.status().as_u16(),
-        "detail": "The answer to this request was lost, so the request was undone. To try again, \
-                   use a new key.",
-        "code": slug.as_str(),
-        "retryable": false,
-        "instance": format!("urn:uuid:{}", crate::nonce::uuid()),
-    });
-    let mut response = StoredResponse::clone(&stored(
-        slug.status().as_u16(),
-        "application/problem+json",
-        body.to_string(),
-        now,
-    ));
-    let name = HeaderName::from_static(ERROR_HEADER);
-    response.headers.push((name, HeaderValue::from_static(slug.as_str())));
-    Arc::new(response)
+/// The response of a request that was reversed: the problem `reversed`, in the form of the route's
+/// errors. Every client reads the same, so that it names no exchange.
+pub(crate) fn reversed(dialect: Dialect, now: Timestamp) -> Arc<StoredResponse> {
+    let problem = Problem::new(
+        Slug::Reversed,
+        "The answer to this request was lost, so the request was undone. To try again, use a new \
+         key.",
+    );
+    let occurrence = Occurrence { instance: crate::nonce::uuid(), request_id: None };
+    let (head, body) = problem.disposition(None).render(dialect, &occurrence);
+    let mut headers: Vec<_> =
+        head.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    headers.push(date(now));
+    Arc::new(StoredResponse { status: head.status.as_u16(), headers, body })
 }
 
 fn stored(status: u16, kind: &'static str, body: String, now: Timestamp) -> Arc<StoredResponse> {

@@ -13,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::config::{AfterReversal, ReverseRules};
 use crate::idempotency::Record;
 use crate::matcher::{HeaderView, MatchBody, MatchInput, ParsedBody, any};
+use crate::problem::Dialect;
 use crate::template::RenderError;
 
 /// Sends the reversal of a record's call once.
@@ -30,7 +31,7 @@ pub(crate) async fn reverse(
     match asked.send(&route.upstream, route.plan.timeout).await {
         Ok(answer) => {
             route.breaker.succeeded();
-            Probed::Evidence(acknowledged(rules, record, &answer, now))
+            Probed::Evidence(acknowledged((rules, route.plan.dialect), record, &answer, now))
         }
         Err(error) => {
             route.breaker.failed(Instant::now());
@@ -50,7 +51,7 @@ pub(crate) fn is_sendable(
 }
 
 fn acknowledged(
-    rules: &ReverseRules,
+    (rules, dialect): (&ReverseRules, Dialect),
     record: &Record,
     answer: &ProbeAnswer,
     now: Timestamp,
@@ -67,10 +68,10 @@ fn acknowledged(
     let values = RecordValues { record, row, now };
     let response = match (rules.then, &rules.response) {
         (AfterReversal::Release, _) => None,
-        (AfterReversal::Fail, None) => Some(response::reversed(now)),
+        (AfterReversal::Fail, None) => Some(response::reversed(dialect, now)),
         (AfterReversal::Fail, Some(template)) => {
             let rendered = response::rendered(template, &values);
-            Some(rendered.unwrap_or_else(|_| response::reversed(now)))
+            Some(rendered.unwrap_or_else(|_| response::reversed(dialect, now)))
         }
     };
     Evidence::Reversed { nothing, response }

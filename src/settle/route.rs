@@ -14,6 +14,7 @@ use crate::config::UnknownPolicy;
 use crate::idempotency::RecordId;
 use crate::idempotency::retention::Retention;
 use crate::json::Pointer;
+use crate::problem::Dialect;
 use crate::upstream::Upstream;
 
 /// Steps of a route at once where the policy has no `concurrency`.
@@ -60,7 +61,7 @@ impl SettleRoute {
         name: Arc<str>,
         upstream: Arc<Upstream>,
         policy: &Arc<UnknownPolicy>,
-        (timeout, retention): (Duration, Retention),
+        (timeout, retention, dialect): (Duration, Retention, Dialect),
     ) -> Option<Arc<Self>> {
         let (requests, permits) = match &**policy {
             UnknownPolicy::Hold => return None,
@@ -76,7 +77,7 @@ impl SettleRoute {
         Some(Arc::new(Self {
             name,
             upstream,
-            plan: SettlePlan { policy, timeout, lease, retention },
+            plan: SettlePlan { policy, timeout, lease, retention, dialect },
             permits: Arc::new(Semaphore::new(permits)),
             scheduled: Arc::new(Semaphore::new(permits)),
             breaker: Breaker::default(),

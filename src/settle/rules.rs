@@ -20,6 +20,7 @@ use crate::idempotency::Record;
 use crate::idempotency::history::{HistoryEvent, Note};
 use crate::idempotency::retention::Retention;
 use crate::idempotency::settling::Schedule;
+use crate::problem::Dialect;
 
 /// The rules and times of a route for its unknown records.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub(crate) struct SettlePlan {
     /// Time that a step takes at most. Afterwards another process takes over.
     pub(crate) lease: Duration,
     pub(crate) retention: Retention,
+    /// The form of the gateway's own errors.
+    pub(crate) dialect: Dialect,
 }
 
 /// A step that talks to the backend.

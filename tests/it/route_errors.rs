@@ -2,7 +2,7 @@
 //! metrics then say.
 
 use crate::support::gateway::run;
-use crate::support::{Act, Backend, Gateway, Request, Response, Setup, eventually};
+use crate::support::{Act, Backend, Gateway, Request, Response, Setup, answer, eventually};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 
@@ -167,4 +167,36 @@ fn mistakes_come_with_what_to_write() {
         assert_eq!(exit.code, Some(2), "{lines}: {exit:?}");
         assert!(exit.stderr.contains(words), "{lines}: {}", exit.stderr);
     }
+}
+
+#[test]
+fn the_answer_of_a_reversed_request_has_the_form_of_the_profile() {
+    let backend = Backend::start();
+    backend.script(|seen| match seen.target() {
+        "/void" => answer(200, "{}"),
+        _ => Act::close(),
+    });
+    let setup = || {
+        Setup::before(&backend)
+            .upstream(r#"timeout = "300ms""#)
+            .redeem("profile = \"redeemsg\"\noutcome.on_unknown = \"reverse\"")
+            .redeem("reverse.path = \"/void\"\nreverse.every = \"50ms\"\nreverse.then = \"fail\"")
+            .redeem("reverse.done = { status = 200 }")
+    };
+    let gateway = setup().start();
+    let redeem = || Request::redeem("k", BODY).send(gateway.addr);
+    redeem().is(502, "unknown", "outcome-unknown");
+    let reply = eventually("the reversal", || {
+        let reply = redeem();
+        (reply.header("idempotency-error").as_deref() == Some("reversed")).then_some(reply)
+    });
+    assert_eq!(reply.status, 409);
+    assert_eq!(reply.json()["error"]["code"], "reversed");
+    assert_eq!(reply.header("content-type").as_deref(), Some("application/json"));
+    assert_eq!(redeem().body, reply.body, "every client reads the same");
+    // Words that would never be sent are refused.
+    let setup = setup().redeem("errors = { reversed = { status = 410 } }");
+    let exit = run(&["check", "--config", &setup.write_config()]);
+    assert_eq!(exit.code, Some(2), "{exit:?}");
+    assert!(exit.stderr.contains("write it as `response` in [route.reverse]"), "{}", exit.stderr);
 }

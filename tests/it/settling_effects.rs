@@ -192,6 +192,8 @@ fn a_reversal_is_sent_until_it_is_acknowledged_across_a_restart() {
         let reply = redeem("a").send(gateways[0].addr);
         reply.is(409, "recovered", "reversed");
         assert_eq!(reply.json()["code"], "reversed");
+        assert_eq!(reply.json()["title"], "Request reversed");
+        assert!(reply.header("link").unwrap().contains("/.well-known/idempotency"));
         redeem("a").send(gateways[0].addr).is(409, "replayed", "reversed");
         assert_eq!(redemptions(&backend), 1);
     });

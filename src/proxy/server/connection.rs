@@ -242,7 +242,7 @@ fn replacement(bytes: &[u8], in_request_line: bool) -> Problem {
 /// A problem as an HTTP/1.1 message, for connections without an exchange that could send it.
 pub(super) fn message(problem: &Problem) -> Bytes {
     let instance = crate::nonce::uuid();
-    let occurrence = Occurrence { instance, request_id: RequestId::new(None).header() };
+    let occurrence = Occurrence { instance, request_id: Some(RequestId::new(None).header()) };
     let (head, body) = problem.render(Dialect::Problem, &occurrence);
     let (status, reason) = (head.status.as_u16(), problem.slug.title());
     let mut text = format!("HTTP/1.1 {status} {reason}\r\n").into_bytes();
