@@ -27,7 +27,8 @@ fn parameters(path: &str) -> Vec<&str> {
     inside.map(|name| name.trim_start_matches('*')).collect()
 }
 
-/// Refuses a key for the whole request: its stored answer would freeze a partial result for ever.
+/// Refuses tables about the key of a whole request, whose stored answer would freeze a partial
+/// result for ever.
 pub(super) fn no_request_keys(route: &TableReader<'_>) {
     for key in ["key", "fingerprint"] {
         if route.has(key) {
@@ -38,6 +39,12 @@ pub(super) fn no_request_keys(route: &TableReader<'_>) {
             );
             route.wrong_at(&[key], what);
         }
+    }
+    if route.has("suspect") {
+        let what = "`suspect` has no place on a route with mode = \"items\": it looks for another \
+                    key of a whole request, and the items of a batch have keys of their own; \
+                    remove it";
+        route.wrong_at(&["suspect"], what);
     }
 }
 

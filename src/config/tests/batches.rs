@@ -85,10 +85,11 @@ fn a_template_keeps_the_order_it_is_written_in() {
 #[test]
 fn what_would_freeze_a_partial_result_is_refused() {
     check(
-        "mode = \"items\"\nprofile = \"capillary\"\n[route.key]\n[route.fingerprint]\n",
+        "mode = \"items\"\nprofile = \"capillary\"\n[route.key]\n[route.fingerprint]\n[route.suspect]\nwithin = \"1m\"\n",
         &[
             "11:1: `key` has no place on a route with mode = \"items\": the keys are the ids of the items, and a key for the whole request would replay a partial result for ever; remove it, and use [route.items]",
             "12:1: `fingerprint` has no place on a route with mode = \"items\": the keys are the ids of the items, and a key for the whole request would replay a partial result for ever; remove it, and use [route.items]",
+            "13:1: `suspect` has no place on a route with mode = \"items\": it looks for another key of a whole request, and the items of a batch have keys of their own; remove it",
         ],
     );
     check(
