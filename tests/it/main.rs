@@ -125,6 +125,7 @@ mod settling_examples;
 mod settling_faults;
 mod settling_races;
 mod settling_removed;
+mod settling_repeats;
 mod settling_retries;
 mod settling_reversals;
 mod startup;

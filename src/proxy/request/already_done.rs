@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::claim::{Claimed, Settled};
 use super::existing::unknown_reply;
-use super::send;
+use super::send::{self, unless_pending};
 use crate::config::{AlreadyDone, AlreadyDoneRules};
 use crate::idempotency::Answer;
 use crate::idempotency::outcome::UnknownReason;
@@ -47,7 +47,8 @@ pub(super) async fn answered(
 ) {
     match rules.then {
         AlreadyDone::Hold => {
-            send::lose(route, claimed, (reason, NOTE.1), answer.stored()).await;
+            let refusal = unless_pending(reason, answer.stored());
+            send::lose(route, claimed, (reason, NOTE.1), refusal).await;
             let retry_after = match reason {
                 UnknownReason::AlreadyDone(_) => claimed.retry_after(route),
                 _ => None,

@@ -14,10 +14,11 @@ use tokio::time::{Instant, timeout};
 use super::already_done;
 use super::claim::{ClaimRefusal, Claimed, Settled};
 use super::draft::ClaimDraft;
+use super::existing::unknown_reply;
 use super::late;
 use super::read::KeyedRequest;
 use super::repeat::{self, Repeat};
-use super::send::{SendOutcome, SendRules, kept, lose, send};
+use super::send::{SendOutcome, SendRules, kept, lose, respond_undecided, send};
 use super::unsettled::{self, RetriedClaim, Unsettled};
 use crate::config::RequestMode;
 use crate::failpoint::{self, Point};
@@ -136,8 +137,7 @@ pub(crate) async fn run(call: Call, responder: Responder) {
         SendOutcome::NotSent(reason) => Box::pin(not_sent(&mut claimed, &reason, responder)).await,
         SendOutcome::Lost(reason, detail) => {
             Box::pin(lose(&route, &mut claimed, (reason, &detail), None)).await;
-            let problem = reply::first_unknown(reason, claimed.retry_after(&route));
-            responder.respond(Reply::Unknown, Some(Err(problem)));
+            respond_lost(&route, &claimed, reason, responder);
         }
         SendOutcome::Answered(answer) => {
             answered(&route, &mut claimed, &mode, answer, responder).await;
@@ -169,8 +169,15 @@ pub(crate) fn unreachable() -> Problem {
 async fn timed_out(route: &Route, claimed: &mut Claimed, responder: Responder) {
     let lost = (UnknownReason::Timeout, "the upstream timeout ran out");
     lose(route, claimed, lost, None).await;
-    let problem = reply::first_unknown(UnknownReason::Timeout, claimed.retry_after(route));
-    responder.respond(Reply::Unknown, Some(Err(problem)));
+    respond_lost(route, claimed, UnknownReason::Timeout, responder);
+}
+
+/// Replies that the answer was lost. Duplicates read the same as later retries, the time included
+/// after which a retry may settle the outcome.
+fn respond_lost(route: &Route, claimed: &Claimed, reason: UnknownReason, responder: Responder) {
+    let retry_after = claimed.retry_after(route);
+    let problem = reply::first_unknown(reason, retry_after);
+    responder.respond(unknown_reply(claimed.record(), retry_after), Some(Err(problem)));
 }
 
 /// Records the verdict on an answer, then replies. The answer is complete, or streaming if too
@@ -203,19 +210,13 @@ async fn answered(
             let (detail, arrived) = (judgement.basis.to_string(), answer.stored());
             Box::pin(lose(route, claimed, (reason, &detail), arrived)).await;
             failpoint::point(Point::AfterCompletion);
-            let live = answer.respond(Disposition::Unknown, None);
-            responder.respond(Reply::Unknown, Some(Ok(live)));
+            respond_undecided(route, claimed, (Disposition::Unknown, answer), responder);
         }
         Verdict::Pending => {
             let reason = UnknownReason::Pending(answer.status().as_u16());
-            let stored = answer.stored();
-            Box::pin(lose(route, claimed, (reason, ""), stored.clone())).await;
+            Box::pin(lose(route, claimed, (reason, ""), answer.stored())).await;
             failpoint::point(Point::AfterCompletion);
-            let retry_after = claimed.retry_after(route);
-            let mut live = answer.respond(Disposition::Pending, None);
-            reply::insert_retry_after(live.headers_mut(), retry_after);
-            let pending = |response| Reply::Pending { response, retry_after };
-            responder.respond(stored.map_or(Reply::Unknown, pending), Some(Ok(live)));
+            respond_undecided(route, claimed, (Disposition::Pending, answer), responder);
         }
         Verdict::Final => complete(claimed, answer, responder).await,
     }

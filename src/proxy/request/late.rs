@@ -37,7 +37,12 @@ pub(super) async fn settle(
             }
         };
     }
+    let record = claimed.record();
+    let is_resent = record.is_resent();
     match answer.judge(&mode.outcome).verdict {
+        // The answer to a repetition says nothing of earlier tries, unless it decides.
+        Verdict::Released if is_resent => undecided(claimed, status),
+        Verdict::Unknown if is_resent && record.is_pending() => undecided(claimed, status),
         Verdict::Unknown => {
             let reason = UnknownReason::Status(status.as_u16());
             claimed.answered_late(route, reason, answer.stored()).await;
@@ -52,6 +57,13 @@ pub(super) async fn settle(
             complete(claimed, kept(stored.as_ref(), &answer), status).await;
         }
     }
+}
+
+fn undecided(claimed: &Claimed, status: StatusCode) {
+    tracing::info!(
+        record = %claimed.id(), %status,
+        "a late answer to a repetition decides nothing; the outcome is as unknown as before"
+    );
 }
 
 /// Records the answer of the call, or keeps it beside the decision that was faster.

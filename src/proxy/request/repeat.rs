@@ -3,7 +3,6 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
@@ -11,9 +10,9 @@ use tokio::time::timeout;
 
 use super::already_done;
 use super::claim::{Claimed, Settled};
-use super::existing::unavailable;
+use super::existing::{unavailable, unknown_reply};
 use super::late;
-use super::send::{self, SendOutcome, SendRules, kept, send};
+use super::send::{self, SendOutcome, SendRules, kept, respond_undecided, send, unless_pending};
 use crate::config::{RepeatMark, RequestMode, ResendRules};
 use crate::failpoint::{self, Point};
 use crate::idempotency::outcome::{UnknownReason, Verdict};
@@ -113,25 +112,23 @@ pub(super) async fn run(
             // Proof about this try only.
             let why = format!("the repetition was not sent: {why}");
             repeat.lose(repeat.reason, &why, None).await;
-            responder.respond(Reply::Unsettled(AGAIN), None);
+            repeat.respond_unknown(None, responder);
         }
         Ok(SendOutcome::Lost(reason, detail)) => {
-            repeat.lose(reason, &detail, None).await;
-            responder.respond(Reply::Unknown, Some(Err(reply::outcome_unknown(reason))));
+            repeat.lose(repeat.kept_reason(reason), &detail, None).await;
+            repeat.respond_unknown(Some(reason), responder);
         }
         Err(_) => {
             let reason = UnknownReason::Timeout;
-            repeat.lose(reason, "the upstream timeout ran out", None).await;
-            responder.respond(Reply::Unknown, Some(Err(reply::outcome_unknown(reason))));
+            let kept = repeat.kept_reason(reason);
+            repeat.lose(kept, "the upstream timeout ran out", None).await;
+            repeat.respond_unknown(Some(reason), responder);
             let end = timeout(route.timeout, backend).await.ok();
             let end = repeat.without_refusals(end);
             Box::pin(late::settle(route, &mut repeat.claimed, mode, end)).await;
         }
     }
 }
-
-/// `Retry-After` where the next repetition has no time of its own.
-const AGAIN: Duration = Duration::from_secs(1);
 
 impl Repeat<'_> {
     async fn lose(
@@ -141,6 +138,27 @@ impl Repeat<'_> {
         answer: Option<Arc<StoredResponse>>,
     ) {
         Box::pin(send::lose(self.route, &mut self.claimed, (reason, detail), answer)).await;
+    }
+
+    /// The reason why the outcome is unknown after a repetition that decided nothing: a request
+    /// that the backend has accepted stays accepted.
+    fn kept_reason(&self, reason: UnknownReason) -> UnknownReason {
+        match self.reason {
+            pending @ UnknownReason::Pending(_) => pending,
+            _ => reason,
+        }
+    }
+
+    /// Replies after a repetition without an answer, once its record is durable. `lost`: the reason
+    /// of a repetition that was sent.
+    fn respond_unknown(&self, lost: Option<UnknownReason>, responder: Responder) {
+        let retry_after = self.claimed.retry_after(self.route);
+        let reply = unknown_reply(self.claimed.record(), retry_after);
+        let first = match (&reply, lost) {
+            (Reply::Pending { .. }, _) | (_, None) => None,
+            (_, Some(reason)) => Some(Err(reply::first_unknown(reason, retry_after))),
+        };
+        responder.respond(reply, first);
     }
 
     /// Records an answer to a repetition. A refusal because the first try was executed is no
@@ -173,19 +191,23 @@ impl Repeat<'_> {
                 responder.respond(reply, Some(Ok(live)));
             }
             (Verdict::Released, stored) => {
+                let stored = unless_pending(self.reason, stored);
                 self.lose(self.reason, "a repetition was not executed", stored).await;
-                let live = answer.respond(Disposition::Unknown, None);
-                responder.respond(Reply::Unsettled(AGAIN), Some(Ok(live)));
+                let live = (Disposition::Unknown, answer);
+                respond_undecided(self.route, &self.claimed, live, responder);
             }
-            (verdict @ (Verdict::Unknown | Verdict::Pending), stored) => {
-                let status = answer.status().as_u16();
-                let reason = match verdict {
-                    Verdict::Pending => UnknownReason::Pending(status),
-                    _ => UnknownReason::Status(status),
-                };
+            (Verdict::Unknown, stored) => {
+                let reason = self.kept_reason(UnknownReason::Status(answer.status().as_u16()));
+                let stored = unless_pending(reason, stored);
                 self.lose(reason, &judgement.basis.to_string(), stored).await;
-                let live = answer.respond(Disposition::Unknown, None);
-                responder.respond(Reply::Unknown, Some(Ok(live)));
+                let live = (Disposition::Unknown, answer);
+                respond_undecided(self.route, &self.claimed, live, responder);
+            }
+            (Verdict::Pending, stored) => {
+                let reason = UnknownReason::Pending(answer.status().as_u16());
+                self.lose(reason, &judgement.basis.to_string(), stored).await;
+                let live = (Disposition::Pending, answer);
+                respond_undecided(self.route, &self.claimed, live, responder);
             }
         }
     }

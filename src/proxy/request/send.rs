@@ -5,13 +5,17 @@ use std::sync::Arc;
 use http::{HeaderName, Request, StatusCode};
 
 use super::claim::Claimed;
+use super::existing::unknown_reply;
 use crate::body::full;
 use crate::failpoint::{self, Point};
 use crate::idempotency::Answer as Kept;
 use crate::idempotency::outcome::UnknownReason;
 use crate::idempotency::record::StoredResponse;
+use crate::problem::Disposition;
 use crate::proxy::client_head;
 use crate::proxy::collect::{self, CollectLimits, Collected};
+use crate::proxy::reply;
+use crate::proxy::responder::Responder;
 use crate::proxy::routing::Route;
 use crate::proxy::state::Gateway;
 use crate::upstream::{SendError, SendFailure};
@@ -95,6 +99,30 @@ pub(crate) async fn lose(
     if let Some(settle) = &route.settle {
         claimed.plan(settle);
     }
+}
+
+/// An answer that decides nothing; `None` where it would take the place of the backend's last
+/// answer to an accepted request.
+pub(super) fn unless_pending(
+    reason: UnknownReason,
+    answer: Option<Arc<StoredResponse>>,
+) -> Option<Arc<StoredResponse>> {
+    answer.filter(|_| !matches!(reason, UnknownReason::Pending(_)))
+}
+
+/// Replies with an answer of the backend that decides nothing, once its record is durable.
+pub(super) fn respond_undecided(
+    route: &Route,
+    claimed: &Claimed,
+    (disposition, answer): (Disposition, Collected),
+    responder: Responder,
+) {
+    let retry_after = claimed.retry_after(route);
+    let mut live = answer.respond(disposition, None);
+    if disposition == Disposition::Pending {
+        reply::insert_retry_after(live.headers_mut(), retry_after);
+    }
+    responder.respond(unknown_reply(claimed.record(), retry_after), Some(Ok(live)));
 }
 
 /// The answer as a record keeps it.
