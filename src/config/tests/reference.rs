@@ -111,6 +111,16 @@ fn quoted(titles: &[&str]) -> String {
     titles.iter().map(|title| format!("`{title}`")).collect::<Vec<_>>().join(", ")
 }
 
+/// Reports whether the reference says that a table cannot do without a key, or has one of its own.
+fn is_needed(rows: &[Row<'_>], table: &str, key: &str) -> bool {
+    rows.iter().any(|row| {
+        row.default.starts_with("needed")
+            && row.tables.contains(&table)
+            && row.part.is_empty()
+            && row.keys.contains(&key)
+    })
+}
+
 /// The table of a list of keys; `written`: the defaults of the full example, for those that a key's
 /// reader does not know of.
 fn key_list<'a>(
@@ -118,9 +128,14 @@ fn key_list<'a>(
     written: &BTreeMap<(String, &'static str), &'static str>,
 ) -> String {
     let mut list = "| key | value | when absent |\n|---|---|---|\n".to_owned();
+    let reference = rows(include_str!("../../../docs/configuration.md"));
     for KnownKey { table, key, kind, default } in keys {
+        let title = table.trim_matches(['[', ']']);
         let kind = if kind.is_empty() { "as described there" } else { kind };
-        let default = match written.get(&(table.trim_matches(['[', ']']).to_owned(), *key)) {
+        let default = match written.get(&(title.to_owned(), *key)) {
+            // `url`, `urls`, `url_file`.
+            _ if key.starts_with("url") => "one of these is needed".to_owned(),
+            _ if is_needed(&reference, title, key) => "needed".to_owned(),
             _ if FOLLOW_THE_MACHINE.contains(key) => "follows the machine".to_owned(),
             Some(value) if default.is_empty() => format!("`{value}`"),
             _ if default.is_empty() => "–".to_owned(),
