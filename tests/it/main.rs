@@ -104,6 +104,7 @@ mod replicas_failover;
 mod replicas_faults;
 mod replicas_items;
 mod replicas_pooler;
+mod replicas_rights;
 mod replicas_startup;
 mod replicas_stopped;
 mod replicas_trials;

@@ -168,6 +168,16 @@ fn items_that_are_not_sent_again_are_prevented() {
 }
 
 #[test]
+fn the_first_alarm_of_a_route_raises_a_series_that_was_there() {
+    let backend = Backend::start();
+    let gateway = Setup::before(&backend).start();
+    for reason in ["several", "gave_up", "contradiction"] {
+        let name = format!("oncegate_alarms_total{{route=\"redeem\",reason=\"{reason}\"}}");
+        assert!(value(&gateway, &name).abs() < f64::EPSILON, "{name}");
+    }
+}
+
+#[test]
 fn a_settled_record_leaves_the_count_of_unknown_ones() {
     let backend = Backend::start();
     let gateway = AdminClient::guard(Setup::before(&backend)).start();

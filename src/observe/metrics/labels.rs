@@ -11,6 +11,9 @@ pub(crate) const PASSED: &str = "passed";
 /// The route of requests that no route took.
 pub(crate) const UNMATCHED: &str = "";
 
+/// All values of the label `reason` of alarms.
+pub(crate) const ALARM_REASONS: [&str; 3] = ["several", "gave_up", "contradiction"];
+
 /// Upper bounds of the time that a request or a call to a backend takes, in seconds.
 const CALL_SECONDS: [f64; 15] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];

@@ -26,7 +26,7 @@ pub(crate) use self::route::RouteMetrics;
 pub(crate) use self::store::{StoreMetrics, record_commit};
 pub(crate) use self::upstream::UpstreamMetrics;
 
-use self::labels::{Buckets, HistogramFamily, Labels, UNMATCHED, outcomes};
+use self::labels::{ALARM_REASONS, Buckets, HistogramFamily, Labels, UNMATCHED, outcomes};
 use self::process::ProcessCollector;
 use crate::clock::{self, Timestamp};
 
@@ -242,6 +242,11 @@ impl Metrics {
             let labels = [route(), ("outcome", outcome.to_owned())];
             (outcome, self.requests.get_or_create_owned(&labels))
         });
+        // The rise from zero of a counter that begins with its first alarm would be seen by nobody.
+        for reason in ALARM_REASONS.into_iter().filter(|_| name != UNMATCHED) {
+            let labels = [route(), ("reason", reason.to_owned())];
+            drop(self.alarms.get_or_create(&labels));
+        }
         RouteMetrics {
             requests: requests.collect(),
             prevented: self.prevented.get_or_create_owned(&[route()]),

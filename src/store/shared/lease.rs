@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::engine::Engine;
 use crate::clock::{self, Timestamp};
+use crate::idempotency::RecordId;
 use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
 
@@ -22,6 +23,9 @@ const HEARTBEATS: u32 = 5;
 /// Milliseconds by which a clock gains between two heartbeats, at most, with the error of measuring
 /// it over a slow network; more is a step.
 const MOST_DRIFT: i64 = 10_000;
+
+/// Record that is read beside each heartbeat; none has this id.
+const READ_TO_CHECK: RecordId = RecordId::from_bytes([0; 16]);
 
 /// Lease of this process on a shared store.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub(super) struct ReplicaLease {
     epoch: AtomicU64,
     /// Cause of failure of the last heartbeat.
     failure: Mutex<Option<String>>,
+    /// Cause of failure of the last read beside a heartbeat.
+    unreadable: Mutex<Option<String>>,
 }
 
 impl ReplicaLease {
@@ -52,6 +58,7 @@ impl ReplicaLease {
             expiry_offset: AtomicI64::new(i64::MAX),
             epoch: AtomicU64::new(0),
             failure: Mutex::new(None),
+            unreadable: Mutex::new(None),
         }
     }
 
@@ -102,6 +109,23 @@ impl ReplicaLease {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Cause why records cannot be read although the lease can be renewed: a user without the right
+    /// to read. Retries are refused then.
+    pub(super) fn read_failure(&self) -> Option<String> {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads a record, as retries of keys do.
+    async fn check_read<E: Engine>(&self, engine: &E) {
+        let read = timeout(self.duration / 2, engine.read(&[READ_TO_CHECK])).await;
+        let result = match read {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error.reason().to_owned()),
+            Err(_) => Some("the store did not answer a read in time".to_owned()),
+        };
+        *self.unreadable.lock().unwrap_or_else(PoisonError::into_inner) = result;
+    }
+
     /// Explanation of an invalid lease.
     pub(super) fn expiry_reason(&self) -> String {
         let late = || "this replica's lease has expired: it was not renewed in time".to_owned();
@@ -137,7 +161,8 @@ impl ReplicaLease {
     pub(super) async fn run<E: Engine>(self: Arc<Self>, engine: Arc<E>, mut shutdown: Shutdown) {
         let mut failing = false;
         while !shutdown.started() {
-            match self.renew(&*engine).await {
+            let ((), renewed) = tokio::join!(self.check_read(&*engine), self.renew(&*engine));
+            match renewed {
                 Ok(()) if failing => {
                     failing = false;
                     tracing::info!("the store is reachable again; the lease is renewed");

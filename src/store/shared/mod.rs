@@ -298,7 +298,7 @@ impl<E: Engine> Store for SharedStore<E> {
 
     fn ready(&self) -> Result<(), StoreError> {
         // A failed heartbeat comes long before the end of the lease, and has the same cause.
-        match self.lease.failure() {
+        match self.lease.failure().or_else(|| self.lease.read_failure()) {
             Some(failure) => Err(StoreError::Unavailable(failure)),
             None if self.lease.is_valid() => Ok(()),
             None => Err(StoreError::Unavailable(self.lease.expiry_reason())),
