@@ -307,8 +307,10 @@ impl Ledger {
                 }
                 next.fulfilled += units;
                 next.closed |= closed;
-                // The row of a try that issued nothing does not describe an issued item.
-                if row.is_some() || (*units > 0 && self.fulfilled == 0) {
+                // The row of a try that issued nothing does not describe an issued item, and no row
+                // of an item that was incomplete describes one that is complete.
+                let is_outdated = self.fulfilled == 0 || next.fulfilled >= next.requested;
+                if row.is_some() || (*units > 0 && is_outdated) {
                     next.row.clone_from(row);
                 }
                 if *units > 0 || next.outcome_bytes() < MAX_IDLE_BYTES {

@@ -60,8 +60,8 @@ pub fn render(
     let usable_kept = kept.filter(|envelope| has_lists(rules, &envelope.body));
     let (body, replaces_text) = match (backend, usable, usable_kept) {
         (_, Some((response, joined)), _) => text.over_answer(response.body, joined),
-        (None, None, Some(envelope)) => text.over(&envelope.body),
-        (_, None, _) => text.over(""),
+        (None, None, Some(envelope)) => text.over(Some(&envelope.body)),
+        (_, None, _) => text.over(None),
     };
     let default = match fulfillment {
         Fulfillment::Unknown => UNKNOWN_STATUS,
@@ -120,14 +120,16 @@ impl AnswerText<'_> {
             return ([before, &self.list(rows, &[]), after].concat(), false);
         }
         match joined.frame.text(joined.kind, body, usize::MAX) {
-            Some(frame) => self.over(&frame),
-            None => self.over(std::str::from_utf8(body).unwrap_or_default()),
+            Some(frame) => self.over(Some(&frame)),
+            None => self.over(Some(std::str::from_utf8(body).unwrap_or_default())),
         }
     }
 
-    /// The text over an answer with empty lists, and whether it replaces an answer that is no JSON.
-    fn over(&self, base: &str) -> (String, bool) {
+    /// The text over an answer with empty lists, if there is one, and whether it replaces an answer
+    /// that is no JSON.
+    fn over(&self, answer: Option<&str>) -> (String, bool) {
         let response = &self.rules.response;
+        let base = answer.unwrap_or_default();
         let document = Document::parse(base.as_bytes()).ok();
         let root = document.as_ref().map(Document::root);
         let is_object = root.is_some_and(|root| root.kind() == JsonType::Object);
@@ -136,13 +138,14 @@ impl AnswerText<'_> {
         // The rows come last, so that an answer from the records alone starts with its status.
         if let ([path], [rows]) = (response.at.as_slice(), self.rows)
             && path.outer().tokens().is_empty()
-            && (root.is_none_or(|root| is_list(response.kind, root)) || !rows.is_empty)
+            && (root.is_none_or(|root| is_list(response.outer_kind(), root)) || !rows.is_empty)
         {
             let others = if path.is_grouped() { Vec::new() } else { elements_of(root) };
             return (edit(&self.list(rows, &others), &edits), false);
         }
         let shows_all = response.all_issued.is_empty();
-        if !shows_all && !is_object && edits.is_empty() && self.rows.iter().all(|it| it.is_empty) {
+        let is_kept = answer.is_some() && !is_object;
+        if !shows_all && is_kept && edits.is_empty() && self.rows.iter().all(|it| it.is_empty) {
             return (base.to_owned(), false);
         }
         let object = document.as_ref().filter(|_| is_object);
@@ -164,7 +167,7 @@ impl AnswerText<'_> {
         if self.is_alone {
             rows.text().to_owned()
         } else {
-            rows.list(self.rules.response.kind, others)
+            rows.list(self.rules.response.outer_kind(), others)
         }
     }
 }

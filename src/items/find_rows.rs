@@ -104,7 +104,10 @@ impl<'d, 'a> FoundRows<'d, 'a> {
             (ListKind::Single | ListKind::Array, JsonType::Array) => {
                 for element in list.elements().map(|value| row(value, None)) {
                     let matchers = &rules.response.row;
-                    if matchers.is_empty() || matcher::any(matchers, &element.input(rules, status))
+                    // An element that names a member twice may be a row for another reader.
+                    if matchers.is_empty()
+                        || matcher::any(matchers, &element.input(rules, status))
+                        || element.value.has_duplicates()
                     {
                         self.rows.push(element);
                     } else {
@@ -144,7 +147,7 @@ impl<'d, 'a> FoundRows<'d, 'a> {
         for ((path, others), outer) in paths.iter().zip(&self.others).zip(&self.outer) {
             if outer.is_some() {
                 let others: Vec<&str> = others.iter().map(|other| other.raw()).collect();
-                let text = rules.response.kind.list(&others.join(","));
+                let text = rules.response.outer_kind().list(&others.join(","));
                 edits.push(Edit::new(path.outer(), text));
             }
         }

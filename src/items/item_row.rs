@@ -5,7 +5,7 @@
 
 use super::batch::{Item, MemberText};
 use super::edit::{Edit, edit, edit_at_once, edit_value, quoted};
-use super::rules::{ItemRules, ListKind, MatchBy, QuantityView, scalar};
+use super::rules::{ItemId, ItemRules, ListKind, MatchBy, QuantityView, scalar};
 use crate::idempotency::ledger::{ItemOutcome, KeptRow, Ledger, elements};
 use crate::json::{Document, JsonType, Pointer, Value};
 
@@ -161,13 +161,21 @@ fn bare(rules: &ItemRules, row: RowItem<'_>) -> String {
     let response = &rules.response;
     let item = row.item;
     let mut edits = Vec::new();
+    let id = |pointer| match &item.raw_id {
+        Some(raw) => Edit::new(pointer, raw.as_str()),
+        None => Edit::new(pointer, quoted(&item.id)),
+    };
+    if response.by.is_empty()
+        && response.kind != ListKind::Map
+        && let ItemId::Member(pointer) = &rules.id
+    {
+        // No row of the backend is ever read: the row has the item's own id.
+        edits.push(id(pointer));
+    }
     let mut members = item.members.iter();
     for by in &response.by {
         match by {
-            MatchBy::Id(pointer) => edits.push(match &item.raw_id {
-                Some(raw) => Edit::new(pointer, raw.as_str()),
-                None => Edit::new(pointer, quoted(&item.id)),
-            }),
+            MatchBy::Id(pointer) => edits.push(id(pointer)),
             MatchBy::Member(pointer) => {
                 if let Some(Some((_, raw))) = members.next() {
                     edits.push(Edit::new(pointer, raw.as_str()));

@@ -145,8 +145,10 @@ impl SentCall<'_> {
             }
             _ => assign(rules, items, &found.rows),
         };
-        // A row of nobody may be the row of an item that seems to have none.
-        let rest_issued = surplus == 0 && whole.all_issued();
+        // A row of nobody may be the row of an item that seems to have none, and so may one that
+        // names a member twice.
+        let is_doubtful = |row: &FoundRow<'_, '_>| row.value.has_duplicates();
+        let rest_issued = surplus == 0 && whole.all_issued() && !found.rows.iter().any(is_doubtful);
         let mut outcomes = vec![None; self.batch.items.len()];
         for (((at, units), item), row) in sent.iter().zip(items).zip(assigned) {
             let row = match row {
@@ -166,7 +168,7 @@ impl SentCall<'_> {
         let frame = whole.document.map_or(AnswerFrame::Nothing, |document| {
             found.frame(rules, document, whole.response.body)
         });
-        let kind = rules.response.kind;
+        let kind = rules.response.outer_kind();
         let shape = ResponseShape::Rows;
         BatchOutcome { outcomes, shape, released: false, surplus, frame, kind }
     }
@@ -202,7 +204,7 @@ impl SentCall<'_> {
             }
             (true, true) | (false, false) => (ResponseShape::Unreadable, AnswerFrame::Unread),
         };
-        let kind = self.rules.response.kind;
+        let kind = self.rules.response.outer_kind();
         let released = shape == ResponseShape::Refused && verdict == Verdict::Released;
         BatchOutcome { outcomes, shape, released, surplus: 0, frame, kind }
     }

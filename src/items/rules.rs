@@ -165,6 +165,14 @@ impl ResponseRules {
         self.at.iter().map(meaning).collect()
     }
 
+    /// The value at the paths: groups of rows stand in an array.
+    pub(super) fn outer_kind(&self) -> ListKind {
+        match self.at.iter().any(ListPath::is_grouped) {
+            true => ListKind::Array,
+            false => self.kind,
+        }
+    }
+
     /// The meaning of the array at this index.
     pub(super) fn meaning(&self, array: usize) -> ArrayMeaning {
         self.meanings.get(array).copied().unwrap_or(ArrayMeaning::Any)

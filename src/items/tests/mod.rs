@@ -1,9 +1,10 @@
 //! Batches: the worked example, every oddity that is known of real backends, exact texts, and
 //! random sequences of calls.
 
+mod any_shape;
+mod doubtful;
 mod oddities;
 mod random;
-mod random_shapes;
 mod reading;
 mod shapes;
 mod story;
@@ -74,6 +75,8 @@ pub(super) struct Call {
     pub(super) plan: BatchPlan,
     /// What goes upstream; `None`: nothing.
     pub(super) upstream: Option<String>,
+    /// The entries of the items of which nothing is sent, as the answer shows them.
+    pub(super) unsent: Vec<Option<Ledger>>,
 }
 
 impl Books {
@@ -123,7 +126,12 @@ impl Books {
         }
         let upstream = upstream.map(|bytes| String::from_utf8(bytes).unwrap());
         assert_eq!(upstream.is_some(), plan.decision() == BatchDecision::Send);
-        Ok(Call { batch, plan, upstream })
+        let sent: Vec<usize> = plan.sent().map(|(at, _)| at).collect();
+        let entry = |(at, item): (usize, &super::batch::Item)| {
+            (!sent.contains(&at)).then(|| self.entries[&*item.key].1.clone())
+        };
+        let unsent = batch.items.iter().enumerate().map(entry).collect();
+        Ok(Call { batch, plan, upstream, unsent })
     }
 
     /// Takes the backend's answer to a call.
@@ -160,8 +168,10 @@ impl Books {
         }
     }
 
-    fn of(&self, call: &Call) -> Vec<&Ledger> {
-        call.batch.items.iter().map(|item| &self.entries[&*item.key].1).collect()
+    /// The entries of a batch as its answer shows them.
+    pub(super) fn of<'c>(&'c self, call: &'c Call) -> Vec<&'c Ledger> {
+        let items = call.batch.items.iter().zip(&call.unsent);
+        items.map(|(item, unsent)| unsent.as_ref().unwrap_or(&self.entries[&*item.key].1)).collect()
     }
 }
 

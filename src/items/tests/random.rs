@@ -136,8 +136,7 @@ fn check_answer(call: &Call, books: &Books, backend: &Backend, answer: &BatchAns
     let at = crate::json::Pointer::parse("/rewards").unwrap();
     let rows: Vec<_> = document.find(&at).unwrap().elements().collect();
     assert_eq!(rows.len(), call.batch.items.len());
-    for (item, row) in call.batch.items.iter().zip(rows) {
-        let entry = &books.entries[&*item.id].1;
+    for ((item, entry), row) in call.batch.items.iter().zip(books.of(call)).zip(rows) {
         let vendor: Vec<&str> = row
             .child("vendor")
             .map(|list| list.elements().map(|element| element.raw()).collect())

@@ -46,15 +46,15 @@ const POSITIONS: &str = r#"at = "/messages"
     retry = { pointer = "/ok", equals = false }"#;
 
 /// A ledger that a test sends batches through.
-struct Till {
-    mode: ItemsMode,
-    books: Books,
+pub(super) struct Till {
+    pub(super) mode: ItemsMode,
+    pub(super) books: Books,
     key: Option<&'static str>,
     calls: u64,
 }
 
 impl Till {
-    fn new(rules: &str) -> Self {
+    pub(super) fn new(rules: &str) -> Self {
         Self { mode: mode_of(rules), books: Books::default(), key: None, calls: 0 }
     }
 
@@ -65,7 +65,12 @@ impl Till {
     /// Sends a batch; `sent` is what must go upstream, `answer` what the backend answers with
     /// `status`. Gives the client's status and text.
     #[track_caller]
-    fn call(&mut self, body: &str, sent: &str, (status, answer): (u16, &str)) -> (u16, String) {
+    pub(super) fn call(
+        &mut self,
+        body: &str,
+        sent: &str,
+        (status, answer): (u16, &str),
+    ) -> (u16, String) {
         let call = self.books.claim_of(&self.mode, self.key, body).unwrap();
         assert_eq!(call.upstream.as_deref(), Some(sent));
         let (joined, reply) = self.books.complete(&self.mode, &call, status, answer);
@@ -84,7 +89,7 @@ impl Till {
     }
 
     /// Sends a batch whose answer is lost.
-    fn lose(&mut self, body: &str) {
+    pub(super) fn lose(&mut self, body: &str) {
         let call = self.books.claim_of(&self.mode, self.key, body).unwrap();
         assert!(call.upstream.is_some());
         self.books.lose(&call);
@@ -92,7 +97,7 @@ impl Till {
 
     /// Sends a batch of which nothing goes upstream.
     #[track_caller]
-    fn replay(&mut self, body: &str) -> (u16, String) {
+    pub(super) fn replay(&mut self, body: &str) -> (u16, String) {
         let call = self.books.claim_of(&self.mode, self.key, body).unwrap();
         assert_eq!(call.upstream, None);
         let reply = self.books.replay(&self.mode, &call);
@@ -106,7 +111,7 @@ impl Till {
     }
 }
 
-fn reply(status: u16, text: &str) -> (u16, String) {
+pub(super) fn reply(status: u16, text: &str) -> (u16, String) {
     (status, text.to_owned())
 }
 
