@@ -411,7 +411,7 @@ fn a_job_that_takes_everything() {
     api.send(&events(&["d"])).is(202, "unknown", "");
     let reply = api.send(&events(&["a", "d"]));
     reply.is(409, "unknown", "outcome-unknown");
-    assert_eq!(reply.json()["events"], json!([{}]), "{reply:?}");
+    assert_eq!(reply.json()["events"], json!([{ "id": "d" }]), "{reply:?}");
     api.answers(400, &json!({ "error": "no" }));
     api.send(&events(&["e"])).is(400, "executed", "");
     api.backend.always(job(""));
