@@ -81,7 +81,7 @@ impl Backend {
         let new: Vec<Coupon> = (0..units)
             .map(|_| {
                 self.coupons += 1;
-                (usize::from(self.coupons % 3 == 0), format!("{}.10", self.coupons))
+                (usize::from(self.coupons.is_multiple_of(3)), format!("{}.10", self.coupons))
             })
             .collect();
         self.issued.entry(number).or_default().extend(new.clone());

@@ -393,7 +393,7 @@ impl Run {
         // What stands beside the rows is the last answer's.
         let last = expected.iter().filter_map(|item| item.entry.envelope.as_ref());
         let last = last.map(|envelope| envelope.at.as_millis()).max();
-        let last = now.map(|(_, trace)| trace).or(last.map(|at| at as u64));
+        let last = now.map(|(_, trace)| trace).or(last);
         if let (Some(last), Some(trace)) = (last, body.get("trace")) {
             assert_eq!(*trace, last, "{body}");
         }
