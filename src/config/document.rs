@@ -1,16 +1,10 @@
 //! The text of a file as a tree of values and positions, with references to the environment
-//! replaced.
-//!
-//! The parser recovers from a syntax mistake by guessing, so consequences look like mistakes. After
-//! each mistake the line is left out and the rest is parsed again, unless the line is part of a
-//! longer construct.
-
-use std::borrow::Cow;
+//! replaced. Mistakes of syntax are left to `syntax`.
 
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostics::{Diagnostics, MOST_MISTAKES};
-use super::environment;
+use super::diagnostics::Diagnostics;
+use super::{environment, syntax};
 
 /// A value and its place.
 #[derive(Debug)]
@@ -66,47 +60,11 @@ pub(super) fn parse(
 ) -> Option<Vec<TomlMember>> {
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        note_syntax(text, diagnostics);
+        syntax::note_mistakes(text, diagnostics);
         return None;
     }
     let conversion = Conversion { variable, diagnostics };
     Some(conversion.table(root.get_ref(), ""))
-}
-
-/// Notes the mistakes of syntax, without consequences of earlier mistakes.
-fn note_syntax(text: &str, diagnostics: &Diagnostics) {
-    let mut rest = Cow::Borrowed(text);
-    let mut reached = 0;
-    for _ in 0..MOST_MISTAKES {
-        let errors = DeTable::parse_recoverable(&rest).1;
-        let place = |error: &toml::de::Error| error.span().map_or(0, |span| span.start);
-        let Some(first) = errors.iter().min_by_key(|error| place(error)) else { return };
-        let at = place(first).min(rest.len());
-        // An earlier place would be a consequence of the line that was left out.
-        if at < reached {
-            return;
-        }
-        diagnostics.note(Some(at), format!("this is not TOML: {}", first.message()));
-        let start = rest[..at].rfind('\n').map_or(0, |newline| newline + 1);
-        let end = rest[at..].find('\n').map_or(rest.len(), |newline| at + newline);
-        let line = &rest[start..end];
-        if line.trim().is_empty() || !stands_for_itself(line) {
-            return;
-        }
-        reached = end;
-        rest = format!("{}{}{}", &rest[..start], " ".repeat(line.len()), &rest[end..]).into();
-    }
-}
-
-/// `true` when the lines after `line` mean the same without it: the line opens no table, and begins
-/// or ends no value of several lines.
-fn stands_for_itself(line: &str) -> bool {
-    let count = |character: char| line.matches(character).count();
-    !line.trim_start().starts_with('[')
-        && count('[') == count(']')
-        && count('{') == count('}')
-        && !line.contains("\"\"\"")
-        && !line.contains("'''")
 }
 
 struct Conversion<'a> {
@@ -135,7 +93,14 @@ impl Conversion<'_> {
     fn value(&self, value: &DeValue<'_>, at: usize, path: &str) -> TomlValue {
         match value {
             DeValue::String(text) => match environment::substitute(text, self.variable) {
-                Ok(text) => TomlValue::Text(text),
+                Ok(meant) => {
+                    if environment::looks_like_a_variable(text) {
+                        let what = "begins with `$` and is taken as it is; for a variable of the \
+                                    environment write \"${NAME}\"";
+                        self.diagnostics.warn(Some(at), format!("`{path}` {what}"));
+                    }
+                    TomlValue::Text(meant)
+                }
                 Err(what) => {
                     self.diagnostics.note(Some(at), format!("`{path}`: {what}"));
                     TomlValue::Unreadable

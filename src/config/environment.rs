@@ -1,5 +1,11 @@
 //! `${NAME}` and `${NAME:-default}` in strings.
 
+/// Reports whether a text is a variable as a shell writes it, `$NAME`, which stays as it is.
+pub(super) fn looks_like_a_variable(text: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    text.strip_prefix('$').is_some_and(|name| is_name(name) && name.chars().all(is_part))
+}
+
 /// The text with every reference replaced; `$${` stands for `${`.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 //!
 //! Nothing is opened but the configuration file and the files named by `*_file` keys.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -48,12 +49,9 @@ fn load_file(path: &Path, reads_files: bool) -> (Result<Config, Mistakes>, Confi
     let name = path.display().to_string();
     let mut files = ConfigFiles::default();
     files.add(path);
-    let text = match std::fs::read_to_string(path) {
+    let text = match read_text(path) {
         Ok(text) => text,
-        Err(error) => {
-            let mistakes = Mistakes::one(&name, format!("cannot read this file: {error}"));
-            return (Err(mistakes), files);
-        }
+        Err(what) => return (Err(Mistakes::one(&name, what)), files),
     };
     let env = |variable: &str| std::env::var(variable).ok();
     let (mut config, named) = read(&text, &name, &env, reads_files);
@@ -62,6 +60,28 @@ fn load_file(path: &Path, reads_files: bool) -> (Result<Config, Mistakes>, Confi
         config.files = files.clone();
     }
     (config, files)
+}
+
+/// The text of a configuration, or the reason why there is none and the remedy.
+fn read_text(path: &Path) -> Result<String, String> {
+    let bytes = std::fs::read(path).map_err(|error| {
+        let remedy = match error.kind() {
+            ErrorKind::IsADirectory => "; name the file in it",
+            ErrorKind::PermissionDenied => "; let the user of this process read it",
+            _ => "",
+        };
+        format!("cannot read this file: {error}{remedy}")
+    })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let bytes = error.into_bytes();
+        let is_utf16 = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
+        let line = 1 + bytes.iter().take(valid).filter(|byte| **byte == b'\n').count();
+        match is_utf16 {
+            true => "this file is UTF-16; save it as UTF-8".to_owned(),
+            false => format!("line {line} of this file is not UTF-8; save the file as UTF-8"),
+        }
+    })
 }
 
 /// Checks the configuration `text`. Mistakes are reported under `source_name`, and relative paths

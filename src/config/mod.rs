@@ -50,6 +50,7 @@ mod shown;
 mod siblings;
 mod stores;
 mod suspect;
+mod syntax;
 mod table;
 mod table_lists;
 mod template;

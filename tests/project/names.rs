@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::LazyLock;
 
 use crate::fences::{Document, documents, fences, prose};
 use crate::read;
@@ -104,7 +105,13 @@ pub(crate) fn metrics_in(text: &str) -> impl Iterator<Item = &str> {
 }
 
 impl Names {
-    pub(crate) fn of_the_code() -> Self {
+    /// The names, which are read once for all tests.
+    pub(crate) fn of_the_code() -> &'static Self {
+        static NAMES: LazyLock<Names> = LazyLock::new(Names::read);
+        &NAMES
+    }
+
+    fn read() -> Self {
         let source = text_below("src");
         // The names that the tests of this file look for stand in tests/project.
         let around = [".ci", "tests/it", "tests/servers", "bench", "Dockerfile", "build.rs"];

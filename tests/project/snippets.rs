@@ -238,7 +238,7 @@ fn every_block_of_the_documents_is_tested() {
                     wrong.push(format!("{}: {test} does not test this", fence.place));
                 }
                 Mark::None | Mark::After => {
-                    let result = tested(&fence, &before, &document, &names, directory.path());
+                    let result = tested(&fence, &before, &document, names, directory.path());
                     if let Err(what) = result {
                         wrong.push(format!("{}: {what}\n{}", fence.place, fence.text));
                     }
@@ -275,7 +275,7 @@ fn mistakes_in_blocks_are_found() {
         let text = format!("```{language}\n{text}\n```\n");
         let document = Document { name: "x.md".to_owned(), text };
         let fence = fences(&document).remove(0);
-        let result = tested(&fence, "", &document, &names, directory.path());
+        let result = tested(&fence, "", &document, names, directory.path());
         assert!(result.is_err(), "{}", document.text);
     }
 }

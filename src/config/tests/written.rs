@@ -8,7 +8,7 @@ use http::Method;
 use super::{ROUTE, request_mode, route_with};
 use crate::config::paths::{PathError, Paths};
 use crate::config::units::{Size, Time};
-use crate::config::{EngineConfig, load};
+use crate::config::{EngineConfig, load, parse};
 use crate::idempotency::retention::Keep;
 
 #[test]
@@ -108,6 +108,42 @@ fn files_are_looked_for_beside_the_configuration() {
 fn a_file_that_cannot_be_read_is_named() {
     let mistakes = load(std::path::Path::new("no/such/oncegate.toml")).unwrap_err().to_string();
     assert!(mistakes.starts_with("no/such/oncegate.toml: cannot read this file: "), "{mistakes}");
+}
+
+#[test]
+fn a_file_that_is_no_text_comes_with_the_remedy() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("oncegate.toml");
+    let check = |path: &std::path::Path, what: &str| {
+        let mistakes = load(path).unwrap_err().to_string();
+        assert!(mistakes.ends_with(what), "{mistakes}");
+    };
+    check(directory.path(), "; name the file in it");
+    std::fs::write(&file, b"# a\n# Gutscheinger\xe4t\n").unwrap();
+    check(&file, "line 2 of this file is not UTF-8; save the file as UTF-8");
+    std::fs::write(&file, b"\xff\xfe#\0\n\0").unwrap();
+    check(&file, "this file is UTF-16; save it as UTF-8");
+}
+
+#[test]
+fn a_file_of_another_editor_is_read() {
+    for text in [
+        format!("\u{feff}{ROUTE}"),
+        ROUTE.replace('\n', "\r\n"),
+        ROUTE.replace("name = ", "\tname\t=\t"),
+    ] {
+        assert!(parse(&text, "t.toml", &|_| None).is_ok(), "{text:?}");
+    }
+}
+
+#[test]
+fn a_variable_without_braces_is_warned_of() {
+    let text = format!("{ROUTE}[admin]\ntoken = \"$ADMIN_TOKEN\"\n");
+    let config = parse(&text, "t.toml", &|_| None).unwrap();
+    let warned = config.warnings.iter().any(|warning| {
+        warning.what.starts_with("`admin.token` begins with `$`") && !warning.what.contains("ADMIN")
+    });
+    assert!(warned, "{:?}", config.warnings);
 }
 
 #[test]
