@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what cannot be read fails the test, as it should")]
 
+mod consoles;
 mod dependencies;
 mod fences;
 mod links;
