@@ -153,7 +153,9 @@ impl TableReader<'_> {
         let answer = self.optional::<Period>("retention");
         if let Some(written) = answer.as_ref().filter(|it| it.value.0 == Keep::For(Duration::ZERO))
         {
-            self.wrong(written, "`retention` is 0s, so that no answer could ever be replayed; write a time such as \"7d\"");
+            let what = "`retention` is 0s, so that no answer could ever be replayed; write a time \
+                        such as \"7d\"";
+            self.wrong(written, what);
         }
         let tombstone = self.optional::<Period>("tombstone");
         Retention {
