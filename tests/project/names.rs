@@ -29,7 +29,7 @@ const ADDRESSES: [&str; 11] = [
 const HISTORY: [&str; 2] = ["docs/development/performance-notebook.md", "docs/dependencies.md"];
 
 /// Names of other programs, of examples, and of what was removed, that look like ours.
-const OF_OTHERS: [&str; 29] = [
+const OF_OTHERS: [&str; 27] = [
     // Directives of nginx, options of HAProxy, PostgreSQL and Redis.
     "grpc_next_upstream",
     "proxy_read_timeout",
@@ -49,7 +49,6 @@ const OF_OTHERS: [&str; 29] = [
     "--stop-timeout",
     "--dist",
     "dpkg-deb",
-    "tokio-postgres-rustls",
     // Cases of tests/it/clients.rs and clients_hops.rs, and values of examples.
     "front-closes",
     "front-is-cut",
@@ -61,7 +60,6 @@ const OF_OTHERS: [&str; 29] = [
     "sale-789",
     "x_tenant",
     // Headers that the gateway passes on or sends by the name of a library.
-    "Max-Forwards",
     "Access-Control-Allow-Origin",
 ];
 
