@@ -4,7 +4,7 @@
 //! or Redis; `fill-store DIR COUNT WRITERS` as requests do, each with a durable claim and a durable
 //! completion, by so many at a time. Prints how long filling and opening again took, the memory of
 //! the process, and the times of reads and listings. A count of 0 fills nothing, and measures a
-//! store of `FILLED` records (an environment variable).
+//! store of `FILLED` records (an environment variable). With `UNKNOWN` set the outcomes are unknown.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use oncegate::clock::{self, Timestamp};
 use oncegate::idempotency::fingerprint::{Fingerprint, MemberDigest, RuleId};
 use oncegate::idempotency::id::IdScheme;
+use oncegate::idempotency::outcome::UnknownReason;
 use oncegate::idempotency::record::StoredResponse;
 use oncegate::idempotency::retention::{Keep, Retention};
 use oncegate::idempotency::{Answer, Record, RecordId, State, TenantId};
@@ -291,6 +292,9 @@ fn record(n: u64, first_seen: Timestamp) -> Record {
         history: Vec::new(),
         settling: None,
     };
+    if std::env::var_os("UNKNOWN").is_some() {
+        return claim.lost(UnknownReason::Timeout, now);
+    }
     let day = |days: u64| Keep::For(Duration::from_secs(days * 86_400));
     let retention = Retention { answer: day(7), tombstone: day(30) };
     claim.completed(Answer::Kept(Arc::new(response)), retention, now)

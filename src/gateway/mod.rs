@@ -195,7 +195,9 @@ pub(crate) async fn start(
     background.spawn(gateway.settler.clone().run(gateway.clone(), shutdown.clone()));
     if let Some(lease) = lease {
         // A death is noticed within two leases.
-        background.spawn(reaper::run(store.clone(), lease, shutdown.clone()));
+        let settler = gateway.settler.clone();
+        let noticed = move || settler.look_at_all();
+        background.spawn(reaper::run(store.clone(), lease, noticed, shutdown.clone()));
     }
     if let Some(announced) = store.announced() {
         // The task ends with the store, so its end is not awaited.

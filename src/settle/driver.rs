@@ -1,12 +1,11 @@
 //! The driver of settlement: finds unknown records, and takes the steps of their routes' policies.
 //!
 //! Records that become unknown in this process are queued with the time of their next step. All
-//! others (from before a restart, of other processes, beyond a queue's limit) are found by a scan
+//! others (from before a restart, of other processes, beyond a queue's limit) are found by a `scan`
 //! of the store's index of open records. A record's step is claimed in the record itself, so that
 //! of all processes one takes the step, and after a crash another process takes over when the
 //! step's lease has ended.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,17 +15,13 @@ use tokio::time::{Instant, timeout_at};
 
 use super::route::{SettleRoute, SettleRoutes};
 use super::rules::Occasion;
+use super::scan::{OpenScan, SCAN};
 use super::state::Settler;
 use super::step::{self, StepEnd};
 use crate::idempotency::{Record, RecordId};
 use crate::observe::repeated::Repeated;
 use crate::shutdown::Shutdown;
-use crate::store::{ListPosition, Query, StoreError};
 
-/// Records of one page of a scan.
-const PAGE: usize = 64;
-/// Time between two scans of all open records.
-const SCAN: Duration = Duration::from_secs(15);
 /// Time between two parts of a scan that found a queue full.
 const NEXT_PART: Duration = Duration::from_millis(200);
 /// The longest sleep, so that new routes and a changed clock are noticed.
@@ -52,45 +47,6 @@ pub(crate) enum Retried {
 
 static FAILED: Repeated = Repeated::new("unknown outcomes cannot be listed");
 
-/// A scan of the open records.
-#[derive(Debug)]
-struct OpenScan {
-    /// The last record that was looked at; `None` between two scans.
-    cursor: Option<ListPosition>,
-    /// Unknown outcomes by route, of routes that this process never had; `None` once they were
-    /// counted and logged.
-    ownerless: Option<BTreeMap<Arc<str>, u64>>,
-}
-
-impl Default for OpenScan {
-    fn default() -> Self {
-        Self { cursor: None, ownerless: Some(BTreeMap::new()) }
-    }
-}
-
-impl OpenScan {
-    fn note_ownerless(&mut self, record: &Record, routes: &dyn SettleRoutes) {
-        if let Some(counts) = &mut self.ownerless
-            && record.is_unknown()
-            && !routes.is_configured(&record.route)
-        {
-            *counts.entry(record.route.clone()).or_default() += 1;
-        }
-    }
-
-    /// Ends the scan; the first one under a configuration logs the outcomes that no route settles.
-    fn end(&mut self) {
-        self.cursor = None;
-        for (route, records) in self.ownerless.take().unwrap_or_default() {
-            tracing::warn!(
-                %route, records,
-                "unknown outcomes belong to a route that is not configured; nothing but an \
-                 operator settles them until the route is back"
-            );
-        }
-    }
-}
-
 impl Settler {
     /// Takes the steps that are due until the shutdown starts.
     pub(crate) async fn run(
@@ -106,10 +62,12 @@ impl Settler {
             }
             let scheduled = self.scheduled_routes();
             // A scan that found no room goes on where it stopped once there is room again.
-            let room = scan.cursor.is_none() || scheduled.iter().all(|route| route.has_room());
+            let later = Instant::now() + SCAN;
+            let room = scan.cursor.is_none() || scheduled.iter().all(|it| it.has_much_room(later));
             let is_due = room && Instant::now() >= next_scan;
             if is_due && (!scheduled.is_empty() || scan.ownerless.is_some()) {
-                let pause = match self.scan(&*routes, &mut scan, &shutdown).await {
+                let pause = match self.scan((&*routes, Instant::now()), &mut scan, &shutdown).await
+                {
                     Ok(()) if scan.cursor.is_some() => NEXT_PART,
                     Ok(()) => SCAN,
                     Err(error) => {
@@ -149,45 +107,6 @@ impl Settler {
         })
     }
 
-    /// Looks at the open records behind the scan's cursor, and queues those with a step before the
-    /// next scan. Stops where a queue is full.
-    async fn scan(
-        &self,
-        routes: &dyn SettleRoutes,
-        scan: &mut OpenScan,
-        shutdown: &Shutdown,
-    ) -> Result<(), StoreError> {
-        while !shutdown.started() {
-            let query = Query { open: true, after: scan.cursor, limit: PAGE, ..Query::default() };
-            let page = self.store.list(query).await?;
-            let Some((id, record)) = page.last() else {
-                scan.end();
-                return Ok(());
-            };
-            let before = scan.cursor.replace(ListPosition::of(id, record));
-            for (id, record) in page {
-                let Some(route) = self.route(&record.route) else {
-                    scan.note_ownerless(&record, routes);
-                    continue;
-                };
-                if !route.has_schedule() || self.running.contains(&id) {
-                    continue;
-                }
-                let record = self.without_abandoned_step(record);
-                let Some(delay) = self.delay(&record, &route).filter(|delay| *delay <= SCAN) else {
-                    continue;
-                };
-                if !self.enqueue(&route, delay, id) {
-                    scan.cursor = before.or(Some(ListPosition::NEWEST));
-                    return Ok(());
-                }
-            }
-            // A scan of many records lets requests pass.
-            tokio::task::yield_now().await;
-        }
-        Ok(())
-    }
-
     /// Starts the due steps of a route, as far as there are permits. While the backend is down its
     /// records are left as they are, and looked at later.
     async fn take_due(self: &Arc<Self>, route: &Arc<SettleRoute>) {
@@ -198,8 +117,9 @@ impl Settler {
                 self.enqueue(route, pause, id);
                 return;
             }
-            // The scan may queue a record twice, with different times.
+            // A retry takes a step at this moment.
             if !self.running.insert(id) {
+                self.enqueue(route, LOOK_AGAIN, id);
                 continue;
             }
             let (settler, route) = (self.clone(), route.clone());
@@ -218,15 +138,10 @@ impl Settler {
         self.running.remove(&id);
         match end {
             StepEnd::Taken(Some(record)) => self.plan(id, &record, route),
-            StepEnd::Wait(delay) | StepEnd::Running(delay) if delay <= SCAN => {
-                self.enqueue(route, delay, id);
-            }
+            StepEnd::Wait(delay) | StepEnd::Running(delay) => self.enqueue(route, delay, id),
             // Another process was faster, or the store did not confirm: look again soon.
-            StepEnd::Taken(None) => {
-                self.enqueue(route, LOOK_AGAIN, id);
-            }
-            StepEnd::Wait(_) | StepEnd::Running(_) | StepEnd::Decided => {}
-            StepEnd::Held | StepEnd::Resend(..) => {}
+            StepEnd::Taken(None) => self.enqueue(route, LOOK_AGAIN, id),
+            StepEnd::Decided | StepEnd::Held | StepEnd::Resend(..) => {}
         }
         drop(permit);
         let now = Instant::now();
@@ -262,8 +177,12 @@ impl Settler {
                 settler.running.remove(&id);
                 drop(permit);
                 settler.changed.notify_one();
-                if let StepEnd::Taken(Some(record)) = &end {
-                    settler.plan(id, record, &route);
+                match &end {
+                    StepEnd::Taken(Some(record)) => settler.plan(id, record, &route),
+                    StepEnd::Taken(None) if route.has_schedule() => {
+                        settler.enqueue(&route, LOOK_AGAIN, id);
+                    }
+                    _ => {}
                 }
                 end
             });

@@ -1,6 +1,5 @@
 //! A route as the settlement of its unknown outcomes sees it.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::breaker::Breaker;
+use super::queue::StepQueue;
 use super::rules::SettlePlan;
 use crate::config::UnknownPolicy;
 use crate::idempotency::RecordId;
@@ -19,9 +19,6 @@ use crate::upstream::Upstream;
 
 /// Steps of a route at once where the policy has no `concurrency`.
 const AT_ONCE: usize = 4;
-
-/// Records in the queue of a route, at most; a scan of the store finds the others.
-const QUEUE: usize = 10_000;
 
 /// Time of a step beside the requests to the backend: the store's part.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -43,7 +40,7 @@ pub(crate) struct SettleRoute {
     /// Pauses the steps while the backend is down.
     pub(crate) breaker: Breaker,
     /// Records with the time of their next step.
-    queue: Mutex<BTreeSet<(Instant, RecordId)>>,
+    queue: Mutex<StepQueue>,
 }
 
 /// The routes with a policy. A reload replaces them, so they are asked for each time.
@@ -122,35 +119,38 @@ impl SettleRoute {
         self.permits.available_permits() > 0 && self.scheduled.available_permits() > 0
     }
 
-    /// Queues a record; false when the queue is full.
-    pub(super) fn enqueue(&self, at: Instant, id: RecordId) -> bool {
-        let mut queue = self.queue();
-        let fits = queue.len() < QUEUE;
-        if fits {
-            queue.insert((at, id));
-        }
-        fits
+    /// Queues a record. The time of the record that did not fit, if any: this one or a later one.
+    pub(super) fn enqueue(&self, at: Instant, id: RecordId) -> Option<Instant> {
+        self.queue().add(at, id).map(|(at, _)| at)
+    }
+
+    /// Reports room for a record with a step before `until`.
+    pub(super) fn has_room(&self, until: Instant) -> bool {
+        self.queue().has_room(until)
+    }
+
+    /// Reports room for many records with a step before `until`.
+    pub(super) fn has_much_room(&self, until: Instant) -> bool {
+        self.queue().has_much_room(until)
     }
 
     /// Reports a queue that is at most half full.
-    pub(super) fn has_room(&self) -> bool {
-        self.queue().len() <= QUEUE / 2
+    pub(super) fn is_half_empty(&self) -> bool {
+        self.queue().is_half_empty()
     }
 
     /// Takes a record that is due.
     pub(super) fn dequeue(&self, now: Instant) -> Option<RecordId> {
-        let mut queue = self.queue();
-        queue.first().filter(|(at, _)| *at <= now)?;
-        queue.pop_first().map(|(_, id)| id)
+        self.queue().take_due(now)
     }
 
     /// The time of the first record in the queue.
     pub(super) fn first(&self) -> Option<Instant> {
-        self.queue().first().map(|(at, _)| *at)
+        self.queue().first()
     }
 
-    fn queue(&self) -> MutexGuard<'_, BTreeSet<(Instant, RecordId)>> {
-        // An insertion or removal leaves the set consistent.
+    fn queue(&self) -> MutexGuard<'_, StepQueue> {
+        // No change of the queue can panic halfway.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Settler {
     pub(super) running: DashSet<RecordId>,
     /// The rests of the schedule while requests are served.
     pub(super) pace: Pace,
+    /// The earliest step of a record that did not fit in a queue since the last whole scan.
+    unqueued: Mutex<Option<Instant>>,
     /// Signals an earlier step, or a free permit.
     pub(super) changed: Notify,
     /// The steps under way.
@@ -59,6 +61,7 @@ impl Settler {
             routes: Mutex::default(),
             running: DashSet::new(),
             pace: Pace::default(),
+            unqueued: Mutex::default(),
             changed: Notify::new(),
             tasks: TaskTracker::new(),
         }
@@ -109,8 +112,11 @@ impl Settler {
         }
     }
 
-    /// Plans the next step of a record that became unknown in this process.
+    /// Plans the next step of a record that became unknown in this process, by the present policy
+    /// of its route.
     pub(crate) fn plan(&self, id: RecordId, record: &Record, route: &SettleRoute) {
+        let present = self.route(&route.name);
+        let route = present.as_deref().unwrap_or(route);
         if !route.has_schedule() {
             return;
         }
@@ -157,16 +163,35 @@ impl Settler {
         self.metrics.settled(route, by, how);
     }
 
-    /// Queues a record for a step after `delay`; false when the queue is full. A scan finds the
-    /// record later.
-    pub(super) fn enqueue(&self, route: &SettleRoute, delay: Duration, id: RecordId) -> bool {
+    /// Queues a record for a step after `delay`. Of more records than fit in a queue, a scan finds
+    /// the latest again when they are due.
+    pub(super) fn enqueue(&self, route: &SettleRoute, delay: Duration, id: RecordId) {
         let at = Instant::now() + delay;
         let is_first = route.first().is_none_or(|first| at < first);
-        let is_queued = route.enqueue(at, id);
+        if let Some(at) = route.enqueue(at, id) {
+            let mut unqueued = self.unqueued();
+            *unqueued = Some(unqueued.map_or(at, |before| before.min(at)));
+        }
         if is_first {
             self.changed.notify_one();
         }
-        is_queued
+    }
+
+    /// Reports a record with a step before `until` that no queue has any more, so that a scan has
+    /// to read all records again. Reported once.
+    pub(super) fn forgets(&self, until: Instant) -> bool {
+        let mut unqueued = self.unqueued();
+        unqueued.take_if(|at| *at <= until).is_some()
+    }
+
+    /// Lets the next scan read all records again: another process has changed some.
+    pub(crate) fn look_at_all(&self) {
+        *self.unqueued() = Some(Instant::now());
+    }
+
+    fn unqueued(&self) -> MutexGuard<'_, Option<Instant>> {
+        // A time is replaced as a whole.
+        self.unqueued.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes over the present routes; true when they have changed. The present policy of a route

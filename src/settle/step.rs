@@ -52,7 +52,7 @@ pub(super) async fn take(
         Ok(None) => return StepEnd::Decided,
         Err(error) => {
             tracing::debug!(record = %id, %error, "a record cannot be read for its settlement");
-            return StepEnd::Held;
+            return StepEnd::Wait(UNREAD);
         }
     };
     let now = settler.now_for(&record);
@@ -62,9 +62,10 @@ pub(super) async fn take(
         Action::Wait(at) if record.schedule().running => StepEnd::Running(now.until(at)),
         Action::Wait(at) => StepEnd::Wait(now.until(at)),
         Action::GiveUp(next) => {
-            if replaced(settler, id, &record, &next).await {
-                settler.alarm(id, &next, Alarm::GaveUp);
+            if !replaced(settler, id, &record, &next).await {
+                return StepEnd::Taken(None);
             }
+            settler.alarm(id, &next, Alarm::GaveUp);
             StepEnd::Held
         }
         Action::Begin(StepKind::Resend, mut next) => {
@@ -93,6 +94,9 @@ pub(super) async fn take(
         }
     }
 }
+
+/// The pause before another look at a record that could not be read.
+const UNREAD: Duration = Duration::from_secs(15);
 
 static LACKING: Repeated = Repeated::new("retries lack a header that the probe takes over");
 
@@ -236,9 +240,10 @@ pub(super) async fn not_sent(
         UnknownPolicy::Hold | UnknownPolicy::Probe(_) => (HistoryEvent::Probe, "probe"),
     };
     next.step(what, rules::author(by, &format!("nothing was sent: {error}")), now);
-    if replaced(settler, id, record, &next).await {
-        settler.alarm(id, &next, Alarm::GaveUp);
+    if !replaced(settler, id, record, &next).await {
+        return StepEnd::Taken(None);
     }
+    settler.alarm(id, &next, Alarm::GaveUp);
     StepEnd::Held
 }
 

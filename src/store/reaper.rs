@@ -50,13 +50,20 @@ impl EndedOwners {
     }
 }
 
-/// Runs passes until the shutdown starts; `lease` is the length of a lease.
-pub async fn run(store: Arc<dyn Store>, lease: Duration, mut shutdown: Shutdown) {
+/// Runs passes until the shutdown starts; `lease` is the length of a lease. `noticed` is called
+/// after a pass that made claims unknown.
+pub async fn run(
+    store: Arc<dyn Store>,
+    lease: Duration,
+    noticed: impl Fn() + Send,
+    mut shutdown: Shutdown,
+) {
     let mut ended = EndedOwners::new(lease / 2);
     while !shutdown.started() {
         match pass(&*store, &mut ended).await {
             Ok(0) => {}
             Ok(lost) => {
+                noticed();
                 tracing::warn!(
                     lost,
                     "claims of an ended process became unknown; their keys are held until each is \

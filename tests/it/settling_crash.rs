@@ -3,11 +3,12 @@
 //! settled in the end.
 //!
 //! A process is killed at a step that is drawn from a seed, the next one takes over what the first
-//! left, and is killed in turn. On servers a second replica stays alive beside them.
+//! left, and is killed in turn. On servers a second replica stays alive beside them, and clients
+//! repeat their requests at both at once.
 //! `ONCEGATE_TEST_SEED` takes the seed that a run printed, `ONCEGATE_TEST_ROUNDS` says how many
 //! processes are killed on each store; 300 are the long form.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use crate::support::admin::Place;
 use crate::support::gateway::Exit;
 use crate::support::rng::Rng;
 use crate::support::{
-    Act, AdminClient, Backend, Gateway, Request, Setup, answer, eventually, rounds,
+    Act, AdminClient, Backend, Gateway, Request, Setup, answer, at_once, eventually, rounds,
 };
 
 const POINTS: [&str; 3] = ["settle-claimed", "settle-answered", "settle-recorded"];
@@ -182,8 +183,26 @@ impl Clients {
         let _ = batch(name, ids).try_send(gateway.addr);
     }
 
-    /// Loses calls at a process that dies at `point`.
-    fn round(&mut self, mut dying: Gateway, (point, number): (&str, usize)) {
+    /// Repeats what only a client can repeat at all these gateways at once.
+    fn repeat(&mut self, gateways: &[&Gateway], (key, ids): (&str, &[String])) {
+        for id in ids.iter().map(String::as_str).chain([key]) {
+            gateways.iter().for_each(|_| {
+                self.sent.add(id);
+            });
+        }
+        at_once(gateways.len(), |at| {
+            let _ = sell("resend", key).try_send(gateways[at].addr);
+            let _ = batch("repeated", ids).try_send(gateways[at].addr);
+        });
+    }
+
+    /// Loses calls at a process that dies at `point`, beside another one.
+    fn round(
+        &mut self,
+        mut dying: Gateway,
+        beside: Option<&Gateway>,
+        (point, number): (&str, usize),
+    ) {
         let ids = |name: &str| ["a", "bb"].map(|item| format!("{name}-{number}-{item}"));
         for policy in POLICIES {
             self.sell(&dying, policy, &format!("{policy}-{number}"));
@@ -193,9 +212,8 @@ impl Clients {
         }
         let end = Instant::now() + ROUND;
         while !dying.ended() && Instant::now() < end {
-            // A repetition is the client's own.
-            self.sell(&dying, "resend", &format!("resend-{number}"));
-            self.batch(&dying, "repeated", &ids("repeated"));
+            let gateways: Vec<&Gateway> = std::iter::once(&dying).chain(beside).collect();
+            self.repeat(&gateways, (&format!("resend-{number}"), &ids("repeated")));
             std::thread::sleep(Duration::from_millis(20));
         }
         if !dying.ended() {
@@ -228,13 +246,16 @@ impl Clients {
     }
 }
 
-/// Compares what was executed with what was asked for; returns executions and reversals.
-fn compared(made: &Executions, sent: &Counts) -> (usize, usize) {
+/// Compares what was executed with what was asked for; returns executions by policy, and reversals.
+fn compared(made: &Executions, sent: &Counts) -> (BTreeMap<String, usize>, usize) {
+    let mut of_policies = BTreeMap::new();
     for (key, count) in &made.calls.0 {
         let asked = sent.of(key);
         assert!(*count <= asked, "{key}: {count} calls for {asked} requests");
         let repeats = key.starts_with("resend-") || key.starts_with("repeated-");
         assert!(*count == 1 || repeats, "{key}: {count} calls");
+        let policy = key.split('-').next().unwrap_or_default();
+        *of_policies.entry(policy.to_owned()).or_default() += count;
     }
     for (id, count) in &made.unmarked.0 {
         assert!(*count == 1, "{id}: {count} times without the mark of a repetition");
@@ -243,7 +264,7 @@ fn compared(made: &Executions, sent: &Counts) -> (usize, usize) {
         let is_its_policy = key.starts_with("reverse-") || key.starts_with("undone-");
         assert!(is_its_policy && sent.of(key) > 0, "a reversal of {key}");
     }
-    (made.calls.0.len(), made.voids.0.values().sum())
+    (of_policies, made.voids.0.values().sum())
 }
 
 #[test]
@@ -271,7 +292,7 @@ fn probes_repetitions_and_reversals_survive_a_kill_at_every_step() {
                 }),
             };
             match dying {
-                Ok(dying) => clients.round(dying, (point, number)),
+                Ok(dying) => clients.round(dying, survivor.as_ref(), (point, number)),
                 // What an earlier process left brought it to the point before it was ready.
                 Err(exit) => assert!(is_killed(&exit), "no start: {exit:?}"),
             }
@@ -280,7 +301,7 @@ fn probes_repetitions_and_reversals_survive_a_kill_at_every_step() {
         clients.settle(&last);
         let (made, took) = (executions.lock().unwrap(), begun.elapsed().as_secs());
         let (calls, undone) = compared(&made, &clients.sent);
-        println!("{rounds} rounds: {calls} executions, {undone} reversals, {took} s");
+        println!("{rounds} rounds: executions {calls:?}, {undone} reversals, {took} s");
         drop((last, backend));
     });
 }
