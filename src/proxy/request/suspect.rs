@@ -21,7 +21,7 @@ pub(crate) const EARLIER: HeaderName = HeaderName::from_static(EARLIER_HEADER);
 /// Time limit for the search.
 const SEARCH_WITHIN: Duration = Duration::from_secs(2);
 /// Records of a read; each may hold an answer of `max_stored_body`.
-const PAGE: usize = 64;
+const PAGE: usize = 16;
 
 /// A new request, as far as the search is concerned.
 pub(crate) struct SuspectRequest<'a> {
