@@ -92,6 +92,12 @@ impl Record {
         self.awaits(attempt) && !self.is_resent()
     }
 
+    /// Reports that the try of `own` is still under way, whatever was noted in between.
+    pub fn is_under_way_like(&self, own: &Self) -> bool {
+        let same_try = self.attempt == own.attempt && self.attempts == own.attempts;
+        self.is_in_flight() && same_try && self.owner == own.owner
+    }
+
     /// Reports an outcome that the backend has accepted and not decided.
     pub fn is_pending(&self) -> bool {
         match &self.state {

@@ -215,6 +215,10 @@ fn conflict(change: &mut Change, winner: Option<&Record>, attempt: &Nonce) -> Sw
 fn applies(put: Option<&Record>, winner: &Record, attempt: &Nonce) -> bool {
     let decides = match put.map(|put| &put.state) {
         Some(State::Final { .. }) => true,
+        // The try that ends may be under way still, with the late end of an earlier one noted.
+        Some(State::Unknown { .. }) if put.is_some_and(|put| winner.is_under_way_like(put)) => {
+            return true;
+        }
         // Units that stay unknown decide nothing, least of all about a later try.
         Some(State::Item { ledger, .. }) => !ledger.is_open(),
         Some(

@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use crate::idempotency::record::Nonce;
 use crate::idempotency::{Record, RecordId};
 use crate::store::{Change, Store, StoreError, Swap};
 
@@ -66,20 +65,24 @@ pub(crate) async fn advance<T: Transition + Send>(
     Advance::Contended
 }
 
-/// The kind of result with which an attempt settles its own record after the record became unknown.
+/// The kind of result with which an attempt settles its own record after the record was changed:
+/// it became unknown, or the late end of an earlier try was noted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rebase {
     /// A true answer.
     Answer,
     /// Proof that the attempt was not executed.
     Release,
+    /// The end of the attempt's latest try without a decision; the record is still in flight.
+    Loss,
 }
 
 impl Rebase {
-    fn fits(self, record: &Record, attempt: &Nonce) -> bool {
+    fn fits(self, record: &Record, own: &Record) -> bool {
         match self {
-            Self::Answer => record.awaits(attempt),
-            Self::Release => record.awaits_release(attempt),
+            Self::Answer => record.awaits(&own.attempt),
+            Self::Release => record.awaits_release(&own.attempt),
+            Self::Loss => record.is_under_way_like(own),
         }
     }
 }
@@ -87,7 +90,6 @@ impl Rebase {
 /// The transition of a single record by the attempt with its claim.
 pub(crate) struct ClaimTransition<S> {
     id: RecordId,
-    attempt: Nonce,
     /// The record as last known to the attempt; after [`Advance::Done`] the record put into the
     /// store.
     pub(crate) record: Arc<Record>,
@@ -102,8 +104,7 @@ impl<S: FnMut(&Record) -> Option<Arc<Record>>> ClaimTransition<S> {
     /// The transition from `record` by `step`, which returns the next record, or `None` to remove
     /// the record.
     pub(crate) fn new(id: RecordId, record: Arc<Record>, step: S) -> Self {
-        let attempt = record.attempt;
-        Self { id, attempt, record, winner: None, step, rebases: None, next: None }
+        Self { id, record, winner: None, step, rebases: None, next: None }
     }
 
     /// Settles the record even after another process declared this process dead and the record is
@@ -135,7 +136,7 @@ impl<S: FnMut(&Record) -> Option<Arc<Record>>> Transition for ClaimTransition<S>
         self.next = None;
         match present.into_iter().next().flatten() {
             Some(record)
-                if self.rebases.is_some_and(|rebase| rebase.fits(&record, &self.attempt)) =>
+                if self.rebases.is_some_and(|rebase| rebase.fits(&record, &self.record)) =>
             {
                 self.record = Arc::new(record);
                 true

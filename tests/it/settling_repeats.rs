@@ -32,12 +32,12 @@ fn a_late_refusal_of_a_repetition_does_not_free_the_key() {
         None => Act::reset(),
         Some(_) => answer(429, "{}").after(&held),
     });
-    let setup = resending(&backend).upstream(r#"timeout = "8s""#).redeem("resend.attempts = 1");
+    let setup = resending(&backend).upstream(r#"timeout = "12s""#).redeem("resend.attempts = 1");
     let gateway = setup.start();
     redeem("a").send(gateway.addr).is(502, "unknown", "outcome-unknown");
     redeem("a").send(gateway.addr).is(504, "unknown", "outcome-unknown");
     gate.open();
-    gateway.logs(&["INFO", "a late answer to a repetition decides nothing"]);
+    gateway.logs(&["INFO", "a late answer decides nothing"]);
     // Freed, the key would run once more, with this body or another, although the first try may
     // have acted.
     redeem("a").send(gateway.addr).is(409, "unknown", "outcome-unknown");
@@ -45,6 +45,36 @@ fn a_late_refusal_of_a_repetition_does_not_free_the_key() {
     other.is(422, "rejected", "key-reused");
     assert_eq!(AdminClient::of(&gateway).show("a")["state"], "unknown");
     assert_eq!(backend.calls(), 2);
+}
+
+#[test]
+fn a_late_answer_that_decides_nothing_does_not_keep_a_lost_repetition_in_flight() {
+    for late in [503, 202] {
+        let (backend, calls) = (Backend::start(), AtomicUsize::new(0));
+        let (first, second) = (Gate::default(), Gate::default());
+        let gates = [first.clone(), second.clone()];
+        backend.script(move |_| match calls.fetch_add(1, Ordering::SeqCst) {
+            0 => answer(late, "{}").after(&gates[0]),
+            1 => Act::reset().after(&gates[1]),
+            _ => answer(200, "{}"),
+        });
+        let gateway = resending(&backend)
+            .redeem("outcome.pending = [202]")
+            .upstream(r#"timeout = "12s""#)
+            .start();
+        redeem("a").send(gateway.addr).is(504, "unknown", "outcome-unknown");
+        let mut repetition = redeem("a").begin(gateway.addr);
+        backend.wait_calls(2);
+        first.open();
+        gateway.logs(&["INFO", "a late answer decides nothing"]);
+        second.open();
+        let reply = repetition.read();
+        assert_eq!(reply.error(), "outcome-unknown", "late {late}: {reply:?}");
+        let shown = AdminClient::of(&gateway).show("a");
+        assert_eq!(shown["state"], "unknown", "late {late}: {shown}");
+        redeem("a").send(gateway.addr).is(200, "recovered", "");
+        assert_eq!(backend.calls(), 3);
+    }
 }
 
 #[test]

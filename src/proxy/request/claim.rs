@@ -207,7 +207,8 @@ impl Claimed {
     ) {
         let now = self.gateway.store.now();
         let step = |record: &Record| Some(Arc::new(record.lost_with(reason, answer.clone(), now)));
-        self.advance(None, step).await;
+        // A late end of an earlier try may have been noted while a repetition was under way.
+        self.advance(Some(Rebase::Loss), step).await;
     }
 
     /// Keeps a late answer of the call that decides nothing, and plans the next step from it.

@@ -46,10 +46,12 @@ pub(super) async fn settle(
         Verdict::Unknown => {
             let reason = UnknownReason::Status(status.as_u16());
             claimed.answered_late(route, reason, answer.stored()).await;
+            undecided(claimed, status);
         }
         Verdict::Pending => {
             let reason = UnknownReason::Pending(status.as_u16());
             claimed.answered_late(route, reason, answer.stored()).await;
+            undecided(claimed, status);
         }
         Verdict::Released => claimed.release().await,
         Verdict::Final => {
@@ -62,7 +64,7 @@ pub(super) async fn settle(
 fn undecided(claimed: &Claimed, status: StatusCode) {
     tracing::info!(
         record = %claimed.id(), %status,
-        "a late answer to a repetition decides nothing; the outcome is as unknown as before"
+        "a late answer decides nothing; the outcome stays unknown"
     );
 }
 
