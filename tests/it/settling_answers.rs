@@ -159,3 +159,37 @@ fn a_wait_ends_in_time_with_what_is_known() {
     reply.is(409, "unknown", "outcome-unknown");
     assert!(begun.elapsed() < Duration::from_secs(28), "one of them did not wait");
 }
+
+#[test]
+fn an_open_answer_says_when_a_policy_may_have_settled_it() {
+    for (policy, lines, comes) in [
+        (
+            "probe",
+            r#"probe = { path = "/sales", min_age = "1h", executed = { status = 200 } }"#,
+            true,
+        ),
+        // A look repeats nothing, and nothing else settles these.
+        ("resend", r#"resend = { within = "1h" }"#, false),
+        ("hold", "", false),
+    ] {
+        let backend = Backend::start();
+        backend.script(|seen| match seen.body.is_empty() {
+            true => answer(202, "{}"),
+            false => Act::reset(),
+        });
+        let gateway = Setup::before(&backend)
+            .redeem(&format!("outcome = {{ on_unknown = \"{policy}\", pending = [202] }}"))
+            .redeem(lines)
+            .start();
+        redeem("lost").send(gateway.addr).is(502, "unknown", "outcome-unknown");
+        Request::redeem("pending", "").send(gateway.addr).is(202, "pending", "");
+        let lost = Request::get(ANSWER).key("lost").send(gateway.addr);
+        lost.is(409, "unknown", "outcome-unknown");
+        assert_eq!(lost.json()["retryable"], comes, "{policy}: {lost:?}");
+        let pending = Request::get(ANSWER).key("pending").send(gateway.addr);
+        pending.is(202, "pending", "");
+        for reply in [lost, pending] {
+            assert_eq!(reply.header("retry-after").is_some(), comes, "{policy}: {reply:?}");
+        }
+    }
+}

@@ -8,6 +8,7 @@ use crate::idempotency::{Decision, Fingerprint, Record, RecordId, decide};
 use crate::observe::repeated::Repeated;
 use crate::proxy::reply::{self, Reply};
 use crate::proxy::state::Gateway;
+use crate::settle::SettleRoute;
 use crate::settle::transition::{Advance, Transition, advance};
 use crate::store::{Change, StoreError};
 
@@ -67,11 +68,12 @@ pub(crate) fn unavailable(error: &StoreError) -> Reply {
     Reply::Refused(reply::store_unavailable())
 }
 
-/// The reply of the key's record to a request without a claim; `None`: the key is free.
+/// The reply of the key's record to a request without a claim; `None`: the key is free. `settling`:
+/// the policy that may settle the record until the request comes again.
 pub(crate) async fn lookup(
     gateway: &Gateway,
-    id: RecordId,
-    fingerprint: &Fingerprint,
+    settling: Option<&SettleRoute>,
+    (id, fingerprint): (RecordId, &Fingerprint),
 ) -> Option<Reply> {
     let dropped = gateway.cache.generation();
     let record = match gateway.store.get(id).await {
@@ -80,6 +82,10 @@ pub(crate) async fn lookup(
     };
     match decide(Some(&record), fingerprint, gateway.store.expiry_time()) {
         Decision::Forward { .. } => None,
+        Decision::Unknown => {
+            let after = settling.and_then(|route| gateway.settler.retry_after(&record, route));
+            Some(unknown_reply(&record, after))
+        }
         decision => Some(reply_for(gateway, id, Some((&record, dropped)), decision).await),
     }
 }

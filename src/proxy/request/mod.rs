@@ -103,7 +103,9 @@ async fn answered(
                 if let Some(answer) = join((route, mode, until), &flight, &fingerprint).await {
                     return answer;
                 }
-                match existing::lookup(gateway, request.id, &fingerprint).await {
+                match existing::lookup(gateway, route.settle.as_deref(), (request.id, &fingerprint))
+                    .await
+                {
                     // A flight in this process or another is joined in the next iteration.
                     None | Some(Reply::InProgress) => {}
                     Some(reply) => return reply.replay(&mode.duplicates.replayed_header),

@@ -62,7 +62,9 @@ async fn stored_reply(
             record = decided(gateway, id, record, until).await?;
         }
     }
-    match existing::lookup(gateway, id, &record.fingerprint).await {
+    // Looking at the answer starts no step: a policy of retries does not settle it meanwhile.
+    let settling = route.settle.as_deref().filter(|settle| settle.has_schedule());
+    match existing::lookup(gateway, settling, (id, &record.fingerprint)).await {
         Some(Reply::InProgress) => Err(reply::in_progress()),
         Some(reply) => Ok(reply),
         None => Err(nothing_kept()),
