@@ -47,14 +47,17 @@ pub fn load_with_files(path: &Path) -> (Result<Config, Mistakes>, ConfigFiles) {
 
 fn load_file(path: &Path, reads_files: bool) -> (Result<Config, Mistakes>, ConfigFiles) {
     let name = path.display().to_string();
+    // A running gateway and `check --against` compare paths, from different working directories.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let base = absolute.parent().unwrap_or(Path::new("")).to_owned();
     let mut files = ConfigFiles::default();
-    files.add(path);
+    files.add(&absolute);
     let text = match read_text(path) {
         Ok(text) => text,
         Err(what) => return (Err(Mistakes::one(&name, what)), files),
     };
     let env = |variable: &str| std::env::var(variable).ok();
-    let (mut config, named) = read(&text, &name, &env, reads_files);
+    let (mut config, named) = read(&text, (&name, base), &env, reads_files);
     files.add_all(&named);
     if let Ok(config) = &mut config {
         config.files = files.clone();
@@ -94,17 +97,17 @@ pub fn parse(
     source_name: &str,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Mistakes> {
-    read(text, source_name, env, true).0
+    let base = Path::new(source_name).parent().unwrap_or(Path::new("")).to_owned();
+    read(text, (source_name, base), env, true).0
 }
 
-/// [`parse`], with the files that the text names.
+/// [`parse`], with the files that the text names; relative paths start at the given directory.
 fn read(
     text: &str,
-    source_name: &str,
+    (source_name, base): (&str, PathBuf),
     env: &dyn Fn(&str) -> Option<String>,
     files: bool,
 ) -> (Result<Config, Mistakes>, ConfigFiles) {
-    let base = Path::new(source_name).parent().unwrap_or(Path::new("")).to_owned();
     let mut reading = Reading::new(base, known_keys);
     reading.files = files;
     let members = document::parse(text, env, &reading.diagnostics);

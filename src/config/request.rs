@@ -99,7 +99,15 @@ fn profile(route: &TableReader<'_>) -> Profile {
 }
 
 fn key(table: &TableReader<'_>, preset: KeyRules, callers: &TenantConfig, path: &str) -> KeyRules {
-    let places = key_places(table, callers, path).unwrap_or(preset.places);
+    let places = key_places(table, callers, path).unwrap_or_else(|| {
+        if let Some(name) = preset.places.header()
+            && callers.headers.contains(name)
+        {
+            // A quoted key and a bare one are the same key, and would be two callers'.
+            table.missing(&["header", "from", "pointer"], key_of_callers(name));
+        }
+        preset.places
+    });
     if places.header().is_none() || table.has("pointer") {
         for (key, what) in [
             ("syntax", "`syntax` is about a key in a header; a key in another place has none"),
@@ -167,10 +175,7 @@ fn key_places(table: &TableReader<'_>, callers: &TenantConfig, path: &str) -> Op
             && is_credential(name, &callers.headers)
         {
             let what = match callers.headers.contains(name) {
-                true => format!(
-                    "{name} is one of [tenant] `headers`, so that every key would be another \
-                     caller's"
-                ),
+                true => key_of_callers(name),
                 false => format!(
                     "{name} is a credential, and no part of a key: a renewed credential would be \
                      another key; name another place"
@@ -182,6 +187,10 @@ fn key_places(table: &TableReader<'_>, callers: &TenantConfig, path: &str) -> Op
     let places = places.into_iter().map(|place| place.value);
     let places: Vec<Place> = places.chain(pointer.map(Place::Pointer)).collect();
     (!places.is_empty()).then(|| KeyPlaces::new(places))
+}
+
+fn key_of_callers(name: &http::HeaderName) -> String {
+    format!("{name} is one of [tenant] `headers`, so that every key would be another caller's")
 }
 
 fn fingerprint(table: &TableReader<'_>, preset: FingerprintRules) -> FingerprintRules {

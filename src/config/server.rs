@@ -118,10 +118,10 @@ pub(super) fn admin(
 fn hosts(table: &TableReader<'_>) -> Vec<String> {
     let mut hosts = Vec::new();
     for written in table.list::<String>("hosts").unwrap_or_default() {
-        let is_name = written
-            .value
-            .parse::<Authority>()
-            .is_ok_and(|authority| authority.host() == written.value && authority.port().is_none());
+        let is_name =
+            written.value.parse::<Authority>().is_ok_and(|authority| {
+                authority.host() == written.value && authority.port().is_none()
+            }) && !written.value.contains('*');
         if is_name {
             hosts.push(written.value.to_ascii_lowercase());
         } else {

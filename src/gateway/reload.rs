@@ -152,6 +152,13 @@ impl Reloader {
         let Loaded { mut config, routing, digests } = *loaded;
         self.seen = digests.clone();
         self.files = config.files.clone();
+        let open = self.store.identity().store_id;
+        if let Some(expected) = config.store.expect_id.filter(|expected| *expected != open) {
+            return Err(format!(
+                "`expect_id` in [store] is {expected}, and the open store is {open}; a start would \
+                 be refused. Write the id of the open store, or leave the key out"
+            ));
+        }
         // The names are the last obstacle: a store that has pinned new names keeps them.
         names::pin(&config, &*self.store).await.map_err(|error| match error {
             PinError::Refused(text) => text,

@@ -1,4 +1,5 @@
-//! A user of the store's server who loses a right while a gateway is at work.
+//! A user of the store's server who loses a right, or gets no further connection, while a gateway is
+//! at work.
 
 use crate::support::{Backend, Kind, Request, Setup, Shop, answer, eventually};
 
@@ -22,4 +23,25 @@ fn a_gateway_that_may_not_read_records_is_not_ready() {
     eventually("the probe passes", || (ready().status == 200).then_some(()));
     Request::redeem("k", BODY).send(gateway.addr).is(200, "replayed", "");
     assert_eq!(backend.calls(), 1);
+}
+
+#[test]
+fn a_server_that_refuses_further_connections_serves_over_those_that_are_open() {
+    let backend = Backend::start();
+    backend.always(answer(200, "{}"));
+    let shop = Shop::own(Kind::Postgres);
+    let gateway = shop.replica(&Setup::before(&backend), "");
+    let (server, database) = shop.postgres().expect("a PostgreSQL");
+    Request::redeem("before", BODY).send(gateway.addr).is(200, "executed", "");
+    let allow =
+        |is: bool| server.run_sql(&format!("ALTER DATABASE {database} ALLOW_CONNECTIONS {is}"));
+    allow(false);
+    for number in 0..8 {
+        let key = format!("during-{number}");
+        Request::redeem(&key, BODY).send(gateway.addr).is(200, "executed", "");
+        assert_eq!(Request::get("/readyz").send(gateway.admin).status, 200);
+    }
+    allow(true);
+    Request::redeem("during-0", BODY).send(gateway.addr).is(200, "replayed", "");
+    assert_eq!(backend.calls(), 9);
 }

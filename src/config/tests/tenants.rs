@@ -180,6 +180,12 @@ fn a_route_has_a_table_of_its_own() {
         &["x-shop is one of [tenant] `headers`, so that every key would be another caller's"],
     );
     check(
+        "[route.tenant]\nheaders = [\"idempotency-key\"]",
+        &[],
+        &["idempotency-key is one of [tenant] `headers`, so that every key would be another \
+             caller's"],
+    );
+    check(
         "mode = \"off\"\n[route.tenant]\nheaders = [\"x-shop\"]",
         &[],
         &["`tenant` has no use on a route with mode = \"off\"; remove one of them"],

@@ -82,9 +82,9 @@ impl fmt::Display for OpenError {
             }
             Self::Missing(path) => write!(
                 f,
-                "there is no store in {} and `create = false` forbids making one, because an \
-                 emptied store does not know which keys were used; check that its disk is mounted, \
-                 or create it with `oncegate store init`",
+                "there is no store in {}, and none is made here, because an emptied store does not \
+                 know which keys were used; check that its disk is mounted. `oncegate store init` \
+                 makes a store, and so does a start without `create = false`",
                 path.display()
             ),
             Self::Exists(path) => {

@@ -4,7 +4,8 @@
 //! next commit; `batching` decides the moment and the size. Before a small commit leaves, ready
 //! tasks may queue changes too. As many commits run concurrently as the engine has connections.
 //! Groups that name the same record keep their order: a later group waits for the result of the
-//! earlier group.
+//! earlier group. What a connection could not send goes back to the queue for another connection:
+//! a server that refuses new connections still serves the old ones.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,6 +45,8 @@ struct CommitRequest {
     queued_at: Instant,
     /// End of the caller's wait; the group is not sent again after this time.
     deadline: Instant,
+    /// Number of the connections that handed the group back.
+    handed_back: usize,
     reply: oneshot::Sender<CommitReply>,
 }
 
@@ -108,6 +111,7 @@ impl CommitQueue {
             group,
             queued_at: Instant::now(),
             deadline,
+            handed_back: 0,
             reply,
         });
         let wake = !state.watched || state.requests.len() == state.sizer.concurrent_size();
@@ -163,6 +167,20 @@ impl CommitQueue {
     pub(super) fn failure(&self, within: Duration) -> Option<String> {
         let failure = self.lock().failure.clone();
         failure.filter(|(at, _)| at.elapsed() <= within).map(|(_, reason)| reason)
+    }
+
+    /// Takes back what certainly changed nothing, ahead of the other requests.
+    fn put_back(&self, requests: Vec<CommitRequest>) {
+        let mut state = self.lock();
+        for mut request in requests.into_iter().rev() {
+            for change in &request.group.changes {
+                state.in_flight.remove(&change.id);
+            }
+            request.handed_back += 1;
+            state.requests.push_front(request);
+        }
+        drop(state);
+        self.queued.notify_one();
     }
 
     /// Unblocks the groups that wait for these records.
@@ -256,43 +274,57 @@ pub(super) async fn run_connection<E: Engine>(
     connection: usize,
     mut shutdown: Shutdown,
 ) {
+    let mut pause = FIRST_PAUSE;
     loop {
-        tokio::select! {
+        let done = tokio::select! {
             batch = queue.next_batch() => commit(&*engine, &queue, connection, batch).await,
             () = shutdown.wait() => return,
-        }
+        };
         queue.commit_ended();
+        if done {
+            pause = FIRST_PAUSE;
+            continue;
+        }
+        // Other connections are first to take what this one could not send.
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = shutdown.wait() => return,
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-/// Commits a batch, repeating until the groups have results or the callers stopped waiting.
+/// Commits a batch, repeating until the groups have results or the callers stopped waiting. False
+/// if the batch was handed back to the queue.
 async fn commit<E: Engine>(
     engine: &E,
     queue: &CommitQueue,
     connection: usize,
-    batch: Vec<CommitRequest>,
-) {
+    mut requests: Vec<CommitRequest>,
+) -> bool {
     let mut pause = FIRST_PAUSE;
-    let (mut groups, mut callers): (Vec<_>, Vec<_>) =
-        batch.into_iter().map(|request| (request.group, (request.deadline, request.reply))).unzip();
     let mut reason = String::from("the change was not sent in time");
     loop {
-        drop_expired(queue, &mut groups, &mut callers, &reason);
-        if groups.is_empty() {
-            return;
+        drop_expired(queue, &mut requests, &reason);
+        if requests.is_empty() {
+            return true;
         }
         let sent = Instant::now();
-        match engine.commit(connection, &groups).await {
+        let mut groups = Vec::with_capacity(requests.len());
+        groups.extend(requests.iter_mut().map(|request| std::mem::take(&mut request.group)));
+        let result = engine.commit(connection, &groups).await;
+        let is_untouched = matches!(result, Err(EngineError::Rejected(_)));
+        match result {
             Ok(results) if results.len() == groups.len() => {
                 let rows = groups.iter().map(|group| group.changes.len()).sum();
                 queue.record_success(rows, sent.elapsed());
                 record_commit(rows);
                 queue.release(&ids(&groups));
-                for ((_, reply), result) in callers.into_iter().zip(results) {
+                for (request, result) in requests.into_iter().zip(results) {
                     // An error means a caller that is gone; its change stands all the same.
-                    let _ = reply.send(Ok(result));
+                    let _ = request.reply.send(Ok(result));
                 }
-                return;
+                return true;
             }
             Ok(_) => {
                 // Would be a bug of the engine; the effect of the commit is unknown.
@@ -306,33 +338,39 @@ async fn commit<E: Engine>(
                 error.reason().clone_into(&mut reason);
             }
         }
+        for (request, group) in requests.iter_mut().zip(groups) {
+            request.group = group;
+        }
         queue.lock().failure = Some((Instant::now(), reason.clone()));
         tracing::debug!(error = reason, "a commit failed and is repeated");
+        // A group whose first commit may yet be applied stays with its connection, which ends the
+        // session of that commit before it sends again.
+        let others = engine.connections().saturating_sub(1);
+        let may_move =
+            |request: &CommitRequest| !request.group.resent && request.handed_back < others;
+        if is_untouched && requests.iter().all(may_move) {
+            queue.put_back(requests);
+            return false;
+        }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
 /// Gives up the groups whose deadline has passed.
-fn drop_expired(
-    queue: &CommitQueue,
-    groups: &mut Vec<Group>,
-    callers: &mut Vec<(Instant, oneshot::Sender<CommitReply>)>,
-    reason: &str,
-) {
+fn drop_expired(queue: &CommitQueue, requests: &mut Vec<CommitRequest>, reason: &str) {
     let now = Instant::now();
     let mut at = 0;
-    while at < groups.len() {
-        if callers[at].0 > now {
+    while at < requests.len() {
+        if requests[at].deadline > now {
             at += 1;
             continue;
         }
-        let (_, reply) = callers.swap_remove(at);
-        let group = groups.swap_remove(at);
-        queue.release(&ids(std::slice::from_ref(&group)));
+        let request = requests.swap_remove(at);
+        queue.release(&ids(std::slice::from_ref(&request.group)));
         // Wakes a second task for the unblocked groups: this task keeps its remaining groups.
         queue.queued.notify_one();
-        let _ = reply.send(Err(reason.to_owned()));
+        let _ = request.reply.send(Err(reason.to_owned()));
     }
 }
 

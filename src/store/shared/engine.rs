@@ -18,7 +18,7 @@ use crate::store::codec::{Codec, Head};
 use crate::store::{Change, Identity, ListPosition, NamesDocument, Query};
 
 /// A compare-and-swap of a few records, applied as a whole or not at all.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Group {
     /// Changes of the group; no two name the same record.
     pub(crate) changes: Vec<GroupChange>,

@@ -1,5 +1,6 @@
 //! Tests of shared stores on an engine in memory that fails on demand.
 
+mod broken_connections;
 mod clock_steps;
 
 use std::cmp::Reverse;
@@ -57,6 +58,8 @@ struct MemoryEngine {
     /// The next commit waits here.
     gate: Mutex<Option<Arc<Notify>>>,
     connections: AtomicU32,
+    /// Connections below this number cannot be made.
+    broken: AtomicUsize,
     names: Mutex<Option<NamesDocument>>,
     /// The steps by which the server's clock was set forward.
     steps: Mutex<Duration>,
@@ -119,9 +122,12 @@ impl Engine for MemoryEngine {
 
     async fn commit(
         &self,
-        _connection: usize,
+        connection: usize,
         groups: &[Group],
     ) -> Result<Vec<CasResult>, EngineError> {
+        if connection < self.broken.load(Ordering::Relaxed) {
+            return Err(EngineError::Rejected("no connection".to_owned()));
+        }
         let gate = locked(&self.gate).take();
         if let Some(gate) = gate {
             gate.notified().await;
@@ -451,11 +457,7 @@ async fn who_cannot_renew_its_lease_claims_nothing_and_may_still_complete() {
     let renewed = leases();
     *locked(&memory.away) = false;
     done(&*store, vec![replace(id(1), 1, Some(claim.lost(UnknownReason::Timeout, T0)))]).await;
-    while leases() == renewed || store.epoch().is_none() {
-        tokio::task::yield_now().await;
-    }
-    // The read beside the heartbeat may end after it.
-    while store.ready().is_err() {
+    while leases() == renewed || store.epoch().is_none() || store.ready().is_err() {
         tokio::task::yield_now().await;
     }
     assert_ne!(store.epoch(), epoch, "a lapsed lease was renewed as if it had not lapsed");
