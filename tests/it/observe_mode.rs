@@ -61,6 +61,24 @@ fn every_request_is_executed_and_what_request_mode_would_do_is_counted() {
 }
 
 #[test]
+fn a_key_that_request_mode_would_suspect_is_counted_so() {
+    let backend = Backend::start();
+    let gateway = setup(&backend)
+        .redeem("record.subject = \"/qr\"")
+        .redeem("suspect = { within = \"10m\", then = \"refuse\" }")
+        .start();
+    redeem(&gateway, "k-1", BODY).is(200, "bypassed", "");
+    wait_observed(&gateway, "executed", 1);
+    redeem(&gateway, "k-2", BODY).is(200, "bypassed", "");
+    wait_observed(&gateway, "suspected-duplicate", 1);
+    let insisted = Request::redeem("k-3", BODY).tenant("t");
+    let insisted = insisted.header("idempotency-override", "suspected-duplicate");
+    insisted.send(gateway.addr).is(200, "bypassed", "");
+    wait_observed(&gateway, "executed", 2);
+    assert_eq!(backend.calls(), 3);
+}
+
+#[test]
 fn client_and_backend_see_a_route_without_keys() {
     let backend = Backend::start();
     backend.always(answer(200, "{}"));
