@@ -128,16 +128,26 @@ impl Table {
         let open = || -> Result<Self, TableError> {
             let versions = SequenceNumberCounter::default();
             let filter = FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(FILTER_BITS));
-            // Filters of the first level stay in memory: the level mostly holds 1 GiB of records.
-            // Filters of lower levels are read in parts, through the cache, so the number of
-            // records costs no memory.
+            // Runs stay in memory with their whole index and filter. Below them an index is read in
+            // parts, through the cache: the whole index of a file of 64 MiB is nearly a megabyte,
+            // and would be read for every record that is read. Filters of the first level stay in
+            // memory as well, unless memory is scarce: the level mostly holds 1 GiB of records.
+            // Those of lower levels are read in parts, so the number of records costs no memory.
+            // Every whole filter is kept: a file that was written for the first level may stand in
+            // a lower one after a restart.
+            let whole_filters = !machine::is_scarce();
             let tree = Config::new(dir, versions.clone(), SequenceNumberCounter::default())
                 .use_cache(Arc::new(Cache::with_capacity_bytes(cache)))
                 .use_descriptor_table(Some(Arc::new(DescriptorTable::new(open_files()))))
                 .index_block_pinning_policy(PinningPolicy::new([true, false]))
+                .index_block_partitioning_policy(PartitioningPolicy::new([false, true]))
                 .filter_policy(FilterPolicy::all(filter))
-                .filter_block_pinning_policy(PinningPolicy::new([true, true, false]))
-                .filter_block_partitioning_policy(PartitioningPolicy::new([false, false, true]))
+                .filter_block_pinning_policy(PinningPolicy::new([true, whole_filters]))
+                .filter_block_partitioning_policy(PartitioningPolicy::new([
+                    false,
+                    !whole_filters,
+                    true,
+                ]))
                 .open()?;
             // The tree keeps no count across a restart; a number that was used before would let an
             // older state of a key win.

@@ -3,6 +3,7 @@
 mod crashes;
 mod faults;
 mod id_filter;
+mod merged;
 mod stress;
 mod tables;
 

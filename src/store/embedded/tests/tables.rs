@@ -6,7 +6,7 @@ use crate::clock::Timestamp;
 use crate::idempotency::record::Expiry;
 use crate::store::samples::T0;
 
-const SEGMENT: u64 = 128 << 10;
+pub(super) const SEGMENT: u64 = 128 << 10;
 /// Frames that fill a file of the log.
 const FILE: u64 = SEGMENT / BLOCK as u64;
 
