@@ -11,6 +11,7 @@ pub(crate) mod engine;
 mod lease;
 pub(crate) mod message;
 mod notify;
+mod quarantine;
 mod reads;
 #[cfg(test)]
 mod tests;
@@ -27,13 +28,14 @@ use self::engine::{CasResult, Engine, EngineError, Group};
 use self::lease::ReplicaLease;
 use self::message::{EVERYONE, Message};
 use self::notify::Notifier;
+use self::quarantine::NewestRecord;
 use self::reads::ReadQueue;
 use super::codec::Codec;
 use super::watch::Watch;
 use super::{
     Change, Identity, NamesDocument, Query, Store, StoreError, StoreFuture, Swap, sealed_names,
 };
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
 use crate::idempotency::id::IdScheme;
 use crate::idempotency::record::Nonce;
 use crate::idempotency::retention::ExpiryTime;
@@ -64,6 +66,8 @@ pub(crate) struct SharedStore<E: Engine> {
     reads: ReadQueue,
     lease: Arc<ReplicaLease>,
     notifier: Arc<Notifier>,
+    /// Uptime until which nothing is deleted.
+    quarantine: Option<Duration>,
     /// Stops the background tasks.
     stop: Trigger,
 }
@@ -92,6 +96,9 @@ impl<E: Engine> SharedStore<E> {
         let owner = *uuid::Uuid::new_v4().as_bytes();
         let lease = Arc::new(ReplicaLease::new(owner, timing.lease));
         lease.renew(&*engine).await?;
+        // Boxed: a listing is large, and all of a start would be.
+        let newest = Box::pin(newest(&*engine, &codec, timing.timeout * LISTING_FACTOR)).await;
+        let quarantine = quarantine::end(lease.now(), newest);
         let (stop, shutdown) = shutdown::channel();
         let tasks = TaskTracker::default();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -117,6 +124,7 @@ impl<E: Engine> SharedStore<E> {
             reads,
             lease,
             notifier,
+            quarantine,
             stop,
         }))
     }
@@ -257,7 +265,8 @@ impl<E: Engine> Store for SharedStore<E> {
     }
 
     fn expiry_time(&self) -> ExpiryTime {
-        self.lease.expiry_time().into()
+        let deletes = self.quarantine.is_none_or(|end| clock::uptime() >= end);
+        ExpiryTime { at: self.lease.expiry_time(), deletes }
     }
 
     fn identity(&self) -> &Identity {
@@ -339,6 +348,16 @@ impl<E: Engine> Drop for SharedStore<E> {
     fn drop(&mut self) {
         self.stop.fire();
     }
+}
+
+/// Newest time in the record that was claimed last.
+async fn newest<E: Engine>(engine: &E, codec: &Codec, limit: Duration) -> NewestRecord {
+    let query = Query { limit: 1, ..Query::default() };
+    let listed = bounded(limit, engine.list(&query)).await;
+    let Ok(listed) = listed else { return NewestRecord::Unknown };
+    let Some((at, bytes)) = listed.first() else { return NewestRecord::Absent };
+    let updated = codec.decode(&at.id, bytes).ok().map(|record| record.updated);
+    NewestRecord::At(updated.map_or(at.first_seen, |updated| updated.max(at.first_seen)))
 }
 
 /// Runs a call to the engine with a time limit.

@@ -54,3 +54,20 @@ async fn a_step_forward_expires_nothing_and_a_step_back_is_followed() {
     assert!(store.expiry_time().at >= before);
     assert!(store.expiry_time().at < before.saturating_add(day));
 }
+
+#[tokio::test]
+async fn a_process_that_starts_far_ahead_of_the_newest_record_deletes_nothing() {
+    let memory: Arc<MemoryEngine> = Arc::default();
+    let earlier = open(&memory, TIMING).await;
+    assert!(earlier.expiry_time().deletes, "an empty store has nothing to protect");
+    let now = earlier.now();
+    let claim =
+        Record { owner: earlier.owner(), first_seen: now, updated: now, ..samples::claim(1) };
+    done(&*earlier, vec![put_new(id(1), claim)]).await;
+    assert!(open(&memory, TIMING).await.expiry_time().deletes);
+    *locked(&memory.steps) += STEP;
+    let later = open(&memory, TIMING).await;
+    assert!(!later.expiry_time().deletes);
+    assert!(later.expiry_time().at > now.saturating_add(STEP / 2), "answers end as the clock says");
+    assert!(earlier.expiry_time().deletes);
+}
