@@ -42,12 +42,11 @@ pub(crate) fn raise_descriptors() -> u64 {
 /// option when the process starts, so the process is replaced by itself, once, with the option in
 /// its environment.
 pub(crate) fn save_memory() {
-    let limit = memory_limit().unwrap_or(AMPLE);
-    if limit < AMPLE {
+    if memory_limit().unwrap_or(AMPLE) < AMPLE {
         // Without effect, the process only needs more memory.
         let _ = rustix::thread::disable_transparent_huge_pages(true);
     }
-    if limit < SCARCE && env::var_os(PURGE_DELAY).is_none() {
+    if is_scarce() && env::var_os(PURGE_DELAY).is_none() {
         restart_with(PURGE_DELAY, "0");
     }
 }
@@ -77,6 +76,11 @@ pub(crate) fn memory_limit() -> Option<u64> {
 /// The memory of this process, in bytes: the limit of its control group, or else all there is.
 pub(crate) fn memory() -> Option<u64> {
     memory_limit().or_else(|| total(&fs::read_to_string("/proc/meminfo").ok()?))
+}
+
+/// True where the memory is so small that each piece of it is counted.
+pub(crate) fn is_scarce() -> bool {
+    memory_limit().is_some_and(|limit| limit < SCARCE)
 }
 
 /// `most` bytes, or a `part`-th of the memory limit where that is less.

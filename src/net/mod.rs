@@ -8,6 +8,7 @@ pub(crate) mod coalesce;
 pub(crate) mod http2_frames;
 pub(crate) mod listen;
 pub(crate) mod proxy_protocol;
+pub(crate) mod small_reads;
 pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod tls_server;

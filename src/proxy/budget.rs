@@ -26,6 +26,8 @@ const CONNECTIONS_PART: u64 = 4;
 /// Bytes of a connection that are counted beyond that; all connections together must leave room for
 /// some bodies.
 const COUNTED: u64 = CONNECTION / 4 * 3;
+/// An answer, its record for the store, and the record in a frame of the store's log.
+const WITH_COPIES: u64 = 3;
 /// The part of the budget that is kept for small reservations.
 const KEPT_PART: i64 = 8;
 
@@ -36,6 +38,9 @@ pub(crate) struct Budget {
     /// held that found no room.
     free: AtomicI64,
     size: AtomicI64,
+    /// An answer takes the memory of its copies for the store when it arrives. Elsewhere copies may
+    /// come on top of what is held; in a container of 64 MiB that is more than there is.
+    reserves_copies: bool,
     /// The memory of this process; `None`: unknown.
     memory: Option<u64>,
     /// The kept answers that clients are receiving, by the place of their bytes.
@@ -64,7 +69,8 @@ impl Budget {
 
     fn within(bytes: u64, memory: Option<u64>) -> Arc<Self> {
         let (free, size) = (AtomicI64::new(signed(bytes)), AtomicI64::new(signed(bytes)));
-        Arc::new(Self { free, size, memory, replays: Mutex::default() })
+        let reserves_copies = machine::is_scarce();
+        Arc::new(Self { free, size, reserves_copies, memory, replays: Mutex::default() })
     }
 
     /// Number of bytes taken at this moment.
@@ -141,6 +147,21 @@ impl Reservation {
             self.bytes += bytes;
         }
         taken.is_ok()
+    }
+
+    /// Takes the memory of `bytes` of a backend's answer, as [`Self::grow`] does. Where memory is
+    /// scarce the copies that the store will make are taken as well, see [`Self::hold_copy`].
+    #[must_use]
+    pub(crate) fn grow_for_answer(&mut self, bytes: u64) -> bool {
+        self.grow(bytes * if self.budget.reserves_copies { WITH_COPIES } else { 1 })
+    }
+
+    /// Raises the reservation to the `bytes` of the copy of an answer that the store writes, unless
+    /// the answer's own reservation has them.
+    pub(crate) fn hold_copy(&mut self, bytes: u64) {
+        if !self.budget.reserves_copies {
+            self.hold(bytes);
+        }
     }
 
     /// Raises the reservation to `bytes` in any case: they are in memory already.

@@ -60,7 +60,7 @@ pub(crate) async fn collect(
         let Ok(data) = frame?.into_data() else { continue };
         let length = data.len() as u64;
         let held = (read.len() + only.as_ref().map_or(0, Bytes::len)) as u64;
-        let fits = held + length <= limits.most && reservation.grow(length);
+        let fits = held + length <= limits.most && reservation.grow_for_answer(length);
         if fits && held == 0 {
             // Most answers arrive in a single piece.
             only = Some(data);
@@ -74,7 +74,7 @@ pub(crate) async fn collect(
         let before = read.capacity();
         read.extend_from_slice(&data);
         let grown = read.capacity().saturating_sub(before.max(read.len()));
-        let fits = fits && reservation.grow(grown as u64);
+        let fits = fits && reservation.grow_for_answer(grown as u64);
         if !fits {
             if !body.framing().proves_end() {
                 // A streamed body cannot be inspected, so a truncated body would pass for a

@@ -27,6 +27,7 @@ use super::http2::{self, Http2Sender};
 use super::socket::{Announcement, Socket};
 use crate::body::Body;
 use crate::config::{BackendUrl, HostPolicy};
+use crate::net::small_reads::SmallReads;
 use crate::net::stream::SocketStream;
 use crate::net::tls;
 
@@ -284,7 +285,7 @@ impl Destination {
             .max_buf_size(MAX_RESPONSE_HEAD)
             .max_header_size(MAX_RESPONSE_HEAD)
             .max_headers(MAX_RESPONSE_LINES)
-            .handshake(TokioIo::new(io))
+            .handshake(TokioIo::new(SmallReads(io)))
             .await
             .map_err(|error| format!("{}: {error}", self.name))?;
         tokio::spawn(async move {

@@ -74,6 +74,7 @@ mod lock_wait;
 mod logging;
 mod memory;
 mod memory_counted;
+mod memory_limits;
 mod metrics;
 mod names;
 mod new_store;

@@ -47,13 +47,13 @@ impl Drop for Group {
 }
 
 /// A gateway in a container, which outlives it.
-struct Contained {
-    gateway: Gateway,
+pub(crate) struct Contained {
+    pub(crate) gateway: Gateway,
     group: Option<Group>,
 }
 
 impl Contained {
-    fn start(setup: &Setup) -> Self {
+    pub(crate) fn start(setup: &Setup) -> Self {
         let group = Group::new();
         let setup = match &group {
             Some(group) => {
@@ -69,7 +69,7 @@ impl Contained {
 
     /// The gateway is alive and works.
     #[track_caller]
-    fn check_well(mut self, backend: &Backend) {
+    pub(crate) fn check_well(mut self, backend: &Backend) {
         backend.always(answer(200, "{}"));
         eventually("there is room again", || {
             let reply = Request::redeem("afterwards", "{}").send(self.gateway.addr);

@@ -268,7 +268,7 @@ impl Claimed {
         let mut copy = self.gateway.budget.reserve();
         let step = |record: &Record| {
             let next = step(record);
-            copy.hold(next.as_ref().map_or(0, |next| next.body_bytes() as u64));
+            copy.hold_copy(next.as_ref().map_or(0, |next| next.body_bytes() as u64));
             next
         };
         let mut transition = ClaimTransition::new(self.id, self.record.clone(), step);
@@ -308,6 +308,7 @@ impl Claimed {
                 );
                 self.record = transition.record.clone();
                 let changes = transition.changes();
+                copy.hold(self.record.body_bytes() as u64);
                 self.finish_later(changes, copy);
                 Ended::NotRecorded
             }

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::tracker::RequestTracker;
 use crate::net::coalesce;
+use crate::net::small_reads;
 use crate::net::write_timeout::{WriteTimeout, write_timeout};
 use crate::observe::request_id::RequestId;
 use crate::problem::{Dialect, Occurrence, Problem, Slug};
@@ -147,7 +148,7 @@ where
         }
         let before = buffer.filled().len();
         if this.ahead.is_empty() {
-            ready!(this.stream.as_mut().poll_read(context, buffer))?;
+            ready!(small_reads::poll_read(this.stream.as_mut(), context, buffer))?;
             let read = &buffer.filled()[before..];
             let passed = tracker.pass(read);
             if passed == read.len() {

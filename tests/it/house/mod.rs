@@ -139,7 +139,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("body", &[]),
     ("shutdown", &[]),
     ("limit", &[]),
-    ("net", &["limit", "listen_address", "observe"]),
+    ("net", &["limit", "listen_address", "machine", "observe"]),
     ("observe", &["clock", "hex", "nonce", "problem", "shutdown"]),
     ("problem", &["body"]),
     ("cli", &["config"]),
