@@ -32,6 +32,25 @@ impl Limit {
         self.repay(permit).then(|| self.permits.clone().try_acquire_owned().ok()).flatten()
     }
 
+    /// Waits for a permit.
+    pub(crate) async fn acquire(&self) -> OwnedSemaphorePermit {
+        loop {
+            match self.permits.clone().acquire_owned().await {
+                Ok(permit) if self.excess.load(Ordering::Relaxed) == 0 => return permit,
+                Ok(permit) => {
+                    self.repay(permit);
+                }
+                // Nobody closes the semaphore.
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Reports a permit that can be taken.
+    pub(crate) fn has_free(&self) -> bool {
+        self.permits.available_permits() > self.excess.load(Ordering::Relaxed)
+    }
+
     /// Removes `permit` and as many others as are too many; true if none is any more.
     fn repay(&self, permit: OwnedSemaphorePermit) -> bool {
         let _limit = self.lock();
@@ -98,6 +117,28 @@ mod tests {
         assert!(limit.try_acquire().is_none());
         drop((one, two));
         assert_eq!(limit.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_gets_a_permit_when_enough_came_back() {
+        let limit = Arc::new(Limit::new(3));
+        let mut out: Vec<_> = (0..3).map(|_| limit.try_acquire().unwrap()).collect();
+        limit.set(1);
+        let mut waiting = std::pin::pin!(limit.acquire());
+        for _ in 0..2 {
+            out.pop();
+            tokio::select! {
+                biased;
+                _ = &mut waiting => panic!("a permit above the limit"),
+                () = std::future::ready(()) => {}
+            }
+            assert!(!limit.has_free());
+        }
+        out.pop();
+        let permit = waiting.await;
+        assert_eq!(limit.taken(), 1);
+        drop(permit);
+        assert!(limit.has_free());
     }
 
     #[test]

@@ -60,6 +60,9 @@ impl Settler {
             if self.learn(&*routes) {
                 (scan, next_scan) = (OpenScan::default(), Instant::now());
             }
+            if scan.cursor.is_none() && Instant::now() >= next_scan {
+                scan.unused = self.unused_routes(&*routes);
+            }
             let scheduled = self.scheduled_routes();
             // A scan that found no room goes on where it stopped once there is room again.
             let later = Instant::now() + SCAN;
@@ -100,7 +103,7 @@ impl Settler {
 
     /// Time until a queued record is due on a route with a free permit.
     fn until_next(&self, routes: &[Arc<SettleRoute>]) -> Duration {
-        let free = routes.iter().filter(|route| route.is_free());
+        let free = routes.iter().filter(|route| self.permits(route).is_free());
         let next = free.filter_map(|route| route.first()).min();
         next.map_or(LONGEST_SLEEP, |at| {
             at.saturating_duration_since(Instant::now()).min(LONGEST_SLEEP)
@@ -110,7 +113,8 @@ impl Settler {
     /// Starts the due steps of a route, as far as there are permits. While the backend is down its
     /// records are left as they are, and looked at later.
     async fn take_due(self: &Arc<Self>, route: &Arc<SettleRoute>) {
-        while let Some(permits) = route.permits() {
+        let permits = self.permits(route);
+        while let Some(permits) = permits.for_schedule() {
             let Some(id) = route.dequeue(Instant::now()) else { return };
             if let Err(until) = route.breaker.admit(Instant::now()) {
                 let pause = until.saturating_duration_since(Instant::now());
@@ -164,8 +168,10 @@ impl Settler {
         loop {
             // Steps of retries count as well; a permit that is given back goes to a waiting retry
             // before the schedule takes it.
-            let permit = timeout_at(until, route.permits.clone().acquire_owned()).await;
-            let Ok(Ok(permit)) = permit else { return Retried::Later(Duration::ZERO) };
+            let permits = self.permits(&route);
+            let Ok(permit) = timeout_at(until, permits.for_retry()).await else {
+                return Retried::Later(Duration::ZERO);
+            };
             let (settler, route, headers) = (self.clone(), route.clone(), headers.clone());
             // A task of its own: a step goes on when the client leaves.
             let task = self.tasks.spawn(async move {

@@ -79,6 +79,10 @@ impl IdleRanges {
         self.ranges.split_off(&Reverse(from));
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
     pub(super) fn clear(&mut self) {
         self.ranges.clear();
     }

@@ -21,6 +21,7 @@ mod idle;
 #[cfg(test)]
 mod interleaving_tests;
 mod pace;
+mod permits;
 mod probe;
 mod queue;
 mod response;

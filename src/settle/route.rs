@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::breaker::Breaker;
@@ -33,10 +32,8 @@ pub(crate) struct SettleRoute {
     pub(crate) name: Arc<str>,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) plan: SettlePlan,
-    /// Permits of the steps at once.
-    pub(crate) permits: Arc<Semaphore>,
-    /// Permits of the schedule, of the same number; the schedule keeps them during its rests.
-    pub(super) scheduled: Arc<Semaphore>,
+    /// Steps at once.
+    pub(super) concurrency: usize,
     /// Pauses the steps while the backend is down.
     pub(crate) breaker: Breaker,
     /// Records with the time of their next step.
@@ -60,7 +57,7 @@ impl SettleRoute {
         policy: &Arc<UnknownPolicy>,
         (timeout, retention, dialect): (Duration, Retention, Dialect),
     ) -> Option<Arc<Self>> {
-        let (requests, permits) = match &**policy {
+        let (requests, concurrency) = match &**policy {
             UnknownPolicy::Hold => return None,
             UnknownPolicy::Probe(rules) => {
                 let pages = rules.list.as_ref().map_or(1, |list| list.max_pages);
@@ -75,8 +72,7 @@ impl SettleRoute {
             name,
             upstream,
             plan: SettlePlan { policy, timeout, lease, retention, dialect },
-            permits: Arc::new(Semaphore::new(permits)),
-            scheduled: Arc::new(Semaphore::new(permits)),
+            concurrency,
             breaker: Breaker::default(),
             queue: Mutex::default(),
         }))
@@ -106,17 +102,6 @@ impl SettleRoute {
             UnknownPolicy::Resend(rules) => &rules.mark.body,
             UnknownPolicy::Hold | UnknownPolicy::Probe(_) | UnknownPolicy::Reverse(_) => &[],
         }
-    }
-
-    /// The permits of a step of the schedule: its place in the schedule, and the step's own.
-    pub(super) fn permits(&self) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
-        let place = self.scheduled.clone().try_acquire_owned().ok()?;
-        Some((place, self.permits.clone().try_acquire_owned().ok()?))
-    }
-
-    /// Reports a free place for a step of the schedule.
-    pub(super) fn is_free(&self) -> bool {
-        self.permits.available_permits() > 0 && self.scheduled.available_permits() > 0
     }
 
     /// Queues a record. The time of the record that did not fit, if any: this one or a later one.

@@ -1,7 +1,7 @@
 //! The scan of the open records: finds those with a step to take that stand in no queue of this
 //! process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,13 +30,24 @@ pub(super) struct OpenScan {
     /// Unknown outcomes by route, of routes that this process never had; `None` once they were
     /// counted and logged.
     pub(super) ownerless: Option<BTreeMap<Arc<str>, u64>>,
+    /// Removed routes, at the beginning of a scan those that nobody holds, then those without an
+    /// open record so far.
+    pub(super) unused: HashSet<Arc<str>>,
     /// Parts of the index without a record that is due.
     idle: IdleRanges,
+    /// Beginning of the last scan that passed over nothing.
+    read_all: Instant,
 }
 
 impl Default for OpenScan {
     fn default() -> Self {
-        Self { cursor: None, ownerless: Some(BTreeMap::new()), idle: IdleRanges::default() }
+        Self {
+            cursor: None,
+            ownerless: Some(BTreeMap::new()),
+            unused: HashSet::new(),
+            idle: IdleRanges::default(),
+            read_all: Instant::now(),
+        }
     }
 }
 
@@ -47,6 +58,20 @@ impl OpenScan {
             && !routes.is_configured(&record.route)
         {
             *counts.entry(record.route.clone()).or_default() += 1;
+        }
+    }
+
+    /// Begins a scan, which reads all records when that is asked for, and now and then while
+    /// removed routes may have none left.
+    fn begin(&mut self, reads_all: bool, now: Instant) {
+        let is_long_ago = self.read_all + idle::LONGEST <= now;
+        if reads_all || (!self.unused.is_empty() && is_long_ago) {
+            self.idle.clear();
+        }
+        match self.idle.is_empty() {
+            true => self.read_all = now,
+            // A record that is passed over may be theirs.
+            false => self.unused.clear(),
         }
     }
 
@@ -85,8 +110,9 @@ impl Settler {
         scan: &mut OpenScan,
         shutdown: &Shutdown,
     ) -> Result<(), StoreError> {
-        if scan.cursor.is_none() && self.forgets(now + SCAN) {
-            scan.idle.clear();
+        if scan.cursor.is_none() {
+            let is_asked = self.forgets(now + SCAN);
+            scan.begin(is_asked, now);
         }
         while !shutdown.started() {
             let from = scan.idle.pass(scan.cursor.unwrap_or(ListPosition::NEWEST), now);
@@ -94,6 +120,7 @@ impl Settler {
             let query = Query { open: true, after: Some(from), limit: PAGE, ..Query::default() };
             let mut page = self.store.list(query).await?;
             if page.is_empty() {
+                self.forget_routes(&scan.unused);
                 scan.end(from);
                 return Ok(());
             }
@@ -146,6 +173,7 @@ impl Settler {
         (id, record): (RecordId, Record),
         now: Instant,
     ) -> Look {
+        scan.unused.remove(&record.route);
         let Some(route) = self.route(&record.route) else {
             scan.note_ownerless(&record, routes);
             return Look::Idle(None);

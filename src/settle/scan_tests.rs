@@ -252,3 +252,39 @@ async fn records_beyond_the_queue_are_read_again_when_they_are_due() {
     scene.now += Duration::from_secs(110);
     assert!(scene.scan().await >= 6_000, "the others");
 }
+
+/// No route at all.
+#[derive(Debug)]
+struct NoRoute;
+
+impl SettleRoutes for NoRoute {
+    fn settle_routes(&self) -> Vec<Arc<SettleRoute>> {
+        Vec::new()
+    }
+
+    fn is_configured(&self, _: &str) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn a_removed_route_stays_while_it_has_open_records_or_requests() {
+    let scene = Scene::with(200);
+    let Scene { store, settler, routes, mut scan, mut now } = scene;
+    let (_trigger, shutdown) = shutdown::channel();
+    settler.learn(&NoRoute);
+    let mut pass = async || {
+        scan.unused = settler.unused_routes(&NoRoute);
+        settler.scan((&NoRoute, now), &mut scan, &shutdown).await.expect("a scan");
+        now += idle::LONGEST;
+        settler.route("redeem").is_some()
+    };
+    assert!(pass().await);
+    store.records.lock().unwrap().clear();
+    assert!(pass().await, "a request may hold it");
+    drop(routes);
+    store.put(3, unknown(3, HOUR));
+    assert!(pass().await);
+    store.records.lock().unwrap().clear();
+    assert!(!pass().await, "nothing is left");
+}

@@ -1,6 +1,6 @@
 //! The state of settlement in this process, shared by the driver and by the requests that wait.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::conclude::Alarm;
 use super::pace::Pace;
+use super::permits::StepPermits;
 use super::route::{SettleRoute, SettleRoutes};
 use super::rules::{Action, Occasion, StepKind, last_dispatch, tick};
 use crate::clock::Timestamp;
@@ -36,6 +37,8 @@ pub(crate) struct Settler {
     pub(super) metrics: Arc<Metrics>,
     /// The routes with a policy: the present ones, and those that a reload removed.
     routes: Mutex<HashMap<Arc<str>, Arc<SettleRoute>>>,
+    /// Permits of the steps, by route.
+    permits: Mutex<HashMap<Arc<str>, Arc<StepPermits>>>,
     /// Records whose step runs in this process.
     pub(super) running: DashSet<RecordId>,
     /// The rests of the schedule while requests are served.
@@ -59,6 +62,7 @@ impl Settler {
             cache,
             metrics,
             routes: Mutex::default(),
+            permits: Mutex::default(),
             running: DashSet::new(),
             pace: Pace::default(),
             unqueued: Mutex::default(),
@@ -196,7 +200,7 @@ impl Settler {
 
     /// Takes over the present routes; true when they have changed. The present policy of a route
     /// decides about its records. A route that goes keeps its open records, which are settled as
-    /// before until the process ends.
+    /// before until none is left.
     pub(super) fn learn(&self, routes: &dyn SettleRoutes) -> bool {
         let present = routes.settle_routes().into_iter().map(|route| (route.name.clone(), route));
         let mut present: HashMap<_, _> = present.collect();
@@ -208,8 +212,53 @@ impl Settler {
             known.get(name).is_some_and(|before| Arc::ptr_eq(before, route))
         };
         let are_same = known.len() == present.len() && present.iter().all(is_same);
+        if !are_same {
+            self.allot(&present);
+        }
         *known = present;
         !are_same
+    }
+
+    /// Gives each route as many permits as its present policy says. Those of other routes stay
+    /// while they are out.
+    fn allot(&self, present: &HashMap<Arc<str>, Arc<SettleRoute>>) {
+        let mut permits = self.step_permits();
+        permits.retain(|name, permits| present.contains_key(name) || !permits.is_unused());
+        for (name, permits) in permits.iter() {
+            if let Some(route) = present.get(name) {
+                permits.set(route.concurrency);
+            }
+        }
+    }
+
+    /// The permits of a route's steps, the same before and after a reload.
+    pub(super) fn permits(&self, route: &SettleRoute) -> Arc<StepPermits> {
+        let mut permits = self.step_permits();
+        if let Some(permits) = permits.get(&route.name) {
+            return permits.clone();
+        }
+        let new = Arc::new(StepPermits::new(route.concurrency));
+        permits.insert(route.name.clone(), new.clone());
+        new
+    }
+
+    fn step_permits(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<StepPermits>>> {
+        // No change of the map can panic halfway.
+        self.permits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The removed routes that nobody else holds: no request of theirs can become unknown any more.
+    pub(super) fn unused_routes(&self, routes: &dyn SettleRoutes) -> HashSet<Arc<str>> {
+        let known = self.known();
+        let unused = known
+            .iter()
+            .filter(|(name, route)| Arc::strong_count(route) == 1 && !routes.is_configured(name));
+        unused.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Forgets removed routes without an open record.
+    pub(super) fn forget_routes(&self, names: &HashSet<Arc<str>>) {
+        self.known().retain(|name, _| !names.contains(name));
     }
 
     /// The routes with steps of their own.

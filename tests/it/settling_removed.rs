@@ -5,7 +5,9 @@
 use serde_json::json;
 
 use crate::support::admin::Place;
-use crate::support::{Act, AdminClient, Backend, Gateway, Request, Setup, answer, eventually};
+use crate::support::{
+    Act, AdminClient, Backend, Gate, Gateway, Request, Setup, answer, eventually,
+};
 
 const POLICIES: [&str; 3] = ["probe", "resend", "reverse"];
 
@@ -172,4 +174,42 @@ fn a_policy_that_a_reload_ends_sends_nothing_more() {
         assert!(!gateways[0].stderr().contains("not configured"), "the route is still there");
         assert_eq!(backend.calls_to("/sell/undo"), 1);
     });
+}
+
+#[test]
+fn the_steps_before_and_after_a_reload_together_are_as_many_as_configured() {
+    let (backend, gate) = (Backend::start(), Gate::default());
+    let held = gate.clone();
+    backend.script(move |seen| match seen.target() {
+        target if target.starts_with("/sell/") => Act::reset(),
+        "/probe/one" | "/probe/two" => answer(200, r#"{"status":"paid"}"#).after(&held),
+        _ => answer(200, r#"{"status":"new"}"#),
+    });
+    let single = |every: &str| {
+        let base = base(&backend).replacing("timeout = \"300ms\"", "timeout = \"60s\"");
+        let lines = format!(
+            "outcome.on_unknown = \"probe\"\nprobe = {{ path = \"/probe/{{key}}\", \
+             min_age = \"0s\", every = \"{every}\", concurrency = 1, \
+             executed = {{ pointer = \"/status\", equals = \"paid\" }} }}"
+        );
+        let single = base.route(&format!(
+            "name = \"single\"\nmethods = [\"POST\"]\npath = \"/sell/single\"\n{lines}"
+        ));
+        route(single, "clock", "probe")
+    };
+    let gateway = single("1s").start();
+    for key in ["one", "two"] {
+        assert_eq!(sell("single", key).send(gateway.addr).disposition(), "unknown");
+    }
+    let asked = || backend.calls_to("/probe/one") + backend.calls_to("/probe/two");
+    eventually("one of them is asked about", || (asked() > 0).then_some(()));
+    for every in ["2s", "3s"] {
+        reload(&gateway, &single(every));
+        let_time_pass(&gateway, &backend, every);
+        assert_eq!(asked(), 1, "after a reload");
+    }
+    gate.open();
+    for key in ["one", "two"] {
+        AdminClient::of(&gateway).show_in(key, "final");
+    }
 }
