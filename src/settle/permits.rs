@@ -1,5 +1,5 @@
-//! Permits of a route's steps. They outlive a reload, so that the steps of the configurations before
-//! and after it together are no more than the present one allows.
+//! Permits of the steps of a route. They outlive a reload, so that the steps of the configurations
+//! before and after it together are no more than the present one allows.
 
 use tokio::sync::OwnedSemaphorePermit;
 
