@@ -52,10 +52,20 @@ pub fn decoded<'a>(
         return Err(CodingError::Unsupported);
     }
     // The name stands for the zlib format; some clients send the bare stream inside.
-    match limited(ZlibDecoder::new(body), most) {
-        Err(CodingError::Corrupt) => limited(DeflateDecoder::new(body), most).map(Cow::Owned),
-        other => other.map(Cow::Owned),
+    let mut zlib = ZlibDecoder::new(body);
+    match limited(&mut zlib, most) {
+        Err(CodingError::Corrupt) => {
+            let mut bare = DeflateDecoder::new(body);
+            let decoded = limited(&mut bare, most)?;
+            whole(decoded, bare.into_inner())
+        }
+        decoded => whole(decoded?, zlib.into_inner()),
     }
+}
+
+/// The decoded bytes, unless bytes stand behind the stream: nobody would compare those.
+fn whole<'a>(decoded: Vec<u8>, behind: &[u8]) -> Result<Cow<'a, [u8]>, CodingError> {
+    if behind.is_empty() { Ok(Cow::Owned(decoded)) } else { Err(CodingError::Corrupt) }
 }
 
 /// Everything that the reader yields, unless that is more than `most` bytes.
@@ -125,6 +135,15 @@ mod tests {
         let whole = gzip(b"{\"qr\":\"rsg:1\"}");
         for body in [&whole[..whole.len() - 1], &whole[..5], b"plain", b""] {
             assert_eq!(decoded(&coded("gzip"), body, 100), Err(CodingError::Corrupt), "{body:?}");
+        }
+        // Bytes behind the stream.
+        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::fast());
+        zlib.write_all(b"{}").unwrap();
+        let mut bare = DeflateEncoder::new(Vec::new(), Compression::fast());
+        bare.write_all(b"{}").unwrap();
+        for stream in [zlib.finish().unwrap(), bare.finish().unwrap()] {
+            let twice = [stream.as_slice(), b"x"].concat();
+            assert_eq!(decoded(&coded("deflate"), &twice, 100), Err(CodingError::Corrupt));
         }
         for coding in ["br", "gzip, gzip", "gzip, br"] {
             let unsupported = Err(CodingError::Unsupported);

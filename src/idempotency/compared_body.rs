@@ -71,7 +71,7 @@ impl BodyCompare {
     }
 
     /// The comparison of a body with these headers.
-    fn resolved(self, headers: &HeaderMap) -> Self {
+    pub(super) fn resolved(self, headers: &HeaderMap) -> Self {
         match self {
             Self::ByMediaType if media_type::is_json(headers) => Self::Json,
             Self::ByMediaType if media_type::is_form(headers) => Self::Form,

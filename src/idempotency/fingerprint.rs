@@ -26,6 +26,10 @@ const USUAL_MEMBERS: usize = 8;
 /// Bytes of the longest member name with a digest of its own.
 pub const MAX_MEMBER_NAME: usize = 64;
 
+/// The name in the place of the members of a body that has no canonical form, such as JSON with a
+/// name twice: such a body cannot be compared with another member by member.
+const NO_MEMBERS: &str = "\0";
+
 /// Bytes of the longest [`Verbatim::Text`].
 pub const MAX_VERBATIM: usize = 512;
 
@@ -275,7 +279,13 @@ impl FingerprintRules {
         } else {
             received(start).finalize().into()
         };
-        Preimage { digest, verbatim, rule: self.rule, text, members }
+        let has_members = match self.body.resolved(parts.headers) {
+            BodyCompare::Json | BodyCompare::Form | BodyCompare::Multipart | BodyCompare::Xml => {
+                is_canonical
+            }
+            BodyCompare::ByMediaType | BodyCompare::Raw | BodyCompare::Ignore => true,
+        };
+        Preimage { digest, verbatim, rule: self.rule, text, members, has_members }
     }
 }
 
@@ -289,11 +299,17 @@ pub struct Preimage {
     rule: RuleId,
     text: Vec<u8>,
     members: Vec<Piece>,
+    /// The members can be compared one by one.
+    has_members: bool,
 }
 
 impl Preimage {
     /// The fingerprint, with a short digest for each top-level member.
     pub fn fingerprint(&self, tenant: &TenantId) -> Fingerprint {
+        if !self.has_members {
+            let members = [MemberDigest { name: NO_MEMBERS.into(), digest: [0; 4] }];
+            return self.with_members(members.into());
+        }
         let members = self
             .members
             .iter()
@@ -307,6 +323,10 @@ impl Preimage {
                 MemberDigest { name, digest }
             })
             .collect();
+        self.with_members(members)
+    }
+
+    fn with_members(&self, members: Arc<[MemberDigest]>) -> Fingerprint {
         Fingerprint { digest: self.digest, verbatim: self.verbatim, rule: self.rule, members }
     }
 }
@@ -335,10 +355,11 @@ impl Fingerprint {
 
     /// Names of the top-level members that differ between two fingerprints, sorted. Empty when
     /// the difference lies elsewhere (path, query, media type, a header, a body that is not an
-    /// object) or cannot be determined, as between fingerprints of two rules, or of a member that
-    /// may be one of those beyond [`MAX_MEMBERS`].
+    /// object) or cannot be determined, as between fingerprints of two rules, of a body without a
+    /// canonical form, or of a member that may be one of those beyond [`MAX_MEMBERS`].
     pub fn differing(&self, other: &Self) -> Vec<String> {
-        if self.rule != other.rule {
+        let has_members = |one: &Self| one.members.iter().all(|it| &*it.name != NO_MEMBERS);
+        if self.rule != other.rule || !has_members(self) || !has_members(other) {
             return Vec::new();
         }
         let all = |list: &[MemberDigest], name: &str| -> Vec<[u8; 4]> {

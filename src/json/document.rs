@@ -129,9 +129,18 @@ impl<'d, 'a> Value<'d, 'a> {
         Some(if self.node().plain { Cow::Borrowed(inside) } else { parse::unescape(inside) })
     }
 
-    /// The characters of a string or the text of a number, for use as an identifier.
+    /// The UTF-16 units of a string with a lone surrogate.
+    fn lone_units(&self) -> Option<Vec<u16>> {
+        let raw = self.raw();
+        let is_plain = self.node().plain;
+        raw.get(1..raw.len() - 1).filter(|_| !is_plain).and_then(parse::lone_units)
+    }
+
+    /// The characters of a string or the text of a number, for use as an identifier. A string with
+    /// a lone surrogate is none: as text it could be that of another string.
     pub fn as_id(&self) -> Option<Cow<'a, str>> {
         match self.kind() {
+            JsonType::String if self.lone_units().is_some() => None,
             JsonType::String => self.as_str(),
             JsonType::Number => Some(Cow::Borrowed(self.raw())),
             JsonType::Null | JsonType::Bool | JsonType::Array | JsonType::Object => None,
@@ -210,10 +219,17 @@ impl<'d, 'a> Value<'d, 'a> {
                 text.extend_from_slice(self.raw().as_bytes());
                 text.push(0);
             }
-            JsonType::String => {
-                text.push(b's');
-                length_prefixed(text, &self.as_str().unwrap_or_default());
-            }
+            JsonType::String => match self.lone_units() {
+                None => {
+                    text.push(b's');
+                    length_prefixed(text, &self.as_str().unwrap_or_default());
+                }
+                Some(units) => {
+                    text.push(b'u');
+                    text.extend_from_slice(&(units.len() as u64).to_le_bytes());
+                    units.iter().for_each(|unit| text.extend_from_slice(&unit.to_le_bytes()));
+                }
+            },
             JsonType::Array => {
                 text.push(b'[');
                 for element in self.elements() {

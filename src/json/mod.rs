@@ -4,6 +4,8 @@
 //! lose; nothing is re-serialized. Depth and number of values are limited, so parsing takes bounded
 //! time and memory for any input.
 
+#[cfg(test)]
+mod agreement;
 mod document;
 mod node;
 mod parse;

@@ -183,6 +183,11 @@ impl Parser<'_> {
         let start = self.at + 1;
         let plain = self.string()?;
         let end = self.at - 1;
+        // No reader agrees with another about such a name.
+        let raw = std::str::from_utf8(&self.bytes[start..end]).unwrap_or_default();
+        if !plain && lone_units(raw).is_some() {
+            return Err(ParseError::Syntax { at: start });
+        }
         self.white_space();
         self.expect(b':')?;
         self.white_space();
@@ -211,8 +216,8 @@ impl Parser<'_> {
         }
     }
 
-    /// Reads an escape sequence. A lone surrogate is accepted (RFC 8259 section 8.2): programs
-    /// write one when cutting a string counted in UTF-16 units.
+    /// Reads an escape sequence. A lone surrogate is accepted in values (RFC 8259 section 8.2):
+    /// programs write one when cutting a string counted in UTF-16 units.
     fn escape(&mut self) -> Result<(), ParseError> {
         self.at += 1;
         match self.peek() {
@@ -298,6 +303,32 @@ impl Parser<'_> {
 
 fn hex(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
+}
+
+/// The UTF-16 units of a string without its quotes that has a lone surrogate; `None`: the string
+/// has characters alone.
+pub(super) fn lone_units(raw: &str) -> Option<Vec<u16>> {
+    if !raw.contains("\\ud") && !raw.contains("\\uD") {
+        return None;
+    }
+    let mut units = Vec::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some(at) = rest.find('\\') {
+        units.extend(rest[..at].encode_utf16());
+        let after = &rest[at + 1..];
+        let digits = after.strip_prefix('u').and_then(|digits| digits.as_bytes().get(..4));
+        if let Some(unit) = digits.and_then(hex).and_then(|unit| u16::try_from(unit).ok()) {
+            units.push(unit);
+            rest = &after[5..];
+        } else {
+            let mut plain = String::new();
+            rest = &after[escaped(after, &mut plain)..];
+            units.extend(plain.encode_utf16());
+        }
+    }
+    units.extend(rest.encode_utf16());
+    let has_lone = char::decode_utf16(units.iter().copied()).any(|character| character.is_err());
+    has_lone.then_some(units)
 }
 
 /// The characters of a string without its quotes. A lone surrogate is no character and becomes

@@ -55,7 +55,7 @@ impl XmlDocument<'_> {
                 }
                 (Some(XmlNode::Instruction(instruction)), Some(_)) => {
                     text.push(b'p');
-                    field(text, instruction);
+                    field(text, &line_ends(instruction));
                     at += 1;
                 }
                 (Some(_), Some(end)) => at = self.run(at, *end, text),

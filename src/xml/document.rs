@@ -31,26 +31,32 @@ pub enum FoundXml<'a> {
 impl<'a> XmlDocument<'a> {
     /// The value at a path.
     pub fn find(&self, path: &XmlPath) -> FoundXml<'a> {
-        let mut found = Vec::new();
-        self.descend(self.root, path.steps(), &mut found);
-        match (found.as_slice(), path.attribute()) {
-            ([], _) => FoundXml::Nothing,
-            ([element], None) => self.element_text(*element),
-            ([_, _, ..], None) => FoundXml::Several,
-            (elements, Some(name)) => {
-                let named = elements.iter().flat_map(|element| self.attributes_of(*element));
-                let mut named = named.filter(|attribute| {
-                    local(attribute.name) == name && !attribute.declares_namespace()
-                });
-                match (named.next(), named.next()) {
-                    (None, _) => FoundXml::Nothing,
-                    // References were checked when the text was parsed.
-                    (Some(one), None) => {
-                        FoundXml::Text(attribute_text(one.value).unwrap_or_default())
-                    }
-                    (Some(_), Some(_)) => FoundXml::Several,
+        let Some(name) = path.attribute() else {
+            let mut found = None;
+            let mut is_only = true;
+            self.descend(self.root, path.steps(), &mut |element| {
+                is_only &= found.replace(element).is_none();
+            });
+            return match found {
+                None => FoundXml::Nothing,
+                Some(element) if is_only => self.element_text(element),
+                Some(_) => FoundXml::Several,
+            };
+        };
+        let mut found = None;
+        let mut is_only = true;
+        self.descend(self.root, path.steps(), &mut |element| {
+            for attribute in self.attributes_of(element) {
+                if local(attribute.name) == name && !attribute.declares_namespace() {
+                    is_only &= found.replace(attribute.value).is_none();
                 }
             }
+        });
+        match found {
+            None => FoundXml::Nothing,
+            // References were checked when the text was parsed.
+            Some(value) if is_only => FoundXml::Text(attribute_text(value).unwrap_or_default()),
+            Some(_) => FoundXml::Several,
         }
     }
 
@@ -61,15 +67,14 @@ impl<'a> XmlDocument<'a> {
 
     /// Collects the elements at `steps`, of which the first is the name of `element` itself. Each
     /// node is visited once at most, and the depth is the length of the path.
-    fn descend(&self, element: usize, steps: &[String], found: &mut Vec<usize>) {
+    fn descend(&self, element: usize, steps: &[String], found: &mut dyn FnMut(usize)) {
         let Some((step, rest)) = steps.split_first() else { return };
         let XmlNode::Element { name, .. } = &self.nodes[element] else { return };
         if local(name) != step {
             return;
         }
         if rest.is_empty() {
-            found.push(element);
-            return;
+            return found(element);
         }
         for child in self.children(element) {
             self.descend(child, rest, found);

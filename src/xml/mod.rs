@@ -1,4 +1,5 @@
-//! XML read in place, over `quick-xml`: a flat tree of elements, attributes and text (XML 1.0).
+//! XML read in place, with parts of `quick-xml`: a flat tree of elements, attributes and text
+//! (XML 1.0).
 //!
 //! Document type declarations are refused, so that no entity but the five predefined ones has a
 //! meaning and nothing expands; depth, values and attributes are limited. Elements and attributes

@@ -111,7 +111,8 @@ fn parts_of_a_form_are_compared_whatever_their_boundary() {
     let renamed = b.replace("a.png", "b.png");
     check(&rules, first, other(&renamed), Some(&["photo"]));
     let cut = b.replace("----b--\r\n", "");
-    check(&rules, first, other(&cut), Some(&["amount", "photo"]));
+    // A body without its end has no parts to be compared.
+    check(&rules, first, other(&cut), Some(&[]));
     let photo = Select::Exclude(fields(&["photo"]));
     let excluding = FingerprintRules::new(BodyCompare::Multipart, photo, Vec::new());
     check(&excluding, first, other(&renamed), None);

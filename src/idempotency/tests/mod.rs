@@ -252,6 +252,24 @@ fn differing_members_are_named_whichever_side_has_them() {
     assert_eq!(first.differing(&second), ["metadata", "only_here", "only_there"]);
 }
 
+#[test]
+fn no_member_is_named_of_bodies_that_cannot_be_compared_by_members() {
+    let rules = fingerprint_rules(Select::All);
+    let base = of(&rules, r#"{"qr":"x","amount":5}"#);
+    for body in
+        [r#"{"qr":"x","qr":"y","amount":5}"#, r#"{"qr":"x","amount":5"#, "", r#"{"\ud83d":1}"#]
+    {
+        let other = of(&rules, body);
+        assert!(
+            !base.is_same_request(&other) && other.is_same_request(&of(&rules, body)),
+            "{body}"
+        );
+        assert_eq!(base.differing(&other), [""; 0], "{body}");
+        assert_eq!(other.differing(&base), [""; 0], "{body}");
+    }
+    assert_eq!(base.differing(&of(&rules, "{}")), ["amount", "qr"]);
+}
+
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
 
