@@ -2,6 +2,7 @@
 //! answer's table, `items_parts` the templates, `matcher` the matchers; `items_consistency` checks
 //! that the keys agree.
 
+use super::callers::TenantConfig;
 use super::items_consistency as consistency;
 use super::items_parts::render;
 use super::items_response::response;
@@ -31,11 +32,11 @@ const MOST_ITEMS: u64 = 10_000;
 /// The largest `max_quantity`: beyond, JSON readers with floating point confuse neighbors.
 const MOST_UNITS: u64 = 1 << 53;
 
-/// The mode of the route called `name`.
+/// The mode of the route called `name`, whose callers are named by `callers`.
 pub(super) fn mode(
     route: &TableReader<'_>,
     name: &str,
-    config: &Config,
+    (config, callers): (&Config, &TenantConfig),
     upstream: Option<&UpstreamConfig>,
 ) -> ItemsMode {
     let rules = profile(route).then(capillary::rules);
@@ -50,7 +51,7 @@ pub(super) fn mode(
         route.table("duplicates", |table| request::duplicates(table, base.duplicates, upstream));
     let (outcome, chosen) = route.table("outcome", |table| outcome(table, &base.outcome));
     let path = request::path(route);
-    let context = PolicyContext { credentials: &config.tenant.headers, items: true, path: &path };
+    let context = PolicyContext { credentials: &callers.headers, items: true, path: &path };
     let on_unknown = policy(route, chosen, &context);
     policy_of_items(route, &on_unknown);
     let (record, tombstone_at) = route.table("record", |table| {
@@ -66,7 +67,7 @@ pub(super) fn mode(
         let items = items(table, rules.as_ref());
         let ledger = table.optional::<String>("ledger");
         let ledger = ledger.map(|ledger| table.name(&ledger, "ledger", |_| false));
-        let batch_key = batch_key(table, (&base.key, config, &path));
+        let batch_key = batch_key(table, (&base.key, callers, &path));
         let (serialize_by, serialize_places) = serialize_by(table, items.serialize_by, &path);
         let items = ItemRules { serialize_by, ..items };
         if items.id == ItemId::ListPosition && !table.has("batch") {
@@ -95,7 +96,7 @@ pub(super) fn mode(
 /// `batch`: the place of the batch's own key, under the rules of a request's key.
 fn batch_key(
     table: &TableReader<'_>,
-    (rules, config, path): (&KeyRules, &Config, &str),
+    (rules, callers, path): (&KeyRules, &TenantConfig, &str),
 ) -> Option<KeyRules> {
     let places = table.request_places("batch")?;
     if let [_, second, ..] = places.as_slice() {
@@ -104,7 +105,7 @@ fn batch_key(
     let place = places.into_iter().next()?;
     table.check_parameter(&place, path);
     if let Some(name) = place.value.header()
-        && is_credential(name, &config.tenant.headers)
+        && is_credential(name, &callers.headers)
     {
         let what = format!("`batch` names {name}, a credential; no key is made of one");
         table.wrong(&place, what);

@@ -149,7 +149,9 @@ fn route(table: &TableReader<'_>, config: &Config, others: &[RouteConfig]) -> Ro
         ModeName::Request => {
             Mode::Request(Box::new(request::mode(table, config, callers, upstream)))
         }
-        ModeName::Items => Mode::Items(Box::new(items::mode(table, &name, config, upstream))),
+        ModeName::Items => {
+            Mode::Items(Box::new(items::mode(table, &name, (config, callers), upstream)))
+        }
         ModeName::Observe => {
             let rules = request::mode(table, config, callers, upstream);
             Mode::Request(Box::new(RequestMode { observes: true, ..rules }))

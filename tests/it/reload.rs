@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::support::admin::TOKEN;
 use super::support::certificates::{Authority, Identity, connect, over};
-use super::support::gateway::run;
+use super::support::gateway::{BINARY, run};
 use super::support::{
     AdminClient, Backend, Conn, Gate, Gateway, Request, Setup, answer, eventually,
 };
@@ -376,4 +376,37 @@ fn check_shows_what_a_file_would_change_in_a_running_gateway() {
     assert_ne!(shown["digest"].as_str().unwrap(), digest);
     assert_eq!(shown["config"]["server"]["limits"]["max_body"], "2MiB");
     assert_eq!(shown["config"]["server"]["listen"][0], "127.0.0.1:0", "in force until a restart");
+}
+
+#[test]
+fn the_id_of_another_store_is_refused() {
+    let backend = Backend::start();
+    let setup = Setup::before(&backend);
+    let gateway = setup.start();
+    let other = "expect_id = \"0198f3a0-7c1e-7d5b-9a3e-2f5d8c6b4a10\"";
+    edit(&setup, "[store]\n", &format!("[store]\n{other}\n"));
+    let log = refused(&gateway);
+    assert!(log.contains("a start would be refused"), "{log}");
+    edit(&setup, other, "");
+    reload(&gateway);
+}
+
+#[test]
+fn a_comparison_looks_at_files_from_any_working_directory() {
+    let backend = Backend::start();
+    let setup = AdminClient::guard(Setup::before(&backend))
+        .on("[store.embedded]\npath = \"store-of-its-own\"");
+    let gateway = setup.start();
+    std::fs::write(setup.dir().join("the-token"), TOKEN).unwrap();
+    let against = format!("http://{}", gateway.admin);
+    let file = setup.config_path();
+    let name = file.file_name().unwrap().to_str().unwrap();
+    let output = std::process::Command::new(BINARY)
+        .args(["check", "--config", name, "--against", &against, "--token-file", "the-token"])
+        .current_dir(file.parent().unwrap())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(said.contains("changes nothing in the running gateway"), "{said}");
 }

@@ -186,6 +186,18 @@ fn a_route_has_a_table_of_its_own() {
              caller's"],
     );
     check(
+        "mode = \"items\"\nprofile = \"capillary\"\nitems.batch = \"header:x-shop\"\n\
+         outcome.on_unknown = \"probe\"\n\
+         probe = { path = \"/p\", executed = { status = 200 }, headers = { a = \"{header:x-shop}\" } }\n\
+         [route.tenant]\nheaders = [\"x-shop\"]",
+        &[],
+        &[
+            "`batch` names x-shop, a credential; no key is made of one",
+            "`headers.a`: {header:x-shop} is a credential, of which nothing is stored; write the \
+             gateway's own credential into `headers`, or name the header in `forward`",
+        ],
+    );
+    check(
         "mode = \"off\"\n[route.tenant]\nheaders = [\"x-shop\"]",
         &[],
         &["`tenant` has no use on a route with mode = \"off\"; remove one of them"],
