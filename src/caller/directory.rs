@@ -59,7 +59,7 @@ impl fmt::Display for DirectoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Taken { key, other } => {
-                write!(f, "an entry of `{key}` belongs to {other} already")
+                write!(f, "an entry of `{key}` belongs to [{other}] already")
             }
             Self::SameId { other } => write!(f, "`id` is that of {other}"),
         }
@@ -239,7 +239,7 @@ mod tests {
     fn what_belongs_to_a_caller_belongs_to_no_other() {
         let add = |entry: DirectoryEntry| directory().add(entry).unwrap_err().to_string();
         let taken = DirectoryEntry { digests: vec![digest("new")], ..DirectoryEntry::default() };
-        assert_eq!(add(taken), "an entry of `digests` belongs to shop-1 already");
+        assert_eq!(add(taken), "an entry of `digests` belongs to [shop-1] already");
         let id = Some(TenantId::from_bytes([9; 16]));
         let same = DirectoryEntry { id, ..DirectoryEntry::default() };
         assert_eq!(add(same), "`id` is that of shop-2");

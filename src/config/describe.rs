@@ -89,8 +89,7 @@ impl Config {
 
 /// The kinds of names of callers in their order, and the treatment of others.
 fn callers_line(tenant: &TenantConfig) -> String {
-    let kinds = tenant.kinds().into_iter();
-    let mut names: Vec<&str> = kinds.map(|kind| kind.trim_matches(['[', ']'])).collect();
+    let mut names = tenant.kinds();
     match tenant.unknown {
         UnknownCaller::Allow => names.extend(tenant.headers.iter().map(|name| name.as_str())),
         UnknownCaller::Reject => names.push("others are refused"),

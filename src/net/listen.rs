@@ -58,10 +58,14 @@ impl ListenSocket {
     /// The errors of [`ListenSocket::bind`].
     pub(crate) fn bind_tcp(wanted: SocketAddr) -> Result<Self, String> {
         tcp(wanted).map_err(|error| {
-            format!(
-                "cannot listen on {wanted}: {error}; choose another address or stop the \
-                 process that uses it"
-            )
+            let remedy = match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    "choose a port from 1024 on, or give the process CAP_NET_BIND_SERVICE"
+                }
+                io::ErrorKind::AddrNotAvailable => "choose an address of this machine",
+                _ => "choose another address or stop the process that uses it",
+            };
+            format!("cannot listen on {wanted}: {error}; {remedy}")
         })
     }
 

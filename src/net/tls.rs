@@ -76,7 +76,11 @@ fn present(
 /// The file and its defect.
 pub(super) fn key_of(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_file(file).map_err(|error| {
-        format!("{}: no private key in PEM form can be read from it: {error}", file.display())
+        format!(
+            "{}: no private key in PEM form can be read from it: {error}; write a key that no \
+             passphrase protects",
+            file.display()
+        )
     })
 }
 

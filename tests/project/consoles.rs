@@ -243,6 +243,35 @@ fn keys_are_changed(at: &Path) {
 }
 
 #[test]
+fn a_dry_run_prints_what_the_documents_show() {
+    const DESCRIBE: &str = "docs/how-to/describe-an-api.md";
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let parts = blocks(DESCRIBE).into_iter().filter(|fence| fence.language == "toml");
+    let config: String = parts.map(|fence| fence.text).collect();
+    let upstream = "[[upstream]]\nname = \"cards\"\nurl = \"http://127.0.0.1:9\"\n";
+    std::fs::write(at.join("oncegate.toml"), format!("{config}{upstream}")).unwrap();
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/apis/gift-card-xml");
+    for sample in ["request.http", "answer.http"] {
+        std::fs::copy(samples.join(sample), at.join(sample)).unwrap();
+    }
+    let (line, shown) = session(DESCRIBE, "oncegate try");
+    let arguments: Vec<&str> = line.split(' ').skip(1).collect();
+    let output = oncegate(at, &arguments).output().unwrap();
+    let printed = general(&String::from_utf8(output.stdout).unwrap());
+    assert_eq!(output.status.code(), Some(0));
+    let shown = general(&shown);
+    assert_eq!(printed.len(), shown.len(), "{printed:?}");
+    for (printed, shown) in printed.iter().zip(&shown) {
+        // What is cut off ends with an ellipsis.
+        match shown.strip_suffix('…') {
+            Some(begin) => assert!(printed.starts_with(begin.trim_end()), "{printed}"),
+            None => assert_eq!(printed, shown),
+        }
+    }
+}
+
+#[test]
 fn callers_get_a_name() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();

@@ -75,7 +75,7 @@ fn mistakes_of_a_directory_come_with_its_lines() {
             "`directory`: tenants.toml:3:12: `digests`: write the SHA-256 of a credential as 64 hex digits, such as `printf %s \"$KEY\" | sha256sum` prints it",
             "`directory`: tenants.toml:4:6: `id` is the 32 hex digits that records show for the caller",
             "`directory`: tenants.toml:6:1: unknown key `digest`; did you mean `digests`?",
-            "`directory`: tenants.toml:9:1: [d]: an entry of `digests` belongs to c already",
+            "`directory`: tenants.toml:9:1: [d]: an entry of `digests` belongs to [c] already",
         ],
     );
     let message = read("[tenant]\ndirectory = \"none.toml\"", &[]).unwrap_err().to_string();
