@@ -237,7 +237,8 @@ fn keys_are_changed(at: &Path) {
     assert!(output.status.success(), "{output:?}");
     // The progress is on standard error.
     let progress = String::from_utf8(output.stderr).unwrap();
-    let last = progress.split(['\r', '\n']).rfind(|text| !text.is_empty()).unwrap_or_default();
+    let mut lines = progress.split(['\r', '\n']);
+    let last = lines.rfind(|line| general(line) == ["N of N records"]).expect("the progress");
     let printed = format!("{last}\n{}", String::from_utf8(output.stdout).unwrap());
     assert_eq!(general(&printed), general(&shown), "{printed}");
 }
