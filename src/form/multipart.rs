@@ -98,23 +98,37 @@ impl<'a> FormPart<'a> {
         )
     }
 
-    /// The name of the field, from `Content-Disposition`.
+    /// The name of the field, from `Content-Disposition`. `None`: no name, or one that readers
+    /// understand in different ways: given twice, in another encoding, or with a backslash, which
+    /// escapes a quotation mark for some and is a character for others.
     pub fn name(&self) -> Option<Cow<'a, str>> {
-        let (_, value) =
-            self.headers().find(|(name, _)| name.eq_ignore_ascii_case(b"content-disposition"))?;
+        let mut lines =
+            self.headers().filter(|(name, _)| name.eq_ignore_ascii_case(b"content-disposition"));
+        let (Some((_, value)), None) = (lines.next(), lines.next()) else { return None };
         let value = std::str::from_utf8(value).ok()?;
+        if value.contains(|character: char| character == '\\' || character.is_control()) {
+            return None;
+        }
+        let mut found = None;
         let mut rest = value.split_once(';')?.1.trim_start();
-        loop {
+        while !rest.is_empty() {
             let (key, after) = rest.split_once('=')?;
-            let (text, behind) = match after.strip_prefix('"') {
+            let (text, behind) = match after.trim_start().strip_prefix('"') {
                 // Clients write a quotation mark in a name as %22 (RFC 7578 section 4.2).
                 Some(quoted) => quoted.split_once('"')?,
                 None => after.split_at(after.find(';').unwrap_or(after.len())),
             };
-            if key.trim().eq_ignore_ascii_case("name") {
-                return Some(Cow::Borrowed(text));
+            let key = key.trim();
+            if key.eq_ignore_ascii_case("name*")
+                || (key.eq_ignore_ascii_case("name") && found.replace(text.trim()).is_some())
+            {
+                return None;
             }
-            rest = behind.trim_start().strip_prefix(';')?.trim_start();
+            rest = match behind.trim_start() {
+                "" => "",
+                behind => behind.strip_prefix(';')?.trim_start(),
+            };
         }
+        found.map(Cow::Borrowed)
     }
 }

@@ -127,8 +127,7 @@ impl ComparedBody<'_> {
             }
             Self::Multipart(parts) => {
                 text.push(b'm');
-                write_parts(parts, select, text, pieces);
-                true
+                write_parts(parts, select, text, pieces)
             }
             Self::Xml(document) => {
                 text.push(b'x');
@@ -175,15 +174,20 @@ fn write_form(
     }
 }
 
-/// Appends the parts of a form in their order, with their headers.
+/// Appends the parts of a form in their order, with their headers. Returns false when a part that
+/// may be one of those left out has no name that can be read.
 fn write_parts(
     parts: &Multipart<'_>,
     select: &Select,
     text: &mut Vec<u8>,
     pieces: &mut Vec<Piece>,
-) {
+) -> bool {
     for part in parts.iter() {
-        let name = part.name().unwrap_or(Cow::Borrowed(""));
+        let name = part.name();
+        if name.is_none() && select.names_fields() {
+            return false;
+        }
+        let name = name.unwrap_or(Cow::Borrowed(""));
         if !select.takes_field(&name) {
             continue;
         }
@@ -198,4 +202,5 @@ fn write_parts(
             true
         });
     }
+    true
 }

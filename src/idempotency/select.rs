@@ -58,6 +58,14 @@ impl Select {
         }
     }
 
+    /// Reports whether fields of forms are left out by name.
+    pub(super) fn names_fields(&self) -> bool {
+        match self {
+            Self::All => false,
+            Self::Include(selection) | Self::Exclude(selection) => !selection.fields.is_empty(),
+        }
+    }
+
     /// Reports whether a field of a form is compared.
     pub(super) fn takes_field(&self, name: &str) -> bool {
         let names = |selection: &Selection| selection.fields.iter().any(|field| *field == name);

@@ -113,6 +113,21 @@ fn parts_of_a_form_are_compared_whatever_their_boundary() {
     let cut = b.replace("----b--\r\n", "");
     // A body without its end has no parts to be compared.
     check(&rules, first, other(&cut), Some(&[]));
+    // A part that other readers call by another name is not left out by its name.
+    let left_out = Select::Exclude(fields(&["photo"]));
+    let excluding = FingerprintRules::new(BodyCompare::Multipart, left_out, Vec::new());
+    for disposition in [
+        "form-data; x=\"a\\\"; name=photo; y=\"; name=\"amount\"",
+        "form-data; name=\"photo\"; name=\"amount\"",
+        "form-data; name=\"photo\"; name*=utf-8''amount",
+        "form-data; name=\"photo\"\r\nContent-Disposition: form-data; name=\"amount\"",
+        "form-data;\r\n name=\"amount\"",
+    ] {
+        let [five, six] = [&a, &a.replace("\r\n5\r\n", "\r\n6\r\n")]
+            .map(|text| text.replacen("form-data; name=\"amount\"", disposition, 1));
+        let six = Sent { body: &six, ..first };
+        check(&excluding, Sent { body: &five, ..first }, six, Some(&[]));
+    }
     let photo = Select::Exclude(fields(&["photo"]));
     let excluding = FingerprintRules::new(BodyCompare::Multipart, photo, Vec::new());
     check(&excluding, first, other(&renamed), None);
