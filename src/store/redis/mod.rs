@@ -71,6 +71,10 @@ impl Engine for Redis {
         self.read_records(ids).await
     }
 
+    async fn check_read(&self) -> Result<(), EngineError> {
+        self.read_names().await.map(drop)
+    }
+
     async fn list(&self, query: &Query) -> Result<Vec<ListedRecord>, EngineError> {
         self.list_records(query).await
     }

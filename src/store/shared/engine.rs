@@ -130,6 +130,9 @@ pub(crate) struct OpenedEngine<E> {
 /// ListPosition and encoded bytes of a listed record.
 pub(crate) type ListedRecord = (ListPosition, Vec<u8>);
 
+/// Record that is read to check the right to read; none has this id.
+const READ_TO_CHECK: RecordId = RecordId::from_bytes([0; 16]);
+
 /// A server that several processes share.
 ///
 /// Every method is bounded in time by the engine, reconnects on its own, and may run concurrently
@@ -155,6 +158,12 @@ pub(crate) trait Engine: Send + Sync + std::fmt::Debug + 'static {
         &'a self,
         ids: &'a [RecordId],
     ) -> impl Future<Output = Result<Vec<Option<Vec<u8>>>, EngineError>> + Send + 'a;
+
+    /// Reads at the server that keeps the lease, to see that the user may. Of a cluster, a server
+    /// that is away concerns its own records only.
+    fn check_read(&self) -> impl Future<Output = Result<(), EngineError>> + Send + '_ {
+        async move { self.read(&[READ_TO_CHECK]).await.map(drop) }
+    }
 
     /// Records that match `query`, in the order of [`Store::list`](crate::store::Store::list).
     fn list<'a>(

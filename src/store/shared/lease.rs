@@ -13,7 +13,6 @@ use tokio::time::{sleep, timeout};
 
 use super::engine::Engine;
 use crate::clock::{self, Timestamp};
-use crate::idempotency::RecordId;
 use crate::idempotency::record::Nonce;
 use crate::shutdown::Shutdown;
 
@@ -23,9 +22,6 @@ const HEARTBEATS: u32 = 5;
 /// Milliseconds by which a clock gains between two heartbeats, at most, with the error of measuring
 /// it over a slow network; more is a step.
 const MOST_DRIFT: i64 = 10_000;
-
-/// Record that is read beside each heartbeat; none has this id.
-const READ_TO_CHECK: RecordId = RecordId::from_bytes([0; 16]);
 
 /// Lease of this process on a shared store.
 #[derive(Debug)]
@@ -115,11 +111,11 @@ impl ReplicaLease {
         self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads a record, as retries of keys do.
+    /// Reads as retries of keys do.
     async fn check_read<E: Engine>(&self, engine: &E) {
-        let read = timeout(self.duration / 2, engine.read(&[READ_TO_CHECK])).await;
+        let read = timeout(self.duration / 2, engine.check_read()).await;
         let result = match read {
-            Ok(Ok(_)) => None,
+            Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.reason().to_owned()),
             Err(_) => Some("the store did not answer a read in time".to_owned()),
         };
