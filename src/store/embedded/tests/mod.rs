@@ -302,10 +302,10 @@ fn every_reason_not_to_open_is_said_in_one_line() {
     fs::write(dir.path().join("file"), "x").unwrap();
     check(&at("file"), "DIR/file is not a directory");
     check(&at("file/below"), "DIR/file/below is not a directory");
-    check(&existing("absent"), "there is no store in DIR/absent and `create = false` forbids");
+    check(&existing("absent"), "there is no store in DIR/absent, and none is made here");
     assert!(!dir.path().join("absent").exists());
     fs::create_dir(dir.path().join("emptied")).unwrap();
-    check(&existing("emptied"), "there is no store in DIR/emptied and `create = false`");
+    check(&existing("emptied"), "there is no store in DIR/emptied, and none is made here");
     fs::create_dir_all(dir.path().join("home/photos")).unwrap();
     check(&at("home"), "DIR/home is not a store: it holds `photos`");
     assert_eq!(fs::read_dir(dir.path().join("home")).unwrap().count(), 1, "left as it was");
