@@ -44,6 +44,11 @@ impl Breaker {
         }
     }
 
+    /// Reports a backend that is down as far as known.
+    pub(crate) fn is_open(&self) -> bool {
+        self.state().closed_until.is_some()
+    }
+
     /// Notes a usable answer.
     pub(crate) fn succeeded(&self) {
         *self.state() = BreakerState::default();

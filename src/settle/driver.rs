@@ -66,7 +66,8 @@ impl Settler {
             let scheduled = self.scheduled_routes();
             // A scan that found no room goes on where it stopped once there is room again.
             let later = Instant::now() + SCAN;
-            let room = scan.cursor.is_none() || scheduled.iter().all(|it| it.has_much_room(later));
+            let has_room = |it: &Arc<SettleRoute>| it.has_much_room(later) || it.breaker.is_open();
+            let room = scan.cursor.is_none() || scheduled.iter().all(has_room);
             let is_due = room && Instant::now() >= next_scan;
             if is_due && (!scheduled.is_empty() || scan.ownerless.is_some()) {
                 let pause = match self.scan((&*routes, Instant::now()), &mut scan, &shutdown).await

@@ -18,6 +18,8 @@ use crate::store::{ListPosition, Query, StoreError};
 const PAGE: usize = 64;
 /// Time between two scans of all open records.
 pub(super) const SCAN: Duration = Duration::from_secs(15);
+/// Pause before another look at records beyond the queue of a route whose backend is down.
+const DOWN: Duration = Duration::from_secs(60);
 /// Age below which a record is looked at in each scan: its claim may have become visible after
 /// those of younger ones, and its outcome changes soon.
 const FRESH: Duration = Duration::from_secs(60);
@@ -102,8 +104,8 @@ enum Look {
 
 impl Settler {
     /// Looks at the open records behind the scan's cursor, and queues those with a step before the
-    /// next scan. Passes over parts in which an earlier scan found nothing due. Stops where a queue
-    /// is full. `now` is the time of the scan's beginning.
+    /// next scan. Passes over parts in which an earlier scan found nothing due. Stops where the
+    /// queue of a backend that works is full. `now` is the time of the scan's beginning.
     pub(super) async fn scan(
         &self,
         (routes, now): (&dyn SettleRoutes, Instant),
@@ -192,6 +194,8 @@ impl Settler {
                     self.enqueue(&route, delay, id);
                     Look::Idle(None)
                 }
+                // The records of other routes do not wait for a backend that is down.
+                false if route.breaker.is_open() => Look::Idle(Some(now + DOWN)),
                 false => Look::NoRoom,
             },
             Some(delay) if delay <= idle::LONGEST && route.is_half_empty() => {

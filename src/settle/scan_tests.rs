@@ -253,6 +253,27 @@ async fn records_beyond_the_queue_are_read_again_when_they_are_due() {
     assert!(scene.scan().await >= 6_000, "the others");
 }
 
+#[tokio::test]
+async fn a_full_queue_stops_the_scan_unless_its_backend_is_down() {
+    let mut scene = Scene::with(12_000);
+    for number in 0..12_000 {
+        scene.store.put(number, unknown(number, Duration::ZERO));
+    }
+    let (_trigger, shutdown) = shutdown::channel();
+    let at = (&scene.routes as &dyn SettleRoutes, scene.now);
+    scene.settler.scan(at, &mut scene.scan, &shutdown).await.expect("a scan");
+    assert!(scene.scan.cursor.is_some(), "it waits for room");
+    for _ in 0..5 {
+        scene.routes.0.breaker.failed(scene.now);
+    }
+    scene.scan().await;
+    assert!(scene.scan().await <= 64);
+    assert_eq!(scene.queued(SCAN), 10_000);
+    scene.routes.0.breaker.succeeded();
+    scene.now += Duration::from_secs(60);
+    assert!(scene.scan().await >= 1900, "the others");
+}
+
 /// No route at all.
 #[derive(Debug)]
 struct NoRoute;
