@@ -28,7 +28,7 @@ pub mod rules;
 mod shown_rows;
 pub mod split;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use crate::idempotency::ledger::{Doubt, Envelope, Ledger, LedgerError, OutcomeList};
 pub use answer::{BatchAnswer, envelope, refusal, render};

@@ -1,7 +1,7 @@
 //! Batches: the worked example, every oddity that is known of real backends, exact texts, and
 //! random sequences of calls.
 
-mod any_shape;
+pub(crate) mod any_shape;
 mod doubtful;
 mod oddities;
 mod random;

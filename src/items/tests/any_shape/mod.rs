@@ -4,6 +4,7 @@
 //!
 //! `ONCEGATE_TEST_SEED` replays a run, `ONCEGATE_TEST_ROUNDS` makes more of them.
 
+mod answers;
 mod backend;
 mod drawing;
 mod list_at;
@@ -18,7 +19,6 @@ use serde_json::Value;
 use self::backend::{Answer, Backend, LISTS};
 use self::list_at::Kind;
 use self::shape::{Shape, Wanted};
-use self::shown::{Expected, check};
 use super::random::Random;
 use super::*;
 use crate::idempotency::outcome::UnknownReason;
@@ -359,46 +359,6 @@ impl Run {
         }
     }
 
-    fn expected<'e>(
-        &'e self,
-        (call, wanted): (&'e Call, &'e [Wanted]),
-        now: Option<&'e BatchOutcome>,
-    ) -> Vec<Expected<'e>> {
-        let entries = self.books.of(call).into_iter().enumerate();
-        entries
-            .map(|(at, entry)| Expected {
-                wanted: &wanted[at],
-                entry,
-                now: now.and_then(|now| now.outcomes[at].as_ref()),
-            })
-            .collect()
-    }
-
-    fn check_answer(
-        &self,
-        batch: (&Call, &[Wanted]),
-        (answer, now): (&BatchAnswer, Option<(&BatchOutcome, u64)>),
-    ) {
-        let expected = self.expected(batch, now.map(|(joined, _)| joined));
-        let unknown = expected.iter().any(|item| item.entry.is_open());
-        assert_eq!(unknown, answer.fulfillment == rules::Fulfillment::Unknown);
-        if unknown {
-            assert_eq!(answer.status, 409, "{answer:?}");
-        }
-        if answer.body.is_empty() {
-            return assert!(self.shape.is_job && !unknown, "{answer:?}");
-        }
-        let body = value(answer);
-        check(&self.shape, &expected, &body);
-        // What stands beside the rows is the last answer's.
-        let last = expected.iter().filter_map(|item| item.entry.envelope.as_ref());
-        let last = last.map(|envelope| envelope.at.as_millis()).max();
-        let last = now.map(|(_, trace)| trace).or(last);
-        if let (Some(last), Some(trace)) = (last, body.get("trace")) {
-            assert_eq!(*trace, last, "{body}");
-        }
-    }
-
     fn steps(&mut self, random: &mut Random) {
         for _ in 0..40 {
             match random.below(16) {
@@ -460,6 +420,18 @@ impl Run {
             assert_eq!(entry.fulfilled, self.backend.count(number));
         }
     }
+}
+
+/// The entries that random batches of so many shapes leave.
+pub(crate) fn entries_left(shapes: usize) -> Vec<Ledger> {
+    let mut random = Random::seeded(0x5ea1_5eed);
+    let mut entries = Vec::new();
+    for _ in 0..shapes {
+        let mut run = Run::new(Shape::drawn(&mut random), &mut random);
+        run.steps(&mut random);
+        entries.extend(run.books.entries.into_values().map(|(_, entry)| entry));
+    }
+    entries
 }
 
 /// Rounds of a test, by the environment or as usual.

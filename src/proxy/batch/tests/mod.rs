@@ -2,6 +2,7 @@
 //! nothing is sent twice, and nothing stays in flight.
 
 mod house;
+mod sealed;
 
 use std::sync::Arc;
 use std::time::Duration;
