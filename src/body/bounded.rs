@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
@@ -27,6 +28,8 @@ pub(crate) struct Bounded<B> {
 struct Upload {
     /// Bytes left until the size limit, if there is one.
     left: Option<u64>,
+    /// Headers that must not arrive as trailers.
+    forbidden_trailers: Vec<HeaderName>,
     watch: UploadWatch,
     /// Told the number of bytes of each frame.
     counter: Option<UploadCounter>,
@@ -64,6 +67,8 @@ pub(crate) enum UploadFault {
     Stalled,
     /// The next bytes are still waited for.
     Waiting,
+    /// A forbidden trailer arrived.
+    ForbiddenTrailer,
 }
 
 const FLOWING: u8 = 0;
@@ -71,6 +76,7 @@ const TOO_LARGE: u8 = 1;
 const BROKEN: u8 = 2;
 const STALLED: u8 = 3;
 const WAITING: u8 = 4;
+const FORBIDDEN_TRAILER: u8 = 5;
 
 impl UploadWatch {
     /// The state in which the body was last seen; `None`: nothing is wrong with it.
@@ -80,6 +86,7 @@ impl UploadWatch {
             BROKEN => Some(UploadFault::Broken),
             STALLED => Some(UploadFault::Stalled),
             WAITING => Some(UploadFault::Waiting),
+            FORBIDDEN_TRAILER => Some(UploadFault::ForbiddenTrailer),
             _ => None,
         }
     }
@@ -98,8 +105,21 @@ impl<B> Bounded<B> {
     /// Adds a watch, and a size limit of `most` bytes, if any.
     pub(crate) fn watched(mut self, most: Option<u64>) -> (Self, UploadWatch) {
         let watch = UploadWatch::default();
-        self.upload = Some(Upload { left: most, watch: watch.clone(), counter: None });
+        self.upload = Some(Upload {
+            left: most,
+            forbidden_trailers: Vec::new(),
+            watch: watch.clone(),
+            counter: None,
+        });
         (self, watch)
+    }
+
+    /// Breaks a watched body off when one of these headers arrives as a trailer.
+    pub(crate) fn forbidding(mut self, trailers: &[HeaderName]) -> Self {
+        if let Some(upload) = &mut self.upload {
+            upload.forbidden_trailers = trailers.to_vec();
+        }
+        self
     }
 
     /// Counts the bytes of a watched body.
@@ -114,6 +134,16 @@ impl<B> Bounded<B> {
         if let Some(upload) = &self.upload {
             upload.watch.set(state);
         }
+    }
+
+    fn refused(&self, trailers: &HeaderMap) -> Option<BodyError> {
+        let forbidden = self.upload.as_ref().map(|upload| &upload.forbidden_trailers);
+        let is_there =
+            forbidden.is_some_and(|names| names.iter().any(|it| trailers.contains_key(it)));
+        is_there.then(|| {
+            self.note(FORBIDDEN_TRAILER);
+            "a header that may not be a trailer arrived as one".into()
+        })
     }
 
     fn count(&mut self, data: Bytes) -> Result<Frame<Bytes>, BodyError> {
@@ -153,7 +183,7 @@ where
                 Some(Err(error)) => Some(Err(error.into())),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => Some(self.count(data)),
-                    Err(_trailers) => None,
+                    Err(other) => other.trailers_ref().and_then(|it| self.refused(it)).map(Err),
                 },
             });
         }

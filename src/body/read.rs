@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
@@ -21,8 +21,8 @@ pub(crate) struct ReadLimits<'a> {
     pub(crate) size: u64,
     /// Time for the whole body.
     pub(crate) time: Duration,
-    /// Header that must not arrive as a trailer.
-    pub(crate) forbidden_trailer: Option<&'a HeaderName>,
+    /// Headers that must not arrive as trailers.
+    pub(crate) forbidden_trailers: &'a [HeaderName],
 }
 
 /// Reason for a body that was not read to its end.
@@ -36,7 +36,7 @@ pub(crate) enum ReadError {
     CutShort,
     /// The time limit ran out.
     TooSlow,
-    /// The forbidden trailer arrived.
+    /// A forbidden trailer arrived.
     ForbiddenTrailer,
 }
 
@@ -87,8 +87,10 @@ where
         let data = match frame.map_err(|_| ReadError::CutShort)?.into_data() {
             Ok(data) => data,
             Err(other) => {
-                let trailers = limits.forbidden_trailer.zip(other.trailers_ref());
-                if trailers.is_some_and(|(name, trailers)| trailers.contains_key(name)) {
+                let is_there = |trailers: &HeaderMap| {
+                    limits.forbidden_trailers.iter().any(|name| trailers.contains_key(name))
+                };
+                if other.trailers_ref().is_some_and(is_there) {
                     return Err(ReadError::ForbiddenTrailer);
                 }
                 continue;
@@ -166,7 +168,7 @@ mod tests {
         expected: Result<&'static str, ReadError>,
     ) {
         let limits =
-            ReadLimits { size: 6, time: Duration::from_secs(60), forbidden_trailer: Some(&KEY) };
+            ReadLimits { size: 6, time: Duration::from_secs(60), forbidden_trailers: &[KEY] };
         let mut left = memory;
         let reserve = |bytes| left.checked_sub(bytes).map(|rest| left = rest).is_some();
         let found = read(body(frames, false), limits, reserve).await;
@@ -194,7 +196,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_without_an_end_is_given_up() {
         let time = Duration::from_millis(20);
-        let limits = ReadLimits { size: 6, time, forbidden_trailer: None };
+        let limits = ReadLimits { size: 6, time, forbidden_trailers: &[] };
         let found = read(body(vec![data("abc")], true), limits, |_| true).await;
         assert_eq!(found, Err(ReadError::TooSlow));
     }

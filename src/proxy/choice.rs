@@ -48,7 +48,12 @@ pub(crate) async fn choose<'r>(
     let time = routes.iter().map(|route| route.body_timeout).max().unwrap_or_default();
     let (bytes, reservation) = match body {
         RequestBody::Read(bytes, reservation) => (bytes, reservation),
-        RequestBody::Streaming(body) => read_whole(gateway, (most, time), body, None).await?,
+        RequestBody::Streaming(body) => {
+            // The trailers are gone when the route is chosen.
+            let all = routes.iter().chain(&candidates.otherwise);
+            let keys: Vec<_> = all.flat_map(|route| &route.key_headers).cloned().collect();
+            read_whole(gateway, (most, time), body, &keys).await?
+        }
     };
     let content = decoded(&head.headers, &bytes, most);
     let parsed = ParsedBody::new(content.as_deref().unwrap_or_default());

@@ -3,6 +3,7 @@
 use http::HeaderName;
 
 use crate::config::{Mode, RouteConfig};
+use crate::idempotency::key::KeyPlaces;
 
 /// Headers in which clients and proxies look for a key. Some of them, such as Go's HTTP client,
 /// repeat a request without a body on their own when one of these is there, whatever its value.
@@ -22,6 +23,16 @@ pub(super) fn key_headers(routes: &[RouteConfig]) -> Vec<HeaderName> {
         }
     }
     names
+}
+
+/// The headers in which the key of a route, or a part of it, stands.
+pub(super) fn own_key_headers(mode: &Mode) -> Vec<HeaderName> {
+    let places = match mode {
+        Mode::Request(mode) if !mode.observes => Some(&mode.key.places),
+        Mode::Items(mode) => mode.batch_key.as_ref().map(|key| &key.places),
+        Mode::Request(_) | Mode::Off => None,
+    };
+    places.into_iter().flat_map(KeyPlaces::headers).cloned().collect()
 }
 
 /// The headers in which a key, or a part of a key, of `routes` may stand.

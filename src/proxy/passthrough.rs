@@ -56,7 +56,7 @@ pub(crate) async fn through(
     let (body, upload) = Bounded::new(body, idle).watched(most);
     let counter =
         exchange::current().map(|span| UploadCounter::new(move |bytes| span.receive(bytes)));
-    let body = body.counted(counter);
+    let body = body.counted(counter).forbidding(&route.key_headers);
     let body = match copied_upload {
         Some(copy) => copy.copying(body),
         None => Body::streamed(body),
@@ -164,6 +164,11 @@ fn failed(reason: &str) -> Problem {
 fn upload_failed(fault: UploadFault, is_late: bool) -> Option<Problem> {
     let (slug, detail) = match fault {
         UploadFault::TooLarge => return Some(too_large()),
+        UploadFault::ForbiddenTrailer => {
+            let detail = "The idempotency key stands in a trailer, where it cannot be accepted, so \
+                          that the request was broken off. Please send the key in a header.";
+            return Some(Problem::new(Slug::KeyInvalid, detail).close());
+        }
         UploadFault::Waiting if !is_late => return None,
         UploadFault::Stalled | UploadFault::Waiting => {
             (Slug::RequestTimeout, "The request's body did not arrive in time. Please try again.")

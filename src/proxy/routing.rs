@@ -16,7 +16,7 @@ use super::error_format::ErrorFormat;
 use super::headers::OVERRIDE;
 use super::inflight::Quota;
 use super::kept::{KeptPlace, settling};
-use super::key_headers::{hidden_keys, key_headers, possible_key_headers};
+use super::key_headers::{hidden_keys, key_headers, own_key_headers, possible_key_headers};
 use super::rate::RateLimit;
 use super::request_id::X_REQUEST_ID;
 use super::resolved::server_tls;
@@ -98,6 +98,9 @@ pub(crate) struct Route {
     pub(crate) max_streamed: Option<u64>,
     /// The time limit for a request body to arrive.
     pub(crate) body_timeout: Duration,
+    /// The headers in which the key of the route, or a part of it, stands; empty: no key is looked
+    /// for in a header.
+    pub(crate) key_headers: Vec<HeaderName>,
     /// The key headers that the upstream must not see: the route's own and those by which proxies
     /// decide that they may send a request twice.
     pub(crate) hidden_keys: Vec<HeaderName>,
@@ -373,6 +376,7 @@ impl Route {
             max_buffered: route.max_body.unwrap_or(limits.max_body),
             max_streamed: route.max_body,
             body_timeout: limits.body_timeout,
+            key_headers: own_key_headers(&route.mode),
             hidden_keys,
             is_named_by_token: false,
             has_key_in_request_id: false,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType};
 
-use crate::support::{Act, Backend, Conn, Gate, Request, Setup, answer, at_once, eventually};
+use crate::support::{Act, Backend, Gate, Request, Setup, answer, at_once, eventually};
 
 const BODY: &str = r#"{"qr":"rsg:1"}"#;
 
@@ -134,18 +134,6 @@ fn a_path_in_a_spelling_that_no_request_has_is_refused_at_the_start() {
         let keyless = Request::new("POST", path).json(BODY).send(gateway.addr);
         keyless.is(400, "rejected", "key-missing");
     }
-    assert_eq!(backend.calls(), 0);
-}
-
-#[test]
-fn a_key_announced_for_a_trailer_is_not_taken_for_no_key() {
-    let backend = Backend::start();
-    let gateway = Setup::before(&backend).start();
-    let head = "POST /optional HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n";
-    let body = "2\r\n{}\r\n0\r\nidempotency-key: k\r\n\r\n";
-    let mut conn = Conn::open(gateway.addr);
-    conn.write(format!("{head}trailer: x-sum, Idempotency-Key\r\n\r\n{body}"));
-    conn.read().is(400, "rejected", "key-invalid");
     assert_eq!(backend.calls(), 0);
 }
 

@@ -128,22 +128,25 @@ fn a_malformed_key_is_refused_where_keys_are_optional_too() {
 fn a_key_in_a_trailer_is_refused() {
     let backend = Backend::start();
     let gateway = Setup::before(&backend).start();
-    let mut conn = Conn::open(gateway.addr);
-    conn.write(
-        "POST /v1/vouchers/redeem HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
-         transfer-encoding: chunked\r\ntrailer: idempotency-key\r\n\r\n\
-         2\r\n{}\r\n0\r\nidempotency-key: k\r\n\r\n",
-    );
-    let reply = conn.read();
-    assert_eq!((reply.status, reply.disposition()), (400, "rejected".to_owned()));
-    assert!(["key-invalid", "key-missing"].contains(&reply.error().as_str()), "{reply:?}");
-    let mut conn = Conn::open(gateway.addr);
-    conn.write(
-        "POST /v1/vouchers/redeem HTTP/1.1\r\nhost: a\r\nidempotency-key: k\r\n\
-         transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nidempotency-key: other\r\n\r\n",
-    );
-    conn.read().is(400, "rejected", "key-invalid");
+    let request = |path: &str, head: &str, trailer: &str| {
+        let mut conn = Conn::open(gateway.addr);
+        conn.write(format!(
+            "POST {path} HTTP/1.1\r\nhost: a\r\n{head}transfer-encoding: chunked\r\n\r\n\
+             2\r\n{{}}\r\n0\r\n{trailer}\r\n"
+        ));
+        conn.read()
+    };
+    let (trailer, announced) = ("Idempotency-Key: k\r\n", "trailer: x-sum, idempotency-key\r\n");
+    for path in ["/v1/vouchers/redeem", "/optional"] {
+        for head in ["", announced, "idempotency-key: k\r\n", "idempotency-key: other\r\n"] {
+            request(path, head, trailer).is(400, "rejected", "key-invalid");
+        }
+    }
+    request("/v1/vouchers/redeem", "", "").is(400, "rejected", "key-missing");
+    request("/v1/vouchers/redeem", "", "x-sum: 1\r\n").is(400, "rejected", "key-missing");
     assert_eq!(backend.calls(), 0);
+    request("/optional", "", "x-sum: 1\r\n").is(200, "bypassed", "");
+    assert_eq!(backend.calls(), 1);
 }
 
 #[test]

@@ -194,7 +194,7 @@ fn is_json(headers: &HeaderMap) -> Result<(), ApiError> {
 
 /// Reads the body, of at most `size` bytes.
 pub(super) async fn read(body: Incoming, size: u64) -> Result<Bytes, ApiError> {
-    let limits = ReadLimits { size, time: BODY_TIMEOUT, forbidden_trailer: None };
+    let limits = ReadLimits { size, time: BODY_TIMEOUT, forbidden_trailers: &[] };
     // Memory is bounded by the size limit and the number of requests at once.
     body::read(body, limits, |_| true).await.map_err(|error| match error {
         ReadError::TooLarge | ReadError::OutOfMemory => {

@@ -69,7 +69,7 @@ pub(crate) async fn read(
     let places = mode.record.subject.iter().chain(&mode.serialize_places);
     let named = places.filter_map(Place::header).chain(batch_header);
     request_read::refuse_nominations(route.callers.headers(), named, &head.headers)?;
-    let (body, reservation) = request_read::read_body(gateway, route, body, batch_header).await?;
+    let (body, reservation) = request_read::read_body(gateway, route, body).await?;
     let Caller { id: tenant, name: caller } = caller;
     let parameters = routing.parameters(&head.method, path.of(&head.uri));
     let named = borrowed(&parameters);

@@ -17,8 +17,7 @@ mod unsettled;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::TRAILER;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderValue;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
@@ -60,8 +59,7 @@ pub(crate) async fn keyed(
         && !mode.key.places.in_body()
         && read::key_in_head(mode, &arrived) == Err(KeyError::Missing)
     {
-        let header = mode.key.places.header();
-        if header.is_some_and(|name| announces(&arrived.head.headers, name)) {
+        if read::announces(&arrived.head.headers, &route.key_headers) {
             return Err(refusals::key_in_a_trailer().close());
         }
         return passthrough::through(route, arrived, Some(Disposition::Bypassed), None).await;
@@ -150,16 +148,6 @@ async fn earlier_attempt(
         headers: &request.buffered.head.headers,
     };
     suspect::search(gateway, rules, &request).await
-}
-
-/// Returns true if `Trailer` announces the header. A key in a trailer would arrive after the
-/// streamed request.
-fn announces(headers: &HeaderMap, name: &HeaderName) -> bool {
-    headers.get_all(TRAILER).iter().any(|line| {
-        line.as_bytes()
-            .split(|byte| *byte == b',')
-            .any(|announced| announced.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
-    })
 }
 
 /// Starts the request in a task independent of the client's connection, or refuses the request

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{EXPECT, TRAILER};
 use http::{HeaderMap, HeaderName};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::refusals::{
@@ -91,16 +93,19 @@ pub(crate) async fn read(
     let places = &mode.key.places;
     let from_head = match places.in_body() {
         true => None,
-        false => {
-            let key = key_in_head(mode, &arrived);
-            Some(key.map_err(|error| refused_key(error, places).close())?)
-        }
+        false => match key_in_head(mode, &arrived) {
+            Ok(key) => Some(key),
+            Err(error) => {
+                let refusal = refused_key(error, places).close();
+                return Err(Box::pin(without_a_key(gateway, route, arrived, refusal)).await);
+            }
+        },
     };
     let Arrived { head, body, client, path, caller, routing } = *arrived;
     let named = places.headers().chain(mode.record.subject.iter().filter_map(Place::header));
     let compared = named.chain(&mode.fingerprint.headers);
     refuse_nominations(route.callers.headers(), compared, &head.headers)?;
-    let (body, reservation) = read_body(gateway, route, body, places.header()).await?;
+    let (body, reservation) = read_body(gateway, route, body).await?;
     let has_parameter = |place: &Place| matches!(place, Place::Path(_));
     let kept = route.kept.iter().any(KeptPlace::is_path);
     let named = places.in_path() || mode.record.subject.iter().any(has_parameter);
@@ -112,6 +117,43 @@ pub(crate) async fn read(
     let ids = gateway.store.ids().clone();
     let input = ReadInput { head, client: address, path, parameters, caller, ids };
     identified(route, mode, input, from_head.map(Ok), (body, reservation))
+}
+
+/// The refusal of a request whose head has no key that can be accepted. A key in a trailer arrives
+/// behind the body, which is read for its sake where trailers may follow.
+async fn without_a_key(
+    gateway: &Gateway,
+    route: &Route,
+    arrived: Box<Arrived<'_>>,
+    refusal: Problem,
+) -> Problem {
+    let Arrived { head, body, .. } = *arrived;
+    if refusal.slug != Slug::KeyMissing {
+        return refusal;
+    }
+    if announces(&head.headers, &route.key_headers) {
+        return key_in_a_trailer().close();
+    }
+    match body {
+        RequestBody::Streaming(body)
+            if body.size_hint().exact().is_none() && !head.headers.contains_key(EXPECT) =>
+        {
+            match read_body(gateway, route, RequestBody::Streaming(body)).await {
+                Err(problem) if problem.slug == Slug::KeyInvalid => problem,
+                Ok(_) | Err(_) => refusal,
+            }
+        }
+        RequestBody::Streaming(_) | RequestBody::Read(..) => refusal,
+    }
+}
+
+/// Returns true if `Trailer` announces one of the headers.
+pub(super) fn announces(headers: &HeaderMap, names: &[HeaderName]) -> bool {
+    headers.get_all(TRAILER).iter().any(|line| {
+        line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).any(|announced| {
+            names.iter().any(|name| announced.eq_ignore_ascii_case(name.as_str().as_bytes()))
+        })
+    })
 }
 
 /// A request without its body, as far as its identity is concerned.
@@ -280,27 +322,26 @@ pub(crate) async fn read_body(
     gateway: &Gateway,
     route: &Route,
     body: RequestBody,
-    key_header: Option<&HeaderName>,
 ) -> Result<(Bytes, Reservation), Problem> {
     let most = route.max_buffered;
     match body {
         RequestBody::Streaming(body) => {
-            read_whole(gateway, (most, route.body_timeout), body, key_header).await
+            read_whole(gateway, (most, route.body_timeout), body, &route.key_headers).await
         }
         RequestBody::Read(body, _) if body.len() as u64 > most => Err(too_large(most)),
         RequestBody::Read(body, reservation) => Ok((body, reservation)),
     }
 }
 
-/// Reads a body of at most `most` bytes within `time`.
+/// Reads a body of at most `most` bytes within `time`; none of `key_headers` may be a trailer.
 pub(crate) async fn read_whole(
     gateway: &Gateway,
     (most, time): (u64, Duration),
     body: Incoming,
-    key_header: Option<&HeaderName>,
+    key_headers: &[HeaderName],
 ) -> Result<(Bytes, Reservation), Problem> {
     let mut reservation = gateway.budget.reserve();
-    let limits = ReadLimits { size: most, time, forbidden_trailer: key_header };
+    let limits = ReadLimits { size: most, time, forbidden_trailers: key_headers };
     let bytes = body::read(body, limits, |bytes| reservation.grow(bytes)).await;
     let bytes = bytes.map_err(|error| match error {
         ReadError::TooLarge => too_large(most),
