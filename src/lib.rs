@@ -61,5 +61,6 @@ pub mod shutdown;
 pub mod store;
 pub mod template;
 pub(crate) mod temporary;
+mod unseen;
 pub(crate) mod upstream;
 pub mod xml;

@@ -10,6 +10,7 @@ use super::response;
 use super::{block_on, print, unwritable};
 use crate::cli::Exit;
 use crate::cli::records::{ListArgs, PurgeArgs, RecordsCommand, ReopenArgs, ResolveArgs};
+use crate::unseen::is_unseen;
 
 /// Records asked for at once.
 const PAGE: usize = 1000;
@@ -333,13 +334,10 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// The text without characters that a terminal takes for commands or that reorder text.
+/// The text without characters that a terminal takes for commands, that reorder text, or that are
+/// not seen.
 fn clean(text: &str) -> String {
-    let reorders = |at: char| {
-        let marks = ['\u{61c}', '\u{200e}', '\u{200f}'];
-        marks.contains(&at) || matches!(at, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().map(|at| if at.is_control() || reorders(at) { '\u{fffd}' } else { at }).collect()
+    text.chars().map(|at| if is_unseen(at) { '\u{fffd}' } else { at }).collect()
 }
 
 #[cfg(test)]

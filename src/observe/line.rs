@@ -9,6 +9,7 @@ use serde_json::Value;
 use tracing::Level;
 
 use crate::clock;
+use crate::unseen::is_unseen;
 
 /// The form of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -100,7 +101,7 @@ impl LogLine {
             write!(line, r#","{name}":{value}"#)?;
         }
         line.push('}');
-        Ok(())
+        escape_unseen(line)
     }
 }
 
@@ -109,11 +110,27 @@ fn is_word(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|at| at.is_ascii_graphic() && !matches!(at, '"' | '='))
 }
 
-/// The text without characters that end a line or command a terminal.
+/// The text without characters that end a line, command a terminal or reorder what is shown.
 fn write_plain(line: &mut String, text: &str) -> fmt::Result {
     for character in text.chars() {
-        match character.is_control() {
+        match is_unseen(character) {
             true => write!(line, "{}", character.escape_default())?,
+            false => line.push(character),
+        }
+    }
+    Ok(())
+}
+
+/// Escapes what would not be seen where a line of JSON is shown.
+fn escape_unseen(line: &mut String) -> fmt::Result {
+    if line.is_ascii() && !line.contains('\u{7f}') {
+        return Ok(());
+    }
+    let json = std::mem::take(line);
+    for character in json.chars() {
+        match is_unseen(character) {
+            // All of them are in the basic plane.
+            true => write!(line, "\\u{:04x}", u32::from(character))?,
             false => line.push(character),
         }
     }
@@ -159,5 +176,19 @@ mod tests {
         assert_eq!(document["record"], "07da93cb5880890a15614f00ccccf47c");
         assert_eq!(document["count"], 3);
         assert!(document["none"].is_null());
+    }
+
+    #[test]
+    fn what_is_not_seen_or_reorders_the_line_is_escaped() {
+        let hostile = "a\u{202e}b\u{200b}c\u{2066}d\u{7f}e\u{9b}f\u{feff}é";
+        let mut line = LogLine::new(Level::INFO, hostile);
+        line.add("by", hostile);
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let text = line.render(format, false);
+            let shown = text.trim_end_matches('\n');
+            assert!(shown.contains('é') && !shown.chars().any(is_unseen), "{text:?}");
+        }
+        let document: Value = serde_json::from_str(&line.render(LogFormat::Json, false)).unwrap();
+        assert_eq!((&document["message"], &document["by"]), (&hostile.into(), &hostile.into()));
     }
 }

@@ -57,6 +57,41 @@ fn a_matcher_is_more_specific_than_a_status_and_a_status_than_a_class() {
 }
 
 #[test]
+fn every_list_takes_every_kind_of_matcher() {
+    let matchers = [
+        (r#"header = { name = "x-result", equals = "R" }"#, "text/plain", ""),
+        (r#"pointer = "/code", equals = "R""#, "application/json", r##"{"code":"#"}"##),
+        (r#"xml = "/Reply/Code", equals = "R""#, "text/xml", "<Reply><Code>#</Code></Reply>"),
+        (r#"form = "ACK", equals = "R""#, "application/x-www-form-urlencoded", "TIME=1&ACK=#"),
+        (r#"contains = "verdict R""#, "text/plain", "the verdict # was given"),
+    ];
+    let list: Vec<String> = matchers.iter().map(|(it, ..)| format!("{{ {it} }}")).collect();
+    for (name, status, taken, other) in [
+        ("final", 500, "executed", "unknown"),
+        ("retry", 200, "not-executed", "executed"),
+        ("pending", 200, "pending", "executed"),
+        ("unknown", 200, "unknown", "executed"),
+    ] {
+        let backend = Backend::start();
+        let rules = format!("outcome.{name} = [{}]", list.join(", "));
+        let gateway = Setup::before(&backend).redeem(&rules).start();
+        for (number, (matcher, media, body)) in matchers.iter().enumerate() {
+            for (result, expected) in [("R", taken), ("S", other)] {
+                // The headers are those of the matcher about headers alone.
+                let header = if body.is_empty() { result } else { "-" };
+                let headers = [("content-type", *media), ("x-result", header)];
+                let body = body.replace('#', result);
+                backend.always(Act::whole(status, &headers, body.as_bytes()));
+                let key = format!("k-{number}-{result}");
+                let first = Request::redeem(&key, BODY).send(gateway.addr);
+                let seen = (first.status, first.disposition());
+                assert_eq!(seen, (status, expected.to_owned()), "{name} = {{ {matcher} }}: {body}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_key_whose_answer_asked_for_another_try_is_free_until_it_is_executed() {
     let backend = Backend::start();
     backend.script(|seen| match seen.number {

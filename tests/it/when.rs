@@ -77,11 +77,21 @@ fn a_body_that_may_name_the_operation_and_cannot_be_read_is_refused() {
 }
 
 #[test]
-fn headers_queries_forms_and_elements_name_operations_too() {
+fn headers_queries_forms_elements_and_operation_names_tell_routes_apart() {
     let soap =
         "<e:Envelope xmlns:e=\"urn:e\"><e:Body><Pay><Ref>1</Ref></Pay></e:Body></e:Envelope>";
     let target = |target: &str| Request::new("POST", target).header("x-ref", "k").json("{}");
-    let cases: [(&str, &str, Request, Request); 4] = [
+    let graphql = |name: &str| {
+        let body = format!(r#"{{"operationName":"{name}","query":"mutation {name} {{ x }}"}}"#);
+        post("k", "application/json", &body)
+    };
+    let cases: [(&str, &str, Request, Request); 5] = [
+        (
+            r#"{ pointer = "/operationName", equals = "Pay" }"#,
+            r#"{ pointer = "/operationName", equals = "Void" }"#,
+            graphql("Pay"),
+            graphql("Get"),
+        ),
         (
             r#"{ header = "soapaction", one_of = ["urn:pay", "\"urn:pay\""] }"#,
             r#"{ header = "soapaction", equals = "urn:void" }"#,

@@ -194,8 +194,12 @@ fn timeline(record: &Value) -> Vec<(String, String)> {
     }
     let attempt = text(&record["attempts"]);
     let reason = text(&record["reason"]);
+    if record["attempts"].as_u64().is_some_and(|attempts| attempts > 1) {
+        event(&record["settlement"]["dispatched"], format!("attempt {attempt} began"));
+    }
     event(&record["unknown_since"], format!("outcome of attempt {attempt} unknown: {reason}"));
-    let answered = format!("attempt {attempt} has its answer: status {}", text(&record["status"]));
+    // By the backend, an operator or a probe: the history says by whom.
+    let answered = format!("the key has its final answer: status {}", text(&record["status"]));
     event(&record["completed"], answered);
     event(&record["expires"], "end of the time for which this is kept".to_owned());
     events.sort();

@@ -1,27 +1,20 @@
 //! Texts of strangers on a page.
 
+use crate::unseen::is_unseen;
+
 /// The text with every character that is not seen, or that reorders its neighbors, written as its
 /// number. Line feeds and tabs stay where `keeps_lines` is set. Markup is escaped by the templates.
 pub(super) fn visible(text: &str, keeps_lines: bool) -> String {
     let mut shown = String::with_capacity(text.len());
     for at in text.chars() {
         let is_kept = keeps_lines && matches!(at, '\n' | '\t');
-        if !is_kept && (at.is_control() || is_hidden(at)) {
+        if !is_kept && is_unseen(at) {
             shown.push_str(&format!("\u{27e8}U+{:04X}\u{27e9}", u32::from(at)));
         } else {
             shown.push(at);
         }
     }
     shown
-}
-
-/// True for marks of direction and characters without width.
-fn is_hidden(at: char) -> bool {
-    matches!(
-        at,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-    )
 }
 
 /// Compares without telling by its duration where two texts differ.

@@ -65,6 +65,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "settle",
             "shutdown",
             "store",
+            "unseen",
         ],
     ),
     (
@@ -140,7 +141,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("shutdown", &[]),
     ("limit", &[]),
     ("net", &["limit", "listen_address", "machine", "observe"]),
-    ("observe", &["clock", "hex", "nonce", "problem", "shutdown"]),
+    ("observe", &["clock", "hex", "nonce", "problem", "shutdown", "unseen"]),
+    ("unseen", &[]),
     ("problem", &["body"]),
     ("cli", &["config"]),
     (
@@ -196,6 +198,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "observe",
             "shutdown",
             "store",
+            "unseen",
         ],
     ),
 ];
