@@ -20,19 +20,9 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// Runs `serving`, the future of a new connection, until it ends or [`MOST`] later connections
-    /// have begun.
-    pub(super) async fn run(&self, serving: impl Future<Output = ()>) {
-        let place = OpenConnection { of: self, ending: self.begin() };
-        tokio::select! {
-            () = serving => {}
-            () = place.ending.notified() => {
-                tracing::debug!("the oldest admin connection was ended for a further one");
-            }
-        }
-    }
-
-    fn begin(&self) -> Arc<Notify> {
+    /// The place of a new connection. Called in the order in which connections are accepted: their
+    /// tasks may start in another one.
+    pub(super) fn begin(self: &Arc<Self>) -> OpenConnection {
         let ending = Arc::new(Notify::new());
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.len() >= MOST
@@ -41,17 +31,31 @@ impl Connections {
             oldest.notify_one();
         }
         open.push_back(ending.clone());
-        ending
+        drop(open);
+        OpenConnection { of: self.clone(), ending }
     }
 }
 
 /// The place of a connection among the open ones, given back when it is dropped.
-struct OpenConnection<'c> {
-    of: &'c Connections,
+pub(super) struct OpenConnection {
+    of: Arc<Connections>,
     ending: Arc<Notify>,
 }
 
-impl Drop for OpenConnection<'_> {
+impl OpenConnection {
+    /// Runs `serving`, the future of the connection, until it ends or [`MOST`] later connections
+    /// have begun.
+    pub(super) async fn run(self, serving: impl Future<Output = ()>) {
+        tokio::select! {
+            () = serving => {}
+            () = self.ending.notified() => {
+                tracing::debug!("the oldest admin connection was ended for a further one");
+            }
+        }
+    }
+}
+
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         let mut open = self.of.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|other| !Arc::ptr_eq(other, &self.ending));
@@ -79,11 +83,11 @@ mod tests {
                     began.send(()).unwrap();
                     pending::<()>().await;
                 };
-                connections.run(serving).await;
+                connections.begin().run(serving).await;
             }));
             has_begun.await.unwrap();
         }
-        connections.run(async {}).await;
+        connections.begin().run(async {}).await;
         open.pop_front().unwrap().await.unwrap();
         assert_eq!(connections.open.lock().unwrap().len(), MOST - 1);
         assert!(open.iter().all(|task| !task.is_finished()));

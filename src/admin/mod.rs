@@ -53,10 +53,13 @@ pub(crate) async fn serve(state: Arc<AdminState>, listener: ListenSocket, ending
     let (accepted, open) = (Arc::new(Limit::new(ACCEPTED)), Arc::new(Connections::default()));
     // A drain does not wait for these connections.
     let tasks = TaskTracker::new();
-    accept(listener, accepted, tasks, Bytes::new, |stream, client| async move {
-        // Without an address all clients share one limit of wrong tokens.
-        let client = client.unwrap_or(IpAddr::from([0; 4]));
-        open.run(serve_one(&state, stream, client, &ending)).await;
+    accept(listener, accepted, tasks, Bytes::new, move |stream, client| {
+        let place = open.begin();
+        async move {
+            // Without an address all clients share one limit of wrong tokens.
+            let client = client.unwrap_or(IpAddr::from([0; 4]));
+            place.run(serve_one(&state, stream, client, &ending)).await;
+        }
     })
     .await;
 }
@@ -65,22 +68,26 @@ pub(crate) async fn serve(state: Arc<AdminState>, listener: ListenSocket, ending
 /// dropped: a connection that outlives the wait must not hear of it for ever.
 pub(crate) async fn serve_starting(listener: ListenSocket) {
     let (accepted, open) = (Arc::new(Limit::new(ACCEPTED)), Arc::new(Connections::default()));
-    accept(listener, accepted, TaskTracker::new(), Bytes::new, |stream, _| async move {
-        let service = service_fn(|request: Request<Incoming>| async move {
-            Ok::<_, Infallible>(health::starting(&request))
-        });
-        let served = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .keep_alive(false)
-            .half_close(true)
-            .serve_connection(TokioIo::new(write_timeout(stream, WRITE_TIMEOUT)), service);
-        open.run(async {
-            if let Err(error) = served.await {
-                tracing::debug!(%error, "an admin connection ended early");
-            }
-        })
-        .await;
+    accept(listener, accepted, TaskTracker::new(), Bytes::new, move |stream, _| {
+        let place = open.begin();
+        async move {
+            let service = service_fn(|request: Request<Incoming>| async move {
+                Ok::<_, Infallible>(health::starting(&request))
+            });
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .keep_alive(false)
+                .half_close(true)
+                .serve_connection(TokioIo::new(write_timeout(stream, WRITE_TIMEOUT)), service);
+            place
+                .run(async {
+                    if let Err(error) = served.await {
+                        tracing::debug!(%error, "an admin connection ended early");
+                    }
+                })
+                .await;
+        }
     })
     .await;
 }

@@ -21,8 +21,8 @@ static NOT_ACCEPTED: Repeated = Repeated::new("accepting a connection failed");
 /// Accepts connections on `listener` until the returned future is dropped.
 ///
 /// `serve` gets the connection and the peer's address, which a peer behind a Unix socket lacks. It
-/// runs in a task of `tasks` with a permit of `connections` for as long as the connection
-/// is open. Without a free permit, the connection gets the bytes of `refusal`, as far as its send
+/// is called in the order of the connections, and its future runs in a task of `tasks` with a
+/// permit of `connections` for as long as the connection is open. Without a free permit, the connection gets the bytes of `refusal`, as far as its send
 /// buffer takes them at once, and is closed.
 pub(crate) async fn accept<S, F>(
     listener: ListenSocket,
@@ -54,10 +54,10 @@ pub(crate) async fn accept<S, F>(
             continue;
         };
         stream.set_nodelay();
-        let serve = serve.clone();
+        let served = serve.clone()(stream, peer);
         // Boxed, because the runtime moves a task several times.
         tasks.spawn(Box::pin(async move {
-            serve(stream, peer).await;
+            served.await;
             drop(permit);
         }));
     }
