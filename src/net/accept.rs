@@ -54,11 +54,11 @@ pub(crate) async fn accept<S, F>(
             continue;
         };
         stream.set_nodelay();
-        let served = serve.clone()(stream, peer);
         // Boxed, because the runtime moves a task several times.
-        tasks.spawn(Box::pin(async move {
+        let served = Box::pin(serve.clone()(stream, peer));
+        tasks.spawn(async move {
             served.await;
             drop(permit);
-        }));
+        });
     }
 }
