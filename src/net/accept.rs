@@ -22,8 +22,9 @@ static NOT_ACCEPTED: Repeated = Repeated::new("accepting a connection failed");
 ///
 /// `serve` gets the connection and the peer's address, which a peer behind a Unix socket lacks. It
 /// is called in the order of the connections, and its future runs in a task of `tasks` with a
-/// permit of `connections` for as long as the connection is open. Without a free permit, the connection gets the bytes of `refusal`, as far as its send
-/// buffer takes them at once, and is closed.
+/// permit of `connections` for as long as the connection is open. Without a free permit, the
+/// connection gets the bytes of `refusal`, as far as its send buffer takes them at once, and is
+/// closed.
 pub(crate) async fn accept<S, F>(
     listener: ListenSocket,
     connections: Arc<Limit>,
