@@ -19,7 +19,7 @@ use super::request::claim::{ClaimRefusal, Claimed};
 use super::request::draft::ClaimDraft;
 use super::request::read::{self, KeyedRead, KeyedRequest, ReadInput};
 use super::request::send::kept;
-use super::request::suspect::{self, SuspectRequest};
+use super::request::suspect;
 use super::routing::Route;
 use super::state::Gateway;
 use crate::config::RequestMode;
@@ -139,7 +139,8 @@ impl Observed {
             Err(problem) => return self.count(problem.slug.as_str()),
         };
         let fingerprint = identity.compared.fingerprint(&request.tenant);
-        let refused = self.suspected(&request, (&fingerprint, identity.subject)).await;
+        let compared = (&fingerprint, identity.subject);
+        let refused = suspect::search(&self.gateway, &self.mode, &request, compared).await.err();
         let retention = mode.record.retention;
         let draft = ClaimDraft {
             route: &self.route,
@@ -168,23 +169,6 @@ impl Observed {
             Some(problem) => self.count_existing(id, problem.slug.as_str()),
             None => self.count(outcome),
         }
-    }
-
-    /// The refusal of a new key because of an earlier one for the same subject.
-    async fn suspected(
-        &self,
-        request: &KeyedRequest,
-        (fingerprint, subject): (&Fingerprint, Option<[u8; 16]>),
-    ) -> Option<Problem> {
-        let (rules, subject) = self.mode.suspect.as_ref().zip(subject)?;
-        let request = SuspectRequest {
-            id: request.id,
-            tenant: &request.tenant,
-            fingerprint,
-            subject,
-            headers: &request.buffered.head.headers,
-        };
-        suspect::search(&self.gateway, rules, &request).await.err()
     }
 
     /// Completes a record that was unknown: this call was made after all, and its final answer is

@@ -96,7 +96,7 @@ impl Store for OpenRecords {
     }
 }
 
-/// One route with a policy.
+/// A single route with a policy.
 #[derive(Debug)]
 struct OneRoute(Arc<SettleRoute>);
 

@@ -101,7 +101,7 @@ const DECISIONS: [&[&str]; 7] = [
     &["reopen"],
 ];
 
-/// One race.
+/// A race of an operator against a reversal.
 #[derive(Debug, Clone)]
 struct Race {
     key: String,

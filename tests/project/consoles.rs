@@ -1,5 +1,5 @@
-//! What documents show as typed and as printed: it is typed here, in the same order, before a
-//! backend that loses every answer, and the output is compared. Ids, times and counts differ.
+//! Commands that documents show as typed are typed here, in the same order, before a backend that
+//! loses every answer, and their output is compared. Ids, times and counts differ.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::documents_below;
 
-/// What the comment above a block says.
+/// The meaning of the comment above a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mark {
     /// Nothing: the block's language decides how it is tested.

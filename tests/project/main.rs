@@ -1,5 +1,5 @@
-//! What surrounds the code: dependencies and documents. Documents are read as their readers use
-//! them: links are followed, snippets are checked, and names are looked up in the code.
+//! Tests of dependencies and documents. Documents are read as their readers use them: links are
+//! followed, snippets are checked, and names are looked up in the code.
 
 #![expect(clippy::unwrap_used, reason = "what cannot be read fails the test, as it should")]
 

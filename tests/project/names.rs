@@ -152,7 +152,7 @@ impl Names {
         path == "/" || path == "/api/records/{id}" || ADDRESSES.contains(&path.as_str())
     }
 
-    /// What is wrong with a table's name and, behind it, a key, as in `[server] drain`.
+    /// The mistake in a table's name and, behind it, a key, as in `[server] drain`.
     fn key_mistake(&self, span: &str) -> Option<String> {
         let (table, key) = span.split_once(']')?;
         let table = table.trim_start_matches('[');
@@ -167,7 +167,7 @@ impl Names {
         (!first.is_empty() && !keys.contains(first)).then(|| format!("[{table}] has no key {key}"))
     }
 
-    /// What is wrong with a code span, if it looks like a name of ours.
+    /// The mistake in a code span that looks like a name of ours.
     fn mistake(&self, span: &str) -> Option<String> {
         if OF_OTHERS.contains(&span.split([' ', '=']).next().unwrap_or_default()) {
             return None;

@@ -99,7 +99,7 @@ pub(crate) fn exists(path: &str) -> bool {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists()
 }
 
-/// What is wrong with a command, if anything.
+/// The mistake in a command, if any.
 pub(crate) fn mistake(command: &ShellCommand) -> Option<String> {
     let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
     if words[0] == "mkdir" {
@@ -125,7 +125,7 @@ pub(crate) fn mistake(command: &ShellCommand) -> Option<String> {
     }
 }
 
-/// What the command line's own parser finds wrong with arguments of oncegate.
+/// The mistake that the command line's own parser finds in arguments of oncegate.
 fn usage(arguments: &[&str]) -> Option<String> {
     use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
     let mut all = [&["oncegate"], arguments].concat();
@@ -170,7 +170,7 @@ fn docker(arguments: &[&str]) -> Option<String> {
     }
 }
 
-/// What is wrong with a command line of the prose, such as `oncegate records show ID`: command and
+/// The mistake in a command line of the prose, such as `oncegate records show ID`: command and
 /// flags have to be known, and the required arguments may be left out.
 pub(crate) fn prose_mistake(line: &str) -> Option<String> {
     let line = line.replace(['[', ']', '…'], " ").replace(", ", "|");

@@ -69,7 +69,7 @@ fn with_variables(text: &str) -> String {
     filled
 }
 
-/// What `oncegate check --no-files` says about a block.
+/// The result of `oncegate check --no-files` for a block.
 fn configuration(text: &str, directory: &Path) -> Result<(), String> {
     let load = |name: &str, text: &str| {
         std::fs::write(directory.join(name), text).unwrap();
@@ -102,7 +102,7 @@ fn takes(route: &str, path: &str) -> bool {
     segments.next().is_none()
 }
 
-/// What is wrong with the address of a curl command: port 8080 is the gateway of the document's
+/// The mistake in the address of a curl command: port 8080 is the gateway of the document's
 /// configuration, 9090 its admin listener, 9000 the backend.
 fn address_mistake(words: &[String], document: &Document, names: &Names) -> Option<String> {
     let url = words.iter().find(|word| word.starts_with("http://"))?;
@@ -162,7 +162,7 @@ fn log_lines(text: &str, names: &Names) -> Result<(), String> {
     Ok(())
 }
 
-/// What Node says about the syntax of a module.
+/// Checks the syntax of a module by Node.
 fn syntax_of_js(text: &str) -> Result<(), String> {
     let mut node = Command::new("node");
     node.args(["--input-type=module", "--check", "-"]).stdin(Stdio::piped());
@@ -179,7 +179,7 @@ fn json(text: &str) -> Result<(), String> {
     serde_json::from_str::<Value>(text).map(drop).map_err(|error| error.to_string())
 }
 
-/// What is wrong with a block, by its language.
+/// Tests a block by the rules of its language.
 fn tested(
     fence: &Fence,
     before: &str,
@@ -271,7 +271,7 @@ fn mistakes_in_blocks_are_found() {
         ("log", "2026-11-29 INFO oncegate has started verzion=1"),
         ("promql", "sum(oncegate_request_total)"),
         ("js", "const a = ;"),
-        ("brainfuck", "+"),
+        ("cobol", "STOP RUN."),
     ] {
         let text = format!("```{language}\n{text}\n```\n");
         let document = Document { name: "x.md".to_owned(), text };

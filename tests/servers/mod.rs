@@ -38,10 +38,10 @@ const WAIT_LIMIT: Duration = Duration::from_secs(30);
 /// Pause between two looks at a condition.
 const POLL: Duration = Duration::from_millis(5);
 
-/// Polls until `condition` gives something; what it last said it misses is told in the panic.
+/// Polls until `condition` gives something; the panic holds what was missing last.
 ///
 /// # Panics
-/// When [`WAIT_LIMIT`] has run out.
+/// The condition gave nothing within [`WAIT_LIMIT`].
 #[track_caller]
 fn until<T>(what: &str, mut condition: impl FnMut() -> Result<T, String>) -> T {
     let end = Instant::now() + WAIT_LIMIT;

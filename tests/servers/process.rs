@@ -179,7 +179,7 @@ fn stopped(pid: Pid) -> bool {
 /// Runs a command to its end.
 ///
 /// # Errors
-/// What it printed to its standard error, when it fails or takes longer than [`WAIT_LIMIT`].
+/// The standard error of a program that fails or takes longer than [`WAIT_LIMIT`].
 pub(super) fn run(command: &mut Command) -> Result<String, String> {
     let program = command.get_program().to_owned();
     let mut child = command

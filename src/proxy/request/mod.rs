@@ -17,14 +17,12 @@ mod unsettled;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use self::echo::OwnHeaders;
 use self::forward::{Call, CallInput};
 use self::read::KeyedRequest;
-use self::suspect::SuspectRequest;
 use super::answer::{AnswerResult, first_answer, quota_exceeded, too_many_claims};
 use super::incoming::Arrived;
 use super::passthrough;
@@ -37,7 +35,7 @@ use crate::config::RequestMode;
 use crate::idempotency::key::KeyError;
 use crate::idempotency::{Decision, Fingerprint, decide};
 use crate::observe::exchange;
-use crate::problem::{Disposition, Problem};
+use crate::problem::Disposition;
 use crate::proxy::inflight::{Admission, Flight};
 use crate::store::cache::CachedRecord;
 
@@ -111,7 +109,7 @@ async fn answered(
             }
             Admission::Lead(lead) => {
                 let earlier =
-                    match earlier_attempt(gateway, mode, &request, (&fingerprint, subject)).await {
+                    match suspect::search(gateway, mode, &request, (&fingerprint, subject)).await {
                         Ok(earlier) => earlier,
                         Err(problem) => {
                             lead.conclude(Reply::Refused(problem.clone()));
@@ -130,24 +128,6 @@ async fn answered(
         }
     }
     Err(reply::in_progress())
-}
-
-/// The value of `Idempotency-Earlier` for a request that leads its flight.
-async fn earlier_attempt(
-    gateway: &Gateway,
-    mode: &RequestMode,
-    request: &KeyedRequest,
-    (fingerprint, subject): (&Fingerprint, Option<[u8; 16]>),
-) -> Result<Option<HeaderValue>, Problem> {
-    let (Some(rules), Some(subject)) = (&mode.suspect, subject) else { return Ok(None) };
-    let request = SuspectRequest {
-        id: request.id,
-        tenant: &request.tenant,
-        fingerprint,
-        subject,
-        headers: &request.buffered.head.headers,
-    };
-    suspect::search(gateway, rules, &request).await
 }
 
 /// Starts the request in a task independent of the client's connection, or refuses the request

@@ -5,9 +5,10 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::timeout;
 
-use crate::config::{SuspectAction, SuspectRules};
+use super::read::KeyedRequest;
+use crate::config::{RequestMode, SuspectAction, SuspectRules};
 use crate::idempotency::suspect::{header_text, may_be_repeated, since};
-use crate::idempotency::{Decision, Fingerprint, Record, RecordId, TenantId, decide};
+use crate::idempotency::{Decision, Fingerprint, Record, decide};
 use crate::problem::{Problem, Slug};
 use crate::proxy::answer::AnswerResult;
 use crate::proxy::headers::{EARLIER_HEADER, OVERRIDE};
@@ -23,25 +24,20 @@ const SEARCH_WITHIN: Duration = Duration::from_secs(2);
 /// Records of a read; each may hold an answer of `max_stored_body`.
 const PAGE: usize = 16;
 
-/// A new request, as far as the search is concerned.
-pub(crate) struct SuspectRequest<'a> {
-    pub(crate) id: RecordId,
-    pub(crate) tenant: &'a TenantId,
-    pub(crate) fingerprint: &'a Fingerprint,
-    pub(crate) subject: [u8; 16],
-    pub(crate) headers: &'a HeaderMap,
-}
-
-/// The value of `Idempotency-Earlier`, where an earlier attempt is to be told.
+/// The value of `Idempotency-Earlier` for a new request with a business id, if its route looks for
+/// earlier attempts and there is one.
 ///
 /// # Errors
 /// When the request is to be refused, or the store does not answer in time: nothing was claimed.
 pub(crate) async fn search(
     gateway: &Gateway,
-    rules: &SuspectRules,
-    request: &SuspectRequest<'_>,
+    mode: &RequestMode,
+    request: &KeyedRequest,
+    (fingerprint, subject): (&Fingerprint, Option<[u8; 16]>),
 ) -> Result<Option<HeaderValue>, Problem> {
-    let found = match timeout(SEARCH_WITHIN, earlier(&*gateway.store, rules, request)).await {
+    let Some((rules, subject)) = mode.suspect.as_ref().zip(subject) else { return Ok(None) };
+    let search = earlier(&*gateway.store, rules, request, (fingerprint, subject));
+    let found = match timeout(SEARCH_WITHIN, search).await {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => {
             tracing::error!(
@@ -62,7 +58,7 @@ pub(crate) async fn search(
     let value = HeaderValue::try_from(header_text(&record)).ok();
     match rules.then {
         SuspectAction::Tell => Ok(value),
-        SuspectAction::Refuse if is_overridden(request.headers) => Ok(value),
+        SuspectAction::Refuse if is_overridden(&request.buffered.head.headers) => Ok(value),
         SuspectAction::Refuse => Err(suspected(value)),
     }
 }
@@ -75,16 +71,17 @@ pub(crate) async fn search(
 async fn earlier(
     store: &dyn Store,
     rules: &SuspectRules,
-    request: &SuspectRequest<'_>,
+    request: &KeyedRequest,
+    (fingerprint, subject): (&Fingerprint, [u8; 16]),
 ) -> Result<Option<Record>, StoreError> {
     let own = store.get(request.id).await?;
-    let decision = decide(own.as_ref(), request.fingerprint, store.expiry_time());
+    let decision = decide(own.as_ref(), fingerprint, store.expiry_time());
     if !matches!(decision, Decision::Forward { .. }) {
         return Ok(None);
     }
     let since = since(store.now(), rules.within);
     let mut query = Query {
-        subject: Some(request.subject),
+        subject: Some(subject),
         shard: Some(request.id.shard()),
         since: Some(since),
         limit: PAGE,
@@ -95,7 +92,7 @@ async fn earlier(
         let is_last = page.len() < PAGE;
         for (id, record) in page {
             query.after = Some(ListPosition::of(&id, &record));
-            if id != request.id && may_be_repeated(&record, request.tenant, since) {
+            if id != request.id && may_be_repeated(&record, &request.tenant, since) {
                 return Ok(Some(record));
             }
         }

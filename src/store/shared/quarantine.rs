@@ -22,7 +22,7 @@ pub(super) enum NewestRecord {
     /// There is no record, so nothing to protect.
     Absent,
     At(Timestamp),
-    /// It could not be read.
+    /// The newest record could not be read.
     Unknown,
 }
 

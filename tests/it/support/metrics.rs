@@ -15,7 +15,7 @@ impl Gateway {
     }
 }
 
-/// As [`Gateway::metric`], of a gateway that may not answer.
+/// The value of a series; `None`: the gateway did not answer, or has no such series.
 pub(crate) fn try_metric(admin: SocketAddr, series: &str) -> Option<u64> {
     sample(&Request::get("/metrics").try_send(admin).ok()?.text(), series)
 }

@@ -40,7 +40,7 @@ pub(crate) const WAIT_LIMIT: Duration = Duration::from_secs(30);
 /// Polls until `condition` gives something, with a short back-off.
 ///
 /// # Panics
-/// When [`WAIT_LIMIT`] has run out.
+/// The condition gave nothing within [`WAIT_LIMIT`].
 #[track_caller]
 pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + WAIT_LIMIT;

@@ -6,7 +6,7 @@ use super::shape::Wanted;
 use super::shown::{Expected, check};
 
 impl Run {
-    /// What the answer to a batch must show of each item.
+    /// Content that the answer to a batch must show of each item.
     pub(super) fn expected<'e>(
         &'e self,
         (call, wanted): (&'e Call, &'e [Wanted]),

@@ -13,14 +13,14 @@ pub(super) type Coupon = (usize, String);
 /// The lists of a row that grow with each unit.
 pub(super) const LISTS: [&str; 2] = ["/coupons", "/extra"];
 
-/// What a backend did.
+/// The books of a backend, and its faults.
 #[derive(Debug, Default)]
 pub(super) struct Backend {
     /// The units issued for each item, ever.
     pub(super) issued: HashMap<usize, Vec<Coupon>>,
     coupons: u64,
     answers: u64,
-    /// How often each fault happened.
+    /// Number of times that each fault happened.
     pub(super) faults: BTreeMap<&'static str, usize>,
 }
 

@@ -329,7 +329,7 @@ impl Run {
         self.note("crash");
     }
 
-    /// What must hold after every step.
+    /// Checks the invariants, after every step.
     fn check(&self) {
         for number in 0..self.items.len() {
             let issued = self.backend.count(number);

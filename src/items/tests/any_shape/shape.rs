@@ -299,7 +299,7 @@ impl Shape {
         }
     }
 
-    /// What goes upstream of a request for these units of its items, by their numbers.
+    /// The body that goes upstream of a request for these units of its items, by their numbers.
     pub(super) fn expected(&self, request: &str, units: &HashMap<usize, u64>) -> Value {
         let kept = |item: &mut Value| {
             let number = usize::try_from(item["no"].as_u64().unwrap()).unwrap();

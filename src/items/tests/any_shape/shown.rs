@@ -10,7 +10,7 @@ use super::list_at::Kind;
 use super::shape::{Shape, Wanted};
 use rules::Fulfillment;
 
-/// What an answer must show of an item.
+/// Content that an answer must show of an item.
 pub(super) struct Expected<'e> {
     pub(super) wanted: &'e Wanted,
     pub(super) entry: &'e Ledger,
